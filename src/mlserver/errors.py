@@ -1,0 +1,154 @@
+"""Every error a caller can see, as one small tree with protocol-neutral codes.
+
+A front end turns an error into its own form by reading `status_code` (HTTP) or `code` (gRPC's names, which the road uses
+as its neutral vocabulary). Nothing here knows a protocol, a framework or a process. Texts name the field, what was
+expected and what came; they never name a path or an internal of the server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# HTTP status -> neutral code. What is not listed is UNKNOWN, as the protocol's published servers answer.
+CODES: dict[int, str] = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    408: "CANCELLED",
+    409: "ABORTED",
+    413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
+    422: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+class MLServerError(Exception):
+    """An error with a status that reaches the caller as `{"error": message}`.
+
+    Args:
+        msg: What went wrong, in words the caller can act on.
+        status_code: HTTP status; the gRPC code follows from it unless `code` is given.
+        code: Neutral code, one of `CODES`' values or "UNKNOWN".
+        details: Plain data for a wire format whose error body has more fields than a message.
+    """
+
+    def __init__(
+        self,
+        msg: str,
+        status_code: int = 400,
+        *,
+        code: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(msg)
+        self.status_code = status_code
+        self.code = code or CODES.get(status_code, "UNKNOWN")
+        self.details = details
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
+
+
+class InvalidModelURI(MLServerError):
+    """The `uri` of a model is missing or leads nowhere."""
+
+    def __init__(self, name: str, uri: str | None = None) -> None:
+        text = f"Invalid URI specified for model {name}"
+        super().__init__(f"{text} ({uri})" if uri else text, 422)
+
+
+class ModelNotFound(MLServerError):
+    """No model of that name, or not in that version."""
+
+    def __init__(self, name: str, version: str | None = None) -> None:
+        text = f"Model {name} with version {version} not found" if version else f"Model {name} not found"
+        super().__init__(text, 404)
+
+
+class ModelNotReady(MLServerError):
+    """The model is known, but cannot answer now (still loading, failed, or without a live worker)."""
+
+    def __init__(self, name: str, version: str | None = None, reason: str | None = None) -> None:
+        text = f"Model {name} with version {version} is not ready yet." if version else f"Model {name} is not ready yet."
+        super().__init__(f"{text} {reason}" if reason else text, 400, code="UNAVAILABLE")
+
+
+class InferenceError(MLServerError):
+    """The model did not produce a usable prediction."""
+
+
+class ModelParametersMissing(MLServerError):
+    """A runtime needs `parameters` in the model's settings and there are none."""
+
+    def __init__(self, model_name: str, reason: str | None = None) -> None:
+        text = f"Parameters missing for model {model_name}"
+        super().__init__(f"{text}: {reason}" if reason else text, 400)
+
+
+class InvalidInput(MLServerError):
+    """A field of a request is not what it must be.
+
+    Args:
+        field: Where, e.g. `inputs[0].data` or `input 'x'`.
+        expected: What belongs there.
+        received: What came.
+    """
+
+    def __init__(self, field: str, expected: str, received: str) -> None:
+        super().__init__(f"Invalid {field}: expected {expected}, received {received}")
+
+
+class UnsupportedMediaType(MLServerError):
+    """The body's content type or encoding is not one this route reads."""
+
+    def __init__(self, msg: str) -> None:
+        super().__init__(msg, 415)
+
+
+class PayloadTooLarge(MLServerError):
+    """A body or message is over its limit; the text names the setting that raises it."""
+
+    def __init__(self, limit: int, setting: str = "max_body_bytes") -> None:
+        super().__init__(f"Request is larger than {limit} bytes (setting '{setting}')", 413)
+
+
+class Overloaded(MLServerError):
+    """The model's queue is full: refused at once, to be retried later.
+
+    Args:
+        retry_after: Seconds after which a retry has a chance.
+    """
+
+    def __init__(self, msg: str, retry_after: float = 1.0) -> None:
+        super().__init__(msg, 429)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(MLServerError):
+    """The request's time was over, in the queue or in the model."""
+
+    def __init__(self, msg: str) -> None:
+        super().__init__(msg, 504)
+
+
+class Unavailable(MLServerError):
+    """The server cannot take the request now, through no fault of the caller."""
+
+    def __init__(self, msg: str) -> None:
+        super().__init__(msg, 503)
+
+
+class ModelFailed(MLServerError):
+    """The model's own code raised; the text carries that exception's type and message, never its traceback."""
+
+    def __init__(self, msg: str) -> None:
+        super().__init__(msg, 500)

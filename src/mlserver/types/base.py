@@ -1,0 +1,34 @@
+"""The base of the protocol's messages: pydantic models that dump without what was never set."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import pydantic
+
+
+class BaseModel(pydantic.BaseModel):
+    """Base of all messages. Enum members are kept as their plain values; dumps leave out unset and None fields."""
+
+    model_config = pydantic.ConfigDict(protected_namespaces=(), use_enum_values=True)
+
+    def model_dump(self, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any) -> dict[str, Any]:
+        return super().model_dump(exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
+
+    def model_dump_json(self, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any) -> str:
+        return super().model_dump_json(exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Self:
+        """Make an instance from values that are known to be right, without validating them.
+
+        `values` names every field of the class (None where unset matters not); it becomes the instance's own
+        dictionary. A tenth of the cost of validating: for the road's own responses, never for a caller's data.
+        """
+        made = cls.__new__(cls)
+        put = object.__setattr__
+        put(made, "__dict__", values)
+        put(made, "__pydantic_fields_set__", {name for name, value in values.items() if value is not None})
+        put(made, "__pydantic_extra__", None)
+        put(made, "__pydantic_private__", None)
+        return made

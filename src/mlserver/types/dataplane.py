@@ -1,0 +1,146 @@
+"""Messages of the data plane: inference requests and responses, and the metadata of servers and models.
+
+The fields and their names are the Open Inference Protocol's. Formats (JSON, protobuf, binary) live in `wire`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from pydantic import ConfigDict
+from pydantic_core import CoreSchema, core_schema
+
+from ..tensor import Tensor
+from .base import BaseModel
+
+
+class Datatype(Enum):
+    """The protocol's datatypes. BF16 can only be sent as raw bytes."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BF16 = "BF16"
+    BYTES = "BYTES"
+
+
+class TensorData(Tensor):
+    """The `data` of a tensor as a field of a message; see `mlserver.tensor.Tensor` for its faces."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if type(value) is cls else cls(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(_plain),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"title": "TensorData", "type": "array", "items": {}}
+
+
+def _plain(data: TensorData) -> Any:
+    return data.root
+
+
+class Parameters(BaseModel):
+    """Free parameters of a request, tensor or model. `content_type` names the codec; all other keys are kept as they came."""
+
+    model_config = ConfigDict(extra="allow")
+
+    content_type: str | None = None
+    headers: dict[str, Any] | None = None
+
+
+class RequestInput(BaseModel):
+    """An input tensor: `data` holds the elements in row-major order, flat or nested to `shape`."""
+
+    name: str
+    shape: list[int]
+    datatype: Datatype
+    parameters: Parameters | None = None
+    data: TensorData
+
+
+class ResponseOutput(BaseModel):
+    """An output tensor."""
+
+    name: str
+    shape: list[int]
+    datatype: Datatype
+    parameters: Parameters | None = None
+    data: TensorData
+
+
+class RequestOutput(BaseModel):
+    """An output that the caller asks for."""
+
+    name: str
+    parameters: Parameters | None = None
+
+
+class InferenceRequest(BaseModel):
+    """What a front end reads, and all that the road carries towards the model."""
+
+    id: str | None = None
+    parameters: Parameters | None = None
+    inputs: list[RequestInput]
+    outputs: list[RequestOutput] | None = None
+
+
+class InferenceResponse(BaseModel):
+    """What the road carries back."""
+
+    model_name: str
+    model_version: str | None = None
+    id: str | None = None
+    parameters: Parameters | None = None
+    outputs: list[ResponseOutput]
+
+
+class InferenceErrorResponse(BaseModel):
+    error: str | None = None
+
+
+class MetadataTensor(BaseModel):
+    """An input or output as the model's metadata describes it; -1 in `shape` is a variable dimension."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+    parameters: Parameters | None = None
+
+
+class MetadataModelResponse(BaseModel):
+    name: str
+    versions: list[str] | None = None
+    platform: str
+    inputs: list[MetadataTensor] | None = None
+    outputs: list[MetadataTensor] | None = None
+    parameters: Parameters | None = None
+
+
+class MetadataModelErrorResponse(BaseModel):
+    error: str
+
+
+class MetadataServerResponse(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class MetadataServerErrorResponse(BaseModel):
+    error: str
