@@ -138,6 +138,13 @@ class Tensor:
         return tuple(name for name, there in present if there)
 
     @property
+    def block_shape(self) -> Sequence[int] | None:
+        """The shape in which the array or raw face was made (the protocol's shape may add a dimension), else None."""
+        if self._array is not None:
+            return self._array.shape
+        return self._shape if self._raw is not None else None
+
+    @property
     def root(self) -> Any:
         """The elements as Python objects: what was given, else a flat list in row-major order (NaN becomes None)."""
         if self._root is _MISSING:

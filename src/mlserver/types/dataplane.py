@@ -6,7 +6,7 @@ The fields and their names are the Open Inference Protocol's. Formats (JSON, pro
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ConfigDict
 from pydantic_core import CoreSchema, core_schema
@@ -62,6 +62,23 @@ class Parameters(BaseModel):
 
     content_type: str | None = None
     headers: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Parameters from plain values that are known to be right, without validating them."""
+        extra = {key: value for key, value in values.items() if key != "content_type" and key != "headers"}
+        made = cls.build({"content_type": values.get("content_type"), "headers": values.get("headers")})
+        object.__setattr__(made, "__pydantic_extra__", extra)
+        made.__pydantic_fields_set__.update(extra)
+        return made
+
+    def plain(self) -> dict[str, Any]:
+        """All parameters that are set, as one plain dictionary."""
+        values = {key: value for key, value in self.__dict__.items() if value is not None and key in FIXED_PARAMETERS}
+        return values | self.__pydantic_extra__ if self.__pydantic_extra__ else values
+
+
+FIXED_PARAMETERS = frozenset(("content_type", "headers"))
 
 
 class RequestInput(BaseModel):

@@ -1,0 +1,1 @@
+"""Where models run: in this process (`inline`) or in worker processes (`pool`), behind the contract of `executor`."""

@@ -1,0 +1,140 @@
+"""Runs models on the event loop it is called on: in a worker process, or in a thread of the server.
+
+The runner holds `MLModel` instances by a key that the executor chose. It is the only caller of user code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from ..context import model_context
+from ..errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
+from ..logging import get_logger
+from ..settings import ModelSettings
+from ..types import InferenceRequest, InferenceResponse
+from .executor import HTTPRequest, HTTPResponse, ModelInfo
+
+if TYPE_CHECKING:
+    from ..model import MLModel
+    from .route_app import RouteApp
+
+logger = get_logger()
+
+
+class Runner:
+    """Models, and the five things one can do with them: load, infer, stream, route, unload."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, MLModel] = {}
+        self._apps: dict[str, RouteApp] = {}
+
+    async def load(self, key: str, settings: ModelSettings) -> ModelInfo:
+        """Import the implementation, make the model and load it.
+
+        Raises:
+            MLServerError: the implementation cannot be imported, or `load()` raised; the traceback is in the log.
+        """
+        started = time.perf_counter()
+        with model_context(settings):
+            try:
+                model = settings.implementation(settings)
+                ready = await model.load()
+                model.ready = bool(ready)
+                metadata = await model.metadata()
+            except MLServerError:
+                raise
+            except Exception as problem:
+                logger.exception("Model '%s' failed to load", settings.name)
+                raise ModelFailed(f"Model {settings.name} failed to load: {_text(problem)}") from problem
+        self._models[key] = model
+        from ..model import MLModel
+
+        return ModelInfo(
+            metadata=metadata,
+            routes=tuple(model.routes()),
+            ready=bool(ready),
+            row_wise=bool(model.row_wise),
+            streams=type(model).predict_stream is not MLModel.predict_stream,
+            load_seconds=time.perf_counter() - started,
+        )
+
+    async def infer(self, key: str, request: InferenceRequest, deadline: float | None) -> InferenceResponse:
+        """The model's `predict`. `deadline` is a monotonic second; a request that comes too late is not run."""
+        model = self._model(key)
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineExceeded(f"Request for model {model.name} timed out before the model could run it")
+        with model_context(model.settings):
+            try:
+                response = await model.predict(request)
+            except MLServerError:
+                raise
+            except Exception as problem:
+                raise _failed(model, problem) from problem
+        return _checked(model, response)
+
+    async def stream(self, key: str, requests: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+        """The model's `predict_stream`."""
+        model = self._model(key)
+        with model_context(model.settings):
+            responses = model.predict_stream(requests)
+            try:
+                async for response in responses:
+                    yield _checked(model, response)
+            except MLServerError:
+                raise
+            except Exception as problem:
+                raise _failed(model, problem) from problem
+            finally:
+                close = getattr(responses, "aclose", None)
+                if close is not None:
+                    await close()
+
+    async def route(self, key: str, request: HTTPRequest) -> HTTPResponse:
+        """Answer one of the model's own REST paths."""
+        model = self._model(key)
+        app = self._apps.get(key)
+        if app is None:
+            from .route_app import RouteApp
+
+            app = self._apps[key] = RouteApp(model)
+        with model_context(model.settings):
+            return await app(request)
+
+    async def unload(self, key: str) -> bool:
+        """Drop the model and call its `unload`. What that returns, or True for a key nobody knows."""
+        model = self._models.pop(key, None)
+        self._apps.pop(key, None)
+        if model is None:
+            return True
+        with model_context(model.settings):
+            try:
+                done = bool(await model.unload())
+                model.ready = not done
+                return done
+            except Exception:
+                logger.exception("Model '%s' failed to unload", model.name)
+                return False
+
+    def _model(self, key: str) -> MLModel:
+        try:
+            return self._models[key]
+        except KeyError:
+            raise ModelNotFound(key) from None
+
+
+def _checked(model: MLModel, response: object) -> InferenceResponse:
+    if not isinstance(response, InferenceResponse):
+        raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)
+    return response
+
+
+def _failed(model: MLModel, problem: Exception) -> MLServerError:
+    logger.warning("Model '%s' failed to predict", model.name, exc_info=problem)
+    return ModelFailed(f"Model {model.name} failed to predict: {_text(problem)}")
+
+
+def _text(problem: BaseException) -> str:
+    """Type and message of the model's own exception."""
+    return f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
