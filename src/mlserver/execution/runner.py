@@ -13,6 +13,7 @@ from ..context import model_context
 from ..errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
 from ..logging import get_logger
 from ..settings import ModelSettings
+from ..tensor import TensorError
 from ..types import InferenceRequest, InferenceResponse
 from .executor import HTTPRequest, HTTPResponse, ModelInfo
 
@@ -38,8 +39,9 @@ class Runner:
         """
         started = time.perf_counter()
         with model_context(settings):
+            implementation = _implementation(settings)
             try:
-                model = settings.implementation(settings)
+                model = implementation(settings)
                 ready = await model.load()
                 model.ready = bool(ready)
                 metadata = await model.metadata()
@@ -124,9 +126,29 @@ class Runner:
             raise ModelNotFound(key) from None
 
 
+def _implementation(settings: ModelSettings) -> type[MLModel]:
+    path = settings.implementation_
+    try:
+        return settings.implementation
+    except ModuleNotFoundError as problem:
+        if problem.name and f"{path}.".startswith(f"{problem.name}."):
+            raise MLServerError(f"Unknown implementation '{path}': no module named '{problem.name}'", 500) from None
+        raise MLServerError(f"Implementation '{path}' cannot be imported: {_text(problem)}", 500) from None
+    except MLServerError:
+        raise
+    except Exception as problem:
+        logger.exception("Implementation '%s' cannot be imported", path)
+        raise MLServerError(f"Implementation '{path}' cannot be imported: {_text(problem)}", 500) from problem
+
+
 def _checked(model: MLModel, response: object) -> InferenceResponse:
     if not isinstance(response, InferenceResponse):
         raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)
+    for output in response.outputs:
+        try:
+            output.data.settle(str(output.datatype), output.shape)
+        except TensorError as problem:
+            raise ModelFailed(f"Model {model.name} returned output '{output.name}' that is wrong: {problem}") from None
     return response
 
 

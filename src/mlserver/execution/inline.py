@@ -1,0 +1,111 @@
+"""Runs models inside the server's process, in one thread with an event loop of its own (`parallel_workers: 0`).
+
+The server's own loop stays free, so health and timeouts go on while a model computes. A model that never returns cannot
+be ended here; only worker processes give that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from ..settings import ModelSettings
+from ..stage import Call
+from ..types import InferenceRequest, InferenceResponse
+from .executor import HTTPRequest, HTTPResponse, ModelInfo
+from .runner import Runner
+
+T = TypeVar("T")
+
+
+class InlineExecutor:
+    """A runner in a thread."""
+
+    def __init__(self) -> None:
+        self._runner = Runner()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
+        self._keys = 0
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    async def start(self) -> None:
+        self._thread.start()
+
+    async def load(self, settings: ModelSettings) -> InlineModel:
+        self._keys += 1
+        key = f"{settings.name}#{self._keys}"
+        info = await self.call(self._runner.load(key, settings))
+        return InlineModel(self, self._runner, key, info)
+
+    async def stop(self, grace: float) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join, grace)
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the models' thread; cancelling the caller cancels the work."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
+class InlineModel:
+    """A model in the models' thread."""
+
+    def __init__(self, executor: InlineExecutor, runner: Runner, key: str, info: ModelInfo) -> None:
+        self._executor = executor
+        self._runner = runner
+        self._key = key
+        self.info = info
+
+    available = True
+    capacity = 1
+
+    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+        started = time.perf_counter_ns()
+        response = await self._executor.call(self._runner.infer(self._key, request, call.deadline))
+        call.timings.model_ns = time.perf_counter_ns() - started
+        return response
+
+    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+        server_loop = asyncio.get_running_loop()
+
+        async def fed() -> AsyncIterator[InferenceRequest]:
+            while True:
+                pending = asyncio.run_coroutine_threadsafe(_next(requests), server_loop)
+                request = await asyncio.wrap_future(pending)
+                if request is None:
+                    return
+                yield request
+
+        responses = self._runner.stream(self._key, fed())
+        try:
+            while True:
+                response = await self._executor.call(_next(responses))
+                if response is None:
+                    return
+                yield response
+        finally:
+            await self._executor.call(_close(responses))
+
+    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
+        return await self._executor.call(self._runner.route(self._key, request))
+
+    async def unload(self) -> bool:
+        return await self._executor.call(self._runner.unload(self._key))
+
+
+async def _next(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
+
+
+async def _close(items: AsyncIterator[Any]) -> None:
+    close = getattr(items, "aclose", None)
+    if close is not None:
+        await close()

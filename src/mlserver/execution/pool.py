@@ -1,0 +1,321 @@
+"""Runs models in worker processes: a fixed number of workers, each holding every model of the pool.
+
+A worker that dies is replaced, with growing pauses if it keeps dying; a request it had not answered is tried once more
+on another. A worker that hangs past a model's time limit is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..errors import MLServerError, Unavailable
+from ..logging import get_logger
+from ..settings import ModelSettings, Settings
+from ..stage import Call
+from ..types import InferenceRequest, InferenceResponse
+from .executor import HTTPRequest, HTTPResponse, ModelInfo
+from .frames import Kind, pack_request, unpack_response
+from .process import WorkerDied, WorkerProcess
+
+logger = get_logger()
+
+START_TIMEOUT = 120.0
+REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+STEADY_AFTER = 60.0  # seconds of life after which a worker's death is no longer held against its successor
+WATCH_INTERVAL = 0.5
+PING_GRACE = 1.0
+
+
+class Pool:
+    """Workers that all hold the same models.
+
+    Args:
+        size: Number of workers.
+        settings: The server's settings, passed on to each worker.
+        python: The interpreter that runs the workers.
+    """
+
+    def __init__(self, size: int, settings: Settings, python: str = sys.executable) -> None:
+        self._size = size
+        self._settings = settings
+        self._command = [python, "-m", "mlserver.execution.worker"]
+        self._ready: list[WorkerProcess] = []
+        self._models: dict[str, ModelSettings] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._deaths = 0
+
+    @property
+    def ready_workers(self) -> int:
+        return len(self._ready)
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self._ready]
+
+    async def start(self) -> None:
+        """Start all workers. Raises `MLServerError` if one cannot start."""
+        results = await asyncio.gather(*(self._start_worker() for _ in range(self._size)), return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            await self.stop(1.0)
+            raise MLServerError(f"A worker process could not be started: {failures[0]!r}", 500)
+        self._spawn(self._watch())
+
+    async def stop(self, grace: float) -> None:
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        workers, self._ready = self._ready, []
+        await asyncio.gather(*(worker.stop(grace) for worker in workers))
+
+    # -- workers --
+
+    async def _start_worker(self) -> None:
+        """A new worker that holds all models joins the ready ones."""
+        worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_metrics)
+        init = {"settings": self._settings.to_frame(), "sys_path": [os.path.abspath(entry) for entry in sys.path]}
+        try:
+            await worker.start(init, START_TIMEOUT)
+            while missing := [key for key in self._models if key not in worker.loaded]:
+                for key in missing:
+                    await self._load_into(worker, key, self._models[key])
+        except BaseException:
+            worker.kill()
+            raise
+        if worker.gone:
+            raise WorkerDied
+        self._ready.append(worker)
+        self._announce()
+
+    def _environment(self) -> dict[str, str]:
+        """The server's own, with the processors shared out among the workers' numerical libraries."""
+        threads = str(max(1, (os.cpu_count() or 1) // self._size))
+        shares = {name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        return {**shares, **os.environ}
+
+    def _on_metrics(self, observation: list[Any]) -> None:
+        from .. import metrics
+
+        metrics.observe(*observation)
+
+    def _on_exit(self, worker: WorkerProcess) -> None:
+        if worker not in self._ready:
+            return  # it never was ready: whoever started it knows
+        self._ready.remove(worker)
+        if not self._stopping:
+            self._spawn(self._replace(worker))
+
+    async def _replace(self, dead: WorkerProcess) -> None:
+        code = await dead.reap()
+        logger.error("Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code))
+        born, pause = time.monotonic(), FIRST_PAUSE
+        while not self._stopping:
+            self._deaths += 1
+            if self._deaths > self._size:
+                await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                await self._start_worker()
+            except (WorkerDied, MLServerError, TimeoutError, OSError) as problem:
+                logger.error("A replacement worker could not be started: %r; trying again in %.1f s", problem, pause)
+                continue
+            if time.monotonic() - born > STEADY_AFTER:
+                self._deaths = 0
+            asyncio.get_running_loop().call_later(STEADY_AFTER, self._forgive)
+            return
+
+    def _forgive(self) -> None:
+        self._deaths = max(0, self._deaths - 1)
+
+    async def _watch(self) -> None:
+        """Kill workers that outlived a request's limit and do not even answer a ping."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            now = time.monotonic()
+            for worker in [worker for worker in self._ready if worker.overdue(now)]:
+                self._spawn(self._end_if_stuck(worker))
+
+    async def _end_if_stuck(self, worker: WorkerProcess) -> None:
+        try:
+            async with asyncio.timeout(PING_GRACE):
+                await worker.call(Kind.PING, None)
+        except TimeoutError:
+            logger.error("Worker %s is stuck in a request past its time limit: killed", worker.pid)
+            worker.kill()
+        except WorkerDied:
+            return
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- models --
+
+    async def load(self, key: str, settings: ModelSettings) -> ModelInfo:
+        """Load into every worker. Raises `MLServerError` with the reason; then no worker holds it."""
+        info: ModelInfo | None = None
+        try:
+            while workers := [worker for worker in self._ready if key not in worker.loaded]:
+                loads = [self._load_into(worker, key, settings) for worker in workers]
+                results = await asyncio.gather(*loads, return_exceptions=True)
+                for result in results:
+                    if isinstance(result, MLServerError):
+                        raise result
+                    if isinstance(result, ModelInfo):
+                        info = result
+        except BaseException:
+            await self.unload(key)
+            raise
+        if info is None:
+            raise Unavailable("No worker process could load the model: all of them ended")
+        self._models[key] = settings
+        return info
+
+    async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> ModelInfo:
+        frame = await worker.call(Kind.LOAD, {"key": key, "settings": settings.to_frame()})
+        worker.loaded.add(key)
+        return ModelInfo.from_plain(frame.head)
+
+    async def unload(self, key: str) -> bool:
+        self._models.pop(key, None)
+        holders = [worker for worker in self._ready if key in worker.loaded]
+        for worker in holders:
+            worker.loaded.discard(key)
+        answers = await asyncio.gather(
+            *(worker.call(Kind.UNLOAD, {"key": key}) for worker in holders), return_exceptions=True
+        )
+        return all(bool(answer.head) for answer in answers if not isinstance(answer, BaseException))
+
+    def holds(self, key: str) -> bool:
+        return any(key in worker.loaded for worker in self._ready)
+
+    async def worker_for(self, key: str) -> WorkerProcess:
+        """The least busy worker that holds the model; waits a moment for one to come back.
+
+        Raises:
+            Unavailable: none came.
+        """
+        limit = time.monotonic() + REPLACEMENT_WAIT
+        while True:
+            holders = [worker for worker in self._ready if key in worker.loaded]
+            if holders:
+                return holders[0] if len(holders) == 1 else min(holders, key=_load_of)
+            changed = self._changed
+            try:
+                async with asyncio.timeout(max(0.0, limit - time.monotonic())):
+                    await changed.wait()
+            except TimeoutError:
+                raise Unavailable("No worker process is alive to run the model; a new one is being started") from None
+
+
+def _load_of(worker: WorkerProcess) -> int:
+    return worker.running
+
+
+def describe_exit(code: int) -> str:
+    """An exit code of `Popen` in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    import signal
+
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+class PoolExecutor:
+    """Loads models into worker processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pool = Pool(settings.parallel_workers, settings)
+        self._settings = settings
+        self._keys = 0
+
+    async def start(self) -> None:
+        await self._pool.start()
+
+    async def load(self, settings: ModelSettings) -> PoolModel:
+        self._keys += 1
+        key = f"{settings.name}#{self._keys}"
+        limit = settings.request_timeout or self._settings.request_timeout
+        return PoolModel(self._pool, key, await self._pool.load(key, settings), limit)
+
+    async def stop(self, grace: float) -> None:
+        await self._pool.stop(grace)
+
+    @property
+    def pids(self) -> list[int]:
+        return self._pool.pids
+
+
+class PoolModel:
+    """A model in the workers of a pool."""
+
+    def __init__(self, pool: Pool, key: str, info: ModelInfo, limit: float | None) -> None:
+        self._pool = pool
+        self._key = key
+        self._limit = limit
+        self.info = info
+
+    @property
+    def available(self) -> bool:
+        return self._pool.holds(self._key)
+
+    @property
+    def capacity(self) -> int:
+        return max(1, self._pool.ready_workers)
+
+    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+        buffers: list[Any] = []
+        head = [self._key, call.deadline, pack_request(request, buffers)]
+        started = time.perf_counter_ns()
+        for attempt in (1, 2):
+            worker = await self._pool.worker_for(self._key)
+            try:
+                frame = await worker.call(Kind.INFER, head, buffers, self._limit)
+                break
+            except WorkerDied:
+                if attempt == 2:
+                    raise Unavailable("Two worker processes ended while they ran this request") from None
+        model_ns, values = frame.head
+        call.timings.model_ns = model_ns
+        call.timings.transport_ns = time.perf_counter_ns() - started - model_ns
+        return unpack_response(values, frame.buffers)
+
+    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+        worker = await self._pool.worker_for(self._key)
+        frames = worker.stream(self._key, requests)
+        try:
+            async for frame in frames:
+                yield unpack_response(frame.head, frame.buffers)
+        except WorkerDied:
+            raise Unavailable("The worker process ended in the middle of this stream") from None
+        finally:
+            await frames.aclose()  # type: ignore[attr-defined]
+
+    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
+        worker = await self._pool.worker_for(self._key)
+        head = [self._key, request.method, request.path, request.query, request.headers]
+        try:
+            frame = await worker.call(Kind.ROUTE, head, [request.body] if request.body else (), self._limit)
+        except WorkerDied:
+            raise Unavailable("The worker process ended while it ran this request") from None
+        status, headers = frame.head
+        return HTTPResponse(status, [(name, value) for name, value in headers], bytes(frame.buffers[0]))
+
+    async def unload(self) -> bool:
+        return await self._pool.unload(self._key)

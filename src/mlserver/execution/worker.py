@@ -1,0 +1,189 @@
+"""A worker process: reads frames, lets the runner do what they ask, writes the answers.
+
+Started by the pool as `python -m mlserver.execution.worker FD`. It ends when the server's end of the channel closes, and
+the kernel ends it should the server be killed. It never imports a front end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from ..logging import configure_logger, get_logger
+from ..settings import ModelSettings, Settings
+from ..types import InferenceRequest
+from .channel import Channel, open_channel
+from .executor import HTTPRequest
+from .frames import Frame, Kind, pack_error, pack_response, unpack_request
+from .runner import Runner
+
+logger = get_logger()
+
+
+class _Inbox:
+    """The requests of one stream, pulled from the server one at a time, so that neither end piles them up."""
+
+    def __init__(self, pull: Callable[[], None]) -> None:
+        self._pull = pull
+        self._items: asyncio.Queue[InferenceRequest | None] = asyncio.Queue()
+
+    def put(self, item: InferenceRequest | None) -> None:
+        self._items.put_nowait(item)
+
+    async def __aiter__(self) -> AsyncIterator[InferenceRequest]:
+        while True:
+            self._pull()
+            item = await self._items.get()
+            if item is None:
+                return
+            yield item
+
+
+class Worker:
+    """Answers frames. One task per request; the reply carries the nanoseconds the model took."""
+
+    def __init__(self) -> None:
+        self._runner = Runner()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._inboxes: dict[int, _Inbox] = {}
+        self._pulls: dict[int, asyncio.Semaphore] = {}
+        self._channel: Channel | None = None
+        self._done: asyncio.Future[None] | None = None
+        self._actions: dict[int, Callable[[Frame], Coroutine[Any, Any, None]]] = {
+            Kind.INIT: self._init,
+            Kind.LOAD: self._load,
+            Kind.UNLOAD: self._unload,
+            Kind.INFER: self._infer,
+            Kind.STREAM: self._stream,
+            Kind.ROUTE: self._route,
+        }
+
+    async def serve(self, end: socket.socket) -> None:
+        """Work until the channel closes."""
+        self._done = asyncio.get_running_loop().create_future()
+        self._channel = await open_channel(end, self._on_frame, self._on_closed)
+        self._send(Kind.HELLO, 0, {"pid": os.getpid()})
+        await self._done
+
+    def _send(self, kind: Kind, frame_id: int, head: Any, buffers: list[Any] | None = None) -> None:
+        assert self._channel is not None
+        self._channel.send(Frame(kind, frame_id, head, buffers or ()))
+
+    def _on_closed(self, reason: Exception | None) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def _on_frame(self, frame: Frame) -> None:
+        action = self._actions.get(frame.kind)
+        if action is not None:
+            task = asyncio.get_running_loop().create_task(self._answer(action, frame))
+            self._tasks[frame.id] = task
+        elif frame.kind == Kind.PING:
+            self._send(Kind.REPLY, frame.id, None)
+        elif frame.kind == Kind.CANCEL:
+            task_to_cancel = self._tasks.get(frame.id)
+            if task_to_cancel is not None:
+                task_to_cancel.cancel()
+        elif frame.kind == Kind.PULL and frame.id in self._pulls:
+            self._pulls[frame.id].release()
+        elif frame.kind in (Kind.ITEM, Kind.END) and frame.id in self._inboxes:
+            self._inboxes[frame.id].put(unpack_request(frame.head, frame.buffers) if frame.kind == Kind.ITEM else None)
+
+    async def _answer(self, action: Callable[[Frame], Coroutine[Any, Any, None]], frame: Frame) -> None:
+        try:
+            await action(frame)
+        except asyncio.CancelledError as problem:
+            # Cancelled by its caller (who no longer listens) or raised by the model itself (who must be answered).
+            self._send(Kind.ERROR, frame.id, pack_error(problem))
+        except Exception as problem:
+            self._send(Kind.ERROR, frame.id, pack_error(problem))
+        finally:
+            self._tasks.pop(frame.id, None)
+
+    # -- one method per kind of request --
+
+    async def _init(self, frame: Frame) -> None:
+        settings = Settings.from_frame(frame.head["settings"])
+        configure_logger(settings)
+        sys.path[:0] = [path for path in frame.head["sys_path"] if path not in sys.path]
+        from .. import metrics
+
+        metrics.set_sink(lambda *observation: self._send(Kind.METRICS, 0, list(observation)))
+        self._send(Kind.REPLY, frame.id, None)
+
+    async def _load(self, frame: Frame) -> None:
+        info = await self._runner.load(frame.head["key"], ModelSettings.from_frame(frame.head["settings"]))
+        self._send(Kind.REPLY, frame.id, info.to_plain())
+
+    async def _unload(self, frame: Frame) -> None:
+        self._send(Kind.REPLY, frame.id, await self._runner.unload(frame.head["key"]))
+
+    async def _infer(self, frame: Frame) -> None:
+        key, deadline, values = frame.head
+        request = unpack_request(values, frame.buffers)
+        started = time.perf_counter_ns()
+        response = await self._runner.infer(key, request, deadline)
+        elapsed = time.perf_counter_ns() - started
+        buffers: list[Any] = []
+        head = [elapsed, pack_response(response, buffers)]
+        self._send(Kind.REPLY, frame.id, head, buffers)
+
+    async def _stream(self, frame: Frame) -> None:
+        inbox = self._inboxes[frame.id] = _Inbox(lambda: self._send(Kind.PULL, frame.id, None))
+        wanted = self._pulls[frame.id] = asyncio.Semaphore(0)
+        try:
+            async for response in self._runner.stream(frame.head["key"], aiter(inbox)):
+                await wanted.acquire()
+                buffers: list[Any] = []
+                self._send(Kind.ITEM, frame.id, pack_response(response, buffers), buffers)
+            self._send(Kind.END, frame.id, None)
+        finally:
+            del self._inboxes[frame.id], self._pulls[frame.id]
+
+    async def _route(self, frame: Frame) -> None:
+        key, method, path, query, headers = frame.head
+        body = bytes(frame.buffers[0]) if frame.buffers else b""
+        request = HTTPRequest(method, path, query, [(name, value) for name, value in headers], body)
+        response = await self._runner.route(key, request)
+        self._send(Kind.REPLY, frame.id, [response.status, response.headers], [response.body])
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the server dies, however it dies. Elsewhere the closed channel ends the worker."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def main() -> None:
+    _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
+    end = socket.socket(fileno=int(sys.argv[1]))
+    end.set_inheritable(False)
+    run(Worker().serve(end))
+    # Threads of the model's libraries may never end by themselves: the work is done, so leave.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where there is one, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+if __name__ == "__main__":
+    main()

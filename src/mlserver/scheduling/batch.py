@@ -1,0 +1,166 @@
+"""Joins requests along their first dimension and splits the answer back, row by row. Pure.
+
+Joined are only requests that agree in everything but their rows; `batch_key` is what must agree. The split gives each
+request its own rows of every output and refuses to guess when the model returned another number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..tensor import flat_elements, join_bytes_block, split_bytes_block
+from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+
+
+class RowsDisagree(Exception):
+    """The model's answer cannot be split: an output has another number of rows than the batch."""
+
+
+def rows_of(request: InferenceRequest) -> int:
+    """Rows of a request: the first dimension that all its inputs share; 0 if there is none (never joined)."""
+    rows = 0
+    for tensor in request.inputs:
+        if not tensor.shape or (rows and tensor.shape[0] != rows):
+            return 0
+        rows = tensor.shape[0]
+        if not rows:
+            return 0
+    return rows
+
+
+def batch_key(request: InferenceRequest) -> Any:
+    """What two requests must agree in to be joined: everything but id, headers and the rows themselves."""
+    parameters = request.parameters
+    outputs = request.outputs
+    return (
+        None if parameters is None else _frozen(parameters),
+        tuple([(t.name, t.datatype, t.shape[1:], _frozen(t.parameters)) for t in request.inputs]),
+        None if outputs is None else [(output.name, _frozen(output.parameters)) for output in outputs],
+    )
+
+
+def _frozen(parameters: Parameters | None) -> Any:
+    if parameters is None:
+        return None
+    values = parameters.plain()
+    values.pop("headers", None)
+    return values or None
+
+
+def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
+    """One request with the rows of all, in order. They must have the same `batch_key`."""
+    first = requests[0]
+    inputs = [_join_input([request.inputs[i] for request in requests]) for i in range(len(first.inputs))]
+    return InferenceRequest.build(
+        {"id": None, "parameters": _shared_parameters(requests), "inputs": inputs, "outputs": first.outputs}
+    )
+
+
+def _shared_parameters(requests: Sequence[InferenceRequest]) -> Parameters | None:
+    """The parameters, which agree, with those headers on which all requests agree."""
+    parameters = requests[0].parameters
+    if parameters is None or not parameters.headers:
+        return parameters
+    others = [request.parameters.headers or {} for request in requests[1:] if request.parameters is not None]
+    shared = {
+        name: value
+        for name, value in parameters.headers.items()
+        if all(headers.get(name) == value for headers in others)
+    }
+    return Parameters.of(parameters.plain() | {"headers": shared})
+
+
+def _join_input(parts: list[RequestInput]) -> RequestInput:
+    first = parts[0]
+    datatype = str(first.datatype)
+    shape = [sum([part.shape[0] for part in parts]), *first.shape[1:]]
+    if datatype != "BYTES" or all(part.data.raw is not None for part in parts):
+        raw = b"".join([part.data.to_raw(datatype, part.shape) for part in parts])
+        data = TensorData.trusted(raw, datatype, shape)
+    else:
+        elements: list[Any] = []
+        for part in parts:
+            elements.extend(flat_elements(part.data.root, part.shape))
+        data = TensorData(elements)
+    return RequestInput.build(
+        {"name": first.name, "shape": shape, "datatype": datatype, "parameters": first.parameters, "data": data}
+    )
+
+
+def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceResponse]:
+    """One response per request, each with its own rows of every output.
+
+    Raises:
+        RowsDisagree: an output's first dimension is not the sum of `rows`.
+    """
+    total = sum(rows)
+    if not response.outputs:
+        raise RowsDisagree
+    columns = [_split_output(output, rows, total) for output in response.outputs]
+    return [
+        InferenceResponse.build(
+            {
+                "model_name": response.model_name,
+                "model_version": response.model_version,
+                "id": None,
+                "parameters": _own(response.parameters),
+                "outputs": [column[member] for column in columns],
+            }
+        )
+        for member in range(len(rows))
+    ]
+
+
+def _own(parameters: Parameters | None) -> Parameters | None:
+    """A copy for one member: the road takes headers out of it and a caller may write to it."""
+    return None if parameters is None else Parameters.of(parameters.plain())
+
+
+def _split_output(output: ResponseOutput, rows: Sequence[int], total: int) -> list[ResponseOutput]:
+    shape = output.shape
+    if not shape or shape[0] != total:
+        raise RowsDisagree
+    datatype, inner = str(output.datatype), shape[1:]
+    block = output.data.block_shape
+    if block is not None and (not block or block[0] != total):
+        raise RowsDisagree
+    block_inner = list(block[1:]) if block is not None else inner
+    if datatype == "BYTES":
+        return _split_elements(output, rows, total)
+    raw = memoryview(output.data.to_raw(datatype, shape)).cast("B")
+    step = raw.nbytes // total
+    parts, at = [], 0
+    for count in rows:
+        data = TensorData.trusted(raw[at : at + count * step], datatype, [count, *block_inner])
+        parts.append(_part(output, [count, *inner], data))
+        at += count * step
+    return parts
+
+
+def _split_elements(output: ResponseOutput, rows: Sequence[int], total: int) -> list[ResponseOutput]:
+    data, inner = output.data, output.shape[1:]
+    was_raw = data.raw is not None
+    elements = split_bytes_block(data.raw) if data.raw is not None else flat_elements(data.root, output.shape)
+    step = len(elements) // total
+    block = data.block_shape
+    block_inner = inner if block is None else list(block[1:])
+    parts, at = [], 0
+    for count in rows:
+        own = elements[at : at + count * step]
+        part = TensorData.trusted(join_bytes_block(own), "BYTES", [count, *block_inner]) if was_raw else TensorData(own)
+        parts.append(_part(output, [count, *inner], part))
+        at += count * step
+    return parts
+
+
+def _part(output: ResponseOutput, shape: list[int], data: TensorData) -> ResponseOutput:
+    return ResponseOutput.build(
+        {
+            "name": output.name,
+            "shape": shape,
+            "datatype": output.datatype,
+            "parameters": output.parameters,
+            "data": data,
+        }
+    )
