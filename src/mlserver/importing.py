@@ -1,0 +1,207 @@
+"""From an import path to a class, such that the code in one model's folder never meets another's.
+
+The first folder that uses a module name gets ordinary imports, as if it were the script's folder. A folder with a name
+that is already taken by another file (two versions of a model, each with a `runtime.py`, or files that changed
+since they were imported) becomes a package of its own: its modules live under a name made of the folder's path and
+contents, and `import helper` in its code, early or late, means the folder's own `helper`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from .settings_sources import SettingsError
+
+_PREFIX = "mlserver_model_"
+_lock = threading.RLock()
+# Folder -> how its files looked when its modules were imported under their plain names.
+_plain: dict[str, str] = {}
+
+
+def path_of(cls: type[Any]) -> str:
+    """The import path of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def load(path: str, folder: str | None, what: str) -> Any:
+    """Import a class.
+
+    Args:
+        path: `package.module.Class` or `package.module:Class`.
+        folder: The model's folder, searched first; None = the ordinary search path.
+        what: What is being imported, for messages.
+
+    Raises:
+        SettingsError: There is no such module or class, or one that it needs is missing.
+    """
+    module_name, _, attribute = path.rpartition(":") if ":" in path else path.rpartition(".")
+    if not module_name or not attribute:
+        raise SettingsError(f"{what}: expected an import path such as 'package.module.Class', received '{path}'")
+    with _lock:
+        try:
+            found = _import(module_name, os.path.realpath(folder) if folder else None)
+        except ImportError as error:
+            raise SettingsError(f"{what}: '{path}' cannot be imported: {error}") from error
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise SettingsError(f"{what}: '{path}' cannot be imported: module '{module_name}' has no '{attribute}'")
+        found = getattr(found, name)
+    return found
+
+
+def _import(name: str, folder: str | None) -> Any:
+    if folder is None:
+        return _module_or_member(name)
+    local = _local_modules(folder)
+    if not local:
+        with _first_on_path(folder):
+            return _module_or_member(name)
+    looks = _fingerprint(folder, local)
+    if _plain.get(folder, looks) != looks or any(_taken(module, file) for module, file in local.items()):
+        package = _package(folder, looks, frozenset(local))
+        head = name.partition(".")[0]
+        with _first_on_path(folder):
+            return _module_or_member(f"{package}.{name}" if head in local else name)
+    _plain[folder] = looks
+    with _first_on_path(folder):
+        return _module_or_member(name)
+
+
+def _module_or_member(name: str) -> Any:
+    """Import `name`; its last parts may also be classes in a module (`module.Outer` of `module.Outer.Inner`)."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        parent, _, member = name.rpartition(".")
+        if not parent or error.name != name or parent.startswith(_PREFIX) and "." not in parent:
+            raise
+        found = _module_or_member(parent)
+        if not hasattr(found, member):
+            raise
+        return getattr(found, member)
+
+
+@contextmanager
+def _first_on_path(folder: str) -> Iterator[None]:
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        # Only our own entry goes: what the imported code put on the path is its business.
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _local_modules(folder: str) -> dict[str, str]:
+    """The modules and packages that lie in a folder: name -> file. Never one that would hide the standard library."""
+    suffixes = tuple(importlib.machinery.all_suffixes())
+    local: dict[str, str] = {}
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return local
+    for entry in entries:
+        package = os.path.join(entry.path, "__init__.py")
+        if entry.is_dir() and os.path.isfile(package):
+            local[entry.name] = package
+        elif entry.name.endswith(suffixes) and entry.is_file():
+            local.setdefault(entry.name.partition(".")[0], entry.path)
+    return {name: file for name, file in local.items() if name.isidentifier() and name not in sys.stdlib_module_names}
+
+
+def _taken(name: str, file: str) -> bool:
+    """Whether another file is imported under this name."""
+    module = sys.modules.get(name)
+    if module is None:
+        return False
+    loaded_from = getattr(module, "__file__", None)
+    return loaded_from is None or os.path.realpath(loaded_from) != os.path.realpath(file)
+
+
+def _fingerprint(folder: str, local: Mapping[str, str]) -> str:
+    """How a folder's Python files look now: any change of name, size or time of change gives another answer."""
+    digest = hashlib.sha256(folder.encode())
+    for name, file in sorted(local.items()):
+        files = _files_below(os.path.dirname(file)) if os.path.basename(file) == "__init__.py" else [file]
+        for each in files:
+            stat = os.stat(each)
+            digest.update(f"\0{name}\0{each}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _files_below(folder: str) -> list[str]:
+    return sorted(
+        os.path.join(root, name) for root, _, names in os.walk(folder) for name in names if name.endswith(".py")
+    )
+
+
+def _package(folder: str, looks: str, local: frozenset[str]) -> str:
+    """The name of the package that stands for a folder; made if it does not exist yet."""
+    name = _PREFIX + looks
+    if name not in sys.modules:
+        package = ModuleType(name, f"The code in the folder of one model: {folder}")
+        package.__path__ = [folder]
+        sys.modules[name] = package
+        _Finder.builtins_of[name] = {**vars(builtins), "__import__": _importer(name, local)}
+        if _Finder not in sys.meta_path:
+            sys.meta_path.insert(0, _Finder)
+    return name
+
+
+def _importer(package: str, local: frozenset[str]) -> Any:
+    """The `__import__` of a folder's code: a name that lies in the folder is the folder's, any other is the world's."""
+
+    def import_(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] = (),
+        level: int = 0,
+    ) -> ModuleType:
+        head = name.partition(".")[0]
+        if level or head not in local:
+            return builtins.__import__(name, globals, locals, fromlist, level)
+        found = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or ("__name__",), 0)
+        return found if fromlist else importlib.import_module(f"{package}.{head}")
+
+    return import_
+
+
+class _Finder:
+    """Finds the modules of such packages, and gives their code its own `__import__`."""
+
+    builtins_of: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        own_builtins = cls.builtins_of.get(name.partition(".")[0])
+        if own_builtins is None or path is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path, own_builtins)
+        return spec
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, name: str, path: str, own_builtins: dict[str, Any]) -> None:
+        super().__init__(name, path)
+        self.own_builtins = own_builtins
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__builtins__"] = self.own_builtins
+        super().exec_module(module)

@@ -1,0 +1,377 @@
+"""The settings of the server and of a model: every field, its default, its unit, and the order of the sources.
+
+A value given in code or in a file beats an environment variable, which beats `.env` in the current folder, which
+beats the default; objects are merged key by key. How the sources are read is in `settings_sources`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import uuid
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
+from pydantic_settings import BaseSettings as PydanticBaseSettings
+from pydantic_settings import PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseEnvSettingsSource
+
+from . import importing
+from .settings_sources import SettingsError, Variables, explain, read_json_object, warn_of_unknown
+from .types import MetadataTensor
+from .version import __version__
+
+__all__ = [
+    "DEFAULT_ENVIRONMENTS_DIR",
+    "DEFAULT_METRICS_DIR",
+    "DEFAULT_PARALLEL_WORKERS",
+    "ENV_FILE_SETTINGS",
+    "ENV_PREFIX_MODEL_SETTINGS",
+    "ENV_PREFIX_SETTINGS",
+    "BaseSettings",
+    "CORSSettings",
+    "ModelParameters",
+    "ModelSettings",
+    "Settings",
+    "SettingsError",
+]
+
+ENV_FILE_SETTINGS = ".env"
+ENV_PREFIX_SETTINGS = "MLSERVER_"
+ENV_PREFIX_MODEL_SETTINGS = "MLSERVER_MODEL_"
+
+DEFAULT_PARALLEL_WORKERS = 1
+DEFAULT_ENVIRONMENTS_DIR = os.path.join(os.getcwd(), ".envs")
+DEFAULT_METRICS_DIR = os.path.join(os.getcwd(), ".metrics")
+
+_LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+
+
+def _log_level(value: str) -> str:
+    if value.upper() not in _LOG_LEVELS:
+        raise ValueError(f"one of {', '.join(_LOG_LEVELS)}")
+    return value.upper()
+
+
+def _validation_status(value: int) -> int:
+    if value not in (400, 422):
+        raise ValueError("400 or 422")
+    return value
+
+
+LogLevel = Annotated[str, AfterValidator(_log_level)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class BaseSettings(PydanticBaseSettings):
+    """What all settings share: their sources, and how they reach a worker process.
+
+    Raises:
+        pydantic.ValidationError: A value has the wrong type. `parse_file` and `load` say the same in one line.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE_SETTINGS, extra="ignore", protected_namespaces=(), populate_by_name=True
+    )
+
+    # Fields that hold an import path, and take a class as well.
+    _import_paths: ClassVar[tuple[str, ...]] = ()
+
+    _source: str | None = PrivateAttr(default=None)
+    # The classes that were given instead of import paths; they may be local to a function, so the path alone would lose them.
+    _classes: dict[str, type[Any]] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, **values: Any) -> None:
+        classes = {key: values[key] for key in self._import_paths if inspect.isclass(values.get(key))}
+        for key, cls in classes.items():
+            values[key] = importing.path_of(cls)
+        if type(self).model_config.get("extra") != "allow":
+            warn_of_unknown(type(self), values, None)
+        super().__init__(**values)
+        self._classes = classes
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[PydanticBaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # pydantic-settings' own sources hand unknown keys of `.env` to classes that allow extras.
+        variables = [
+            Variables(settings_cls, source.env_vars)
+            for source in (env_settings, dotenv_settings)
+            if isinstance(source, PydanticBaseEnvSettingsSource)
+        ]
+        return (init_settings, *variables)
+
+    @classmethod
+    def load(cls, values: dict[str, Any] | None = None, source: str | None = None) -> Self:
+        """Make settings from `values` and the environment.
+
+        Args:
+            values: What a file says; None or {} = the environment alone.
+            source: The file's path, for messages; kept as the place that relative paths start from.
+
+        Raises:
+            SettingsError: One line that says where, which field, what was expected and what came.
+        """
+        values = values or {}
+        if cls.model_config.get("extra") != "allow":
+            warn_of_unknown(cls, values, source)
+        known = cls.model_fields.keys() | {field.alias for field in cls.model_fields.values()}
+        try:
+            made = cls(**{key: value for key, value in values.items() if key in known})
+        except ValidationError as error:
+            raise explain(error, cls, values, source) from None
+        made._source = source
+        return made
+
+    @classmethod
+    def parse_file(cls, path: str | os.PathLike[str]) -> Self:  # type: ignore[override]
+        """Read a settings file. Raises `SettingsError`, in one line, if anything in it is wrong."""
+        path = os.fspath(path)
+        return cls.load(read_json_object(path), path)
+
+    @classmethod
+    def parse_obj(cls, obj: Any) -> Self:
+        return cls.model_validate(obj)
+
+    def to_frame(self) -> bytes:
+        """These settings for a worker process: nothing is lost, and nothing is read from the environment again."""
+        return pickle.dumps(self)
+
+    @classmethod
+    def from_frame(cls, frame: bytes) -> Self:
+        """The settings that `to_frame` gave. Frames come from our own parent process only, never off the network."""
+        made = pickle.loads(frame)
+        if not isinstance(made, cls):
+            raise TypeError(f"a frame of {cls.__name__} was expected, this one holds {type(made).__name__}")
+        return made
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        state["__pydantic_private__"] = {**(state["__pydantic_private__"] or {}), "_classes": {}}
+        return state
+
+
+class CORSSettings(BaseSettings):
+    """Cross-origin requests; see the settings of the same names of any CORS middleware."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_SETTINGS)
+
+    allow_origins: list[str] = []
+    allow_origin_regex: str | None = None
+    allow_credentials: bool = False
+    allow_methods: list[str] = ["GET"]
+    allow_headers: list[str] = []
+    expose_headers: list[str] = []
+    max_age: int = 600
+    """Seconds for which a browser may keep the answer."""
+
+
+class Settings(BaseSettings):
+    """The server. Environment variables are `MLSERVER_` and the field's name."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_SETTINGS)
+    _import_paths: ClassVar[tuple[str, ...]] = ("model_repository_implementation",)
+
+    debug: bool = False
+    """Debug logs and access logs. Never changes what a caller sees."""
+    log_level: LogLevel | None = None
+    """CRITICAL, ERROR, WARNING, INFO or DEBUG; None = DEBUG with `debug`, else INFO."""
+    access_log: bool | None = None
+    """A log line per request; None = with `debug` only."""
+    use_structured_logging: bool = False
+    """Log lines are JSON objects."""
+    logging_settings: str | dict[str, Any] | None = None
+    """Python logging configuration: an object, a `.json` file with one, or a file in the configparser format."""
+
+    parallel_workers: int = DEFAULT_PARALLEL_WORKERS
+    """Worker processes per pool; 0 = models run in a thread of the server's own process."""
+    parallel_workers_timeout: int = 5
+    """Seconds to wait for a worker at shutdown before it is killed."""
+    environments_dir: str = DEFAULT_ENVIRONMENTS_DIR
+    """Folder where the environments of models are unpacked."""
+
+    model_repository_implementation: str | None = None
+    """Import path of the repository class (a class is taken too); None = the one that reads folders."""
+    model_repository_root: str = "."
+    """Folder with the models; `mlserver start FOLDER` sets it."""
+    model_repository_implementation_args: dict[str, Any] = {}
+    """Further arguments of the repository class."""
+    load_models_at_startup: bool = True
+    default_model: str | None = None
+    """Model that answers on routes that name none; None = the only one, if there is only one."""
+
+    server_name: str = "mlserver"
+    server_version: str = __version__
+    extensions: list[str] = []
+    """Extensions that the server's metadata lists beside its own."""
+
+    host: str = "0.0.0.0"
+    """Address of all ports."""
+    http_port: Port = 8080
+    """0 = any free port; so for the other two."""
+    grpc_port: Port = 8081
+    metrics_port: Port = 8082
+    root_path: str = ""
+    """Prefix under which a proxy publishes the REST routes."""
+    http_workers: Count = 1
+    """Processes that speak HTTP."""
+    cors_settings: CORSSettings | None = None
+    """None = no cross-origin requests."""
+    gzip_enabled: bool = True
+    """Compress responses for clients that accept it."""
+
+    max_body_bytes: Count = 64 * 1024 * 1024
+    """Bytes in one request, before and after decompression, over REST and gRPC."""
+    grpc_max_message_length: int | None = None
+    """Bytes in one gRPC message; None = `max_body_bytes`, -1 = no limit."""
+    request_timeout: Seconds | None = None
+    """Seconds from a request's arrival to its answer, queue included; None = no limit."""
+    max_queue_size: Count = 1000
+    """Requests that may wait for one model; more are refused at once."""
+    drain_timeout: SecondsOrNone = 30
+    """Seconds that open requests get to finish at shutdown."""
+    header_timeout: Seconds = 10
+    """Seconds in which a request's headers must arrive."""
+    body_timeout: Seconds = 60
+    """Seconds in which a request's body must arrive."""
+    keep_alive_timeout: Seconds = 75
+    """Seconds that an idle connection stays open."""
+    max_connections: Count = 4096
+    """Open HTTP connections; more are refused."""
+    validation_status: Annotated[int, AfterValidator(_validation_status)] = 400
+    """Status for a body that is JSON, but not a request: 400, or 422 as MLServer 1.x answered."""
+
+    strict_readiness: bool = True
+    """The server is ready only while every model that should serve is; false = while it can take requests."""
+    empty_registry_readiness: bool = True
+    """Whether a server without models is ready."""
+
+    metrics_endpoint: str | None = "/metrics"
+    """Path of the metrics on `metrics_port`; None or "" = no metrics at all."""
+    metrics_rest_server_prefix: str = "rest_server"
+    """First part of the names of the REST metrics."""
+    metrics_dir: str = DEFAULT_METRICS_DIR
+    """Accepted for MLServer 1.x; metrics of workers no longer need files."""
+    tracing_server: str | None = None
+    """OpenTelemetry collector (OTLP over gRPC) that gets the traces; None = no tracing."""
+
+    kafka_enabled: bool = False
+    kafka_servers: str = "localhost:9092"
+    kafka_topic_input: str = "mlserver-input"
+    kafka_topic_output: str = "mlserver-output"
+
+    cache_enabled: bool = False
+    """Remember responses of models whose own `cache_enabled` is true."""
+    cache_size: int = 100
+    """Responses to remember."""
+
+    _custom_rest_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
+    _custom_metrics_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
+    _custom_grpc_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
+
+    @property
+    def repository_class(self) -> type[Any] | None:
+        """The class of `model_repository_implementation`, imported now; None = none is set."""
+        path = self.model_repository_implementation
+        if path is None or inspect.isclass(path):  # a class may have been assigned
+            return path
+        given = self._classes.get("model_repository_implementation")
+        return given or importing.load(path, None, "model_repository_implementation")
+
+
+class ModelParameters(BaseSettings):
+    """Where a model's files are and how to run it. Any further key is kept, for the runtime to read.
+
+    Environment variables are `MLSERVER_MODEL_` and the field's name; they reach every model that leaves the key out.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_MODEL_SETTINGS, extra="allow")
+
+    uri: str | None = None
+    """File, folder or address of the model; relative paths start at the settings file's folder."""
+    version: str | None = None
+    environment_path: str | None = None
+    """Folder of the Python environment to run in; None = the server's own."""
+    environment_tarball: str | None = None
+    """Packed Python environment, unpacked into `environments_dir`."""
+    inference_pool_gid: str | None = None
+    """Models with the same one share a pool of workers, and with no other model."""
+    autogenerate_inference_pool_gid: bool = False
+    """Give the model a pool of its own, if `inference_pool_gid` is not set."""
+    format: str | None = None
+    """Format of the model's file, where a runtime knows several."""
+    content_type: str | None = None
+    """Content type of requests that name none."""
+    extra: dict[str, Any] = {}
+    """Settings of the runtime."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if self.autogenerate_inference_pool_gid and self.inference_pool_gid is None:
+            self.inference_pool_gid = str(uuid.uuid4())
+
+
+class ModelSettings(BaseSettings):
+    """One version of a model. Environment variables are `MLSERVER_MODEL_` and the field's name."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_MODEL_SETTINGS)
+    _import_paths: ClassVar[tuple[str, ...]] = ("implementation",)
+
+    implementation_: str = Field(alias="implementation")
+    """Import path of the runtime class, `package.module.Class`; a class is taken too."""
+    name: str = ""
+    platform: str = ""
+    versions: list[str] = []
+    inputs: list[MetadataTensor] = []
+    outputs: list[MetadataTensor] = []
+
+    max_batch_size: int = 0
+    """Requests joined into one batch; up to 1 = no batching."""
+    max_batch_time: float = 0.0
+    """Seconds that a batch waits for more requests; 0 = no batching."""
+    request_timeout: Seconds | None = None
+    """Seconds from a request's arrival to its answer; None = the server's."""
+    max_queue_size: Count | None = None
+    """Requests that may wait for this model; None = the server's."""
+    cache_enabled: bool = False
+    """Remember responses, if the server's `cache_enabled` is true as well."""
+
+    parallel_workers: int | None = None
+    """Up to 0 = run in the server's own process; other numbers are ignored (deprecated in MLServer 1.x)."""
+    warm_workers: bool = False
+    """Ignored (deprecated in MLServer 1.x)."""
+    parameters: ModelParameters | None = None
+
+    @property
+    def version(self) -> str | None:
+        return self.parameters.version if self.parameters else None
+
+    @property
+    def folder(self) -> str | None:
+        """Folder of the file that these settings came from."""
+        return os.path.dirname(os.path.abspath(self._source)) if self._source else None
+
+    @property
+    def implementation(self) -> Any:
+        """The runtime class. Reading this imports the model's code: for the process that runs the model only.
+
+        Raises:
+            SettingsError: There is no such module or class.
+        """
+        given = self._classes.get("implementation")
+        return given or importing.load(self.implementation_, self.folder, f"model '{self.name}': implementation")
+
+    @implementation.setter
+    def implementation(self, value: str | type[Any]) -> None:
+        self._classes = {"implementation": value} if inspect.isclass(value) else {}
+        self.implementation_ = importing.path_of(value) if inspect.isclass(value) else str(value)
