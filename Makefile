@@ -1,0 +1,42 @@
+# The workshop. Python 3.11 or newer, pip and make are all it needs: `make demo` to see it work, `make test` to run everything.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CODE   := src runtimes tests examples
+
+.PHONY: help setup demo test check format clean
+
+help:  ## these lines
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+setup: $(STAMP)  ## the virtual environment, with both distributions installed from this folder
+
+# The stamp is older than a requirement -> install again; nothing changed -> nothing happens.
+$(STAMP): pyproject.toml runtimes/mlflow/pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (the first time takes a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e runtimes/mlflow
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## train a small model, serve it, print three curl lines to try (ctrl-C ends it)
+	@$(BIN)/python examples/demo/train.py .demo
+	@exec $(BIN)/mlserver start .demo
+
+test: $(STAMP)  ## every test
+	@$(BIN)/python -m pytest
+
+check: $(STAMP)  ## format, lint, types, layers, import weight (under half a minute)
+	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit/test_layers.py tests/unit/test_import_weight.py
+
+format: $(STAMP)  ## let ruff put the code into shape
+	@$(BIN)/ruff check --quiet --fix $(CODE) || true
+	@$(BIN)/ruff format $(CODE)
+
+clean:  ## forget what the tools and the demo left behind (keeps .venv)
+	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,168 @@
+"""Real MLflow models for the tests, built by a process of its own so that no test process needs MLflow or scikit-learn.
+
+Run as `python models.py FOLDER [WINE_CSV]`; it writes one MLflow model per kind into FOLDER, and `answers.json` with what the
+wine model itself predicts. `build` is what the fixtures call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+KINDS = ("wine", "frame", "dict", "array", "python")
+# One red wine: what the walk asks about, in the order of the model's columns.
+WINE = {
+    "fixed acidity": 7.4,
+    "volatile acidity": 0.7,
+    "citric acid": 0.0,
+    "residual sugar": 1.9,
+    "chlorides": 0.076,
+    "free sulfur dioxide": 11.0,
+    "total sulfur dioxide": 34.0,
+    "density": 0.9978,
+    "pH": 3.51,
+    "sulphates": 0.56,
+    "alcohol": 9.4,
+}
+DATA = "winequality-red.csv"
+
+
+def wine_data() -> Path | None:
+    """The red wine data of the UCI repository: the file named by WINE_DATA, or a copy in a `shared/data` beside this repository."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data" / DATA
+    named = Path(os.environ.get("WINE_DATA", beside))
+    return named if named.is_file() else None
+
+
+def build(folder: Path) -> None:
+    """Build every kind of model below `folder`. Raises `AssertionError` with the builder's output if that fails."""
+    data = wine_data()
+    command = [sys.executable, __file__, str(folder), *([str(data)] if data else [])]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+# -- from here on: the process that builds --
+
+
+def wine(folder: Path, data: Path | None) -> float:
+    """The walk's model: an ElasticNet on the red wine data, with columns in and an integer quality out.
+
+    Without the data, scikit-learn's bundled wines stand in under the same column names. Returns its answer for `WINE`.
+    """
+    import numpy as np
+    import pandas as pd
+    from sklearn.datasets import load_wine
+    from sklearn.linear_model import ElasticNet
+    from sklearn.model_selection import train_test_split
+
+    np.random.seed(40)
+    if data is None:
+        values, target = load_wine(return_X_y=True)
+        table = pd.DataFrame(values[:, : len(WINE)], columns=list(WINE)).assign(quality=target)
+    else:
+        table = pd.read_csv(data, sep=";")
+    train, _ = train_test_split(table)
+    features, quality = train.drop(columns=["quality"]), train[["quality"]]
+    model = ElasticNet(alpha=0.5, l1_ratio=0.5, random_state=42).fit(features, quality)
+    save_estimator(folder, model, features, quality)
+    return float(model.predict(pd.DataFrame([WINE]))[0])
+
+
+def frame(folder: Path) -> None:
+    """Columns of several types in; every row's `name`, `count` and `ratio` and the sum of the numbers out, as columns."""
+    import pandas as pd
+
+    example = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "ratio": [0.5, 1.5], "flag": [True, False]})
+    save_function(folder, FRAME, example, example[["name"]].assign(total=[1.5, 3.5]))
+
+
+def named_tensors(folder: Path) -> None:
+    """Two named tensors in; their sum and their difference out, by name."""
+    import numpy as np
+
+    example = {"left": np.ones((2, 3), dtype="float32"), "right": np.ones((2, 3), dtype="float32")}
+    save_function(folder, NAMED_TENSORS, example, {"sum": example["left"], "difference": example["left"]})
+
+
+def array(folder: Path) -> None:
+    """One tensor without a name in; twice its values out."""
+    import numpy as np
+
+    example = np.ones((2, 3), dtype="float64")
+    save_function(folder, ARRAY, example, example)
+
+
+def python(folder: Path) -> None:
+    """A function of text, with a parameter: the length of each text, times `factor`."""
+    import pandas as pd
+
+    example = pd.DataFrame({"text": ["one", "three"]})
+    save_function(folder, PYTHON, example, pd.DataFrame({"length": [3, 5]}), params={"factor": 1})
+
+
+FRAME = """
+    def predict(self, context, model_input, params=None):
+        numbers = model_input["count"] + model_input["ratio"]
+        return model_input[["name"]].assign(total=numbers)
+"""
+NAMED_TENSORS = """
+    def predict(self, context, model_input, params=None):
+        left, right = model_input["left"], model_input["right"]
+        return {"sum": left + right, "difference": left - right}
+"""
+ARRAY = """
+    def predict(self, context, model_input, params=None):
+        return 2 * model_input
+"""
+PYTHON = """
+    def predict(self, context, model_input, params=None):
+        lengths = model_input["text"].str.len() * params["factor"]
+        return lengths.to_frame("length")
+"""
+MODULE = """from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class Model(PythonModel):{body}
+
+set_model(Model())
+"""
+
+
+def save_estimator(folder: Path, model: Any, inputs: Any, outputs: Any) -> None:
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+
+    signature = infer_signature(inputs, outputs)
+    mlflow.sklearn.save_model(model, folder, signature=signature, pip_requirements=["scikit-learn"])
+
+
+def save_function(folder: Path, body: str, inputs: Any, outputs: Any, params: dict[str, Any] | None = None) -> None:
+    """Save a model given as source text, as MLflow's "models from code" does: nothing is pickled."""
+    import mlflow.pyfunc
+    from mlflow.models import infer_signature
+
+    source = folder.parent / f"{folder.name}_source.py"
+    source.write_text(MODULE.format(body=body))
+    signature = infer_signature(inputs, outputs, params)
+    mlflow.pyfunc.save_model(folder, python_model=str(source), signature=signature, pip_requirements=["mlflow"])
+
+
+def main(folder: Path, data: Path | None) -> None:
+    warnings.simplefilter("ignore")  # MLflow's advice to the author of a model
+    answer = wine(folder / "wine", data)
+    frame(folder / "frame")
+    named_tensors(folder / "dict")
+    array(folder / "array")
+    python(folder / "python")
+    (folder / "answers.json").write_text(json.dumps({"wine": answer, "red": data is not None}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
