@@ -1,0 +1,115 @@
+"""The elements of one tensor in protobuf: typed contents <-> `TensorData`. Messages around them are in `wire.proto`.
+
+Numbers never pass through Python one by one where protobuf allows it: they are read as arrays, and fixed-width numbers
+are written as the packed bytes that protobuf itself would make of them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..tensor import DTYPES, FORMATS, TensorError, element_count, flat_elements, split_bytes_block
+from ..types import TensorData
+from .pb import dataplane_pb2 as pb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Datatype -> the field of InferTensorContents that carries it. FP16 and BF16 have none: they travel raw.
+FIELDS: dict[str, str] = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+# Datatypes whose packed form on the wire is our raw form -> the tag before it (field number, length-delimited).
+_PACKED_TAGS: dict[str, bytes] = {"BOOL": b"\x0a", "FP32": b"\x32", "FP64": b"\x3a"}
+# Up to here `struct` is faster than making an array.
+_FEW = 32
+
+
+def read_contents(contents: pb.InferTensorContents, datatype: str, shape: Sequence[int]) -> TensorData:
+    """Typed contents -> data.
+
+    Raises:
+        TensorError: another field than the datatype's is used, or count or range do not fit.
+    """
+    field = FIELDS.get(datatype)
+    if field is None:
+        raise TensorError(f"{datatype} in raw_input_contents", "typed contents")
+    for used, _ in contents.ListFields():
+        if used.name != field:
+            raise TensorError(f"{datatype} in contents.{field}", f"contents.{used.name}")
+    elements: Sequence[Any] = getattr(contents, field)
+    count = element_count(shape)
+    if len(elements) != count:
+        raise TensorError(f"{count} elements for shape {list(shape)}", str(len(elements)))
+    if datatype == "BYTES":
+        return TensorData(list(elements))
+    if count > _FEW:
+        return TensorData.from_array(_array(elements, datatype))
+    try:
+        return TensorData.trusted(struct.pack(f"<{count}{FORMATS[datatype]}", *elements), datatype, shape)
+    except (struct.error, OverflowError):
+        raise TensorError(f"numbers in the range of {datatype}", str(list(elements))) from None
+
+
+def _array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
+    import numpy as np
+
+    # protobuf's container hands NumPy its memory at once.
+    array = np.array(elements)
+    dtype = np.dtype(DTYPES[datatype])
+    if array.dtype == dtype:
+        return array
+    low, high = int(array.min()), int(array.max())
+    limits = np.iinfo(dtype)
+    if low < limits.min or high > limits.max:
+        raise TensorError(f"numbers in the range of {datatype}", f"numbers from {low} to {high}")
+    return array.astype(dtype)
+
+
+def write_contents(contents: pb.InferTensorContents, data: TensorData, datatype: str, shape: Sequence[int]) -> None:
+    """Data -> typed contents, for a datatype that has a field.
+
+    Raises:
+        TensorError: the data does not fit.
+    """
+    if datatype == "BYTES":
+        contents.bytes_contents.extend(bytes_elements(data, shape))
+        return
+    raw = data.to_raw(datatype, shape)
+    tag = _PACKED_TAGS.get(datatype)
+    if tag is None:
+        numbers = struct.unpack(f"<{element_count(shape)}{FORMATS[datatype]}", raw)
+        getattr(contents, FIELDS[datatype]).extend(numbers)
+    elif len(raw):
+        contents.MergeFromString(b"".join((tag, _varint(len(raw)), raw)))
+
+
+def bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
+    """The elements of a BYTES tensor; text becomes UTF-8."""
+    if data.raw is not None:
+        return split_bytes_block(data.raw)
+    elements = flat_elements(data.root, shape)
+    return [bytes(e) if isinstance(e, (bytes, bytearray, memoryview)) else str(e).encode() for e in elements]
+
+
+def _varint(number: int) -> bytes:
+    """Protobuf's variable-length integer: seven bits a byte, lowest first."""
+    made = bytearray()
+    while number > 0x7F:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    made.append(number)
+    return bytes(made)

@@ -1,0 +1,34 @@
+"""The generated protobuf modules are what the .proto files say, and stay out of other clients' way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GENERATED = ROOT / "src" / "mlserver" / "wire" / "pb"
+
+
+def test_nothing_differs_from_a_fresh_generation(tmp_path: Path) -> None:
+    pytest.importorskip("grpc_tools")
+    subprocess.run([sys.executable, "-m", "proto.generate", str(tmp_path)], cwd=ROOT, check=True)
+
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {path.name: path.read_text() for path in GENERATED.glob("*_pb2.py*")}
+
+
+def test_the_default_pool_is_left_alone() -> None:
+    code = """
+from mlserver.wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
+from google.protobuf import descriptor_pool
+for name in ("dataplane.proto", "model_repository.proto", "health.proto", "reflection.proto"):
+    try:
+        descriptor_pool.Default().FindFileByName(name)
+    except KeyError:
+        continue
+    raise SystemExit(f"{name} is registered")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
