@@ -1,0 +1,80 @@
+"""The rows of ARCHITECTURE.md, enforced: a module imports only from lower rows, and packages of one row make no cycle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
+ROWS = [
+    "errors stage tensor types version",
+    "context importing logging metrics settings settings_sources tracing",
+    "codecs custom_routes model repository utils wire",
+    "execution",
+    "scheduling",
+    "registry",
+    "handlers",
+    "grpc kafka rest",
+    "server",
+    "cli __main__",
+]
+ROW = {name: number for number, names in enumerate(ROWS) for name in names.split()}
+FRONT_ENDS = {"grpc", "kafka", "rest"}
+MAY_IMPORT_WIRE = {*FRONT_ENDS, "cli", "wire"}
+MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if path.name != "version.py")
+
+
+def place(module: Path) -> str:
+    """The package or module of a row that a file belongs to; "" = the package's own front door, which loads late."""
+    name = module.parts[0].removesuffix(".py")
+    return "" if name == "__init__" else name
+
+
+def imports(module: Path) -> Iterator[str]:
+    """The places that a file imports from, at any depth of the code."""
+    package = ["mlserver", *module.parent.parts]
+    for node in ast.walk(ast.parse((SOURCE / module).read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            origin = [*base, *(node.module.split(".") if node.module else [])]
+            # `from .. import x` names modules, `from ..x import y` does not.
+            names = [".".join([*origin, alias.name]) for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("mlserver."))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_lower_rows_only(module: Path) -> None:
+    own = place(module)
+    assert not own or own in ROW, f"give {own} a row, here and in ARCHITECTURE.md"
+    for other in {name for name in imports(module) if own and name != own}:
+        assert other in ROW, f"{module} imports {other} from the front door: import it from the module that defines it"
+        assert ROW[other] <= ROW[own], f"{module} imports {other}, which is a row above it"
+        assert other != "wire" or own in MAY_IMPORT_WIRE, f"{module} imports wire: only front ends and the client do"
+        assert not {own, other} <= FRONT_ENDS, f"{module} imports {other}: front ends do not know each other"
+
+
+def test_no_cycles() -> None:
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        if own := place(module):
+            graph.setdefault(own, set()).update(set(imports(module)) - {own})
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_the_runtime_uses_public_names_only() -> None:
+    """The MLflow runtime could live in a repository of its own: it imports what other runtimes may import."""
+    public = {"codecs", "custom_routes", "errors", "handlers", "importing", "logging", "settings", "types", "utils"}
+    found: set[str] = set()
+    for path in (SOURCE.parents[1] / "runtimes" / "mlflow" / "mlserver_mlflow").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlserver."):
+                found.add(str(node.module).split(".")[1])
+    assert found <= public
