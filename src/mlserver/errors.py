@@ -107,6 +107,19 @@ class InvalidInput(MLServerError):
         super().__init__(f"Invalid {field}: expected {expected}, received {received}")
 
 
+class InvalidPayload(MLServerError):
+    """A body that is not a message of the protocol.
+
+    Args:
+        msg: The first fault, in one line that names the field.
+        faults: All faults as `{"type", "loc", "msg"}`, for callers that read the form of MLServer 1.x.
+    """
+
+    def __init__(self, msg: str, faults: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(msg)
+        self.faults = faults or []
+
+
 class UnsupportedMediaType(MLServerError):
     """The body's content type or encoding is not one this route reads."""
 

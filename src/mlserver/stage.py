@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from .types import InferenceRequest, InferenceResponse
@@ -34,12 +34,16 @@ class Call:
         deadline: Monotonic second after which nobody waits for the answer; None = no limit.
         priority: 1 is highest; 0 = the model's default.
         trace_parent: W3C trace context of the caller, if any.
+        headers: The caller's headers or invocation metadata, lower-cased.
+        response_headers: Headers that the model wants on the answer.
         timings: Filled by the stages on the way back.
     """
 
     deadline: float | None = None
     priority: int = 0
     trace_parent: str | None = None
+    headers: dict[str, Any] | None = None
+    response_headers: dict[str, Any] | None = None
     timings: Timings = field(default_factory=Timings)
 
     def remaining(self) -> float | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
@@ -40,8 +40,11 @@ class BatchPolicy:
     max_rows: int = 8192
 
 
-class WaitingLine[W: Waiting]:
-    """Waiting requests, by priority and then by arrival. Removal is by mark: see `Scheduler`."""
+W = TypeVar("W", bound=Waiting)
+
+
+class WaitingLine(Generic[W]):
+    """Waiting requests, by priority and then by arrival."""
 
     def __init__(self) -> None:
         self._levels: dict[int, deque[W]] = {}
@@ -50,53 +53,62 @@ class WaitingLine[W: Waiting]:
     def __len__(self) -> int:
         return self._size
 
-    def __iter__(self) -> Iterator[W]:
-        for level in sorted(self._levels):
-            yield from self._levels[level]
-
     def push(self, entry: W) -> None:
         # Priority 1 is the highest; 0 (not given) comes after all that are given.
         self._levels.setdefault(entry.priority or 2**31, deque()).append(entry)
         self._size += 1
 
-    def remove(self, entry: W) -> None:
-        level = self._levels.get(entry.priority or 2**31)
-        if level is not None and entry in level:
-            level.remove(entry)
-            self._size -= 1
+    def remove(self, entry: W) -> bool:
+        """Take one entry out of line; False if it is not in it (any more)."""
+        level = self._levels.get(entry.priority or 2**31, ())
+        if entry not in level:
+            return False
+        self._levels[entry.priority or 2**31].remove(entry)
+        self._size -= 1
+        return True
 
     def take(self, policy: BatchPolicy, now: float) -> tuple[list[W], float]:
         """The next batch, or no entries and the seconds until there may be one.
 
         The first in line is always in the batch; those behind it join if they agree with it.
         """
-        level = next((self._levels[key] for key in sorted(self._levels) if self._levels[key]), None)
+        level = self._first_level()
         if level is None:
             return [], 0.0
         first = level[0]
-        if policy.max_requests <= 1 or not first.rows:
-            self._size -= 1
-            return [level.popleft()], 0.0
-        batch, kept, rows = [], [], 0
-        while level and len(batch) < policy.max_requests and len(kept) <= policy.max_requests:
-            entry = level.popleft()
-            fits = entry.rows and (not batch or (rows + entry.rows <= policy.max_rows and entry.key == first.key))
-            if fits:
-                batch.append(entry)
-                rows += entry.rows
-            else:
-                kept.append(entry)
-        level.extendleft(reversed(kept))
+        batch, passed = _agreeing(level, policy)
         wait = first.arrived + policy.max_wait - now
-        if policy.max_wait and wait > 0 and len(batch) < policy.max_requests:
-            level.extendleft(reversed(batch)) if not kept else self._restore(level, batch, kept)
+        if policy.max_wait and wait > 0 and first.rows and len(batch) < policy.max_requests:
             return [], wait
+        if not passed:
+            for _ in batch:
+                level.popleft()
+        else:
+            chosen = set(map(id, batch))
+            rest = [entry for entry in level if id(entry) not in chosen]
+            level.clear()
+            level.extend(rest)
         self._size -= len(batch)
         return batch, 0.0
 
-    @staticmethod
-    def _restore(level: deque[W], batch: list[W], kept: list[W]) -> None:
-        """Put back what was taken and what was passed over, in the order of arrival."""
-        for _ in kept:
-            level.popleft()
-        level.extendleft(sorted(batch + kept, key=lambda entry: entry.arrived, reverse=True))
+    def _first_level(self) -> deque[W] | None:
+        if not self._size:
+            return None
+        return next(self._levels[key] for key in sorted(self._levels) if self._levels[key])
+
+
+def _agreeing(level: deque[W], policy: BatchPolicy) -> tuple[list[W], int]:
+    """The first in line and those behind it that may join it; how many were passed over to find them."""
+    first = level[0]
+    batch, rows, passed = [first], first.rows, 0
+    if policy.max_requests <= 1 or not first.rows:
+        return batch, 0
+    for entry in islice(level, 1, None):
+        if len(batch) >= policy.max_requests or passed > policy.max_requests:
+            break
+        if entry.rows and rows + entry.rows <= policy.max_rows and entry.key == first.key:
+            batch.append(entry)
+            rows += entry.rows
+        else:
+            passed += 1
+    return batch, passed

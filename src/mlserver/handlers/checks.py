@@ -1,0 +1,76 @@
+"""What a request must satisfy whatever wire format it came by. Numbers leave here as checked bytes."""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import InvalidInput, MLServerError
+from ..tensor import DATATYPES, TensorError, brief
+from ..types import InferenceRequest
+
+MAX_INPUTS = 10_000
+MAX_NAME = 1024
+
+
+def check_request(request: InferenceRequest) -> None:
+    """Settle every input tensor.
+
+    Raises:
+        InvalidInput: names the input, what was expected and what came.
+    """
+    if len(request.inputs) > MAX_INPUTS:
+        raise InvalidInput("inputs", f"at most {MAX_INPUTS} inputs", f"{len(request.inputs)}")
+    names = set()
+    for tensor in request.inputs:
+        name = tensor.name
+        if name in names:
+            raise InvalidInput(f"input '{_shown(name)}'", "each input name once", "the name a second time")
+        names.add(name)
+        if not name.isprintable() or len(name) > MAX_NAME:
+            _check_name(name)
+        if tensor.datatype not in DATATYPES:
+            raise InvalidInput(f"datatype of input '{_shown(name)}'", f"one of {', '.join(DATATYPES)}", brief(tensor.datatype))
+        try:
+            tensor.data.settle(str(tensor.datatype), tensor.shape)
+        except TensorError as problem:
+            raise InvalidInput(f"data of input '{_shown(name)}'", problem.expected, problem.received) from None
+
+
+def check_id(request: InferenceRequest) -> None:
+    """Ids are echoed into headers and logs: bounded, and without control characters."""
+    request_id = request.id
+    if request_id and (len(request_id) > MAX_NAME or not request_id.isprintable()):
+        raise InvalidInput("id", f"printable text of at most {MAX_NAME} characters", brief(request_id))
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME:
+        raise InvalidInput("name of an input", f"at most {MAX_NAME} characters", f"{len(name)}")
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise InvalidInput("name of an input", "text without control characters", brief(name))
+
+
+def _shown(name: str) -> str:
+    return brief(name)[1:-1]
+
+
+def seconds_of_timeout(value: object) -> float | None:
+    """The protocol's `timeout` parameter, in microseconds, as seconds. Raises `MLServerError` for what is no such number."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise InvalidInput("parameter 'timeout'", "microseconds as a non-negative number", brief(value))
+    return float(value) / 1e6 if value else None
+
+
+def priority_of(value: object) -> int:
+    """The protocol's `priority` parameter: 1 is highest, 0 the model's default."""
+    if value is None:
+        return 0
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise MLServerError(f"Invalid parameter 'priority': expected a non-negative integer, received {brief(value)}")
+    return value

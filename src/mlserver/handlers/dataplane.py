@@ -1,0 +1,231 @@
+"""The data plane: what can be asked of the server and of its models, free of any protocol.
+
+Each request gets its id and its limits here, is checked, goes down the road of its model, and is counted on the way back.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..errors import MLServerError
+from ..execution.executor import HTTPRequest, HTTPResponse
+from ..registry import Entry, Registry
+from ..settings import Settings
+from ..stage import Call
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataServerResponse,
+    Parameters,
+    RequestOutput,
+)
+from .checks import check_id, check_request, priority_of, seconds_of_timeout
+from .telemetry import Telemetry
+
+EXTENSIONS = ("model_repository", "model_configuration", "schedule_policy", "binary_tensor_data", "parameters", "statistics")
+
+
+class DataPlane:
+    """Inference, health and metadata.
+
+    Args:
+        settings: The server's.
+        registry: What is loaded.
+        telemetry: Who counts.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._telemetry = telemetry
+        # Set by the server: False until every model that should load has been tried, and again when it stops.
+        self.accepting = False
+
+    # -- health and metadata --
+
+    async def live(self) -> bool:
+        """Whether this process answers. It never waits for a model."""
+        return True
+
+    async def ready(self) -> bool:
+        """Whether models can be asked now.
+
+        Every known model must be ready; with `strict_readiness: false` one is enough. Without any model,
+        `empty_registry_readiness` decides.
+        """
+        if not self.accepting:
+            return False
+        entries = self._registry.entries()
+        if not entries:
+            return self._settings.empty_registry_readiness
+        return (all if self._settings.strict_readiness else any)(entry.ready for entry in entries)
+
+    async def metadata(self) -> MetadataServerResponse:
+        return MetadataServerResponse(
+            name=self._settings.server_name,
+            version=self._settings.server_version,
+            extensions=[*EXTENSIONS, *(name for name in self._settings.extensions if name not in EXTENSIONS)],
+        )
+
+    async def model_ready(self, name: str, version: str | None = None) -> bool:
+        """Raises `ModelNotFound`."""
+        return self._registry.find(name, version).ready
+
+    async def model_metadata(self, name: str, version: str | None = None) -> MetadataModelResponse:
+        """Raises `ModelNotFound`, or `ModelNotReady` while there is no loaded model to tell."""
+        entry = self._registry.find(name, version)
+        loaded, _ = entry.usable()
+        return loaded.info.metadata
+
+    def model_config(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """A minimal configuration in the form of Triton's, for clients that ask before they send."""
+        entry = self._registry.find(name, version)
+        loaded, road = entry.usable()
+        metadata = loaded.info.metadata
+        batch_size = road.max_batch_size if road.max_batch_size > 1 else 0
+        config: dict[str, Any] = {
+            "name": entry.name,
+            "platform": metadata.platform or "",
+            "backend": "mlserver",
+            "max_batch_size": batch_size,
+            "input": [_config_tensor(tensor, bool(batch_size)) for tensor in metadata.inputs or []],
+            "output": [_config_tensor(tensor, bool(batch_size)) for tensor in metadata.outputs or []],
+        }
+        if batch_size:
+            config["dynamic_batching"] = {}
+        return config
+
+    def statistics(self, name: str | None = None, version: str | None = None) -> dict[str, Any]:
+        """Counts and nanoseconds per model version, in the form of the statistics extension."""
+        if name is None:
+            entries = self._registry.entries()
+        elif version:
+            entries = [self._registry.find(name, version)]
+        else:
+            entries = self._registry.versions(self._registry.find(name).name)
+        return {"model_stats": [entry.statistics.to_plain(entry.name, entry.version or "") for entry in entries]}
+
+    # -- inference --
+
+    async def infer(
+        self, payload: InferenceRequest, name: str, version: str | None = None, call: Call | None = None
+    ) -> InferenceResponse:
+        """Answer a request of the model.
+
+        Args:
+            call: Deadline, headers and the like; the timings of the answer are left in it.
+
+        Raises:
+            MLServerError: what the caller should hear of.
+        """
+        started = time.perf_counter_ns()
+        entry = self._registry.find(name, version)
+        loaded, road = entry.usable()
+        call = call or Call()
+        try:
+            check_request(payload)
+            self._prepare(payload, call, with_headers=not loaded.info.row_wise)
+            response = await road.infer(payload, call)
+        except BaseException as problem:
+            self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
+            raise
+        if payload.outputs:
+            _select(response, payload.outputs)
+        self._finish(entry, payload, response, call)
+        self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
+        return response
+
+    async def infer_stream(
+        self,
+        payloads: AsyncIterator[InferenceRequest],
+        name: str,
+        version: str | None = None,
+        call: Call | None = None,
+    ) -> AsyncIterator[InferenceResponse]:
+        """Answer a stream of requests with a stream of responses; all carry the first request's id."""
+        started = time.perf_counter_ns()
+        entry = self._registry.find(name, version)
+        loaded, road = entry.usable()
+        call = call or Call()
+        first: InferenceRequest | None = None
+
+        async def checked() -> AsyncIterator[InferenceRequest]:
+            nonlocal first
+            async for payload in payloads:
+                check_request(payload)
+                self._prepare(payload, call, with_headers=True)
+                if first is None:
+                    first = payload
+                yield payload
+
+        responses = road.stream(checked(), call)
+        try:
+            async for response in responses:
+                self._finish(entry, first, response, call)
+                yield response
+        except BaseException as problem:
+            if not isinstance(problem, GeneratorExit):
+                self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
+            raise
+        finally:
+            await responses.aclose()  # type: ignore[attr-defined]
+        self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
+
+    async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
+        """Answer a request to one of a model's own REST paths."""
+        loaded, _ = self._registry.find(name, version).usable()
+        return await loaded.route(request, Call())
+
+    def _prepare(self, payload: InferenceRequest, call: Call, with_headers: bool) -> None:
+        """Id, limits and headers. Models that see only rows (`row_wise`) get no headers: they cannot depend on them."""
+        check_id(payload)
+        if payload.id is None:
+            payload.id = generate_id()
+        parameters = payload.parameters
+        if parameters is not None:
+            extra = parameters.__pydantic_extra__ or {}
+            seconds = seconds_of_timeout(extra.pop("timeout", None))
+            if seconds is not None:
+                asked = time.monotonic() + seconds
+                call.deadline = asked if call.deadline is None else min(asked, call.deadline)
+            call.priority = priority_of(extra.pop("priority", None)) or call.priority
+            parameters.headers = None
+        if with_headers and call.headers is not None:
+            if parameters is None:
+                parameters = payload.parameters = Parameters()
+            parameters.headers = call.headers
+
+    @staticmethod
+    def _finish(entry: Entry, payload: InferenceRequest | None, response: InferenceResponse, call: Call) -> None:
+        response.id = payload.id if payload is not None else generate_id()
+        if response.model_version is None:
+            response.model_version = entry.version
+        parameters = response.parameters
+        if parameters is not None and parameters.headers is not None:
+            call.response_headers, parameters.headers = parameters.headers, None
+
+
+def _select(response: InferenceResponse, wanted: list[RequestOutput]) -> None:
+    """Keep the outputs that were asked for, in that order. Raises `MLServerError` for one that the model did not give."""
+    by_name = {output.name: output for output in response.outputs}
+    unknown = [output.name for output in wanted if output.name not in by_name]
+    if unknown:
+        there = ", ".join(f"'{name}'" for name in by_name) or "none"
+        raise MLServerError(f"Invalid outputs: the model has no output '{unknown[0]}'; its outputs are {there}")
+    response.outputs = [by_name[output.name] for output in wanted]
+
+
+def _config_tensor(tensor: Any, batched: bool) -> dict[str, Any]:
+    datatype = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
+    dims = tensor.shape[1:] if batched and len(tensor.shape) > 1 else tensor.shape
+    return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": list(dims)}
+
+
+def generate_id() -> str:
+    """A random UUID (version 4). Ids tell requests apart; they are no secret, so the fast generator does."""
+    digits = f"{random.getrandbits(128) & ~0xF000C000000000000000 | 0x40008000000000000000:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,78 @@
+"""The model repository as callers see it: which models there are, load, unload."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..errors import MLServerError, ModelNotFound
+from ..logging import get_logger
+from ..registry import Registry
+from ..repository import ModelRepository
+from ..settings import ModelSettings
+from ..types import RepositoryIndexRequest, RepositoryIndexResponse, RepositoryIndexResponseItem, State
+
+logger = get_logger()
+
+
+class ModelRepositoryHandlers:
+    """Index, load and unload, over what is on disk and what is loaded."""
+
+    def __init__(self, repository: ModelRepository, registry: Registry) -> None:
+        self._repository = repository
+        self._registry = registry
+
+    async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
+        """Every version that is in the repository or loaded, with its true state and the reason of a failure."""
+        items: dict[tuple[str, str | None], RepositoryIndexResponseItem] = {}
+        for entry in self._registry.entries():
+            state, reason = entry.state, entry.reason
+            if state is State.READY and not entry.ready:
+                state, reason = State.UNAVAILABLE, "no worker process is alive to run the model"
+            items[entry.name, entry.version] = _item(entry.name, entry.version, state, reason)
+        for settings in await self._repository.list():
+            key = settings.name, settings.version
+            items.setdefault(key, _item(*key, State.UNAVAILABLE, ""))
+        for name, reason in self._repository.problems.items():
+            items.setdefault((name, None), _item(name, None, State.UNAVAILABLE, reason))
+        wanted = [item for item in items.values() if not payload.ready or item.state == State.READY.value]
+        return RepositoryIndexResponse(root=wanted)
+
+    async def load(self, name: str) -> bool:
+        """Load every version that the repository has, beside what is loaded; then unload versions it no longer has.
+
+        Raises:
+            ModelNotFound: the repository has no such model.
+            MLServerError: a version could not be loaded; what was loaded before goes on serving.
+        """
+        found = await self._repository.find(name)
+        results = await asyncio.gather(*(self._registry.load(settings) for settings in found), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        kept = {settings.version for settings in found}
+        for entry in self._registry.versions(name):
+            if entry.version not in kept:
+                await self._registry.unload(name, entry.version)
+        return True
+
+    async def unload(self, name: str) -> bool:
+        """Unload every version. Raises `ModelNotFound` if none is loaded."""
+        versions = self._registry.versions(name)
+        if not versions:
+            raise ModelNotFound(name)
+        await asyncio.gather(*(self._registry.unload(name, entry.version) for entry in versions))
+        return True
+
+    async def load_all(self, models: list[ModelSettings]) -> int:
+        """Load at start: each failure is kept in the index and leaves the others alone. How many could be loaded."""
+        for settings in models:
+            self._registry.announce(settings)
+        results = await asyncio.gather(*(self._registry.load(settings) for settings in models), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, MLServerError):
+                raise result
+        return sum(not isinstance(result, BaseException) for result in results)
+
+
+def _item(name: str, version: str | None, state: State, reason: str) -> RepositoryIndexResponseItem:
+    return RepositoryIndexResponseItem(name=name, version=version, state=state, reason=reason)

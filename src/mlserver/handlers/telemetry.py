@@ -1,0 +1,46 @@
+"""Counts of what passes the data plane and the schedulers: metrics and statistics, fed from one place."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..metrics.road import RoadMetrics
+from ..registry import Entry
+from ..stage import Timings
+
+
+class Telemetry:
+    """The data plane's view: requests answered and failed."""
+
+    def __init__(self, metrics: RoadMetrics) -> None:
+        self._metrics = metrics
+
+    def answered(self, entry: Entry, timings: Timings, elapsed_ns: int) -> None:
+        entry.statistics.answered(timings, timings.batch_rows // max(timings.batch_requests, 1), elapsed_ns)
+        self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, True)
+
+    def failed(self, entry: Entry, elapsed_ns: int, problem: BaseException) -> None:
+        entry.statistics.failed(elapsed_ns)
+        if not isinstance(problem, asyncio.CancelledError):
+            self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, False)
+
+    def meter(self, entry: Entry) -> ModelMeter:
+        return ModelMeter(self._metrics, entry)
+
+
+class ModelMeter:
+    """One scheduler's view: time in the queue, batches, refusals."""
+
+    def __init__(self, metrics: RoadMetrics, entry: Entry) -> None:
+        self._metrics = metrics
+        self._entry = entry
+
+    def queued(self, seconds: float) -> None:
+        self._metrics.observe_queue(self._entry.name, self._entry.version, seconds)
+
+    def executed(self, requests: int, rows: int, seconds: float) -> None:
+        self._entry.statistics.executed(rows, int(seconds * 1e9))
+        self._metrics.observe_batch(self._entry.name, self._entry.version, requests)
+
+    def rejected(self) -> None:
+        self._metrics.rejected(self._entry.name, self._entry.version)

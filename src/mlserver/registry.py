@@ -1,0 +1,206 @@
+"""What is loaded: names, versions, the default version, states and reasons, and each model's road.
+
+A model version is loaded beside the one it replaces and takes its place when it is ready; requests that the old one has
+begun are answered by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .errors import MLServerError, ModelNotFound, ModelNotReady
+from .execution.executor import Executor, LoadedModel
+from .logging import get_logger
+from .scheduling.scheduler import Scheduler
+from .scheduling.statistics import ModelStatistics
+from .settings import ModelSettings
+from .types import State
+
+logger = get_logger()
+
+RoadBuilder = Callable[["Entry", LoadedModel], Scheduler]
+
+
+@dataclass(eq=False)
+class Entry:
+    """One version of a model.
+
+    Attributes:
+        state: READY only while a loaded model stands behind it; see `ready` for whether it can answer at this moment.
+        reason: Why it is not ready, if it failed.
+    """
+
+    settings: ModelSettings
+    state: State = State.LOADING
+    reason: str = ""
+    loaded: LoadedModel | None = None
+    road: Scheduler | None = None
+    statistics: ModelStatistics = field(default_factory=ModelStatistics)
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def version(self) -> str | None:
+        return self.settings.version
+
+    @property
+    def ready(self) -> bool:
+        return self.loaded is not None and self.loaded.info.ready and self.loaded.available
+
+    def usable(self) -> tuple[LoadedModel, Scheduler]:
+        """The model and its road. Raises `ModelNotReady` if there are none."""
+        if self.loaded is None or self.road is None or not self.loaded.info.ready:
+            raise ModelNotReady(self.name, self.version, self.reason or None)
+        return self.loaded, self.road
+
+
+class Registry:
+    """Models by name and version.
+
+    Args:
+        executor: Loads them.
+        build_road: Makes the road of a loaded model.
+        drain_timeout: Seconds that a replaced or unloaded version may take to answer what it has begun; None = no limit.
+    """
+
+    def __init__(self, executor: Executor, build_road: RoadBuilder, drain_timeout: float | None) -> None:
+        self._executor = executor
+        self._build_road = build_road
+        self._drain_timeout = drain_timeout
+        self._entries: dict[str, dict[str | None, Entry]] = {}
+        self._defaults: dict[str, Entry] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    # -- looking up --
+
+    def find(self, name: str, version: str | None = None) -> Entry:
+        """The entry of a version, or of the default version. Raises `ModelNotFound`."""
+        if not version:
+            entry = self._defaults.get(name)
+            if entry is None:
+                raise ModelNotFound(name)
+            return entry
+        try:
+            return self._entries[name][version]
+        except KeyError:
+            raise ModelNotFound(name, version) from None
+
+    def versions(self, name: str) -> list[Entry]:
+        return list(self._entries.get(name, {}).values())
+
+    def entries(self) -> list[Entry]:
+        return [entry for versions in self._entries.values() for entry in versions.values()]
+
+    def defaults(self) -> list[Entry]:
+        """The default version of every name, in the order in which the names came."""
+        return list(self._defaults.values())
+
+    # -- changing --
+
+    def announce(self, settings: ModelSettings) -> Entry:
+        """Make a model known as LOADING before its load begins, so that readiness waits for it."""
+        known = self._entries.get(settings.name, {}).get(settings.version)
+        if known is not None:
+            return known
+        entry = Entry(settings)
+        self._entries.setdefault(settings.name, {})[settings.version] = entry
+        self._choose_default(settings.name)
+        return entry
+
+    async def load(self, settings: ModelSettings) -> Entry:
+        """Load a version, beside the loaded one of the same name and version if there is one.
+
+        Raises:
+            MLServerError: it could not be loaded. A loaded one of the same version goes on serving; else the entry stays,
+                UNAVAILABLE, with the reason.
+        """
+        async with self._lock(settings.name):
+            entry = self.announce(settings)
+            entry.state = State.LOADING
+            try:
+                loaded = await self._executor.load(settings)
+            except MLServerError as problem:
+                entry.reason = problem.message
+                entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
+                logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), problem.message)
+                raise
+            before, road_before = entry.loaded, entry.road
+            entry.settings = settings
+            entry.road = self._build_road(entry, loaded)
+            entry.loaded = loaded
+            entry.state = State.READY if loaded.info.ready else State.UNAVAILABLE
+            entry.reason = "" if loaded.info.ready else "load() of the model returned False"
+            self._choose_default(settings.name)
+            logger.info("Loaded model '%s'%s in %.2f s", entry.name, _of(entry), loaded.info.load_seconds)
+            if before is not None:
+                await self._retire(before, road_before)
+            return entry
+
+    async def unload(self, name: str, version: str | None) -> None:
+        """Unload one version: no new request reaches it, what it has begun is answered. Raises `ModelNotFound`."""
+        async with self._lock(name):
+            entry = self._entries.get(name, {}).get(version)
+            if entry is None:
+                raise ModelNotFound(name, version)
+            entry.state = State.UNLOADING
+            del self._entries[name][version]
+            if not self._entries[name]:
+                del self._entries[name]
+            self._choose_default(name)
+            loaded, entry.loaded = entry.loaded, None
+            if loaded is not None:
+                await self._retire(loaded, entry.road)
+            logger.info("Unloaded model '%s'%s", name, _of(entry))
+
+    async def drained(self) -> None:
+        """Wait until no model has anything to do."""
+        await asyncio.gather(*(entry.road.drained() for entry in self.entries() if entry.road is not None))
+
+    async def _retire(self, loaded: LoadedModel, road: Scheduler | None) -> None:
+        try:
+            async with asyncio.timeout(self._drain_timeout):
+                if road is not None:
+                    await road.drained()
+        except TimeoutError:
+            logger.warning("A model is unloaded though requests still run: they took longer than 'drain_timeout'")
+        await loaded.unload()
+
+    def _choose_default(self, name: str) -> None:
+        versions = self._entries.get(name)
+        if not versions:
+            self._defaults.pop(name, None)
+            return
+        candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(versions.values())
+        self._defaults[name] = default_version(candidates)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
+def default_version(entries: list[Entry]) -> Entry:
+    """The version that answers when none is asked for: the one without a version, else the highest.
+
+    Versions are compared as numbers where both are numbers ("10" is above "2"), else as text ("v3" is above "v10").
+    """
+    best = entries[0]
+    for entry in entries[1:]:
+        if best.version is None:
+            return best
+        if entry.version is None or _above(entry.version, best.version):
+            best = entry
+    return best
+
+
+def _above(one: str, other: str) -> bool:
+    try:
+        return int(one) > int(other)
+    except ValueError:
+        return one > other
+
+
+def _of(entry: Entry) -> str:
+    return f" version '{entry.version}'" if entry.version else ""

@@ -1,0 +1,148 @@
+"""The protocol's JSON: bytes -> request and response -> bytes. Pure; no sockets, no framework.
+
+Numbers of an answer go from their raw bytes straight into the text. FP16 and FP32 are written as the double that equals
+them; NaN and infinities are null, which JSON has no number for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from ..errors import InvalidPayload, MLServerError
+from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
+from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
+
+_validate_request = InferenceRequest.__pydantic_validator__.validate_python
+_SMALL = 64  # elements up to which a list is cheaper to print than an array
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+
+def read_json(body: bytes | memoryview) -> Any:
+    """A JSON body. Raises `InvalidPayload`: it is none (NaN and Infinity literals are not JSON)."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as problem:
+        if not len(body):
+            raise _not_json("an empty body", 0) from None
+        raise _not_json(f"{problem.msg} at line {problem.lineno} column {problem.colno}", problem.pos) from None
+    except RecursionError:
+        raise _not_json("a body nested too deep", 0) from None
+
+
+def _not_json(received: str, position: int) -> InvalidPayload:
+    fault = {"type": "json_invalid", "loc": ["body", position], "msg": f"JSON decode error: {received}"}
+    return InvalidPayload(f"Invalid body: expected a JSON document, received {received}", [fault])
+
+
+def read_request(body: bytes | memoryview) -> InferenceRequest:
+    """Raises `InvalidPayload`, which names the field, what was expected and what came."""
+    return request_of(read_json(body))
+
+
+def request_of(document: Any) -> InferenceRequest:
+    """A parsed document -> request. Raises `InvalidPayload`."""
+    if not isinstance(document, dict):
+        fault = {"type": "model_attributes_type", "loc": ["body"], "msg": "Input should be an object"}
+        raise InvalidPayload(f"Invalid body: expected an object with 'inputs', received {brief(document)}", [fault])
+    try:
+        return _validate_request(document)
+    except ValidationError as problem:
+        raise describe(problem) from None
+
+
+def describe(problem: ValidationError) -> InvalidPayload:
+    """pydantic's findings as one error: the first in words, all as faults."""
+    faults = problem.errors(include_url=False, include_context=False)
+    first = faults[0]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    if first["type"] == "missing":
+        text = f"Invalid {field}: this field is required and missing"
+    else:
+        text = f"Invalid {field}: {first['msg'].replace('Input should', 'it should')}, received {brief(first['input'])}"
+    plain = [{"type": f["type"], "loc": ["body", *f["loc"]], "msg": f["msg"]} for f in faults]
+    return InvalidPayload(text, plain)
+
+
+def write_response(response: InferenceResponse) -> bytes:
+    """Raises `MLServerError`: an output holds bytes that are no text."""
+    return orjson.dumps(document_of(response), default=_default, option=_OPTIONS)
+
+
+def document_of(response: InferenceResponse) -> dict[str, Any]:
+    """A response as the object that its JSON shows; `parameters` is always there, as clients of MLServer 1.x expect."""
+    document: dict[str, Any] = {"model_name": response.model_name}
+    if response.model_version is not None:
+        document["model_version"] = response.model_version
+    if response.id is not None:
+        document["id"] = response.id
+    document["parameters"] = {} if response.parameters is None else response.parameters.plain()
+    document["outputs"] = [_output(output) for output in response.outputs]
+    return document
+
+
+def _output(output: ResponseOutput) -> dict[str, Any]:
+    shown = head_of(output)
+    shown["data"] = _elements(output)
+    return shown
+
+
+def head_of(output: ResponseOutput) -> dict[str, Any]:
+    """All of an output but its data."""
+    head = {"name": output.name, "shape": output.shape, "datatype": output.datatype}
+    if output.parameters is not None:
+        head["parameters"] = output.parameters.plain()
+    return head
+
+
+def _elements(output: ResponseOutput) -> Any:
+    datatype, data = str(output.datatype), output.data
+    code = FORMATS.get(datatype)
+    if code is not None and data.raw is not None and code != "e":
+        raw = memoryview(data.raw).cast("B")
+        if raw.nbytes <= _SMALL:
+            return raw.cast(code).tolist()
+    if code is not None or datatype == "BF16":
+        array = data.to_array(datatype, output.shape).reshape(-1)
+        return array.astype("f8") if array.dtype.kind == "f" else array
+    if data.raw is not None:
+        return [_text(element, output.name) for element in split_bytes_block(data.raw)]
+    return [_text(element, output.name) for element in flat_elements(data.root, output.shape)]
+
+
+def _text(element: Any, name: str) -> Any:
+    if isinstance(element, (bytes, bytearray)):
+        try:
+            return element.decode("utf-8")
+        except UnicodeDecodeError:
+            text = f"Output '{name}' holds bytes that are not UTF-8 text: ask for it with the parameter binary_data"
+            raise MLServerError(text, 406) from None
+    return element
+
+
+def _default(value: Any) -> Any:
+    """Values in free parameters that orjson does not know."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, Parameters):
+        return value.plain()
+    dump = getattr(value, "model_dump", None) or getattr(value, "tolist", None)
+    if dump is not None:
+        return dump()
+    return str(value)
+
+
+def write_error(problem: MLServerError) -> bytes:
+    return orjson.dumps({"error": problem.message})
+
+
+def write_message(message: Any) -> bytes:
+    """Any other message of the protocol (metadata, index)."""
+    return orjson.dumps(message.model_dump(mode="json"), default=_default, option=_OPTIONS)
+
+
+def write_document(document: Any) -> bytes:
+    """Plain data."""
+    return orjson.dumps(document, default=_default, option=_OPTIONS)
