@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
-from support.models import build
-from support.server import Server
 
-
-@dataclass(frozen=True)
-class Models:
-    """MLflow models on disk, by kind (see `support.models`), and the wine model's own answer for the walk's wine."""
-
-    folder: Path
-    wine_answer: float
-    red_wine: bool
-
-    def __getitem__(self, kind: str) -> Path:
-        return self.folder / kind
-
-    def copy(self, kind: str, to: Path) -> Path:
-        """A copy that a test may write to. Returns `to`."""
-        shutil.copytree(self[kind], to)
-        return to
+from support.models import Models, build
+from support.server import Serve, Server
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +19,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     build(folder)
     answers = json.loads((folder / "answers.json").read_text())
     return Models(folder, answers["wine"], answers["red"])
-
-
-class Serve(Protocol):
-    def __call__(self, folder: Path, **options: Any) -> Server: ...
 
 
 @pytest.fixture

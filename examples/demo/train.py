@@ -7,15 +7,8 @@ FOLDER gets the MLflow model and its `model-settings.json`; then the three reque
 
 import argparse
 import json
-import os
 import shutil
-import warnings
 from pathlib import Path
-
-# No tracking server and no run is involved; these keep MLflow from asking for more than this script needs.
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-warnings.filterwarnings("ignore", category=FutureWarning)
-warnings.filterwarnings("ignore", category=UserWarning)
 
 import mlflow.sklearn
 import sklearn
@@ -33,7 +26,7 @@ Serving the model '{name}'. Try, from another terminal:
 
   curl -s localhost:8080/v2/models/{name}
 
-  curl -s localhost:8080/v2/models/{name}/infer -d '{v2}'
+  curl -s localhost:8080/v2/models/{name}/infer -H 'content-type: application/json' -d '{v2}'
 
   curl -s localhost:8080/invocations -H 'content-type: application/json' -d '{invocations}'
 

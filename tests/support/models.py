@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,23 @@ WINE = {
     "alcohol": 9.4,
 }
 DATA = "winequality-red.csv"
+
+
+@dataclass(frozen=True)
+class Models:
+    """MLflow models on disk, by kind (see `KINDS`), and the wine model's own answer for the walk's wine."""
+
+    folder: Path
+    wine_answer: float
+    red_wine: bool
+
+    def __getitem__(self, kind: str) -> Path:
+        return self.folder / kind
+
+    def copy(self, kind: str, to: Path) -> Path:
+        """A copy that a test may write to. Returns `to`."""
+        shutil.copytree(self[kind], to)
+        return to
 
 
 def wine_data() -> Path | None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -244,3 +244,9 @@ class Server:
     def infer(self, model: str, inputs: list[dict[str, Any]], **fields: Any) -> httpx.Response:
         """POST a V2 request of these inputs (and further top-level fields) to `model`."""
         return self.post(f"/v2/models/{model}/infer", {"inputs": inputs, **fields})
+
+
+class Serve(Protocol):
+    """The fixture `serve`."""
+
+    def __call__(self, folder: Path, **options: Any) -> Server: ...
