@@ -1,0 +1,206 @@
+"""Where models and settings come from: folders, versions, files, variables; and what happens when some of it is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.models import WINE, Models
+from support.repository import tensor, write_model, write_server_settings, write_settings
+from support.server import Serve, Server, free_ports, run_mlserver
+
+ANY_PORTS = {f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
+
+VERSIONED = """
+from mlserver import MLModel
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+class Versioned(MLModel):
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[])
+"""
+
+
+def index(server: Server) -> dict[tuple[str, str | None], dict[str, Any]]:
+    items = server.post("/v2/repository/index", {}).json()
+    return {(item["name"], item.get("version")): item for item in items}
+
+
+def states(server: Server) -> dict[tuple[str, str | None], str]:
+    return {key: item["state"] for key, item in index(server).items()}
+
+
+def model_answering(server: Server, path: str) -> tuple[str, str | None]:
+    response = server.post(f"/v2/models/{path}/infer", {"inputs": [tensor("x", [1])]})
+    assert response.status_code == 200, response.text
+    return response.json()["model_name"], response.json().get("model_version")
+
+
+# -- several models, several versions --
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_several_models(serve: Serve, tmp_path: Path, workers: int) -> None:
+    write_model(tmp_path / "first" / "echo")
+    write_model(tmp_path / "second" / "deep" / "down", "Sum", name="sum")
+    write_model(tmp_path / ".hidden" / "secret")
+    server = serve(tmp_path, workers=workers)
+    assert states(server) == {("echo", None): "READY", ("sum", None): "READY"}
+    inputs = [tensor("x", [1, 2, 3.5]), tensor("y", [10], "INT64")]
+    assert [one["data"] for one in server.infer("echo", inputs).json()["outputs"]] == [[1, 2, 3.5], [10]]
+    assert server.infer("sum", inputs).json()["outputs"][0]["data"] == [16.5]
+
+
+def test_several_versions(serve: Serve, tmp_path: Path) -> None:
+    for version in ("2", "10", "9"):
+        folder = tmp_path / "many" / version
+        write_model(folder, "Versioned", source=VERSIONED, name="many", parameters={"version": version})
+    server = serve(tmp_path)
+    assert model_answering(server, "many") == ("many", "10")
+    for version in ("2", "9", "10"):
+        assert model_answering(server, f"many/versions/{version}") == ("many", version)
+    assert set(index(server)) == {("many", "2"), ("many", "9"), ("many", "10")}
+
+
+def test_two_folders_with_modules_of_one_name(serve: Serve, tmp_path: Path) -> None:
+    """Each model runs its own code, though both files are called alike."""
+    source = "import helper\n" + VERSIONED.replace("outputs=[]", "outputs=[], parameters={'says': helper.SAYS}")
+    for name in ("left", "right"):
+        write_model(tmp_path / name, "Versioned", source=source)
+        (tmp_path / name / "helper.py").write_text(f"SAYS = '{name}'\n")
+    server = serve(tmp_path)
+    for name in ("left", "right"):
+        assert server.infer(name, [tensor("x", [1])]).json()["parameters"]["says"] == name
+
+
+def test_load_and_unload(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    write_model(tmp_path / "sum", "Sum")
+    server = serve(tmp_path, env={"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"})
+    assert set(states(server).values()) == {"UNAVAILABLE"}
+    assert server.get("/v2/models/echo/ready").status_code == 404
+    assert server.post("/v2/repository/models/echo/load").status_code == 200
+    assert server.get("/v2/models/echo/ready").status_code == 200
+    assert states(server) == {("echo", None): "READY", ("sum", None): "UNAVAILABLE"}
+    assert server.post("/v2/repository/models/echo/unload").status_code == 200
+    assert server.post("/v2/models/echo/infer", {"inputs": []}).status_code == 404
+
+
+def test_a_model_that_appears_later(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    server = serve(tmp_path)
+    write_model(tmp_path / "sum", "Sum")
+    assert server.post("/v2/repository/models/sum/load").status_code == 200
+    assert server.infer("sum", [tensor("x", [1, 2])]).json()["outputs"][0]["data"] == [3]
+
+
+# -- files, variables and .env --
+
+
+def test_settings_json_beats_variables(serve: Serve, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    write_model(tmp_path / "echo")
+    write_server_settings(tmp_path, server_name="from-file", http_port=port, parallel_workers=0)
+    server = serve(tmp_path, env={"MLSERVER_SERVER_NAME": "from-environment"}, ready=None)
+    server.wait_until(f"http://127.0.0.1:{port}/v2/health/ready")
+    assert server.get(f"http://127.0.0.1:{port}/v2").json()["name"] == "from-file"
+    assert server.workers == []
+
+
+def test_variables_beat_dotenv(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "models" / "echo")
+    (tmp_path / ".env").write_text('MLSERVER_SERVER_NAME=dotenv\nMLSERVER_EXTENSIONS=["mine"]\nUNRELATED=1\n')
+    server = serve(tmp_path / "models", cwd=tmp_path, env={"MLSERVER_SERVER_NAME": "variable"})
+    body = server.get("/v2").json()
+    assert body["name"] == "variable"
+    assert "mine" in body["extensions"]
+
+
+def test_a_container_without_any_file(serve: Serve, models: Models, tmp_path: Path) -> None:
+    """What KServe and MLflow's launchers set, and nothing else."""
+    variables = {
+        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_mlflow.MLflowRuntime",
+        "MLSERVER_MODEL_URI": str(models["wine"]),
+        "MLSERVER_MODEL_NAME": "wine",
+    }
+    server = serve(tmp_path, argument=".", env=variables)
+    inputs = [tensor(name, [value], "FP64") for name, value in WINE.items()]
+    assert server.infer("wine", inputs).json()["outputs"][0]["data"] == [models.wine_answer]
+
+
+def test_mlflows_launcher(serve: Serve, models: Models, tmp_path: Path) -> None:
+    """`mlserver start MODEL_FOLDER` with a name in the environment: the name wins over the folder's."""
+    variables = {
+        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_mlflow.MLflowRuntime",
+        "MLSERVER_MODEL_URI": str(models["wine"]),
+        "MLSERVER_MODEL_NAME": "mlflow-model",
+        "MLSERVER_MODEL_VERSION": "3",
+    }
+    server = serve(models["wine"], cwd=tmp_path, env=variables)
+    assert states(server) == {("mlflow-model", "3"): "READY"}
+
+
+def test_a_folder_of_mlflow_models(serve: Serve, models: Models, tmp_path: Path) -> None:
+    """A relative uri starts at its settings file; without one the model is the folder itself."""
+    models.copy("array", tmp_path / "beside" / "model")
+    write_settings(tmp_path / "beside", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": "./model"})
+    models.copy("dict", tmp_path / "inside")
+    write_settings(tmp_path / "inside", implementation="mlserver_mlflow.MLflowRuntime")
+    assert states(serve(tmp_path)) == {("beside", None): "READY", ("inside", None): "READY"}
+
+
+def test_no_models_at_all(serve: Serve, tmp_path: Path) -> None:
+    server = serve(tmp_path)
+    assert index(server) == {}
+    assert server.get("/v2/health/live").status_code == 200
+
+
+# -- models that cannot be loaded --
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_model_beside_a_good_one(serve: Serve, tmp_path: Path, workers: int) -> None:
+    write_model(tmp_path / "echo")
+    write_model(tmp_path / "broken", "Broken")
+    server = serve(tmp_path, workers=workers, ready="/v2/models/echo/ready", tracebacks=True)
+    server.wait_for_line("the weights are missing")
+    assert server.get("/v2/health/live").status_code == 200
+    assert server.get("/v2/health/ready").status_code != 200
+    assert server.infer("echo", [tensor("x", [1])]).status_code == 200
+    item = index(server)["broken", None]
+    assert item["state"] != "READY"
+    assert "the weights are missing" in item["reason"]
+    assert server.infer("broken", [tensor("x", [1])]).status_code in (400, 404, 503)
+
+
+def test_a_wrong_settings_file_beside_a_good_model(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    write_settings(tmp_path / "wrong", name="wrong")
+    server = serve(tmp_path, ready="/v2/models/echo/ready")
+    server.wait_for_line("implementation")
+    assert server.get("/v2/health/ready").status_code != 200
+    assert "implementation" in index(server)["wrong", None]["reason"]
+
+
+def test_a_broken_model_can_be_mended(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    write_model(tmp_path / "late", "Broken")
+    server = serve(tmp_path, ready="/v2/models/echo/ready", tracebacks=True)
+    server.wait_for_line("the weights are missing")
+    write_model(tmp_path / "late", "Sum")
+    assert server.post("/v2/repository/models/late/load").status_code == 200
+    server.wait_until("/v2/health/ready")
+    assert states(server)["late", None] == "READY"
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_no_model_could_be_loaded(tmp_path: Path, workers: str) -> None:
+    write_model(tmp_path / "broken", "Broken")
+    code, output = run_mlserver("start", ".", cwd=tmp_path, env=ANY_PORTS | {"MLSERVER_PARALLEL_WORKERS": workers})
+    assert code in (1, 2)
+    last = output.strip().splitlines()[-1]
+    assert "broken" in last
+    assert "the weights are missing" in last
