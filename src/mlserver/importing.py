@@ -18,12 +18,14 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from .settings_sources import SettingsError
 
 _PREFIX = "mlserver_model_"
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _lock = threading.RLock()
 # Folder -> how its files looked when its modules were imported under their plain names.
 _plain: dict[str, str] = {}
@@ -61,21 +63,35 @@ def load(path: str, folder: str | None, what: str) -> Any:
 
 
 def _import(name: str, folder: str | None) -> Any:
-    if folder is None:
+    head = name.partition(".")[0]
+    home = _home(head, folder)
+    if home is None:
         return _module_or_member(name)
-    local = _local_modules(folder)
-    if not local:
-        with _first_on_path(folder):
-            return _module_or_member(name)
-    looks = _fingerprint(folder, local)
-    if _plain.get(folder, looks) != looks or any(_taken(module, file) for module, file in local.items()):
-        package = _package(folder, looks, frozenset(local))
-        head = name.partition(".")[0]
-        with _first_on_path(folder):
-            return _module_or_member(f"{package}.{name}" if head in local else name)
-    _plain[folder] = looks
-    with _first_on_path(folder):
+    local = _local_modules(home)
+    looks = _fingerprint(home, local)
+    if _plain.get(home, looks) != looks or any(_taken(module, file) for module, file in local.items()):
+        name = f"{_package(home, looks, frozenset(local))}.{name}"
+    else:
+        _plain[home] = looks
+    with _first_on_path(home):
         return _module_or_member(name)
+
+
+def _home(head: str, folder: str | None) -> str | None:
+    """The folder of loose files in which a top-level module lies; None for installed and built-in ones."""
+    if folder is not None and head in _local_modules(folder):
+        return folder
+    spec = importlib.machinery.PathFinder.find_spec(head)
+    if spec is None or not spec.has_location or spec.origin is None:
+        loaded_from = getattr(sys.modules.get(head), "__file__", None)
+        if spec is None and loaded_from and os.path.dirname(os.path.realpath(loaded_from)) in _plain:
+            raise ModuleNotFoundError(f"No module named '{head}'", name=head)  # it is another model's
+        return None
+    home = os.path.dirname(os.path.realpath(spec.origin))
+    home = os.path.dirname(home) if spec.submodule_search_locations else home
+    if head == "mlserver" or _INSTALLED.intersection(Path(home).parts):
+        return None
+    return home if head in _local_modules(home) else None
 
 
 def _module_or_member(name: str) -> Any:
@@ -84,7 +100,7 @@ def _module_or_member(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         parent, _, member = name.rpartition(".")
-        if not parent or error.name != name or parent.startswith(_PREFIX) and "." not in parent:
+        if not parent or error.name != name or (parent.startswith(_PREFIX) and "." not in parent):
             raise
         found = _module_or_member(parent)
         if not hasattr(found, member):
@@ -165,8 +181,8 @@ def _importer(package: str, local: frozenset[str]) -> Any:
 
     def import_(
         name: str,
-        globals: Mapping[str, object] | None = None,
-        locals: Mapping[str, object] | None = None,
+        globals: Mapping[str, object] | None = None,  # noqa: A002 - the names of __import__
+        locals: Mapping[str, object] | None = None,  # noqa: A002
         fromlist: Sequence[str] = (),
         level: int = 0,
     ) -> ModuleType:
@@ -182,7 +198,7 @@ def _importer(package: str, local: frozenset[str]) -> Any:
 class _Finder:
     """Finds the modules of such packages, and gives their code its own `__import__`."""
 
-    builtins_of: dict[str, dict[str, Any]] = {}
+    builtins_of: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @classmethod
     def find_spec(

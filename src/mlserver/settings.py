@@ -14,8 +14,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings as PydanticBaseSettings
-from pydantic_settings import PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.sources import PydanticBaseEnvSettingsSource
+from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import importing
 from .settings_sources import SettingsError, Variables, explain, read_json_object, warn_of_unknown
@@ -107,7 +106,7 @@ class BaseSettings(PydanticBaseSettings):
         variables = [
             Variables(settings_cls, source.env_vars)
             for source in (env_settings, dotenv_settings)
-            if isinstance(source, PydanticBaseEnvSettingsSource)
+            if isinstance(source, EnvSettingsSource)
         ]
         return (init_settings, *variables)
 
@@ -150,7 +149,7 @@ class BaseSettings(PydanticBaseSettings):
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
         """The settings that `to_frame` gave. Frames come from our own parent process only, never off the network."""
-        made = pickle.loads(frame)
+        made = pickle.loads(frame)  # noqa: S301 - see above
         if not isinstance(made, cls):
             raise TypeError(f"a frame of {cls.__name__} was expected, this one holds {type(made).__name__}")
         return made

@@ -42,10 +42,15 @@ _already_said: set[str] = set()
 
 
 class SettingsError(MLServerError, ValueError):
-    """A setting is wrong. The message is one line that says where, which field, what was expected and what came."""
+    """A setting is wrong. The message is one line that says where, which field, what was expected and what came.
 
-    def __init__(self, msg: str) -> None:
+    Attributes:
+        fields: The names of the fields that are wrong, where that is known.
+    """
+
+    def __init__(self, msg: str, fields: Iterable[str] = ()) -> None:
         super().__init__(msg, 400)
+        self.fields = frozenset(fields)
 
 
 class Variables(PydanticBaseSettingsSource):
@@ -147,7 +152,7 @@ def explain(
         where = f"environment variable {variable_name(cls, path[0])}" if in_environment else source
         text = f"field '{field}': expected {expected}, received {received}"
         problems.setdefault(field, f"{where}: {text}" if where else text)
-    return SettingsError("; ".join(problems.values()))
+    return SettingsError("; ".join(problems.values()), problems)
 
 
 def shown(value: Any) -> str:

@@ -1,0 +1,135 @@
+"""The server's log: one logger `mlserver` with children, lines as text or as JSON, and where they go."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import sys
+from typing import Any, TextIO
+
+from .context import current_model
+from .settings import Settings
+from .settings_sources import SettingsError, read_json_object
+
+LoggerName = "mlserver"
+logger = logging.getLogger(LoggerName)
+
+# Line breaks and other control characters would let a caller's text pose as log lines of its own, or move the cursor.
+_ESCAPES: dict[int, str] = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
+_ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_ESCAPES |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
+del _ESCAPES[ord("\t")]
+
+
+def get_logger() -> logging.Logger:
+    """The server's logger."""
+    return logger
+
+
+class ModelLoggerFormatter(logging.Formatter):
+    """One line per record, with the model whose code wrote it.
+
+    Text: `time [logger][model:version] LEVEL - message`, tracebacks indented below. With `use_structured_logging`: a
+    JSON object with `time`, `name`, `level`, `message`, and `model_name`, `model_version` and `exception` where there are any.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.structured = settings is not None and settings.use_structured_logging
+
+    def format(self, record: logging.LogRecord) -> str:
+        trouble = self._trouble(record)
+        if self.structured:
+            return self._json(record, trouble)
+        model = current_model()
+        tag = f"[{':'.join(part for part in model if part)}]" if model else ""
+        head = f"{self.formatTime(record)} [{record.name}]{tag} {record.levelname} - {record.getMessage()}"
+        lines = [head.translate(_ESCAPES), *(f"    {line.translate(_ESCAPES)}" for line in trouble.split("\n") if line)]
+        return "\n".join(lines)
+
+    def _trouble(self, record: logging.LogRecord) -> str:
+        """The record's traceback and stack as text."""
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        stack = self.formatStack(record.stack_info) if record.stack_info else ""
+        return "\n".join(text for text in (record.exc_text, stack) if text)
+
+    def _json(self, record: logging.LogRecord, trouble: str) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record),
+            "name": record.name,
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        if model := current_model():
+            line["model_name"], line["model_version"] = model
+        if trouble:
+            line["exception"] = trouble
+        return json.dumps(line)
+
+
+class StdoutHandler(logging.StreamHandler[TextIO]):
+    """Writes to the standard output of the moment, also when it was redirected after start."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stdout
+
+
+def configure_logger(settings: Settings | None = None) -> logging.Logger:
+    """Set level, format and target of the server's log; may be called again, in any process.
+
+    Raises:
+        SettingsError: `logging_settings` is not a logging configuration.
+    """
+    settings = settings or Settings()
+    _remove_own_handler()
+    handler = StdoutHandler()
+    handler.setFormatter(ModelLoggerFormatter(settings))
+    logger.addHandler(handler)
+    logger.setLevel(settings.log_level or (logging.DEBUG if settings.debug else logging.INFO))
+    if settings.logging_settings:
+        apply_logging_file(settings.logging_settings)
+    return logger
+
+
+def apply_logging_file(logging_settings: str | dict[str, Any]) -> None:
+    """Apply a logging configuration: an object, a `.json` file with one, or a configparser file.
+
+    Loggers that exist already stay on, unless the configuration itself says otherwise. A file that is not there gets a
+    warning, and the log stays as it is.
+    """
+    if isinstance(logging_settings, str) and not os.path.isfile(logging_settings):
+        logger.warning("logging_settings: no such file '%s'", logging_settings)
+        return
+    where = logging_settings if isinstance(logging_settings, str) else "logging_settings"
+    try:
+        if isinstance(logging_settings, dict):
+            _apply_object(logging_settings)
+        elif logging_settings.endswith(".json"):
+            _apply_object(read_json_object(logging_settings))
+        else:
+            logging.config.fileConfig(logging_settings, disable_existing_loggers=False)
+    except SettingsError:
+        raise
+    except Exception as error:
+        # The standard library answers a wrong configuration with any of a dozen exceptions.
+        cause = error.__cause__ or error
+        raise SettingsError(f"{where}: not a logging configuration: {error} ({cause})") from None
+    if logging.getLogger().handlers:
+        _remove_own_handler()  # the configuration's own handlers get every line, through the root
+
+
+def _apply_object(config: dict[str, Any]) -> None:
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
+
+
+def _remove_own_handler() -> None:
+    for handler in list(logger.handlers):
+        if isinstance(handler, StdoutHandler):
+            logger.removeHandler(handler)

@@ -1,0 +1,40 @@
+"""What the server and its models count: custom metrics of models, the road's own, and the page that shows both.
+
+`register` and `log` are for models' code. prometheus_client is imported on first use only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .custom import ModelHistogram, Observation, forget, log, receive, register, set_sink
+from .errors import InvalidMetric, InvalidModelContext
+from .road import RoadMetrics
+from .server import MetricsServer, configure_metrics
+
+if TYPE_CHECKING:
+    from .registry import REGISTRY
+
+__all__ = [
+    "REGISTRY",
+    "InvalidMetric",
+    "InvalidModelContext",
+    "MetricsServer",
+    "ModelHistogram",
+    "Observation",
+    "RoadMetrics",
+    "configure_metrics",
+    "forget",
+    "log",
+    "receive",
+    "register",
+    "set_sink",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "REGISTRY":
+        from .registry import REGISTRY
+
+        return REGISTRY
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

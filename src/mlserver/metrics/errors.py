@@ -1,0 +1,23 @@
+"""What can go wrong with a model's own metrics."""
+
+from __future__ import annotations
+
+from ..errors import MLServerError
+
+
+class InvalidModelContext(MLServerError):
+    """A metric was logged by code that belongs to no model."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Metrics can be logged only while a model loads, predicts, unloads or gives its metadata: "
+            "in that call, or in tasks that it starts",
+            500,
+        )
+
+
+class InvalidMetric(MLServerError):
+    """A metric's name or value is not one that Prometheus takes."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Metric '{name}' cannot be logged: {reason}", 500)

@@ -1,0 +1,175 @@
+"""What the server counts along the road: requests by route, inference by model, queues and batches.
+
+The labels `model` and `version` are those of loaded models only (`add_model`), so the number of series is bounded by
+what is loaded, whatever callers ask for; `version` is "" for a model without one. All methods are for the event loop's
+thread. Seconds are seconds; buckets are prometheus_client's defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .plain import COUNT_BUCKETS, Counter, Gauge, Histogram, Summary
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+APP_NAME = "mlserver"
+
+_MODEL = ("model", "version")
+_MODEL_LONG = ("model_name", "model_version")
+_REST = ("method", "path", "status_code", "app_name")
+_GRPC = ("grpc_type", "grpc_service", "grpc_method")
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+class RoadMetrics:
+    """The server's own metrics.
+
+    Args:
+        rest_prefix: First part of the names of the REST metrics (setting `metrics_rest_server_prefix`).
+    """
+
+    def __init__(self, rest_prefix: str = "rest_server") -> None:
+        self._models: set[tuple[str, str]] = set()
+
+        self._success = Counter("model_infer_request_success", "Inference requests answered", _MODEL)
+        self._failure = Counter("model_infer_request_failure", "Inference requests that failed", _MODEL)
+        self._duration = Summary("model_infer_request_duration", "Seconds per inference request", _MODEL)
+        self._seconds = Histogram("model_infer_request_duration_seconds", "Seconds per inference request", _MODEL)
+        self._queue_seconds = Histogram("model_infer_queue_duration_seconds", "Seconds waiting for the model", _MODEL)
+        self._batch_requests = Histogram(
+            "model_infer_batch_requests", "Requests in one call of the model", _MODEL, COUNT_BUCKETS
+        )
+        self._batch_rows = Histogram("model_infer_batch_rows", "Rows in one call of the model", _MODEL, COUNT_BUCKETS)
+        self._in_flight = Gauge("model_infer_requests_in_flight", "Requests that wait or are computed", _MODEL)
+        self._rejected = Counter("model_infer_requests_rejected", "Requests refused at the door", (*_MODEL, "reason"))
+        self._batch_queue = Histogram(
+            "batch_request_queue", "Requests waiting when one more arrives", _MODEL_LONG, COUNT_BUCKETS
+        )
+        self._parallel_queue = Histogram(
+            "parallel_request_queue", "Requests waiting for a worker when one more arrives", (), COUNT_BUCKETS
+        )
+
+        self._rest_requests = Counter(f"{rest_prefix}_requests", "HTTP requests", _REST)
+        self._rest_seconds = Histogram(f"{rest_prefix}_request_duration_seconds", "Seconds per HTTP request", _REST)
+        self._rest_open = Gauge(f"{rest_prefix}_requests_in_progress", "Open HTTP requests", ("method", "app_name"))
+
+        self._grpc_started = Counter("grpc_server_started", "RPCs started", _GRPC)
+        self._grpc_handled = Counter("grpc_server_handled", "RPCs finished, by code", (*_GRPC, "grpc_code"))
+        self._grpc_received = Counter("grpc_server_msg_received", "Messages received", _GRPC)
+        self._grpc_sent = Counter("grpc_server_msg_sent", "Messages sent", _GRPC)
+        self._grpc_seconds = Histogram("grpc_server_handling_seconds", "Seconds per RPC", _GRPC)
+
+    # -- models --------------------------------------------------------------------------------------------------------
+
+    def add_model(self, model: str, version: str | None) -> None:
+        """Start counting for a model. Again for the same one: nothing happens, its counts stay."""
+        self._models.add((model, version or ""))
+
+    def remove_model(self, model: str, version: str | None) -> None:
+        """Stop counting for a model, and remove its series."""
+        labels = (model, version or "")
+        self._models.discard(labels)
+        for metric in self._of_models():
+            metric.remove(labels)
+        for key in [key for key in self._rejected.values if key[:2] == labels]:
+            self._rejected.remove(key)
+
+    def observe_infer(self, model: str, version: str | None, seconds: float, ok: bool) -> None:
+        """One inference request from door to door."""
+        labels = (model, version or "")
+        if labels in self._models:
+            (self._success if ok else self._failure).add(labels)
+            self._duration.observe(labels, seconds)
+            self._seconds.observe(labels, seconds)
+
+    def observe_queue(self, model: str, version: str | None, seconds: float) -> None:
+        """How long one request waited for the model."""
+        labels = (model, version or "")
+        if labels in self._models:
+            self._queue_seconds.observe(labels, seconds)
+
+    def observe_waiting(self, model: str, version: str | None, requests: int) -> None:
+        """How many requests wait for the model, seen by one that joins them."""
+        labels = (model, version or "")
+        if labels in self._models:
+            self._batch_queue.observe(labels, requests)
+
+    def observe_batch(self, model: str, version: str | None, requests: int, rows: int) -> None:
+        """One call of the model."""
+        labels = (model, version or "")
+        if labels in self._models:
+            self._batch_requests.observe(labels, requests)
+            self._batch_rows.observe(labels, rows)
+
+    def in_flight(self, model: str, version: str | None, change: int) -> None:
+        """+1 when a request starts to wait, -1 when it is answered."""
+        labels = (model, version or "")
+        if labels in self._models:
+            self._in_flight.add(labels, change)
+
+    def rejected(self, model: str, version: str | None, reason: str) -> None:
+        """A request was refused. `reason` is one of a few fixed words, e.g. "queue_full" or "deadline"."""
+        labels = (model, version or "")
+        if labels in self._models:
+            self._rejected.add((*labels, reason))
+
+    def observe_parallel_queue(self, requests: int) -> None:
+        """How many requests wait for a free worker."""
+        self._parallel_queue.observe((), requests)
+
+    # -- front ends ----------------------------------------------------------------------------------------------------
+
+    def rest_started(self, method: str) -> None:
+        """An HTTP request came in. Each call needs one of `rest` or `rest_dropped`."""
+        self._rest_open.add((_known(method), APP_NAME))
+
+    def rest(self, method: str, path: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered. `path` is the route's template, never the caller's text."""
+        method = _known(method)
+        labels = (method, path, str(status), APP_NAME)
+        self._rest_open.add((method, APP_NAME), -1)
+        self._rest_requests.add(labels)
+        self._rest_seconds.observe(labels, seconds)
+
+    def rest_dropped(self, method: str) -> None:
+        """An HTTP request ended that is not counted: no such route, or a route that is left out."""
+        self._rest_open.add((_known(method), APP_NAME), -1)
+
+    def grpc_started(self, kind: str, service: str, method: str) -> None:
+        """An RPC came in. `kind` is UNARY or BIDI_STREAMING; `service` and `method` are registered ones."""
+        self._grpc_started.add((kind, service, method))
+
+    def grpc_received(self, kind: str, service: str, method: str) -> None:
+        self._grpc_received.add((kind, service, method))
+
+    def grpc_sent(self, kind: str, service: str, method: str) -> None:
+        self._grpc_sent.add((kind, service, method))
+
+    def grpc(self, rpc: tuple[str, str, str], code: str, seconds: float) -> None:
+        """An RPC ended, in whatever way. `rpc` is its kind, service and method."""
+        self._grpc_handled.add((*rpc, code))
+        self._grpc_seconds.observe(rpc, seconds)
+
+    # -- the page ------------------------------------------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        """The families as prometheus_client wants them."""
+        for metric in (*self._of_models(), self._rejected, self._parallel_queue, *self._of_front_ends()):
+            yield metric.family()
+
+    def _of_models(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:
+        counts = (self._success, self._failure, self._in_flight)
+        times = (self._duration, self._seconds, self._queue_seconds)
+        return (*counts, *times, self._batch_requests, self._batch_rows, self._batch_queue)
+
+    def _of_front_ends(self) -> tuple[Counter | Gauge | Histogram, ...]:
+        rest = (self._rest_requests, self._rest_seconds, self._rest_open)
+        grpc = (self._grpc_started, self._grpc_handled, self._grpc_received, self._grpc_sent, self._grpc_seconds)
+        return (*rest, *grpc)
+
+
+def _known(method: str) -> str:
+    return method if method in _METHODS else "OTHER"

@@ -1,0 +1,13 @@
+"""Which models exist: on disk, or wherever a custom repository looks."""
+
+from .factory import ModelRepositoryFactory
+from .load import DEFAULT_MODEL_SETTINGS_FILENAME, load_model_settings
+from .repository import ModelRepository, SchemalessModelRepository
+
+__all__ = [
+    "DEFAULT_MODEL_SETTINGS_FILENAME",
+    "ModelRepository",
+    "ModelRepositoryFactory",
+    "SchemalessModelRepository",
+    "load_model_settings",
+]
