@@ -1,0 +1,39 @@
+"""MLServer: an inference server for machine learning models.
+
+The public names below are loaded on first use. The map of the package: `types` are the protocol's messages, `model` and
+`codecs` what custom runtimes use, `settings` and `repository` say what to serve, `server` builds and runs it all.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .metrics import log, register
+    from .model import MLModel
+    from .server import MLServer
+    from .settings import ModelSettings, Settings
+
+_LATE = {
+    "MLModel": "model",
+    "MLServer": "server",
+    "ModelSettings": "settings",
+    "Settings": "settings",
+    "log": "metrics",
+    "register": "metrics",
+}
+
+__all__ = ["MLModel", "MLServer", "ModelSettings", "Settings", "__version__", "log", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,57 @@
+"""The `datetime` codec: lists of datetimes as ISO 8601 text."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from ..tensor import brief
+from ..types import RequestInput, ResponseOutput
+from .base import InputCodec
+from .errors import CodecError
+from .lists import bytes_output, elements, is_list_of
+from .string import decode_str
+
+MISSING = "NaT"
+"""The text of a missing datetime, as NumPy and pandas write it: BYTES have no null on a binary wire."""
+
+
+def _encode(element: Any, use_bytes: bool) -> str | bytes:
+    text = element.isoformat() if isinstance(element, datetime) else MISSING if element is None else element
+    return text.encode("ascii") if use_bytes and isinstance(text, str) else text
+
+
+def _decode(element: Any, name: str) -> datetime | None:
+    text = decode_str(element)
+    if text is None or text == MISSING:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise CodecError(
+            f"tensor '{name}' of content type datetime holds {brief(text)}, which is not ISO 8601"
+        ) from None
+
+
+class DatetimeCodec(InputCodec):
+    """A list of datetimes (or of text that is already ISO 8601) <-> a BYTES tensor of shape [N, 1].
+
+    Python's datetimes hold microseconds: finer fractions are cut. Missing values are None.
+    """
+
+    ContentType = "datetime"
+    TypeHint: ClassVar[Any] = list[str | datetime]
+    OtherHints: ClassVar[tuple[Any, ...]] = (list[datetime],)
+
+    @classmethod
+    def can_encode(cls, payload: Any) -> bool:
+        return is_list_of(payload, (str, datetime))
+
+    @classmethod
+    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
+        data = [_encode(element, use_bytes) for element in payload]
+        return bytes_output(name, data, cls.ContentType)
+
+    @classmethod
+    def decode_input(cls, request_input: RequestInput) -> list[datetime | None]:
+        return [_decode(element, request_input.name) for element in elements(request_input)]

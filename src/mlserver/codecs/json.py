@@ -1,0 +1,107 @@
+"""JSON inside BYTES tensors: one JSON text per element. Any Python object of plain, NumPy or datetime values is written.
+
+Reading uses the standard library, which keeps integers of any size exact.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import orjson
+
+from ..tensor import brief
+from ..types import RequestInput, ResponseOutput
+from .base import InputCodec
+from .errors import CodecError, type_name
+from .lists import as_list, bytes_output, elements
+from .utils import InputOrOutput
+
+PandasJsonContentType = "pd_json"
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for -> something it has; called by both encoders."""
+    if hasattr(value, "tolist"):  # arrays (of layouts orjson does not read), NumPy scalars, Series
+        return value.tolist()
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8")
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"{type_name(type(value))} is not JSON serializable")
+
+
+class JSONEncoderWithArray(json.JSONEncoder):
+    """The standard encoder, which also writes arrays, NumPy scalars, bytes (as text) and datetimes."""
+
+    def default(self, obj: Any) -> Any:
+        return _plain(obj)
+
+
+def encode_to_json_bytes(value: Any) -> bytes:
+    """Compact JSON as UTF-8; NaN and infinity become null.
+
+    Raises:
+        CodecError: an object of a type that JSON cannot hold; the text names the type.
+    """
+    try:
+        return orjson.dumps(value, default=_plain, option=_OPTIONS)
+    except (TypeError, ValueError):
+        pass  # integers over 64 bits, and what really cannot be written
+    try:
+        return json.dumps(value, cls=JSONEncoderWithArray, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise CodecError(f"no JSON for a value of type {type_name(type(value))}: {problem}") from None
+
+
+def encode_to_json(value: Any, use_bytes: bool = True) -> bytes | str:
+    """`encode_to_json_bytes`, as text when `use_bytes` is False."""
+    encoded = encode_to_json_bytes(value)
+    return encoded if use_bytes else encoded.decode("utf-8")
+
+
+def decode_from_bytelike_json_to_dict(value: Any) -> Any:
+    """JSON text -> object; what is no text is already an object.
+
+    Raises:
+        CodecError: the text is not JSON.
+    """
+    if not isinstance(value, (str, bytes, bytearray)):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise CodecError(f"expected JSON text, received {brief(value)}") from None
+
+
+def decode_json_input_or_output(input_or_output: InputOrOutput) -> list[Any]:
+    """The objects of a tensor of JSON texts, one per element."""
+    return [decode_from_bytelike_json_to_dict(element) for element in as_list(input_or_output.data)]
+
+
+class JsonColumnCodec(InputCodec):
+    """A list of objects <-> a BYTES tensor of JSON texts of shape [N, 1].
+
+    It takes no payload by its type: a column asks for it, or the model's metadata does.
+    """
+
+    ContentType = PandasJsonContentType
+    TypeHint: ClassVar[Any] = None
+
+    @classmethod
+    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
+        data = [encode_to_json(element, use_bytes) for element in payload]
+        return bytes_output(name, data, cls.ContentType)
+
+    @classmethod
+    def decode_input(cls, request_input: RequestInput) -> list[Any]:
+        try:
+            return [decode_from_bytelike_json_to_dict(element) for element in elements(request_input)]
+        except CodecError as problem:
+            raise CodecError(f"tensor '{request_input.name}' of content type pd_json: {problem.reason}") from None

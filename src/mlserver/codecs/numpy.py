@@ -1,0 +1,172 @@
+"""The `np` codecs: NumPy arrays. Numbers never become Python lists.
+
+Imported when the codec is asked for; `mlserver.codecs` itself does not load NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tensor import DTYPES, TensorError, brief
+from ..types import Datatype, Parameters, RequestInput, ResponseOutput, TensorData
+from .base import InputCodec
+from .errors import CodecError, type_name
+from .lists import elements
+from .utils import InputOrOutput, SingleInputRequestCodec, inject_batch_dimension
+
+_DATATYPES: dict[str, Datatype] = {np.dtype(code).name: Datatype(name) for name, code in DTYPES.items()}
+_TEXT_KINDS = "OSUT"  # object, bytes, text of fixed width, text of variable width
+
+
+def to_datatype(dtype: np.dtype[Any]) -> Datatype:
+    """The datatype that carries a dtype's elements.
+
+    Raises:
+        CodecError: there is none; the text names the dtype.
+    """
+    found = _DATATYPES.get(dtype.name)
+    if found is not None:
+        return found
+    if dtype.kind in _TEXT_KINDS or dtype.kind == "M":
+        return Datatype.BYTES
+    raise CodecError(
+        f"no tensor can carry NumPy's {dtype.name}; its datatypes are {', '.join(sorted(_DATATYPES))} and text"
+    )
+
+
+def to_dtype(input_or_output: InputOrOutput) -> np.dtype[Any]:
+    """The dtype of a tensor's array: objects for BYTES, float32 for BF16."""
+    datatype = str(input_or_output.datatype)
+    return np.dtype(object if datatype == "BYTES" else DTYPES.get(datatype, "<f4"))
+
+
+def convert_nan(value: Any) -> Any:
+    """NaN -> None; anything else stays."""
+    return None if isinstance(value, float | np.floating) and math.isnan(value) else value
+
+
+# -- array -> data --
+
+
+def _encode_data(data: NDArray[Any], datatype: str) -> list[Any]:
+    """The array's elements as the flat list that JSON carries: NaN is None, text is UTF-8 bytes."""
+    if datatype == Datatype.BYTES.value:
+        return _encode_text(data, use_bytes=True)
+    return list(TensorData.from_array(data).root)
+
+
+def _encode_text(array: NDArray[Any], use_bytes: bool) -> list[Any]:
+    if array.dtype.kind == "O":
+        return [_encode_object(element) for element in array.ravel().tolist()]
+    if array.dtype.kind == "M":
+        array = np.datetime_as_string(array)
+    found = array.ravel().tolist()
+    if array.dtype.kind != "S":
+        return [text.encode("utf-8") for text in found] if use_bytes else found
+    return found if use_bytes else [blob.decode("utf-8") for blob in found]
+
+
+def _encode_object(element: Any) -> Any:
+    """An element of an object array as it is; refuses what no wire can carry."""
+    if isinstance(element, np.generic):
+        element = element.item()
+    if element is None or isinstance(element, (str, bytes, bool, int, float)):
+        return convert_nan(element)
+    if type(element).__name__ in ("NAType", "NaTType"):
+        return None
+    raise CodecError(f"no tensor can carry an object array with elements of type {type_name(type(element))}")
+
+
+def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
+    """A masked array's values, with NaN where they are masked."""
+    if not isinstance(array, np.ma.MaskedArray):
+        return np.asarray(array)
+    if array.dtype.kind not in "fO" and np.ma.is_masked(array):
+        raise CodecError(f"no tensor can carry masked elements of {array.dtype.name}; use a float array")
+    return np.asarray(array.filled(np.nan if array.dtype.kind == "f" else None))
+
+
+# -- data -> array --
+
+
+def _to_ndarray(input_or_output: InputOrOutput) -> NDArray[Any]:
+    """A tensor's array, which the caller may write to.
+
+    BYTES become text when every element is text, datetimes when the tensor says so, else an object array.
+    """
+    datatype, shape = str(input_or_output.datatype), input_or_output.shape
+    try:
+        if datatype == Datatype.BYTES.value:
+            return _decode_text(input_or_output)
+        array = input_or_output.data.to_array(datatype, shape)
+    except TensorError as problem:
+        raise CodecError(f"tensor '{input_or_output.name}': {problem}") from None
+    wanted = np.dtype(DTYPES.get(datatype, "<f4"))
+    # A view of received bytes cannot be written to, and models do write to their inputs.
+    return array if array.dtype == wanted and array.flags.writeable else array.astype(wanted)
+
+
+def _decode_text(tensor: InputOrOutput) -> NDArray[Any]:
+    if tensor.parameters is not None and tensor.parameters.content_type == "datetime":
+        return _decode_datetimes(tensor)
+    array = tensor.data.to_array("BYTES", tensor.shape)
+    if array.dtype.kind != "O":
+        return array
+    found = array.ravel().tolist()
+    # Fixed-width text drops NULs at the end: such elements keep their own objects.
+    if all(isinstance(element, str) and not element.endswith("\0") for element in found):
+        return np.array(found, dtype=np.str_).reshape(array.shape)
+    return array.copy()
+
+
+def _decode_datetimes(tensor: InputOrOutput) -> NDArray[Any]:
+    texts = [element.decode("utf-8") if isinstance(element, bytes) else element for element in elements(tensor)]
+    try:
+        return np.array(texts, dtype="datetime64").reshape(tensor.shape)
+    except (ValueError, TypeError):
+        raise CodecError(
+            f"tensor '{tensor.name}' of content type datetime: expected ISO 8601 text without a zone, received {brief(texts)}"
+        ) from None
+
+
+class NumpyCodec(InputCodec):
+    """An ndarray <-> one tensor.
+
+    A shape of [N] is sent as [N, 1], one of [] as [1]. datetime64 travels as ISO 8601 text of content type `datetime`.
+    """
+
+    ContentType = "np"
+    TypeHint = np.ndarray
+
+    @classmethod
+    def can_encode(cls, payload: Any) -> bool:
+        return isinstance(payload, np.ndarray)
+
+    @classmethod
+    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
+        array = _unmasked(payload)
+        datatype = to_datatype(array.dtype)
+        text = datatype is Datatype.BYTES
+        return ResponseOutput(
+            name=name,
+            datatype=datatype,
+            shape=inject_batch_dimension(list(array.shape)),
+            data=TensorData(_encode_text(array, use_bytes)) if text else TensorData.from_array(array),
+            parameters=Parameters(content_type="datetime" if array.dtype.kind == "M" else cls.ContentType),
+        )
+
+    @classmethod
+    def decode_input(cls, request_input: RequestInput) -> NDArray[Any]:
+        return _to_ndarray(request_input)
+
+
+class NumpyRequestCodec(SingleInputRequestCodec):
+    """An ndarray <-> a request of one tensor."""
+
+    ContentType = NumpyCodec.ContentType
+    TypeHint = NumpyCodec.TypeHint
+    InputCodec = NumpyCodec

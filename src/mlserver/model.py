@@ -1,0 +1,167 @@
+"""MLModel: the class that custom runtimes and models extend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from .codecs.base import InputCodecLike, RequestCodecLike
+from .codecs.errors import CodecNotFound, type_name
+from .codecs.utils import (
+    decode_inference_request,
+    decode_request_input,
+    encode_inference_response,
+    encode_response_output,
+    get_decoded,
+    has_decoded,
+)
+from .custom_routes import Route, handler_routes
+from .types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataTensor,
+    Parameters,
+    RequestInput,
+    RequestOutput,
+    ResponseOutput,
+)
+
+if TYPE_CHECKING:
+    from .settings import ModelSettings
+
+
+class MLModel:
+    """A model: subclasses override `load` and `predict`, and whatever else they need.
+
+    Attributes:
+        ready: Whether the model answers; set by the server from the results of `load` and `unload`.
+        row_wise: A promise that predicting rows joined along the first dimension equals predicting the parts, so that
+            the server may batch without being told to. `load` may set it for the instance.
+    """
+
+    row_wise: bool = False
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._metadata_inputs = _by_name(settings.inputs)
+        self._metadata_outputs = _by_name(settings.outputs)
+        self.ready = False
+
+    # -- what a runtime overrides --
+
+    async def load(self) -> bool:
+        """Load the model. False means that it is not ready to answer."""
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Answer one request."""
+        raise NotImplementedError("predict() method not implemented")
+
+    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+        """Answer a stream of requests; by default, the first of them by `predict`."""
+        async for payload in payloads:
+            yield await self.predict(payload)
+            return
+
+    async def unload(self) -> bool:
+        """Let go of what `load` took. False means that the model still answers."""
+        return True
+
+    async def metadata(self) -> MetadataModelResponse:
+        """What the model is and takes: its settings, with the inputs and outputs as they are now."""
+        parameters = self._settings.parameters
+        return MetadataModelResponse(
+            name=self.name,
+            versions=self._settings.versions,
+            platform=self._settings.platform,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            parameters=None if parameters is None else Parameters(content_type=parameters.content_type),
+        )
+
+    def routes(self) -> list[Route]:
+        """The HTTP paths that the model answers beside the protocol's; by default, those of its custom handlers."""
+        return handler_routes(self)
+
+    # -- what it is --
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    @property
+    def version(self) -> str | None:
+        return self._settings.parameters.version if self._settings.parameters else None
+
+    @property
+    def settings(self) -> ModelSettings:
+        return self._settings
+
+    @property
+    def inputs(self) -> list[MetadataTensor] | None:
+        """The tensors it takes; their content types decide how inputs of the same name are decoded."""
+        return self._settings.inputs
+
+    @inputs.setter
+    def inputs(self, value: list[MetadataTensor]) -> None:
+        self._settings.inputs = value
+        self._metadata_inputs = _by_name(value)
+
+    @property
+    def outputs(self) -> list[MetadataTensor] | None:
+        """The tensors it gives; their content types decide how outputs of the same name are encoded."""
+        return self._settings.outputs
+
+    @outputs.setter
+    def outputs(self, value: list[MetadataTensor]) -> None:
+        self._settings.outputs = value
+        self._metadata_outputs = _by_name(value)
+
+    # -- Python values <-> tensors --
+
+    def decode(self, request_input: RequestInput, default_codec: InputCodecLike | None = None) -> Any:
+        """An input as a Python value: by its content type, its metadata's, else by `default_codec`, else its raw data."""
+        decode_request_input(request_input, self._metadata_inputs)
+        if has_decoded(request_input):
+            return get_decoded(request_input)
+        return default_codec.decode_input(request_input) if default_codec else request_input.data
+
+    def decode_request(self, inference_request: InferenceRequest, default_codec: RequestCodecLike | None = None) -> Any:
+        """A request as a Python value: by its content type, the model's, else by `default_codec`, else itself."""
+        decode_inference_request(inference_request, self._settings, self._metadata_inputs)
+        if has_decoded(inference_request):
+            return get_decoded(inference_request)
+        return default_codec.decode_request(inference_request) if default_codec else inference_request
+
+    def encode(
+        self, payload: Any, request_output: RequestOutput, default_codec: InputCodecLike | None = None
+    ) -> ResponseOutput:
+        """A value as the output that was asked for.
+
+        Raises:
+            CodecNotFound: no content type, no codec for the value's type and no `default_codec`.
+        """
+        encoded = encode_response_output(payload, request_output, self._metadata_outputs)
+        if encoded is not None:
+            return encoded
+        if default_codec is None:
+            raise CodecNotFound(request_output.name, type_name(type(payload)))
+        return default_codec.encode_output(request_output.name, payload)
+
+    def encode_response(self, payload: Any, default_codec: RequestCodecLike | None = None) -> InferenceResponse:
+        """A value as the whole response.
+
+        Raises:
+            CodecNotFound: no codec for the value's type and no `default_codec`.
+        """
+        encoded = encode_inference_response(payload, self._settings)
+        if encoded is not None:
+            return encoded
+        if default_codec is None:
+            raise CodecNotFound(self.name, type_name(type(payload)), is_request=True)
+        return default_codec.encode_response(self.name, payload, self.version)
+
+
+def _by_name(tensors: list[MetadataTensor] | None) -> dict[str, MetadataTensor]:
+    return {tensor.name: tensor for tensor in tensors or []}
