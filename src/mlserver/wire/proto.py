@@ -40,11 +40,8 @@ def uses_raw(message: pb.ModelInferRequest) -> bool:
 # -- requests --
 
 
-def read_request(message: pb.ModelInferRequest, headers: Mapping[str, Any] | None = None) -> InferenceRequest:
+def read_request(message: pb.ModelInferRequest) -> InferenceRequest:
     """A request of the road.
-
-    Args:
-        headers: What becomes `parameters.headers` (the call's metadata).
 
     Raises:
         InvalidInput: the message is no valid request; the text names the input.
@@ -53,7 +50,7 @@ def read_request(message: pb.ModelInferRequest, headers: Mapping[str, Any] | Non
     outputs = [RequestOutput(name=out.name, parameters=read_parameters(out.parameters)) for out in message.outputs]
     values: dict[str, Any] = {
         "id": message.id or None,
-        "parameters": read_parameters(message.parameters, headers),
+        "parameters": read_parameters(message.parameters),
         "inputs": inputs,
         "outputs": outputs or None,
     }
@@ -166,23 +163,19 @@ def _write_tensors(
 # -- parameters --
 
 
-def read_parameters(
-    parameters: Mapping[str, pb.InferParameter], headers: Mapping[str, Any] | None = None
-) -> Parameters | None:
-    """A map of parameters, and `headers` beside them; None when there is neither.
+def read_parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters | None:
+    """A map of parameters; None if it is empty.
 
     Raises:
         InvalidInput: `content_type` is not text.
     """
-    if not parameters and headers is None:
+    if not parameters:
         return None
     values = {key: _read_value(value) for key, value in parameters.items() if key != "headers"}
     content_type = values.get("content_type")
     if content_type is not None and not isinstance(content_type, str):
         raise InvalidInput("parameter 'content_type'", "text", repr(content_type))
-    if headers is not None:
-        values["headers"] = dict(headers)
-    return Parameters(**values)
+    return Parameters.of(values)
 
 
 def _read_value(parameter: pb.InferParameter) -> Any:
