@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from .errors import MLServerError, ModelNotFound, ModelNotReady
 from .execution.executor import Executor, LoadedModel
 from .logging import get_logger
+from .metrics.road import RoadMetrics
 from .scheduling.scheduler import Scheduler
 from .scheduling.statistics import ModelStatistics
 from .settings import ModelSettings
@@ -64,10 +65,14 @@ class Registry:
     Args:
         executor: Loads them.
         build_road: Makes the road of a loaded model.
+        metrics: Has series for what is known here, and for nothing else.
         drain_timeout: Seconds that a replaced or unloaded version may take to answer what it has begun; None = no limit.
     """
 
-    def __init__(self, executor: Executor, build_road: RoadBuilder, drain_timeout: float | None) -> None:
+    def __init__(
+        self, executor: Executor, build_road: RoadBuilder, metrics: RoadMetrics, drain_timeout: float | None
+    ) -> None:
+        self._metrics = metrics
         self._executor = executor
         self._build_road = build_road
         self._drain_timeout = drain_timeout
@@ -107,6 +112,7 @@ class Registry:
         if known is not None:
             return known
         entry = Entry(settings)
+        self._metrics.add_model(settings.name, settings.version)
         self._entries.setdefault(settings.name, {})[settings.version] = entry
         self._choose_default(settings.name)
         return entry
@@ -151,6 +157,7 @@ class Registry:
             if not self._entries[name]:
                 del self._entries[name]
             self._choose_default(name)
+            self._metrics.remove_model(name, version)
             loaded, entry.loaded = entry.loaded, None
             if loaded is not None:
                 await self._retire(loaded, entry.road)

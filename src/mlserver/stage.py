@@ -7,7 +7,7 @@ the timings that each stage leaves behind. Nothing here imports a protocol, a fr
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,7 +42,7 @@ class Call:
     deadline: float | None = None
     priority: int = 0
     trace_parent: str | None = None
-    headers: dict[str, Any] | None = None
+    headers: Mapping[str, Any] | None = None
     response_headers: dict[str, Any] | None = None
     timings: Timings = field(default_factory=Timings)
 

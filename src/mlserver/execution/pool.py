@@ -104,7 +104,7 @@ class Pool:
     def _on_metrics(self, observation: list[Any]) -> None:
         from .. import metrics
 
-        metrics.observe(*observation)
+        metrics.receive(metrics.Observation(*observation))
 
     def _on_exit(self, worker: WorkerProcess) -> None:
         if worker not in self._ready:

@@ -114,7 +114,7 @@ class Worker:
         sys.path[:0] = [path for path in frame.head["sys_path"] if path not in sys.path]
         from .. import metrics
 
-        metrics.set_sink(lambda *observation: self._send(Kind.METRICS, 0, list(observation)))
+        metrics.set_sink(lambda observation: self._send(Kind.METRICS, 0, list(observation)))
         self._send(Kind.REPLY, frame.id, None)
 
     async def _load(self, frame: Frame) -> None:

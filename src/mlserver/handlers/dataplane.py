@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
-from ..errors import MLServerError
+from ..custom_routes import Route
+from ..errors import MLServerError, ModelNotFound
 from ..execution.executor import HTTPRequest, HTTPResponse
 from ..registry import Entry, Registry
 from ..settings import Settings
@@ -27,6 +29,15 @@ from .checks import check_id, check_request, priority_of, seconds_of_timeout
 from .telemetry import Telemetry
 
 EXTENSIONS = ("model_repository", "model_configuration", "schedule_policy", "binary_tensor_data", "parameters", "statistics")
+
+
+@dataclass(frozen=True)
+class ModelRoute:
+    """A REST path that a model version declares."""
+
+    name: str
+    version: str | None
+    route: Route
 
 
 class DataPlane:
@@ -126,6 +137,7 @@ class DataPlane:
         entry = self._registry.find(name, version)
         loaded, road = entry.usable()
         call = call or Call()
+        self._telemetry.began(entry)
         try:
             check_request(payload)
             self._prepare(payload, call, with_headers=not loaded.info.row_wise)
@@ -152,6 +164,7 @@ class DataPlane:
         loaded, road = entry.usable()
         call = call or Call()
         first: InferenceRequest | None = None
+        self._telemetry.began(entry)
 
         async def checked() -> AsyncIterator[InferenceRequest]:
             nonlocal first
@@ -168,12 +181,22 @@ class DataPlane:
                 self._finish(entry, first, response, call)
                 yield response
         except BaseException as problem:
-            if not isinstance(problem, GeneratorExit):
-                self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
+            self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
             raise
         finally:
             await responses.aclose()  # type: ignore[attr-defined]
         self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
+
+    def routes(self) -> list[ModelRoute]:
+        """The REST paths that the default versions declare, in the order in which the models came."""
+        return [own for entry in self._registry.defaults() for own in _routes(entry)]
+
+    def routes_of(self, name: str, version: str | None = None) -> list[ModelRoute]:
+        """The REST paths that one model declares; none if there is no such model."""
+        try:
+            return [ModelRoute(name, version, own.route) for own in _routes(self._registry.find(name, version))]
+        except ModelNotFound:
+            return []
 
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to one of a model's own REST paths."""
@@ -197,7 +220,7 @@ class DataPlane:
         if with_headers and call.headers is not None:
             if parameters is None:
                 parameters = payload.parameters = Parameters()
-            parameters.headers = call.headers
+            parameters.headers = dict(call.headers)
 
     @staticmethod
     def _finish(entry: Entry, payload: InferenceRequest | None, response: InferenceResponse, call: Call) -> None:
@@ -207,6 +230,12 @@ class DataPlane:
         parameters = response.parameters
         if parameters is not None and parameters.headers is not None:
             call.response_headers, parameters.headers = parameters.headers, None
+
+
+def _routes(entry: Entry) -> list[ModelRoute]:
+    if entry.loaded is None:
+        return []
+    return [ModelRoute(entry.name, None, route) for route in entry.loaded.info.routes]
 
 
 def _select(response: InferenceResponse, wanted: list[RequestOutput]) -> None:

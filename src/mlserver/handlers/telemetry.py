@@ -17,11 +17,16 @@ class Telemetry:
 
     def answered(self, entry: Entry, timings: Timings, elapsed_ns: int) -> None:
         entry.statistics.answered(timings, timings.batch_rows // max(timings.batch_requests, 1), elapsed_ns)
+        self._metrics.in_flight(entry.name, entry.version, -1)
         self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, True)
+
+    def began(self, entry: Entry) -> None:
+        self._metrics.in_flight(entry.name, entry.version, 1)
 
     def failed(self, entry: Entry, elapsed_ns: int, problem: BaseException) -> None:
         entry.statistics.failed(elapsed_ns)
-        if not isinstance(problem, asyncio.CancelledError):
+        self._metrics.in_flight(entry.name, entry.version, -1)
+        if not isinstance(problem, (asyncio.CancelledError, GeneratorExit)):  # those left by themselves
             self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, False)
 
     def meter(self, entry: Entry) -> ModelMeter:
@@ -40,7 +45,10 @@ class ModelMeter:
 
     def executed(self, requests: int, rows: int, seconds: float) -> None:
         self._entry.statistics.executed(rows, int(seconds * 1e9))
-        self._metrics.observe_batch(self._entry.name, self._entry.version, requests)
+        self._metrics.observe_batch(self._entry.name, self._entry.version, requests, rows)
 
-    def rejected(self) -> None:
-        self._metrics.rejected(self._entry.name, self._entry.version)
+    def waiting(self, requests: int) -> None:
+        self._metrics.observe_waiting(self._entry.name, self._entry.version, requests)
+
+    def rejected(self, reason: str) -> None:
+        self._metrics.rejected(self._entry.name, self._entry.version, reason)

@@ -29,7 +29,9 @@ class Meter(Protocol):
 
     def executed(self, requests: int, rows: int, seconds: float) -> None: ...
 
-    def rejected(self) -> None: ...
+    def waiting(self, requests: int) -> None: ...
+
+    def rejected(self, reason: str) -> None: ...
 
 
 class Entry:
@@ -117,8 +119,9 @@ class Scheduler:
         try:
             self._limits.admit(self._name, len(self._line), self._pace)
         except MLServerError:
-            self._meter.rejected()
+            self._meter.rejected("queue_full")
             raise
+        self._meter.waiting(len(self._line))
         return await self._wait_in_line(Entry(request, call, rows, now))
 
     async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
@@ -169,6 +172,7 @@ class Scheduler:
     def _expire(self, entry: Entry) -> None:
         if not entry.future.done():
             entry.future.set_exception(self._too_late())
+            self._meter.rejected("deadline")
             self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:

@@ -1,0 +1,1 @@
+"""The REST front end: HTTP in, the data plane asked, HTTP out."""

@@ -1,0 +1,161 @@
+"""The ASGI application: one request at a time through matching, body, endpoint, compression and reply, in this order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..errors import MLServerError
+from ..logging import get_logger
+from ..metrics.road import RoadMetrics
+from ..settings import Settings
+from ..wire.json import write_document, write_error
+from .body import MIN_COMPRESSED, ClientGone, Receive, compressed, read_body
+from .cors import Cors
+from .messages import JSON, Reply, Request
+from .model_routes import ModelRoutes, retry_after
+from .routing import MethodNotAllowed, Router
+
+logger = get_logger()
+_HEALTH = "/v2/health/"
+
+
+class RESTApp:
+    """Bare ASGI; the only caller of endpoints.
+
+    Args:
+        settings: Limits, compression, CORS and root path.
+        router: The fixed paths.
+        model_routes: The paths that models declare.
+        metrics: Counts requests.
+    """
+
+    def __init__(self, settings: Settings, router: Router, model_routes: ModelRoutes, metrics: RoadMetrics) -> None:
+        self._settings = settings
+        self._router = router
+        self._model_routes = model_routes
+        self._metrics = metrics
+        self._cors = Cors(settings.cors_settings) if settings.cors_settings is not None else None
+        self._access_log = settings.debug if settings.access_log is None else settings.access_log
+
+    async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        request = Request(scope["method"], self._path(scope), scope["query_string"], scope["headers"])
+        template = ""
+        self._metrics.rest_started(request.method)
+        status = 499  # the caller left
+        try:
+            reply, template = await self._reply(request, receive)
+            status = reply.status
+            await self._send(request, reply, receive, send)
+        except ClientGone:
+            return
+        finally:
+            seconds = time.perf_counter() - started
+            if template and not template.startswith(_HEALTH):
+                self._metrics.rest(request.method, template, status, seconds)
+            else:
+                self._metrics.rest_dropped(request.method)
+            if self._access_log and not (request.path.startswith(_HEALTH) and not self._settings.debug):
+                logger.info('"%s %s" %d %.1f ms', request.method, request.path, status, seconds * 1000)
+
+    def _path(self, scope: Any) -> str:
+        path: str = scope["path"]
+        root = scope.get("root_path", "")
+        # Proxies strip the root path or they do not; uvicorn puts it in front of what came.
+        while root and path.startswith(root + "/"):
+            path = path[len(root) :]
+        return path.rstrip("/") or "/"
+
+    async def _reply(self, request: Request, receive: Receive) -> tuple[Reply, str]:
+        """The reply to a request, and the template of its path ("" = no path matched)."""
+        template = ""
+        try:
+            if self._cors is not None and self._cors.is_preflight(request):
+                return self._cors.preflight(request), ""
+            found = self._router.match(request.method, request.path)
+            if found is not None:
+                endpoint, request.segments, template = found
+                await self._take_body(request, receive)
+                reply = await endpoint(request)
+            else:
+                own = self._model_routes.match(request)
+                if own is None:
+                    reply = Reply(404, write_document({"error": f"No such path: {request.method} {request.path}"}))
+                else:
+                    template = own.route.path
+                    await self._take_body(request, receive)
+                    reply = await self._model_routes.answer(own, request)
+        except MLServerError as problem:
+            reply = self._error(problem)
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception:
+            logger.exception("A request for %s failed", request.path)
+            reply = Reply(500, write_document({"error": "Internal error; the server's log has the reason"}))
+        if self._cors is not None:
+            reply.headers.extend(self._cors.headers(request))
+        return reply, template
+
+    async def _take_body(self, request: Request, receive: Receive) -> None:
+        if request.method != "GET":
+            request.body = await read_body(request, receive, self._settings.max_body_bytes)
+
+    def _error(self, problem: MLServerError) -> Reply:
+        status, body = problem.status_code, write_error(problem)
+        faults = getattr(problem, "faults", None)
+        if faults and self._settings.validation_status != status:
+            status = self._settings.validation_status
+            body = write_document({"detail": faults, "error": problem.message})
+        headers = retry_after(problem)
+        if isinstance(problem, MethodNotAllowed):
+            headers.append(("allow", ", ".join(problem.allowed)))
+        if status == 413:
+            headers.append(("connection", "close"))  # the rest of the body is not read
+        return Reply(status, body, JSON, headers)
+
+    async def _send(self, request: Request, reply: Reply, receive: Receive, send: Any) -> None:
+        if not isinstance(reply.body, bytes):
+            await self._send_stream(reply, reply.body, receive, send)
+            return
+        if len(reply.body) >= MIN_COMPRESSED and self._settings.gzip_enabled:
+            accepted = request.header(b"accept-encoding")
+            if accepted is not None:
+                reply.body, name = await compressed(reply.body, accepted)
+                if name:
+                    reply.headers.append(("content-encoding", name))
+            reply.headers.append(("vary", "Accept-Encoding"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _send_stream(self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any) -> None:
+        """Send as it comes; when the caller leaves, the work is stopped."""
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
+        sending = asyncio.ensure_future(_send_parts(parts, send))
+        watching = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                await sending
+        finally:
+            for task in (sending, watching):
+                task.cancel()
+            await asyncio.gather(sending, watching, return_exceptions=True)
+            await parts.aclose()  # type: ignore[attr-defined]
+
+
+async def _send_parts(parts: AsyncIterator[bytes], send: Any) -> None:
+    async for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+

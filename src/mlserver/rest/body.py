@@ -1,0 +1,133 @@
+"""Bodies of requests: read under a limit, counted after decompression; and answers compressed."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from ..errors import MLServerError, PayloadTooLarge, UnsupportedMediaType
+from .messages import Request
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+# Sizes from which (de)compression leaves the event loop: below, the hop to a thread costs more than the work.
+_OFF_LOOP = 64 * 1024
+MIN_COMPRESSED = 500
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class ClientGone(Exception):
+    """The caller closed the connection before its request was whole."""
+
+
+async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
+    """The whole body, decompressed.
+
+    Raises:
+        PayloadTooLarge: more than `limit` bytes, declared, received or after decompression.
+        UnsupportedMediaType: an encoding that is not gzip or deflate.
+        ClientGone: there is nobody to answer.
+    """
+    declared = request.header(b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise PayloadTooLarge(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        body = await _read_rest(body, receive, limit)
+    if len(body) > limit:
+        raise PayloadTooLarge(limit)
+    encoding = request.header(b"content-encoding")
+    return await _decoded(body, encoding.decode("latin-1"), limit) if encoding else body
+
+
+async def _read_rest(start: bytes, receive: Receive, limit: int) -> bytes:
+    collected = bytearray(start)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        collected += message.get("body", b"")
+        if len(collected) > limit:
+            raise PayloadTooLarge(limit)
+        if not message.get("more_body", False):
+            return bytes(collected)
+
+
+async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
+    for name in reversed([part.strip().lower() for part in encodings.split(",")]):
+        if name in ("", "identity"):
+            continue
+        if name not in _WINDOWS:
+            raise UnsupportedMediaType(f"Content-Encoding '{name}' is not supported; supported: gzip, deflate, identity")
+        work = (inflate, body, name, limit)
+        body = await asyncio.to_thread(*work) if len(body) >= _OFF_LOOP // 16 else work[0](*work[1:])
+    return body
+
+
+def inflate(data: bytes, name: str, limit: int) -> bytes:
+    """Decompress up to `limit` bytes and never hold more than that.
+
+    Raises:
+        PayloadTooLarge: there is more.
+        MLServerError: the data is broken.
+    """
+    try:
+        return _inflate(data, _WINDOWS[name], limit)
+    except zlib.error as problem:
+        if name == "deflate":
+            # Some clients send the raw stream, without zlib's header, under this name.
+            try:
+                return _inflate(data, -zlib.MAX_WBITS, limit)
+            except zlib.error:
+                pass
+        raise MLServerError(f"Invalid body: expected {name} data, received data that does not decompress") from problem
+
+
+def _inflate(data: bytes, window: int, limit: int) -> bytes:
+    parts: list[bytes] = []
+    left = limit
+    while data:
+        stream = zlib.decompressobj(window)
+        part = stream.decompress(data, left + 1)
+        parts.append(part)
+        left -= len(part)
+        if left < 0 or stream.unconsumed_tail:
+            raise PayloadTooLarge(limit)
+        if not stream.eof:
+            raise zlib.error("the data ends early")
+        data = stream.unused_data if window > zlib.MAX_WBITS else b""
+    return b"".join(parts)
+
+
+async def compressed(body: bytes, accepted: bytes) -> tuple[bytes, str]:
+    """The body in an encoding that the caller accepts, and that encoding's name ("" = as it is)."""
+    name = _choose(accepted.decode("latin-1"))
+    if not name:
+        return body, ""
+    work = gzip.compress if name == "gzip" else zlib.compress
+    level = 4
+    if len(body) >= _OFF_LOOP:
+        return await asyncio.to_thread(work, body, level), name
+    return work(body, level), name
+
+
+def _choose(accepted: str) -> str:
+    """gzip or deflate, whichever is accepted with a quality above zero, gzip first."""
+    offered: dict[str, float] = {}
+    for part in accepted.lower().split(","):
+        name, _, options = part.partition(";")
+        _, _, quality = options.partition("q=")
+        try:
+            offered[name.strip()] = float(quality) if quality.strip() else 1.0
+        except ValueError:
+            offered[name.strip()] = 0.0
+    for name in ("gzip", "deflate"):
+        if offered.get(name, 0.0) > 0:
+            return name
+    return ""

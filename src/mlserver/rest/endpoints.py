@@ -1,0 +1,166 @@
+"""The protocol's REST routes: each turns a request into a question to the data plane or the repository."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from ..errors import CODES, InvalidPayload, MLServerError
+from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..stage import Call
+from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
+from ..wire import json
+from ..wire.headers import CloudEvents, server_timing
+from .messages import JSON, Reply, Request
+from .routing import Router
+
+_JSON_TYPES = (b"application/json", b"")
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+
+class Endpoints:
+    """The routes, bound to what they ask."""
+
+    def __init__(self, data_plane: DataPlane, repository: ModelRepositoryHandlers, events: CloudEvents) -> None:
+        self._data_plane = data_plane
+        self._repository = repository
+        self._events = events
+
+    def register(self, router: Router) -> None:
+        """Add every route to the router."""
+        router.add("GET", "/v2", self.server_metadata)
+        router.add("GET", "/v2/health/live", self.live)
+        router.add("GET", "/v2/health/ready", self.ready)
+        router.add("GET", "/v2/models/stats", self.statistics)
+        for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            router.add("GET", model, self.model_metadata)
+            router.add("GET", f"{model}/ready", self.model_ready)
+            router.add("GET", f"{model}/config", self.model_config)
+            router.add("GET", f"{model}/stats", self.statistics)
+            for name in ("infer", "generate"):
+                router.add("POST", f"{model}/{name}", self.infer)
+            for name in ("infer_stream", "generate_stream"):
+                router.add("POST", f"{model}/{name}", self.infer_stream)
+        for repository in ("/v2/repository", "/v2/repository/{repository}"):
+            router.add("POST", f"{repository}/index", self.index)
+            router.add("POST", f"{repository}/models/{{name}}/load", self.load)
+            router.add("POST", f"{repository}/models/{{name}}/unload", self.unload)
+
+    # -- health and metadata --
+
+    async def live(self, request: Request) -> Reply:
+        return Reply(200 if await self._data_plane.live() else 400)
+
+    async def ready(self, request: Request) -> Reply:
+        return Reply(200 if await self._data_plane.ready() else 400)
+
+    async def model_ready(self, request: Request) -> Reply:
+        return Reply(200 if await self._data_plane.model_ready(*_model(request)) else 400)
+
+    async def server_metadata(self, request: Request) -> Reply:
+        return Reply(body=json.write_message(await self._data_plane.metadata()))
+
+    async def model_metadata(self, request: Request) -> Reply:
+        return Reply(body=json.write_message(await self._data_plane.model_metadata(*_model(request))))
+
+    async def model_config(self, request: Request) -> Reply:
+        return Reply(body=json.write_document(self._data_plane.model_config(*_model(request))))
+
+    async def statistics(self, request: Request) -> Reply:
+        name = request.segments.get("name")
+        return Reply(body=json.write_document(self._data_plane.statistics(name, request.segments.get("version"))))
+
+    # -- inference --
+
+    async def infer(self, request: Request) -> Reply:
+        name, version = _model(request)
+        started = time.perf_counter_ns()
+        payload = _read(request)
+        call = Call(headers=request.headers)
+        codec_ns = time.perf_counter_ns() - started
+        response = await self._data_plane.infer(payload, name, version, call)
+        started = time.perf_counter_ns()
+        body = json.write_response(response)
+        codec_ns += time.perf_counter_ns() - started
+        return self._inference_reply(body, JSON, response, call, codec_ns)
+
+    def _inference_reply(
+        self, body: bytes, content_type: str, response: InferenceResponse, call: Call, codec_ns: int
+    ) -> Reply:
+        headers = list(self._events.response(response.model_name, response.id).items())
+        headers.append(("server-timing", server_timing(call.timings, codec_ns)))
+        if call.response_headers:
+            own = {name.lower(): value for name, value in call.response_headers.items()}
+            content_type = str(own.pop("content-type", content_type))
+            headers = [(name, value) for name, value in headers if name.lower() not in own] + list(own.items())
+        return Reply(200, body, content_type, headers)
+
+    async def infer_stream(self, request: Request) -> Reply:
+        """Server-sent events, one per response. What fails before the first one is an ordinary error."""
+        payload = _read(request)
+        call = Call(headers=request.headers)
+        responses = self._data_plane.infer_stream(_one(payload), *_model(request), call)
+        try:
+            first = await anext(responses, None)
+        except BaseException:
+            await responses.aclose()  # type: ignore[attr-defined]
+            raise
+        return Reply(200, _events(first, responses), EVENT_STREAM, [("cache-control", "no-cache")])
+
+    # -- repository --
+
+    async def index(self, request: Request) -> Reply:
+        document = json.read_json(request.body) if request.body.strip() else {}
+        if not isinstance(document, dict) or not isinstance(document.get("ready"), (bool, type(None))):
+            raise InvalidPayload("Invalid body: expected an object like {\"ready\": true}, or no body")
+        index = await self._repository.index(RepositoryIndexRequest(ready=document.get("ready")))
+        return Reply(body=json.write_document([item.model_dump(mode="json") for item in index]))
+
+    async def load(self, request: Request) -> Reply:
+        await self._repository.load(request.segments["name"])
+        return Reply()
+
+    async def unload(self, request: Request) -> Reply:
+        await self._repository.unload(request.segments["name"])
+        return Reply()
+
+
+def _model(request: Request) -> tuple[str, str | None]:
+    """Name and version that a path asks for; the version may also be a query parameter, as in MLServer 1.x."""
+    version = request.segments.get("version")
+    if version is None and b"model_version=" in request.query:
+        from urllib.parse import parse_qs
+
+        version = parse_qs(request.query.decode("latin-1")).get("model_version", [None])[0]
+    return request.segments["name"], version
+
+
+def _read(request: Request) -> InferenceRequest:
+    kind = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind not in _JSON_TYPES and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        text = f"Content-Type '{kind.decode('latin-1')}' is not supported; supported: application/json"
+        raise MLServerError(text, 415, code=CODES[415])
+    return json.read_request(request.body)
+
+
+async def _one(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:
+    yield payload
+
+
+async def _events(
+    first: InferenceResponse | None, responses: AsyncIterator[InferenceResponse]
+) -> AsyncIterator[bytes]:
+    """Responses as events. An error in the middle is an event with `error`, then the stream ends."""
+    try:
+        if first is not None:
+            yield _event(json.write_response(first))
+        async for response in responses:
+            yield _event(json.write_response(response))
+    except MLServerError as problem:
+        yield _event(json.write_error(problem))
+    finally:
+        await responses.aclose()  # type: ignore[attr-defined]
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"

@@ -1,0 +1,91 @@
+"""A request and a reply as the endpoints see them: bytes and headers, without ASGI's callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JSON = "application/json"
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Headers(Mapping[str, str]):
+    """Header names (lower case) and values of a request, decoded when somebody looks."""
+
+    __slots__ = ("_raw", "_values")
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self._raw = raw
+        self._values: dict[str, str] | None = None
+
+    def _decoded(self) -> dict[str, str]:
+        if self._values is None:
+            self._values = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw}
+        return self._values
+
+    def __getitem__(self, name: str) -> str:
+        return self._decoded()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request.
+
+    Attributes:
+        path: Decoded, without the root path and without a trailing slash.
+        raw_headers: As ASGI gives them: names in lower case.
+        segments: What the variable parts of the path matched.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    raw_headers: RawHeaders
+    segments: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def headers(self) -> Headers:
+        return Headers(self.raw_headers)
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of that (lower-case) name."""
+        for key, value in self.raw_headers:
+            if key == name:
+                return value
+        return None
+
+
+@dataclass(slots=True)
+class Reply:
+    """One HTTP answer. `body` is whole, or an iterator for a stream."""
+
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    content_type: str = JSON
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        pairs: list[tuple[bytes, bytes]] = []
+        if isinstance(self.body, bytes):
+            pairs.append((b"content-length", str(len(self.body)).encode()))
+        if self.content_type and (self.body or not isinstance(self.body, bytes)):
+            pairs.append((b"content-type", self.content_type.encode("latin-1")))
+        for name, value in self.headers:
+            pairs.append((name.lower().encode("latin-1"), header_value(value)))
+        return pairs
+
+
+def header_value(value: Any) -> bytes:
+    """A value as header bytes; control characters, which could end the header, are left out."""
+    text = value if isinstance(value, str) else str(value)
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
+    return text.encode("latin-1", "replace")

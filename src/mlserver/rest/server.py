@@ -1,0 +1,95 @@
+"""Runs an ASGI application with uvicorn on the server's own loop: bind, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+
+from ..errors import MLServerError
+from ..settings import Settings
+
+
+def bind(host: str, port: int, setting: str) -> socket.socket:
+    """A listening socket. Raises `MLServerError` in one line that names the setting."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as problem:
+        listener.close()
+        reason = problem.strerror or str(problem)
+        raise MLServerError(f"Cannot listen on {host}:{port} (setting '{setting}'): {reason}", 500) from None
+    listener.setblocking(False)
+    listener.set_inheritable(False)
+    return listener
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers: the server's life is run in one place, not here."""
+
+    def install_signal_handlers(self) -> None:
+        """Older uvicorn calls this."""
+
+    def capture_signals(self) -> Any:
+        """Newer uvicorn enters this."""
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+class HTTPServer:
+    """One listening socket and the application behind it.
+
+    Args:
+        listener: From `bind`.
+        app: ASGI application.
+        settings: Root path, time-outs and connection limit.
+    """
+
+    def __init__(self, listener: socket.socket, app: Any, settings: Settings) -> None:
+        self._listener = listener
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            root_path=settings.root_path,
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            server_header=False,
+            timeout_keep_alive=int(settings.keep_alive_timeout),
+            limit_concurrency=settings.max_connections,
+            **(settings._custom_rest_server_settings or {}),
+        )
+        self._server = _Uvicorn(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise MLServerError("The REST server could not be started", 500)
+            await asyncio.sleep(0.001)
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more, answer what has begun within `grace` seconds."""
+        if self._task is None:
+            self._listener.close()
+            return
+        self._server.should_exit = True
+        try:
+            async with asyncio.timeout(grace):
+                await asyncio.shield(self._task)
+        except TimeoutError:
+            self._server.force_exit = True
+            await self._task
+        self._listener.close()
