@@ -1,0 +1,92 @@
+"""An MLflow signature as V2 metadata: names, datatypes, shapes and content types of inputs and outputs.
+
+What a signature knows beyond V2's fields (optional columns, nested types, the params schema) goes into `parameters`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlflow.types import DataType
+from mlflow.types.schema import ColSpec, ParamSchema, Schema, TensorSpec
+
+from mlserver.types import MetadataTensor, Parameters
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DefaultInputPrefix = "input-"
+DefaultOutputPrefix = "output-"
+
+# MLflow's scalar column type -> V2 datatype and content type.
+SCALARS: dict[DataType, tuple[str, str]] = {
+    DataType.boolean: ("BOOL", "np"),
+    DataType.integer: ("INT32", "np"),
+    DataType.long: ("INT64", "np"),
+    DataType.float: ("FP32", "np"),
+    DataType.double: ("FP64", "np"),
+    DataType.string: ("BYTES", "str"),
+    DataType.binary: ("BYTES", "base64"),
+    DataType.datetime: ("BYTES", "datetime"),
+}
+# NumPy's kind and item size -> V2 datatype, for tensors.
+TENSORS: dict[tuple[str, int], str] = {
+    ("b", 1): "BOOL",
+    **{("u", size): f"UINT{size * 8}" for size in (1, 2, 4, 8)},
+    **{("i", size): f"INT{size * 8}" for size in (1, 2, 4, 8)},
+    **{("f", size): f"FP{size * 8}" for size in (2, 4, 8)},
+}
+
+
+def to_metadata_tensors(schema: Schema, prefix: str = DefaultInputPrefix) -> list[MetadataTensor]:
+    """One tensor per column or tensor of the schema; what has no name is called by `prefix` and its position."""
+    return [
+        MetadataTensor(
+            name=str(spec.name) if spec.name is not None else f"{prefix}{position}",
+            datatype=_get_content_type(spec)[0],
+            shape=_get_shape(spec),
+            parameters=_get_parameters(spec),
+        )
+        for position, spec in enumerate(schema.inputs)
+    ]
+
+
+def to_model_content_type(schema: Schema) -> str:
+    """The request-level content type: `dict` for named tensors, `np` for one unnamed tensor, `pd` for columns."""
+    if not schema.is_tensor_spec():
+        return "pd"
+    return "dict" if schema.has_input_names() else "np"
+
+
+def to_params(schema: ParamSchema | None) -> list[dict[str, Any]]:
+    """The params schema as plain values."""
+    return [] if schema is None else [dict(spec) for spec in schema.to_dict()]
+
+
+def _get_content_type(spec: ColSpec | TensorSpec) -> tuple[str, str]:
+    """V2 datatype and content type of one column or tensor."""
+    if isinstance(spec, TensorSpec):
+        return _tensor_type(spec.type)
+    return SCALARS[spec.type] if isinstance(spec.type, DataType) else ("BYTES", "pd_json")
+
+
+def _tensor_type(dtype: np.dtype[Any]) -> tuple[str, str]:
+    datatype = TENSORS.get((dtype.kind, dtype.itemsize))
+    if datatype is not None:
+        return datatype, "np"
+    # V2 has no datatype for these: their elements travel as text.
+    return "BYTES", {"M": "datetime", "m": "str", "c": "str"}.get(dtype.kind, "np")
+
+
+def _get_shape(spec: ColSpec | TensorSpec) -> list[int]:
+    return [int(size) for size in spec.shape] if isinstance(spec, TensorSpec) else [-1, 1]
+
+
+def _get_parameters(spec: ColSpec | TensorSpec) -> Parameters:
+    values: dict[str, Any] = {"content_type": _get_content_type(spec)[1]}
+    if isinstance(spec, ColSpec):
+        if not spec.required:
+            values["required"] = False
+        if not isinstance(spec.type, DataType):
+            values["mlflow_type"] = spec.type.to_dict()
+    return Parameters(**values)

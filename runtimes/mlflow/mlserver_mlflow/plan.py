@@ -1,0 +1,256 @@
+"""What is decided once per model, at load: which short path its requests take and whether its rows may be joined.
+
+Nothing is taken on trust. An estimator gets arrays instead of frames only if drawn rows give the same results, bit for
+bit, as MLflow's own predict; rows are declared independent only if predicting three rows equals predicting them one by
+one, bit for bit. Where a check fails or cannot be made, the model simply takes the longer way.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc import PyFuncModel
+from mlflow.types import DataType
+from mlflow.types.schema import Schema, TensorSpec
+from numpy.typing import NDArray
+
+from mlserver.logging import get_logger
+
+from .draws import Draws
+from .fastpath import Columns, Path, Predict, Tensors
+from .metadata import TENSORS
+
+logger = get_logger()
+
+# Flavors whose predict treats rows one by one, as far as anybody can promise; each model is still checked.
+ROW_WISE = frozenset(
+    f"mlflow.{flavor}"
+    for flavor in ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "keras", "tensorflow", "pytorch")
+)
+NUMERIC = frozenset((DataType.boolean, DataType.integer, DataType.long, DataType.float, DataType.double))
+CHECKED_ROWS = (1, 2, 3, 17, 1025)
+SLOW = 0.05
+TOO_SLOW = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decisions for one model.
+
+    Attributes:
+        row_wise: Rows of several requests may be predicted together.
+        path: The short way of plain numeric requests, or None.
+        in_thread: Predict runs in a thread of its own: code of unknown kind, which may wait for something.
+        config: What the wire format of `/invocations` may read by itself (see `forms`).
+    """
+
+    row_wise: bool = False
+    path: Path | None = None
+    in_thread: bool = True
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def make(model: PyFuncModel) -> Plan:
+    """Decide for a loaded model."""
+    known = model.loader_module in ROW_WISE
+    schema = model.metadata.get_input_schema()
+    if schema is None or model.metadata._is_signature_from_type_hint():
+        return Plan(in_thread=not known)
+    draws = Draws.of(schema, model.input_example)
+    if not known:
+        predict = without_enforcement(model)
+        return Plan(path=_path(schema, predict) if draws else None)
+    predict = _implementation(model)
+    path = _path(schema, predict) if draws else None
+    if path is None or draws is None:
+        return Plan(in_thread=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _checked(model, path, draws)
+    except Exception as problem:
+        logger.debug("A trial prediction failed, so requests are not joined: %s", problem)
+        return Plan(path=path, in_thread=False)
+
+
+def without_enforcement(model: PyFuncModel) -> Predict:
+    """The model's own predict, params and tracing included, for frames that already are what the signature says."""
+    metadata = copy.copy(model.metadata)
+    signature = copy.copy(metadata.signature)
+    signature.inputs = None
+    metadata.signature = signature
+    predict_fn = metadata.flavors["python_function"].get("predict_fn", "predict")
+    twin = PyFuncModel(metadata, model._model_impl, predict_fn, model_id=getattr(model, "model_id", None))
+    return lambda data: twin.predict(data, params=None)
+
+
+def _implementation(model: PyFuncModel) -> Predict:
+    """The predict function behind pyfunc's checks; those of the known flavors ignore params."""
+    predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
+    predict: Predict = getattr(model._model_impl, predict_fn)
+    return predict
+
+
+def _path(schema: Schema, predict: Predict) -> Columns | Tensors | None:
+    if schema.is_tensor_spec():
+        specs: list[TensorSpec] = schema.inputs
+        if not all(spec.shape and (spec.type.kind, spec.type.itemsize) in TENSORS for spec in specs):
+            return None
+        named = schema.has_input_names()
+        names = [str(spec.name) for spec in specs] if named else ["input-0"]
+        return Tensors(names, [spec.type for spec in specs], [list(spec.shape) for spec in specs], named, predict)
+    if not schema.has_input_names() or not all(spec.type in NUMERIC and spec.required for spec in schema.inputs):
+        return None
+    return Columns(
+        [str(name) for name in schema.input_names()], [spec.type.to_numpy() for spec in schema.inputs], predict
+    )
+
+
+def _checked(model: PyFuncModel, path: Columns | Tensors, draws: Draws) -> Plan:
+    """The plan of a model of a known flavor."""
+    began = time.perf_counter()
+    first = path.run(draws.rows(1))
+    seconds = time.perf_counter() - began
+    if not _same(first, model.predict(draws.rows(1))):
+        logger.warning(
+            "The model's predict does not repeat itself on a drawn row; requests are neither joined nor shortened"
+        )
+        return Plan(in_thread=False)
+    if seconds < SLOW and isinstance(path, Columns):
+        path = _with_arrays(model, path, draws)
+    row_wise = seconds < TOO_SLOW and _rows_are_independent(path, draws)
+    config = _config(path, model.metadata.get_input_schema(), first) if row_wise else {}
+    return Plan(row_wise=row_wise, path=path, in_thread=False, config=config)
+
+
+def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
+    """The path that hands the estimator arrays, if that is proven to make no difference."""
+    one_type = len(set(path.dtypes)) == 1 and path.dtypes[0].kind in "fi"
+    estimator = _plain_estimator(model) if one_type else None
+    if estimator is None:
+        return path
+    predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
+    predict: Predict = getattr(estimator, predict_fn)
+    most = 0
+    for count in CHECKED_ROWS:
+        frame = draws.rows(count)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = predict(np.asfortranarray(frame.to_numpy()))
+        if not isinstance(result, np.ndarray) or any("feature names" in str(item.message) for item in caught):
+            return path
+        if not _same(result, model.predict(frame)):
+            break
+        most = count
+    if not most:
+        return path
+    limit = 0 if most == CHECKED_ROWS[-1] else most
+    return Columns(path.names, path.dtypes, predict, as_frame=False, max_rows=limit)
+
+
+def _plain_estimator(model: PyFuncModel) -> Any | None:
+    """A copy of a scikit-learn estimator that does not remember its columns' names, so that arrays raise no warning."""
+    if model.loader_module != "mlflow.sklearn":
+        return None
+    return _nameless(model.get_raw_model())
+
+
+def _nameless(estimator: Any) -> Any | None:
+    if not type(estimator).__module__.startswith("sklearn.") or type(estimator).__name__ in _BY_NAME:
+        return None
+    twin = copy.copy(estimator)
+    if type(estimator).__name__ == "Pipeline":
+        steps = [(name, step if step in (None, "passthrough") else _nameless(step)) for name, step in estimator.steps]
+        twin.steps = steps
+        return twin if all(step is not None for _, step in steps) else None
+    vars(twin).pop("feature_names_in_", None)
+    return twin
+
+
+# These look at columns by name, or hand the data to code that may.
+_BY_NAME = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion"))
+
+
+def _rows_are_independent(path: Path, draws: Draws) -> bool:
+    together = path.run(_argument(path, draws.rows(3)))
+    parts = [path.run(_argument(path, draws.rows(1, at))) for at in range(3)]
+    if isinstance(together, dict):
+        keys = together.keys()
+        if any(not isinstance(part, dict) or part.keys() != keys for part in parts):
+            return False
+        return all(_joins(together[key], [part[key] for part in parts]) for key in keys)
+    return _joins(together, parts)
+
+
+def _joins(together: Any, parts: list[Any]) -> bool:
+    if isinstance(together, np.ndarray) and together.ndim:
+        return all(isinstance(part, np.ndarray) for part in parts) and _same(together, np.concatenate(parts))
+    if isinstance(together, pd.DataFrame | pd.Series):
+        joined = pd.concat(parts, ignore_index=True)
+        return _same(together.reset_index(drop=True), joined)
+    return False
+
+
+def _argument(path: Path, data: Any) -> Any:
+    if isinstance(path, Columns) and not path.as_frame:
+        return np.asfortranarray(data.to_numpy())
+    return data
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal in type, dtype, shape and every bit."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return _same_arrays(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, pd.DataFrame | pd.Series):
+        return bool(one.equals(other))
+    return bool(one == other)
+
+
+def _same_arrays(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    if one.dtype.kind == "O":
+        return one.shape == other.shape and bool(one.tolist() == other.tolist())
+    # Text is as wide as its longest element, which joined rows may change.
+    same_type = one.dtype == other.dtype or (one.dtype.kind == other.dtype.kind and one.dtype.kind in "US")
+    if one.dtype.kind in "US":
+        return same_type and one.tolist() == other.tolist()
+    return same_type and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def _config(path: Columns | Tensors, schema: Schema, result: Any) -> dict[str, Any]:
+    """What the front end may read by itself, if it can also write the kind of result that this model gives."""
+    output = _output(result)
+    if output is None:
+        return {}
+    if isinstance(path, Columns):
+        columns = [[str(spec.name), spec.type.name] for spec in schema.inputs]
+        return {"kind": "columns", "columns": columns, **output}
+    if any(shape[0] != -1 for shape in path.shapes):
+        return {}
+    datatypes = [TENSORS[dtype.kind, dtype.itemsize] for dtype in path.dtypes]
+    tensors = [list(entry) for entry in zip(path.names, datatypes, path.shapes, strict=True)]
+    return {"kind": "tensors", "tensors": tensors, "named": path.named, **output}
+
+
+def _output(result: Any) -> dict[str, Any] | None:
+    if isinstance(result, np.ndarray) and result.ndim:
+        if (result.dtype.kind, result.dtype.itemsize) in TENSORS:
+            return {"output": "array", "rank": result.ndim}
+        text = result.dtype.kind == "U" or (result.dtype.kind == "O" and all(type(item) is str for item in result.flat))
+        return {"output": "array", "rank": result.ndim} if text else None
+    if isinstance(result, dict) and result and all(type(key) is str for key in result):
+        parts = result.values()
+        numeric = all(
+            isinstance(part, np.ndarray) and (part.dtype.kind, part.dtype.itemsize) in TENSORS for part in parts
+        )
+        return {"output": "dict"} if numeric else None
+    return None

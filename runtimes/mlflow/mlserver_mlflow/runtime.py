@@ -1,0 +1,207 @@
+"""MLflowRuntime: loads an MLflow model and answers V2 requests and MLflow's own scoring protocol with it.
+
+Both protocols meet in `predict`: the wire format of `/invocations` (`invocations`) makes ordinary V2 requests of plain
+bodies and carries all others as they came. A request takes the short way that was proven at load (`plan`, `fastpath`)
+or the general one: `decoding`, MLflow's own predict with its enforcement, `outputs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.version import VERSION
+
+from mlserver.codecs import decode_inference_request
+from mlserver.custom_routes import Route
+from mlserver.errors import MLServerError
+from mlserver.logging import get_logger
+from mlserver.model import MLModel
+from mlserver.settings import ModelParameters
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
+
+from . import codecs as codecs  # registers the content type `dict`
+from . import invocations, plan, scoring, sources
+from .decoding import FROM_REQUEST, Decoded, Decoder
+from .enforcement import Applied
+from .metadata import DefaultInputPrefix, DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params
+from .outputs import Encoder
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+logger = get_logger()
+
+SERVING_ENVIRONMENT = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+SERVING_MODEL_CONFIG = "SERVING_MODEL_CONFIG"
+WIRE = "mlserver_mlflow.invocations"
+
+
+class MLflowRuntime(MLModel):
+    """One MLflow model, of any flavor that has a pyfunc loader."""
+
+    async def load(self) -> bool:
+        uri = await sources.resolve(self._settings)
+        # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
+        os.environ.setdefault(SERVING_ENVIRONMENT, "true")
+        self._model = mlflow.pyfunc.load_model(uri, model_config=self._model_config())
+        self._signature = self._model.metadata.signature
+        self._input_schema = self._model.metadata.get_input_schema()
+        self._describe()
+        self._plan = plan.make(self._model)
+        self.row_wise = self._plan.row_wise
+        self._planned_for = self._model
+        self._decoder = Decoder(
+            self._input_schema,
+            self._settings.parameters.content_type if self._settings.parameters else None,
+            bool(self._model.metadata._is_signature_from_type_hint()),
+        )
+        schema = self._model.metadata.get_output_schema()
+        names = [str(name) for name in schema.input_names()] if schema is not None and schema.has_input_names() else []
+        self._encoder = Encoder(self.name, self.version, names)
+        return True
+
+    def _model_config(self) -> dict[str, Any] | None:
+        """`parameters.extra.model_config`, else MLflow's own variable."""
+        parameters = self._settings.parameters
+        config = (parameters.extra if parameters else {}).get("model_config")
+        if config is None and os.environ.get(SERVING_MODEL_CONFIG):
+            config = json.loads(os.environ[SERVING_MODEL_CONFIG])
+        return config
+
+    def _describe(self) -> None:
+        """Set inputs, outputs and content type from the signature; without one, the settings' stay."""
+        if self._signature is None:
+            return
+        if self._signature.inputs is not None:
+            self.inputs = to_metadata_tensors(self._signature.inputs, DefaultInputPrefix)
+            self._set_content_type(to_model_content_type(self._signature.inputs))
+        if self._signature.outputs is not None:
+            self.outputs = to_metadata_tensors(self._signature.outputs, DefaultOutputPrefix)
+
+    def _set_content_type(self, content_type: str) -> None:
+        if self._settings.parameters is None:
+            self._settings.parameters = ModelParameters()
+        given = self._settings.parameters.content_type
+        if given and given != content_type:
+            logger.warning(
+                "Model '%s': content type '%s' of the settings is replaced by '%s' of the model's signature",
+                self.name,
+                given,
+                content_type,
+            )
+        self._settings.parameters.content_type = content_type
+
+    async def metadata(self) -> MetadataModelResponse:
+        """The signature; the params that it declares are listed in `parameters.params`."""
+        found = await super().metadata()
+        params = to_params(self._signature.params if self._signature is not None else None)
+        if params:
+            known = found.parameters.plain() if found.parameters is not None else {}
+            found.parameters = Parameters(**known, params=params)
+        return found
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/ping", "GET", static="\n"),
+            Route("/health", "GET", static="\n"),
+            Route("/version", "GET", static=VERSION),
+            Route("/invocations", "POST", handler="invocations", wire=WIRE, config=self._plan.config),
+            *super().routes(),
+        ]
+
+    # -- V2 --
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        if invocations.is_carried(payload):
+            body, content_type = invocations.carried(payload)
+            text = await asyncio.to_thread(scoring.score, self._model, body, content_type)
+            return invocations.answer(self.name, self.version, text)
+        path = self._plan.path
+        if path is not None and self._model is self._planned_for and "predict" not in vars(self._model):
+            data = path.read(payload)
+            if data is not None:
+                return self._encoder.encode(await self._run(path.run, data))
+        return await self._predict_generally(payload)
+
+    async def _predict_generally(self, payload: InferenceRequest) -> InferenceResponse:
+        parameters = payload.parameters
+        params = (parameters.model_extra or None) if parameters is not None else None
+        content_type = parameters.content_type if parameters is not None else None
+        if self._decoder.knows(content_type):
+            decoded = self._decoder.decode(payload)
+        else:
+            decoded = self._decode_by_codec(payload, content_type)
+        try:
+            result = await self._run(self._predict_with, decoded.data, params)
+        except MLServerError as problem:
+            raise _explained(problem, decoded) from None
+        return self._encoder.encode(result)
+
+    def _predict_with(self, data: Any, params: dict[str, Any] | None) -> Any:
+        return self._model.predict(data, params=params)
+
+    def _decode_by_codec(self, payload: InferenceRequest, content_type: str | None) -> Decoded:
+        """A content type of somebody's own request codec; one that nobody registered is an error."""
+        data = decode_inference_request(payload, self._settings, self._metadata_inputs)
+        if data is None:
+            known = "pd, np, dict, str"
+            raise MLServerError(f"Unknown content type '{content_type}' of the request: expected one of {known}")
+        return Decoded(data, Applied(content_type, FROM_REQUEST))
+
+    async def _run(self, predict: Any, *arguments: Any) -> Any:
+        """Call the model's predict here or in a thread, with its exceptions as errors for the caller."""
+        try:
+            if self._plan.in_thread:
+                return await asyncio.to_thread(predict, *arguments)
+            return predict(*arguments)
+        except MLServerError:
+            raise
+        except MlflowException as problem:
+            raise scoring.refusal(problem) from None
+        except Exception as problem:
+            raise self._failed(problem) from problem
+
+    def _failed(self, problem: Exception) -> MLServerError:
+        """The model's own code raised. Estimators raise ValueError for data that they cannot take, such as NaN."""
+        logger.warning("Model '%s' failed to predict", self.name, exc_info=problem)
+        fault = isinstance(problem, ValueError) and not self._plan.in_thread
+        return scoring.unexpected(
+            f"Model {self.name} failed to predict: {type(problem).__name__}: {problem}", 400 if fault else 500
+        )
+
+    # -- MLflow's own protocol, as methods --
+
+    async def ping(self) -> str:
+        return "\n"
+
+    async def health(self) -> str:
+        return "\n"
+
+    async def mlflow_version(self) -> str:
+        return str(VERSION)
+
+    async def invocations(self, raw_body: str | bytes, content_type: str = "") -> Response:
+        """Answer a scoring body; the HTTP path of the same name does the same over the model's ordinary road."""
+        from starlette.responses import Response
+
+        try:
+            text = await asyncio.to_thread(scoring.score, self._model, raw_body, content_type)
+        except MLServerError as problem:
+            status, body, media_type = invocations.write_error(problem, {})
+            return Response(body, status_code=status, media_type=media_type)
+        return Response(text, media_type=invocations.JSON)
+
+
+def _explained(problem: MLServerError, decoded: Decoded) -> MLServerError:
+    """An enforcement error of MLflow, short, and with the content types that were applied."""
+    details = problem.details or {}
+    if details.get("error_class") != "SCHEMA_ENFORCEMENT_FAILED":
+        return problem
+    # MLflow repeats all data and the whole schema before it says what is wrong.
+    _, _, short = problem.message.rpartition("'. Error: ")
+    return MLServerError(f"{short} {decoded.explain()}", problem.status_code, details=details)

@@ -1,0 +1,82 @@
+"""The worker's side of `/invocations`: bodies that travelled as they came, read, predicted and answered by MLflow's own code.
+
+MLflow's scoring function does the work, so forms, coercions, statuses and texts are its own. What is added: a stack trace
+never reaches a caller, and every answer is JSON, so that MLflow's bare texts come as `{"error_code", "message"}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
+
+from mlserver.errors import MLServerError
+
+JSON = scoring_server.CONTENT_TYPE_JSON
+UNEXPECTED = (
+    "Encountered an unexpected error while evaluating the model. Verify that the serialized input Dataframe is compatible"
+    " with the model for inference."
+)
+CLIENT = {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"}
+
+
+class Model(Protocol):
+    """What MLflow's scoring function needs of a model."""
+
+    metadata: Any
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any: ...
+
+
+class Scored:
+    """A model as the scoring function sees it.
+
+    MLflow looks at the signature of `predict` to decide whether params are passed on; here they always are, by name.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.metadata = model.metadata
+        self._model = model
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        return self._model.predict(data, params=params)
+
+
+def score(model: Model, body: bytes | str, content_type: str) -> str:
+    """The JSON text that answers a scoring body.
+
+    Raises:
+        MLServerError: with MLflow's status and, as `details`, MLflow's fields.
+    """
+    try:
+        result = scoring_server.invocations(body, content_type, Scored(model), model.metadata.get_input_schema())
+    except MlflowException as problem:
+        raise refusal(problem) from None
+    except RecursionError:
+        raise failure("Invalid input. The body is nested too deeply.", 400, "BAD_REQUEST", **CLIENT) from None
+    except Exception as problem:
+        # The model has answered by now, and its answer cannot be written.
+        text = f"The model's prediction cannot be written as JSON: {type(problem).__name__}: {problem}"
+        raise failure(text, 500, "INTERNAL_ERROR") from problem
+    if result.status != 200:
+        raise failure(result.response, result.status, "BAD_REQUEST", **CLIENT)
+    return str(result.response)
+
+
+def refusal(problem: MlflowException) -> MLServerError:
+    """MLflow's exception as the error that reaches the caller, without the stack trace."""
+    fields = {"sqlstate": getattr(problem, "sqlstate", None), "error_class": getattr(problem, "error_class", None)}
+    return failure(problem.message, problem.get_http_status_code(), problem.error_code, **fields)
+
+
+def failure(message: str, status: int, error_code: str, **fields: str | None) -> MLServerError:
+    """An error whose details are the fields of MLflow's error body."""
+    details = {"status": status, "error_code": error_code, "message": message, **fields}
+    return MLServerError(message, status, details=details)
+
+
+def unexpected(message: str, status: int) -> MLServerError:
+    """The model's own code raised: `message` and `status` for V2, MLflow's fixed text for its protocol."""
+    details = {"status": 400, "error_code": "BAD_REQUEST", "message": UNEXPECTED, **CLIENT}
+    return MLServerError(message, status, details=details)
