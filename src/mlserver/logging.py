@@ -119,8 +119,8 @@ def apply_logging_file(logging_settings: str | dict[str, Any]) -> None:
         raise
     except Exception as error:
         # The standard library answers a wrong configuration with any of a dozen exceptions.
-        cause = error.__cause__ or error
-        raise SettingsError(f"{where}: not a logging configuration: {error} ({cause})") from None
+        text = f"{error} ({error.__cause__})" if error.__cause__ and type(error) is ValueError else str(error)
+        raise SettingsError(f"{where}: not a logging configuration: {' '.join(text.split())}") from None
     if logging.getLogger().handlers:
         _remove_own_handler()  # the configuration's own handlers get every line, through the root
 

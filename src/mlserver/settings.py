@@ -371,6 +371,6 @@ class ModelSettings(BaseSettings):
         return given or importing.load(self.implementation_, self.folder, f"model '{self.name}': implementation")
 
     @implementation.setter
-    def implementation(self, value: str | type[Any]) -> None:
+    def implementation(self, value: Any) -> None:
         self._classes = {"implementation": value} if inspect.isclass(value) else {}
         self.implementation_ = importing.path_of(value) if inspect.isclass(value) else str(value)
