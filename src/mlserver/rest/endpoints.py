@@ -14,7 +14,8 @@ from ..wire.headers import CloudEvents, server_timing
 from .messages import JSON, Reply, Request
 from .routing import Router
 
-_JSON_TYPES = (b"application/json", b"")
+# The last is what `curl -d` sends unless told otherwise; refusing it would only cost its user a minute.
+_JSON_TYPES = (b"application/json", b"", b"application/x-www-form-urlencoded")
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
