@@ -255,6 +255,11 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
     return array.reshape(rows)
 
 
+def as_declared(column: Any) -> Any:
+    """The column such that pandas keeps its dtype: it would look into an object array and find another."""
+    return pd.Series(column, dtype=object) if column.dtype == np.dtype(object) else column
+
+
 def _objects(values: list[Any]) -> NDArray[Any]:
     """An object array of exactly these values, also if they are lists."""
     array = np.empty(len(values), dtype=object)
@@ -287,7 +292,7 @@ def _restore(values: Any, hint: str, categories: Any = None) -> Any:
             return _restore_categories(values, str(categories))
         if hint == _ARROW_TEXT:
             return pd.array(values, dtype=_arrow_text())
-        dtype: Any = pd.api.types.pandas_dtype(hint)
+        dtype = _allowed(pd.api.types.pandas_dtype(hint))
         if isinstance(dtype, pd.DatetimeTZDtype) or dtype.kind == "M":
             return _restore_datetimes(values, dtype)
         if dtype.kind == "m":
@@ -295,8 +300,16 @@ def _restore(values: Any, hint: str, categories: Any = None) -> Any:
         if isinstance(dtype, np.dtype):
             return np.asarray(values, dtype=dtype)
         return pd.array(values, dtype=dtype)
-    except (TypeError, ValueError, ImportError, AttributeError, OverflowError) as problem:
+    except (TypeError, ValueError, LookupError, ImportError, AttributeError, ArithmeticError, RuntimeError) as problem:
         raise CodecError(f"values {brief(values)} are not of {DTYPE} {hint!r} ({type_name(type(problem))})") from None
+
+
+def _allowed(dtype: Any) -> Any:
+    """Refuse what a caller's hint must not ask for: dtypes of a width of their own choosing take memory at will."""
+    plain = dtype.subtype if isinstance(dtype, pd.SparseDtype) else dtype
+    if isinstance(plain, np.dtype) and plain.kind not in "biufMm":
+        raise TypeError(f"{dtype} is not a dtype of columns")
+    return dtype
 
 
 def _restore_datetimes(values: Any, dtype: Any) -> Any:
@@ -312,12 +325,14 @@ def _restore_categories(values: Any, note: str) -> pd.Categorical:
     if not isinstance(described, dict) or not isinstance(described.get("values"), list):
         raise CodecError(f"parameter {CATEGORIES} does not list the categories")
     kind = str(described.get("dtype", "object"))
-    dtype = pd.CategoricalDtype(pd.Index(_restore(described["values"], kind)), ordered=bool(described.get("ordered")))
+    dtype = pd.CategoricalDtype(
+        pd.Index(as_declared(_restore(described["values"], kind))), ordered=bool(described.get("ordered"))
+    )
     found = [None if value is None else value for value in values]
     known = [value is not None for value in found]
     inner = _restore([value for value in found if value is not None], kind)
     codes = np.full(len(found), -1, dtype="i8")
-    codes[known] = dtype.categories.get_indexer(pd.Index(inner))
+    codes[known] = dtype.categories.get_indexer(pd.Index(as_declared(inner)))
     return pd.Categorical.from_codes(codes, dtype=dtype)
 
 

@@ -18,7 +18,7 @@ from .errors import CodecError, type_name
 from .lists import elements
 from .utils import InputOrOutput, SingleInputRequestCodec, inject_batch_dimension
 
-_DATATYPES: dict[str, Datatype] = {np.dtype(code).name: Datatype(name) for name, code in DTYPES.items()}
+_DATATYPES: dict[np.dtype[Any], Datatype] = {np.dtype(code): Datatype(name) for name, code in DTYPES.items()}
 _TEXT_KINDS = "OSUT"  # object, bytes, text of fixed width, text of variable width
 
 
@@ -28,13 +28,13 @@ def to_datatype(dtype: np.dtype[Any]) -> Datatype:
     Raises:
         CodecError: there is none; the text names the dtype.
     """
-    found = _DATATYPES.get(dtype.name)
+    found = _DATATYPES.get(dtype) or _DATATYPES.get(dtype.newbyteorder("<"))
     if found is not None:
         return found
     if dtype.kind in _TEXT_KINDS or dtype.kind == "M":
         return Datatype.BYTES
     raise CodecError(
-        f"no tensor can carry NumPy's {dtype.name}; its datatypes are {', '.join(sorted(_DATATYPES))} and text"
+        f"no tensor can carry NumPy's {dtype.name}; its datatypes are {', '.join(map(str, _DATATYPES))} and text"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 try:
@@ -16,11 +16,12 @@ try:
 except ImportError as problem:
     raise ImportError(f"The 'pd' codec needs pandas: pip install pandas ({problem})") from problem
 
-from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
 from .base import RequestCodec
-from .columns import Column, hint_of, read_column, write_column
+from .columns import Column, as_declared, hint_of, read_column, write_column
 from .errors import CodecError
 from .json import encode_to_json
+from .numpy import to_datatype
 
 LABEL = "pandas_label"
 """Parameter with a column's label as JSON, where the tensor's name could not be it (no text, or not unique)."""
@@ -80,15 +81,26 @@ class PandasCodec(RequestCodec):
 def _tensors(frame: pd.DataFrame, use_bytes: bool) -> list[dict[str, Any]]:
     """The fields of one tensor per column."""
     tensors = []
-    for position, (name, label) in enumerate(zip(_names(frame.columns), frame.columns, strict=True)):
-        try:
-            column = write_column(frame.iloc[:, position], use_bytes)
-        except CodecError as problem:
-            raise CodecError(f"column '{name}': {problem.reason}") from None
+    for name, label, column in zip(_names(frame.columns), frame.columns, _columns(frame, use_bytes), strict=True):
         hints = column.hints if name == label else {**column.hints, LABEL: str(encode_to_json(label, use_bytes=False))}
         fields = {"name": name, "shape": [len(frame), 1], "datatype": column.datatype, "data": column.data}
         tensors.append({**fields, **_parameters(column, hints)})
     return tensors
+
+
+def _columns(frame: pd.DataFrame, use_bytes: bool) -> Iterator[Column]:
+    dtypes = set(frame.dtypes)
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    if isinstance(dtype, np.dtype) and dtype.kind in "biuf" and dtype.isnative:
+        datatype = to_datatype(dtype).value
+        for values in frame.to_numpy().T:
+            yield Column(datatype, TensorData.from_array(values))
+        return
+    for label, series in frame.items():
+        try:
+            yield write_column(series, use_bytes)
+        except CodecError as problem:
+            raise CodecError(f"column '{label}': {problem.reason}") from None
 
 
 def _parameters(column: Column, hints: dict[str, str]) -> dict[str, Parameters]:
@@ -134,7 +146,7 @@ def _frame(tensors: Sequence[RequestInput]) -> pd.DataFrame:
     block = _block(columns)
     if block is not None:
         return pd.DataFrame(block, columns=index, copy=False)
-    frame = pd.DataFrame(dict(enumerate(columns)))
+    frame = pd.DataFrame({position: as_declared(column) for position, column in enumerate(columns)})
     frame.columns = index
     return frame
 
@@ -142,7 +154,9 @@ def _frame(tensors: Sequence[RequestInput]) -> pd.DataFrame:
 def _block(columns: list[Any]) -> np.ndarray[Any, Any] | None:
     """All columns in one new array, if they are numbers of one dtype: much cheaper than a frame of single columns."""
     dtype = columns[0].dtype if columns else None
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or any(col.dtype != dtype for col in columns):
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or not dtype.isnative:
+        return None
+    if any(column.dtype != dtype for column in columns):
         return None
     return np.concatenate(columns).reshape(len(columns), -1).T
 

@@ -77,10 +77,11 @@ def _save_decoded(parametrised: Parametrised, decoded: Any) -> None:
 
 def content_type_of(parametrised: Any, metadata: Any = None) -> str | None:
     """An object's own content type, else its metadata's."""
-    for source in (parametrised, metadata):
-        if source is not None and source.parameters is not None and source.parameters.content_type:
-            return str(source.parameters.content_type)
-    return None
+    own = None if parametrised is None else parametrised.parameters
+    if own is not None and own.content_type:
+        return str(own.content_type)
+    described = None if metadata is None else metadata.parameters
+    return described.content_type or None if described is not None else None
 
 
 def decode_request_input(
