@@ -79,6 +79,8 @@ class Registry:
         self._entries: dict[str, dict[str | None, Entry]] = {}
         self._defaults: dict[str, Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        # Names that should have been loaded at start, but have no usable settings.
+        self.missing: set[str] = set()
 
     # -- looking up --
 
@@ -111,6 +113,7 @@ class Registry:
         known = self._entries.get(settings.name, {}).get(settings.version)
         if known is not None:
             return known
+        self.missing.discard(settings.name)
         entry = Entry(settings)
         self._metrics.add_model(settings.name, settings.version)
         self._entries.setdefault(settings.name, {})[settings.version] = entry

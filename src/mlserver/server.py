@@ -130,6 +130,7 @@ class MLServer:
         problems = self._repository.problems if self._settings.load_models_at_startup else {}
         failed = [f"'{entry.name}': {entry.reason}" for entry in self._registry.entries() if entry.reason]
         failed += [f"'{name}': {reason}" for name, reason in problems.items()]
+        self._registry.missing.update(problems)
         if failed and not loaded:
             raise NothingLoaded(f"No model could be loaded; {failed[0]}")
         self._data_plane.accepting = True

@@ -71,9 +71,10 @@ class DataPlane:
         if not self.accepting:
             return False
         entries = self._registry.entries()
-        if not entries:
+        if not entries and not self._registry.missing:
             return self._settings.empty_registry_readiness
-        return (all if self._settings.strict_readiness else any)(entry.ready for entry in entries)
+        states = [entry.ready for entry in entries] + [False for _ in self._registry.missing]
+        return (all if self._settings.strict_readiness else any)(states)
 
     async def metadata(self) -> MetadataServerResponse:
         return MetadataServerResponse(
