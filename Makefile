@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 CODE   := src runtimes tests examples
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format proto clean
 
 help:  ## these lines
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -36,6 +36,9 @@ check: $(STAMP)  ## format, lint, types, layers, import weight (under half a min
 format: $(STAMP)  ## let ruff put the code into shape
 	@$(BIN)/ruff check --quiet --fix $(CODE) || true
 	@$(BIN)/ruff format $(CODE)
+
+proto: $(STAMP)  ## write the Python side of proto/*.proto anew (tests check that nothing differs)
+	@$(BIN)/python -m proto.generate
 
 clean:  ## forget what the tools and the demo left behind (keeps .venv)
 	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -35,7 +35,7 @@ def generate(target: Path) -> None:
 
 def _compile(scratch: Path) -> FileDescriptorSet:
     """Run protoc; the stubs go to `scratch`."""
-    from grpc_tools import protoc  # type: ignore[import-untyped]
+    from grpc_tools import protoc
 
     compiled = scratch / "descriptors"
     sources = [str(SOURCES / f"{name}.proto") for name in NAMES]

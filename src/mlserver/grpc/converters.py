@@ -1,0 +1,113 @@
+"""Protobuf messages <-> the protocol's types, by the names that Python clients of MLServer 1.x know.
+
+    request = ModelInferRequestConverter.from_types(InferenceRequest(...), model_name="iris", model_version=None)
+    response = ModelInferResponseConverter.to_types(stub.ModelInfer(request))
+
+`to_types` reads a message, `from_types` writes one. `use_raw` chooses raw contents.
+"""
+
+from __future__ import annotations
+
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataServerResponse,
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+)
+from ..wire import proto, proto_metadata
+from ..wire.pb import dataplane_pb2 as pb
+
+__all__ = [
+    "ModelInferRequestConverter",
+    "ModelInferResponseConverter",
+    "ModelMetadataResponseConverter",
+    "RepositoryIndexRequestConverter",
+    "RepositoryIndexResponseConverter",
+    "ServerMetadataResponseConverter",
+]
+
+
+class ModelInferRequestConverter:
+    """Inference requests. An id that was not set reads as ""."""
+
+    @classmethod
+    def to_types(cls, pb_object: pb.ModelInferRequest) -> InferenceRequest:
+        request = proto.read_request(pb_object)
+        request.id = pb_object.id
+        return request
+
+    @classmethod
+    def from_types(
+        cls,
+        type_object: InferenceRequest,
+        model_name: str,
+        model_version: str | None = None,
+        use_raw: bool = False,
+    ) -> pb.ModelInferRequest:
+        return proto.write_request(type_object, model_name, model_version, use_raw)
+
+
+class ModelInferResponseConverter:
+    """Inference responses. An id that was not set reads as ""."""
+
+    @classmethod
+    def to_types(cls, pb_object: pb.ModelInferResponse) -> InferenceResponse:
+        response = proto.read_response(pb_object)
+        response.id = pb_object.id
+        return response
+
+    @classmethod
+    def from_types(cls, type_object: InferenceResponse, use_raw: bool = False) -> pb.ModelInferResponse:
+        return proto.write_response(type_object, use_raw)
+
+
+class ServerMetadataResponseConverter:
+    """The server's metadata."""
+
+    @classmethod
+    def to_types(cls, pb_object: pb.ServerMetadataResponse) -> MetadataServerResponse:
+        return proto_metadata.read_server_metadata(pb_object)
+
+    @classmethod
+    def from_types(cls, type_object: MetadataServerResponse) -> pb.ServerMetadataResponse:
+        return proto_metadata.write_server_metadata(type_object)
+
+
+class ModelMetadataResponseConverter:
+    """A model's metadata."""
+
+    @classmethod
+    def to_types(cls, pb_object: pb.ModelMetadataResponse) -> MetadataModelResponse:
+        return proto_metadata.read_model_metadata(pb_object)
+
+    @classmethod
+    def from_types(cls, type_object: MetadataModelResponse) -> pb.ModelMetadataResponse:
+        return proto_metadata.write_model_metadata(type_object)
+
+
+class RepositoryIndexRequestConverter:
+    """Questions for the index."""
+
+    @classmethod
+    def to_types(cls, pb_object: pb.RepositoryIndexRequest) -> RepositoryIndexRequest:
+        return proto_metadata.read_index_request(pb_object)
+
+    @classmethod
+    def from_types(cls, type_object: RepositoryIndexRequest, repository_name: str = "") -> pb.RepositoryIndexRequest:
+        return proto_metadata.write_index_request(type_object, repository_name)
+
+
+class RepositoryIndexResponseConverter:
+    """The index."""
+
+    @classmethod
+    def to_types(cls, pb_object: pb.RepositoryIndexResponse) -> RepositoryIndexResponse:
+        return proto_metadata.read_index(pb_object)
+
+    @classmethod
+    def from_types(cls, type_object: RepositoryIndexResponse) -> pb.RepositoryIndexResponse:
+        message = pb.RepositoryIndexResponse()
+        proto_metadata.write_index(type_object, message)
+        return message

@@ -1,0 +1,186 @@
+"""What every RPC shares: errors become statuses, calls are counted and logged, metadata is read and written."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from functools import lru_cache
+from typing import Any, NoReturn, Protocol
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+
+from ..errors import MLServerError, Overloaded
+from ..logging import get_logger
+from ..metrics.road import RoadMetrics
+from ..stage import Call
+from .services import Behaviour, kind_of
+
+logger = get_logger().getChild("grpc")
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+Label = tuple[str, str, str]
+# gRPC refuses metadata over 8 KiB; a byte may be written as three.
+MAX_DETAILS = 2000
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_KINDS = {
+    "unary_unary": "UNARY",
+    "unary_stream": "SERVER_STREAMING",
+    "stream_unary": "CLIENT_STREAMING",
+    "stream_stream": "BIDI_STREAMING",
+}
+
+
+class Context(Protocol):
+    """What we use of gRPC's side of one RPC."""
+
+    async def abort(self, code: Any, details: str, trailing_metadata: Metadata) -> NoReturn: ...
+
+    async def write(self, message: Any) -> None: ...
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+    def time_remaining(self) -> float | None: ...
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None: ...
+
+    def set_compression(self, compression: Any) -> None: ...
+
+
+# -- errors --
+
+
+def failure_of(problem: BaseException) -> MLServerError:
+    """Any exception as an error for the caller. What is not ours goes into the log and is not told."""
+    if isinstance(problem, MLServerError):
+        return problem
+    if isinstance(problem, BaseExceptionGroup):
+        return failure_of(problem.exceptions[0])
+    logger.error("An RPC failed", exc_info=problem)
+    return MLServerError("Internal server error", 500)
+
+
+async def abort(context: Context, failure: MLServerError) -> None:
+    """End the RPC with the status of an error."""
+    code = getattr(grpc.StatusCode, failure.code, grpc.StatusCode.UNKNOWN)
+    details = failure.message
+    if len(details) > MAX_DETAILS:
+        details = details[:MAX_DETAILS] + "..."
+    retry: Metadata = (("retry-after", f"{failure.retry_after:g}"),) if isinstance(failure, Overloaded) else ()
+    await context.abort(code, details, retry)
+
+
+# -- around every RPC --
+
+
+class Guard:
+    """Put around the methods of a servicer.
+
+    Unary methods are `async (request, context) -> response`; those that stream their responses are
+    `async (request or requests, context, writer) -> None`.
+    """
+
+    def __init__(self, metrics: RoadMetrics, access_log: bool) -> None:
+        self._metrics = metrics
+        self._access_log = access_log
+
+    def __call__(self, method: MethodDescriptor, behaviour: Behaviour) -> Behaviour:
+        kind = kind_of(method)
+        label = (_KINDS[kind], method.containing_service.full_name, method.name)
+        metrics = self._metrics
+
+        async def unary(request: Any, context: Context) -> Any:
+            metrics.grpc_received(*label)
+            response = await self._run(label, context, behaviour(request, context))
+            metrics.grpc_sent(*label)
+            return response
+
+        async def server_stream(request: Any, context: Context) -> None:
+            metrics.grpc_received(*label)
+            await self._run(label, context, behaviour(request, context, Writer(context, metrics, label)))
+
+        async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
+            counted = _counted(requests, metrics, label)
+            await self._run(label, context, behaviour(counted, context, Writer(context, metrics, label)))
+
+        return {"unary_unary": unary, "unary_stream": server_stream, "stream_stream": both_streams}[kind]
+
+    async def _run(self, label: Label, context: Context, work: Awaitable[Any]) -> Any:
+        started = time.perf_counter()
+        self._metrics.grpc_started(*label)
+        code = "OK"
+        try:
+            return await work
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as problem:
+            failure = failure_of(problem)
+            code = failure.code
+        finally:
+            seconds = time.perf_counter() - started
+            self._metrics.grpc(label, code, seconds)
+            if self._access_log:
+                logger.info("/%s/%s %s %.1f ms", label[1], label[2], code, seconds * 1e3)
+        await abort(context, failure)
+
+
+class Writer:
+    """Sends the messages of one stream, one at a time whoever calls."""
+
+    def __init__(self, context: Context, metrics: RoadMetrics, label: Label) -> None:
+        self._context = context
+        self._lock = asyncio.Lock()
+        self._metrics = metrics
+        self._label = label
+
+    async def __call__(self, message: Any) -> None:
+        async with self._lock:
+            await self._context.write(message)
+        self._metrics.grpc_sent(*self._label)
+
+
+async def _counted(requests: AsyncIterator[Any], metrics: RoadMetrics, label: Label) -> AsyncIterator[Any]:
+    async for request in requests:
+        metrics.grpc_received(*label)
+        yield request
+
+
+# -- metadata --
+
+
+def call_of(context: Context) -> Call:
+    """What accompanies a request: its deadline and its metadata."""
+    headers: dict[str, Any] = dict(context.invocation_metadata() or ())
+    remaining = context.time_remaining()
+    return Call(
+        deadline=None if remaining is None else time.monotonic() + remaining,
+        trace_parent=headers.get("traceparent"),
+        headers=headers,
+    )
+
+
+def metadata_of(headers: Iterable[tuple[str, Any]]) -> Metadata:
+    """Headers as trailing metadata: names in lower case; what gRPC could not carry is escaped (values) or left out."""
+    named = ((metadata_name(name), value) for name, value in headers)
+    return tuple((name, metadata_value(name, value)) for name, value in named if name is not None)
+
+
+@lru_cache(maxsize=1024)
+def metadata_name(name: str) -> str | None:
+    """A header's name as gRPC takes it; None for those that it keeps for itself or cannot carry."""
+    lower = name.lower()
+    if not lower or lower.startswith("grpc-") or not _NAME.issuperset(lower):
+        return None
+    return lower
+
+
+def metadata_value(name: str, value: Any) -> str | bytes:
+    """A value for metadata: bytes for `-bin` names, else printable ASCII with the rest percent-encoded."""
+    if name.endswith("-bin"):
+        return value if isinstance(value, bytes) else str(value).encode()
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text if text.isascii() and text.isprintable() else quote(text, safe=_PRINTABLE)

@@ -1,0 +1,106 @@
+"""The gRPC server's life: bind, serve, stop. One event loop, shared with the rest of the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from ..errors import MLServerError
+from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..metrics.road import RoadMetrics
+from ..settings import Settings
+from ..wire.headers import CloudEvents, get_namespace
+from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
+from .health import HealthServicer
+from .reflection import NAMES, ReflectionServicer
+from .rpc import Guard
+from .servicers import InferenceServicer, RepositoryServicer
+from .services import generic_handler
+
+# RPCs of one connection that may be open at a time.
+MAX_STREAMS = 1024
+
+
+class GRPCServer:
+    """The gRPC front end.
+
+    Args:
+        metrics: Who counts RPCs.
+
+    Raises:
+        MLServerError: the port is taken; the text names it and its setting.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data_plane: DataPlane,
+        model_repository_handlers: ModelRepositoryHandlers,
+        metrics: RoadMetrics | None = None,
+    ) -> None:
+        self._server = grpc.aio.server(options=_options(settings))
+        access_log = settings.debug if settings.access_log is None else settings.access_log
+        guard = Guard(metrics or RoadMetrics(), access_log)
+        events = CloudEvents(settings.server_name, get_namespace())
+        dataplane = dataplane_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        repository = model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepositoryService"]
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"]
+        reflection = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+        described = ReflectionServicer([dataplane.full_name, repository.full_name, health.full_name, *NAMES])
+        inference = InferenceServicer(data_plane, model_repository_handlers, events)
+        self._server.add_generic_rpc_handlers(
+            (
+                generic_handler(dataplane, inference, guard),
+                generic_handler(repository, RepositoryServicer(model_repository_handlers), guard),
+                generic_handler(health, HealthServicer(data_plane), guard),
+                *(generic_handler(reflection, described, guard, name) for name in NAMES),
+            )
+        )
+        self._host = settings.host
+        self.port = _bind(self._server, settings.host, settings.grpc_port)
+
+    @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+        return f"gRPC {_join(self._host, self.port)}"
+
+    async def start(self) -> None:
+        """Answer from now on."""
+        await self._server.start()
+
+    async def serve(self) -> None:
+        """Return when the server has been stopped."""
+        await self._server.wait_for_termination()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Take no new RPC; those open have `grace` seconds (None = none) to finish."""
+        await self._server.stop(grace)
+
+
+def _bind(server: Any, host: str, port: int) -> int:
+    address = _join(host, port)
+    try:
+        bound: int = server.add_insecure_port(address)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise MLServerError(f"Cannot listen on {address} (setting 'grpc_port'): the port is taken or not allowed", 500)
+    return bound
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _options(settings: Settings) -> list[tuple[str, Any]]:
+    """Channel arguments: limits from the settings, and no second server on the same port."""
+    limit = settings.grpc_max_message_length
+    options: dict[str, Any] = {
+        "grpc.max_receive_message_length": settings.max_body_bytes if limit is None else limit,
+        # An answer that was computed is sent, however large.
+        "grpc.max_send_message_length": -1,
+        "grpc.so_reuseport": 0,
+        "grpc.max_concurrent_streams": MAX_STREAMS,
+    }
+    return list({**options, **(settings._custom_grpc_server_settings or {})}.items())

@@ -1,0 +1,258 @@
+"""The inference and repository services: each RPC is a question to the data plane or to the repository."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..stage import Call
+from ..types import InferenceRequest, InferenceResponse
+from ..wire import proto, proto_metadata
+from ..wire.headers import CloudEvents, server_timing
+from ..wire.pb import dataplane_pb2 as pb
+from ..wire.pb import model_repository_pb2 as repository_pb
+from .rpc import Context, Metadata, Writer, call_of, failure_of, logger, metadata_of
+from .streams import Lane, by_model, one_by_one
+
+_COMPRESSIONS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
+STREAM_FORM = "mlserver-stream-form"
+Model = tuple[str, str]
+
+
+class InferenceServicer:
+    """`inference.GRPCInferenceService`."""
+
+    def __init__(self, data_plane: DataPlane, repository: ModelRepositoryHandlers, events: CloudEvents) -> None:
+        self._data_plane = data_plane
+        self._repository = repository
+        self._events = events
+
+    # -- health and metadata --
+
+    async def server_live(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=await self._data_plane.live())
+
+    async def server_ready(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=await self._data_plane.ready())
+
+    async def model_ready(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        ready = await self._data_plane.model_ready(request.name, request.version or None)
+        return pb.ModelReadyResponse(ready=ready)
+
+    async def server_metadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+        return proto_metadata.write_server_metadata(await self._data_plane.metadata())
+
+    async def model_metadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+        metadata = await self._data_plane.model_metadata(request.name, request.version or None)
+        return proto_metadata.write_model_metadata(metadata)
+
+    async def model_config(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        return proto_metadata.write_model_config(self._data_plane.model_config(request.name, request.version or None))
+
+    async def model_statistics(
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        return proto_metadata.write_statistics(
+            self._data_plane.statistics(request.name or None, request.version or None)
+        )
+
+    # -- inference --
+
+    async def model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        started = time.perf_counter_ns()
+        payload = proto.read_request(request)
+        call = call_of(context)
+        read = time.perf_counter_ns()
+        response = await self._data_plane.infer(payload, request.model_name, request.model_version or None, call)
+        answered = time.perf_counter_ns()
+        message = proto.write_response(response, proto.uses_raw(request))
+        _compress(context, call)
+        codec_ns = read - started + time.perf_counter_ns() - answered
+        context.set_trailing_metadata(self._trailing(response, call, codec_ns))
+        return message
+
+    async def model_stream_infer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context, write: Writer
+    ) -> None:
+        """A stream in MLServer's form or in Triton's, as the first request wants it."""
+        first = await anext(aiter(requests), None)
+        if first is None:
+            return
+        _compress(context, call_of(context))
+        stream = _Stream(self._data_plane, context, write, proto.uses_raw(first))
+        try:
+            if wants_triton_form(first, context):
+                await one_by_one(_chained(first, requests), stream.answer_in_triton_form)
+            else:
+                await by_model(_chained(first, requests), _model_of, stream.answer_model)
+        except BaseExceptionGroup as group:
+            raise failure_of(group) from None
+        if stream.last is not None:
+            context.set_trailing_metadata(self._trailing(*stream.last, 0))
+
+    def _trailing(self, response: InferenceResponse, call: Call, codec_ns: int) -> Metadata:
+        headers: dict[str, Any] = self._events.response(response.model_name, response.id)
+        headers["server-timing"] = server_timing(call.timings, codec_ns)
+        if call.response_headers:
+            own = {name.lower() for name in call.response_headers}
+            headers = {name: value for name, value in headers.items() if name.lower() not in own}
+            headers.update(call.response_headers)
+        return metadata_of(headers.items())
+
+    # -- repository --
+
+    async def repository_index(
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        message = pb.RepositoryIndexResponse()
+        proto_metadata.write_index(await self._repository.index(proto_metadata.read_index_request(request)), message)
+        return message
+
+    async def repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        await self._repository.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        await self._repository.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+
+class _Stream:
+    """The answers of one `ModelStreamInfer` call."""
+
+    def __init__(self, data_plane: DataPlane, context: Context, write: Writer, raw: bool) -> None:
+        self._data_plane = data_plane
+        self._context = context
+        self._write = write
+        self._raw = raw
+        # The last response written: its headers end the stream.
+        self.last: tuple[InferenceResponse, Call] | None = None
+
+    async def answer_model(self, model: Model, lane: Lane[pb.ModelInferRequest]) -> None:
+        """MLServer's form: all requests for one model, until the client ends its side.
+
+        A model that stops reading before that (most answer one request) is asked anew for the next.
+        """
+        while (first := await lane.next()) is not None:
+            call = call_of(self._context)
+            async with aclosing(self._responses(_read(lane.conversation(first)), model, call)) as responses:
+                async for response in responses:
+                    await self._write(proto.write_response(response, self._raw))
+                    self.last = response, call
+
+    async def answer_in_triton_form(
+        self, message: pb.ModelInferRequest, my_turn: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Triton's form: an error is a message too. The last response says so, if the client asked for that."""
+        call = call_of(self._context)
+        final = message.parameters.get("triton_enable_empty_final_response")
+        wants_final = final is not None and final.bool_param
+        try:
+            async with aclosing(self._responses(_read(_only(message)), _model_of(message), call)) as responses:
+                async for response in responses:
+                    await my_turn()
+                    await self._write_triton_form(response, False if wants_final else None)
+                    self.last = response, call
+        except Exception as problem:
+            await my_turn()
+            failed = pb.ModelStreamInferResponse(error_message=failure_of(problem).message)
+            failed.infer_response.id = message.id
+            await self._write(failed)
+            return
+        if wants_final:
+            await my_turn()
+            end = InferenceResponse(model_name=message.model_name, id=message.id, outputs=[])
+            await self._write_triton_form(end, True)
+
+    async def _write_triton_form(self, response: InferenceResponse, final: bool | None) -> None:
+        message = pb.ModelStreamInferResponse(infer_response=proto.write_response(response, True))
+        if final is not None:
+            message.infer_response.parameters["triton_final_response"].bool_param = final
+        await self._write(message)
+
+    def _responses(self, payloads: AsyncIterator[InferenceRequest], model: Model, call: Call) -> Any:
+        return self._data_plane.infer_stream(payloads, model[0], model[1] or None, call)
+
+
+class RepositoryServicer:
+    """`inference.model_repository.ModelRepositoryService`, which clients of MLServer 1.x may still call."""
+
+    def __init__(self, repository: ModelRepositoryHandlers) -> None:
+        self._repository = repository
+        self._warned = False
+
+    async def repository_index(
+        self, request: repository_pb.RepositoryIndexRequest, context: Context
+    ) -> repository_pb.RepositoryIndexResponse:
+        self._warn()
+        message = repository_pb.RepositoryIndexResponse()
+        proto_metadata.write_index(await self._repository.index(proto_metadata.read_index_request(request)), message)
+        return message
+
+    async def repository_model_load(
+        self, request: repository_pb.RepositoryModelLoadRequest, context: Context
+    ) -> repository_pb.RepositoryModelLoadResponse:
+        self._warn()
+        await self._repository.load(request.model_name)
+        return repository_pb.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: repository_pb.RepositoryModelUnloadRequest, context: Context
+    ) -> repository_pb.RepositoryModelUnloadResponse:
+        self._warn()
+        await self._repository.unload(request.model_name)
+        return repository_pb.RepositoryModelUnloadResponse()
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "A client uses ModelRepositoryService, which is deprecated: GRPCInferenceService has its calls"
+            )
+
+
+def wants_triton_form(message: pb.ModelInferRequest, context: Context) -> bool:
+    """Whether a stream's first request asks for `ModelStreamInferResponse`.
+
+    It does with any parameter that begins with `triton_`, or with the metadata `mlserver-stream-form: triton`.
+    """
+    if any(name.startswith("triton_") for name in message.parameters):
+        return True
+    return any(name == STREAM_FORM and value == "triton" for name, value in context.invocation_metadata() or ())
+
+
+def _compress(context: Context, call: Call) -> None:
+    """Answer compressed if the metadata `accept-encoding` asks for it."""
+    asked = call.headers.get("accept-encoding") if call.headers else None
+    if asked in _COMPRESSIONS:
+        context.set_compression(_COMPRESSIONS[asked])
+
+
+def _model_of(message: pb.ModelInferRequest) -> Model:
+    return message.model_name, message.model_version
+
+
+async def _chained(
+    first: pb.ModelInferRequest, rest: AsyncIterator[pb.ModelInferRequest]
+) -> AsyncIterator[pb.ModelInferRequest]:
+    yield first
+    async for message in rest:
+        yield message
+
+
+async def _only(message: pb.ModelInferRequest) -> AsyncIterator[pb.ModelInferRequest]:
+    yield message
+
+
+async def _read(messages: AsyncIterator[pb.ModelInferRequest]) -> AsyncIterator[InferenceRequest]:
+    async for message in messages:
+        yield proto.read_request(message)
