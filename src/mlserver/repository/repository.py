@@ -26,6 +26,9 @@ Models = list[ModelSettings]
 class ModelRepository(ABC):
     """Base of all repositories, made as `Repository(root=..., **model_repository_implementation_args)`."""
 
+    def __init__(self, root: str) -> None:
+        self._root = root
+
     @abstractmethod
     async def list(self) -> Models:
         """The settings of every version of every model."""
@@ -52,7 +55,7 @@ class SchemalessModelRepository(ModelRepository):
         if arguments:
             names = ", ".join(sorted(arguments))
             raise SettingsError(f"model_repository_implementation_args: unknown argument(s) {names}")
-        self._root = os.path.abspath(root)
+        super().__init__(os.path.abspath(root))
         self._problems: dict[str, str] = {}
         self._said: set[str] = set()
 

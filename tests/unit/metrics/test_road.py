@@ -1,0 +1,188 @@
+"""The server's own metrics: names and labels as published, bounded by what is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
+
+from mlserver.metrics import RoadMetrics
+
+INFER = "/v2/models/{model_name}/infer"
+REST = {"method": "POST", "path": INFER, "status_code": "200", "app_name": "mlserver"}
+RPC = ("UNARY", "inference.GRPCInferenceService", "ModelInfer")
+GRPC = dict(zip(("grpc_type", "grpc_service", "grpc_method"), RPC, strict=True))
+WINE = {"model": "wine", "version": "2"}
+
+
+class View:
+    """What Prometheus would read."""
+
+    def __init__(self, road: RoadMetrics) -> None:
+        class Source(Collector):
+            def collect(self) -> Any:
+                return road.collect()
+
+        self.registry = CollectorRegistry()
+        self.registry.register(Source())
+
+    def __call__(self, series: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(series, labels)
+
+    def names(self) -> dict[str, str]:
+        return {family.name: family.type for family in self.registry.collect()}
+
+    def labelled(self, **labels: str) -> list[str]:
+        return [
+            sample.name
+            for family in self.registry.collect()
+            for sample in family.samples
+            if labels.items() <= sample.labels.items()
+        ]
+
+
+def wine() -> RoadMetrics:
+    road = RoadMetrics()
+    road.add_model("wine", "2")
+    return road
+
+
+def test_names_and_kinds() -> None:
+    assert View(RoadMetrics()).names() == {
+        "model_infer_request_success": "counter",
+        "model_infer_request_failure": "counter",
+        "model_infer_request_duration": "summary",
+        "model_infer_request_duration_seconds": "histogram",
+        "model_infer_queue_duration_seconds": "histogram",
+        "model_infer_batch_requests": "histogram",
+        "model_infer_batch_rows": "histogram",
+        "model_infer_requests_in_flight": "gauge",
+        "model_infer_requests_rejected": "counter",
+        "batch_request_queue": "histogram",
+        "parallel_request_queue": "histogram",
+        "rest_server_requests": "counter",
+        "rest_server_request_duration_seconds": "histogram",
+        "rest_server_requests_in_progress": "gauge",
+        "grpc_server_started": "counter",
+        "grpc_server_handled": "counter",
+        "grpc_server_msg_received": "counter",
+        "grpc_server_msg_sent": "counter",
+        "grpc_server_handling_seconds": "histogram",
+    }
+
+
+def test_inference() -> None:
+    road = wine()
+    road.observe_infer("wine", "2", 0.5, ok=True)
+    road.observe_infer("wine", "2", 0.25, ok=True)
+    road.observe_infer("wine", "2", 8, ok=False)
+    view = View(road)
+    assert view("model_infer_request_success_total", **WINE) == 2
+    assert view("model_infer_request_failure_total", **WINE) == 1
+    assert view("model_infer_request_duration_count", **WINE) == 3
+    assert view("model_infer_request_duration_sum", **WINE) == 8.75
+    buckets = [view("model_infer_request_duration_seconds_bucket", le=le, **WINE) for le in ("0.1", "0.5", "+Inf")]
+    assert buckets == [0, 2, 3]
+
+
+def test_queue_batches_and_refusals() -> None:
+    road = wine()
+    road.in_flight("wine", "2", +1)
+    road.in_flight("wine", "2", +1)
+    road.in_flight("wine", "2", -1)
+    road.observe_queue("wine", "2", 0.001)
+    road.observe_waiting("wine", "2", 3)
+    road.observe_batch("wine", "2", 2, 40)
+    road.rejected("wine", "2", "queue_full")
+    road.observe_parallel_queue(1)
+    view = View(road)
+    assert view("model_infer_requests_in_flight", **WINE) == 1
+    assert view("model_infer_queue_duration_seconds_count", **WINE) == 1
+    assert view("batch_request_queue_sum", model_name="wine", model_version="2") == 3
+    assert view("model_infer_batch_requests_sum", **WINE) == 2
+    assert view("model_infer_batch_rows_bucket", le="32.0", **WINE) == 0
+    assert view("model_infer_batch_rows_bucket", le="64.0", **WINE) == 1
+    assert view("model_infer_requests_rejected_total", reason="queue_full", **WINE) == 1
+    assert view("parallel_request_queue_count") == 1
+
+
+def observe_everything(road: RoadMetrics, model: str, version: str | None) -> None:
+    road.observe_infer(model, version, 1, ok=True)
+    road.observe_infer(model, version, 1, ok=False)
+    road.observe_queue(model, version, 1)
+    road.observe_waiting(model, version, 1)
+    road.observe_batch(model, version, 1, 1)
+    road.in_flight(model, version, 1)
+    road.rejected(model, version, "deadline")
+
+
+def test_models_that_are_not_loaded_make_no_series() -> None:
+    road = wine()
+    for model, version in (("none", None), ("wine", None), ("wine", "3")):
+        observe_everything(road, model, version)
+    assert View(road).labelled(model="none") == []
+    assert View(road).labelled(model="wine") == []
+
+
+def test_a_model_without_a_version() -> None:
+    road = RoadMetrics()
+    road.add_model("plain", None)
+    road.observe_infer("plain", None, 1, ok=True)
+    assert View(road)("model_infer_request_success_total", model="plain", version="") == 1
+
+
+def test_the_series_of_a_model_go_with_it_and_with_it_alone() -> None:
+    road = wine()
+    road.add_model("wine", "1")
+    for version in ("1", "2"):
+        observe_everything(road, "wine", version)
+    assert len(set(View(road).labelled(**WINE))) > 10
+    road.remove_model("wine", "2")
+    assert View(road).labelled(**WINE) == []
+    assert View(road).labelled(model_version="2") == []
+    assert View(road).labelled(model="wine", version="1")
+    observe_everything(road, "wine", "2")
+    assert View(road).labelled(**WINE) == []
+
+
+def test_loading_again_keeps_the_counts() -> None:
+    road = wine()
+    road.observe_infer("wine", "2", 1, ok=True)
+    road.add_model("wine", "2")
+    assert View(road)("model_infer_request_success_total", **WINE) == 1
+
+
+def test_rest() -> None:
+    road = RoadMetrics()
+    view = View(road)
+    for _ in range(3):
+        road.rest_started("POST")
+    road.rest("POST", INFER, 200, 0.02)
+    road.rest_dropped("POST")
+    assert view("rest_server_requests_total", **REST) == 1
+    assert view("rest_server_request_duration_seconds_bucket", le="0.025", **REST) == 1
+    assert view("rest_server_requests_in_progress", method="POST", app_name="mlserver") == 1
+
+
+def test_rest_with_another_prefix_and_made_up_methods() -> None:
+    road = RoadMetrics("mine")
+    for method in ("BREW", "WHEN"):
+        road.rest_started(method)
+        road.rest(method, "/x", 405, 0.1)
+    labels = {"method": "OTHER", "path": "/x", "status_code": "405", "app_name": "mlserver"}
+    assert View(road)("mine_requests_total", **labels) == 2
+    assert View(road)("mine_requests_in_progress", method="OTHER", app_name="mlserver") == 0
+
+
+def test_grpc() -> None:
+    road = RoadMetrics()
+    road.grpc_started(*RPC)
+    road.grpc_received(*RPC)
+    road.grpc_sent(*RPC)
+    road.grpc(RPC, "OK", 0.2)
+    view = View(road)
+    for series in ("started", "msg_received", "msg_sent"):
+        assert view(f"grpc_server_{series}_total", **GRPC) == 1
+    assert view("grpc_server_handled_total", grpc_code="OK", **GRPC) == 1
+    assert view("grpc_server_handling_seconds_sum", **GRPC) == 0.2

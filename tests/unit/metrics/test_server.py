@@ -1,0 +1,105 @@
+"""The page with the metrics: path, formats, and one family per name."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlserver import metrics
+from mlserver.context import model_context
+from mlserver.metrics import MetricsServer, RoadMetrics, configure_metrics
+from mlserver.settings import ModelSettings, Settings
+
+
+async def call(server: MetricsServer, path: str = "/metrics", method: str = "GET", accept: str = "") -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=server), base_url="http://test") as client:
+        return await client.request(method, path, headers={"accept": accept})
+
+
+def families(page: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for family in text_string_to_metric_families(page):
+        assert family.name not in found
+        found[family.name] = family
+    return found
+
+
+async def test_the_page_has_the_roads_the_models_and_the_processs_metrics() -> None:
+    road = RoadMetrics()
+    road.add_model("wine", None)
+    road.observe_infer("wine", None, 1, ok=True)
+    with model_context(ModelSettings(name="wine", implementation="a.B")):
+        metrics.log(t_page=1)
+    response = await call(MetricsServer(Settings(), road))
+    metrics.forget("wine", None)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
+    assert int(response.headers["content-length"]) == len(response.content)
+    found = families(response.text)
+    assert {"model_infer_request_success", "t_page", "python_info"} <= set(found)
+
+
+async def test_a_models_metric_cannot_break_the_page() -> None:
+    with model_context(ModelSettings(name="wine", implementation="a.B")):
+        metrics.log(python_info=1, model_infer_request_success=1)
+    found = families((await call(MetricsServer(Settings(), RoadMetrics()))).text)
+    metrics.forget("wine", None)
+    assert found["model_infer_request_success"].type == "counter"
+
+
+async def test_open_metrics_on_request() -> None:
+    response = await call(MetricsServer(Settings()), accept="application/openmetrics-text; version=1.0.0")
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert response.text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "endpoint, path, method, status",
+    [
+        ("/metrics", "/metrics/", "GET", 200),
+        ("/metrics", "/", "GET", 404),
+        ("/metrics", "/metrics", "POST", 405),
+        ("/prometheus/all", "/prometheus/all", "GET", 200),
+        ("plain", "/plain", "GET", 200),
+        ("/", "/", "GET", 200),
+    ],
+)
+async def test_paths_and_methods(endpoint: str, path: str, method: str, status: int) -> None:
+    response = await call(MetricsServer(Settings(metrics_endpoint=endpoint)), path, method)
+    assert response.status_code == status
+    assert status == 200 or response.json().keys() == {"error"}
+
+
+async def test_head() -> None:
+    response = await call(MetricsServer(Settings()), method="HEAD")
+    assert response.content == b""
+    assert int(response.headers["content-length"]) > 0
+
+
+async def test_lifespan() -> None:
+    events = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[str] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": next(events)}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message["type"])
+
+    await MetricsServer(Settings())({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.parametrize("endpoint", [None, ""])
+def test_off(endpoint: str | None) -> None:
+    assert configure_metrics(Settings(metrics_endpoint=endpoint)) is None
+
+
+def test_on_with_the_settings_prefix() -> None:
+    road = configure_metrics(Settings(metrics_rest_server_prefix="mine"))
+    assert road is not None
+    assert "mine_requests" in {family.name for family in road.collect()}

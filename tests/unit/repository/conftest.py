@@ -1,0 +1,42 @@
+"""A repository in an empty folder, without any of the machine's variables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.upper().startswith("MLSERVER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def write(root: Path) -> Write:
+    """`write("a/b", {...})` puts a model-settings.json into a folder below the root; a str is written as it is."""
+
+    def write_(folder: str, content: Any = None) -> Path:
+        path = root / folder / "model-settings.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"implementation": "a.B"} if content is None else content
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return write_
