@@ -142,6 +142,9 @@ def explain(
     """
     problems: dict[str, str] = {}
     for item in error.errors(include_url=False):
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, SettingsError):  # a variable of an object inside
+            return inner
         path = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "json-"))]
         field = ".".join(path) or "(all)"
         expected = _EXPECTED.get(

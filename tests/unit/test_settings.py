@@ -333,6 +333,11 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("MLSERVER_EXTENSIONS", "a,b")
     with pytest.raises(SettingsError, match="environment variable MLSERVER_EXTENSIONS: expected JSON"):
         Settings.load()
+    monkeypatch.setenv("MLSERVER_MODEL_EXTRA", "a,b")
+    with pytest.raises(
+        SettingsError, match='^environment variable MLSERVER_MODEL_EXTRA: expected JSON, received "a,b"$'
+    ):
+        ModelSettings.load({"implementation": "a.B", "parameters": {}})
 
 
 def test_a_missing_implementation(tmp_path: Path) -> None:
