@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -140,27 +140,30 @@ class _Stream:
     async def answer_model(self, model: Model, lane: Lane[pb.ModelInferRequest]) -> None:
         """MLServer's form: all requests for one model, until the client ends its side.
 
-        A model that stops reading before that (most answer one request) is asked anew for the next.
+        A model that stops reading before that is asked anew for the next request.
         """
         while (first := await lane.next()) is not None:
-            call = call_of(self._context)
-            async with aclosing(self._responses(_read(lane.conversation(first)), model, call)) as responses:
-                async for response in responses:
+            async with aclosing(self._responses(_read(lane.conversation(first)), model)) as responses:
+                async for response, call in responses:
                     await self._write(proto.write_response(response, self._raw))
                     self.last = response, call
 
     async def answer_in_triton_form(
         self, message: pb.ModelInferRequest, my_turn: Callable[[], Awaitable[None]]
     ) -> None:
-        """Triton's form: an error is a message too. The last response says so, if the client asked for that."""
-        call = call_of(self._context)
+        """Triton's form: an error is a message too, and if the client asked for that, the last response says so.
+
+        Of a model that streams nobody knows which response is the last, so an empty one follows it.
+        """
+        model = _model_of(message)
         final = message.parameters.get("triton_enable_empty_final_response")
         wants_final = final is not None and final.bool_param
         try:
-            async with aclosing(self._responses(_read(_only(message)), _model_of(message), call)) as responses:
-                async for response in responses:
+            streams = self._data_plane.streams(model[0], model[1] or None)
+            async with aclosing(self._responses(_read(_only(message)), model)) as responses:
+                async for response, call in responses:
                     await my_turn()
-                    await self._write_triton_form(response, False if wants_final else None)
+                    await self._write_in_triton_form(response, not streams if wants_final else None)
                     self.last = response, call
         except Exception as problem:
             await my_turn()
@@ -168,19 +171,32 @@ class _Stream:
             failed.infer_response.id = message.id
             await self._write(failed)
             return
-        if wants_final:
+        if wants_final and streams:
             await my_turn()
             end = InferenceResponse(model_name=message.model_name, id=message.id, outputs=[])
-            await self._write_triton_form(end, True)
+            await self._write_in_triton_form(end, True)
 
-    async def _write_triton_form(self, response: InferenceResponse, final: bool | None) -> None:
+    async def _write_in_triton_form(self, response: InferenceResponse, final: bool | None) -> None:
         message = pb.ModelStreamInferResponse(infer_response=proto.write_response(response, True))
         if final is not None:
             message.infer_response.parameters["triton_final_response"].bool_param = final
         await self._write(message)
 
-    def _responses(self, payloads: AsyncIterator[InferenceRequest], model: Model, call: Call) -> Any:
-        return self._data_plane.infer_stream(payloads, model[0], model[1] or None, call)
+    async def _responses(
+        self, payloads: AsyncIterator[InferenceRequest], model: Model
+    ) -> AsyncGenerator[tuple[InferenceResponse, Call], None]:
+        """The model's answers to a stream; a model without a way of its own gets each request like any other."""
+        name, version = model[0], model[1] or None
+        if not self._data_plane.streams(name, version):
+            async for payload in payloads:
+                call = call_of(self._context)
+                yield await self._data_plane.infer(payload, name, version, call), call
+            return
+        call = call_of(self._context)
+        responses = self._data_plane.infer_stream(payloads, name, version, call)
+        async with aclosing(responses):  # type: ignore[type-var]
+            async for response in responses:
+                yield response, call
 
 
 class RepositoryServicer:

@@ -28,7 +28,14 @@ from ..types import (
 from .checks import check_id, check_request, priority_of, seconds_of_timeout
 from .telemetry import Telemetry
 
-EXTENSIONS = ("model_repository", "model_configuration", "schedule_policy", "binary_tensor_data", "parameters", "statistics")
+EXTENSIONS = (
+    "model_repository",
+    "model_configuration",
+    "schedule_policy",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ class DataPlane:
         }
         if batch_size:
             config["dynamic_batching"] = {}
+        if loaded.info.streams:
+            config["model_transaction_policy"] = {"decoupled": True}
         return config
 
     def statistics(self, name: str | None = None, version: str | None = None) -> dict[str, Any]:
@@ -151,6 +160,11 @@ class DataPlane:
         self._finish(entry, payload, response, call)
         self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
         return response
+
+    def streams(self, name: str, version: str | None = None) -> bool:
+        """Whether the model has a way of its own with streams; else `infer` serves each request of one just as well."""
+        loaded, _ = self._registry.find(name, version).usable()
+        return loaded.info.streams
 
     async def infer_stream(
         self,
