@@ -335,7 +335,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         Settings.load()
     monkeypatch.setenv("MLSERVER_MODEL_EXTRA", "a,b")
     with pytest.raises(
-        SettingsError, match='^environment variable MLSERVER_MODEL_EXTRA: expected JSON, received "a,b"$'
+        SettingsError, match=r'^environment variable MLSERVER_MODEL_EXTRA: expected JSON, received "a,b"$'
     ):
         ModelSettings.load({"implementation": "a.B", "parameters": {}})
 
