@@ -79,5 +79,5 @@ def _named_handlers(obj: Any) -> Iterator[tuple[str, CustomHandler, Callable[...
     for name in dir(obj):  # sorted
         # Looked up without running properties: a handler is a function of the class or of the instance.
         found = inspect.getattr_static(obj, name, None)
-        for handler in getattr(getattr(found, "__func__", found), _ATTRIBUTE, ()):
+        for handler in getattr(found, _ATTRIBUTE, ()):
             yield name, handler, getattr(obj, name)

@@ -289,7 +289,7 @@ def _restore(values: Any, hint: str, categories: Any = None) -> Any:
         if hint in _OBJECTS:
             return _objects([_OBJECTS[hint](value) for value in values])
         if hint == "category":
-            return _restore_categories(values, str(categories))
+            return _restore_categories(values, categories)
         if hint == _ARROW_TEXT:
             return pd.array(values, dtype=_arrow_text())
         dtype = _allowed(pd.api.types.pandas_dtype(hint))
@@ -320,7 +320,7 @@ def _restore_datetimes(values: Any, dtype: Any) -> Any:
     return found.astype(dtype).array
 
 
-def _restore_categories(values: Any, note: str) -> pd.Categorical:
+def _restore_categories(values: Any, note: Any) -> pd.Categorical:
     described = decode_from_bytelike_json_to_dict(note)
     if not isinstance(described, dict) or not isinstance(described.get("values"), list):
         raise CodecError(f"parameter {CATEGORIES} does not list the categories")

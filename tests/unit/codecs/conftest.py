@@ -1,0 +1,28 @@
+"""What the codec tests share: a trip over the wire as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import orjson
+import pytest
+
+from mlserver.types import InferenceRequest, InferenceResponse
+
+Message = TypeVar("Message", InferenceRequest, InferenceResponse)
+
+
+def _text(value: Any) -> str:
+    assert isinstance(value, bytes), type(value)
+    return value.decode("utf-8")
+
+
+def _over_json(message: Message) -> Message:
+    return type(message).model_validate(orjson.loads(orjson.dumps(message.model_dump(), default=_text)))
+
+
+@pytest.fixture(scope="session")
+def over_json() -> Callable[[Any], Any]:
+    """A request or response as it looks after travelling as JSON."""
+    return _over_json

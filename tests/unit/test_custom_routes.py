@@ -1,0 +1,75 @@
+"""Custom handlers and routes: found on any object, in order of name, without running its properties."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlserver.custom_routes import (
+    CustomHandler,
+    Route,
+    custom_handler,
+    get_custom_handlers,
+    handler_routes,
+    register_custom_handler,
+)
+
+
+class Base:
+    @custom_handler(rest_path="/z")
+    async def zulu(self, payload: dict[str, int]) -> int:
+        return payload["a"]
+
+    @custom_handler("/a", rest_method="GET")
+    def alpha(self) -> str:
+        return type(self).__name__
+
+    @property
+    def trap(self) -> str:
+        pytest.fail("a property was run")
+
+    def plain(self) -> None: ...
+
+
+class Child(Base):
+    @custom_handler("/again")
+    @custom_handler("/twice")
+    @staticmethod
+    def beta() -> int:
+        return 2
+
+
+def test_handlers_are_bound_and_sorted() -> None:
+    found = get_custom_handlers(Base())
+    assert [handler for handler, _ in found] == [CustomHandler("/a", "GET"), CustomHandler("/z", "POST")]
+    assert found[0][1]() == "Base"
+
+
+def test_handlers_are_inherited_and_stack() -> None:
+    assert [(route.path, route.handler) for route in handler_routes(Child())] == [
+        *(("/a", "alpha"), ("/twice", "beta"), ("/again", "beta"), ("/z", "zulu"))
+    ]
+    assert get_custom_handlers(Child())[1][1]() == 2
+
+
+def test_a_decorated_method_is_still_a_method() -> None:
+    assert Base.alpha(Child()) == "Child"
+
+
+def test_registering_a_function() -> None:
+    def late() -> str:
+        return "late"
+
+    holder = Base()
+    holder.late = register_custom_handler(CustomHandler("/late"), late)  # type: ignore[attr-defined]
+    assert [handler.rest_path for handler, _ in get_custom_handlers(holder)] == ["/a", "/late", "/z"]
+
+
+def test_an_object_without_handlers() -> None:
+    assert get_custom_handlers(object()) == []
+
+
+def test_routes_are_plain_data() -> None:
+    assert Route("/ping", static="ok", content_type="text/plain") == Route(
+        "/ping", static="ok", content_type="text/plain"
+    )
+    assert Route("/a").config is not Route("/b").config
