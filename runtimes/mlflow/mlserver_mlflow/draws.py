@@ -11,6 +11,8 @@ from mlflow.types import DataType
 from mlflow.types.schema import Schema
 from numpy.typing import NDArray
 
+from .metadata import is_number
+
 SEED = 7
 MOST = 1025
 ANY_SIZE = 4  # for a variable dimension that is not the rows
@@ -37,16 +39,13 @@ class Draws:
             if not schema.has_input_names():
                 return cls(arrays[0])
             return cls({str(spec.name): array for spec, array in zip(schema.inputs, arrays, strict=True)})
-        if not schema.has_input_names() or any(spec.type not in _DRAWN for spec in schema.inputs):
+        if not schema.has_input_names() or not all(map(is_number, schema.inputs)):
             return None
         columns = {}
         for spec in schema.inputs:
             seen = _seen(example, spec.name)
             columns[spec.name] = _column(random, spec.type, seen)
         return cls(pd.DataFrame(columns))
-
-
-_DRAWN = frozenset((DataType.boolean, DataType.integer, DataType.long, DataType.float, DataType.double))
 
 
 def _seen(example: Any, name: Any) -> NDArray[Any] | None:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from mlserver.errors import InvalidInput
 
-from .metadata import SCALARS
+from .metadata import NUMBERS, SCALARS
 
-NUMBERS = frozenset((DataType.integer, DataType.long, DataType.float, DataType.double, DataType.boolean))
 ROUNDED = 2**53
 
 

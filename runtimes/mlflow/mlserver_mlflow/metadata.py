@@ -29,6 +29,7 @@ SCALARS: dict[DataType, tuple[str, str]] = {
     DataType.binary: ("BYTES", "base64"),
     DataType.datetime: ("BYTES", "datetime"),
 }
+NUMBERS = frozenset((DataType.boolean, DataType.integer, DataType.long, DataType.float, DataType.double))
 # NumPy's kind and item size -> V2 datatype, for tensors.
 TENSORS: dict[tuple[str, int], str] = {
     ("b", 1): "BOOL",
@@ -56,6 +57,11 @@ def to_model_content_type(schema: Schema) -> str:
     if not schema.is_tensor_spec():
         return "pd"
     return "dict" if schema.has_input_names() else "np"
+
+
+def is_number(spec: ColSpec) -> bool:
+    """Whether a column holds one number or boolean per row."""
+    return isinstance(spec.type, DataType) and spec.type in NUMBERS
 
 
 def to_params(schema: ParamSchema | None) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Nothing is taken on trust. An estimator gets arrays instead of frames only if drawn rows give the same results, bit for
 bit, as MLflow's own predict; rows are declared independent only if predicting three rows equals predicting them one by
-one, bit for bit. Where a check fails or cannot be made, the model simply takes the longer way.
+one (floats but for their last bits). Where a check fails or cannot be made, the model simply takes the longer way.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PyFuncModel
-from mlflow.types import DataType
 from mlflow.types.schema import Schema, TensorSpec
 from numpy.typing import NDArray
 
@@ -24,7 +22,8 @@ from mlserver.logging import get_logger
 
 from .draws import Draws
 from .fastpath import Columns, Path, Predict, Tensors
-from .metadata import TENSORS
+from .metadata import TENSORS, is_number
+from .pyfunc import PyFuncModel
 
 logger = get_logger()
 
@@ -33,8 +32,8 @@ ROW_WISE = frozenset(
     f"mlflow.{flavor}"
     for flavor in ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "keras", "tensorflow", "pytorch")
 )
-NUMERIC = frozenset((DataType.boolean, DataType.integer, DataType.long, DataType.float, DataType.double))
 CHECKED_ROWS = (1, 2, 3, 17, 1025)
+JOINED = 3
 SLOW = 0.05
 TOO_SLOW = 0.3
 
@@ -105,7 +104,7 @@ def _path(schema: Schema, predict: Predict) -> Columns | Tensors | None:
         named = schema.has_input_names()
         names = [str(spec.name) for spec in specs] if named else ["input-0"]
         return Tensors(names, [spec.type for spec in specs], [list(spec.shape) for spec in specs], named, predict)
-    if not schema.has_input_names() or not all(spec.type in NUMERIC and spec.required for spec in schema.inputs):
+    if not schema.has_input_names() or not all(is_number(spec) and spec.required for spec in schema.inputs):
         return None
     return Columns(
         [str(name) for name in schema.input_names()], [spec.type.to_numpy() for spec in schema.inputs], predict
@@ -178,8 +177,8 @@ _BY_NAME = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion"
 
 
 def _rows_are_independent(path: Path, draws: Draws) -> bool:
-    together = path.run(_argument(path, draws.rows(3)))
-    parts = [path.run(_argument(path, draws.rows(1, at))) for at in range(3)]
+    together = path.run(_argument(path, draws.rows(JOINED)))
+    parts = [path.run(_argument(path, draws.rows(1, at))) for at in range(JOINED)]
     if isinstance(together, dict):
         keys = together.keys()
         if any(not isinstance(part, dict) or part.keys() != keys for part in parts):
@@ -189,12 +188,29 @@ def _rows_are_independent(path: Path, draws: Draws) -> bool:
 
 
 def _joins(together: Any, parts: list[Any]) -> bool:
+    if any(type(part) is not type(together) for part in parts):
+        return False
     if isinstance(together, np.ndarray) and together.ndim:
-        return all(isinstance(part, np.ndarray) for part in parts) and _same(together, np.concatenate(parts))
-    if isinstance(together, pd.DataFrame | pd.Series):
-        joined = pd.concat(parts, ignore_index=True)
-        return _same(together.reset_index(drop=True), joined)
+        return all(part.ndim for part in parts) and _alike(together, np.concatenate(parts))
+    if isinstance(together, pd.Series):
+        return _alike(together.to_numpy(), np.concatenate([part.to_numpy() for part in parts]))
+    if isinstance(together, pd.DataFrame):
+        columns = together.columns
+        if not columns.is_unique or any(not part.columns.equals(columns) for part in parts):
+            return False
+        return all(_joins(together[name], [part[name] for part in parts]) for name in columns)
     return False
+
+
+def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Equal; floats but for the last bits, in which BLAS itself makes a difference between one row and several."""
+    if one.dtype.kind != "f":
+        return _same_arrays(one, other)
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    scale = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one)))
+    tolerance = 2.0**10 * float(np.finfo(one.dtype).eps)
+    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
 
 def _argument(path: Path, data: Any) -> Any:

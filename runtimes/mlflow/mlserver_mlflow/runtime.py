@@ -12,7 +12,6 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.version import VERSION
 
@@ -30,6 +29,7 @@ from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
 from .metadata import DefaultInputPrefix, DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params
 from .outputs import Encoder
+from .pyfunc import load_model
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -48,7 +48,7 @@ class MLflowRuntime(MLModel):
         uri = await sources.resolve(self._settings)
         # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
         os.environ.setdefault(SERVING_ENVIRONMENT, "true")
-        self._model = mlflow.pyfunc.load_model(uri, model_config=self._model_config())
+        self._model = load_model(uri, model_config=self._model_config())
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
         self._describe()

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import scoring_server
 
 from mlserver.errors import MLServerError
+
+from .pyfunc import scoring_server
 
 JSON = scoring_server.CONTENT_TYPE_JSON
 UNEXPECTED = (

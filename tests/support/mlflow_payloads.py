@@ -1,0 +1,391 @@
+"""Bodies for `/invocations`: every form x several signatures x good, borderline and bad values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+JSON = "application/json"
+CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
+
+
+@dataclass(frozen=True)
+class Case:
+    model: str
+    body: bytes
+    content_type: str = JSON
+
+    def __str__(self) -> str:
+        kind = "" if self.content_type == JSON else f" {self.content_type}"
+        return f"{self.model}{kind} {self.body[:90].decode('ascii', 'backslashreplace')}"
+
+
+def case(model: str, body: Any, content_type: str = JSON) -> Case:
+    if isinstance(body, bytes):
+        return Case(model, body, content_type)
+    return Case(model, body.encode() if isinstance(body, str) else json.dumps(body).encode(), content_type)
+
+
+ROW = [1, 2.5, -0.5]
+ABC = ["a", "b", "c"]
+
+
+def split(rows: Any, columns: Any = None) -> dict[str, Any]:
+    value = {"data": rows} if columns is None else {"columns": columns, "data": rows}
+    return {"dataframe_split": value}
+
+
+def rows_of_three() -> Iterator[Any]:
+    """Bodies for three double columns a, b, c."""
+    yield split([ROW], ABC)
+    yield split([ROW, [4, 5, 6], [1e-7, 1e20, 0.1]], ABC)
+    yield split([[0.1 * i, i, -i] for i in range(100)], ABC)
+    yield split([["1", 2, "3.5"]], ABC)
+    yield split([["x", 2, 3]], ABC)
+    yield split([[None, 2, 3]], ABC)
+    yield split([[True, 2, False]], ABC)
+    yield split([[10**20, 2, 3]], ABC)
+    yield split([[2**63, 2, 3]], ABC)
+    yield split([[9007199254740993, 2, 3]], ABC)
+    yield split([[10**400, 2, 3]], ABC)
+    yield split([[3, 2, 1]], ["c", "b", "a"])
+    yield split([[3, 2, 1, 9]], ["c", "b", "a", "z"])
+    yield split([[3, 2]], ["c", "b"])
+    yield split([[1, 2, 3]], ["a", "b", "b"])
+    yield split([[1, 2, 3]], ["a", "b", "d"])
+    yield split([[1, 2, 3]], ["a", "b", 3])
+    yield split([[1, 2, 3]], "abc")
+    yield split([[1, 2, 3]], None)
+    yield split([[1, 2]], ABC)
+    yield split([[1, 2, 3], [1, 2]], ABC)
+    yield split([[1, 2, 3, 4]], ABC)
+    yield split([[1, 2, [3]]], ABC)
+    yield split([], ABC)
+    yield split(None, ABC)
+    yield split([1, 2, 3], ABC)
+    yield split({"a": [1], "b": [2], "c": [3]}, ABC)
+    yield {"dataframe_split": {"columns": ABC, "data": [ROW], "index": [7]}}
+    yield {"dataframe_split": {"columns": ABC, "data": [ROW], "dtype": "f8"}}
+    yield {"dataframe_split": {"columns": ABC}}
+    yield {"dataframe_split": [ROW]}
+    yield {"dataframe_split": None}
+    yield {"dataframe_split": "x"}
+    yield {"dataframe_records": [{"a": 1, "b": 2.5, "c": -0.5}]}
+    yield {"dataframe_records": [{"c": 1, "b": 2.5, "a": -0.5}, {"a": 1, "b": 2, "c": 3}]}
+    yield {"dataframe_records": [{"a": 1, "b": 2.5, "c": 3, "z": 4}]}
+    yield {"dataframe_records": [{"a": 1, "b": 2.5}]}
+    yield {"dataframe_records": [{"a": 1, "b": 2.5, "c": 3}, {"a": 1, "b": 2.5}]}
+    yield {"dataframe_records": [{"a": 1, "b": 2.5, "c": 3}, 5]}
+    yield {"dataframe_records": [[1, 2, 3]]}
+    yield {"dataframe_records": []}
+    yield {"dataframe_records": {"a": 1}}
+    yield {"dataframe_records": None}
+    yield {"inputs": {"a": [1], "b": [2.5], "c": [-0.5]}}
+    yield {"inputs": {"c": [1, 2], "b": [2.5, 3], "a": [-0.5, 4]}}
+    yield {"inputs": {"a": 1, "b": 2.5, "c": 3}}
+    yield {"inputs": {"a": [1], "b": 2.5, "c": 3}}
+    yield {"inputs": {"a": [1], "b": [2.5]}}
+    yield {"inputs": {"a": [1], "b": [2.5], "c": [1, 2]}}
+    yield {"inputs": {"a": [1], "b": [2.5], "c": [3], "z": [4]}}
+    yield {"inputs": {"a": [[1]], "b": [2.5], "c": [3]}}
+    yield {"inputs": {"a": ["1"], "b": [2.5], "c": [None]}}
+    yield {"inputs": {"a": ["x"], "b": [2.5], "c": [3]}}
+    yield {"inputs": {"a": [], "b": [], "c": []}}
+    yield {"inputs": {}}
+    yield {"inputs": [{"a": 1, "b": 2.5, "c": -0.5}]}
+    yield {"inputs": [{"a": 1, "b": 2.5, "c": -0.5}, {"c": 1, "b": 2, "a": 3}]}
+    yield {"inputs": [{"a": 1, "b": 2.5}, {"c": 1, "b": 2, "a": 3}]}
+    yield {"inputs": [{"a": [1], "b": 2.5, "c": 3}]}
+    yield {"inputs": [ROW]}
+    yield {"inputs": [1]}
+    yield {"inputs": 5}
+    yield {"inputs": []}
+    yield {"inputs": "x"}
+    yield {"inputs": None}
+    yield {"instances": [{"a": 1, "b": 2.5, "c": -0.5}]}
+    yield {"instances": [{"a": 1, "b": 2.5, "c": -0.5}, {"c": 1, "b": 2, "a": 3}]}
+    yield {"instances": [{"a": 1, "b": 2.5, "c": -0.5}, {"c": 1, "b": 2}]}
+    yield {"instances": {"a": [1], "b": [2.5], "c": [-0.5]}}
+    yield {"instances": {"a": [1], "b": [2.5], "c": [1, 2]}}
+    yield {"instances": [ROW]}
+    yield {"instances": []}
+
+
+def envelopes() -> Iterator[Any]:
+    """Bodies that are wrong, odd or only just right before their data is looked at."""
+    good = json.dumps(split([ROW], ABC))
+    yield b""
+    yield b"{"
+    yield b"[]"
+    yield b"[1]"
+    yield b"5"
+    yield b"null"
+    yield b"{}"
+    yield b'{"columns": ["a"], "data": [[1]]}'
+    yield b'{"inputs": [1], "instances": [1]}'
+    yield good + "x"
+    yield good.encode("utf-16")
+    yield b"\xef\xbb\xbf" + good.encode()
+    yield b"\xff\xfe\xfa"
+    yield f" \n{good}\t"
+    yield good.replace("2.5", "NaN")
+    yield good.replace("2.5", "Infinity")
+    yield good.replace("2.5", "1e400")
+    yield good.replace("2.5", "-0.0")
+    yield good.replace("2.5", "1e-320")
+    yield good.replace("2.5", "-0")
+    yield good.replace("2.5", "02")
+    yield good.replace('"data"', '"data": 1, "data"')
+    yield split([ROW], ABC) | {"params": {"x": 1}}
+    yield split([ROW], ABC) | {"params": None}
+    yield split([ROW], ABC) | {"params": 5}
+    yield split([ROW], ABC) | {"signature_name": "x"}
+    yield split([ROW], ABC) | {"client_request_id": "x", "stream": True}
+    yield split([ROW], ABC) | {"messages": []}
+    yield split([ROW], ABC) | {"prompt": "x"}
+    yield split([ROW], ABC) | {"input": "x"}
+    yield {"prompt": "x", "a": 1, "b": 2.0, "c": 3}
+    yield {"input": "x", "a": 1.0, "b": 2.0, "c": 3.5}
+
+
+CONTENT_TYPES = [
+    "application/json; charset=utf-8",
+    "application/json;charset=UTF-8",
+    "application/json; charset=latin-1",
+    'application/json; charset="utf-8"',
+    "application/json;",
+    "application/json; foo=bar",
+    "application/json; Charset=utf-8",
+    "application/json ; charset=utf-8",
+    "Application/JSON",
+    "text/json",
+    "text/plain",
+    "application/pdf",
+    "*/*",
+    "",
+]
+
+VALUES: dict[str, list[Any]] = {
+    "boolean": [True, False, 1, 2, 0.5, 0, "true", "", None, [True]],
+    "integer": [1, 1.0, "1", True, 1.5, "1.5", None, 2**31, -(2**31), 2**40, 1e10, [1]],
+    "long": [1, 1.0, 1.5, "7", True, 1e18, 2**63 - 1, 2**63, 2**64, None, "x"],
+    "float": [1, 1.5, "2.5", True, "nan", 1e40, 16777217, 2**53 + 1, 9007199791611905, None, 0.1, 1e-50],
+    "double": [1, 1.5, "NaN", "inf", True, 2**53 + 1, 10**20, None, "x", [1], "1_000", " 7.4 ", "0x10", {"k": 1}],
+    "string": ["x", 1, 1.5, True, None, {"a": 1}, ["a"], ""],
+    "binary": ["aGk=", "!!!", "aGk", 1, None, ""],
+    "datetime": ["2020-01-02", "2020-01-02 03:04:05.123456789", "2020-01-02T03:04:05Z", "x", 1577934245, 1.5, None, "20200102"],
+}
+COLUMN = {
+    "boolean": "bo",
+    "integer": "i",
+    "long": "l",
+    "float": "f",
+    "double": "d",
+    "string": "s",
+    "binary": "bi",
+    "datetime": "dt",
+}
+
+
+def cells() -> Iterator[Case]:
+    """Every scalar type x every value x every form."""
+    for kind, values in VALUES.items():
+        name, model = COLUMN[kind], f"echo_{kind}"
+        for value in values:
+            yield case(model, split([[value]], [name]))
+            yield case(model, {"dataframe_records": [{name: value}]})
+            yield case(model, {"inputs": {name: [value]}})
+            yield case(model, {"inputs": [value]})
+            yield case(model, {"inputs": [{name: value}]})
+            yield case(model, {"instances": [{name: value}]})
+        yield case(model, split([[values[0]], [values[1]], [values[2]]], [name]))
+        yield case(model, {"inputs": {name: values[:3]}})
+        yield case(model, {"instances": values[:3]})
+
+
+def mixed() -> Iterator[Any]:
+    """Bodies for columns d double, f float, l long, i integer, b boolean."""
+    names = ["d", "f", "l", "i", "b"]
+    rows = [[0.5, 1.5, 3, 4, True], [-1, 2, 5, 6, False], [3.25, 0.1, 0, 1, True]]
+    yield split(rows, names)
+    yield split(rows[:1], names)
+    yield split([[0.5, 1.5, 3.0, 4, True]], names)
+    yield split([[0.5, 1.5, 3, 4, 1]], names)
+    yield split([[0.5, 1e39, 3, 4, True]], names)
+    yield split([[0.5, 2**60, 3, 4, True]], names)
+    yield split([[0.5, 1, 2**70, 4, True]], names)
+    yield split([[0.5, 1, 1, 2**33, True]], names)
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    yield {"dataframe_records": records}
+    yield {"inputs": records}
+    yield {"instances": records}
+    yield {"inputs": {name: [row[at] for row in rows] for at, name in enumerate(names)}}
+    yield {"instances": {name: [row[at] for row in rows] for at, name in enumerate(names)}}
+
+
+def tensors() -> Iterator[Any]:
+    """Bodies for x float32 [-1, 2] and y int64 [-1, 3]."""
+    x, y = [[1, 2.5], [0.1, 4]], [[1, 2, 3], [4, 5, 6]]
+    yield {"inputs": {"x": x, "y": y}}
+    yield {"inputs": {"y": y, "x": x}}
+    yield {"instances": [{"x": x[0], "y": y[0]}, {"x": x[1], "y": y[1]}]}
+    yield {"instances": {"x": x, "y": y}}
+    yield {"inputs": {"x": x, "y": y, "z": [1]}}
+    yield {"inputs": {"x": x}}
+    yield {"inputs": {"x": x, "y": y[:1]}}
+    yield {"inputs": {"x": [1, 2], "y": y}}
+    yield {"inputs": {"x": [[1, 2], [3]], "y": y}}
+    yield {"inputs": {"x": x, "y": [[1.7, 2, 3], [4, 5, 6]]}}
+    yield {"inputs": {"x": [["1", None], [1, True]], "y": y}}
+    yield {"inputs": {"x": [[2**60 + 1, 1e40]], "y": [[2**63 - 1, -1, 0]]}}
+    yield {"inputs": {"x": x, "y": [[2**63, 1, 2], [3, 4, 5]]}}
+    yield {"inputs": {"x": x, "y": [[2**70, 1, 2], [3, 4, 5]]}}
+    yield {"inputs": {"x": x, "y": [[True, False, True], [True, True, True]]}}
+    yield {"inputs": {"x": [], "y": []}}
+    yield {"inputs": [{"x": x[0], "y": y[0]}]}
+    yield {"inputs": x}
+    yield {"instances": [{"x": x[0], "y": y[0]}, {"x": x[1]}]}
+    yield {"dataframe_split": {"columns": ["x", "y"], "data": [[x[0], y[0]], [x[1], y[1]]]}}
+
+
+def unnamed() -> Iterator[Any]:
+    """Bodies for one unnamed double tensor [-1, 3]."""
+    yield {"inputs": [[1, 2, 3.5]]}
+    yield {"inputs": [[1, 2, 3], [4, 5, 6]]}
+    yield {"instances": [[1, 2, 3], [4, 5, 6.25]]}
+    yield {"inputs": [1, 2, 3]}
+    yield {"inputs": [[1, 2]]}
+    yield {"inputs": {"a": [1]}}
+    yield {"instances": [{"a": 1}]}
+    yield {"inputs": [["1", 2, None]]}
+    yield {"inputs": []}
+    yield split([[1, 2, 3]], ABC)
+    yield split([[1, 2, 3]])
+    yield {"inputs": [[2**53 + 1, 10**20, 0.1]]}
+
+
+NESTED = {
+    "echo_array": ("arr", [[1.0, 2.5], [], [1, 2], [1], [1, 2.5], ["1"], None, 3]),
+    "echo_object": ("obj", [{"x": 1}, {"x": 1, "y": "t"}, {"y": "t"}, {"x": 1, "z": 2}, {"x": 1.5}, None, 5]),
+    "echo_map": ("mp", [{"k": 1.5}, {}, {"k": 1}, {"k": 2}, {"k": "x"}, None]),
+    "echo_any": ("any", [1, "x", [1, 2], {"k": 1}, None]),
+}
+
+
+def nested() -> Iterator[Case]:
+    for model, (name, values) in NESTED.items():
+        for value in values:
+            yield case(model, split([[value]], [name]))
+            yield case(model, {"inputs": {name: value}})
+            yield case(model, {"inputs": [{name: value}]})
+            yield case(model, {"instances": [{name: value}]})
+
+
+def texts() -> Iterator[Case]:
+    """CSV."""
+    for body in (
+        "a,b,c\n1,2.5,-0.5\n",
+        "a,b,c\n1,2,3\n4,5,6\n",
+        "c,b,a\n3,2,1\n",
+        "a,b,c,z\n1,2,3,4\n",
+        "a,b\n1,2\n",
+        "a,b,c\n1,x,3\n",
+        "a,b,c\n1,,3\n",
+        "a,b,c\n",
+        "",
+        "a,b,c\n1,2,3,4,5\n1\n",
+    ):
+        yield case("linear", body, CSV)
+        yield case("linear", body, f"{CSV}; charset=utf-8")
+    yield case("linear", b"a,b,c\n1,2,\xff\n", CSV)
+    yield case("echo_none", "p,q\n1,x\n2,NA\n", CSV)
+    yield case("echo_string", "s\n1\n", CSV)
+    yield case("echo_integer", "i\n1.5\n", CSV)
+    yield case("echo_datetime", "dt\n2020-01-02\n", CSV)
+    yield case("echo_tensor", "a\n1\n", CSV)
+    yield case("linear", b"no parquet", PARQUET)
+
+
+def others() -> Iterator[Case]:
+    yield case("words", split([["x", 1.5], ["q", 2]], ["word", "d"]))
+    yield case("words", {"inputs": [{"word": "y", "d": 1.0}]})
+    yield case("labels", split([ROW, [5, -5, 5]], ABC))
+    yield case("proba", {"instances": [{"a": 1, "b": 2, "c": 3}, {"a": 0.5, "b": -2, "c": 3}]})
+    yield case("wide", split([ROW, [5, -5, 5]], ABC))
+    yield case("no_signature", split([ROW], ABC))
+    yield case("no_signature", {"inputs": [ROW]})
+    yield case("no_signature", {"inputs": {"a": [1]}})
+    for body in (5, None, [1, None], ["a", 1], [], {"a": [1], "b": [2]}, [{"a": 1}], [[1, 2], [3]]):
+        yield case("echo_none", {"inputs": body})
+        yield case("echo_none", {"instances": body})
+    for params in (
+        None,
+        {},
+        {"temp": 1},
+        {"temp": 0.9, "n": 2, "stop": ["a", "b"], "flag": True},
+        {"n": 1.5},
+        {"n": "1"},
+        {"zz": 1},
+        [1],
+        {"stop": "x"},
+        {"flag": 1},
+    ):
+        yield case("echo_params", {"inputs": [1.5], "params": params})
+        yield case("echo_params_only", {"inputs": [1.5], "params": params})
+    yield case("echo_params", {"inputs": [1.5]})
+    yield case("echo_unnamed", split([[1.5, 2]]))
+    yield case("echo_unnamed", split([[1.5, 2, 3]], ["p", "q", "r"]))
+    yield case("echo_unnamed", {"inputs": [[1, 2]]})
+    yield case("echo_unnamed", {"inputs": [1]})
+    yield case("echo_unnamed", {"inputs": {"a": [1]}})
+    yield case("people", {"inputs": [{"name": "Ann", "age": 4}, {"name": "Bo"}]})
+    yield case("people", {"inputs": [{"age": 4}]})
+    yield case("people", {"instances": [{"name": "Ann"}]})
+    yield case("people", split([["Ann"]], ["name"]))
+    yield case("shouts", {"inputs": ["a", "b"]})
+    yield case("shouts", {"inputs": [1]})
+    yield case("shouts", {"inputs": "a"})
+    yield case("sums", {"inputs": [{"a": 1, "b": 2}]})
+    yield case("sums", {"inputs": [{"a": "x"}]})
+    for value in range(6):
+        yield case("fails", {"inputs": {"x": [value]}})
+        yield case("fails", split([[value + 0.0]], ["x"]))
+    for result in RESULT_NAMES:
+        yield case("returns", {"inputs": [result]})
+
+
+RESULT_NAMES = [
+    "series", "frame", "nullable", "full_nullable", "category", "dates", "labels", "bytes_frame", "numbers", "floats",
+    "mixed", "texts", "no_texts", "dicts", "arrays", "tuple", "int", "float", "bool", "str", "bytes", "datetime",
+    "dict_arrays", "dict_lists", "pydantic", "bytes_array", "text_array", "object_array", "date_array", "zero_d",
+    "no_rows", "half", "int_keys", "none", "set", "complex", "generator", "unknown",
+]  # fmt: skip
+
+
+def all_cases() -> Iterator[Case]:
+    for body in rows_of_three():
+        yield case("linear", body)
+        yield case("scaled", body)
+    for body in envelopes():
+        yield case("linear", body)
+        yield case("echo_numbers", body)
+    for content_type in CONTENT_TYPES:
+        yield case("linear", split([ROW], ABC), content_type)
+    yield from cells()
+    for body in mixed():
+        yield case("mixed", body)
+    for body in tensors():
+        yield case("tensors", body)
+        yield case("echo_tensors", body)
+    for body in unnamed():
+        yield case("unnamed_tensor", body)
+        yield case("echo_tensor", body)
+    yield from nested()
+    yield from texts()
+    yield from others()
+
+
+CASES = list(all_cases())

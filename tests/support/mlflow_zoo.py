@@ -1,0 +1,283 @@
+"""Small MLflow models, one per kind of signature, flavor and result, saved once per test run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.sklearn
+import numpy as np
+import pandas as pd
+import pydantic
+from mlflow.models import ModelSignature, infer_signature
+from mlserver_mlflow.pyfunc import scoring_server  # first, for it is quiet
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
+
+RNG = np.random.default_rng(0)
+NAMES = ["a", "b", "c"]
+FRAME = pd.DataFrame(RNG.normal(size=(60, 3)), columns=NAMES)
+TARGET = FRAME.to_numpy() @ [1.0, -2.0, 0.5] + 3
+LABELS = np.where(TARGET > 3, "yes", "no")
+MIXED = pd.DataFrame(
+    {
+        "d": RNG.normal(size=60),
+        "f": RNG.normal(size=60).astype("float32"),
+        "l": RNG.integers(0, 9, 60),
+        "i": RNG.integers(0, 9, 60).astype("int32"),
+        "b": RNG.integers(0, 2, 60).astype(bool),
+    }
+)
+WORDS = pd.DataFrame({"word": ["x", "y", "z"] * 20, "d": RNG.normal(size=60)})
+SCALARS = [
+    ("boolean", "bo"),
+    ("integer", "i"),
+    ("long", "l"),
+    ("float", "f"),
+    ("double", "d"),
+    ("string", "s"),
+    ("binary", "bi"),
+    ("datetime", "dt"),
+]
+POINT = Object([Property("x", DataType.long), Property("y", DataType.string, required=False)])
+
+
+def describe(value: Any) -> Any:
+    """What a model received, as JSON values: types, dtypes and contents."""
+    if isinstance(value, pd.DataFrame):
+        columns = {str(name): describe(value[name]) for name in value.columns}
+        return {"frame": columns, "order": [str(name) for name in value.columns], "index": str(list(value.index))}
+    if isinstance(value, pd.Series):
+        return [str(value.dtype), [describe(item) for item in value.tolist()]]
+    if isinstance(value, np.ndarray):
+        return [f"array {value.dtype} {value.shape}", [describe(item) for item in value.ravel().tolist()]]
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    return f"{type(value).__name__} {value!r}"
+
+
+class Echo(PythonModel):
+    """Answers with a description of its data and params."""
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        return [json.dumps({"data": describe(model_input), "params": describe(params)})]
+
+
+class Double(PythonModel):
+    """Named tensors in, named tensors out."""
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        return {"twice": model_input["x"] * 2, "sum": model_input["y"].sum(axis=1)}
+
+
+class Person(pydantic.BaseModel):
+    """A row of a type-hinted model."""
+
+    name: str
+    age: int = 3
+
+
+class Greets(PythonModel):
+    """Type-hinted: pydantic rows."""
+
+    def predict(self, model_input: list[Person], params=None) -> Any:  # type: ignore[no-untyped-def]
+        return [f"{person.name} {person.age}" for person in model_input]
+
+
+class Shouts(PythonModel):
+    """Type-hinted: text."""
+
+    def predict(self, model_input: list[str], params=None) -> Any:  # type: ignore[no-untyped-def]
+        return [text.upper() for text in model_input]
+
+
+class Numbers(PythonModel):
+    """Type-hinted: dictionaries."""
+
+    def predict(self, model_input: list[dict[str, int]], params=None) -> Any:  # type: ignore[no-untyped-def]
+        return [sum(row.values()) for row in model_input]
+
+
+class Fails(PythonModel):
+    """Raises what its one column says."""
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import REQUEST_LIMIT_EXCEEDED, RESOURCE_DOES_NOT_EXIST
+
+        code = float(model_input["x"].iloc[0])
+        if code == 1:
+            raise ValueError("one")
+        if code == 2:
+            raise MlflowException("two", error_code=REQUEST_LIMIT_EXCEEDED)
+        if code == 3:
+            raise MlflowException("three", error_code=RESOURCE_DOES_NOT_EXIST)
+        if code == 4:
+            raise MlflowException("four")
+        if code == 5:
+            return {1, 2}
+        return model_input["x"].to_numpy()
+
+
+RESULTS: dict[str, Callable[[], Any]] = {
+    "series": lambda: pd.Series([1.5, 2.5], name="s"),
+    "frame": lambda: pd.DataFrame({"n": [1, 2], "t": ["a", "b"], "o": [[1], {"k": 2}]}),
+    "nullable": lambda: pd.DataFrame(
+        {"i": pd.array([1, None], dtype="Int64"), "s": pd.array(["a", None], dtype="string")}
+    ),
+    "full_nullable": lambda: pd.DataFrame(
+        {"i": pd.array([1, 2], dtype="Int64"), "b": pd.array([True, False], dtype="boolean")}
+    ),
+    "category": lambda: pd.DataFrame({"c": pd.Categorical(["u", "v"]), "n": pd.Categorical([1, 2])}),
+    "dates": lambda: pd.DataFrame(
+        {"t": pd.to_datetime(["2020-01-02", None]), "d": [dt.date(2020, 1, 2), dt.date(2021, 1, 2)]}
+    ),
+    "labels": lambda: pd.DataFrame([[1, 2.5], [3, 4.5]]),
+    "bytes_frame": lambda: pd.DataFrame({"b": [b"hi", b"\xff"]}),
+    "numbers": lambda: [1, 2, 3],
+    "floats": lambda: [1.5, float("nan")],
+    "mixed": lambda: [1, "a", None, [2]],
+    "texts": lambda: ["foo"],
+    "no_texts": lambda: [],
+    "dicts": lambda: [{"a": np.int64(1)}, {"a": 2}],
+    "arrays": lambda: [np.array([1.0, 2.0]), np.array([3.0, 4.0])],
+    "tuple": lambda: (1.5, 2.5),
+    "int": lambda: 7,
+    "float": lambda: 1.25,
+    "bool": lambda: True,
+    "str": lambda: "hello",
+    "bytes": lambda: b"\x00\xff",
+    "datetime": lambda: dt.datetime(2020, 1, 2, 3, 4, 5),
+    "dict_arrays": lambda: {"p": np.array([1.0, 2.0]), "q": np.array([[1, 2]])},
+    "dict_lists": lambda: {"p": [1, 2], "q": ["a", "b"], "r": 1.5, "s": None, "t": {"k": [1]}},
+    "pydantic": lambda: Person(name="Ann"),
+    "bytes_array": lambda: np.array([b"a", b"bc"]),
+    "text_array": lambda: np.array(["a", "bc"]),
+    "object_array": lambda: np.array(["a", 1, None], dtype=object),
+    "date_array": lambda: np.array(["2020-01-02", "2021-01-02"], dtype="datetime64[ns]"),
+    "zero_d": lambda: np.array(2.5),
+    "no_rows": lambda: np.empty((0, 2)),
+    "half": lambda: np.array([1.5], dtype="float16"),
+    "int_keys": lambda: {1: [1], 2: [2]},
+    "none": lambda: None,
+    "set": lambda: {1},
+    "complex": lambda: np.array([1j]),
+    "generator": lambda: (item for item in (1, 2)),
+}
+
+
+class Returns(PythonModel):
+    """Answers with the result that its one string column names."""
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        return RESULTS[str(model_input["what"].iloc[0])]()
+
+
+def columns(*specs: tuple[Any, ...]) -> Schema:
+    """(type, name[, required]) ..."""
+    return Schema([ColSpec(kind, *rest[:1], *([] if len(rest) < 2 else [rest[1]])) for kind, *rest in specs])
+
+
+def echo(inputs: Schema | None, params: ParamSchema | None = None) -> Callable[[Path], None]:
+    signature = ModelSignature(inputs=inputs, params=params) if inputs is not None or params is not None else None
+    return python_model(Echo(), signature)
+
+
+def python_model(model: Any, signature: ModelSignature | None = None, **more: Any) -> Callable[[Path], None]:
+    def save(path: Path) -> None:
+        mlflow.pyfunc.save_model(path, python_model=model, signature=signature, pip_requirements=["mlflow"], **more)
+
+    return save
+
+
+def estimator(model: Any, signature: ModelSignature | None, **more: Any) -> Callable[[Path], None]:
+    def save(path: Path) -> None:
+        mlflow.sklearn.save_model(
+            model, path, signature=signature, pip_requirements=["mlflow"], serialization_format="cloudpickle", **more
+        )
+
+    return save
+
+
+PARAMS = ParamSchema(
+    [
+        ParamSpec("temp", DataType.double, 0.5),
+        ParamSpec("n", DataType.long, 1),
+        ParamSpec("stop", DataType.string, ["x"], shape=(-1,)),
+        ParamSpec("flag", DataType.boolean, False),
+    ]
+)
+ONE_HOT = Pipeline(
+    [
+        (
+            "columns",
+            ColumnTransformer([("one", OneHotEncoder(handle_unknown="ignore"), ["word"])], remainder="passthrough"),
+        ),
+        ("linear", LinearRegression()),
+    ]
+)
+
+MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
+    "linear": lambda: estimator(LinearRegression().fit(FRAME, TARGET), infer_signature(FRAME, TARGET)),
+    "net": lambda: estimator(
+        ElasticNet(alpha=0.1).fit(FRAME, TARGET), infer_signature(FRAME, pd.DataFrame({"quality": TARGET}))
+    ),
+    "wide": lambda: estimator(
+        LinearRegression().fit(FRAME, np.column_stack([TARGET, -TARGET])),
+        infer_signature(FRAME, np.column_stack([TARGET, -TARGET])),
+    ),
+    "labels": lambda: estimator(LogisticRegression().fit(FRAME, LABELS), infer_signature(FRAME, LABELS)),
+    "proba": lambda: estimator(
+        LogisticRegression().fit(FRAME, LABELS), infer_signature(FRAME), pyfunc_predict_fn="predict_proba"
+    ),
+    "scaled": lambda: estimator(
+        make_pipeline(StandardScaler(), LinearRegression()).fit(FRAME, TARGET), infer_signature(FRAME, TARGET)
+    ),
+    "mixed": lambda: estimator(DecisionTreeRegressor(max_depth=4).fit(MIXED, TARGET), infer_signature(MIXED, TARGET)),
+    "one": lambda: estimator(LinearRegression().fit(FRAME[["a"]], TARGET), infer_signature(FRAME[["a"]], TARGET)),
+    "words": lambda: estimator(ONE_HOT.fit(WORDS, TARGET), infer_signature(WORDS, TARGET)),
+    "unnamed_tensor": lambda: estimator(
+        LinearRegression().fit(FRAME.to_numpy(), TARGET), infer_signature(FRAME.to_numpy(), TARGET)
+    ),
+    "no_signature": lambda: estimator(LinearRegression().fit(FRAME, TARGET), None),
+    "no_outputs": lambda: estimator(LinearRegression().fit(FRAME, TARGET), infer_signature(FRAME)),
+    "tensors": lambda: python_model(
+        Double(),
+        ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1, 3), "y")])
+        ),
+    ),
+    "echo_tensors": lambda: echo(
+        Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1, 3), "y")])
+    ),
+    "echo_tensor": lambda: echo(Schema([TensorSpec(np.dtype("float64"), (-1, 3))])),
+    "echo_text_tensor": lambda: echo(Schema([TensorSpec(np.dtype("str"), (-1,))])),
+    **{f"echo_{kind}": lambda kind=kind, name=name: echo(columns((kind, name))) for kind, name in SCALARS},  # type: ignore[misc]
+    "echo_all": lambda: echo(columns(*((kind, name, kind != "double") for kind, name in SCALARS))),
+    "echo_numbers": lambda: echo(columns(("double", "d"), ("long", "l"), ("boolean", "bo"))),
+    "echo_unnamed": lambda: echo(Schema([ColSpec("double"), ColSpec("long")])),
+    "echo_none": lambda: echo(None),
+    "echo_params": lambda: echo(columns(("double", "d")), PARAMS),
+    "echo_params_only": lambda: echo(None, PARAMS),
+    "echo_array": lambda: echo(columns((Array(DataType.double), "arr"))),
+    "echo_object": lambda: echo(columns((POINT, "obj"))),
+    "echo_map": lambda: echo(columns((Map(DataType.double), "mp"))),
+    "echo_any": lambda: echo(columns((AnyType(), "any"), (DataType.double, "d", False))),
+    "people": lambda: python_model(Greets()),
+    "shouts": lambda: python_model(Shouts()),
+    "sums": lambda: python_model(Numbers()),
+    "fails": lambda: python_model(Fails(), ModelSignature(inputs=columns(("double", "x")))),
+    "returns": lambda: python_model(Returns(), ModelSignature(inputs=columns(("string", "what")))),
+}

@@ -1,0 +1,57 @@
+"""`/invocations` against MLflow's own scoring app: the same status, body and error code for every payload sent.
+
+A body goes the whole way of the wire format (`read_request`, the runtime's `predict`, `write_response` or
+`write_error`), with no HTTP in between. Differences that are meant are named in `expected_of`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from mlserver_mlflow import invocations
+
+from mlserver.errors import MLServerError
+from support.mlflow_payloads import CASES, Case
+
+from unit.mlflow.conftest import Served, Zoo
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_invocations_answers_as_mlflow_does(zoo: Zoo, case: Case) -> None:
+    served = await zoo(case.model)
+    expected = await expected_of(served, case)
+    assert await answer_of(served, case) == expected
+
+
+async def answer_of(served: Served, case: Case) -> tuple[int, Any]:
+    (route,) = (route for route in served.runtime.routes() if route.wire)
+    request = invocations.read_request(case.body, case.content_type, route.config)
+    try:
+        response = await served.runtime.predict(request)
+        status, body, media_type = invocations.write_response(response, route.config)
+    except MLServerError as problem:
+        status, body, media_type = invocations.write_error(problem, route.config)
+    assert media_type == "application/json"
+    return status, body if status == 200 else comparable(json.loads(body))
+
+
+async def expected_of(served: Served, case: Case) -> tuple[int, Any]:
+    """MLflow's answer, without its stack trace; bare texts as the message of an error."""
+    response = await served.oracle.post("/invocations", content=case.body, headers={"content-type": case.content_type})
+    if response.status_code == 200:
+        return 200, response.content
+    if response.headers["content-type"].startswith("application/json"):
+        return response.status_code, comparable(response.json())
+    if response.status_code == 415:
+        fields = {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"}
+        return 415, {"error_code": "BAD_REQUEST", "message": response.text, **fields}
+    return response.status_code, {"error_code": "INTERNAL_ERROR", "message": ...}
+
+
+def comparable(error: dict[str, Any]) -> dict[str, Any]:
+    error.pop("stack_trace", None)
+    if error["error_code"] == "INTERNAL_ERROR" and "cannot be written" in error["message"]:
+        error["message"] = ...  # MLflow says "Internal Server Error" and no more
+    return error
