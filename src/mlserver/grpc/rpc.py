@@ -94,13 +94,16 @@ class Guard:
 
         async def unary(request: Any, context: Context) -> Any:
             metrics.grpc_received(*label)
-            response = await self._run(label, context, behaviour(request, context))
+            work = _refuse(request) if isinstance(request, MLServerError) else behaviour(request, context)
+            response = await self._run(label, context, work)
             metrics.grpc_sent(*label)
             return response
 
         async def server_stream(request: Any, context: Context) -> None:
             metrics.grpc_received(*label)
-            await self._run(label, context, behaviour(request, context, Writer(context, metrics, label)))
+            writer = Writer(context, metrics, label)
+            work = _refuse(request) if isinstance(request, MLServerError) else behaviour(request, context, writer)
+            await self._run(label, context, work)
 
         async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
             counted = _counted(requests, metrics, label)
@@ -146,7 +149,13 @@ class Writer:
 async def _counted(requests: AsyncIterator[Any], metrics: RoadMetrics, label: Label) -> AsyncIterator[Any]:
     async for request in requests:
         metrics.grpc_received(*label)
+        if isinstance(request, MLServerError):
+            raise request
         yield request
+
+
+async def _refuse(problem: MLServerError) -> None:
+    raise problem
 
 
 # -- metadata --

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
+
+from ..errors import InvalidPayload
 
 Behaviour = Callable[..., Any]
 # (requests are a stream, responses are a stream) -> gRPC's word for it.
@@ -41,7 +44,7 @@ def generic_handler(
     """The handler of all methods that `servicer` has, under the protocol's name or in snake case.
 
     Args:
-        wrap: Put around each method.
+        wrap: Put around each method, which then gets an `InvalidPayload` in place of a message that cannot be parsed.
         name: Serve under another full name than the service's own.
     """
     handlers = {}
@@ -50,12 +53,25 @@ def generic_handler(
         if behaviour is None:
             continue
         make = getattr(grpc, f"{kind_of(method)}_rpc_method_handler")
+        parse = _class(method.input_type).FromString
         handlers[method.name] = make(
             behaviour if wrap is None else wrap(method, behaviour),
-            request_deserializer=_class(method.input_type).FromString,
+            request_deserializer=parse if wrap is None else _forgiving(parse),
             response_serializer=serialize,
         )
     return grpc.method_handlers_generic_handler(name or service.full_name, handlers)
+
+
+def _forgiving(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """gRPC would log a traceback and answer UNKNOWN if parsing raised."""
+
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as problem:
+            return InvalidPayload(f"Invalid message: {problem}")
+
+    return parsed
 
 
 class Servicer:

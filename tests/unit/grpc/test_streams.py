@@ -1,0 +1,188 @@
+"""ModelStreamInfer, in MLServer's form and in Triton's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.wire.pb import dataplane_pb2
+
+
+def text(words: str, model: str = "words", **fields: Any) -> pb.ModelInferRequest:
+    tensor = {"name": "t", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [words.encode()]}}
+    return pb.ModelInferRequest(model_name=model, inputs=[tensor], **fields)
+
+
+def word(response: pb.ModelInferResponse) -> str:
+    if response.raw_output_contents:
+        return str(response.raw_output_contents[0][4:].decode())
+    return str(response.outputs[0].contents.bytes_contents[0].decode())
+
+
+async def answers(serving: Any, *requests: pb.ModelInferRequest, **options: Any) -> list[pb.ModelInferResponse]:
+    return [response async for response in serving.stub.ModelStreamInfer(iter(requests), timeout=20, **options)]
+
+
+# -- MLServer's form --
+
+
+async def test_one_conversation_with_a_model_that_streams(serving: Any) -> None:
+    responses = await answers(serving, text("a b", id="first"), text("c", id="second"))
+
+    assert [word(response) for response in responses] == ["1:a", "1:b", "2:c"]
+    assert {response.id for response in responses} == {"first"}
+
+
+async def test_a_model_without_streams_answers_each_request(serving: Any) -> None:
+    responses = await answers(serving, *(text(word, "echo", id=word) for word in "abc"))
+
+    assert [(response.id, word(response)) for response in responses] == [("a", "a"), ("b", "b"), ("c", "c")]
+
+
+async def test_each_model_of_a_stream_answers_its_own(serving: Any) -> None:
+    requests = [text("a", "words"), text("x", "echo"), text("y", "other"), text("b", "words"), text("z", "echo")]
+    responses = await answers(serving, *requests)
+
+    by_model: dict[str, list[str]] = {}
+    for response in responses:
+        by_model.setdefault(response.model_name, []).append(word(response))
+    assert by_model == {"words": ["1:a", "2:b"], "echo": ["x", "z"], "other": ["y"]}
+
+
+@pytest.mark.parametrize("metadata", [(), (("mlserver-stream-form", "triton"),)])
+async def test_an_empty_stream(serving: Any, metadata: Any) -> None:
+    call = serving.stub.ModelStreamInfer(iter(()), timeout=20, metadata=metadata)
+
+    assert [response async for response in call] == []
+    assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_answers_come_while_the_client_still_asks(serving: Any) -> None:
+    call = serving.stub.ModelStreamInfer(timeout=20)
+    for letter in "ab":
+        await call.write(text(letter, "echo"))
+        assert word(await call.read()) == letter
+    await call.done_writing()
+
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_raw_requests_get_raw_answers(serving: Any) -> None:
+    tensor = {"name": "t", "datatype": "BYTES", "shape": [1]}
+    request = pb.ModelInferRequest(model_name="words", inputs=[tensor], raw_input_contents=[b"\x01\x00\x00\x00a"])
+    (response,) = await answers(serving, request)
+
+    assert list(response.raw_output_contents) == [b"\x03\x00\x00\x001:a"]
+
+
+@pytest.mark.parametrize(
+    "request_, code",
+    [
+        (text("a", "nope"), grpc.StatusCode.NOT_FOUND),
+        (pb.ModelInferRequest(model_name="words", inputs=[{"name": "x"}]), grpc.StatusCode.INVALID_ARGUMENT),
+        (pb.ModelInferRequest(model_name="echo", inputs=[{"name": "x"}]), grpc.StatusCode.INVALID_ARGUMENT),
+        (text("ok fail"), grpc.StatusCode.INTERNAL),
+    ],
+)
+async def test_an_error_is_the_streams_status(serving: Any, request_: pb.ModelInferRequest, code: Any) -> None:
+    call = serving.stub.ModelStreamInfer(iter([request_]), timeout=20)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        _ = [response async for response in call]
+    assert error.value.code() is code
+
+
+async def test_headers_come_at_the_end(serving: Any) -> None:
+    call = serving.stub.ModelStreamInfer(iter([text("a b", id="7")]), timeout=20)
+    _ = [response async for response in call]
+    trailing = dict(await call.trailing_metadata())
+
+    assert trailing["ce-id"] == "7"
+    assert trailing["ce-modelid"] == "words"
+
+
+async def test_a_client_that_leaves_stops_the_model(serving: Any, stuck: Any) -> None:
+    call = serving.stub.ModelStreamInfer(timeout=20)
+    await call.write(text("a", "stuck"))
+    assert await asyncio.to_thread(stuck.entered.wait, 10)
+    call.cancel()
+
+    assert await asyncio.to_thread(stuck.left.wait, 10)
+
+
+# -- Triton's form --
+
+FINAL = {"triton_enable_empty_final_response": pb.InferParameter(bool_param=True)}
+
+
+async def in_triton_form(serving: Any, *requests: pb.ModelInferRequest, **options: Any) -> list[Any]:
+    """What a client that knows ModelStreamInferResponse reads."""
+    call = serving.channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=dataplane_pb2.ModelStreamInferResponse.FromString,
+    )
+    return [response async for response in call(iter(requests), timeout=20, **options)]
+
+
+def final(response: Any) -> bool | None:
+    parameters = response.infer_response.parameters
+    return parameters["triton_final_response"].bool_param if "triton_final_response" in parameters else None
+
+
+async def test_each_request_is_a_conversation_of_its_own(serving: Any) -> None:
+    responses = await in_triton_form(
+        serving, text("a b", id="1", parameters=FINAL), text("c", id="2", parameters=FINAL)
+    )
+    seen = [(response.infer_response.id, final(response)) for response in responses]
+
+    assert seen == [("1", False), ("1", False), ("1", True), ("2", False), ("2", True)]
+    assert [word(r.infer_response) for r in responses if r.infer_response.outputs] == ["1:a", "1:b", "1:c"]
+
+
+async def test_the_one_answer_of_a_model_without_streams_is_the_last(serving: Any) -> None:
+    (response,) = await in_triton_form(serving, text("a", "echo", parameters=FINAL))
+
+    assert final(response) is True
+    assert word(response.infer_response) == "a"
+
+
+async def test_the_form_can_be_asked_for_by_metadata(serving: Any) -> None:
+    requests = [text(str(number), "echo", id=str(number)) for number in range(200)]
+    responses = await in_triton_form(serving, *requests, metadata=(("mlserver-stream-form", "triton"),))
+
+    assert [response.infer_response.id for response in responses] == [request.id for request in requests]
+    assert {final(response) for response in responses} == {None}
+
+
+async def test_an_error_does_not_end_the_stream(serving: Any) -> None:
+    requests = [text("a", "nope", id="1", parameters=FINAL), text("fail", id="2"), text("b", "echo", id="3")]
+    responses = await in_triton_form(serving, *requests)
+
+    assert [(r.infer_response.id, r.error_message) for r in responses[::2]] == [
+        ("1", "Model nope not found"),
+        ("3", ""),
+    ]
+    assert "a word failed" in responses[1].error_message
+
+
+async def test_a_slow_request_keeps_the_order_and_holds_nobody_up_in_the_model(serving: Any, stuck: Any) -> None:
+    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
+        soon = {"timeout": pb.InferParameter(int64_param=300_000), **FINAL}
+        yield text("a", "stuck", id="1", parameters=soon)
+        assert await asyncio.to_thread(stuck.entered.wait, 10)
+        yield text("b", "echo", id="2")
+
+    call = serving.channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=dataplane_pb2.ModelStreamInferResponse.FromString,
+    )
+    responses = [response async for response in call(requests(), timeout=20)]
+
+    assert [r.infer_response.id for r in responses] == ["1", "2"]
+    assert responses[0].error_message == "Request for model stuck timed out"
