@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import os
-import pickle
 import uuid
 from typing import Annotated, Any, ClassVar, Self
 
+import msgspec
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings as PydanticBaseSettings
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -143,21 +143,18 @@ class BaseSettings(PydanticBaseSettings):
         return cls.model_validate(obj)
 
     def to_frame(self) -> bytes:
-        """These settings for a worker process: nothing is lost, and nothing is read from the environment again."""
-        return pickle.dumps(self)
+        """These settings for a worker process, as plain data. Every field is in it, the unset ones too."""
+        return msgspec.msgpack.encode([type(self).__name__, self.model_dump(by_alias=True), self._source])
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
-        """The settings that `to_frame` gave. Frames come from our own parent process only, never off the network."""
-        made = pickle.loads(frame)  # noqa: S301 - see above
-        if not isinstance(made, cls):
-            raise TypeError(f"a frame of {cls.__name__} was expected, this one holds {type(made).__name__}")
+        """The settings that `to_frame` gave: every field comes from the frame, so none from the environment."""
+        kind, values, source = msgspec.msgpack.decode(frame)
+        if kind != cls.__name__:
+            raise TypeError(f"a frame of {cls.__name__} was expected, this one holds {kind}")
+        made = cls(**values)
+        made._source = source
         return made
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        state["__pydantic_private__"] = {**(state["__pydantic_private__"] or {}), "_classes": {}}
-        return state
 
 
 class CORSSettings(BaseSettings):

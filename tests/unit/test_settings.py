@@ -431,7 +431,7 @@ def test_a_frame_loses_nothing_and_reads_nothing(monkeypatch: pytest.MonkeyPatch
     )
     sent = ModelSettings.parse_file(path)
     assert sent.parameters is not None
-    sent.parameters.extra["late"] = (1, b"x")
+    sent.parameters.extra["late"] = [1, b"x"]
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/other")
     monkeypatch.setenv("MLSERVER_MODEL_MAX_BATCH_SIZE", "99")
     got = ModelSettings.from_frame(sent.to_frame())
@@ -440,7 +440,7 @@ def test_a_frame_loses_nothing_and_reads_nothing(monkeypatch: pytest.MonkeyPatch
     assert got.max_batch_size == 0
     assert got.parameters is not None
     assert got.parameters.uri is None
-    assert got.parameters.extra == {"k": 1.5, "late": (1, b"x")}
+    assert got.parameters.extra == {"k": 1.5, "late": [1, b"x"]}
 
 
 def test_a_frame_of_settings_with_a_local_class() -> None:
