@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from .errors import MLServerError, ModelNotFound, ModelNotReady
 from .execution.executor import Executor, LoadedModel
 from .logging import get_logger
-from .metrics.road import RoadMetrics
+from .metrics import RoadMetrics, forget
 from .scheduling.scheduler import Scheduler
 from .scheduling.statistics import ModelStatistics
 from .settings import ModelSettings
@@ -161,6 +161,7 @@ class Registry:
                 del self._entries[name]
             self._choose_default(name)
             self._metrics.remove_model(name, version)
+            forget(name, version or "")
             loaded, entry.loaded = entry.loaded, None
             if loaded is not None:
                 await self._retire(loaded, entry.road)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -91,14 +92,18 @@ class Tensor:
     `Tensor(root)` keeps any Python object as it is. `Tensor.from_array` and `Tensor.from_raw` start from another face.
     """
 
-    __slots__ = ("_array", "_datatype", "_raw", "_root", "_shape")
+    # Class attributes rather than assignments in `__init__`: tensors are made by the million, most with one face.
+    _root: Any = _MISSING
+    _array: NDArray[Any] | None = None
+    _raw: memoryview | bytes | None = None
+    _datatype: str = ""
+    _shape: Sequence[int] = ()
 
     def __init__(self, root: Any = _MISSING) -> None:
-        self._root = root
-        self._array: NDArray[Any] | None = None
-        self._raw: memoryview | bytes | None = None
-        self._datatype = ""
-        self._shape: Sequence[int] = ()
+        if isinstance(root, Tensor):
+            self.__dict__.update(root.__dict__)
+        elif root is not _MISSING:
+            self._root = root
 
     @classmethod
     def from_array(cls, array: NDArray[Any]) -> Self:
@@ -207,12 +212,20 @@ class Tensor:
         """
         if self._raw is not None:
             return
+        root = self._root
+        if type(root) is list and len(root) == 1 and type(root[0]) is float and datatype in _PACK_ONE and _is_one(shape):
+            # By far the most common tensor; what does not fit is looked at below.
+            with suppress(OverflowError):
+                self._raw = _PACK_ONE[datatype](root[0])
+                self._datatype, self._shape = datatype, shape
+                del self._root
+                return
         if datatype == "BYTES":
             if self._array is None:
                 _check_elements(self._root, shape)
             return
         self.to_raw(datatype, shape)
-        self._root = _MISSING
+        self.__dict__.pop("_root", None)
 
     def _own_array(self) -> NDArray[Any]:
         if self._array is None:
@@ -253,6 +266,12 @@ class Tensor:
 
 
 # -- elements to bytes --
+
+_PACK_ONE = {name: struct.Struct(f"<{FORMATS[name]}").pack for name in ("FP32", "FP64")}
+
+
+def _is_one(shape: Sequence[int]) -> bool:
+    return shape in ([1], [1, 1])
 
 
 def _pack(root: Any, datatype: str, shape: Sequence[int]) -> memoryview | bytes:

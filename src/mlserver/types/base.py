@@ -22,13 +22,13 @@ class BaseModel(pydantic.BaseModel):
     def build(cls, values: dict[str, Any]) -> Self:
         """Make an instance from values that are known to be right, without validating them.
 
-        `values` names every field of the class (None where unset matters not); it becomes the instance's own
-        dictionary. A tenth of the cost of validating: for the road's own responses, never for a caller's data.
+        `values` names every field of the class and becomes the instance's own dictionary; all fields count as set, and
+        dumps leave out those that are None. For what the road itself makes, never for a caller's data.
         """
         made = cls.__new__(cls)
         put = object.__setattr__
         put(made, "__dict__", values)
-        put(made, "__pydantic_fields_set__", {name for name, value in values.items() if value is not None})
+        put(made, "__pydantic_fields_set__", set(values))
         put(made, "__pydantic_extra__", None)
         put(made, "__pydantic_private__", None)
         return made

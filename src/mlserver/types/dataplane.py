@@ -37,12 +37,10 @@ class Datatype(Enum):
 class TensorData(Tensor):
     """The `data` of a tensor as a field of a message; see `mlserver.tensor.Tensor` for its faces."""
 
-    __slots__ = ()
-
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            lambda value: value if type(value) is cls else cls(value),
+            cls,
             serialization=core_schema.plain_serializer_function_ser_schema(_plain),
         )
 
