@@ -366,6 +366,8 @@ def _integers(found: NDArray[Any], root: Any, dtype: np.dtype[Any], datatype: st
     limits = np.iinfo(dtype)
     if found.dtype.kind == "f" and not np.isfinite(found).all():
         raise TensorError(f"{datatype} numbers", brief(root))
+    if found.dtype.kind == "f" and float(np.abs(found).max()) >= 2**53:
+        found = np.array(root, dtype=object)  # NumPy has rounded large integers to floats: take them as they came
     low, high = found.min(), found.max()
     # 2**63 and 2**64 are exact as floats, the largest integers below them are not: compare with < there.
     too_high = float(high) >= float(limits.max) + 1 if found.dtype.kind == "f" else int(high) > limits.max

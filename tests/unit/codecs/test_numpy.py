@@ -204,3 +204,25 @@ def test_response_round_trip(over_json: OverJson) -> None:
     }
     assert response.outputs[0].name == "output-1"
     np.testing.assert_array_equal(NumpyRequestCodec.decode_response(response), np.eye(2))
+
+
+@pytest.mark.parametrize(
+    "datatype, numbers",
+    [
+        ("UINT64", [2**63 + 1, 0]),
+        ("UINT64", [2**64 - 1, 1]),
+        ("UINT64", [2**64 - 1024, 0.0]),
+        ("INT64", [2**63 - 1, -(2**63)]),
+        ("INT64", [2**53 + 1, 0.0]),
+    ],
+)
+def test_large_integers_are_exact_however_they_are_nested(datatype: str, numbers: list[Any]) -> None:
+    for data in (numbers, [[number] for number in numbers]):
+        assert NumpyCodec.decode_input(tensor([2, 1], datatype, data)).ravel().tolist() == numbers
+
+
+@pytest.mark.parametrize("datatype, number", [("UINT64", 2**64), ("UINT64", -1), ("INT64", 2**63), ("INT64", 1e300)])
+def test_integers_out_of_range_are_refused_however_they_are_nested(datatype: str, number: Any) -> None:
+    for data in ([number, 0], [[number], [0]], [[number], [0.5]]):
+        with pytest.raises(CodecError, match=f"range of {datatype}"):
+            NumpyCodec.decode_input(tensor([2, 1], datatype, data))
