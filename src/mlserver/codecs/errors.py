@@ -16,7 +16,7 @@ class CodecError(MLServerError):
         super().__init__(f"There was an error encoding / decoding the payload: {msg}")
 
 
-class CodecNotFound(MLServerError):  # noqa: N818
+class CodecNotFound(MLServerError):
     """No codec is registered for a type or payload."""
 
     def __init__(
@@ -33,7 +33,7 @@ class CodecNotFound(MLServerError):  # noqa: N818
         super().__init__(f"Codec not found for {place}" + (f" with {' and '.join(facts)}" if facts else ""))
 
 
-class InputsNotFound(MLServerError):  # noqa: N818
+class InputsNotFound(MLServerError):
     """The inputs of a request and the arguments of `predict` do not agree.
 
     Args:
@@ -49,7 +49,7 @@ class InputsNotFound(MLServerError):  # noqa: N818
         super().__init__(f"Inputs do not match the model's arguments: {'; '.join(parts)}. Expected inputs: {wanted}")
 
 
-class OutputNotFound(MLServerError):  # noqa: N818
+class OutputNotFound(MLServerError):
     """A value returned by `predict` does not fit the return type hint.
 
     Args:
