@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -124,7 +123,9 @@ class Tensor:
         if datatype == "BYTES":
             _check_bytes_block(view, count)
         elif view.nbytes != count * item_size(datatype):
-            raise TensorError(f"{count * item_size(datatype)} bytes for {datatype} {list(shape)}", f"{view.nbytes} bytes")
+            raise TensorError(
+                f"{count * item_size(datatype)} bytes for {datatype} {list(shape)}", f"{view.nbytes} bytes"
+            )
         return cls.trusted(view, datatype, shape)
 
     @classmethod
@@ -139,7 +140,11 @@ class Tensor:
     @property
     def faces(self) -> tuple[str, ...]:
         """Which faces exist now: any of "root", "array", "raw"."""
-        present = (("root", self._root is not _MISSING), ("array", self._array is not None), ("raw", self._raw is not None))
+        present = (
+            ("root", self._root is not _MISSING),
+            ("array", self._array is not None),
+            ("raw", self._raw is not None),
+        )
         return tuple(name for name, there in present if there)
 
     @property
@@ -153,8 +158,9 @@ class Tensor:
     def root(self) -> Any:
         """The elements as Python objects: what was given, else a flat list in row-major order (NaN becomes None)."""
         if self._root is _MISSING:
-            if self._raw is not None and self._datatype in FORMATS and self._datatype != "FP16":
-                self._root = _without_nan(memoryview(self._raw).cast(FORMATS[self._datatype]).tolist(), self._datatype)
+            code: Any = FORMATS.get(self._datatype)
+            if self._raw is not None and code is not None and code != "e":
+                self._root = _without_nan(memoryview(self._raw).cast(code).tolist(), self._datatype)
             elif self._raw is not None and self._datatype == "BYTES":
                 self._root = split_bytes_block(self._raw)
             else:
@@ -213,10 +219,13 @@ class Tensor:
         if self._raw is not None:
             return
         root = self._root
-        if type(root) is list and len(root) == 1 and type(root[0]) is float and datatype in _PACK_ONE and _is_one(shape):
+        if type(root) is list and len(root) == 1 and shape == [1] and datatype in _PACK_ONE:
             # By far the most common tensor; what does not fit is looked at below.
-            with suppress(OverflowError):
+            try:
                 self._raw = _PACK_ONE[datatype](root[0])
+            except (struct.error, OverflowError):
+                pass
+            else:
                 self._datatype, self._shape = datatype, shape
                 del self._root
                 return
@@ -267,11 +276,7 @@ class Tensor:
 
 # -- elements to bytes --
 
-_PACK_ONE = {name: struct.Struct(f"<{FORMATS[name]}").pack for name in ("FP32", "FP64")}
-
-
-def _is_one(shape: Sequence[int]) -> bool:
-    return shape in ([1], [1, 1])
+_PACK_ONE = {name: struct.Struct(f"<{code}").pack for name, code in FORMATS.items() if code != "?"}
 
 
 def _pack(root: Any, datatype: str, shape: Sequence[int]) -> memoryview | bytes:
@@ -299,7 +304,7 @@ def _raw_of_array(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> m
     if datatype == "BF16":
         return (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
     block = np.ascontiguousarray(array, dtype=_dtype(datatype))
-    return memoryview(block.reshape(-1)).cast("B") if block.size else b""
+    return block.reshape(-1).data.cast("B") if block.size else b""
 
 
 # -- elements to arrays --
@@ -477,7 +482,9 @@ def _check_bytes_block(block: memoryview, count: int) -> None:
         at += 4 + size
         found += 1
         if at > block.nbytes:
-            raise TensorError("BYTES elements inside the data", f"a length of {size} that ends {at - block.nbytes} bytes past it")
+            raise TensorError(
+                "BYTES elements inside the data", f"a length of {size} that ends {at - block.nbytes} bytes past it"
+            )
     if found != count:
         raise TensorError(f"{count} BYTES elements", str(found))
 

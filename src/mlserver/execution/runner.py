@@ -129,7 +129,8 @@ class Runner:
 def _implementation(settings: ModelSettings) -> type[MLModel]:
     path = settings.implementation_
     try:
-        return settings.implementation
+        implementation: type[MLModel] = settings.implementation
+        return implementation
     except ModuleNotFoundError as problem:
         if problem.name and f"{path}.".startswith(f"{problem.name}."):
             raise MLServerError(f"Unknown implementation '{path}': no module named '{problem.name}'", 500) from None

@@ -34,7 +34,8 @@ class ModelRepositoryHandlers:
             items.setdefault(key, _item(*key, State.UNAVAILABLE, ""))
         for name, reason in self._repository.problems.items():
             items.setdefault((name, None), _item(name, None, State.UNAVAILABLE, reason))
-        wanted = [item for item in items.values() if not payload.ready or item.state == State.READY.value]
+        ready = State.READY.value  # messages keep enum members as their values
+        wanted = [item for item in items.values() if not payload.ready or str(item.state) == ready]
         return RepositoryIndexResponse(root=wanted)
 
     async def load(self, name: str) -> bool:

@@ -113,9 +113,9 @@ class RESTApp:
             body = write_document({"detail": faults, "error": problem.message})
         headers = retry_after(problem)
         if isinstance(problem, MethodNotAllowed):
-            headers.append(("allow", ", ".join(problem.allowed)))
+            headers.append((b"allow", ", ".join(problem.allowed).encode()))
         if status == 413:
-            headers.append(("connection", "close"))  # the rest of the body is not read
+            headers.append((b"connection", b"close"))  # the rest of the body is not read
         return Reply(status, body, JSON, headers)
 
     async def _send(self, request: Request, reply: Reply, receive: Receive, send: Any) -> None:
@@ -127,14 +127,14 @@ class RESTApp:
             if accepted is not None:
                 reply.body, name = await compressed(reply.body, accepted)
                 if name:
-                    reply.headers.append(("content-encoding", name))
-            reply.headers.append(("vary", "Accept-Encoding"))
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
+                    reply.headers.append((b"content-encoding", name.encode()))
+            reply.headers.append((b"vary", b"Accept-Encoding"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
         await send({"type": "http.response.body", "body": reply.body})
 
     async def _send_stream(self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any) -> None:
         """Send as it comes; when the caller leaves, the work is stopped."""
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
         sending = asyncio.ensure_future(_send_parts(parts, send))
         watching = asyncio.ensure_future(_disconnected(receive))
         try:

@@ -65,8 +65,10 @@ async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
             continue
         if name not in _WINDOWS:
             raise UnsupportedMediaType(f"Content-Encoding '{name}' is not supported; supported: gzip, deflate, identity")
-        work = (inflate, body, name, limit)
-        body = await asyncio.to_thread(*work) if len(body) >= _OFF_LOOP // 16 else work[0](*work[1:])
+        if len(body) >= _OFF_LOOP // 16:
+            body = await asyncio.to_thread(inflate, body, name, limit)
+        else:
+            body = inflate(body, name, limit)
     return body
 
 

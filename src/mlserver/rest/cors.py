@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..settings import CORSSettings
-from .messages import Reply, Request
+from .messages import RawHeaders, Reply, Request, raw_headers
 
 SAFE_HEADERS = frozenset(("accept", "accept-language", "content-language", "content-type"))
 
@@ -26,7 +26,7 @@ class Cors:
             return True
         return self._pattern is not None and self._pattern.fullmatch(origin) is not None
 
-    def headers(self, request: Request) -> list[tuple[str, str]]:
+    def headers(self, request: Request) -> RawHeaders:
         """Headers of the answer to an ordinary request."""
         raw = request.header(b"origin")
         if raw is None:
@@ -43,7 +43,7 @@ class Cors:
             headers.append(("access-control-allow-credentials", "true"))
         if settings.expose_headers:
             headers.append(("access-control-expose-headers", ", ".join(settings.expose_headers)))
-        return headers
+        return raw_headers(headers)
 
     def preflight(self, request: Request) -> Reply:
         """The answer to the question whether a request of another origin would be allowed."""
@@ -67,4 +67,4 @@ class Cors:
             ("access-control-max-age", str(settings.max_age)),
             ("access-control-allow-headers", asked if "*" in settings.allow_headers else ", ".join(sorted(allowed))),
         ]
-        return Reply(200, b"OK", "text/plain; charset=utf-8", headers + self.headers(request))
+        return Reply(200, b"OK", "text/plain; charset=utf-8", raw_headers(headers) + self.headers(request))

@@ -11,7 +11,7 @@ from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
 from ..wire import json
 from ..wire.headers import CloudEvents, server_timing
-from .messages import JSON, Reply, Request
+from .messages import JSON, RawHeaders, Reply, Request, header_value, raw_headers
 from .routing import Router
 
 # The last is what `curl -d` sends unless told otherwise; refusing it would only cost its user a minute.
@@ -26,6 +26,7 @@ class Endpoints:
         self._data_plane = data_plane
         self._repository = repository
         self._events = events
+        self._events_of: dict[str, RawHeaders] = {}
 
     def register(self, router: Router) -> None:
         """Add every route to the router."""
@@ -88,13 +89,27 @@ class Endpoints:
     def _inference_reply(
         self, body: bytes, content_type: str, response: InferenceResponse, call: Call, codec_ns: int
     ) -> Reply:
-        headers = list(self._events.response(response.model_name, response.id).items())
-        headers.append(("server-timing", server_timing(call.timings, codec_ns)))
+        headers = self._event_headers(response.model_name, response.id)
+        headers.append((b"server-timing", server_timing(call.timings, codec_ns).encode()))
         if call.response_headers:
             own = {name.lower(): value for name, value in call.response_headers.items()}
             content_type = str(own.pop("content-type", content_type))
-            headers = [(name, value) for name, value in headers if name.lower() not in own] + list(own.items())
+            given = raw_headers(own.items())
+            names = {name for name, _ in given}
+            headers = [(name, value) for name, value in headers if name not in names] + given
         return Reply(200, body, content_type, headers)
+
+    def _event_headers(self, model: str, response_id: str | None) -> RawHeaders:
+        """CloudEvents headers; all but the ids are the same for every answer of a model."""
+        headers = self._events_of.get(model)
+        if headers is None:
+            if len(self._events_of) >= 1024:
+                self._events_of.clear()
+            headers = self._events_of[model] = raw_headers(self._events.response(model, None).items())
+        if not response_id:
+            return headers.copy()
+        raw_id = header_value(response_id)
+        return [*headers, (b"ce-id", raw_id), (b"ce-requestid", raw_id)]
 
     async def infer_stream(self, request: Request) -> Reply:
         """Server-sent events, one per response. What fails before the first one is an ordinary error."""
@@ -106,7 +121,7 @@ class Endpoints:
         except BaseException:
             await responses.aclose()  # type: ignore[attr-defined]
             raise
-        return Reply(200, _events(first, responses), EVENT_STREAM, [("cache-control", "no-cache")])
+        return Reply(200, _events(first, responses), EVENT_STREAM, [(b"cache-control", b"no-cache")])
 
     # -- repository --
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,22 +65,27 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One HTTP answer. `body` is whole, or an iterator for a stream."""
+    """One HTTP answer. `body` is whole, or an iterator for a stream; `headers` are as `raw_headers` makes them."""
 
     status: int = 200
     body: bytes | AsyncIterator[bytes] = b""
     content_type: str = JSON
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: RawHeaders = field(default_factory=list)
 
-    def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        pairs: list[tuple[bytes, bytes]] = []
-        if isinstance(self.body, bytes):
-            pairs.append((b"content-length", str(len(self.body)).encode()))
-        if self.content_type and (self.body or not isinstance(self.body, bytes)):
-            pairs.append((b"content-type", self.content_type.encode("latin-1")))
-        for name, value in self.headers:
-            pairs.append((name.lower().encode("latin-1"), header_value(value)))
-        return pairs
+    def all_headers(self) -> RawHeaders:
+        """Those of the body, then `headers`."""
+        own: RawHeaders = []
+        whole = isinstance(self.body, bytes)
+        if whole:
+            own.append((b"content-length", b"%d" % len(self.body)))  # type: ignore[arg-type]
+        if self.content_type and (self.body or not whole):
+            own.append((b"content-type", self.content_type.encode("latin-1")))
+        return own + self.headers
+
+
+def raw_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:
+    """Headers as ASGI wants them: names in lower case, and nothing in a value that could end it."""
+    return [(name.lower().encode("latin-1"), header_value(value)) for name, value in pairs]
 
 
 def header_value(value: Any) -> bytes:

@@ -18,7 +18,7 @@ from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
 from ..stage import Call
 from ..wire.headers import server_timing
-from .messages import Reply, Request
+from .messages import RawHeaders, Reply, Request, header_value
 from .routing import MethodNotAllowed
 
 MODEL_HEADER = b"x-mlserver-model"
@@ -82,9 +82,8 @@ class ModelRoutes:
         path = _own_path(request.path)
         forwarded = HTTPRequest(request.method, path, request.query, request.raw_headers, request.body)
         answer = await self._data_plane.route(found.name, found.version, forwarded)
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
-        kept = [(name, value) for name, value in headers if name not in ("content-length", "content-type")]
-        content_type = dict(headers).get("content-type", "")
+        kept = [(name, value) for name, value in answer.headers if name not in (b"content-length", b"content-type")]
+        content_type = dict(answer.headers).get(b"content-type", b"").decode("latin-1")
         return Reply(answer.status, answer.body, content_type, kept)
 
     async def _answer_by_wire(self, found: ModelRoute, request: Request) -> Reply:
@@ -105,16 +104,16 @@ class ModelRoutes:
             status, body, media_type = wire.write_error(problem, config)
             headers = retry_after(problem)
         else:
-            headers = [("server-timing", server_timing(call.timings, codec_ns))]
+            headers = [(b"server-timing", server_timing(call.timings, codec_ns).encode())]
             if response.model_version:
-                headers.append(("x-mlserver-model-version", response.model_version))
+                headers.append((b"x-mlserver-model-version", header_value(response.model_version)))
         return Reply(status, body, media_type, headers)
 
 
-def retry_after(problem: MLServerError) -> list[tuple[str, str]]:
+def retry_after(problem: MLServerError) -> RawHeaders:
     """The header that says when to come back, if the error knows."""
     seconds = getattr(problem, "retry_after", None)
-    return [] if seconds is None else [("retry-after", str(max(1, round(seconds))))]
+    return [] if seconds is None else [(b"retry-after", b"%d" % max(1, round(seconds)))]
 
 
 def _own_path(path: str) -> str:

@@ -64,6 +64,7 @@ class HTTPServer:
             log_config=None,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=int(settings.keep_alive_timeout),
             limit_concurrency=settings.max_connections,
             **(settings._custom_rest_server_settings or {}),

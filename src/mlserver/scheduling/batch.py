@@ -49,9 +49,10 @@ def _frozen(parameters: Parameters | None) -> Any:
 
 
 def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
-    """One request with the rows of all, in order. They must have the same `batch_key`."""
+    """One request with the rows of all, in order. They must have the same `batch_key`, and rows."""
     first = requests[0]
-    inputs = [_join_input([request.inputs[i] for request in requests]) for i in range(len(first.inputs))]
+    total = sum([request.inputs[0].shape[0] for request in requests])
+    inputs = [_join_input(parts, total) for parts in zip(*[request.inputs for request in requests], strict=True)]
     return InferenceRequest.build(
         {"id": None, "parameters": _shared_parameters(requests), "inputs": inputs, "outputs": first.outputs}
     )
@@ -71,13 +72,15 @@ def _shared_parameters(requests: Sequence[InferenceRequest]) -> Parameters | Non
     return Parameters.of(parameters.plain() | {"headers": shared})
 
 
-def _join_input(parts: list[RequestInput]) -> RequestInput:
+def _join_input(parts: tuple[RequestInput, ...], total: int) -> RequestInput:
     first = parts[0]
-    datatype = str(first.datatype)
-    shape = [sum([part.shape[0] for part in parts]), *first.shape[1:]]
-    if datatype != "BYTES" or all(part.data.raw is not None for part in parts):
-        raw = b"".join([part.data.to_raw(datatype, part.shape) for part in parts])
-        data = TensorData.trusted(raw, datatype, shape)
+    datatype: Any = first.datatype
+    shape = [total, *first.shape[1:]]
+    raws = [part.data.raw for part in parts]
+    if datatype != "BYTES" or None not in raws:
+        if None in raws:  # not settled: an author's own tensor
+            raws = [part.data.to_raw(datatype, part.shape) for part in parts]
+        data = TensorData.trusted(b"".join(raws), datatype, shape)  # type: ignore[arg-type]
     else:
         elements: list[Any] = []
         for part in parts:

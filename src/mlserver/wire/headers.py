@@ -81,13 +81,21 @@ def _event(events: CloudEvents, model: str, kind: CloudEventsTypes) -> dict[str,
     return headers
 
 
+_SERVER_TIMING = (
+    'queue;dur=%.3f, batch;desc="%d requests, %d rows", model;dur=%.3f, transport;dur=%.3f, codec;dur=%.3f'
+)
+
+
 def server_timing(timings: Timings, codec_ns: int = 0) -> str:
     """The value of `Server-Timing`: milliseconds in the queue, in the model, on the way to it and in the wire format.
 
     `batch` has no duration: it says how many requests, and rows in all, ran together.
     """
-    batch = f'batch;desc="{timings.batch_requests} requests, {timings.batch_rows} rows"'
-    return (
-        f"queue;dur={timings.queue_ns / 1e6:.3f}, {batch}, model;dur={timings.model_ns / 1e6:.3f}, "
-        f"transport;dur={timings.transport_ns / 1e6:.3f}, codec;dur={codec_ns / 1e6:.3f}"
+    return _SERVER_TIMING % (
+        timings.queue_ns / 1e6,
+        timings.batch_requests,
+        timings.batch_rows,
+        timings.model_ns / 1e6,
+        timings.transport_ns / 1e6,
+        codec_ns / 1e6,
     )
