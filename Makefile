@@ -1,6 +1,6 @@
 # The workshop. Python 3.11 or newer, pip and make are all it needs: `make demo` to see it work, `make test` to run everything.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
