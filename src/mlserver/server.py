@@ -71,9 +71,11 @@ class MLServer:
 
     def _build_front_ends(self) -> list[Any]:
         """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""
+        from .grpc.server import GRPCServer
         from .rest.front_end import RESTServer
 
         front_ends: list[Any] = [RESTServer(self._settings, self._data_plane, self._handlers, self._metrics)]
+        front_ends.append(GRPCServer(self._settings, self._data_plane, self._handlers, self._metrics))
         if self._settings.metrics_endpoint:
             from .rest.front_end import MetricsFrontEnd
 
