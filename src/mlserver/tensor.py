@@ -75,12 +75,13 @@ def element_count(shape: Sequence[int]) -> int:
     """Elements of a tensor of this shape (1 for the scalar shape []).
 
     Raises:
-        TensorError: rank over 32, a negative dimension, or a product over 2**48.
+        TensorError: rank over 32, a negative dimension, or a product over 2**48 (of the others, if a dimension is zero).
     """
     if len(shape) > MAX_RANK:
         raise TensorError(f"a shape of at most {MAX_RANK} dimensions", f"{len(shape)} dimensions")
     count = math.prod(shape)
-    if count < 0 or count > MAX_ELEMENTS or any(dim < 0 for dim in shape):
+    size = count or math.prod(filter(None, shape))
+    if size < 0 or size > MAX_ELEMENTS or any(dim < 0 for dim in shape):
         raise TensorError("a shape of non-negative dimensions that can be held in memory", brief(list(shape)))
     return count
 
@@ -126,6 +127,8 @@ class Tensor:
             raise TensorError(
                 f"{count * item_size(datatype)} bytes for {datatype} {list(shape)}", f"{view.nbytes} bytes"
             )
+        elif datatype == "BOOL" and (others := bytes(view).translate(None, b"\0\1")):
+            raise TensorError("a byte of 0 or 1 for each BOOL", str(others[0]))
         return cls.trusted(view, datatype, shape)
 
     @classmethod
@@ -199,6 +202,7 @@ class Tensor:
         """
         if self._raw is None or self._datatype != datatype:
             if self._array is not None:
+                self._array = _cast(self._array, datatype)  # all faces tell the same
                 self._raw = _raw_of_array(self._array, datatype, shape)
             elif datatype == "BYTES":
                 self._raw = join_bytes_block(flat_elements(self.root, shape))
@@ -217,6 +221,7 @@ class Tensor:
             TensorError: the data does not fit.
         """
         if self._raw is not None:
+            self._check_raw(datatype, shape)
             return
         root = self._root
         if type(root) is list and len(root) == 1 and shape == [1] and datatype in _PACK_ONE:
@@ -230,11 +235,19 @@ class Tensor:
                 del self._root
                 return
         if datatype == "BYTES":
-            if self._array is None:
-                _check_elements(self._root, shape)
+            _check_elements(self._root if self._array is None else self._array, shape)
             return
         self.to_raw(datatype, shape)
         self.__dict__.pop("_root", None)
+
+    def _check_raw(self, datatype: str, shape: Sequence[int]) -> None:
+        """Bytes that came from elsewhere (a model may answer with a request's data) must fit what is said of them now."""
+        if datatype != self._datatype:
+            if "BYTES" in (datatype, self._datatype):
+                raise TensorError(f"{datatype} data", f"{self._datatype} data")
+            self.to_raw(datatype, shape)
+        elif shape is not self._shape and element_count(shape) != element_count(self._shape):
+            raise TensorError(f"{element_count(shape)} elements for shape {list(shape)}", str(element_count(self._shape)))
 
     def _own_array(self) -> NDArray[Any]:
         if self._array is None:
@@ -302,9 +315,21 @@ def _raw_of_array(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> m
     if array.size != element_count(shape):
         raise TensorError(f"{element_count(shape)} elements for shape {list(shape)}", str(array.size))
     if datatype == "BF16":
-        return (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
-    block = np.ascontiguousarray(array, dtype=_dtype(datatype))
+        return (array.astype("<f4").reshape(-1).view("<u4") >> 16).astype("<u2").tobytes()
+    block = np.ascontiguousarray(_cast(array, datatype))
     return block.reshape(-1).data.cast("B") if block.size else b""
+
+
+def _cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
+    """The array in the datatype's dtype. Numbers are converted as NumPy does; text and objects must be numbers."""
+    if datatype == "BYTES" or array.dtype == (dtype := _dtype(datatype)):
+        return array
+    if array.dtype.kind in "OSU":
+        return _numbers(array.tolist(), datatype)
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)
 
 
 # -- elements to arrays --
@@ -316,7 +341,7 @@ def _array_of(root: Any, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
 
     count = element_count(shape)
     if isinstance(root, np.ndarray) and datatype != "BYTES":
-        return _reshaped(root.astype(_dtype(datatype), copy=False), shape)
+        return _reshaped(_cast(root, datatype), shape)
     if datatype == "BYTES":
         array = np.empty(count, dtype=object)
         array[:] = flat_elements(root, shape)
@@ -437,9 +462,11 @@ def flat_elements(root: Any, shape: Sequence[int]) -> list[Any]:
     if len(elements) == count and (len(shape) <= 1 or not _is_nested(elements) or count == 0):
         return elements
     level = elements
-    for size in shape[:-1]:
-        if not all(isinstance(item, (list, tuple)) for item in level) or len(level) % max(size, 1):
+    for _ in shape[1:]:
+        if not all(isinstance(item, (list, tuple)) for item in level):
             raise TensorError(f"{count} elements for shape {list(shape)}", f"{len(elements)}")
+        if len({len(part) for part in level}) > 1:
+            raise TensorError("nested lists of equal length", brief(root))
         level = [item for part in level for item in part]
     if len(level) != count:
         raise TensorError(f"{count} elements for shape {list(shape)}", f"{len(level)}")
@@ -449,7 +476,10 @@ def flat_elements(root: Any, shape: Sequence[int]) -> list[Any]:
 def _check_elements(root: Any, shape: Sequence[int]) -> None:
     if not isinstance(root, (list, tuple, str, bytes)) and not hasattr(root, "ravel"):
         raise TensorError("a list of BYTES elements", brief(root))
-    flat_elements(root, shape)
+    if hasattr(root, "ravel"):
+        _reshaped(root, shape)
+    else:
+        flat_elements(root, shape)
 
 
 def join_bytes_block(elements: Sequence[Any]) -> bytes:
@@ -489,10 +519,16 @@ def _check_bytes_block(block: memoryview, count: int) -> None:
         raise TensorError(f"{count} BYTES elements", str(found))
 
 
-def brief(value: Any, limit: int = 80) -> str:
-    """`repr` of a value for a message, cut to `limit` characters without printing the whole of a large one."""
-    if isinstance(value, (list, tuple)) and len(value) > 8:
-        text = f"[{', '.join(brief(item, 20) for item in value[:8])}, ...] ({len(value)} elements)"
+def brief(value: Any, limit: int = 80, depth: int = 4) -> str:
+    """`repr` of a value for a message, cut to `limit` characters without printing the whole of a large or deep one."""
+    if isinstance(value, (list, tuple)):
+        if not depth:
+            return "[...]"
+        parts = ", ".join(brief(item, 20, depth - 1) for item in value[:8])
+        text = f"[{parts}]" if len(value) <= 8 else f"[{parts}, ...] ({len(value)} elements)"
+    elif isinstance(value, dict):
+        parts = ", ".join(f"{brief(key, 20)}: {brief(value[key], 20, depth - 1)}" for key in list(value)[:8] if depth)
+        text = f"{{{parts}}}" if len(value) <= 8 and depth else f"{{{parts}...}} ({len(value)} keys)"
     elif isinstance(value, (str, bytes)) and len(value) > limit:
         text = repr(value[:limit]) + "..."
     else:

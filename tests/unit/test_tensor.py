@@ -1,0 +1,467 @@
+"""The three faces of a tensor: what each tells, what it costs to ask, and what never becomes one."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlserver.tensor import (
+    DATATYPES,
+    DTYPES,
+    FORMATS,
+    ITEM_SIZES,
+    MAX_ELEMENTS,
+    MAX_RANK,
+    Tensor,
+    TensorError,
+    brief,
+    element_count,
+    flat_elements,
+    item_size,
+    join_bytes_block,
+    split_bytes_block,
+)
+
+INTEGERS = [name for name in DTYPES if "INT" in name]
+FLOATS = ["FP16", "FP32", "FP64"]
+WIDTHS = {"FP16": 16, "FP32": 32, "FP64": 64}
+
+
+def elements_of(datatype: str) -> st.SearchStrategy[Any]:
+    """JSON values that a datatype holds exactly; no NaN, which equals nothing."""
+    if datatype == "BOOL":
+        return st.booleans()
+    if datatype == "BYTES":
+        return st.binary(max_size=8)
+    if datatype in FLOATS:
+        return st.floats(width=WIDTHS[datatype], allow_nan=False)  # type: ignore[arg-type]
+    limits = np.iinfo(DTYPES[datatype])
+    return st.integers(int(limits.min), int(limits.max))
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[str, list[int], list[Any]]:
+    """Datatype, shape and flat elements."""
+    datatype = draw(st.sampled_from([*DTYPES, "BYTES"]))
+    shape = draw(st.lists(st.integers(0, 4), max_size=3))
+    count = math.prod(shape)
+    return datatype, shape, draw(st.lists(elements_of(datatype), min_size=count, max_size=count))
+
+
+def nested(elements: list[Any], shape: list[int]) -> Any:
+    """Flat elements as lists in lists."""
+    if len(shape) <= 1:
+        return elements
+    step = len(elements) // shape[0] if shape[0] else 0
+    return [nested(elements[step * at : step * at + step], shape[1:]) for at in range(shape[0])]
+
+
+def refusal(root: Any, datatype: str, shape: list[int]) -> str:
+    with pytest.raises(TensorError) as error:
+        Tensor(root).settle(datatype, shape)
+    assert len(str(error.value)) < 500
+    return str(error.value)
+
+
+# -- there and back --
+
+
+@given(tensors())
+def test_list_to_raw_to_list(case: tuple[str, list[int], list[Any]]) -> None:
+    datatype, shape, elements = case
+    raw = Tensor(elements).to_raw(datatype, shape)
+
+    assert Tensor.from_raw(raw, datatype, shape).root == elements
+
+
+@given(tensors())
+def test_list_to_array_to_raw_to_list(case: tuple[str, list[int], list[Any]]) -> None:
+    datatype, shape, elements = case
+    array = Tensor(elements).to_array(datatype, shape)
+    assert array.shape == tuple(shape)
+    assert datatype == "BYTES" or array.dtype == DTYPES[datatype]
+
+    raw = Tensor.from_array(array).to_raw(datatype, shape)
+    assert bytes(raw) == bytes(Tensor(elements).to_raw(datatype, shape))
+    assert Tensor.from_raw(raw, datatype, shape).to_array(datatype, shape).ravel().tolist() == elements
+
+
+@given(tensors())
+def test_nested_is_flat(case: tuple[str, list[int], list[Any]]) -> None:
+    datatype, shape, elements = case
+    raw = bytes(Tensor(elements).to_raw(datatype, shape))
+
+    assert bytes(Tensor(nested(elements, shape)).to_raw(datatype, shape)) == raw
+
+
+@given(tensors())
+def test_settling_keeps_every_element(case: tuple[str, list[int], list[Any]]) -> None:
+    datatype, shape, elements = case
+    tensor = Tensor(list(elements))
+    tensor.settle(datatype, shape)
+
+    assert tensor.faces == (("root",) if datatype == "BYTES" else ("raw",))
+    assert tensor.root == elements
+    assert tensor.to_array(datatype, shape).ravel().tolist() == elements
+
+
+@pytest.mark.parametrize("datatype", [*DTYPES, "BF16"])
+def test_item_sizes(datatype: str) -> None:
+    raw = Tensor([1]).to_raw(datatype, [1])
+
+    assert len(raw) == item_size(datatype) == ITEM_SIZES[datatype]
+    if datatype in FORMATS:
+        assert struct.unpack(f"<{FORMATS[datatype]}", raw) == (1,)
+
+
+@pytest.mark.parametrize("datatype", INTEGERS)
+def test_integers_to_their_limits(datatype: str) -> None:
+    limits = np.iinfo(DTYPES[datatype])
+    low, high = int(limits.min), int(limits.max)
+    roots: list[Any] = [[low, high], [[low], [high]], (low, high)]
+    for root in roots:
+        assert Tensor.from_raw(Tensor(root).to_raw(datatype, [2]), datatype, [2]).root == [low, high]
+    for outside in (low - 1, high + 1, float(high) * 2 + 2, 1e300, math.inf):
+        for out in ([outside], [[outside]], [outside, 0]):
+            assert datatype in refusal(out, datatype, [len(out)])
+
+
+@pytest.mark.parametrize("datatype, large", [("INT64", 2**53 + 1), ("UINT64", 2**64 - 1)])
+def test_large_integers_beside_fractions_stay_exact(datatype: str, large: int) -> None:
+    tensor = Tensor([large, 1.0])
+
+    assert tensor.to_array(datatype, [2]).tolist() == [large, 1]
+
+
+def test_fractions_are_cut_as_numpy_does() -> None:
+    assert Tensor([1.9, -1.9]).to_array("INT8", [2]).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("datatype", FLOATS)
+def test_special_floats(datatype: str) -> None:
+    tensor = Tensor([None, math.inf, -math.inf, -0.0])
+    tensor.settle(datatype, [4])
+    array = tensor.to_array(datatype, [4])
+
+    np.testing.assert_array_equal(array, np.array([math.nan, math.inf, -math.inf, -0.0]))
+    assert math.copysign(1, array[3]) == -1
+    assert tensor.root == [None, math.inf, -math.inf, 0.0]
+    assert Tensor.from_array(array).root == tensor.root
+
+
+@pytest.mark.parametrize("datatype, value", [("FP16", 65536.0), ("FP32", 1e39), ("BF16", 1e39)])
+def test_floats_out_of_range(datatype: str, value: float) -> None:
+    for root in ([value], [value, None], [[value]]):
+        assert f"in the range of {datatype}" in refusal(root, datatype, [len(root)])
+
+
+def test_bfloat16_widens_and_narrows() -> None:
+    raw = struct.pack("<3H", 0x3F80, 0xC000, 0x7F80)
+    tensor = Tensor.from_raw(raw, "BF16", [3])
+
+    assert tensor.root == [1.0, -2.0, math.inf]
+    assert tensor.array is not None
+    assert tensor.array.dtype == np.float32
+    assert Tensor([1.0, -2.0, math.inf]).to_raw("BF16", [3]) == raw
+    assert Tensor.from_array(np.array(1.5)).to_raw("BF16", []) == struct.pack("<H", 0x3FC0)
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+def test_empty_tensors(datatype: str) -> None:
+    for shape in ([0], [0, 3], [2, 0]):
+        tensor = Tensor([])
+        tensor.settle(datatype, shape)
+        assert bytes(tensor.to_raw(datatype, shape)) == b""
+        assert tensor.to_array(datatype, shape).shape == tuple(shape)
+        assert Tensor.from_raw(b"", datatype, shape).root == []
+
+
+@pytest.mark.parametrize("root", [5, [5], [[5]]])
+def test_scalars(root: Any) -> None:
+    tensor = Tensor(root)
+    tensor.settle("INT8", [])
+
+    assert tensor.to_array("INT8", []).shape == ()
+    assert tensor.root == [5]
+
+
+# -- what is refused --
+
+
+@pytest.mark.parametrize(
+    "root, datatype, shape, words",
+    [
+        ([1, 2, 3], "FP32", [2], ["2 elements for shape [2]", "3"]),
+        ([1], "FP32", [2], ["2 elements", "1"]),
+        ([[1, 2], [3]], "FP32", [2, 2], ["equal length", "[[1, 2], [3]]"]),
+        ([[1, 2], [3]], "FP32", [3], ["equal length"]),
+        ([1, [2]], "INT32", [2], ["equal length"]),
+        ([["a", "b", "c"], ["d"]], "BYTES", [2, 2], ["equal length"]),
+        ([["a", "b"], "cd"], "BYTES", [2, 2], ["4 elements"]),
+        ([["a"]], "BYTES", [2], ["2 elements"]),
+        (["a"], "BYTES", [2, 1], ["2 elements"]),
+        ({"a": 1}, "BYTES", [1], ["list of BYTES elements", "'a'"]),
+        (5, "BYTES", [1], ["list of BYTES elements", "5"]),
+        (None, "BYTES", [1], ["list of BYTES elements"]),
+        ({"a": 1}, "FP32", [1], ["FP32 numbers"]),
+        (["abc"], "FP32", [1], ["FP32 numbers", "abc"]),
+        (["abc"], "INT32", [1], ["INT32 numbers", "abc"]),
+        ([None], "INT32", [1], ["INT32 numbers", "None"]),
+        ([None], "BOOL", [1], ["booleans"]),
+        ([2], "BOOL", [1], ["booleans", "2"]),
+        (["true"], "BOOL", [1], ["booleans"]),
+        ([0.5], "BOOL", [1], ["booleans"]),
+        ([math.nan], "INT32", [1], ["INT32 numbers"]),
+        ([1], "FP99", [1], ["a datatype of BOOL, ", "'FP99'"]),
+        ([], "", [0], ["a datatype of "]),
+        (["x" * 1_000_000], "FP32", [1], ["FP32 numbers"]),
+        ([[1] * 100_000, [1]], "FP32", [2], ["equal length"]),
+    ],
+)
+def test_refused(root: Any, datatype: str, shape: list[int], words: list[str]) -> None:
+    text = refusal(root, datatype, shape)
+
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    "shape, words",
+    [
+        ([-1], "non-negative"),
+        ([-1, -1], "non-negative"),
+        ([0, -1], "non-negative"),
+        ([2**62], "held in memory"),
+        ([2**32, 2**32], "held in memory"),
+        ([0, 2**62, 4], "held in memory"),
+        ([0, 2**70], "held in memory"),
+        ([MAX_ELEMENTS + 1], "held in memory"),
+        ([1] * (MAX_RANK + 1), "at most 32 dimensions"),
+        ([2**400] * 32, "held in memory"),
+    ],
+)
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES", "BF16"])
+def test_hostile_shapes(shape: list[int], words: str, datatype: str) -> None:
+    assert words in refusal([], datatype, shape)
+    for make in (lambda: Tensor([]).to_array(datatype, shape), lambda: Tensor.from_raw(b"", datatype, shape)):
+        with pytest.raises(TensorError, match=words):
+            make()
+
+
+def test_a_shape_at_the_limit() -> None:
+    assert element_count([2] * 32) == 2**32
+    assert element_count([MAX_ELEMENTS]) == MAX_ELEMENTS
+    assert element_count([]) == 1
+
+
+def test_deep_nesting_is_refused_in_words() -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+
+    assert "FP32 numbers" in refusal(deep, "FP32", [1])
+    assert "BOOL numbers" in refusal(deep, "BOOL", [1])
+
+
+def test_raw_of_another_size() -> None:
+    with pytest.raises(TensorError, match=r"expected 8 bytes for FP32 \[2\], received 7 bytes"):
+        Tensor.from_raw(b"1234567", "FP32", [2])
+    with pytest.raises(TensorError, match="a datatype of"):
+        Tensor.from_raw(b"", "FP99", [0])
+
+
+@pytest.mark.parametrize("raw", [b"\2", b"\0\1\xff"])
+def test_booleans_are_zero_or_one(raw: bytes) -> None:
+    with pytest.raises(TensorError, match="a byte of 0 or 1"):
+        Tensor.from_raw(raw, "BOOL", [len(raw)])
+
+
+# -- BYTES --
+
+ELEMENTS = [b"", b"a", b"\x00\xff", b"x" * 300]
+
+
+def test_blocks_truncated_at_every_byte() -> None:
+    block = join_bytes_block(ELEMENTS)
+    assert split_bytes_block(block) == ELEMENTS
+    for size in range(len(block)):
+        with pytest.raises(TensorError):
+            Tensor.from_raw(block[:size], "BYTES", [len(ELEMENTS)])
+
+
+@pytest.mark.parametrize("length", [2, 2**31 - 1, 2**31, 2**32 - 1])
+def test_lengths_past_the_end(length: int) -> None:
+    with pytest.raises(TensorError, match="inside the data"):
+        Tensor.from_raw(struct.pack("<I", length) + b"a", "BYTES", [1])
+
+
+@given(st.binary(max_size=40), st.integers(0, 6))
+def test_random_blocks_are_whole_or_refused(block: bytes, count: int) -> None:
+    try:
+        tensor = Tensor.from_raw(block, "BYTES", [count])
+    except TensorError:
+        return
+    assert join_bytes_block(tensor.root) == block
+    assert len(tensor.root) == count
+
+
+def test_text_becomes_utf8() -> None:
+    assert Tensor(["snow ☃", b"\xff"]).to_raw("BYTES", [2]) == b"\x08\0\0\0snow \xe2\x98\x83\x01\0\0\0\xff"
+
+
+def test_one_text_is_one_element() -> None:
+    assert flat_elements("abc", [1]) == ["abc"]
+    assert flat_elements(b"abc", []) == [b"abc"]
+
+
+def test_lists_below_the_shape_are_elements() -> None:
+    assert flat_elements([["a", "b"], ["c"]], [2]) == [["a", "b"], ["c"]]
+
+
+# -- faces --
+
+
+def test_faces_are_made_late_and_once() -> None:
+    raw = struct.pack("<2f", 1.0, 2.0)
+    tensor = Tensor.from_raw(raw, "FP32", [2])
+    seen = [tensor.faces]
+    array = tensor.array
+    assert tensor.array is array
+    seen.append(tensor.faces)
+    assert tensor.root is tensor.root
+    seen.append(tensor.faces)
+
+    assert seen == [("raw",), ("array", "raw"), ("root", "array", "raw")]
+
+
+def test_an_array_is_a_view_of_the_bytes() -> None:
+    body = bytearray(struct.pack("<4f", 1, 2, 3, 4))
+    array = Tensor.from_raw(memoryview(body)[4:12], "FP32", [2]).to_array("FP32", [2])
+    body[4:8] = struct.pack("<f", 9)
+
+    assert array.tolist() == [9.0, 3.0]
+
+
+def test_raw_of_an_array_is_a_view_of_it() -> None:
+    array = np.arange(6, dtype="<f4").reshape(2, 3)
+    raw = Tensor.from_array(array).to_raw("FP32", [2, 3])
+    array[0, 0] = 7
+
+    assert struct.unpack_from("<f", raw) == (7.0,)
+
+
+@pytest.mark.parametrize(
+    "make", [np.asfortranarray, lambda array: array[::-1][::-1], lambda array: array.astype(">f8")]
+)
+def test_arrays_of_any_layout(make: Any) -> None:
+    array = make(np.arange(6.0).reshape(2, 3))
+
+    assert struct.unpack("<6d", Tensor.from_array(array).to_raw("FP64", [2, 3])) == (0, 1, 2, 3, 4, 5)
+
+
+def test_all_faces_of_a_converted_array_agree() -> None:
+    tensor = Tensor.from_array(np.array([1.1, 1e300]))
+    tensor.settle("FP32", [2])
+
+    assert tensor.array is not None
+    assert tensor.array.dtype == np.float32
+    assert tensor.root == tensor.array.tolist() == [np.float32(1.1), math.inf]
+
+
+def test_text_in_an_array_of_numbers_is_refused() -> None:
+    with pytest.raises(TensorError, match="FP32 numbers"):
+        Tensor.from_array(np.array(["a"])).settle("FP32", [1])
+    with pytest.raises(TensorError, match="INT8 numbers"):
+        Tensor.from_array(np.array([None], dtype=object)).settle("INT8", [1])
+
+
+@pytest.mark.parametrize("data", [np.zeros(2), np.array(["a", "b"]), np.array([b"a", None], dtype=object)])
+def test_arrays_of_another_size_are_refused(data: Any) -> None:
+    with pytest.raises(TensorError, match=r"3 elements for shape \[3\], received 2"):
+        Tensor.from_array(data).settle("FP64" if data.dtype.kind == "f" else "BYTES", [3])
+
+
+def test_settled_data_said_to_be_something_else() -> None:
+    def tensor() -> Tensor:
+        return Tensor.from_raw(struct.pack("<2f", 1.5, 2.5), "FP32", [2])
+
+    again = tensor()
+    again.settle("FP32", [1, 2])
+    assert again.root == [1.5, 2.5]
+    wider = tensor()
+    wider.settle("FP64", [2])
+    assert wider.raw == struct.pack("<2d", 1.5, 2.5)
+    with pytest.raises(TensorError, match="3 elements"):
+        tensor().settle("FP32", [3])
+    with pytest.raises(TensorError, match="3 elements"):
+        tensor().settle("FP64", [3])
+    with pytest.raises(TensorError, match="BYTES data, received FP32 data"):
+        tensor().settle("BYTES", [2])
+
+
+def test_an_array_from_a_list_of_another_shape() -> None:
+    tensor = Tensor.from_array(np.arange(4))
+
+    assert tensor.to_array("INT64", [2, 2]).shape == (2, 2)
+    assert tensor.block_shape == (4,)
+    with pytest.raises(TensorError, match="5 elements"):
+        tensor.to_array("INT64", [5])
+
+
+def test_nothing_is_no_data() -> None:
+    with pytest.raises(TensorError, match="expected data, received none"):
+        Tensor().settle("FP32", [0])
+
+
+# -- as a sequence --
+
+
+def test_behaves_as_its_elements() -> None:
+    tensor = Tensor.from_raw(struct.pack("<3h", 1, 2, 3), "INT16", [3])
+
+    assert list(tensor) == [1, 2, 3]
+    assert (tensor[0], tensor[1:], len(tensor), bool(tensor)) == (1, [2, 3], 3, True)
+    assert tensor == [1, 2, 3]
+    assert tensor == Tensor([1, 2, 3])
+    assert tensor != [1, 2]
+    assert not Tensor([])
+    assert repr(tensor) == "Tensor([1, 2, 3])"
+    np.testing.assert_array_equal(np.asarray(tensor, dtype="f8"), [1.0, 2.0, 3.0])
+    assert np.asarray(Tensor(["a"])).tolist() == ["a"]
+
+
+def test_a_tensor_of_a_tensor_has_its_faces() -> None:
+    tensor = Tensor(Tensor.from_raw(b"\1", "INT8", [1]))
+
+    assert (tensor.faces, tensor.root) == (("raw",), [1])
+
+
+# -- texts --
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        ([1, "a", None], "[1, 'a', None]"),
+        (list(range(9)), "[0, 1, 2, 3, 4, 5, 6, 7, ...] (9 elements)"),
+        ({"a": [1]}, "{'a': [1]}"),
+        ("x" * 81, repr("x" * 80) + "..."),
+        ([[[[[1]]]]], "[[[[[...]]]]]"),
+    ],
+)
+def test_brief(value: Any, text: str) -> None:
+    assert brief(value) == text
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_brief_is_brief(value: Any) -> None:
+    assert len(brief(value)) <= 163
