@@ -110,6 +110,20 @@ class Numbers(PythonModel):
         return [sum(row.values()) for row in model_input]
 
 
+class Blobs(PythonModel):
+    """Type-hinted: bytes."""
+
+    def predict(self, model_input: list[bytes], params=None) -> Any:  # type: ignore[no-untyped-def]
+        return [len(item) for item in model_input]
+
+
+class Whens(PythonModel):
+    """Type-hinted: datetimes."""
+
+    def predict(self, model_input: list[dt.datetime], params=None) -> Any:  # type: ignore[no-untyped-def]
+        return [f"{type(item).__name__} {item.isoformat()}" for item in model_input]
+
+
 class Fails(PythonModel):
     """Raises what its one column says."""
 
@@ -277,6 +291,8 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "echo_any": lambda: echo(columns((AnyType(), "any"), (DataType.double, "d", False))),
     "people": lambda: python_model(Greets()),
     "shouts": lambda: python_model(Shouts()),
+    "blobs": lambda: python_model(Blobs()),
+    "whens": lambda: python_model(Whens()),
     "sums": lambda: python_model(Numbers()),
     "fails": lambda: python_model(Fails(), ModelSignature(inputs=columns(("double", "x")))),
     "returns": lambda: python_model(Returns(), ModelSignature(inputs=columns(("string", "what")))),

@@ -6,27 +6,20 @@ input is noted which content type was applied and who said so, because that is w
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from mlflow.types.schema import Array, ColSpec, Schema, TensorSpec
-from numpy.typing import NDArray
+from mlflow.types.schema import ColSpec, Map, Object, Schema, TensorSpec
 
-from mlserver.codecs.base import InputCodecLike, find_input_codec
-from mlserver.errors import InvalidInput, MLServerError
-from mlserver.types import InferenceRequest, Parameters, RequestInput
+from mlserver.errors import InvalidInput
+from mlserver.types import InferenceRequest, RequestInput
 
-from . import enforcement
+from . import elements
+from .elements import FROM_INPUT, content_type_of
 from .enforcement import Applied
 from .metadata import to_metadata_tensors, to_model_content_type
 
-FROM_INPUT = "the input's parameters"
 FROM_REQUEST = "the request's parameters"
 FROM_SIGNATURE = "the model's signature"
 FROM_SETTINGS = "the model's settings"
@@ -43,9 +36,14 @@ class Decoded:
 
     def explain(self) -> str:
         """One sentence on the content types that were applied."""
-        said = {f"{applied}" for applied in self.inputs.values()}
-        columns = "; ".join(sorted(said)[:3])
-        return f"For the request, {self.request}" + (f"; for its inputs, {columns}." if columns else ".")
+        groups: dict[Applied, list[str]] = {}
+        for name, applied in self.inputs.items():
+            groups.setdefault(applied, []).append(f"'{name}'")
+        parts = [f"for the request, {self.request}"]
+        for applied, names in groups.items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            parts.append(f"for input {', '.join(names[:3])}{more}, {applied}")
+        return f"({'; '.join(parts)})"
 
 
 class Decoder:
@@ -80,7 +78,7 @@ class Decoder:
         Raises:
             InvalidInput: an input is not what the signature needs; the text names it.
         """
-        explicit = _content_type(request.parameters)
+        explicit = content_type_of(request.parameters)
         form = Applied(explicit, FROM_REQUEST) if explicit else self._default
         inputs = self._unique(request.inputs)
         if self._schema is None and form.content_type is None:
@@ -110,7 +108,7 @@ class Decoder:
         return self._schema.inputs[position] if position < len(self._schema.inputs) else self._schema.inputs[-1]
 
     def _applied(self, tensor: RequestInput, position: int) -> Applied:
-        explicit = _content_type(tensor.parameters)
+        explicit = content_type_of(tensor.parameters)
         if explicit:
             return Applied(explicit, FROM_INPUT)
         if self._named:
@@ -123,21 +121,35 @@ class Decoder:
     def _frame(self, inputs: list[RequestInput], form: Applied) -> Decoded:
         decoded = Decoded(None, form)
         columns: dict[str, Any] = {}
+        fields = self._are_fields(inputs)
         if self._named:
             self._require(inputs)
             known = {tensor.name: tensor for tensor in inputs}
             inputs = [known[name] for name in self._specs if name in known]
         for position, tensor in enumerate(inputs):
-            applied = decoded.inputs[tensor.name] = self._applied(tensor, position)
-            spec = self._spec(tensor.name, position)
-            columns[tensor.name] = _column(tensor, spec, applied)
-        _same_rows(columns)
-        if self._from_type_hint and len(columns) == 1 and len(self._specs) == 1:
+            if fields:
+                spec, applied = None, Applied(content_type_of(tensor.parameters), FROM_INPUT)
+            else:
+                spec, applied = self._spec(tensor.name, position), self._applied(tensor, position)
+            decoded.inputs[tensor.name] = applied
+            columns[tensor.name] = elements.read_column(tensor, spec, applied)
+        elements.check_rows(columns)
+        if self._from_type_hint and not fields and len(columns) == 1:
             (values,) = columns.values()
-            decoded.data = values.tolist() if isinstance(values, np.ndarray) else list(values)
+            decoded.data = elements.as_list(values)
         else:
             decoded.data = pd.DataFrame(columns)
         return decoded
+
+    def _are_fields(self, inputs: list[RequestInput]) -> bool:
+        """Whether the inputs are the fields of a type hint's one object, rather than objects themselves."""
+        if not self._from_type_hint or self._named or self._schema is None:
+            return False
+        kind = self._schema.inputs[0].type
+        if not isinstance(kind, Object | Map):
+            return False
+        known = [part.name for part in kind.properties] if isinstance(kind, Object) else []
+        return len(inputs) > 1 or inputs[0].name in known
 
     def _arrays(self, inputs: list[RequestInput], form: Applied) -> Decoded:
         decoded = Decoded({}, form)
@@ -146,7 +158,7 @@ class Decoder:
             inputs = [tensor for tensor in inputs if tensor.name in self._specs]
         for position, tensor in enumerate(inputs):
             applied = decoded.inputs[tensor.name] = self._applied(tensor, position)
-            decoded.data[tensor.name] = _array(tensor, self._spec(tensor.name, position), applied)
+            decoded.data[tensor.name] = elements.read_array(tensor, self._spec(tensor.name, position), applied)
         return decoded
 
     def _single(self, inputs: list[RequestInput], form: Applied) -> Decoded:
@@ -157,10 +169,10 @@ class Decoder:
         decoded = Decoded(None, form, {tensor.name: self._applied(tensor, 0)})
         applied = decoded.inputs[tensor.name]
         if form.content_type == "str":
-            decoded.data = list(_elements(tensor, Applied("str", form.reason)))
+            decoded.data = list(elements.read_values(tensor, Applied("str", form.reason)))
         else:
             spec = self._spec(tensor.name, 0)
-            decoded.data = _array(tensor, spec if isinstance(spec, TensorSpec) else None, applied)
+            decoded.data = elements.read_array(tensor, spec if isinstance(spec, TensorSpec) else None, applied)
         return decoded
 
     def _guessed(self, inputs: list[RequestInput], form: Applied) -> Decoded:
@@ -178,166 +190,3 @@ class Decoder:
             extra = [name for name in given if name not in self._specs]
             hint = f"; not in the signature: {extra}" if extra else ""
             raise InvalidInput("inputs", f"all of the signature's inputs, missing {missing}", f"{given}{hint}")
-
-
-# -- one input --
-
-
-def _content_type(parameters: Parameters | None) -> str | None:
-    return parameters.content_type if parameters is not None else None
-
-
-def _same_rows(columns: dict[str, Any]) -> None:
-    rows = {name: len(values) for name, values in columns.items()}
-    if len(set(rows.values())) > 1:
-        name, count = next(iter(rows.items()))
-        other = next(key for key, size in rows.items() if size != count)
-        raise InvalidInput(f"input '{other}'", f"{count} rows as in input '{name}'", str(rows[other]))
-
-
-def _column(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> Any:
-    """The values of one column, one per row."""
-    shape = tensor.shape
-    nested = isinstance(spec, ColSpec) and isinstance(spec.type, Array) and str(tensor.datatype) != "BYTES"
-    if not nested and (len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1)):
-        raise InvalidInput(f"input '{tensor.name}'", "shape [n] or [n, 1] for a column", f"{shape} ({applied})")
-    if str(tensor.datatype) == "BYTES":
-        values: Any = _elements(tensor, applied)
-    else:
-        array = _numbers(tensor, applied)
-        values = array.tolist() if nested else array.reshape(-1)
-    if isinstance(spec, ColSpec):
-        return enforcement.column(tensor.name, values, spec, str(tensor.datatype), applied)
-    return values
-
-
-def _array(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> NDArray[Any]:
-    """The array of one tensor, in the signature's dtype if there is one."""
-    dtype = spec.type if isinstance(spec, TensorSpec) else None
-    if str(tensor.datatype) != "BYTES":
-        array = _numbers(tensor, applied)
-        if dtype is None or dtype.kind == "O":
-            return array
-        try:
-            return enforcement.as_dtype(array, dtype)
-        except enforcement.NotExactError:
-            raise enforcement.refusal(tensor.name, f"a tensor of {dtype}", str(tensor.datatype), applied) from None
-    values = _elements(tensor, applied)
-    try:
-        return _text_array(values, dtype).reshape(tensor.shape)
-    except (ValueError, TypeError):
-        raise enforcement.refusal(tensor.name, f"a tensor of {dtype}", "BYTES", applied) from None
-
-
-def _text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
-    if isinstance(values, np.ndarray):
-        return values.astype(dtype) if dtype is not None else values
-    if dtype is not None and dtype.kind in "biuf":
-        raise ValueError
-    if dtype is None:
-        return np.array(values) if all(isinstance(value, str) for value in values) else _objects(values)
-    return _objects(values) if dtype.kind == "O" else np.array(values, dtype=dtype)
-
-
-def _objects(values: Any) -> NDArray[Any]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def _numbers(tensor: RequestInput, applied: Applied) -> NDArray[Any]:
-    codec = _custom_codec(applied)
-    if codec is not None:
-        return np.asarray(codec.decode_input(tensor))
-    if applied.reason == FROM_INPUT and applied.content_type in READERS:
-        expected = f"BYTES for content type '{applied.content_type}'"
-        raise InvalidInput(f"input '{tensor.name}'", expected, f"{tensor.datatype} ({applied})")
-    return tensor.data.to_array(str(tensor.datatype), tensor.shape)
-
-
-def _elements(tensor: RequestInput, applied: Applied) -> Any:
-    """The elements of a BYTES tensor as Python values, in one flat list."""
-    codec = _custom_codec(applied)
-    if codec is not None:
-        return codec.decode_input(tensor)
-    elements = tensor.data.to_array("BYTES", tensor.shape).ravel().tolist()
-    read = READERS.get(applied.content_type or "", _text)
-    try:
-        return read(elements)
-    except MLServerError:
-        raise
-    except (ValueError, TypeError) as problem:
-        raise InvalidInput(
-            f"input '{tensor.name}'", f"{EXPECTED[applied.content_type or '']}", f"{problem} ({applied})"
-        ) from None
-
-
-def _custom_codec(applied: Applied) -> InputCodecLike | None:
-    """A codec that somebody registered beside the built-in ones."""
-    if applied.content_type is None or applied.content_type in READERS or applied.content_type in ("np", "pd"):
-        return None
-    return find_input_codec(applied.content_type)
-
-
-def _text(elements: list[Any]) -> list[Any]:
-    """Text where the bytes are UTF-8, else the bytes; JSON values that are no text stay as they came."""
-    return [
-        _decoded(element) if isinstance(element, bytes | bytearray | memoryview) else element for element in elements
-    ]
-
-
-def _decoded(element: bytes | bytearray | memoryview) -> str | bytes:
-    data = bytes(element)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data
-
-
-def _strings(elements: list[Any]) -> list[str | None]:
-    texts = _text(elements)
-    wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
-    if wrong is not None:
-        raise ValueError(f"{type(wrong).__name__} {str(wrong)[:40]!r}")
-    return texts
-
-
-def _binaries(elements: list[Any]) -> list[bytes | None]:
-    return [None if element is None else _binary(element) for element in elements]
-
-
-def _binary(element: Any) -> bytes:
-    if not isinstance(element, str | bytes | bytearray | memoryview):
-        raise TypeError(f"{type(element).__name__} {str(element)[:40]!r}")
-    data = element.encode("utf-8") if isinstance(element, str) else bytes(element)
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error:
-        return data  # sent as it is, without base64: over gRPC and in the binary encoding that is the natural way
-
-
-def _datetimes(elements: list[Any]) -> Any:
-    """Naive datetimes in UTC, as MLflow's own protocol makes them of offsets."""
-    texts = [None if text == "NaT" else text for text in _strings(elements)]
-    found = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True)
-    return found.dt.tz_localize(None).astype("datetime64[ns]").to_numpy()
-
-
-def _json_values(elements: list[Any]) -> list[Any]:
-    return [json.loads(element) if isinstance(element, str | bytes) else element for element in elements]
-
-
-READERS: dict[str, Callable[[list[Any]], Any]] = {
-    "str": _strings,
-    "base64": _binaries,
-    "datetime": _datetimes,
-    "pd_json": _json_values,
-}
-EXPECTED = {
-    "": "BYTES",
-    "np": "BYTES",
-    "str": "text",
-    "base64": "base64 text or bytes",
-    "datetime": "ISO 8601 text",
-    "pd_json": "JSON text",
-}

@@ -64,9 +64,10 @@ def _column(random: np.random.Generator, kind: DataType, seen: NDArray[Any] | No
         values = random.integers(0, 10, MOST) if seen is None else random.choice(seen, MOST)
         return values.astype(dtype)
     if seen is None:
-        return (random.standard_normal(MOST) * random.choice([0.1, 1.0, 10.0], MOST)).astype(dtype)
-    center = random.choice(seen[np.isfinite(seen)], MOST) if np.isfinite(seen).any() else np.zeros(MOST)
-    return (center * (1 + 0.1 * random.standard_normal(MOST))).astype(dtype)
+        scale: NDArray[Any] = random.choice(np.array([0.1, 1.0, 10.0]), MOST)
+        return np.asarray(random.standard_normal(MOST) * scale, dtype=dtype)
+    center: NDArray[Any] = random.choice(seen[np.isfinite(seen)], MOST) if np.isfinite(seen).any() else np.zeros(MOST)
+    return np.asarray(center * (1 + 0.1 * random.standard_normal(MOST)), dtype=dtype)
 
 
 def _tensor(random: np.random.Generator, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:

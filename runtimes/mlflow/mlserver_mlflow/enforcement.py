@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models.utils import _enforce_type
 from mlflow.types import DataType
-from mlflow.types.schema import AnyType, Array, ColSpec, Map, Object
+from mlflow.types.schema import AnyType, Array, ColSpec, Map, Object, Schema
 from numpy.typing import NDArray
 
 from mlserver.errors import InvalidInput
@@ -94,7 +97,7 @@ def column(name: str, values: Any, spec: ColSpec, datatype: str, applied: Applie
                 return as_dtype(values, kind.to_numpy())
             except NotExactError:
                 pass
-        raise refusal(name, kind, _received(datatype, values, is_array), applied)
+        raise refusal(name, kind, _received(datatype, values, is_array, kind), applied)
     if is_array:
         raise refusal(name, kind, datatype, applied)
     return values
@@ -107,8 +110,8 @@ def refusal(name: str, kind: Any, received: str, applied: Applied) -> InvalidInp
     return InvalidInput(f"input '{name}'", expected, f"{received} ({applied})")
 
 
-def _received(datatype: str, values: Any, is_array: bool) -> str:
-    if not is_array:
+def _received(datatype: str, values: Any, is_array: bool, kind: DataType) -> str:
+    if not is_array or kind == DataType.boolean:
         return datatype
     floats = values.dtype.kind == "f"
     if floats and np.isnan(values).any():
@@ -116,6 +119,22 @@ def _received(datatype: str, values: Any, is_array: bool) -> str:
     if floats:
         return f"{datatype} with fractions or out of range"
     return f"{datatype} with values it cannot hold exactly" if values.dtype.kind in "iu" else datatype
+
+
+def guilty(frame: Any, schema: Schema) -> str | None:
+    """The first nested column that MLflow refuses: its own message does not name it."""
+    if not isinstance(frame, pd.DataFrame) or schema.is_tensor_spec():
+        return None
+    for position, spec in enumerate(schema.inputs):
+        name = spec.name if spec.name is not None else position
+        if isinstance(spec.type, DataType) or name not in frame.columns:
+            continue
+        try:
+            for value in frame[name]:
+                _enforce_type(value, spec.type, required=spec.required)
+        except MlflowException:
+            return str(name)
+    return None
 
 
 def relaxed(value: Any, kind: Any) -> Any:

@@ -50,7 +50,7 @@ EXACT = 2**53
 Rows = list[Sequence[Any]]
 
 
-def read_inputs(body: bytes, config: dict[str, Any]) -> list[RequestInput] | None:
+def read_inputs(body: bytes | str, config: dict[str, Any]) -> list[RequestInput] | None:
     """The inputs that a JSON body means, or None if MLflow's own code must say."""
     plan = _plan(config)
     if plan is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,14 @@ class Plan:
         row_wise: Rows of several requests may be predicted together.
         path: The short way of plain numeric requests, or None.
         in_thread: Predict runs in a thread of its own: code of unknown kind, which may wait for something.
-        config: What the wire format of `/invocations` may read by itself (see `forms`).
+        forms: Which bodies of `/invocations` need none of MLflow's leniency (see `forms`).
+        config: `forms`, if the front end may read them too, for they join the batches of other requests.
     """
 
     row_wise: bool = False
     path: Path | None = None
     in_thread: bool = True
+    forms: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,21 +63,18 @@ def make(model: PyFuncModel) -> Plan:
     schema = model.metadata.get_input_schema()
     if schema is None or model.metadata._is_signature_from_type_hint():
         return Plan(in_thread=not known)
-    draws = Draws.of(schema, model.input_example)
-    if not known:
-        predict = without_enforcement(model)
-        return Plan(path=_path(schema, predict) if draws else None)
-    predict = _implementation(model)
-    path = _path(schema, predict) if draws else None
+    path = _path(schema, _implementation(model) if known else without_enforcement(model))
+    plan = Plan(path=path, in_thread=not known, forms=_forms(path, schema))
+    draws = Draws.of(schema, model.input_example) if known and path is not None else None
     if path is None or draws is None:
-        return Plan(in_thread=False)
+        return plan
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _checked(model, path, draws)
+            return _checked(model, plan, path, draws)
     except Exception as problem:
         logger.debug("A trial prediction failed, so requests are not joined: %s", problem)
-        return Plan(path=path, in_thread=False)
+        return plan
 
 
 def without_enforcement(model: PyFuncModel) -> Predict:
@@ -111,8 +110,8 @@ def _path(schema: Schema, predict: Predict) -> Columns | Tensors | None:
     )
 
 
-def _checked(model: PyFuncModel, path: Columns | Tensors, draws: Draws) -> Plan:
-    """The plan of a model of a known flavor."""
+def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Draws) -> Plan:
+    """The plan of a model of a known flavor, after trial predictions."""
     began = time.perf_counter()
     first = path.run(draws.rows(1))
     seconds = time.perf_counter() - began
@@ -124,8 +123,9 @@ def _checked(model: PyFuncModel, path: Columns | Tensors, draws: Draws) -> Plan:
     if seconds < SLOW and isinstance(path, Columns):
         path = _with_arrays(model, path, draws)
     row_wise = seconds < TOO_SLOW and _rows_are_independent(path, draws)
-    config = _config(path, model.metadata.get_input_schema(), first) if row_wise else {}
-    return Plan(row_wise=row_wise, path=path, in_thread=False, config=config)
+    output = _output(first)
+    config = {**plan.forms, **output} if row_wise and output and plan.forms else {}
+    return replace(plan, row_wise=row_wise, path=path, config=config)
 
 
 def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
@@ -242,19 +242,15 @@ def _same_arrays(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return same_type and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def _config(path: Columns | Tensors, schema: Schema, result: Any) -> dict[str, Any]:
-    """What the front end may read by itself, if it can also write the kind of result that this model gives."""
-    output = _output(result)
-    if output is None:
-        return {}
+def _forms(path: Columns | Tensors | None, schema: Schema) -> dict[str, Any]:
+    """The bodies that `forms` may read for this signature."""
     if isinstance(path, Columns):
-        columns = [[str(spec.name), spec.type.name] for spec in schema.inputs]
-        return {"kind": "columns", "columns": columns, **output}
-    if any(shape[0] != -1 for shape in path.shapes):
+        return {"kind": "columns", "columns": [[str(spec.name), spec.type.name] for spec in schema.inputs]}
+    if path is None or any(shape[0] != -1 for shape in path.shapes):
         return {}
     datatypes = [TENSORS[dtype.kind, dtype.itemsize] for dtype in path.dtypes]
     tensors = [list(entry) for entry in zip(path.names, datatypes, path.shapes, strict=True)]
-    return {"kind": "tensors", "tensors": tensors, "named": path.named, **output}
+    return {"kind": "tensors", "tensors": tensors, "named": path.named}
 
 
 def _output(result: Any) -> dict[str, Any] | None:

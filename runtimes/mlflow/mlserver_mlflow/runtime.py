@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
+from mlflow.types.schema import Schema
 from mlflow.version import VERSION
 
 from mlserver.codecs import decode_inference_request
@@ -24,9 +25,10 @@ from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 
 from . import codecs as codecs  # registers the content type `dict`
-from . import invocations, plan, scoring, sources
+from . import enforcement, forms, invocations, plan, scoring, sources
 from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
+from .fastpath import Path
 from .metadata import DefaultInputPrefix, DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params
 from .outputs import Encoder
 from .pyfunc import load_model
@@ -51,6 +53,7 @@ class MLflowRuntime(MLModel):
         self._model = load_model(uri, model_config=self._model_config())
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
+        self._takes_params = self._model.metadata.get_params_schema() is not None
         self._describe()
         self._plan = plan.make(self._model)
         self.row_wise = self._plan.row_wise
@@ -118,19 +121,42 @@ class MLflowRuntime(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         if invocations.is_carried(payload):
-            body, content_type = invocations.carried(payload)
-            text = await asyncio.to_thread(scoring.score, self._model, body, content_type)
+            text = await asyncio.to_thread(self._score, *invocations.carried(payload))
             return invocations.answer(self.name, self.version, text)
-        path = self._plan.path
-        if path is not None and self._model is self._planned_for and "predict" not in vars(self._model):
-            data = path.read(payload)
-            if data is not None:
-                return self._encoder.encode(await self._run(path.run, data))
-        return await self._predict_generally(payload)
+        path = self._path
+        data = path.read(payload) if path is not None else None
+        if path is None or data is None:
+            return await self._predict_generally(payload)
+        return self._encoder.encode(await self._run(path.run, data))
+
+    @property
+    def _path(self) -> Path | None:
+        """The short way, unless somebody put another model or another predict in place since load."""
+        untouched = self._model is self._planned_for and "predict" not in vars(self._model)
+        return self._plan.path if untouched else None
+
+    def _score(self, body: bytes | str, content_type: str) -> str:
+        """The JSON text that answers a scoring body."""
+        path = self._path
+        if path is None or not self._plan.forms or content_type not in invocations.PLAIN_JSON:
+            return scoring.score(self._model, body, content_type)
+        inputs = forms.read_inputs(body, self._plan.forms)
+        data = (
+            path.read(InferenceRequest.build({"id": None, "parameters": None, "inputs": inputs, "outputs": None}))
+            if inputs is not None
+            else None
+        )
+        if data is None:
+            return scoring.score(self._model, body, content_type)
+        try:
+            result = path.run(data)
+        except Exception as problem:
+            return scoring.score(scoring.Replay(self._model, problem), body, content_type)
+        return scoring.written(result)
 
     async def _predict_generally(self, payload: InferenceRequest) -> InferenceResponse:
         parameters = payload.parameters
-        params = (parameters.model_extra or None) if parameters is not None else None
+        params = (parameters.model_extra or None) if parameters is not None and self._takes_params else None
         content_type = parameters.content_type if parameters is not None else None
         if self._decoder.knows(content_type):
             decoded = self._decoder.decode(payload)
@@ -139,7 +165,7 @@ class MLflowRuntime(MLModel):
         try:
             result = await self._run(self._predict_with, decoded.data, params)
         except MLServerError as problem:
-            raise _explained(problem, decoded) from None
+            raise _explained(problem, decoded, self._input_schema) from None
         return self._encoder.encode(result)
 
     def _predict_with(self, data: Any, params: dict[str, Any] | None) -> Any:
@@ -190,18 +216,20 @@ class MLflowRuntime(MLModel):
         from starlette.responses import Response
 
         try:
-            text = await asyncio.to_thread(scoring.score, self._model, raw_body, content_type)
+            text = await asyncio.to_thread(self._score, raw_body, content_type)
         except MLServerError as problem:
             status, body, media_type = invocations.write_error(problem, {})
             return Response(body, status_code=status, media_type=media_type)
         return Response(text, media_type=invocations.JSON)
 
 
-def _explained(problem: MLServerError, decoded: Decoded) -> MLServerError:
-    """An enforcement error of MLflow, short, and with the content types that were applied."""
+def _explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
+    """An enforcement error of MLflow, short, with the column and the content types that were applied."""
     details = problem.details or {}
     if details.get("error_class") != "SCHEMA_ENFORCEMENT_FAILED":
         return problem
     # MLflow repeats all data and the whole schema before it says what is wrong.
     _, _, short = problem.message.rpartition("'. Error: ")
-    return MLServerError(f"{short} {decoded.explain()}", problem.status_code, details=details)
+    name = enforcement.guilty(decoded.data, schema) if schema is not None else None
+    text = f"Input '{name}': {short}" if name is not None else short
+    return MLServerError(f"{text} {decoded.explain()}", problem.status_code, details=details)

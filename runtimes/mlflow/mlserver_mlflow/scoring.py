@@ -6,12 +6,15 @@ never reaches a caller, and every answer is JSON, so that MLflow's bare texts co
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any, Protocol
 
+import numpy as np
 from mlflow.exceptions import MlflowException
 
 from mlserver.errors import MLServerError
 
+from . import printing
 from .pyfunc import scoring_server
 
 JSON = scoring_server.CONTENT_TYPE_JSON
@@ -58,11 +61,42 @@ def score(model: Model, body: bytes | str, content_type: str) -> str:
         raise failure("Invalid input. The body is nested too deeply.", 400, "BAD_REQUEST", **CLIENT) from None
     except Exception as problem:
         # The model has answered by now, and its answer cannot be written.
-        text = f"The model's prediction cannot be written as JSON: {type(problem).__name__}: {problem}"
-        raise failure(text, 500, "INTERNAL_ERROR") from problem
+        raise unwritable(problem) from problem
     if result.status != 200:
         raise failure(result.response, result.status, "BAD_REQUEST", **CLIENT)
     return str(result.response)
+
+
+class Replay:
+    """A model that raises again what a prediction raised, so that MLflow words the error with its own view of the data."""
+
+    def __init__(self, model: Model, problem: Exception) -> None:
+        self.metadata = model.metadata
+        self._problem = problem
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        raise self._problem
+
+
+def written(result: Any) -> str:
+    """The JSON text of a prediction, as MLflow writes it.
+
+    Raises:
+        MLServerError: it cannot be written.
+    """
+    if isinstance(result, np.ndarray) and result.dtype.kind in "biuf":
+        return f'{{"predictions": {printing.numbers(result)}}}'
+    text = StringIO()
+    try:
+        scoring_server.predictions_to_json(result, text)
+    except Exception as problem:
+        raise unwritable(problem) from problem
+    return text.getvalue()
+
+
+def unwritable(problem: Exception) -> MLServerError:
+    text = f"The model's prediction cannot be written as JSON: {type(problem).__name__}: {problem}"
+    return failure(text, 500, "INTERNAL_ERROR")
 
 
 def refusal(problem: MlflowException) -> MLServerError:

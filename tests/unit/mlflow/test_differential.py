@@ -17,6 +17,9 @@ from support.mlflow_payloads import CASES, Case
 
 from unit.mlflow.conftest import Served, Zoo
 
+# MLflow warns about overflowing floats and much else; what it answers is what counts here.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_invocations_answers_as_mlflow_does(zoo: Zoo, case: Case) -> None:

@@ -1,0 +1,217 @@
+"""One V2 input -> the values of a column or the array of a tensor, by the content type that applies to it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.types.schema import Array, ColSpec, TensorSpec
+from numpy.typing import NDArray
+
+from mlserver.codecs.base import InputCodecLike, find_input_codec
+from mlserver.errors import InvalidInput, MLServerError
+from mlserver.tensor import TensorError
+from mlserver.types import Parameters, RequestInput
+
+from . import enforcement
+from .enforcement import Applied
+
+FROM_INPUT = "the input's parameters"
+
+
+def content_type_of(parameters: Parameters | None) -> str | None:
+    return parameters.content_type if parameters is not None else None
+
+
+def check_rows(columns: dict[str, Any]) -> None:
+    rows = {name: len(values) for name, values in columns.items()}
+    if len(set(rows.values())) > 1:
+        name, count = next(iter(rows.items()))
+        other = next(key for key, size in rows.items() if size != count)
+        raise InvalidInput(f"input '{other}'", f"{count} rows as in input '{name}'", str(rows[other]))
+
+
+def read_column(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> Any:
+    """The values of one column, one per row."""
+    shape = tensor.shape
+    nested = isinstance(spec, ColSpec) and isinstance(spec.type, Array) and str(tensor.datatype) != "BYTES"
+    if not nested and (len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1)):
+        raise InvalidInput(f"input '{tensor.name}'", "shape [n] or [n, 1] for a column", f"{shape} ({applied})")
+    if str(tensor.datatype) == "BYTES":
+        values: Any = read_values(tensor, applied)
+    else:
+        array = _numbers(tensor, applied)
+        values = array.tolist() if nested else array.reshape(-1)
+    if isinstance(spec, ColSpec):
+        return enforcement.column(tensor.name, values, spec, str(tensor.datatype), applied)
+    return values
+
+
+def read_array(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> NDArray[Any]:
+    """The array of one tensor, in the signature's dtype if there is one."""
+    dtype = spec.type if isinstance(spec, TensorSpec) else None
+    if str(tensor.datatype) != "BYTES":
+        array = _numbers(tensor, applied)
+        if dtype is None or dtype.kind == "O":
+            return array
+        try:
+            return enforcement.as_dtype(array, dtype)
+        except enforcement.NotExactError:
+            raise enforcement.refusal(tensor.name, f"a tensor of {dtype}", str(tensor.datatype), applied) from None
+    values = read_values(tensor, applied)
+    try:
+        return _text_array(values, dtype).reshape(tensor.shape)
+    except (ValueError, TypeError):
+        raise enforcement.refusal(tensor.name, f"a tensor of {dtype}", "BYTES", applied) from None
+
+
+def as_list(values: Any) -> list[Any]:
+    """A column's values as Python objects, as a type-hinted model takes them."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind != "M":
+            return list(values.tolist())
+        found: list[Any] = pd.Series(values).tolist()
+        return [None if item is pd.NaT else item.to_pydatetime() for item in found]
+    return list(values)
+
+
+def _text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    if isinstance(values, np.ndarray):
+        return values.astype(dtype) if dtype is not None else values
+    if dtype is not None and dtype.kind in "biuf":
+        raise ValueError
+    if dtype is None:
+        return np.array(values) if all(isinstance(value, str) for value in values) else _objects(values)
+    return _objects(values) if dtype.kind == "O" else np.array(values, dtype=dtype)
+
+
+def _objects(values: Any) -> NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _numbers(tensor: RequestInput, applied: Applied) -> NDArray[Any]:
+    codec = _custom_codec(applied)
+    if codec is not None:
+        return np.asarray(_decoded_by(codec, tensor))
+    if applied.reason == FROM_INPUT and applied.content_type in READERS:
+        expected = f"BYTES for content type '{applied.content_type}'"
+        raise InvalidInput(f"input '{tensor.name}'", expected, f"{tensor.datatype} ({applied})")
+    return _checked(tensor)
+
+
+def _checked(tensor: RequestInput) -> NDArray[Any]:
+    """The elements as an array. Requests off the wire were checked before; those made in code may not fit."""
+    try:
+        return tensor.data.to_array(str(tensor.datatype), tensor.shape)
+    except TensorError as problem:
+        raise InvalidInput(f"input '{tensor.name}'", problem.expected, problem.received) from None
+
+
+def read_values(tensor: RequestInput, applied: Applied) -> Any:
+    """The elements of a BYTES tensor as Python values, in one flat list."""
+    codec = _custom_codec(applied)
+    if codec is not None:
+        return _decoded_by(codec, tensor)
+    found: list[Any] = list(_checked(tensor).flat)
+    read: Callable[[list[Any]], Any] = READERS.get(applied.content_type or "", _text)
+    try:
+        return read(found)
+    except MLServerError:
+        raise
+    except (ValueError, TypeError) as problem:
+        expected = EXPECTED[applied.content_type or ""]
+        raise InvalidInput(f"input '{tensor.name}'", expected, f"{problem} ({applied})") from None
+
+
+def _custom_codec(applied: Applied) -> InputCodecLike | None:
+    """A codec that somebody registered beside the built-in ones."""
+    if applied.content_type is None or applied.content_type in READERS or applied.content_type in ("np", "pd"):
+        return None
+    return find_input_codec(applied.content_type)
+
+
+def _decoded_by(codec: Any, tensor: RequestInput) -> Any:
+    return codec.decode_input(tensor)
+
+
+def _text(elements: list[Any]) -> list[Any]:
+    """Text where the bytes are UTF-8, else the bytes; JSON values that are no text stay as they came."""
+    return [
+        _decoded(element) if isinstance(element, bytes | bytearray | memoryview) else element for element in elements
+    ]
+
+
+def _decoded(element: bytes | bytearray | memoryview) -> str | bytes:
+    data = bytes(element)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data
+
+
+def _strings(elements: list[Any]) -> list[str | None]:
+    texts = _text(elements)
+    wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
+    if wrong is not None:
+        raise ValueError(f"{type(wrong).__name__} {str(wrong)[:40]!r}")
+    return texts
+
+
+def _binaries(elements: list[Any]) -> list[bytes | None]:
+    return [None if element is None else _binary(element) for element in elements]
+
+
+def _binary(element: Any) -> bytes:
+    if not isinstance(element, str | bytes | bytearray | memoryview):
+        raise TypeError(f"{type(element).__name__} {str(element)[:40]!r}")
+    data = element.encode("utf-8") if isinstance(element, str) else bytes(element)
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error:
+        return data  # sent as it is, without base64: over gRPC and in the binary encoding that is the natural way
+
+
+def _datetimes(elements: list[Any]) -> Any:
+    """Naive datetimes in UTC, as MLflow's own protocol makes them of offsets."""
+    texts = [None if text == "NaT" else text for text in _strings(elements)]
+    try:
+        found = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True)
+    except ValueError:
+        wrong = next((text for text in texts if text is not None and not _is_iso(text)), None)
+        raise ValueError(repr(wrong)[:80]) from None
+    return found.dt.tz_localize(None).astype("datetime64[ns]").to_numpy()
+
+
+def _is_iso(text: str) -> bool:
+    try:
+        pd.to_datetime(text, format="ISO8601", utc=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_values(elements: list[Any]) -> list[Any]:
+    return [json.loads(element) if isinstance(element, str | bytes | bytearray) else element for element in elements]
+
+
+READERS: dict[str, Callable[[list[Any]], Any]] = {
+    "str": _strings,
+    "base64": _binaries,
+    "datetime": _datetimes,
+    "pd_json": _json_values,
+}
+EXPECTED = {
+    "": "BYTES",
+    "np": "BYTES",
+    "str": "text",
+    "base64": "base64 text or bytes",
+    "datetime": "ISO 8601 text",
+    "pd_json": "JSON text",
+}
