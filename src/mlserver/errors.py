@@ -78,7 +78,9 @@ class ModelNotReady(MLServerError):
     """The model is known, but cannot answer now (still loading, failed, or without a live worker)."""
 
     def __init__(self, name: str, version: str | None = None, reason: str | None = None) -> None:
-        text = f"Model {name} with version {version} is not ready yet." if version else f"Model {name} is not ready yet."
+        text = (
+            f"Model {name} with version {version} is not ready yet." if version else f"Model {name} is not ready yet."
+        )
         super().__init__(f"{text} {reason}" if reason else text, 400, code="UNAVAILABLE")
 
 

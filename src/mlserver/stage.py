@@ -58,8 +58,6 @@ class Stage(Protocol):
         """Answer one request. Raises `MLServerError` for whatever the caller should hear of."""
         ...
 
-    def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: Call
-    ) -> AsyncIterator[InferenceResponse]:
+    def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
         """Answer a stream of requests with a stream of responses. Closing the iterator stops the work."""
         ...

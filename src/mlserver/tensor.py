@@ -50,10 +50,10 @@ DTYPES: dict[str, str] = {
     "FP64": "<f8",
 }
 ITEM_SIZES: dict[str, int] = {
-    **{name: 1 for name in ("BOOL", "UINT8", "INT8")},
-    **{name: 2 for name in ("UINT16", "INT16", "FP16", "BF16")},
-    **{name: 4 for name in ("UINT32", "INT32", "FP32")},
-    **{name: 8 for name in ("UINT64", "INT64", "FP64")},
+    **dict.fromkeys(("BOOL", "UINT8", "INT8"), 1),
+    **dict.fromkeys(("UINT16", "INT16", "FP16", "BF16"), 2),
+    **dict.fromkeys(("UINT32", "INT32", "FP32"), 4),
+    **dict.fromkeys(("UINT64", "INT64", "FP64"), 8),
 }
 DATATYPES = (*DTYPES, "BF16", "BYTES")
 MAX_RANK = 32
@@ -247,7 +247,9 @@ class Tensor:
                 raise TensorError(f"{datatype} data", f"{self._datatype} data")
             self.to_raw(datatype, shape)
         elif shape is not self._shape and element_count(shape) != element_count(self._shape):
-            raise TensorError(f"{element_count(shape)} elements for shape {list(shape)}", str(element_count(self._shape)))
+            raise TensorError(
+                f"{element_count(shape)} elements for shape {list(shape)}", str(element_count(self._shape))
+            )
 
     def _own_array(self) -> NDArray[Any]:
         if self._array is None:

@@ -23,7 +23,15 @@ import msgspec
 
 from ..errors import MLServerError
 from ..tensor import FORMATS, TensorError
-from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, RequestOutput, ResponseOutput, TensorData
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    RequestOutput,
+    ResponseOutput,
+    TensorData,
+)
 
 PREFIX = struct.Struct("<BBHIQQ")
 INLINE_LIMIT = 16 * 1024

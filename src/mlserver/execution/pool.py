@@ -81,7 +81,7 @@ class Pool:
     async def _start_worker(self) -> None:
         """A new worker that holds all models joins the ready ones."""
         worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_metrics)
-        init = {"settings": self._settings.to_frame(), "sys_path": [os.path.abspath(entry) for entry in sys.path]}
+        init = {"settings": self._settings.to_frame(), "sys_path": _import_folders()}
         try:
             await worker.start(init, START_TIMEOUT)
             while missing := [key for key in self._models if key not in worker.loaded]:
@@ -98,7 +98,7 @@ class Pool:
     def _environment(self) -> dict[str, str]:
         """The server's own, with the processors shared out among the workers' numerical libraries."""
         threads = str(max(1, (os.cpu_count() or 1) // self._size))
-        shares = {name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        shares = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         return {**shares, **os.environ}
 
     def _on_metrics(self, observation: list[Any]) -> None:
@@ -219,6 +219,11 @@ class Pool:
                     await changed.wait()
             except TimeoutError:
                 raise Unavailable("No worker process is alive to run the model; a new one is being started") from None
+
+
+def _import_folders() -> list[str]:
+    """Where this process imports from, for a worker to do the same."""
+    return [os.path.abspath(entry) for entry in sys.path]
 
 
 def _load_of(worker: WorkerProcess) -> int:

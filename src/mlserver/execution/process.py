@@ -67,7 +67,8 @@ class WorkerProcess:
         mine, theirs = socket.socketpair()
         self._hello = loop.create_future()
         with theirs:
-            self._process = subprocess.Popen(
+            # Not in a helper thread: the kernel ends a worker when the *thread* that started it ends.
+            self._process = subprocess.Popen(  # noqa: ASYNC220
                 [*self._command, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 env=dict(self._environment),
@@ -84,9 +85,7 @@ class WorkerProcess:
 
     # -- calls --
 
-    async def call(
-        self, kind: Kind, head: Any, buffers: Sequence[Any] = (), kill_after: float | None = None
-    ) -> Frame:
+    async def call(self, kind: Kind, head: Any, buffers: Sequence[Any] = (), kill_after: float | None = None) -> Frame:
         """Send a frame and wait for its answer.
 
         Args:
@@ -153,7 +152,12 @@ class WorkerProcess:
         except MLServerError as problem:
             queue = self._streams.get(frame_id)
             if queue is not None:
-                head = {"message": problem.message, "status": problem.status_code, "code": problem.code, "details": None}
+                head = {
+                    "message": problem.message,
+                    "status": problem.status_code,
+                    "code": problem.code,
+                    "details": None,
+                }
                 queue.put_nowait(Frame(Kind.ERROR, frame_id, head))
             return
         if request is None:

@@ -84,7 +84,9 @@ class RouteApp:
             await self._app(scope, receive, send)
         except Exception as problem:
             logger.warning("A custom handler failed", exc_info=problem)
-            raise MLServerError(f"The handler of {request.path} failed: {type(problem).__name__}: {problem}", 500) from None
+            raise MLServerError(
+                f"The handler of {request.path} failed: {type(problem).__name__}: {problem}", 500
+            ) from None
         answer.body = b"".join(parts)
         return answer
 

@@ -5,6 +5,7 @@ The runner holds `MLModel` instances by a key that the executor chose. It is the
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -69,7 +70,10 @@ class Runner:
             raise DeadlineExceeded(f"Request for model {model.name} timed out before the model could run it")
         with model_context(model.settings):
             try:
-                response = await model.predict(request)
+                # A plain function is taken too, which is what `decode_args` makes of one.
+                response: object = model.predict(request)
+                if inspect.isawaitable(response):
+                    response = await response
             except MLServerError:
                 raise
             except Exception as problem:

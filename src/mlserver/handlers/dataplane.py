@@ -176,7 +176,7 @@ class DataPlane:
         """Answer a stream of requests with a stream of responses; all carry the first request's id."""
         started = time.perf_counter_ns()
         entry = self._registry.find(name, version)
-        loaded, road = entry.usable()
+        _, road = entry.usable()
         call = call or Call()
         first: InferenceRequest | None = None
         self._telemetry.began(entry)

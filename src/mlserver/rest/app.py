@@ -157,5 +157,3 @@ async def _send_parts(parts: AsyncIterator[bytes], send: Any) -> None:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-

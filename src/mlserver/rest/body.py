@@ -64,7 +64,9 @@ async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
         if name in ("", "identity"):
             continue
         if name not in _WINDOWS:
-            raise UnsupportedMediaType(f"Content-Encoding '{name}' is not supported; supported: gzip, deflate, identity")
+            raise UnsupportedMediaType(
+                f"Content-Encoding '{name}' is not supported; supported: gzip, deflate, identity"
+            )
         if len(body) >= _OFF_LOOP // 16:
             body = await asyncio.to_thread(inflate, body, name, limit)
         else:

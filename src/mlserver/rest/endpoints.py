@@ -128,7 +128,7 @@ class Endpoints:
     async def index(self, request: Request) -> Reply:
         document = json.read_json(request.body) if request.body.strip() else {}
         if not isinstance(document, dict) or not isinstance(document.get("ready"), (bool, type(None))):
-            raise InvalidPayload("Invalid body: expected an object like {\"ready\": true}, or no body")
+            raise InvalidPayload('Invalid body: expected an object like {"ready": true}, or no body')
         index = await self._repository.index(RepositoryIndexRequest(ready=document.get("ready")))
         return Reply(body=json.write_document([item.model_dump(mode="json") for item in index]))
 
@@ -163,9 +163,7 @@ async def _one(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:
     yield payload
 
 
-async def _events(
-    first: InferenceResponse | None, responses: AsyncIterator[InferenceResponse]
-) -> AsyncIterator[bytes]:
+async def _events(first: InferenceResponse | None, responses: AsyncIterator[InferenceResponse]) -> AsyncIterator[bytes]:
     """Responses as events. An error in the middle is an event with `error`, then the stream ends."""
     try:
         if first is not None:

@@ -94,7 +94,9 @@ class ModelRoutes:
         call = Call(headers=request.headers)
         started = time.perf_counter_ns()
         try:
-            payload = wire.read_request(request.body, "" if content_type is None else content_type.decode("latin-1"), config)
+            payload = wire.read_request(
+                request.body, "" if content_type is None else content_type.decode("latin-1"), config
+            )
             codec_ns = time.perf_counter_ns() - started
             response = await self._data_plane.infer(payload, found.name, found.version, call)
             started = time.perf_counter_ns()
@@ -129,6 +131,7 @@ def matches(template: str, path: str) -> bool:
         return False
     parts = re.split(r"(\{[^}]*\})", template)
     pattern = "".join(
-        re.escape(part) if not part.startswith("{") else (".+" if part.endswith(":path}") else "[^/]+") for part in parts
+        re.escape(part) if not part.startswith("{") else (".+" if part.endswith(":path}") else "[^/]+")
+        for part in parts
     )
     return re.fullmatch(pattern, path) is not None

@@ -40,12 +40,13 @@ def batch_key(request: InferenceRequest) -> Any:
     )
 
 
-def _frozen(parameters: Parameters | None) -> Any:
+def _frozen(parameters: Parameters | None) -> str | None:
+    """Parameters as text, in which 1, 1.0 and true differ as they may for the model."""
     if parameters is None:
         return None
     values = parameters.plain()
     values.pop("headers", None)
-    return values or None
+    return repr(values) if values else None
 
 
 def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
@@ -63,7 +64,8 @@ def _shared_parameters(requests: Sequence[InferenceRequest]) -> Parameters | Non
     parameters = requests[0].parameters
     if parameters is None or not parameters.headers:
         return parameters
-    others = [request.parameters.headers or {} for request in requests[1:] if request.parameters is not None]
+    given = [request.parameters for request in requests[1:]]
+    others = [(one.headers if one is not None else None) or {} for one in given]
     shared = {
         name: value
         for name, value in parameters.headers.items()

@@ -65,6 +65,7 @@ class WaitingLine(Generic[W]):
             return False
         self._levels[entry.priority or 2**31].remove(entry)
         self._size -= 1
+        self._drop_if_empty(entry)
         return True
 
     def take(self, policy: BatchPolicy, now: float) -> tuple[list[W], float]:
@@ -89,12 +90,16 @@ class WaitingLine(Generic[W]):
             level.clear()
             level.extend(rest)
         self._size -= len(batch)
+        self._drop_if_empty(first)
         return batch, 0.0
 
+    def _drop_if_empty(self, entry: W) -> None:
+        """Priorities are the callers' choice: a level lasts no longer than somebody waits at it."""
+        if not self._levels[entry.priority or 2**31]:
+            del self._levels[entry.priority or 2**31]
+
     def _first_level(self) -> deque[W] | None:
-        if not self._size:
-            return None
-        return next(self._levels[key] for key in sorted(self._levels) if self._levels[key])
+        return self._levels[min(self._levels)] if self._levels else None
 
 
 def _agreeing(level: deque[W], policy: BatchPolicy) -> tuple[list[W], int]:

@@ -69,7 +69,16 @@ class ModelStatistics:
 
     def to_plain(self, name: str, version: str) -> dict[str, Any]:
         """The JSON form of the extension."""
-        durations = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
+        durations = (
+            "success",
+            "fail",
+            "queue",
+            "compute_input",
+            "compute_infer",
+            "compute_output",
+            "cache_hit",
+            "cache_miss",
+        )
         empty = Duration().to_plain()
         return {
             "name": name,

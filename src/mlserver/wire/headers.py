@@ -81,9 +81,7 @@ def _event(events: CloudEvents, model: str, kind: CloudEventsTypes) -> dict[str,
     return headers
 
 
-_SERVER_TIMING = (
-    'queue;dur=%.3f, batch;desc="%d requests, %d rows", model;dur=%.3f, transport;dur=%.3f, codec;dur=%.3f'
-)
+_SERVER_TIMING = 'queue;dur=%.3f, batch;desc="%d requests, %d rows", model;dur=%.3f, transport;dur=%.3f, codec;dur=%.3f'
 
 
 def server_timing(timings: Timings, codec_ns: int = 0) -> str:

@@ -6,6 +6,7 @@ them; NaN and infinities are null, which JSON has no number for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
 
-_validate_request = InferenceRequest.__pydantic_validator__.validate_python
+_validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
 _SMALL = 64  # elements up to which a list is cheaper to print than an array
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -99,7 +100,7 @@ def head_of(output: ResponseOutput) -> dict[str, Any]:
 
 def _elements(output: ResponseOutput) -> Any:
     datatype, data = str(output.datatype), output.data
-    code = FORMATS.get(datatype)
+    code: Any = FORMATS.get(datatype)
     if code is not None and data.raw is not None and code != "e":
         raw = memoryview(data.raw).cast("B")
         if raw.nbytes <= _SMALL:
