@@ -29,7 +29,7 @@ class Plain(MLModel):
 
 class PlainArguments(MLModel):
     @decode_args
-    def predict(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override,type-arg]
+    def predict(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]
         return 2 * x
 
 
