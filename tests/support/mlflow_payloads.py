@@ -176,7 +176,16 @@ VALUES: dict[str, list[Any]] = {
     "double": [1, 1.5, "NaN", "inf", True, 2**53 + 1, 10**20, None, "x", [1], "1_000", " 7.4 ", "0x10", {"k": 1}],
     "string": ["x", 1, 1.5, True, None, {"a": 1}, ["a"], ""],
     "binary": ["aGk=", "!!!", "aGk", 1, None, ""],
-    "datetime": ["2020-01-02", "2020-01-02 03:04:05.123456789", "2020-01-02T03:04:05Z", "x", 1577934245, 1.5, None, "20200102"],
+    "datetime": [
+        "2020-01-02",
+        "2020-01-02 03:04:05.123456789",
+        "2020-01-02T03:04:05Z",
+        "x",
+        1577934245,
+        1.5,
+        None,
+        "20200102",
+    ],
 }
 COLUMN = {
     "boolean": "bo",
@@ -209,7 +218,7 @@ def cells() -> Iterator[Case]:
 def mixed() -> Iterator[Any]:
     """Bodies for columns d double, f float, l long, i integer, b boolean."""
     names = ["d", "f", "l", "i", "b"]
-    rows = [[0.5, 1.5, 3, 4, True], [-1, 2, 5, 6, False], [3.25, 0.1, 0, 1, True]]
+    rows: list[list[Any]] = [[0.5, 1.5, 3, 4, True], [-1, 2, 5, 6, False], [3.25, 0.1, 0, 1, True]]
     yield split(rows, names)
     yield split(rows[:1], names)
     yield split([[0.5, 1.5, 3.0, 4, True]], names)

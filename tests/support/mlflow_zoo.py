@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pydantic
 from mlflow.models import ModelSignature, infer_signature
-from mlserver_mlflow.pyfunc import scoring_server  # first, for it is quiet
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
@@ -68,14 +67,14 @@ def describe(value: Any) -> Any:
     return f"{type(value).__name__} {value!r}"
 
 
-class Echo(PythonModel):
+class Echo(PythonModel):  # type: ignore[misc]
     """Answers with a description of its data and params."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         return [json.dumps({"data": describe(model_input), "params": describe(params)})]
 
 
-class Double(PythonModel):
+class Double(PythonModel):  # type: ignore[misc]
     """Named tensors in, named tensors out."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
@@ -89,42 +88,49 @@ class Person(pydantic.BaseModel):
     age: int = 3
 
 
-class Greets(PythonModel):
+class Greets(PythonModel):  # type: ignore[misc]
     """Type-hinted: pydantic rows."""
 
     def predict(self, model_input: list[Person], params=None) -> Any:  # type: ignore[no-untyped-def]
         return [f"{person.name} {person.age}" for person in model_input]
 
 
-class Shouts(PythonModel):
+class Shouts(PythonModel):  # type: ignore[misc]
     """Type-hinted: text."""
 
     def predict(self, model_input: list[str], params=None) -> Any:  # type: ignore[no-untyped-def]
         return [text.upper() for text in model_input]
 
 
-class Numbers(PythonModel):
+class Numbers(PythonModel):  # type: ignore[misc]
     """Type-hinted: dictionaries."""
 
     def predict(self, model_input: list[dict[str, int]], params=None) -> Any:  # type: ignore[no-untyped-def]
         return [sum(row.values()) for row in model_input]
 
 
-class Blobs(PythonModel):
+class Blobs(PythonModel):  # type: ignore[misc]
     """Type-hinted: bytes."""
 
     def predict(self, model_input: list[bytes], params=None) -> Any:  # type: ignore[no-untyped-def]
         return [len(item) for item in model_input]
 
 
-class Whens(PythonModel):
+class Whens(PythonModel):  # type: ignore[misc]
     """Type-hinted: datetimes."""
 
     def predict(self, model_input: list[dt.datetime], params=None) -> Any:  # type: ignore[no-untyped-def]
         return [f"{type(item).__name__} {item.isoformat()}" for item in model_input]
 
 
-class Fails(PythonModel):
+class Configured(PythonModel):  # type: ignore[misc]
+    """Answers with its model config."""
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        return [json.dumps(context.model_config)]
+
+
+class Fails(PythonModel):  # type: ignore[misc]
     """Raises what its one column says."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
@@ -156,7 +162,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     ),
     "category": lambda: pd.DataFrame({"c": pd.Categorical(["u", "v"]), "n": pd.Categorical([1, 2])}),
     "dates": lambda: pd.DataFrame(
-        {"t": pd.to_datetime(["2020-01-02", None]), "d": [dt.date(2020, 1, 2), dt.date(2021, 1, 2)]}
+        {"t": pd.to_datetime(pd.Series(["2020-01-02", None])), "d": [dt.date(2020, 1, 2), dt.date(2021, 1, 2)]}
     ),
     "labels": lambda: pd.DataFrame([[1, 2.5], [3, 4.5]]),
     "bytes_frame": lambda: pd.DataFrame({"b": [b"hi", b"\xff"]}),
@@ -192,7 +198,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
 }
 
 
-class Returns(PythonModel):
+class Returns(PythonModel):  # type: ignore[misc]
     """Answers with the result that its one string column names."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
@@ -294,6 +300,9 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "blobs": lambda: python_model(Blobs()),
     "whens": lambda: python_model(Whens()),
     "sums": lambda: python_model(Numbers()),
+    "configured": lambda: python_model(
+        Configured(), ModelSignature(inputs=columns(("double", "d"))), model_config={"k": 1, "z": "d"}
+    ),
     "fails": lambda: python_model(Fails(), ModelSignature(inputs=columns(("double", "x")))),
     "returns": lambda: python_model(Returns(), ModelSignature(inputs=columns(("string", "what")))),
 }

@@ -10,11 +10,10 @@ import json
 from typing import Any
 
 import pytest
-from mlserver_mlflow import invocations
 
 from mlserver.errors import MLServerError
+from mlserver_mlflow import invocations
 from support.mlflow_payloads import CASES, Case
-
 from unit.mlflow.conftest import Served, Zoo
 
 # MLflow warns about overflowing floats and much else; what it answers is what counts here.

@@ -1,0 +1,152 @@
+"""Every kind of result of a model as V2 outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlserver.codecs import PandasCodec
+from mlserver.errors import MLServerError
+from mlserver.types import InferenceRequest
+from support.mlflow_zoo import RESULTS
+from unit.mlflow.conftest import Zoo
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+Output = tuple[str, str, list[int], str | None, list[Any]]
+
+
+def one(datatype: str, shape: list[int], content_type: str, data: list[Any], name: str = "output-1") -> list[Output]:
+    return [(name, datatype, shape, content_type, data)]
+
+
+# result -> content type of the response, outputs (name, datatype, shape, content type, data)
+ENCODED: dict[str, tuple[str | None, list[Output]]] = {
+    "series": ("pd", [("s", "FP64", [2, 1], None, [1.5, 2.5])]),
+    "frame": (
+        "pd",
+        [
+            ("n", "INT64", [2, 1], None, [1, 2]),
+            ("t", "BYTES", [2, 1], "str", [b"a", b"b"]),
+            ("o", "BYTES", [2, 1], "pd_json", [b"[1]", b'{"k":2}']),
+        ],
+    ),
+    "nullable": (
+        "pd",
+        [
+            ("i", "BYTES", [2, 1], "pd_json", [b"1", b"null"]),
+            ("s", "BYTES", [2, 1], "pd_json", [b'"a"', b"null"]),
+        ],
+    ),
+    "full_nullable": (
+        "pd",
+        [("i", "INT64", [2, 1], None, [1, 2]), ("b", "BOOL", [2, 1], None, [True, False])],
+    ),
+    "category": (
+        "pd",
+        [("c", "BYTES", [2, 1], "str", [b"u", b"v"]), ("n", "INT64", [2, 1], None, [1, 2])],
+    ),
+    "dates": (
+        "pd",
+        [
+            ("t", "BYTES", [2, 1], "datetime", [b"2020-01-02T00:00:00", b"NaT"]),
+            ("d", "BYTES", [2, 1], "datetime", [b"2020-01-02", b"2021-01-02"]),
+        ],
+    ),
+    "labels": ("pd", [("0", "INT64", [2, 1], None, [1, 3]), ("1", "FP64", [2, 1], None, [2.5, 4.5])]),
+    "bytes_frame": ("pd", [("b", "BYTES", [2, 1], "base64", [b"aGk=", b"/w=="])]),
+    "numbers": ("np", one("INT64", [3, 1], "np", [1, 2, 3])),
+    "floats": ("np", one("FP64", [2, 1], "np", [1.5, None])),
+    "mixed": (None, one("BYTES", [4, 1], "pd_json", [b"1", b'"a"', b"null", b"[2]"])),
+    "texts": ("str", one("BYTES", [1, 1], "str", [b"foo"])),
+    "no_texts": ("str", one("BYTES", [0, 1], "str", [])),
+    "dicts": (None, one("BYTES", [2, 1], "pd_json", [b'{"a":1}', b'{"a":2}'])),
+    "arrays": ("np", one("FP64", [2, 2], "np", [1.0, 2.0, 3.0, 4.0])),
+    "tuple": ("np", one("FP64", [2, 1], "np", [1.5, 2.5])),
+    "int": ("np", one("INT64", [1], "np", [7])),
+    "float": ("np", one("FP64", [1], "np", [1.25])),
+    "bool": ("np", one("BOOL", [1], "np", [True])),
+    "str": ("str", one("BYTES", [1], "str", [b"hello"])),
+    "bytes": (None, one("BYTES", [1], "base64", [b"AP8="])),
+    "datetime": (None, one("BYTES", [1], "datetime", [b"2020-01-02T03:04:05"])),
+    "dict_arrays": (
+        "dict",
+        [("p", "FP64", [2, 1], "np", [1.0, 2.0]), ("q", "INT64", [1, 2], "np", [1, 2])],
+    ),
+    "dict_lists": (
+        None,
+        [
+            ("p", "INT64", [2, 1], "np", [1, 2]),
+            ("q", "BYTES", [2, 1], "str", [b"a", b"b"]),
+            ("r", "FP64", [1], "np", [1.5]),
+            ("s", "BYTES", [1], "pd_json", [b"null"]),
+            ("t", "BYTES", [1], "pd_json", [b'{"k":[1]}']),
+        ],
+    ),
+    "pydantic": (None, [("name", "BYTES", [1], "str", [b"Ann"]), ("age", "INT64", [1], "np", [3])]),
+    "bytes_array": ("np", one("BYTES", [2, 1], "np", [b"a", b"bc"])),
+    "text_array": ("np", one("BYTES", [2, 1], "np", [b"a", b"bc"])),
+    "object_array": (None, one("BYTES", [3, 1], "pd_json", [b'"a"', b"1", b"null"])),
+    "date_array": (
+        None,
+        one("BYTES", [2, 1], "datetime", [b"2020-01-02T00:00:00.000000000", b"2021-01-02T00:00:00.000000000"]),
+    ),
+    "zero_d": ("np", one("FP64", [1], "np", [2.5])),
+    "no_rows": ("np", one("FP64", [0, 2], "np", [])),
+    "half": ("np", one("FP16", [1, 1], "np", [1.5])),
+    "int_keys": (None, [("1", "INT64", [1, 1], "np", [1]), ("2", "INT64", [1, 1], "np", [2])]),
+}
+NOT_ENCODABLE = {"none": "NoneType", "set": "set", "complex": "complex128", "generator": "generator"}
+
+
+def asking_for(result: str) -> InferenceRequest:
+    what = {"name": "what", "datatype": "BYTES", "shape": [1], "data": [result]}
+    return InferenceRequest.model_validate({"inputs": [what]})
+
+
+@pytest.mark.parametrize("result", ENCODED)
+async def test_a_result_becomes_outputs(zoo: Zoo, result: str) -> None:
+    response = await (await zoo("returns")).runtime.predict(asking_for(result))
+    content_type, outputs = ENCODED[result]
+    found = [
+        (
+            output.name,
+            str(output.datatype),
+            output.shape,
+            output.parameters.content_type if output.parameters else None,
+            output.data.root,
+        )
+        for output in response.outputs
+    ]
+    assert found == outputs
+    assert (response.parameters.content_type if response.parameters else None) == content_type
+
+
+@pytest.mark.parametrize("result", NOT_ENCODABLE)
+async def test_what_has_no_form_in_v2_is_named(zoo: Zoo, result: str) -> None:
+    with pytest.raises(MLServerError, match=f"value of type .*{NOT_ENCODABLE[result]}") as caught:
+        await (await zoo("returns")).runtime.predict(asking_for(result))
+    assert caught.value.status_code == 500
+
+
+def test_every_result_of_the_zoo_is_in_the_table() -> None:
+    assert ENCODED.keys() | NOT_ENCODABLE.keys() == RESULTS.keys()
+
+
+@pytest.mark.parametrize("result", ["frame", "nullable", "full_nullable", "labels", "bytes_frame"])
+async def test_a_frame_is_read_back_by_the_pandas_codec(zoo: Zoo, result: str) -> None:
+    response = await (await zoo("returns")).runtime.predict(asking_for(result))
+    frame = RESULTS[result]()
+    found = PandasCodec.decode_response(response)
+    assert list(found.columns) == [str(name) for name in frame.columns]
+    assert found.astype(object).where(found.notna(), None).to_numpy().tolist() == (
+        frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    )
+
+
+async def test_a_single_output_carries_the_signatures_name(zoo: Zoo) -> None:
+    inputs = [{"name": name, "datatype": "FP64", "shape": [1], "data": [1]} for name in ("a", "b", "c")]
+    for model, expected in (("net", "quality"), ("linear", "output-1")):
+        response = await (await zoo(model)).runtime.predict(InferenceRequest.model_validate({"inputs": inputs}))
+        assert [output.name for output in response.outputs] == [expected]

@@ -1,0 +1,159 @@
+"""The short way gives what MLflow's own predict gives, bit for bit, and is only taken where that was proven."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlserver.types import InferenceRequest, TensorData
+from mlserver_mlflow import plan
+from mlserver_mlflow.fastpath import Columns
+from mlserver_mlflow.pyfunc import PyFuncModel
+from support.mlflow_zoo import FRAME, MIXED
+from unit.mlflow.conftest import Zoo
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+DATATYPES = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
+
+
+def request_of(frame: pd.DataFrame, datatype: str = "") -> InferenceRequest:
+    inputs = [
+        {
+            "name": name,
+            "datatype": datatype or DATATYPES[str(frame[name].dtype)],
+            "shape": [len(frame)],
+            "data": TensorData.from_array(frame[name].to_numpy()),
+        }
+        for name in frame.columns
+    ]
+    request = InferenceRequest.model_validate({"inputs": inputs})
+    for tensor in request.inputs:
+        tensor.data.settle(str(tensor.datatype), tensor.shape)
+    return request
+
+
+@pytest.mark.parametrize("model", ["linear", "net", "wide", "labels", "proba", "scaled", "mixed", "no_outputs"])
+@pytest.mark.parametrize("rows", [1, 2, 5, 33, 400, 3000])
+async def test_results_equal_those_of_pyfunc_bit_for_bit(zoo: Zoo, model: str, rows: int) -> None:
+    served = await zoo(model)
+    source = MIXED if model == "mixed" else FRAME
+    frame = source.sample(rows, replace=True, random_state=rows).reset_index(drop=True)
+    for name in frame.columns:
+        if frame[name].dtype.kind == "f":
+            frame[name] = frame[name].to_numpy() * np.float32(1.5)
+    request = request_of(frame)
+    path = plan.make(served.loaded).path
+    assert path is not None
+    data = path.read(request)
+    assert data is not None, "this request needs the short way"
+    expected = served.loaded.predict(frame)
+    assert_same(path.run(data), expected)
+    assert_same(np.asarray(await first_output(served.runtime, request)).reshape(expected.shape), expected)
+
+
+async def first_output(runtime: Any, request: InferenceRequest) -> Any:
+    output = (await runtime.predict(request)).outputs[0]
+    if output.datatype == "BYTES":
+        return np.array([item.decode() for item in output.data.root], dtype=object)
+    return output.data.array
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    if expected.dtype.kind in "OU":
+        assert found.tolist() == expected.tolist()
+    else:
+        assert found.dtype == expected.dtype
+        assert found.tobytes() == expected.tobytes()
+
+
+# model -> joined rows?, arrays instead of frames?, predict in a thread?
+DECISIONS: dict[str, tuple[bool, bool | None, bool]] = {
+    "linear": (True, True, False),
+    "labels": (True, True, False),
+    "proba": (True, True, False),
+    "scaled": (True, True, False),
+    "mixed": (True, False, False),
+    "words": (False, None, False),
+    "no_signature": (False, None, False),
+    "unnamed_tensor": (True, None, False),
+    "tensors": (False, None, True),
+    "echo_double": (False, False, True),
+    "echo_all": (False, None, True),
+    "people": (False, None, True),
+}
+
+
+@pytest.mark.parametrize("model", DECISIONS)
+async def test_decisions(zoo: Zoo, model: str) -> None:
+    served = await zoo(model)
+    decided = plan.make(served.loaded)
+    arrays = not decided.path.as_frame if isinstance(decided.path, Columns) else None
+    assert (decided.row_wise, arrays, decided.in_thread) == DECISIONS[model]
+    assert served.runtime.row_wise == decided.row_wise
+    assert bool(decided.config) == decided.row_wise
+
+
+class Sums:
+    """A model whose rows are not independent: every prediction contains the sum of all rows."""
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        return np.full(len(data), float(np.asarray(data).sum()))
+
+
+class Counts:
+    """A model that does not repeat itself."""
+
+    calls = 0
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        self.calls += 1
+        return np.full(len(data), float(self.calls))
+
+
+@pytest.mark.parametrize("implementation, has_path", [(Sums, True), (Counts, False)])
+async def test_a_model_that_fails_the_checks_takes_the_longer_way(
+    zoo: Zoo, implementation: type, has_path: bool
+) -> None:
+    from mlflow.models import Model
+
+    metadata = Model.load(str(zoo.path("linear")))
+    decided = plan.make(PyFuncModel(metadata, implementation()))
+    assert not decided.row_wise
+    assert not decided.config
+    assert (decided.path is not None) == has_path
+
+
+async def test_requests_that_need_more_care_are_left_to_the_general_way(zoo: Zoo) -> None:
+    path = plan.make((await zoo("linear")).loaded).path
+    assert path is not None
+
+    def changed(**values: Any) -> InferenceRequest:
+        request = request_of(FRAME[:2])
+        for name, value in values.items():
+            setattr(request.inputs[0], name, value)
+        return request
+
+    assert path.read(changed()) is not None
+    assert path.read(changed(name="z")) is None
+    assert path.read(changed(shape=[1, 2])) is None
+    assert path.read(changed(shape=[])) is None
+    assert path.read(changed(datatype="INT64")) is None
+    assert path.read(request_of(FRAME[:2].assign(z=1.0))) is None
+    assert path.read(request_of(FRAME[:0])) is None
+    shuffled = path.read(request_of(FRAME[:2][["c", "a", "b"]]))
+    assert np.asarray(shuffled).tolist() == FRAME[:2].to_numpy().tolist()
+
+
+async def test_missing_values_are_refused_as_the_estimator_refuses_them(zoo: Zoo) -> None:
+    from mlserver.errors import MLServerError
+
+    frame = FRAME[:2].copy()
+    frame.loc[1, "b"] = np.nan
+    with pytest.raises(MLServerError, match="NaN") as caught:
+        await (await zoo("linear")).runtime.predict(request_of(frame))
+    assert caught.value.status_code == 400
+    assert (caught.value.details or {})["error_code"] == "BAD_REQUEST"

@@ -1,0 +1,152 @@
+"""What users of the class touch: its methods, its settings, and the ways to reach a model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from mlflow.version import VERSION
+
+from mlserver.errors import InvalidModelURI, MLServerError, Overloaded
+from mlserver.settings import ModelParameters, ModelSettings
+from mlserver.types import InferenceRequest
+from mlserver_mlflow import MLflowRuntime, invocations
+from mlserver_mlflow.codecs import TensorDictCodec
+from unit.mlflow.conftest import Zoo
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def asking(name: str, data: list[Any], parameters: dict[str, Any] | None = None) -> InferenceRequest:
+    inputs = [{"name": name, "datatype": "FP64", "shape": [len(data)], "data": data}]
+    return InferenceRequest.model_validate({"inputs": inputs, "parameters": parameters})
+
+
+@pytest.mark.parametrize("parameters, expected", [(None, None), ({"temp": 0.9}, {"temp": 0.9})])
+async def test_predict_is_called_with_data_and_params(zoo: Zoo, parameters: Any, expected: Any) -> None:
+    runtime = await zoo.runtime("echo_params")
+    with patch.object(runtime._model, "predict", return_value=["foo"]) as predict:
+        response = await runtime.predict(asking("d", [1.5], parameters))
+    assert predict.call_args.kwargs == {"params": expected}
+    assert predict.call_args.args[0]["d"].tolist() == [1.5]
+    assert response.outputs[0].model_dump() == {
+        "name": "output-1",
+        "shape": [1, 1],
+        "datatype": "BYTES",
+        "data": [b"foo"],
+        "parameters": {"content_type": "str"},
+    }
+
+
+@pytest.mark.parametrize(
+    "body, content_type, params",
+    [
+        ('{"inputs": [1, 2]}', "application/json", None),
+        ('{"instances": [1, 2], "params": {"temp": 0.9}}', "application/json", {"temp": 0.9}),
+        ("d\n1\n2\n", "text/csv", None),
+    ],
+)
+async def test_invocations_as_a_method(zoo: Zoo, body: str, content_type: str, params: Any) -> None:
+    runtime = await zoo.runtime("echo_params")
+    with patch.object(runtime._model, "predict", return_value=[7]) as predict:
+        response = await runtime.invocations(body, content_type)
+    assert list(predict.call_args.args[0].get("d")) == [1.0, 2.0]
+    assert predict.call_args.kwargs == {"params": params}
+    assert json.loads(bytes(response.body)) == {"predictions": [7]}
+
+
+@pytest.mark.parametrize("content_type", ["", "application/pdf"])
+async def test_invocations_refuses_other_content_types(zoo: Zoo, content_type: str) -> None:
+    response = await (await zoo.runtime("linear")).invocations("x", content_type)
+    assert response.status_code == 415
+    assert f"Got '{content_type}'" in json.loads(bytes(response.body))["message"]
+
+
+async def test_routes(zoo: Zoo) -> None:
+    runtime = (await zoo("linear")).runtime
+    found = {route.path: route for route in runtime.routes()}
+    assert {path: route.static for path, route in found.items()} == {
+        "/ping": "\n",
+        "/health": "\n",
+        "/version": VERSION,
+        "/invocations": None,
+    }
+    route = found["/invocations"]
+    assert (route.method, route.wire) == ("POST", "mlserver_mlflow.invocations")
+    assert json.loads(json.dumps(route.config)) == route.config
+    assert (await runtime.ping(), await runtime.mlflow_version()) == ("\n", VERSION)
+
+
+async def test_model_config_of_the_settings_reaches_the_model(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def config_of(extra: dict[str, Any]) -> Any:
+        parameters = ModelParameters(uri=str(zoo.path("configured")), extra=extra)
+        runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
+        await runtime.load()
+        response = await runtime.predict(asking("d", [1.0]))
+        return json.loads(response.outputs[0].data.root[0])
+
+    assert await config_of({}) == {"k": 1, "z": "d"}
+    assert await config_of({"model_config": {"k": 2}}) == {"k": 2, "z": "d"}
+    monkeypatch.setenv("SERVING_MODEL_CONFIG", '{"k": 3}')
+    assert await config_of({}) == {"k": 3, "z": "d"}
+    assert await config_of({"model_config": {"k": 2}}) == {"k": 2, "z": "d"}
+
+
+async def load_from(uri: str | None) -> MLflowRuntime:
+    parameters = ModelParameters(uri=uri)
+    runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
+    await runtime.load()
+    return runtime
+
+
+async def test_where_a_model_may_be(zoo: Zoo) -> None:
+    path = zoo.path("linear")
+    for uri in (str(path), f"{path}/", f"file:{path}", f"file://{path}", str(path / "MLmodel")):
+        assert (await load_from(uri)).inputs is not None
+
+
+async def test_where_no_model_is(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelURI):
+        await load_from(str(tmp_path / "nothing"))
+    with pytest.raises(InvalidModelURI):
+        await load_from(None)
+    with pytest.raises(MLServerError, match="is not an MLflow model, it has no file 'MLmodel'"):
+        await load_from(str(tmp_path))
+
+
+def test_errors_of_the_road_are_written_in_mlflows_form() -> None:
+    status, body, content_type = invocations.write_error(Overloaded("full"), {})
+    assert (status, content_type) == (429, "application/json")
+    assert json.loads(body) == {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "full"}
+    status, body, _ = invocations.write_error(MLServerError("gone", 404), {})
+    assert (status, json.loads(body)["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_the_dict_codec_goes_both_ways() -> None:
+    import numpy as np
+
+    arrays = {"x": np.array([[1.0, 2.0]]), "y": np.array([1, 2])}
+    assert TensorDictCodec.can_encode(arrays)
+    assert not TensorDictCodec.can_encode({"x": [1]})
+    response = TensorDictCodec.encode_response("m", arrays)
+    assert [(output.name, output.shape) for output in response.outputs] == [("x", [1, 2]), ("y", [2, 1])]
+    decoded = TensorDictCodec.decode_response(response)
+    assert {name: array.tolist() for name, array in decoded.items()} == {"x": [[1.0, 2.0]], "y": [[1], [2]]}
+    assert TensorDictCodec.decode_request(TensorDictCodec.encode_request(arrays)).keys() == arrays.keys()
+
+
+def test_the_wire_format_is_light() -> None:
+    code = (
+        "import sys, mlserver_mlflow, mlserver_mlflow.invocations as wire\n"
+        "config = {'kind': 'columns', 'columns': [['a', 'double']], 'output': 'array', 'rank': 1}\n"
+        "request = wire.read_request(b'{\"inputs\": {\"a\": [1, 2]}}', 'application/json', config)\n"
+        "assert request.inputs[0].shape == [2, 1]\n"
+        "print(sorted(set(sys.modules) & {'mlflow', 'pandas', 'sklearn', 'numpy', 'fastapi'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
