@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from ..errors import CODES, DeadlineExceeded, MLServerError
+from ..errors import CODES, DeadlineExceeded, MLServerError, Unavailable
 from ..stage import Call, Stage
 from ..types import InferenceRequest, InferenceResponse
 from .batch import RowsDisagree, batch_key, join, rows_of, split
@@ -37,7 +37,7 @@ class Meter(Protocol):
 class Entry:
     """One waiting request."""
 
-    __slots__ = ("arrived", "call", "future", "key", "priority", "request", "rows", "task", "timer")
+    __slots__ = ("arrived", "batch", "call", "future", "key", "priority", "request", "rows", "task", "timer")
 
     def __init__(self, request: InferenceRequest, call: Call, rows: int, arrived: float) -> None:
         self.request = request
@@ -48,7 +48,8 @@ class Entry:
         self.priority = call.priority
         self.future: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None  # set when it runs alone
+        self.batch: list[Entry] = []  # those it runs with, itself among them
+        self.task: asyncio.Task[None] | None = None  # what runs them
 
 
 class Scheduler:
@@ -112,6 +113,9 @@ class Scheduler:
         """
         now = time.monotonic()
         call.deadline = self._limits.deadline(now, call.deadline)
+        if call.deadline is not None and call.deadline <= now:
+            self._meter.rejected("deadline")
+            raise self._too_late()
         rows = rows_of(request)
         call.timings.batch_rows = rows
         if not self._line and self._under_way < self._slots.free() and not self._policy.max_wait:
@@ -149,6 +153,10 @@ class Scheduler:
                 return await self._next.infer(request, call)
         except TimeoutError:
             raise self._too_late() from None
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the caller left
+            raise _stopped() from None
         finally:
             self._executed(1, call.timings.batch_rows, time.monotonic() - started)
             self._finish()
@@ -165,7 +173,7 @@ class Scheduler:
         finally:
             if entry.timer is not None:
                 entry.timer.cancel()
-            # A caller that left frees its place; in a batch under way its rows are computed and dropped.
+            # A caller that left frees its place; in a batch that others wait for its rows are computed and dropped.
             if entry.future.cancelled():
                 self._forget(entry)
 
@@ -179,7 +187,7 @@ class Scheduler:
         """Nobody waits for this entry any more: out of line with it, or stop its work."""
         if self._line.remove(entry):
             self._check_idle()
-        elif entry.task is not None:
+        elif entry.task is not None and all(member.future.done() for member in entry.batch):
             entry.task.cancel()
 
     def _too_late(self) -> DeadlineExceeded:
@@ -199,8 +207,8 @@ class Scheduler:
                 continue
             self._begin()
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            if len(batch) == 1:
-                batch[0].task = task
+            for entry in batch:
+                entry.task, entry.batch = task, batch
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self._check_idle()
@@ -224,6 +232,10 @@ class Scheduler:
             else:
                 await self._run_joined(batch)
         finally:
+            for entry in batch:
+                entry.task, entry.batch = None, []
+                if not entry.future.done():  # whatever happened, nobody is left waiting
+                    _fail(entry, _stopped())
             self._executed(len(batch), rows, time.monotonic() - started)
             self._finish()
 
@@ -292,6 +304,10 @@ class Slots(Protocol):
     """How many batches may be under way at a time."""
 
     def free(self) -> int: ...
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("The run of the model was stopped before it answered")
 
 
 def _fail(entry: Entry, problem: Exception) -> None:
