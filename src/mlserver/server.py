@@ -199,7 +199,7 @@ def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:
 
 def _executor(settings: Settings) -> Executor:
     if settings.parallel_workers > 0:
-        from .execution.pool import PoolExecutor
+        from .execution.pools import PoolExecutor
 
         return PoolExecutor(settings)
     from .execution.inline import InlineExecutor

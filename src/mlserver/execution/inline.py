@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
+from ..logging import get_logger
 from ..settings import ModelSettings
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse
@@ -19,6 +20,8 @@ from .executor import HTTPRequest, HTTPResponse, ModelInfo
 from .runner import Runner
 
 T = TypeVar("T")
+
+logger = get_logger()
 
 
 class InlineExecutor:
@@ -41,6 +44,9 @@ class InlineExecutor:
         self._thread.start()
 
     async def load(self, settings: ModelSettings) -> InlineModel:
+        parameters = settings.parameters
+        if parameters and (parameters.environment_path or parameters.environment_tarball):
+            logger.warning("Model '%s' runs in the server's own process: its environment is ignored", settings.name)
         self._keys += 1
         key = f"{settings.name}#{self._keys}"
         info = await self.call(self._runner.load(key, settings))

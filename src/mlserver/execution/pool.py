@@ -1,7 +1,7 @@
-"""Runs models in worker processes: a fixed number of workers, each holding every model of the pool.
+"""A pool of worker processes: a fixed number of workers, each holding every model of the pool.
 
-A worker that dies is replaced, with growing pauses if it keeps dying; a request it had not answered is tried once more
-on another. A worker that hangs past a model's time limit is killed.
+A worker that dies is replaced, with growing pauses if it keeps dying. A worker that hangs past a model's time limit is
+killed. Which model lives in which pool is in `pools`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from ..errors import MLServerError, Unavailable
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
-from ..stage import Call
-from ..types import InferenceRequest, InferenceResponse
-from .executor import HTTPRequest, HTTPResponse, ModelInfo
-from .frames import Kind, pack_request, unpack_response
+from .environment import Environment, own_paths
+from .executor import ModelInfo
+from .frames import Kind
 from .process import WorkerDied, WorkerProcess
 
 logger = get_logger()
@@ -38,13 +36,14 @@ class Pool:
     Args:
         size: Number of workers.
         settings: The server's settings, passed on to each worker.
-        python: The interpreter that runs the workers.
+        home: The Python environment that the workers run in; None = the server's own.
     """
 
-    def __init__(self, size: int, settings: Settings, python: str = sys.executable) -> None:
+    def __init__(self, size: int, settings: Settings, home: Environment | None = None) -> None:
         self._size = size
         self._settings = settings
-        self._command = [python, "-m", "mlserver.execution.worker"]
+        self._home = home
+        self._command = [sys.executable, "-m", "mlserver.execution.worker"] if home is None else home.command()
         self._ready: list[WorkerProcess] = []
         self._models: dict[str, ModelSettings] = {}
         self._changed = asyncio.Event()
@@ -81,7 +80,8 @@ class Pool:
     async def _start_worker(self) -> None:
         """A new worker that holds all models joins the ready ones."""
         worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_metrics)
-        init = {"settings": self._settings.to_frame(), "sys_path": _import_folders()}
+        paths = _import_folders() if self._home is None else own_paths()
+        init = {"settings": self._settings.to_frame(), "sys_path": paths}
         try:
             await worker.start(init, START_TIMEOUT)
             while missing := [key for key in self._models if key not in worker.loaded]:
@@ -99,7 +99,8 @@ class Pool:
         """The server's own, with the processors shared out among the workers' numerical libraries."""
         threads = str(max(1, (os.cpu_count() or 1) // self._size))
         shares = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        return {**shares, **os.environ}
+        variables = {**shares, **os.environ}
+        return variables if self._home is None else self._home.variables(variables)
 
     def _on_metrics(self, observation: list[Any]) -> None:
         from .. import metrics
@@ -240,87 +241,3 @@ def describe_exit(code: int) -> str:
         return f"signal {signal.Signals(-code).name}"
     except ValueError:
         return f"signal {-code}"
-
-
-class PoolExecutor:
-    """Loads models into worker processes."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._pool = Pool(settings.parallel_workers, settings)
-        self._settings = settings
-        self._keys = 0
-
-    async def start(self) -> None:
-        await self._pool.start()
-
-    async def load(self, settings: ModelSettings) -> PoolModel:
-        self._keys += 1
-        key = f"{settings.name}#{self._keys}"
-        limit = settings.request_timeout or self._settings.request_timeout
-        return PoolModel(self._pool, key, await self._pool.load(key, settings), limit)
-
-    async def stop(self, grace: float) -> None:
-        await self._pool.stop(grace)
-
-    @property
-    def pids(self) -> list[int]:
-        return self._pool.pids
-
-
-class PoolModel:
-    """A model in the workers of a pool."""
-
-    def __init__(self, pool: Pool, key: str, info: ModelInfo, limit: float | None) -> None:
-        self._pool = pool
-        self._key = key
-        self._limit = limit
-        self.info = info
-
-    @property
-    def available(self) -> bool:
-        return self._pool.holds(self._key)
-
-    @property
-    def capacity(self) -> int:
-        return max(1, self._pool.ready_workers)
-
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
-        buffers: list[Any] = []
-        head = [self._key, call.deadline, pack_request(request, buffers)]
-        started = time.perf_counter_ns()
-        for attempt in (1, 2):
-            worker = await self._pool.worker_for(self._key)
-            try:
-                frame = await worker.call(Kind.INFER, head, buffers, self._limit)
-                break
-            except WorkerDied:
-                if attempt == 2:
-                    raise Unavailable("Two worker processes ended while they ran this request") from None
-        model_ns, values = frame.head
-        call.timings.model_ns = model_ns
-        call.timings.transport_ns = time.perf_counter_ns() - started - model_ns
-        return unpack_response(values, frame.buffers)
-
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
-        worker = await self._pool.worker_for(self._key)
-        frames = worker.stream(self._key, requests)
-        try:
-            async for frame in frames:
-                yield unpack_response(frame.head, frame.buffers)
-        except WorkerDied:
-            raise Unavailable("The worker process ended in the middle of this stream") from None
-        finally:
-            await frames.aclose()  # type: ignore[attr-defined]
-
-    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
-        worker = await self._pool.worker_for(self._key)
-        head = [self._key, request.method, request.path, request.query, request.headers]
-        try:
-            frame = await worker.call(Kind.ROUTE, head, [request.body] if request.body else (), self._limit)
-        except WorkerDied:
-            raise Unavailable("The worker process ended while it ran this request") from None
-        status, headers = frame.head
-        return HTTPResponse(status, [(name, value) for name, value in headers], bytes(frame.buffers[0]))
-
-    async def unload(self) -> bool:
-        return await self._pool.unload(self._key)
