@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
 
 from mlserver import MLModel, ModelSettings
 from mlserver.codecs import NumpyCodec, decode_args
-from mlserver.errors import DeadlineExceeded, InferenceError, ModelFailed
+from mlserver.custom_routes import Route
+from mlserver.errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
 from mlserver.execution.runner import Runner
-from mlserver.types import InferenceRequest, InferenceResponse, RequestInput
+from mlserver.settings import ModelParameters
+from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
 REQUEST = InferenceRequest(inputs=[RequestInput(name="x", shape=[2], datatype="FP64", data=[1.0, 2.0])])
 
@@ -79,3 +83,116 @@ async def test_nothing_is_no_answer() -> None:
 async def test_a_request_that_comes_too_late_is_not_run() -> None:
     with pytest.raises(DeadlineExceeded):
         await predict(Waits, deadline=0.0)
+
+
+# -- what a model may do instead of answering --
+
+
+class Misbehaves(MLModel):
+    """Does what `parameters.extra` says."""
+
+    async def load(self) -> bool:
+        assert self.settings.parameters is not None
+        self._how = (self.settings.parameters.extra or {})["how"]
+        if self._how == "load":
+            sys.exit(3)
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        if self._how == "exit":
+            sys.exit(3)
+        if self._how == "cancelled":
+            raise asyncio.CancelledError
+        if self._how == "refuses":
+            raise MLServerError("too warm", 418)
+        if self._how == "wrong":
+            output = ResponseOutput(name="y", shape=[3], datatype="FP64", data=[1.0])
+            return InferenceResponse(model_name="m", outputs=[output])
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+        async for payload in payloads:
+            yield await self.predict(payload)
+
+    async def unload(self) -> bool:
+        raise ValueError("no")
+
+
+class DeclaresNonsense(MLModel):
+    def routes(self) -> list[Route]:
+        raise ValueError("no routes")
+
+
+async def misbehaving(how: str) -> Runner:
+    runner = Runner()
+    parameters = ModelParameters(extra={"how": how})
+    await runner.load("m#1", ModelSettings(name="m", implementation=Misbehaves, parameters=parameters))
+    return runner
+
+
+async def first_of_stream(runner: Runner) -> InferenceResponse | None:
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        yield REQUEST
+
+    return await anext(runner.stream("m#1", requests()), None)
+
+
+@pytest.mark.parametrize(
+    "how, error, status, text",
+    [
+        ("exit", ModelFailed, 500, "Model m failed to predict: SystemExit: 3"),
+        ("cancelled", ModelFailed, 500, "Model m failed to predict: CancelledError"),
+        ("refuses", MLServerError, 418, "too warm"),
+        ("wrong", ModelFailed, 500, "Model m returned output 'y' that is wrong: expected 3 elements"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_misbehaviour(how: str, error: type[MLServerError], status: int, text: str, streamed: bool) -> None:
+    runner = await misbehaving(how)
+    with pytest.raises(error, match=text) as told:
+        await (first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, None))
+    assert told.value.status_code == status
+
+
+async def test_a_request_can_be_stopped() -> None:
+    runner = await misbehaving("waits")
+    task = asyncio.ensure_future(runner.infer("m#1", REQUEST, None))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_exit_in_load() -> None:
+    with pytest.raises(ModelFailed, match="Model m failed to load: SystemExit: 3"):
+        await misbehaving("load")
+
+
+async def test_what_failed_to_load_is_not_there() -> None:
+    runner = Runner()
+    with pytest.raises(ModelFailed, match="ValueError: no routes"):
+        await runner.load("m#1", ModelSettings(name="m", implementation=DeclaresNonsense))
+    with pytest.raises(ModelNotFound, match="Model m not found"):
+        await runner.infer("m#1", REQUEST, None)
+
+
+async def test_unloading_always_lets_go() -> None:
+    runner = await misbehaving("waits")
+
+    assert not await runner.unload("m#1")
+    with pytest.raises(ModelNotFound):
+        await runner.infer("m#1", REQUEST, None)
+    assert await runner.unload("m#1")
+
+
+@pytest.mark.parametrize(
+    "path, text",
+    [
+        ("no_such_module.Model", "Unknown implementation 'no_such_module.Model': no module named 'no_such_module'"),
+        ("mlserver.Nothing", "Nothing"),
+    ],
+)
+async def test_implementations_that_are_not_there(path: str, text: str) -> None:
+    with pytest.raises(MLServerError, match=text):
+        await Runner().load("m#1", ModelSettings(name="m", implementation=path))
