@@ -1,0 +1,31 @@
+"""The models as BentoML services, in its own form: typed arguments; one worker, as by default."""
+
+import os
+from typing import Any
+
+import bentoml
+import mlflow.pyfunc
+import pandas as pd
+from work import WORK, as_list
+
+MODEL = os.environ["BENCH_MODEL"]
+
+
+@bentoml.service
+class Wine:
+    def __init__(self) -> None:
+        self.model = mlflow.pyfunc.load_model(os.environ["BENCH_WINE"])
+
+    @bentoml.api
+    def predict(self, columns: list[str], data: list[list[float]]) -> dict[str, Any]:
+        return {"predictions": self.model.predict(pd.DataFrame(data, columns=columns)).tolist()}
+
+
+@bentoml.service
+class Work:
+    @bentoml.api
+    def predict(self, data: list[Any]) -> dict[str, Any]:
+        return {"predictions": as_list(WORK[MODEL](data))}
+
+
+service = Wine if MODEL == "wine" else Work

@@ -1,0 +1,34 @@
+"""The models in LitServe, in its own form: decode, predict, encode; one worker, as by default."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import litserve
+import mlflow.pyfunc
+import pandas as pd
+from work import WORK, as_list
+
+MODEL = os.environ["BENCH_MODEL"]
+
+
+class Api(litserve.LitAPI):
+    def setup(self, device: str) -> None:
+        self.wine = mlflow.pyfunc.load_model(os.environ["BENCH_WINE"]) if MODEL == "wine" else None
+
+    def decode_request(self, request: dict[str, Any]) -> Any:
+        if self.wine is None:
+            return request["data"]
+        return pd.DataFrame(request["data"], columns=request["columns"])
+
+    def predict(self, rows: Any) -> Any:
+        return WORK[MODEL](rows) if self.wine is None else self.wine.predict(rows)
+
+    def encode_response(self, answer: Any) -> dict[str, Any]:
+        return {"predictions": as_list(answer)}
+
+
+if __name__ == "__main__":
+    server = litserve.LitServer(Api(), accelerator="cpu")
+    server.run(host="127.0.0.1", port=int(os.environ["BENCH_PORT"]), generate_client_file=False)

@@ -1,0 +1,41 @@
+"""The models other than the wine model, as custom runtimes: one file for this server and for MLServer 1.x."""
+
+from __future__ import annotations
+
+from work import busy, row_sums, upper, wait
+
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec, StringCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+class RowSums(MLModel):
+    """FP32 [n, m] -> FP32 [n]."""
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        rows = self.decode(payload.inputs[0], default_codec=NumpyCodec)
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("sum", row_sums(rows))])
+
+
+class Upper(MLModel):
+    """BYTES [n] -> BYTES [n]."""
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        texts = self.decode(payload.inputs[0], default_codec=StringCodec)
+        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("upper", upper(texts))])
+
+
+class Busy(MLModel):
+    """FP64 [n] -> the same, after 5 ms of Python."""
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        values = busy(self.decode(payload.inputs[0], default_codec=NumpyCodec))
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)])
+
+
+class Wait(MLModel):
+    """FP64 [n] -> the same, after 20 ms without the GIL."""
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        values = wait(self.decode(payload.inputs[0], default_codec=NumpyCodec))
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)])

@@ -1,0 +1,37 @@
+"""The models in Ray Serve, in its own form: one deployment behind its HTTP proxy, one replica, as by default."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+import ray
+from ray import serve
+from starlette.requests import Request
+from work import WORK, as_list
+
+MODEL = os.environ["BENCH_MODEL"]
+
+
+@serve.deployment
+class Predict:
+    def __init__(self, uri: str) -> None:
+        self.wine = mlflow.pyfunc.load_model(uri) if MODEL == "wine" else None
+
+    async def __call__(self, request: Request) -> dict[str, Any]:
+        body = await request.json()
+        if self.wine is None:
+            return {"predictions": as_list(WORK[MODEL](body["data"]))}
+        return {"predictions": self.wine.predict(pd.DataFrame(body["data"], columns=body["columns"])).tolist()}
+
+
+if __name__ == "__main__":
+    ray.init(include_dashboard=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["BENCH_PORT"])})
+    serve.run(Predict.bind(os.environ["BENCH_WINE"]))
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    serve.shutdown()
+    ray.shutdown()

@@ -1,0 +1,224 @@
+"""Results -> Markdown tables. Every number stands beside its ratio to this server's, for the same case and wire."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import environments
+from .cases import CASES, Case
+from .results import CLOSED, Results, Startup, Summary, summaries
+from .servers import BASE, SERVERS
+
+DOCUMENT = environments.ROOT / "docs" / "benchmarks.md"
+IMAGES = environments.ROOT / "docs" / "img"
+START, END = "<!-- results: written by `make bench` -->", "<!-- end of the results -->"
+WIRES = {
+    "v2": "V2 JSON",
+    "invocations": "/invocations",
+    "plain": "own JSON",
+    "binary": "V2 binary",
+    "grpc": "gRPC",
+}
+TITLES = {server.name: server.title for server in SERVERS}
+NOTHING = Summary(0, 0, 0, 0, 0, 0, 0, 0)
+Key = tuple[str, str, str, str, int]
+
+
+def write(results: Results) -> None:
+    """Put the tables and the plots into docs/benchmarks.md, between its two marks."""
+    from . import plots  # matplotlib is wanted here only
+
+    images = plots.write(results, IMAGES)
+    pictures = "\n\n".join(f"![{title}](img/{path.name})" for title, path in images.items())
+    before, _, rest = DOCUMENT.read_text().partition(START)
+    after = rest.partition(END)[2]
+    DOCUMENT.write_text(f"{before}{START}\n\n{pictures}\n\n{tables(results)}\n{END}{after}")
+
+
+def tables(results: Results) -> str:
+    """All tables of a run."""
+    found = summaries(results.measurements)
+    parts = [conditions(results), overview(found)]
+    parts += [case_tables(case, found) for case in CASES if any(key[1] == case.name for key in found)]
+    parts += [startup_table(results.startups), failure_table(results)]
+    return "\n".join(part for part in parts if part)
+
+
+def base_wire(case: str, wire: str) -> str:
+    """This server's wire that another server's is compared with: the same, or the closest to a user's own JSON."""
+    if wire != "plain":
+        return wire
+    return "invocations" if case.startswith("wine") else "v2"
+
+
+def title_of(server: str, wire: str) -> str:
+    return f"{TITLES.get(server, server)}, {WIRES[wire]}"
+
+
+def conditions(results: Results) -> str:
+    """When, where, with what, and who."""
+    machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    tools = ", ".join(f"{name} {value}" for name, value in results.tools.items())
+    lines = [
+        f"Measured on {results.date}: {machine}. {tools}. Model trained on {results.table}.",
+        f"Each number is the median of {results.rounds} runs of {results.seconds} s.",
+        "",
+        "| environment | versions |",
+        "|---|---|",
+    ]
+    for name, versions in results.versions.items():
+        lines.append(f"| {name} | {', '.join(f'{package} {number}' for package, number in versions.items())} |")
+    return "\n".join(lines) + "\n"
+
+
+def overview(found: dict[Key, Summary]) -> str:
+    """How many times the requests per second of each server this one answers, for every case."""
+    columns = [
+        (case, wire, connections)
+        for case in CASES
+        for wire in ("v2", "invocations")
+        for connections in case.connections
+        if (BASE, case.name, wire, CLOSED, connections) in found
+    ]
+    servers = [server.name for server in SERVERS if server.name != BASE and any(key[0] == server.name for key in found)]
+    lines = [
+        "## How many times as many requests per second",
+        "",
+        "| case | " + " | ".join(TITLES[s] for s in servers) + " |",
+    ]
+    lines.append("|---|" + "---:|" * len(servers))
+    for case, wire, connections in columns:
+        cells = [_times(found, server, case.name, wire, connections) for server in servers]
+        lines.append(f"| {case.title}, {WIRES[wire]}, {_connections(connections)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _times(found: dict[Key, Summary], server: str, case: str, wire: str, connections: int) -> str:
+    """Our rate over theirs, where theirs is on the same wire or on its own JSON that is compared with it."""
+    base = found[BASE, case, wire, CLOSED, connections]
+    for other in (wire, "plain"):
+        theirs = found.get((server, case, other, CLOSED, connections))
+        if theirs and base_wire(case, other) == wire:
+            return _ratio(base.per_second, theirs.per_second)
+    return ""
+
+
+def case_tables(case: Case, found: dict[Key, Summary]) -> str:
+    """Per number of connections and per share of the open loop: rate, latencies and CPU of each server."""
+    lines = [f"## {case.title}", ""]
+    ways = dict.fromkeys(
+        (key[3], key[4]) for key in sorted(found, key=lambda key: (key[3], key[4])) if key[1] == case.name
+    )
+    for mode, connections in ways:
+        lines += [f"**{_way(mode, connections)}** (in brackets: how many times ours)", ""]
+        lines += ["| server | requests/s | p50 ms | p99 ms | p99.9 ms | CPU us/request, parent | all | errors |"]
+        lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+        lines += [*_rows(case, mode, connections, found), ""]
+    return "\n".join(lines)
+
+
+def _rows(case: Case, mode: str, connections: int, found: dict[Key, Summary]) -> Iterable[str]:
+    for server in SERVERS:
+        for wire in case.wires:
+            own = found.get((server.name, case.name, wire, mode, connections))
+            if own is None:
+                continue
+            base = found.get((BASE, case.name, base_wire(case.name, wire), mode, connections))
+            yield _row(title_of(server.name, wire), own, base)
+
+
+def _row(title: str, own: Summary, base: Summary | None) -> str:
+    base = base or NOTHING
+
+    def beside(value: float, reference: float, digits: int) -> str:
+        return f"{value:,.{digits}f}" + (f" ({_ratio(value, reference)})" if reference else "")
+
+    cells = [
+        beside(own.per_second, base.per_second, 0),
+        beside(own.p50, base.p50, 2),
+        beside(own.p99, base.p99, 2),
+        beside(own.p999, base.p999, 2),
+        f"{own.cpu_parent:,.0f}",
+        beside(own.cpu_all, base.cpu_all, 0),
+        str(own.errors or ""),
+    ]
+    behind = f" (of {own.rate:,.0f} sent)" if own.rate and own.per_second < 0.97 * own.rate else ""
+    return f"| {title}{behind} | " + " | ".join(cells) + " |"
+
+
+def startup_table(startups: list[Startup]) -> str:
+    """Time to the first right answer, and memory after the load."""
+    lines = [
+        "## Start and memory",
+        "",
+        "Memory after the load; PSS counts shared pages once. In brackets: how many times ours.",
+        "",
+    ]
+    lines += ["| case | server | ready s | started process RSS MB | all PSS MB | all RSS MB | processes |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|"]
+    groups: dict[tuple[str, str], list[Startup]] = {}
+    for each in startups:
+        groups.setdefault((each.case, each.server), []).append(each)
+    for (case, server), group in sorted(groups.items(), key=lambda item: (item[0][0], list(TITLES).index(item[0][1]))):
+        own, base = _start(group), _start(groups.get((case, BASE), []))
+        cells = [
+            f"{a:,.{digits}f}" + (f" ({_ratio(a, b)})" if b else "")
+            for a, b, digits in zip(own, base, (2, 0, 0, 0), strict=True)
+        ]
+        lines.append(f"| {case} | {TITLES[server]} | {' | '.join(cells)} | {group[0].memory_after.processes} |")
+    return "\n".join(lines) + "\n"
+
+
+def _start(group: list[Startup]) -> tuple[float, float, float, float]:
+    if not group:
+        return (0, 0, 0, 0)
+    middle = statistics.median
+    memories = [each.memory_after for each in group]
+    return (
+        middle(each.ready for each in group),
+        middle(memory.parent_rss for memory in memories),
+        middle(memory.all_pss for memory in memories),
+        middle(memory.all_rss for memory in memories),
+    )
+
+
+def failure_table(results: Results) -> str:
+    """What could not be measured, and why."""
+    if not results.failures:
+        return ""
+    lines = ["## Not measured", "", "| server | case | wire | reason |", "|---|---|---|---|"]
+    seen = dict.fromkeys((f.server, f.case, f.wire, f.reason) for f in results.failures)
+    for server, case, wire, reason in seen:
+        text = reason.replace(str(environments.ROOT), "").replace("|", "/")[:200]
+        lines.append(f"| {TITLES.get(server, server)} | {case} | {WIRES.get(wire, wire)} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(value: float, reference: float | None) -> str:
+    if not reference or not value:
+        return "-"
+    ratio = value / reference
+    return f"{ratio:.0f}x" if ratio >= 20 else f"{ratio:.1f}x" if ratio >= 2 else f"{ratio:.2f}x"
+
+
+def _connections(count: int) -> str:
+    return f"{count} connection{'s' if count > 1 else ''}"
+
+
+def _way(mode: str, connections: int) -> str:
+    if mode == CLOSED:
+        return f"Closed loop, {_connections(connections)}"
+    return f"Open loop at {mode.removeprefix('open ')} of each server's own best rate"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write docs/benchmarks.md from a run's JSON.")
+    parser.add_argument("results", type=Path)
+    write(Results.read(parser.parse_args().results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What a run found: plain records, and their JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from .load import Load
+from .process import Memory
+
+CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of a load tool. CPU is in microseconds per request: of the started process, and of all its processes."""
+
+    server: str
+    case: str
+    wire: str
+    mode: str
+    connections: int
+    round: int
+    load: Load
+    cpu_parent: float
+    cpu_all: float
+    rate: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        return (self.server, self.case, self.wire, self.mode, self.connections)
+
+
+@dataclass(frozen=True)
+class Startup:
+    """One start: seconds until the first right answer, and megabytes before and after the load."""
+
+    server: str
+    case: str
+    round: int
+    ready: float
+    memory: Memory
+    memory_after: Memory
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that could not be measured."""
+
+    server: str
+    case: str
+    wire: str
+    reason: str
+
+
+@dataclass
+class Results:
+    machine: dict[str, str]
+    versions: dict[str, dict[str, str]]
+    tools: dict[str, str]
+    table: str
+    seconds: int
+    rounds: int
+    date: str = field(default_factory=lambda: date.today().isoformat())
+    measurements: list[Measurement] = field(default_factory=list)
+    startups: list[Startup] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        values = json.loads(path.read_text())
+        values["measurements"] = [
+            Measurement(**each | {"load": Load(**each["load"])}) for each in values["measurements"]
+        ]
+        values["startups"] = [_startup(each) for each in values["startups"]]
+        values["failures"] = [Failure(**each) for each in values["failures"]]
+        return cls(**values)
+
+
+def _startup(values: dict[str, Any]) -> Startup:
+    memories = {name: Memory(**values[name]) for name in ("memory", "memory_after")}
+    return Startup(**values | memories)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The medians of a measurement's rounds."""
+
+    per_second: float
+    p50: float
+    p99: float
+    p999: float
+    cpu_parent: float
+    cpu_all: float
+    rate: float
+    errors: int
+
+
+def summaries(measurements: Iterable[Measurement]) -> dict[tuple[str, str, str, str, int], Summary]:
+    """Per measurement: the medians over its rounds; errors are added up."""
+    groups: dict[tuple[str, str, str, str, int], list[Measurement]] = {}
+    for each in measurements:
+        groups.setdefault(each.key, []).append(each)
+    return {key: _summary(group) for key, group in groups.items()}
+
+
+def _summary(group: list[Measurement]) -> Summary:
+    middle = statistics.median
+    return Summary(
+        per_second=middle(each.load.per_second for each in group),
+        p50=middle(each.load.p50 for each in group),
+        p99=middle(each.load.p99 for each in group),
+        p999=middle(each.load.p999 for each in group),
+        cpu_parent=middle(each.cpu_parent for each in group),
+        cpu_all=middle(each.cpu_all for each in group),
+        rate=middle(each.rate for each in group),
+        errors=sum(each.load.errors for each in group),
+    )
+
+
+def describe_machine() -> dict[str, str]:
+    """The processor, cores, memory, kernel and Python."""
+    cpu = _first_field(Path("/proc/cpuinfo"), "model name")
+    memory = int(_first_field(Path("/proc/meminfo"), "MemTotal").split()[0]) / 2**20
+    return {
+        "processor": cpu or platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def _first_field(path: Path, name: str) -> str:
+    lines = path.read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "0")

@@ -1,0 +1,159 @@
+"""The command: `python -m benchmarks.run` measures everyone, writes the results as JSON and docs/benchmarks.md.
+
+`--quick` is the walk's two requests at 1 and 16 connections against four servers, in about two minutes, and prints its table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import environments, load, report, servers, wine
+from .cases import CASES, Case
+from .results import Failure, Results, describe_machine
+from .session import Plan, Turn
+
+WORK = environments.ROOT / ".benchmarks"
+RESULTS = Path(__file__).parent / "results"
+QUICK_SERVERS = ("ours", "mlserver1", "mlflow", "floor-join")
+
+
+def main() -> None:
+    options = parse_arguments()
+    for tool, package in load.missing_tools().items():
+        print(f"{tool} is not installed ({package})")
+        if tool == "wrk":
+            raise SystemExit(1)
+    plan = Plan(options.seconds, options.rounds, options.connections, options.wires, options.open_loop)
+    chosen = [servers.BY_NAME[name] for name in options.servers]
+    results = measure(chosen, [case for case in CASES if case.name in options.cases], plan)
+    path = options.output or RESULTS / f"{results.date}.json"
+    results.save(path)
+    if options.report:
+        report.write(results)
+    else:
+        print(report.tables(results))
+
+
+def measure(chosen: Sequence[servers.Server], asked: Sequence[Case], plan: Plan) -> Results:
+    """Install, train, then rounds: per model one server after the other, in another order each round."""
+    WORK.mkdir(exist_ok=True)
+    table = WORK / "wine.csv"
+    results = Results(
+        machine=describe_machine(),
+        versions={},
+        tools=load.describe_tools(),
+        table=wine.write_table(table),
+        seconds=plan.seconds,
+        rounds=plan.rounds,
+    )
+    models = prepare(chosen, table, results)
+    running = [server for server in chosen if server.environment in models]
+    groups = [list(group) for _, group in itertools.groupby(asked, lambda case: (case.model, case.copies))]
+    for number in range(plan.rounds):
+        order = running[number % len(running) :] + running[: number % len(running)]
+        for group in groups:
+            for server in order:
+                turn(server, group, models[server.environment], plan, results, number)
+    return results
+
+
+def turn(server: servers.Server, group: list[Case], model: Path, plan: Plan, results: Results, number: int) -> None:
+    """One server's turn, unless it could not start for this model before."""
+    names = {case.name for case in group}
+    if any(f.server == server.name and f.case in names and "does not start" in f.reason for f in results.failures):
+        return
+    measured, failed = len(results.measurements), len(results.failures)
+    Turn(server, plan, results, number).run(group, model, WORK / f"{server.name}.log")
+    for each in results.measurements[measured:]:
+        where = f"round {number + 1}  {each.server:18} {each.case:10} {each.wire:11} {each.mode:9} {each.connections:3}"
+        print(f"{where}  {each.load.per_second:9.1f}/s  p50 {each.load.p50:8.2f} ms", flush=True)
+    for problem in results.failures[failed:]:
+        print(f"round {number + 1}  {problem.server:18} {problem.case:10} {problem.wire}: {problem.reason}", flush=True)
+
+
+def prepare(chosen: Sequence[servers.Server], table: Path, results: Results) -> dict[str, Path]:
+    """Make the environments and train the model in each. One that cannot be made is a failure of its servers."""
+    models = {}
+    for name in dict.fromkeys(server.environment for server in chosen):
+        try:
+            environments.install(name)
+            models[name] = train(name, table)
+            results.versions[name] = environments.versions(name)
+        except environments.NotInstalled as problem:
+            print(f"{name}: {problem}", flush=True)
+            users = [server for server in chosen if server.environment == name]
+            results.failures += [Failure(server.name, "", "", f"cannot be installed: {problem}") for server in users]
+    return models
+
+
+def train(name: str, table: Path) -> Path:
+    """The wine model, trained by the libraries that will serve it."""
+    folder = WORK / f"wine-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [str(environments.python(name)), str(servers.PROGRAMS / "train.py"), str(table), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=WORK, check=False)
+    if done.returncode:
+        raise environments.NotInstalled(f"the model cannot be trained: {done.stderr.splitlines()[-1:]}")
+    return folder
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure this server beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="the walk's requests, four servers, about two minutes")
+    parser.add_argument("--servers", type=_words, help="names, with commas: " + " ".join(servers.BY_NAME))
+    parser.add_argument("--cases", type=_words, help="names, with commas: " + " ".join(case.name for case in CASES))
+    parser.add_argument("--wires", type=_words, help="v2, invocations, plain, binary, grpc")
+    parser.add_argument("--connections", type=_numbers, help="of the closed loop, with commas")
+    parser.add_argument("--seconds", type=int, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, help="how often each is measured; the tables hold medians")
+    parser.add_argument("--no-open-loop", dest="open_loop", action="store_false", default=None)
+    parser.add_argument("--output", type=Path, help="the JSON file (default: benchmarks/results/DATE.json)")
+    parser.add_argument("--report", action="store_true", default=None, help="write docs/benchmarks.md and its plots")
+    return settle(parser.parse_args())
+
+
+def settle(options: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what was not said: the quick run's values or the whole benchmark's."""
+    quick = {
+        "servers": QUICK_SERVERS,
+        "cases": ("wine-1",),
+        "wires": ("v2", "invocations"),
+        "connections": (1, 16),
+        "seconds": 2,
+        "rounds": 2,
+        "open_loop": False,
+        "report": False,
+        "output": WORK / "quick.json",
+    }
+    whole = {
+        "servers": tuple(servers.BY_NAME),
+        "cases": tuple(case.name for case in CASES),
+        "wires": (),
+        "connections": (),
+        "seconds": 3,
+        "rounds": 5,
+        "open_loop": True,
+        "report": False,
+        "output": None,
+    }
+    for name, value in (quick if options.quick else whole).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+if __name__ == "__main__":
+    main()

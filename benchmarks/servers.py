@@ -1,0 +1,190 @@
+"""Who is measured, and how each is started: its environment, its command, and the cases and wires that it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import environments
+from .cases import Case
+
+PROGRAMS = Path(__file__).parent / "programs"
+RUNTIMES = {"sum": "models.RowSums", "text": "models.Upper", "busy": "models.Busy", "wait": "models.Wait"}
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one start happens.
+
+    Attributes:
+        folder: An empty folder for the server's files.
+        wine: The trained model's folder.
+        python: The environment's interpreter; its commands are beside it.
+    """
+
+    case: Case
+    folder: Path
+    wine: Path
+    python: Path
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+
+
+@dataclass(frozen=True)
+class Start:
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Server:
+    """A measured server.
+
+    Attributes:
+        wires: The wires it answers; a case is asked over those that it names too.
+        cases: The only cases it can answer, by name; empty = any case of one model.
+        copies: Whether it holds several models.
+        plain_path: The path of its "plain" requests, if it is not FastAPI's.
+        checked: Whether its answers must be right (an echo's cannot be).
+    """
+
+    name: str
+    title: str
+    environment: str
+    start: Callable[[Place], Start]
+    wires: tuple[str, ...]
+    cases: tuple[str, ...] = ()
+    copies: bool = False
+    plain_path: str | None = None
+    checked: bool = True
+
+    def asks(self, case: Case) -> tuple[str, ...]:
+        """The wires over which this server is asked this case."""
+        if (self.cases and case.name not in self.cases) or (case.copies and not self.copies):
+            return ()
+        return tuple(wire for wire in case.wires if wire in self.wires)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on, all held until all are known."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for held in sockets:
+            held.bind((HOST, 0))
+        return [held.getsockname()[1] for held in sockets]
+    finally:
+        for held in sockets:
+            held.close()
+
+
+def environment(place: Place, extra: dict[str, str]) -> dict[str, str]:
+    """This process's environment without what configures a server, plus what a start needs."""
+    foreign = ("MLSERVER_", "MLFLOW_", "RAY_", "BENTOML_", "PYTHONPATH", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    own = {
+        "PATH": f"{place.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONPATH": str(PROGRAMS),
+        "PYTHONUNBUFFERED": "1",
+        "BENCH_MODEL": place.case.model,
+        "BENCH_WINE": str(place.wine),
+        "BENCH_COPIES": str(place.case.copies),
+        "BENCH_PORT": str(place.http_port),
+        "BENCH_GRPC_PORT": str(place.grpc_port),
+    }
+    return kept | own | extra
+
+
+def _mlserver(place: Place, batch: int = 0, wait: float = 0.0) -> Start:
+    """`mlserver start FOLDER`, for this server and for MLServer 1.x alike: defaults, but for ports and the named batching."""
+    case = place.case
+    for name in [f"{case.model}-{number}" for number in range(case.copies)] or [case.model]:
+        settings: dict[str, object] = {"name": name}
+        if case.model == "wine":
+            settings |= {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(place.wine)}}
+        else:
+            settings |= {"implementation": RUNTIMES[case.model]}
+        if batch:
+            settings |= {"max_batch_size": batch, "max_batch_time": wait}
+        folder = place.folder / name
+        folder.mkdir()
+        (folder / "model-settings.json").write_text(json.dumps(settings))
+    ports = {
+        "MLSERVER_HOST": HOST,
+        "MLSERVER_HTTP_PORT": str(place.http_port),
+        "MLSERVER_GRPC_PORT": str(place.grpc_port),
+        "MLSERVER_METRICS_PORT": str(place.metrics_port),
+    }
+    return Start([str(place.python.parent / "mlserver"), "start", str(place.folder)], ports)
+
+
+def _mlserver_batching(place: Place) -> Start:
+    return _mlserver(place, batch=64, wait=0.005)
+
+
+def _mlflow(place: Place) -> Start:
+    command = [str(place.python.parent / "mlflow"), "models", "serve", "--env-manager", "local", "-m", str(place.wine)]
+    return Start([*command, "-h", HOST, "-p", str(place.http_port)])
+
+
+def _uvicorn(program: str, *options: str, **extra: str) -> Callable[[Place], Start]:
+    def start(place: Place) -> Start:
+        command = [
+            str(place.python),
+            "-m",
+            "uvicorn",
+            program,
+            "--host",
+            HOST,
+            "--port",
+            str(place.http_port),
+            *options,
+        ]
+        return Start(command, extra)
+
+    return start
+
+
+def _program(name: str, **extra: str) -> Callable[[Place], Start]:
+    def start(place: Place) -> Start:
+        return Start([str(place.python), str(PROGRAMS / name)], extra)
+
+    return start
+
+
+def _bentoml(place: Place) -> Start:
+    options = ["--host", HOST, "--port", str(place.http_port)]
+    command = [str(place.python), "-m", "bentoml", "serve", "bentoml_service:service", *options]
+    return Start(command, {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(place.folder)}, PROGRAMS)
+
+
+QUIET = ("--no-access-log", "--log-level", "warning")
+V2_SERVER = ("v2", "invocations", "binary", "grpc")
+JOIN = {"FLOOR_JOIN": "1"}
+NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
+WINE = ("wine-1", "wine-100", "wine-10000")
+
+SERVERS = (
+    Server("ours", "mlserver 2", environments.OWN, _mlserver, V2_SERVER, copies=True),
+    Server("mlserver1", "MLServer 1.7.1", "mlserver1", _mlserver, ("v2", "invocations", "grpc"), copies=True),
+    Server("mlserver1-batching", "MLServer 1.7.1, batches of 64", "mlserver1", _mlserver_batching, ("v2",), WINE[:1]),
+    Server("mlflow", "MLflow's server", "mlflow", _mlflow, ("invocations",), WINE),
+    Server("kserve", "KServe", "kserve", _program("kserve_app.py"), ("v2", "binary", "grpc"), copies=True),
+    Server("bentoml", "BentoML", "bentoml", _bentoml, ("plain",), plain_path="/predict"),
+    Server("litserve", "LitServe", "litserve", _program("litserve_app.py"), ("plain",), plain_path="/predict"),
+    Server("rayserve", "Ray Serve", "rayserve", _program("ray_app.py", **NO_STATISTICS), ("plain",), plain_path="/"),
+    Server("fastapi", "a FastAPI program", "plain", _uvicorn("fastapi_app:app"), ("plain",)),
+    Server("floor", "floor", "plain", _uvicorn("floor:app", *QUIET), ("v2", "invocations"), WINE),
+    Server(
+        "floor-join", "floor that joins", "plain", _uvicorn("floor:app", *QUIET, **JOIN), ("v2", "invocations"), WINE
+    ),
+    Server("echo", "echo", "plain", _uvicorn("echo:app", *QUIET), ("invocations",), WINE[:1], checked=False),
+)
+BY_NAME = {server.name: server for server in SERVERS}
+BASE = "ours"
