@@ -222,7 +222,7 @@ class DataPlane:
         """Id, limits and headers. Models that see only rows (`row_wise`) get no headers: they cannot depend on them."""
         check_id(payload)
         if payload.id is None:
-            payload.id = generate_id()
+            payload.put(id=generate_id())
         parameters = payload.parameters
         if parameters is not None:
             extra = parameters.__pydantic_extra__ or {}
@@ -231,20 +231,22 @@ class DataPlane:
                 asked = time.monotonic() + seconds
                 call.deadline = asked if call.deadline is None else min(asked, call.deadline)
             call.priority = priority_of(extra.pop("priority", None)) or call.priority
-            parameters.headers = None
+            parameters.put(headers=None)
         if with_headers and call.headers is not None:
             if parameters is None:
-                parameters = payload.parameters = Parameters()
-            parameters.headers = dict(call.headers)
+                parameters = Parameters()
+                payload.put(parameters=parameters)
+            parameters.put(headers=dict(call.headers))
 
     @staticmethod
     def _finish(entry: Entry, payload: InferenceRequest | None, response: InferenceResponse, call: Call) -> None:
-        response.id = payload.id if payload is not None else generate_id()
-        if response.model_version is None:
-            response.model_version = entry.version
+        version = response.model_version
+        own_id = payload.id if payload is not None else generate_id()
+        response.put(id=own_id, model_version=entry.version if version is None else version)
         parameters = response.parameters
         if parameters is not None and parameters.headers is not None:
-            call.response_headers, parameters.headers = parameters.headers, None
+            call.response_headers = parameters.headers
+            parameters.put(headers=None)
 
 
 def _routes(entry: Entry) -> list[ModelRoute]:

@@ -103,12 +103,14 @@ class Histogram:
         self.values: dict[Labels, list[float]] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
-        counts = self.values.get(labels)
-        if counts is None:
-            counts = self.values[labels] = [0] * (len(self.bounds) + 1) + [0.0]
+        counts = self.values.get(labels) or self.counts(labels)
         # NaN is above all bounds.
         counts[bisect_left(self.bounds, value) if value == value else len(self.bounds)] += 1
         counts[-1] += value
+
+    def counts(self, labels: Labels) -> list[float]:
+        """The counts of one combination, for an owner that adds to them itself, as `observe` does."""
+        return self.values.setdefault(labels, [0] * (len(self.bounds) + 1) + [0.0])
 
     def remove(self, labels: Labels) -> None:
         self.values.pop(labels, None)

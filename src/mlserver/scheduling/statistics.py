@@ -32,32 +32,32 @@ class ModelStatistics:
     Attributes:
         inference_count: Rows (elements of the batch dimension) answered with success.
         execution_count: Runs of the model.
-        last_inference: Milliseconds since the epoch.
+        last_inference: Seconds since the epoch (the extension shows milliseconds).
+        queue_ns, transport_ns, model_ns: Of the requests answered with success, together.
     """
 
-    last_inference: int = 0
+    last_inference: float = 0.0
     inference_count: int = 0
     execution_count: int = 0
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    compute_input: Duration = field(default_factory=Duration)
-    compute_infer: Duration = field(default_factory=Duration)
-    compute_output: Duration = field(default_factory=Duration)
+    queue_ns: int = 0
+    transport_ns: int = 0
+    model_ns: int = 0
     cache_hit: Duration = field(default_factory=Duration)
     cache_miss: Duration = field(default_factory=Duration)
     batches: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
 
     def answered(self, timings: Timings, rows: int, total_ns: int) -> None:
         """A request was answered with success after `total_ns`."""
-        self.last_inference = int(time.time() * 1000)
-        self.inference_count += max(rows, 1)
-        self.success.add(total_ns)
-        self.queue.add(timings.queue_ns)
-        self.compute_infer.add(timings.model_ns)
-        # Transport is what lies between queue and model on both ways; the protocol's fields want it in halves.
-        self.compute_input.add(timings.transport_ns // 2)
-        self.compute_output.add(timings.transport_ns - timings.transport_ns // 2)
+        self.last_inference = time.time()
+        self.inference_count += rows or 1
+        success = self.success
+        success.count += 1
+        success.ns += total_ns
+        self.queue_ns += timings.queue_ns
+        self.model_ns += timings.model_ns
+        self.transport_ns += timings.transport_ns
 
     def failed(self, total_ns: int) -> None:
         self.fail.add(total_ns)
@@ -69,24 +69,26 @@ class ModelStatistics:
 
     def to_plain(self, name: str, version: str) -> dict[str, Any]:
         """The JSON form of the extension."""
-        durations = (
-            "success",
-            "fail",
-            "queue",
-            "compute_input",
-            "compute_infer",
-            "compute_output",
-            "cache_hit",
-            "cache_miss",
-        )
+        count, half = self.success.count, self.transport_ns // 2
+        stats = {
+            "success": self.success,
+            "fail": self.fail,
+            "queue": Duration(count, self.queue_ns),
+            # Transport is what lies between queue and model on both ways; the protocol's fields want it in halves.
+            "compute_input": Duration(count, half),
+            "compute_infer": Duration(count, self.model_ns),
+            "compute_output": Duration(count, self.transport_ns - half),
+            "cache_hit": self.cache_hit,
+            "cache_miss": self.cache_miss,
+        }
         empty = Duration().to_plain()
         return {
             "name": name,
             "version": version,
-            "last_inference": self.last_inference,
+            "last_inference": int(self.last_inference * 1000),
             "inference_count": self.inference_count,
             "execution_count": self.execution_count,
-            "inference_stats": {name: getattr(self, name).to_plain() for name in durations},
+            "inference_stats": {part: duration.to_plain() for part, duration in stats.items()},
             "response_stats": {},
             "batch_stats": [
                 {"batch_size": size, "compute_input": empty, "compute_infer": spent.to_plain(), "compute_output": empty}

@@ -18,6 +18,11 @@ class BaseModel(pydantic.BaseModel):
     def model_dump_json(self, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any) -> str:
         return super().model_dump_json(exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
 
+    def put(self, **values: Any) -> None:
+        """Assign fields without pydantic's bookkeeping: for the road, which does it for every request."""
+        self.__dict__.update(values)
+        self.__pydantic_fields_set__.update(values)
+
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:
         """Make an instance from values that are known to be right, without validating them.

@@ -33,6 +33,24 @@ class Datatype(Enum):
     BF16 = "BF16"
     BYTES = "BYTES"
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        # Messages hold the plain value. Said as a literal, which is checked without a call into Python per tensor.
+        names = [member.value for member in cls]
+        member = core_schema.is_instance_schema(cls)
+        value = core_schema.no_info_after_validator_function(lambda found: found.value, member)
+        shown = ", ".join(map(repr, names[:-1])) + f" or {names[-1]!r}"
+        return core_schema.union_schema(
+            [core_schema.literal_schema(names), value],
+            mode="left_to_right",
+            custom_error_type="literal_error",
+            custom_error_context={"expected": shown},
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"title": "Datatype", "type": "string", "enum": [member.value for member in cls]}
+
 
 class TensorData(Tensor):
     """The `data` of a tensor as a field of a message; see `mlserver.tensor.Tensor` for its faces."""
