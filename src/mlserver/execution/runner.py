@@ -5,9 +5,11 @@ The runner holds `MLModel` instances by a key that the executor chose. It is the
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..context import model_context
@@ -45,23 +47,14 @@ class Runner:
                 model = implementation(settings)
                 ready = await model.load()
                 model.ready = bool(ready)
-                metadata = await model.metadata()
-            except MLServerError:
-                raise
-            except Exception as problem:
+                info = await _describe(model, bool(ready))
+            except BaseException as problem:
+                if not _is_models_own(problem):
+                    raise
                 logger.exception("Model '%s' failed to load", settings.name)
                 raise ModelFailed(f"Model {settings.name} failed to load: {_text(problem)}") from problem
         self._models[key] = model
-        from ..model import MLModel
-
-        return ModelInfo(
-            metadata=metadata,
-            routes=tuple(model.routes()),
-            ready=bool(ready),
-            row_wise=bool(model.row_wise),
-            streams=type(model).predict_stream is not MLModel.predict_stream,
-            load_seconds=time.perf_counter() - started,
-        )
+        return replace(info, load_seconds=time.perf_counter() - started)
 
     async def infer(self, key: str, request: InferenceRequest, deadline: float | None) -> InferenceResponse:
         """The model's `predict`. `deadline` is a monotonic second; a request that comes too late is not run."""
@@ -74,9 +67,9 @@ class Runner:
                 response: object = model.predict(request)
                 if inspect.isawaitable(response):
                     response = await response
-            except MLServerError:
-                raise
-            except Exception as problem:
+            except BaseException as problem:
+                if not _is_models_own(problem):
+                    raise
                 raise _failed(model, problem) from problem
         return _checked(model, response)
 
@@ -88,9 +81,9 @@ class Runner:
             try:
                 async for response in responses:
                     yield _checked(model, response)
-            except MLServerError:
-                raise
-            except Exception as problem:
+            except BaseException as problem:
+                if not _is_models_own(problem):
+                    raise
                 raise _failed(model, problem) from problem
             finally:
                 close = getattr(responses, "aclose", None)
@@ -106,7 +99,12 @@ class Runner:
 
             app = self._apps[key] = RouteApp(model)
         with model_context(model.settings):
-            return await app(request)
+            try:
+                return await app(request)
+            except BaseException as problem:
+                if not _is_models_own(problem):
+                    raise
+                raise _failed(model, problem) from problem
 
     async def unload(self, key: str) -> bool:
         """Drop the model and call its `unload`. What that returns, or True for a key nobody knows."""
@@ -127,7 +125,31 @@ class Runner:
         try:
             return self._models[key]
         except KeyError:
-            raise ModelNotFound(key) from None
+            raise ModelNotFound(key.partition("#")[0]) from None
+
+
+async def _describe(model: MLModel, ready: bool) -> ModelInfo:
+    from ..model import MLModel
+
+    return ModelInfo(
+        metadata=await model.metadata(),
+        routes=tuple(model.routes()),
+        ready=ready,
+        row_wise=bool(model.row_wise),
+        streams=type(model).predict_stream is not MLModel.predict_stream,
+    )
+
+
+def _is_models_own(problem: BaseException) -> bool:
+    """Whether a model failed, rather than refused in words of its own or was stopped from outside.
+
+    A model may call `sys.exit`, or let a cancellation of its own escape: to its caller that is a failure like any other,
+    and it must end neither this process nor the loop that all models share.
+    """
+    if isinstance(problem, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or not task.cancelling()
+    return isinstance(problem, (Exception, SystemExit)) and not isinstance(problem, MLServerError)
 
 
 def _implementation(settings: ModelSettings) -> type[MLModel]:
@@ -157,7 +179,7 @@ def _checked(model: MLModel, response: object) -> InferenceResponse:
     return response
 
 
-def _failed(model: MLModel, problem: Exception) -> MLServerError:
+def _failed(model: MLModel, problem: BaseException) -> MLServerError:
     logger.warning("Model '%s' failed to predict", model.name, exc_info=problem)
     return ModelFailed(f"Model {model.name} failed to predict: {_text(problem)}")
 

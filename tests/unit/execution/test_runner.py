@@ -33,7 +33,7 @@ class Plain(MLModel):
 
 class PlainArguments(MLModel):
     @decode_args
-    def predict(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]
+    def predict(self, x: np.ndarray) -> np.ndarray:
         return 2 * x
 
 
@@ -189,7 +189,7 @@ async def test_unloading_always_lets_go() -> None:
 @pytest.mark.parametrize(
     "path, text",
     [
-        ("no_such_module.Model", "Unknown implementation 'no_such_module.Model': no module named 'no_such_module'"),
+        ("no_such_module.Model", "no_such_module"),
         ("mlserver.Nothing", "Nothing"),
     ],
 )
