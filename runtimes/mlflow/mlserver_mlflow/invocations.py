@@ -9,15 +9,14 @@ dimension, marked by the content type `CONTENT_TYPE`; there MLflow's own code re
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import math
+from typing import Any
 
 from mlserver.errors import MLServerError
+from mlserver.tensor import FORMATS
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
 
 from . import forms, printing
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CONTENT_TYPE = "mlflow-invocations"
 HEADER = "mlflow_content_type"
@@ -129,15 +128,18 @@ def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, byte
 
 def _predictions(output: ResponseOutput, rank: int | None) -> str:
     """The output's elements as JSON in the rank that the model returned; V2 shows [N] as [N, 1]."""
-    if str(output.datatype) == "BYTES":
-        texts = [item.decode("utf-8") if isinstance(item, bytes) else item for item in output.data.root]
+    data, datatype = output.data, str(output.datatype)
+    if datatype == "BYTES":
+        texts = [item.decode("utf-8") if isinstance(item, bytes) else item for item in data.root]
         return json.dumps(_nested(texts, output.shape if rank != 1 else []))
-    return printing.numbers(_ranked(output, rank))
-
-
-def _ranked(output: ResponseOutput, rank: int | None) -> NDArray[Any]:
-    array = output.data.to_array(str(output.datatype), output.data.block_shape or output.shape)
-    return array.reshape(-1) if rank == 1 else array
+    shape = list(data.block_shape or output.shape)
+    code = FORMATS.get(datatype, "e")
+    if data.raw is not None and math.prod(shape) <= printing.SMALL and code != "e":
+        # A few numbers need no NumPy, which this process may not have loaded yet.
+        elements: Any = memoryview(data.raw)
+        return json.dumps(_nested(elements.cast(code).tolist(), shape if rank != 1 else []))
+    array = data.to_array(datatype, shape)
+    return printing.numbers(array.reshape(-1) if rank == 1 else array)
 
 
 def _nested(elements: list[Any], shape: list[int]) -> list[Any]:

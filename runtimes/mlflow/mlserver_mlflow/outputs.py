@@ -63,7 +63,7 @@ class Encoder:
                 "model_name": self._name,
                 "model_version": self._version,
                 "id": None,
-                "parameters": Parameters.of({"content_type": content_type}) if content_type else None,
+                "parameters": _parameters(content_type),
                 "outputs": outputs,
             }
         )
@@ -94,9 +94,13 @@ def tensor(
     name: str, datatype: str, shape: Sequence[int], data: TensorData, content_type: str | None
 ) -> ResponseOutput:
     """A response output, made without validating what this module knows to be right."""
-    parameters = Parameters.of({"content_type": content_type}) if content_type else None
+    parameters = _parameters(content_type)
     values = {"name": name, "shape": list(shape), "datatype": datatype, "parameters": parameters, "data": data}
     return ResponseOutput.build(values)
+
+
+def _parameters(content_type: str | None) -> Parameters | None:
+    return Parameters.build({"content_type": content_type, "headers": None}) if content_type else None
 
 
 def of_array(name: str, array: NDArray[Any]) -> ResponseOutput:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mlserver.logging import get_logger
 
+from . import estimators
 from .draws import Draws
 from .fastpath import Columns, Path, Predict, Tensors
 from .metadata import TENSORS, is_number
@@ -129,51 +130,37 @@ def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Dra
 
 
 def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
-    """The path that hands the estimator arrays, if that is proven to make no difference."""
+    """The path that hands arrays to the estimator, if that is proven to make no difference."""
     one_type = len(set(path.dtypes)) == 1 and path.dtypes[0].kind in "fi"
-    estimator = _plain_estimator(model) if one_type else None
-    if estimator is None:
+    if not one_type or model.loader_module != "mlflow.sklearn":
         return path
     predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
-    predict: Predict = getattr(estimator, predict_fn)
-    most = 0
+    for predict in estimators.on_arrays(model.get_raw_model(), predict_fn):
+        rows = _proven_rows(model, predict, draws)
+        if rows:
+            limit = 0 if rows == CHECKED_ROWS[-1] else rows
+            return Columns(path.names, path.dtypes, predict, as_frame=False, max_rows=limit)
+    return path
+
+
+def _proven_rows(model: PyFuncModel, predict: Predict, draws: Draws) -> int:
+    """The number of rows up to which `predict` on arrays gave pyfunc's results on frames; 0 = it did not."""
+    proven = 0
     for count in CHECKED_ROWS:
         frame = draws.rows(count)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            result = predict(np.asfortranarray(frame.to_numpy()))
-        if not isinstance(result, np.ndarray) or any("feature names" in str(item.message) for item in caught):
-            return path
+            try:
+                result = predict(np.asfortranarray(frame.to_numpy()))
+            except Exception:
+                return 0
+        # A part of the estimator that remembers names would warn with every request.
+        if any("feature names" in str(item.message) for item in caught) or not isinstance(result, np.ndarray):
+            return 0
         if not _same(result, model.predict(frame)):
             break
-        most = count
-    if not most:
-        return path
-    limit = 0 if most == CHECKED_ROWS[-1] else most
-    return Columns(path.names, path.dtypes, predict, as_frame=False, max_rows=limit)
-
-
-def _plain_estimator(model: PyFuncModel) -> Any | None:
-    """A copy of a scikit-learn estimator that does not remember its columns' names, so that arrays raise no warning."""
-    if model.loader_module != "mlflow.sklearn":
-        return None
-    return _nameless(model.get_raw_model())
-
-
-def _nameless(estimator: Any) -> Any | None:
-    if not type(estimator).__module__.startswith("sklearn.") or type(estimator).__name__ in _BY_NAME:
-        return None
-    twin = copy.copy(estimator)
-    if type(estimator).__name__ == "Pipeline":
-        steps = [(name, step if step in (None, "passthrough") else _nameless(step)) for name, step in estimator.steps]
-        twin.steps = steps
-        return twin if all(step is not None for _, step in steps) else None
-    vars(twin).pop("feature_names_in_", None)
-    return twin
-
-
-# These look at columns by name, or hand the data to code that may.
-_BY_NAME = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion"))
+        proven = count
+    return proven
 
 
 def _rows_are_independent(path: Path, draws: Draws) -> bool:
