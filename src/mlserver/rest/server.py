@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from ..errors import MLServerError
 from ..settings import Settings
+from .protocol import Bounds, Connection
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
@@ -48,14 +50,16 @@ class HTTPServer:
     Args:
         listener: From `bind`.
         app: ASGI application.
-        settings: Root path, time-outs and connection limit.
+        settings: Root path, and the limits of connections.
     """
 
     def __init__(self, listener: socket.socket, app: Any, settings: Settings) -> None:
         self._listener = listener
+        self._bounds = bounds = Bounds(settings)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=partial(Connection, bounds),  # type: ignore[arg-type]  # uvicorn only calls it
+            ws="none",
             loop="none",
             lifespan="off",
             interface="asgi3",
@@ -65,8 +69,6 @@ class HTTPServer:
             log_level="warning",
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(settings.keep_alive_timeout),
-            limit_concurrency=settings.max_connections,
             **(settings._custom_rest_server_settings or {}),
         )
         self._server = _Uvicorn(config)
@@ -80,6 +82,7 @@ class HTTPServer:
                 await self._task
                 raise MLServerError("The REST server could not be started", 500)
             await asyncio.sleep(0.001)
+        self._bounds.watch(lambda: self._server.server_state.connections)
 
     async def stop(self, grace: float) -> None:
         """Accept no more, answer what has begun within `grace` seconds."""
@@ -93,4 +96,5 @@ class HTTPServer:
         except TimeoutError:
             self._server.force_exit = True
             await self._task
+        self._bounds.stop()
         self._listener.close()

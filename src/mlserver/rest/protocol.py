@@ -1,0 +1,330 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks.
+
+Headers, bodies, answers and silence have time limits; heads, chunks and pipelines have sizes; what two parsers could read in
+two ways is refused; a caller who leaves ends its request. No request sets a timer: `Bounds` looks at all connections a few
+times a second, and a connection only notes what it waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from ..logging import get_logger
+from ..settings import Settings
+from ..wire.json import write_document
+
+logger = get_logger().getChild("http")
+
+MAX_HEAD = 64 * 1024  # bytes of the request line and the headers together
+MAX_HEADERS = 256
+MAX_CHUNKS = 100_000  # of one body; each costs far more than the byte that it may carry
+MAX_PIPELINED = 64  # requests of one connection that wait for the answer to an earlier one
+LINGER = 2.0  # seconds that an early answer waits for a caller that is still sending
+LEAST_READ = 16 * 1024  # bytes of an answer that a caller takes per `body_timeout`, unless less is left
+
+
+class Phase(IntEnum):
+    """What a connection waits for."""
+
+    IDLE = 0  # the caller's next request
+    HEAD = 1  # the rest of a head
+    BODY = 2  # the rest of a body
+    ANSWER = 3  # us
+    ENDING = 4  # the caller to read our last answer; what still comes is dropped
+
+
+class Refused(Exception):
+    """A request that is not read any further.
+
+    Args:
+        status: HTTP status of the answer, after which the connection is closed.
+        text: What is wrong.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class Bounds:
+    """The limits of one server's connections, and the clock that they share.
+
+    Args:
+        settings: For the time limits and `max_connections`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.max_connections = settings.max_connections
+        self.now = 0.0
+        self.reading = settings.body_timeout
+        self._limits = {
+            Phase.IDLE: settings.keep_alive_timeout,
+            Phase.HEAD: settings.header_timeout,
+            Phase.BODY: settings.body_timeout,
+            Phase.ENDING: LINGER,
+        }
+        self.interval = min(1.0, *(limit / 4 for limit in self._limits.values()))
+        self._connections: Callable[[], set[Any]] = set
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, connections: Callable[[], set[Any]]) -> None:
+        """Look at these connections from now on, until `stop`."""
+        self._connections = connections
+        self._look()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def expired(self, phase: Phase, since: float) -> bool:
+        """Whether a connection has been in a phase for too long. `since` may be one interval too early."""
+        limit = self._limits.get(phase)
+        return limit is not None and self.now - since > limit + self.interval
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.now = loop.time()
+        for connection in list(self._connections()):
+            if isinstance(connection, Connection):
+                connection.look()
+        self._timer = loop.call_later(self.interval, self._look)
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. Made by uvicorn, for each that it accepts."""
+
+    def __init__(self, bounds: Bounds, **options: Any) -> None:
+        super().__init__(**options)
+        self._bounds = bounds
+        self._phase = Phase.IDLE
+        self._since = bounds.now
+        self._arriving = 0  # bytes that the parser is being fed
+        self._head = 0  # bytes of an unfinished head before those
+        self._chunks = 0
+        self._running: RequestResponseCycle | None = None  # the request that is being answered
+        self._task: asyncio.Task[None] | None = None
+        self._unread = 0  # bytes of answers that the caller had not taken when last looked at
+        self._unread_since = bounds.now
+
+    # -- asyncio's callbacks --
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._bounds.max_connections:
+            self._refuse(Refused(503, "Too many connections (setting 'max_connections')"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is Phase.ENDING:
+            return
+        self._arriving = len(data)
+        try:
+            self.parser.feed_data(data)
+            if self._phase is Phase.HEAD:
+                self._head += len(data)
+                if self._head > MAX_HEAD:
+                    raise Refused(431, f"The headers are larger than {MAX_HEAD} bytes")
+        except httptools.HttpParserUpgrade:
+            self._decline_upgrade()
+        except httptools.HttpParserError as problem:
+            self._refuse(_refusal(problem))
+        except Refused as problem:
+            self._refuse(problem)
+
+    # -- the parser's callbacks --
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._phase = Phase.HEAD
+        self._since = self._bounds.now
+        self._head = self._chunks = 0
+
+    def on_headers_complete(self) -> None:
+        headers = self.headers
+        self._check_head(headers)
+        super().on_headers_complete()
+        # Through us it writes and closes. Trailers, which come under the same name, are not to join the headers.
+        self.cycle.transport = cast(asyncio.Transport, self)
+        self.headers = []
+        self._phase = Phase.BODY
+        self._since = self._bounds.now
+
+    def _check_head(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Refuse what the parser lets pass although the next one behind us might read it in another way."""
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(505, "HTTP/1.1 and HTTP/1.0 are spoken here")
+        names = [name for name, _ in headers]
+        hosts = names.count(b"host")
+        if hosts != 1 and (hosts > 1 or version == "1.1"):
+            raise Refused(400, "Invalid HTTP request: expected one Host header")
+        if b"transfer-encoding" in names:
+            coding = dict(headers)[b"transfer-encoding"].strip().lower()
+            if coding != b"chunked" or version == "1.0":
+                raise Refused(400, "Invalid HTTP request: the only Transfer-Encoding read here is 'chunked'")
+        if len(names) > MAX_HEADERS:
+            raise Refused(431, f"More than {MAX_HEADERS} headers")
+        if self._head + self._arriving > MAX_HEAD:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
+            if size > MAX_HEAD:
+                raise Refused(431, f"The headers are larger than {MAX_HEAD} bytes")
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Refused(400, f"More than {MAX_PIPELINED} requests were sent without waiting for answers")
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise Refused(413, f"The body has more than {MAX_CHUNKS} chunks")
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        running = self._running
+        self._phase = Phase.ANSWER if running is not None and not running.response_complete else Phase.IDLE
+        self._since = self._bounds.now
+
+    # -- answering --
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        self._task = task = self.loop.create_task(self._answer(cycle, app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, cycle: RequestResponseCycle, app: Any) -> None:
+        try:
+            await app(cycle.scope, cycle.receive, cycle.send)
+        except asyncio.CancelledError:
+            if not cycle.disconnected:
+                self.transport.close()
+                raise
+        except Exception:
+            logger.exception("An answer could not be sent")
+            self.transport.close()
+        else:
+            if not cycle.response_complete and not cycle.disconnected:
+                self.transport.close()
+        finally:
+            cycle.on_response = _nothing
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or self._phase is Phase.ENDING:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase is Phase.ANSWER:
+            self._phase = Phase.IDLE
+            self._since = self._bounds.now
+
+    # What an answer needs of a transport. `close` comes after a last answer, perhaps before the request is whole.
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    def close(self) -> None:
+        if self._phase in (Phase.HEAD, Phase.BODY):
+            self._linger()
+        else:
+            self.transport.close()
+
+    # -- ends --
+
+    def look(self) -> None:
+        """End this connection if a time limit is over. Called every so often."""
+        bounds = self._bounds
+        self._look_at_unread()
+        if self.flow.read_paused:
+            self._since = bounds.now  # we do not read: the caller cannot be blamed
+        elif bounds.expired(self._phase, self._since):
+            if self._phase in (Phase.IDLE, Phase.ENDING):
+                self.transport.close()
+            else:
+                what = "headers" if self._phase is Phase.HEAD else "body"
+                self._refuse(Refused(408, f"The request's {what} took too long (setting '{what.rstrip('s')}_timeout')"))
+
+    def _look_at_unread(self) -> None:
+        """Cut off a caller that does not read its answers."""
+        bounds = self._bounds
+        left = self.transport.get_write_buffer_size()
+        if not left or left <= self._unread - LEAST_READ or left > self._unread:
+            self._unread, self._unread_since = left, bounds.now
+        elif bounds.now - self._unread_since > bounds.reading:
+            self.transport.abort()
+
+    def _refuse(self, problem: Refused) -> None:
+        """Answer that a request is not read any further, and end the connection."""
+        if self.transport.is_closing() or self._phase is Phase.ENDING:
+            return
+        logger.debug("A connection is ended: %s", problem.text)
+        running = self._running
+        if running is not None and not running.response_complete:
+            if running is not self.cycle or self._phase is Phase.HEAD:
+                # An earlier request of this connection: it is answered, then the connection ends.
+                self.pipeline.clear()
+                running.keep_alive = False
+                self._phase = Phase.HEAD
+                self.flow.pause_reading()
+                return
+            running.disconnected = True
+            running.message_event.set()
+        in_body = running is not None and running is self.cycle and self._phase is not Phase.HEAD
+        if running is not None and in_body and running.response_started:
+            self.transport.close()
+            return
+        self.transport.write(_answer(problem))
+        self._linger()
+
+    def _linger(self) -> None:
+        """End, but not before the caller had time to read: closing with unread bytes would throw the answer away."""
+        self._phase, self._since = Phase.ENDING, self._bounds.now
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _decline_upgrade(self) -> None:
+        """Answer in HTTP/1.1, as if nothing had been said of another protocol; what follows is not read."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        if self._running is None or self._running.response_complete:
+            self.transport.close()
+        else:
+            self._phase = Phase.ANSWER
+            self.flow.pause_reading()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._phase is Phase.ENDING:
+            self.transport.close()
+
+
+def _refusal(problem: httptools.HttpParserError) -> Refused:
+    if isinstance(problem.__context__, Refused):  # raised in one of our callbacks
+        return problem.__context__
+    reason = "not understood" if isinstance(problem, httptools.HttpParserCallbackError) else problem
+    return Refused(400, f"Invalid HTTP request: {reason}")
+
+
+def _answer(problem: Refused) -> bytes:
+    body = write_document({"error": problem.text})
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[problem.status] + head + body
+
+
+def _nothing() -> None:
+    """An answer that is complete refers to nothing."""

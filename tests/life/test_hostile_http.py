@@ -1,0 +1,331 @@
+"""What no client library would send: two readings of one request, floods, and callers who are slow or silent on purpose.
+
+Every test ends by asking an ordinary question of the same server, over another connection.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from support.raw_http import Wire, infer, request, wire
+from support.repository import write_model, write_server_settings
+from support.server import Server
+
+HEADER, BODY, IDLE = 1.0, 1.5, 2.0  # seconds; see the fixture
+CONNECTIONS = 40
+HEAD = b"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = """
+import asyncio
+
+from mlserver import MLModel
+
+
+class Endless(MLModel):
+    async def load(self):
+        self.stopped = 0
+        return True
+
+    async def predict(self, payload):
+        if payload.id == "how many?":
+            return self.count(payload)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped += 1
+
+    def count(self, payload):
+        from mlserver.codecs import NumpyCodec
+        from mlserver.types import InferenceResponse
+        import numpy as np
+
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("n", np.array([self.stopped]))])
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("hostile")
+    limits = {"header_timeout": HEADER, "body_timeout": BODY, "keep_alive_timeout": IDLE}
+    write_server_settings(folder, max_body_bytes=1_000_000, max_connections=CONNECTIONS, **limits)
+    write_model(folder / "echo")
+    write_model(folder / "endless", "Endless", source=ENDLESS)
+    with Server(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Iterator[Server]:
+    yield running
+    with wire(running.http_port) as connection:
+        connection.send(infer("echo", 7.5))
+        status, _, body = connection.answer()
+        assert (status, json.loads(body)["outputs"][0]["data"]) == (200, [7.5])
+
+
+def refused(connection: Wire, *statuses: int) -> str:
+    """The connection's next and last answer is an error in the usual form. Returns its text."""
+    status, headers, body = connection.answer()
+    assert status in statuses, body
+    assert headers["connection"] == "close"
+    connection.ended()
+    text = json.loads(body)["error"]
+    assert isinstance(text, str)
+    return text
+
+
+# -- one request, two readings --
+
+SMUGGLED: dict[str, bytes] = {
+    "length and chunks": HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+    "one length twice": HEAD + b"Content-Length: 4\r\nContent-Length: 4\r\n\r\nabcd",
+    "a list of lengths": HEAD + b"Content-Length: 4, 4\r\n\r\nabcd",
+    "a signed length": HEAD + b"Content-Length: +4\r\n\r\nabcd",
+    "a negative length": HEAD + b"Content-Length: -4\r\n\r\nabcd",
+    "a hexadecimal length": HEAD + b"Content-Length: 0x4\r\n\r\nabcd",
+    "an empty length": HEAD + b"Content-Length: \r\n\r\nabcd",
+    "a length of 23 digits": HEAD + b"Content-Length: 99999999999999999999999\r\n\r\nabcd",
+    "a blank before the colon": HEAD + b"Content-Length : 4\r\n\r\nabcd",
+    "a folded header": HEAD + b"X-A: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+    "a folded coding": HEAD + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "bare LF everywhere": b"POST /v2 HTTP/1.1\nHost: x\nContent-Length: 0\n\n",
+    "bare LF in a value": HEAD + b"X-A: b\nContent-Length: 4\r\n\r\n",
+    "bare CR in a value": HEAD + b"X-A: b\rContent-Length: 4\r\n\r\n",
+    "NUL in a value": HEAD + b"X-A: a\0b\r\n\r\n",
+    "a blank in a name": HEAD + b"X A: b\r\n\r\n",
+    "no colon": HEAD + b"Content-Length 0\r\n\r\n",
+    "no name": HEAD + b": b\r\n\r\n",
+    "two hosts": HEAD + b"Host: y\r\nContent-Length: 0\r\n\r\n",
+    "no host": b"POST /v2 HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+    "an unknown coding": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "a coding inside of chunks": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a coding outside of chunks": HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "two codings": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "a vertical tab": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST /v2 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "LF after a chunk's size": CHUNKED + b"4\nabcd\n0\n\n",
+    "LF in a chunk's extension": CHUNKED + b"4;a\nabcd\r\n0\r\n\r\n",
+    "CR in a chunk's extension": CHUNKED + b"4;a\rX\r\nabcd\r\n0\r\n\r\n",
+    "a blank after a chunk's size": CHUNKED + b"4 \r\nabcd\r\n0\r\n\r\n",
+    "a chunk of 0x4": CHUNKED + b"0x4\r\nabcd\r\n0\r\n\r\n",
+    "a negative chunk": CHUNKED + b"-4\r\nabcd\r\n0\r\n\r\n",
+    "a chunk beyond 64 bits": CHUNKED + b"fffffffffffffffffffff\r\nabcd\r\n0\r\n\r\n",
+    "a chunk that is too long": CHUNKED + b"4\r\nabcde\r\n0\r\n\r\n",
+    "HTTP/0.9": b"GET /v2\r\n\r\n",
+    "HTTP/1.2": b"GET /v2 HTTP/1.2\r\nHost: x\r\n\r\n",
+    "HTTP/2 without an upgrade": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an unknown method": b"FOO /v2 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a tunnel": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "tabs in the first line": b"GET\t/v2\tHTTP/1.1\r\nHost: x\r\n\r\n",
+    "NUL in the path": b"GET /v2\0 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "not ASCII in the path": "GET /v2/é HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    "TLS": bytes.fromhex("16030100a5010000a10303") + b"\0" * 160,
+    "noise": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("case", SMUGGLED)
+def test_what_could_be_read_in_two_ways(server: Server, case: str) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(SMUGGLED[case] + request("GET", "/v2"))
+        refused(connection, 400, 505)
+
+
+def test_nothing_behind_a_refused_request_is_answered_twice(server: Server) -> None:
+    """The answers to what came before stand first and whole; then comes the end, without a second voice in between."""
+    with wire(server.http_port) as connection:
+        connection.send(infer("echo", 1.5) + SMUGGLED["two lengths"] + infer("echo", 2.5))
+        status, _, body = connection.answer()
+        assert (status, json.loads(body)["outputs"][0]["data"]) == (200, [1.5])
+        connection.ended()
+
+
+def test_a_fault_after_the_answer_is_not_answered(server: Server) -> None:
+    """A request that needed no body has its one answer already."""
+    with wire(server.http_port) as connection:
+        connection.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.answer()[0] == 404
+        connection.send(b"not a chunk\r\n")
+        connection.ended()
+
+
+def test_trailers_are_no_headers(server: Server) -> None:
+    body = infer("echo", 3.5).partition(b"\r\n\r\n")[2]
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")
+    with wire(server.http_port) as connection:
+        connection.send(head + b"%x\r\n%s\r\n0\r\nContent-Encoding: gzip\r\n\r\n" % (len(body), body))
+        assert connection.answer()[0] == 200
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_upgrades_are_declined(server: Server, protocol: str) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(request("GET", "/v2", None, "connection: upgrade", f"upgrade: {protocol}"))
+        status, headers, _ = connection.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        connection.ended()
+
+
+# -- sizes --
+
+
+def test_large_headers(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(request("GET", "/v2", None, "x-long: " + 70_000 * "x"))
+        assert "65536" in refused(connection, 431)
+
+
+def test_headers_without_end(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-Long: " + 70_000 * b"x")
+        refused(connection, 431)
+
+
+def test_many_headers(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(request("GET", "/v2", None, *(f"x-{number}: 1" for number in range(300))))
+        refused(connection, 431)
+
+
+def test_a_declared_body_of_100_gb(server: Server) -> None:
+    """Refused before a byte of it is read."""
+    with wire(server.http_port) as connection:
+        connection.send(HEAD + b"Content-Length: 107374182400\r\nExpect: 100-continue\r\n\r\n")
+        assert "max_body_bytes" in refused(connection, 413)
+
+
+def test_the_refusal_is_read_by_a_caller_that_goes_on_sending(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(HEAD + b"Content-Length: 107374182400\r\n\r\n" + 200_000 * b" ")
+        status, _, _ = connection.answer()
+        assert status == 413
+
+
+def test_a_flood_of_chunks(server: Server) -> None:
+    """Three megabytes, a byte at a time."""
+    with wire(server.http_port) as connection:
+        connection.send(CHUNKED)
+        try:
+            for _ in range(60):
+                connection.send(50_000 * b"1\r\n \r\n")
+        except OSError:
+            return  # the server has ended it already: its answer may be lost with what was under way
+        refused(connection, 413)
+
+
+def test_a_flood_of_requests(server: Server) -> None:
+    """Hundreds of requests, without waiting for an answer: the first are answered, then the connection ends."""
+    with wire(server.http_port) as connection:
+        connection.send(500 * request("GET", "/v2"))
+        answered = 0
+        while True:
+            try:
+                status, _, _ = connection.answer()
+            except EOFError:
+                break
+            assert status in (200, 400)
+            answered += status == 200
+        assert 1 <= answered <= 500
+
+
+# -- time --
+
+
+def test_a_silent_connection_is_closed(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        assert connection.ended() < IDLE + 5
+
+
+def test_an_idle_connection_is_closed(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(infer("echo", 1.0))
+        assert connection.answer()[0] == 200
+        assert connection.ended() < IDLE + 5
+
+
+def test_headers_that_never_end(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(b"GET /v2 HTTP/1.1\r\nHost: x\r\n")
+        assert "header_timeout" in refused(connection, 408)
+
+
+def test_headers_a_byte_at_a_time(server: Server) -> None:
+    """Each byte comes in time, all of them together do not."""
+    with wire(server.http_port) as connection:
+        connection.socket.settimeout(HEADER / 4)
+        for byte in b"GET /v2 HTTP/1.1\r\nHost: " + 1000 * b"x":
+            try:
+                connection.send(bytes([byte]))
+                if connection.socket.recv(1, socket.MSG_PEEK) is not None:
+                    break
+            except TimeoutError:
+                continue
+        connection.socket.settimeout(10)
+        refused(connection, 408)
+
+
+def test_a_body_that_never_ends(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(HEAD + b"Content-Length: 10\r\n\r\n{")
+        assert "body" in refused(connection, 408)
+
+
+def test_a_body_that_nobody_needs_is_not_awaited_for_ever(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        assert connection.answer()[0] == 404
+        connection.ended()
+
+
+def test_a_caller_that_does_not_read(server: Server) -> None:
+    """Answers larger than any buffer, of which not one byte is taken: the connection is cut off."""
+    value = json.dumps([0.123456789] * 80_000)
+    body = f'{{"inputs":[{{"name":"x","shape":[80000],"datatype":"FP64","data":{value}}}]}}'.encode()
+    with wire(server.http_port) as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            send_without_end(connection, request("POST", "/v2/models/echo/infer", body))
+
+
+def send_without_end(connection: Wire, data: bytes) -> None:
+    while True:
+        connection.send(data)
+
+
+# -- how many --
+
+
+def test_more_connections_than_allowed(server: Server) -> None:
+    held = [Wire(server.http_port) for _ in range(CONNECTIONS + 5)]
+    try:
+        assert "max_connections" in refused(held[-1], 503)
+    finally:
+        for connection in held:
+            connection.socket.close()
+
+
+# -- those who leave --
+
+
+def test_a_caller_who_leaves_ends_its_request(server: Server) -> None:
+    def stopped() -> int:
+        answer = server.infer("endless", [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}], id="how many?")
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["outputs"][0]["data"][0])
+
+    def runs() -> bool:
+        page = server.client.get(f"{server.metrics_url}/metrics").text
+        return 'model_infer_requests_in_flight{model="endless",version=""} 1.0' in page
+
+    before = stopped()
+    for _ in range(3):
+        with wire(server.http_port) as connection:
+            connection.send(infer("endless", 1.0))
+            server.wait(runs, "the model runs")
+    server.wait(lambda: stopped() == before + 3, "the model was told to stop")
