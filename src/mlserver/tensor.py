@@ -102,7 +102,7 @@ class Tensor:
     def __init__(self, root: Any = _MISSING) -> None:
         if isinstance(root, Tensor):
             self.__dict__.update(root.__dict__)
-        elif root is not _MISSING:
+        else:
             self._root = root
 
     @classmethod
@@ -134,7 +134,7 @@ class Tensor:
     @classmethod
     def trusted(cls, raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> Self:
         """`from_raw` without its checks, for bytes that this server made itself."""
-        tensor = cls()
+        tensor = cls.__new__(cls)
         tensor._raw, tensor._datatype, tensor._shape = raw, datatype, shape
         return tensor
 

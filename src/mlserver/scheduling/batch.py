@@ -33,9 +33,13 @@ def batch_key(request: InferenceRequest) -> Any:
     """What two requests must agree in to be joined: everything but id, headers and the rows themselves."""
     parameters = request.parameters
     outputs = request.outputs
+    inputs = request.inputs
     return (
         None if parameters is None else _frozen(parameters),
-        tuple([(t.name, t.datatype, t.shape[1:], _frozen(t.parameters)) for t in request.inputs]),
+        [tensor.name for tensor in inputs],
+        [tensor.datatype for tensor in inputs],
+        [tensor.shape[1:] for tensor in inputs],
+        [None if tensor.parameters is None else _frozen(tensor.parameters) for tensor in inputs],
         None if outputs is None else [(output.name, _frozen(output.parameters)) for output in outputs],
     )
 
@@ -118,8 +122,10 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
 
 
 def _own(parameters: Parameters | None) -> Parameters | None:
-    """A copy for one member: the road takes headers out of it and a caller may write to it."""
-    return None if parameters is None else Parameters.of(parameters.plain())
+    """What one member may keep: a copy if there are headers in it, for the road takes those out."""
+    if parameters is None or parameters.headers is None:
+        return parameters
+    return Parameters.of(parameters.plain())
 
 
 def _split_output(output: ResponseOutput, rows: Sequence[int], total: int) -> list[ResponseOutput]:

@@ -82,10 +82,11 @@ class Parameters(BaseModel):
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
         """Parameters from plain values that are known to be right, without validating them."""
-        extra = {key: value for key, value in values.items() if key != "content_type" and key != "headers"}
         made = cls.build({"content_type": values.get("content_type"), "headers": values.get("headers")})
+        extra = {key: value for key, value in values.items() if key not in FIXED_PARAMETERS}
         object.__setattr__(made, "__pydantic_extra__", extra)
-        made.__pydantic_fields_set__.update(extra)
+        if extra:
+            made.__pydantic_fields_set__.update(extra)
         return made
 
     def plain(self) -> dict[str, Any]:
