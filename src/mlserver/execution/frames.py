@@ -72,7 +72,7 @@ class Frame:
     buffers: Sequence[memoryview | bytes] = ()
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Values in free parameters that MessagePack does not know: NumPy scalars and arrays as Python, others as text."""
     if isinstance(value, TensorData):
         return value.root
@@ -83,13 +83,20 @@ def _plain(value: Any) -> Any:
     return dump() if dump is not None else str(value)
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
 _decoder = msgspec.msgpack.Decoder()
 
 
 def encode(frame: Frame) -> list[bytes | memoryview]:
-    """The parts to write, in order. Large buffers are passed on as they are."""
-    head = _encoder.encode(frame.head)
+    """The parts to write, in order. Large buffers are passed on as they are.
+
+    Raises:
+        MLServerError: a parameter or element is no plain value, too large a number, or nested too deep.
+    """
+    try:
+        head = _encoder.encode(frame.head)
+    except (OverflowError, RecursionError, TypeError, ValueError) as problem:
+        raise MLServerError(f"A value cannot travel between server and model: {problem}") from None
     buffers = [memoryview(buffer).cast("B") for buffer in frame.buffers]
     total = sum(buffer.nbytes for buffer in buffers)
     prefix = PREFIX.pack(frame.kind, 0, len(buffers), len(head), frame.id, total)
@@ -163,7 +170,7 @@ def _decode(view: memoryview) -> Frame:
     at = PREFIX.size + 8 * count
     try:
         head = _decoder.decode(view[at : at + head_size])
-    except msgspec.DecodeError as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise FrameError(str(problem)) from None
     at += head_size
     buffers = []

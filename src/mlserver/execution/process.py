@@ -98,12 +98,12 @@ class WorkerProcess:
         if self.gone or self._channel is None:
             raise WorkerDied
         frame_id = next(self._ids)
+        self._channel.send(Frame(kind, frame_id, head, buffers))  # first, for it raises if a value cannot be sent
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._pending[frame_id] = answer
         self.running += 1
         if kill_after is not None:
             self._kill_at[frame_id] = time.monotonic() + kill_after
-        self._channel.send(Frame(kind, frame_id, head, buffers))
         try:
             return await answer
         except asyncio.CancelledError:

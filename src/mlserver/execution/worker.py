@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from ..logging import configure_logger, get_logger
@@ -55,6 +56,8 @@ class Worker:
         self._pulls: dict[int, asyncio.Semaphore] = {}
         self._channel: Channel | None = None
         self._done: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()
         self._actions: dict[int, Callable[[Frame], Coroutine[Any, Any, None]]] = {
             Kind.INIT: self._init,
             Kind.LOAD: self._load,
@@ -66,7 +69,8 @@ class Worker:
 
     async def serve(self, end: socket.socket) -> None:
         """Work until the channel closes."""
-        self._done = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._done = self._loop.create_future()
         self._channel = await open_channel(end, self._on_frame, self._on_closed)
         self._send(Kind.HELLO, 0, {"pid": os.getpid()})
         await self._done
@@ -114,8 +118,16 @@ class Worker:
         sys.path[:0] = [path for path in frame.head["sys_path"] if path not in sys.path]
         from .. import metrics
 
-        metrics.set_sink(lambda observation: self._send(Kind.METRICS, 0, list(observation)))
+        metrics.set_sink(self._send_metric)
         self._send(Kind.REPLY, frame.id, None)
+
+    def _send_metric(self, observation: Sequence[Any]) -> None:
+        """Pass on what a model logs, from whichever thread it does."""
+        assert self._loop is not None
+        if threading.get_ident() == self._thread:
+            self._send(Kind.METRICS, 0, list(observation))
+        else:
+            self._loop.call_soon_threadsafe(self._send, Kind.METRICS, 0, list(observation))
 
     async def _load(self, frame: Frame) -> None:
         info = await self._runner.load(frame.head["key"], ModelSettings.from_frame(frame.head["settings"]))
