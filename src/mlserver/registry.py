@@ -9,19 +9,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .errors import MLServerError, ModelNotFound, ModelNotReady
 from .execution.executor import Executor, LoadedModel
 from .logging import get_logger
 from .metrics import RoadMetrics, forget
-from .scheduling.scheduler import Scheduler
 from .scheduling.statistics import ModelStatistics
 from .settings import ModelSettings
+from .stage import Stage
 from .types import State
 
 logger = get_logger()
 
-RoadBuilder = Callable[["Entry", LoadedModel], Scheduler]
+
+class Road(Stage, Protocol):
+    """The stages between the data plane and one loaded model."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Requests in one batch at most; 1 = they are not joined."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until nothing waits and nothing is under way."""
+        ...
+
+
+RoadBuilder = Callable[["Entry", LoadedModel], Road]
 
 
 @dataclass(eq=False)
@@ -37,7 +52,7 @@ class Entry:
     state: State = State.LOADING
     reason: str = ""
     loaded: LoadedModel | None = None
-    road: Scheduler | None = None
+    road: Road | None = None
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
 
     @property
@@ -52,7 +67,7 @@ class Entry:
     def ready(self) -> bool:
         return self.loaded is not None and self.loaded.info.ready and self.loaded.available
 
-    def usable(self) -> tuple[LoadedModel, Scheduler]:
+    def usable(self) -> tuple[LoadedModel, Road]:
         """The model and its road. Raises `ModelNotReady` if there are none."""
         if self.loaded is None or self.road is None or not self.loaded.info.ready:
             raise ModelNotReady(self.name, self.version, self.reason or None)
@@ -171,7 +186,7 @@ class Registry:
         """Wait until no model has anything to do."""
         await asyncio.gather(*(entry.road.drained() for entry in self.entries() if entry.road is not None))
 
-    async def _retire(self, loaded: LoadedModel, road: Scheduler | None) -> None:
+    async def _retire(self, loaded: LoadedModel, road: Road | None) -> None:
         try:
             async with asyncio.timeout(self._drain_timeout):
                 if road is not None:

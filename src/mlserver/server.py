@@ -15,10 +15,11 @@ from typing import Any
 from .errors import MLServerError
 from .execution.executor import Executor, LoadedModel
 from .handlers import DataPlane, ModelRepositoryHandlers
+from .handlers.cache import CachedRoad, LocalCache
 from .handlers.telemetry import Telemetry
 from .logging import configure_logger, get_logger
 from .metrics.road import RoadMetrics
-from .registry import Entry, Registry
+from .registry import Entry, Registry, Road
 from .repository import ModelRepositoryFactory
 from .scheduling.limits import Limits
 from .scheduling.policy import BatchPolicy
@@ -46,6 +47,8 @@ class MLServer:
         self._settings = settings
         self._metrics = RoadMetrics(settings.metrics_rest_server_prefix)
         self._telemetry = Telemetry(self._metrics)
+        caches = settings.cache_enabled and settings.cache_size > 0
+        self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes) if caches else None
         self._executor = _executor(settings)
         self._registry = Registry(self._executor, self._build_road, self._metrics, settings.drain_timeout)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
@@ -58,7 +61,7 @@ class MLServer:
 
     # -- the road --
 
-    def _build_road(self, entry: Entry, loaded: LoadedModel) -> Scheduler:
+    def _build_road(self, entry: Entry, loaded: LoadedModel) -> Road:
         settings = entry.settings
         policy = batch_policy(settings, loaded.info.row_wise)
         limits = Limits(
@@ -67,7 +70,10 @@ class MLServer:
         )
         joins_while_busy = policy.max_requests > 1 and not policy.max_wait
         slots = _Slots(loaded, 1 if joins_while_busy else CONCURRENCY)
-        return Scheduler(entry.name, loaded, policy, limits, self._telemetry.meter(entry), slots)
+        scheduler = Scheduler(entry.name, loaded, policy, limits, self._telemetry.meter(entry), slots)
+        if self._cache is None or not settings.cache_enabled:
+            return scheduler
+        return CachedRoad(scheduler, self._cache, entry.name, entry.version, self._telemetry.cache_counter(entry))
 
     def _build_front_ends(self) -> list[Any]:
         """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""

@@ -270,6 +270,8 @@ class Settings(BaseSettings):
     """Remember responses of models whose own `cache_enabled` is true."""
     cache_size: int = 100
     """Responses to remember."""
+    cache_max_bytes: Count = 128 * 1024 * 1024
+    """Bytes of responses to remember; what was not asked for the longest time goes first."""
 
     _custom_rest_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
     _custom_metrics_server_settings: dict[str, Any] | None = PrivateAttr(default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ..metrics.road import RoadMetrics
 from ..registry import Entry
@@ -28,6 +29,15 @@ class Telemetry:
         self._metrics.in_flight(entry.name, entry.version, -1)
         if not isinstance(problem, (asyncio.CancelledError, GeneratorExit)):  # those left by themselves
             self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, False)
+
+    def cache_counter(self, entry: Entry) -> Callable[[bool, int], None]:
+        """Counts the lookups of one model in the response cache."""
+
+        def count(hit: bool, elapsed_ns: int) -> None:
+            entry.statistics.looked_up(hit, elapsed_ns)
+            self._metrics.looked_up(entry.name, entry.version, hit)
+
+        return count
 
     def meter(self, entry: Entry) -> ModelMeter:
         return ModelMeter(self._metrics, entry)

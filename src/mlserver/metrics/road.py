@@ -45,6 +45,8 @@ class RoadMetrics:
         self._batch_rows = Histogram("model_infer_batch_rows", "Rows in one call of the model", _MODEL, COUNT_BUCKETS)
         self._in_flight = Gauge("model_infer_requests_in_flight", "Requests that wait or are computed", _MODEL)
         self._rejected = Counter("model_infer_requests_rejected", "Requests refused at the door", (*_MODEL, "reason"))
+        self._cache_hits = Counter("model_infer_cache_hits", "Requests answered from the response cache", _MODEL)
+        self._cache_misses = Counter("model_infer_cache_misses", "Requests that the response cache did not have", _MODEL)
         self._batch_queue = Histogram(
             "batch_request_queue", "Requests waiting when one more arrives", _MODEL_LONG, COUNT_BUCKETS
         )
@@ -116,6 +118,12 @@ class RoadMetrics:
         if labels in self._models:
             self._rejected.add((*labels, reason))
 
+    def looked_up(self, model: str, version: str | None, hit: bool) -> None:
+        """The response cache was asked."""
+        labels = (model, version or "")
+        if labels in self._models:
+            (self._cache_hits if hit else self._cache_misses).add(labels)
+
     def observe_parallel_queue(self, requests: int) -> None:
         """How many requests wait for a free worker."""
         self._parallel_queue.observe((), requests)
@@ -161,7 +169,7 @@ class RoadMetrics:
             yield metric.family()
 
     def _of_models(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:
-        counts = (self._success, self._failure, self._in_flight)
+        counts = (self._success, self._failure, self._in_flight, self._cache_hits, self._cache_misses)
         times = (self._duration, self._seconds, self._queue_seconds)
         return (*counts, *times, self._batch_requests, self._batch_rows, self._batch_queue)
 

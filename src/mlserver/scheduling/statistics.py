@@ -62,6 +62,10 @@ class ModelStatistics:
     def failed(self, total_ns: int) -> None:
         self.fail.add(total_ns)
 
+    def looked_up(self, hit: bool, ns: int) -> None:
+        """The response cache was asked."""
+        (self.cache_hit if hit else self.cache_miss).add(ns)
+
     def executed(self, rows: int, ns: int) -> None:
         """The model ran once on `rows` rows."""
         self.execution_count += 1

@@ -1,0 +1,270 @@
+"""The response cache: what is remembered is what would be computed, under a key that holds all that decides it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlserver.errors import MLServerError
+from mlserver.handlers.cache import CachedRoad, LocalCache, request_key
+from mlserver.handlers.checks import check_request
+from mlserver.stage import Call
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, RequestOutput, ResponseOutput
+
+
+class Road:
+    """Answers with the inputs, and with how often it was asked."""
+
+    max_batch_size = 1
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def drained(self) -> None:
+        return None
+
+    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+        self.asked += 1
+        return answer(request)
+
+    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+        async for request in requests:
+            yield await self.infer(request, call)
+
+
+def answer(request: InferenceRequest) -> InferenceResponse:
+    outputs = [
+        ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, parameters=one.parameters, data=one.data)
+        for one in request.inputs
+    ]
+    parameters = Parameters(headers={"x-model": "yes"}, extra=[1, {"k": None}])
+    return InferenceResponse(model_name="m", outputs=outputs, parameters=parameters)
+
+
+def request(data: Any = (1.0, 2.0), datatype: str = "FP64", **more: Any) -> InferenceRequest:
+    shape = more.pop("shape", [len(data)])
+    one = RequestInput(
+        name=more.pop("name", "x"), shape=shape, datatype=datatype, data=list(data), **more.pop("tensor", {})
+    )
+    made = InferenceRequest(inputs=[one], **more)
+    check_request(made)
+    return made
+
+
+def cached(road: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None) -> CachedRoad:
+    return CachedRoad(road, store or LocalCache(), name, version, lambda hit, ns: None)
+
+
+# -- cached = computed --
+
+elements = {
+    "FP64": st.floats(allow_nan=False),
+    "FP32": st.floats(width=32, allow_nan=False),
+    "INT64": st.integers(-(2**63), 2**63 - 1),
+    "UINT8": st.integers(0, 255),
+    "BOOL": st.booleans(),
+    "BYTES": st.text(),
+}
+plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> InferenceRequest:
+    inputs = []
+    for name in draw(st.lists(st.sampled_from("abc"), min_size=1, unique=True)):
+        datatype = draw(st.sampled_from(sorted(elements)))
+        data = draw(st.lists(elements[datatype], min_size=0, max_size=4))
+        parameters = draw(st.none() | st.dictionaries(st.sampled_from("pq"), plain).map(Parameters.of))
+        inputs.append(RequestInput(name=name, shape=[len(data)], datatype=datatype, data=data, parameters=parameters))
+    made = InferenceRequest(
+        id=draw(st.none() | st.text()),
+        parameters=draw(st.none() | st.dictionaries(st.sampled_from("rs"), plain).map(Parameters.of)),
+        inputs=inputs,
+        outputs=draw(
+            st.none() | st.lists(st.sampled_from("abc").map(lambda name: RequestOutput(name=name)), max_size=2)
+        ),
+    )
+    check_request(made)
+    return made
+
+
+def content(message: InferenceRequest | InferenceResponse) -> Any:
+    """All that a message says, but its id and headers."""
+    said = message.model_dump()
+    said.pop("id", None)
+    said.get("parameters", {}).pop("headers", None)
+    return {key: value for key, value in said.items() if value}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(requests(), min_size=1, max_size=6))
+async def test_cached_is_computed(asked: list[InferenceRequest]) -> None:
+    cache = cached(Road())
+    for each in [*asked, *asked]:
+        assert (await cache.infer(each, Call())).model_dump() == answer(each).model_dump()
+
+
+@settings(deadline=None, max_examples=100)
+@given(requests(), requests())
+def test_the_same_key_means_the_same_content(one: InferenceRequest, other: InferenceRequest) -> None:
+    assert (request_key(one) == request_key(other)) <= (repr(content(one)) == repr(content(other)))
+
+
+# -- what is the same --
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        request(),
+        request(id="another"),
+        request(parameters=Parameters(headers={"x": "y"})),
+        request(np.array([1.0, 2.0])),
+        request([1, 2]),
+    ],
+)
+async def test_the_same_request_is_computed_once(again: InferenceRequest) -> None:
+    road = Road()
+    cache = cached(road)
+    await cache.infer(request(), Call())
+    await cache.infer(again, Call())
+    assert road.asked == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        request([1.0, 2.5]),
+        request([1.0, 2.0], "FP32"),
+        request(shape=[2, 1]),
+        request(shape=[1, 2]),
+        request(name="y"),
+        request(parameters=Parameters(content_type="np")),
+        request(tensor={"parameters": Parameters(content_type="np")}),
+        request(outputs=[RequestOutput(name="x")]),
+    ],
+    ids=range(8),
+)
+async def test_another_request_is_computed(other: InferenceRequest) -> None:
+    road = Road()
+    cache = cached(road)
+    await cache.infer(request(), Call())
+    await cache.infer(other, Call())
+    assert road.asked == 2
+
+
+def test_large_tensors_count_too() -> None:
+    zeros, one = np.zeros(10_000), np.zeros(10_000)
+    one[-1] = 1
+    assert request_key(request(zeros)) == request_key(request(zeros))
+    assert request_key(request(zeros)) != request_key(request(one))
+
+
+async def test_models_versions_and_loads_do_not_share() -> None:
+    store, roads = LocalCache(), [Road() for _ in range(4)]
+    for road, (name, version) in zip(roads, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True):
+        cache = cached(road, store, name, version)
+        await cache.infer(request(), Call())
+    assert [road.asked for road in roads] == [1, 1, 1, 1]
+
+
+# -- what it keeps --
+
+
+async def test_what_a_caller_does_to_its_answer_reaches_nobody_else() -> None:
+    cache = cached(Road())
+    for _ in range(3):
+        response = await cache.infer(request(), Call())
+        assert response.model_dump() == answer(request()).model_dump()
+        response.id = "mine"
+        response.outputs.clear()
+        assert response.parameters is not None
+        response.parameters.headers = None
+
+
+async def test_errors_are_not_remembered() -> None:
+    class Fails(Road):
+        async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+            self.asked += 1
+            raise MLServerError("no")
+
+    road = Fails()
+    cache = cached(road)
+    for _ in range(2):
+        with pytest.raises(MLServerError):
+            await cache.infer(request(), Call())
+    assert road.asked == 2
+
+
+async def test_what_cannot_be_written_down_is_passed_on() -> None:
+    road = Road()
+    cache = cached(road)
+    for _ in range(2):
+        await cache.infer(request(parameters=Parameters.of({"huge": 2**70})), Call())
+    assert road.asked == 2
+
+
+async def test_streams_are_passed_on() -> None:
+    road = Road()
+    cache = cached(road)
+
+    async def two() -> AsyncIterator[InferenceRequest]:
+        yield request()
+        yield request()
+
+    assert len([response async for response in cache.stream(two(), Call())]) == 2
+    assert road.asked == 2
+
+
+async def test_hits_and_misses_are_counted() -> None:
+    counted: list[bool] = []
+    cache = CachedRoad(Road(), LocalCache(), "m", None, lambda hit, ns: counted.append(hit))
+    for each in (request(), request(), request([3.0]), request()):
+        await cache.infer(each, Call())
+    assert counted == [False, True, False, True]
+
+
+# -- the store --
+
+
+def test_what_was_not_used_for_the_longest_time_goes() -> None:
+    store = LocalCache(2)
+    store.insert(b"a", b"1")
+    store.insert(b"b", b"2")
+    store.lookup(b"a")
+    store.insert(b"c", b"3")
+    assert [store.lookup(key) for key in (b"a", b"b", b"c")] == [b"1", None, b"3"]
+
+
+def test_bytes_are_bounded() -> None:
+    store = LocalCache(100, max_bytes=10)
+    store.insert(b"a", bytes(5))
+    store.insert(b"b", bytes(5))
+    assert (len(store), store.bytes_held) == (1, 6)
+    store.insert(b"c", bytes(10))
+    assert store.lookup(b"c") is None
+    store.insert(b"b", bytes(2))
+    assert (len(store), store.bytes_held) == (1, 3)
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"dd"]), st.binary(max_size=8), st.booleans())))
+def test_the_store_holds_what_was_used_last(steps: list[tuple[bytes, bytes, bool]]) -> None:
+    store, model = LocalCache(3, max_bytes=16), dict[bytes, bytes]()
+    for key, value, insert in steps:
+        if insert:
+            store.insert(key, value)
+            model.pop(key, None)
+            model[key] = value
+            while len(model) > 3 or sum(len(k) + len(v) for k, v in model.items()) > 16:
+                model.pop(next(iter(model)))
+        else:
+            assert store.lookup(key) == model.get(key)
+            if key in model:
+                model[key] = model.pop(key)
+    assert len(store) == len(model)
+    assert store.bytes_held == sum(len(k) + len(v) for k, v in model.items())
