@@ -122,10 +122,8 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
 
 
 def _own(parameters: Parameters | None) -> Parameters | None:
-    """What one member may keep: a copy if there are headers in it, for the road takes those out."""
-    if parameters is None or parameters.headers is None:
-        return parameters
-    return Parameters.of(parameters.plain())
+    """A copy for one member: the road takes headers out of it and a caller may write to it."""
+    return None if parameters is None else parameters.copied()
 
 
 def _split_output(output: ResponseOutput, rows: Sequence[int], total: int) -> list[ResponseOutput]:

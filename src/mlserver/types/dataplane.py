@@ -89,6 +89,12 @@ class Parameters(BaseModel):
             made.__pydantic_fields_set__.update(extra)
         return made
 
+    def copied(self) -> Self:
+        """A copy that shares values, but neither fields nor keys."""
+        made = self.build(self.__dict__.copy())
+        object.__setattr__(made, "__pydantic_extra__", dict(self.__pydantic_extra__ or {}))
+        return made
+
     def plain(self) -> dict[str, Any]:
         """All parameters that are set, as one plain dictionary."""
         values = {key: value for key, value in self.__dict__.items() if value is not None and key in FIXED_PARAMETERS}
