@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
 ROWS = [
-    "errors stage tensor types version",
+    "_optional errors stage tensor types version",
     "context importing logging metrics settings settings_sources tracing",
     "codecs custom_routes model repository utils wire",
     "execution",

@@ -117,8 +117,6 @@ def refusal(body: bytes, length: int | None, metadata: MetadataModelResponse | N
         ({"inputs": [3]}, b"", "inputs[0]"),
         ([], b"", "expected an object"),
         ({"inputs": []}, b"1", "0 bytes of binary data after the JSON, received 1"),
-        ({"inputs": [], "parameters": {"binary_data_output": "yes"}}, b"", "binary_data_output"),
-        ({"inputs": [], "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}, b"", "'binary_data'"),
     ],
 )
 def test_refused(head: Any, blob: bytes, text: str) -> None:
@@ -207,7 +205,7 @@ def test_raw_form(datatype: str, described: list[int], body: bytes, shape: list[
 
     assert (tensor.name, str(tensor.datatype), tensor.shape) == ("x0", datatype, shape)
     assert tensor.data.raw == (body if datatype != "BYTES" else len(body).to_bytes(4, "little") + body)
-    assert binary.write_response(answer(), request)[1] is not None
+    assert all_binary(binary.take_wanted(request))
 
 
 @pytest.mark.parametrize(
@@ -242,16 +240,27 @@ def answer() -> InferenceResponse:
     return InferenceResponse(model_name="m", id="1", outputs=outputs)
 
 
+def all_binary(wanted: binary.Wanted | None) -> bool:
+    return wanted is not None and "any output" in wanted
+
+
+def wanted(default: bool | None, **outputs: bool | None) -> binary.Wanted:
+    """What a request of these flags wants, which is something."""
+    found = binary.take_wanted(asking(default, **outputs))
+    assert found is not None
+    return found
+
+
 def asking(default: bool | None, **outputs: bool | None) -> InferenceRequest:
     parameters = {} if default is None else {"binary_data_output": default}
-    wanted = [
+    requested = [
         {"name": name, "parameters": {} if flag is None else {"binary_data": flag}} for name, flag in outputs.items()
     ]
-    return InferenceRequest.model_validate({"inputs": [], "parameters": parameters, "outputs": wanted or None})
+    return InferenceRequest.model_validate({"inputs": [], "parameters": parameters, "outputs": requested or None})
 
 
 def test_all_outputs_binary() -> None:
-    parts, length = binary.write_response(answer(), asking(True))
+    parts, length = binary.write_response(answer(), wanted(True))
     body = b"".join(parts)
     document = json.loads(body[:length])
 
@@ -265,7 +274,7 @@ def test_all_outputs_binary() -> None:
 
 
 def test_an_output_says_for_itself() -> None:
-    parts, length = binary.write_response(answer(), asking(True, FP32=False, BYTES=None, INT8=True))
+    parts, length = binary.write_response(answer(), wanted(True, FP32=False, BYTES=None, INT8=True))
     document = json.loads(b"".join(parts)[:length])
 
     assert document["outputs"][0]["data"] == [0.5, None]
@@ -278,14 +287,39 @@ def test_an_output_says_for_itself() -> None:
 
 @pytest.mark.parametrize("request_", [asking(None), asking(False), asking(None, FP32=False)])
 def test_json_unless_asked(request_: InferenceRequest) -> None:
-    parts, length = binary.write_response(answer(), request_)
+    assert binary.take_wanted(request_) is None
+
+
+@pytest.mark.parametrize(
+    "asked, text",
+    [
+        ({"parameters": {"binary_data_output": "yes"}}, "'binary_data_output' of the request: expected true or false"),
+        ({"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}, "'binary_data' of output 'y'"),
+    ],
+)
+def test_flags_are_true_or_false(asked: dict[str, Any], text: str) -> None:
+    with pytest.raises(MLServerError, match=text):
+        binary.take_wanted(InferenceRequest.model_validate({"inputs": [], **asked}))
+
+
+def test_an_output_that_the_model_does_not_give_makes_nothing_binary() -> None:
+    parts, length = binary.write_response(answer(), wanted(None, other=True))
 
     assert length is None
     assert json.loads(b"".join(parts))["outputs"][1]["data"] == ["a", "bc"]
 
 
+def test_the_model_sees_nothing_of_it() -> None:
+    request_ = asking(True, FP32=False, BYTES=True)
+    binary.take_wanted(request_)
+
+    assert request_.parameters is not None
+    assert not request_.parameters.model_extra
+    assert [output.parameters.model_extra for output in request_.outputs or () if output.parameters] == [{}, {}]
+
+
 def test_the_model_may_not_answer_with_less_than_its_shape() -> None:
     output = ResponseOutput.model_validate({"name": "y", "shape": [2], "datatype": "FP32", "data": [1.0]})
     with pytest.raises(MLServerError, match="output 'y'") as error:
-        binary.write_response(InferenceResponse(model_name="m", outputs=[output]), asking(True))
+        binary.write_response(InferenceResponse(model_name="m", outputs=[output]), wanted(True))
     assert error.value.status_code == 500

@@ -14,7 +14,7 @@ from ..settings import Settings
 from ..wire.json import write_document, write_error
 from .body import MIN_COMPRESSED, ClientGone, Receive, compressed, read_body
 from .cors import Cors
-from .messages import JSON, Reply, Request
+from .messages import JSON, RawHeaders, Reply, Request
 from .model_routes import ModelRoutes, retry_after
 from .routing import MethodNotAllowed, Router
 
@@ -90,6 +90,9 @@ class RESTApp:
                     template = own.route.path
                     await self._take_body(request, receive)
                     reply = await self._model_routes.answer(own, request)
+        except MethodNotAllowed as problem:
+            asks = request.method == "OPTIONS" and request.header(b"access-control-request-method") is None
+            reply = Reply(200, headers=_allow(problem)) if asks else self._error(problem)
         except MLServerError as problem:
             reply = self._error(problem)
         except (ClientGone, asyncio.CancelledError):
@@ -102,7 +105,7 @@ class RESTApp:
         return reply, template
 
     async def _take_body(self, request: Request, receive: Receive) -> None:
-        if request.method != "GET":
+        if request.method not in ("GET", "HEAD"):
             request.body = await read_body(request, receive, self._settings.max_body_bytes)
 
     def _error(self, problem: MLServerError) -> Reply:
@@ -113,24 +116,31 @@ class RESTApp:
             body = write_document({"detail": faults, "error": problem.message})
         headers = retry_after(problem)
         if isinstance(problem, MethodNotAllowed):
-            headers.append((b"allow", ", ".join(problem.allowed).encode()))
-        if status == 413:
+            headers += _allow(problem)
+        if status in (408, 413):
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         return Reply(status, body, JSON, headers)
 
     async def _send(self, request: Request, reply: Reply, receive: Receive, send: Any) -> None:
-        if not isinstance(reply.body, bytes):
-            await self._send_stream(reply, reply.body, receive, send)
+        body = reply.body
+        if not isinstance(body, (bytes, list)):
+            await self._send_stream(reply, body, receive, send)
             return
-        if len(reply.body) >= MIN_COMPRESSED and self._settings.gzip_enabled:
+        size = len(body) if isinstance(body, bytes) else sum(map(len, body))
+        if size >= MIN_COMPRESSED and self._settings.gzip_enabled:
             accepted = request.header(b"accept-encoding")
             if accepted is not None:
-                reply.body, name = await compressed(reply.body, accepted)
+                reply.body, name = await compressed(body, accepted)
+                body = reply.body
                 if name:
                     reply.headers.append((b"content-encoding", name.encode()))
             reply.headers.append((b"vary", b"Accept-Encoding"))
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
-        await send({"type": "http.response.body", "body": reply.body})
+        if isinstance(body, list):
+            for part in body[:-1]:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            body = body[-1]
+        await send({"type": "http.response.body", "body": body})
 
     async def _send_stream(self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any) -> None:
         """Send as it comes; when the caller leaves, the work is stopped."""
@@ -146,6 +156,10 @@ class RESTApp:
                 task.cancel()
             await asyncio.gather(sending, watching, return_exceptions=True)
             await parts.aclose()  # type: ignore[attr-defined]
+
+
+def _allow(problem: MethodNotAllowed) -> RawHeaders:
+    return [(b"allow", ", ".join(problem.allowed).encode())]
 
 
 async def _send_parts(parts: AsyncIterator[bytes], send: Any) -> None:

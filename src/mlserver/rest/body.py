@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ..errors import MLServerError, PayloadTooLarge, UnsupportedMediaType
-from .messages import Request
+from .messages import Body, Request
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Sizes from which (de)compression leaves the event loop: below, the hop to a thread costs more than the work.
 _OFF_LOOP = 64 * 1024
 MIN_COMPRESSED = 500
+_LEVEL = 4
+_SAMPLE = 4096
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -47,16 +50,17 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
 
 
 async def _read_rest(start: bytes, receive: Receive, limit: int) -> bytes:
-    collected = bytearray(start)
+    collected = io.BytesIO()  # grows in place, and gives its bytes away without a copy
+    collected.write(start)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        collected += message.get("body", b"")
-        if len(collected) > limit:
+        collected.write(message.get("body", b""))
+        if collected.tell() > limit:
             raise PayloadTooLarge(limit)
         if not message.get("more_body", False):
-            return bytes(collected)
+            return collected.getvalue()
 
 
 async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
@@ -109,16 +113,29 @@ def _inflate(data: bytes, window: int, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def compressed(body: bytes, accepted: bytes) -> tuple[bytes, str]:
+async def compressed(body: Body, accepted: bytes) -> tuple[Body, str]:
     """The body in an encoding that the caller accepts, and that encoding's name ("" = as it is)."""
     name = _choose(accepted.decode("latin-1"))
     if not name:
         return body, ""
+    if isinstance(body, bytes):
+        return await _compress(body, name), name
+    if not _shrinks(body):
+        return body, ""
+    return await _compress(b"".join(body), name), name
+
+
+async def _compress(body: bytes, name: str) -> bytes:
     work = gzip.compress if name == "gzip" else zlib.compress
-    level = 4
     if len(body) >= _OFF_LOOP:
-        return await asyncio.to_thread(work, body, level), name
-    return work(body, level), name
+        return await asyncio.to_thread(work, body, _LEVEL)
+    return work(body, _LEVEL)
+
+
+def _shrinks(parts: list[bytes | memoryview]) -> bool:
+    """Whether binary data is worth compressing: most clients accept it unasked, and most numbers do not get smaller."""
+    sample = b"".join(bytes(part[:_SAMPLE]) for part in parts[:8])
+    return len(zlib.compress(sample, 1)) < 0.8 * len(sample)
 
 
 def _choose(accepted: str) -> str:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
-from ..errors import CODES, InvalidPayload, MLServerError
+from ..errors import InvalidPayload, MLServerError
 from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..settings import Settings
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
 from ..wire import json
 from ..wire.headers import CloudEvents, server_timing
+from . import formats
+from .formats import Written
 from .messages import JSON, RawHeaders, Reply, Request, header_value, raw_headers
 from .routing import Router
 
-# The last is what `curl -d` sends unless told otherwise; refusing it would only cost its user a minute.
-_JSON_TYPES = (b"application/json", b"", b"application/x-www-form-urlencoded")
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Endpoints:
     """The routes, bound to what they ask."""
 
-    def __init__(self, data_plane: DataPlane, repository: ModelRepositoryHandlers, events: CloudEvents) -> None:
+    def __init__(
+        self, settings: Settings, data_plane: DataPlane, repository: ModelRepositoryHandlers, events: CloudEvents
+    ) -> None:
+        self._settings = settings
         self._data_plane = data_plane
         self._repository = repository
         self._events = events
@@ -77,27 +81,34 @@ class Endpoints:
     async def infer(self, request: Request) -> Reply:
         name, version = _model(request)
         started = time.perf_counter_ns()
-        payload = _read(request)
+        incoming = formats.arrived(request, self._settings.max_body_bytes)
+        payload = await self._read(incoming, name, version)
+        write = formats.writer(incoming, payload)
         call = Call(headers=request.headers)
         codec_ns = time.perf_counter_ns() - started
         response = await self._data_plane.infer(payload, name, version, call)
         started = time.perf_counter_ns()
-        body = json.write_response(response)
+        written = Written(json.write_response(response), JSON) if write is None else write(response)
         codec_ns += time.perf_counter_ns() - started
-        return self._inference_reply(body, JSON, response, call, codec_ns)
+        return self._inference_reply(written, response, call, codec_ns)
 
-    def _inference_reply(
-        self, body: bytes, content_type: str, response: InferenceResponse, call: Call, codec_ns: int
-    ) -> Reply:
+    async def _read(self, incoming: formats.Incoming, name: str, version: str | None) -> InferenceRequest:
+        if not incoming.is_raw:
+            return formats.read(incoming)
+        return formats.read(incoming, await self._data_plane.model_metadata(name, version))
+
+    def _inference_reply(self, written: Written, response: InferenceResponse, call: Call, codec_ns: int) -> Reply:
         headers = self._event_headers(response.model_name, response.id)
         headers.append((b"server-timing", server_timing(call.timings, codec_ns).encode()))
+        headers += written.headers
+        content_type = written.content_type
         if call.response_headers:
             own = {name.lower(): value for name, value in call.response_headers.items()}
             content_type = str(own.pop("content-type", content_type))
             given = raw_headers(own.items())
             names = {name for name, _ in given}
             headers = [(name, value) for name, value in headers if name not in names] + given
-        return Reply(200, body, content_type, headers)
+        return Reply(200, written.body, content_type, headers)
 
     def _event_headers(self, model: str, response_id: str | None) -> RawHeaders:
         """CloudEvents headers; all but the ids are the same for every answer of a model."""
@@ -113,9 +124,12 @@ class Endpoints:
 
     async def infer_stream(self, request: Request) -> Reply:
         """Server-sent events, one per response. What fails before the first one is an ordinary error."""
-        payload = _read(request)
+        name, version = _model(request)
+        incoming = formats.arrived(request, self._settings.max_body_bytes)
+        payload = await self._read(incoming, name, version)
+        formats.writer(incoming, payload)  # events are JSON, whatever is asked for
         call = Call(headers=request.headers)
-        responses = self._data_plane.infer_stream(_one(payload), *_model(request), call)
+        responses = self._data_plane.infer_stream(_one(payload), name, version, call)
         try:
             first = await anext(responses, None)
         except BaseException:
@@ -149,14 +163,6 @@ def _model(request: Request) -> tuple[str, str | None]:
 
         version = parse_qs(request.query.decode("latin-1")).get("model_version", [None])[0]
     return request.segments["name"], version
-
-
-def _read(request: Request) -> InferenceRequest:
-    kind = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if kind not in _JSON_TYPES and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        text = f"Content-Type '{kind.decode('latin-1')}' is not supported; supported: application/json"
-        raise MLServerError(text, 415, code=CODES[415])
-    return json.read_request(request.body)
 
 
 async def _one(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:

@@ -30,7 +30,7 @@ class RESTServer:
     ) -> None:
         router = Router()
         events = CloudEvents(settings.server_name, get_namespace())
-        Endpoints(data_plane, model_repository_handlers, events).register(router)
+        Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
         app = RESTApp(settings, router, ModelRoutes(data_plane, settings.default_model), metrics)
         self.address = f"REST on http://{settings.host}:{settings.http_port}"
         self._server = HTTPServer(bind(settings.host, settings.http_port, "http_port"), app, settings)

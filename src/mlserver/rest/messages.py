@@ -8,6 +8,8 @@ from typing import Any
 
 JSON = "application/json"
 RawHeaders = list[tuple[bytes, bytes]]
+# A body in one piece, or in parts that are sent one after another without being joined.
+Body = bytes | list[bytes | memoryview]
 
 
 class Headers(Mapping[str, str]):
@@ -65,20 +67,21 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One HTTP answer. `body` is whole, or an iterator for a stream; `headers` are as `raw_headers` makes them."""
+    """One HTTP answer. `body` is whole, in parts, or an iterator for a stream; `headers` are as `raw_headers` makes them."""
 
     status: int = 200
-    body: bytes | AsyncIterator[bytes] = b""
+    body: Body | AsyncIterator[bytes] = b""
     content_type: str = JSON
     headers: RawHeaders = field(default_factory=list)
 
     def all_headers(self) -> RawHeaders:
         """Those of the body, then `headers`."""
-        own: RawHeaders = []
-        whole = isinstance(self.body, bytes)
-        if whole:
-            own.append((b"content-length", b"%d" % len(self.body)))  # type: ignore[arg-type]
-        if self.content_type and (self.body or not whole):
+        body, own = self.body, []
+        if isinstance(body, bytes):
+            own.append((b"content-length", b"%d" % len(body)))
+        elif isinstance(body, list):
+            own.append((b"content-length", b"%d" % sum(map(len, body))))
+        if self.content_type and body:
             own.append((b"content-type", self.content_type.encode("latin-1")))
         return own + self.headers
 

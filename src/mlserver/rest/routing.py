@@ -15,8 +15,11 @@ class MethodNotAllowed(MLServerError):
     """The path exists, but not with this method."""
 
     def __init__(self, method: str, path: str, allowed: list[str]) -> None:
-        super().__init__(f"Method {method} is not allowed on {path}; allowed: {', '.join(allowed)}", 405)
-        self.allowed = allowed
+        self.allowed = sorted({*allowed, "OPTIONS", *(["HEAD"] if "GET" in allowed else [])})
+        super().__init__(f"Method {method} is not allowed on {path}; allowed: {', '.join(self.allowed)}", 405)
+
+
+MAX_KNOWN = 1024
 
 
 @dataclass
@@ -32,6 +35,8 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Node()
+        # Paths that were matched before: callers ask for few and ask for them again and again.
+        self._known: dict[str, tuple[_Node, dict[str, str]]] = {}
 
     def add(self, method: str, template: str, endpoint: Endpoint) -> None:
         node = self._root
@@ -51,11 +56,17 @@ class Router:
         Raises:
             MethodNotAllowed: the path matches with other methods only.
         """
-        segments: dict[str, str] = {}
-        node = self._find(self._root, path.strip("/").split("/"), 0, segments)
-        if node is None:
-            return None
-        endpoint = node.endpoints.get(method)
+        found = self._known.get(path)
+        if found is None:
+            segments: dict[str, str] = {}
+            node = self._find(self._root, path.strip("/").split("/"), 0, segments)
+            if node is None:
+                return None
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            found = self._known[path] = node, segments
+        node, segments = found
+        endpoint = node.endpoints.get("GET" if method == "HEAD" else method)
         if endpoint is None:
             raise MethodNotAllowed(method, path, sorted(node.endpoints))
         return endpoint, segments, node.template

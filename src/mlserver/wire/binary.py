@@ -6,6 +6,7 @@ body that came; nothing numeric ever becomes a list.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInput, MLServerError
@@ -63,9 +64,6 @@ def read_request(
     sizes = _take_sizes(document)
     request = json.request_of(document)
     _fill(request, sizes, view[end:])
-    for output in request.outputs or ():
-        _flag(output.parameters, "binary_data", f"output '{output.name}'")
-    _flag(request.parameters, "binary_data_output", "the request")
     return request
 
 
@@ -150,29 +148,54 @@ def _raw_shape(name: str, described: list[int], elements: int | None) -> list[in
     return shape
 
 
-def _flag(parameters: Parameters | None, key: str, owner: str) -> bool | None:
-    value = (parameters.model_extra or {}).get(key) if parameters is not None else None
+# -- writing --
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which outputs a caller wants as binary data: those `chosen` by name, else `default`."""
+
+    default: bool
+    chosen: dict[str, bool]
+
+    def __contains__(self, output: str) -> bool:
+        return self.chosen.get(output, self.default)
+
+
+def take_wanted(request: InferenceRequest) -> Wanted | None:
+    """What the caller wants as binary data, taken out of the request, for it is no business of the model; None = nothing.
+
+    Each requested output's parameter `binary_data` says it, else the request's `binary_data_output`.
+
+    Raises:
+        MLServerError: a flag is neither true nor false.
+    """
+    if request.parameters is None and request.outputs is None:
+        return None
+    default = _take_flag(request.parameters, "binary_data_output", "the request")
+    chosen = {}
+    for output in request.outputs or ():
+        flag = _take_flag(output.parameters, "binary_data", f"output '{output.name}'")
+        if flag is not None:
+            chosen[output.name] = flag
+    return Wanted(bool(default), chosen) if default or any(chosen.values()) else None
+
+
+def _take_flag(parameters: Parameters | None, key: str, owner: str) -> bool | None:
+    extra = parameters.model_extra if parameters is not None else None
+    value = extra.pop(key, None) if extra else None
     if value is not None and not isinstance(value, bool):
         raise InvalidInput(f"parameter '{key}' of {owner}", "true or false", repr(value)[:40])
     return value
 
 
-# -- writing --
-
-
-def write_response(
-    response: InferenceResponse, request: InferenceRequest
-) -> tuple[list[bytes | memoryview], int | None]:
+def write_response(response: InferenceResponse, wanted: Wanted) -> tuple[list[bytes | memoryview], int | None]:
     """The parts of the body, in order and not joined, and the length of the JSON head; None = all of it is JSON.
-
-    The request says which outputs are binary: each output's `binary_data`, else the request's `binary_data_output`.
 
     Raises:
         MLServerError: an output fits neither form.
     """
-    chosen = {output.name: _flag(output.parameters, "binary_data", output.name) for output in request.outputs or ()}
-    default = bool(_flag(request.parameters, "binary_data_output", "the request"))
-    binary = [_or(chosen.get(output.name), default) for output in response.outputs]
+    binary = [output.name in wanted for output in response.outputs]
     if not any(binary):
         return [json.write_response(response)], None
 
@@ -191,10 +214,6 @@ def write_response(
     document["outputs"] = heads
     head = json.write_document(document)
     return [head, *blobs], len(head)
-
-
-def _or(own: bool | None, default: bool) -> bool:
-    return default if own is None else own
 
 
 def _raw(output: ResponseOutput) -> memoryview:

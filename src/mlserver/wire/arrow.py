@@ -1,0 +1,85 @@
+"""Arrow's stream format: a table of columns in, a table of columns out. Pure; needs pyarrow.
+
+A column of numbers is passed on as the bytes it came in. What V2 has no datatype for travels as the `pd` codec would send
+it: missing integers as FP64 while that is exact, text as BYTES, datetimes as ISO 8601. `arrow_columns` knows the types.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _optional
+from ..errors import InvalidInput, InvalidPayload, MLServerError, PayloadTooLarge
+from ..types import InferenceRequest, InferenceResponse, Parameters
+
+LIBRARY = "pyarrow"
+
+
+def library() -> Any:
+    """pyarrow. Raises `NotInstalled`, which names the command that installs it."""
+    return _optional.load(LIBRARY, "The Arrow format", "arrow")
+
+
+def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
+    """One input of shape [rows, 1] per column ([rows, n] for lists of n numbers), content type `pd`.
+
+    Args:
+        limit: Bytes that the columns may take up, decompressed and with every repeated text counted.
+
+    Raises:
+        MLServerError: the body is no stream of Arrow's, is too large, or has a column that no tensor can carry.
+    """
+    pa = library()
+    from . import arrow_columns, arrow_limits
+
+    arrow_limits.check(body, limit)
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
+            table = stream.read_all()
+        for batch in table.to_batches():
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as problem:
+        raise InvalidPayload(f"Invalid body: expected an Arrow stream, received {_first_line(problem)}") from None
+    arrow_limits.check_table(table, limit)
+    index = arrow_columns.index_names(table.schema)
+    names = [name for name in table.column_names if name not in index]
+    inputs = [
+        arrow_columns.read(name, table.column(position))
+        for position, name in enumerate(table.column_names)
+        if name not in index
+    ]
+    if len(set(names)) != len(names):
+        raise InvalidInput("columns", "each name once", f"{sorted(names)}"[:100])
+    return InferenceRequest(inputs=inputs, parameters=Parameters(content_type="pd"))
+
+
+def write_response(response: InferenceResponse) -> memoryview:
+    """A stream with one column per output; model, version and id are in the schema's metadata.
+
+    Raises:
+        MLServerError: the outputs do not have equally many rows.
+    """
+    pa = library()
+    from . import arrow_columns
+
+    rows = {output.name: output.shape[0] if output.shape else 1 for output in response.outputs}
+    if len(set(rows.values())) > 1:
+        listed = ", ".join(f"'{name}' {count}" for name, count in rows.items())
+        raise MLServerError(f"The outputs are no table, for they differ in rows ({listed}): ask for JSON", 406)
+    arrays = [arrow_columns.write(output) for output in response.outputs]
+    names = [output.name for output in response.outputs]
+    facts = {"model_name": response.model_name, "model_version": response.model_version, "id": response.id}
+    metadata = {name: value for name, value in facts.items() if value is not None}
+    fields = [pa.field(name, array.type) for name, array in zip(names, arrays, strict=True)]
+    schema = pa.schema(fields, metadata=metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch(arrays, schema=schema))
+    return memoryview(sink.getvalue())
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).partition("\n")[0][:200]
+
+
+__all__ = ["PayloadTooLarge", "library", "read_request", "write_response"]
