@@ -7,6 +7,7 @@ the kernel ends it should the server be killed. It never imports a front end.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -131,10 +132,17 @@ class Worker:
 
     async def _load(self, frame: Frame) -> None:
         info = await self._runner.load(frame.head["key"], ModelSettings.from_frame(frame.head["settings"]))
+        # A model's libraries are a million objects that live as long as it does: the collector need not visit them, and
+        # requests need not wait for it.
+        gc.freeze()
         self._send(Kind.REPLY, frame.id, info.to_plain())
 
     async def _unload(self, frame: Frame) -> None:
-        self._send(Kind.REPLY, frame.id, await self._runner.unload(frame.head["key"]))
+        done = await self._runner.unload(frame.head["key"])
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        self._send(Kind.REPLY, frame.id, done)
 
     async def _infer(self, frame: Frame) -> None:
         key, deadline, values = frame.head
@@ -174,8 +182,13 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+# Container objects that are made between two looks of the collector; Python's own 700 are less than one batch makes.
+GC_THRESHOLD = 20_000
+
+
 def main() -> None:
     _die_with_parent()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
     end = socket.socket(fileno=int(sys.argv[1]))
