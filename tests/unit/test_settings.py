@@ -53,7 +53,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "gzip_enabled": (True, False, False),
     "max_body_bytes": (64 * 1024 * 1024, 1024, 1024),
     "grpc_max_message_length": (None, -1, -1),
-    "request_timeout": (None, 1.5, 1.5),
+    "request_timeout": (300, 1.5, 1.5),
     "max_queue_size": (1000, 5, 5),
     "drain_timeout": (30, 0, 0),
     "header_timeout": (10, 1, 1),
@@ -73,6 +73,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "kafka_topic_output": ("mlserver-output", "o", "o"),
     "cache_enabled": (False, True, True),
     "cache_size": (100, 3, 3),
+    "cache_max_bytes": (128 * 1024 * 1024, 1024, 1024),
 }
 
 MODEL: dict[str, tuple[Any, Any, Any]] = {

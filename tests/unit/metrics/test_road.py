@@ -58,6 +58,8 @@ def test_names_and_kinds() -> None:
         "model_infer_batch_requests": "histogram",
         "model_infer_batch_rows": "histogram",
         "model_infer_requests_in_flight": "gauge",
+        "model_infer_cache_hits": "counter",
+        "model_infer_cache_misses": "counter",
         "model_infer_requests_rejected": "counter",
         "batch_request_queue": "histogram",
         "parallel_request_queue": "histogram",
