@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -15,19 +13,29 @@ model_name_var: ContextVar[str] = ContextVar("model_name")
 model_version_var: ContextVar[str] = ContextVar("model_version")
 
 
-@contextmanager
-def model_context(model_settings: ModelSettings) -> Iterator[None]:
-    """Run a block as that model's code. Blocks nest; tasks and `asyncio.to_thread` started inside belong to the model."""
-    name_token = model_name_var.set(model_settings.name)
-    version_token = model_version_var.set(model_settings.version or "")
-    try:
-        yield
-    finally:
+class model_context:  # noqa: N801 - a public name of 1.x, used like a function
+    """Run a block as that model's code. Blocks nest; tasks and `asyncio.to_thread` started inside belong to the model.
+
+    A class rather than a generator: every request enters one.
+    """
+
+    __slots__ = ("_name", "_name_token", "_version", "_version_token")
+
+    def __init__(self, model_settings: ModelSettings) -> None:
+        self._name = model_settings.name
+        self._version = model_settings.version or ""
+
+    def __enter__(self) -> None:
+        self._name_token = model_name_var.set(self._name)
+        self._version_token = model_version_var.set(self._version)
+
+    def __exit__(self, *exception: object) -> None:
         # A stream that another task closes ends in that task's context, where there is nothing to set back.
-        with suppress(ValueError):
-            model_version_var.reset(version_token)
-        with suppress(ValueError):
-            model_name_var.reset(name_token)
+        try:
+            model_version_var.reset(self._version_token)
+            model_name_var.reset(self._name_token)
+        except ValueError:
+            pass
 
 
 def current_model() -> tuple[str, str] | None:

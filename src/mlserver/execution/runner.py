@@ -169,7 +169,8 @@ def _implementation(settings: ModelSettings) -> type[MLModel]:
 
 
 def _checked(model: MLModel, response: object) -> InferenceResponse:
-    if not isinstance(response, InferenceResponse):
+    # The first test is quick; pydantic's own isinstance is not, and only subclasses need it.
+    if type(response) is not InferenceResponse and not isinstance(response, InferenceResponse):
         raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)
     for output in response.outputs:
         try:
