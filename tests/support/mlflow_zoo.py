@@ -123,6 +123,19 @@ class Whens(PythonModel):  # type: ignore[misc]
         return [f"{type(item).__name__} {item.isoformat()}" for item in model_input]
 
 
+class Spells(PythonModel):  # type: ignore[misc]
+    """Streams the letters of its one text; refuses digits."""
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        return list(model_input["text"])
+
+    def predict_stream(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        for letter in model_input["text"]:
+            if letter.isdigit():
+                raise ValueError(f"{letter} is no letter")
+            yield letter
+
+
 class Configured(PythonModel):  # type: ignore[misc]
     """Answers with its model config."""
 
@@ -300,6 +313,7 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "blobs": lambda: python_model(Blobs()),
     "whens": lambda: python_model(Whens()),
     "sums": lambda: python_model(Numbers()),
+    "spells": lambda: python_model(Spells(), ModelSignature(inputs=columns(("string", "text")))),
     "configured": lambda: python_model(
         Configured(), ModelSignature(inputs=columns(("double", "d"))), model_config={"k": 1, "z": "d"}
     ),

@@ -8,8 +8,10 @@ or the general one: `decoding`, MLflow's own predict with its enforcement, `outp
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import os
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
@@ -50,9 +52,13 @@ class MLflowRuntime(MLModel):
         uri = await sources.resolve(self._settings)
         # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
         os.environ.setdefault(SERVING_ENVIRONMENT, "true")
-        self._model = load_model(uri, model_config=self._model_config())
+        try:
+            self._model = load_model(uri, model_config=self._model_config())
+        except MlflowException as problem:
+            raise MLServerError(f"Model {self.name} cannot be loaded from '{uri}': {problem.message}", 500) from problem
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
+        self._streams = bool(self._model.metadata.flavors["python_function"].get("streamable"))
         self._takes_params = self._model.metadata.get_params_schema() is not None
         self._describe()
         self._plan = plan.make(self._model)
@@ -154,14 +160,38 @@ class MLflowRuntime(MLModel):
             return scoring.score(scoring.Replay(self._model, problem), body, content_type)
         return scoring.written(result)
 
+    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+        """One response per chunk of the model's `predict_stream`; a model without one answers once, by `predict`."""
+        async for payload in payloads:
+            if not self._streams:
+                yield await self.predict(payload)
+                return
+            decoded, params = self._decode(payload)
+            async for chunk in self._chunks(decoded, params):
+                yield self._encoder.encode(chunk)
+            return
+
+    async def _chunks(self, decoded: Decoded, params: dict[str, Any] | None) -> AsyncIterator[Any]:
+        """The chunks of a stream, made in threads, but all of them in one context, as MLflow's tracing needs it."""
+        context = contextvars.copy_context()
+        end = object()
+        chunks: Any = None
+        try:
+            chunks = await self._run(context.run, self._stream_with, decoded.data, params, in_thread=True)
+            while (chunk := await self._run(context.run, next, chunks, end, in_thread=True)) is not end:
+                yield chunk
+        except MLServerError as problem:
+            raise _explained(problem, decoded, self._input_schema) from None
+        finally:
+            # The caller may have gone before the end; the model's generator then hears of it too.
+            if hasattr(chunks, "close"):
+                await asyncio.to_thread(context.run, chunks.close)
+
+    def _stream_with(self, data: Any, params: dict[str, Any] | None) -> Any:
+        return self._model.predict_stream(data, params=params)
+
     async def _predict_generally(self, payload: InferenceRequest) -> InferenceResponse:
-        parameters = payload.parameters
-        params = (parameters.model_extra or None) if parameters is not None and self._takes_params else None
-        content_type = parameters.content_type if parameters is not None else None
-        if self._decoder.knows(content_type):
-            decoded = self._decoder.decode(payload)
-        else:
-            decoded = self._decode_by_codec(payload, content_type)
+        decoded, params = self._decode(payload)
         try:
             result = await self._run(self._predict_with, decoded.data, params)
         except MLServerError as problem:
@@ -171,6 +201,15 @@ class MLflowRuntime(MLModel):
     def _predict_with(self, data: Any, params: dict[str, Any] | None) -> Any:
         return self._model.predict(data, params=params)
 
+    def _decode(self, payload: InferenceRequest) -> tuple[Decoded, dict[str, Any] | None]:
+        """Data and params for the model's own predict."""
+        parameters = payload.parameters
+        params = (parameters.model_extra or None) if parameters is not None and self._takes_params else None
+        content_type = parameters.content_type if parameters is not None else None
+        if self._decoder.knows(content_type):
+            return self._decoder.decode(payload), params
+        return self._decode_by_codec(payload, content_type), params
+
     def _decode_by_codec(self, payload: InferenceRequest, content_type: str | None) -> Decoded:
         """A content type of somebody's own request codec; one that nobody registered is an error."""
         data = decode_inference_request(payload, self._settings, self._metadata_inputs)
@@ -179,10 +218,10 @@ class MLflowRuntime(MLModel):
             raise MLServerError(f"Unknown content type '{content_type}' of the request: expected one of {known}")
         return Decoded(data, Applied(content_type, FROM_REQUEST))
 
-    async def _run(self, predict: Any, *arguments: Any) -> Any:
+    async def _run(self, predict: Any, *arguments: Any, in_thread: bool | None = None) -> Any:
         """Call the model's predict here or in a thread, with its exceptions as errors for the caller."""
         try:
-            if self._plan.in_thread:
+            if self._plan.in_thread if in_thread is None else in_thread:
                 return await asyncio.to_thread(predict, *arguments)
             return predict(*arguments)
         except MLServerError:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import mlflow
 import pytest
+from mlflow.models import infer_signature
 from mlflow.version import VERSION
+from sklearn.linear_model import LinearRegression
 
 from mlserver.errors import InvalidModelURI, MLServerError, Overloaded
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.codecs import TensorDictCodec
+from support.mlflow_zoo import FRAME, TARGET
 from unit.mlflow.conftest import Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -117,6 +122,51 @@ async def test_where_no_model_is(tmp_path: Path) -> None:
         await load_from(None)
     with pytest.raises(MLServerError, match="is not an MLflow model, it has no file 'MLmodel'"):
         await load_from(str(tmp_path))
+
+
+async def test_addresses_that_mlflow_resolves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    with mlflow.start_run() as run:
+        model = LinearRegression().fit(FRAME, TARGET)
+        signature = infer_signature(FRAME, TARGET)
+        info = mlflow.sklearn.log_model(
+            model, name="m", signature=signature, registered_model_name="Reg", pip_requirements=["mlflow"]
+        )
+    mlflow.MlflowClient().set_registered_model_alias("Reg", "champion", 1)
+    for uri in ("models:/Reg/1", "models:/Reg@champion", info.model_uri, f"runs:/{run.info.run_id}/m"):
+        assert (await load_from(uri)).inputs is not None
+    for uri in ("models:/Reg@nobody", "models:/Reg/2", "models:/None/1"):
+        with pytest.raises(MLServerError, match=f"Model m cannot be loaded from '{uri}'"):
+            await load_from(uri)
+
+
+async def streamed(zoo: Zoo, model: str, request: InferenceRequest) -> AsyncIterator[Any]:
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        yield request
+
+    async for response in (await zoo.runtime(model)).predict_stream(requests()):
+        yield response.outputs[0].data.root
+
+
+def text_of(text: str) -> InferenceRequest:
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]}
+    return InferenceRequest.model_validate({"inputs": [tensor]})
+
+
+async def test_a_streamable_model_streams(zoo: Zoo) -> None:
+    assert [chunk async for chunk in streamed(zoo, "spells", text_of("abc"))] == [[b"a"], [b"b"], [b"c"]]
+
+
+async def test_other_models_answer_a_stream_once(zoo: Zoo) -> None:
+    assert len([chunk async for chunk in streamed(zoo, "echo_params", asking("d", [1.0]))]) == 1
+
+
+async def test_an_error_within_a_stream_comes_after_its_chunks(zoo: Zoo) -> None:
+    chunks = streamed(zoo, "spells", text_of("a1"))
+    assert await anext(chunks) == [b"a"]
+    with pytest.raises(MLServerError, match="1 is no letter"):
+        await anext(chunks)
 
 
 def test_errors_of_the_road_are_written_in_mlflows_form() -> None:
