@@ -1,18 +1,33 @@
-"""The `mlserver` command. Each subcommand is imported when it is called, so that `--help` is quick."""
+"""The `mlserver` command. Each subcommand is imported when it is called, so that `--help` is quick.
+
+Errors are one line on standard error. Exit codes: 0 done, 1 failed, 2 called or configured wrongly, 130 interrupted.
+"""
 
 from __future__ import annotations
 
+import sys
+from typing import Any, NoReturn
+
 import click
 
+from ..errors import MLServerError
 from ..version import __version__
 
+# Name -> module of this package, and what `mlserver --help` says of it.
 _COMMANDS = {
-    "start": ("serve", "Serve the models of a folder."),
+    "start": ("serve", "Serve the models of a folder, or one MLflow model from anywhere."),
+    "check": ("check", "Try every model of a folder without serving it."),
+    "infer": ("infer", "Score a file of requests or rows against a running server."),
+    "init": ("init", "Write a small working model with its test."),
+    "dockerfile": ("dockerfile", "Write the Dockerfile of an image that serves a folder."),
+    "build": ("build", "Build that image with Docker."),
+    "completion": ("completion", "Print what makes your shell complete these commands."),
+    "version": ("version", "Print the versions that matter in a bug report."),
 }
 
 
 class _LateGroup(click.Group):
-    """Finds subcommands by name and imports them late."""
+    """Finds subcommands by name, imports them late, and ends with one line if something is wrong."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -29,6 +44,32 @@ class _LateGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.UsageError as problem:
+            path = problem.ctx.command_path if problem.ctx else "mlserver"
+            end(f"{problem.format_message()} See '{path} --help'.", 2, path)
+        except click.ClickException as problem:
+            end(problem.format_message(), problem.exit_code)
+        except click.Abort:
+            end("interrupted", 130)
+        except MLServerError as problem:
+            from ..settings import SettingsError
+
+            end(problem.message, 2 if isinstance(problem, SettingsError) else 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def end(message: str, code: int, name: str = "mlserver") -> NoReturn:
+    """One line on standard error, and the process's exit code."""
+    sys.stdout.flush()
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    raise SystemExit(code)
 
 
 @click.group(cls=_LateGroup, context_settings={"help_option_names": ["-h", "--help"]})

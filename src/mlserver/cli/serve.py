@@ -1,64 +1,99 @@
-"""`mlserver start`: settings from the folder, then the server until it is told to stop."""
+"""`mlserver start`: settings from the folder or a URI, then the server until it is told to stop."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
+import re
 import sys
 from collections.abc import Coroutine
 from typing import Any
 
 import click
 
-from ..errors import MLServerError
 from ..settings import Settings, SettingsError
+from ..settings_sources import read_json_object
 
 DEFAULT_SETTINGS_FILENAME = "settings.json"
+MLFLOW = "mlserver_mlflow.MLflowRuntime"
+GIVEN_MODELS = "mlserver.repository.given.GivenModels"
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_PORT = click.IntRange(0, 65535)
 
 
-@click.command(name="start")
-@click.argument("folder", nargs=1)
-def command(folder: str) -> None:
-    """Serve the models of FOLDER.
+@click.command(name="start", short_help="Serve the models of a folder, or one MLflow model from anywhere.")
+@click.argument("model", metavar="FOLDER|URI", type=click.Path())
+@click.option("--host", help="Address to listen on.")
+@click.option("--http-port", type=_PORT, help="Port for REST; 0 = any free one.")
+@click.option("--grpc-port", type=_PORT, help="Port for gRPC; 0 = any free one.")
+@click.option("--metrics-port", type=_PORT, help="Port for metrics; 0 = any free one.")
+@click.option("--workers", "parallel_workers", type=click.IntRange(0), help="Worker processes; 0 = none.")
+@click.option("--name", help="Name of the model; for a URI, or a folder that is an MLflow model.")
+def command(model: str, name: str | None, **flags: Any) -> None:
+    """Serve the models of FOLDER, or the MLflow model at URI.
 
-    FOLDER holds a settings.json, model-settings.json files at any depth, or is itself an MLflow model.
+    FOLDER holds model-settings.json files at any depth and perhaps a settings.json, or is itself an MLflow model. URI is
+    any address that MLflow can load from, such as models:/wine@champion, models:/wine/3, runs:/ID/model or
+    s3://bucket/model. Options here beat settings.json, which beats MLSERVER_ variables.
     """
-    try:
-        settings, models = prepare(folder)
-        from ..server import MLServer
+    given = {field: value for field, value in flags.items() if value is not None}
+    settings = prepare(model, name, given)
+    from ..server import MLServer
 
-        async def serve() -> None:
-            await MLServer(settings).start(models)
+    async def serve() -> None:
+        await MLServer(settings).start()
 
-        run(serve())
-    except SettingsError as problem:
-        fail(problem.message, 2)
-    except MLServerError as problem:
-        fail(problem.message, 1)
+    run(serve())
 
 
-def prepare(folder: str) -> tuple[Settings, list[Any]]:
-    """The server's settings for a folder, with the folder first among the places that models import from.
+def prepare(model: str, name: str | None = None, flags: dict[str, Any] | None = None) -> Settings:
+    """The server's settings for a folder or URI, with the folder first among the places that models import from.
 
     Raises:
         SettingsError: no such folder, or a settings file that is wrong.
     """
-    if not os.path.isdir(folder):
-        what = "is a file" if os.path.exists(folder) else "does not exist"
-        raise SettingsError(f"{folder}: expected a folder with models, but it {what}")
-    settings = load_settings(folder)
-    for path in (os.path.abspath(folder), os.getcwd()):
+    if _URI.match(model):
+        return _of_uri(model, name or name_of_uri(model), flags or {})
+    if not os.path.isdir(model):
+        what = "is a file" if os.path.exists(model) else "does not exist"
+        raise SettingsError(f"{model}: expected a folder with models, but it {what}")
+    for path in (os.path.abspath(model), os.getcwd()):
         if path not in sys.path:
             sys.path.insert(0, path)
-    return settings, []
+    if name is None:
+        return load_settings(model, flags)
+    if not os.path.isfile(os.path.join(model, "MLmodel")):
+        raise SettingsError(f"--name: {model} is not an MLflow model; the names are in its model-settings.json files")
+    return _of_uri(os.path.abspath(model), name, flags or {})
 
 
-def load_settings(folder: str) -> Settings:
-    """`settings.json` of the folder over the environment; the repository is the folder itself unless the file says."""
+def load_settings(folder: str, flags: dict[str, Any] | None = None) -> Settings:
+    """`flags` over `settings.json` of the folder over the environment; the repository is the folder itself."""
     path = os.path.join(folder, DEFAULT_SETTINGS_FILENAME)
-    settings = Settings.parse_file(path) if os.path.isfile(path) else Settings.load()
+    there = os.path.isfile(path)
+    settings = Settings.load({**(read_json_object(path) if there else {}), **(flags or {})}, path if there else None)
     settings.model_repository_root = folder
     return settings
+
+
+def _of_uri(uri: str, name: str, flags: dict[str, Any]) -> Settings:
+    if importlib.util.find_spec("mlserver_mlflow") is None:
+        raise click.ClickException("MLflow models need the MLflow runtime: pip install mlserver-mlflow")
+    settings = Settings.load(flags)
+    settings.model_repository_implementation = GIVEN_MODELS
+    model = {"name": name, "implementation": MLFLOW, "parameters": {"uri": uri}}
+    settings.model_repository_implementation_args = {"models": [model]}
+    return settings
+
+
+def name_of_uri(uri: str) -> str:
+    """The name under which the model at a URI is served: the registered model's, else the last part of the path."""
+    scheme, _, rest = uri.partition(":")
+    parts = [part for part in rest.partition("?")[0].split("/") if part]
+    if not parts:
+        raise SettingsError(f"{uri}: expected a model's address, such as models:/name@alias or runs:/ID/model")
+    return parts[0].partition("@")[0] if scheme == "models" else parts[-1]
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -69,10 +104,3 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(work)
     else:
         uvloop.run(work)
-
-
-def fail(message: str, code: int) -> None:
-    """One line on standard error, and the process's exit code."""
-    click.echo(f"mlserver: {' '.join(message.split())}", err=True)
-    sys.stdout.flush()
-    raise SystemExit(code)

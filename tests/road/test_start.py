@@ -1,0 +1,45 @@
+"""What can stand behind `mlserver start`, and which of several settings counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.models import WINE, Models
+from support.repository import tensor, write_model, write_server_settings
+from support.server import Server
+
+COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
+
+
+class Started(Server):
+    """`mlserver start` with other arguments; `PORT` stands for the free port that the test asks at."""
+
+    def __init__(self, folder: Path, *arguments: str, workers: int | None = None) -> None:
+        super().__init__(folder, workers=workers)
+        own = [str(self.http_port) if argument == "PORT" else argument for argument in arguments]
+        self._command = [*self._command[:-1], *own]
+
+
+def test_a_uri_is_served_without_a_folder(models: Models, tmp_path: Path) -> None:
+    with Started(tmp_path, models["wine"].as_uri()) as server:
+        answer = server.infer("wine", COLUMNS).json()
+        assert answer["outputs"][0]["data"] == [models.wine_answer]
+        assert [model["name"] for model in server.post("/v2/repository/index").json()] == ["wine"]
+
+
+def test_the_model_is_named(models: Models, tmp_path: Path) -> None:
+    with Started(tmp_path, models["wine"].as_uri(), "--name", "red") as server:
+        assert server.get("/v2/models/red/ready").status_code == 200
+
+
+def test_the_folder_of_an_mlflow_model_is_named(models: Models, tmp_path: Path) -> None:
+    with Started(tmp_path, str(models["wine"]), "--name", "red") as server:
+        assert server.get("/v2/models/red/ready").status_code == 200
+
+
+def test_flags_beat_the_file(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    write_server_settings(tmp_path, http_port=1, host="192.0.2.1", parallel_workers=3, server_name="from-the-file")
+    with Started(tmp_path, str(tmp_path), "--http-port", "PORT", "--host", "127.0.0.1", "--workers", "0") as server:
+        assert server.get("/v2").json()["name"] == "from-the-file"
+        assert server.workers == []

@@ -1,0 +1,26 @@
+"""Models that are told outright."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlserver.errors import ModelNotFound
+from mlserver.repository import ModelRepositoryFactory
+from mlserver.settings import Settings
+
+VALUES = {"name": "wine", "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "models:/wine@best"}}
+
+
+async def test_the_models_are_the_values() -> None:
+    settings = Settings(
+        model_repository_implementation="mlserver.repository.given.GivenModels",
+        model_repository_implementation_args={"models": [VALUES]},
+    )
+    repository = ModelRepositoryFactory.resolve_model_repository(settings)
+    [model] = await repository.list()
+    assert model.name == "wine"
+    assert model.parameters is not None
+    assert model.parameters.uri == "models:/wine@best"
+    assert [found.name for found in await repository.find("wine")] == ["wine"]
+    with pytest.raises(ModelNotFound):
+        await repository.find("beer")
