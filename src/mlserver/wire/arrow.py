@@ -9,15 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _optional
-from ..errors import InvalidInput, InvalidPayload, MLServerError, PayloadTooLarge
+from ..errors import InvalidPayload, MLServerError
 from ..types import InferenceRequest, InferenceResponse, Parameters
-
-LIBRARY = "pyarrow"
 
 
 def library() -> Any:
     """pyarrow. Raises `NotInstalled`, which names the command that installs it."""
-    return _optional.load(LIBRARY, "The Arrow format", "arrow")
+    return _optional.load("pyarrow", "The Arrow format", "arrow")
 
 
 def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
@@ -33,24 +31,34 @@ def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
     from . import arrow_columns, arrow_limits
 
     arrow_limits.check(body, limit)
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
-            table = stream.read_all()
-        for batch in table.to_batches():
-            batch.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as problem:
-        raise InvalidPayload(f"Invalid body: expected an Arrow stream, received {_first_line(problem)}") from None
-    arrow_limits.check_table(table, limit)
+    table = _table(pa, body, limit)
     index = arrow_columns.index_names(table.schema)
-    names = [name for name in table.column_names if name not in index]
     inputs = [
         arrow_columns.read(name, table.column(position))
         for position, name in enumerate(table.column_names)
         if name not in index
     ]
-    if len(set(names)) != len(names):
-        raise InvalidInput("columns", "each name once", f"{sorted(names)}"[:100])
-    return InferenceRequest(inputs=inputs, parameters=Parameters(content_type="pd"))
+    request = InferenceRequest(inputs=inputs)
+    if all(tensor.shape[1] == 1 for tensor in inputs):
+        request.parameters = Parameters(content_type="pd")
+    return request
+
+
+def _table(pa: Any, body: bytes | memoryview, limit: int) -> Any:
+    from . import arrow_columns, arrow_limits
+
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
+            arrow_columns.check_types(stream.schema)
+            batches = list(stream)
+            for batch in batches:
+                batch.validate(full=True)
+            table = pa.Table.from_batches(batches, stream.schema)
+        arrow_limits.check_table(table, limit)
+        return table.unify_dictionaries()
+    except (pa.ArrowException, OSError, ValueError) as problem:
+        reason = str(problem).partition("\n")[0][:200]
+        raise InvalidPayload(f"Invalid body: expected an Arrow stream, received one that says: {reason}") from None
 
 
 def write_response(response: InferenceResponse) -> memoryview:
@@ -76,10 +84,3 @@ def write_response(response: InferenceResponse) -> memoryview:
     with pa.ipc.new_stream(sink, schema) as stream:
         stream.write_batch(pa.record_batch(arrays, schema=schema))
     return memoryview(sink.getvalue())
-
-
-def _first_line(problem: Exception) -> str:
-    return str(problem).partition("\n")[0][:200]
-
-
-__all__ = ["PayloadTooLarge", "library", "read_request", "write_response"]
