@@ -15,7 +15,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models.utils import _enforce_type
 from mlflow.types import DataType
-from mlflow.types.schema import AnyType, Array, ColSpec, Map, Object, Schema
+from mlflow.types.schema import Array, ColSpec, Map, Object, Schema
 from numpy.typing import NDArray
 
 from mlserver.errors import InvalidInput
@@ -149,5 +149,5 @@ def relaxed(value: Any, kind: Any) -> Any:
         return {key: relaxed(item, kind.value_type) for key, item in value.items()}
     if isinstance(kind, Object) and isinstance(value, dict):
         types = {part.name: part.dtype for part in kind.properties}
-        return {key: relaxed(item, types.get(key, AnyType())) for key, item in value.items()}
+        return {key: relaxed(item, types.get(key)) for key, item in value.items()}
     return value

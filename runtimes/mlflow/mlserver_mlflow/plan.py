@@ -24,7 +24,7 @@ from . import estimators
 from .draws import Draws
 from .fastpath import Columns, Path, Predict, Tensors
 from .metadata import TENSORS, is_number
-from .pyfunc import PyFuncModel
+from .pyfunc import PyFuncModel, from_type_hint, input_example, raw_model, with_metadata
 
 logger = get_logger()
 
@@ -62,11 +62,11 @@ def make(model: PyFuncModel) -> Plan:
     """Decide for a loaded model."""
     known = model.loader_module in ROW_WISE
     schema = model.metadata.get_input_schema()
-    if schema is None or model.metadata._is_signature_from_type_hint():
+    if schema is None or from_type_hint(model):
         return Plan(in_thread=not known)
     path = _path(schema, _implementation(model) if known else without_enforcement(model))
     plan = Plan(path=path, in_thread=not known, forms=_forms(path, schema))
-    draws = Draws.of(schema, model.input_example) if known and path is not None else None
+    draws = Draws.of(schema, input_example(model)) if known and path is not None else None
     if path is None or draws is None:
         return plan
     try:
@@ -84,8 +84,7 @@ def without_enforcement(model: PyFuncModel) -> Predict:
     signature = copy.copy(metadata.signature)
     signature.inputs = None
     metadata.signature = signature
-    predict_fn = metadata.flavors["python_function"].get("predict_fn", "predict")
-    twin = PyFuncModel(metadata, model._model_impl, predict_fn, model_id=getattr(model, "model_id", None))
+    twin = with_metadata(model, metadata)
     return lambda data: twin.predict(data, params=None)
 
 
@@ -135,7 +134,7 @@ def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
     if not one_type or model.loader_module != "mlflow.sklearn":
         return path
     predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
-    for predict in estimators.on_arrays(model.get_raw_model(), predict_fn):
+    for predict in estimators.on_arrays(raw_model(model), predict_fn):
         rows = _proven_rows(model, predict, draws)
         if rows:
             limit = 0 if rows == CHECKED_ROWS[-1] else rows

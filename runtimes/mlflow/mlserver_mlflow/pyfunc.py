@@ -1,11 +1,48 @@
-"""MLflow's pyfunc, imported without the warnings that MLflow gives about classes of its own."""
+"""MLflow's pyfunc, imported without the warnings about classes of its own, and what its releases from 2.14 on differ in."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from typing import Any
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
     from mlflow.pyfunc import PyFuncModel, load_model, scoring_server
 
-__all__ = ["PyFuncModel", "load_model", "scoring_server"]
+__all__ = [
+    "PyFuncModel",
+    "from_type_hint",
+    "input_example",
+    "load_model",
+    "raw_model",
+    "scoring_server",
+    "with_metadata",
+]
+
+
+def from_type_hint(model: PyFuncModel) -> bool:
+    """Whether the signature came from a Python type hint, so that the model checks its data itself (from 2.20 on)."""
+    said = getattr(model.metadata, "_is_signature_from_type_hint", None)
+    return bool(said()) if said is not None else False
+
+
+def input_example(model: PyFuncModel) -> Any:
+    """The example that was saved with the model, or None (also before 3.0, which did not load it)."""
+    return getattr(model, "input_example", None)
+
+
+def raw_model(model: PyFuncModel) -> Any:
+    """The library's own model behind the flavor's wrapper."""
+    wrapper = model._model_impl
+    if hasattr(wrapper, "get_raw_model"):
+        return wrapper.get_raw_model()
+    return getattr(wrapper, "sklearn_model", wrapper)
+
+
+def with_metadata(model: PyFuncModel, metadata: Any) -> PyFuncModel:
+    """The same implementation under other metadata."""
+    predict_fn = metadata.flavors["python_function"].get("predict_fn", "predict")
+    known = inspect.signature(PyFuncModel.__init__).parameters
+    more = {"model_id": model.model_id} if "model_id" in known else {}
+    return PyFuncModel(metadata, model._model_impl, predict_fn, **more)

@@ -33,7 +33,7 @@ from .enforcement import Applied
 from .fastpath import Path
 from .metadata import DefaultInputPrefix, DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params
 from .outputs import Encoder
-from .pyfunc import load_model
+from .pyfunc import from_type_hint, load_model
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -67,7 +67,7 @@ class MLflowRuntime(MLModel):
         self._decoder = Decoder(
             self._input_schema,
             self._settings.parameters.content_type if self._settings.parameters else None,
-            bool(self._model.metadata._is_signature_from_type_hint()),
+            from_type_hint(self._model),
         )
         schema = self._model.metadata.get_output_schema()
         names = [str(name) for name in schema.input_names()] if schema is not None and schema.has_input_names() else []
