@@ -15,6 +15,7 @@ from typing import Any
 from .errors import MLServerError
 from .execution.executor import Executor, LoadedModel
 from .handlers import DataPlane, ModelRepositoryHandlers
+from .handlers.access import Access
 from .handlers.cache import CachedRoad, LocalCache
 from .handlers.telemetry import Telemetry
 from .logging import configure_logger, get_logger
@@ -80,12 +81,13 @@ class MLServer:
         from .grpc.server import GRPCServer
         from .rest.front_end import RESTServer
 
-        front_ends: list[Any] = [RESTServer(self._settings, self._data_plane, self._handlers, self._metrics)]
-        front_ends.append(GRPCServer(self._settings, self._data_plane, self._handlers, self._metrics))
+        access = Access(self._settings)
+        front_ends: list[Any] = [RESTServer(self._settings, self._data_plane, self._handlers, self._metrics, access)]
+        front_ends.append(GRPCServer(self._settings, self._data_plane, self._handlers, self._metrics, access))
         if self._settings.metrics_endpoint:
             from .rest.front_end import MetricsFrontEnd
 
-            front_ends.append(MetricsFrontEnd(self._settings, self._metrics))
+            front_ends.append(MetricsFrontEnd(self._settings, self._metrics, access))
         return front_ends
 
     # -- the life --

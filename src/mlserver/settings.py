@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings as PydanticBaseSettings
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import importing
+from .settings_security import AdminAccess, AuthSettings, TLSSettings, place_groups
 from .settings_sources import SettingsError, Variables, explain, read_json_object, warn_of_unknown
 from .types import MetadataTensor
 from .version import __version__
@@ -130,6 +131,7 @@ class BaseSettings(PydanticBaseSettings):
         except ValidationError as error:
             raise explain(error, cls, values, source) from None
         made._source = source
+        place_groups(vars(made).values(), source)
         return made
 
     @classmethod
@@ -230,8 +232,10 @@ class Settings(BaseSettings):
     """Bytes in one request, before and after decompression, over REST and gRPC."""
     grpc_max_message_length: int | None = None
     """Bytes in one gRPC message; None = `max_body_bytes`, -1 = no limit."""
-    request_timeout: Seconds | None = None
-    """Seconds from a request's arrival to its answer, queue included; None = no limit."""
+    request_timeout: Seconds | None = 300
+    """Seconds from a request's arrival to its answer, queue included; in a stream, to each answer. None = no limit."""
+    load_timeout: Seconds | None = 1800
+    """Seconds that the load of a model may take, downloads included; None = no limit."""
     max_queue_size: Count = 1000
     """Requests that may wait for one model; more are refused at once."""
     drain_timeout: SecondsOrNone = 30
@@ -246,6 +250,26 @@ class Settings(BaseSettings):
     """Open HTTP connections; more are refused."""
     validation_status: Annotated[int, AfterValidator(_validation_status)] = 400
     """Status for a body that is JSON, but not a request: 400, or 422 as MLServer 1.x answered."""
+
+    tls: TLSSettings | None = None
+    """Certificates of all ports; None = no encryption."""
+    auth: AuthSettings | None = None
+    """API keys and tokens; None = whoever reaches a port may ask models, see metadata and metrics."""
+    admin_access: AdminAccess = "loopback"
+    """Who may load and unload models without an `admin` credential: programs on this machine (`loopback`), nobody
+    (`credential`), or everybody (`any`, as MLServer 1.x). Behind a proxy on the same machine, use `credential`."""
+    admin_host: str = "127.0.0.1"
+    """Address of `admin_port`."""
+    admin_port: Port | None = None
+    """Port for REST on which alone models are loaded and unloaded; None = on `http_port` and `grpc_port`."""
+    production: bool = False
+    """Run only what is listed: the three settings below, and no model that is stored as pickle unless it is trusted."""
+    allowed_runtimes: list[str] | None = None
+    """Import paths of runtimes, `package.` = all of a package; None = all, with `production` MLflow's."""
+    allowed_model_sources: list[str] | None = None
+    """Where models may come from: folders, or the beginnings of addresses; None = anywhere, with `production` the repository."""
+    trusted_models: list[str] = []
+    """Models that may be stored as pickle though `production` is set: folders, or `sha256:` digests of `mlserver trust`."""
 
     strict_readiness: bool = True
     """The server is ready only while every model that should serve is; false = while it can take requests."""

@@ -23,6 +23,7 @@ from mlserver.settings import (
     Settings,
     SettingsError,
 )
+from mlserver.settings_security import AuthSettings, TLSSettings
 from mlserver.version import __version__
 
 # name -> (default, a value as JSON, what it becomes); the variable's text is the JSON, or the string itself.
@@ -61,6 +62,16 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "keep_alive_timeout": (75, 3, 3),
     "max_connections": (4096, 10, 10),
     "validation_status": (400, 422, 422),
+    "load_timeout": (1800, 60, 60),
+    "tls": (None, {"certificate": "/c", "key": "/k"}, TLSSettings(certificate="/c", key="/k")),
+    "auth": (None, {"keys": "/keys"}, AuthSettings(keys="/keys")),
+    "admin_access": ("loopback", "any", "any"),
+    "admin_host": ("127.0.0.1", "::1", "::1"),
+    "admin_port": (None, 9000, 9000),
+    "production": (False, True, True),
+    "allowed_runtimes": (None, ["a.B"], ["a.B"]),
+    "allowed_model_sources": (None, ["s3://models/"], ["s3://models/"]),
+    "trusted_models": ([], ["/m"], ["/m"]),
     "strict_readiness": (True, False, False),
     "empty_registry_readiness": (True, False, False),
     "metrics_endpoint": ("/metrics", "", ""),

@@ -7,12 +7,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from functools import lru_cache
 from typing import Any, NoReturn, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
 from ..errors import MLServerError, Overloaded
+from ..handlers.access import ADMIN, INFER, OPEN, Access, Caller
 from ..logging import get_logger
 from ..metrics.road import RoadMetrics
 from ..stage import Call
@@ -49,6 +50,8 @@ class Context(Protocol):
 
     def set_compression(self, compression: Any) -> None: ...
 
+    def peer(self) -> str: ...
+
 
 # -- errors --
 
@@ -83,14 +86,16 @@ class Guard:
     `async (request or requests, context, writer) -> None`.
     """
 
-    def __init__(self, metrics: RoadMetrics, access_log: bool) -> None:
+    def __init__(self, metrics: RoadMetrics, access: Access, access_log: bool) -> None:
         self._metrics = metrics
+        self._access = access
         self._access_log = access_log
 
     def __call__(self, method: MethodDescriptor, behaviour: Behaviour) -> Behaviour:
         kind = kind_of(method)
         label = (_KINDS[kind], method.containing_service.full_name, method.name)
         metrics = self._metrics
+        behaviour = self._checked(scope_of(method), behaviour)
 
         async def unary(request: Any, context: Context) -> Any:
             metrics.grpc_received(*label)
@@ -110,6 +115,18 @@ class Guard:
             await self._run(label, context, behaviour(counted, context, Writer(context, metrics, label)))
 
         return {"unary_unary": unary, "unary_stream": server_stream, "stream_stream": both_streams}[kind]
+
+    def _checked(self, scope: str, behaviour: Behaviour) -> Behaviour:
+        """The method for callers who may call it."""
+        access = self._access
+        if scope == OPEN or (scope != ADMIN and not access.asks_everybody):
+            return behaviour
+
+        async def checked(request: Any, context: Context, *writer: Writer) -> Any:
+            await access.check(scope, caller_of(context))
+            return await behaviour(request, context, *writer)
+
+        return checked
 
     async def _run(self, label: Label, context: Context, work: Awaitable[Any]) -> Any:
         started = time.perf_counter()
@@ -156,6 +173,26 @@ async def _counted(requests: AsyncIterator[Any], metrics: RoadMetrics, label: La
 
 async def _refuse(problem: MLServerError) -> None:
     raise problem
+
+
+# -- access --
+
+_OPEN = frozenset(("ServerLive", "ServerReady"))
+_ADMIN = frozenset(("RepositoryModelLoad", "RepositoryModelUnload"))
+
+
+def scope_of(method: MethodDescriptor) -> str:
+    """What a caller needs for a method."""
+    if method.name in _OPEN or method.containing_service.full_name == "grpc.health.v1.Health":
+        return OPEN
+    return ADMIN if method.name in _ADMIN else INFER
+
+
+def caller_of(context: Context) -> Caller:
+    """Who calls. gRPC writes `ipv4:1.2.3.4:5` and `ipv6:%5B::1%5D:5`."""
+    kind, _, rest = context.peer().partition(":")
+    address = unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else ""
+    return Caller(address, dict(context.invocation_metadata() or ()))
 
 
 # -- metadata --

@@ -8,8 +8,10 @@ import grpc
 
 from ..errors import MLServerError
 from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..handlers.access import Access
 from ..metrics.road import RoadMetrics
 from ..settings import Settings
+from ..tls import grpc_credentials
 from ..wire.headers import CloudEvents, get_namespace
 from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from .health import HealthServicer
@@ -20,6 +22,7 @@ from .services import generic_handler
 
 # RPCs of one connection that may be open at a time.
 MAX_STREAMS = 1024
+MAX_METADATA = 64 * 1024
 
 
 class GRPCServer:
@@ -27,9 +30,10 @@ class GRPCServer:
 
     Args:
         metrics: Who counts RPCs.
+        access: Who may do what; None = as the settings say.
 
     Raises:
-        MLServerError: the port is taken; the text names it and its setting.
+        MLServerError: the port is taken, or the certificates cannot be used; the text names the setting.
     """
 
     def __init__(
@@ -38,10 +42,11 @@ class GRPCServer:
         data_plane: DataPlane,
         model_repository_handlers: ModelRepositoryHandlers,
         metrics: RoadMetrics | None = None,
+        access: Access | None = None,
     ) -> None:
         self._server = grpc.aio.server(options=_options(settings))
         access_log = settings.debug if settings.access_log is None else settings.access_log
-        guard = Guard(metrics or RoadMetrics(), access_log)
+        guard = Guard(metrics or RoadMetrics(), access or Access(settings), access_log)
         events = CloudEvents(settings.server_name, get_namespace())
         dataplane = dataplane_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         repository = model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepositoryService"]
@@ -58,7 +63,7 @@ class GRPCServer:
             )
         )
         self._host = settings.host
-        self.port = _bind(self._server, settings.host, settings.grpc_port)
+        self.port = _bind(self._server, settings)
 
     @property
     def address(self) -> str:
@@ -78,10 +83,13 @@ class GRPCServer:
         await self._server.stop(grace)
 
 
-def _bind(server: Any, host: str, port: int) -> int:
-    address = _join(host, port)
+def _bind(server: Any, settings: Settings) -> int:
+    address = _join(settings.host, settings.grpc_port)
+    credentials = grpc_credentials(settings.tls) if settings.tls is not None else None
     try:
-        bound: int = server.add_insecure_port(address)
+        bound: int = (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
     except RuntimeError:
         bound = 0
     if not bound:
@@ -102,5 +110,11 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         "grpc.max_send_message_length": -1,
         "grpc.so_reuseport": 0,
         "grpc.max_concurrent_streams": MAX_STREAMS,
+        "grpc.max_metadata_size": MAX_METADATA,
+        # A connection whose other end is gone without a word is noticed, and pings are no way to keep us busy.
+        "grpc.keepalive_time_ms": int(settings.keep_alive_timeout * 1000),
+        "grpc.keepalive_timeout_ms": 20_000,
+        "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+        "grpc.http2.max_ping_strikes": 5,
     }
     return list({**options, **(settings._custom_grpc_server_settings or {})}.items())

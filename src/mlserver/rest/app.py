@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..errors import MLServerError
+from ..handlers.access import ADMIN, INFER, OPEN, Access, Caller
 from ..logging import get_logger
 from ..metrics.road import RoadMetrics
 from ..settings import Settings
@@ -20,6 +21,18 @@ from .routing import MethodNotAllowed, Router
 
 logger = get_logger()
 _HEALTH = "/v2/health/"
+# What a caller needs for a path, where that is not INFER; the last two are those of MLflow models.
+_SCOPES = {
+    "/v2/health/live": OPEN,
+    "/v2/health/ready": OPEN,
+    "/ping": OPEN,
+    "/health": OPEN,
+    **{
+        f"{repository}/models/{{name}}/{change}": ADMIN
+        for repository in ("/v2/repository", "/v2/repository/{repository}")
+        for change in ("load", "unload")
+    },
+}
 
 
 class RESTApp:
@@ -30,13 +43,18 @@ class RESTApp:
         router: The fixed paths.
         model_routes: The paths that models declare.
         metrics: Counts requests.
+        access: Who may do what.
     """
 
-    def __init__(self, settings: Settings, router: Router, model_routes: ModelRoutes, metrics: RoadMetrics) -> None:
+    def __init__(
+        self, settings: Settings, router: Router, model_routes: ModelRoutes, metrics: RoadMetrics, access: Access
+    ) -> None:
         self._settings = settings
         self._router = router
         self._model_routes = model_routes
         self._metrics = metrics
+        self._access = access
+        self._else_needs = INFER if access.asks_everybody else OPEN
         self._cors = Cors(settings.cors_settings) if settings.cors_settings is not None else None
         self._access_log = settings.debug if settings.access_log is None else settings.access_log
 
@@ -45,6 +63,7 @@ class RESTApp:
             return
         started = time.perf_counter()
         request = Request(scope["method"], self._path(scope), scope["query_string"], scope["headers"])
+        request.client = scope["client"]
         template = ""
         self._metrics.rest_started(request.method)
         status = 499  # the caller left
@@ -80,9 +99,11 @@ class RESTApp:
             found = self._router.match(request.method, request.path)
             if found is not None:
                 endpoint, request.segments, template = found
+                await self._check_access(template, request)
                 await self._take_body(request, receive)
                 reply = await endpoint(request)
             else:
+                await self._check_access(request.path, request)
                 own = self._model_routes.match(request)
                 if own is None:
                     reply = Reply(404, write_document({"error": f"No such path: {request.method} {request.path}"}))
@@ -104,6 +125,11 @@ class RESTApp:
             reply.headers.extend(self._cors.headers(request))
         return reply, template
 
+    async def _check_access(self, template: str, request: Request) -> None:
+        scope = _SCOPES.get(template, self._else_needs)
+        if scope:
+            await self._access.check(scope, Caller(request.client[0] if request.client else "", request.headers))
+
     async def _take_body(self, request: Request, receive: Receive) -> None:
         if request.method not in ("GET", "HEAD"):
             request.body = await read_body(request, receive, self._settings.max_body_bytes)
@@ -115,6 +141,9 @@ class RESTApp:
             status = self._settings.validation_status
             body = write_document({"detail": faults, "error": problem.message})
         headers = retry_after(problem)
+        headers.append((b"x-content-type-options", b"nosniff"))  # texts may quote the caller
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
         if isinstance(problem, MethodNotAllowed):
             headers += _allow(problem)
         if status in (408, 413):
@@ -139,8 +168,8 @@ class RESTApp:
         if isinstance(body, list):
             for part in body[:-1]:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
-            body = body[-1]
-        await send({"type": "http.response.body", "body": body})
+        last = body[-1] if isinstance(body, list) else body
+        await send({"type": "http.response.body", "body": last})
 
     async def _send_stream(self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any) -> None:
         """Send as it comes; when the caller leaves, the work is stopped."""

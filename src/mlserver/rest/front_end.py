@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+from ..errors import MLServerError
 from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..handlers.access import METRICS, Access, Caller
 from ..metrics.road import RoadMetrics
 from ..metrics.server import MetricsServer
 from ..settings import Settings
 from ..wire.headers import CloudEvents, get_namespace
+from ..wire.json import write_error
 from .app import RESTApp
+from .body import Receive
 from .endpoints import Endpoints
+from .messages import Headers
 from .model_routes import ModelRoutes
 from .routing import Router
 from .server import HTTPServer, bind
 
 
 class RESTServer:
-    """The REST front end. Binds its port at once; answers from `start` on.
+    """The REST front end: its port, and the one for administration if that is apart. Binds at once; answers from `start` on.
+
+    Args:
+        access: Who may do what; None = as the settings say.
 
     Raises:
-        MLServerError: the port cannot be bound.
+        MLServerError: a port cannot be bound, or the certificates cannot be used.
     """
 
     def __init__(
@@ -27,31 +38,70 @@ class RESTServer:
         data_plane: DataPlane,
         model_repository_handlers: ModelRepositoryHandlers,
         metrics: RoadMetrics,
+        access: Access | None = None,
     ) -> None:
         router = Router()
         events = CloudEvents(settings.server_name, get_namespace())
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
-        app = RESTApp(settings, router, ModelRoutes(data_plane, settings.default_model), metrics)
-        self.address = f"REST on http://{settings.host}:{settings.http_port}"
-        self._server = HTTPServer(bind(settings.host, settings.http_port, "http_port"), app, settings)
+        routes = ModelRoutes(data_plane, settings.default_model)
+        app = RESTApp(settings, router, routes, metrics, access or Access(settings))
+        self.address = f"REST on {_scheme(settings)}://{settings.host}:{settings.http_port}"
+        self._servers = [HTTPServer(bind(settings.host, settings.http_port, "http_port"), app, settings)]
+        if settings.admin_port is not None:
+            app = RESTApp(settings, router, routes, metrics, Access(settings, admin_address=True))
+            self.address += f", administration on {_scheme(settings)}://{settings.admin_host}:{settings.admin_port}"
+            self._servers.append(
+                HTTPServer(bind(settings.admin_host, settings.admin_port, "admin_port"), app, settings)
+            )
 
     async def start(self) -> None:
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
 
     async def stop(self, grace: float) -> None:
-        await self._server.stop(grace)
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.tls else "http"
 
 
 class MetricsFrontEnd:
     """The metrics page, on its own port."""
 
-    def __init__(self, settings: Settings, metrics: RoadMetrics) -> None:
-        self.address = f"metrics on http://{settings.host}:{settings.metrics_port}{settings.metrics_endpoint}"
+    def __init__(self, settings: Settings, metrics: RoadMetrics, access: Access | None = None) -> None:
+        self.address = (
+            f"metrics on {_scheme(settings)}://{settings.host}:{settings.metrics_port}{settings.metrics_endpoint}"
+        )
         listener = bind(settings.host, settings.metrics_port, "metrics_port")
-        self._server = HTTPServer(listener, MetricsServer(settings, metrics), settings)
+        page = MetricsServer(settings, metrics)
+        access = access or Access(settings)
+        self._server = HTTPServer(listener, _Guarded(page, access) if access.asks_everybody else page, settings)
 
     async def start(self) -> None:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
         await self._server.stop(grace)
+
+
+class _Guarded:
+    """The metrics page for callers with the scope for it."""
+
+    def __init__(self, page: MetricsServer, access: Access) -> None:
+        self._page = page
+        self._access = access
+
+    async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
+        try:
+            client = scope["client"]
+            await self._access.check(METRICS, Caller(client[0] if client else "", Headers(scope["headers"])))
+        except MLServerError as problem:
+            body = write_error(problem)
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            if problem.status_code == 401:
+                headers.append((b"www-authenticate", b"Bearer"))
+            await send({"type": "http.response.start", "status": problem.status_code, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await self._page(scope, receive, send)

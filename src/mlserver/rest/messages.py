@@ -44,6 +44,7 @@ class Request:
         path: Decoded, without the root path and without a trailing slash.
         raw_headers: As ASGI gives them: names in lower case.
         segments: What the variable parts of the path matched.
+        client: Address and port of the other end of the connection.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Request:
     raw_headers: RawHeaders
     segments: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    client: tuple[str, int] | None = None
 
     @property
     def headers(self) -> Headers:

@@ -11,6 +11,7 @@ import uvicorn
 
 from ..errors import MLServerError
 from ..settings import Settings
+from ..tls import server_context
 from .protocol import Bounds, Connection
 
 
@@ -50,7 +51,10 @@ class HTTPServer:
     Args:
         listener: From `bind`.
         app: ASGI application.
-        settings: Root path, and the limits of connections.
+        settings: Root path, certificates, and the limits of connections.
+
+    Raises:
+        MLServerError: the certificates cannot be used.
     """
 
     def __init__(self, listener: socket.socket, app: Any, settings: Settings) -> None:
@@ -71,6 +75,9 @@ class HTTPServer:
             proxy_headers=False,
             **(settings._custom_rest_server_settings or {}),
         )
+        if settings.tls is not None:
+            config.load()
+            config.ssl = server_context(settings.tls)
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
 
