@@ -90,6 +90,10 @@ class DataPlane:
             extensions=[*EXTENSIONS, *(name for name in self._settings.extensions if name not in EXTENSIONS)],
         )
 
+    def names(self) -> list[str]:
+        """The models that are loaded or should be, in the order in which they came."""
+        return [entry.name for entry in self._registry.defaults()]
+
     async def model_ready(self, name: str, version: str | None = None) -> bool:
         """Raises `ModelNotFound`."""
         return self._registry.find(name, version).ready

@@ -37,6 +37,7 @@ class Endpoints:
         router.add("GET", "/v2", self.server_metadata)
         router.add("GET", "/v2/health/live", self.live)
         router.add("GET", "/v2/health/ready", self.ready)
+        router.add("GET", "/v2/models", self.models)
         router.add("GET", "/v2/models/stats", self.statistics)
         for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
             router.add("GET", model, self.model_metadata)
@@ -65,6 +66,9 @@ class Endpoints:
 
     async def server_metadata(self, request: Request) -> Reply:
         return Reply(body=json.write_message(await self._data_plane.metadata()))
+
+    async def models(self, request: Request) -> Reply:
+        return Reply(body=json.write_document({"models": self._data_plane.names()}))
 
     async def model_metadata(self, request: Request) -> Reply:
         return Reply(body=json.write_message(await self._data_plane.model_metadata(*_model(request))))

@@ -15,6 +15,7 @@ from ..wire.headers import CloudEvents, get_namespace
 from ..wire.json import write_error
 from .app import RESTApp
 from .body import Receive
+from .docs import Docs
 from .endpoints import Endpoints
 from .messages import Headers
 from .model_routes import ModelRoutes
@@ -43,6 +44,7 @@ class RESTServer:
         router = Router()
         events = CloudEvents(settings.server_name, get_namespace())
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
+        Docs(settings, data_plane).register(router)
         routes = ModelRoutes(data_plane, settings.default_model)
         app = RESTApp(settings, router, routes, metrics, access or Access(settings))
         self.address = f"REST on {_scheme(settings)}://{settings.host}:{settings.http_port}"

@@ -1,0 +1,58 @@
+"""The routes that describe the routes: OpenAPI documents, and a page that shows them and needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from ..handlers import DataPlane
+from ..settings import Settings
+from ..wire.json import write_document
+from . import openapi
+from .messages import RawHeaders, Reply, Request
+from .routing import Router
+
+# The page has its own styles and script inside, and speaks with this server only.
+_POLICY = (
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE_HEADERS: RawHeaders = [(b"content-security-policy", _POLICY), (b"x-content-type-options", b"nosniff")]
+
+
+class Docs:
+    """Documents and pages, of the server and of each model."""
+
+    def __init__(self, settings: Settings, data_plane: DataPlane) -> None:
+        self._settings = settings
+        self._data_plane = data_plane
+
+    def register(self, router: Router) -> None:
+        """Add every route to the router."""
+        router.add("GET", "/v2/docs", self.page)
+        router.add("GET", "/v2/docs/dataplane.json", self.server_document)
+        for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            router.add("GET", f"{model}/docs", self.model_page)
+            router.add("GET", f"{model}/docs/dataplane.json", self.model_document)
+
+    async def page(self, request: Request) -> Reply:
+        return Reply(200, _page(), "text/html; charset=utf-8", list(_PAGE_HEADERS))
+
+    async def model_page(self, request: Request) -> Reply:
+        await self._data_plane.model_ready(request.segments["name"], request.segments.get("version"))
+        return await self.page(request)
+
+    async def server_document(self, request: Request) -> Reply:
+        document = openapi.server_document(self._settings.root_path, self._settings.server_version)
+        return Reply(body=write_document(document))
+
+    async def model_document(self, request: Request) -> Reply:
+        name, version = request.segments["name"], request.segments.get("version")
+        metadata = await self._data_plane.model_metadata(name, version)
+        routes = [own.route for own in self._data_plane.routes_of(name, version)]
+        return Reply(body=write_document(openapi.model_document(self._settings.root_path, metadata, version, routes)))
+
+
+@cache
+def _page() -> bytes:
+    return files(__package__).joinpath("docs.html").read_bytes()
