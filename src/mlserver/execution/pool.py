@@ -1,7 +1,8 @@
 """A pool of worker processes: a fixed number of workers, each holding every model of the pool.
 
-A worker that dies is replaced, with growing pauses if it keeps dying. A worker that hangs past a model's time limit is
-killed. Which model lives in which pool is in `pools`.
+A worker that dies is replaced, with growing pauses if it keeps dying. A replacement that cannot load one of the models
+serves the others, until one that holds them all takes its place. A worker that hangs past a model's time limit is killed.
+Which model lives in which pool is in `pools`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import asyncio
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
-from ..errors import MLServerError, Unavailable
+from ..errors import MLServerError, ModelFailed, Unavailable
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
 from .environment import Environment, own_paths
@@ -25,9 +28,18 @@ logger = get_logger()
 START_TIMEOUT = 120.0
 REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+FIRST_REPAIR = 1.0  # seconds after which a worker that lacks a model is to be replaced by a complete one
 STEADY_AFTER = 60.0  # seconds of life after which a worker's death is no longer held against its successor
 WATCH_INTERVAL = 0.5
 PING_GRACE = 1.0
+
+
+class _CannotLoad(Exception):
+    """A new worker could not load a model that the others hold; the cause says why."""
+
+    def __init__(self, key: str, problem: Exception) -> None:
+        super().__init__(f"{key.partition('#')[0]}: {problem!r}")
+        self.key = key
 
 
 class Pool:
@@ -46,6 +58,8 @@ class Pool:
         self._command = [sys.executable, "-m", "mlserver.execution.worker"] if home is None else home.command()
         self._ready: list[WorkerProcess] = []
         self._models: dict[str, ModelSettings] = {}
+        self._infos: dict[str, ModelInfo] = {}
+        self._one_by_one = asyncio.Lock()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -70,30 +84,56 @@ class Pool:
 
     async def stop(self, grace: float) -> None:
         self._stopping = True
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
         workers, self._ready = self._ready, []
         await asyncio.gather(*(worker.stop(grace) for worker in workers))
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- workers --
 
-    async def _start_worker(self) -> None:
-        """A new worker that holds all models joins the ready ones."""
+    async def _start_worker(self, left_out: Collection[str] = ()) -> WorkerProcess:
+        """A new worker that holds all models, or all but some, joins the ready ones.
+
+        Raises:
+            _CannotLoad: it cannot hold them all.
+            WorkerDied, TimeoutError, OSError: it cannot even be started.
+        """
         worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_metrics)
         paths = _import_folders() if self._home is None else own_paths()
         init = {"settings": self._settings.to_frame(), "sys_path": paths}
         try:
             await worker.start(init, START_TIMEOUT)
-            while missing := [key for key in self._models if key not in worker.loaded]:
-                for key in missing:
-                    await self._load_into(worker, key, self._models[key])
+            while missing := self._missing_in(worker, left_out):
+                await self._load_again(worker, missing[0])
         except BaseException:
             worker.kill()
+            await asyncio.shield(worker.reap())
             raise
         if worker.gone:
             raise WorkerDied
         self._ready.append(worker)
         self._announce()
+        for key in worker.loaded - self._models.keys():
+            self._spawn(self.unload(key))  # it was unloaded while this worker loaded it
+        while len(self._ready) > self._size:
+            self._retire(max(self._ready, key=lambda one: len(self._missing_in(one))))
+        return worker
+
+    def _missing_in(self, worker: WorkerProcess, left_out: Collection[str] = ()) -> list[str]:
+        return [key for key in self._models if key not in worker.loaded and key not in left_out]
+
+    async def _load_again(self, worker: WorkerProcess, key: str) -> None:
+        try:
+            await self._load_into(worker, key, self._models[key])
+        except (WorkerDied, MLServerError) as problem:
+            raise _CannotLoad(key, problem) from problem
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        """No new request goes to this worker; when it has answered what it has, it ends."""
+        self._ready.remove(worker)
+        self._spawn(worker.retire(self._settings.parallel_workers_timeout))
 
     def _environment(self) -> dict[str, str]:
         """The server's own, with the processors shared out among the workers' numerical libraries."""
@@ -118,20 +158,46 @@ class Pool:
         code = await dead.reap()
         logger.error("Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code))
         born, pause = time.monotonic(), FIRST_PAUSE
+        left_out: set[str] = set()
+        suspects: Counter[str] = Counter()
         while not self._stopping:
             self._deaths += 1
             if self._deaths > self._size:
                 await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             try:
-                await self._start_worker()
-            except (WorkerDied, MLServerError, TimeoutError, OSError) as problem:
+                worker = await self._start_worker(left_out)
+            except _CannotLoad as problem:
+                logger.error("A replacement worker could not load model %s", problem)
+                suspects[problem.key] += 1
+                # A worker may be killed while it loads, through no fault of the model: that is tried once more.
+                if not isinstance(problem.__cause__, WorkerDied) or suspects[problem.key] > 1:
+                    left_out.add(problem.key)
+                if left_out.issuperset(self._models):
+                    left_out.clear()  # a worker without a model is of no use
+                continue
+            except Exception as problem:
                 logger.error("A replacement worker could not be started: %r; trying again in %.1f s", problem, pause)
                 continue
+            if left_out:
+                self._spawn(self._complete(worker))
             if time.monotonic() - born > STEADY_AFTER:
                 self._deaths = 0
             asyncio.get_running_loop().call_later(STEADY_AFTER, self._forgive)
             return
+
+    async def _complete(self, worker: WorkerProcess) -> None:
+        """Start another worker, which takes the place of one that lacks models, as soon as it can load them all."""
+        pause = FIRST_REPAIR
+        while worker in self._ready and self._missing_in(worker):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                await self._start_worker()
+            except Exception as problem:
+                logger.error(
+                    "A worker with all models could not be started: %s; trying again in %.0f s", problem, pause
+                )
 
     def _forgive(self) -> None:
         self._deaths = max(0, self._deaths - 1)
@@ -167,31 +233,62 @@ class Pool:
 
     async def load(self, key: str, settings: ModelSettings) -> ModelInfo:
         """Load into every worker. Raises `MLServerError` with the reason; then no worker holds it."""
-        info: ModelInfo | None = None
         try:
-            while workers := [worker for worker in self._ready if key not in worker.loaded]:
-                loads = [self._load_into(worker, key, settings) for worker in workers]
-                results = await asyncio.gather(*loads, return_exceptions=True)
-                for result in results:
-                    if isinstance(result, MLServerError):
-                        raise result
-                    if isinstance(result, ModelInfo):
-                        info = result
+            if not await self._load_everywhere(key, settings):
+                async with self._one_by_one:  # several may have been loading when the worker ended
+                    await self._load_one_by_one(key, settings)
         except BaseException:
             await self.unload(key)
             raise
-        if info is None:
-            raise Unavailable("No worker process could load the model: all of them ended")
+        # Nothing was awaited since all ready workers held it: one that is being started finds it here.
         self._models[key] = settings
-        return info
+        return self._infos[key]
 
-    async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> ModelInfo:
-        frame = await worker.call(Kind.LOAD, {"key": key, "settings": settings.to_frame()})
+    async def _load_everywhere(self, key: str, settings: ModelSettings) -> bool:
+        """False: a worker ended before it had loaded, or there was none."""
+        while workers := [worker for worker in self._ready if key not in worker.loaded]:
+            loads = [self._load_into(worker, key, settings) for worker in workers]
+            problems = [one for one in await asyncio.gather(*loads, return_exceptions=True) if one is not None]
+            if not all(isinstance(problem, WorkerDied) for problem in problems):
+                raise next(problem for problem in problems if not isinstance(problem, WorkerDied))
+            if problems:
+                return False
+        return bool(self._ready)
+
+    async def _load_one_by_one(self, key: str, settings: ModelSettings) -> None:
+        """Into one worker after another, while no other model is loaded in this way: who ends a worker now is guilty."""
+        while True:
+            await self._some_worker()
+            lacking = [worker for worker in self._ready if key not in worker.loaded]
+            if not lacking:
+                return
+            try:
+                await self._load_into(lacking[0], key, settings)
+            except WorkerDied:
+                how = describe_exit(await lacking[0].reap())
+                raise ModelFailed(f"Model {settings.name}: the worker process ended ({how}) while it loaded") from None
+
+    async def _some_worker(self) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while not self._ready:
+                    await self._changed.wait()
+        except TimeoutError:
+            raise Unavailable("No worker process could be started to load the model") from None
+
+    async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> None:
+        limit = self._settings.load_timeout
+        try:
+            async with asyncio.timeout(limit):
+                frame = await worker.call(Kind.LOAD, {"key": key, "settings": settings.to_frame()}, kill_after=limit)
+        except TimeoutError:
+            raise MLServerError(f"Its load took longer than {limit:g} seconds (setting 'load_timeout')", 504) from None
         worker.loaded.add(key)
-        return ModelInfo.from_plain(frame.head)
+        self._infos[key] = ModelInfo.from_plain(frame.head)
 
     async def unload(self, key: str) -> bool:
         self._models.pop(key, None)
+        self._infos.pop(key, None)
         holders = [worker for worker in self._ready if key in worker.loaded]
         for worker in holders:
             worker.loaded.discard(key)

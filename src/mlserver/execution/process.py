@@ -230,6 +230,14 @@ class WorkerProcess:
         assert self._process is not None
         return await asyncio.to_thread(self._process.wait)
 
+    async def retire(self, grace: float) -> None:
+        """Answer what was asked, then end."""
+        try:
+            while self._pending:
+                await asyncio.wait(list(self._pending.values()))
+        finally:
+            await self.stop(grace)
+
     async def stop(self, grace: float) -> None:
         """Close the channel, which ends a worker that is not busy; kill what is left after `grace` seconds."""
         if self._process is None:

@@ -1,0 +1,287 @@
+"""Workers that die or hang: every caller is answered, the pool returns to its size, readiness tells the truth."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.chaos import Chaos, ask, request, wait_until_gone, write_chaos
+from support.repository import write_model, write_server_settings
+from support.server import Serve, Server, run_mlserver
+
+ANSWERED = (200, 503)
+
+
+@pytest.fixture
+def chaos(tmp_path: Path) -> Chaos:
+    return write_chaos(tmp_path)
+
+
+@pytest.fixture
+def callers() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as executor:
+        yield executor
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def wait_for_workers(server: Server, count: int, without: list[int]) -> None:
+    """Return when so many workers live, none of which is `without`, and the server is ready."""
+    server.wait(
+        lambda: len(server.workers) == count and not set(server.workers) & set(without),
+        f"{count} new workers were there",
+    )
+    server.wait_until("/v2/health/ready")
+
+
+def begin(callers: ThreadPoolExecutor, server: Server, action: str, names: list[str]) -> list[Future[tuple[int, Any]]]:
+    return [callers.submit(ask, server, action, name) for name in names]
+
+
+# -- killed --
+
+
+def test_one_of_two_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    server = serve(tmp_path, workers=2)
+    before = server.workers
+    kill(before[:1])
+    assert [ask(server, "echo", str(number)) for number in range(5)] == [(200, str(number)) for number in range(5)]
+    wait_for_workers(server, 2, before[:1])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
+    server = serve(tmp_path, workers=workers)
+    before = server.workers
+    chaos.put("block-load")  # the replacements cannot get ready
+    kill(before)
+    wait_until_gone(before)
+    server.wait_until("/v2/health/ready", 400)
+    server.wait_until("/v2/models/chaos/ready", 400)
+    assert server.get("/v2/health/live").status_code == 200
+    status, text = ask(server, "echo", "a")
+    assert (status, text) == (503, "No worker process is alive to run the model; a new one is being started")
+    (model,) = server.post("/v2/repository/index", {}).json()
+    assert (model["state"], model["reason"]) == ("UNAVAILABLE", "no worker process is alive to run the model")
+
+    chaos.take("block-load")
+    wait_for_workers(server, workers, before)
+    assert ask(server, "echo", "a") == (200, "a")
+
+
+def test_all_killed_in_the_middle_of_requests(
+    serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
+) -> None:
+    server = serve(tmp_path, workers=2)
+    before = server.workers
+    names = ["a", "b", "c", "d"]
+    asked = begin(callers, server, "wait", names)
+    server.wait(lambda: all(chaos.told(f"started-{name}") for name in names), "all requests ran")
+    kill(before)
+    for name in names:
+        chaos.put(f"go-{name}")
+
+    for name, caller in zip(names, asked, strict=True):
+        status, text = caller.result(timeout=20)
+        assert status in ANSWERED, text
+        assert status == 503 or text == name
+    wait_for_workers(server, 2, before)
+    assert ask(server, "echo", "e") == (200, "e")
+
+
+def test_a_request_is_tried_once_more(serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor) -> None:
+    """One worker of two dies: the other is at hand, so nobody hears of it."""
+    server = serve(tmp_path, workers=2)
+    (asked,) = begin(callers, server, "wait", ["a"])
+    server.wait(lambda: chaos.told("started-a"), "the request ran")
+    chaos.put("go-a")
+    guilty = int((tmp_path / "chaos" / "started-a").read_text() or "0")
+    if guilty in server.workers:
+        kill([guilty])
+
+    assert asked.result(timeout=20) == (200, "a")
+
+
+def test_killing_again_and_again(serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor) -> None:
+    """Callers with payloads of their own, while workers die: each gets its own answer or a 503, and nothing else."""
+    server = serve(tmp_path, workers=2)
+
+    def talk(caller: int) -> dict[int, int]:
+        counts = dict.fromkeys(ANSWERED, 0)
+        for number in range(40):
+            status, text = ask(server, "echo", f"{caller}-{number}")
+            assert status in ANSWERED, text
+            assert status == 503 or text == f"{caller}-{number}"
+            counts[status] += 1
+        return counts
+
+    talking = [callers.submit(talk, caller) for caller in range(4)]
+    for _ in range(3):
+        before = server.workers
+        kill(before)
+        wait_for_workers(server, 2, before)
+
+    counts = [one.result(timeout=60) for one in talking]
+    assert all(count[200] for count in counts), counts
+
+
+# -- ended by the model itself --
+
+
+def test_a_model_that_ends_its_process(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    server = serve(tmp_path, workers=2)
+    before = server.workers
+    status, text = ask(server, "leave", "a")
+    assert (status, text) == (503, "Two worker processes ended while they ran this request")
+    wait_for_workers(server, 2, before)
+
+    assert ask(server, "echo", "b") == (200, "b")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_model_that_calls_exit(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
+    server = serve(tmp_path, workers=workers, tracebacks=True)
+    status, text = ask(server, "exit", "a")
+    assert (status, text) == (500, "Model chaos failed to predict: SystemExit: 0")
+
+    assert len(server.workers) == workers
+    assert ask(server, "echo", "b") == (200, "b")
+    server.wait_until("/v2/health/ready")
+
+
+# -- stuck --
+
+
+def test_a_stuck_model_is_ended_at_its_limit(serve: Serve, tmp_path: Path) -> None:
+    chaos = write_chaos(tmp_path, request_timeout=0.5)
+    server = serve(tmp_path, workers=1)
+    before = server.workers
+    status, text = ask(server, "block", "a")
+    assert (status, text) == (504, "Request for model chaos timed out")
+    assert chaos.told("started-a")
+    wait_for_workers(server, 1, before)
+
+    server.wait(lambda: ask(server, "echo", "b") == (200, "b"), "the new worker answered")
+    assert "is stuck in a request past its time limit" in server.log
+
+
+def test_a_slow_model_that_can_be_stopped_keeps_its_worker(serve: Serve, tmp_path: Path) -> None:
+    chaos = write_chaos(tmp_path, request_timeout=0.3)
+    server = serve(tmp_path, workers=1)
+    before = server.workers
+    assert ask(server, "wait", "a")[0] == 504
+    server.wait(lambda: chaos.told("cancelled-a"), "the request was stopped in the model")
+    assert ask(server, "echo", "b") == (200, "b")
+    assert server.workers == before
+
+
+def test_health_answers_while_a_model_blocks(
+    serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
+) -> None:
+    for workers in (0, 1):
+        server = serve(tmp_path, workers=workers)
+        (asked,) = begin(callers, server, "block", ["a"])
+        server.wait(lambda: chaos.told("started-a"), "the model blocked")
+        for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/chaos/ready", "/v2"):
+            assert server.get(path).status_code == 200
+        chaos.put("go-a")
+        assert asked.result(timeout=20) == (200, "a")
+        chaos.take("go-a")
+        chaos.take("started-a")
+
+
+# -- callers that leave --
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_caller_that_leaves_stops_its_request(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
+    import http.client
+    import json
+
+    server = serve(tmp_path, workers=workers)
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port)
+    body = json.dumps({"inputs": request("wait", "a")})
+    connection.request("POST", "/v2/models/chaos/infer", body, {"content-type": "application/json"})
+    server.wait(lambda: chaos.told("started-a"), "the request ran")
+    connection.close()
+
+    server.wait(lambda: chaos.told("cancelled-a"), "the request was stopped in the model")
+    assert ask(server, "echo", "b") == (200, "b")
+
+
+# -- overload --
+
+
+def test_overload_is_refused_with_a_time_to_come_back(
+    serve: Serve, tmp_path: Path, callers: ThreadPoolExecutor
+) -> None:
+    """The first of three waits for partners until its time is over; there is no place for the others."""
+    write_chaos(tmp_path, max_queue_size=1, max_batch_size=4, max_batch_time=3600)
+    server = serve(tmp_path, workers=1)
+    limit = {"timeout": 5_000_000}
+    asked = [callers.submit(server.infer, "chaos", request("echo", name), parameters=limit) for name in "abc"]
+    responses = sorted((one.result(timeout=30) for one in asked), key=lambda one: one.status_code)
+
+    assert [response.status_code for response in responses] == [429, 429, 504]
+    assert all(int(response.headers["retry-after"]) >= 1 for response in responses[:2])
+    assert "(setting 'max_queue_size')" in responses[0].json()["error"]
+
+
+# -- loading --
+
+
+def test_a_model_that_ends_its_worker_while_loading(serve: Serve, tmp_path: Path) -> None:
+    write_chaos(tmp_path).put("exit-in-load")
+    write_model(tmp_path / "good")
+    server = serve(tmp_path, workers=2, ready="/v2/models/good/ready")
+    server.wait_for_line("Not ready")
+    index = {model["name"]: model for model in server.post("/v2/repository/index", {}).json()}
+
+    assert server.get("/v2/health/ready").status_code == 400
+    assert index["good"]["state"] == "READY"
+    assert index["chaos"]["state"] == "UNAVAILABLE"
+    assert "ended" in index["chaos"]["reason"]
+    status, text = ask(server, "echo", "a")
+    assert status == 400
+    assert "not ready" in text
+    before = server.workers
+    server.wait(lambda: len(server.workers) == 2, "the pool was full again")
+    one = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
+    assert server.infer("good", one).status_code == 200, before
+
+
+def test_nothing_can_be_loaded(tmp_path: Path) -> None:
+    write_chaos(tmp_path).put("exit-in-load")
+    write_server_settings(tmp_path, http_port=0, grpc_port=0, metrics_port=0, host="127.0.0.1")
+    code, text = run_mlserver("start", str(tmp_path), env={"MLSERVER_PARALLEL_WORKERS": "1"})
+
+    assert code == 1, text
+    assert "'chaos'" in text.splitlines()[-1]
+    assert "Traceback" not in text
+
+
+def test_a_model_that_cannot_be_loaded_again_leaves_the_others(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    """A worker's replacement cannot load one of two models: the other one serves on, and both as soon as they can."""
+    write_model(tmp_path / "good")
+    server = serve(tmp_path, workers=1)
+    chaos.put("exit-in-load")
+    before = server.workers
+    kill(before)
+    one = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
+    server.wait(lambda: server.infer("good", one).status_code == 200, "the other model served")
+    assert server.get("/v2/models/chaos/ready").status_code == 400
+    assert server.get("/v2/health/ready").status_code == 400
+
+    chaos.take("exit-in-load")
+    server.wait_until("/v2/health/ready")
+    assert ask(server, "echo", "a") == (200, "a")
+    server.wait(lambda: len(server.workers) == 1, "the worker without the model was gone")
