@@ -318,6 +318,28 @@ def texts() -> Iterator[Case]:
     yield case("linear", b"no parquet", PARQUET)
 
 
+def agents() -> Iterator[Case]:
+    """Bodies of chat models and agents, which carry no envelope."""
+    message = {"role": "user", "content": "Hello!"}
+    for messages in ([message], [message, message], [], "x", [{"content": "x"}], [message | {"extra": 1}], None):
+        yield case("chats", {"messages": messages})
+        yield case("responds", {"input": messages})
+    for more in (
+        {"temperature": 0.5},
+        {"temperature": 1},
+        {"temperature": 2},
+        {"stream": True},
+        {"unknown": 1},
+        {"n": 1},
+    ):
+        yield case("chats", {"messages": [message], **more})
+        yield case("responds", {"input": [message], **more})
+    for body in ({"messages": [message]}, [{"messages": [message]}]):
+        yield case("chats", {"inputs": body})
+        yield case("chats", {"instances": body})
+    yield case("chats", split([[[message]]], ["messages"]))
+
+
 def others() -> Iterator[Case]:
     yield case("words", split([["x", 1.5], ["q", 2]], ["word", "d"]))
     yield case("words", {"inputs": [{"word": "y", "d": 1.0}]})
@@ -394,6 +416,7 @@ def all_cases() -> Iterator[Case]:
         yield case("echo_tensor", body)
     yield from nested()
     yield from texts()
+    yield from agents()
     yield from others()
 
 

@@ -136,6 +136,26 @@ class Spells(PythonModel):  # type: ignore[misc]
             yield letter
 
 
+class Chats(mlflow.pyfunc.ChatModel):  # type: ignore[misc]
+    """Repeats the last message."""
+
+    def predict(self, context, messages, params):  # type: ignore[no-untyped-def]
+        from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
+
+        said = ChatMessage(role="assistant", content=f"{messages[-1].content} {params.temperature}")
+        return ChatCompletionResponse(choices=[ChatChoice(message=said)], created=1, id="x", model="m")
+
+
+class Responds(mlflow.pyfunc.ResponsesAgent):  # type: ignore[misc]
+    """Repeats the last input."""
+
+    def predict(self, request):  # type: ignore[no-untyped-def]
+        from mlflow.types.responses import ResponsesAgentResponse
+
+        text = self.create_text_output_item(text=str(request.input[-1].content), id="1")
+        return ResponsesAgentResponse(output=[text])
+
+
 class Configured(PythonModel):  # type: ignore[misc]
     """Answers with its model config."""
 
@@ -314,6 +334,8 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "whens": lambda: python_model(Whens()),
     "sums": lambda: python_model(Numbers()),
     "spells": lambda: python_model(Spells(), ModelSignature(inputs=columns(("string", "text")))),
+    "chats": lambda: python_model(Chats()),
+    "responds": lambda: python_model(Responds()),
     "configured": lambda: python_model(
         Configured(), ModelSignature(inputs=columns(("double", "d"))), model_config={"k": 1, "z": "d"}
     ),

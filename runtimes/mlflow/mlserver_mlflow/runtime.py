@@ -27,7 +27,7 @@ from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 
 from . import codecs as codecs  # registers the content type `dict`
-from . import enforcement, forms, invocations, plan, scoring, sources
+from . import enforcement, forms, invocations, plan, scoring, sources, trust
 from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
 from .fastpath import Path
@@ -49,7 +49,7 @@ class MLflowRuntime(MLModel):
     """One MLflow model, of any flavor that has a pyfunc loader."""
 
     async def load(self) -> bool:
-        uri = await sources.resolve(self._settings)
+        uri = trust.checked(self.name, await sources.resolve(self._settings))
         # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
         os.environ.setdefault(SERVING_ENVIRONMENT, "true")
         try:

@@ -1,0 +1,138 @@
+"""What the front end reads of `/invocations` by itself is what MLflow would have made of it, value for value.
+
+Random bodies, made mostly of values on the border between plain and lenient, go through both. Where `forms` answers None the
+body goes to MLflow's own code and nothing can differ.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import mlflow.types
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.types import ColSpec, Schema, TensorSpec
+
+from mlserver.types import RequestInput
+from mlserver_mlflow import forms
+from mlserver_mlflow.pyfunc import scoring_server
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TYPES = ["double", "float", "long", "integer", "boolean"]
+SCHEMA = Schema([ColSpec(kind, kind[0]) for kind in TYPES])
+CONFIG = {"kind": "columns", "columns": [[kind[0], kind] for kind in TYPES]}
+TENSOR_SCHEMA = Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int16"), (-1,), "y")])
+TENSOR_CONFIG = {"kind": "tensors", "tensors": [["x", "FP32", [-1, 2]], ["y", "INT16", [-1]]], "named": True}
+
+PLAIN: dict[str, st.SearchStrategy[Any]] = {
+    "double": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.booleans(),
+    "float": st.floats(-1e40, 1e40, allow_nan=False)
+    | st.integers(-(2**54), 2**54)
+    | st.sampled_from([0.1, 1e-46, 16777217]),
+    "long": st.integers(-(2**63), 2**63) | st.booleans(),
+    "integer": st.integers(-(2**31), 2**31),
+    "boolean": st.booleans(),
+}
+ODD = st.sampled_from([None, "1", "x", 1.5, [1], True, 2**64, {"k": 1}, ""])
+
+
+def cell(kind: str) -> st.SearchStrategy[Any]:
+    return st.one_of(PLAIN[kind], PLAIN[kind], PLAIN[kind], PLAIN[kind], ODD)
+
+
+def plain_rows() -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.tuples(*(PLAIN[kind] for kind in TYPES)).map(list), min_size=1, max_size=4)
+
+
+def odd_rows() -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.tuples(*(cell(kind) for kind in TYPES)).map(list), max_size=4)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> dict[str, Any]:
+    rows = draw(plain_rows() | odd_rows())
+    names = [kind[0] for kind in TYPES]
+    order = draw(st.permutations(range(len(names))) | st.just(list(range(len(names)))))
+    shuffled = [[row[at] for at in order] for row in rows]
+    labels = [names[at] for at in order]
+    records = [dict(zip(labels, row, strict=True)) for row in shuffled]
+    columns = {name: [row[at] for row in shuffled] for at, name in enumerate(labels)}
+    form = draw(st.sampled_from(["dataframe_split", "dataframe_records", "inputs", "instances"]))
+    if form == "dataframe_split":
+        return {form: {"columns": labels, "data": shuffled}}
+    if form == "dataframe_records":
+        return {form: records}
+    return {form: draw(st.sampled_from([records, columns]))}
+
+
+@settings(max_examples=300, deadline=None)
+@given(bodies())
+def test_columns(body: dict[str, Any]) -> None:
+    text = json.dumps(body)
+    inputs = forms.read_inputs(text.encode(), CONFIG)
+    if inputs is not None:
+        expected = enforced(text, SCHEMA)
+        found = pd.DataFrame({tensor.name: array_of(tensor).reshape(-1) for tensor in inputs})
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.one_of(PLAIN["float"], PLAIN["float"], ODD), min_size=2, max_size=2),
+            st.one_of(st.integers(-40000, 40000), ODD),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.booleans(),
+)
+def test_tensors(rows: list[tuple[Any, Any]], as_instances: bool) -> None:
+    body: dict[str, Any] = {"inputs": {"x": [x for x, _ in rows], "y": [y for _, y in rows]}}
+    if as_instances:
+        body = {"instances": [{"x": x, "y": y} for x, y in rows]}
+    text = json.dumps(body)
+    inputs = forms.read_inputs(text.encode(), TENSOR_CONFIG)
+    if inputs is not None:
+        expected = enforced(text, TENSOR_SCHEMA)
+        for tensor in inputs:
+            found = array_of(tensor)
+            assert found.dtype == expected[tensor.name].dtype
+            assert found.shape == expected[tensor.name].shape
+            assert found.tobytes() == expected[tensor.name].tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 300])
+def test_plain_bodies_are_read_here(rows: int) -> None:
+    data = [[0.5, 1.5, 3, 4, True]] * rows
+    names = [kind[0] for kind in TYPES]
+    for body in (
+        {"dataframe_split": {"columns": names, "data": data}},
+        {"dataframe_records": [dict(zip(names, row, strict=True)) for row in data]},
+        {"inputs": {name: [row[at] for row in data] for at, name in enumerate(names)}},
+        {"instances": [dict(zip(names, row, strict=True)) for row in data]},
+    ):
+        inputs = forms.read_inputs(json.dumps(body).encode(), CONFIG)
+        assert inputs is not None
+        assert [(tensor.name, str(tensor.datatype), tensor.shape) for tensor in inputs] == [
+            (name, datatype, [rows, 1])
+            for name, datatype in zip(names, ["FP64", "FP32", "INT64", "INT32", "BOOL"], strict=True)
+        ]
+
+
+def enforced(text: str, schema: mlflow.types.Schema) -> Any:
+    """MLflow's own reading: parsed by the scoring server, then enforced as predict does."""
+    from mlflow.models.utils import _enforce_schema
+
+    data, _ = scoring_server._split_data_and_params(text)
+    return _enforce_schema(scoring_server.infer_and_parse_data(data, schema), schema)
+
+
+def array_of(tensor: RequestInput) -> Any:
+    return tensor.data.to_array(str(tensor.datatype), tensor.shape)
