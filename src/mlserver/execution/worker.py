@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from .. import trust
 from ..logging import configure_logger, get_logger
 from ..settings import ModelSettings, Settings
 from ..types import InferenceRequest
@@ -47,14 +48,20 @@ class _Inbox:
             yield item
 
 
+class _Stream(NamedTuple):
+    """An open stream: the requests that came, and the right to send a response for each that the server asked for."""
+
+    inbox: _Inbox
+    wanted: asyncio.Semaphore
+
+
 class Worker:
     """Answers frames. One task per request; the reply carries the nanoseconds the model took."""
 
     def __init__(self) -> None:
         self._runner = Runner()
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._inboxes: dict[int, _Inbox] = {}
-        self._pulls: dict[int, asyncio.Semaphore] = {}
+        self._streams: dict[int, _Stream] = {}
         self._channel: Channel | None = None
         self._done: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,18 +94,23 @@ class Worker:
     def _on_frame(self, frame: Frame) -> None:
         action = self._actions.get(frame.kind)
         if action is not None:
+            if frame.kind == Kind.STREAM:
+                self._open_stream(frame.id)
             task = asyncio.get_running_loop().create_task(self._answer(action, frame))
             self._tasks[frame.id] = task
         elif frame.kind == Kind.PING:
             self._send(Kind.REPLY, frame.id, None)
         elif frame.kind == Kind.CANCEL:
-            task_to_cancel = self._tasks.get(frame.id)
+            self._streams.pop(frame.id, None)
+            task_to_cancel = self._tasks.pop(frame.id, None)
             if task_to_cancel is not None:
                 task_to_cancel.cancel()
-        elif frame.kind == Kind.PULL and frame.id in self._pulls:
-            self._pulls[frame.id].release()
-        elif frame.kind in (Kind.ITEM, Kind.END) and frame.id in self._inboxes:
-            self._inboxes[frame.id].put(unpack_request(frame.head, frame.buffers) if frame.kind == Kind.ITEM else None)
+        elif frame.id in self._streams:
+            stream = self._streams[frame.id]
+            if frame.kind == Kind.PULL:
+                stream.wanted.release()
+            else:
+                stream.inbox.put(unpack_request(frame.head, frame.buffers) if frame.kind == Kind.ITEM else None)
 
     async def _answer(self, action: Callable[[Frame], Coroutine[Any, Any, None]], frame: Frame) -> None:
         try:
@@ -116,6 +128,7 @@ class Worker:
     async def _init(self, frame: Frame) -> None:
         settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
+        trust.apply(settings)
         sys.path[:0] = [path for path in frame.head["sys_path"] if path not in sys.path]
         from .. import metrics
 
@@ -154,17 +167,21 @@ class Worker:
         head = [elapsed, pack_response(response, buffers)]
         self._send(Kind.REPLY, frame.id, head, buffers)
 
+    def _open_stream(self, frame_id: int) -> None:
+        """At once, not when the stream's task first runs: the frames that follow may have come with this one."""
+        inbox = _Inbox(lambda: self._send(Kind.PULL, frame_id, None))
+        self._streams[frame_id] = _Stream(inbox, asyncio.Semaphore(0))
+
     async def _stream(self, frame: Frame) -> None:
-        inbox = self._inboxes[frame.id] = _Inbox(lambda: self._send(Kind.PULL, frame.id, None))
-        wanted = self._pulls[frame.id] = asyncio.Semaphore(0)
+        stream = self._streams[frame.id]
         try:
-            async for response in self._runner.stream(frame.head["key"], aiter(inbox)):
-                await wanted.acquire()
+            async for response in self._runner.stream(frame.head["key"], aiter(stream.inbox)):
+                await stream.wanted.acquire()
                 buffers: list[Any] = []
                 self._send(Kind.ITEM, frame.id, pack_response(response, buffers), buffers)
             self._send(Kind.END, frame.id, None)
         finally:
-            del self._inboxes[frame.id], self._pulls[frame.id]
+            self._streams.pop(frame.id, None)
 
     async def _route(self, frame: Frame) -> None:
         key, method, path, query, headers = frame.head
