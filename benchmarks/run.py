@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +26,7 @@ QUICK_SERVERS = ("ours", "mlserver1", "mlflow", "floor-join")
 
 def main() -> None:
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves the blocks that end the servers
     for tool, package in load.missing_tools().items():
         print(f"{tool} is not installed ({package})")
         if tool == "wrk":

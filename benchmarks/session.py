@@ -18,6 +18,7 @@ from .results import CLOSED, Failure, Measurement, Results, Startup
 READY_LIMIT = 180.0  # seconds from start to the first right answer
 ANSWER_LIMIT = 20.0  # seconds for one answer
 ASK_AGAIN = 0.02  # seconds between two tries while a server starts
+REFUSALS = 50  # answers in a row that say that the server is up and will not answer this
 WARM_UP = 1  # seconds of load before the first measurement of an exchange
 WARM_UP_CONNECTIONS = 8
 OPEN_SHARES = {"open 50 %": 0.5, "open 90 %": 0.9}
@@ -98,12 +99,13 @@ class Turn:
         case, _, target = targets[0]
         truth = cases.expected(case, linear)
         deadline = process.started + READY_LIMIT
-        problem = ""
-        while time.monotonic() < deadline and not process.ended:
+        problem, refusals = "", 0
+        while time.monotonic() < deadline and not process.ended and refusals < REFUSALS:
             try:
                 answer = load.ask(target, ANSWER_LIMIT)
             except load.LoadFailed as failure:
                 problem = str(failure)
+                refusals = refusals + 1 if problem.startswith(("422", "500")) else 0
                 time.sleep(ASK_AGAIN)
                 continue
             seconds = time.monotonic() - process.started

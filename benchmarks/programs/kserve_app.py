@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Any
 
 import kserve
@@ -24,7 +25,7 @@ class Wine(kserve.Model):
         frame = pd.DataFrame({tensor.name: tensor.as_numpy().ravel().astype("float64") for tensor in payload.inputs})
         output = kserve.InferOutput(name="output-1", shape=[len(frame), 1], datatype="FP64")
         output.set_data_from_numpy(self.model.predict(frame).reshape(-1, 1), binary_data=False)
-        return kserve.InferResponse(payload.id, self.name, [output])
+        return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 
 
 class Work(kserve.Model):
@@ -42,7 +43,7 @@ class Work(kserve.Model):
             output.data = answer
         else:
             output.set_data_from_numpy(answer, binary_data=False)
-        return kserve.InferResponse(payload.id, self.name, [output])
+        return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ class Predict:
         body = await request.json()
         if self.wine is None:
             return {"predictions": as_list(WORK[MODEL](body["data"]))}
-        return {"predictions": self.wine.predict(pd.DataFrame(body["data"], columns=body["columns"])).tolist()}
+        frame = pd.DataFrame(body["data"], columns=body["columns"], dtype="float64")
+        return {"predictions": self.wine.predict(frame).tolist()}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""The workers' wire: a request to parts, parts to frames, frames to a request."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import cases
+from mlserver.execution import frames
+from mlserver.types import InferenceRequest
+from mlserver.wire import json
+
+from .conftest import settled
+
+
+def parts_of(request: InferenceRequest) -> list[bytes | memoryview]:
+    buffers: list[bytes | memoryview] = []
+    head = frames.pack_request(request, buffers)
+    return frames.encode(frames.Frame(frames.Kind.INFER, 1, head, buffers))
+
+
+def through(reader: frames.FrameReader, data: memoryview) -> list[frames.Frame]:
+    """The bytes as a socket would hand them over."""
+    found: list[frames.Frame] = []
+    at = 0
+    while at < len(data):
+        buffer = reader.get_buffer()
+        size = min(len(buffer), len(data) - at)
+        buffer[:size] = data[at : at + size]
+        found += reader.filled(size)
+        at += size
+    return found
+
+
+def test_pack(benchmark: BenchmarkFixture, case: cases.Case) -> None:
+    request = settled(json.read_request(cases.exchange(case, "v2").body))
+    assert benchmark(parts_of, request)
+
+
+def test_unpack(benchmark: BenchmarkFixture, case: cases.Case) -> None:
+    request = settled(json.read_request(cases.exchange(case, "v2").body))
+    data = memoryview(b"".join(parts_of(request)))
+    reader = frames.FrameReader()
+
+    def unpack() -> InferenceRequest:
+        (frame,) = through(reader, data)
+        return frames.unpack_request(frame.head, frame.buffers)
+
+    assert benchmark(unpack).inputs
