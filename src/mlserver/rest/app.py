@@ -156,7 +156,7 @@ class RESTApp:
             await self._send_stream(reply, body, receive, send)
             return
         size = len(body) if isinstance(body, bytes) else sum(map(len, body))
-        if size >= MIN_COMPRESSED and self._settings.gzip_enabled:
+        if size >= MIN_COMPRESSED and reply.compress and self._settings.gzip_enabled:
             accepted = request.header(b"accept-encoding")
             if accepted is not None:
                 reply.body, name = await compressed(body, accepted)

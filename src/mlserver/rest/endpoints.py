@@ -65,20 +65,20 @@ class Endpoints:
         return Reply(200 if await self._data_plane.model_ready(*_model(request)) else 400)
 
     async def server_metadata(self, request: Request) -> Reply:
-        return Reply(body=json.write_message(await self._data_plane.metadata()))
+        return _document(json.write_message(await self._data_plane.metadata()))
 
     async def models(self, request: Request) -> Reply:
-        return Reply(body=json.write_document({"models": self._data_plane.names()}))
+        return _document(json.write_document({"models": self._data_plane.names()}))
 
     async def model_metadata(self, request: Request) -> Reply:
-        return Reply(body=json.write_message(await self._data_plane.model_metadata(*_model(request))))
+        return _document(json.write_message(await self._data_plane.model_metadata(*_model(request))))
 
     async def model_config(self, request: Request) -> Reply:
-        return Reply(body=json.write_document(self._data_plane.model_config(*_model(request))))
+        return _document(json.write_document(self._data_plane.model_config(*_model(request))))
 
     async def statistics(self, request: Request) -> Reply:
         name = request.segments.get("name")
-        return Reply(body=json.write_document(self._data_plane.statistics(name, request.segments.get("version"))))
+        return _document(json.write_document(self._data_plane.statistics(name, request.segments.get("version"))))
 
     # -- inference --
 
@@ -148,7 +148,7 @@ class Endpoints:
         if not isinstance(document, dict) or not isinstance(document.get("ready"), (bool, type(None))):
             raise InvalidPayload('Invalid body: expected an object like {"ready": true}, or no body')
         index = await self._repository.index(RepositoryIndexRequest(ready=document.get("ready")))
-        return Reply(body=json.write_document([item.model_dump(mode="json") for item in index]))
+        return _document(json.write_document([item.model_dump(mode="json") for item in index]))
 
     async def load(self, request: Request) -> Reply:
         await self._repository.load(request.segments["name"])
@@ -157,6 +157,10 @@ class Endpoints:
     async def unload(self, request: Request) -> Reply:
         await self._repository.unload(request.segments["name"])
         return Reply()
+
+
+def _document(body: bytes) -> Reply:
+    return Reply(body=body, compress=False)
 
 
 def _model(request: Request) -> tuple[str, str | None]:

@@ -75,6 +75,8 @@ class Reply:
     body: Body | AsyncIterator[bytes] = b""
     content_type: str = JSON
     headers: RawHeaders = field(default_factory=list)
+    # False for small documents: tritonclient's asyncio form accepts compressed ones, but cannot read them.
+    compress: bool = True
 
     def all_headers(self) -> RawHeaders:
         """Those of the body, then `headers`."""
