@@ -4,12 +4,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CODE   := src runtimes tests examples
+CODE   := src runtimes tests examples benchmarks
 
-.PHONY: help setup demo test check format proto clean
+BENCH  := $(VENV)/.bench-installed
+
+.PHONY: help setup demo test check format proto bench bench-quick bench-micro clean
 
 help:  ## these lines
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 setup: $(STAMP)  ## the virtual environment, with both distributions installed from this folder
 
@@ -39,6 +41,20 @@ format: $(STAMP)  ## let ruff put the code into shape
 
 proto: $(STAMP)  ## write the Python side of proto/*.proto anew (tests check that nothing differs)
 	@$(BIN)/python -m proto.generate
+
+# What the benchmark itself needs; the peers get environments of their own under .venvs.
+$(BENCH): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $(BENCH)
+
+bench: $(BENCH)  ## measure beside the peers and write docs/benchmarks.md (about an hour; ARGS="--cases wine-1" for less)
+	@$(BIN)/python -m benchmarks.run --report $(ARGS)
+
+bench-quick: $(BENCH)  ## the walk's two requests against four servers, in about two minutes once the peers are installed
+	@$(BIN)/python -m benchmarks.run --quick $(ARGS)
+
+bench-micro: $(BENCH)  ## formats, frames and batches in microseconds
+	@$(BIN)/python -m pytest benchmarks/micro --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
 
 clean:  ## forget what the tools and the demo left behind (keeps .venv)
 	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -139,7 +139,7 @@ def settle(options: argparse.Namespace) -> argparse.Namespace:
         "wires": (),
         "connections": (),
         "seconds": 3,
-        "rounds": 5,
+        "rounds": 3,
         "open_loop": True,
         "report": False,
         "output": None,
