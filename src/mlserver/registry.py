@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from . import trust
 from .errors import MLServerError, ModelNotFound, ModelNotReady
 from .execution.executor import Executor, LoadedModel
 from .logging import get_logger
@@ -146,11 +147,15 @@ class Registry:
             entry = self.announce(settings)
             entry.state = State.LOADING
             try:
+                trust.rules().check(settings)
                 loaded = await self._executor.load(settings)
             except MLServerError as problem:
                 entry.reason = problem.message
                 entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
                 logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), problem.message)
+                raise
+            except BaseException:
+                entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
                 raise
             before, road_before = entry.loaded, entry.road
             entry.settings = settings

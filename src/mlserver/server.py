@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from . import trust
 from .errors import MLServerError
 from .execution.executor import Executor, LoadedModel
 from .handlers import DataPlane, ModelRepositoryHandlers
@@ -45,6 +46,7 @@ class MLServer:
 
     def __init__(self, settings: Settings) -> None:
         configure_logger(settings)
+        trust.apply(settings)
         self._settings = settings
         self._metrics = RoadMetrics(settings.metrics_rest_server_prefix)
         self._telemetry = Telemetry(self._metrics)
@@ -212,7 +214,7 @@ def _executor(settings: Settings) -> Executor:
         return PoolExecutor(settings)
     from .execution.inline import InlineExecutor
 
-    return InlineExecutor()
+    return InlineExecutor(settings.load_timeout)
 
 
 def _label(entry: Entry) -> str:

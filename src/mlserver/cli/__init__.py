@@ -21,6 +21,8 @@ _COMMANDS = {
     "init": ("init", "Write a small working model with its test."),
     "dockerfile": ("dockerfile", "Write the Dockerfile of an image that serves a folder."),
     "build": ("build", "Build that image with Docker."),
+    "key": ("key", "Make an API key."),
+    "trust": ("trust", "Print the digest of a model's files."),
     "completion": ("completion", "Print what makes your shell complete these commands."),
     "version": ("version", "Print the versions that matter in a bug report."),
 }

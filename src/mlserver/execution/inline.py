@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
+from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import ModelSettings
 from ..stage import Call
@@ -25,9 +26,14 @@ logger = get_logger()
 
 
 class InlineExecutor:
-    """A runner in a thread."""
+    """A runner in a thread.
 
-    def __init__(self) -> None:
+    Args:
+        load_timeout: Seconds that the load of a model may take; None = no limit.
+    """
+
+    def __init__(self, load_timeout: float | None = None) -> None:
+        self._load_timeout = load_timeout
         self._runner = Runner()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
@@ -37,6 +43,10 @@ class InlineExecutor:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         finally:
             self._loop.close()
 
@@ -49,12 +59,20 @@ class InlineExecutor:
             logger.warning("Model '%s' runs in the server's own process: its environment is ignored", settings.name)
         self._keys += 1
         key = f"{settings.name}#{self._keys}"
-        info = await self.call(self._runner.load(key, settings))
+        try:
+            async with asyncio.timeout(self._load_timeout):
+                info = await self.call(self._runner.load(key, settings))
+        except TimeoutError:
+            limit = f"{self._load_timeout:g} seconds (setting 'load_timeout')"
+            raise MLServerError(f"Its load took longer than {limit}", 504) from None
         return InlineModel(self, self._runner, key, info)
 
     async def stop(self, grace: float) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join, grace)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            await asyncio.to_thread(self._thread.join, grace)
+        elif not self._loop.is_closed():  # it was never started
+            self._loop.close()
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the models' thread; cancelling the caller cancels the work."""

@@ -141,7 +141,7 @@ class PoolExecutor:
 
     async def _load_here(self, settings: ModelSettings) -> LoadedModel:
         if self._inline is None:
-            self._inline = InlineExecutor()
+            self._inline = InlineExecutor(self._settings.load_timeout)
             await self._inline.start()
         return await self._inline.load(settings)
 

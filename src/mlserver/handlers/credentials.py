@@ -22,6 +22,7 @@ from ..settings_security import JWTSettings
 logger = get_logger()
 
 SCOPES = ("infer", "admin", "metrics")
+CREDENTIALS = frozenset(("authorization", "x-api-key"))  # headers that carry them
 _LOOK_AGAIN = 1.0  # seconds between two looks at the keys' file
 _FETCH_AGAIN = 30.0  # seconds between two questions for the issuer's keys
 _FETCH_LIMIT = 10.0

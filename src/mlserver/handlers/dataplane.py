@@ -5,6 +5,7 @@ Each request gets its id and its limits here, is checked, goes down the road of 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..custom_routes import Route
-from ..errors import MLServerError, ModelNotFound
+from ..errors import DeadlineExceeded, MLServerError, ModelNotFound
 from ..execution.executor import HTTPRequest, HTTPResponse
 from ..registry import Entry, Registry
 from ..settings import Settings
@@ -26,6 +27,8 @@ from ..types import (
     RequestOutput,
 )
 from .checks import check_id, check_request, priority_of, seconds_of_timeout
+from .credentials import CREDENTIALS
+from .patience import Patience
 from .telemetry import Telemetry
 
 EXTENSIONS = (
@@ -156,11 +159,11 @@ class DataPlane:
             check_request(payload)
             self._prepare(payload, call, with_headers=not loaded.info.row_wise)
             response = await road.infer(payload, call)
+            if payload.outputs:
+                _select(response, payload.outputs)
         except BaseException as problem:
             self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
             raise
-        if payload.outputs:
-            _select(response, payload.outputs)
         self._finish(entry, payload, response, call)
         self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
         return response
@@ -177,17 +180,22 @@ class DataPlane:
         version: str | None = None,
         call: Call | None = None,
     ) -> AsyncIterator[InferenceResponse]:
-        """Answer a stream of requests with a stream of responses; all carry the first request's id."""
+        """Answer a stream of requests with a stream of responses; all carry the first request's id.
+
+        Raises:
+            DeadlineExceeded: an answer took longer than a request may.
+        """
         started = time.perf_counter_ns()
         entry = self._registry.find(name, version)
         _, road = entry.usable()
         call = call or Call()
         first: InferenceRequest | None = None
+        patience = Patience(self._limit_of(entry))
         self._telemetry.began(entry)
 
         async def checked() -> AsyncIterator[InferenceRequest]:
             nonlocal first
-            async for payload in payloads:
+            async for payload in patience.asking(payloads):
                 check_request(payload)
                 self._prepare(payload, call, with_headers=True)
                 if first is None:
@@ -196,9 +204,13 @@ class DataPlane:
 
         responses = road.stream(checked(), call)
         try:
-            async for response in responses:
+            async for response in patience.answering(responses):
                 self._finish(entry, first, response, call)
                 yield response
+        except TimeoutError:
+            problem = DeadlineExceeded(f"Model {entry.name} gave no answer in time")
+            self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
+            raise problem from None
         except BaseException as problem:
             self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
             raise
@@ -219,8 +231,18 @@ class DataPlane:
 
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to one of a model's own REST paths."""
-        loaded, _ = self._registry.find(name, version).usable()
-        return await loaded.route(request, Call())
+        entry = self._registry.find(name, version)
+        loaded, _ = entry.usable()
+        if self._settings.auth is not None:
+            request.headers = [(name, value) for name, value in request.headers if name.decode() not in CREDENTIALS]
+        try:
+            async with asyncio.timeout(self._limit_of(entry)):
+                return await loaded.route(request, Call())
+        except TimeoutError:
+            raise DeadlineExceeded(f"Request for model {entry.name} timed out") from None
+
+    def _limit_of(self, entry: Entry) -> float | None:
+        return entry.settings.request_timeout or self._settings.request_timeout
 
     def _prepare(self, payload: InferenceRequest, call: Call, with_headers: bool) -> None:
         """Id, limits and headers. Models that see only rows (`row_wise`) get no headers: they cannot depend on them."""
@@ -240,7 +262,10 @@ class DataPlane:
             if parameters is None:
                 parameters = Parameters()
                 payload.put(parameters=parameters)
-            parameters.put(headers=dict(call.headers))
+            headers = dict(call.headers)
+            if self._settings.auth is not None:  # what opens this server is not for its models
+                headers = {name: value for name, value in headers.items() if name not in CREDENTIALS}
+            parameters.put(headers=headers)
 
     @staticmethod
     def _finish(entry: Entry, payload: InferenceRequest | None, response: InferenceResponse, call: Call) -> None:

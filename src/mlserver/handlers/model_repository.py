@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from ..errors import MLServerError, ModelNotFound
 from ..logging import get_logger
@@ -15,11 +17,15 @@ logger = get_logger()
 
 
 class ModelRepositoryHandlers:
-    """Index, load and unload, over what is on disk and what is loaded."""
+    """Index, load and unload, over what is on disk and what is loaded.
+
+    A change that has begun is brought to its end, also if whoever asked for it leaves.
+    """
 
     def __init__(self, repository: ModelRepository, registry: Registry) -> None:
         self._repository = repository
         self._registry = registry
+        self._changes: set[asyncio.Task[bool]] = set()
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
         """Every version that is in the repository or loaded, with its true state and the reason of a failure."""
@@ -45,6 +51,9 @@ class ModelRepositoryHandlers:
             ModelNotFound: the repository has no such model.
             MLServerError: a version could not be loaded; what was loaded before goes on serving.
         """
+        return await self._to_the_end(self._load(name))
+
+    async def _load(self, name: str) -> bool:
         found = await self._repository.find(name)
         results = await asyncio.gather(*(self._registry.load(settings) for settings in found), return_exceptions=True)
         for result in results:
@@ -58,11 +67,20 @@ class ModelRepositoryHandlers:
 
     async def unload(self, name: str) -> bool:
         """Unload every version. Raises `ModelNotFound` if none is loaded."""
+        return await self._to_the_end(self._unload(name))
+
+    async def _unload(self, name: str) -> bool:
         versions = self._registry.versions(name)
         if not versions:
             raise ModelNotFound(name)
         await asyncio.gather(*(self._registry.unload(name, entry.version) for entry in versions))
         return True
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, bool]) -> bool:
+        task = asyncio.get_running_loop().create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
 
     async def load_all(self, models: list[ModelSettings]) -> int:
         """Load at start: each failure is kept in the index and leaves the others alone. How many could be loaded."""
