@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mlserver.codecs.base import InputCodecLike, find_input_codec
 from mlserver.errors import InvalidInput, MLServerError
-from mlserver.tensor import TensorError
 from mlserver.types import Parameters, RequestInput
 
 from . import enforcement
@@ -110,8 +109,9 @@ def _checked(tensor: RequestInput) -> NDArray[Any]:
     """The elements as an array. Requests off the wire were checked before; those made in code may not fit."""
     try:
         return tensor.data.to_array(str(tensor.datatype), tensor.shape)
-    except TensorError as problem:
-        raise InvalidInput(f"input '{tensor.name}'", problem.expected, problem.received) from None
+    except ValueError as problem:
+        expected = f"{tensor.datatype} elements for shape {list(tensor.shape)}"
+        raise InvalidInput(f"input '{tensor.name}'", expected, f"data that does not fit: {problem}") from None
 
 
 def read_values(tensor: RequestInput, applied: Applied) -> Any:

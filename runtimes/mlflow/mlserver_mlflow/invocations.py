@@ -13,7 +13,6 @@ import math
 from typing import Any
 
 from mlserver.errors import MLServerError
-from mlserver.tensor import FORMATS
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
 
 from . import forms, printing
@@ -40,6 +39,8 @@ ERROR_CODES = {
     503: "TEMPORARILY_UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+# Datatype -> code of an element that `memoryview` reads.
+CODES = {"BOOL": "?", "INT32": "i", "INT64": "q", "FP32": "f", "FP64": "d"}
 ERROR_FIELDS = ("error_code", "message", "sqlstate", "error_class")
 
 
@@ -133,8 +134,8 @@ def _predictions(output: ResponseOutput, rank: int | None) -> str:
         texts = [item.decode("utf-8") if isinstance(item, bytes) else item for item in data.root]
         return json.dumps(_nested(texts, output.shape if rank != 1 else []))
     shape = list(data.block_shape or output.shape)
-    code = FORMATS.get(datatype, "e")
-    if data.raw is not None and math.prod(shape) <= printing.SMALL and code != "e":
+    code = CODES.get(datatype)
+    if data.raw is not None and code is not None and math.prod(shape) <= printing.SMALL:
         # A few numbers need no NumPy, which this process may not have loaded yet.
         elements: Any = memoryview(data.raw)
         return json.dumps(_nested(elements.cast(code).tolist(), shape if rank != 1 else []))
