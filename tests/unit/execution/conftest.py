@@ -1,0 +1,116 @@
+"""Models that run in the executors under test; they are imported from a folder of their own, as users' models are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlserver.settings import ModelParameters, ModelSettings
+from mlserver.types import InferenceRequest, RequestInput, TensorData
+
+MODELS = '''
+"""Small models for the tests of execution."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+
+import mlserver
+from mlserver import MLModel
+from mlserver.custom_routes import custom_handler
+from mlserver.types import InferenceResponse, ResponseOutput
+
+
+class Does(MLModel):
+    """Does what its one text says."""
+
+    async def load(self):
+        how = (self.settings.parameters.extra or {}).get("load") if self.settings.parameters else None
+        if how == "raise":
+            raise ValueError("no weights")
+        if how == "exit":
+            os._exit(3)
+        if how == "refuse":
+            return False
+        return True
+
+    async def predict(self, payload):
+        action, _, argument = payload.inputs[0].data[0].partition(":")
+        return self._answer(await getattr(self, "do_" + action)(argument))
+
+    def _answer(self, text):
+        output = ResponseOutput(name="y", shape=[1], datatype="BYTES", data=[str(text)])
+        return InferenceResponse(model_name=self.name, outputs=[output])
+
+    async def predict_stream(self, payloads):
+        async for payload in payloads:
+            text = payload.inputs[0].data[0]
+            if text == "raise":
+                raise ValueError("bad item")
+            if text == "leave":
+                os._exit(0)
+            yield self._answer(text)
+            yield self._answer(text)
+
+    async def do_echo(self, argument):
+        return argument
+
+    async def do_pid(self, argument):
+        return os.getpid()
+
+    async def do_thread(self, argument):
+        return threading.current_thread().name
+
+    async def do_raise(self, argument):
+        raise ValueError(argument)
+
+    async def do_leave(self, argument):
+        os._exit(0)
+
+    async def do_log(self, argument):
+        mlserver.log(from_the_loop=float(argument))
+        await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+        await asyncio.to_thread(mlserver.log, from_a_thread=float(argument))
+        return argument
+
+    async def do_block(self, argument):
+        time.sleep(float(argument))
+
+    async def do_wait(self, argument):
+        await asyncio.Event().wait()
+
+    async def do_modules(self, argument):
+        return " ".join(name for name in argument.split(",") if name in sys.modules)
+
+    @custom_handler(rest_path="/twice")
+    async def twice(self, value: int) -> int:
+        return 2 * value
+
+
+class RowWise(Does):
+    row_wise = True
+'''
+
+
+@pytest.fixture(autouse=True)
+def models_folder(tmp_path: Path) -> Iterator[None]:
+    (tmp_path / "models_of_execution.py").write_text(MODELS)
+    sys.path.insert(0, str(tmp_path))
+    yield
+    sys.path.remove(str(tmp_path))
+    sys.modules.pop("models_of_execution", None)
+
+
+def model_settings(kind: str = "Does", **extra: Any) -> ModelSettings:
+    parameters = ModelParameters(extra=extra) if extra else None
+    return ModelSettings(name="m", implementation=f"models_of_execution.{kind}", parameters=parameters)
+
+
+def request(text: str) -> InferenceRequest:
+    return InferenceRequest(inputs=[RequestInput(name="x", shape=[1], datatype="BYTES", data=TensorData([text]))])

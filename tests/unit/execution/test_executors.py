@@ -1,0 +1,236 @@
+"""What both executors promise: a thread of this process, and worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mlserver.errors import DeadlineExceeded, MLServerError
+from mlserver.execution.executor import Executor, HTTPRequest, LoadedModel
+from mlserver.execution.inline import InlineExecutor
+from mlserver.execution.pools import PoolExecutor
+from mlserver.settings import Settings
+from mlserver.stage import Call
+from mlserver.types import InferenceRequest
+
+from .conftest import model_settings, request
+
+LIMIT = 60.0
+KINDS = ("inline", "pool")
+
+
+@pytest.fixture
+async def executor(kind: str) -> AsyncIterator[Executor]:
+    made: Executor = InlineExecutor() if kind == "inline" else PoolExecutor(Settings(parallel_workers=2))
+    await made.start()
+    yield made
+    await made.stop(5.0)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def ask(model: LoadedModel, text: str, call: Call | None = None) -> str:
+    async with asyncio.timeout(LIMIT):
+        response = await model.infer(request(text), call or Call())
+    return str(response.outputs[0].data.root[0])
+
+
+# -- loading --
+
+
+async def test_what_a_model_tells_of_itself(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+
+    assert (model.info.ready, model.info.row_wise, model.info.streams) == (True, False, True)
+    assert [(route.path, route.method, route.handler) for route in model.info.routes] == [("/twice", "POST", "twice")]
+    assert model.info.metadata.name == "m"
+    assert model.info.load_seconds > 0
+    assert model.available
+    assert model.capacity >= 1
+    assert (await executor.load(model_settings("RowWise"))).info.row_wise
+
+
+async def test_a_load_that_returns_false(executor: Executor) -> None:
+    assert not (await executor.load(model_settings(load="refuse"))).info.ready
+
+
+async def test_a_load_that_raises(executor: Executor) -> None:
+    with pytest.raises(MLServerError, match="Model m failed to load: ValueError: no weights") as error:
+        await executor.load(model_settings(load="raise"))
+    assert error.value.status_code == 500
+
+    assert await ask(await executor.load(model_settings()), "echo:a") == "a"
+
+
+async def test_two_of_one_name_side_by_side(executor: Executor) -> None:
+    old, new = await executor.load(model_settings()), await executor.load(model_settings())
+    assert await old.unload()
+
+    assert await ask(new, "echo:a") == "a"
+    with pytest.raises(MLServerError):
+        await ask(old, "echo:a")
+
+
+# -- inference --
+
+
+async def test_answers(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    call = Call()
+
+    assert await ask(model, "echo:é", call) == "é"
+    assert call.timings.model_ns > 0
+
+
+async def test_many_at_once(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+
+    answers = await asyncio.gather(*(ask(model, f"echo:{number}") for number in range(100)))
+    assert answers == [str(number) for number in range(100)]
+
+
+async def test_what_a_model_raises(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    with pytest.raises(MLServerError, match="Model m failed to predict: ValueError: not today") as error:
+        await ask(model, "raise:not today")
+
+    assert (error.value.status_code, error.value.code) == (500, "INTERNAL")
+
+
+async def test_an_expired_request_is_not_run(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    with pytest.raises((DeadlineExceeded, MLServerError)) as error:
+        await ask(model, "echo:a", Call(deadline=time.monotonic() - 1))
+
+    assert error.value.code == "DEADLINE_EXCEEDED"
+
+
+async def test_a_caller_may_leave(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    waiting = asyncio.ensure_future(ask(model, "wait:"))
+    assert await ask(model, "echo:a") == "a"
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert await ask(model, "echo:b") == "b"
+
+
+async def test_custom_routes(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    answer = await model.route(HTTPRequest("POST", "/twice", b"value=21"), Call())
+    assert (answer.status, answer.body) == (200, b"42")
+    assert dict(answer.headers)[b"content-type"] == b"application/json"
+
+    wrong = await model.route(HTTPRequest("POST", "/twice", b"value=x"), Call())
+    assert wrong.status == 422
+    assert b"Invalid query.value" in wrong.body
+
+
+# -- streams --
+
+
+async def texts(*items: str) -> AsyncIterator[InferenceRequest]:
+    for item in items:
+        yield request(item)
+
+
+async def consume(stream: AsyncIterator[Any]) -> list[str]:
+    async with asyncio.timeout(LIMIT):
+        return [str(answer.outputs[0].data.root[0]) async for answer in stream]
+
+
+async def test_streams(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+
+    assert await consume(model.stream(texts("a", "b"), Call())) == ["a", "a", "b", "b"]
+    assert await consume(model.stream(texts(), Call())) == []
+
+
+async def test_streams_that_fail(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    with pytest.raises(MLServerError, match="ValueError: bad item"):
+        await consume(model.stream(texts("a", "raise"), Call()))
+
+
+async def test_requests_that_fail_end_a_stream(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+
+    async def failing() -> AsyncIterator[InferenceRequest]:
+        yield request("a")
+        raise MLServerError("that was no request", 400)
+
+    with pytest.raises(MLServerError, match="that was no request"):
+        await consume(model.stream(failing(), Call()))
+
+
+async def test_a_stream_may_be_left(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    pulled = 0
+
+    async def endless() -> AsyncIterator[InferenceRequest]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield request("a")
+
+    stream = model.stream(endless(), Call())
+    async with asyncio.timeout(LIMIT):
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+    assert pulled <= 2  # they are pulled as the model asks for them, never ahead
+    assert await ask(model, "echo:b") == "b"
+
+
+# -- unloading --
+
+
+async def test_unloaded_is_gone(executor: Executor) -> None:
+    model = await executor.load(model_settings())
+    assert await model.unload()
+    with pytest.raises(MLServerError):
+        await ask(model, "echo:a")
+
+
+# -- inline only --
+
+
+async def test_inline_runs_in_a_thread_of_its_own() -> None:
+    executor = InlineExecutor()
+    await executor.start()
+    model = await executor.load(model_settings())
+    blocked = asyncio.ensure_future(ask(model, "block:0.05"))
+    await asyncio.sleep(0)  # this loop goes on
+
+    assert await ask(model, "thread:") == "mlserver-models" != threading.current_thread().name
+    await blocked
+    await executor.stop(5.0)
+
+
+async def test_inline_may_stop_without_a_start_and_twice() -> None:
+    await InlineExecutor().stop(1.0)
+    executor = InlineExecutor()
+    await executor.start()
+    await executor.stop(1.0)
+    await executor.stop(1.0)
+
+
+async def test_inline_stops_with_work_under_way() -> None:
+    executor = InlineExecutor()
+    await executor.start()
+    model = await executor.load(model_settings())
+    waiting = asyncio.ensure_future(ask(model, "wait:"))
+    assert await ask(model, "echo:a") == "a"
+    await executor.stop(5.0)
+
+    async with asyncio.timeout(LIMIT):
+        (result,) = await asyncio.gather(waiting, return_exceptions=True)
+    assert isinstance(result, (MLServerError, asyncio.CancelledError))

@@ -1,0 +1,172 @@
+"""Worker processes: loaded in all of them, replaced when they die, and what they send besides answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from mlserver import metrics
+from mlserver.errors import MLServerError, Unavailable
+from mlserver.execution.executor import LoadedModel
+from mlserver.execution.pool import describe_exit
+from mlserver.execution.pools import PoolExecutor
+from mlserver.settings import Settings
+from mlserver.stage import Call
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters
+
+from .conftest import model_settings, request
+
+LIMIT = 60.0
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[PoolExecutor]:
+    executor = PoolExecutor(Settings(parallel_workers=2))
+    await executor.start()
+    yield executor
+    await executor.stop(5.0)
+
+
+async def ask(model: LoadedModel, text: str) -> str:
+    async with asyncio.timeout(LIMIT):
+        response = await model.infer(request(text), Call())
+    return str(response.outputs[0].data.root[0])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens to a process
+            await asyncio.sleep(0.01)
+
+
+async def test_every_worker_holds_every_model(pool: PoolExecutor) -> None:
+    model = await pool.load(model_settings())
+    assert len(set(pool.pids)) == model.capacity == 2
+
+    # While one is busy, the other is the less busy one.
+    waiting = [asyncio.ensure_future(ask(model, "wait:")) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert int(await ask(model, "pid:")) in pool.pids
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_the_least_busy_worker_is_asked(pool: PoolExecutor) -> None:
+    model = await pool.load(model_settings())
+    pids = set()
+    for _ in range(2):
+        waiting = asyncio.ensure_future(ask(model, "wait:"))
+        await asyncio.sleep(0)
+        pids.add(await ask(model, "pid:"))
+        pids.add(await ask(model, "pid:"))
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    assert all(int(pid) in pool.pids for pid in pids)
+
+
+async def test_workers_are_light(pool: PoolExecutor) -> None:
+    model = await pool.load(model_settings())
+
+    assert await ask(model, "modules:pandas,mlflow,uvicorn,starlette,fastapi,grpc,mlserver.rest,mlserver.server") == ""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_killed_workers_are_replaced(pool: PoolExecutor, count: int) -> None:
+    model = await pool.load(model_settings())
+    before = pool.pids
+    for pid in before[:count]:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: len(pool.pids) == 2 and not set(pool.pids) & set(before[:count]))
+
+    assert await ask(model, "echo:a") == "a"
+    assert model.available
+
+
+async def test_requests_of_a_killed_worker_are_answered(pool: PoolExecutor) -> None:
+    model = await pool.load(model_settings())
+    asked = [asyncio.ensure_future(ask(model, f"echo:{number}")) for number in range(50)]
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(LIMIT):
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    for number, answer in enumerate(answers):
+        assert answer == str(number) or isinstance(answer, Unavailable)
+
+
+async def test_a_request_that_ends_workers_is_given_up(pool: PoolExecutor) -> None:
+    model = await pool.load(model_settings())
+    with pytest.raises(Unavailable, match="Two worker processes ended while they ran this request"):
+        await ask(model, "leave:")
+    await until(lambda: len(pool.pids) == 2)
+
+    assert await ask(model, "echo:a") == "a"
+
+
+async def test_a_stream_is_not_tried_again(pool: PoolExecutor) -> None:
+    model = await pool.load(model_settings())
+
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        yield request("a")
+        yield request("leave")
+
+    answers: list[InferenceResponse] = []
+
+    async def consume() -> None:
+        async for answer in model.stream(requests(), Call()):
+            answers.append(answer)
+
+    with pytest.raises(Unavailable, match="in the middle of this stream"):
+        await consume()
+    assert len(answers) == 2
+
+
+async def test_a_load_that_ends_its_workers(pool: PoolExecutor) -> None:
+    good = await pool.load(model_settings())
+    with pytest.raises(MLServerError, match=r"Model m: the worker process ended \(exit code 3\) while it loaded"):
+        await pool.load(model_settings(load="exit"))
+    await until(lambda: len(pool.pids) == 2)
+
+    assert await ask(good, "echo:a") == "a"
+
+
+async def test_metrics_reach_the_server(pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[metrics.Observation] = []
+    monkeypatch.setattr(metrics, "receive", received.append)
+    model = await pool.load(model_settings())
+    await ask(model, "log:7")
+    await until(lambda: len(received) == 2)
+
+    assert {(one.name, one.value) for one in received} == {("from_the_loop", 7.0), ("from_a_thread", 7.0)}
+
+
+async def test_values_that_cannot_travel_are_told_and_harm_nobody(pool: PoolExecutor) -> None:
+    model = await pool.load(model_settings())
+    asked = request("echo:a")
+    asked.parameters = Parameters(k=2**70)
+    with pytest.raises(MLServerError, match="cannot travel"):
+        await model.infer(asked, Call())
+
+    assert await ask(model, "echo:a") == "a"
+
+
+async def test_stopping_ends_all(pool: PoolExecutor) -> None:
+    await pool.load(model_settings())
+    pids = pool.pids
+    await pool.stop(5.0)
+
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("code, text", [(0, "exit code 0"), (-9, "signal SIGKILL"), (-99, "signal 99")])
+def test_exits_in_words(code: int, text: str) -> None:
+    assert describe_exit(code) == text
