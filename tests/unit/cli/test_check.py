@@ -1,0 +1,128 @@
+"""`mlserver check`: every model is tried as the server would run it, and the exit code tells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mlserver.cli.requirements import unmet
+from support.models import Models
+from support.repository import tensor, write_model
+from support.server import run_mlserver
+
+DYING = """
+import os
+
+from mlserver import MLModel
+
+
+class Dying(MLModel):
+    async def load(self):
+        os._exit(3)
+"""
+SLOW = """
+import asyncio
+
+from mlserver import MLModel
+
+
+class Slow(MLModel):
+    async def load(self):
+        await asyncio.Event().wait()
+"""
+
+
+def block(text: str, name: str) -> str:
+    """What was said of one model."""
+    lines = text.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"{name}: "))
+    end = next((index for index in range(start + 1, len(lines)) if not lines[index].startswith("  ")), len(lines))
+    return "\n".join(lines[start:end])
+
+
+def test_a_folder_of_good_and_bad_models(tmp_path: Path) -> None:
+    named = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+    write_model(tmp_path / "made-up", inputs=[named, {"name": "s", "datatype": "BYTES", "shape": [-1]}])
+    sampled = write_model(tmp_path / "sampled", "Sum", parameters={"version": "v1"})
+    (sampled / "sample-request.json").write_text(json.dumps({"inputs": [tensor("x", [1.0, 2.0])]}))
+    write_model(tmp_path / "silent")
+    write_model(tmp_path / "broken", "Broken")
+    (tmp_path / "unreadable").mkdir()
+    (tmp_path / "unreadable" / "model-settings.json").write_text("{")
+    wrong = write_model(tmp_path / "wrong-sample")
+    (wrong / "sample-request.json").write_text('{"inputs": [{"name": "x"}]}')
+
+    code, text = run_mlserver("check", str(tmp_path))
+    assert code == 1
+    assert "mlserver: 3 of 6 models failed: " in text
+    assert "ok\n  loaded in " in block(text, "made-up")
+    assert "answered made-up data in" in block(text, "made-up")
+    assert "x FP32[1, 2], s BYTES[1]" in block(text, "made-up")
+    assert "answered sample-request.json in" in block(text, "sampled (v1)")
+    assert "note: not asked" in block(text, "silent")
+    assert "FAILED" in block(text, "broken")
+    assert "the weights are missing" in block(text, "broken")
+    assert "not valid JSON" in block(text, "unreadable")
+    assert "sample-request.json: Invalid inputs[0]" in block(text, "wrong-sample")
+    assert "Traceback" not in text
+
+
+def test_the_log_of_a_model_is_shown_on_demand(tmp_path: Path) -> None:
+    write_model(tmp_path, "Broken")
+    assert "Traceback" in run_mlserver("check", str(tmp_path), "--verbose")[1]
+
+
+def test_a_model_that_ends_its_process(tmp_path: Path) -> None:
+    write_model(tmp_path / "dying", "Dying", source=DYING)
+    write_model(tmp_path / "echo")
+    code, text = run_mlserver("check", str(tmp_path))
+    assert code == 1
+    assert "FAILED" in block(text, "dying")
+    assert "ok" in block(text, "echo")
+
+
+def test_a_model_that_never_loads(tmp_path: Path) -> None:
+    write_model(tmp_path / "slow", "Slow", source=SLOW)
+    code, text = run_mlserver("check", str(tmp_path), "--timeout", "0.5")
+    assert code == 1
+    assert "it did not load within 0.5 s" in block(text, "slow")
+
+
+def test_an_mlflow_model_answers_its_example(models: Models, tmp_path: Path) -> None:
+    folder = models.copy("frame", tmp_path / "frame")
+    columns = {"columns": ["name", "count", "ratio", "flag"], "data": [["a", 1, 0.5, True]]}
+    (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": columns}))
+    (folder / "requirements.txt").write_text("numpy\nno-such-package==1.0\npydantic<2\n")
+    code, text = run_mlserver("check", str(folder))
+    assert code == 0, text
+    assert "answered its input example in" in text
+    assert "note: requirements.txt: no-such-package==1.0 is asked for and not installed" in text
+    assert "pydantic<2 is asked for" in text
+    assert run_mlserver("check", str(folder), "--strict", "--no-predict")[0] == 1
+
+
+def test_a_uri(models: Models, tmp_path: Path) -> None:
+    code, text = run_mlserver("check", models["array"].as_uri(), cwd=tmp_path)
+    assert code == 0, text
+    assert "array: ok" in text
+
+
+def test_no_models(tmp_path: Path) -> None:
+    assert run_mlserver("check", str(tmp_path)) == (1, f"mlserver: {tmp_path}: no models found\n")
+    assert run_mlserver("check", str(tmp_path / "none"))[0] == 2
+
+
+def test_requirements_that_do_not_apply_are_left_out(tmp_path: Path) -> None:
+    lines = [
+        "# a comment",
+        "--index-url x",
+        "-r other.txt",
+        "./folder",
+        "nothing-here; python_version < '3'",
+        "pydantic>=2  # here",
+        "mlserver==0.1",
+        "not a requirement at all",
+    ]
+    (tmp_path / "requirements.txt").write_text("\n".join(lines))
+    [line] = unmet(str(tmp_path / "requirements.txt"))
+    assert line.startswith("mlserver==0.1 is asked for, 2.")
