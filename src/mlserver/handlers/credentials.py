@@ -211,9 +211,11 @@ class Tokens:
     def _fetch(self) -> None:
         try:
             found = self._jwt.PyJWKSet.from_json(self._text())
-        except (OSError, ValueError, KeyError, TypeError, self._jwt.PyJWTError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, self._jwt.PyJWTError) as problem:
             raise SettingsError(f"auth.jwt.jwks: cannot be used: {type(problem).__name__}: {problem}") from None
         keys = {key.key_id: key for key in found.keys if key.key_type != "oct"}
+        if not keys:
+            raise SettingsError("auth.jwt.jwks: holds no public key")
         self._remembered.clear()  # a key that its issuer took back
         self._keys = keys
         self._fetched = time.monotonic()
