@@ -7,10 +7,12 @@ from typing import Any
 
 from ..errors import InvalidInput, MLServerError
 from ..tensor import DATATYPES, TensorError, brief
-from ..types import InferenceRequest
+from ..types import InferenceRequest, Parameters
 
 MAX_INPUTS = 10_000
 MAX_NAME = 1024
+MAX_DEPTH = 32  # levels of lists and objects in a parameter
+MAX_TIMEOUT = 1e15  # microseconds; clocks and timers take no more than so many
 _DATATYPES = frozenset(DATATYPES)
 # Name lists that were found good: the requests of one model all have the same.
 _good_names: set[tuple[str, ...]] = set()
@@ -26,7 +28,12 @@ def check_request(request: InferenceRequest) -> None:
     names = tuple([tensor.name for tensor in inputs])
     if names not in _good_names:
         _check_names(names)
+    _check_parameters(request.parameters, "the request")
+    for output in request.outputs or ():
+        _check_parameters(output.parameters, f"output '{_shown(output.name)}'")
     for tensor in inputs:
+        if tensor.parameters is not None:
+            _check_parameters(tensor.parameters, f"input '{_shown(tensor.name)}'")
         datatype: Any = tensor.datatype
         if datatype not in _DATATYPES:
             expected = f"one of {', '.join(DATATYPES)}"
@@ -35,6 +42,26 @@ def check_request(request: InferenceRequest) -> None:
             tensor.data.settle(datatype, tensor.shape)
         except TensorError as problem:
             raise InvalidInput(f"data of input '{_shown(tensor.name)}'", problem.expected, problem.received) from None
+
+
+def _check_parameters(parameters: Parameters | None, owner: str) -> None:
+    """Parameters are written again (to a worker, into an answer) by code that has its limits: refuse what it cannot take."""
+    extra = parameters.__pydantic_extra__ if parameters is not None else None
+    if not extra:
+        return
+    for name, value in extra.items():
+        if isinstance(value, (dict, list)) and _deeper_than(value, MAX_DEPTH):
+            raise InvalidInput(f"parameter '{_shown(name)}' of {owner}", f"at most {MAX_DEPTH} levels", "more")
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    inner = [value]
+    for _ in range(levels):
+        lists = [one.values() if isinstance(one, dict) else one for one in inner if isinstance(one, (dict, list))]
+        inner = [one for parts in lists for one in parts]
+        if not inner:
+            return False
+    return any(isinstance(one, (dict, list)) for one in inner)
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -75,19 +102,22 @@ def seconds_of_timeout(value: object) -> float | None:
     """The protocol's `timeout` parameter, in microseconds, as seconds. Raises `MLServerError` for what is no such number."""
     if value is None:
         return None
-    if isinstance(value, str) and value.isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    value = _number(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise InvalidInput("parameter 'timeout'", "microseconds as a non-negative number", brief(value))
-    return float(value) / 1e6 if value else None
+    return float(min(value, MAX_TIMEOUT)) / 1e6 if value else None
 
 
 def priority_of(value: object) -> int:
     """The protocol's `priority` parameter: 1 is highest, 0 the model's default."""
     if value is None:
         return 0
-    if isinstance(value, str) and value.isdigit():
-        value = int(value)
+    value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise MLServerError(f"Invalid parameter 'priority': expected a non-negative integer, received {brief(value)}")
     return value
+
+
+def _number(value: object) -> object:
+    """Digits as the integer they mean: headers and some clients have text only."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value

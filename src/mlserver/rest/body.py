@@ -19,6 +19,8 @@ _OFF_LOOP = 64 * 1024
 MIN_COMPRESSED = 500
 _LEVEL = 4
 _SAMPLE = 4096
+_SLICE = 16 * 1024
+_MOST_ENCODINGS = 2  # one over another; each may be as large as a body may
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -35,7 +37,7 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
         ClientGone: there is nobody to answer.
     """
     declared = request.header(b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
+    if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise PayloadTooLarge(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
@@ -64,9 +66,10 @@ async def _read_rest(start: bytes, receive: Receive, limit: int) -> bytes:
 
 
 async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
-    for name in reversed([part.strip().lower() for part in encodings.split(",")]):
-        if name in ("", "identity"):
-            continue
+    names = [name for part in encodings.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+    if len(names) > _MOST_ENCODINGS:
+        raise UnsupportedMediaType(f"Content-Encoding: at most {_MOST_ENCODINGS} are supported, received {len(names)}")
+    for name in reversed(names):
         if name not in _WINDOWS:
             raise UnsupportedMediaType(
                 f"Content-Encoding '{name}' is not supported; supported: gzip, deflate, identity"
@@ -99,18 +102,21 @@ def inflate(data: bytes, name: str, limit: int) -> bytes:
 
 def _inflate(data: bytes, window: int, limit: int) -> bytes:
     parts: list[bytes] = []
-    left = limit
-    while data:
-        stream = zlib.decompressobj(window)
-        part = stream.decompress(data, left + 1)
+    left, at, stream = limit, 0, zlib.decompressobj(window)
+    # In slices, for zlib copies what lies behind the end of a member, and a gzip body may have very many members.
+    while at < len(data):
+        piece = data[at : at + _SLICE]
+        part = stream.decompress(piece, left + 1)
         parts.append(part)
         left -= len(part)
         if left < 0 or stream.unconsumed_tail:
             raise PayloadTooLarge(limit)
-        if not stream.eof:
-            raise zlib.error("the data ends early")
-        data = stream.unused_data if window > zlib.MAX_WBITS else b""
-    return b"".join(parts)
+        at += len(piece) - len(stream.unused_data)
+        if stream.eof:
+            if window <= zlib.MAX_WBITS or at == len(data):
+                return b"".join(parts)
+            stream = zlib.decompressobj(window)
+    raise zlib.error("the data ends early")
 
 
 async def compressed(body: Body, accepted: bytes) -> tuple[Body, str]:

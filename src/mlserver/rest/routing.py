@@ -19,7 +19,7 @@ class MethodNotAllowed(MLServerError):
         super().__init__(f"Method {method} is not allowed on {path}; allowed: {', '.join(self.allowed)}", 405)
 
 
-MAX_KNOWN = 1024
+MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 512
 
 
 @dataclass
@@ -62,9 +62,11 @@ class Router:
             node = self._find(self._root, path.strip("/").split("/"), 0, segments)
             if node is None:
                 return None
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            found = self._known[path] = node, segments
+            found = node, segments
+            if len(path) <= MAX_KNOWN_LENGTH:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[path] = found
         node, segments = found
         endpoint = node.endpoints.get("GET" if method == "HEAD" else method)
         if endpoint is None:

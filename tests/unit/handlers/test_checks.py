@@ -1,0 +1,150 @@
+"""What every request must satisfy, whatever wire format it came by."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlserver.errors import MLServerError
+from mlserver.handlers.checks import (
+    MAX_DEPTH,
+    MAX_INPUTS,
+    MAX_NAME,
+    check_id,
+    check_request,
+    priority_of,
+    seconds_of_timeout,
+)
+from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput, TensorData
+
+
+def tensor(name: str = "x", datatype: Any = "FP32", shape: Any = (1,), data: Any = (1.0,), **more: Any) -> RequestInput:
+    values = {"name": name, "datatype": datatype, "shape": list(shape), "data": TensorData(list(data)), **more}
+    return RequestInput.build({"parameters": None, **values})
+
+
+def request(*inputs: RequestInput, **more: Any) -> InferenceRequest:
+    return InferenceRequest.build({"id": None, "parameters": None, "inputs": list(inputs), "outputs": None, **more})
+
+
+def refusal(made: InferenceRequest) -> str:
+    with pytest.raises(MLServerError) as error:
+        check_request(made)
+    assert (error.value.status_code, error.value.code) == (400, "INVALID_ARGUMENT")
+    assert len(error.value.message) < 1000
+    return error.value.message
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value}
+    return value
+
+
+def test_numbers_leave_as_bytes() -> None:
+    made = request(tensor(), tensor("y", "BYTES", [1], ["a"]))
+    check_request(made)
+
+    assert [one.data.faces for one in made.inputs] == [("raw",), ("root",)]
+
+
+@pytest.mark.parametrize(
+    "made, words",
+    [
+        (request(tensor(), tensor()), "input 'x': expected each input name once"),
+        (request(tensor("a\0b")), "name of an input: expected text without control characters, received 'a\\x00b'"),
+        (request(tensor("\x7f")), "without control characters"),
+        (request(tensor("n" * (MAX_NAME + 1))), f"at most {MAX_NAME} characters, received {MAX_NAME + 1}"),
+        (request(tensor(datatype="FLOAT")), "datatype of input 'x': expected one of BOOL, "),
+        (request(tensor("long" * 100, data=[1, 2])), "expected 1 elements for shape [1], received 2"),
+        (request(tensor(shape=[-1])), "data of input 'x': expected a shape of non-negative dimensions"),
+        (request(*[tensor(str(number)) for number in range(MAX_INPUTS + 1)]), f"at most {MAX_INPUTS} inputs"),
+        (request(parameters=Parameters(k=nested(MAX_DEPTH + 1))), "parameter 'k' of the request: expected at most 32"),
+        (request(parameters=Parameters(k=nested(900))), "at most 32 levels"),
+        (request(tensor(parameters=Parameters(k=nested(40)))), "parameter 'k' of input 'x'"),
+        (request(outputs=[RequestOutput(name="y", parameters=Parameters(k=nested(40)))]), "of output 'y'"),
+    ],
+)
+def test_refused(made: InferenceRequest, words: str) -> None:
+    assert words in refusal(made)
+
+
+def test_allowed() -> None:
+    check_request(request())
+    check_request(request(tensor("é ☃"), tensor("\u2028"), tensor("")))
+    check_request(request(tensor("n" * MAX_NAME)))
+    check_request(request(parameters=Parameters(k=nested(MAX_DEPTH), l=[], m={}, n=[1] * 1000)))
+
+
+def test_what_was_good_once_is_checked_again() -> None:
+    """Names are remembered; data are not."""
+    check_request(request(tensor("again")))
+
+    assert "'again'" in refusal(request(tensor("again", data=[1, 2])))
+    assert "once" in refusal(request(tensor("again"), tensor("again")))
+
+
+@pytest.mark.parametrize("made", ["a" * (MAX_NAME + 1), "a\nb", "\x1b[31m", "a\0"])
+def test_ids_that_could_break_logs_and_headers(made: str) -> None:
+    with pytest.raises(MLServerError, match="Invalid id") as error:
+        check_id(request(id=made))
+    assert len(error.value.message) < 500
+
+
+@pytest.mark.parametrize("made", [None, "", "42", "é", "a" * MAX_NAME])
+def test_good_ids(made: str | None) -> None:
+    check_id(request(id=made))
+
+
+@pytest.mark.parametrize(
+    "value, seconds",
+    [
+        (None, None),
+        (0, None),
+        ("0", None),
+        (1_500_000, 1.5),
+        ("250000", 0.25),
+        (0.5, 5e-7),
+        (1e300, 1e9),
+        (10**400, 1e9),
+    ],
+)
+def test_timeouts(value: Any, seconds: float | None) -> None:
+    assert seconds_of_timeout(value) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize("value", [-1, True, "soon", "1.5", "²", "٣", "", "9" * 5000, math.nan, math.inf, [], {}])
+def test_timeouts_that_are_none(value: Any) -> None:
+    with pytest.raises(MLServerError, match="Invalid parameter 'timeout'") as error:
+        seconds_of_timeout(value)
+    assert error.value.status_code == 400
+
+
+@pytest.mark.parametrize("value, priority", [(None, 0), (0, 0), (3, 3), ("7", 7), (2**31 - 1, 2**31 - 1)])
+def test_priorities(value: Any, priority: int) -> None:
+    assert priority_of(value) == priority
+
+
+@pytest.mark.parametrize("value", [-1, 2**31, 1.0, True, "high", "²", "9" * 5000, [], 10**400])
+def test_priorities_that_are_none(value: Any) -> None:
+    with pytest.raises(MLServerError, match="Invalid parameter 'priority'"):
+        priority_of(value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_any_json_is_a_number_or_refused(value: Any) -> None:
+    for read in (seconds_of_timeout, priority_of):
+        try:
+            read(value)
+        except MLServerError as problem:
+            assert problem.status_code == 400  # noqa: PT017 - either end is right

@@ -1,0 +1,222 @@
+"""Bodies: read in any chunks, counted after decompression, and never held beyond the limit."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlserver.errors import MLServerError, PayloadTooLarge, UnsupportedMediaType
+from mlserver.rest.body import ClientGone, compressed, inflate, read_body
+from mlserver.rest.messages import Request
+
+LIMIT = 100_000
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def receiving(*chunks: bytes, gone: bool = False) -> Receive:
+    """An ASGI `receive` that hands out these chunks, and after them either the end or a closed connection."""
+    messages: list[dict[str, Any]] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    if gone or not messages:
+        messages.append({"type": "http.disconnect"} if gone else {"type": "http.request"})
+    else:
+        messages[-1]["more_body"] = False
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    return receive
+
+
+def request(**headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request("POST", "/", b"", raw)
+
+
+async def read(*chunks: bytes, limit: int = LIMIT, **headers: str) -> bytes:
+    return await read_body(request(**headers), receiving(*chunks), limit)
+
+
+@pytest.mark.parametrize(
+    "chunks", [(), (b"",), (b"abc",), (b"a", b"", b"bc"), tuple(b"%c" % byte for byte in b"x" * 500)]
+)
+async def test_any_chunks(chunks: tuple[bytes, ...]) -> None:
+    assert await read(*chunks) == b"".join(chunks)
+
+
+@pytest.mark.parametrize("chunks", [(b"abcdef",), (b"abc", b"def"), (b"a",) * 6])
+async def test_the_limit_is_counted_in_bytes(chunks: tuple[bytes, ...]) -> None:
+    assert await read(*chunks, limit=6) == b"".join(chunks)
+    with pytest.raises(PayloadTooLarge, match=r"larger than 5 bytes \(setting 'max_body_bytes'\)") as error:
+        await read(*chunks, limit=5)
+    assert (error.value.status_code, error.value.code) == (413, "RESOURCE_EXHAUSTED")
+
+
+async def test_chunks_are_not_read_beyond_the_limit() -> None:
+    left = [b"a" * 10] * 100
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(), "more_body": True}
+
+    with pytest.raises(PayloadTooLarge):
+        await read_body(request(), receive, 25)
+    assert len(left) == 97
+
+
+@pytest.mark.parametrize("declared", [str(LIMIT + 1), str(10**11), "9" * 5000])
+async def test_a_declared_length_is_refused_unread(declared: str) -> None:
+    async def receive() -> dict[str, Any]:
+        raise AssertionError
+
+    with pytest.raises(PayloadTooLarge):
+        await read_body(request(content_length=declared), receive, LIMIT)
+
+
+@pytest.mark.parametrize("declared", ["-1", "x", "", "1e3"])
+async def test_a_length_that_is_none_is_not_believed(declared: str) -> None:
+    assert await read(b"abc", content_length=declared) == b"abc"
+
+
+@pytest.mark.parametrize("chunks", [(), (b"a",), (b"a", b"b")])
+async def test_a_caller_that_leaves(chunks: tuple[bytes, ...]) -> None:
+    with pytest.raises(ClientGone):
+        await read_body(request(), receiving(*chunks, gone=True), LIMIT)
+
+
+# -- compressed --
+
+
+@pytest.mark.parametrize(
+    "encoding, packed",
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        (" GZIP ", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", raw_deflate),
+        ("identity", bytes),
+        ("", bytes),
+        ("gzip, identity", gzip.compress),
+        ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 1, 20_000, LIMIT])
+async def test_encodings(encoding: str, packed: Callable[[bytes], bytes], size: int) -> None:
+    data = bytes(number % 251 for number in range(size))
+
+    assert await read(packed(data), content_encoding=encoding) == data
+
+
+@pytest.mark.parametrize(
+    "encoding, packed", [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)]
+)
+async def test_one_byte_over_the_limit(encoding: str, packed: Callable[[bytes], bytes]) -> None:
+    assert len(await read(packed(bytes(LIMIT)), content_encoding=encoding)) == LIMIT
+    with pytest.raises(PayloadTooLarge):
+        await read(packed(bytes(LIMIT + 1)), content_encoding=encoding)
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate"])
+def test_a_bomb_costs_no_more_than_the_limit(name: str) -> None:
+    bomb = (gzip.compress if name == "gzip" else zlib.compress)(bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadTooLarge):
+            inflate(bomb, name, 1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_bomb_in_a_bomb() -> None:
+    bomb = gzip.compress(gzip.compress(bytes(20_000_000)))
+    with pytest.raises(PayloadTooLarge):
+        await read(bomb, content_encoding="gzip, gzip")
+
+
+def test_many_members() -> None:
+    """As parallel compressors write them; a million empty ones cost what reading them costs, not its square."""
+    assert inflate(gzip.compress(b"ab") + gzip.compress(b"") + gzip.compress(b"c"), "gzip", 10) == b"abc"
+    assert inflate(gzip.compress(b"") * 100_000, "gzip", 10) == b""
+    with pytest.raises(PayloadTooLarge):
+        inflate(gzip.compress(b"x") * 11, "gzip", 10)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.integers(0, 40_000))
+def test_members_of_any_size(members: list[bytes], padding: int) -> None:
+    members = [bytes(padding), *members]
+    packed = b"".join(gzip.compress(member) for member in members)
+
+    assert inflate(packed, "gzip", LIMIT) == b"".join(members)
+
+
+@pytest.mark.parametrize("name, packed", [("gzip", gzip.compress(b"abc" * 9)), ("deflate", zlib.compress(b"abc" * 9))])
+def test_truncated_at_every_byte(name: str, packed: bytes) -> None:
+    for size in range(1, len(packed)):
+        with pytest.raises(MLServerError, match=f"expected {name} data") as error:
+            inflate(packed[:size], name, LIMIT)
+        assert error.value.status_code == 400
+
+
+@given(st.binary(min_size=1, max_size=100), st.sampled_from(["gzip", "deflate"]))
+def test_noise_is_refused_or_read(data: bytes, name: str) -> None:
+    try:
+        inflate(data, name, LIMIT)
+    except MLServerError as problem:
+        assert problem.status_code in (400, 413)  # noqa: PT017 - either end is right
+
+
+@pytest.mark.parametrize(
+    "encoding", ["br", "gzip, br", "zstd", "compress", "gzip, gzip, gzip", ", ".join(["gzip"] * 999)]
+)
+async def test_encodings_that_are_not_supported(encoding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="Content-Encoding") as error:
+        await read(b"abc", content_encoding=encoding)
+    assert error.value.status_code == 415
+
+
+# -- answers --
+
+
+@pytest.mark.parametrize(
+    "accepted, name",
+    [
+        (b"gzip", "gzip"),
+        (b"deflate, gzip;q=0.5", "gzip"),
+        (b"gzip;q=0, deflate", "deflate"),
+        (b"GZIP", "gzip"),
+        (b"gzip;q=x", ""),
+        (b"br", ""),
+        (b"", ""),
+        (b"identity", ""),
+    ],
+)
+@pytest.mark.parametrize("size", [600, 100_000])
+async def test_answers_in_what_the_caller_accepts(accepted: bytes, name: str, size: int) -> None:
+    unpack: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}
+    body, chosen = await compressed(b"a" * size, accepted)
+
+    assert chosen == name
+    assert isinstance(body, bytes)
+    assert unpack[name](body) == b"a" * size
+
+
+async def test_parts_are_compressed_only_if_it_pays() -> None:
+    import random
+
+    same, chosen = await compressed([random.Random(0).randbytes(9000), b"b"], b"gzip")
+    assert (chosen, len(same)) == ("", 2)
+    body, chosen = await compressed([b"a" * 9000, memoryview(b"b")], b"gzip")
+    assert isinstance(body, bytes)
+    assert gzip.decompress(body) == b"a" * 9000 + b"b"
