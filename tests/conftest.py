@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, settings
 from support.models import Models, build
 from support.server import Serve, Server
 
-
 # The machine may be busy: an example that takes long is no failure.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
