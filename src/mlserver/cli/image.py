@@ -54,6 +54,7 @@ class Image:
         files: Requirements files, relative to the folder, that pip is given.
         included: Further files that those include.
         whole_folder: A requirement is part of the folder, so all of it is copied before pip runs.
+        tls: The server's setting of that name.
         remarks: What the user should know.
     """
 
@@ -65,6 +66,7 @@ class Image:
     included: list[str] = field(default_factory=list)
     whole_folder: bool = False
     ports: list[int] = field(default_factory=list)
+    tls: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -83,6 +85,7 @@ def look_at(folder: Path, python: str | None = None) -> Image:
     image = Image(folder, python or "")
     server = _json(folder / "settings.json")
     image.ports = [_port(server.get(name, default), default) for name, default in PORTS.items()]
+    image.tls = server.get("tls") or {}
     for place in model_folders(folder):
         _add_model(image, place)
     image.python = image.python or ".".join(map(str, sys.version_info[:2]))
@@ -244,9 +247,6 @@ def dockerfile(image: Image, mlserver: str | None = None, system_packages: tuple
         wanted += ["--requirement", f"{base}/{name}"]
     copied = [] if image.whole_folder else [*image.files, *image.included]
     everything = f"COPY --chown=1000:1000 {_array('.', MODELS)}"
-    health = (
-        f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{image.ports[0]}/v2/health/live', timeout=4)"
-    )
     lines = [
         "# Written by `mlserver dockerfile`; `mlserver build` builds it.",
         f"FROM python:{image.python}-slim",
@@ -260,10 +260,21 @@ def dockerfile(image: Image, mlserver: str | None = None, system_packages: tuple
         "USER 1000",
         "WORKDIR /home/mlserver",
         f"EXPOSE {' '.join(str(port) for port in image.ports if port)}",
-        f"HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD {_array('python', '-c', health)}",
+        *_health(image),
         f"CMD {_array('mlserver', 'start', MODELS)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _health(image: Image) -> list[str]:
+    """A server that asks its clients for certificates cannot be asked from inside without one."""
+    if image.tls.get("client_ca"):
+        return []
+    url = f"'http{'s' if image.tls else ''}://127.0.0.1:{image.ports[0]}/v2/health/live'"
+    # Nobody stands between a container and itself: its certificate is for another name.
+    context = "context=ssl._create_unverified_context(), " if image.tls else ""
+    ask = f"import ssl, urllib.request; urllib.request.urlopen({url}, {context}timeout=4)"
+    return [f"HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD {_array('python', '-c', ask)}"]
 
 
 def _system(packages: tuple[str, ...]) -> list[str]:

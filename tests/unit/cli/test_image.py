@@ -87,6 +87,14 @@ def test_a_folder_with_a_model(tmp_path: Path) -> None:
     assert found.copied == ["."]
 
 
+def test_health_is_asked_as_the_server_speaks(tmp_path: Path) -> None:
+    tls = {"certificate": "cert.pem", "key": "key.pem"}
+    write_server_settings(tmp_path, tls=tls)
+    assert "'https://127.0.0.1:8080/v2/health/live', context=" in made_for(tmp_path)["HEALTHCHECK"][0][-1]
+    write_server_settings(tmp_path, tls={**tls, "client_ca": "ca.pem"})
+    assert made_for(tmp_path)["HEALTHCHECK"] == []
+
+
 def test_an_mlflow_model(models: Models) -> None:
     found = made_for(models["wine"])
     assert f"mlserver-mlflow=={__version__}" in found.installed
