@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,15 @@ if TYPE_CHECKING:
 # Both raise LookupError outside of a model's code; the version is "" for a model without one.
 model_name_var: ContextVar[str] = ContextVar("model_name")
 model_version_var: ContextVar[str] = ContextVar("model_version")
+_joined_rows: ContextVar[Sequence[int]] = ContextVar("joined_rows", default=())
+
+
+def joined_rows() -> Sequence[int]:
+    """Rows of each request in the batch that the running `predict` was given, in order; () = it is one request.
+
+    For runtimes whose results may depend, be it in the last bit, on how many rows are computed together.
+    """
+    return _joined_rows.get()
 
 
 class model_context:  # noqa: N801 - a public name of 1.x, used like a function
@@ -19,19 +29,22 @@ class model_context:  # noqa: N801 - a public name of 1.x, used like a function
     A class rather than a generator: every request enters one.
     """
 
-    __slots__ = ("_name", "_name_token", "_version", "_version_token")
+    __slots__ = ("_joined", "_joined_token", "_name", "_name_token", "_version", "_version_token")
 
-    def __init__(self, model_settings: ModelSettings) -> None:
+    def __init__(self, model_settings: ModelSettings, joined: Sequence[int] = ()) -> None:
+        self._joined = joined
         self._name = model_settings.name
         self._version = model_settings.version or ""
 
     def __enter__(self) -> None:
         self._name_token = model_name_var.set(self._name)
         self._version_token = model_version_var.set(self._version)
+        self._joined_token = _joined_rows.set(self._joined)
 
     def __exit__(self, *exception: object) -> None:
         # A stream that another task closes ends in that task's context, where there is nothing to set back.
         try:
+            _joined_rows.reset(self._joined_token)
             model_version_var.reset(self._version_token)
             model_name_var.reset(self._name_token)
         except ValueError:

@@ -7,7 +7,7 @@ the timings that each stage leaves behind. Nothing here imports a protocol, a fr
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,7 +33,8 @@ class Call:
     Attributes:
         deadline: Monotonic second after which nobody waits for the answer; None = no limit.
         priority: 1 is highest; 0 = the model's default.
-        trace_parent: W3C trace context of the caller, if any.
+        trace_parent: W3C trace context that the model's code goes on with; set by the tracing stage, and by nobody else.
+        members: Rows of each request that was joined into this one, in order; () = it came as it is.
         headers: The caller's headers or invocation metadata, lower-cased.
         response_headers: Headers that the model wants on the answer.
         timings: Filled by the stages on the way back.
@@ -42,6 +43,7 @@ class Call:
     deadline: float | None = None
     priority: int = 0
     trace_parent: str | None = None
+    members: Sequence[int] = ()
     headers: Mapping[str, Any] | None = None
     response_headers: dict[str, Any] | None = None
     timings: Timings = field(default_factory=Timings)

@@ -93,7 +93,7 @@ class InlineModel:
 
     async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
         started = time.perf_counter_ns()
-        response = await self._executor.call(self._runner.infer(self._key, request, call.deadline))
+        response = await self._executor.call(self._runner.infer(self._key, request, call))
         call.timings.model_ns = time.perf_counter_ns() - started
         return response
 

@@ -176,7 +176,7 @@ class PoolModel:
 
     async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
         buffers: list[Any] = []
-        head = [self._key, call.deadline, pack_request(request, buffers)]
+        head = [self._key, call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
         started = time.perf_counter_ns()
         for attempt in (1, 2):
             worker = await self._pool.worker_for(self._key)

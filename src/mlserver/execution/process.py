@@ -56,6 +56,7 @@ class WorkerProcess:
         self.loaded: set[str] = set()
         self.running = 0
         self.gone = False
+        self._stopping = False
 
     @property
     def pid(self) -> int:
@@ -208,7 +209,8 @@ class WorkerProcess:
             os.close(self._pidfd)
         if self._channel is not None:
             self._channel.close()
-        self.kill()
+        if not self._stopping:  # then it has its time to end by itself
+            self.kill()
         for answer in [self._hello, *self._pending.values()]:
             if answer is not None and not answer.done():
                 answer.set_exception(WorkerDied())
@@ -242,6 +244,7 @@ class WorkerProcess:
         """Close the channel, which ends a worker that is not busy; kill what is left after `grace` seconds."""
         if self._process is None:
             return
+        self._stopping = True
         if self._channel is not None:
             self._channel.close()
         try:

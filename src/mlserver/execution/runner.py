@@ -16,6 +16,7 @@ from ..context import model_context
 from ..errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
 from ..logging import get_logger
 from ..settings import ModelSettings
+from ..stage import Call
 from ..tensor import TensorError
 from ..types import InferenceRequest, InferenceResponse
 from .executor import HTTPRequest, HTTPResponse, ModelInfo
@@ -56,12 +57,20 @@ class Runner:
         self._models[key] = model
         return replace(info, load_seconds=time.perf_counter() - started)
 
-    async def infer(self, key: str, request: InferenceRequest, deadline: float | None) -> InferenceResponse:
-        """The model's `predict`. `deadline` is a monotonic second; a request that comes too late is not run."""
+    async def infer(self, key: str, request: InferenceRequest, call: Call) -> InferenceResponse:
+        """The model's `predict`. A request that comes after its deadline is not run."""
+        if call.trace_parent is not None:
+            from ..tracing import resumed
+
+            with resumed(call.trace_parent):
+                return await self._infer(key, request, call)
+        return await self._infer(key, request, call)
+
+    async def _infer(self, key: str, request: InferenceRequest, call: Call) -> InferenceResponse:
         model = self._model(key)
-        if deadline is not None and time.monotonic() >= deadline:
+        if call.deadline is not None and time.monotonic() >= call.deadline:
             raise DeadlineExceeded(f"Request for model {model.name} timed out before the model could run it")
-        with model_context(model.settings):
+        with model_context(model.settings, call.members):
             try:
                 # A plain function is taken too, which is what `decode_args` makes of one.
                 response: object = model.predict(request)

@@ -15,16 +15,22 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import trust
+from ..errors import MLServerError
 from ..logging import configure_logger, get_logger
 from ..settings import ModelSettings, Settings
+from ..stage import Call
+from ..tracing import get_tracer_provider, publish
 from ..types import InferenceRequest
 from .channel import Channel, open_channel
 from .executor import HTTPRequest
 from .frames import Frame, Kind, pack_error, pack_response, unpack_request
 from .runner import Runner
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 logger = get_logger()
 
@@ -65,6 +71,7 @@ class Worker:
         self._channel: Channel | None = None
         self._done: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._tracing: TracerProvider | None = None
         self._thread = threading.get_ident()
         self._actions: dict[int, Callable[[Frame], Coroutine[Any, Any, None]]] = {
             Kind.INIT: self._init,
@@ -82,6 +89,8 @@ class Worker:
         self._channel = await open_channel(end, self._on_frame, self._on_closed)
         self._send(Kind.HELLO, 0, {"pid": os.getpid()})
         await self._done
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.shutdown)
 
     def _send(self, kind: Kind, frame_id: int, head: Any, buffers: list[Any] | None = None) -> None:
         assert self._channel is not None
@@ -133,7 +142,18 @@ class Worker:
         from .. import metrics
 
         metrics.set_sink(self._send_metric)
+        if settings.tracing_server:
+            self._start_tracing(settings)
         self._send(Kind.REPLY, frame.id, None)
+
+    def _start_tracing(self, settings: Settings) -> None:
+        """Spans of the models' own code; without the libraries (in an environment of a model's) there are none."""
+        try:
+            self._tracing = get_tracer_provider(settings)
+        except MLServerError as problem:
+            logger.warning("%s", problem)
+        if self._tracing is not None:
+            publish(self._tracing)
 
     def _send_metric(self, observation: Sequence[Any]) -> None:
         """Pass on what a model logs, from whichever thread it does."""
@@ -158,10 +178,13 @@ class Worker:
         self._send(Kind.REPLY, frame.id, done)
 
     async def _infer(self, frame: Frame) -> None:
-        key, deadline, values = frame.head
+        key, deadline, members, trace_parent, values = frame.head
+        call = Call(deadline=deadline, members=members)
+        if self._tracing is not None:
+            call.trace_parent = trace_parent
         request = unpack_request(values, frame.buffers)
         started = time.perf_counter_ns()
-        response = await self._runner.infer(key, request, deadline)
+        response = await self._runner.infer(key, request, call)
         elapsed = time.perf_counter_ns() - started
         buffers: list[Any] = []
         head = [elapsed, pack_response(response, buffers)]

@@ -250,10 +250,15 @@ class Scheduler:
 
     async def _run_joined(self, batch: list[Entry]) -> None:
         deadlines = [entry.call.deadline for entry in batch]
-        call = Call(deadline=None if None in deadlines else max(d for d in deadlines if d is not None))
+        rows = [entry.rows for entry in batch]
+        call = Call(
+            members=rows,
+            deadline=None if None in deadlines else max(d for d in deadlines if d is not None),
+            trace_parent=batch[0].call.trace_parent,  # a call of the model can be part of one trace only
+        )
         try:
             response = await self._next.infer(join([entry.request for entry in batch]), call)
-            responses = split(response, [entry.rows for entry in batch])
+            responses = split(response, rows)
         except RowsDisagree:
             await self._run_one_by_one(batch)
         except MLServerError as problem:

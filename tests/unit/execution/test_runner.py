@@ -15,6 +15,7 @@ from mlserver.custom_routes import Route
 from mlserver.errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
 from mlserver.execution.runner import Runner
 from mlserver.settings import ModelParameters
+from mlserver.stage import Call
 from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
 REQUEST = InferenceRequest(inputs=[RequestInput(name="x", shape=[2], datatype="FP64", data=[1.0, 2.0])])
@@ -61,7 +62,7 @@ def _twice(model: MLModel, payload: InferenceRequest) -> InferenceResponse:
 async def predict(cls: type[MLModel], deadline: float | None = None) -> InferenceResponse:
     runner = Runner()
     await runner.load("key", ModelSettings(name="m", implementation=cls))
-    return await runner.infer("key", REQUEST, deadline)
+    return await runner.infer("key", REQUEST, Call(deadline=deadline))
 
 
 @pytest.mark.parametrize("cls", [Waits, Plain, PlainArguments, PlainFuture])
@@ -151,13 +152,13 @@ async def first_of_stream(runner: Runner) -> InferenceResponse | None:
 async def test_misbehaviour(how: str, error: type[MLServerError], status: int, text: str, streamed: bool) -> None:
     runner = await misbehaving(how)
     with pytest.raises(error, match=text) as told:
-        await (first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, None))
+        await (first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, Call()))
     assert told.value.status_code == status
 
 
 async def test_a_request_can_be_stopped() -> None:
     runner = await misbehaving("waits")
-    task = asyncio.ensure_future(runner.infer("m#1", REQUEST, None))
+    task = asyncio.ensure_future(runner.infer("m#1", REQUEST, Call()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -174,7 +175,7 @@ async def test_what_failed_to_load_is_not_there() -> None:
     with pytest.raises(ModelFailed, match="ValueError: no routes"):
         await runner.load("m#1", ModelSettings(name="m", implementation=DeclaresNonsense))
     with pytest.raises(ModelNotFound, match="Model m not found"):
-        await runner.infer("m#1", REQUEST, None)
+        await runner.infer("m#1", REQUEST, Call())
 
 
 async def test_unloading_always_lets_go() -> None:
@@ -182,7 +183,7 @@ async def test_unloading_always_lets_go() -> None:
 
     assert not await runner.unload("m#1")
     with pytest.raises(ModelNotFound):
-        await runner.infer("m#1", REQUEST, None)
+        await runner.infer("m#1", REQUEST, Call())
     assert await runner.unload("m#1")
 
 
