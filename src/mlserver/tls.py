@@ -80,6 +80,8 @@ def server_context(settings: TLSSettings) -> ssl.SSLContext:
 
 
 def _context(settings: TLSSettings) -> ssl.SSLContext:
+    for path in filter(None, (settings.certificate, settings.key, settings.client_ca)):
+        _read(path)  # ssl's own errors do not say which file
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
