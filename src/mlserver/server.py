@@ -52,6 +52,7 @@ class MLServer:
         self._telemetry = Telemetry(self._metrics)
         caches = settings.cache_enabled and settings.cache_size > 0
         self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes) if caches else None
+        self._tracing = _tracing(settings)
         self._executor = _executor(settings)
         self._registry = Registry(self._executor, self._build_road, self._metrics, settings.drain_timeout)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
@@ -74,9 +75,14 @@ class MLServer:
         joins_while_busy = policy.max_requests > 1 and not policy.max_wait
         slots = _Slots(loaded, 1 if joins_while_busy else CONCURRENCY)
         scheduler = Scheduler(entry.name, loaded, policy, limits, self._telemetry.meter(entry), slots)
-        if self._cache is None or not settings.cache_enabled:
-            return scheduler
-        return CachedRoad(scheduler, self._cache, entry.name, entry.version, self._telemetry.cache_counter(entry))
+        road: Road = scheduler
+        if self._cache is not None and settings.cache_enabled:
+            road = CachedRoad(road, self._cache, entry.name, entry.version, self._telemetry.cache_counter(entry))
+        if self._tracing is not None:
+            from .handlers.traced import TracedRoad
+
+            road = TracedRoad(road, self._tracing, entry.name, entry.version)
+        return road
 
     def _build_front_ends(self) -> list[Any]:
         """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""
@@ -170,6 +176,8 @@ class MLServer:
         closing = 1.0 if draining in done else 0.1
         await asyncio.gather(*(front_end.stop(closing) for front_end in self._front_ends))
         await self._executor.stop(self._settings.parallel_workers_timeout if draining in done else 0.1)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.shutdown)
 
     def _capture_signals(self) -> Any:
         """Signals ask for the end; what handled them before does so again afterwards."""
@@ -205,6 +213,17 @@ def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:
     if row_wise and settings.max_batch_size != 1:
         return BatchPolicy(settings.max_batch_size or AUTOMATIC_BATCH)
     return BatchPolicy()
+
+
+def _tracing(settings: Settings) -> Any:
+    if not settings.tracing_server:
+        return None
+    from .tracing import get_tracer_provider, publish
+
+    provider = get_tracer_provider(settings)
+    assert provider is not None
+    publish(provider)
+    return provider
 
 
 def _executor(settings: Settings) -> Executor:

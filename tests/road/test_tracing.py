@@ -1,0 +1,101 @@
+"""Tracing of a whole server: the caller's trace goes on over REST and gRPC, through queue and worker, into the model's code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.collector import Collector
+from support.repository import tensor, write_model
+from support.server import Serve, Server
+
+TRACES = """
+from opentelemetry import trace
+
+from mlserver import MLModel
+from mlserver.types import InferenceResponse, ResponseOutput
+
+tracer = trace.get_tracer("the model")
+
+
+class Traces(MLModel):
+    async def predict(self, payload):
+        with tracer.start_as_current_span("own work"):
+            if payload.inputs[0].shape == [2]:
+                raise ValueError("two are too many")
+            return InferenceResponse(model_name=self.name, outputs=[
+                ResponseOutput(name="y", shape=[1], datatype="FP32", data=[1.0])
+            ])
+"""
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_request_over_rest(serve: Serve, collector: Collector, tmp_path: Path, workers: int, batched: bool) -> None:
+    settings: dict[str, Any] = {"max_batch_size": 4, "max_batch_time": 0.01} if batched else {}
+    write_model(tmp_path / "m", "Traces", source=TRACES, parameters={"version": "1"}, **settings)
+    env = {"MLSERVER_TRACING_SERVER": collector.address, "MLSERVER_SERVER_NAME": "tested"}
+    server = serve(tmp_path, workers=workers, env=env)
+    assert server.infer("m", [tensor("x", [1])], id="mine").status_code == 200
+    assert server.infer("m", [tensor("x", [1])], id="mine").status_code == 200
+    assert server.post("/v2/models/m/infer", {"inputs": [tensor("x", [1])], "id": "mine"}, headers=HEADERS).is_success
+    assert server.stop() == 0
+
+    spans = collector.spans()
+    assert set(spans) == {"infer m", "batch", "model", "own work"} | ({"queue"} if batched else set())
+    request, batch, model = spans["infer m"], spans["batch"], spans["model"]
+    assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
+    assert request.parent_span_id.hex() == PARENT
+    assert batch.parent_span_id == request.span_id
+    assert model.parent_span_id == batch.span_id
+    assert spans["own work"].parent_span_id == request.span_id
+    for part in ("batch", "model", *(["queue"] if batched else [])):
+        assert request.start_time_unix_nano <= spans[part].start_time_unix_nano <= spans[part].end_time_unix_nano
+    attributes = {one.key: one.value.string_value for one in request.attributes}
+    assert attributes == {"mlserver.model.name": "m", "mlserver.model.version": "1", "mlserver.request.id": "mine"}
+    assert all(resource["service.name"] == "tested" for resource in collector.resources())
+
+
+def test_a_request_over_grpc(serve: Serve, collector: Collector, tmp_path: Path) -> None:
+    write_model(tmp_path / "m", "Traces", source=TRACES)
+    server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address})
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        contents = pb.InferTensorContents(fp32_contents=[1.0])
+        one = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1], contents=contents)
+        request = pb.ModelInferRequest(model_name="m", inputs=[one])
+        GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=tuple(HEADERS.items()), timeout=30)
+    assert server.stop() == 0
+    assert collector.spans()["infer m"].parent_span_id.hex() == PARENT
+    assert collector.spans()["own work"].trace_id.hex() == TRACE
+
+
+def test_errors_and_health(collector: Collector, tmp_path: Path) -> None:
+    write_model(tmp_path / "m", "Traces", source=TRACES)
+    with Server(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address}, tracebacks=True) as server:
+        assert server.infer("m", [tensor("x", [1, 2])]).status_code == 500
+        for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/m/ready"):
+            server.get(path)
+        server.stop()
+        spans = collector.spans()
+        assert set(spans) == {"infer m", "own work"}
+        assert "ValueError: two are too many" in spans["infer m"].status.message
+
+
+def test_a_collector_that_is_not_there_changes_nothing(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "m", "Traces", source=TRACES)
+    server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": "http://127.0.0.1:9"})
+    assert server.infer("m", [tensor("x", [1])]).status_code == 200
