@@ -1,86 +1,161 @@
-"""The road without front ends: real handlers, registry and scheduler over models in a thread, for tests of a front end.
-
-async with Road(Settings(), [ModelSettings(name="echo", implementation=Echo)]) as road:
-    road.data_plane, road.handlers
-"""
+"""A road without processes: an executor whose models do what the test says, for the stages that stand before it."""
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
-from mlserver.errors import ModelNotFound
-from mlserver.execution.executor import LoadedModel
-from mlserver.execution.inline import InlineExecutor
-from mlserver.handlers import DataPlane, ModelRepositoryHandlers
+from mlserver.custom_routes import Route
+from mlserver.errors import MLServerError
+from mlserver.execution.executor import HTTPRequest, HTTPResponse, LoadedModel, ModelInfo
+from mlserver.handlers import DataPlane
 from mlserver.handlers.telemetry import Telemetry
 from mlserver.metrics.road import RoadMetrics
 from mlserver.registry import Entry, Registry
-from mlserver.repository import ModelRepository
 from mlserver.scheduling.limits import Limits
 from mlserver.scheduling.policy import BatchPolicy
 from mlserver.scheduling.scheduler import Scheduler
 from mlserver.settings import ModelSettings, Settings
+from mlserver.stage import Call
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 
 
-class Listed(ModelRepository):
-    """A repository of models that are given, not read."""
+class Model:
+    """A loaded model that answers its inputs, and with `tag` as a parameter."""
 
-    def __init__(self, models: Sequence[ModelSettings]) -> None:
-        self.models = list(models)
+    def __init__(self, settings: ModelSettings, info: ModelInfo, tag: str) -> None:
+        self.settings = settings
+        self.info = info
+        self.tag = tag
+        self.available = True
+        self.capacity = 1
+        self.unloaded = False
+        self.requests: list[InferenceRequest] = []
+        self.calls: list[Call] = []
+        self.go = asyncio.Event()
+        self.go.set()
+        self.response: Callable[[InferenceRequest], InferenceResponse] | None = None
 
-    async def list(self) -> list[ModelSettings]:
-        return self.models
+    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+        self.requests.append(request)
+        self.calls.append(call)
+        await self.go.wait()
+        if self.response is not None:
+            return self.response(request)
+        outputs = [
+            ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
+            for one in request.inputs
+        ]
+        return InferenceResponse(model_name=self.settings.name, outputs=outputs, parameters=Parameters(tag=self.tag))
 
-    async def find(self, name: str) -> builtins.list[ModelSettings]:
-        found = [settings for settings in self.models if settings.name == name]
-        if not found:
-            raise ModelNotFound(name)
-        return found
+    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+        async for request in requests:
+            yield await self.infer(request, call)
+
+    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
+        return HTTPResponse(
+            201, [(b"content-type", b"text/x"), (b"content-length", b"9"), (b"x-own", b"1")], request.path.encode()
+        )
+
+    async def unload(self) -> bool:
+        self.unloaded = True
+        return True
 
 
-class Slots:
-    """Room for so many requests in the model at once."""
+class Executor:
+    """Loads `Model`s; `problem` makes the next load fail, `go` holds loads back."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self) -> None:
+        self.models: list[Model] = []
+        self.problem: BaseException | None = None
+        self.ready = True
+        self.info: dict[str, Any] = {}
+        self.go = asyncio.Event()
+        self.go.set()
 
-    def free(self) -> int:
-        return self._count
+    async def start(self) -> None:
+        return None
+
+    async def load(self, settings: ModelSettings) -> LoadedModel:
+        await self.go.wait()
+        if self.problem is not None:
+            problem, self.problem = self.problem, None
+            raise problem
+        metadata = MetadataModelResponse(name=settings.name, platform="test")
+        fields: dict[str, Any] = {"metadata": metadata, "ready": self.ready} | self.info
+        info = ModelInfo(**fields)
+        self.models.append(Model(settings, info, f"{settings.version}#{len(self.models)}"))
+        return self.models[-1]
+
+    async def stop(self, grace: float) -> None:
+        return None
 
 
-class Road:
-    """Everything a front end is given, with the models loaded.
+class Bench:
+    """A registry and a data plane over `Executor`."""
 
-    Args:
-        concurrency: Requests that a model works on at once; the rest wait in its queue.
-    """
-
-    def __init__(self, settings: Settings, models: Sequence[ModelSettings], concurrency: int = 64) -> None:
-        self._settings = settings
-        self._models = models
-        self._slots = Slots(concurrency)
+    def __init__(self, drain_timeout: float | None = None, policy: BatchPolicy | None = None, **settings: Any) -> None:
+        self.executor = Executor()
         self.metrics = RoadMetrics()
         self._telemetry = Telemetry(self.metrics)
-        self._executor = InlineExecutor()
-        registry = Registry(self._executor, self._scheduler, self.metrics, 5.0)
-        self.data_plane = DataPlane(settings, registry, self._telemetry)
-        self.handlers = ModelRepositoryHandlers(Listed(models), registry)
-
-    def _scheduler(self, entry: Entry, loaded: LoadedModel) -> Scheduler:
-        limits = Limits(self._settings.max_queue_size, self._settings.request_timeout)
-        meter = self._telemetry.meter(entry)
-        return Scheduler(entry.name, loaded, BatchPolicy(), limits, meter, self._slots)
-
-    async def __aenter__(self) -> Self:
-        await self._executor.start()
-        await self.handlers.load_all(list(self._models))
+        self._policy = policy or BatchPolicy()
+        self.registry = Registry(self.executor, self._road, self.metrics, drain_timeout)
+        self.data_plane = DataPlane(Settings(**settings), self.registry, self._telemetry)
         self.data_plane.accepting = True
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._executor.stop(5.0)
+    def _road(self, entry: Entry, loaded: LoadedModel) -> Scheduler:
+        return Scheduler(entry.name, loaded, self._policy, Limits(), self._telemetry.meter(entry), _Slots())
+
+    async def load(self, name: str = "m", version: str | None = None, **info: Any) -> Model:
+        """Load a model version. Raises what the registry raises."""
+        self.executor.info = info
+        await self.registry.load(model_settings(name, version))
+        return self.executor.models[-1]
+
+    async def fail(self, name: str = "m", version: str | None = None, text: str = "no weights") -> None:
+        """Load a model version that cannot be loaded."""
+        self.executor.problem = MLServerError(text, 500)
+        try:
+            await self.registry.load(model_settings(name, version))
+        except MLServerError as problem:
+            assert problem.message == text  # noqa: PT017 - the helper's own check
+        else:
+            raise AssertionError
+
+    async def ask(self, name: str = "m", version: str | None = None, **fields: Any) -> InferenceResponse:
+        return await self.data_plane.infer(request(**fields), name, version)
+
+
+class _Slots:
+    def free(self) -> int:
+        return 1
+
+
+def model_settings(name: str = "m", version: str | None = None) -> ModelSettings:
+    parameters = {} if version is None else {"parameters": {"version": version}}
+    return ModelSettings(name=name, implementation="mlserver.MLModel", **parameters)  # type: ignore[arg-type]
+
+
+def request(data: Any = (1.0, 2.0), name: str = "x", **fields: Any) -> InferenceRequest:
+    values = list(data)
+    tensor = RequestInput(name=name, shape=[len(values)], datatype="FP64", data=TensorData(values))
+    return InferenceRequest(inputs=[tensor], **fields)
+
+
+def tag_of(response: InferenceResponse) -> str:
+    """Which loaded model answered."""
+    assert response.parameters is not None
+    return str((response.parameters.model_extra or {})["tag"])
+
+
+def route(path: str, **fields: Any) -> Route:
+    return Route(path, **fields)
