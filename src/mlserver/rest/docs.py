@@ -43,7 +43,8 @@ class Docs:
         return await self.page(request)
 
     async def server_document(self, request: Request) -> Reply:
-        document = openapi.server_document(self._settings.root_path, self._settings.server_version)
+        settings = self._settings
+        document = openapi.server_document(settings.root_path, settings.server_version, self._data_plane.names())
         return Reply(body=write_document(document))
 
     async def model_document(self, request: Request) -> Reply:

@@ -63,14 +63,18 @@ _OF_SERVER: list[tuple[str, str, str, dict[str, str]]] = [
 ]  # fmt: skip
 
 
-def server_document(root_path: str, version: str) -> Document:
-    """Every route of the protocol, for any model."""
+def server_document(root_path: str, version: str, models: list[str]) -> Document:
+    """Every route of the protocol, for any model; `models` are the names to try."""
     paths: Document = {}
     for method, path, summary, shape in _OF_SERVER:
         _add(paths, method, path, summary, shape)
     for base in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
         for method, path, summary, shape in _OF_MODEL:
             _add(paths, method, base + path, summary, shape)
+    for operation in (operation for operations in paths.values() for operation in operations.values()):
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] == "model_name" and models:
+                parameter["examples"] = {name: {"value": name} for name in models}
     return _document("Data Plane", version, root_path, paths, _schemas())
 
 
@@ -136,7 +140,7 @@ def _answer(answer: str | None) -> Document:
     if answer is None:
         return {"description": "Yes"}
     if answer == _EVENTS:
-        return {"description": "One event per response", "content": {_EVENTS: {"schema": {"type": "string"}}}}
+        return {"description": "One event per response", "content": {_EVENTS: {"schema": {}}}}
     schema = {"type": "object"} if answer == "object" else _reference(answer)
     return {"description": "OK", "content": {JSON: {"schema": schema}}}
 

@@ -1,0 +1,149 @@
+"""The OpenAPI documents and the pages that show them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.models import Models
+from support.repository import tensor, write_model, write_server_settings, write_settings
+from support.server import Server
+
+INPUTS: list[dict[str, Any]] = [
+    {"name": "left", "datatype": "FP32", "shape": [-1, 3]},
+    {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [-1, 1],
+        "parameters": {"content_type": "str", "example": ["a", "b"]},
+    },
+    {"name": "flag", "datatype": "BOOL", "shape": []},
+]
+OUTPUTS = [{"name": "sum", "datatype": "INT64", "shape": [-1]}]
+
+
+@pytest.fixture(scope="module")
+def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("openapi")
+    write_server_settings(folder, root_path="/serving")
+    write_model(folder / "known", "Echo", inputs=INPUTS, outputs=OUTPUTS, parameters={"version": "7"})
+    write_model(folder / "any", "Echo")
+    uri = str(models["wine"])
+    write_settings(
+        folder / "wine", name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": uri}
+    )
+    with Server(folder) as running:
+        yield running
+
+
+def document(server: Server, model: str | None = None) -> dict[str, Any]:
+    response = server.get("/v2/docs/dataplane.json" if model is None else f"/v2/models/{model}/docs/dataplane.json")
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def request_schema(found: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = found["components"]["schemas"]["InferenceRequest"]
+    return schema
+
+
+def test_every_reference_leads_somewhere(server: Server) -> None:
+    for found in (document(server), document(server, "known"), document(server, "any")):
+        names = set(re.findall(r"#/components/schemas/(\w+)", str(found)))
+        assert names <= set(found["components"]["schemas"])
+        assert "$defs" not in str(found)
+
+
+def test_the_servers_document(server: Server) -> None:
+    found = document(server)
+
+    assert found["openapi"].startswith("3.1")
+    assert found["servers"] == [{"url": "/serving"}]
+    assert {"/v2", "/v2/models", "/v2/models/{model_name}/infer", "/v2/repository/index"} <= set(found["paths"])
+    infer = found["paths"]["/v2/models/{model_name}/versions/{model_version}/infer"]["post"]
+    assert [parameter["name"] for parameter in infer["parameters"]] == ["model_name", "model_version"]
+    assert set(infer["parameters"][0]["examples"]) == {"known", "any", "wine"}
+    assert set(infer["requestBody"]["content"]) == {
+        "application/json",
+        "application/octet-stream",
+        "application/vnd.apache.arrow.stream",
+    }
+
+
+def test_every_path_of_the_document_is_there(server: Server) -> None:
+    for path, operations in document(server)["paths"].items():
+        real = path.replace("{model_name}", "known").replace("{model_version}", "7")
+        for method in operations:
+            assert server.client.options(real).headers["allow"].find(method.upper()) >= 0
+
+
+def test_a_models_document_names_its_tensors(server: Server) -> None:
+    found = document(server, "known")
+    schema = request_schema(found)
+    known = {one["title"]: one["properties"] for one in schema["properties"]["inputs"]["items"]["anyOf"]}
+
+    assert found["info"]["title"] == "Data Plane for Model known"
+    assert all(path.startswith("/v2/models/known") for path in found["paths"])
+    assert {name: one["datatype"]["const"] for name, one in known.items()} == {
+        "left": "FP32",
+        "text": "BYTES",
+        "flag": "BOOL",
+    }
+    assert known["left"]["shape"]["description"].startswith("[-1, 3]")
+    assert schema["properties"]["outputs"]["items"]["properties"]["name"] == {"enum": ["sum"]}
+    assert schema["example"] == {
+        "inputs": [
+            tensor("left", [0.0] * 3, shape=[1, 3]),
+            tensor("text", ["a", "b"], "BYTES", [2, 1]),
+            tensor("flag", [False], "BOOL", []),
+        ]
+    }
+
+
+@pytest.mark.parametrize("model", ["known", "known/versions/7", "wine"])
+def test_the_example_can_be_sent(server: Server, model: str) -> None:
+    example = request_schema(document(server, model))["example"]
+    response = server.post(f"/v2/models/{model}/infer", example)
+
+    assert response.status_code == 200, response.text
+
+
+def test_a_version_has_a_document_of_its_own(server: Server) -> None:
+    found = document(server, "known/versions/7")
+
+    assert found["info"] == {"title": "Data Plane for Model known (7)", "version": "7"}
+    assert all(path.startswith("/v2/models/known/versions/7") for path in found["paths"])
+
+
+def test_a_model_that_names_no_tensors_takes_any(server: Server) -> None:
+    schema = request_schema(document(server, "any"))
+
+    assert schema["properties"]["inputs"]["items"] == {"$ref": "#/components/schemas/RequestInput"}
+    assert "example" not in schema
+
+
+def test_paths_of_the_models_own(server: Server) -> None:
+    paths = document(server, "wine")["paths"]
+
+    assert list(paths["/v2/models/wine/invocations"]) == ["post"]
+    assert server.get("/v2/models/wine/ping").status_code == 200
+    assert list(paths["/v2/models/wine/ping"]) == ["get"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/nope/docs", "/v2/models/known/versions/8/docs/dataplane.json"])
+def test_unknown_models_have_none(server: Server, path: str) -> None:
+    assert server.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v2/docs", "/v2/models/known/docs", "/v2/models/known/versions/7/docs"])
+def test_pages_need_nothing_from_elsewhere(server: Server, path: str) -> None:
+    response = server.get(path)
+
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    assert not re.findall(r"https?://|src=|@import|url\(", response.text)
