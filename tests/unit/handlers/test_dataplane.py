@@ -1,0 +1,331 @@
+"""The data plane: what it adds to a request, what it takes from an answer, and what it says of server and models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mlserver.errors import DeadlineExceeded, MLServerError, ModelNotFound, ModelNotReady
+from mlserver.execution.executor import HTTPRequest
+from mlserver.handlers.dataplane import generate_id
+from mlserver.scheduling.policy import BatchPolicy
+from mlserver.stage import Call
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataTensor,
+    Parameters,
+    RequestOutput,
+    ResponseOutput,
+    TensorData,
+)
+from support.road import Bench, request, route, tag_of
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+# -- health and metadata --
+
+
+async def test_live_without_anything(bench: Bench) -> None:
+    bench.data_plane.accepting = False
+
+    assert await bench.data_plane.live()
+    assert not await bench.data_plane.ready()
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_ready_without_models(empty: bool) -> None:
+    bench = Bench(empty_registry_readiness=empty)
+    assert await bench.data_plane.ready() is empty
+    bench.registry.missing.add("m")
+    assert not await bench.data_plane.ready()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_ready_tells_of_every_model(strict: bool) -> None:
+    bench = Bench(strict_readiness=strict)
+    model = await bench.load("m")
+    assert await bench.data_plane.ready()
+    await bench.fail("n")
+    assert await bench.data_plane.ready() is not strict
+    assert await bench.data_plane.model_ready("m")
+    assert not await bench.data_plane.model_ready("n")
+    model.available = False
+    assert not await bench.data_plane.ready()
+    assert not await bench.data_plane.model_ready("m")
+    with pytest.raises(ModelNotFound):
+        await bench.data_plane.model_ready("nobody")
+
+
+async def test_server_metadata() -> None:
+    bench = Bench(server_name="s", server_version="7", extensions=["mine", "statistics"])
+    metadata = await bench.data_plane.metadata()
+
+    assert (metadata.name, metadata.version) == ("s", "7")
+    assert metadata.extensions.count("statistics") == 1
+    assert metadata.extensions[-1] == "mine"
+
+
+async def test_model_metadata(bench: Bench) -> None:
+    await bench.load("m", "1")
+    await bench.fail("n")
+
+    assert (await bench.data_plane.model_metadata("m")).name == "m"
+    with pytest.raises(ModelNotReady, match="Model n is not ready yet. no weights"):
+        await bench.data_plane.model_metadata("n")
+    with pytest.raises(ModelNotFound):
+        await bench.data_plane.model_metadata("m", "2")
+
+
+async def test_configuration() -> None:
+    bench = Bench(policy=BatchPolicy(16))
+    tensors = [MetadataTensor(name="x", datatype="BYTES", shape=[-1, 3])]
+    await bench.load(metadata=MetadataModelResponse(name="m", platform="p", inputs=tensors), streams=True)
+    config = bench.data_plane.model_config("m")
+
+    assert (config["name"], config["platform"], config["max_batch_size"]) == ("m", "p", 16)
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_STRING", "dims": [3]}]
+    assert config["model_transaction_policy"] == {"decoupled": True}
+
+
+# -- one request --
+
+
+async def test_an_id_is_kept_or_made(bench: Bench) -> None:
+    await bench.load("m", "3")
+    kept = await bench.ask(id="mine")
+    made = await bench.ask()
+
+    assert kept.id == "mine"
+    assert made.id is not None
+    assert uuid.UUID(made.id).version == 4
+    assert bench.executor.models[0].requests[1].id == made.id
+    assert made.model_version == "3"
+
+
+def test_ids_are_random_uuids() -> None:
+    made = {generate_id() for _ in range(1000)}
+
+    assert len(made) == 1000
+    assert all(uuid.UUID(one).version == 4 and uuid.UUID(one).variant == uuid.RFC_4122 for one in made)
+
+
+async def test_the_models_own_version_is_kept(bench: Bench) -> None:
+    model = await bench.load("m", "3")
+    model.response = lambda asked: InferenceResponse(model_name="m", model_version="own", outputs=[])
+
+    assert (await bench.ask()).model_version == "own"
+
+
+async def test_limits_are_taken_from_the_parameters(bench: Bench) -> None:
+    model = await bench.load()
+    before = time.monotonic()
+    await bench.ask(parameters={"timeout": 60_000_000, "priority": 2, "k": 1})
+    (call,) = model.calls
+
+    assert call.deadline is not None
+    assert before + 60 <= call.deadline <= time.monotonic() + 60
+    assert call.priority == 2
+    parameters = model.requests[0].parameters
+    assert parameters is not None
+    assert parameters.plain() == {"k": 1}
+
+
+async def test_the_earlier_deadline_counts(bench: Bench) -> None:
+    model = await bench.load()
+    call = Call(deadline=time.monotonic() + 5)
+    asked = call.deadline
+    await bench.data_plane.infer(request(parameters={"timeout": 60_000_000}), "m", call=call)
+
+    assert model.calls[0].deadline == asked
+
+
+async def test_a_deadline_that_passes(bench: Bench) -> None:
+    model = await bench.load()
+    model.go.clear()
+    with pytest.raises(DeadlineExceeded):
+        await bench.ask(parameters={"timeout": 10_000})
+    model.go.set()
+
+
+@pytest.mark.parametrize("row_wise", [False, True])
+async def test_headers_reach_models_that_may_depend_on_them(bench: Bench, row_wise: bool) -> None:
+    model = await bench.load(row_wise=row_wise)
+    call = Call(headers={"x-user": "ann"})
+    await bench.data_plane.infer(request(parameters={"headers": {"forged": "yes"}}), "m", call=call)
+    parameters = model.requests[0].parameters
+
+    assert parameters is not None
+    assert parameters.headers == (None if row_wise else {"x-user": "ann"})
+
+
+async def test_headers_of_the_answer_are_not_part_of_it(bench: Bench) -> None:
+    model = await bench.load()
+    model.response = lambda asked: InferenceResponse(
+        model_name="m", outputs=[], parameters=Parameters(headers={"x-own": "1"}, k=2)
+    )
+    call = Call()
+    response = await bench.data_plane.infer(request(), "m", call=call)
+
+    assert call.response_headers == {"x-own": "1"}
+    assert response.parameters is not None
+    assert response.parameters.plain() == {"k": 2}
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"data": ["a"]}, "FP64 numbers"),
+        ({"id": "a\nb"}, "Invalid id"),
+        ({"parameters": {"timeout": "soon"}}, "timeout"),
+        ({"parameters": {"priority": -1}}, "priority"),
+    ],
+)
+async def test_bad_requests_never_reach_the_model(bench: Bench, fields: dict[str, Any], words: str) -> None:
+    model = await bench.load()
+    with pytest.raises(MLServerError, match=words) as error:
+        await bench.ask(**fields)
+
+    assert error.value.status_code == 400
+    assert model.requests == []
+
+
+async def test_requests_for_what_is_not_there(bench: Bench) -> None:
+    await bench.fail("broken")
+    for name, version, kind in [("nobody", None, ModelNotFound), ("broken", None, ModelNotReady)]:
+        with pytest.raises(kind):
+            await bench.ask(name, version)
+
+
+# -- outputs --
+
+
+def two_outputs(asked: InferenceRequest) -> InferenceResponse:
+    outputs = [ResponseOutput(name=name, shape=[1], datatype="INT8", data=TensorData([1])) for name in "ab"]
+    return InferenceResponse(model_name="m", outputs=outputs)
+
+
+@pytest.mark.parametrize("wanted, names", [(None, "ab"), ([], "ab"), (["b"], "b"), (["b", "a"], "ba")])
+async def test_requested_outputs(bench: Bench, wanted: list[str] | None, names: str) -> None:
+    (await bench.load()).response = two_outputs
+    outputs = None if wanted is None else [RequestOutput(name=name) for name in wanted]
+
+    assert "".join(output.name for output in (await bench.ask(outputs=outputs)).outputs) == names
+
+
+async def test_an_output_that_the_model_does_not_give(bench: Bench) -> None:
+    (await bench.load()).response = two_outputs
+    with pytest.raises(MLServerError, match="no output 'c'; its outputs are 'a', 'b'") as error:
+        await bench.ask(outputs=[RequestOutput(name="c")])
+    assert error.value.status_code == 400
+
+
+# -- counting --
+
+
+async def test_statistics(bench: Bench) -> None:
+    model = await bench.load("m", "1")
+    await bench.load("m", "2")
+    await bench.ask(version="1")
+    with pytest.raises(MLServerError):
+        await bench.ask(version="1", name="m", id="\n")
+    model.go.clear()
+    leaving = asyncio.ensure_future(bench.ask(version="1"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+
+    (one,) = bench.data_plane.statistics("m", "1")["model_stats"]
+    assert (one["name"], one["version"], one["inference_count"], one["execution_count"]) == ("m", "1", 2, 2)
+    assert one["inference_stats"]["success"]["count"] == 1
+    assert one["inference_stats"]["fail"]["count"] == 2
+    assert len(bench.data_plane.statistics("m")["model_stats"]) == 2
+    assert len(bench.data_plane.statistics()["model_stats"]) == 2
+    with pytest.raises(ModelNotFound):
+        bench.data_plane.statistics("nobody")
+
+
+# -- streams --
+
+
+async def stream_of(*payloads: InferenceRequest) -> AsyncIterator[InferenceRequest]:
+    for payload in payloads:
+        yield payload
+
+
+async def test_streams_carry_the_first_id(bench: Bench) -> None:
+    await bench.load("m", "1", streams=True)
+    stream = bench.data_plane.infer_stream(stream_of(request(id="first"), request(id="second")), "m")
+    answers = [answer async for answer in stream]
+
+    assert bench.data_plane.streams("m")
+    assert [(answer.id, answer.model_version) for answer in answers] == [("first", "1")] * 2
+
+
+async def test_streams_check_every_request(bench: Bench) -> None:
+    model = await bench.load()
+    stream = bench.data_plane.infer_stream(stream_of(request(), request(name="\0")), "m")
+    await anext(stream)
+    with pytest.raises(MLServerError, match="control characters"):
+        await anext(stream)
+
+    assert len(model.requests) == 1
+
+
+async def test_a_stream_may_be_left(bench: Bench) -> None:
+    await bench.load()
+    stream = bench.data_plane.infer_stream(stream_of(request(), request()), "m")
+    await anext(stream)
+    await stream.aclose()  # type: ignore[attr-defined]
+
+    await bench.registry.drained()
+
+
+async def test_streams_of_nobody(bench: Bench) -> None:
+    with pytest.raises(ModelNotFound):
+        await anext(bench.data_plane.infer_stream(stream_of(request()), "nobody"))
+
+
+# -- models' own paths --
+
+
+async def test_routes(bench: Bench) -> None:
+    await bench.load("m", "1", routes=(route("/one"),))
+    await bench.load("m", "2", routes=(route("/two"),))
+    await bench.load("n", routes=(route("/n"),))
+    await bench.fail("broken")
+
+    assert [(own.name, own.route.path) for own in bench.data_plane.routes()] == [("m", "/two"), ("n", "/n")]
+    assert [own.route.path for own in bench.data_plane.routes_of("m", "1")] == ["/one"]
+    assert bench.data_plane.routes_of("nobody") == []
+    answer = await bench.data_plane.route("m", "1", HTTPRequest("GET", "/one"))
+    assert (answer.status, answer.body) == (201, b"/one")
+
+
+# -- batches --
+
+
+async def test_a_batch_answers_each_caller_under_its_own_id() -> None:
+    bench = Bench(policy=BatchPolicy(8))
+    model = await bench.load(row_wise=True)
+    model.go.clear()
+    asked = [asyncio.ensure_future(bench.ask(id=str(number), data=[float(number)])) for number in range(5)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    model.go.set()
+    answers = await asyncio.gather(*asked)
+
+    assert [answer.id for answer in answers] == ["0", "1", "2", "3", "4"]
+    assert [answer.outputs[0].data.root for answer in answers] == [[float(number)] for number in range(5)]
+    assert {tag_of(answer) for answer in answers} == {model.tag}
+    assert len(model.requests) == 2

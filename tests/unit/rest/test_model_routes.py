@@ -1,0 +1,180 @@
+"""Paths that models declare: who answers, and how each of the three kinds of routes does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mlserver.errors import MLServerError, Overloaded
+from mlserver.rest.messages import Reply, Request
+from mlserver.rest.model_routes import ModelRoutes, matches, retry_after
+from mlserver.rest.routing import MethodNotAllowed
+from mlserver.types import InferenceResponse
+from support.road import Bench, request, route
+
+
+def asked(path: str, method: str = "POST", body: bytes = b"", **headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request(method, path, b"q=1", raw, body=body)
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def reply_to(bench: Bench, made: Request, default_model: str | None = None) -> Reply | None:
+    routes = ModelRoutes(bench.data_plane, default_model)
+    found = routes.match(made)
+    return None if found is None else await routes.answer(found, made)
+
+
+def who(bench: Bench, made: Request, default_model: str | None = None) -> tuple[str, str | None] | None:
+    found = ModelRoutes(bench.data_plane, default_model).match(made)
+    return None if found is None else (found.name, found.version)
+
+
+# -- who answers --
+
+
+async def test_one_model_declares_a_path(bench: Bench) -> None:
+    await bench.load("m", "1", routes=(route("/own"),))
+    await bench.load("m", "2", routes=(route("/own"), route("/new")))
+
+    assert who(bench, asked("/own")) == ("m", None)
+    assert who(bench, asked("/new")) == ("m", None)
+    assert who(bench, asked("/v2/models/m/own")) == ("m", None)
+    assert who(bench, asked("/v2/models/m/versions/1/own")) == ("m", "1")
+    assert who(bench, asked("/v2/models/m/versions/1/new")) is None
+    for path in ("/other", "/own/more", "/v2/models/n/own", "/v2/models/m", "/"):
+        assert who(bench, asked(path)) is None
+
+
+async def test_methods(bench: Bench) -> None:
+    await bench.load(routes=(route("/own"), route("/own", method="GET"), route("/get", method="GET")))
+
+    assert who(bench, asked("/own", "GET")) == ("m", None)
+    with pytest.raises(MethodNotAllowed) as refusal:
+        who(bench, asked("/get"))
+    assert "GET" in refusal.value.allowed
+
+
+async def test_several_models_declare_a_path(bench: Bench) -> None:
+    for name in "mn":
+        await bench.load(name, routes=(route("/own"),))
+    with pytest.raises(MLServerError, match=r"Several models answer /own: 'm', 'n'\. Use /v2/models/NAME/own"):
+        who(bench, asked("/own"))
+    with pytest.raises(MLServerError, match="Several models"):
+        who(bench, asked("/own", x_mlserver_model="nobody"), default_model="m")
+
+    assert who(bench, asked("/own", x_mlserver_model="n")) == ("n", None)
+    assert who(bench, asked("/own"), default_model="m") == ("m", None)
+    assert who(bench, asked("/own", x_mlserver_model="n"), default_model="m") == ("n", None)
+    assert who(bench, asked("/v2/models/n/own")) == ("n", None)
+
+
+async def test_a_fixed_answer_is_anybodys(bench: Bench) -> None:
+    for name in "mn":
+        await bench.load(name, routes=(route("/ping", method="GET", static="\n"),))
+
+    assert who(bench, asked("/ping", "GET")) == ("m", None)
+
+
+@pytest.mark.parametrize(
+    "template, path, fits",
+    [
+        ("/a", "/a", True),
+        ("/a", "/a/", False),
+        ("/a/{b}", "/a/x", True),
+        ("/a/{b}", "/a/x/y", False),
+        ("/a/{b}", "/a/", False),
+        ("/a/{b:path}", "/a/x/y", True),
+        ("/a/{b}/c", "/a/x/c", True),
+        ("/a.b/{c}", "/aXb/c", False),
+        ("/{a}.{b}", "/x.y", True),
+        ("/(a+)+{b}", "/(a+)+x", True),
+    ],
+)
+def test_templates(template: str, path: str, fits: bool) -> None:
+    assert matches(template, path) is fits
+
+
+# -- the three kinds --
+
+
+async def test_fixed_answers(bench: Bench) -> None:
+    model = await bench.load(routes=(route("/ping", method="GET", static="pong", content_type="text/plain"),))
+    reply = await reply_to(bench, asked("/ping", "GET"))
+    assert reply is not None
+    assert (reply.status, reply.body, reply.content_type) == (200, b"pong", "text/plain")
+
+    model.available = False
+    with pytest.raises(MLServerError, match="not ready"):
+        await reply_to(bench, asked("/ping", "GET"))
+
+
+@pytest.mark.parametrize("path", ["/own", "/v2/models/m/own", "/v2/models/m/versions/1/own"])
+async def test_forwarded(bench: Bench, path: str) -> None:
+    await bench.load("m", "1", routes=(route("/own", handler="own"),))
+    reply = await reply_to(bench, asked(path))
+
+    assert reply is not None
+    assert (reply.status, reply.body, reply.content_type) == (201, b"/own", "text/x")
+    assert reply.headers == [(b"x-own", b"1")]
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A wire format: a JSON list in, a JSON list out, and its own form of errors."""
+
+    def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> Any:
+        if body == b"no":
+            raise MLServerError("that is no list", 422)
+        return request([config["factor"] * value for value in json.loads(body)])
+
+    def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple[int, bytes, str]:
+        return 200, json.dumps(response.outputs[0].data.root).encode(), "text/list"
+
+    def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, bytes, str]:
+        return error.status_code, error.message.encode(), "text/error"
+
+    module = ModuleType("wire_of_a_test")
+    vars(module).update(read_request=read_request, write_response=write_response, write_error=write_error)
+    monkeypatch.setitem(sys.modules, "wire_of_a_test", module)
+    return "wire_of_a_test"
+
+
+async def test_one_more_wire_format(bench: Bench, wire: str) -> None:
+    await bench.load("m", "7", routes=(route("/list", wire=wire, config={"factor": 2}),))
+    reply = await reply_to(bench, asked("/list", body=b"[1, 2.5]"))
+
+    assert reply is not None
+    assert (reply.status, reply.body, reply.content_type) == (200, b"[2.0, 5.0]", "text/list")
+    headers = dict(reply.headers)
+    assert headers[b"x-mlserver-model-version"] == b"7"
+    assert b"model;dur=" in headers[b"server-timing"]
+
+
+async def test_errors_in_the_wire_formats_own_form(bench: Bench, wire: str) -> None:
+    model = await bench.load(routes=(route("/list", wire=wire, config={"factor": 2}),))
+    reply = await reply_to(bench, asked("/list", body=b"no"))
+    assert reply is not None
+    assert (reply.status, reply.body, reply.content_type) == (422, b"that is no list", "text/error")
+
+    def overloaded(made: Any) -> InferenceResponse:
+        raise Overloaded("later", 7.4)
+
+    model.response = overloaded
+    reply = await reply_to(bench, asked("/list", body=b"[1]"))
+    assert reply is not None
+    assert (reply.status, dict(reply.headers)) == (429, {b"retry-after": b"7"})
+
+
+@pytest.mark.parametrize("seconds, header", [(0.2, b"1"), (1.0, b"1"), (59.6, b"60")])
+def test_retry_after(seconds: float, header: bytes) -> None:
+    assert retry_after(Overloaded("later", seconds)) == [(b"retry-after", header)]
+    assert retry_after(MLServerError("no")) == []
