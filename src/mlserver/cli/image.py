@@ -85,7 +85,8 @@ def look_at(folder: Path, python: str | None = None) -> Image:
     image = Image(folder, python or "")
     server = _json(folder / "settings.json")
     image.ports = [_port(server.get(name, default), default) for name, default in PORTS.items()]
-    image.tls = server.get("tls") or {}
+    tls = server.get("tls")
+    image.tls = tls if isinstance(tls, dict) else {}
     for place in model_folders(folder):
         _add_model(image, place)
     image.python = image.python or ".".join(map(str, sys.version_info[:2]))

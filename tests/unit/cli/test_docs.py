@@ -1,0 +1,47 @@
+"""The pages about the command line and custom runtimes say what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from mlserver.cli import main
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs"
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(main)
+    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_is_described(name: str) -> None:
+    assert f"`{name}`" in (DOCS / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["start", "check", "infer", "init", "dockerfile", "build"])
+def test_every_option_is_described(name: str) -> None:
+    text = (DOCS / "cli.md").read_text()
+    options = [option for param in commands()[name].params if isinstance(param, click.Option) for option in param.opts]
+    assert [option for option in options if f"`{option}`" not in text] == []
+
+
+def test_code_of_the_page_is_code_of_the_examples() -> None:
+    sources = [path.read_text() for path in (ROOT / "examples" / "custom-runtimes").rglob("*.*") if path.is_file()]
+    blocks = re.findall(r"```(?:python|json)\n(.*?)```", (DOCS / "custom-runtimes.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 8
+    for block in blocks:
+        assert any(block in source for source in sources), block
+
+
+@pytest.mark.parametrize("page", ["cli.md", "custom-runtimes.md", "migrating-from-mlserver-1.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (DOCS / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert (DOCS / target).exists(), target
