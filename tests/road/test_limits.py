@@ -1,0 +1,237 @@
+"""Everything is bounded: bodies before and after decompression, in memory too; rows, nesting, rank, time, names, series."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.memory import peak_bytes, reset_peak
+from support.raw_http import infer, request, wire
+from support.repository import tensor, write_model, write_server_settings
+from support.server import Server
+
+MiB = 1024 * 1024
+INFER = "/v2/models/echo/infer"
+SLOW = """
+import asyncio
+import time
+
+from mlserver import MLModel
+from mlserver.custom_routes import custom_handler
+
+
+class Slow(MLModel):
+    async def predict(self, payload):
+        await asyncio.Event().wait()
+
+    async def predict_stream(self, payloads):
+        async for payload in payloads:
+            await asyncio.Event().wait()
+            yield
+
+    @custom_handler(rest_path="/wait")
+    async def wait(self) -> str:
+        await asyncio.Event().wait()
+        return ""
+"""
+HANGS = """
+import asyncio
+
+from mlserver import MLModel
+
+
+class Hangs(MLModel):
+    async def load(self):
+        await asyncio.Event().wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("limits")
+    write_server_settings(
+        folder, max_body_bytes=16 * MiB, request_timeout=1.0, load_timeout=3.0, strict_readiness=False
+    )
+    write_model(folder / "echo")
+    write_model(folder / "slow", "Slow", source=SLOW)
+    write_model(folder / "hangs", "Hangs", source=HANGS)
+    with Server(folder) as running:
+        yield running
+
+
+# -- bodies --
+
+BOMBS: dict[str, tuple[str, bytes]] = {
+    "gzip": ("gzip", gzip.compress(bytes(512 * MiB), 9)),
+    "deflate": ("deflate", zlib.compress(bytes(512 * MiB), 9)),
+    "gzip in gzip": ("gzip, gzip", gzip.compress(gzip.compress(bytes(512 * MiB), 9), 9)),
+    "many gzip members": ("gzip", gzip.compress(bytes(MiB)) * 200),
+    "many empty members": ("gzip", gzip.compress(b"") * 200_000),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_bombs(server: Server, case: str) -> None:
+    """Refused with far less memory than they unpack to: the limit, and what is held beside it."""
+    encoding, body = BOMBS[case]
+    server.infer("echo", [tensor("x", [1.0])])
+    pid = server.process.pid
+    reset_peak(pid)
+    before = peak_bytes(pid)
+    response = server.post(INFER, body, headers={"content-encoding": encoding})
+    assert response.status_code in (413, 400), response.text
+    assert peak_bytes(pid) - before < 64 * MiB
+
+
+def test_a_declared_body_of_100_gb(server: Server) -> None:
+    pid = server.process.pid
+    reset_peak(pid)
+    before = peak_bytes(pid)
+    with wire(server.http_port) as connection:
+        connection.send(f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 107374182400\r\n\r\n".encode())
+        connection.send(bytes(65536))
+        assert connection.answer()[0] == 413
+    assert peak_bytes(pid) - before < 8 * MiB
+
+
+def test_a_grpc_message_over_the_limit(server: Server) -> None:
+    stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
+    message = pb.ModelInferRequest(model_name="echo", raw_input_contents=[bytes(17 * MiB)])
+    with pytest.raises(grpc.RpcError) as problem:
+        stub.ModelInfer(message)
+    assert problem.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate"])
+def test_a_grpc_bomb(server: Server, name: str) -> None:
+    """A megabyte on the wire that unpacks to more than the limit."""
+    compression = grpc.Compression.Gzip if name == "gzip" else grpc.Compression.Deflate
+    stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
+    pid = server.process.pid
+    reset_peak(pid)
+    before = peak_bytes(pid)
+    message = pb.ModelInferRequest(model_name="echo", raw_input_contents=[bytes(256 * MiB)])
+    with pytest.raises(grpc.RpcError) as problem:
+        stub.ModelInfer(message, compression=compression)
+    assert problem.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
+    assert peak_bytes(pid) - before < 64 * MiB
+
+
+# -- shapes and texts --
+
+
+def nested(depth: int) -> Any:
+    return json.loads("[" * depth + "1" + "]" * depth)
+
+
+HEAVY: dict[str, bytes] = {
+    "deep data": json.dumps({"inputs": [tensor("x", nested(40), shape=[1] * 40)]}).encode(),
+    "deep parameters": b'{"inputs":[],"parameters":{"a":' + b"[" * 900 + b"]" * 900 + b"}}",
+    "very deep JSON": b'{"inputs":' + b"[" * 500_000,
+    "a number of a million digits": b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":['
+    + b"9" * MiB
+    + b"]}]}",
+    "20,000 inputs": json.dumps({"inputs": [tensor(str(number), [1]) for number in range(20_000)]}).encode(),
+    "an id of a megabyte": json.dumps({"id": "x" * MiB, "inputs": [tensor("x", [1])]}).encode(),
+    "an id with a line break": json.dumps({"id": "a\nb", "inputs": [tensor("x", [1])]}).encode(),
+    "an enormous product": json.dumps({"inputs": [tensor("x", [], shape=[2**62, 4])]}).encode(),
+}
+
+
+@pytest.mark.parametrize("case", HEAVY)
+def test_heavy_requests_are_refused(server: Server, case: str) -> None:
+    response = server.post(INFER, HEAVY[case])
+    assert 400 <= response.status_code < 500, response.text
+    assert len(response.content) < 4096
+
+
+HARMLESS: dict[str, bytes] = {
+    "200,000 keys": json.dumps({"inputs": [], "parameters": {str(key): 0 for key in range(200_000)}}).encode(),
+    "one key again and again": b'{"inputs":[]' + b',"id":"a"' * 200_000 + b"}",
+    "an enormous empty shape": json.dumps({"inputs": [tensor("x", [], shape=[2**40, 0])]}).encode(),
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_heavy_requests_that_mean_something_are_answered(server: Server, case: str) -> None:
+    response = server.post(INFER, HARMLESS[case])
+    assert response.status_code == 200, response.text
+    assert len(response.content) < 4096
+
+
+# -- time --
+
+
+def test_requests_end_in_time(server: Server) -> None:
+    one = [tensor("x", [1.0])]
+    assert server.infer("slow", one).status_code == 504
+    assert server.post("/v2/models/slow/infer_stream", {"inputs": one}).status_code == 504
+    assert server.post("/wait").status_code == 504
+
+
+def test_a_stream_ends_in_time(server: Server) -> None:
+    stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
+    with pytest.raises(grpc.RpcError) as problem:
+        list(stub.ModelStreamInfer(iter([pb.ModelInferRequest(model_name="slow")])))
+    assert problem.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_load_ends_in_time(server: Server) -> None:
+    states = {item["name"]: item for item in server.post("/v2/repository/index").json()}
+    assert states["hangs"]["state"] == "UNAVAILABLE"
+    assert "load_timeout" in states["hangs"]["reason"]
+
+
+# -- names --
+
+
+def test_unknown_names_leave_nothing_behind(server: Server) -> None:
+    """No series, no memory and no flood in the log, whatever is asked for."""
+
+    def page() -> str:
+        return server.client.get(f"{server.metrics_url}/metrics").text
+
+    def ask(number: int) -> bytes:
+        return infer(f"unknown-{number}", 1.0) + request("GET", f"/nowhere/{number}")
+
+    with wire(server.http_port) as connection:
+        connection.send(ask(-1))
+        connection.answer(), connection.answer()
+        before, logged = page(), len(str(server.log))
+        for number in range(5000):
+            connection.send(ask(number))
+            assert connection.answer()[0] == connection.answer()[0] == 404
+    after = page()
+    assert "unknown-" not in after
+    assert len(after.splitlines()) == len(before.splitlines())
+    assert len(str(server.log)) - logged < 10_000
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../../etc", "/etc/passwd", "a\\b", "C:\\x", "e\u0301", "\u200b", ".", "~", "-rf"]
+)
+def test_names_are_never_paths(server: Server, name: str) -> None:
+    stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
+    for call, message in (
+        (stub.RepositoryModelLoad, pb.RepositoryModelLoadRequest(model_name=name)),
+        (stub.ModelMetadata, pb.ModelMetadataRequest(name=name)),
+        (stub.ModelMetadata, pb.ModelMetadataRequest(name="echo", version=name)),
+    ):
+        with pytest.raises(grpc.RpcError) as problem:
+            call(message)
+        assert problem.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_what_callers_send_cannot_break_the_log(server: Server) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(request("GET", "/v2/models/%0Amlserver%20-%20INFO%20%1b[31mforged"))
+        assert connection.answer()[0] == 404
+    assert "\x1b" not in str(server.log)
