@@ -8,7 +8,7 @@ CODE   := src runtimes tests examples benchmarks
 
 BENCH  := $(VENV)/.bench-installed
 
-.PHONY: help setup demo test check format proto bench bench-quick bench-micro clean
+.PHONY: help setup demo test check format proto bench bench-quick bench-micro fuzz soak clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -55,6 +55,12 @@ bench-quick: $(BENCH)  ## the walk's two requests against four servers, in about
 
 bench-micro: $(BENCH)  ## formats, frames and batches in microseconds
 	@$(BIN)/python -m pytest benchmarks/micro --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
+
+fuzz: $(STAMP)  ## a hundred thousand hostile bodies, each of which may at worst be refused (ROUNDS=..., SEED=...)
+	@FUZZ_ROUNDS=$(or $(ROUNDS),25000) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -q tests/fuzz
+
+soak: $(STAMP)  ## load, crashing clients, killed workers and reloads for MINUTES=30; writes docs/soak.md
+	@$(BIN)/python -m benchmarks.soak $(or $(MINUTES),30) --report
 
 clean:  ## forget what the tools and the demo left behind (keeps .venv)
 	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,166 @@
+"""Writes the first bodies of the corpus: right ones of every kind, and the worst ones known. Run: python -m fuzz.make_corpus
+
+Bodies that a fuzzer found are added to the folders by hand, named by what they did.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from typing import Any
+
+from fuzz.mutation import CORPUS
+from mlserver.types import InferenceRequest
+from mlserver.wire import json as wire_json
+from mlserver.wire import proto
+
+ONE = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1.5, -2, 3e10, 0]}
+TEXT = {"name": "t", "shape": [2], "datatype": "BYTES", "data": ["é\u0000", "𝄞"]}
+
+
+def one(**changes: Any) -> dict[str, Any]:
+    return {**ONE, **changes}
+
+
+REQUESTS: dict[str, Any] = {
+    "numbers": {"id": "a", "inputs": [ONE]},
+    "nested": {"inputs": [one(data=[[1, 2], [3, 4]])]},
+    "text": {"inputs": [TEXT]},
+    "all datatypes": {
+        "inputs": [
+            {"name": kind, "shape": [1], "datatype": kind, "data": [1]}
+            for kind in "UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BOOL".split()
+        ]
+    },
+    "parameters": {
+        "inputs": [one(parameters={"content_type": "np", "extra": {"a": [1, None]}})],
+        "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
+        "parameters": {"timeout": 1000, "priority": 1, "sequence_id": 7, "headers": {"a": "b"}},
+    },
+    "base64": {"inputs": [{**TEXT, "data": ["aGk=", "AA=="], "parameters": {"content_type": "base64"}}]},
+    "missing floats": {"inputs": [one(data=[None, 1, None, 2])]},
+    "scalar": {"inputs": [one(shape=[], data=[1])]},
+    "empty": {"inputs": [one(shape=[0], data=[])]},
+    "largest": {"inputs": [one(shape=[2], datatype="UINT64", data=[2**64 - 1, 0])]},
+    "ragged": {"inputs": [one(data=[[1, 2], [3]])]},
+    "enormous": {"inputs": [one(shape=[2**40, 2**40])]},
+    "negative": {"inputs": [one(shape=[-1])]},
+    "rank 40": {"inputs": [one(shape=[1] * 40, data=[1])]},
+    "twice": {"inputs": [ONE, ONE]},
+    "none": {"inputs": []},
+}
+TABLES: dict[str, Any] = {
+    "split": {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1.5, 2, "x"], [None, 3, "y"]]}},
+    "records": {"dataframe_records": [{"a": 1.5, "b": 2, "c": "x"}]},
+    "instances": {"instances": [{"a": 1.5, "b": 2, "c": "x"}]},
+    "inputs": {"inputs": {"a": [1.5], "b": [2], "c": ["x"]}},
+    "params": {"dataframe_records": [{"a": 1.5, "b": 2, "c": "x"}], "params": {"k": 1}},
+    "index": {"dataframe_split": {"index": [7], "columns": ["a", "b", "c"], "data": [[1, 2, "x"]]}},
+    "dates": {"dataframe_records": [{"a": 1.5, "b": 2, "c": "99999-99-99T99:99:99"}]},
+    "both": {"instances": [1], "inputs": [1]},
+}
+CSV = {
+    "plain": "a,b,c\n1.5,2,x\n-3,4,y\n",
+    "quoted": 'a,b,c\n1.5,2,"x ""y"",\nz"\n',
+    "missing": "a,b,c\n,2,\n1,,x\n",
+    "ragged": "a,b,c\n1\n1,2,3,4,5\n",
+    "open quote": 'a,b,c\n1,2,"' + "x" * 100,
+    "many columns": ",".join(f"c{number}" for number in range(500)) + "\n" + ",".join("1" * 500) + "\n",
+    "one column twice": "a,a,a\n1,2,3\n",
+    "nothing": "",
+    "blank": "\n\n\n",
+    "numbers": "a,b,c\n1e400,99999999999999999999,nan\ninf,-0,1_000\n",
+}
+
+
+def put(target: str, name: str, body: bytes) -> None:
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name.replace(" ", "-")).write_bytes(body)
+
+
+def with_binary(document: dict[str, Any], *blobs: bytes) -> bytes:
+    head = json.dumps(document).encode()
+    return b"%d\n" % len(head) + head + b"".join(blobs)
+
+
+def binary_bodies() -> None:
+    raw = struct.pack("<4f", 1, 2, 3, 4)
+    first = {name: value for name, value in ONE.items() if name != "data"}
+    second = {"name": "t", "shape": [2], "datatype": "BYTES"}
+    words = b"".join(struct.pack("<I", len(word)) + word for word in (b"hi", b"\xff\0"))
+    sized = {"parameters": {"binary_data_size": 16}}
+    put("binary", "numbers", with_binary({"inputs": [first | sized]}, raw))
+    both = {"inputs": [first | sized, second | {"parameters": {"binary_data_size": len(words)}}]}
+    put("binary", "numbers and text", with_binary(both, raw, words))
+    wanted = {"inputs": [first | sized], "parameters": {"binary_data_output": True}}
+    put("binary", "binary answer", with_binary(wanted, raw))
+    for name, size in (("too much", 17), ("too little", 15), ("negative", -16), ("enormous", 2**63)):
+        put("binary", name, with_binary({"inputs": [first | {"parameters": {"binary_data_size": size}}]}, raw))
+    bad = struct.pack("<I", 0xFFFFFFFF) + b"hi"
+    put(
+        "binary",
+        "length past the end",
+        with_binary({"inputs": [second | {"parameters": {"binary_data_size": 6}}]}, bad),
+    )
+    put("binary", "header past the end", b"999999\n{}")
+    put("binary", "negative header", b"-1\n{}")
+    put("binary", "raw", b"0\n" + raw)
+
+
+def grpc_bodies() -> None:
+    for name, document in REQUESTS.items():
+        try:
+            request = wire_json.read_request(json.dumps(document).encode())
+        except Exception:
+            request = InferenceRequest(inputs=[])
+        for raw in (False, True):
+            try:
+                message = proto.write_request(request, "echo", None, raw)
+            except Exception:  # what no client could write is left to mutations
+                continue
+            put("grpc", f"{name}{' raw' if raw else ''}", message.SerializeToString())
+
+
+def arrow_bodies() -> None:
+    import pyarrow as pa
+
+    tables = {
+        "numbers": pa.table({"a": [1.5, 2.5], "b": [1, 2]}),
+        "text": pa.table({"t": ["é", None], "raw": [b"\0", b"\xff"]}),
+        "lists": pa.table({"v": pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))}),
+        "dictionary": pa.table({"d": pa.array(["x", "y", "x"]).dictionary_encode()}),
+        "no rows": pa.table({"a": pa.array([], pa.int32())}),
+        "no columns": pa.table({}),
+        "dates": pa.table({"d": pa.array([0, 1], pa.timestamp("us", "UTC"))}),
+    }
+    for name, table in tables.items():
+        for codec in (None, "zstd"):
+            sink = io.BytesIO()
+            with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+                writer.write_table(table)
+            put("arrow", f"{name}{' zstd' if codec else ''}", sink.getvalue())
+    zeros = pa.table({"z": [0.0] * 500_000})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, zeros.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(zeros)
+    put("arrow", "bomb", sink.getvalue())
+
+
+def main() -> None:
+    for name, document in REQUESTS.items():
+        put("json", name, json.dumps(document).encode())
+    put("json", "deep", b'{"inputs":' + b"[" * 2000)
+    put("json", "surrogate", b'{"id":"\\ud800","inputs":[]}')
+    for name, table in TABLES.items():
+        put("invocations", name, json.dumps(table).encode())
+    for name, text in CSV.items():
+        put("csv", name, text.encode())
+    binary_bodies()
+    grpc_bodies()
+    arrow_bodies()
+
+
+if __name__ == "__main__":
+    main()
