@@ -190,10 +190,11 @@ def of_scalar(name: str, value: Any) -> ResponseOutput:
 def _of_dict(result: dict[Any, Any]) -> tuple[str | None, list[ResponseOutput]]:
     if all(isinstance(value, np.ndarray) for value in result.values()):
         return "dict", [of_array(_label(key), value) for key, value in result.items()]
-    return None, [_of_value(_label(key), value) for key, value in result.items()]
+    return None, [of_value(_label(key), value) for key, value in result.items()]
 
 
-def _of_value(name: str, value: Any) -> ResponseOutput:
+def of_value(name: str, value: Any) -> ResponseOutput:
+    """Any value that has a form in V2."""
     if isinstance(value, np.ndarray):
         return of_array(name, value)
     if isinstance(value, list | tuple):

@@ -17,6 +17,7 @@ __all__ = [
     "load_model",
     "raw_model",
     "scoring_server",
+    "with_implementation",
     "with_metadata",
 ]
 
@@ -46,3 +47,8 @@ def with_metadata(model: PyFuncModel, metadata: Any) -> PyFuncModel:
     known = inspect.signature(PyFuncModel.__init__).parameters
     more = {"model_id": model.model_id} if "model_id" in known else {}
     return PyFuncModel(metadata, model._model_impl, predict_fn, **more)
+
+
+def with_implementation(model: PyFuncModel, implementation: Any) -> PyFuncModel:
+    """Another implementation, with a `predict`, behind the same metadata and checks."""
+    return PyFuncModel(model.metadata, implementation, "predict")

@@ -19,6 +19,7 @@ from mlflow.types.schema import Schema
 from mlflow.version import VERSION
 
 from mlserver.codecs import decode_inference_request
+from mlserver.context import joined_rows
 from mlserver.custom_routes import Route
 from mlserver.errors import MLServerError
 from mlserver.logging import get_logger
@@ -27,10 +28,10 @@ from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 
 from . import codecs as codecs  # registers the content type `dict`
-from . import enforcement, forms, invocations, plan, scoring, sources, trust
+from . import enforcement, forms, invocations, methods, plan, scoring, sources, trust
 from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
-from .fastpath import Path
+from .fastpath import NotTogether, Path, run_by_member
 from .metadata import DefaultInputPrefix, DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params
 from .outputs import Encoder
 from .pyfunc import from_type_hint, load_model
@@ -62,6 +63,7 @@ class MLflowRuntime(MLModel):
         self._takes_params = self._model.metadata.get_params_schema() is not None
         self._describe()
         self._plan = plan.make(self._model)
+        self._methods = methods.of(self._model, self._plan.path)
         self.row_wise = self._plan.row_wise
         self._planned_for = self._model
         self._decoder = Decoder(
@@ -129,11 +131,36 @@ class MLflowRuntime(MLModel):
         if invocations.is_carried(payload):
             text = await asyncio.to_thread(self._score, *invocations.carried(payload))
             return invocations.answer(self.name, self.version, text)
+        if payload.outputs:
+            wanted = len({output.name for output in payload.outputs})
+            asked = self._methods.asked(payload) if self._methods is not None else []
+            payload = _without_outputs(payload)
+            if asked:
+                return await self._predict_by(asked, payload, alone=len(asked) == wanted)
         path = self._path
         data = path.read(payload) if path is not None else None
+        members = joined_rows() if self._plan.by_member and self._settings.max_batch_size <= 1 else ()
         if path is None or data is None:
+            if len(members) > 1:
+                raise NotTogether
             return await self._predict_generally(payload)
+        if len(members) > 1:
+            return self._encoder.encode(await self._run(run_by_member, path, data, members))
         return self._encoder.encode(await self._run(path.run, data))
+
+    async def _predict_by(self, names: list[str], payload: InferenceRequest, alone: bool) -> InferenceResponse:
+        """Answer with the results of methods of the estimator, beside those of predict unless they are wanted alone."""
+        assert self._methods is not None
+        data = self._methods.read(payload)
+        members = joined_rows() if self._settings.max_batch_size <= 1 else ()
+        if data is not None:
+            results = await self._run(self._methods.run, data, names, members)
+        elif len(members) > 1:
+            raise NotTogether
+        else:
+            results = await self._enforced(payload, self._methods.run_enforced, names)
+        ordinary = self._encoder.encode({}) if alone else await self.predict(payload)
+        return methods.added(ordinary, results)
 
     @property
     def _path(self) -> Path | None:
@@ -191,12 +218,15 @@ class MLflowRuntime(MLModel):
         return self._model.predict_stream(data, params=params)
 
     async def _predict_generally(self, payload: InferenceRequest) -> InferenceResponse:
+        return self._encoder.encode(await self._enforced(payload, self._predict_with))
+
+    async def _enforced(self, payload: InferenceRequest, predict: Any, *arguments: Any) -> Any:
+        """The result of `predict(data, params, ...)`, with what MLflow's enforcement says explained."""
         decoded, params = self._decode(payload)
         try:
-            result = await self._run(self._predict_with, decoded.data, params)
+            return await self._run(predict, decoded.data, params, *arguments)
         except MLServerError as problem:
             raise _explained(problem, decoded, self._input_schema) from None
-        return self._encoder.encode(result)
 
     def _predict_with(self, data: Any, params: dict[str, Any] | None) -> Any:
         return self._model.predict(data, params=params)
@@ -260,6 +290,12 @@ class MLflowRuntime(MLModel):
             status, body, media_type = invocations.write_error(problem, {})
             return Response(body, status_code=status, media_type=media_type)
         return Response(text, media_type=invocations.JSON)
+
+
+def _without_outputs(payload: InferenceRequest) -> InferenceRequest:
+    """The same request for everything that the model gives: the server itself picks from that what was wanted."""
+    values = {"id": payload.id, "parameters": payload.parameters, "inputs": payload.inputs, "outputs": None}
+    return InferenceRequest.build(values)
 
 
 def _explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
