@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import trust
 from .errors import MLServerError, ModelNotFound, ModelNotReady
@@ -20,6 +20,9 @@ from .scheduling.statistics import ModelStatistics
 from .settings import ModelSettings
 from .stage import Stage
 from .types import State
+
+if TYPE_CHECKING:
+    from .model import MLModel
 
 logger = get_logger()
 
@@ -235,3 +238,29 @@ def _above(one: str, other: str) -> bool:
 
 def _of(entry: Entry) -> str:
     return f" version '{entry.version}'" if entry.version else ""
+
+
+# -- names of MLServer 1.x --
+
+MultiModelRegistry = Registry
+
+
+class SingleModelRegistry:
+    """The versions of one model."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self._registry = registry
+        self._name = name
+
+    def get_model(self, version: str | None = None) -> Entry:
+        """One version, or the default one. Raises `ModelNotFound`."""
+        return self._registry.find(self._name, version)
+
+    def get_models(self) -> list[Entry]:
+        return self._registry.versions(self._name)
+
+
+def model_initialiser(model_settings: ModelSettings) -> MLModel:
+    """The model that settings describe, made in this process and not loaded."""
+    implementation: type[MLModel] = model_settings.implementation
+    return implementation(model_settings)

@@ -7,6 +7,8 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlparse
@@ -97,3 +99,36 @@ def schedule_with_callback(
     task = asyncio.get_running_loop().create_task(coroutine)
     task.add_done_callback(callback)
     return task
+
+
+class EventLoopBackend(str, Enum):
+    """The event loops to choose from."""
+
+    ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"
+
+
+class AsyncManager:
+    """Runs coroutines to their end, each on a new event loop.
+
+    Args:
+        backend: Which loop; None = uvloop's if it is installed.
+    """
+
+    def __init__(self, backend: EventLoopBackend | None = None) -> None:
+        self.backend = backend or (EventLoopBackend.UVLOOP if find_spec("uvloop") else EventLoopBackend.ASYNCIO)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self.backend is EventLoopBackend.ASYNCIO:
+            return asyncio.run(coroutine)
+        import uvloop
+
+        return uvloop.run(coroutine)
+
+
+def install_uvloop_event_loop() -> None:
+    """Make uvloop's the event loop of `asyncio.run`; without uvloop, nothing changes."""
+    if find_spec("uvloop"):
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

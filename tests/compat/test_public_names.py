@@ -47,7 +47,8 @@ NAMES: dict[str, str] = {
     "mlserver.handlers": "DataPlane ModelRepositoryHandlers get_custom_handlers custom_handler",
     "mlserver.handlers.custom": "CustomHandler custom_handler get_custom_handlers register_custom_handler",
     "mlserver.utils": (
-        "get_model_uri to_absolute_path generate_uuid insert_headers extract_headers get_wrapped_method schedule_with_callback"
+        "get_model_uri to_absolute_path generate_uuid insert_headers extract_headers get_wrapped_method schedule_with_callback "
+        "AsyncManager EventLoopBackend install_uvloop_event_loop"
     ),
     "mlserver.logging": "logger get_logger configure_logger apply_logging_file ModelLoggerFormatter LoggerName",
     "mlserver.metrics": "MetricsServer configure_metrics register log REGISTRY",
@@ -66,6 +67,21 @@ NAMES: dict[str, str] = {
     "mlserver.grpc.converters": "",
     "mlserver.cli": "main",
     "mlserver.cli.serve": "load_settings DEFAULT_SETTINGS_FILENAME",
+    "mlserver.registry": "MultiModelRegistry SingleModelRegistry model_initialiser",
+    "mlserver.cloudevents": (
+        "CLOUDEVENTS_HEADER_SPECVERSION CLOUDEVENTS_HEADER_SPECVERSION_DEFAULT CLOUDEVENTS_HEADER_SOURCE CLOUDEVENTS_HEADER_TYPE "
+        "CLOUDEVENTS_HEADER_ID CLOUDEVENTS_HEADER_REQUEST_ID CLOUDEVENTS_HEADER_MODEL_ID CLOUDEVENTS_HEADER_INFERENCE_SERVICE "
+        "CLOUDEVENTS_HEADER_NAMESPACE CLOUDEVENTS_HEADER_ENDPOINT CloudEventsTypes CloudEventsMiddleware get_namespace"
+    ),
+    "mlserver.middleware": "InferenceMiddleware InferenceMiddlewares",
+    "mlserver.batching": "AdaptiveBatcher load_batching BatchedRequests",
+    "mlserver.parallel": "InferencePoolRegistry configure_inference_pool Worker",
+    "mlserver.cache": "ResponseCache LocalCache",
+    "mlserver.rest": "RESTServer",
+    "mlserver.rest.responses": "Response ServerSentEvent",
+    "mlserver.raw": "pack unpack inject_raw extract_raw",
+    "mlserver.env": "Environment compute_hash_of_file compute_hash_of_string",
+    "mlserver.tracing": "get_tracer_provider",
     "mlserver_mlflow": "MLflowRuntime",
 }
 

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 
-class Collector(TraceServiceServicer):  # type: ignore[misc]
+class Collector(TraceServiceServicer):
     """`with Collector() as collector:`; `collector.address` is for `tracing_server`."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Collector(TraceServiceServicer):  # type: ignore[misc]
         self._resources: list[Any] = []
         self._lock = threading.Lock()
         self._server: Any = grpc.server(ThreadPoolExecutor(2))
-        add_TraceServiceServicer_to_server(self, self._server)
+        add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         self.address = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name

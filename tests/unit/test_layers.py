@@ -19,12 +19,12 @@ ROWS = [
     "registry",
     "handlers",
     "grpc kafka rest",
-    "server",
+    "server batching cache cloudevents env middleware parallel raw",
     "cli __main__",
 ]
 ROW = {name: number for number, names in enumerate(ROWS) for name in names.split()}
 FRONT_ENDS = {"grpc", "kafka", "rest"}
-MAY_IMPORT_WIRE = {*FRONT_ENDS, "cli", "wire"}
+MAY_IMPORT_WIRE = {*FRONT_ENDS, "cli", "cloudevents", "wire"}
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if path.name != "version.py")
 
 
