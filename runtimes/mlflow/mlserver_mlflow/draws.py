@@ -24,6 +24,11 @@ class Draws:
     def __init__(self, data: pd.DataFrame | NDArray[Any] | dict[str, NDArray[Any]]) -> None:
         self._data = data
 
+    @property
+    def most(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self._data.values()))) if isinstance(self._data, dict) else len(self._data)
+
     def rows(self, count: int, start: int = 0) -> Any:
         """`count` rows from `start` on, in new memory."""
         return _cut(self._data, slice(start, start + count))

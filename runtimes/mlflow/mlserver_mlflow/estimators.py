@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .fastpath import Predict
+from .pyfunc import PyFuncModel, raw_model
 
 # These look at columns by name, or hand the data to code that may.
 BY_NAME = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion"))
@@ -16,6 +17,18 @@ BY_NAME = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion")
 LINEAR = frozenset(
     ("ElasticNet", "ElasticNetCV", "Lasso", "LassoCV", "LinearRegression", "Ridge", "RidgeCV", "LassoLars", "Lars")
 )
+
+
+# Their results are looked up and added row by row, so other rows in the same call cannot change a bit.
+TREE_FLAVORS = frozenset(("mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"))
+TREE_MODULES = ("sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._hist_gradient")
+
+
+def is_of_trees(model: PyFuncModel) -> bool:
+    """Whether a model is made of decision trees and nothing else."""
+    if model.loader_module in TREE_FLAVORS:
+        return True
+    return model.loader_module == "mlflow.sklearn" and type(raw_model(model)).__module__.startswith(TREE_MODULES)
 
 
 def on_arrays(estimator: Any, predict_fn: str) -> Iterator[Predict]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest, RequestInput
 
 from .forms import TENSOR_DTYPES
@@ -42,6 +43,33 @@ class Path(Protocol):
     def run(self, data: Any) -> Any:
         """The model's result."""
         ...
+
+    def part(self, data: Any, rows: slice) -> Any:
+        """Some rows of an argument, in memory of their own and laid out as if they had come alone."""
+        ...
+
+
+class NotTogether(MLServerError):
+    """Requests that were joined must be predicted one by one; the scheduler does so when a batch fails."""
+
+    def __init__(self) -> None:
+        super().__init__("These requests cannot be predicted together", 500)
+
+
+def run_by_member(path: Path, data: Any, members: Sequence[int]) -> Any:
+    """The results of joined requests, each predicted as if it had come alone.
+
+    Raises:
+        NotTogether: the results are no arrays that could be put together.
+    """
+    results, at = [], 0
+    for rows in members:
+        result = path.run(path.part(data, slice(at, at + rows)))
+        if not isinstance(result, np.ndarray) or not result.ndim or len(result) != rows:
+            raise NotTogether
+        results.append(result)
+        at += rows
+    return np.concatenate(results)
 
 
 @dataclass
@@ -81,6 +109,9 @@ class Columns:
 
     def run(self, data: Any) -> Any:
         return self.predict(data)
+
+    def part(self, data: Any, rows: slice) -> Any:
+        return data.iloc[rows].copy() if self.as_frame else np.asfortranarray(data[rows])
 
     def _in_order(self, inputs: list[RequestInput]) -> list[RequestInput] | None:
         """The inputs in the signature's order, if they are all there, alone, and of datatypes that the columns hold."""
@@ -128,6 +159,11 @@ class Tensors:
 
     def run(self, data: Any) -> Any:
         return self.predict(data)
+
+    def part(self, data: Any, rows: slice) -> Any:
+        if self.named:
+            return {name: array[rows].copy() for name, array in data.items()}
+        return data[rows].copy()
 
 
 def fits(shape: Sequence[int], spec: Sequence[int]) -> bool:

@@ -1,8 +1,10 @@
 """What is decided once per model, at load: which short path its requests take and whether its rows may be joined.
 
 Nothing is taken on trust. An estimator gets arrays instead of frames only if drawn rows give the same results, bit for
-bit, as MLflow's own predict; rows are declared independent only if predicting three rows equals predicting them one by
-one (floats but for their last bits). Where a check fails or cannot be made, the model simply takes the longer way.
+bit, as MLflow's own predict; rows are predicted together only if that gives, bit for bit, what each gives alone. Where it
+does not (BLAS differs in the last bit between one row and several, and a model may do what it likes), joined requests are
+predicted one after the other (`by_member`): they share the way to the model, not its arithmetic. Where a check fails or
+cannot be made, the model simply takes the longer way.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,10 +36,15 @@ ROW_WISE = frozenset(
     f"mlflow.{flavor}"
     for flavor in ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "keras", "tensorflow", "pytorch")
 )
-CHECKED_ROWS = (1, 2, 3, 17, 1025)
-JOINED = 3
+# How many rows from which on: mostly one, for that is what most requests hold.
+CHECKED_ROWS = (*((1, start) for start in range(24)), (2, 0), (2, 7), (3, 1), (17, 0), (17, 100), (1025, 0))
+# Rows predicted together to see whether that makes a difference: BLAS has other kernels for other sizes.
+# Every row is compared, for the last bit differs in one row of thirty or so.
+TOGETHER = (2, 3, 8, 37, 256)
+# Models that add up leaves row by row are exact by construction; a few rows are compared all the same.
+OF_TREES = (2, 3, 11)
+PATIENCE = 0.5  # seconds of computing that the question may take
 SLOW = 0.05
-TOO_SLOW = 0.3
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Plan:
     """The decisions for one model.
 
     Attributes:
-        row_wise: Rows of several requests may be predicted together.
+        row_wise: Rows of several requests may travel together.
+        by_member: They are then predicted request by request, for together the last bits would differ.
         path: The short way of plain numeric requests, or None.
         in_thread: Predict runs in a thread of its own: code of unknown kind, which may wait for something.
         forms: Which bodies of `/invocations` need none of MLflow's leniency (see `forms`).
@@ -52,6 +61,7 @@ class Plan:
     """
 
     row_wise: bool = False
+    by_member: bool = False
     path: Path | None = None
     in_thread: bool = True
     forms: dict[str, Any] = field(default_factory=dict)
@@ -112,9 +122,10 @@ def _path(schema: Schema, predict: Predict) -> Columns | Tensors | None:
 
 def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Draws) -> Plan:
     """The plan of a model of a known flavor, after trial predictions."""
-    began = time.perf_counter()
+    path.run(draws.rows(1))  # the first call of many a library sets it up
+    began = time.thread_time()
     first = path.run(draws.rows(1))
-    seconds = time.perf_counter() - began
+    seconds = time.thread_time() - began
     if not _same(first, model.predict(draws.rows(1))):
         logger.warning(
             "The model's predict does not repeat itself on a drawn row; requests are neither joined nor shortened"
@@ -122,10 +133,11 @@ def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Dra
         return Plan(in_thread=False)
     if seconds < SLOW and isinstance(path, Columns):
         path = _with_arrays(model, path, draws)
-    row_wise = seconds < TOO_SLOW and _rows_are_independent(path, draws)
+    exactly = rows_are_independent(path, draws, OF_TREES if estimators.is_of_trees(model) else TOGETHER)
+    row_wise = exactly or (isinstance(first, np.ndarray) and first.ndim > 0 and len(first) == 1)
     output = _output(first)
     config = {**plan.forms, **output} if row_wise and output and plan.forms else {}
-    return replace(plan, row_wise=row_wise, path=path, config=config)
+    return replace(plan, row_wise=row_wise, by_member=not exactly, path=path, config=config)
 
 
 def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
@@ -137,7 +149,7 @@ def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
     for predict in estimators.on_arrays(raw_model(model), predict_fn):
         rows = _proven_rows(model, predict, draws)
         if rows:
-            limit = 0 if rows == CHECKED_ROWS[-1] else rows
+            limit = 0 if rows == CHECKED_ROWS[-1][0] else rows
             return Columns(path.names, path.dtypes, predict, as_frame=False, max_rows=limit)
     return path
 
@@ -145,8 +157,8 @@ def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
 def _proven_rows(model: PyFuncModel, predict: Predict, draws: Draws) -> int:
     """The number of rows up to which `predict` on arrays gave pyfunc's results on frames; 0 = it did not."""
     proven = 0
-    for count in CHECKED_ROWS:
-        frame = draws.rows(count)
+    for count, start in CHECKED_ROWS:
+        frame = draws.rows(count, start)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -162,41 +174,41 @@ def _proven_rows(model: PyFuncModel, predict: Predict, draws: Draws) -> int:
     return proven
 
 
-def _rows_are_independent(path: Path, draws: Draws) -> bool:
-    together = path.run(_argument(path, draws.rows(JOINED)))
-    parts = [path.run(_argument(path, draws.rows(1, at))) for at in range(JOINED)]
+def rows_are_independent(path: Path, draws: Draws, counts: Sequence[int] = TOGETHER) -> bool:
+    """Whether predicting rows together gives, bit for bit, what predicting each alone gives.
+
+    False as well if that takes longer to find out than a start should.
+    """
+    began = time.thread_time()
+    alone: list[Any] = []
+    for count in [min(count, draws.most) for count in counts]:
+        together = path.run(_argument(path, draws.rows(count)))
+        while len(alone) < count:
+            if time.thread_time() - began > PATIENCE:
+                return False
+            alone.append(path.run(_argument(path, draws.rows(1, len(alone)))))
+        if not all(_has_row(together, alone[at], at, count) for at in range(count)):
+            return False
+    return True
+
+
+def _has_row(together: Any, alone: Any, at: int, count: int) -> bool:
+    """Whether row `at` of a joint result of `count` rows is the result of that row alone."""
+    if type(together) is not type(alone):
+        return False
     if isinstance(together, dict):
-        keys = together.keys()
-        if any(not isinstance(part, dict) or part.keys() != keys for part in parts):
-            return False
-        return all(_joins(together[key], [part[key] for part in parts]) for key in keys)
-    return _joins(together, parts)
-
-
-def _joins(together: Any, parts: list[Any]) -> bool:
-    if any(type(part) is not type(together) for part in parts):
-        return False
-    if isinstance(together, np.ndarray) and together.ndim:
-        return all(part.ndim for part in parts) and _alike(together, np.concatenate(parts))
+        same_keys = together.keys() == alone.keys()
+        return same_keys and all(_has_row(together[key], alone[key], at, count) for key in together)
+    if isinstance(together, np.ndarray):
+        rows = together.ndim and alone.ndim and (len(together), len(alone)) == (count, 1)
+        return bool(rows) and _same_arrays(together[at : at + 1], alone)
     if isinstance(together, pd.Series):
-        return _alike(together.to_numpy(), np.concatenate([part.to_numpy() for part in parts]))
+        return _has_row(together.to_numpy(), alone.to_numpy(), at, count)
     if isinstance(together, pd.DataFrame):
-        columns = together.columns
-        if not columns.is_unique or any(not part.columns.equals(columns) for part in parts):
+        if not together.columns.is_unique or not together.columns.equals(alone.columns):
             return False
-        return all(_joins(together[name], [part[name] for part in parts]) for name in columns)
+        return all(_has_row(together[name], alone[name], at, count) for name in together.columns)
     return False
-
-
-def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Equal; floats but for the last bits, in which BLAS itself makes a difference between one row and several."""
-    if one.dtype.kind != "f":
-        return _same_arrays(one, other)
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    scale = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one)))
-    tolerance = 2.0**10 * float(np.finfo(one.dtype).eps)
-    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
 
 def _argument(path: Path, data: Any) -> Any:

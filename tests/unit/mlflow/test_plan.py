@@ -10,7 +10,7 @@ import pytest
 
 from mlserver.types import InferenceRequest, TensorData
 from mlserver_mlflow import plan
-from mlserver_mlflow.fastpath import Columns
+from mlserver_mlflow.fastpath import Columns, run_by_member
 from mlserver_mlflow.pyfunc import PyFuncModel
 from support.mlflow_zoo import FRAME, MIXED
 from unit.mlflow.conftest import Zoo
@@ -114,17 +114,40 @@ class Counts:
         return np.full(len(data), float(self.calls))
 
 
-@pytest.mark.parametrize("implementation, has_path", [(Sums, True), (Counts, False)])
-async def test_a_model_that_fails_the_checks_takes_the_longer_way(
-    zoo: Zoo, implementation: type, has_path: bool
-) -> None:
+async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(zoo: Zoo) -> None:
     from mlflow.models import Model
 
-    metadata = Model.load(str(zoo.path("linear")))
-    decided = plan.make(PyFuncModel(metadata, implementation()))
+    decided = plan.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Counts()))
     assert not decided.row_wise
     assert not decided.config
-    assert (decided.path is not None) == has_path
+    assert decided.path is None
+
+
+async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(zoo: Zoo) -> None:
+    from mlflow.models import Model
+
+    decided = plan.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Sums()))
+    assert decided.row_wise
+    assert decided.by_member
+    assert decided.path is not None
+    columns = [str(spec.name) for spec in Model.load(str(zoo.path("linear"))).get_input_schema().inputs]
+    data = pd.DataFrame({name: [1.0, 2.0, 3.0] for name in columns})
+    together = run_by_member(decided.path, data, [1, 2])
+    assert together.tolist() == [len(columns), 5 * len(columns), 5 * len(columns)]
+
+
+async def test_joined_requests_get_every_bit_that_they_get_alone(zoo: Zoo) -> None:
+    decided = plan.make((await zoo("linear")).loaded)
+    assert isinstance(decided.path, Columns)
+    random = np.random.default_rng(3)
+    rows = [1, 1, 7, 30, 1, 120]
+    data = np.asfortranarray(random.standard_normal((sum(rows), len(decided.path.names))) * 10)
+    ends = np.cumsum(rows)
+    alone = [
+        decided.path.run(np.asfortranarray(data[end - count : end])) for count, end in zip(rows, ends, strict=True)
+    ]
+    together = run_by_member(decided.path, data, rows)
+    assert together.tobytes() == np.concatenate(alone).tobytes()
 
 
 async def test_requests_that_need_more_care_are_left_to_the_general_way(zoo: Zoo) -> None:
