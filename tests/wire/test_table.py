@@ -1,0 +1,171 @@
+"""Every row of the wire table in every format, read and written, by server and by client."""
+
+from __future__ import annotations
+
+import json as library
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+from mlserver.wire import binary, client, json, proto
+from mlserver.wire.pb import dataplane_pb2 as pb
+
+from .cases import CASES, Case
+
+JSON = [name for name, case in CASES.items() if case.in_json]
+TYPED = [name for name, case in CASES.items() if case.in_typed_contents]
+
+
+def plain(parameters: Parameters | None) -> dict[str, Any]:
+    """Parameters as a dictionary whose values cannot be taken for one another; none and empty are the same."""
+    return {key: (type(value), value) for key, value in parameters.plain().items()} if parameters is not None else {}
+
+
+def elements(tensor: RequestInput | ResponseOutput) -> tuple[list[Any], list[int]]:
+    """Elements and shape; BYTES as bytes, for text is how JSON carries them."""
+    tensor.data.settle(str(tensor.datatype), tensor.shape)
+    array = tensor.data.to_array(str(tensor.datatype), tensor.shape)
+    values = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
+    return values, list(array.shape)
+
+
+def assert_same_tensors(found: Any, expected: Any) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.name, one.datatype, one.shape) == (other.name, other.datatype, other.shape)
+        assert plain(one.parameters) == plain(other.parameters)
+        np.testing.assert_equal(elements(one), elements(other))
+
+
+def assert_same_request(found: InferenceRequest, case: Case) -> None:
+    expected = case.request()
+    assert found.id == expected.id
+    found_parameters = plain(found.parameters)
+    found_parameters.pop("binary_data_output", None)
+    assert found_parameters == plain(expected.parameters)
+    assert_same_tensors(found.inputs, expected.inputs)
+    assert [(one.name, plain(one.parameters)) for one in found.outputs or []] == [
+        (one.name, plain(one.parameters)) for one in expected.outputs or []
+    ]
+
+
+def assert_same_response(found: InferenceResponse, case: Case) -> None:
+    expected = case.response()
+    assert (found.model_name, found.model_version, found.id) == ("m", expected.model_version, expected.id)
+    assert plain(found.parameters) == plain(expected.parameters)
+    assert_same_tensors(found.outputs, expected.outputs)
+
+
+def same_numbers(one: Any, other: Any) -> bool:
+    """Whether two documents are equal, and -0.0, 1 and 1.0, true and 1 are what they are."""
+    return library.dumps(one, sort_keys=True) == library.dumps(other, sort_keys=True)
+
+
+# -- JSON --
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_json(name: str) -> None:
+    case = CASES[name]
+    assert_same_request(json.read_request(library.dumps(case.json_document(True)).encode()), case)
+    assert_same_response(client.read_response(library.dumps(case.json_document(False)).encode()), case)
+    assert same_numbers(library.loads(client.write_json(case.request())), case.json_document(True))
+    assert same_numbers(library.loads(json.write_response(case.response())), case.json_document(False))
+
+
+# -- the binary extension --
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_binary(name: str) -> None:
+    case = CASES[name]
+    body, length = case.binary_body(True)
+    assert_same_request(binary.read_request(body, length), case)
+    body, length = case.binary_body(False)
+    assert_same_response(client.read_response(body, length), case)
+
+    written, head = client.write_binary(case.request())
+    assert same_numbers(library.loads(written[:head]), case.binary_head(True))
+    assert written[head:] == case.blob()
+    if case.tensors:
+        parts, head_length = binary.write_response(case.response(), binary.Wanted(True, {}))
+        body = b"".join(parts)
+        assert same_numbers(library.loads(body[:head_length]), case.binary_head(False))
+        assert body[head_length:] == case.blob()
+
+
+# -- protobuf --
+
+
+def shown(message: pb.ModelInferRequest | pb.ModelInferResponse) -> str:
+    """A message as text, for in it NaN equals itself; contents without elements are no contents."""
+    tensors = message.inputs if isinstance(message, pb.ModelInferRequest) else message.outputs
+    for tensor in tensors:
+        if not tensor.contents.ListFields():
+            tensor.ClearField("contents")
+    return str(message)
+
+
+@pytest.mark.parametrize("name, raw", [(name, raw) for name in CASES for raw in (False, True) if raw or name in TYPED])
+def test_protobuf(name: str, raw: bool) -> None:
+    case = CASES[name]
+    request, response = case.proto_request(raw), case.proto_response(raw)
+    assert_same_request(proto.read_request(pb.ModelInferRequest.FromString(request.SerializeToString())), case)
+    assert_same_response(proto.read_response(pb.ModelInferResponse.FromString(response.SerializeToString())), case)
+    assert shown(proto.write_request(case.request(), "m", case.version, raw=raw)) == shown(request)
+    assert shown(proto.write_response(case.response(), raw=raw)) == shown(response)
+
+
+# -- cut anywhere --
+
+
+def refuses(read: Callable[[], Any]) -> bool:
+    from google.protobuf.message import DecodeError
+
+    from mlserver.errors import MLServerError
+
+    try:
+        read()
+    except MLServerError as problem:
+        assert problem.status_code == 400  # noqa: PT017 - either end is right
+        return True
+    except DecodeError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_json_cut_anywhere_is_refused(name: str) -> None:
+    body = library.dumps(CASES[name].json_document(True)).encode()
+    step = max(1, len(body) // 300)
+    for size in range(0, len(body), step):
+        assert refuses(lambda size=size: json.read_request(body[:size]))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].blob()])
+def test_binary_cut_anywhere_is_refused(name: str) -> None:
+    body, length = CASES[name].binary_body(True)
+    step = max(1, len(body) // 300)
+    for size in range(0, len(body), step):
+        head = min(length, size) or None
+        assert refuses(lambda size=size, head=head: binary.read_request(body[:size], head))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].blob()])
+def test_protobuf_cut_anywhere_is_no_other_tensor(name: str) -> None:
+    """A message cut between two fields is a message: its tensors have no data, and that is refused."""
+    case = CASES[name]
+    body = case.proto_request(raw=True).SerializeToString()
+    step = max(1, len(body) // 300)
+    for size in range(0, len(body), step):
+        kept = proto_inputs(body[:size])
+        assert kept is None or len(kept) < len(case.tensors)
+
+
+def proto_inputs(body: bytes) -> list[RequestInput] | None:
+    found: list[RequestInput] = []
+    read = lambda: found.extend(proto.read_request(pb.ModelInferRequest.FromString(body)).inputs)  # noqa: E731
+    return None if refuses(read) else found
