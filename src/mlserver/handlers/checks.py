@@ -7,13 +7,14 @@ from typing import Any
 
 from ..errors import InvalidInput, MLServerError
 from ..tensor import DATATYPES, TensorError, brief
-from ..types import InferenceRequest, Parameters
+from ..types import InferenceRequest, Parameters, RequestInput
 
 MAX_INPUTS = 10_000
 MAX_NAME = 1024
 MAX_DEPTH = 32  # levels of lists and objects in a parameter
 MAX_TIMEOUT = 1e15  # microseconds; clocks and timers take no more than so many
 _DATATYPES = frozenset(DATATYPES)
+_TEXTS = frozenset((str, bytes))
 # Name lists that were found good: the requests of one model all have the same.
 _good_names: set[tuple[str, ...]] = set()
 
@@ -42,6 +43,15 @@ def check_request(request: InferenceRequest) -> None:
             tensor.data.settle(datatype, tensor.shape)
         except TensorError as problem:
             raise InvalidInput(f"data of input '{_shown(tensor.name)}'", problem.expected, problem.received) from None
+        if datatype == "BYTES" and tensor.data.raw is None:
+            _check_elements(tensor)
+
+
+def _check_elements(tensor: RequestInput) -> None:
+    """Elements may be any JSON value (null is a missing text), but not without bounds."""
+    elements = tensor.data.root
+    if type(elements) is list and not _TEXTS.issuperset(map(type, elements)) and _deeper_than(elements, MAX_DEPTH):
+        raise InvalidInput(f"data of input '{_shown(tensor.name)}'", f"at most {MAX_DEPTH} levels of lists", "more")
 
 
 def _check_parameters(parameters: Parameters | None, owner: str) -> None:

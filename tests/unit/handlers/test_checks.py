@@ -66,6 +66,10 @@ def test_numbers_leave_as_bytes() -> None:
         (request(*[tensor(str(number)) for number in range(MAX_INPUTS + 1)]), f"at most {MAX_INPUTS} inputs"),
         (request(parameters=Parameters(k=nested(MAX_DEPTH + 1))), "parameter 'k' of the request: expected at most 32"),
         (request(parameters=Parameters(k=nested(900))), "at most 32 levels"),
+        (
+            request(tensor(datatype="BYTES", data=[nested(400)])),
+            "data of input 'x': expected at most 32 levels of lists",
+        ),
         (request(tensor(parameters=Parameters(k=nested(40)))), "parameter 'k' of input 'x'"),
         (request(outputs=[RequestOutput(name="y", parameters=Parameters(k=nested(40)))]), "of output 'y'"),
     ],
@@ -78,6 +82,7 @@ def test_allowed() -> None:
     check_request(request())
     check_request(request(tensor("é ☃"), tensor("\u2028"), tensor("")))
     check_request(request(tensor("n" * MAX_NAME)))
+    check_request(request(tensor(datatype="BYTES", shape=[3], data=["a", None, [1, {"k": 2}]])))
     check_request(request(parameters=Parameters(k=nested(MAX_DEPTH), l=[], m={}, n=[1] * 1000)))
 
 
