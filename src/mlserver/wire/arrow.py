@@ -28,10 +28,23 @@ def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
         MLServerError: the body is no stream of Arrow's, is too large, or has a column that no tensor can carry.
     """
     pa = library()
-    from . import arrow_columns, arrow_limits
+    from . import arrow_limits
 
     arrow_limits.check(body, limit)
-    table = _table(pa, body, limit)
+    try:
+        return _request_of(_table(pa, body, limit))
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+    ) as problem:  # also texts that are not UTF-8, met when they are looked at
+        reason = str(problem).partition("\n")[0][:200]
+        raise InvalidPayload(f"Invalid body: expected an Arrow stream, received one that says: {reason}") from None
+
+
+def _request_of(table: Any) -> InferenceRequest:
+    from . import arrow_columns
+
     index = arrow_columns.index_names(table.schema)
     inputs = [
         arrow_columns.read(name, table.column(position))
@@ -47,18 +60,14 @@ def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
 def _table(pa: Any, body: bytes | memoryview, limit: int) -> Any:
     from . import arrow_columns, arrow_limits
 
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
-            arrow_columns.check_types(stream.schema)
-            batches = list(stream)
-            for batch in batches:
-                batch.validate(full=True)
-            table = pa.Table.from_batches(batches, stream.schema)
-        arrow_limits.check_table(table, limit)
-        return table.unify_dictionaries()
-    except (pa.ArrowException, OSError, ValueError) as problem:
-        reason = str(problem).partition("\n")[0][:200]
-        raise InvalidPayload(f"Invalid body: expected an Arrow stream, received one that says: {reason}") from None
+    with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
+        arrow_columns.check_types(stream.schema)
+        batches = list(stream)
+        for batch in batches:
+            batch.validate(full=True)
+        table = pa.Table.from_batches(batches, stream.schema)
+    arrow_limits.check_table(table, limit)
+    return table.unify_dictionaries()
 
 
 def write_response(response: InferenceResponse) -> memoryview:
