@@ -83,6 +83,8 @@ def _wrk(target: Target, script: str, threads: int, connections: int, seconds: i
     if words is None:
         raise LoadFailed(output[-300:])
     requests, duration, errors, *latencies = (float(word) for word in words[1:])
+    if not requests:
+        raise LoadFailed(f"no answer within {seconds} s on {connections} connections")
     p50, p99, p999 = (latency / 1000 for latency in latencies)
     return Load(int(requests), requests / duration, int(errors), p50, p99, p999)
 

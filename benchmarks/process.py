@@ -15,6 +15,8 @@ PROC = Path("/proc")
 TICKS = os.sysconf("SC_CLK_TCK")
 STOP_LIMIT = 20.0  # seconds that a server has to end by itself
 LOOK_AGAIN = 0.1
+SETTLE_LIMIT = 10.0  # seconds that a server has to finish what a load left behind
+IDLE_SHARE = 0.3  # of one core: below it a server is idle (some poll)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,17 @@ class ServerProcess:
     def cpu(self) -> Cpu:
         pids = self.pids()
         return Cpu({pid: _cpu_seconds(pid) for pid in pids}, {pid: _name(pid) for pid in pids})
+
+    def settle(self) -> None:
+        """Wait until the work that a load left behind is done: a load tool leaves without waiting for its last answers."""
+        deadline = time.monotonic() + SETTLE_LIMIT
+        before = sum(self.cpu().seconds.values())
+        while time.monotonic() < deadline:
+            time.sleep(LOOK_AGAIN * 2)
+            now = sum(self.cpu().seconds.values())
+            if now - before < IDLE_SHARE * LOOK_AGAIN * 2:
+                return
+            before = now
 
     def last_lines(self, count: int = 3) -> str:
         """The end of the log: what a server says that could not start."""

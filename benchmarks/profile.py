@@ -1,7 +1,7 @@
 """Where the time goes: `python -m benchmarks.profile` runs py-spy on this server's processes under load.
 
 Prints, for the parent and for the worker, the functions by their own time and by the time beneath them, in percent of the
-samples in which the process was on a CPU. Run as a module: the folder itself must not be on Python's path.
+samples in which a thread held the GIL: waiting does not count, nor does what NumPy computes without it. Run as a module: the folder itself must not be on Python's path.
 """
 
 from __future__ import annotations
@@ -47,19 +47,23 @@ def sample(
 ) -> dict[int, tuple[str, list[str]]]:
     """py-spy's collapsed stacks of every process, taken while the load runs."""
     names = process.cpu().names
-    spy = [str(Path(sys.executable).parent / "py-spy"), "record", "--format", "raw", "--rate", str(RATE)]
+    spy = [str(Path(sys.executable).parent / "py-spy"), "record", "--gil", "--format", "raw", "--rate", str(RATE)]
     runs = {}
     for pid in names:
         command = [*spy, "--duration", str(seconds), "--pid", str(pid), "--output", str(folder / f"{pid}.raw")]
         runs[pid] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    found = load.closed(target, connections, seconds + 1)
+    before = process.cpu().seconds
+    found = load.closed(target, connections, seconds)
+    used = {pid: total - before.get(pid, 0.0) for pid, total in process.cpu().seconds.items()}
     print(f"{found.per_second:,.0f} requests/s while watched, p50 {found.p50:.2f} ms, p99 {found.p99:.2f} ms")
     stacks = {}
     for pid, watcher in runs.items():
         watcher.wait()
         file = folder / f"{pid}.raw"
         lines = file.read_text().splitlines() if file.exists() else []
-        stacks[pid] = ("parent: " * (pid == process.pid) + names[pid], lines)
+        share = 100 * used.get(pid, 0.0) / seconds
+        title = f"{'parent: ' * (pid == process.pid)}{names[pid]}, {share:.0f} % of a core"
+        stacks[pid] = (title, lines)
     return stacks
 
 

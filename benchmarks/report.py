@@ -84,6 +84,8 @@ def overview(found: dict[Key, Summary]) -> str:
         if (BASE, case.name, wire, CLOSED, connections) in found
     ]
     servers = [server.name for server in SERVERS if server.name != BASE and any(key[0] == server.name for key in found)]
+    if not servers:
+        return ""
     lines = [
         "## How many times as many requests per second",
         "",

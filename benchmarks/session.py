@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .results import CLOSED, Failure, Measurement, Results, Startup
 from .running import Running
 
 WARM_UP = 1  # seconds of load before the first measurement of an exchange
-WARM_UP_CONNECTIONS = 8
+WARM_UP_CONNECTIONS = 4
 OPEN_SHARES = {"open 50 %": 0.5, "open 90 %": 0.9}
 
 
@@ -73,7 +74,8 @@ class Turn:
         case = question.case
         try:
             running.check(case, question.target)
-            load.closed(question.target, WARM_UP_CONNECTIONS, WARM_UP)
+            with suppress(load.LoadFailed):
+                load.closed(question.target, WARM_UP_CONNECTIONS, WARM_UP)
             best = 0.0
             for connections in self._plan.connections_of(case):
                 best = max(best, self._load(running.process, question, CLOSED, connections))
@@ -87,6 +89,7 @@ class Turn:
         self, process: ServerProcess, question: Question, mode: str, connections: int, rate: float = 0.0
     ) -> float:
         """One measurement, in open loop if there is a rate; returns the requests per second."""
+        process.settle()
         before = process.cpu()
         seconds, target = self._plan.seconds, question.target
         found = load.opened(target, rate, seconds) if rate else load.closed(target, connections, seconds)

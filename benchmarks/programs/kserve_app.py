@@ -28,6 +28,11 @@ class Wine(kserve.Model):
         return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 
 
+def texts_of(tensor: Any) -> list[str]:
+    """Texts arrive as str from JSON and as bytes from gRPC."""
+    return [text.decode() if isinstance(text, bytes) else text for text in tensor.data]
+
+
 class Work(kserve.Model):
     def load(self) -> bool:
         self.ready = True
@@ -36,11 +41,11 @@ class Work(kserve.Model):
     def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         tensor = payload.inputs[0]
         texts = MODEL == "text"
-        answer = WORK[MODEL](tensor.as_string() if texts else tensor.as_numpy())
+        answer = WORK[MODEL](texts_of(tensor) if texts else tensor.as_numpy())
         datatype = "BYTES" if texts else tensor.datatype
         output = kserve.InferOutput(name="output-1", shape=[len(answer)], datatype=datatype)
         if texts:
-            output.data = answer
+            output.data = answer if payload.from_grpc is False else [text.encode() for text in answer]
         else:
             output.set_data_from_numpy(answer, binary_data=False)
         return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
