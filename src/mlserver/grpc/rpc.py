@@ -204,7 +204,6 @@ def call_of(context: Context) -> Call:
     remaining = context.time_remaining()
     return Call(
         deadline=None if remaining is None else time.monotonic() + remaining,
-        trace_parent=headers.get("traceparent"),
         headers=headers,
     )
 
