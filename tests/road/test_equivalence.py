@@ -1,0 +1,366 @@
+"""The same question has the same answer, bit for bit, whatever way it takes: format, batch, cache, workers, worker deaths.
+
+docs/equivalence.md says what is compared here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.models import WINE, Models
+from support.repository import write_model, write_server_settings, write_settings
+from support.server import Server
+
+# y = 3x + 1 row by row, in the input's own type; texts are turned around. Bit patterns survive as they are where 3x + 1 does
+# not apply: NaN stays NaN.
+AFFINE = """
+import numpy as np
+
+from mlserver import MLModel
+from mlserver.types import InferenceResponse, ResponseOutput, TensorData
+
+
+class Affine(MLModel):
+    row_wise = True
+
+    async def predict(self, payload):
+        return InferenceResponse(model_name=self.name, outputs=[self.answer(one) for one in payload.inputs])
+
+    def answer(self, one):
+        if one.datatype == "BYTES":
+            texts = [text.encode() if isinstance(text, str) else bytes(text) for text in one.data.root]
+            data = TensorData([text[::-1] for text in texts])
+            return ResponseOutput(name=one.name, shape=one.shape, datatype="BYTES", data=data)
+        values = one.data.to_array(one.datatype, one.shape)
+        with np.errstate(all="ignore"):
+            result = (values * values.dtype.type(3) + values.dtype.type(1)).astype(values.dtype)
+        return ResponseOutput(name=one.name, shape=list(one.shape), datatype=one.datatype, data=TensorData.from_array(result))
+"""
+MODELS: dict[str, dict[str, Any]] = {
+    "alone": {"max_batch_size": 1},
+    "joined": {"max_batch_size": 16, "max_batch_time": 0.02},
+    "adaptive": {},
+    "cached": {"cache_enabled": True},
+}
+TYPES = {"FP32": "<f4", "FP64": "<f8", "INT8": "i1", "INT32": "<i4", "INT64": "<i8", "UINT64": "<u8", "UINT16": "<u2"}
+Inputs = dict[str, tuple[str, Any]]
+Outputs = dict[str, tuple[str, list[int], bytes]]
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The same models, in worker processes and in the server's own."""
+
+    apart: Server
+    inline: Server
+
+
+@pytest.fixture(scope="module")
+def servers(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = tmp_path_factory.mktemp("equivalence")
+    write_server_settings(folder, cache_enabled=True, cache_size=1000)
+    for name, settings in MODELS.items():
+        write_model(folder / name, "Affine", source=AFFINE, **settings)
+        wine = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(models["wine"])}}
+        write_settings(folder / f"wine-{name}", name=f"wine-{name}", **wine, **settings)
+    with Server(folder, workers=2) as apart, Server(folder, workers=0) as inline:
+        yield Servers(apart, inline)
+
+
+# -- the ways to ask --
+
+
+def raw_of(datatype: str, values: Any) -> bytes:
+    if datatype == "BYTES":
+        return b"".join(len(text).to_bytes(4, "little") + text for text in values.ravel())
+    return bytes(np.ascontiguousarray(values).tobytes())
+
+
+def by_json(server: Server, model: str, inputs: Inputs) -> Outputs:
+    tensors = [
+        {"name": name, "shape": list(values.shape), "datatype": kind, "data": plain(kind, values)}
+        for name, (kind, values) in inputs.items()
+    ]
+    answer = server.infer(model, tensors)
+    assert answer.status_code == 200, answer.text
+    return {one["name"]: (one["datatype"], one["shape"], from_plain(one)) for one in answer.json()["outputs"]}
+
+
+def plain(kind: str, values: Any) -> list[Any]:
+    if kind == "BYTES":
+        return [text.decode() for text in values.ravel()]
+    return [None if value != value else value for value in values.ravel().tolist()]
+
+
+def from_plain(one: dict[str, Any]) -> bytes:
+    if one["datatype"] == "BYTES":
+        return raw_of("BYTES", np.array([text.encode() for text in one["data"]] + [None], dtype=object)[:-1])
+    dtype = TYPES[one["datatype"]]
+    return np.array([float("nan") if value is None else value for value in one["data"]], dtype=dtype).tobytes()
+
+
+def by_binary(server: Server, model: str, inputs: Inputs) -> Outputs:
+    raws = {name: raw_of(kind, values) for name, (kind, values) in inputs.items()}
+    tensors = [
+        {
+            "name": name,
+            "shape": list(values.shape),
+            "datatype": kind,
+            "parameters": {"binary_data_size": len(raws[name])},
+        }
+        for name, (kind, values) in inputs.items()
+    ]
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+    answer = server.post(f"/v2/models/{model}/infer", head + b"".join(raws.values()), headers=headers)
+    assert answer.status_code == 200, answer.text
+    at = int(answer.headers["inference-header-content-length"])
+    outputs = {}
+    document, rest = json.loads(answer.content[:at]), answer.content[at:]
+    for one in document["outputs"]:
+        size = one["parameters"]["binary_data_size"]
+        outputs[one["name"]] = (one["datatype"], one["shape"], rest[:size])
+        rest = rest[size:]
+    return outputs
+
+
+_CONTENTS = {"FP32": "fp32", "FP64": "fp64", "UINT64": "uint64", "INT64": "int64", "UINT16": "uint", "BYTES": "bytes"}
+
+
+def by_grpc(server: Server, model: str, inputs: Inputs, raw: bool = True) -> Outputs:
+    message = pb.ModelInferRequest(model_name=model)
+    for name, (kind, values) in inputs.items():
+        tensor = message.inputs.add(name=name, datatype=kind, shape=values.shape)
+        if raw:
+            message.raw_input_contents.append(raw_of(kind, values))
+        else:
+            field = getattr(tensor.contents, f"{_CONTENTS.get(kind, 'int')}_contents")
+            field.extend(values.ravel().tolist())
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=30)
+    if answer.raw_output_contents:
+        contents = list(answer.raw_output_contents)
+    else:
+        contents = [typed(one) for one in answer.outputs]
+    return {
+        one.name: (one.datatype, list(one.shape), content)
+        for one, content in zip(answer.outputs, contents, strict=True)
+    }
+
+
+def typed(one: Any) -> bytes:
+    values = getattr(one.contents, f"{_CONTENTS.get(one.datatype, 'int')}_contents")
+    if one.datatype == "BYTES":
+        return raw_of("BYTES", np.array([*values, None], dtype=object)[:-1])
+    return np.array(values, dtype=TYPES[one.datatype]).tobytes()
+
+
+def by_typed_grpc(server: Server, model: str, inputs: Inputs) -> Outputs:
+    return by_grpc(server, model, inputs, raw=False)
+
+
+WAYS: dict[str, Callable[[Server, str, Inputs], Outputs]] = {
+    "json": by_json,
+    "binary": by_binary,
+    "grpc": by_grpc,
+    "typed grpc": by_typed_grpc,
+}
+
+
+# -- questions --
+
+
+def question(dice: random.Random) -> Inputs:
+    """One to three inputs of random types and inner shapes, with the same number of rows."""
+    rows, inputs = dice.randint(1, 5), {}
+    for number in range(dice.randint(1, 3)):
+        shape = (rows, *(dice.randint(1, 3) for _ in range(dice.randint(0, 2))))
+        kind = dice.choice([*TYPES, "BYTES"])
+        inputs[f"x{number}"] = (kind, block(kind, shape, dice))
+    return inputs
+
+
+def block(kind: str, shape: tuple[int, ...], dice: random.Random) -> Any:
+    count = int(np.prod(shape))
+    if kind == "BYTES":
+        words = ["", "é", "𝄞 and more", "a\0b", "x" * 300]
+        texts = [dice.choice(words).encode() for _ in range(count)]
+        return np.array([*texts, None], dtype=object)[:-1].reshape(shape)
+    if kind.startswith("FP"):
+        special = [0.0, -0.0, 1.5, -1e30, 5e-324 if kind == "FP64" else 1e-45, float("nan"), 1 / 3]
+        return np.array([dice.choice(special) for _ in range(count)], dtype=TYPES[kind]).reshape(shape)
+    limits = np.iinfo(TYPES[kind])
+    special_ints = [0, 1, int(limits.max), int(limits.min), dice.randint(0, 100)]
+    return np.array([dice.choice(special_ints) for _ in range(count)], dtype=TYPES[kind]).reshape(shape)
+
+
+def expected(inputs: Inputs) -> Outputs:
+    """What y = 3x + 1 gives, computed here."""
+    outputs: Outputs = {}
+    for name, (kind, values) in inputs.items():
+        if kind == "BYTES":
+            turned = np.array([text[::-1] for text in values.ravel()] + [None], dtype=object)[:-1]
+            outputs[name] = (kind, list(values.shape), raw_of(kind, turned))
+        else:
+            with np.errstate(all="ignore"):
+                result = (values * values.dtype.type(3) + values.dtype.type(1)).astype(values.dtype)
+            outputs[name] = (kind, list(values.shape), result.tobytes())
+    return outputs
+
+
+def in_json(inputs: Inputs) -> bool:
+    """Whether JSON can carry both question and answer: it has texts that are not UTF-8 for neither."""
+    answers = expected(inputs)
+    for kind, _, raw in answers.values():
+        if kind == "BYTES":
+            try:
+                raw.decode()
+            except UnicodeDecodeError:
+                return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_way_gives_the_same_bits(servers: Servers, seed: int) -> None:
+    inputs = question(random.Random(seed))
+    right = expected(inputs)
+    for server in (servers.apart, servers.inline):
+        for model in MODELS:
+            for name, ask in WAYS.items():
+                if name == "json" and not in_json(inputs):
+                    continue
+                for _ in range(2 if model == "cached" else 1):
+                    assert ask(server, model, inputs) == right, f"{model} by {name}"
+
+
+@pytest.mark.parametrize("where", ["apart", "inline"])
+def test_joined_requests_get_their_own_rows(servers: Servers, where: str) -> None:
+    """Sixteen at a time, of different row counts and values, in every batching model and by every way."""
+    server: Server = getattr(servers, where)
+    dice = random.Random(where)
+    questions: list[tuple[str, str, Inputs]] = []
+    for number in range(160):
+        shape = (dice.randint(1, 7), 2)
+        values = np.array([dice.random() for _ in range(shape[0] * 2)], dtype="<f4").reshape(shape)
+        questions.append((list(MODELS)[number % 4], list(WAYS)[number // 4 % 4], {"x": ("FP32", values)}))
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda one: WAYS[one[1]](server, one[0], one[2]), questions))
+    for (model, way, inputs), answer in zip(questions, answers, strict=True):
+        assert answer == expected(inputs), f"{model} by {way}"
+
+
+def test_the_wine_model_by_every_way(servers: Servers) -> None:
+    """V2 and MLflow's own route agree, row by row and joined, cached and computed, with workers and without."""
+    dice = random.Random(1)
+    rows = [{name: value * dice.uniform(0.8, 1.2) for name, value in WINE.items()} for _ in range(5)]
+    inputs: Inputs = {name: ("FP64", np.array([[row[name]] for row in rows])) for name in WINE}
+    found = set()
+    for server in (servers.apart, servers.inline):
+        for name in MODELS:
+            model = f"wine-{name}"
+            for ask in WAYS.values():
+                ((_, _, raw),) = ask(server, model, inputs).values()
+                found.add(tuple(np.frombuffer(raw, dtype="<f8").tolist()))
+            for body in (
+                {"dataframe_records": rows},
+                {"dataframe_split": {"columns": list(WINE), "data": [list(row.values()) for row in rows]}},
+            ):
+                answer = server.post(f"/v2/models/{model}/invocations", body)
+                predictions = answer.json()["predictions"]
+                found.add(tuple(each[0] if isinstance(each, list) else each for each in predictions))
+    alone = []
+    for row in rows:
+        one: Inputs = {name: ("FP64", np.array([[value]])) for name, value in row.items()}
+        ((_, _, raw),) = by_binary(servers.apart, "wine-alone", one).values()
+        alone.append(float(np.frombuffer(raw, dtype="<f8")[0]))
+    found.add(tuple(alone))
+    assert len(found) == 1, found
+
+
+# -- while everything goes wrong --
+
+
+@pytest.mark.timeout(180)
+def test_each_caller_gets_its_own_answer_whatever_happens(tmp_path: Path) -> None:
+    """Workers are killed, models reloaded and callers leave, while others ask: an answer is right, or it is a 503."""
+    for name, settings in MODELS.items():
+        write_model(tmp_path / name, "Affine", source=AFFINE, **settings)
+    write_server_settings(tmp_path, cache_enabled=True)
+    with Server(tmp_path, workers=2) as server:
+        trouble = Trouble(server)
+        with ThreadPoolExecutor(8) as threads:
+            asking = [threads.submit(trouble.ask, number) for number in range(6)]
+            leaving = threads.submit(trouble.leave)
+            trouble.cause()
+            for each in (*asking, leaving):
+                each.result(60)
+        server.wait_until("/v2/health/ready")
+    assert trouble.right > 50
+    assert not trouble.wrong, trouble.wrong[:3]
+
+
+class Trouble:
+    """Callers, and what happens to their server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._over = threading.Event()
+        self.right = 0
+        self.wrong: list[str] = []
+
+    def cause(self) -> None:
+        """Eight times: one or all workers die, and a model is reloaded."""
+        for turn in range(8):
+            workers = self._server.workers
+            for pid in workers if turn % 2 else workers[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            name = list(MODELS)[turn % len(MODELS)]
+            answer = self._server.post(f"/v2/repository/models/{name}/load")
+            if answer.status_code not in (200, 500, 503):
+                self.wrong.append(f"load: {answer.status_code} {answer.text}")
+            enough = self.right + 20
+            self._server.wait(lambda enough=enough: self.right >= enough or bool(self.wrong), "callers were answered")  # type: ignore[misc]
+        self._over.set()
+
+    def ask(self, caller: int) -> None:
+        dice = random.Random(caller)
+        url = f"{self._server.url}/v2/models"
+        with httpx.Client(timeout=30) as client:
+            while not self._over.is_set():
+                rows = dice.randint(1, 4)
+                data = [dice.randint(-(2**40), 2**40) for _ in range(rows)]
+                body = {"inputs": [{"name": "x", "shape": [rows], "datatype": "INT64", "data": data}]}
+                answer = client.post(f"{url}/{dice.choice(list(MODELS))}/infer", json=body)
+                if answer.status_code == 503:
+                    continue
+                if answer.status_code != 200:
+                    self.wrong.append(f"{answer.status_code} {answer.text}")
+                elif answer.json()["outputs"][0]["data"] != [3 * value + 1 for value in data]:
+                    self.wrong.append(f"{data}: {answer.text}")
+                else:
+                    self.right += 1
+
+    def leave(self) -> None:
+        """A caller that never waits for its answer."""
+        one = {"name": "x", "shape": [1], "datatype": "INT64", "data": [7]}
+        while not self._over.is_set():
+            with httpx.Client(timeout=0.002) as client, contextlib.suppress(httpx.TransportError):
+                client.post(f"{self._server.url}/v2/models/joined/infer", json={"inputs": [one]})
