@@ -106,3 +106,19 @@ class Executor(Protocol):
     async def stop(self, grace: float) -> None:
         """End within about `grace` seconds, answering what runs if that time allows."""
         ...
+
+
+class Audience(Protocol):
+    """The other processes that ask the workers: the server's further front ends."""
+
+    def workers_changed(self) -> None:
+        """A worker is ready or gone, or holds other models than before."""
+        ...
+
+    async def leave_model(self, key: str) -> None:
+        """Return when none of them uses a model any more, or has had the time to end what it began."""
+        ...
+
+    async def leave_worker(self, number: int) -> None:
+        """Return when none of them uses a worker any more, or has had the time to end what it began."""
+        ...

@@ -8,6 +8,7 @@ Which model lives in which pool is in `pools`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 import time
@@ -18,15 +19,19 @@ from typing import Any
 from ..errors import MLServerError, ModelFailed, Unavailable
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
+from .child import import_folders
+from .crew import Crew
 from .environment import Environment, own_paths
-from .executor import ModelInfo
-from .frames import Kind
-from .process import WorkerDied, WorkerProcess
+from .executor import Audience, ModelInfo
+from .frames import Frame, Kind
+from .line import WorkerDied
+from .process import ChildProcess as WorkerProcess
+from .process import describe_exit
 
 logger = get_logger()
+_numbers = itertools.count(1)
 
 START_TIMEOUT = 120.0
-REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 FIRST_REPAIR = 1.0  # seconds after which a worker that lacks a model is to be replaced by a complete one
 STEADY_AFTER = 60.0  # seconds of life after which a worker's death is no longer held against its successor
@@ -42,32 +47,39 @@ class _CannotLoad(Exception):
         self.key = key
 
 
-class Pool:
+class Pool(Crew[WorkerProcess]):
     """Workers that all hold the same models.
 
     Args:
         size: Number of workers.
         settings: The server's settings, passed on to each worker.
         home: The Python environment that the workers run in; None = the server's own.
+        audience: Who else asks the workers.
+
+    Attributes:
+        number: Like no other pool's of this server, ever.
     """
 
-    def __init__(self, size: int, settings: Settings, home: Environment | None = None) -> None:
+    def __init__(
+        self, size: int, settings: Settings, home: Environment | None = None, audience: Audience | None = None
+    ) -> None:
+        super().__init__()
+        self.number = next(_numbers)
+        self._audience = audience
         self._size = size
         self._settings = settings
         self._home = home
         self._command = [sys.executable, "-m", "mlserver.execution.worker"] if home is None else home.command()
-        self._ready: list[WorkerProcess] = []
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._one_by_one = asyncio.Lock()
-        self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._deaths = 0
 
     @property
-    def ready_workers(self) -> int:
-        return len(self._ready)
+    def workers(self) -> list[WorkerProcess]:
+        return list(self._ready)
 
     @property
     def pids(self) -> list[int]:
@@ -100,19 +112,20 @@ class Pool:
             _CannotLoad: it cannot hold them all.
             WorkerDied, TimeoutError, OSError: it cannot even be started.
         """
-        worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_metrics)
-        paths = _import_folders() if self._home is None else own_paths()
+        shared = self._audience is not None
+        worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_told, shared)
+        paths = import_folders() if self._home is None else own_paths()
         init = {"settings": self._settings.to_frame(), "sys_path": paths}
         try:
             await worker.start(init, START_TIMEOUT)
             while missing := self._missing_in(worker, left_out):
                 await self._load_again(worker, missing[0])
+            if worker.gone:
+                raise WorkerDied
         except BaseException:
             worker.kill()
             await asyncio.shield(worker.reap())
             raise
-        if worker.gone:
-            raise WorkerDied
         self._ready.append(worker)
         self._announce()
         for key in worker.loaded - self._models.keys():
@@ -133,7 +146,12 @@ class Pool:
     def _retire(self, worker: WorkerProcess) -> None:
         """No new request goes to this worker; when it has answered what it has, it ends."""
         self._ready.remove(worker)
-        self._spawn(worker.retire(self._settings.parallel_workers_timeout))
+        self._spawn(self._end(worker))
+
+    async def _end(self, worker: WorkerProcess) -> None:
+        if self._audience is not None:
+            await self._audience.leave_worker(worker.number)
+        await worker.retire(self._settings.parallel_workers_timeout)
 
     def _environment(self) -> dict[str, str]:
         """The server's own, with the processors shared out among the workers' numerical libraries."""
@@ -142,15 +160,17 @@ class Pool:
         variables = {**shares, **os.environ}
         return variables if self._home is None else self._home.variables(variables)
 
-    def _on_metrics(self, observation: list[Any]) -> None:
-        from .. import metrics
+    def _on_told(self, frame: Frame) -> None:
+        if frame.kind == Kind.METRICS:
+            from .. import metrics
 
-        metrics.receive(metrics.Observation(*observation))
+            metrics.receive(metrics.Observation(*frame.head))
 
     def _on_exit(self, worker: WorkerProcess) -> None:
         if worker not in self._ready:
             return  # it never was ready: whoever started it knows
         self._ready.remove(worker)
+        self._tell_audience()
         if not self._stopping:
             self._spawn(self._replace(worker))
 
@@ -210,6 +230,12 @@ class Pool:
             for worker in [worker for worker in self._ready if worker.overdue(now)]:
                 self._spawn(self._end_if_stuck(worker))
 
+    def suspect(self, number: int) -> None:
+        """Somebody else found a worker not to answer in time."""
+        for worker in self._ready:
+            if worker.number == number:
+                self._spawn(self._end_if_stuck(worker))
+
     async def _end_if_stuck(self, worker: WorkerProcess) -> None:
         try:
             async with asyncio.timeout(PING_GRACE):
@@ -221,8 +247,12 @@ class Pool:
             return
 
     def _announce(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        super()._announce()
+        self._tell_audience()
+
+    def _tell_audience(self) -> None:
+        if self._audience is not None:
+            self._audience.workers_changed()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -296,45 +326,3 @@ class Pool:
             *(worker.call(Kind.UNLOAD, {"key": key}) for worker in holders), return_exceptions=True
         )
         return all(bool(answer.head) for answer in answers if not isinstance(answer, BaseException))
-
-    def holds(self, key: str) -> bool:
-        return any(key in worker.loaded for worker in self._ready)
-
-    async def worker_for(self, key: str) -> WorkerProcess:
-        """The least busy worker that holds the model; waits a moment for one to come back.
-
-        Raises:
-            Unavailable: none came.
-        """
-        limit = time.monotonic() + REPLACEMENT_WAIT
-        while True:
-            holders = [worker for worker in self._ready if key in worker.loaded]
-            if holders:
-                return holders[0] if len(holders) == 1 else min(holders, key=_load_of)
-            changed = self._changed
-            try:
-                async with asyncio.timeout(max(0.0, limit - time.monotonic())):
-                    await changed.wait()
-            except TimeoutError:
-                raise Unavailable("No worker process is alive to run the model; a new one is being started") from None
-
-
-def _import_folders() -> list[str]:
-    """Where this process imports from, for a worker to do the same."""
-    return [os.path.abspath(entry) for entry in sys.path]
-
-
-def _load_of(worker: WorkerProcess) -> int:
-    return worker.running
-
-
-def describe_exit(code: int) -> str:
-    """An exit code of `Popen` in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    import signal
-
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"

@@ -7,21 +7,16 @@ and ends with its last. A request that a dead worker had not answered is tried o
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from typing import Any
 
-from ..errors import Unavailable
+from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
-from ..stage import Call
-from ..types import InferenceRequest, InferenceResponse
+from .crew import CrewModel
 from .environment import Environment, find_environment
-from .executor import HTTPRequest, HTTPResponse, LoadedModel, ModelInfo
-from .frames import Kind, pack_request, unpack_response
+from .executor import Audience, LoadedModel, ModelInfo
 from .inline import InlineExecutor
 from .pool import Pool
-from .process import WorkerDied
+from .process import ChildProcess as WorkerProcess
 
 logger = get_logger()
 
@@ -43,15 +38,22 @@ class Pools:
 
     Args:
         settings: The server's.
+        audience: Who else asks the workers.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, audience: Audience | None = None) -> None:
         self._settings = settings
+        self._audience = audience
         self._shared: dict[PoolKey, _Shared] = {}
 
     @property
     def pids(self) -> list[int]:
         return [pid for shared in self._shared.values() for pid in shared.pool.pids]
+
+    @property
+    def workers(self) -> list[tuple[int, WorkerProcess]]:
+        """The ready workers, each with its pool's number."""
+        return [(shared.pool.number, worker) for shared in self._shared.values() for worker in shared.pool.workers]
 
     def __contains__(self, key: PoolKey) -> bool:
         return key in self._shared
@@ -60,7 +62,8 @@ class Pools:
         """The started pool of a key, for one user. Raises `MLServerError` if it cannot be started."""
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = _Shared(Pool(self._settings.parallel_workers, self._settings, environment))
+            pool = Pool(self._settings.parallel_workers, self._settings, environment, self._audience)
+            shared = self._shared[key] = _Shared(pool)
         shared.users += 1
         lease = Lease(self, key, shared)
         try:
@@ -105,11 +108,16 @@ class Lease:
 
 
 class PoolExecutor:
-    """Loads models into worker processes; those with `parallel_workers` up to 0 into a thread of this process."""
+    """Loads models into worker processes; those with `parallel_workers` up to 0 into a thread of this process.
 
-    def __init__(self, settings: Settings) -> None:
-        self._pools = Pools(settings)
+    Args:
+        audience: Who else asks the workers; then no model can run in a thread of this process.
+    """
+
+    def __init__(self, settings: Settings, audience: Audience | None = None) -> None:
+        self._pools = Pools(settings, audience)
         self._settings = settings
+        self._audience = audience
         self._keys = 0
         self._inline: InlineExecutor | None = None
         self._default: Lease | None = None
@@ -129,7 +137,7 @@ class PoolExecutor:
         except BaseException:
             await lease.release()
             raise
-        return PoolModel(lease.pool, lease, key, info, limit)
+        return PoolModel(lease, key, info, limit, self._audience)
 
     async def _lease(self, settings: ModelSettings) -> Lease:
         environment = await asyncio.to_thread(find_environment, settings, self._settings.environments_dir)
@@ -140,6 +148,9 @@ class PoolExecutor:
         return await self._pools.lease(key, environment)
 
     async def _load_here(self, settings: ModelSettings) -> LoadedModel:
+        if self._audience is not None:
+            text = "runs in the server's own process ('parallel_workers' of 0), which further front ends cannot ask"
+            raise MLServerError(f"Model {settings.name} {text}: set 'http_workers' to 1, or leave it out", 500)
         if self._inline is None:
             self._inline = InlineExecutor(self._settings.load_timeout)
             await self._inline.start()
@@ -155,65 +166,25 @@ class PoolExecutor:
         """Process ids of the live workers."""
         return self._pools.pids
 
+    @property
+    def workers(self) -> list[tuple[int, WorkerProcess]]:
+        """The workers that are ready, each with its pool's number."""
+        return self._pools.workers
 
-class PoolModel:
-    """A model in the workers of a pool."""
 
-    def __init__(self, pool: Pool, lease: Lease, key: str, info: ModelInfo, limit: float | None) -> None:
-        self._pool = pool
+class PoolModel(CrewModel):
+    """A model in the workers of a pool, and its hold on that."""
+
+    def __init__(self, lease: Lease, key: str, info: ModelInfo, limit: float | None, audience: Audience | None) -> None:
+        super().__init__(lease.pool, key, info, limit)
+        self.pool = lease.pool
         self._lease = lease
-        self._key = key
-        self._limit = limit
-        self.info = info
-
-    @property
-    def available(self) -> bool:
-        return self._pool.holds(self._key)
-
-    @property
-    def capacity(self) -> int:
-        return max(1, self._pool.ready_workers)
-
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
-        buffers: list[Any] = []
-        head = [self._key, call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
-        started = time.perf_counter_ns()
-        for attempt in (1, 2):
-            worker = await self._pool.worker_for(self._key)
-            try:
-                frame = await worker.call(Kind.INFER, head, buffers, self._limit)
-                break
-            except WorkerDied:
-                if attempt == 2:
-                    raise Unavailable("Two worker processes ended while they ran this request") from None
-        model_ns, values = frame.head
-        call.timings.model_ns = model_ns
-        call.timings.transport_ns = time.perf_counter_ns() - started - model_ns
-        return unpack_response(values, frame.buffers)
-
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
-        worker = await self._pool.worker_for(self._key)
-        frames = worker.stream(self._key, requests)
-        try:
-            async for frame in frames:
-                yield unpack_response(frame.head, frame.buffers)
-        except WorkerDied:
-            raise Unavailable("The worker process ended in the middle of this stream") from None
-        finally:
-            await frames.aclose()  # type: ignore[attr-defined]
-
-    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
-        worker = await self._pool.worker_for(self._key)
-        head = [self._key, request.method, request.path, request.query, request.headers]
-        try:
-            frame = await worker.call(Kind.ROUTE, head, [request.body] if request.body else (), self._limit)
-        except WorkerDied:
-            raise Unavailable("The worker process ended while it ran this request") from None
-        status, headers = frame.head
-        return HTTPResponse(status, [(name, value) for name, value in headers], bytes(frame.buffers[0]))
+        self._audience = audience
 
     async def unload(self) -> bool:
         try:
-            return await self._pool.unload(self._key)
+            if self._audience is not None:
+                await self._audience.leave_model(self.key)
+            return await self.pool.unload(self.key)
         finally:
             await self._lease.release()

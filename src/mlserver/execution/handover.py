@@ -1,0 +1,48 @@
+"""Open connections handed from one process to another: a descriptor and a number per message, over a pair of their own.
+
+So two processes that the server started get to talk to each other without an address that anybody else could use.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+from collections.abc import Iterator
+
+_NUMBER = struct.Struct("<Q")
+_ROOM = socket.CMSG_SPACE(array.array("i").itemsize)
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def post_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a way for connections."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    mine.setblocking(False)
+    theirs.setblocking(False)
+    return mine, theirs
+
+
+def hand_over(post: socket.socket, connection: socket.socket, number: int) -> None:
+    """Give a connection away; this process's own copy is for the caller to close. Raises `OSError` if nobody takes it."""
+    socket.send_fds(post, [_NUMBER.pack(number)], [connection.fileno()])
+
+
+def taken(post: socket.socket) -> Iterator[tuple[int, socket.socket]]:
+    """The connections that wait to be taken, each with its number."""
+    while True:
+        try:
+            data, control, _, _ = post.recvmsg(_NUMBER.size, _ROOM, _CLOSE_ON_EXEC)
+        except BlockingIOError:
+            return
+        except OSError:  # the other end is gone
+            return
+        descriptors = array.array("i")
+        for _, kind, content in control:
+            if kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+        if len(data) != _NUMBER.size or len(descriptors) != 1:
+            return
+        connection = socket.socket(fileno=descriptors[0])
+        connection.set_inheritable(False)
+        yield _NUMBER.unpack(data)[0], connection
