@@ -67,6 +67,12 @@ def test_options_lists_methods(server: Server, path: str, allowed: str) -> None:
     assert (response.status_code, response.headers["allow"], response.content) == (200, allowed, b"")
 
 
+def test_health_is_in_the_status_and_in_the_body(server: Server) -> None:
+    assert server.get("/v2/health/live").json() == {"live": True}
+    assert server.get("/v2/health/ready").json() == {"ready": True}
+    assert server.get("/v2/models/echo/ready").json() == {"name": "echo", "ready": True}
+
+
 def test_unknown_paths_have_no_methods(server: Server) -> None:
     assert server.client.options("/v3").status_code == 404
     assert server.client.head("/v3").status_code == 404

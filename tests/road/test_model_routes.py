@@ -153,4 +153,4 @@ def test_a_model_cannot_take_a_path_of_the_protocol(serve: Serve, tmp_path: Path
     source = HANDLERS.replace('rest_path="/plain"', 'rest_path="/v2/health/live"')
     write_model(tmp_path / "m", "Handlers", source=source)
     server = serve(tmp_path, workers=0)
-    assert server.get("/v2/health/live").content == b""
+    assert server.get("/v2/health/live").json() == {"live": True}

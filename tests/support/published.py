@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,24 @@ class IndexUnreachable(Exception):
     """There is no package index to install from."""
 
 
-def install() -> Path:
+def install(packages: Sequence[str] = (*RUNTIMES, *LIBRARIES), name: str = "published") -> Path:
     """The folder with the packages; installed the first time.
+
+    Args:
+        packages: What to install, without requirements.
+        name: First part of the folder's name.
 
     Raises:
         IndexUnreachable: the packages are not here yet, and there is no index.
         AssertionError: the index is there, but the packages could not be installed.
     """
-    wanted = " ".join([sys.version, *RUNTIMES, *LIBRARIES])
-    folder = _CACHE / f"published-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
+    wanted = " ".join([sys.version, *packages])
+    folder = _CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
     _CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_CACHE, prefix="installing-") as work:
-        _pip(["--target", f"{work}/packages"])
+        _pip(["--target", f"{work}/packages", *packages])
         try:
             os.rename(f"{work}/packages", folder)
         except OSError:
@@ -51,7 +56,7 @@ def install() -> Path:
 def _pip(options: list[str]) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1", "--timeout", "15"]
     done = subprocess.run(
-        [*command, "--disable-pip-version-check", *options, *RUNTIMES, *LIBRARIES],
+        [*command, "--disable-pip-version-check", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -56,13 +56,14 @@ class Endpoints:
     # -- health and metadata --
 
     async def live(self, request: Request) -> Reply:
-        return Reply(200 if await self._data_plane.live() else 400)
+        return _state({"live": await self._data_plane.live()})
 
     async def ready(self, request: Request) -> Reply:
-        return Reply(200 if await self._data_plane.ready() else 400)
+        return _state({"ready": await self._data_plane.ready()})
 
     async def model_ready(self, request: Request) -> Reply:
-        return Reply(200 if await self._data_plane.model_ready(*_model(request)) else 400)
+        name, version = _model(request)
+        return _state({"name": name, "ready": await self._data_plane.model_ready(name, version)})
 
     async def server_metadata(self, request: Request) -> Reply:
         return _document(json.write_message(await self._data_plane.metadata()))
@@ -157,6 +158,11 @@ class Endpoints:
     async def unload(self, request: Request) -> Reply:
         await self._repository.unload(request.segments["name"])
         return Reply()
+
+
+def _state(state: dict[str, str | bool]) -> Reply:
+    """Yes is 200, no is 400; the protocol also has it in the body, which some clients read."""
+    return Reply(200 if all(state.values()) else 400, json.write_document(state))
 
 
 def _document(body: bytes) -> Reply:

@@ -45,15 +45,15 @@ _INFER = [
 # Method, path behind the model's, summary, what goes in and out.
 _OF_MODEL: list[tuple[str, str, str, dict[str, str]]] = [
     ("get", "", "What the model takes and gives", {"answer": "MetadataModelResponse"}),
-    ("get", "/ready", "Whether the model can be asked now: 200 or 400", {}),
+    ("get", "/ready", "Whether the model can be asked now: 200 or 400", {"answer": "object"}),
     *_INFER,
     ("get", "/config", "The model's configuration in Triton's form", {"answer": "object"}),
     ("get", "/stats", "Counts and durations of the model", {"answer": "object"}),
 ]
 _OF_SERVER: list[tuple[str, str, str, dict[str, str]]] = [
     ("get", "/v2", "Name, version and extensions of the server", {"answer": "MetadataServerResponse"}),
-    ("get", "/v2/health/live", "Whether the server answers", {}),
-    ("get", "/v2/health/ready", "Whether every model can be asked now: 200 or 400", {}),
+    ("get", "/v2/health/live", "Whether the server answers", {"answer": "object"}),
+    ("get", "/v2/health/ready", "Whether every model can be asked now: 200 or 400", {"answer": "object"}),
     ("get", "/v2/models", "The names of the models", {"answer": "object"}),
     ("get", "/v2/models/stats", "Counts and durations of all models", {"answer": "object"}),
     ("post", "/v2/repository/index", "Which models there are, and their states",
@@ -138,7 +138,7 @@ def _add(paths: Document, method: str, path: str, summary: str, shape: dict[str,
 
 def _answer(answer: str | None) -> Document:
     if answer is None:
-        return {"description": "Yes"}
+        return {"description": "Done"}
     if answer == _EVENTS:
         return {"description": "One event per response", "content": {_EVENTS: {"schema": {}}}}
     schema = {"type": "object"} if answer == "object" else _reference(answer)

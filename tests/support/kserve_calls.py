@@ -1,0 +1,91 @@
+"""What KServe's published clients say to a server, as a program: `python kserve_calls.py REST_URL GRPC_ADDRESS` prints JSON.
+
+A program of its own, because the clients bring protobuf messages and requirements that the tests' process need not share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+ARRAYS: dict[str, Any] = {
+    "BOOL": np.array([[True, False]]),
+    "UINT8": np.array([[0, 255]], "u1"),
+    "UINT16": np.array([[0, 2**16 - 1]], "u2"),
+    "UINT32": np.array([[0, 2**32 - 1]], "u4"),
+    "UINT64": np.array([[2**53 + 1, 2**64 - 1]], "u8"),
+    "INT8": np.array([[-128, 127]], "i1"),
+    "INT16": np.array([[-(2**15), 2**15 - 1]], "i2"),
+    "INT32": np.array([[-(2**31), 2**31 - 1]], "i4"),
+    "INT64": np.array([[-(2**63), 2**63 - 1]], "i8"),
+    "FP16": np.array([[0.5, -2.0]], "f2"),
+    "FP32": np.array([[0.1, 3.5]], "f4"),
+    "FP64": np.array([[0.1, -0.0]], "f8"),
+    "BYTES": np.array([[b"text", b"more"]], object),
+}
+
+
+def request_of(datatype: str, binary: bool, model: str = "echo") -> Any:
+    from kserve import InferInput, InferRequest
+
+    tensor = InferInput("x", list(ARRAYS[datatype].shape), datatype)
+    tensor.set_data_from_numpy(ARRAYS[datatype], binary_data=binary)
+    return InferRequest(model_name=model, infer_inputs=[tensor], request_id="7")
+
+
+def same(answer: Any, datatype: str) -> bool:
+    found = np.array(answer.outputs[0].as_numpy()).reshape(ARRAYS[datatype].shape)
+    if datatype == "BYTES":
+        found = np.array([[one.encode() if isinstance(one, str) else one for one in found.ravel()]], object)
+    return answer.id == "7" and bool((found == ARRAYS[datatype]).all())
+
+
+async def rest(url: str) -> dict[str, Any]:
+    from kserve import InferenceRESTClient, RESTConfig
+
+    async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+        found: dict[str, Any] = {
+            "live": await client.is_server_live(url),
+            "ready": await client.is_server_ready(url),
+            "model_ready": await client.is_model_ready(url, "echo"),
+            "nobody_ready": await client.is_model_ready(url, "nope"),
+        }
+        for datatype in ARRAYS:
+            for binary in (True, False):
+                if binary or datatype not in ("FP16", "BYTES"):  # this client writes those as JSON in forms of its own
+                    answer = await client.infer(url, request_of(datatype, binary), model_name="echo")
+                    found[f"{datatype} {'binary' if binary else 'json'}"] = same(answer, datatype)
+        try:
+            await client.infer(url, request_of("FP32", False, "nope"), model_name="nope")
+        except Exception as problem:
+            found["error"] = str(problem)
+    return found
+
+
+async def grpc(address: str) -> dict[str, Any]:
+    from kserve import InferenceGRPCClient
+
+    async with InferenceGRPCClient(url=address) as client:
+        found: dict[str, Any] = {
+            "live": await client.is_server_live(),
+            "ready": await client.is_server_ready(),
+            "model_ready": await client.is_model_ready("echo"),
+        }
+        for datatype in ARRAYS:
+            for binary in (True, False):
+                if binary or datatype != "FP16":  # which only travels raw
+                    answer = await client.infer(request_of(datatype, binary))
+                    found[f"{datatype} {'raw' if binary else 'typed'}"] = same(answer, datatype)
+        try:
+            await client.infer(request_of("FP32", True, "nope"))
+        except Exception as problem:
+            found["error"] = str(problem)
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps({"rest": asyncio.run(rest(sys.argv[1])), "grpc": asyncio.run(grpc(sys.argv[2]))}))
