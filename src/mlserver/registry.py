@@ -58,14 +58,12 @@ class Entry:
     loaded: LoadedModel | None = None
     road: Road | None = None
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
+    # Of the settings, which a reload replaces by others of the same name and version.
+    name: str = field(init=False)
+    version: str | None = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.settings.name
-
-    @property
-    def version(self) -> str | None:
-        return self.settings.version
+    def __post_init__(self) -> None:
+        self.name, self.version = self.settings.name, self.settings.version
 
     @property
     def ready(self) -> bool:

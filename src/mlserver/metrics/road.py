@@ -21,7 +21,9 @@ _MODEL = ("model", "version")
 _MODEL_LONG = ("model_name", "model_version")
 _REST = ("method", "path", "status_code", "app_name")
 _GRPC = ("grpc_type", "grpc_service", "grpc_method")
-_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+# HTTP method -> labels of the requests that are open. What is no known method shares one series.
+_OPEN = {method: (method, APP_NAME) for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
+_OPEN_OTHER = ("OTHER", APP_NAME)
 
 
 class RoadMetrics:
@@ -46,7 +48,9 @@ class RoadMetrics:
         self._in_flight = Gauge("model_infer_requests_in_flight", "Requests that wait or are computed", _MODEL)
         self._rejected = Counter("model_infer_requests_rejected", "Requests refused at the door", (*_MODEL, "reason"))
         self._cache_hits = Counter("model_infer_cache_hits", "Requests answered from the response cache", _MODEL)
-        self._cache_misses = Counter("model_infer_cache_misses", "Requests that the response cache did not have", _MODEL)
+        self._cache_misses = Counter(
+            "model_infer_cache_misses", "Requests that the response cache did not have", _MODEL
+        )
         self._batch_queue = Histogram(
             "batch_request_queue", "Requests waiting when one more arrives", _MODEL_LONG, COUNT_BUCKETS
         )
@@ -132,19 +136,19 @@ class RoadMetrics:
 
     def rest_started(self, method: str) -> None:
         """An HTTP request came in. Each call needs one of `rest` or `rest_dropped`."""
-        self._rest_open.add((_known(method), APP_NAME))
+        self._rest_open.add(_OPEN.get(method, _OPEN_OTHER))
 
     def rest(self, method: str, path: str, status: int, seconds: float) -> None:
         """An HTTP request was answered. `path` is the route's template, never the caller's text."""
-        method = _known(method)
-        labels = (method, path, str(status), APP_NAME)
-        self._rest_open.add((method, APP_NAME), -1)
+        opened = _OPEN.get(method, _OPEN_OTHER)
+        labels = (opened[0], path, str(status), APP_NAME)
+        self._rest_open.add(opened, -1)
         self._rest_requests.add(labels)
         self._rest_seconds.observe(labels, seconds)
 
     def rest_dropped(self, method: str) -> None:
         """An HTTP request ended that is not counted: no such route, or a route that is left out."""
-        self._rest_open.add((_known(method), APP_NAME), -1)
+        self._rest_open.add(_OPEN.get(method, _OPEN_OTHER), -1)
 
     def grpc_started(self, kind: str, service: str, method: str) -> None:
         """An RPC came in. `kind` is UNARY or BIDI_STREAMING; `service` and `method` are registered ones."""
@@ -177,7 +181,3 @@ class RoadMetrics:
         rest = (self._rest_requests, self._rest_seconds, self._rest_open)
         grpc = (self._grpc_started, self._grpc_handled, self._grpc_received, self._grpc_sent, self._grpc_seconds)
         return (*rest, *grpc)
-
-
-def _known(method: str) -> str:
-    return method if method in _METHODS else "OTHER"

@@ -13,12 +13,10 @@ import orjson
 from pydantic import ValidationError
 
 from ..errors import InvalidPayload, MLServerError
-from ..tensor import DATATYPES, FORMATS, brief, flat_elements, split_bytes_block
-from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
+from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
 
 _validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
-_build_input = RequestInput.build
-_DATATYPES = frozenset(DATATYPES)
 _SMALL = 64  # elements up to which a list is cheaper to print than an array
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -50,48 +48,10 @@ def request_of(document: Any) -> InferenceRequest:
     if not isinstance(document, dict):
         fault = {"type": "model_attributes_type", "loc": ["body"], "msg": "Input should be an object"}
         raise InvalidPayload(f"Invalid body: expected an object with 'inputs', received {brief(document)}", [fault])
-    plain = _plain_request(document)
-    if plain is not None:
-        return plain
     try:
         return _validate_request(document)
     except ValidationError as problem:
         raise describe(problem) from None
-
-
-def _plain_request(document: dict[str, Any]) -> InferenceRequest | None:
-    """The request, if it has the plain form that nearly all have; None leaves it to the validator.
-
-    Plain: an id or none, and inputs of exactly name, shape, datatype and a list as data, each of the right type. What is
-    plain here is what the validator would accept and leave as it is; this only costs less.
-    """
-    inputs = document.get("inputs")
-    if type(inputs) is not list or len(document) != 1 + ("id" in document):
-        return None
-    request_id = document.get("id")
-    if request_id is not None and type(request_id) is not str:
-        return None
-    tensors = []
-    try:
-        for item in inputs:
-            name, shape, datatype, data = item["name"], item["shape"], item["datatype"], item["data"]
-            if (
-                len(item) != 4
-                or type(name) is not str
-                or type(shape) is not list
-                or type(data) is not list
-                or datatype not in _DATATYPES
-                or any([type(size) is not int for size in shape])  # noqa: C419 - a list costs less
-            ):
-                return None
-            tensors.append(
-                _build_input(
-                    {"name": name, "shape": shape, "datatype": datatype, "parameters": None, "data": TensorData(data)}
-                )
-            )
-    except (KeyError, TypeError):
-        return None
-    return InferenceRequest.build({"id": request_id, "parameters": None, "inputs": tensors, "outputs": None})
 
 
 def describe(problem: ValidationError) -> InvalidPayload:
