@@ -49,14 +49,20 @@ WIRE = "mlserver_mlflow.invocations"
 class MLflowRuntime(MLModel):
     """One MLflow model, of any flavor that has a pyfunc loader."""
 
+    _source: sources.Source | None = None
+
     async def load(self) -> bool:
-        uri = trust.checked(self.name, await sources.resolve(self._settings))
+        self._source = await sources.resolve(self._settings)
+        uri = trust.checked(self.name, self._source.folder)
         # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
         os.environ.setdefault(SERVING_ENVIRONMENT, "true")
         try:
             self._model = load_model(uri, model_config=self._model_config())
         except MlflowException as problem:
-            raise MLServerError(f"Model {self.name} cannot be loaded from '{uri}': {problem.message}", 500) from problem
+            place = self._source.address or uri
+            raise MLServerError(
+                f"Model {self.name} cannot be loaded from '{place}': {problem.message}", 500
+            ) from problem
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
         self._streams = bool(self._model.metadata.flavors["python_function"].get("streamable"))
@@ -75,6 +81,11 @@ class MLflowRuntime(MLModel):
         names = [str(name) for name in schema.input_names()] if schema is not None and schema.has_input_names() else []
         self._encoder = Encoder(self.name, self.version, names)
         return True
+
+    @property
+    def version(self) -> str | None:
+        """The settings' version, else the one that the registry gave the model."""
+        return super().version or (self._source.version if self._source is not None else None)
 
     def _model_config(self) -> dict[str, Any] | None:
         """`parameters.extra.model_config`, else MLflow's own variable."""
@@ -108,12 +119,17 @@ class MLflowRuntime(MLModel):
         self._settings.parameters.content_type = content_type
 
     async def metadata(self) -> MetadataModelResponse:
-        """The signature; the params that it declares are listed in `parameters.params`."""
+        """The signature, its params in `parameters.params`; for a model of a registry or a store, where it came from."""
         found = await super().metadata()
+        more: dict[str, Any] = {}
         params = to_params(self._signature.params if self._signature is not None else None)
         if params:
+            more["params"] = params
+        if self._source is not None and self._source.address is not None:
+            more["source"] = self._source.address
+        if more:
             known = found.parameters.plain() if found.parameters is not None else {}
-            found.parameters = Parameters(**known, params=params)
+            found.parameters = Parameters(**known, **more)
         return found
 
     def routes(self) -> list[Route]:

@@ -22,25 +22,15 @@ DATA_ONLY = {
 }
 
 
-def checked(name: str, uri: str) -> str:
-    """The folder or address to load the model from, if it may be loaded.
-
-    A model from elsewhere is fetched first, so that what was looked at is what is loaded.
+def checked(name: str, folder: str) -> str:
+    """The folder to load the model from, if it may be loaded.
 
     Raises:
         Untrusted: parts of it are code, and it is not trusted.
     """
-    if not rules().looks_into_files:
-        return uri
-    folder = uri if os.path.isdir(uri) else _fetched(uri)
-    rules().check_files(name, folder, code_in(name, folder))
+    if rules().looks_into_files:
+        rules().check_files(name, folder, code_in(name, folder))
     return folder
-
-
-def _fetched(uri: str) -> str:
-    from mlflow.artifacts import download_artifacts
-
-    return str(download_artifacts(artifact_uri=uri))
 
 
 def code_in(name: str, folder: str) -> list[str]:

@@ -1,0 +1,86 @@
+"""A real MLflow registry on SQLite, filled with constant models: version N answers N."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import mlflow
+import numpy as np
+from sklearn.dummy import DummyRegressor
+
+
+class MLflowRegistry:
+    """Registered models in a store of their own.
+
+    Args:
+        folder: Where the database and the artifacts lie.
+        uri: The address of a tracking server; None = the database itself.
+    """
+
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        self.uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
+        self.infos: list[Any] = []
+        self._client = mlflow.MlflowClient(self.uri, self.uri)
+        artifacts = None if uri else (folder / "artifacts").resolve().as_uri()
+        self._experiment = self._client.create_experiment("models", artifacts)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": self.uri, "MLFLOW_REGISTRY_URI": self.uri}
+
+    def add(self, name: str, answer: float, model: Any = None) -> None:
+        """Register one more version, a constant or a given model; its input example is one row."""
+        before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        try:
+            with mlflow.start_run(experiment_id=self._experiment):
+                self.infos.append(_log(name, answer, model))
+        finally:
+            mlflow.set_tracking_uri(before[0])
+            mlflow.set_registry_uri(before[1])
+
+    def point(self, name: str, alias: str, version: int) -> None:
+        """Let an alias point to a version."""
+        self._client.set_registered_model_alias(name, alias, str(version))
+
+
+def _log(name: str, answer: float, model: Any) -> Any:
+    options = {"registered_model_name": name, "input_example": np.array([[1.0]]), "name": "model"}
+    if model is not None:
+        return mlflow.pyfunc.log_model(python_model=model, pip_requirements=["mlflow"], **options)
+    made = DummyRegressor(strategy="constant", constant=answer).fit([[0.0]], [answer])
+    return mlflow.sklearn.log_model(made, pip_requirements=["scikit-learn"], **options)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's own name
+        """Nothing: a test's output is its failures."""
+
+
+@contextmanager
+def tracking_server(folder: Path) -> Iterator[str]:
+    """MLflow's own server over a SQLite store, in a thread; gone when the block is left."""
+    from mlflow.server import app, handlers
+
+    handlers.initialize_backend_stores(
+        f"sqlite:///{folder / 'server.db'}", default_artifact_root=str(folder / "server")
+    )
+    with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, name="mlflow-server")
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
