@@ -23,7 +23,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from support.road import Road
+from support.inline_road import Road
 
 
 class Echo(MLModel):

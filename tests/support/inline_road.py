@@ -1,0 +1,86 @@
+"""The road without front ends: real handlers, registry and scheduler over models in a thread, for tests of a front end.
+
+async with Road(Settings(), [ModelSettings(name="echo", implementation=Echo)]) as road:
+    road.data_plane, road.handlers
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from mlserver.errors import ModelNotFound
+from mlserver.execution.executor import LoadedModel
+from mlserver.execution.inline import InlineExecutor
+from mlserver.handlers import DataPlane, ModelRepositoryHandlers
+from mlserver.handlers.telemetry import Telemetry
+from mlserver.metrics.road import RoadMetrics
+from mlserver.registry import Entry, Registry
+from mlserver.repository import ModelRepository
+from mlserver.scheduling.limits import Limits
+from mlserver.scheduling.policy import BatchPolicy
+from mlserver.scheduling.scheduler import Scheduler
+from mlserver.settings import ModelSettings, Settings
+
+
+class Listed(ModelRepository):
+    """A repository of models that are given, not read."""
+
+    def __init__(self, models: Sequence[ModelSettings]) -> None:
+        self.models = list(models)
+
+    async def list(self) -> list[ModelSettings]:
+        return self.models
+
+    async def find(self, name: str) -> builtins.list[ModelSettings]:
+        found = [settings for settings in self.models if settings.name == name]
+        if not found:
+            raise ModelNotFound(name)
+        return found
+
+
+class Slots:
+    """Room for so many requests in the model at once."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def free(self) -> int:
+        return self._count
+
+
+class Road:
+    """Everything a front end is given, with the models loaded.
+
+    Args:
+        concurrency: Requests that a model works on at once; the rest wait in its queue.
+    """
+
+    def __init__(self, settings: Settings, models: Sequence[ModelSettings], concurrency: int = 64) -> None:
+        self._settings = settings
+        self._models = models
+        self._slots = Slots(concurrency)
+        self.metrics = RoadMetrics()
+        self._telemetry = Telemetry(self.metrics)
+        self._executor = InlineExecutor()
+        registry = Registry(self._executor, self._scheduler, self.metrics, 5.0)
+        self.data_plane = DataPlane(settings, registry, self._telemetry)
+        self.handlers = ModelRepositoryHandlers(Listed(models), registry)
+
+    def _scheduler(self, entry: Entry, loaded: LoadedModel) -> Scheduler:
+        limits = Limits(self._settings.max_queue_size, self._settings.request_timeout)
+        meter = self._telemetry.meter(entry)
+        return Scheduler(entry.name, loaded, BatchPolicy(), limits, meter, self._slots)
+
+    async def __aenter__(self) -> Self:
+        await self._executor.start()
+        await self.handlers.load_all(list(self._models))
+        self.data_plane.accepting = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._executor.stop(5.0)
