@@ -7,9 +7,11 @@ together, and nothing is attached to a stage afterwards.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from . import trust
@@ -18,6 +20,7 @@ from .execution.executor import Executor, LoadedModel
 from .handlers import DataPlane, ModelRepositoryHandlers
 from .handlers.access import Access
 from .handlers.cache import CachedRoad, LocalCache
+from .handlers.following import Following
 from .handlers.telemetry import Telemetry
 from .logging import configure_logger, get_logger
 from .metrics.road import RoadMetrics
@@ -55,6 +58,7 @@ class MLServer:
         self._tracing = _tracing(settings)
         self._executor = _executor(settings)
         self._registry = Registry(self._executor, self._build_road, self._metrics, settings.drain_timeout)
+        self._following = Following(self._registry, self._metrics)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
         self._handlers = ModelRepositoryHandlers(self._repository, self._registry)
         self._data_plane = DataPlane(settings, self._registry, self._telemetry)
@@ -67,6 +71,10 @@ class MLServer:
 
     def _build_road(self, entry: Entry, loaded: LoadedModel) -> Road:
         settings = entry.settings
+        self._following.watch(entry, loaded)
+        for route in loaded.info.routes:
+            if route.wire:
+                import_module(route.wire)  # now, rather than within the first request
         policy = batch_policy(settings, loaded.info.row_wise)
         limits = Limits(
             settings.max_queue_size or self._settings.max_queue_size,
@@ -151,6 +159,8 @@ class MLServer:
         self._registry.missing.update(problems)
         if failed and not loaded:
             raise NothingLoaded(f"No model could be loaded; {failed[0]}")
+        # What is there now stays: the collector need not look at it again, nor requests wait until it has.
+        gc.freeze()
         self._data_plane.accepting = True
         self._say_ready(failed)
 
@@ -165,6 +175,7 @@ class MLServer:
     async def _shut_down(self) -> None:
         """Drain, then close from the front to the back."""
         self._data_plane.accepting = False
+        await self._following.stop()
         grace = self._settings.drain_timeout
         draining = asyncio.create_task(self._registry.drained())
         hurry = asyncio.create_task(self._end_now.wait())

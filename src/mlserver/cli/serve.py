@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import os
 import re
@@ -98,6 +99,8 @@ def name_of_uri(uri: str) -> str:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where there is one, else on asyncio's own loop."""
+    # Python's own 700 are less than the objects of one batch of requests: the collector would run all the time.
+    gc.set_threshold(20_000, 20, 20)
     try:
         import uvloop
     except ImportError:
