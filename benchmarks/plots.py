@@ -29,7 +29,7 @@ def write(results: Results, folder: Path) -> dict[str, Path]:
             wires = (wire, "plain") if plain else (wire,)
             rates = _values(found, wires, connections)
             if len(rates) > 1:
-                title = f"One row over {'/invocations' if plain else 'V2 JSON'}, {connections} connections: requests per second"
+                title = f"One row over {'/invocations' if plain else 'V2 JSON'}, {connections} connection{'s' * (connections > 1)}: requests per second"
                 drawn[title] = _bars(rates, title, folder / f"{wire}-{connections}.png")
     ready = {
         server: _middle([s.ready for s in results.startups if s.server == server and s.case == "wine-1"])
