@@ -108,15 +108,15 @@ class InlineModel:
                     return
                 yield request
 
-        responses = self._runner.stream(self._key, fed())
+        answers = _Answers(self._runner.stream(self._key, fed()))
         try:
             while True:
-                response = await self._executor.call(_next(responses))
+                response = await self._executor.call(answers.next())
                 if response is None:
                     return
                 yield response
         finally:
-            await self._executor.call(_close(responses))
+            await self._executor.call(answers.close())
 
     async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
         return await self._executor.call(self._runner.route(self._key, request))
@@ -129,7 +129,21 @@ async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-async def _close(items: AsyncIterator[Any]) -> None:
-    close = getattr(items, "aclose", None)
-    if close is not None:
-        await close()
+class _Answers:
+    """A model's answers to one stream, in the models' loop.
+
+    Cancelling whoever pulls does not wait for the model to notice, and a generator that still runs cannot be closed: the
+    lock lets the pull end first.
+    """
+
+    def __init__(self, responses: AsyncIterator[InferenceResponse]) -> None:
+        self._responses = responses
+        self._one_at_a_time = asyncio.Lock()
+
+    async def next(self) -> InferenceResponse | None:
+        async with self._one_at_a_time:
+            return await _next(self._responses)
+
+    async def close(self) -> None:
+        async with self._one_at_a_time:
+            await self._responses.aclose()  # type: ignore[attr-defined]

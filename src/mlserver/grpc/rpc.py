@@ -76,6 +76,13 @@ async def abort(context: Context, failure: MLServerError) -> None:
     await context.abort(code, details, retry)
 
 
+class ClientLeft(MLServerError):
+    """The caller ended the call: there is nobody to tell, and nothing went wrong here."""
+
+    def __init__(self) -> None:
+        super().__init__("The client ended the call", 499)
+
+
 # -- around every RPC --
 
 
@@ -145,7 +152,8 @@ class Guard:
             self._metrics.grpc(label, code, seconds)
             if self._access_log:
                 logger.info("/%s/%s %s %.1f ms", label[1], label[2], code, seconds * 1e3)
-        await abort(context, failure)
+        if not isinstance(failure, ClientLeft):
+            await abort(context, failure)
 
 
 class Writer:
@@ -158,8 +166,12 @@ class Writer:
         self._label = label
 
     async def __call__(self, message: Any) -> None:
+        """Raises `ClientLeft` if nobody is there any more to read it."""
         async with self._lock:
-            await self._context.write(message)
+            try:
+                await self._context.write(message)
+            except grpc.aio.InternalError:  # this is how gRPC says that the call is over
+                raise ClientLeft() from None
         self._metrics.grpc_sent(*self._label)
 
 

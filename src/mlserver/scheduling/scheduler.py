@@ -137,9 +137,11 @@ class Scheduler:
             async for response in responses:
                 yield response
         finally:
-            await responses.aclose()  # type: ignore[attr-defined]
-            self._streams -= 1
-            self._check_idle()
+            try:
+                await responses.aclose()  # type: ignore[attr-defined]
+            finally:  # closing may fail or be cancelled; a stream that still counted would keep the server from ending
+                self._streams -= 1
+                self._check_idle()
 
     # -- one request --
 

@@ -27,6 +27,9 @@ from mlserver.custom_routes import custom_handler
 from mlserver.types import InferenceResponse, ResponseOutput
 
 
+left = []
+
+
 class Does(MLModel):
     """Does what its one text says."""
 
@@ -55,8 +58,23 @@ class Does(MLModel):
                 raise ValueError("bad item")
             if text == "leave":
                 os._exit(0)
+            if text == "linger":
+                yield self._answer(text)
+                await self._linger()
             yield self._answer(text)
             yield self._answer(text)
+
+    async def _linger(self):
+        """Never answers, and takes its time to clean up when its caller leaves."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            left.append(True)
+
+    async def do_left(self, argument):
+        return len(left)
 
     async def do_echo(self, argument):
         return argument

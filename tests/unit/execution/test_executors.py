@@ -190,6 +190,22 @@ async def test_a_stream_may_be_left(executor: Executor) -> None:
     assert await ask(model, "echo:b") == "b"
 
 
+async def test_a_stream_may_be_left_while_the_model_works(executor: Executor) -> None:
+    """The caller is cancelled in the middle of a pull, as when a client goes away: nothing but that is raised."""
+    model = await executor.load(model_settings())
+    stream = model.stream(texts("linger"), Call())
+    async with asyncio.timeout(LIMIT):
+        await anext(stream)
+        consumer = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)  # the pull is on its way ...
+        assert await ask(model, "echo:b") == "b"  # ... and what came after it is done
+        consumer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await consumer
+        while await ask(model, "left:") != "1":  # the model's own clean-up runs to its end
+            pass
+
+
 # -- unloading --
 
 

@@ -590,6 +590,33 @@ async def test_closing_a_stream_closes_the_next_stage(bench: Callable[..., Bench
     assert one.scheduler.in_flight == 0
 
 
+async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(bench: Callable[..., Bench]) -> None:
+    """Else the model would never be idle again, and the server's end would wait for its whole grace."""
+    one = bench()
+
+    class Stubborn(NextStage):
+        async def stream(
+            self, requests: AsyncIterator[InferenceRequest], call: Call
+        ) -> AsyncIterator[InferenceResponse]:
+            try:
+                yield InferenceResponse(model_name="m", outputs=[])
+            finally:
+                raise RuntimeError("it cannot be closed")
+
+    async def none() -> AsyncIterator[InferenceRequest]:
+        return
+        yield
+
+    scheduler = Scheduler("m", Stubborn(), BatchPolicy(), Limits(), one.meter, one.slots)
+    stream = scheduler.stream(none(), Call())
+    await anext(stream)
+    with pytest.raises(RuntimeError, match="cannot be closed"):
+        await stream.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(LIMIT):
+        await scheduler.drained()
+    assert scheduler.in_flight == 0
+
+
 async def test_drained_waits_for_all(bench: Callable[..., Bench]) -> None:
     one = bench()
     await one.scheduler.drained()

@@ -1,0 +1,43 @@
+"""Clients that leave in the middle of a stream: the server notices, says nothing of it, and still ends in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from mlserver.grpc.converters import ModelInferRequestConverter
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from mlserver.types import InferenceRequest, RequestInput, TensorData
+from support.repository import tensor
+from support.server import Serve
+
+SPEAKER = Path(__file__).resolve().parents[2] / "examples" / "custom-runtimes" / "streaming"
+TEXT = "one two three four five six seven eight"
+LEAVERS = 25
+
+# What leaving the fixture `serve` checks is the point here: the end comes in time and with code 0, no process is left
+# behind, and no traceback is in the log.
+workers = pytest.mark.parametrize("workers", [0, 2])
+
+
+@workers
+def test_over_grpc(serve: Serve, workers: int) -> None:
+    server = serve(SPEAKER, workers=workers)
+    tensor_in = RequestInput(name="text", datatype="BYTES", shape=[1], data=TensorData([TEXT]))
+    message = ModelInferRequestConverter.from_types(InferenceRequest(inputs=[tensor_in]), model_name="speaker")
+    for _ in range(LEAVERS):
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            next(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([message, message]), timeout=30))
+    assert server.infer("speaker", [tensor("text", ["still here"], "BYTES")]).status_code == 200
+
+
+@workers
+def test_over_rest(serve: Serve, workers: int) -> None:
+    server = serve(SPEAKER, workers=workers)
+    body = {"inputs": [tensor("text", [TEXT], "BYTES")]}
+    for _ in range(LEAVERS):
+        with server.client.stream("POST", "/v2/models/speaker/infer_stream", json=body) as answer:
+            next(answer.iter_lines())
+    assert server.infer("speaker", [tensor("text", ["still here"], "BYTES")]).status_code == 200
