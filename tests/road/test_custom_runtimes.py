@@ -7,8 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from mlserver.grpc.converters import ModelInferRequestConverter
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from mlserver.types import InferenceRequest, RequestInput, TensorData
 from support.repository import tensor
 from support.server import Serve, Server
 
@@ -55,6 +59,23 @@ def test_streaming(serve: Serve, workers: int) -> None:
     assert [event["outputs"][0]["data"] for event in events] == [["one"], ["two"], ["three"]]
     [words] = outputs(server, "speaker", tensor("text", ["one two three"], "BYTES"))
     assert words["data"] == ["one", "two", "three"]
+
+
+@workers
+def test_streaming_over_grpc(serve: Serve, workers: int) -> None:
+    """Several texts go up one stream; the words of all come down it."""
+    server = serve(EXAMPLES / "streaming", workers=workers)
+    text = {"name": "text", "datatype": "BYTES", "shape": [1]}
+    requests = [
+        ModelInferRequestConverter.from_types(
+            InferenceRequest(id="stream", inputs=[RequestInput(**text, data=TensorData([said]))]), model_name="speaker"
+        )
+        for said in ("one two", "three")
+    ]
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        answers = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests), timeout=30)
+        words = [bytes(answer.outputs[0].contents.bytes_contents[0]) for answer in answers]
+    assert words == [b"one", b"two", b"three"]
 
 
 @workers

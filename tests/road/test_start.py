@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from support.models import WINE, Models
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server
+from support.server import Server, clean_environment
 
 COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
 
@@ -14,8 +17,8 @@ COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
 class Started(Server):
     """`mlserver start` with other arguments; `PORT` stands for the free port that the test asks at."""
 
-    def __init__(self, folder: Path, *arguments: str, workers: int | None = None) -> None:
-        super().__init__(folder, workers=workers)
+    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder, env=env)
         own = [str(self.http_port) if argument == "PORT" else argument for argument in arguments]
         self._command = [*self._command[:-1], *own]
 
@@ -25,6 +28,34 @@ def test_a_uri_is_served_without_a_folder(models: Models, tmp_path: Path) -> Non
         answer = server.infer("wine", COLUMNS).json()
         assert answer["outputs"][0]["data"] == [models.wine_answer]
         assert [model["name"] for model in server.post("/v2/repository/index").json()] == ["wine"]
+
+
+REGISTER = """
+import sys
+import warnings
+
+warnings.simplefilter("ignore")  # MLflow's advice to the author of a model
+import mlflow
+
+with mlflow.start_run() as run:
+    mlflow.log_artifacts(sys.argv[1], "model")
+client = mlflow.MlflowClient()
+client.create_registered_model("red-wine")
+version = client.create_model_version("red-wine", f"runs:/{run.info.run_id}/model", run.info.run_id)
+client.set_registered_model_alias("red-wine", "champion", version.version)
+"""
+
+
+def test_a_registered_model_is_served_by_its_alias(models: Models, tmp_path: Path) -> None:
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    command = [sys.executable, "-c", REGISTER, str(models["wine"])]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=clean_environment(tracking), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with Started(tmp_path, "models:/red-wine@champion", env=tracking) as server:
+        answer = server.infer("red-wine", COLUMNS).json()
+        assert answer["outputs"][0]["data"] == [models.wine_answer]
 
 
 def test_the_model_is_named(models: Models, tmp_path: Path) -> None:
