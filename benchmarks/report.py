@@ -194,7 +194,7 @@ def failure_table(results: Results) -> str:
     lines = ["## Not measured", "", "| server | case | wire | reason |", "|---|---|---|---|"]
     seen = dict.fromkeys((f.server, f.case, f.wire, f.reason) for f in results.failures)
     for server, case, wire, reason in seen:
-        text = reason.replace(str(environments.ROOT), "").replace("|", "/")[:200]
+        text = reason.replace("|", "/")[:200]
         lines.append(f"| {TITLES.get(server, server)} | {case} | {WIRES.get(wire, wire)} | {text} |")
     return "\n".join(lines) + "\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -50,9 +51,18 @@ class Startup:
     memory_after: Memory
 
 
+# Folders and addresses of one machine: of no use to a reader elsewhere.
+_PRIVATE = re.compile(r"(?:https?|file)://\S+|(?<![\w.])/(?:[\w.+-]+/)+")
+
+
+def public(reason: str) -> str:
+    """A reason in one line, without the machine's folders and addresses."""
+    return " ".join(_PRIVATE.sub("", reason).split())
+
+
 @dataclass(frozen=True)
 class Failure:
-    """Something that could not be measured."""
+    """Something that could not be measured; the reason as `public` gives it."""
 
     server: str
     case: str

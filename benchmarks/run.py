@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import environments, load, report, servers, wine
 from .cases import CASES, Case
-from .results import Failure, Results, describe_machine
+from .results import Failure, Results, describe_machine, public
 from .session import Plan, Turn
 
 WORK = environments.ROOT / ".benchmarks"
@@ -90,7 +90,9 @@ def prepare(chosen: Sequence[servers.Server], table: Path, results: Results) -> 
         except environments.NotInstalled as problem:
             print(f"{name}: {problem}", flush=True)
             users = [server for server in chosen if server.environment == name]
-            results.failures += [Failure(server.name, "", "", f"cannot be installed: {problem}") for server in users]
+            results.failures += [
+                Failure(server.name, "", "", public(f"cannot be installed: {problem}")) for server in users
+            ]
     return models
 
 

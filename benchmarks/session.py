@@ -10,7 +10,7 @@ from pathlib import Path
 from . import load, servers
 from .cases import Case
 from .process import ServerProcess
-from .results import CLOSED, Failure, Measurement, Results, Startup
+from .results import CLOSED, Failure, Measurement, Results, Startup, public
 from .running import Running
 
 WARM_UP = 1  # seconds of load before the first measurement of an exchange
@@ -113,5 +113,5 @@ class Turn:
         return found.per_second
 
     def _fail(self, question: Question, reason: str) -> None:
-        failure = Failure(self._server.name, question.case.name, question.wire, " ".join(reason.split()))
+        failure = Failure(self._server.name, question.case.name, question.wire, public(reason))
         self._results.failures.append(failure)
