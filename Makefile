@@ -60,7 +60,7 @@ fuzz: $(STAMP)  ## a hundred thousand hostile bodies, each of which may at worst
 	@FUZZ_ROUNDS=$(or $(ROUNDS),25000) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -q tests/fuzz
 
 soak: $(STAMP)  ## load, crashing clients, killed workers and reloads for MINUTES=30; writes docs/soak.md
-	@$(BIN)/python -m benchmarks.soak $(or $(MINUTES),30) --report
+	@cd tests && ../$(BIN)/python -m soak.run $(or $(MINUTES),30) --report
 
 clean:  ## forget what the tools and the demo left behind (keeps .venv)
 	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -34,6 +34,7 @@ class MetricsServer:
     def __init__(self, settings: Settings, road: RoadMetrics | None = None) -> None:
         self._path = "/" + (settings.metrics_endpoint or "/metrics").strip("/")
         self._road = road
+        self._tasks = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -50,6 +51,7 @@ class MetricsServer:
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "application/json", b'{"error":"Method Not Allowed"}'
         accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
+        self._tasks = len(asyncio.all_tasks())
         # Rendering thousands of series takes longer than requests on this loop should wait.
         kind, body = await asyncio.to_thread(self.render, accept)
         return 200, kind, body
@@ -71,9 +73,11 @@ class MetricsServer:
     def _families(self) -> Iterator[Metric]:
         """All families, each name once: a second one would make the whole page unreadable for Prometheus."""
         from prometheus_client import REGISTRY as PROCESS
+        from prometheus_client.core import GaugeMetricFamily
 
         from .registry import REGISTRY
 
+        yield GaugeMetricFamily("mlserver_event_loop_tasks", "Tasks of the server's event loop", self._tasks)
         seen: set[str] = set()
         for source in (self._road, REGISTRY, PROCESS):
             for family in source.collect() if source else ():

@@ -1,0 +1,185 @@
+"""The soak: `python -m soak.run MINUTES [--report]` from this repository's `tests`. Ends with 1 if anything grew or was wrong.
+
+Memory, descriptors, threads, tasks and shared memory of the server are sampled. They are compared between the second and the
+last quarter of the run: the first is the warming up.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from soak.trouble import MODELS, Trouble
+from support.memory import descriptors, held_bytes
+from support.repository import write_model, write_server_settings
+from support.server import Server
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+INTERVAL = 2.0  # seconds between samples
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the server."""
+
+    minute: float
+    memory: float  # MiB, server process
+    workers: float  # MiB, the largest worker
+    descriptors: int
+    threads: int
+    tasks: int
+    series: int
+    shared: int  # files in /dev/shm
+
+
+# How much each may grow.
+MAY_GROW: dict[str, Callable[[float], float]] = {
+    "memory": lambda before: 0.05 * before + 4,
+    "workers": lambda before: 0.05 * before + 4,
+    "descriptors": lambda before: 8,
+    "threads": lambda before: 4,
+    "tasks": lambda before: 10,
+    "series": lambda before: 10,
+    "shared": lambda before: 0,
+}
+
+
+def look(server: Server, started: float) -> Sample:
+    pid = server.process.pid
+    page = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
+    tasks = re.search(r"^mlserver_event_loop_tasks ([0-9.]+)$", page, re.MULTILINE)
+    held = []
+    for worker in server.workers:
+        try:
+            held.append(held_bytes(worker))
+        except (OSError, LookupError):  # it has just been killed
+            continue
+    return Sample(
+        minute=(time.monotonic() - started) / 60,
+        memory=held_bytes(pid) / 2**20,
+        workers=max(held, default=0) / 2**20,
+        descriptors=descriptors(pid),
+        threads=len(os.listdir(f"/proc/{pid}/task")),
+        tasks=int(float(tasks[1])) if tasks else 0,
+        series=page.count("\n"),
+        shared=len(os.listdir("/dev/shm")),
+    )
+
+
+def run(minutes: float) -> tuple[list[Sample], Trouble]:
+    with tempfile.TemporaryDirectory(prefix="mlserver-soak-") as name:
+        folder = Path(name)
+        write_server_settings(folder, strict_readiness=False)
+        write_model(folder / "alone", max_batch_size=1)
+        write_model(folder / "joined", max_batch_size=16, max_batch_time=0.005)
+        with Server(folder, workers=2) as server:
+            trouble = Trouble(server)
+            trouble.start()
+            started, samples = time.monotonic(), list[Sample]()
+            while time.monotonic() - started < minutes * 60:
+                time.sleep(INTERVAL)
+                samples.append(look(server, started))
+            trouble.stop()
+            for model in MODELS:
+                server.wait_until(f"/v2/models/{model}/ready")
+    return samples, trouble
+
+
+def grown(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
+    """Per column: the median of the second quarter, that of the last, and whether that is too much."""
+    quarter = len(samples) // 4
+    second, last = samples[quarter : 2 * quarter], samples[-quarter:]
+    found = {}
+    for name, may in MAY_GROW.items():
+        before = median(getattr(one, name) for one in second)
+        after = median(getattr(one, name) for one in last)
+        found[name] = (before, after, after - before > may(before))
+    return found
+
+
+def write_report(samples: list[Sample], trouble: Trouble, minutes: float) -> None:
+    table = "\n".join(
+        f"| {name} | {before:,.0f} | {after:,.0f} | {'too much' if bad else 'flat'} |"
+        for name, (before, after, bad) in grown(samples).items()
+    )
+    counts = "\n".join(f"| {what} | {count:,} |" for what, count in sorted(trouble.counts.items()))
+    plot(samples)
+    (DOCS / "soak.md").write_text(
+        TEXT.format(
+            minutes=f"{minutes:g}",
+            machine=f"{platform.system()}, {os.cpu_count()} processors, Python {platform.python_version()}",
+            table=table,
+            counts=counts,
+            wrong=len(trouble.wrong),
+        )
+    )
+
+
+TEXT = """# Soak
+
+`make soak MINUTES=30` wrote this page. A server with two workers and two models is asked over JSON, binary tensors (1 MiB each) and gRPC, each
+answer being compared with its question, while clients crash in the middle of requests, a worker is killed every ten seconds (every third time
+all of them), a model is reloaded every three seconds, and others ask for models that do not exist or send what is no JSON.
+
+This run: {minutes} minutes on {machine}. Wrong answers, statuses of 500 and connections that failed: {wrong}.
+
+Medians of the second and of the last quarter of the run; memory in MiB (`workers`: the largest of them), `series`: lines of the metrics page,
+`shared`: files in shared memory.
+
+| | second quarter | last quarter | |
+|---|---:|---:|---|
+{table}
+
+![memory, descriptors and tasks over the run](soak.svg)
+
+| what happened | times |
+|---|---:|
+{counts}
+
+A caller gets 503 only if no worker came back in time; see [what is promised](behaviour.md).
+"""
+
+
+def plot(samples: list[Sample]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    columns = ("memory", "workers", "descriptors", "tasks")
+    figure, axes = plt.subplots(len(columns), 1, figsize=(9, 8), sharex=True)
+    minutes = [one.minute for one in samples]
+    for axis, name in zip(axes, columns, strict=True):
+        axis.plot(minutes, [getattr(one, name) for one in samples], linewidth=1)
+        axis.set_ylabel(name + (" (MiB)" if name in ("memory", "workers") else ""))
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("minutes")
+    figure.tight_layout()
+    figure.savefig(DOCS / "soak.svg", metadata={"Date": None})
+
+
+def main() -> int:
+    minutes = float(next((one for one in sys.argv[1:] if not one.startswith("-")), "30"))
+    samples, trouble = run(minutes)
+    if "--report" in sys.argv:
+        write_report(samples, trouble, minutes)
+    growth = grown(samples)
+    for name, (before, after, bad) in growth.items():
+        sys.stdout.write(f"{name:12} {before:10.1f} -> {after:10.1f}{'  GREW' if bad else ''}\n")
+    sys.stdout.write(f"{dict(trouble.counts)}\nwrong: {len(trouble.wrong)} {trouble.wrong[:5]}\n")
+    return 1 if trouble.wrong or any(bad for _, _, bad in growth.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Those who use the server during a soak, and those who make it hard: each is a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import grpc
+import httpx
+
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.raw_http import infer
+from support.server import Server
+
+MODELS = ("alone", "joined")
+
+
+class Trouble:
+    """All loops over one server.
+
+    Attributes:
+        counts: Answers by what they were. `wrong` must stay empty.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._over = threading.Event()
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        loops = [self.small, self.large, self.over_grpc, self.refused, self.crash, self.kill, self.reload]
+        self._threads = [threading.Thread(target=self._loop, args=(loop,), daemon=True) for loop in loops]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a loop hangs"
+
+    def _loop(self, step: Callable[[httpx.Client, random.Random], float]) -> None:
+        """Run a step again and again, with the pause that it asks for."""
+        dice = random.Random(step.__name__)
+        with httpx.Client(base_url=self._server.url, timeout=30) as client:
+            while not self._over.is_set():
+                try:
+                    pause = step(client, dice)
+                except httpx.TransportError as problem:
+                    self.wrong.append(f"{step.__name__}: {problem!r}")
+                    pause = 0.1
+                self._over.wait(pause)
+
+    def _note(self, answer: httpx.Response, what: str) -> bool:
+        self.counts[f"{what} {answer.status_code}"] += 1
+        if answer.status_code >= 500 and answer.status_code != 503:
+            self.wrong.append(f"{what}: {answer.status_code} {answer.text[:200]}")
+        return answer.status_code == 200
+
+    # -- users --
+
+    def small(self, client: httpx.Client, dice: random.Random) -> float:
+        data = [dice.randint(0, 2**50) for _ in range(dice.randint(1, 5))]
+        body = {"inputs": [{"name": "x", "shape": [len(data)], "datatype": "INT64", "data": data}]}
+        answer = client.post(f"/v2/models/{dice.choice(MODELS)}/infer", json=body)
+        if self._note(answer, "json") and answer.json()["outputs"][0]["data"] != data:
+            self.wrong.append(f"json: {data} became {answer.text[:200]}")
+        return 0.005
+
+    def large(self, client: httpx.Client, dice: random.Random) -> float:
+        raw = dice.randbytes(1024 * 1024)
+        head = (
+            b'{"inputs":[{"name":"x","shape":[%d],"datatype":"UINT8","parameters":{"binary_data_size":%d}}],'
+            b'"parameters":{"binary_data_output":true}}' % (len(raw), len(raw))
+        )
+        headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+        answer = client.post("/v2/models/alone/infer", content=head + raw, headers=headers)
+        if self._note(answer, "binary") and not answer.content.endswith(raw):
+            self.wrong.append("binary: other bytes came back")
+        return 0.05
+
+    def over_grpc(self, client: httpx.Client, dice: random.Random) -> float:
+        with grpc.insecure_channel(f"127.0.0.1:{self._server.grpc_port}") as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            for _ in range(50):
+                value = dice.randint(0, 2**60)
+                message = pb.ModelInferRequest(model_name="joined", raw_input_contents=[struct.pack("<q", value)])
+                message.inputs.add(name="x", datatype="INT64", shape=[1])
+                try:
+                    answer = stub.ModelInfer(message, timeout=30)
+                except grpc.RpcError as problem:
+                    self.counts[f"grpc {problem.code().name}"] += 1
+                    if problem.code() is not grpc.StatusCode.UNAVAILABLE:
+                        self.wrong.append(f"grpc: {problem.code()} {problem.details()}")
+                    continue
+                self.counts["grpc OK"] += 1
+                if answer.raw_output_contents[0] != message.raw_input_contents[0]:
+                    self.wrong.append("grpc: other bytes came back")
+                self._over.wait(0.005)
+        return 0
+
+    # -- those who make it hard --
+
+    def refused(self, client: httpx.Client, dice: random.Random) -> float:
+        number = dice.randrange(10**9)
+        self._note(client.post(f"/v2/models/unknown-{number}/infer", json={}), "unknown")
+        self._note(client.post("/v2/models/alone/infer", content=b"{" * dice.randint(1, 1000)), "no JSON")
+        return 0.05
+
+    def crash(self, client: httpx.Client, dice: random.Random) -> float:
+        """Send some of a request, perhaps all of it, and be gone without a word."""
+        whole = infer("joined", 1.0)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._server.http_port), 5) as one:
+            one.sendall(whole[: dice.randint(1, len(whole))])
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.counts["crashed clients"] += 1
+        return 0.05
+
+    def kill(self, client: httpx.Client, dice: random.Random) -> float:
+        """Kill a worker, every third time all of them."""
+        workers = self._server.workers
+        chosen = workers if self.counts["kills"] % 3 == 2 else workers[:1]
+        for pid in chosen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.counts["kills"] += 1
+        return 10
+
+    def reload(self, client: httpx.Client, dice: random.Random) -> float:
+        answer = client.post(f"/v2/repository/models/{dice.choice(MODELS)}/load")
+        self.counts[f"reload {answer.status_code}"] += 1
+        return 3
