@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
+from . import large_json
 
 _validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
 _SMALL = 64  # elements up to which a list is cheaper to print than an array
@@ -40,7 +41,8 @@ def _not_json(received: str, position: int) -> InvalidPayload:
 
 def read_request(body: bytes | memoryview) -> InferenceRequest:
     """Raises `InvalidPayload`, which names the field, what was expected and what came."""
-    return request_of(read_json(body))
+    large = large_json.read_document(body) if len(body) >= large_json.LARGE else None
+    return request_of(read_json(body) if large is None else large)
 
 
 def request_of(document: Any) -> InferenceRequest:

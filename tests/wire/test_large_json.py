@@ -1,0 +1,172 @@
+"""Large JSON requests are read like small ones, or left to the reader of small ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlserver.errors import MLServerError
+from mlserver.tensor import DATATYPES, TensorError
+from mlserver.types import InferenceRequest
+from mlserver.wire import json, large_json
+
+pytest.importorskip("simdjson")
+TEN = list(range(10))
+
+
+def body_of(*inputs: Any, **fields: Any) -> bytes:
+    return orjson.dumps({"inputs": list(inputs), **fields})
+
+
+def one(data: Any, datatype: str = "FP32", shape: list[int] | None = None, **more: Any) -> dict[str, Any]:
+    return {"name": "x", "shape": [len(data)] if shape is None else shape, "datatype": datatype, "data": data, **more}
+
+
+def settled(read: Any) -> Any:
+    """What the data plane has of a request: everything, numbers as their bytes; or the text of a refusal."""
+    try:
+        request: InferenceRequest = read()
+        for tensor in request.inputs:
+            tensor.data.settle(str(tensor.datatype), tensor.shape)
+    except (MLServerError, TensorError) as problem:
+        return str(problem)
+    kept = [
+        (tensor.name, tensor.shape, tensor.datatype, tensor.parameters, bytes(tensor.data.raw or b""), tensor.data.root)
+        for tensor in request.inputs
+    ]
+    return kept, request.id, request.parameters, request.outputs
+
+
+def assert_the_same(body: bytes) -> None:
+    document = large_json.read_document(body)
+    if document is not None:
+        assert settled(lambda: json.request_of(document)) == settled(lambda: json.request_of(json.read_json(body)))
+
+
+SURE: dict[str, bytes] = {
+    "flat": body_of(one([0.5] * 10)),
+    "nested": body_of(one([TEN, TEN], "INT64", [2, 10])),
+    "nested, flat shape": body_of(one([TEN, TEN], "FP64", [20])),
+    "narrow": body_of(one([*TEN[2:], 127, -128], "INT8")),
+    "unsigned": body_of(one([2**64 - 1, *TEN], "UINT64")),
+    "signed": body_of(one([2**63 - 1, -(2**63), *TEN], "INT64")),
+    "rounded once": body_of(one([2**53 + 1, 2**63 + 2**39 + 1, 16777217, *TEN])),
+    "negative zero": body_of(one([-0.0, *TEN])),
+    "half": body_of(one([65504, 0.1, *TEN], "FP16")),
+    "texts and flags beside": body_of(one([1.5] * 9), {**one(["a", "b"], "BYTES"), "name": "y"}, one([True], "BOOL")),
+    "everything": body_of(
+        one(TEN, parameters={"content_type": "np", "deep": {"a": None}}),
+        id="7",
+        parameters={"n": 2**60, "flag": False},
+        outputs=None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SURE)
+def test_read_here(case: str) -> None:
+    assert large_json.read_document(SURE[case]) is not None
+    assert_the_same(SURE[case])
+
+
+DOUBTFUL: dict[str, bytes] = {
+    "missing values": body_of(one([None, *TEN])),
+    "flags as numbers": body_of(one([True, *TEN])),
+    "texts as numbers": body_of(one(["1", *TEN])),
+    "fractions": body_of(one([1.5, *TEN], "INT32")),
+    "beyond FP32": body_of(one([1e39, *TEN])),
+    "beyond INT8": body_of(one([128, *TEN], "INT8")),
+    "below zero": body_of(one([-1, *TEN], "UINT64")),
+    "too few": body_of(one(TEN, shape=[11])),
+    "too many": body_of(one(TEN, shape=[2, 3])),
+    "ragged": body_of(one([TEN, TEN[1:]], shape=[19])),
+    "a list in a row": body_of(one([TEN, [*TEN[1:], [10]]], shape=[2, 10])),
+    "lists that cancel": body_of(one([[*TEN, []], [*TEN, [1, 2]]], shape=[2, 11])),
+    "numbers beside rows": body_of(one([1, TEN], shape=[11])),
+    "rows of little": body_of(one([[1]] * 20, shape=[20, 1])),
+    "three levels": body_of(one([[TEN], [TEN]], shape=[2, 1, 10])),
+    "outputs": body_of(one(TEN), outputs=[{"name": "y"}]),
+    "brackets in a name": body_of({**one(TEN), "name": "x[0]"}),
+    "no shape": orjson.dumps({"inputs": [{"name": "x", "datatype": "FP32", "data": TEN}]}),
+    "a shape of text": body_of({**one(TEN), "shape": ["10"]}),
+    "a negative shape": body_of(one(TEN, shape=[-1])),
+    "an enormous shape": body_of(one(TEN, shape=[10**18, 10**18])),
+    "an unknown datatype": body_of(one(TEN, "FLOAT")),
+    "a datatype twice": body_of(one(TEN)).replace(b'"datatype"', b'"datatype":"INT8","datatype"'),
+    "inputs twice": body_of(one(TEN)).replace(b'{"inputs"', b'{"inputs":[],"inputs"'),
+    "inputs is none": b'{"inputs": null}',
+    "an input is a number": b'{"inputs": [1]}',
+    "data is none": b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": 1}]}',
+    "a list": b"[1]",
+    "nothing": b"",
+    "a mark": b"\xef\xbb\xbf" + body_of(one(TEN)),
+    "cut": body_of(one(TEN))[:-1],
+    "more behind": body_of(one(TEN)) + b" 1",
+    "1e400": body_of(one(TEN)).replace(b"[0,", b"[1e400,"),
+    "NaN": body_of(one(TEN)).replace(b"[0,", b"[NaN,"),
+    "over 64 bits": body_of(one(TEN)).replace(b"[0,", b"[18446744073709551616,"),
+    "bad UTF-8": body_of(one(TEN)).replace(b'"x"', b'"\xff"'),
+    "half a surrogate": body_of(one(TEN)).replace(b'"x"', b'"\\ud800"'),
+    "deep": body_of(one(TEN)).replace(b"[0,", b"[" * 5000 + b"]" * 5000 + b","),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_left_to_the_other(case: str) -> None:
+    assert_the_same(DOUBTFUL[case])
+
+
+NUMBERS = st.one_of(
+    st.integers(-(2**65), 2**65), st.floats(), st.booleans(), st.none(), st.just(-0.0), st.text(max_size=2)
+)
+ROWS = st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=8, max_size=9), max_size=3)
+DATA = st.one_of(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20),
+    st.lists(st.integers(-130, 300), max_size=20),
+    st.lists(NUMBERS, max_size=12),
+    ROWS,
+    st.lists(st.one_of(NUMBERS, st.lists(NUMBERS)), max_size=10),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(DATA, st.sampled_from(DATATYPES), st.lists(st.integers(0, 12), max_size=2)), max_size=2))
+def test_any_request(tensors: list[tuple[Any, str, list[int]]]) -> None:
+    inputs = [
+        {"name": str(at), "datatype": datatype, "shape": shape or [len(data)], "data": data}
+        for at, (data, datatype, shape) in enumerate(tensors)
+    ]
+    text = orjson.dumps({"inputs": inputs}) if _fits(inputs) else b""
+    assert_the_same(text)
+
+
+def _fits(inputs: Any) -> bool:
+    try:
+        orjson.dumps(inputs)
+    except TypeError:
+        return False
+    return True
+
+
+def test_only_large_bodies_come_here() -> None:
+    large = body_of(one([0.5] * 50_000))
+    small = body_of(one([0.5] * 100))
+
+    assert json.read_request(large).inputs[0].data.faces == ("raw",)
+    assert json.read_request(small).inputs[0].data.faces == ("root",)
+
+
+def test_without_the_library_nothing_is_missing() -> None:
+    code = (
+        "import sys; sys.modules['simdjson'] = None\n"
+        "from mlserver.wire import json\n"
+        'body = b\'{"inputs":[{"name":"x","shape":[50000],"datatype":"FP32","data":[\' + b\'0.5,\' * 49999 + b\'1]}]}\'\n'
+        "assert len(json.read_request(body).inputs[0].data.root) == 50000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
