@@ -63,6 +63,7 @@ class MLServer:
         self._handlers = ModelRepositoryHandlers(self._repository, self._registry)
         self._data_plane = DataPlane(settings, self._registry, self._telemetry)
         self._front_ends: list[Any] = []
+        self._kafka: Any = None
         self._stop_asked = asyncio.Event()
         self._end_now = asyncio.Event()
         self._started_at = time.monotonic()
@@ -104,6 +105,10 @@ class MLServer:
             from .rest.front_end import MetricsFrontEnd
 
             front_ends.append(MetricsFrontEnd(self._settings, self._metrics, access))
+        if self._settings.kafka_enabled:
+            from .kafka import KafkaServer
+
+            self._kafka = KafkaServer(self._settings, self._data_plane, access)
         return front_ends
 
     # -- the life --
@@ -128,6 +133,11 @@ class MLServer:
             finally:
                 await starting
             await self._load(models)
+            if self._kafka is not None and not self._stop_asked.is_set():
+                # Messages can wait; taken before there are models, they would all be refused.
+                self._front_ends.append(self._kafka)
+                await self._kafka.start()
+                logger.info("Ready: %s", self._kafka.address)
             await self._stop_asked.wait()
         finally:
             await self._shut_down()

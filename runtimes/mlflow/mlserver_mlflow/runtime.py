@@ -20,7 +20,7 @@ from mlflow.version import VERSION
 
 from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
-from mlserver.custom_routes import Route
+from mlserver.custom_routes import Route, custom_handler
 from mlserver.errors import MLServerError
 from mlserver.logging import get_logger
 from mlserver.model import MLModel
@@ -44,6 +44,8 @@ logger = get_logger()
 SERVING_ENVIRONMENT = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 SERVING_MODEL_CONFIG = "SERVING_MODEL_CONFIG"
 WIRE = "mlserver_mlflow.invocations"
+FOLLOWED = "/mlflow/source"
+EXAMPLE = "serving_input_example.json"
 
 
 class MLflowRuntime(MLModel):
@@ -80,7 +82,26 @@ class MLflowRuntime(MLModel):
         schema = self._model.metadata.get_output_schema()
         names = [str(name) for name in schema.input_names()] if schema is not None and schema.has_input_names() else []
         self._encoder = Encoder(self.name, self.version, names)
+        if self._extra.get("follow"):
+            await asyncio.to_thread(self._warm, uri)
         return True
+
+    def _warm(self, folder: str) -> None:
+        """Answer the model's input example, if it has one. Raises `MLServerError` if that fails."""
+        example = os.path.join(folder, EXAMPLE)
+        if not os.path.isfile(example):
+            return
+        with open(example, "rb") as file:
+            body = file.read()
+        try:
+            self._score(body, "application/json")
+        except MLServerError as problem:
+            text = f"Model {self.name} fails on its input example: {problem.message.splitlines()[0]}"
+            raise MLServerError(text, 500) from None
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return self._settings.parameters.extra if self._settings.parameters else {}
 
     @property
     def version(self) -> str | None:
@@ -89,8 +110,7 @@ class MLflowRuntime(MLModel):
 
     def _model_config(self) -> dict[str, Any] | None:
         """`parameters.extra.model_config`, else MLflow's own variable."""
-        parameters = self._settings.parameters
-        config = (parameters.extra if parameters else {}).get("model_config")
+        config = self._extra.get("model_config")
         if config is None and os.environ.get(SERVING_MODEL_CONFIG):
             config = json.loads(os.environ[SERVING_MODEL_CONFIG])
         return config
@@ -138,8 +158,14 @@ class MLflowRuntime(MLModel):
             Route("/health", "GET", static="\n"),
             Route("/version", "GET", static=VERSION),
             Route("/invocations", "POST", handler="invocations", wire=WIRE, config=self._plan.config),
-            *super().routes(),
+            *(route for route in super().routes() if route.path != FOLLOWED),
         ]
+
+    @custom_handler(FOLLOWED, "GET")
+    async def source(self, uri: str) -> dict[str, str]:
+        """What an address points to now; for the server, which follows it. No front end publishes this."""
+        address, _ = await asyncio.to_thread(sources.fixed, uri)
+        return {"source": address}
 
     # -- V2 --
 

@@ -106,6 +106,9 @@ def fetch(uri: str, cache: downloads.Cache, name: str) -> Source:
             raise MLServerError(f"Model {name} cannot be loaded: {problem.message}", 503) from None
         logger.warning("Model '%s': %s; it is loaded as it was fetched before", name, problem.message)
         return Source(known["folder"], known["address"], known["version"])
+    except MLServerError as problem:
+        text = f"Model {name} cannot be loaded from '{uri}': {problem.message}"
+        raise MLServerError(text, problem.status_code) from None
     cache.remember(_place(uri), key, address, version)
     cache.remember(_place(address), key, address, version)
     return Source(cache.folder(key), address, version)
@@ -178,10 +181,10 @@ def _asking(address: str) -> Iterator[None]:
         raise
     except MlflowException as problem:
         if problem.error_code in _DEFINITE:
-            raise MLServerError(f"'{address}' cannot be fetched: {problem.message}", 422) from None
+            raise MLServerError(problem.message, 422) from None
         raise Unreachable(address, problem) from None
     except ModuleNotFoundError as problem:
-        raise MLServerError(f"'{address}' cannot be fetched: no module named '{problem.name}'", 422) from None
+        raise MLServerError(f"no module named '{problem.name}'", 422) from None
     except Exception as problem:
         raise Unreachable(address, problem) from None
     finally:

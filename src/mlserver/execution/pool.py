@@ -277,6 +277,8 @@ class Pool(Crew[WorkerProcess]):
     async def _load_everywhere(self, key: str, settings: ModelSettings) -> bool:
         """False: a worker ended before it had loaded, or there was none."""
         while workers := [worker for worker in self._ready if key not in worker.loaded]:
+            if key not in self._infos and _may_move(settings):
+                workers = workers[:1]  # what the first one finds there, the others load
             loads = [self._load_into(worker, key, settings) for worker in workers]
             problems = [one for one in await asyncio.gather(*loads, return_exceptions=True) if one is not None]
             if not all(isinstance(problem, WorkerDied) for problem in problems):
@@ -308,6 +310,7 @@ class Pool(Crew[WorkerProcess]):
 
     async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> None:
         limit = self._settings.load_timeout
+        settings = _pinned(settings, self._infos.get(key))
         try:
             async with asyncio.timeout(limit):
                 frame = await worker.call(Kind.LOAD, {"key": key, "settings": settings.to_frame()}, kill_after=limit)
@@ -326,3 +329,18 @@ class Pool(Crew[WorkerProcess]):
             *(worker.call(Kind.UNLOAD, {"key": key}) for worker in holders), return_exceptions=True
         )
         return all(bool(answer.head) for answer in answers if not isinstance(answer, BaseException))
+
+
+def _may_move(settings: ModelSettings) -> bool:
+    """Whether the model's address may point elsewhere by the time that the next worker asks."""
+    uri = settings.parameters.uri if settings.parameters else None
+    return uri is not None and uri.startswith("models:/")
+
+
+def _pinned(settings: ModelSettings, info: ModelInfo | None) -> ModelSettings:
+    """The settings with the address that the model was loaded from, so that all workers hold the same version."""
+    parameters = info.metadata.parameters if info is not None else None
+    source = (parameters.model_extra or {}).get("source") if parameters is not None else None
+    if not isinstance(source, str) or settings.parameters is None or not _may_move(settings):
+        return settings
+    return settings.model_copy(update={"parameters": settings.parameters.model_copy(update={"uri": source})})

@@ -47,6 +47,7 @@ class RoadMetrics:
         self._batch_rows = Histogram("model_infer_batch_rows", "Rows in one call of the model", _MODEL, COUNT_BUCKETS)
         self._in_flight = Gauge("model_infer_requests_in_flight", "Requests that wait or are computed", _MODEL)
         self._rejected = Counter("model_infer_requests_rejected", "Requests refused at the door", (*_MODEL, "reason"))
+        self._swaps = Counter("model_swaps", "New versions of followed models, loaded or failed", (*_MODEL, "outcome"))
         self._cache_hits = Counter("model_infer_cache_hits", "Requests answered from the response cache", _MODEL)
         self._cache_misses = Counter(
             "model_infer_cache_misses", "Requests that the response cache did not have", _MODEL
@@ -80,8 +81,9 @@ class RoadMetrics:
         self._models.discard(labels)
         for metric in self._of_models():
             metric.remove(labels)
-        for key in [key for key in self._rejected.values if key[:2] == labels]:
-            self._rejected.remove(key)
+        for counter in (self._rejected, self._swaps):
+            for key in [key for key in counter.values if key[:2] == labels]:
+                counter.remove(key)
 
     def observe_infer(self, model: str, version: str | None, seconds: float, ok: bool) -> None:
         """One inference request from door to door."""
@@ -121,6 +123,12 @@ class RoadMetrics:
         labels = (model, version or "")
         if labels in self._models:
             self._rejected.add((*labels, reason))
+
+    def swapped(self, model: str, version: str | None, ok: bool) -> None:
+        """A followed model moved to a new version, or could not."""
+        labels = (model, version or "")
+        if labels in self._models:
+            self._swaps.add((*labels, "loaded" if ok else "failed"))
 
     def looked_up(self, model: str, version: str | None, hit: bool) -> None:
         """The response cache was asked."""
@@ -169,7 +177,7 @@ class RoadMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """The families as prometheus_client wants them."""
-        for metric in (*self._of_models(), self._rejected, self._parallel_queue, *self._of_front_ends()):
+        for metric in (*self._of_models(), self._rejected, self._swaps, self._parallel_queue, *self._of_front_ends()):
             yield metric.family()
 
     def _of_models(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:
