@@ -30,6 +30,10 @@ CODES: dict[int, str] = {
 }
 
 
+# Characters of a text. Models and their libraries quote whole requests; the reason stands at the end.
+LONGEST = 4000
+
+
 class MLServerError(Exception):
     """An error with a status that reaches the caller as `{"error": message}`.
 
@@ -48,6 +52,8 @@ class MLServerError(Exception):
         code: str | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
+        if len(msg) > LONGEST:
+            msg = f"{msg[: LONGEST - 1000]} ... {msg[-900:]}"
         super().__init__(msg)
         self.status_code = status_code
         self.code = code or CODES.get(status_code, "UNKNOWN")

@@ -107,8 +107,9 @@ def refusal(problem: MlflowException) -> MLServerError:
 
 def failure(message: str, status: int, error_code: str, **fields: str | None) -> MLServerError:
     """An error whose details are the fields of MLflow's error body."""
-    details = {"status": status, "error_code": error_code, "message": message, **fields}
-    return MLServerError(message, status, details=details)
+    error = MLServerError(message, status)
+    error.details = {"status": status, "error_code": error_code, "message": error.message, **fields}
+    return error
 
 
 def unexpected(message: str, status: int) -> MLServerError:
