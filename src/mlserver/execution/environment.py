@@ -21,6 +21,7 @@ from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import ModelSettings
 from ..utils import to_absolute_path
+from . import building
 
 logger = get_logger()
 
@@ -135,7 +136,21 @@ def find_environment(settings: ModelSettings, environments_dir: str) -> Environm
         if not os.path.isdir(folder):
             raise EnvironmentNotFound(parameters.environment_path, "there is no such folder")
         return Environment(compute_hash_of_string(os.path.realpath(folder)), folder, parameters.environment_path)
-    return None
+    recipe = building.recipe_of(settings)
+    return build(recipe, environments_dir) if recipe is not None else None
+
+
+def build(recipe: building.Recipe, environments_dir: str) -> Environment:
+    """Build what a model asks for, unless that was done before. Raises `building.BuildFailed`."""
+    folder = os.path.join(os.path.abspath(environments_dir), f"{recipe.manager}-{recipe.key[:40]}")
+    os.makedirs(environments_dir, exist_ok=True)
+    with _locked(f"{folder}.lock"):
+        marker = os.path.join(folder, _COMPLETE)
+        if not os.path.exists(marker):
+            building.build(recipe, folder)
+            with open(marker, "w", encoding="utf-8"):
+                pass
+    return Environment(recipe.key, folder, f"of model {recipe.model}")
 
 
 def _path(settings: ModelSettings, path: str) -> str:

@@ -55,7 +55,8 @@ class InlineExecutor:
 
     async def load(self, settings: ModelSettings) -> InlineModel:
         parameters = settings.parameters
-        if parameters and (parameters.environment_path or parameters.environment_tarball):
+        own = parameters.extra.get("env_manager", "local") != "local" if parameters else False
+        if own or (parameters and (parameters.environment_path or parameters.environment_tarball)):
             logger.warning("Model '%s' runs in the server's own process: its environment is ignored", settings.name)
         self._keys += 1
         key = f"{settings.name}#{self._keys}"

@@ -11,6 +11,7 @@ import asyncio
 from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
+from . import building
 from .crew import CrewModel
 from .environment import Environment, find_environment
 from .executor import Audience, LoadedModel, ModelInfo
@@ -157,6 +158,7 @@ class PoolExecutor:
         return await self._inline.load(settings)
 
     async def stop(self, grace: float) -> None:
+        building.stop()
         if self._inline is not None:
             await self._inline.stop(grace)
         await self._pools.stop(grace)

@@ -1,0 +1,242 @@
+"""Builds the Python environment that an MLflow model asks for, from the requirements in its folder, with uv or pip.
+
+`parameters.extra.env_manager` chooses: `local` (the server's own environment, the default), `uv`, or `virtualenv`. What was
+built is kept in `environments_dir` by the hash of all that went into it, and used by every model with the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from ..errors import MLServerError
+from ..logging import get_logger
+from ..settings import ModelSettings
+from ..utils import to_absolute_path
+
+logger = get_logger()
+
+LOCAL, MANAGERS = "local", ("local", "uv", "virtualenv")
+RUNTIME = "mlserver_mlflow"
+OWN = ("mlserver", "mlserver-mlflow")
+# What uv and pip say last is the reason; more of it is in the log.
+REASON = 600
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+_running: set[subprocess.Popen[str]] = set()
+_lock = threading.Lock()
+
+
+class BuildFailed(MLServerError):
+    """A model's environment could not be built; the text is what the installer said last."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"The environment of model {name} cannot be built: {reason}", 500)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what an environment holds.
+
+    Attributes:
+        model: The model's name, for messages.
+        python: `major.minor`.
+        lines: Requirements, the model's and this server's own.
+        folder: The model's folder, which requirements and constraints may refer to.
+    """
+
+    model: str
+    manager: str
+    python: str
+    lines: tuple[str, ...]
+    folder: str
+
+    @property
+    def key(self) -> str:
+        files = [_read(os.path.join(self.folder, name)) for name in ("requirements.txt", "constraints.txt")]
+        parts = [self.manager, self.python, self.lines, files, sys.version, platform.machine()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def recipe_of(settings: ModelSettings) -> Recipe | None:
+    """What to build for a model; None = it runs in the server's own environment.
+
+    Raises:
+        MLServerError: the manager is not known, or the model's folder names no requirements.
+    """
+    parameters = settings.parameters
+    manager = parameters.extra.get("env_manager", LOCAL) if parameters else LOCAL
+    if manager not in MANAGERS:
+        raise BuildFailed(settings.name, f"'env_manager' must be one of {', '.join(MANAGERS)}, not '{manager}'")
+    if manager == LOCAL or parameters is None:
+        return None
+    folder = _folder(settings, parameters.uri or "")
+    python, lines = _requirements(settings.name, folder)
+    return Recipe(settings.name, manager, python, (*lines, *_own_requirements()), folder)
+
+
+def _folder(settings: ModelSettings, uri: str) -> str:
+    parsed = urlparse(uri)
+    folder = to_absolute_path(settings, unquote(parsed.path) if parsed.scheme == "file" else uri)
+    if parsed.scheme not in ("", "file") or not os.path.isdir(folder):
+        raise BuildFailed(settings.name, "'env_manager' needs the model's folder as 'uri', to read its requirements")
+    return os.path.abspath(folder)
+
+
+def _requirements(name: str, folder: str) -> tuple[str, list[str]]:
+    """Python version and requirements, from the first file that has them."""
+    described = _yaml(name, os.path.join(folder, "python_env.yaml"))
+    conda = _yaml(name, os.path.join(folder, "conda.yaml"))
+    listed = [str(line) for line in conda.get("dependencies", []) if isinstance(line, str)]
+    python = str(described.get("python") or next((line for line in listed if line.startswith("python")), ""))
+    found = _VERSION.search(python)
+    version = f"{found[1]}.{found[2]}" if found else _own_version()
+    if described.get("dependencies"):
+        return version, [str(line) for line in described["dependencies"]]
+    if os.path.isfile(os.path.join(folder, "requirements.txt")):
+        return version, ["-r requirements.txt"]
+    packages = [
+        line for part in conda.get("dependencies", []) if isinstance(part, dict) for line in part.get("pip", [])
+    ]
+    if not packages:
+        raise BuildFailed(name, "its folder has no python_env.yaml, requirements.txt or conda.yaml with pip packages")
+    return version, [str(line) for line in packages]
+
+
+def _yaml(name: str, path: str) -> dict[str, Any]:
+    text = _read(path)
+    if not text:
+        return {}
+    yaml: Any = importlib.import_module("yaml")
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise BuildFailed(name, f"{os.path.basename(path)} is no YAML: {problem}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _own_requirements() -> list[str]:
+    """What the worker itself and the runtime import; their own code is this server's."""
+    lines: list[str] = []
+    for package in OWN:
+        try:
+            lines += importlib.metadata.requires(package) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return [line for line in lines if "extra ==" not in line and not line.startswith(OWN)]
+
+
+def _own_version() -> str:
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def build(recipe: Recipe, folder: str) -> None:
+    """Make the environment in `folder`, anew. Blocks, with progress in the log. Raises `BuildFailed`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    logger.info("Building the environment of model '%s' with %s: %s", recipe.model, recipe.manager, folder)
+    make, install = _with_uv(recipe, folder) if recipe.manager == "uv" else _with_pip(recipe, folder)
+    try:
+        _run(recipe, make)
+        list_of_requirements = os.path.join(folder, "requirements-of-model.txt")
+        with open(list_of_requirements, "w", encoding="utf-8") as file:
+            # Files are meant from the model's folder, where the list does not lie.
+            file.writelines(f"{_rooted(line, recipe.folder)}\n" for line in recipe.lines)
+        _run(recipe, [*install, "-r", list_of_requirements])
+        _link_runtime(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    logger.info("Built the environment of model '%s'", recipe.model)
+
+
+def _rooted(line: str, folder: str) -> str:
+    option, _, path = line.partition(" ")
+    return f"{option} {os.path.join(folder, path.strip())}" if option in ("-r", "-c") else line
+
+
+def _with_uv(recipe: Recipe, folder: str) -> tuple[list[str], list[str]]:
+    if importlib.util.find_spec("uv") is None:
+        raise BuildFailed(recipe.model, "uv is not installed: pip install 'mlserver-mlflow[uv]'")
+    uv = [sys.executable, "-m", "uv"]
+    python = sys.executable if recipe.python == _own_version() else recipe.python
+    install = [*uv, "pip", "install", "--python", os.path.join(folder, "bin", "python")]
+    return [*uv, "venv", "--no-project", "--python", python, folder], install
+
+
+def _with_pip(recipe: Recipe, folder: str) -> tuple[list[str], list[str]]:
+    python = sys.executable if recipe.python == _own_version() else shutil.which(f"python{recipe.python}")
+    if python is None:
+        raise BuildFailed(
+            recipe.model, f"there is no python{recipe.python} on this machine (env_manager 'uv' gets one)"
+        )
+    return [python, "-m", "venv", folder], [os.path.join(folder, "bin", "python"), "-m", "pip", "install"]
+
+
+def _run(recipe: Recipe, command: Sequence[str]) -> None:
+    """Run an installer to its end, its words in the log."""
+    said: list[str] = []
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
+    process = subprocess.Popen(
+        command,
+        cwd=recipe.folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with _lock:
+        _running.add(process)
+    try:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in map(str.strip, lines):
+                if line:
+                    said.append(line)
+                    logger.info("Environment of model '%s': %s", recipe.model, line)
+        code = process.wait()
+    finally:
+        with _lock:
+            _running.discard(process)
+    if code:
+        raise BuildFailed(recipe.model, " ".join(said)[-REASON:] or f"the installer ended with {code}")
+
+
+def _link_runtime(folder: str) -> None:
+    """Make the server's MLflow runtime importable, whichever Python the environment has."""
+    spec = importlib.util.find_spec(RUNTIME)
+    if spec is None or not spec.submodule_search_locations:
+        return
+    library = os.path.join(folder, "lib")
+    for python in os.listdir(library):
+        link = os.path.join(library, python, "site-packages", RUNTIME)
+        if os.path.isdir(os.path.dirname(link)) and not os.path.lexists(link):
+            os.symlink(spec.submodule_search_locations[0], link)
+
+
+def stop() -> None:
+    """End the installers that run: the server stops."""
+    with _lock:
+        for process in _running:
+            process.kill()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
