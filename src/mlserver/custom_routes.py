@@ -29,14 +29,16 @@ class Route:
 
     One of three kinds. `static`: the front end itself answers with this text while the model is ready. `wire`: the body
     is one more wire format, read and written by this module (`read_request`, `write_response`, `write_error`), and the
-    request travels the model's ordinary road. Otherwise the raw HTTP request goes to the model's `handler`.
+    request travels the model's ordinary road; such a module may also stream its answers, and find the model's name in the
+    body (`rest.wire_routes`). Otherwise the raw HTTP request goes to the model's `handler`.
 
     Attributes:
         path: The path, e.g. "/explain".
         method: The HTTP method.
         handler: Name of the model's method.
         wire: Name of the module of the wire format.
-        config: Plain data that the wire module gets with every call.
+        config: Plain data that the wire module gets with every call. Fixed JSON documents of several models are one
+            document if `joined` names the key of their lists.
         static: The text of a fixed answer.
         content_type: Content type of a fixed answer.
     """

@@ -27,8 +27,8 @@ from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 
+from . import agent_routes, agents, enforcement, forms, invocations, methods, plan, scoring, sources, trust
 from . import codecs as codecs  # registers the content type `dict`
-from . import enforcement, forms, invocations, methods, plan, scoring, sources, trust
 from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
 from .fastpath import NotTogether, Path, run_by_member
@@ -67,7 +67,7 @@ class MLflowRuntime(MLModel):
             ) from problem
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
-        self._streams = bool(self._model.metadata.flavors["python_function"].get("streamable"))
+        self._streams = agent_routes.streams(self._model)
         self._takes_params = self._model.metadata.get_params_schema() is not None
         self._describe()
         self._plan = plan.make(self._model)
@@ -152,12 +152,15 @@ class MLflowRuntime(MLModel):
             found.parameters = Parameters(**known, **more)
         return found
 
+    def _plain_invocations(self) -> Route:
+        return Route("/invocations", "POST", handler="invocations", wire=WIRE, config=self._plan.config)
+
     def routes(self) -> list[Route]:
         return [
             Route("/ping", "GET", static="\n"),
             Route("/health", "GET", static="\n"),
             Route("/version", "GET", static=VERSION),
-            Route("/invocations", "POST", handler="invocations", wire=WIRE, config=self._plan.config),
+            *(agent_routes.routes(self.name, self._model) or [self._plain_invocations()]),
             *(route for route in super().routes() if route.path != FOLLOWED),
         ]
 
@@ -234,6 +237,11 @@ class MLflowRuntime(MLModel):
         async for payload in payloads:
             if not self._streams:
                 yield await self.predict(payload)
+                return
+            if invocations.is_carried(payload):
+                read = await asyncio.to_thread(scoring.read, self._model, *invocations.carried(payload))
+                async for chunk in self._chunks(Decoded(read.data, Applied(None, FROM_REQUEST)), read.params):
+                    yield agents.chunk(self.name, self.version, scoring.unwrapped(chunk))
                 return
             decoded, params = self._decode(payload)
             async for chunk in self._chunks(decoded, params):

@@ -78,6 +78,36 @@ class Replay:
         raise self._problem
 
 
+class Read:
+    """A model that keeps what it is asked, and answers with nothing."""
+
+    def __init__(self, model: Model) -> None:
+        self.metadata = model.metadata
+        self.data: Any = None
+        self.params: dict[str, Any] | None = None
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        self.data, self.params = data, params
+        return []
+
+
+def read(model: Model, body: bytes | str, content_type: str) -> Read:
+    """Data and params of a scoring body, as MLflow's scoring function reads them. Raises what `score` raises."""
+    found = Read(model)
+    score(found, body, content_type)
+    return found
+
+
+def unwrapped(result: Any) -> str:
+    """The JSON text of a chunk or an answer without `predictions` around it. Raises `MLServerError`."""
+    text = StringIO()
+    try:
+        scoring_server.unwrapped_predictions_to_json(result, text)
+    except Exception as problem:
+        raise unwritable(problem) from problem
+    return text.getvalue()
+
+
 def written(result: Any) -> str:
     """The JSON text of a prediction, as MLflow writes it.
 

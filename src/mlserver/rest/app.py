@@ -16,8 +16,9 @@ from ..wire.json import write_document, write_error
 from .body import MIN_COMPRESSED, ClientGone, Receive, compressed, read_body
 from .cors import Cors
 from .messages import JSON, RawHeaders, Reply, Request
-from .model_routes import ModelRoutes, retry_after
+from .model_routes import ModelRoutes
 from .routing import MethodNotAllowed, Router
+from .wire_routes import retry_after
 
 logger = get_logger()
 _HEALTH = "/v2/health/"

@@ -14,10 +14,8 @@ from ..wire import json
 from ..wire.headers import CloudEvents, server_timing
 from . import formats
 from .formats import Written
-from .messages import JSON, RawHeaders, Reply, Request, header_value, raw_headers
+from .messages import EVENT_STREAM, JSON, RawHeaders, Reply, Request, header_value, raw_headers
 from .routing import Router
-
-EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Endpoints:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 RawHeaders = list[tuple[bytes, bytes]]
 # A body in one piece, or in parts that are sent one after another without being joined.
 Body = bytes | list[bytes | memoryview]

@@ -1,24 +1,21 @@
 """REST paths that models declare themselves, such as MLflow's `/invocations`.
 
 A path that one model declares is answered by that model. If several declare it, the header `X-MLServer-Model` chooses,
-else the setting `default_model`; else the request is refused with their names. Under `/v2/models/{name}/...` each model's
-own paths are always reachable.
+else the setting `default_model`, else the body where its format names a model; else the request is refused with their
+names. Under `/v2/models/{name}/...` each model's own paths are always reachable.
 """
 
 from __future__ import annotations
 
-import importlib
+import json
 import re
-import time
-from typing import Any
 
 from ..errors import MLServerError, ModelNotReady
 from ..execution.executor import HTTPRequest
 from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
-from ..stage import Call
-from ..wire.headers import server_timing
-from .messages import RawHeaders, Reply, Request, header_value
+from . import wire_routes
+from .messages import Reply, Request
 from .routing import MethodNotAllowed
 
 MODEL_HEADER = b"x-mlserver-model"
@@ -56,29 +53,38 @@ class ModelRoutes:
             return found[0]
         return self._choose(request, found)
 
-    def _choose(self, request: Request, found: list[ModelRoute]) -> ModelRoute:
+    def _choose(self, request: Request, found: list[ModelRoute], by_body: bool = True) -> ModelRoute:
         names = [own.name for own in found]
-        header = request.header(MODEL_HEADER)
-        wanted = header.decode("latin-1") if header is not None else self._default_model
+        wanted = self._chosen(request)
         if wanted in names:
             return found[names.index(wanted)]
-        if all(own.route.static is not None for own in found):
-            return found[0]
+        if all(own.route.static is not None or (by_body and _says_model(own)) for own in found):
+            return found[0]  # the body decides between them, once it is read
         listed = ", ".join(f"'{name}'" for name in names)
         raise MLServerError(
             f"Several models answer {request.path}: {listed}. Use /v2/models/NAME{request.path}, "
             f"the header X-MLServer-Model or the setting 'default_model'"
         )
 
+    def _chosen(self, request: Request) -> str | None:
+        header = request.header(MODEL_HEADER)
+        return header.decode("latin-1") if header is not None else self._default_model
+
     async def answer(self, found: ModelRoute, request: Request) -> Reply:
         """Answer a request that `match` found a route for."""
         route = found.route
+        if "joined" in route.config:
+            return await self._joined(found, request)
         if route.static is not None:
             if not await self._data_plane.model_ready(found.name, found.version):
                 raise ModelNotReady(found.name, found.version)
             return Reply(200, route.static.encode(), route.content_type)
         if route.wire:
-            return await self._answer_by_wire(found, request)
+            try:
+                asked = self._asked(found, request)
+            except MLServerError as problem:
+                return Reply(*wire_routes.wire_of(found).write_error(problem, route.config))
+            return await wire_routes.answer(self._data_plane, asked, request)
         path = _own_path(request.path)
         forwarded = HTTPRequest(request.method, path, request.query, request.raw_headers, request.body)
         answer = await self._data_plane.route(found.name, found.version, forwarded)
@@ -86,36 +92,32 @@ class ModelRoutes:
         content_type = dict(answer.headers).get(b"content-type", b"").decode("latin-1")
         return Reply(answer.status, answer.body, content_type, kept)
 
-    async def _answer_by_wire(self, found: ModelRoute, request: Request) -> Reply:
-        """The body is one more wire format; the request goes down the model's ordinary road."""
-        wire: Any = importlib.import_module(found.route.wire)
-        config = found.route.config
-        content_type = request.header(b"content-type")
-        call = Call(headers=request.headers)
-        started = time.perf_counter_ns()
-        try:
-            payload = wire.read_request(
-                request.body, "" if content_type is None else content_type.decode("latin-1"), config
-            )
-            codec_ns = time.perf_counter_ns() - started
-            response = await self._data_plane.infer(payload, found.name, found.version, call)
-            started = time.perf_counter_ns()
-            status, body, media_type = wire.write_response(response, config)
-            codec_ns += time.perf_counter_ns() - started
-        except MLServerError as problem:
-            status, body, media_type = wire.write_error(problem, config)
-            headers = retry_after(problem)
-        else:
-            headers = [(b"server-timing", server_timing(call.timings, codec_ns).encode())]
-            if response.model_version:
-                headers.append((b"x-mlserver-model-version", header_value(response.model_version)))
-        return Reply(status, body, media_type, headers)
+    def _asked(self, found: ModelRoute, request: Request) -> ModelRoute:
+        """The route of the model that the body names, where `match` left the choice to the body."""
+        if not _says_model(found) or _UNDER_MODEL.fullmatch(request.path):
+            return found
+        declared = [own for own in self._data_plane.routes() if matches(own.route.path, request.path)]
+        rivals = [own for own in declared if own.route.method == request.method]
+        wanted = wire_routes.wire_of(found).named_model(request.body, found.route.config)
+        names = [own.name for own in rivals]
+        if len(rivals) == 1 or self._chosen(request) in names:
+            return found
+        return rivals[names.index(wanted)] if wanted in names else self._choose(request, rivals, by_body=False)
+
+    async def _joined(self, found: ModelRoute, request: Request) -> Reply:
+        """The fixed documents of all models that are ready, joined at the key that their routes name."""
+        declared = [own for own in self._data_plane.routes() if own.route.path == request.path]
+        if _UNDER_MODEL.fullmatch(request.path):
+            declared = [found]
+        key = found.route.config["joined"]
+        ready = [own for own in declared if await self._data_plane.model_ready(own.name, own.version)]
+        entries = [entry for own in ready for entry in json.loads(own.route.static or "{}").get(key, [])]
+        return Reply(200, json.dumps({**json.loads(found.route.static or "{}"), key: entries}).encode())
 
 
-def retry_after(problem: MLServerError) -> RawHeaders:
-    """The header that says when to come back, if the error knows."""
-    seconds = getattr(problem, "retry_after", None)
-    return [] if seconds is None else [(b"retry-after", b"%d" % max(1, round(seconds)))]
+def _says_model(found: ModelRoute) -> bool:
+    """Whether bodies of this route may name their model."""
+    return bool(found.route.wire) and hasattr(wire_routes.wire_of(found), "named_model")
 
 
 def _own_path(path: str) -> str:

@@ -28,7 +28,7 @@ async def test_invocations_answers_as_mlflow_does(zoo: Zoo, case: Case) -> None:
 
 
 async def answer_of(served: Served, case: Case) -> tuple[int, Any]:
-    (route,) = (route for route in served.runtime.routes() if route.wire)
+    (route,) = (route for route in served.runtime.routes() if route.path == "/invocations")
     request = invocations.read_request(case.body, case.content_type, route.config)
     try:
         response = await served.runtime.predict(request)

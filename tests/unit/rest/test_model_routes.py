@@ -11,8 +11,9 @@ import pytest
 
 from mlserver.errors import MLServerError, Overloaded
 from mlserver.rest.messages import Reply, Request
-from mlserver.rest.model_routes import ModelRoutes, matches, retry_after
+from mlserver.rest.model_routes import ModelRoutes, matches
 from mlserver.rest.routing import MethodNotAllowed
+from mlserver.rest.wire_routes import retry_after
 from mlserver.types import InferenceResponse
 from support.road import Bench, request, route
 

@@ -1,0 +1,50 @@
+"""Which MLflow models are chat models or agents, whether they stream, and the HTTP paths that they answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlflow.version import VERSION
+
+from mlserver.custom_routes import Route
+
+from .pyfunc import PyFuncModel, raw_model
+
+WIRE = "mlserver_mlflow.agents"
+# Loader module of the flavor -> kind of model.
+KINDS = {f"mlflow.pyfunc.loaders.{kind}": kind for kind in ("chat_model", "chat_agent", "responses_agent")}
+
+
+def kind_of(model: PyFuncModel) -> str | None:
+    """What kind of chat model or agent a model is; None = it is neither."""
+    return KINDS.get(str(model.loader_module))
+
+
+def streams(model: PyFuncModel) -> bool:
+    """Whether a model has a `predict_stream` of its own. MLflow says so of every agent, for their base classes have one."""
+    if not model.metadata.flavors["python_function"].get("streamable"):
+        return False
+    if kind_of(model) is None:
+        return True
+    method = getattr(type(raw_model(model)), "predict_stream", None)
+    return not str(getattr(method, "__module__", "mlflow.")).startswith("mlflow.pyfunc.")
+
+
+def routes(name: str, model: PyFuncModel) -> list[Route]:
+    """The paths beside those of every MLflow model, `/invocations` with streams in place of the plain one; [] for others."""
+    kind = kind_of(model)
+    if kind is None:
+        return []
+    config: dict[str, Any] = {"kind": kind, "streams": streams(model)}
+    listed = {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "mlserver"}]}
+    found = [
+        Route("/invocations", "POST", handler="invocations", wire=WIRE, config={**config, "form": "invocations"}),
+        Route("/v1/models", "GET", static=json.dumps(listed), config={"joined": "data"}),
+    ]
+    if kind != "responses_agent":
+        return [*found, Route("/v1/chat/completions", "POST", wire=WIRE, config={**config, "form": "chat"})]
+    info = {"name": name, "use_case": "agent", "mlflow_version": VERSION, "agent_api": "responses"}
+    paths = ("/responses", "/v1/responses")
+    own = [Route(path, "POST", wire=WIRE, config={**config, "form": "responses"}) for path in paths]
+    return [*found, *own, Route("/agent/info", "GET", static=json.dumps(info))]

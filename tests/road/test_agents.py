@@ -1,0 +1,156 @@
+"""Chat models and agents of MLflow over OpenAI's paths and `/invocations`, whole and streamed, by hand and by `openai`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from support.mlflow_agents import KINDS, build
+from support.server import Server
+
+SAID = [{"role": "user", "content": "one two"}]
+FAILS = [{"role": "user", "content": "one fail"}]
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("agents")
+    build(folder)
+    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    with Server(folder, workers=1, env=env, tracebacks=True) as running:
+        yield running
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """The events of a stream without the end mark, which must be there."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *lines, last, rest = response.text.split("\n\n")
+    assert (last, rest) == ("data: [DONE]", "")
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def test_the_models_are_listed(server: Server) -> None:
+    listed = server.get("/v1/models").json()
+    assert listed["object"] == "list"
+    assert sorted(entry["id"] for entry in listed["data"]) == sorted(KINDS)
+    assert [entry["id"] for entry in server.get("/v2/models/chat/v1/models").json()["data"]] == ["chat"]
+
+
+@pytest.mark.parametrize("name, text", [("chat", "one two 1.0 7 ['x']"), ("agent", "one two")])
+def test_a_completion(server: Server, name: str, text: str) -> None:
+    body = {"model": name, "messages": SAID, "temperature": 1, "max_completion_tokens": 7, "stop": "x"}
+    answer = server.post(CHAT, body).json()
+    assert answer["choices"][0]["message"]["content"] == text
+    assert (answer["object"], answer["model"], answer["choices"][0]["finish_reason"]) == (
+        "chat.completion",
+        name,
+        "stop",
+    )
+    parts = [
+        {"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "name": None}
+    ]
+    again = server.post(f"/v2/models/{name}{CHAT}", {**body, "messages": parts}).json()
+    assert again["choices"] == answer["choices"]
+
+
+@pytest.mark.parametrize("name, texts", [("chat", ["one", "two"]), ("agent", ["one", "two"]), ("plain", None)])
+def test_a_streamed_completion(server: Server, name: str, texts: list[str] | None) -> None:
+    chunks = events(server.post(CHAT, {"model": name, "messages": SAID, "stream": True}))
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert {chunk["model"] for chunk in chunks} == {name}
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert choices[-1]["finish_reason"] == "stop"
+    said = [choice["delta"]["content"] for choice in choices if choice["delta"].get("content")]
+    assert said == (texts or ["one two 1.0 None None"])
+
+
+def test_an_error_in_the_middle_of_a_stream(server: Server) -> None:
+    first, last = events(server.post(CHAT, {"model": "chat", "messages": FAILS, "stream": True}))
+    assert first["choices"][0]["delta"]["content"] == "one"
+    assert "not that word" in last["error"]["message"]
+    first, last = events(server.post("/v2/models/chat/invocations", {"messages": FAILS, "stream": True}))
+    assert "not that word" in last["error"]
+
+
+@pytest.mark.parametrize(
+    "body, text",
+    [
+        (b"{", "Invalid JSON"),
+        (b"[]", "expected a JSON object"),
+        ({}, "'messages'"),
+        ({"messages": "hello"}, "'messages'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'content'"),
+        ({"messages": [{"content": "no role"}]}, "role"),
+        ({"messages": [{"content": "no role"}], "stream": True}, "role"),
+    ],
+)
+def test_bad_requests(server: Server, body: Any, text: str) -> None:
+    response = server.post(f"/v2/models/chat{CHAT}", body)
+    assert response.status_code == 400, response.text
+    assert text in response.json()["error"]["message"]
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_who_answers(server: Server) -> None:
+    unknown = server.post(CHAT, {"model": "nobody", "messages": SAID})
+    assert unknown.status_code == 400
+    assert "'agent', 'chat', 'plain'" in unknown.json()["error"]["message"]
+    chosen = server.post(CHAT, {"model": "chat", "messages": SAID}, headers={"x-mlserver-model": "agent"})
+    assert chosen.json()["model"] == "agent"
+
+
+def test_responses(server: Server) -> None:
+    for name in ("responds", "whole"):
+        for path in ("/responses", "/v1/responses"):
+            answer = server.post(path, {"model": name, "input": "one two", "temperature": 1}).json()
+            assert answer["object"] == "response"
+            assert answer["output"][0]["content"][0]["text"] == "one two"
+    streamed = events(server.post("/responses", {"model": "responds", "input": SAID, "stream": True}))
+    assert [event["delta"] for event in streamed] == ["one", "two"]
+    whole = events(server.post("/responses", {"model": "whole", "input": SAID, "stream": True}))
+    assert [event["type"] for event in whole] == ["response.output_item.done", "response.completed"]
+    refused = server.post("/responses", {"model": "whole", "input": 3})
+    assert (refused.status_code, "'input'" in refused.json()["detail"]) == (400, True)
+    assert server.get("/v2/models/whole/agent/info").json()["agent_api"] == "responses"
+
+
+@pytest.mark.parametrize("name, key", [("chat", "messages"), ("agent", "messages"), ("responds", "input")])
+def test_invocations_stream_when_the_model_can(server: Server, name: str, key: str) -> None:
+    path = f"/v2/models/{name}/invocations"
+    chunks = events(server.post(path, {key: SAID, "stream": True}))
+    assert len(chunks) == (3 if name == "agent" else 2)
+    whole = server.post(path, {key: SAID, "stream": False})
+    assert whole.headers["content-type"] == "application/json"
+    wrapped = server.post(path, {"inputs": {key: SAID, "stream": True}})
+    assert list(wrapped.json()) == ["predictions"]
+
+
+def test_invocations_of_other_models_ignore_the_wish(server: Server) -> None:
+    assert server.post("/v2/models/plain/invocations", {"messages": SAID, "stream": True}).json()["choices"]
+    assert server.post("/v2/models/whole/invocations", {"input": SAID, "stream": True}).json()["output"]
+
+
+def test_the_openai_client(server: Server) -> None:
+    openai = pytest.importorskip("openai")
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        assert {model.id for model in client.models.list()} == set(KINDS)
+        whole = client.chat.completions.create(model="chat", messages=SAID)
+        assert whole.choices[0].message.content.startswith("one two")
+        for name in ("chat", "agent"):
+            chunks = list(client.chat.completions.create(model=name, messages=SAID, stream=True))
+            assert [chunk.choices[0].delta.content for chunk in chunks[:-1]] == ["one", "two"]
+            assert chunks[-1].choices[0].finish_reason == "stop"
+        assert client.responses.create(model="responds", input="one two").output_text == "one two"
+        streamed = client.responses.create(model="responds", input="one two", stream=True)
+        assert [event.delta for event in streamed] == ["one", "two"]
+        with pytest.raises(openai.BadRequestError, match="role"):
+            client.chat.completions.create(model="chat", messages=[{"content": "no role"}])
+        with pytest.raises(openai.APIError, match="not that word"):
+            list(client.chat.completions.create(model="chat", messages=FAILS, stream=True))
