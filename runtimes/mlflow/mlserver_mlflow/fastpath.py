@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest, RequestInput
+from mlserver.types.packed import Rows, packed
 
 from .forms import TENSOR_DTYPES
 from .metadata import TENSORS
@@ -95,6 +96,9 @@ class Columns:
     def read(self, request: InferenceRequest) -> Any | None:
         if not _is_plain(request, "pd"):
             return None
+        table = packed(request)
+        if table is not None and self._one is not None:
+            return self._read_rows(table)
         inputs = self._in_order(request.inputs)
         if inputs is None:
             return None
@@ -106,6 +110,21 @@ class Columns:
             return pd.DataFrame(dict(zip(self._index, columns, strict=True)))
         block = _block(inputs, rows, self._one).T
         return pd.DataFrame(block, columns=self._index, copy=False) if self.as_frame else block
+
+    def _read_rows(self, table: Rows) -> Any | None:
+        """The argument from rows that came packed."""
+        if table.datatype not in self._held[0] or len(table.names) != len(self.names):
+            return None
+        if self.max_rows and table.rows > self.max_rows:
+            return None
+        block = np.frombuffer(table.block, dtype=TENSOR_DTYPES[table.datatype]).reshape(table.rows, len(self.names))
+        if list(table.names) != self.names:
+            order = {name: at for at, name in enumerate(table.names)}
+            if order.keys() != set(self.names):
+                return None
+            block = block[:, [order[name] for name in self.names]]
+        array = np.array(block, dtype=self._one, order="F")
+        return pd.DataFrame(array, columns=self._index, copy=False) if self.as_frame else array
 
     def run(self, data: Any) -> Any:
         return self.predict(data)

@@ -32,6 +32,7 @@ from ..types import (
     ResponseOutput,
     TensorData,
 )
+from ..types.packed import PackedRequest, Rows, packed
 
 PREFIX = struct.Struct("<BBHIQQ")
 INLINE_LIMIT = 16 * 1024
@@ -188,6 +189,13 @@ def _decode(view: memoryview) -> Frame:
 def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
     """A request as plain values; the data of large tensors is appended to `buffers`."""
     outputs = request.outputs
+    table = packed(request)
+    if table is not None:
+        block: Any = table.block
+        if len(block) >= INLINE_LIMIT:
+            buffers.append(block)
+            block = len(buffers) - 1
+        return [request.id, pack_parameters(request.parameters), {"rows": [*table[:4], block]}, None]
     return [
         request.id,
         pack_parameters(request.parameters),
@@ -198,6 +206,11 @@ def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
 
 def unpack_request(values: list[Any], buffers: Sequence[Any]) -> InferenceRequest:
     request_id, parameters, inputs, outputs = values
+    if isinstance(inputs, dict):
+        names, datatype, shape, count, block = inputs["rows"]
+        block = buffers[block] if isinstance(block, int) else block
+        rows = Rows(tuple(names), datatype, tuple(shape), count, block)
+        return PackedRequest.of(request_id, rows, unpack_parameters(parameters))
     return InferenceRequest.build(
         {
             "id": request_id,

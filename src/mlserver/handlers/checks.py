@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import InvalidInput, MLServerError
 from ..tensor import DATATYPES, TensorError, brief
 from ..types import InferenceRequest, Parameters, RequestInput
+from ..types.packed import packed
 
 MAX_INPUTS = 10_000
 MAX_NAME = 1024
@@ -25,6 +26,12 @@ def check_request(request: InferenceRequest) -> None:
     Raises:
         InvalidInput: names the input, what was expected and what came.
     """
+    table = packed(request)
+    if table is not None:  # its numbers were checked when they were packed
+        if table.names not in _good_names:
+            _check_names(table.names)
+        _check_parameters(request.parameters, "the request")
+        return
     inputs = request.inputs
     names = tuple([tensor.name for tensor in inputs])
     if names not in _good_names:

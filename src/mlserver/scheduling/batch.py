@@ -7,10 +7,11 @@ request its own rows of every output and refuses to guess when the model returne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..tensor import flat_elements, join_bytes_block, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from ..types.packed import PackedRequest, Rows, join_rows, packed
 
 
 class RowsDisagree(Exception):
@@ -19,6 +20,9 @@ class RowsDisagree(Exception):
 
 def rows_of(request: InferenceRequest) -> int:
     """Rows of a request: the first dimension that all its inputs share; 0 if there is none (never joined)."""
+    table = packed(request)
+    if table is not None:
+        return table.rows
     rows = 0
     for tensor in request.inputs:
         if not tensor.shape or (rows and tensor.shape[0] != rows):
@@ -33,6 +37,9 @@ def batch_key(request: InferenceRequest) -> Any:
     """What two requests must agree in to be joined: everything but id, headers and the rows themselves."""
     parameters = request.parameters
     outputs = request.outputs
+    table = packed(request)
+    if table is not None:
+        return (None if parameters is None else _frozen(parameters), table.layout)
     inputs = request.inputs
     return (
         None if parameters is None else _frozen(parameters),
@@ -56,6 +63,9 @@ def _frozen(parameters: Parameters | None) -> str | None:
 def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
     """One request with the rows of all, in order. They must have the same `batch_key`, and rows."""
     first = requests[0]
+    tables = [packed(request) for request in requests]
+    if None not in tables:
+        return PackedRequest.of(None, join_rows(cast(list[Rows], tables)), _shared_parameters(requests))
     total = sum([request.inputs[0].shape[0] for request in requests])
     inputs = [_join_input(parts, total) for parts in zip(*[request.inputs for request in requests], strict=True)]
     return InferenceRequest.build(
