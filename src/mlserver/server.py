@@ -185,6 +185,8 @@ class MLServer:
     async def _shut_down(self) -> None:
         """Drain, then close from the front to the back."""
         self._data_plane.accepting = False
+        if self._kafka is not None:
+            self._kafka.cease()
         await self._following.stop()
         grace = self._settings.drain_timeout
         draining = asyncio.create_task(self._registry.drained())

@@ -286,9 +286,17 @@ class Settings(BaseSettings):
     """OpenTelemetry collector (OTLP over gRPC) that gets the traces; None = no tracing."""
 
     kafka_enabled: bool = False
+    """Answer the messages of a Kafka topic as well."""
     kafka_servers: str = "localhost:9092"
+    """Brokers to start from, `host:port`, separated by commas."""
     kafka_topic_input: str = "mlserver-input"
     kafka_topic_output: str = "mlserver-output"
+    kafka_group_id: str | None = None
+    """Consumer group whose members share the messages; None = `server_name`."""
+    kafka_max_in_flight: Count = 256
+    """Messages that are answered at a time; while there are as many, no more are taken."""
+    kafka_config: dict[str, Any] = {}
+    """Further properties of librdkafka (`security.protocol`, ...); `consumer.` or `producer.` before a name = only there."""
 
     cache_enabled: bool = False
     """Remember responses of models whose own `cache_enabled` is true."""

@@ -1,0 +1,193 @@
+"""The Kafka front end over a real road and a broker that speaks the real protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from mlserver import MLModel
+from mlserver.kafka import KafkaServer
+from mlserver.settings import ModelSettings, Settings
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
+from support.inline_road import Road
+
+pytest.importorskip("confluent_kafka")
+
+from support.kafka import LIMIT, Cluster
+
+GATE = threading.Event()
+
+
+class Echo(MLModel):
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        headers = (payload.parameters and payload.parameters.headers) or {}
+        outputs = [
+            ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
+            for one in payload.inputs
+        ]
+        parameters = Parameters(headers={"x-seen": headers.get("x-sent", "")})
+        return InferenceResponse(model_name=self.name, outputs=outputs, parameters=parameters)
+
+
+class Gated(Echo):
+    """Answers when the gate is open."""
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        await asyncio.to_thread(GATE.wait, LIMIT)
+        return await super().predict(payload)
+
+
+class Wrong(MLModel):
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        raise ValueError("not today")
+
+
+class Large(MLModel):
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        output = ResponseOutput(name="y", shape=[1], datatype="BYTES", data=["x" * 2_000_000])
+        return InferenceResponse(model_name=self.name, outputs=[output])
+
+
+MODELS = [
+    ModelSettings(name=kind.__name__.lower(), implementation=kind, max_batch_size=1)
+    for kind in (Echo, Gated, Wrong, Large)
+]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    GATE.clear()
+    with Cluster() as cluster:
+        yield cluster
+    GATE.set()
+
+
+@asynccontextmanager
+async def front_end(cluster: Cluster, **more: Any) -> AsyncIterator[KafkaServer]:
+    config = {"consumer.session.timeout.ms": 3000, "consumer.heartbeat.interval.ms": 300}
+    settings = Settings(kafka_servers=cluster.servers, max_body_bytes=100_000, kafka_config=config, **more)
+    async with Road(settings, MODELS) as road:
+        server = KafkaServer(settings, road.data_plane)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop(LIMIT)
+
+
+async def full(server: KafkaServer) -> None:
+    """Return when it takes no more messages."""
+    while not server.paused:  # noqa: ASYNC110 (librdkafka's thread has no event to wait for)
+        await asyncio.sleep(0.01)
+
+
+def request(value: int = 1, **more: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "shape": [1], "datatype": "INT32", "data": [value]}], **more}
+
+
+async def test_every_message_is_answered(cluster: Cluster) -> None:
+    async def answered() -> tuple[str | None, str | None, Any]:
+        """Key, status and body of the next answer."""
+        found = await asyncio.to_thread(cluster.answer)
+        return found.key, found.headers.get("mlserver-status"), found.body
+
+    async with front_end(cluster):
+        cluster.ask(request(7, id="own"), b"the-key", X_Sent="hello")
+        found = await asyncio.to_thread(cluster.answer)
+        assert (found.key, found.body["id"], found.body["model_name"]) == ("the-key", "the-key", "echo")
+        assert found.body["outputs"][0]["data"] == [7]
+        assert found.headers["x-seen"] == "hello"
+        assert (found.headers["Ce-Id"], found.headers["Ce-Modelid"]) == ("the-key", "echo")
+        assert "mlserver-status" not in found.headers
+
+        cluster.ask(request(id="own"))
+        assert (await answered())[0] == "own"
+        cluster.ask(request())
+        key, _, body = await answered()
+        assert key == body["id"] != ""
+
+        cluster.ask(request(), b"1", model="nobody")
+        assert await answered() == ("1", "404", {"error": "Model nobody not found"})
+        cluster.ask(request(), b"2", mlserver_version="9")
+        assert (await answered())[:2] == ("2", "404")
+        cluster.send(b"{", b"3", {"mlserver-model": "echo"})
+        assert (await answered())[:2] == ("3", "400")
+        cluster.send(None, b"4", {"mlserver-model": "echo"})
+        assert (await answered())[:2] == ("4", "400")
+        cluster.send(b"{}", b"5")
+        key, status, body = await answered()
+        assert (key, status) == ("5", "422")
+        assert "mlserver-model" in body["error"]
+        cluster.ask(request(), b"6", mlserver_method="unload")
+        assert (await answered())[:2] == ("6", "422")
+        cluster.ask(request(), b"\xff")
+        assert (await answered())[:2] == ("\xff", "400")
+        cluster.ask({"inputs": [], "pad": "x" * 200_000}, b"7")
+        assert (await answered())[:2] == ("7", "413")
+        cluster.ask(request(), b"8", model="wrong")
+        key, status, body = await answered()
+        assert (key, status) == ("8", "500")
+        assert "not today" in body["error"]
+        cluster.ask(request(parameters={"timeout": 1000}), b"9", model="gated")
+        assert (await answered())[:2] == ("9", "504")
+        cluster.ask(request(parameters={"priority": -1}), b"10")
+        assert (await answered())[:2] == ("10", "400")
+        cluster.ask(request(), b"11", model="large")
+        key, status, body = await answered()
+        assert (key, status) == ("11", "500")
+        assert "larger than the output topic allows" in body["error"]
+    assert await asyncio.to_thread(cluster.committed) == 15
+
+
+async def test_a_burst_over_the_bound_waits_in_the_topic(cluster: Cluster) -> None:
+    keys = {f"{number}" for number in range(40)}
+    for key in keys:
+        cluster.ask(request(int(key)), key.encode(), model="gated")
+    async with front_end(cluster, kafka_max_in_flight=4) as server, asyncio.timeout(LIMIT):
+        await full(server)
+        assert await asyncio.to_thread(cluster.committed) == 0
+        GATE.set()
+        found = await asyncio.to_thread(cluster.answers, len(keys))
+        assert {answer.key: str(answer.body["outputs"][0]["data"][0]) for answer in found} == {key: key for key in keys}
+    assert await asyncio.to_thread(cluster.committed) == len(keys)
+
+
+async def test_stopping_answers_what_was_taken_and_leaves_the_rest(cluster: Cluster) -> None:
+    for number in range(10):
+        cluster.ask(request(), f"{number}".encode(), model="gated")
+    async with front_end(cluster, kafka_max_in_flight=2) as server, asyncio.timeout(LIMIT):
+        await full(server)
+        stopping = asyncio.create_task(server.stop(LIMIT))
+        await asyncio.sleep(0)
+        GATE.set()
+        await stopping
+        first = await asyncio.to_thread(cluster.answers, 2)
+        assert await asyncio.to_thread(cluster.committed) == 2
+
+    async with front_end(cluster):
+        rest = await asyncio.to_thread(cluster.answers, 8)
+    assert sorted(str(answer.key) for answer in first + rest) == [f"{number}" for number in range(10)]
+    assert await asyncio.to_thread(cluster.committed) == 10
+
+
+async def test_what_is_not_answered_in_time_is_taken_again(cluster: Cluster) -> None:
+    cluster.ask(request(), b"late", model="gated")
+    async with front_end(cluster, kafka_max_in_flight=1) as server, asyncio.timeout(LIMIT):
+        await full(server)
+        await server.stop(0)
+        GATE.set()
+    assert await asyncio.to_thread(cluster.committed) == 0
+    async with front_end(cluster):
+        assert (await asyncio.to_thread(cluster.answer)).key == "late"
+
+
+async def test_a_credential_is_needed_where_the_settings_say_so(cluster: Cluster, tmp_path: Any) -> None:
+    (tmp_path / "keys").write_text("")
+    async with front_end(cluster, auth={"keys": str(tmp_path / "keys")}):
+        cluster.ask(request(), b"1")
+        assert (await asyncio.to_thread(cluster.answer)).headers["mlserver-status"] == "401"
