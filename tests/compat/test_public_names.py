@@ -77,6 +77,7 @@ NAMES: dict[str, str] = {
     "mlserver.batching": "AdaptiveBatcher load_batching BatchedRequests",
     "mlserver.parallel": "InferencePoolRegistry configure_inference_pool Worker",
     "mlserver.cache": "ResponseCache LocalCache",
+    "mlserver.kafka": "KafkaServer",
     "mlserver.rest": "RESTServer",
     "mlserver.rest.responses": "Response ServerSentEvent",
     "mlserver.raw": "pack unpack inject_raw extract_raw",
