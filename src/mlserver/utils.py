@@ -7,7 +7,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from enum import Enum
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -101,7 +101,7 @@ def schedule_with_callback(
     return task
 
 
-class EventLoopBackend(str, Enum):
+class EventLoopBackend(StrEnum):
     """The event loops to choose from."""
 
     ASYNCIO = "asyncio"

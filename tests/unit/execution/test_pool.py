@@ -12,8 +12,8 @@ import pytest
 from mlserver import metrics
 from mlserver.errors import MLServerError, Unavailable
 from mlserver.execution.executor import LoadedModel
-from mlserver.execution.process import describe_exit
 from mlserver.execution.pools import PoolExecutor
+from mlserver.execution.process import describe_exit
 from mlserver.settings import Settings
 from mlserver.stage import Call
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
