@@ -19,6 +19,7 @@ from support.inline_road import Road
 pytest.importorskip("confluent_kafka")
 
 from support.kafka import LIMIT, Cluster
+from support.server import free_ports
 
 GATE = threading.Event()
 
@@ -191,3 +192,16 @@ async def test_a_credential_is_needed_where_the_settings_say_so(cluster: Cluster
     async with front_end(cluster, auth={"keys": str(tmp_path / "keys")}):
         cluster.ask(request(), b"1")
         assert (await asyncio.to_thread(cluster.answer)).headers["mlserver-status"] == "401"
+
+
+async def test_brokers_that_cannot_be_reached_hold_nothing_up() -> None:
+    (port,) = free_ports(1)
+    settings = Settings(kafka_servers=f"127.0.0.1:{port}")
+    async with Road(settings, MODELS[:1]) as road, asyncio.timeout(LIMIT):
+        server = KafkaServer(settings, road.data_plane)
+        await server.stop(LIMIT)  # not started yet
+        server = KafkaServer(settings, road.data_plane)
+        await server.start()
+        server.cease()
+        await full(server)
+        await server.stop(LIMIT)
