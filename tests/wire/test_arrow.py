@@ -86,6 +86,7 @@ def test_numbers_are_views_of_the_body() -> None:
     (tensor,) = arrow.read_request(body, LIMIT).inputs
 
     assert tensor.data.faces == ("raw",)
+    assert tensor.data.raw is not None
     assert np.shares_memory(np.frombuffer(body, "u1"), np.frombuffer(tensor.data.raw, "u1"))
 
 
