@@ -165,7 +165,7 @@ class Link:
 
     def _pause(self, paused: bool) -> None:
         if paused != self._paused:
-            # Not the library's own list: asked for while the group is being joined, it stops the whole process until then.
+            # As the callbacks told: asking the library for its list is a question to its own thread, with a wait.
             partitions = [self._library.TopicPartition(*place) for place in self._assigned]
             (self._consumer.pause if paused else self._consumer.resume)(partitions)
             self._paused = paused
