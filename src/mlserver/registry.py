@@ -17,6 +17,7 @@ from .execution.executor import Executor, LoadedModel
 from .logging import get_logger
 from .metrics import RoadMetrics, forget
 from .scheduling.statistics import ModelStatistics
+from .scheduling.traffic import Split, read_split
 from .settings import ModelSettings
 from .stage import Stage
 from .types import State
@@ -50,6 +51,8 @@ class Entry:
     Attributes:
         state: READY only while a loaded model stands behind it; see `ready` for whether it can answer at this moment.
         reason: Why it is not ready, if it failed.
+        asked_split: How its settings want requests without a version to be shared among the versions.
+        split: How they are shared now; only the default version has it.
     """
 
     settings: ModelSettings
@@ -57,6 +60,8 @@ class Entry:
     reason: str = ""
     loaded: LoadedModel | None = None
     road: Road | None = None
+    asked_split: Split | None = None
+    split: Split | None = None
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
     # Of the settings, which a reload replaces by others of the same name and version.
     name: str = field(init=False)
@@ -149,6 +154,7 @@ class Registry:
             entry.state = State.LOADING
             try:
                 trust.rules().check(settings)
+                split = read_split(settings)
                 loaded = await self._executor.load(settings)
             except MLServerError as problem:
                 entry.reason = problem.message
@@ -160,6 +166,7 @@ class Registry:
                 raise
             before, road_before = entry.loaded, entry.road
             entry.settings = settings
+            entry.asked_split = split
             entry.road = self._build_road(entry, loaded)
             entry.loaded = loaded
             entry.state = State.READY if loaded.info.ready else State.UNAVAILABLE
@@ -207,7 +214,14 @@ class Registry:
             self._defaults.pop(name, None)
             return
         candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(versions.values())
-        self._defaults[name] = default_version(candidates)
+        asking = [entry for entry in candidates if entry.asked_split is not None]
+        split = default_version(asking).asked_split if asking else None
+        # A shadow is never what callers see, though it mostly is the newest.
+        shown = [entry for entry in candidates if split is None or entry.version != split.shadow] or candidates
+        for entry in versions.values():
+            entry.split = None
+        default = self._defaults[name] = default_version(shown)
+        default.split = split
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

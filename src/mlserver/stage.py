@@ -35,6 +35,7 @@ class Call:
         priority: 1 is highest; 0 = the model's default.
         trace_parent: W3C trace context that the model's code goes on with; set by the tracing stage, and by nobody else.
         members: Rows of each request that was joined into this one, in order; () = it came as it is.
+        chosen: The version that the traffic split chose for this request; None = none yet.
         headers: The caller's headers or invocation metadata, lower-cased.
         response_headers: Headers that the model wants on the answer.
         timings: Filled by the stages on the way back.
@@ -44,6 +45,7 @@ class Call:
     priority: int = 0
     trace_parent: str | None = None
     members: Sequence[int] = ()
+    chosen: str | None = None
     headers: Mapping[str, Any] | None = None
     response_headers: dict[str, Any] | None = None
     timings: Timings = field(default_factory=Timings)

@@ -30,6 +30,7 @@ from .checks import check_id, check_request, priority_of, seconds_of_timeout
 from .credentials import CREDENTIALS
 from .patience import Patience
 from .telemetry import Telemetry
+from .traffic import Traffic
 
 EXTENSIONS = (
     "model_repository",
@@ -63,6 +64,7 @@ class DataPlane:
         self._settings = settings
         self._registry = registry
         self._telemetry = telemetry
+        self._traffic = Traffic(registry, telemetry.shadowed, self._serve)
         # Set by the server: False until every model that should load has been tried, and again when it stops.
         self.accepting = False
 
@@ -150,10 +152,21 @@ class DataPlane:
         Raises:
             MLServerError: what the caller should hear of.
         """
-        started = time.perf_counter_ns()
-        entry = self._registry.find(name, version)
-        loaded, road = entry.usable()
         call = call or Call()
+        entry = self._registry.find(name, version)
+        if version or entry.split is None:
+            return await self._serve(entry, payload, call)
+        chosen = self._traffic.choose(entry, call)
+        shadow = self._traffic.shadow_of(entry, chosen, payload)
+        response = await self._serve(chosen, payload, call)
+        if shadow is not None:
+            self._traffic.ask_shadow(shadow, response, call)
+        return response
+
+    async def _serve(self, entry: Entry, payload: InferenceRequest, call: Call) -> InferenceResponse:
+        """Answer a request by one version, counted."""
+        started = time.perf_counter_ns()
+        loaded, road = entry.usable()
         self._telemetry.began(entry)
         try:
             check_request(payload)
@@ -186,9 +199,11 @@ class DataPlane:
             DeadlineExceeded: an answer took longer than a request may.
         """
         started = time.perf_counter_ns()
-        entry = self._registry.find(name, version)
-        _, road = entry.usable()
         call = call or Call()
+        entry = self._registry.find(name, version)
+        if not version and entry.split is not None:
+            entry = self._traffic.choose(entry, call)
+        _, road = entry.usable()
         first: InferenceRequest | None = None
         patience = Patience(self._limit_of(entry))
         self._telemetry.began(entry)
@@ -228,6 +243,19 @@ class DataPlane:
             return [ModelRoute(name, version, own.route) for own in _routes(self._registry.find(name, version))]
         except ModelNotFound:
             return []
+
+    def chosen_route(self, found: ModelRoute, call: Call) -> Route:
+        """The route of the version that will answer this call: versions may read and write the same path differently."""
+        entry = self._registry.find(found.name, found.version)
+        if found.version or entry.split is None:
+            return found.route
+        own = [other.route for other in _routes(self._traffic.choose(entry, call))]
+        same = [route for route in own if (route.path, route.method) == (found.route.path, found.route.method)]
+        return same[0] if same and same[0].wire else found.route
+
+    async def shadows_settled(self) -> None:
+        """Wait until no shadow version works on a copy of a request."""
+        await self._traffic.settled()
 
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to one of a model's own REST paths."""

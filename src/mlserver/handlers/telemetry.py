@@ -30,6 +30,9 @@ class Telemetry:
         if not isinstance(problem, (asyncio.CancelledError, GeneratorExit)):  # those left by themselves
             self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, False)
 
+    def shadowed(self, entry: Entry, outcome: str) -> None:
+        self._metrics.shadowed(entry.name, entry.version, outcome)
+
     def cache_counter(self, entry: Entry) -> Callable[[bool, int], None]:
         """Counts the lookups of one model in the response cache."""
 

@@ -48,6 +48,7 @@ class RoadMetrics:
         self._in_flight = Gauge("model_infer_requests_in_flight", "Requests that wait or are computed", _MODEL)
         self._rejected = Counter("model_infer_requests_rejected", "Requests refused at the door", (*_MODEL, "reason"))
         self._swaps = Counter("model_swaps", "New versions of followed models, loaded or failed", (*_MODEL, "outcome"))
+        self._shadows = Counter("model_shadow_requests", "Requests copied to a shadow version", (*_MODEL, "outcome"))
         self._cache_hits = Counter("model_infer_cache_hits", "Requests answered from the response cache", _MODEL)
         self._cache_misses = Counter(
             "model_infer_cache_misses", "Requests that the response cache did not have", _MODEL
@@ -81,7 +82,7 @@ class RoadMetrics:
         self._models.discard(labels)
         for metric in self._of_models():
             metric.remove(labels)
-        for counter in (self._rejected, self._swaps):
+        for counter in (self._rejected, self._swaps, self._shadows):
             for key in [key for key in counter.values if key[:2] == labels]:
                 counter.remove(key)
 
@@ -130,6 +131,12 @@ class RoadMetrics:
         if labels in self._models:
             self._swaps.add((*labels, "loaded" if ok else "failed"))
 
+    def shadowed(self, model: str, version: str | None, outcome: str) -> None:
+        """A shadow version's answer was the "same" as the caller's, "different", "failed", or was not asked for ("dropped")."""
+        labels = (model, version or "")
+        if labels in self._models:
+            self._shadows.add((*labels, outcome))
+
     def looked_up(self, model: str, version: str | None, hit: bool) -> None:
         """The response cache was asked."""
         labels = (model, version or "")
@@ -177,7 +184,8 @@ class RoadMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """The families as prometheus_client wants them."""
-        for metric in (*self._of_models(), self._rejected, self._swaps, self._parallel_queue, *self._of_front_ends()):
+        by_outcome = (self._rejected, self._swaps, self._shadows)
+        for metric in (*self._of_models(), *by_outcome, self._parallel_queue, *self._of_front_ends()):
             yield metric.family()
 
     def _of_models(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:

@@ -28,9 +28,10 @@ def wire_of(found: ModelRoute) -> Any:
 
 async def answer(data_plane: DataPlane, found: ModelRoute, request: Request) -> Reply:
     """Send the request down the model's ordinary road; every error is written by the wire format."""
-    wire, config = wire_of(found), found.route.config
-    content_type = request.header(b"content-type")
     call = Call(headers=request.headers)
+    route = data_plane.chosen_route(found, call)
+    wire, config = importlib.import_module(route.wire), route.config
+    content_type = request.header(b"content-type")
     started = time.perf_counter_ns()
     try:
         payload = wire.read_request(

@@ -62,6 +62,7 @@ def test_names_and_kinds() -> None:
         "model_infer_cache_misses": "counter",
         "model_infer_requests_rejected": "counter",
         "model_swaps": "counter",
+        "model_shadow_requests": "counter",
         "batch_request_queue": "histogram",
         "parallel_request_queue": "histogram",
         "rest_server_requests": "counter",

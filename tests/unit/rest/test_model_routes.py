@@ -14,6 +14,7 @@ from mlserver.rest.messages import Reply, Request
 from mlserver.rest.model_routes import ModelRoutes, matches
 from mlserver.rest.routing import MethodNotAllowed
 from mlserver.rest.wire_routes import retry_after
+from mlserver.scheduling.traffic import Split
 from mlserver.types import InferenceResponse
 from support.road import Bench, request, route
 
@@ -173,6 +174,17 @@ async def test_errors_in_the_wire_formats_own_form(bench: Bench, wire: str) -> N
     reply = await reply_to(bench, asked("/list", body=b"[1]"))
     assert reply is not None
     assert (reply.status, dict(reply.headers)) == (429, {b"retry-after": b"7"})
+
+
+async def test_the_version_that_answers_reads_and_writes(bench: Bench, wire: str) -> None:
+    await bench.load("m", "1", routes=(route("/list", wire=wire, config={"factor": 2}),))
+    await bench.load("m", "2", routes=(route("/list", wire=wire, config={"factor": 3}),))
+    for weights, body in (((("1", 1.0),), b"[2.0]"), ((("2", 1.0),), b"[3.0]")):
+        bench.registry.find("m").split = Split(weights)
+        reply = await reply_to(bench, asked("/list", body=b"[1]"))
+        assert reply is not None
+        assert reply.body == body
+        assert dict(reply.headers)[b"x-mlserver-model-version"] == weights[0][0].encode()
 
 
 @pytest.mark.parametrize("seconds, header", [(0.2, b"1"), (1.0, b"1"), (59.6, b"60")])
