@@ -7,6 +7,7 @@ expected and what came; they never name a path or an internal of the server.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 # HTTP status -> neutral code. What is not listed is UNKNOWN, as the protocol's published servers answer.
@@ -32,6 +33,14 @@ CODES: dict[int, str] = {
 
 # Characters of a text. Models and their libraries quote whole requests; the reason stands at the end.
 LONGEST = 4000
+
+
+_PATH = re.compile(r"(?<![\w/.:~-])~?/(?:[^\s/'\"<>|:,;()\[\]{}]+/)+([^\s/'\"<>|:,;()\[\]{}]*)")
+
+
+def without_paths(text: str) -> str:
+    """A text for callers: of absolute paths only the last part stays. Where things lie is told to the log alone."""
+    return _PATH.sub(r"\1", text) if "/" in text else text
 
 
 class MLServerError(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from . import trust
-from .errors import MLServerError, ModelNotFound, ModelNotReady
+from .errors import MLServerError, ModelNotFound, ModelNotReady, without_paths
 from .execution.executor import Executor, LoadedModel
 from .logging import get_logger
 from .metrics import RoadMetrics, forget
@@ -77,7 +77,7 @@ class Entry:
     def usable(self) -> tuple[LoadedModel, Road]:
         """The model and its road. Raises `ModelNotReady` if there are none."""
         if self.loaded is None or self.road is None or not self.loaded.info.ready:
-            raise ModelNotReady(self.name, self.version, self.reason or None)
+            raise ModelNotReady(self.name, self.version, without_paths(self.reason) or None)
         return self.loaded, self.road
 
 

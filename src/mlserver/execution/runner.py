@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..context import model_context
-from ..errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
+from ..errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound, without_paths
 from ..logging import get_logger
 from ..settings import ModelSettings
 from ..stage import Call
@@ -191,7 +191,7 @@ def _checked(model: MLModel, response: object) -> InferenceResponse:
 
 def _failed(model: MLModel, problem: BaseException) -> MLServerError:
     logger.warning("Model '%s' failed to predict", model.name, exc_info=problem)
-    return ModelFailed(f"Model {model.name} failed to predict: {_text(problem)}")
+    return ModelFailed(f"Model {model.name} failed to predict: {without_paths(_text(problem))}")
 
 
 def _text(problem: BaseException) -> str:

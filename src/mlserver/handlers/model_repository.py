@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from ..errors import MLServerError, ModelNotFound
+from ..errors import MLServerError, ModelNotFound, without_paths
 from ..logging import get_logger
 from ..registry import Registry
 from ..repository import ModelRepository
@@ -57,6 +57,8 @@ class ModelRepositoryHandlers:
         found = await self._repository.find(name)
         results = await asyncio.gather(*(self._registry.load(settings) for settings in found), return_exceptions=True)
         for result in results:
+            if isinstance(result, MLServerError):
+                result.args = (without_paths(result.message),)  # the log has it whole
             if isinstance(result, BaseException):
                 raise result
         kept = {settings.version for settings in found}
@@ -94,4 +96,4 @@ class ModelRepositoryHandlers:
 
 
 def _item(name: str, version: str | None, state: State, reason: str) -> RepositoryIndexResponseItem:
-    return RepositoryIndexResponseItem(name=name, version=version, state=state, reason=reason)
+    return RepositoryIndexResponseItem(name=name, version=version, state=state, reason=without_paths(reason))
