@@ -20,7 +20,7 @@ from .endpoints import Endpoints
 from .messages import Headers
 from .model_routes import ModelRoutes
 from .routing import Router
-from .server import HTTPServer, bind
+from .server import HTTPServer, allow_descriptors, bind
 
 
 class RESTServer:
@@ -41,6 +41,7 @@ class RESTServer:
         metrics: RoadMetrics,
         access: Access | None = None,
     ) -> None:
+        allow_descriptors(settings.max_connections)
         router = Router()
         events = CloudEvents(settings.server_name, get_namespace())
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)

@@ -14,6 +14,8 @@ from ..settings import Settings
 from ..tls import server_context
 from .protocol import Bounds, Connection
 
+SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
+
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
     """A listening socket. Raises `MLServerError` in one line that names the setting."""
@@ -30,6 +32,20 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
     listener.setblocking(False)
     listener.set_inheritable(False)
     return listener
+
+
+def allow_descriptors(connections: int) -> None:
+    """Let this process open so many sockets, and what it needs beside them, as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Uvicorn(uvicorn.Server):
