@@ -7,6 +7,7 @@ begun are answered by it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -53,6 +54,7 @@ class Entry:
         reason: Why it is not ready, if it failed.
         asked_split: How its settings want requests without a version to be shared among the versions.
         split: How they are shared now; only the default version has it.
+        serial: Like no other entry's of this server, ever.
     """
 
     settings: ModelSettings
@@ -63,6 +65,7 @@ class Entry:
     asked_split: Split | None = None
     split: Split | None = None
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
+    serial: int = field(default_factory=itertools.count(1).__next__)
     # Of the settings, which a reload replaces by others of the same name and version.
     name: str = field(init=False)
     version: str | None = field(init=False)
@@ -81,30 +84,14 @@ class Entry:
         return self.loaded, self.road
 
 
-class Registry:
-    """Models by name and version.
+class Catalogue:
+    """Models by name and version, for those who look them up."""
 
-    Args:
-        executor: Loads them.
-        build_road: Makes the road of a loaded model.
-        metrics: Has series for what is known here, and for nothing else.
-        drain_timeout: Seconds that a replaced or unloaded version may take to answer what it has begun; None = no limit.
-    """
-
-    def __init__(
-        self, executor: Executor, build_road: RoadBuilder, metrics: RoadMetrics, drain_timeout: float | None
-    ) -> None:
-        self._metrics = metrics
-        self._executor = executor
-        self._build_road = build_road
-        self._drain_timeout = drain_timeout
+    def __init__(self) -> None:
         self._entries: dict[str, dict[str | None, Entry]] = {}
         self._defaults: dict[str, Entry] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
         # Names that should have been loaded at start, but have no usable settings.
         self.missing: set[str] = set()
-
-    # -- looking up --
 
     def find(self, name: str, version: str | None = None) -> Entry:
         """The entry of a version, or of the default version. Raises `ModelNotFound`."""
@@ -127,6 +114,57 @@ class Registry:
     def defaults(self) -> list[Entry]:
         """The default version of every name, in the order in which the names came."""
         return list(self._defaults.values())
+
+    async def drained(self) -> None:
+        """Wait until no model has anything to do."""
+        await asyncio.gather(*(entry.road.drained() for entry in self.entries() if entry.road is not None))
+
+    def _choose_default(self, name: str) -> None:
+        versions = self._entries.get(name)
+        if not versions:
+            self._defaults.pop(name, None)
+            return
+        candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(versions.values())
+        asking = [entry for entry in candidates if entry.asked_split is not None]
+        split = default_version(asking).asked_split if asking else None
+        # A shadow is never what callers see, though it mostly is the newest.
+        shown = [entry for entry in candidates if split is None or entry.version != split.shadow] or candidates
+        for entry in versions.values():
+            entry.split = None
+        default = self._defaults[name] = default_version(shown)
+        default.split = split
+
+
+def _nobody() -> None:
+    """Nobody wants to hear of changes."""
+
+
+class Registry(Catalogue):
+    """Loads and unloads models.
+
+    Args:
+        executor: Loads them.
+        build_road: Makes the road of a loaded model.
+        metrics: Has series for what is known here, and for nothing else.
+        drain_timeout: Seconds that a replaced or unloaded version may take to answer what it has begun; None = no limit.
+        changed: Called after each change.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        build_road: RoadBuilder,
+        metrics: RoadMetrics,
+        drain_timeout: float | None,
+        changed: Callable[[], None] = _nobody,
+    ) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._executor = executor
+        self._build_road = build_road
+        self._drain_timeout = drain_timeout
+        self._changed = changed
+        self._locks: dict[str, asyncio.Lock] = {}
 
     # -- changing --
 
@@ -152,17 +190,18 @@ class Registry:
         async with self._lock(settings.name):
             entry = self.announce(settings)
             entry.state = State.LOADING
+            self._changed()
             try:
                 trust.rules().check(settings)
                 split = read_split(settings)
                 loaded = await self._executor.load(settings)
             except MLServerError as problem:
                 entry.reason = problem.message
-                entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
+                self._has_failed(entry)
                 logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), problem.message)
                 raise
             except BaseException:
-                entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
+                self._has_failed(entry)
                 raise
             before, road_before = entry.loaded, entry.road
             entry.settings = settings
@@ -172,6 +211,7 @@ class Registry:
             entry.state = State.READY if loaded.info.ready else State.UNAVAILABLE
             entry.reason = "" if loaded.info.ready else "load() of the model returned False"
             self._choose_default(settings.name)
+            self._changed()
             logger.info("Loaded model '%s'%s in %.2f s", entry.name, _of(entry), loaded.info.load_seconds)
             if before is not None:
                 await self._retire(before, road_before)
@@ -191,13 +231,14 @@ class Registry:
             self._metrics.remove_model(name, version)
             forget(name, version or "")
             loaded, entry.loaded = entry.loaded, None
+            self._changed()
             if loaded is not None:
                 await self._retire(loaded, entry.road)
             logger.info("Unloaded model '%s'%s", name, _of(entry))
 
-    async def drained(self) -> None:
-        """Wait until no model has anything to do."""
-        await asyncio.gather(*(entry.road.drained() for entry in self.entries() if entry.road is not None))
+    def _has_failed(self, entry: Entry) -> None:
+        entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
+        self._changed()
 
     async def _retire(self, loaded: LoadedModel, road: Road | None) -> None:
         try:
@@ -207,21 +248,6 @@ class Registry:
         except TimeoutError:
             logger.warning("A model is unloaded though requests still run: they took longer than 'drain_timeout'")
         await loaded.unload()
-
-    def _choose_default(self, name: str) -> None:
-        versions = self._entries.get(name)
-        if not versions:
-            self._defaults.pop(name, None)
-            return
-        candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(versions.values())
-        asking = [entry for entry in candidates if entry.asked_split is not None]
-        split = default_version(asking).asked_split if asking else None
-        # A shadow is never what callers see, though it mostly is the newest.
-        shown = [entry for entry in candidates if split is None or entry.version != split.shadow] or candidates
-        for entry in versions.values():
-            entry.split = None
-        default = self._defaults[name] = default_version(shown)
-        default.split = split
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

@@ -1,7 +1,6 @@
-"""Builds the road from the settings, in the order of travel seen from its end; starts it, and stops it.
+"""The server's own process: builds all parts, in the order of travel seen from the road's end, starts and stops them.
 
-Executor, then the registry with a road per model, then the data plane, then the front ends. Nothing else puts stages
-together, and nothing is attached to a stage afterwards.
+Executor, then the registry with a road per model, then the data plane, then the front ends.
 """
 
 from __future__ import annotations
@@ -11,32 +10,25 @@ import gc
 import signal
 import time
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import trust
 from .errors import MLServerError
 from .execution.executor import Executor, LoadedModel
 from .handlers import DataPlane, ModelRepositoryHandlers
-from .handlers.access import Access
-from .handlers.cache import CachedRoad, LocalCache
 from .handlers.following import Following
-from .handlers.telemetry import Telemetry
+from .handlers.model_repository import RepositoryControl
 from .logging import configure_logger, get_logger
-from .metrics.road import RoadMetrics
 from .registry import Entry, Registry, Road
 from .repository import ModelRepositoryFactory
-from .scheduling.limits import Limits
-from .scheduling.policy import BatchPolicy
-from .scheduling.scheduler import Scheduler
+from .road import RoadWorks
 from .settings import ModelSettings, Settings
+
+if TYPE_CHECKING:
+    from .fronts.control import Fronts
 
 logger = get_logger()
 
-# Requests joined at most when a row-wise model asks for no particular size.
-AUTOMATIC_BATCH = 256
-# Requests of a model without batching that one worker works on at once: models that wait for I/O overlap them.
-CONCURRENCY = 64
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(signal, name))
 
 
@@ -51,17 +43,17 @@ class MLServer:
         configure_logger(settings)
         trust.apply(settings)
         self._settings = settings
-        self._metrics = RoadMetrics(settings.metrics_rest_server_prefix)
-        self._telemetry = Telemetry(self._metrics)
-        caches = settings.cache_enabled and settings.cache_size > 0
-        self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes) if caches else None
-        self._tracing = _tracing(settings)
-        self._executor = _executor(settings)
-        self._registry = Registry(self._executor, self._build_road, self._metrics, settings.drain_timeout)
-        self._following = Following(self._registry, self._metrics)
+        self._works = RoadWorks(settings)
+        self._fronts = _further_fronts(settings)
+        self._executor = _executor(settings, self._fronts)
+        self._registry = Registry(
+            self._executor, self._build_road, self._works.metrics, settings.drain_timeout, self._tell_fronts
+        )
+        self._following = Following(self._registry, self._works.metrics)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
         self._handlers = ModelRepositoryHandlers(self._repository, self._registry)
-        self._data_plane = DataPlane(settings, self._registry, self._telemetry)
+        gather = None if self._fronts is None else self._fronts.statistics
+        self._data_plane = DataPlane(settings, self._registry, self._works.telemetry, gather)
         self._front_ends: list[Any] = []
         self._kafka: Any = None
         self._stop_asked = asyncio.Event()
@@ -71,45 +63,51 @@ class MLServer:
     # -- the road --
 
     def _build_road(self, entry: Entry, loaded: LoadedModel) -> Road:
-        settings = entry.settings
         self._following.watch(entry, loaded)
-        for route in loaded.info.routes:
-            if route.wire:
-                import_module(route.wire)  # now, rather than within the first request
-        policy = batch_policy(settings, loaded.info.row_wise)
-        limits = Limits(
-            settings.max_queue_size or self._settings.max_queue_size,
-            settings.request_timeout or self._settings.request_timeout,
-        )
-        joins_while_busy = policy.max_requests > 1 and not policy.max_wait
-        slots = _Slots(loaded, 1 if joins_while_busy else CONCURRENCY)
-        scheduler = Scheduler(entry.name, loaded, policy, limits, self._telemetry.meter(entry), slots)
-        road: Road = scheduler
-        if self._cache is not None and settings.cache_enabled:
-            road = CachedRoad(road, self._cache, entry.name, entry.version, self._telemetry.cache_counter(entry))
-        if self._tracing is not None:
-            from .handlers.traced import TracedRoad
-
-            road = TracedRoad(road, self._tracing, entry.name, entry.version)
-        return road
+        return self._works.build_road(entry, loaded)
 
     def _build_front_ends(self) -> list[Any]:
         """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""
-        from .grpc.server import GRPCServer
-        from .rest.front_end import RESTServer
+        settings, gather = self._settings, None
+        if self._fronts is not None:
+            from .fronts.control import own_ports
 
-        access = Access(self._settings)
-        front_ends: list[Any] = [RESTServer(self._settings, self._data_plane, self._handlers, self._metrics, access)]
-        front_ends.append(GRPCServer(self._settings, self._data_plane, self._handlers, self._metrics, access))
-        if self._settings.metrics_endpoint:
+            settings, gather = own_ports(settings), self._fronts.metrics
+        front_ends = self._works.build_front_ends(settings, self._data_plane, self._repository_control())
+        if settings.metrics_endpoint:
             from .rest.front_end import MetricsFrontEnd
 
-            front_ends.append(MetricsFrontEnd(self._settings, self._metrics, access))
-        if self._settings.kafka_enabled:
+            front_ends.append(MetricsFrontEnd(settings, self._works.metrics, self._works.access, gather))
+        if settings.kafka_enabled:
             from .kafka import KafkaServer
 
-            self._kafka = KafkaServer(self._settings, self._data_plane, access)
+            self._kafka = KafkaServer(settings, self._data_plane, self._works.access)
+        if self._fronts is not None:
+            self._start_fronts(self._fronts, settings)
         return front_ends
+
+    def _start_fronts(self, fronts: Fronts, settings: Settings) -> None:
+        from .execution.pools import PoolExecutor
+        from .fronts.control import Owned
+
+        assert isinstance(self._executor, PoolExecutor)
+        repository, metrics = self._repository_control(), self._works.metrics
+        fronts.start(Owned(settings, self._registry, self._executor, self._data_plane, repository, metrics))
+
+    def _repository_control(self) -> RepositoryControl:
+        if self._fronts is None:
+            return self._handlers
+        from .fronts.control import ToldRepository
+
+        return ToldRepository(self._handlers, self._fronts)
+
+    def _tell_fronts(self) -> None:
+        if self._fronts is not None:
+            self._fronts.changed()
+
+    def _accept(self, accepting: bool) -> None:
+        self._data_plane.accepting = accepting
+        self._tell_fronts()
 
     # -- the life --
 
@@ -147,14 +145,20 @@ class MLServer:
         """Ask the server to stop: `start` returns when it has. A second time: without waiting for requests."""
         if self._stop_asked.is_set():
             self._end_now.set()
-        self._data_plane.accepting = False
+        self._accept(False)
         self._stop_asked.set()
 
     async def _models_at_startup(self) -> list[ModelSettings]:
         return list(await self._repository.list()) if self._settings.load_models_at_startup else []
 
+    async def _load_all(self, models: list[ModelSettings]) -> int:
+        loaded = await self._handlers.load_all(models)
+        if self._fronts is not None:
+            await self._fronts.started()
+        return loaded
+
     async def _load(self, models: list[ModelSettings]) -> None:
-        loading = asyncio.create_task(self._handlers.load_all(models))
+        loading = asyncio.create_task(self._load_all(models))
         asked = asyncio.create_task(self._stop_asked.wait())
         await asyncio.wait((loading, asked), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
@@ -171,12 +175,16 @@ class MLServer:
             raise NothingLoaded(f"No model could be loaded; {failed[0]}")
         # What is there now stays: the collector need not look at it again, nor requests wait until it has.
         gc.freeze()
-        self._data_plane.accepting = True
+        self._accept(True)
+        if self._fronts is not None:
+            await self._fronts.told()
         self._say_ready(failed)
 
     def _say_ready(self, failed: list[str]) -> None:
         names = ", ".join(_label(entry) for entry in self._registry.entries() if entry.ready) or "none"
         addresses = ", ".join(front_end.address for front_end in self._front_ends)
+        if self._fronts is not None:
+            addresses += f" (in {self._settings.http_workers} processes)"
         seconds = time.monotonic() - self._started_at
         logger.info("Ready in %.2f s: %s; models: %s", seconds, addresses, names)
         if failed:
@@ -184,12 +192,12 @@ class MLServer:
 
     async def _shut_down(self) -> None:
         """Drain, then close from the front to the back."""
-        self._data_plane.accepting = False
+        self._accept(False)
         if self._kafka is not None:
             self._kafka.cease()
         await self._following.stop()
         grace = self._settings.drain_timeout
-        draining = asyncio.create_task(self._registry.drained())
+        draining = asyncio.create_task(self._drained())
         hurry = asyncio.create_task(self._end_now.wait())
         done, _ = await asyncio.wait((draining, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         if draining not in done:
@@ -197,10 +205,13 @@ class MLServer:
         for task in (draining, hurry):
             task.cancel()
         closing = 1.0 if draining in done else 0.1
-        await asyncio.gather(*(front_end.stop(closing) for front_end in self._front_ends))
+        others = [] if self._fronts is None else [self._fronts.stop(closing)]
+        await asyncio.gather(*(front_end.stop(closing) for front_end in self._front_ends), *others)
         await self._executor.stop(self._settings.parallel_workers_timeout if draining in done else 0.1)
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.shutdown)
+        await self._works.close()
+
+    async def _drained(self) -> None:
+        await asyncio.gather(self._registry.drained(), *([] if self._fronts is None else [self._fronts.drained()]))
 
     def _capture_signals(self) -> Any:
         """Signals ask for the end; what handled them before does so again afterwards."""
@@ -218,42 +229,19 @@ class MLServer:
         return restore
 
 
-class _Slots:
-    """As many as the model can run at once; follows its live workers."""
-
-    def __init__(self, loaded: LoadedModel, per_worker: int) -> None:
-        self._loaded = loaded
-        self._per_worker = per_worker
-
-    def free(self) -> int:
-        return self._loaded.capacity * self._per_worker
-
-
-def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:
-    """What the model's settings ask for; unset, row-wise models join what arrives while they are busy."""
-    if settings.max_batch_size > 1 and settings.max_batch_time > 0:
-        return BatchPolicy(settings.max_batch_size, settings.max_batch_time)
-    if row_wise and settings.max_batch_size != 1:
-        return BatchPolicy(settings.max_batch_size or AUTOMATIC_BATCH)
-    return BatchPolicy()
-
-
-def _tracing(settings: Settings) -> Any:
-    if not settings.tracing_server:
+def _further_fronts(settings: Settings) -> Fronts | None:
+    if settings.http_workers == 1:
         return None
-    from .tracing import get_tracer_provider, publish
+    from .fronts.control import Fronts
 
-    provider = get_tracer_provider(settings)
-    assert provider is not None
-    publish(provider)
-    return provider
+    return Fronts(settings)
 
 
-def _executor(settings: Settings) -> Executor:
+def _executor(settings: Settings, fronts: Fronts | None) -> Executor:
     if settings.parallel_workers > 0:
         from .execution.pools import PoolExecutor
 
-        return PoolExecutor(settings)
+        return PoolExecutor(settings, fronts)
     from .execution.inline import InlineExecutor
 
     return InlineExecutor(settings.load_timeout)

@@ -222,7 +222,7 @@ class Settings(BaseSettings):
     root_path: str = ""
     """Prefix under which a proxy publishes the REST routes."""
     http_workers: Count = 1
-    """Processes that speak HTTP."""
+    """Processes that speak HTTP and gRPC, on the same ports; more than 1 needs `parallel_workers` of 1 or more."""
     cors_settings: CORSSettings | None = None
     """None = no cross-origin requests."""
     gzip_enabled: bool = True

@@ -35,7 +35,9 @@ def test_help_loads_neither_numpy_nor_a_web_framework() -> None:
     assert not loaded_by(call) & {"numpy", "grpc", *WEB, *MODELS}
 
 
-@pytest.mark.parametrize("module", ["mlserver.server", "mlserver.rest", "mlserver.handlers", "mlserver.execution"])
+@pytest.mark.parametrize(
+    "module", ["mlserver.server", "mlserver.fronts.front", "mlserver.rest", "mlserver.handlers", "mlserver.execution"]
+)
 def test_the_server_loads_no_model_library(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"fastapi", *MODELS}
 

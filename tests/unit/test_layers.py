@@ -19,7 +19,7 @@ ROWS = [
     "registry",
     "handlers",
     "grpc kafka rest",
-    "server batching cache cloudevents env middleware parallel raw",
+    "fronts road server batching cache cloudevents env middleware parallel raw",
     "cli __main__",
 ]
 ROW = {name: number for number, names in enumerate(ROWS) for name in names.split()}

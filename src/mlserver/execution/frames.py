@@ -60,6 +60,18 @@ class Kind(IntEnum):
     ERROR = 22
     METRICS = 23
 
+    # Between the server's own process and its further front ends: what that tells and asks, and what they ask.
+    TABLE = 30
+    OPEN = 31
+    LEAVE = 32
+    DRAIN = 33
+    COUNTS = 34
+    CLOSE = 35
+    REPOSITORY = 40
+    STATISTICS = 41
+    SUSPECT = 42
+    LOST = 43
+
 
 class FrameError(ValueError):
     """Bytes that are no frame: the peer is broken, the connection cannot go on."""

@@ -23,6 +23,14 @@ def post_pair() -> tuple[socket.socket, socket.socket]:
     return mine, theirs
 
 
+def post_of(number: int) -> socket.socket:
+    """The end that this process inherited under a descriptor's number."""
+    post = socket.socket(fileno=number)
+    post.setblocking(False)
+    post.set_inheritable(False)
+    return post
+
+
 def hand_over(post: socket.socket, connection: socket.socket, number: int) -> None:
     """Give a connection away; this process's own copy is for the caller to close. Raises `OSError` if nobody takes it."""
     socket.send_fds(post, [_NUMBER.pack(number)], [connection.fileno()])
@@ -33,9 +41,7 @@ def taken(post: socket.socket) -> Iterator[tuple[int, socket.socket]]:
     while True:
         try:
             data, control, _, _ = post.recvmsg(_NUMBER.size, _ROOM, _CLOSE_ON_EXEC)
-        except BlockingIOError:
-            return
-        except OSError:  # the other end is gone
+        except OSError:  # nothing waits, or the other end is gone
             return
         descriptors = array.array("i")
         for _, kind, content in control:

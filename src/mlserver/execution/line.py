@@ -31,7 +31,7 @@ class Line:
         gone: Whether the other end is; then it stays so.
     """
 
-    def __init__(self, on_told: Callable[[Frame], None]) -> None:
+    def __init__(self, on_told: Callable[[Frame], object]) -> None:
         self._on_told = on_told
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}

@@ -52,9 +52,8 @@ class Pools:
         return [pid for shared in self._shared.values() for pid in shared.pool.pids]
 
     @property
-    def workers(self) -> list[tuple[int, WorkerProcess]]:
-        """The ready workers, each with its pool's number."""
-        return [(shared.pool.number, worker) for shared in self._shared.values() for worker in shared.pool.workers]
+    def started(self) -> list[Pool]:
+        return [shared.pool for shared in self._shared.values()]
 
     def __contains__(self, key: PoolKey) -> bool:
         return key in self._shared
@@ -168,10 +167,15 @@ class PoolExecutor:
         """Process ids of the live workers."""
         return self._pools.pids
 
+    def suspect(self, number: int) -> None:
+        """Somebody else found this worker not to answer in time: it is ended if it is stuck."""
+        for pool in self._pools.started:
+            pool.suspect(number)
+
     @property
     def workers(self) -> list[tuple[int, WorkerProcess]]:
         """The workers that are ready, each with its pool's number."""
-        return self._pools.workers
+        return [(pool.number, worker) for pool in self._pools.started for worker in pool.workers]
 
 
 class PoolModel(CrewModel):

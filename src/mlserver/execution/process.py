@@ -106,7 +106,7 @@ class ChildProcess(Line):
         if self.gone:
             return
         if isinstance(reason, FrameError):
-            logger.error("Worker %s sent bytes that are no frame; it is ended: %s", self.pid, reason)
+            logger.error("Process %s sent bytes that are no frame; it is ended: %s", self.pid, reason)
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)

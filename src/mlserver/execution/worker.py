@@ -22,7 +22,7 @@ from ..tracing import get_tracer_provider, publish
 from .child import be_child, import_from
 from .desk import Action
 from .frames import Frame, Kind
-from .handover import taken
+from .handover import post_of, taken
 from .runner import Runner
 from .service import Service
 
@@ -69,8 +69,7 @@ class Worker:
         if settings.tracing_server:
             self._start_tracing(settings)
         if "post" in frame.head:
-            post = socket.socket(fileno=frame.head["post"])
-            post.set_inheritable(False)
+            post = post_of(frame.head["post"])
             self._loop.add_reader(post, self._welcome, post)
         return Frame(Kind.REPLY, frame.id, None)
 

@@ -7,8 +7,9 @@ from typing import Any
 import grpc
 
 from ..errors import MLServerError
-from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..handlers import DataPlane
 from ..handlers.access import Access
+from ..handlers.model_repository import RepositoryControl
 from ..metrics.road import RoadMetrics
 from ..settings import Settings
 from ..tls import grpc_credentials
@@ -40,7 +41,7 @@ class GRPCServer:
         self,
         settings: Settings,
         data_plane: DataPlane,
-        model_repository_handlers: ModelRepositoryHandlers,
+        model_repository_handlers: RepositoryControl,
         metrics: RoadMetrics | None = None,
         access: Access | None = None,
     ) -> None:
@@ -102,13 +103,13 @@ def _join(host: str, port: int) -> str:
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:
-    """Channel arguments: limits from the settings, and no second server on the same port."""
+    """Channel arguments: limits from the settings, and no other server on the same port."""
     limit = settings.grpc_max_message_length
     options: dict[str, Any] = {
         "grpc.max_receive_message_length": settings.max_body_bytes if limit is None else limit,
         # An answer that was computed is sent, however large.
         "grpc.max_send_message_length": -1,
-        "grpc.so_reuseport": 0,
+        "grpc.so_reuseport": int(settings.http_workers > 1),
         "grpc.max_concurrent_streams": MAX_STREAMS,
         "grpc.max_metadata_size": MAX_METADATA,
         # A connection whose other end is gone without a word is noticed, and pings are no way to keep us busy.

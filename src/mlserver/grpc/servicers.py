@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc
 
-from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..handlers import DataPlane
+from ..handlers.model_repository import RepositoryControl
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse
 from ..wire import proto, proto_metadata
@@ -27,7 +28,7 @@ Model = tuple[str, str]
 class InferenceServicer:
     """`inference.GRPCInferenceService`."""
 
-    def __init__(self, data_plane: DataPlane, repository: ModelRepositoryHandlers, events: CloudEvents) -> None:
+    def __init__(self, data_plane: DataPlane, repository: RepositoryControl, events: CloudEvents) -> None:
         self._data_plane = data_plane
         self._repository = repository
         self._events = events
@@ -58,7 +59,7 @@ class InferenceServicer:
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
         return proto_metadata.write_statistics(
-            self._data_plane.statistics(request.name or None, request.version or None)
+            await self._data_plane.statistics(request.name or None, request.version or None)
         )
 
     # -- inference --
@@ -202,7 +203,7 @@ class _Stream:
 class RepositoryServicer:
     """`inference.model_repository.ModelRepositoryService`, which clients of MLServer 1.x may still call."""
 
-    def __init__(self, repository: ModelRepositoryHandlers) -> None:
+    def __init__(self, repository: RepositoryControl) -> None:
         self._repository = repository
         self._warned = False
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..custom_routes import Route
 from ..errors import DeadlineExceeded, MLServerError, ModelNotFound
 from ..execution.executor import HTTPRequest, HTTPResponse
-from ..registry import Entry, Registry
+from ..registry import Catalogue, Entry
+from ..scheduling.statistics import ModelStatistics
 from ..settings import Settings
 from ..stage import Call
 from ..types import (
@@ -41,6 +42,8 @@ EXTENSIONS = (
     "statistics",
 )
 
+Gather = Callable[[Sequence[Entry]], Awaitable[list[ModelStatistics]]]
+
 
 @dataclass(frozen=True)
 class ModelRoute:
@@ -58,12 +61,16 @@ class DataPlane:
         settings: The server's.
         registry: What is loaded.
         telemetry: Who counts.
+        gather: Asks other processes what they counted of models, and gives the sums; None = there are no others.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, telemetry: Telemetry) -> None:
+    def __init__(
+        self, settings: Settings, registry: Catalogue, telemetry: Telemetry, gather: Gather | None = None
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._telemetry = telemetry
+        self._gather = gather
         self._traffic = Traffic(registry, telemetry.shadowed, self._serve)
         # Set by the server: False until every model that should load has been tried, and again when it stops.
         self.accepting = False
@@ -129,7 +136,7 @@ class DataPlane:
             config["model_transaction_policy"] = {"decoupled": True}
         return config
 
-    def statistics(self, name: str | None = None, version: str | None = None) -> dict[str, Any]:
+    async def statistics(self, name: str | None = None, version: str | None = None) -> dict[str, Any]:
         """Counts and nanoseconds per model version, in the form of the statistics extension."""
         if name is None:
             entries = self._registry.entries()
@@ -137,7 +144,9 @@ class DataPlane:
             entries = [self._registry.find(name, version)]
         else:
             entries = self._registry.versions(self._registry.find(name).name)
-        return {"model_stats": [entry.statistics.to_plain(entry.name, entry.version or "") for entry in entries]}
+        counted = [entry.statistics for entry in entries] if self._gather is None else await self._gather(entries)
+        rows = zip(entries, counted, strict=True)
+        return {"model_stats": [sums.to_plain(entry.name, entry.version or "") for entry, sums in rows]}
 
     # -- inference --
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import MLServerError, ModelNotFound, without_paths
 from ..logging import get_logger
@@ -14,6 +14,16 @@ from ..settings import ModelSettings
 from ..types import RepositoryIndexRequest, RepositoryIndexResponse, RepositoryIndexResponseItem, State
 
 logger = get_logger()
+
+
+class RepositoryControl(Protocol):
+    """What front ends ask for: the same in every process that has some."""
+
+    async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse: ...
+
+    async def load(self, name: str) -> bool: ...
+
+    async def unload(self, name: str) -> bool: ...
 
 
 class ModelRepositoryHandlers:

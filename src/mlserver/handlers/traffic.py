@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ..logging import get_logger
-from ..registry import Entry, Registry
+from ..registry import Catalogue, Entry
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
@@ -30,7 +30,7 @@ class Traffic:
         serve: Answers a request by an entry, as it does for callers.
     """
 
-    def __init__(self, registry: Registry, count: Count, serve: Serve) -> None:
+    def __init__(self, registry: Catalogue, count: Count, serve: Serve) -> None:
         self._registry = registry
         self._count = count
         self._serve = serve

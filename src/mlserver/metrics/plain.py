@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -38,6 +38,10 @@ class Number:
 
     def remove(self, labels: Labels) -> None:
         self.values.pop(labels, None)
+
+    def absorb(self, labels: Labels, value: Any) -> None:
+        """Add a value of `values` of another process's."""
+        self.add(labels, value)
 
     def family(self) -> Metric:
         from prometheus_client import metrics_core
@@ -80,6 +84,11 @@ class Summary:
     def remove(self, labels: Labels) -> None:
         self.values.pop(labels, None)
 
+    def absorb(self, labels: Labels, value: Any) -> None:
+        """Add a value of `values` of another process's."""
+        count, total = self.values.get(labels, (0, 0.0))
+        self.values[labels] = (count + value[0], total + value[1])
+
     def family(self) -> Metric:
         from prometheus_client.metrics_core import SummaryMetricFamily
 
@@ -114,6 +123,11 @@ class Histogram:
 
     def remove(self, labels: Labels) -> None:
         self.values.pop(labels, None)
+
+    def absorb(self, labels: Labels, value: Any) -> None:
+        """Add a value of `values` of another process's."""
+        held = self.counts(labels)
+        held[:] = [own + more for own, more in zip(held, value, strict=True)]
 
     def family(self) -> Metric:
         from prometheus_client.metrics_core import HistogramMetricFamily

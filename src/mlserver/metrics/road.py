@@ -7,8 +7,8 @@ thread. Seconds are seconds; buckets are prometheus_client's defaults.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .plain import COUNT_BUCKETS, Counter, Gauge, Histogram, Summary
 
@@ -34,6 +34,7 @@ class RoadMetrics:
     """
 
     def __init__(self, rest_prefix: str = "rest_server") -> None:
+        self._rest_prefix = rest_prefix
         self._models: set[tuple[str, str]] = set()
 
         self._success = Counter("model_infer_request_success", "Inference requests answered", _MODEL)
@@ -82,7 +83,7 @@ class RoadMetrics:
         self._models.discard(labels)
         for metric in self._of_models():
             metric.remove(labels)
-        for counter in (self._rejected, self._swaps, self._shadows):
+        for counter in self._by_outcome():
             for key in [key for key in counter.values if key[:2] == labels]:
                 counter.remove(key)
 
@@ -184,14 +185,43 @@ class RoadMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """The families as prometheus_client wants them."""
-        by_outcome = (self._rejected, self._swaps, self._shadows)
-        for metric in (*self._of_models(), *by_outcome, self._parallel_queue, *self._of_front_ends()):
+        for metric in self._all():
             yield metric.family()
+
+    # -- other processes -----------------------------------------------------------------------------------------------
+
+    def export(self) -> dict[str, list[Any]]:
+        """All counts, for another process: name -> pairs of labels and value."""
+        return {metric.name: [[labels, value] for labels, value in metric.values.items()] for metric in self._all()}
+
+    def absorb(self, export: Mapping[str, Sequence[Any]], ended: bool = False) -> None:
+        """Add what another process counted; of one that has `ended`, nothing is under way any more."""
+        for metric in self._all():
+            if ended and isinstance(metric, Gauge):
+                continue
+            for labels, value in export.get(metric.name, ()):
+                metric.absorb(tuple(labels), value)
+
+    def with_others(self, exports: Sequence[Mapping[str, Sequence[Any]]]) -> RoadMetrics:
+        """The sum of these and other processes' metrics, for the models that are counted here."""
+        sums = RoadMetrics(self._rest_prefix)
+        for export in (self.export(), *exports):
+            sums.absorb(export)
+        for metric in (*sums._of_models(), *sums._by_outcome()):
+            for labels in [labels for labels in metric.values if labels[:2] not in self._models]:
+                metric.remove(labels)
+        return sums
+
+    def _all(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:
+        return (*self._of_models(), *self._by_outcome(), self._parallel_queue, *self._of_front_ends())
 
     def _of_models(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:
         counts = (self._success, self._failure, self._in_flight, self._cache_hits, self._cache_misses)
         times = (self._duration, self._seconds, self._queue_seconds)
         return (*counts, *times, self._batch_requests, self._batch_rows, self._batch_queue)
+
+    def _by_outcome(self) -> tuple[Counter, ...]:
+        return self._rejected, self._swaps, self._shadows
 
     def _of_front_ends(self) -> tuple[Counter | Gauge | Histogram, ...]:
         rest = (self._rest_requests, self._rest_seconds, self._rest_open)

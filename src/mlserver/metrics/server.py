@@ -29,11 +29,18 @@ class MetricsServer:
     Args:
         settings: For the endpoint's path.
         road: The server's own metrics; None = only those of models and of the process.
+        gather: Asks other processes for theirs, and gives the sum; None = there are no others.
     """
 
-    def __init__(self, settings: Settings, road: RoadMetrics | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        road: RoadMetrics | None = None,
+        gather: Callable[[], Awaitable[RoadMetrics]] | None = None,
+    ) -> None:
         self._path = "/" + (settings.metrics_endpoint or "/metrics").strip("/")
         self._road = road
+        self._gather = gather
         self._tasks = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,39 +58,44 @@ class MetricsServer:
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "application/json", b'{"error":"Method Not Allowed"}'
         accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
-        self._tasks = len(asyncio.all_tasks())
         # Rendering thousands of series takes longer than requests on this loop should wait.
-        kind, body = await asyncio.to_thread(self.render, accept)
+        self._tasks = len(asyncio.all_tasks())
+        road = self._road if self._gather is None else await self._gather()
+        kind, body = await asyncio.to_thread(self._render, road, accept)
         return 200, kind, body
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and text of the page."""
+        return self._render(self._road, accept)
+
+    def _render(self, road: RoadMetrics | None, accept: str) -> tuple[str, bytes]:
         from prometheus_client import exposition
         from prometheus_client.registry import Collector
 
         class Page(Collector):
             def collect(page) -> Iterator[Metric]:  # noqa: N805 - `self` is the server
-                return self._families()
+                return _families(road, self._tasks)
 
         if "application/openmetrics-text" in accept:
             encode, kind = exposition.choose_encoder(accept)
             return kind, encode(Page())
         return "text/plain; version=1.0.0; charset=utf-8", exposition.generate_latest(Page())
 
-    def _families(self) -> Iterator[Metric]:
-        """All families, each name once: a second one would make the whole page unreadable for Prometheus."""
-        from prometheus_client import REGISTRY as PROCESS
-        from prometheus_client.core import GaugeMetricFamily
 
-        from .registry import REGISTRY
+def _families(road: RoadMetrics | None, tasks: int) -> Iterator[Metric]:
+    """All families, each name once: a second one would make the whole page unreadable for Prometheus."""
+    from prometheus_client import REGISTRY as PROCESS
+    from prometheus_client.core import GaugeMetricFamily
 
-        yield GaugeMetricFamily("mlserver_event_loop_tasks", "Tasks of the server's event loop", self._tasks)
-        seen: set[str] = set()
-        for source in (self._road, REGISTRY, PROCESS):
-            for family in source.collect() if source else ():
-                if family.name not in seen:
-                    seen.add(family.name)
-                    yield family
+    from .registry import REGISTRY
+
+    yield GaugeMetricFamily("mlserver_event_loop_tasks", "Tasks of the server's event loop", tasks)
+    seen: set[str] = set()
+    for source in (road, REGISTRY, PROCESS):
+        for family in source.collect() if source else ():
+            if family.name not in seen:
+                seen.add(family.name)
+                yield family
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncIterator
 
 from ..errors import InvalidPayload, MLServerError
-from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..handlers import DataPlane
+from ..handlers.model_repository import RepositoryControl
 from ..settings import Settings
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
@@ -22,7 +23,7 @@ class Endpoints:
     """The routes, bound to what they ask."""
 
     def __init__(
-        self, settings: Settings, data_plane: DataPlane, repository: ModelRepositoryHandlers, events: CloudEvents
+        self, settings: Settings, data_plane: DataPlane, repository: RepositoryControl, events: CloudEvents
     ) -> None:
         self._settings = settings
         self._data_plane = data_plane
@@ -77,7 +78,8 @@ class Endpoints:
 
     async def statistics(self, request: Request) -> Reply:
         name = request.segments.get("name")
-        return _document(json.write_document(self._data_plane.statistics(name, request.segments.get("version"))))
+        statistics = await self._data_plane.statistics(name, request.segments.get("version"))
+        return _document(json.write_document(statistics))
 
     # -- inference --
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import MLServerError
-from ..handlers import DataPlane, ModelRepositoryHandlers
+from ..handlers import DataPlane
 from ..handlers.access import METRICS, Access, Caller
+from ..handlers.model_repository import RepositoryControl
 from ..metrics.road import RoadMetrics
 from ..metrics.server import MetricsServer
 from ..settings import Settings
@@ -37,7 +39,7 @@ class RESTServer:
         self,
         settings: Settings,
         data_plane: DataPlane,
-        model_repository_handlers: ModelRepositoryHandlers,
+        model_repository_handlers: RepositoryControl,
         metrics: RoadMetrics,
         access: Access | None = None,
     ) -> None:
@@ -48,13 +50,14 @@ class RESTServer:
         Docs(settings, data_plane).register(router)
         routes = ModelRoutes(data_plane, settings.default_model)
         app = RESTApp(settings, router, routes, metrics, access or Access(settings))
+        shared = settings.http_workers > 1
         self.address = f"REST on {_scheme(settings)}://{settings.host}:{settings.http_port}"
-        self._servers = [HTTPServer(bind(settings.host, settings.http_port, "http_port"), app, settings)]
+        self._servers = [HTTPServer(bind(settings.host, settings.http_port, "http_port", shared), app, settings)]
         if settings.admin_port is not None:
             app = RESTApp(settings, router, routes, metrics, Access(settings, admin_address=True))
             self.address += f", administration on {_scheme(settings)}://{settings.admin_host}:{settings.admin_port}"
             self._servers.append(
-                HTTPServer(bind(settings.admin_host, settings.admin_port, "admin_port"), app, settings)
+                HTTPServer(bind(settings.admin_host, settings.admin_port, "admin_port", shared), app, settings)
             )
 
     async def start(self) -> None:
@@ -70,14 +73,25 @@ def _scheme(settings: Settings) -> str:
 
 
 class MetricsFrontEnd:
-    """The metrics page, on its own port."""
+    """The metrics page, on its own port.
 
-    def __init__(self, settings: Settings, metrics: RoadMetrics, access: Access | None = None) -> None:
+    Args:
+        access: Who may see it; None = as the settings say.
+        gather: Asks other processes for their metrics, and gives the sum; None = there are no others.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: RoadMetrics,
+        access: Access | None = None,
+        gather: Callable[[], Awaitable[RoadMetrics]] | None = None,
+    ) -> None:
         self.address = (
             f"metrics on {_scheme(settings)}://{settings.host}:{settings.metrics_port}{settings.metrics_endpoint}"
         )
         listener = bind(settings.host, settings.metrics_port, "metrics_port")
-        page = MetricsServer(settings, metrics)
+        page = MetricsServer(settings, metrics, gather)
         access = access or Access(settings)
         self._server = HTTPServer(listener, _Guarded(page, access) if access.asks_everybody else page, settings)
 

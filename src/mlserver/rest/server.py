@@ -17,12 +17,18 @@ from .protocol import Bounds, Connection
 SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
 
 
-def bind(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket. Raises `MLServerError` in one line that names the setting."""
+def bind(host: str, port: int, setting: str, shared: bool = False) -> socket.socket:
+    """A listening socket. Raises `MLServerError` in one line that names the setting.
+
+    Args:
+        shared: Whether other processes of this server listen on the same port: the kernel shares connections out.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(2048)
     except OSError as problem:

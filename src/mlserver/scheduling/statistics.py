@@ -7,6 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from ..stage import Timings
 
 
@@ -70,6 +72,26 @@ class ModelStatistics:
         """The model ran once on `rows` rows."""
         self.execution_count += 1
         self.batches[max(rows, 1)].add(ns)
+
+    def to_frame(self) -> dict[str, Any]:
+        """For another process. `from_frame` makes them again."""
+        made: dict[str, Any] = msgspec.to_builtins(self)
+        return made
+
+    @classmethod
+    def from_frame(cls, values: dict[str, Any]) -> ModelStatistics:
+        return msgspec.convert(values, cls)
+
+    def add(self, other: ModelStatistics) -> None:
+        """Count what another process counted of the same model."""
+        self.last_inference = max(self.last_inference, other.last_inference)
+        for name in ("inference_count", "execution_count", "queue_ns", "transport_ns", "model_ns"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("success", "fail", "cache_hit", "cache_miss"):
+            theirs: Duration = getattr(other, name)
+            getattr(self, name).add(theirs.ns, theirs.count)
+        for size, spent in other.batches.items():
+            self.batches[size].add(spent.ns, spent.count)
 
     def to_plain(self, name: str, version: str) -> dict[str, Any]:
         """The JSON form of the extension."""

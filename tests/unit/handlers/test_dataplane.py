@@ -245,14 +245,14 @@ async def test_statistics(bench: Bench) -> None:
     leaving.cancel()
     await asyncio.wait([leaving])
 
-    (one,) = bench.data_plane.statistics("m", "1")["model_stats"]
+    (one,) = (await bench.data_plane.statistics("m", "1"))["model_stats"]
     assert (one["name"], one["version"], one["inference_count"], one["execution_count"]) == ("m", "1", 2, 2)
     assert one["inference_stats"]["success"]["count"] == 1
     assert one["inference_stats"]["fail"]["count"] == 2
-    assert len(bench.data_plane.statistics("m")["model_stats"]) == 2
-    assert len(bench.data_plane.statistics()["model_stats"]) == 2
+    assert len((await bench.data_plane.statistics("m"))["model_stats"]) == 2
+    assert len((await bench.data_plane.statistics())["model_stats"]) == 2
     with pytest.raises(ModelNotFound):
-        bench.data_plane.statistics("nobody")
+        await bench.data_plane.statistics("nobody")
 
 
 # -- streams --

@@ -190,3 +190,41 @@ def test_grpc() -> None:
         assert view(f"grpc_server_{series}_total", **GRPC) == 1
     assert view("grpc_server_handled_total", grpc_code="OK", **GRPC) == 1
     assert view("grpc_server_handling_seconds_sum", **GRPC) == 0.2
+
+
+def counted(requests: int) -> RoadMetrics:
+    """Another process that answered so many requests, and works on one more."""
+    road = wine()
+    for _ in range(requests):
+        road.observe_infer("wine", "2", 0.1, ok=True)
+        road.rest("POST", INFER, 200, 0.1)
+    road.in_flight("wine", "2", 1)
+    road.rejected("wine", "2", "deadline")
+    return road
+
+
+def test_the_sum_of_several_processes() -> None:
+    own = counted(1)
+    view = View(own.with_others([counted(2).export(), counted(3).export()]))
+
+    assert view("model_infer_request_success_total", **WINE) == 6
+    assert view("model_infer_request_duration_count", **WINE) == 6
+    assert view("model_infer_request_duration_seconds_bucket", **WINE, le="0.1") == 6
+    assert view("model_infer_requests_in_flight", **WINE) == 3
+    assert view("model_infer_requests_rejected_total", **WINE, reason="deadline") == 3
+    assert view("rest_server_requests_total", **REST) == 6
+    assert View(own)("model_infer_request_success_total", **WINE) == 1
+
+
+def test_the_sum_has_only_models_that_are_there() -> None:
+    other = counted(2)
+    assert View(RoadMetrics().with_others([other.export()])).labelled(**WINE) == []
+
+
+def test_what_a_process_counted_that_has_ended() -> None:
+    past = RoadMetrics()
+    past.absorb(counted(2).export(), ended=True)
+    view = View(wine().with_others([past.export()]))
+
+    assert view("model_infer_request_success_total", **WINE) == 2
+    assert view("model_infer_requests_in_flight", **WINE) is None

@@ -1,0 +1,81 @@
+"""Connections that know which process of a server answers them: for tests of several front ends on one port."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from support.server import Server
+
+TRIES = 200  # connections that the kernel shares out at random: with two processes, one never gets them all
+
+
+class Connection:
+    """One HTTP connection to a server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=30)
+        self.ask("GET", "/v2/health/live")
+        assert self._connection.sock is not None
+        port = self._connection.sock.getsockname()[1]
+        (self.process,) = processes_of(server, server.http_port, port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.close()
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status, and the answer's JSON (None: it has none)."""
+        content = None if body is None else json.dumps(body)
+        self._connection.request(method, path, content, {"content-type": "application/json"})
+        response = self._connection.getresponse()
+        text = response.read()
+        return response.status, json.loads(text) if text else None
+
+    def infer(self, model: str, inputs: list[dict[str, Any]]) -> tuple[int, Any]:
+        return self.ask("POST", f"/v2/models/{model}/infer", {"inputs": inputs})
+
+
+@contextmanager
+def one_of_each(server: Server, count: int = 2) -> Iterator[list[Connection]]:
+    """A connection to each of the server's front end processes; its own first."""
+    found: dict[int, Connection] = {}
+    with ExitStack() as stack:
+        for _ in range(TRIES):
+            if len(found) == count:
+                break
+            connection = stack.enter_context(Connection(server))
+            found.setdefault(connection.process, connection)
+        assert len(found) == count, f"{TRIES} connections reached {sorted(found)} only"
+        yield sorted(found.values(), key=lambda one: one.process != server.process.pid)
+
+
+def processes_of(server: Server, port: int, peer: int | None = None) -> list[int]:
+    """The processes of a server that hold a connection from `peer` (None = from anywhere) to one of its ports."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            ours, theirs = (int(address.rpartition(":")[2], 16) for address in fields[1:3])
+            if ours == port and theirs and peer in (None, theirs) and fields[3] == "01":
+                inodes.add(f"socket:[{fields[9]}]")
+    return [pid for pid in server.family() if inodes & _sockets(pid)]
+
+
+def _sockets(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(os.readlink(entry))
+        except FileNotFoundError:
+            continue
+    return found

@@ -1,0 +1,47 @@
+"""Connections handed over: in order, each with its number, and open at the other end only."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from mlserver.execution.handover import hand_over, post_of, post_pair, taken
+
+
+def test_connections_arrive_with_their_numbers() -> None:
+    mine, theirs = post_pair()
+    with mine, theirs:
+        assert list(taken(theirs)) == []
+        for number in (7, 8):
+            here, there = socket.socketpair()
+            with here, there:
+                hand_over(mine, there, number)
+                here.sendall(b"%d" % number)
+        arrived = list(taken(theirs))
+        for number, connection in arrived:
+            with connection:
+                assert connection.recv(8) == b"%d" % number
+                assert connection.recv(8) == b""  # the other end was closed, and nobody else holds this one
+                assert not connection.get_inheritable()
+        assert [number for number, _ in arrived] == [7, 8]
+
+
+def test_nobody_takes_it() -> None:
+    mine, theirs = post_pair()
+    theirs.close()
+    with mine, socket.socket() as connection, pytest.raises(OSError, match="refused"):
+        hand_over(mine, connection, 1)
+
+
+def test_an_inherited_end() -> None:
+    mine, theirs = post_pair()
+    with mine, post_of(os.dup(theirs.fileno())) as inherited:
+        theirs.close()
+        assert list(taken(inherited)) == []
+        here, there = socket.socketpair()
+        with here, there:
+            hand_over(mine, there, 1)
+        ((_, connection),) = taken(inherited)
+        connection.close()
