@@ -48,6 +48,7 @@ class ChildProcess(Line):
         self._takes_connections = takes_connections
         self._process: subprocess.Popen[bytes] | None = None
         self._hello: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[int] | None = None
         self._stopping = False
         self._pidfd: int | None = None
         self._post: socket.socket | None = None
@@ -114,6 +115,7 @@ class ChildProcess(Line):
             self._post.close()
         if not self._stopping:  # then it has its time to end by itself
             self.kill()
+        self._wait()  # whoever was to reap it may be cancelled before it begins
         super()._on_closed(reason)
         if self._hello is not None and not self._hello.done():
             self._hello.set_exception(WorkerDied())
@@ -129,8 +131,14 @@ class ChildProcess(Line):
 
     async def reap(self) -> int:
         """Wait for the process to be gone; its exit code (negative: the signal that ended it)."""
+        return await asyncio.shield(self._wait())
+
+    def _wait(self) -> asyncio.Future[int]:
+        """The exit code to come: a thread waits for it, and no cancellation ends that."""
         assert self._process is not None
-        return await asyncio.to_thread(self._process.wait)
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        return self._ended
 
     async def retire(self, grace: float) -> None:
         """Answer what was asked, then end."""
