@@ -26,8 +26,10 @@ demo: $(STAMP)  ## train a small model, serve it, print three curl lines to try 
 	@$(BIN)/python examples/demo/train.py .demo
 	@exec $(BIN)/mlserver start .demo
 
-test: $(STAMP)  ## every test
-	@$(BIN)/python -m pytest
+# Tests of processes, signals and time-outs can lose a race on a machine that is busy with something else. What fails is run
+# once more, after the others, and has to pass then; both outcomes are printed.
+test: $(STAMP)  ## every test; what fails is tried once more
+	@$(BIN)/python -m pytest || { echo "--- once more, what failed ---"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 check: $(STAMP)  ## format, lint, types, layers, import weight (under half a minute)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }
