@@ -14,13 +14,35 @@ import grpc
 import httpx
 import pytest
 
+from mlserver.handlers.credentials import digest_of
 from mlserver.wire.pb import dataplane_pb2 as pb
 from support.chaos import Chaos, request, wait_until_gone, write_chaos
-from support.connections import TRIES, Connection, one_of_each, processes_of
-from support.repository import write_model, write_server_settings
+from support.connections import Connection, one_of_each, processes_of
+from support.repository import tensor, write_model, write_server_settings
 from support.server import STOP_LIMIT, Serve, Server, run_mlserver
 
+TRIES = 200  # channels that the kernel shares out at random: of two processes, one never gets them all
 TWO = {"MLSERVER_HTTP_WORKERS": "2"}
+
+# A path of its own, and a stream of answers.
+TALKER = """
+from mlserver import MLModel
+from mlserver.codecs import StringCodec
+from mlserver.handlers import custom_handler
+from mlserver.types import InferenceResponse
+
+
+class Talker(MLModel):
+    @custom_handler(rest_path="/reverse")
+    async def reverse(self, text: str) -> str:
+        return text[::-1]
+
+    async def predict_stream(self, payloads):
+        async for payload in payloads:
+            for word in StringCodec.decode_input(payload.inputs[0])[0].split():
+                output = StringCodec.encode_output("word", [word])
+                yield InferenceResponse(model_name=self.name, outputs=[output])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +51,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("models")
     write_chaos(folder)
     write_model(folder / "echo")
+    write_model(folder / "talker", "Talker", source=TALKER)
     with Server(folder, workers=2, env=TWO) as server:
         server.wait_for_line("Ready in")
         yield server
@@ -111,6 +134,17 @@ def test_any_changes_the_repository_for_all(each: list[Connection], who: int) ->
     assert [connection.ask("GET", "/v2/models/echo/ready")[0] for connection in each] == [200, 200]
     one = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [who]}]
     assert [connection.infer("echo", one)[0] for connection in each] == [200, 200]
+
+
+def test_all_have_the_models_own_paths(each: list[Connection]) -> None:
+    assert [one.ask("POST", "/reverse?text=abc") for one in each] == [(200, "cba"), (200, "cba")]
+
+
+def test_all_stream(shared: Server, each: list[Connection]) -> None:
+    for connection in each:
+        status, events = connection.stream("talker", [tensor("text", ["so it goes"], "BYTES")])
+        assert status == 200
+        assert [event["outputs"][0]["data"] for event in events] == [["so"], ["it"], ["goes"]]
 
 
 def test_all_speak_grpc(shared: Server) -> None:
@@ -239,6 +273,18 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
         chaos.put("go-a")
         assert asked.result(timeout=20)[0] == 200
         assert loading.result(timeout=20)[0] == 200
+
+
+def test_all_ask_for_credentials(tmp_path: Path) -> None:
+    """Also where the keys' file is told by a path that starts at the settings file."""
+    write_model(tmp_path / "echo")
+    (tmp_path / "keys").write_text(f"caller infer {digest_of('secret')}\n")
+    write_server_settings(tmp_path, auth={"keys": "keys"})
+    with Server(tmp_path, workers=1, env=TWO) as server:
+        server.wait_for_line("Ready in")
+        with one_of_each(server) as each:
+            assert [one.ask("GET", "/v2")[0] for one in each] == [401, 401]
+            assert [one.ask("GET", "/v2", headers={"x-api-key": "secret"})[0] for one in each] == [200, 200]
 
 
 # -- refused --

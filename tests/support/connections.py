@@ -13,8 +13,6 @@ from typing import Any, Self
 
 from support.server import Server
 
-TRIES = 200  # connections that the kernel shares out at random: with two processes, one never gets them all
-
 
 class Connection:
     """One HTTP connection to a server."""
@@ -33,16 +31,24 @@ class Connection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._connection.close()
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         """Status, and the answer's JSON (None: it has none)."""
+        status, text = self._ask(method, path, body, headers)
+        return status, json.loads(text) if text else None
+
+    def _ask(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         content = None if body is None else json.dumps(body)
-        self._connection.request(method, path, content, {"content-type": "application/json"})
+        self._connection.request(method, path, content, {"content-type": "application/json", **(headers or {})})
         response = self._connection.getresponse()
-        text = response.read()
-        return response.status, json.loads(text) if text else None
+        return response.status, response.read()
 
     def infer(self, model: str, inputs: list[dict[str, Any]]) -> tuple[int, Any]:
         return self.ask("POST", f"/v2/models/{model}/infer", {"inputs": inputs})
+
+    def stream(self, model: str, inputs: list[dict[str, Any]]) -> tuple[int, list[Any]]:
+        """Status, and the events of the answer."""
+        status, text = self._ask("POST", f"/v2/models/{model}/infer_stream", {"inputs": inputs})
+        return status, [json.loads(event.removeprefix(b"data: ")) for event in text.split(b"\n\n") if event]
 
 
 @contextmanager
@@ -50,12 +56,13 @@ def one_of_each(server: Server, count: int = 2) -> Iterator[list[Connection]]:
     """A connection to each of the server's front end processes; its own first."""
     found: dict[int, Connection] = {}
     with ExitStack() as stack:
-        for _ in range(TRIES):
-            if len(found) == count:
-                break
+
+        def found_all() -> bool:
             connection = stack.enter_context(Connection(server))
             found.setdefault(connection.process, connection)
-        assert len(found) == count, f"{TRIES} connections reached {sorted(found)} only"
+            return len(found) == count
+
+        server.wait(found_all, f"connections reached {count} processes")
         yield sorted(found.values(), key=lambda one: one.process != server.process.pid)
 
 

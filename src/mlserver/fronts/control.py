@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import MLServerError
 from ..execution.child import import_folders
-from ..execution.desk import Action, Desk
+from ..execution.desk import Action
 from ..execution.frames import Frame, Kind
 from ..execution.line import WorkerDied
 from ..execution.pools import PoolExecutor
-from ..execution.process import ChildProcess, describe_exit
+from ..execution.process import describe_exit
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl
 from ..logging import get_logger
@@ -27,6 +26,7 @@ from ..scheduling.statistics import ModelStatistics
 from ..settings import Settings, SettingsError
 from ..types import RepositoryIndexRequest, RepositoryIndexResponse
 from . import table
+from .process import FrontProcess
 
 logger = get_logger()
 
@@ -51,57 +51,6 @@ class Owned:
     data_plane: DataPlane
     repository: RepositoryControl
     metrics: RoadMetrics
-
-
-class FrontProcess(ChildProcess):
-    """One further front end, and what it has been told.
-
-    Args:
-        index: Its place; a successor has the same.
-        actions: Answer what it asks.
-        on_exit: Called once when it is gone.
-        on_told: Called with whatever else it says.
-
-    Attributes:
-        is_open: Whether it listens.
-        told: Revision of the last table that it took; -1 = none yet.
-        known: Keys of the models that it has heard all about.
-        connected: Numbers of the workers that it has a line to.
-        counts: What it said last when it was asked what it counted.
-    """
-
-    def __init__(
-        self,
-        index: int,
-        actions: Mapping[int, Action],
-        on_exit: Callable[[FrontProcess], None],
-        on_told: Callable[[FrontProcess, Frame], None],
-    ) -> None:
-        desk = Desk(actions, self.send)
-
-        def take(frame: Frame) -> None:
-            if not desk.take(frame):
-                on_told(self, frame)
-
-        command = [sys.executable, "-m", "mlserver.fronts.front"]
-        super().__init__(command, os.environ, lambda _: on_exit(self), take, takes_connections=True)
-        self.index = index
-        self.born = time.monotonic()
-        self.is_open = False
-        self.told = -1
-        self.known: set[str] = set()
-        self.connected: set[int] = set()
-        self.counts: dict[str, Any] = {"metrics": {}, "statistics": []}
-        self.news = asyncio.Event()
-        self.news.set()
-
-    async def ask(self, kind: Kind, head: Any, limit: float | None) -> Any:
-        """Its answer; None if there is none within `limit` seconds."""
-        try:
-            async with asyncio.timeout(limit):
-                return (await self.call(kind, head)).head
-        except (WorkerDied, MLServerError, TimeoutError):
-            return None
 
 
 class Fronts:
@@ -255,7 +204,7 @@ class Fronts:
         workers = owned.executor.workers
         for _, worker in workers:
             if worker.number not in front.connected:
-                _connect(front, worker)
+                front.connect(worker)
         rows = [(worker.number, pool, worker.loaded) for pool, worker in workers]
         values = table.write(owned.data_plane.accepting, owned.registry, rows, front.known)
         await front.call(Kind.TABLE, values)
@@ -402,17 +351,3 @@ def _check(settings: Settings) -> None:
         raise SettingsError("http_workers: more than 1 needs Linux, whose processes can share a port")
     if settings.parallel_workers <= 0:
         raise SettingsError("http_workers: more than 1 needs models in workers: set parallel_workers to 1 or more")
-
-
-def _connect(front: FrontProcess, worker: ChildProcess) -> None:
-    """Give both an end of a line; where one is about to end, there is none, and the next table will say so."""
-    ends = socket.socketpair()
-    try:
-        worker.hand_over(ends[0], front.number)
-        front.hand_over(ends[1], worker.number)
-        front.connected.add(worker.number)
-    except OSError as problem:
-        logger.debug("No line from front end %s to worker %s: %s", front.pid, worker.pid, problem)
-    finally:
-        for end in ends:
-            end.close()
