@@ -65,11 +65,18 @@ class Channel(asyncio.BufferedProtocol):
             self._on_frame(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._on_closed(exc)
+        told = self._on_closed
+        # Both ends refer to each other, so the collector alone would find them, and it seldom looks: let go of what is large.
+        self._on_frame, self._on_closed, self._reader, self._transport = _drop, _ignore, FrameReader(0), None
+        told(exc)
 
 
 def _ignore(reason: Exception | None) -> None:
     """The end was told already."""
+
+
+def _drop(frame: Frame) -> None:
+    """Nobody reads any more."""
 
 
 async def open_channel(
