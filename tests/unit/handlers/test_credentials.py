@@ -145,7 +145,7 @@ async def test_a_remembered_token_ends(jwks: Path, monkeypatch: pytest.MonkeyPat
     given = token(exp=time.time() + 60)
     assert await known.identify(given) is not None
     later = time.time() + 61
-    monkeypatch.setattr(credentials.time, "time", lambda: later)
+    monkeypatch.setattr("mlserver.handlers.credentials.time.time", lambda: later)
     assert await known.identify(given) is None
 
 
