@@ -38,8 +38,16 @@ def batch_key(request: InferenceRequest) -> Any:
     parameters = request.parameters
     outputs = request.outputs
     table = packed(request)
-    if table is not None:
-        return (None if parameters is None else _frozen(parameters), table.layout)
+    if table is not None:  # the same key as that of the tensors it stands for, so that both join
+        width = len(table.names)
+        return (
+            None if parameters is None else _frozen(parameters),
+            list(table.names),
+            [table.datatype] * width,
+            [list(table.shape)] * width,
+            [None] * width,
+            None,
+        )
     inputs = request.inputs
     return (
         None if parameters is None else _frozen(parameters),

@@ -31,11 +31,6 @@ class Rows(NamedTuple):
     rows: int
     block: bytes | memoryview
 
-    @property
-    def layout(self) -> tuple[tuple[str, ...], str, tuple[int, ...]]:
-        """All but the rows themselves."""
-        return self[:3]
-
     def inputs(self) -> list[RequestInput]:
         """The tensors that the columns stand for."""
         width, size = len(self.names), item_size(self.datatype)

@@ -73,6 +73,7 @@ def test_packed_is_the_same_as_validated(bodies: list[bytes]) -> None:
 def test_joined_and_framed_packed_is_the_same_as_tensors(bodies: list[bytes]) -> None:
     requests = [json.read_request(body) for body in bodies]
     assert all(batch_key(request) == batch_key(requests[0]) for request in requests)
+    assert batch_key(validated(bodies[0])) == batch_key(requests[0])
     joined = join(requests)
     buffers: list[bytes] = []
     parts = frames.encode(frames.Frame(frames.Kind.INFER, 1, frames.pack_request(joined, buffers), buffers))
@@ -117,3 +118,13 @@ def test_names_are_checked() -> None:
     request = json.read_request(orjson.dumps({"inputs": [{"name": "x", **column}, {"name": "x", **column}]}))
     with pytest.raises(Exception, match="input 'x'"):
         check_request(request)
+
+
+def test_packed_and_unpacked_join() -> None:
+    one = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}'
+    two = b'{"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [2, 3]}]}'
+    requests = [json.read_request(one), json.read_request(two), json.read_request(one)]
+    for request in requests:
+        check_request(request)
+    assert batch_key(requests[0]) == batch_key(requests[1])
+    assert join(requests).inputs[0].data.root == [1.0, 2.0, 3.0, 1.0]
