@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import importlib.util
 import os
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..execution import child
 from ..settings import Settings, SettingsError
 from ..settings_sources import read_json_object
 
@@ -98,12 +98,7 @@ def name_of_uri(uri: str) -> str:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where there is one, else on asyncio's own loop."""
+    """Run the server's life on its event loop."""
     # Python's own 700 are less than the objects of one batch of requests: the collector would run all the time.
     gc.set_threshold(20_000, 20, 20)
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
+    child.run(work)
