@@ -132,7 +132,7 @@ class DataPlane:
         }
         if batch_size:
             config["dynamic_batching"] = {}
-        if loaded.info.streams:
+        if loaded.info.streams and not loaded.info.row_wise:  # row by row, there is one answer to each request
             config["model_transaction_policy"] = {"decoupled": True}
         return config
 
@@ -146,7 +146,8 @@ class DataPlane:
             entries = self._registry.versions(self._registry.find(name).name)
         counted = [entry.statistics for entry in entries] if self._gather is None else await self._gather(entries)
         rows = zip(entries, counted, strict=True)
-        return {"model_stats": [sums.to_plain(entry.name, entry.version or "") for entry, sums in rows]}
+        # Clients of the extension read versions as numbers; no folder of versions is called 0.
+        return {"model_stats": [sums.to_plain(entry.name, entry.version or "0") for entry, sums in rows]}
 
     # -- inference --
 

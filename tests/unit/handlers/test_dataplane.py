@@ -98,6 +98,18 @@ async def test_configuration() -> None:
     assert config["model_transaction_policy"] == {"decoupled": True}
 
 
+async def test_a_model_that_answers_row_by_row_is_not_decoupled(bench: Bench) -> None:
+    await bench.load(streams=True, row_wise=True)
+
+    assert "model_transaction_policy" not in bench.data_plane.model_config("m")
+
+
+async def test_statistics_give_models_without_a_version_the_number_0(bench: Bench) -> None:
+    await bench.load()
+
+    assert (await bench.data_plane.statistics("m"))["model_stats"][0]["version"] == "0"
+
+
 # -- one request --
 
 
