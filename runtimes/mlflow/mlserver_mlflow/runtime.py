@@ -27,7 +27,7 @@ from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 
-from . import agent_routes, agents, enforcement, forms, invocations, methods, plan, scoring, sources, trust
+from . import agent_routes, agents, binaries, enforcement, forms, invocations, methods, plan, scoring, sources, trust
 from . import codecs as codecs  # registers the content type `dict`
 from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
@@ -69,6 +69,7 @@ class MLflowRuntime(MLModel):
         self._input_schema = self._model.metadata.get_input_schema()
         self._streams = agent_routes.streams(self._model)
         self._takes_params = self._model.metadata.get_params_schema() is not None
+        self._binaries = binaries.columns(self._input_schema, self._extra, from_type_hint(self._model))
         self._describe()
         self._plan = plan.make(self._model)
         self._methods = methods.of(self._model, self._plan.path)
@@ -217,7 +218,7 @@ class MLflowRuntime(MLModel):
         """The JSON text that answers a scoring body."""
         path = self._path
         if path is None or not self._plan.forms or content_type not in invocations.PLAIN_JSON:
-            return scoring.score(self._model, body, content_type)
+            return scoring.score(self._model, body, content_type, self._binaries)
         inputs = forms.read_inputs(body, self._plan.forms)
         data = (
             path.read(InferenceRequest.build({"id": None, "parameters": None, "inputs": inputs, "outputs": None}))
@@ -239,7 +240,7 @@ class MLflowRuntime(MLModel):
                 yield await self.predict(payload)
                 return
             if invocations.is_carried(payload):
-                read = await asyncio.to_thread(scoring.read, self._model, *invocations.carried(payload))
+                read = await asyncio.to_thread(scoring.read, self._model, *invocations.carried(payload), self._binaries)
                 async for chunk in self._chunks(Decoded(read.data, Applied(None, FROM_REQUEST)), read.params):
                     yield agents.chunk(self.name, self.version, scoring.unwrapped(chunk))
                 return

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlserver.errors import MLServerError
 
 from . import printing
+from .binaries import check, decoded
 from .pyfunc import scoring_server
 
 JSON = scoring_server.CONTENT_TYPE_JSON
@@ -37,24 +38,39 @@ class Scored:
     """A model as the scoring function sees it.
 
     MLflow looks at the signature of `predict` to decide whether params are passed on; here they always are, by name.
+
+    Args:
+        binaries: Columns that hold base64 in every form (see `binaries`).
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, binaries: frozenset[str]) -> None:
         self.metadata = model.metadata
         self._model = model
+        self._binaries = binaries
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        if self._binaries:
+            data = decoded(data, self._binaries)
         return self._model.predict(data, params=params)
 
 
-def score(model: Model, body: bytes | str, content_type: str) -> str:
+def score(model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()) -> str:
     """The JSON text that answers a scoring body.
+
+    Args:
+        binaries: Columns that hold base64 in every form, unlike MLflow's.
 
     Raises:
         MLServerError: with MLflow's status and, as `details`, MLflow's fields.
     """
+    if binaries and content_type.startswith(JSON):
+        try:
+            check(body, binaries)
+        except ValueError as problem:
+            raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
+    model = Scored(model, binaries)
     try:
-        result = scoring_server.invocations(body, content_type, Scored(model), model.metadata.get_input_schema())
+        result = scoring_server.invocations(body, content_type, model, model.metadata.get_input_schema())
     except MlflowException as problem:
         raise refusal(problem) from None
     except RecursionError:
@@ -91,10 +107,10 @@ class Read:
         return []
 
 
-def read(model: Model, body: bytes | str, content_type: str) -> Read:
+def read(model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()) -> Read:
     """Data and params of a scoring body, as MLflow's scoring function reads them. Raises what `score` raises."""
     found = Read(model)
-    score(found, body, content_type)
+    score(found, body, content_type, binaries)
     return found
 
 
