@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..custom_routes import Route
-from ..errors import DeadlineExceeded, MLServerError, ModelNotFound
+from ..errors import DeadlineExceeded, ModelNotFound
 from ..execution.executor import HTTPRequest, HTTPResponse
 from ..registry import Catalogue, Entry
 from ..scheduling.statistics import ModelStatistics
@@ -25,11 +25,11 @@ from ..types import (
     MetadataModelResponse,
     MetadataServerResponse,
     Parameters,
-    RequestOutput,
 )
 from .checks import check_id, check_request, priority_of, seconds_of_timeout
 from .credentials import CREDENTIALS
 from .patience import Patience
+from .selection import select
 from .telemetry import Telemetry
 from .traffic import Traffic
 
@@ -183,7 +183,7 @@ class DataPlane:
             self._prepare(payload, call, with_headers=not loaded.info.row_wise)
             response = await road.infer(payload, call)
             if payload.outputs:
-                _select(response, payload.outputs)
+                select(response, payload.outputs, loaded.info.metadata.outputs or ())
         except BaseException as problem:
             self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
             raise
@@ -320,16 +320,6 @@ def _routes(entry: Entry) -> list[ModelRoute]:
     if entry.loaded is None:
         return []
     return [ModelRoute(entry.name, None, route) for route in entry.loaded.info.routes]
-
-
-def _select(response: InferenceResponse, wanted: list[RequestOutput]) -> None:
-    """Keep the outputs that were asked for, in that order. Raises `MLServerError` for one that the model did not give."""
-    by_name = {output.name: output for output in response.outputs}
-    unknown = [output.name for output in wanted if output.name not in by_name]
-    if unknown:
-        there = ", ".join(f"'{name}'" for name in by_name) or "none"
-        raise MLServerError(f"Invalid outputs: the model has no output '{unknown[0]}'; its outputs are {there}")
-    response.outputs = [by_name[output.name] for output in wanted]
 
 
 def _config_tensor(tensor: Any, batched: bool) -> dict[str, Any]:

@@ -242,6 +242,23 @@ async def test_an_output_that_the_model_does_not_give(bench: Bench) -> None:
     assert error.value.status_code == 400
 
 
+async def test_outputs_may_be_asked_for_by_the_metadatas_names(bench: Bench) -> None:
+    described = [MetadataTensor(name=name, datatype="INT8", shape=[-1]) for name in "xy"]
+    (await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))).response = two_outputs
+    answer = await bench.ask(outputs=[RequestOutput(name="y"), RequestOutput(name="a")])
+
+    assert [output.name for output in answer.outputs] == ["y", "a"]
+    with pytest.raises(MLServerError, match="no output 'z'; its outputs are 'a', 'b'"):
+        await bench.ask(outputs=[RequestOutput(name="y"), RequestOutput(name="z")])
+
+
+async def test_metadata_that_shares_a_name_with_the_answer_renames_nothing(bench: Bench) -> None:
+    described = [MetadataTensor(name=name, datatype="INT8", shape=[-1]) for name in "xa"]
+    (await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))).response = two_outputs
+    with pytest.raises(MLServerError, match="no output 'x'"):
+        await bench.ask(outputs=[RequestOutput(name="x")])
+
+
 # -- counting --
 
 
