@@ -8,7 +8,7 @@ CODE   := src runtimes tests examples benchmarks
 
 BENCH  := $(VENV)/.bench-installed
 
-.PHONY: help setup demo test check format proto bench bench-quick bench-micro fuzz soak clean
+.PHONY: help setup demo test check format proto bench bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -61,9 +61,13 @@ bench-micro: $(BENCH)  ## formats, frames and batches in microseconds
 fuzz: $(STAMP)  ## a hundred thousand hostile bodies, each of which may at worst be refused (ROUNDS=..., SEED=...)
 	@FUZZ_ROUNDS=$(or $(ROUNDS),25000) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -q tests/fuzz
 
+chaos: $(STAMP)  ## all workers killed every 1.5 s for SECONDS=60 while clients ask: no wrong answer, no hang, no 500
+	@cd tests && ../$(BIN)/python -m soak.killing $(or $(SECONDS),60)
+
 soak: $(STAMP)  ## load, crashing clients, killed workers and reloads for MINUTES=30; writes docs/soak.md
 	@cd tests && ../$(BIN)/python -m soak.run $(or $(MINUTES),30) --report
 
 clean:  ## forget what the tools and the demo left behind (keeps .venv)
 	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+/root/.pyenv/libexec/pyenv-hooks: line 24: enable: cannot open shared object /root/.pyenv/libexec/pyenv-realpath.dylib: /root/.pyenv/libexec/pyenv-realpath.dylib: cannot open shared object file: No such file or directory

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -21,47 +22,61 @@ from support.raw_http import infer
 from support.server import Server
 
 MODELS = ("alone", "joined")
+# One turn of a loop; returns the seconds to the next.
+Step = Callable[[httpx.Client, random.Random], float]
 
 
 class Trouble:
     """All loops over one server.
 
     Attributes:
-        counts: Answers by what they were. `wrong` must stay empty.
+        counts: Answers by what they were.
+        unavailable: The texts of those who were told to come back.
+        wrong: What must not have been; stays empty.
+        slowest: Seconds that the slowest answer took.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._over = threading.Event()
         self.counts: Counter[str] = Counter()
+        self.unavailable: Counter[str] = Counter()
         self.wrong: list[str] = []
-        loops = [self.small, self.large, self.over_grpc, self.refused, self.crash, self.kill, self.reload]
-        self._threads = [threading.Thread(target=self._loop, args=(loop,), daemon=True) for loop in loops]
+        self.slowest = 0.0
+        self._threads = [threading.Thread(target=self._loop, args=(loop,), daemon=True) for loop in self.loops()]
+
+    def loops(self) -> list[Step]:
+        """What runs, each in a thread of its own."""
+        return [self.small, self.large, self.over_grpc, self.refused, self.crash, self.kill, self.reload]
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
+        """Returns when all have their last answer."""
         self._over.set()
         for thread in self._threads:
             thread.join(60)
             assert not thread.is_alive(), "a loop hangs"
 
-    def _loop(self, step: Callable[[httpx.Client, random.Random], float]) -> None:
+    def _loop(self, step: Step) -> None:
         """Run a step again and again, with the pause that it asks for."""
         dice = random.Random(step.__name__)
         with httpx.Client(base_url=self._server.url, timeout=30) as client:
             while not self._over.is_set():
                 try:
                     pause = step(client, dice)
-                except httpx.TransportError as problem:
+                except httpx.TransportError as problem:  # among them: no answer in time
                     self.wrong.append(f"{step.__name__}: {problem!r}")
                     pause = 0.1
                 self._over.wait(pause)
 
     def _note(self, answer: httpx.Response, what: str) -> bool:
         self.counts[f"{what} {answer.status_code}"] += 1
+        self.slowest = max(self.slowest, answer.elapsed.total_seconds())
+        if answer.status_code == 503:
+            self.unavailable[answer.json()["error"]] += 1
         if answer.status_code >= 500 and answer.status_code != 503:
             self.wrong.append(f"{what}: {answer.status_code} {answer.text[:200]}")
         return answer.status_code == 200
@@ -95,13 +110,18 @@ class Trouble:
                 value = dice.randint(0, 2**60)
                 message = pb.ModelInferRequest(model_name="joined", raw_input_contents=[struct.pack("<q", value)])
                 message.inputs.add(name="x", datatype="INT64", shape=[1])
+                began = time.monotonic()
                 try:
                     answer = stub.ModelInfer(message, timeout=30)
                 except grpc.RpcError as problem:
                     self.counts[f"grpc {problem.code().name}"] += 1
-                    if problem.code() is not grpc.StatusCode.UNAVAILABLE:
+                    if problem.code() is grpc.StatusCode.UNAVAILABLE:
+                        self.unavailable[problem.details()] += 1
+                    else:
                         self.wrong.append(f"grpc: {problem.code()} {problem.details()}")
                     continue
+                finally:
+                    self.slowest = max(self.slowest, time.monotonic() - began)
                 self.counts["grpc OK"] += 1
                 if answer.raw_output_contents[0] != message.raw_input_contents[0]:
                     self.wrong.append("grpc: other bytes came back")

@@ -18,6 +18,8 @@ from .frames import Kind, pack_request, unpack_response
 from .line import Line, WorkerDied
 
 REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
+# Seconds before a request whose worker died is tried on another: who died together with it is known to be dead by then.
+SECOND_TRY = 0.02
 
 L = TypeVar("L", bound=Line)
 
@@ -93,6 +95,7 @@ class CrewModel:
             except WorkerDied:
                 if attempt == 2:
                     raise Unavailable("Two worker processes ended while they ran this request") from None
+                await asyncio.sleep(SECOND_TRY)
         model_ns, values = frame.head
         call.timings.model_ns = model_ns
         call.timings.transport_ns = time.perf_counter_ns() - started - model_ns

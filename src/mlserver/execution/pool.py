@@ -32,8 +32,10 @@ logger = get_logger()
 _numbers = itertools.count(1)
 
 START_TIMEOUT = 120.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
-FIRST_REPAIR = 1.0  # seconds after which a worker that lacks a model is to be replaced by a complete one
+# Before a worker that did not even start is started again: short at most, for the pool is short of a worker until then.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+# Before a worker that lacks a model is to be replaced by a complete one.
+FIRST_REPAIR, LONGEST_REPAIR = 1.0, 30.0
 STEADY_AFTER = 60.0  # seconds of life after which a worker's death is no longer held against its successor
 WATCH_INTERVAL = 0.5
 PING_GRACE = 1.0
@@ -211,7 +213,7 @@ class Pool(Crew[WorkerProcess]):
         pause = FIRST_REPAIR
         while worker in self._ready and self._missing_in(worker):
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_REPAIR)
             try:
                 await self._start_worker()
             except Exception as problem:
