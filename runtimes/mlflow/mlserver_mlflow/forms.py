@@ -1,4 +1,4 @@
-"""MLflow's JSON forms -> V2 inputs, where that is provably what MLflow makes of them; None wherever there is a doubt.
+"""MLflow's JSON forms -> V2 inputs or packed rows, where that is provably what MLflow makes of them; None wherever there is a doubt.
 
 `config` is the plan that the runtime made at load, as plain values:
 
@@ -16,14 +16,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mlserver.types import RequestInput, TensorData
+from mlserver.types import InferenceRequest, RequestInput, TensorData
+from mlserver.types.packed import PackedRequest, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,11 +48,21 @@ TENSOR_DTYPES = {
 # Integers beyond this are rounded on their way to a narrow float once here, but perhaps twice in pandas.
 EXACT = 2**53
 
-Rows = list[Sequence[Any]]
+Table = list[Sequence[Any]]
+Inputs = list[RequestInput] | Rows
 
 
-def read_inputs(body: bytes | str, config: dict[str, Any]) -> list[RequestInput] | None:
-    """The inputs that a JSON body means, or None if MLflow's own code must say."""
+def read_request(body: bytes | str, config: dict[str, Any]) -> InferenceRequest | None:
+    """The request that a JSON body means, or None if MLflow's own code must say."""
+    inputs = _read_inputs(body, config)
+    if inputs is None:
+        return None
+    if isinstance(inputs, Rows):
+        return PackedRequest.of(None, inputs)
+    return InferenceRequest.build({"id": None, "parameters": None, "inputs": inputs, "outputs": None})
+
+
+def _read_inputs(body: bytes | str, config: dict[str, Any]) -> Inputs | None:
     plan = _plan(config)
     if plan is None:
         return None
@@ -75,7 +86,7 @@ class Columns:
     names: list[str]
     types: list[str]
 
-    def read(self, form: str, value: Any) -> list[RequestInput] | None:
+    def read(self, form: str, value: Any) -> Inputs | None:
         if form == "dataframe_split":
             rows = self._split(value)
         elif form == "dataframe_records":
@@ -91,7 +102,7 @@ class Columns:
             return None
         return self._from_rows(rows) if rows else None
 
-    def _split(self, value: Any) -> Rows | None:
+    def _split(self, value: Any) -> Table | None:
         if type(value) is not dict or len(value) != 2:
             return None
         columns, rows = value["columns"], value["data"]
@@ -105,7 +116,7 @@ class Columns:
         order = [columns.index(name) for name in self.names]
         return [[row[at] for at in order] for row in rows]
 
-    def _objects(self, value: Any) -> Rows | None:
+    def _objects(self, value: Any) -> Table | None:
         width = len(self.names)
         if type(value) is not list or not all(type(row) is dict and len(row) == width for row in value):
             return None
@@ -119,31 +130,18 @@ class Columns:
     def _one_type(self) -> str:
         return self.types[0] if len(set(self.types)) == 1 else ""
 
-    @cached_property
-    def _one_row(self) -> struct.Struct:
-        return struct.Struct(f"<{len(self.types)}{COLUMN_TYPES[self._one_type][1]}")
-
-    def _from_rows(self, rows: Rows) -> list[RequestInput] | None:
-        if not self._one_type:
+    def _from_rows(self, rows: Table) -> Inputs | None:
+        if not self._one_type or self._one_type == "boolean":
             return self._from_columns(dict(zip(self.names, zip(*rows, strict=True), strict=True)))
-        block = _packed(self._one_row, rows[0], self._one_type) if len(rows) == 1 else self._turned(rows)
-        if block is None:
-            return None
-        count, (datatype, _, size) = len(rows), COLUMN_TYPES[self._one_type]
-        view = memoryview(block)
-        step = count * size
-        return [
-            _tensor(name, datatype, [count, 1], view[at * step : (at + 1) * step]) for at, name in enumerate(self.names)
-        ]
+        count = len(rows)
+        datatype, code, _ = COLUMN_TYPES[self._one_type]
+        elements = rows[0] if count == 1 else list(chain.from_iterable(rows))
+        block = _packed(_packer(len(elements), code), elements, self._one_type)
+        return None if block is None else Rows(self._packed_names, datatype, (1,), count, block)
 
-    def _turned(self, rows: Rows) -> bytes | None:
-        """Rows of one type -> the bytes of its columns, one after the other."""
-        import numpy as np
-
-        width, dtype = len(self.names), TENSOR_DTYPES[COLUMN_TYPES[self._one_type][0]]
-        packer = struct.Struct(f"<{len(rows) * width}{COLUMN_TYPES[self._one_type][1]}")
-        block = _packed(packer, list(chain.from_iterable(rows)), self._one_type)
-        return None if block is None else np.frombuffer(block, dtype=dtype).reshape(-1, width).T.tobytes()
+    @cached_property
+    def _packed_names(self) -> tuple[str, ...]:
+        return tuple(self.names)
 
     def _from_columns(self, columns: dict[str, Any]) -> list[RequestInput] | None:
         if len(columns) != len(self.names):
@@ -154,7 +152,7 @@ class Columns:
             datatype, code, _ = COLUMN_TYPES[kind]
             if type(values) not in (list, tuple) or len(values) != count or count == 0:
                 return None
-            block = _packed(struct.Struct(f"<{count}{code}"), values, kind)
+            block = _packed(_packer(count, code), values, kind)
             if block is None:
                 return None
             inputs.append(_tensor(name, datatype, [count, 1], block))
@@ -223,6 +221,11 @@ def _packed(packer: struct.Struct, values: Sequence[Any], kind: str) -> bytes | 
     if kind == "float" and not max(map(abs, values)) < EXACT:
         return None
     return packer.pack(*values)
+
+
+@lru_cache(maxsize=256)
+def _packer(count: int, code: str) -> struct.Struct:
+    return struct.Struct(f"<{count}{code}")
 
 
 def _are(kind: type, values: Iterable[Any]) -> bool:

@@ -47,9 +47,9 @@ ERROR_FIELDS = ("error_code", "message", "sqlstate", "error_class")
 def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> InferenceRequest:
     """A scoring body -> the request that travels. Never refuses: what is wrong with a body, MLflow's own code says."""
     if content_type in PLAIN_JSON:
-        inputs = forms.read_inputs(body, config)
-        if inputs is not None:
-            return InferenceRequest.build({"id": None, "parameters": None, "inputs": inputs, "outputs": None})
+        request = forms.read_request(body, config)
+        if request is not None:
+            return request
     return carry(body, content_type)
 
 

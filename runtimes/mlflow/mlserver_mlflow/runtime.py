@@ -219,12 +219,8 @@ class MLflowRuntime(MLModel):
         path = self._path
         if path is None or not self._plan.forms or content_type not in invocations.PLAIN_JSON:
             return scoring.score(self._model, body, content_type, self._binaries)
-        inputs = forms.read_inputs(body, self._plan.forms)
-        data = (
-            path.read(InferenceRequest.build({"id": None, "parameters": None, "inputs": inputs, "outputs": None}))
-            if inputs is not None
-            else None
-        )
+        request = forms.read_request(body, self._plan.forms)
+        data = None if request is None else path.read(request)
         if data is None:
             return scoring.score(self._model, body, content_type)
         try:
