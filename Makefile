@@ -70,4 +70,3 @@ soak: $(STAMP)  ## load, crashing clients, killed workers and reloads for MINUTE
 clean:  ## forget what the tools and the demo left behind (keeps .venv)
 	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
-/root/.pyenv/libexec/pyenv-hooks: line 24: enable: cannot open shared object /root/.pyenv/libexec/pyenv-realpath.dylib: /root/.pyenv/libexec/pyenv-realpath.dylib: cannot open shared object file: No such file or directory
