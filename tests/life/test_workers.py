@@ -161,11 +161,12 @@ def test_a_model_that_calls_exit(serve: Serve, tmp_path: Path, chaos: Chaos, wor
 # -- stuck --
 
 
-def test_a_stuck_model_is_ended_at_its_limit(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize("action", ["block", "hold"])
+def test_a_stuck_model_is_ended_at_its_limit(serve: Serve, tmp_path: Path, action: str) -> None:
     chaos = write_chaos(tmp_path, request_timeout=0.5)
     server = serve(tmp_path, workers=1)
     before = server.workers
-    status, text = ask(server, "block", "a")
+    status, text = ask(server, action, "a")
     assert (status, text) == (504, "Request for model chaos timed out")
     assert chaos.told("started-a")
     wait_for_workers(server, 1, before)

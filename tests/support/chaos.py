@@ -12,6 +12,7 @@ from support.server import Server
 # A request is one BYTES element: an action, and after a colon its argument.
 SOURCE = """
 import asyncio
+import ctypes
 import os
 import sys
 import time
@@ -62,6 +63,10 @@ class Chaos(MLModel):
     async def block(self, argument):
         while not exists(f"go-{argument}"):
             time.sleep(0.01)
+
+    async def hold(self, argument):
+        # As native code that never lets go of the interpreter.
+        ctypes.PyDLL(None).pause()
 
     async def leave(self, argument):
         os._exit(0)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -107,7 +107,12 @@ class Server:
         cwd: Where the command is run.
         ready: What to wait for: a path that must answer 200. None returns as soon as the process runs.
         tracebacks: Whether the log may hold one (a model's own failure is worth showing whole).
+
+    Attributes:
+        prefix: A command that runs the server's command in its place; for subclasses.
     """
+
+    prefix: Sequence[str] = ()
 
     def __init__(
         self,
@@ -123,7 +128,7 @@ class Server:
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}"
-        self._command = [sys.executable, "-m", "mlserver", "start", argument or str(folder)]
+        self._command = [*self.prefix, sys.executable, "-m", "mlserver", "start", argument or str(folder)]
         self._cwd = cwd or folder
         self._ready, self._tracebacks = ready, tracebacks
         self._env = clean_environment(self._own_env(workers) | dict(env or {}))

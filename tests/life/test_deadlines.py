@@ -1,0 +1,122 @@
+"""Requests whose time is over: told so, and never run if that happened before their turn."""
+
+from __future__ import annotations
+
+import json
+import selectors
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.chaos import Chaos, ask, request, write_chaos
+from support.memory import peak_bytes, reset_peak
+from support.raw_http import Wire, wire
+from support.raw_http import request as raw_request
+from support.repository import write_model
+from support.server import Serve, Server
+
+SOON = 300_000  # microseconds
+CALLERS, PLACES = 400, 10
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("over", ["rest", "grpc"])
+def test_it_passes_before_its_turn(serve: Serve, tmp_path: Path, workers: int, over: str) -> None:
+    """The model's process is blocked by one request; the next one's time passes; it is answered at once and never run."""
+    chaos = write_chaos(tmp_path)
+    server = serve(tmp_path, workers=workers)
+    with ThreadPoolExecutor(1) as callers:
+        first = callers.submit(ask, server, "block", "a")
+        server.wait(lambda: chaos.told("started-a"), "the first request ran")
+        late_over_rest(server) if over == "rest" else late_over_grpc(server)
+        assert not first.done()
+        chaos.put("go-a")
+        assert first.result(timeout=20) == (200, "a")
+    assert ask(server, "echo", "c") == (200, "c")
+    assert not chaos.told("started-b")
+
+
+def late_over_rest(server: Server) -> None:
+    answer = server.infer("chaos", request("echo", "b"), parameters={"timeout": SOON})
+    assert (answer.status_code, answer.json()["error"]) == (504, "Request for model chaos timed out")
+
+
+def late_over_grpc(server: Server) -> None:
+    message = pb.ModelInferRequest(model_name="chaos")
+    message.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"echo:b")
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel, pytest.raises(grpc.RpcError) as problem:
+        GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=SOON / 1e6)
+    assert problem.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_it_passes_in_the_model(serve: Serve, tmp_path: Path, workers: int) -> None:
+    chaos = write_chaos(tmp_path)
+    server = serve(tmp_path, workers=workers)
+    answer = server.infer("chaos", request("wait", "a"), parameters={"timeout": SOON})
+    assert answer.status_code == 504
+    server.wait(lambda: chaos.told("cancelled-a") or not chaos.told("started-a"), "the model was told to stop")
+    assert ask(server, "echo", "b") == (200, "b")
+
+
+# -- more than can be served --
+
+
+def test_far_more_callers_than_places(serve: Serve, tmp_path: Path) -> None:
+    """Each is either answered, with its own, or refused at once with a time to come back; another model is not held up."""
+    chaos = write_chaos(tmp_path, max_queue_size=PLACES)
+    write_model(tmp_path / "echo")
+    server = serve(tmp_path, workers=1)
+    pid = server.process.pid
+    reset_peak(pid)
+    before = peak_bytes(pid)
+    with ExitStack() as stack:
+        asked = {str(number): stack.enter_context(wire(server.http_port)) for number in range(CALLERS)}
+        for name, connection in asked.items():
+            body = json.dumps({"inputs": request("wait", name)}).encode()
+            connection.send(raw_request("POST", "/v2/models/chaos/infer", body))
+        said = dict(refusals(asked, CALLERS // 2))
+        assert beside(server) == 200
+        for name in asked:
+            chaos.put(f"go-{name}")
+        said |= {name: connection.answer() for name, connection in asked.items() if name not in said}
+    assert peak_bytes(pid) - before < 64 * 2**20
+    for name, (status, headers, text) in said.items():
+        if status == 429:
+            assert int(headers["retry-after"]) >= 1
+        else:
+            assert (status, json.loads(text)["outputs"][0]["data"]) == (200, [name])
+    assert sum(status == 200 for status, _, _ in said.values()) >= PLACES
+    assert_empty(server, chaos)
+
+
+def refusals(asked: dict[str, Wire], enough: int) -> Iterator[tuple[str, Answer]]:
+    """The answers that come while the model answers nobody, until there are enough."""
+    with selectors.DefaultSelector() as waiting:
+        for name, connection in asked.items():
+            waiting.register(connection.socket, selectors.EVENT_READ, name)
+        found = 0
+        while found < enough:
+            ready = waiting.select(60)
+            assert ready, "nobody was refused"
+            for key, _ in ready:
+                waiting.unregister(key.fileobj)
+                found += 1
+                yield key.data, asked[key.data].answer()
+
+
+def beside(server: Server) -> int:
+    return server.infer("echo", [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}]).status_code
+
+
+def assert_empty(server: Server, chaos: Chaos) -> None:
+    assert ask(server, "echo", "afterwards") == (200, "afterwards")
+    page = server.client.get(f"{server.metrics_url}/metrics").text
+    assert 'model_infer_requests_in_flight{model="chaos",version=""} 0.0' in page
