@@ -1,23 +1,24 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks.
+"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks, in front of an `Exchange` per request.
 
-Headers, bodies, answers and silence have time limits; heads, chunks and pipelines have sizes; what two parsers could read in
-two ways is refused; a caller who leaves ends its request. No request sets a timer: `Bounds` looks at all connections a few
-times a second, and a connection only notes what it waits for.
+Headers, bodies, answers and silence have time limits (`bounds`); heads, chunks and pipelines have sizes; what two parsers could
+read in two ways is refused; a caller who leaves ends its request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from enum import IntEnum
-from typing import Any, cast
+from collections import deque
+from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import service_unavailable
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..logging import get_logger
-from ..settings import Settings
 from ..wire.json import write_document
+from .bounds import Bounds, Phase
+from .exchange import Exchange
 
 logger = get_logger().getChild("http")
 
@@ -25,18 +26,12 @@ MAX_HEAD = 64 * 1024  # bytes of the request line and the headers together
 MAX_HEADERS = 256
 MAX_CHUNKS = 100_000  # of one body; each costs far more than the byte that it may carry
 MAX_PIPELINED = 64  # requests of one connection that wait for the answer to an earlier one
-LINGER = 2.0  # seconds that an early answer waits for a caller that is still sending
+MAX_KNOWN_URLS, MAX_KNOWN_URL = 1024, 512
 LEAST_READ = 16 * 1024  # bytes of an answer that a caller takes per `body_timeout`, unless less is left
 
 
-class Phase(IntEnum):
-    """What a connection waits for."""
-
-    IDLE = 0  # the caller's next request
-    HEAD = 1  # the rest of a head
-    BODY = 2  # the rest of a body
-    ANSWER = 3  # us
-    ENDING = 4  # the caller to read our last answer; what still comes is dropped
+# Targets that were parsed before: callers ask for few, again and again.
+_known_urls: dict[bytes, tuple[str, bytes, bytes]] = {}
 
 
 class Refused(Exception):
@@ -53,52 +48,11 @@ class Refused(Exception):
         self.text = text
 
 
-class Bounds:
-    """The limits of one server's connections, and the clock that they share.
-
-    Args:
-        settings: For the time limits and `max_connections`.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.max_connections = settings.max_connections
-        self.now = 0.0
-        self.reading = settings.body_timeout
-        self._limits = {
-            Phase.IDLE: settings.keep_alive_timeout,
-            Phase.HEAD: settings.header_timeout,
-            Phase.BODY: settings.body_timeout,
-            Phase.ENDING: LINGER,
-        }
-        self.interval = min(1.0, *(limit / 4 for limit in self._limits.values()))
-        self._connections: Callable[[], set[Any]] = set
-        self._timer: asyncio.TimerHandle | None = None
-
-    def watch(self, connections: Callable[[], set[Any]]) -> None:
-        """Look at these connections from now on, until `stop`."""
-        self._connections = connections
-        self._look()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def expired(self, phase: Phase, since: float) -> bool:
-        """Whether a connection has been in a phase for too long. `since` may be one interval too early."""
-        limit = self._limits.get(phase)
-        return limit is not None and self.now - since > limit + self.interval
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.now = loop.time()
-        for connection in list(self._connections()):
-            if isinstance(connection, Connection):
-                connection.look()
-        self._timer = loop.call_later(self.interval, self._look)
-
-
 class Connection(HttpToolsProtocol):
     """One connection. Made by uvicorn, for each that it accepts."""
+
+    cycle: Exchange  # type: ignore[assignment]  # instead of uvicorn's own
+    pipeline: deque[tuple[Exchange, Any]]  # type: ignore[assignment]
 
     def __init__(self, bounds: Bounds, **options: Any) -> None:
         super().__init__(**options)
@@ -106,9 +60,10 @@ class Connection(HttpToolsProtocol):
         self._phase = Phase.IDLE
         self._since = bounds.now
         self._arriving = 0  # bytes that the parser is being fed
+        self._version = "1.1"
         self._head = 0  # bytes of an unfinished head before those
         self._chunks = 0
-        self._running: RequestResponseCycle | None = None  # the request that is being answered
+        self._running: Exchange | None = None  # the request that is being answered
         self._task: asyncio.Task[None] | None = None
         self._unread = 0  # bytes of answers that the caller had not taken when last looked at
         self._unread_since = bounds.now
@@ -121,7 +76,14 @@ class Connection(HttpToolsProtocol):
             self._refuse(Refused(503, "Too many connections (setting 'max_connections')"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        self.parser = None  # type: ignore[assignment]  # it refers to us
+        self.flow.resume_writing()
+        if self.cycle is not None:
+            self.cycle.disconnected = not self.cycle.response_complete
+            self.cycle.wake()
+        if exc is None:
+            self.transport.close()
         self.pipeline.clear()
         if self._task is not None:
             self._task.cancel()
@@ -146,7 +108,9 @@ class Connection(HttpToolsProtocol):
     # -- the parser's callbacks --
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._phase = Phase.HEAD
         self._since = self._bounds.now
         self._head = self._chunks = 0
@@ -154,16 +118,50 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         headers = self.headers
         self._check_head(headers)
-        super().on_headers_complete()
-        # Through us it writes and closes. Trailers, which come under the same name, are not to join the headers.
-        self.cycle.transport = cast(asyncio.Transport, self)
-        self.headers = []
+        parser, version = self.parser, self._version
+        self.cycle = exchange = Exchange(
+            self._scope(parser.get_method().decode("ascii"), headers),
+            self,  # through us it writes and closes
+            self.flow,
+            self.server_state.default_headers,
+            version != "1.0" and parser.should_keep_alive(),
+            self.expect_100_continue,
+            self.on_response_complete,
+        )
+        self.headers = []  # trailers come under the same name, and are not to join these
         self._phase = Phase.BODY
         self._since = self._bounds.now
+        limit = self.limit_concurrency
+        full = limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)
+        app = service_unavailable if full else self.app
+        if self._running is None or self._running.response_complete:
+            self._start(exchange, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, app))
+
+    def _scope(self, method: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+        path, raw_path, query = _known_urls.get(self.url) or _parsed(self.url)
+        root = self.root_path
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": self._version,
+            "method": method,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": root,
+            "path": root + path,
+            "raw_path": root.encode() + raw_path if root else raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": {},
+        }
 
     def _check_head(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Refuse what the parser lets pass although the next one behind us might read it in another way."""
-        version = self.parser.get_http_version()
+        version = self._version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refused(505, "HTTP/1.1 and HTTP/1.0 are spoken here")
         names = [name for name, _ in headers]
@@ -188,35 +186,42 @@ class Connection(HttpToolsProtocol):
         if self._chunks > MAX_CHUNKS:
             raise Refused(413, f"The body has more than {MAX_CHUNKS} chunks")
 
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.response_complete:
+            self.cycle.feed(body)
+
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.end()
         running = self._running
         self._phase = Phase.ANSWER if running is not None and not running.response_complete else Phase.IDLE
         self._since = self._bounds.now
 
     # -- answering --
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        self._task = task = self.loop.create_task(self._answer(cycle, app))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def _start(self, exchange: Exchange, app: Any) -> None:
+        self._running = exchange
+        self._task = self.loop.create_task(self._answer(exchange, app))
 
-    async def _answer(self, cycle: RequestResponseCycle, app: Any) -> None:
+    async def _answer(self, exchange: Exchange, app: Any) -> None:
+        task = self._task
+        assert task is not None
+        self.tasks.add(task)
         try:
-            await app(cycle.scope, cycle.receive, cycle.send)
+            await app(exchange.scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
-            if not cycle.disconnected:
+            if not exchange.disconnected:
                 self.transport.close()
                 raise
         except Exception:
             logger.exception("An answer could not be sent")
             self.transport.close()
         else:
-            if not cycle.response_complete and not cycle.disconnected:
+            if not exchange.response_complete and not exchange.disconnected:
                 self.transport.close()
         finally:
-            cycle.on_response = _nothing
+            exchange.forget()
+            self.tasks.discard(task)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -224,7 +229,7 @@ class Connection(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._start(*self.pipeline.pop())
         elif self._phase is Phase.ANSWER:
             self._phase = Phase.IDLE
             self._since = self._bounds.now
@@ -282,7 +287,7 @@ class Connection(HttpToolsProtocol):
                 self.flow.pause_reading()
                 return
             running.disconnected = True
-            running.message_event.set()
+            running.wake()
         in_body = running is not None and running is self.cycle and self._phase is not Phase.HEAD
         if running is not None and in_body and running.response_started:
             self.transport.close()
@@ -326,5 +331,14 @@ def _answer(problem: Refused) -> bytes:
     return STATUS_LINE[problem.status] + head + body
 
 
-def _nothing() -> None:
-    """An answer that is complete refers to nothing."""
+def _parsed(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it came, and query of a request's target."""
+    found = httptools.parse_url(url)
+    raw_path = found.path or b""
+    path = raw_path.decode("ascii")
+    parts = unquote(path) if "%" in path else path, raw_path, found.query or b""
+    if len(url) <= MAX_KNOWN_URL:
+        if len(_known_urls) >= MAX_KNOWN_URLS:
+            _known_urls.clear()
+        _known_urls[url] = parts
+    return parts

@@ -12,7 +12,8 @@ import uvicorn
 from ..errors import MLServerError
 from ..settings import Settings
 from ..tls import server_context
-from .protocol import Bounds, Connection
+from .bounds import Bounds
+from .protocol import Connection
 
 SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
 
