@@ -1,0 +1,206 @@
+"""Models that are loaded, replaced and unloaded while they are asked: old answers until there are new ones, and nothing left over."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx
+import pytest
+
+from support.chaos import ask, write_chaos
+from support.memory import descriptors, held_bytes
+from support.repository import tensor, write_model
+from support.server import Serve, Server
+
+CYCLES = int(os.environ.get("RELOAD_CYCLES", "100"))
+MiB = 2**20
+# Answers with its input, and with the number of the load that it belongs to.
+NUMBERED = """
+from pathlib import Path
+
+from mlserver import MLModel
+from mlserver.types import InferenceResponse, ResponseOutput
+
+
+class Numbered(MLModel):
+    async def load(self):
+        number = (Path(__file__).parent / "number").read_text()
+        if not number.isdigit():
+            raise ValueError("no number")
+        self.number = number
+        return True
+
+    async def predict(self, payload):
+        data = [*payload.inputs[0].data, int(self.number)]
+        output = ResponseOutput(name="y", shape=[len(data)], datatype="INT64", data=data)
+        return InferenceResponse(model_name=self.name, model_version=self.number, outputs=[output])
+"""
+
+
+class Numbered:
+    """The model's folder, and its repository calls."""
+
+    def __init__(self, folder: Path) -> None:
+        self.number = 0
+        self._file = write_model(folder / "numbered", "Numbered", source=NUMBERED) / "number"
+        self.write("0")
+
+    def write(self, text: str) -> None:
+        """As a deployment does: whole or not at all."""
+        part = self._file.with_suffix(".part")
+        part.write_text(text)
+        part.replace(self._file)
+
+    def load(self, server: Server) -> httpx.Response:
+        return server.post("/v2/repository/models/numbered/load")
+
+    def unload(self, server: Server) -> httpx.Response:
+        return server.post("/v2/repository/models/numbered/unload")
+
+    def reload(self, server: Server) -> None:
+        self.number += 1
+        self.write(str(self.number))
+        answer = self.load(server)
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Numbered:
+    return Numbered(tmp_path)
+
+
+def question(server: Server, value: int) -> tuple[int, Any]:
+    response = server.infer("numbered", [tensor("x", [value], "INT64")])
+    return response.status_code, response.json()
+
+
+def check(answer: tuple[int, Any], value: int, others: tuple[int, ...] = ()) -> int | None:
+    """The number of the load that answered (None: a refusal that may be); everything in the answer tells the same one."""
+    status, body = answer
+    if status in others:
+        return None
+    assert status == 200, body
+    said, number = body["outputs"][0]["data"]
+    assert (said, body["model_version"]) == (value, str(number))
+    return int(number)
+
+
+def under_load(server: Server, allowed: tuple[int, ...], trouble: Callable[[], None]) -> list[int]:
+    """Callers ask while `trouble` happens. The numbers of the loads that answered the first of them, in order."""
+    over = Event()
+
+    def talk(caller: int) -> list[int]:
+        numbers, value = [], caller * 10**6
+        while not over.is_set():
+            value += 1
+            number = check(question(server, value), value, allowed)
+            numbers += [] if number is None else [number]
+        return numbers
+
+    with ThreadPoolExecutor(3) as callers:
+        talking = [callers.submit(talk, caller) for caller in range(3)]
+        try:
+            trouble()
+        finally:
+            over.set()
+        first, *_ = [one.result() for one in talking]
+        return first
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_replaced_under_load(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+    """Nobody is refused, every answer is of one load, and none is older than the one before."""
+    server = serve(tmp_path, workers=workers)
+
+    def trouble() -> None:
+        for _ in range(10):
+            numbered.reload(server)
+            assert check(question(server, 1), 1) == numbered.number
+
+    numbers = under_load(server, (), trouble)
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unloaded_and_loaded_under_load(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+    """Refused while it is not there; else the right answer."""
+    server = serve(tmp_path, workers=workers)
+
+    def trouble() -> None:
+        for _ in range(10):
+            assert numbered.unload(server).status_code == 200
+            assert question(server, 1)[0] in (400, 404)
+            numbered.reload(server)
+
+    under_load(server, (400, 404), trouble)
+    assert check(question(server, 1), 1) == numbered.number
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_load_that_fails_leaves_the_old_one(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+    server = serve(tmp_path, workers=workers, tracebacks=True)
+    settings = tmp_path / "numbered" / "model-settings.json"
+    good = settings.read_text()
+
+    def trouble() -> None:
+        for text, whole in (("half a num", True), ("0", False)):
+            numbered.write(text)
+            settings.write_text(good if whole else good[: len(good) // 2])
+            answer = numbered.load(server)
+            assert 400 <= answer.status_code <= 500
+            assert answer.json()["error"]
+            assert check(question(server, 1), 1) == 0
+        settings.write_text(good)
+
+    assert set(under_load(server, (), trouble)) == {0}
+    server.wait_until("/v2/models/numbered/ready")
+    numbered.reload(server)
+    assert check(question(server, 1), 1) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unload_lets_what_runs_end(serve: Serve, tmp_path: Path, workers: int) -> None:
+    chaos = write_chaos(tmp_path)
+    server = serve(tmp_path, workers=workers)
+    with ThreadPoolExecutor(2) as callers:
+        asked = callers.submit(ask, server, "wait", "a")
+        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        unloading = callers.submit(server.post, "/v2/repository/models/chaos/unload")
+        server.wait(lambda: server.get("/v2/models/chaos/ready").status_code != 200, "the model took no more requests")
+        assert ask(server, "echo", "b")[0] in (400, 404)
+        assert not asked.done()
+        chaos.put("go-a")
+        assert asked.result(timeout=20) == (200, "a")
+        assert unloading.result(timeout=20).status_code == 200
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_and_unloading_again_and_again(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+    """RELOAD_CYCLES=5000 does it ten thousand times."""
+    server = serve(tmp_path, workers=workers)
+    assert server.get("/v2/health/ready").status_code == 200
+
+    def cycle(times: int) -> tuple[list[float], int, int]:
+        for _ in range(times):
+            assert numbered.unload(server).status_code == 200
+            numbered.reload(server)
+            assert check(question(server, 1), 1) == numbered.number
+        page = httpx.get(f"{server.metrics_url}/metrics").text
+        pids = server.family()
+        held = [held_bytes(pid) / MiB for pid in pids]
+        return held, sum(descriptors(pid) for pid in pids), len(page.splitlines())
+
+    before = cycle(max(20, CYCLES // 4))
+    after = cycle(CYCLES)
+    for was, now in zip(before[0], after[0], strict=True):
+        assert now - was < 2 + 0.02 * was, f"{before} became {after}"
+    assert after[1] <= before[1] + 2
+    assert after[2] == before[2]
+    assert json.loads(server.post("/v2/repository/index").text)[0]["state"] == "READY"
