@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlflow.exceptions import MlflowException
-
 from mlserver.errors import InvalidModelURI, MLServerError
 from mlserver.logging import get_logger
 from mlserver.utils import get_model_uri
@@ -172,6 +170,8 @@ def _place(uri: str) -> str:
 @contextmanager
 def _asking(address: str) -> Iterator[None]:
     """Ask a registry or a store; what goes wrong is `Unreachable` unless it was an answer."""
+    from mlflow.exceptions import MlflowException  # not for models that lie in a folder here
+
     name, retries = _RETRIES
     chosen = os.environ.get(name)
     os.environ.setdefault(name, retries)

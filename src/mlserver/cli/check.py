@@ -115,7 +115,11 @@ async def _check_model(
 
 def _unmet(model: ModelSettings) -> Iterable[str]:
     parameters = model.parameters
-    if parameters is not None and (parameters.environment_path or parameters.environment_tarball):
+    if parameters is not None and (
+        parameters.environment_path
+        or parameters.environment_tarball
+        or parameters.extra.get("env_manager", "local") != "local"
+    ):
         return []  # it brings its own packages
     return [
         f"{os.path.basename(file)}: {line}"

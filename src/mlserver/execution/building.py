@@ -1,4 +1,4 @@
-"""Builds the Python environment that an MLflow model asks for, from the requirements in its folder, with uv or pip.
+"""Builds the Python environment that an MLflow model asks for, from the requirements in its files, with uv or pip.
 
 `parameters.extra.env_manager` chooses: `local` (the server's own environment, the default), `uv`, or `virtualenv`. What was
 built is kept in `environments_dir` by the hash of all that went into it, and used by every model with the same.
@@ -7,26 +7,24 @@ built is kept in `environments_dir` by the hash of all that went into it, and us
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlparse
 
+from .. import trust
 from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import ModelSettings
-from ..utils import to_absolute_path
 
 logger = get_logger()
 
@@ -35,8 +33,7 @@ RUNTIME = "mlserver_mlflow"
 OWN = ("mlserver", "mlserver-mlflow")
 # What uv and pip say last is the reason; more of it is in the log.
 REASON = 600
-_VERSION = re.compile(r"(\d+)\.(\d+)")
-_running: set[subprocess.Popen[str]] = set()
+_running: set[subprocess.Popen[Any]] = set()
 _lock = threading.Lock()
 
 
@@ -72,60 +69,41 @@ class Recipe:
 
 
 def recipe_of(settings: ModelSettings) -> Recipe | None:
-    """What to build for a model; None = it runs in the server's own environment.
+    """What to build for a model; None = it runs in the server's own environment. Blocks: the model may have to be fetched.
 
     Raises:
-        MLServerError: the manager is not known, or the model's folder names no requirements.
+        MLServerError: the manager is not known, the model cannot be fetched, or it names no requirements.
+        Untrusted: building and running it is running code, and the settings do not allow that.
     """
     parameters = settings.parameters
     manager = parameters.extra.get("env_manager", LOCAL) if parameters else LOCAL
     if manager not in MANAGERS:
         raise BuildFailed(settings.name, f"'env_manager' must be one of {', '.join(MANAGERS)}, not '{manager}'")
-    if manager == LOCAL or parameters is None:
+    if manager == LOCAL:
         return None
-    folder = _folder(settings, parameters.uri or "")
-    python, lines = _requirements(settings.name, folder)
-    return Recipe(settings.name, manager, python, (*lines, *_own_requirements()), folder)
+    read = _read_model(settings)
+    # Installers run code of the packages that they are told to install.
+    code = [*read["code"], f"requirements that '{manager}' installs"]
+    trust.rules().check_files(settings.name, read["folder"], code)
+    lines = (*read["lines"], *_own_requirements())
+    return Recipe(settings.name, manager, read["python"] or _own_version(), lines, read["folder"])
 
 
-def _folder(settings: ModelSettings, uri: str) -> str:
-    parsed = urlparse(uri)
-    folder = to_absolute_path(settings, unquote(parsed.path) if parsed.scheme == "file" else uri)
-    if parsed.scheme not in ("", "file") or not os.path.isdir(folder):
-        raise BuildFailed(settings.name, "'env_manager' needs the model's folder as 'uri', to read its requirements")
-    return os.path.abspath(folder)
-
-
-def _requirements(name: str, folder: str) -> tuple[str, list[str]]:
-    """Python version and requirements, from the first file that has them."""
-    described = _yaml(name, os.path.join(folder, "python_env.yaml"))
-    conda = _yaml(name, os.path.join(folder, "conda.yaml"))
-    listed = [str(line) for line in conda.get("dependencies", []) if isinstance(line, str)]
-    python = str(described.get("python") or next((line for line in listed if line.startswith("python")), ""))
-    found = _VERSION.search(python)
-    version = f"{found[1]}.{found[2]}" if found else _own_version()
-    if described.get("dependencies"):
-        return version, [str(line) for line in described["dependencies"]]
-    if os.path.isfile(os.path.join(folder, "requirements.txt")):
-        return version, ["-r requirements.txt"]
-    packages = [
-        line for part in conda.get("dependencies", []) if isinstance(part, dict) for line in part.get("pip", [])
-    ]
-    if not packages:
-        raise BuildFailed(name, "its folder has no python_env.yaml, requirements.txt or conda.yaml with pip packages")
-    return version, [str(line) for line in packages]
-
-
-def _yaml(name: str, path: str) -> dict[str, Any]:
-    text = _read(path)
-    if not text:
-        return {}
-    yaml: Any = importlib.import_module("yaml")
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as problem:
-        raise BuildFailed(name, f"{os.path.basename(path)} is no YAML: {problem}") from None
-    return found if isinstance(found, dict) else {}
+def _read_model(settings: ModelSettings) -> dict[str, Any]:
+    """The model's files and what they say, from a process of the runtime's: this one knows no MLflow."""
+    if importlib.util.find_spec(RUNTIME) is None:
+        raise BuildFailed(settings.name, "'env_manager' is for MLflow models: pip install mlserver-mlflow")
+    logger.info("Model '%s': reading its requirements, after fetching it if it is not here yet", settings.name)
+    command = [sys.executable, "-P", "-m", f"{RUNTIME}.recipes"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_variables())
+    with _stoppable(process):
+        answer, _ = process.communicate(settings.to_frame())
+    if process.returncode:
+        raise BuildFailed(settings.name, f"its files could not be read (code {process.returncode}); see the log")
+    read: dict[str, Any] = json.loads(answer)
+    if "error" in read:
+        raise MLServerError(read["error"], read["status"])
+    return read
 
 
 def _own_requirements() -> list[str]:
@@ -170,7 +148,7 @@ def _rooted(line: str, folder: str) -> str:
 def _with_uv(recipe: Recipe, folder: str) -> tuple[list[str], list[str]]:
     if importlib.util.find_spec("uv") is None:
         raise BuildFailed(recipe.model, "uv is not installed: pip install 'mlserver-mlflow[uv]'")
-    uv = [sys.executable, "-m", "uv"]
+    uv = [sys.executable, "-P", "-m", "uv"]
     python = sys.executable if recipe.python == _own_version() else recipe.python
     install = [*uv, "pip", "install", "--python", os.path.join(folder, "bin", "python")]
     return [*uv, "venv", "--no-project", "--python", python, folder], install
@@ -182,25 +160,25 @@ def _with_pip(recipe: Recipe, folder: str) -> tuple[list[str], list[str]]:
         raise BuildFailed(
             recipe.model, f"there is no python{recipe.python} on this machine (env_manager 'uv' gets one)"
         )
-    return [python, "-m", "venv", folder], [os.path.join(folder, "bin", "python"), "-m", "pip", "install"]
+    # -P: the installers run in the model's folder, and what lies there is no part of them.
+    # What is never imported need not be compiled; that would take longer than all the rest.
+    install = [os.path.join(folder, "bin", "python"), "-P", "-m", "pip", "install", "--no-compile"]
+    return [python, "-P", "-m", "venv", folder], install
 
 
 def _run(recipe: Recipe, command: Sequence[str]) -> None:
     """Run an installer to its end, its words in the log."""
     said: list[str] = []
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
     process = subprocess.Popen(
         command,
         cwd=recipe.folder,
-        env=environment,
+        env=_variables(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    with _lock:
-        _running.add(process)
-    try:
+    with _stoppable(process):
         assert process.stdout is not None
         with process.stdout as lines:
             for line in map(str.strip, lines):
@@ -208,11 +186,24 @@ def _run(recipe: Recipe, command: Sequence[str]) -> None:
                     said.append(line)
                     logger.info("Environment of model '%s': %s", recipe.model, line)
         code = process.wait()
+    if code:
+        raise BuildFailed(recipe.model, " ".join(said)[-REASON:] or f"the installer ended with {code}")
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
+
+
+@contextmanager
+def _stoppable(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """A process that ends with the server."""
+    with _lock:
+        _running.add(process)
+    try:
+        yield
     finally:
         with _lock:
             _running.discard(process)
-    if code:
-        raise BuildFailed(recipe.model, " ".join(said)[-REASON:] or f"the installer ended with {code}")
 
 
 def _link_runtime(folder: str) -> None:

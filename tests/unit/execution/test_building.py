@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mlserver import trust
 from mlserver.errors import MLServerError
 from mlserver.execution.building import recipe_of
-from mlserver.settings import ModelParameters, ModelSettings
+from mlserver.execution.environment import find_environment
+from mlserver.settings import ModelParameters, ModelSettings, Settings
+from mlserver.trust import Untrusted, digest_of
 
-PYTHON_ENV = "python: 3.12.4\nbuild_dependencies: [pip]\ndependencies: [-r requirements.txt]\n"
-CONDA = "dependencies:\n- python=3.11.7\n- pip\n- pip: [scikit-learn==1.7.2, joblib]\nname: mlflow-env\n"
+# Data only: this loader reads nothing that is code.
+MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.xgboost\n    data: model.json\n"
 
 
-def settings_of(uri: str, manager: str = "uv") -> ModelSettings:
-    parameters = ModelParameters(uri=uri, extra={"env_manager": manager})
+def settings_of(folder: Path, manager: str = "uv") -> ModelSettings:
+    parameters = ModelParameters(uri=str(folder), extra={"env_manager": manager})
     return ModelSettings(name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=parameters)
 
 
+def model(folder: Path, requirements: str = "joblib\n") -> Path:
+    folder.mkdir()
+    (folder / "MLmodel").write_text(MLMODEL)
+    (folder / "model.json").write_text("{}")
+    (folder / "requirements.txt").write_text(requirements)
+    return folder
+
+
 def test_local_builds_nothing(tmp_path: Path) -> None:
-    assert recipe_of(settings_of(str(tmp_path), "local")) is None
+    assert recipe_of(settings_of(tmp_path, "local")) is None
     assert recipe_of(ModelSettings(name="wine", implementation="mlserver_mlflow.MLflowRuntime")) is None
 
 
-@pytest.mark.parametrize(
-    "files, python, first",
-    [
-        (
-            {"python_env.yaml": PYTHON_ENV, "requirements.txt": "joblib\n", "conda.yaml": CONDA},
-            "3.12",
-            "-r requirements.txt",
-        ),
-        ({"requirements.txt": "joblib\n", "conda.yaml": CONDA}, "3.11", "-r requirements.txt"),
-        ({"conda.yaml": CONDA}, "3.11", "scikit-learn==1.7.2"),
-    ],
-)
-def test_the_first_file_that_has_requirements(files: dict[str, str], python: str, first: str, tmp_path: Path) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    recipe = recipe_of(settings_of(str(tmp_path)))
+def test_the_model_s_requirements_and_the_server_s_own(tmp_path: Path) -> None:
+    recipe = recipe_of(settings_of(model(tmp_path / "wine")))
     assert recipe is not None
-    assert recipe.python == python
-    assert recipe.lines[0] == first
+    assert recipe.lines[0] == "-r requirements.txt"
     assert any(line.startswith("msgspec") for line in recipe.lines)
     assert not any(line.startswith("mlserver") for line in recipe.lines)
 
@@ -50,9 +47,7 @@ def test_the_first_file_that_has_requirements(files: dict[str, str], python: str
 def test_the_key_follows_the_content(tmp_path: Path) -> None:
     keys = set()
     for folder, text in (("one", "joblib==1.4.0"), ("same", "joblib==1.4.0"), ("other", "joblib==1.5.0")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "requirements.txt").write_text(text)
-        recipe = recipe_of(settings_of(str(tmp_path / folder)))
+        recipe = recipe_of(settings_of(model(tmp_path / folder, text)))
         assert recipe is not None
         keys.add(recipe.key)
     assert len(keys) == 2
@@ -60,11 +55,30 @@ def test_the_key_follows_the_content(tmp_path: Path) -> None:
 
 def test_what_cannot_be_built(tmp_path: Path) -> None:
     with pytest.raises(MLServerError, match="must be one of local, uv, virtualenv, not 'conda'"):
-        recipe_of(settings_of(str(tmp_path), "conda"))
-    with pytest.raises(MLServerError, match="has no python_env.yaml"):
-        recipe_of(settings_of(str(tmp_path)))
-    with pytest.raises(MLServerError, match="needs the model's folder as 'uri'"):
-        recipe_of(settings_of("models:/wine/1"))
-    (tmp_path / "conda.yaml").write_text("a: [")
-    with pytest.raises(MLServerError, match=r"conda\.yaml is no YAML"):
-        recipe_of(settings_of(str(tmp_path)))
+        recipe_of(settings_of(tmp_path, "conda"))
+    with pytest.raises(MLServerError, match="no file 'MLmodel'"):
+        recipe_of(settings_of(tmp_path))
+    (model(tmp_path / "wine") / "requirements.txt").unlink()
+    with pytest.raises(MLServerError, match=r"has no python_env\.yaml"):
+        recipe_of(settings_of(tmp_path / "wine"))
+
+
+@pytest.fixture
+def _rules() -> Iterator[None]:
+    yield
+    trust.apply(Settings.model_construct())
+
+
+@pytest.mark.usefixtures("_rules")
+def test_in_production_nothing_is_installed_for_a_model_that_is_not_trusted(tmp_path: Path) -> None:
+    folder = model(tmp_path / "wine")
+    trust.apply(Settings(production=True, model_repository_root=str(tmp_path)))
+    with pytest.raises(Untrusted, match="requirements that 'virtualenv' installs.*trusted_models"):
+        find_environment(settings_of(folder, "virtualenv"), str(tmp_path / "environments"))
+    assert not (tmp_path / "environments").exists()
+    digest = digest_of(str(folder))
+    trust.apply(Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest]))
+    assert recipe_of(settings_of(folder)) is not None
+    (folder / "requirements.txt").write_text("something-else\n")
+    with pytest.raises(Untrusted):
+        recipe_of(settings_of(folder))
