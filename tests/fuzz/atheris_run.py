@@ -1,31 +1,44 @@
-"""Coverage-guided fuzzing of one format: `python tests/fuzz/atheris_run.py TARGET [CORPUS] [options of libFuzzer]`.
+"""Coverage-guided fuzzing of one format: `python tests/fuzz/atheris_run.py TARGET [FOLDER] [options of libFuzzer]`.
 
-Needs atheris (`pip install atheris`). The targets and the corpus are those of this folder, which runs them as plain tests; what is
-found here is added to tests/corpus/TARGET, named by what it did.
+It needs atheris, in an environment of its own that sees this one's packages:
+
+    python3.11 -m venv .venvs/atheris && .venvs/atheris/bin/pip install atheris
+    PYTHONPATH=src:runtimes/mlflow:$(echo .venv/lib/python3*/site-packages) \\
+        .venvs/atheris/bin/python tests/fuzz/atheris_run.py json -max_total_time=60 -max_len=8192
+
+The targets are those that `test_fuzz.py` runs over tests/corpus. The search starts with that corpus; what it finds interesting goes to
+FOLDER (default: a temporary one), a body that raised, hung or took too much memory to the current folder. Such a body is added to
+tests/corpus/TARGET, named by what it did.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
+# What the targets import late is to be watched too.
+LATE = ("mlserver.wire.arrow", "mlserver.wire.large_json", "mlserver_mlflow.invocations", "mlserver_mlflow.scoring")
 
 
 def main() -> None:
     sys.path.insert(0, str(TESTS))
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["mlserver", "mlserver_mlflow"]):
+    with atheris.instrument_imports(include=["mlserver", "mlserver_mlflow", "mlflow.pyfunc.scoring_server"]):
         from fuzz.targets import TARGETS
 
+        for name in LATE:
+            importlib.import_module(name)
     names = [name for name in sys.argv[1:2] if name in TARGETS]
     if not names:
-        raise SystemExit(f"usage: {sys.argv[0]} {{{','.join(TARGETS)}}} [corpus folder] [options of libFuzzer]")
-    name = names[0]
-    rest = sys.argv[2:] or [str(TESTS / "corpus" / name)]
-    atheris.Setup([sys.argv[0], *rest], TARGETS[name])
+        raise SystemExit(f"usage: {sys.argv[0]} {{{','.join(TARGETS)}}} [folder] [options of libFuzzer]")
+    rest = sys.argv[2:]
+    if not rest or rest[0].startswith("-"):
+        rest.insert(0, tempfile.mkdtemp(prefix="mlserver-fuzz-"))
+    atheris.Setup([sys.argv[0], rest[0], str(TESTS / "corpus" / names[0]), *rest[1:]], TARGETS[names[0]])
     atheris.Fuzz()
 
 
