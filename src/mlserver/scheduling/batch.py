@@ -7,6 +7,7 @@ request its own rows of every output and refuses to guess when the model returne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from ..tensor import flat_elements, join_bytes_block, split_bytes_block
@@ -38,16 +39,8 @@ def batch_key(request: InferenceRequest) -> Any:
     parameters = request.parameters
     outputs = request.outputs
     table = packed(request)
-    if table is not None:  # the same key as that of the tensors it stands for, so that both join
-        width = len(table.names)
-        return (
-            None if parameters is None else _frozen(parameters),
-            list(table.names),
-            [table.datatype] * width,
-            [list(table.shape)] * width,
-            [None] * width,
-            None,
-        )
+    if table is not None:
+        return (None if parameters is None else _frozen(parameters), *_key_of_rows(*table[:3]))
     inputs = request.inputs
     return (
         None if parameters is None else _frozen(parameters),
@@ -57,6 +50,13 @@ def batch_key(request: InferenceRequest) -> Any:
         [None if tensor.parameters is None else _frozen(tensor.parameters) for tensor in inputs],
         None if outputs is None else [(output.name, _frozen(output.parameters)) for output in outputs],
     )
+
+
+@lru_cache(maxsize=1024)
+def _key_of_rows(names: tuple[str, ...], datatype: str, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The same as that of the tensors that packed rows stand for, so that both join."""
+    width = len(names)
+    return list(names), [datatype] * width, [list(shape)] * width, [None] * width, None
 
 
 def _frozen(parameters: Parameters | None) -> str | None:

@@ -19,11 +19,13 @@ from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
 from ..types.packed import PackedRequest, Rows
 from . import large_json
+from .layouts import LARGEST, Layouts
 
 _validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
 _PACKED = {name: code for name, code in FORMATS.items() if code not in "?e"}
 _ONE = ([1], [1, 1])
 _STRINGS, _LISTS = frozenset((str,)), frozenset((list,))
+_layouts = Layouts()
 _SMALL = 64  # elements up to which a list is cheaper to print than an array
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -47,12 +49,27 @@ def _not_json(received: str, position: int) -> InvalidPayload:
 
 def read_request(body: bytes | memoryview) -> InferenceRequest:
     """Raises `InvalidPayload`, which names the field, what was expected and what came."""
+    if len(body) <= LARGEST and type(body) is bytes:
+        return _read_small(body)
     large = large_json.read_document(body) if len(body) >= large_json.LARGE else None
     document = read_json(body) if large is None else large
-    return _one_row(document) or request_of(document)
+    return one_row(document) or request_of(document)
 
 
-def _one_row(document: Any) -> InferenceRequest | None:
+def _read_small(body: bytes) -> InferenceRequest:
+    """A body of which many more may come that differ only in their numbers."""
+    known = _layouts.read(body)
+    if known is not None:
+        return known
+    document = read_json(body)
+    row = one_row(document)
+    if row is None:
+        return request_of(document)
+    _layouts.saw(body, row)
+    return row
+
+
+def one_row(document: Any) -> PackedRequest | None:
     """A request of one row of numbers, packed; None for any other, which the validator reads.
 
     That is one tensor of one element per column, all of one datatype: the form of most requests. What is accepted here
