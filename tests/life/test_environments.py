@@ -1,4 +1,6 @@
-"""Models whose environments are built from their own requirements: two scikit-learns in one server, and one that cannot be."""
+"""Models whose environments are built from their own requirements: two scikit-learns in one server, one that cannot be, one of
+a registry, and one by pip.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from support.mlflow_registry import MLflowRegistry
 from support.repository import tensor
 from support.server import Server
 
@@ -50,20 +53,27 @@ def _index() -> None:
         pytest.skip(f"the package index cannot be reached: {asked.stderr.strip()[-200:]}")
 
 
-def write(folder: Path, name: str, requirement: str, manager: str) -> None:
+def code_of(folder: Path, text: str) -> str:
+    code = folder / "code.py"
+    code.write_text(text)
+    return str(code)
+
+
+def describe(place: Path, uri: str, manager: str) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    parameters = {"uri": uri, "extra": {"env_manager": manager}}
+    settings = {"name": place.name, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": parameters}
+    (place / "model-settings.json").write_text(json.dumps(settings))
+
+
+def write(folder: Path, name: str, requirement: str, manager: str, text: str = FITS) -> None:
     place = folder / name
-    place.mkdir(parents=True)
-    code = folder.parent / "fits.py"
-    code.write_text(FITS)
+    describe(place, "./model", manager)
+    code = code_of(folder.parent, text)
     signature = mlflow.models.infer_signature(np.array([[1.0]]))
-    mlflow.pyfunc.save_model(
-        place / "model", python_model=str(code), signature=signature, pip_requirements=[requirement]
-    )
+    mlflow.pyfunc.save_model(place / "model", python_model=code, signature=signature, pip_requirements=[requirement])
     # Only what the model needs: MLflow has added all of itself.
     (place / "model" / "requirements.txt").write_text(f"{requirement}\n")
-    parameters = {"uri": "./model", "extra": {"env_manager": manager}}
-    settings = {"name": name, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": parameters}
-    (place / "model-settings.json").write_text(json.dumps(settings))
 
 
 def answer(server: Server, name: str) -> tuple[str, float]:
@@ -96,3 +106,51 @@ def test_two_models_with_two_versions_of_one_package(tmp_path: Path) -> None:
     with Server(folder / "old", env=env, ready="/v2/models/old/ready") as server:
         assert answer(server, "old") == ("1.7.2", 5.0)
         assert "Building the environment" not in server.log
+
+
+# Tells where its packages come from; it needs next to none, for pip takes its time.
+TELLS = """
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class Tells(PythonModel):
+    def predict(self, context, model_input, params=None):
+        import sys
+
+        import joblib
+
+        return {"version": [joblib.__version__] * len(model_input), "y": [float(sys.prefix in joblib.__file__)]}
+
+
+set_model(Tells())
+"""
+
+
+@pytest.mark.usefixtures("_index")
+def test_pip_builds_as_well(tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    write(folder, "tells", "joblib==1.4.2", "virtualenv", TELLS)
+    with Server(folder, env={"MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments")}, ready=None) as server:
+        server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
+        assert answer(server, "tells") == ("1.4.2", 1.0)
+
+
+@pytest.mark.usefixtures("_index")
+def test_a_model_of_a_registry_is_fetched_before_its_environment_is_built(tmp_path: Path) -> None:
+    registry = MLflowRegistry(tmp_path)
+    registry.add("tells", 0.0, code_of(tmp_path, TELLS))
+    registry.point("tells", "champion", 1)
+    (requirements,) = (tmp_path / "artifacts").rglob("requirements.txt")
+    requirements.write_text("joblib==1.4.2\n")
+    describe(tmp_path / "repository" / "tells", "models:/tells@champion", "uv")
+    env = {
+        **registry.env,
+        "MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments"),
+        "MLSERVER_MLFLOW_CACHE": str(tmp_path / "cache"),
+    }
+    with Server(tmp_path / "repository", env=env, ready=None) as server:
+        server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
+        assert answer(server, "tells") == ("1.4.2", 1.0)
+        found = server.get("/v2/models/tells").json()["parameters"]
+        assert found["source"] == "models:/tells/1"
