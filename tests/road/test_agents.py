@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,9 +19,14 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("agents")
-    build(folder)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("agents")
+    build(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
     env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     with Server(folder, workers=1, env=env, tracebacks=True) as running:
         yield running
@@ -154,3 +160,19 @@ def test_the_openai_client(server: Server) -> None:
             client.chat.completions.create(model="chat", messages=[{"content": "no role"}])
         with pytest.raises(openai.APIError, match="not that word"):
             list(client.chat.completions.create(model="chat", messages=FAILS, stream=True))
+
+
+def test_the_id_of_the_trace(server: Server) -> None:
+    asked, headers = {"model": "responds", "input": "one two"}, {"x-mlflow-return-trace-id": "true"}
+    assert server.post("/responses", asked, headers=headers).json()["metadata"]["trace_id"].startswith("tr-")
+    assert "metadata" not in server.post("/responses", asked).json()
+    *_, last = events(server.post("/responses", {**asked, "stream": True}, headers=headers))
+    assert last["trace_id"].startswith("tr-")
+
+
+def test_without_a_tracking_server_no_trace_is_written_anywhere(folder: Path, tmp_path: Path) -> None:
+    headers = {"x-mlflow-return-trace-id": "true"}
+    with Server(folder / "responds", workers=1, cwd=tmp_path) as alone:
+        answer = alone.post("/responses", {"input": "one two"}, headers=headers).json()
+    assert answer["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
+    assert list(tmp_path.iterdir()) == []

@@ -156,6 +156,16 @@ class Responds(mlflow.pyfunc.ResponsesAgent):  # type: ignore[misc]
         return ResponsesAgentResponse(output=[text])
 
 
+class Repeats(Responds):
+    """Streams the words of the last input."""
+
+    def predict_stream(self, request):  # type: ignore[no-untyped-def]
+        from mlflow.types.responses import ResponsesAgentStreamEvent
+
+        for word in str(request.input[-1].content).split():
+            yield ResponsesAgentStreamEvent(**self.create_text_delta(delta=word, item_id="1"))
+
+
 class Configured(PythonModel):  # type: ignore[misc]
     """Answers with its model config."""
 
@@ -336,6 +346,7 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "spells": lambda: python_model(Spells(), ModelSignature(inputs=columns(("string", "text")))),
     "chats": lambda: python_model(Chats()),
     "responds": lambda: python_model(Responds()),
+    "repeats": lambda: python_model(Repeats()),
     "configured": lambda: python_model(
         Configured(), ModelSignature(inputs=columns(("double", "d"))), model_config={"k": 1, "z": "d"}
     ),

@@ -21,6 +21,11 @@ def kind_of(model: PyFuncModel) -> str | None:
     return KINDS.get(str(model.loader_module))
 
 
+def tells_trace(model: PyFuncModel) -> bool:
+    """Whether callers may ask for the id of a request's trace: agents that MLflow's agent server serves."""
+    return kind_of(model) == "responses_agent"
+
+
 def streams(model: PyFuncModel) -> bool:
     """Whether a model has a `predict_stream` of its own. MLflow says so of every agent, for their base classes have one."""
     if not model.metadata.flavors["python_function"].get("streamable"):

@@ -234,7 +234,9 @@ def _events_of_whole(answer: dict[str, Any]) -> list[dict[str, Any]]:
         {"type": "response.output_item.done", "output_index": index, "item": item}
         for index, item in enumerate(answer.get("output", []))
     ]
-    return [*items, {"type": "response.completed", "response": answer}]
+    trace_id = (answer.get("metadata") or {}).get("trace_id")
+    last = [{"trace_id": trace_id}] if trace_id is not None else []  # as after the events of a stream
+    return [*items, {"type": "response.completed", "response": answer}, *last]
 
 
 def _event(document: dict[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ import contextvars
 import json
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
@@ -27,7 +28,20 @@ from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 
-from . import agent_routes, agents, binaries, enforcement, forms, invocations, methods, plan, scoring, sources, trust
+from . import (
+    agent_routes,
+    agents,
+    binaries,
+    enforcement,
+    forms,
+    invocations,
+    methods,
+    plan,
+    scoring,
+    sources,
+    traces,
+    trust,
+)
 from . import codecs as codecs  # registers the content type `dict`
 from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
@@ -65,6 +79,7 @@ class MLflowRuntime(MLModel):
             raise MLServerError(
                 f"Model {self.name} cannot be loaded from '{place}': {problem.message}", 500
             ) from problem
+        traces.settle()
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
         self._streams = agent_routes.streams(self._model)
@@ -175,7 +190,10 @@ class MLflowRuntime(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         if invocations.is_carried(payload):
-            text = await asyncio.to_thread(self._score, *invocations.carried(payload))
+            answer = partial(self._score, *invocations.carried(payload))
+            if self._tells_trace(payload):
+                answer = partial(traces.answered, answer)
+            text = await asyncio.to_thread(answer)
             return invocations.answer(self.name, self.version, text)
         if payload.outputs:
             wanted = len({output.name for output in payload.outputs})
@@ -237,21 +255,22 @@ class MLflowRuntime(MLModel):
                 return
             if invocations.is_carried(payload):
                 read = await asyncio.to_thread(scoring.read, self._model, *invocations.carried(payload), self._binaries)
-                async for chunk in self._chunks(Decoded(read.data, Applied(None, FROM_REQUEST)), read.params):
+                stream = self._stream_with_trace if self._tells_trace(payload) else self._stream_with
+                async for chunk in self._chunks(Decoded(read.data, Applied(None, FROM_REQUEST)), read.params, stream):
                     yield agents.chunk(self.name, self.version, scoring.unwrapped(chunk))
                 return
             decoded, params = self._decode(payload)
-            async for chunk in self._chunks(decoded, params):
+            async for chunk in self._chunks(decoded, params, self._stream_with):
                 yield self._encoder.encode(chunk)
             return
 
-    async def _chunks(self, decoded: Decoded, params: dict[str, Any] | None) -> AsyncIterator[Any]:
+    async def _chunks(self, decoded: Decoded, params: dict[str, Any] | None, stream: Any) -> AsyncIterator[Any]:
         """The chunks of a stream, made in threads, but all of them in one context, as MLflow's tracing needs it."""
         context = contextvars.copy_context()
         end = object()
         chunks: Any = None
         try:
-            chunks = await self._run(context.run, self._stream_with, decoded.data, params, in_thread=True)
+            chunks = await self._run(context.run, stream, decoded.data, params, in_thread=True)
             while (chunk := await self._run(context.run, next, chunks, end, in_thread=True)) is not end:
                 yield chunk
         except MLServerError as problem:
@@ -263,6 +282,12 @@ class MLflowRuntime(MLModel):
 
     def _stream_with(self, data: Any, params: dict[str, Any] | None) -> Any:
         return self._model.predict_stream(data, params=params)
+
+    def _stream_with_trace(self, data: Any, params: dict[str, Any] | None) -> Any:
+        return traces.followed(self._stream_with(data, params))
+
+    def _tells_trace(self, payload: InferenceRequest) -> bool:
+        return agent_routes.tells_trace(self._model) and traces.is_asked(payload)
 
     async def _predict_generally(self, payload: InferenceRequest) -> InferenceResponse:
         return self._encoder.encode(await self._enforced(payload, self._predict_with))
