@@ -13,13 +13,14 @@ import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
-from support.memory import peak_bytes, reset_peak
+from support.memory import held_bytes, peak_bytes, reset_peak
 from support.raw_http import infer, request, wire
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Server
 
 MiB = 1024 * 1024
 INFER = "/v2/models/echo/infer"
+UNKNOWN = 25_500  # numbers, each in three names and a version
 SLOW = """
 import asyncio
 import time
@@ -200,19 +201,26 @@ def test_unknown_names_leave_nothing_behind(server: Server) -> None:
         return server.client.get(f"{server.metrics_url}/metrics").text
 
     def ask(number: int) -> bytes:
-        return infer(f"unknown-{number}", 1.0) + request("GET", f"/nowhere/{number}")
+        paths = (f"unknown-{number}/ready", f"unknown-to-all-{number}", f"echo/versions/{number}/ready")
+        return infer(f"unknown-{number}", 1.0) + b"".join(request("GET", f"/v2/models/{path}") for path in paths)
 
     with wire(server.http_port) as connection:
-        connection.send(ask(-1))
-        connection.answer(), connection.answer()
-        before, logged = page(), len(str(server.log))
-        for number in range(5000):
-            connection.send(ask(number))
-            assert connection.answer()[0] == connection.answer()[0] == 404
+
+        def answers(numbers: range) -> None:
+            """Several requests on the way at a time, as many as a connection may have."""
+            connection.send(b"".join(map(ask, numbers)))
+            assert {connection.answer()[0] for _ in range(4 * len(numbers))} == {404}
+
+        answers(range(2000, 2010))
+        pid = server.process.pid
+        before, held, logged = page(), held_bytes(pid), len(str(server.log))
+        for first in range(0, UNKNOWN, 15):
+            answers(range(first, first + 15))
     after = page()
     assert "unknown-" not in after
     assert len(after.splitlines()) == len(before.splitlines())
     assert len(str(server.log)) - logged < 10_000
+    assert held_bytes(pid) - held < 8 * MiB
 
 
 @pytest.mark.parametrize(
