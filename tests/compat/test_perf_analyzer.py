@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ STREAM = [*GRPC, "--async", "--streaming"]
 def server(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("perf-analyzer")
     described = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
-    tensors = {"inputs": [described], "outputs": [described]}
+    tensors: dict[str, Any] = {"inputs": [described], "outputs": [described]}
     write_model(folder / "plain", **tensors)
     write_model(folder / "numbered", parameters={"version": "3"}, **tensors)
     write_model(folder / "joined", max_batch_size=8, max_batch_time=0.002, **tensors)

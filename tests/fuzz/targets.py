@@ -10,14 +10,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from mlserver.errors import MLServerError
 from mlserver.handlers.checks import check_id, check_request, priority_of, seconds_of_timeout
 from mlserver.rest import formats
 from mlserver.rest.formats import ARROW, Incoming
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
-from mlserver.wire import binary, json, proto
+from mlserver.wire import binary, json, proto, proto_bytes
 from mlserver.wire.pb import dataplane_pb2 as pb
 
 LIMIT = 1024 * 1024  # bytes after decompression, as `max_body_bytes`
@@ -43,7 +41,8 @@ def _answer(request: InferenceRequest) -> None:
         ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data) for one in request.inputs
     ]
     response = InferenceResponse(model_name="echo", id=request.id, outputs=outputs)
-    proto.write_response(response, True).SerializeToString()
+    written = pb.ModelInferResponse.FromString(proto_bytes.write_response(response, True))
+    assert written == proto.write_response(response, True)
     binary.write_response(response, binary.Wanted(True, {}))
     json.write_response(response)
 
@@ -66,11 +65,7 @@ def read_binary(data: bytes) -> None:
 
 def read_grpc(data: bytes) -> None:
     try:
-        message = pb.ModelInferRequest.FromString(data)
-    except DecodeError:
-        return
-    try:
-        _answer(proto.read_request(message))
+        _answer(proto_bytes.read_request(data).request)
     except MLServerError as problem:
         _only_refused(problem)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
-from mlserver.wire import binary, client, json, proto
+from mlserver.wire import binary, client, json, proto, proto_bytes
 from mlserver.wire.pb import dataplane_pb2 as pb
 
 from .cases import CASES, Case
@@ -117,6 +117,19 @@ def test_protobuf(name: str, raw: bool) -> None:
     assert_same_response(proto.read_response(pb.ModelInferResponse.FromString(response.SerializeToString())), case)
     assert shown(proto.write_request(case.request(), "m", case.version, raw=raw)) == shown(request)
     assert shown(proto.write_response(case.response(), raw=raw)) == shown(response)
+
+
+@pytest.mark.parametrize("name, raw", [(name, raw) for name in CASES for raw in (False, True) if raw or name in TYPED])
+def test_protobuf_in_bytes(name: str, raw: bool) -> None:
+    case = CASES[name]
+    data = case.proto_request(raw).SerializeToString()
+    for _ in range(2):  # the second time the layout is known
+        received = proto_bytes.read_request(data)
+        assert_same_request(received.request, case)
+        assert (received.model_name, received.model_version) == ("m", case.version or "")
+        assert received.raw == (raw and bool(case.tensors))
+        written = proto_bytes.write_response(case.response(), raw)
+        assert shown(pb.ModelInferResponse.FromString(written)) == shown(case.proto_response(raw))
 
 
 # -- cut anywhere --

@@ -18,7 +18,7 @@ from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflectio
 from .health import HealthServicer
 from .reflection import NAMES, ReflectionServicer
 from .rpc import Guard
-from .servicers import InferenceServicer, RepositoryServicer
+from .servicers import IN_BYTES, InferenceServicer, RepositoryServicer
 from .services import generic_handler
 
 # RPCs of one connection that may be open at a time.
@@ -57,7 +57,7 @@ class GRPCServer:
         inference = InferenceServicer(data_plane, model_repository_handlers, events)
         self._server.add_generic_rpc_handlers(
             (
-                generic_handler(dataplane, inference, guard),
+                generic_handler(dataplane, inference, guard, in_bytes=IN_BYTES),
                 generic_handler(repository, RepositoryServicer(model_repository_handlers), guard),
                 generic_handler(health, HealthServicer(data_plane), guard),
                 *(generic_handler(reflection, described, guard, name) for name in NAMES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from functools import lru_cache
 
 import grpc
 
@@ -13,15 +13,17 @@ from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse
-from ..wire import proto, proto_metadata
-from ..wire.headers import CloudEvents, server_timing
+from ..wire import proto, proto_bytes, proto_metadata
+from ..wire.headers import CLOUDEVENTS_HEADER_ID, CLOUDEVENTS_HEADER_REQUEST_ID, CloudEvents, server_timing
 from ..wire.pb import dataplane_pb2 as pb
 from ..wire.pb import model_repository_pb2 as repository_pb
-from .rpc import Context, Metadata, Writer, call_of, failure_of, logger, metadata_of
+from .rpc import Context, Metadata, Writer, call_of, failure_of, logger, metadata_of, metadata_value
 from .streams import Lane, by_model, one_by_one
 
 _COMPRESSIONS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 STREAM_FORM = "mlserver-stream-form"
+# The method that is called most takes and gives serialized messages.
+IN_BYTES = ("ModelInfer",)
 Model = tuple[str, str]
 
 
@@ -64,14 +66,15 @@ class InferenceServicer:
 
     # -- inference --
 
-    async def model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def model_infer(self, data: bytes, context: Context) -> bytes:
         started = time.perf_counter_ns()
-        payload = proto.read_request(request)
+        received = proto_bytes.read_request(data)
         call = call_of(context)
         read = time.perf_counter_ns()
-        response = await self._data_plane.infer(payload, request.model_name, request.model_version or None, call)
+        model, version = received.model_name, received.model_version
+        response = await self._data_plane.infer(received.request, model, version or None, call)
         answered = time.perf_counter_ns()
-        message = proto.write_response(response, proto.uses_raw(request))
+        message = proto_bytes.write_response(response, received.raw)
         _compress(context, call)
         codec_ns = read - started + time.perf_counter_ns() - answered
         context.set_trailing_metadata(self._trailing(response, call, codec_ns))
@@ -97,13 +100,17 @@ class InferenceServicer:
             context.set_trailing_metadata(self._trailing(*stream.last, 0))
 
     def _trailing(self, response: InferenceResponse, call: Call, codec_ns: int) -> Metadata:
-        headers: dict[str, Any] = self._events.response(response.model_name, response.id)
-        headers["server-timing"] = server_timing(call.timings, codec_ns)
-        if call.response_headers:
-            own = {name.lower() for name in call.response_headers}
-            headers = {name: value for name, value in headers.items() if name.lower() not in own}
-            headers.update(call.response_headers)
-        return metadata_of(headers.items())
+        fixed = _event(self._events, response.model_name)
+        ids: Metadata = ()
+        if response.id:
+            text = metadata_value(CLOUDEVENTS_HEADER_ID, response.id)
+            ids = ((CLOUDEVENTS_HEADER_ID.lower(), text), (CLOUDEVENTS_HEADER_REQUEST_ID.lower(), text))
+        made: Metadata = (*fixed, *ids, ("server-timing", server_timing(call.timings, codec_ns)))
+        if not call.response_headers:
+            return made
+        own = metadata_of(call.response_headers.items())
+        names = {name for name, _ in own}
+        return (*(pair for pair in made if pair[0] not in names), *own)
 
     # -- repository --
 
@@ -252,6 +259,12 @@ def _compress(context: Context, call: Call) -> None:
     asked = call.headers.get("accept-encoding") if call.headers else None
     if asked in _COMPRESSIONS:
         context.set_compression(_COMPRESSIONS[asked])
+
+
+@lru_cache(maxsize=1024)
+def _event(events: CloudEvents, model: str) -> Metadata:
+    """The metadata that all answers of a model share."""
+    return metadata_of(events.response(model, None).items())
 
 
 def _model_of(message: pb.ModelInferRequest) -> Model:

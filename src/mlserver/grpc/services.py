@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,14 @@ def generic_handler(
     servicer: Any,
     wrap: Callable[[MethodDescriptor, Behaviour], Behaviour] | None = None,
     name: str | None = None,
+    in_bytes: Collection[str] = (),
 ) -> grpc.GenericRpcHandler:
     """The handler of all methods that `servicer` has, under the protocol's name or in snake case.
 
     Args:
         wrap: Put around each method, which then gets an `InvalidPayload` in place of a message that cannot be parsed.
         name: Serve under another full name than the service's own.
+        in_bytes: Methods that read and write serialized messages.
     """
     handlers = {}
     for method in service.methods:
@@ -54,10 +56,12 @@ def generic_handler(
             continue
         make = getattr(grpc, f"{kind_of(method)}_rpc_method_handler")
         parse = _class(method.input_type).FromString
+        parsed = parse if wrap is None else _forgiving(parse)
+        own = method.name in in_bytes
         handlers[method.name] = make(
             behaviour if wrap is None else wrap(method, behaviour),
-            request_deserializer=parse if wrap is None else _forgiving(parse),
-            response_serializer=serialize,
+            request_deserializer=None if own else parsed,
+            response_serializer=None if own else serialize,
         )
     return grpc.method_handlers_generic_handler(name or service.full_name, handlers)
 

@@ -33,7 +33,7 @@ FIELDS: dict[str, str] = {
     "BYTES": "bytes_contents",
 }
 # Datatypes whose packed form on the wire is our raw form -> the tag before it (field number, length-delimited).
-_PACKED_TAGS: dict[str, bytes] = {"BOOL": b"\x0a", "FP32": b"\x32", "FP64": b"\x3a"}
+PACKED_TAGS: dict[str, bytes] = {"BOOL": b"\x0a", "FP32": b"\x32", "FP64": b"\x3a"}
 # Up to here `struct` is faster than making an array.
 _FEW = 32
 
@@ -89,12 +89,12 @@ def write_contents(contents: pb.InferTensorContents, data: TensorData, datatype:
         contents.bytes_contents.extend(bytes_elements(data, shape))
         return
     raw = data.to_raw(datatype, shape)
-    tag = _PACKED_TAGS.get(datatype)
+    tag = PACKED_TAGS.get(datatype)
     if tag is None:
         numbers = struct.unpack(f"<{element_count(shape)}{FORMATS[datatype]}", raw)
         getattr(contents, FIELDS[datatype]).extend(numbers)
     elif len(raw):
-        contents.MergeFromString(b"".join((tag, _varint(len(raw)), raw)))
+        contents.MergeFromString(b"".join((tag, varint(len(raw)), raw)))
 
 
 def bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
@@ -105,7 +105,7 @@ def bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
     return [bytes(e) if isinstance(e, (bytes, bytearray, memoryview)) else str(e).encode() for e in elements]
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """Protobuf's variable-length integer: seven bits a byte, lowest first."""
     made = bytearray()
     while number > 0x7F:

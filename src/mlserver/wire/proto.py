@@ -69,7 +69,7 @@ def write_request(
     _write_tensors(
         request.inputs,
         message.inputs.add,
-        message.raw_input_contents.append if raw or _needs_raw(request.inputs) else None,
+        message.raw_input_contents.append if raw or needs_raw(request.inputs) else None,
     )
     return message
 
@@ -88,7 +88,7 @@ def write_response(response: InferenceResponse, raw: bool = False) -> pb.ModelIn
     )
     if response.parameters is not None:
         write_parameters(message.parameters, response.parameters)
-    raw = raw or _needs_raw(response.outputs)
+    raw = raw or needs_raw(response.outputs)
     try:
         _write_tensors(response.outputs, message.outputs.add, message.raw_output_contents.append if raw else None)
     except InvalidInput as problem:
@@ -140,7 +140,7 @@ def _read_tensor(tensor: InferTensor, raw: bytes | None, kind: type[AnyTensor]) 
     return kind.build({"name": name, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data})
 
 
-def _needs_raw(tensors: Sequence[AnyTensor]) -> bool:
+def needs_raw(tensors: Sequence[AnyTensor]) -> bool:
     return any(tensor.datatype not in FIELDS for tensor in tensors)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from mlserver.errors import InvalidPayload
 from mlserver.execution import frames
 from mlserver.handlers.checks import check_request
-from mlserver.scheduling.batch import batch_key, join, rows_of
-from mlserver.types import InferenceRequest
+from mlserver.scheduling.batch import batch_key, join, rows_of, split
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
 from mlserver.types.packed import PackedRequest, packed
-from mlserver.wire import json
+from mlserver.wire import json, proto, proto_bytes
 
 NUMBERS = {
     "FP64": st.floats(allow_nan=False, allow_infinity=False),
@@ -67,6 +69,19 @@ def test_packed_is_the_same_as_validated(bodies: list[bytes]) -> None:
         assert packed(request) is None
         assert request == validated(body)
         assert json.read_request(body).model_dump() == validated(body).model_dump()
+
+
+@given(rows(), st.booleans())
+def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: bool) -> None:
+    for body in [bodies[0], *bodies]:  # a layout is known from the second time
+        sent = proto.write_request(validated(body), "m", raw=raw).SerializeToString()
+        request = proto_bytes.read_request(sent).request
+    if raw or str(validated(body).inputs[0].datatype).startswith("FP"):
+        assert packed(request) is not None
+    assert rows_of(request) == 1
+    assert batch_key(request) == batch_key(json.read_request(body))
+    assert shown(request) == shown(validated(body))
+    assert request == validated(body)
 
 
 @given(rows())
@@ -128,3 +143,57 @@ def test_packed_and_unpacked_join() -> None:
         check_request(request)
     assert batch_key(requests[0]) == batch_key(requests[1])
     assert join(requests).inputs[0].data.root == [1.0, 2.0, 3.0, 1.0]
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[InferenceResponse, list[int]]:
+    """An answer to several requests, and the rows of each."""
+    counts = draw(st.lists(st.integers(1, 3), min_size=1, max_size=5))
+    total = sum(counts)
+    outputs = []
+    for at in range(draw(st.integers(1, 3))):
+        dtype = np.dtype(draw(st.sampled_from(["f8", "f4", "f2", "i8", "i4", "u1", "?"])))
+        inner = draw(st.sampled_from([[], [1], [3], [2, 20]]))
+        array = draw(arrays(dtype, [total, *inner]))
+        data = TensorData.from_array(array)
+        shape = [total, *inner] if inner else [total, 1]  # a vector is shown as a column
+        datatype = {"f8": "FP64", "f4": "FP32", "f2": "FP16", "i8": "INT64", "i4": "INT32", "u1": "UINT8", "b1": "BOOL"}
+        outputs.append(
+            ResponseOutput(
+                name=f'out "{at}"',
+                shape=shape,
+                datatype=datatype[dtype.str[1:]],
+                parameters=Parameters(content_type="np"),
+                data=data,
+            )
+        )
+    parameters = draw(st.sampled_from([None, Parameters(content_type="np", own=[1, {"a": None}])]))
+    return InferenceResponse(model_name="m", parameters=parameters, outputs=outputs), counts
+
+
+@given(answers())
+def test_shares_say_the_same_before_and_after_they_are_unpacked(case: tuple[InferenceResponse, list[int]]) -> None:
+    whole, counts = case
+    shares = split(whole, counts)
+    at = 0
+    for number, (share, count) in enumerate(zip(shares, counts, strict=True)):
+        share.put(id=f"id {number}", model_version="3")
+        assert packed(share) is not None
+        shown = json.write_response(share)
+        assert packed(share) is not None
+        assert "outputs" in share.model_dump()
+        assert packed(share) is None
+        assert json.write_response(share) == shown
+        for own, output in zip(share.outputs, whole.outputs, strict=True):
+            assert own.shape == [count, *output.shape[1:]]
+            elements = output.data.to_array(str(output.datatype), output.shape)[at : at + count]
+            assert own.data.to_array(str(own.datatype), own.shape).tobytes() == elements.tobytes()
+        at += count
+
+
+def test_new_outputs_take_the_place_of_a_share() -> None:
+    output = ResponseOutput(name="y", shape=[2], datatype="INT64", data=TensorData([1, 2]))
+    share, _ = split(InferenceResponse(model_name="m", outputs=[output]), [1, 1])
+    share.outputs = []
+    assert packed(share) is None
+    assert orjson.loads(json.write_response(share))["outputs"] == []
