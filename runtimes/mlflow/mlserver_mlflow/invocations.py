@@ -14,6 +14,7 @@ from typing import Any
 
 from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from mlserver.types.packed import packed
 
 from . import forms, printing
 
@@ -107,9 +108,13 @@ def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple
         (element,) = response.outputs[0].data.root
         status = int((parameters.model_extra or {}).get(STATUS, 200))
         return status, element.encode("utf-8") if isinstance(element, str) else bytes(element), JSON
+    share = packed(response)
     if config.get("output") == "dict":
         parts = [f"{json.dumps(output.name)}: {_predictions(output, None)}" for output in response.outputs]
         text = f"{{{', '.join(parts)}}}"
+    elif share is not None:
+        output = share.joined.outputs[0]
+        text = _numbers(share.raw(0), str(output.datatype), share.block_shape(0), config.get("rank"))
     else:
         text = _predictions(response.outputs[0], config.get("rank"))
     return 200, f'{{"predictions": {text}}}'.encode(), JSON
@@ -134,12 +139,16 @@ def _predictions(output: ResponseOutput, rank: int | None) -> str:
         texts = [item.decode("utf-8") if isinstance(item, bytes) else item for item in data.root]
         return json.dumps(_nested(texts, output.shape if rank != 1 else []))
     shape = list(data.block_shape or output.shape)
-    code = CODES.get(datatype)
-    if data.raw is not None and code is not None and math.prod(shape) <= printing.SMALL:
+    return _numbers(data.to_raw(datatype, output.shape), datatype, shape, rank)
+
+
+def _numbers(raw: bytes | memoryview, datatype: str, shape: list[int], rank: int | None) -> str:
+    code: Any = CODES.get(datatype)
+    if code is not None and math.prod(shape) <= printing.SMALL:
         # A few numbers need no NumPy, which this process may not have loaded yet.
-        elements: Any = memoryview(data.raw)
-        return json.dumps(_nested(elements.cast(code).tolist(), shape if rank != 1 else []))
-    array = data.to_array(datatype, shape)
+        elements = memoryview(raw).cast("B").cast(code).tolist()
+        return json.dumps(_nested(elements, shape if rank != 1 else []))
+    array = TensorData.trusted(raw, datatype, shape).to_array(datatype, shape)
     return printing.numbers(array.reshape(-1) if rank == 1 else array)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, cast
 
-from ..tensor import flat_elements, join_bytes_block, split_bytes_block
+from ..tensor import FORMATS, flat_elements, join_bytes_block, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
-from ..types.packed import PackedRequest, Rows, join_rows, packed
+from ..types.packed import Joined, PackedRequest, PackedResponse, Rows, Share, join_rows, packed
 
 
 class RowsDisagree(Exception):
@@ -124,6 +125,14 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
     total = sum(rows)
     if not response.outputs:
         raise RowsDisagree
+    for output in response.outputs:
+        _check_rows(output, total)
+    if all(str(output.datatype) in FORMATS for output in response.outputs):
+        joined = Joined(response.outputs, total)
+        return [
+            PackedResponse.of(response, _own(response.parameters), Share(joined, start, count))
+            for start, count in zip(accumulate(rows, initial=0), rows, strict=False)
+        ]
     columns = [_split_output(output, rows, total) for output in response.outputs]
     return [
         InferenceResponse.build(
@@ -144,14 +153,16 @@ def _own(parameters: Parameters | None) -> Parameters | None:
     return None if parameters is None else parameters.copied()
 
 
+def _check_rows(output: ResponseOutput, total: int) -> None:
+    shape, block = output.shape, output.data.block_shape
+    if not shape or shape[0] != total or (block is not None and (not block or block[0] != total)):
+        raise RowsDisagree
+
+
 def _split_output(output: ResponseOutput, rows: Sequence[int], total: int) -> list[ResponseOutput]:
     shape = output.shape
-    if not shape or shape[0] != total:
-        raise RowsDisagree
     datatype, inner = str(output.datatype), shape[1:]
     block = output.data.block_shape
-    if block is not None and (not block or block[0] != total):
-        raise RowsDisagree
     block_inner = list(block[1:]) if block is not None else inner
     if datatype == "BYTES":
         return _split_elements(output, rows, total)

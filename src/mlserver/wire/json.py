@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
-from ..types.packed import PackedRequest, Rows
+from ..types.packed import PackedRequest, Rows, Share, packed
 from . import large_json
 from .layouts import LARGEST, Layouts
 
@@ -131,18 +131,44 @@ def describe(problem: ValidationError) -> InvalidPayload:
 
 def write_response(response: InferenceResponse) -> bytes:
     """Raises `MLServerError`: an output holds bytes that are no text."""
+    share = packed(response)
+    if share is not None:
+        return _write_share(response, share)
     return orjson.dumps(document_of(response), default=_default, option=_OPTIONS)
 
 
+def _write_share(response: InferenceResponse, share: Share) -> bytes:
+    """One of several answers to joined requests: all but ids and numbers is written once for all of them."""
+    heads = share.joined.shown.get(share.rows)
+    if heads is None:
+        heads = share.joined.shown[share.rows] = [
+            orjson.dumps(head_of(output), default=_default, option=_OPTIONS)[:-1] + b',"data":'
+            for output in share.tensors()
+        ]
+    parts = [orjson.dumps(_head_of_response(response), default=_default, option=_OPTIONS)[:-1], b',"outputs":[']
+    for at, head in enumerate(heads):
+        datatype = str(share.joined.outputs[at].datatype)
+        data = _numbers(TensorData.trusted(share.raw(at), datatype, share.block_shape(at)), datatype)
+        parts += (head, orjson.dumps(data, option=_OPTIONS), b"},")
+    parts[-1] = b"}]}"
+    return b"".join(parts)
+
+
 def document_of(response: InferenceResponse) -> dict[str, Any]:
-    """A response as the object that its JSON shows; `parameters` is always there, as clients of MLServer 1.x expect."""
+    """A response as the object that its JSON shows."""
+    document = _head_of_response(response)
+    document["outputs"] = [_output(output) for output in response.outputs]
+    return document
+
+
+def _head_of_response(response: InferenceResponse) -> dict[str, Any]:
+    """All but the outputs; `parameters` is always there, as clients of MLServer 1.x expect."""
     document: dict[str, Any] = {"model_name": response.model_name}
     if response.model_version is not None:
         document["model_version"] = response.model_version
     if response.id is not None:
         document["id"] = response.id
     document["parameters"] = {} if response.parameters is None else response.parameters.plain()
-    document["outputs"] = [_output(output) for output in response.outputs]
     return document
 
 
@@ -162,17 +188,22 @@ def head_of(output: ResponseOutput) -> dict[str, Any]:
 
 def _elements(output: ResponseOutput) -> Any:
     datatype, data = str(output.datatype), output.data
-    code: Any = FORMATS.get(datatype)
-    if code is not None and data.raw is not None and code != "e":
-        raw = memoryview(data.raw).cast("B")
-        if raw.nbytes <= _SMALL:
-            return raw.cast(code).tolist()
-    if code is not None or datatype == "BF16":
-        array = data.to_array(datatype, output.shape).reshape(-1)
-        return array.astype("f8") if array.dtype.kind == "f" else array
+    if datatype in FORMATS or datatype == "BF16":
+        return _numbers(data, datatype, output.shape)
     if data.raw is not None:
         return [_text(element, output.name) for element in split_bytes_block(data.raw)]
     return [_text(element, output.name) for element in flat_elements(data.root, output.shape)]
+
+
+def _numbers(data: TensorData, datatype: str, shape: list[int] | None = None) -> Any:
+    """Elements as orjson takes them: few as a list, many as an array."""
+    code: Any = FORMATS.get(datatype)
+    if data.raw is not None and code is not None and code != "e":
+        raw = memoryview(data.raw).cast("B")
+        if raw.nbytes <= _SMALL:
+            return raw.cast(code).tolist()
+    array = data.to_array(datatype, shape or list(data.block_shape or ())).reshape(-1)
+    return array.astype("f8") if array.dtype.kind == "f" else array
 
 
 def _text(element: Any, name: str) -> Any:

@@ -154,7 +154,7 @@ def answers(draw: st.DrawFn) -> tuple[InferenceResponse, list[int]]:
     for at in range(draw(st.integers(1, 3))):
         dtype = np.dtype(draw(st.sampled_from(["f8", "f4", "f2", "i8", "i4", "u1", "?"])))
         inner = draw(st.sampled_from([[], [1], [3], [2, 20]]))
-        array = draw(arrays(dtype, [total, *inner]))
+        array = draw(arrays(dtype, (total, *inner)))
         data = TensorData.from_array(array)
         shape = [total, *inner] if inner else [total, 1]  # a vector is shown as a column
         datatype = {"f8": "FP64", "f4": "FP32", "f2": "FP16", "i8": "INT64", "i4": "INT32", "u1": "UINT8", "b1": "BOOL"}
