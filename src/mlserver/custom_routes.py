@@ -38,7 +38,8 @@ class Route:
         handler: Name of the model's method.
         wire: Name of the module of the wire format.
         config: Plain data that the wire module gets with every call. Fixed JSON documents of several models are one
-            document if `joined` names the key of their lists.
+            document if `joined` names the key of their lists. The OpenAPI document shows `example` as a body of this path,
+            and `v2_example` as a V2 request to the model.
         static: The text of a fixed answer.
         content_type: Content type of a fixed answer.
     """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from support.models import Models
+from support.models import WINE, Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Server
 
@@ -34,6 +36,13 @@ def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     uri = str(models["wine"])
     write_settings(
         folder / "wine", name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": uri}
+    )
+    # As MLflow writes it for a model that was logged with an input example.
+    shutil.copytree(models["wine"], folder / "shown" / "model")
+    body = {"dataframe_split": {"columns": list(WINE), "data": [list(WINE.values())]}}
+    (folder / "shown" / "model" / "serving_input_example.json").write_text(json.dumps(body))
+    write_settings(
+        folder / "shown", name="shown", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": "./model"}
     )
     with Server(folder) as running:
         yield running
@@ -66,7 +75,7 @@ def test_the_servers_document(server: Server) -> None:
     assert {"/v2", "/v2/models", "/v2/models/{model_name}/infer", "/v2/repository/index"} <= set(found["paths"])
     infer = found["paths"]["/v2/models/{model_name}/versions/{model_version}/infer"]["post"]
     assert [parameter["name"] for parameter in infer["parameters"]] == ["model_name", "model_version"]
-    assert set(infer["parameters"][0]["examples"]) == {"known", "any", "wine"}
+    assert set(infer["parameters"][0]["examples"]) == {"known", "any", "wine", "shown"}
     assert set(infer["requestBody"]["content"]) == {
         "application/json",
         "application/octet-stream",
@@ -104,7 +113,7 @@ def test_a_models_document_names_its_tensors(server: Server) -> None:
     }
 
 
-@pytest.mark.parametrize("model", ["known", "known/versions/7", "wine"])
+@pytest.mark.parametrize("model", ["known", "known/versions/7", "wine", "shown"])
 def test_the_example_can_be_sent(server: Server, model: str) -> None:
     example = request_schema(document(server, model))["example"]
     response = server.post(f"/v2/models/{model}/infer", example)
@@ -147,3 +156,14 @@ def test_pages_need_nothing_from_elsewhere(server: Server, path: str) -> None:
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
     assert not re.findall(r"https?://|src=|@import|url\(", response.text)
+
+
+def test_the_input_example_of_a_model(server: Server) -> None:
+    found = document(server, "shown")
+    example = request_schema(found)["example"]
+    assert {one["name"]: one["data"] for one in example["inputs"]} == {name: [value] for name, value in WINE.items()}
+    operation = found["paths"]["/v2/models/shown/invocations"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["example"]
+    answer = server.post("/v2/models/shown/invocations", body).json()["predictions"]
+    assert server.post("/v2/models/shown/infer", example).json()["outputs"][0]["data"] == answer
+    assert str(WINE["density"]) not in server.get("/v2/models/shown").text

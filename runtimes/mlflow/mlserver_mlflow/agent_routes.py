@@ -36,15 +36,21 @@ def streams(model: PyFuncModel) -> bool:
     return not str(getattr(method, "__module__", "mlflow.")).startswith("mlflow.pyfunc.")
 
 
-def routes(name: str, model: PyFuncModel) -> list[Route]:
-    """The paths beside those of every MLflow model, `/invocations` with streams in place of the plain one; [] for others."""
+def routes(name: str, model: PyFuncModel, shown: dict[str, Any]) -> list[Route]:
+    """The paths beside those of every MLflow model, `/invocations` with streams in place of the plain one; [] for others.
+
+    Args:
+        shown: What the config of `/invocations` holds for documents.
+    """
     kind = kind_of(model)
     if kind is None:
         return []
     config: dict[str, Any] = {"kind": kind, "streams": streams(model)}
     listed = {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "mlserver"}]}
     found = [
-        Route("/invocations", "POST", handler="invocations", wire=WIRE, config={**config, "form": "invocations"}),
+        Route(
+            "/invocations", "POST", handler="invocations", wire=WIRE, config={**config, "form": "invocations", **shown}
+        ),
         Route("/v1/models", "GET", static=json.dumps(listed), config={"joined": "data"}),
     ]
     if kind != "responses_agent":

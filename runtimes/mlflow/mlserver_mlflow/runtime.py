@@ -38,6 +38,7 @@ from . import (
     methods,
     plan,
     scoring,
+    shown_examples,
     sources,
     traces,
     trust,
@@ -59,7 +60,6 @@ SERVING_ENVIRONMENT = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 SERVING_MODEL_CONFIG = "SERVING_MODEL_CONFIG"
 WIRE = "mlserver_mlflow.invocations"
 FOLLOWED = "/mlflow/source"
-EXAMPLE = "serving_input_example.json"
 
 
 class MLflowRuntime(MLModel):
@@ -98,13 +98,27 @@ class MLflowRuntime(MLModel):
         schema = self._model.metadata.get_output_schema()
         names = [str(name) for name in schema.input_names()] if schema is not None and schema.has_input_names() else []
         self._encoder = Encoder(self.name, self.version, names)
+        self._shown = self._examples(uri)
         if self._extra.get("follow"):
             await asyncio.to_thread(self._warm, uri)
         return True
 
+    def _examples(self, folder: str) -> dict[str, Any]:
+        """What the OpenAPI document shows as examples, by the names that it looks for in a route's config."""
+        body = shown_examples.of(folder)
+        if body is None:
+            return {}
+        request = shown_examples.as_request(body, self.inputs or [])
+        try:
+            if request is not None:
+                self._decode(InferenceRequest.model_validate(request))
+        except (MLServerError, ValueError):
+            request = None  # better none than one that is refused
+        return {"example": body} | ({"v2_example": request} if request is not None else {})
+
     def _warm(self, folder: str) -> None:
         """Answer the model's input example, if it has one. Raises `MLServerError` if that fails."""
-        example = os.path.join(folder, EXAMPLE)
+        example = os.path.join(folder, shown_examples.FILE)
         if not os.path.isfile(example):
             return
         with open(example, "rb") as file:
@@ -169,14 +183,15 @@ class MLflowRuntime(MLModel):
         return found
 
     def _plain_invocations(self) -> Route:
-        return Route("/invocations", "POST", handler="invocations", wire=WIRE, config=self._plan.config)
+        config = {**self._plan.config, **self._shown}
+        return Route("/invocations", "POST", handler="invocations", wire=WIRE, config=config)
 
     def routes(self) -> list[Route]:
         return [
             Route("/ping", "GET", static="\n"),
             Route("/health", "GET", static="\n"),
             Route("/version", "GET", static=VERSION),
-            *(agent_routes.routes(self.name, self._model) or [self._plain_invocations()]),
+            *(agent_routes.routes(self.name, self._model, self._shown) or [self._plain_invocations()]),
             *(route for route in super().routes() if route.path != FOLLOWED),
         ]
 

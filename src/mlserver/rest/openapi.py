@@ -86,6 +86,7 @@ def model_document(
     Args:
         version: The version asked for; None = the default one.
     """
+    routes = list(routes)
     base = f"/v2/models/{quote(metadata.name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
     paths: Document = {}
     for method, path, summary, shape in _OF_MODEL:
@@ -93,7 +94,8 @@ def model_document(
     for route in routes:
         _add_own(paths, base, route)
     schemas = dict(_schemas())
-    schemas["InferenceRequest"] = _request_schema(schemas["InferenceRequest"], metadata)
+    given = [route.config["v2_example"] for route in routes if "v2_example" in route.config]
+    schemas["InferenceRequest"] = _request_schema(schemas["InferenceRequest"], metadata, given)
     title = f"Data Plane for Model {metadata.name}" + (f" ({version})" if version else "")
     return _document(title, version or "default", root_path, paths, schemas)
 
@@ -171,8 +173,12 @@ def _add_own(paths: Document, base: str, route: Route) -> None:
 # -- a model's own request --
 
 
-def _request_schema(general: Document, metadata: MetadataModelResponse) -> Document:
-    """The request with the model's inputs in place of any; a model that names none takes any."""
+def _request_schema(general: Document, metadata: MetadataModelResponse, given: list[Document]) -> Document:
+    """The request with the model's inputs in place of any; a model that names none takes any.
+
+    Args:
+        given: Examples of the model's own; without one, it is made up.
+    """
     inputs, outputs = metadata.inputs or [], metadata.outputs or []
     properties = dict(general["properties"])
     schema = {**general, "properties": properties}
@@ -183,7 +189,7 @@ def _request_schema(general: Document, metadata: MetadataModelResponse) -> Docum
             "minItems": 1,
             "items": known[0] if len(known) == 1 else {"anyOf": known},
         }
-        schema["example"] = {"inputs": [_example(tensor) for tensor in inputs]}
+        schema["example"] = given[0] if given else {"inputs": [_example(tensor) for tensor in inputs]}
     if outputs:
         listed = {"name": {"enum": [tensor.name for tensor in outputs]}, "parameters": {"type": "object"}}
         wanted = {"type": "object", "required": ["name"], "properties": listed}

@@ -28,8 +28,8 @@ TRACE = re.compile(r'"tr-[0-9a-f]{32}"')
 def oracle() -> httpx.AsyncClient:
     """MLflow's agent server; it knows one agent per process."""
     agent = Repeats()
-    agent_server.invoke()(lambda request: agent.predict(request))
-    agent_server.stream()(lambda request: agent.predict_stream(request))
+    agent_server.invoke()(lambda request: agent.predict(request))  # type: ignore[no-untyped-call]
+    agent_server.stream()(lambda request: agent.predict_stream(request))  # type: ignore[no-untyped-call]
     transport = httpx.ASGITransport(app=agent_server.AgentServer("ResponsesAgent").app)
     return httpx.AsyncClient(transport=transport, base_url="http://mlflow")
 
