@@ -92,6 +92,8 @@ class Catalogue:
         self._defaults: dict[str, Entry] = {}
         # Names that should have been loaded at start, but have no usable settings.
         self.missing: set[str] = set()
+        # Grows with each change of what is found here, for those who keep what they derived from it.
+        self.generation = 0
 
     def find(self, name: str, version: str | None = None) -> Entry:
         """The entry of a version, or of the default version. Raises `ModelNotFound`."""
@@ -120,6 +122,7 @@ class Catalogue:
         await asyncio.gather(*(entry.road.drained() for entry in self.entries() if entry.road is not None))
 
     def _choose_default(self, name: str) -> None:
+        self.generation += 1
         versions = self._entries.get(name)
         if not versions:
             self._defaults.pop(name, None)

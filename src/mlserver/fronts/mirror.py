@@ -152,6 +152,7 @@ class Mirror(Catalogue):
                 self._load(entry, row)
             entry.state, entry.reason = row.state, row.reason
         self._defaults.clear()
+        self.generation += 1
         for name in self._entries:
             self._choose_default(name)
         self.missing = set(table.missing)

@@ -243,6 +243,11 @@ class DataPlane:
             await responses.aclose()  # type: ignore[attr-defined]
         self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
 
+    @property
+    def generation(self) -> int:
+        """Another number after each change of the models, and so perhaps of their routes."""
+        return self._registry.generation
+
     def routes(self) -> list[ModelRoute]:
         """The REST paths that the default versions declare, in the order in which the models came."""
         return [own for entry in self._registry.defaults() for own in _routes(entry)]

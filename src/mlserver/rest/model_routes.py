@@ -16,7 +16,7 @@ from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
 from . import wire_routes
 from .messages import Reply, Request
-from .routing import MethodNotAllowed
+from .routing import MAX_KNOWN, MAX_KNOWN_LENGTH, MethodNotAllowed
 
 MODEL_HEADER = b"x-mlserver-model"
 _UNDER_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<path>/.+)")
@@ -28,6 +28,9 @@ class ModelRoutes:
     def __init__(self, data_plane: DataPlane, default_model: str | None) -> None:
         self._data_plane = data_plane
         self._default_model = default_model
+        # The routes of paths that were asked for, as long as the models stay the same.
+        self._known: dict[str, list[ModelRoute]] = {}
+        self._known_of = -1
 
     def match(self, request: Request) -> ModelRoute | None:
         """The model and route that answer a request; None if no model declares such a path.
@@ -36,12 +39,28 @@ class ModelRoutes:
             MethodNotAllowed: models declare the path with other methods only.
             MLServerError: several models declare it and nothing says which one is meant.
         """
-        under = _UNDER_MODEL.fullmatch(request.path)
+        return self._with_method(request, self._declared(request.path))
+
+    def _declared(self, path: str) -> list[ModelRoute]:
+        """The routes that answer a path."""
+        if self._known_of != self._data_plane.generation:
+            self._known.clear()
+            self._known_of = self._data_plane.generation
+        found = self._known.get(path)
+        if found is None:
+            found = self._find(path)
+            if found and len(path) <= MAX_KNOWN_LENGTH:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[path] = found
+        return found
+
+    def _find(self, path: str) -> list[ModelRoute]:
+        under = _UNDER_MODEL.fullmatch(path)
         if under is not None:
-            found = self._data_plane.routes_of(under["name"], under["version"])
-            return self._with_method(request, [own for own in found if matches(own.route.path, under["path"])])
-        declared = [own for own in self._data_plane.routes() if matches(own.route.path, request.path)]
-        return self._with_method(request, declared)
+            of_model = self._data_plane.routes_of(under["name"], under["version"])
+            return [own for own in of_model if matches(own.route.path, under["path"])]
+        return [own for own in self._data_plane.routes() if matches(own.route.path, path)]
 
     def _with_method(self, request: Request, declared: list[ModelRoute]) -> ModelRoute | None:
         if not declared:
@@ -96,8 +115,7 @@ class ModelRoutes:
         """The route of the model that the body names, where `match` left the choice to the body."""
         if not _says_model(found) or _UNDER_MODEL.fullmatch(request.path):
             return found
-        declared = [own for own in self._data_plane.routes() if matches(own.route.path, request.path)]
-        rivals = [own for own in declared if own.route.method == request.method]
+        rivals = [own for own in self._declared(request.path) if own.route.method == request.method]
         wanted = wire_routes.wire_of(found).named_model(request.body, found.route.config)
         names = [own.name for own in rivals]
         if len(rivals) == 1 or self._chosen(request) in names:

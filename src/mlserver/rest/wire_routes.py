@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Any
 
 from ..errors import MLServerError
@@ -23,14 +24,19 @@ from .messages import EVENT_STREAM, RawHeaders, Reply, Request, header_value
 
 def wire_of(found: ModelRoute) -> Any:
     """The wire module of a route."""
-    return importlib.import_module(found.route.wire)
+    return _module(found.route.wire)
+
+
+@lru_cache(maxsize=256)
+def _module(name: str) -> Any:
+    return importlib.import_module(name)
 
 
 async def answer(data_plane: DataPlane, found: ModelRoute, request: Request) -> Reply:
     """Send the request down the model's ordinary road; every error is written by the wire format."""
     call = Call(headers=request.headers)
     route = data_plane.chosen_route(found, call)
-    wire, config = importlib.import_module(route.wire), route.config
+    wire, config = _module(route.wire), route.config
     content_type = request.header(b"content-type")
     started = time.perf_counter_ns()
     try:
