@@ -16,6 +16,7 @@ from mlserver.errors import MLServerError
 
 from . import printing
 from .binaries import check, decoded
+from .bounds import check_csv, check_json
 from .pyfunc import scoring_server
 
 JSON = scoring_server.CONTENT_TYPE_JSON
@@ -69,8 +70,13 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
         except ValueError as problem:
             raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
     model = Scored(model, binaries)
+    schema = model.metadata.get_input_schema()
     try:
-        result = scoring_server.invocations(body, content_type, model, model.metadata.get_input_schema())
+        (check_json if content_type.startswith(JSON) else check_csv)(body, _columns(schema))
+    except ValueError as problem:
+        raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
+    try:
+        result = scoring_server.invocations(body, content_type, model, schema)
     except MlflowException as problem:
         raise refusal(problem) from None
     except RecursionError:
@@ -81,6 +87,11 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
     if result.status != 200:
         raise failure(result.response, result.status, "BAD_REQUEST", **CLIENT)
     return str(result.response)
+
+
+def _columns(schema: Any) -> int:
+    """How many columns a signature names; 0: it names none."""
+    return 0 if schema is None or schema.is_tensor_spec() else len(schema.inputs)
 
 
 class Replay:
