@@ -50,6 +50,7 @@ REQUESTS: dict[str, Any] = {
     "twice": {"inputs": [ONE, ONE]},
     "none": {"inputs": []},
 }
+MANY = 15_000
 TABLES: dict[str, Any] = {
     "split": {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1.5, 2, "x"], [None, 3, "y"]]}},
     "records": {"dataframe_records": [{"a": 1.5, "b": 2, "c": "x"}]},
@@ -59,6 +60,10 @@ TABLES: dict[str, Any] = {
     "index": {"dataframe_split": {"index": [7], "columns": ["a", "b", "c"], "data": [[1, 2, "x"]]}},
     "dates": {"dataframe_records": [{"a": 1.5, "b": 2, "c": "99999-99-99T99:99:99"}]},
     "both": {"instances": [1], "inputs": [1]},
+    "many records": {"dataframe_records": [{"a": 1, "b": 2, "c": "x"}] * 2000},
+    "a key in each record": {"dataframe_records": [{f"c{number}": 1} for number in range(2000)]},
+    "one column again and again": {"dataframe_split": {"columns": ["a"] * MANY, "data": [[1] * MANY]}},
+    "one long row": {"dataframe_split": {"columns": ["a"], "data": [[1] * 900, *([[]] * MANY)]}},
 }
 CSV = {
     "plain": "a,b,c\n1.5,2,x\n-3,4,y\n",
@@ -70,6 +75,10 @@ CSV = {
     "one column twice": "a,a,a\n1,2,3\n",
     "nothing": "",
     "blank": "\n\n\n",
+    "many rows": "a,b,c\n" + "1,2,x\n" * 3000,
+    "nothing but commas": "," * 30_000,
+    "a wide header over short rows": "," * MANY + "\n" + "1\n" * MANY,
+    "a wide row over short rows": "a\n" + "," * 900 + "\n" + "1\n" * MANY,
     "numbers": "a,b,c\n1e400,99999999999999999999,nan\ninf,-0,1_000\n",
 }
 
@@ -152,6 +161,7 @@ def main() -> None:
     for name, document in REQUESTS.items():
         put("json", name, json.dumps(document).encode())
     put("json", "deep", b'{"inputs":' + b"[" * 2000)
+    put("invocations", "deep", b'{"instances":' + b"[" * 30_000)
     put("json", "surrogate", b'{"id":"\\ud800","inputs":[]}')
     for name, table in TABLES.items():
         put("invocations", name, json.dumps(table).encode())
