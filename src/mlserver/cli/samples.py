@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import orjson
+
 from ..errors import MLServerError
 from ..execution.executor import ModelInfo
 from ..settings import ModelSettings
@@ -56,15 +58,23 @@ def _given(model: ModelSettings) -> Sample | None:
 def _from_mlflow(model: ModelSettings, info: ModelInfo) -> Sample | None:
     """MLflow's example is a body for `/invocations`; the model says which wire format reads it."""
     route = next((route for route in info.routes if route.wire and route.path == "/invocations"), None)
-    uri = model.parameters.uri if model.parameters else None
-    if route is None or not uri or urlparse(uri).scheme not in ("", "file"):
+    if route is None:
         return None
-    path = unquote(urlparse(uri).path) if uri.startswith("file:") else uri
-    body = _content(os.path.join(model.folder or "", path), MLFLOW_EXAMPLE)
+    shown = route.config.get("example")  # a large one is not here, but in the model's folder
+    body = _beside(model) if shown is None else orjson.dumps(shown)
     if body is None:
         return None
     wire: Any = importlib.import_module(route.wire)
     return Sample(wire.read_request(body, "application/json", route.config), "its input example")
+
+
+def _beside(model: ModelSettings) -> bytes | None:
+    """The example in the model's folder, if that is one of this machine."""
+    uri = model.parameters.uri if model.parameters else None
+    if not uri or urlparse(uri).scheme not in ("", "file"):
+        return None
+    path = unquote(urlparse(uri).path) if uri.startswith("file:") else uri
+    return _content(os.path.join(model.folder or "", path), MLFLOW_EXAMPLE)
 
 
 def _content(folder: str | None, name: str) -> bytes | None:
