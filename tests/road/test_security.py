@@ -28,6 +28,10 @@ from support.server import Server, free_ports, run_mlserver
 
 KEYS = {"i": "infer", "a": "admin", "m": "metrics"}
 OPEN = {("GET", "/v2/health/live"), ("GET", "/v2/health/ready")}
+PAGES = {
+    ("GET", path)
+    for path in ("/v2/docs", "/v2/models/echo/docs", "/v2/models/other/docs", "/v2/models/echo/versions/1/docs")
+}
 
 
 class Routes:
@@ -83,6 +87,10 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_rest_routes_ask_for_a_credential(keyed: Server, method: str, path: str) -> None:
     if (method, path) in OPEN:
         assert keyed.client.request(method, path).status_code == 200
+        return
+    if (method, path) in PAGES:  # all the same, whether there is such a model or not
+        page = keyed.client.request(method, path)
+        assert (page.status_code, page.content) == (200, keyed.client.request("GET", "/v2/docs").content)
         return
     for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": ""}, {"authorization": "i"}):
         response = keyed.client.request(method, path, headers=headers)

@@ -28,6 +28,9 @@ _SCOPES = {
     "/v2/health/ready": OPEN,
     "/ping": OPEN,
     "/health": OPEN,
+    "/v2/docs": OPEN,  # a page without data, in which a credential can be given
+    "/v2/models/{name}/docs": OPEN,
+    "/v2/models/{name}/versions/{version}/docs": OPEN,
     **{
         f"{repository}/models/{{name}}/{change}": ADMIN
         for repository in ("/v2/repository", "/v2/repository/{repository}")

@@ -39,7 +39,9 @@ class Docs:
         return Reply(200, _page(), "text/html; charset=utf-8", list(_PAGE_HEADERS))
 
     async def model_page(self, request: Request) -> Reply:
-        await self._data_plane.model_ready(request.segments["name"], request.segments.get("version"))
+        # A page is open to everybody, for a browser's address line has no credential; it must not tell which models there are.
+        if self._settings.auth is None:
+            await self._data_plane.model_ready(request.segments["name"], request.segments.get("version"))
         return await self.page(request)
 
     async def server_document(self, request: Request) -> Reply:
