@@ -20,7 +20,7 @@ from fuzz.mutation import CORPUS
 from mlserver.rest.formats import ARROW
 from support.memory import cpu_seconds, peak_bytes, reset_peak
 from support.raw_http import infer, request, wire
-from support.repository import write_model, write_server_settings
+from support.repository import write_model, write_server_settings, write_settings
 from support.server import Server
 
 BOUND = 100
@@ -42,7 +42,7 @@ import pandas as pd
 from support.models import save_function
 
 example = pd.DataFrame({"a": [1.5], "b": [2], "c": ["x"]})
-body = "\\n    def predict(self, context, model_input, params=None):\\n        return len(model_input)\\n"
+body = "\\n    def predict(self, context, model_input, params=None):\\n        return [len(model_input)]\\n"
 save_function(Path(sys.argv[1]), body, example, [1])
 """
 
@@ -52,7 +52,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("amplification")
     write_server_settings(folder, max_body_bytes=1024 * 1024)
     write_model(folder / "echo")
-    command = [sys.executable, "-c", SAVE, str(folder / "table")]
+    where = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "./model"}}
+    write_settings(folder / "table", name="table", **where)
+    command = [sys.executable, "-c", SAVE, str(folder / "table" / "model")]
     subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=True)
     with Server(folder, workers=0) as running:
         with wire(running.http_port) as connection:  # warm
@@ -66,7 +68,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def ordinary(server: Server) -> dict[str, float]:
     """Seconds of processor time for one small request of each kind."""
     small = cost(server, "json", infer("echo", 1.0).partition(b"\r\n\r\n")[2], 10 * ROUNDS)
-    assert server.post("/invocations", SMALL).status_code == 200
+    answer = server.post("/invocations", SMALL)
+    assert answer.status_code == 200, answer.text
     cost(server, "invocations", SMALL, 10)  # warm
     scored = cost(server, "invocations", SMALL, ROUNDS)
     return {name: max(scored if name in SCORED else small, 0.0002) for name in FORMATS}
