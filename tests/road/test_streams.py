@@ -95,6 +95,20 @@ def test_one_event_per_response(server: Server) -> None:
     assert len({event["id"] for event in found}) == 1
 
 
+def test_a_stream_has_the_headers_of_its_event(server: Server) -> None:
+    answer = server.post(
+        "/v2/models/speaker/infer_stream", {"id": "7", "inputs": [tensor("text", ["one two"], "BYTES")]}
+    )
+    assert answer.headers["cache-control"] == "no-cache"
+    found = {name: answer.headers[name] for name in ("ce-id", "ce-requestid", "ce-modelid", "ce-type")}
+    assert found == {
+        "ce-id": "7",
+        "ce-requestid": "7",
+        "ce-modelid": "speaker",
+        "ce-type": "io.seldon.serving.inference.response",
+    }
+
+
 def test_a_model_without_streams_answers_once(server: Server) -> None:
     status, found = events(server, "one two", "echo")
     assert status == 200

@@ -140,7 +140,9 @@ class Endpoints:
         except BaseException:
             await responses.aclose()  # type: ignore[attr-defined]
             raise
-        return Reply(200, _events(first, responses), EVENT_STREAM, [(b"cache-control", b"no-cache")])
+        headers = [] if first is None else self._event_headers(first.model_name, first.id)
+        headers.append((b"cache-control", b"no-cache"))
+        return Reply(200, _events(first, responses), EVENT_STREAM, headers)
 
     # -- repository --
 
