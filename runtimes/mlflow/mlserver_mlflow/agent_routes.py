@@ -9,16 +9,17 @@ from mlflow.version import VERSION
 
 from mlserver.custom_routes import Route
 
-from .pyfunc import PyFuncModel, raw_model
+from .pyfunc import PyFuncModel, raw_model, wrapper_module
 
 WIRE = "mlserver_mlflow.agents"
-# Loader module of the flavor -> kind of model.
+# Module of the class that MLflow wraps a model with -> kind of model. The flavor's loader does not tell the kind of a model
+# that was logged from code.
 KINDS = {f"mlflow.pyfunc.loaders.{kind}": kind for kind in ("chat_model", "chat_agent", "responses_agent")}
 
 
 def kind_of(model: PyFuncModel) -> str | None:
     """What kind of chat model or agent a model is; None = it is neither."""
-    return KINDS.get(str(model.loader_module))
+    return KINDS.get(wrapper_module(model))
 
 
 def tells_trace(model: PyFuncModel) -> bool:

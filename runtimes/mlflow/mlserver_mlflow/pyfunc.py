@@ -19,6 +19,7 @@ __all__ = [
     "scoring_server",
     "with_implementation",
     "with_metadata",
+    "wrapper_module",
 ]
 
 
@@ -39,6 +40,11 @@ def raw_model(model: PyFuncModel) -> Any:
     if hasattr(wrapper, "get_raw_model"):
         return wrapper.get_raw_model()
     return getattr(wrapper, "sklearn_model", wrapper)
+
+
+def wrapper_module(model: PyFuncModel) -> str:
+    """The module of the class that MLflow has wrapped the model with."""
+    return type(model._model_impl).__module__
 
 
 def with_metadata(model: PyFuncModel, metadata: Any) -> PyFuncModel:
