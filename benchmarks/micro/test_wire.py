@@ -6,8 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cases
 from mlserver.types import InferenceRequest, InferenceResponse
-from mlserver.wire import binary, json, proto
-from mlserver.wire.pb import dataplane_pb2 as pb
+from mlserver.wire import binary, json, proto_bytes
 
 from .conftest import settled
 
@@ -35,9 +34,9 @@ def test_binary_read(benchmark: BenchmarkFixture) -> None:
 
 def test_proto_read(benchmark: BenchmarkFixture, case: cases.Case) -> None:
     body = cases.exchange(case, "grpc").body
-    request = benchmark(lambda: settled(proto.read_request(pb.ModelInferRequest.FromString(body))))
+    request = benchmark(lambda: settled(proto_bytes.read_request(body).request))
     assert request.inputs
 
 
 def test_proto_write(benchmark: BenchmarkFixture, response: InferenceResponse) -> None:
-    assert benchmark(lambda: proto.write_response(response, True).SerializeToString())
+    assert benchmark(proto_bytes.write_response, response, True)
