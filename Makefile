@@ -8,10 +8,10 @@ CODE   := src runtimes tests examples benchmarks
 
 BENCH  := $(VENV)/.bench-installed
 
-.PHONY: help setup demo test check format proto bench bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test p0 check format proto bench bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## these lines
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 setup: $(STAMP)  ## the virtual environment, with both distributions installed from this folder
 
@@ -30,6 +30,9 @@ demo: $(STAMP)  ## train a small model, serve it, print three curl lines to try 
 # once more, after the others, and has to pass then; both outcomes are printed.
 test: $(STAMP)  ## every test; what fails is tried once more
 	@$(BIN)/python -m pytest || { echo "--- once more, what failed ---"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+
+p0: $(STAMP)  ## what must hold in every release (docs/reliability.md), TIMES=1 times in a row; none is tried once more
+	@for run in $$(seq $(or $(TIMES),1)); do echo "--- run $$run"; $(BIN)/python -m pytest -q -m p0 tests || exit 1; done
 
 check: $(STAMP)  ## format, lint, types, layers, import weight (under half a minute)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }

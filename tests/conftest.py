@@ -10,11 +10,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support.models import Models, build
+from support.promises import TESTS, p0_tests
 from support.server import Serve, Server
 
 # The machine may be busy: an example that takes long is no failure.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the rows that must hold in every release are marked `p0`."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            file = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
+            if (str(file), item.originalname) in p0_tests():
+                item.add_marker(pytest.mark.p0)
 
 
 @pytest.fixture(scope="session")

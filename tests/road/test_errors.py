@@ -288,13 +288,16 @@ def test_wrong_settings(tmp_path: Path, case: str, workers: str) -> None:
     assert all(word in said for word in words), output
 
 
-def test_a_port_in_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("kind", ["HTTP", "GRPC", "METRICS"])
+def test_a_port_in_use(tmp_path: Path, kind: str, workers: str) -> None:
     write_model(tmp_path / "echo")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        ports = {"MLSERVER_GRPC_PORT": "0", "MLSERVER_METRICS_PORT": "0", "MLSERVER_HTTP_PORT": port}
-        code, output = run_mlserver("start", ".", cwd=tmp_path, env=ports | {"MLSERVER_HOST": "127.0.0.1"})
+        env = {"MLSERVER_GRPC_PORT": "0", "MLSERVER_METRICS_PORT": "0", "MLSERVER_HTTP_PORT": "0"}
+        env |= {f"MLSERVER_{kind}_PORT": port, "MLSERVER_HOST": "127.0.0.1", "MLSERVER_PARALLEL_WORKERS": workers}
+        code, output = run_mlserver("start", ".", cwd=tmp_path, env=env)
     assert code in (1, 2)
     assert port in one_line(output)

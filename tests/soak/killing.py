@@ -16,12 +16,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+
 from soak.trouble import Step, Trouble
 from support.repository import write_model
 from support.server import Server
 
 WORKERS = 2
 INTERVAL = 1.5  # seconds between two killings
+MORE_SERIES = 8  # such as a model's first failure; a worker of its own would have more
 GOOD = ("json 200", "binary 200", "grpc OK")
 # What a caller may be told: that the second try failed like the first, or that nobody came back to make one.
 REFUSALS = (
@@ -55,6 +58,8 @@ def run(folder: Path, seconds: float) -> Killing:
     with Server(folder, workers=WORKERS) as server:
         killing = Killing(server)
         killing.start()
+        server.wait(lambda: len(killing.well()) == len(GOOD), "all were answered")
+        lines = series(server)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             killing.kill_all()
@@ -64,7 +69,16 @@ def run(folder: Path, seconds: float) -> Killing:
         before = killing.well()
         server.wait(lambda: len(killing.well() - before) == len(GOOD), "all were answered again")
         killing.stop()
+        grown = series(server) - lines
+        if grown > MORE_SERIES:
+            killing.wrong.append(f"the metrics page grew by {grown} lines")
     return killing
+
+
+def series(server: Server) -> int:
+    """Lines of the metrics page, but for those that come with the first answer of a status."""
+    page = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
+    return sum("status_code=" not in line and "grpc_code=" not in line for line in page.splitlines())
 
 
 def faults(killing: Killing) -> Iterator[str]:

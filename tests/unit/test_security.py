@@ -6,9 +6,11 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [ROOT / "src" / "mlserver", ROOT / "runtimes" / "mlflow" / "mlserver_mlflow"]
@@ -50,6 +52,48 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(file: Path) -> None:
                 assert not (keyword.arg in ("shell", "allow_pickle") and is_true), f"line {node.lineno}"
 
 
+# What tells the time of the day. Durations and deadlines are counted by a clock that never jumps; these modules tell dates.
+WALL_CLOCKS = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "datetime.now", "datetime.utcnow"}
+TELL_DATES = {
+    "scheduling/statistics.py": "the protocol's time of the last inference",
+    "handlers/credentials.py": "the end of a token",
+    "handlers/traced.py": "the beginning of a span",
+    "agents.py": "the protocol's time of an answer",
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_clock_on_the_wall_is_for_dates_only(file: Path) -> None:
+    asked = {ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+    if asked & WALL_CLOCKS:
+        assert inside(file) in TELL_DATES
+
+
+# What fetches addresses; none of these modules is given one by a caller of the server.
+FETCHERS = {"urllib.request", "http.client", "httpx", "requests", "aiohttp", "urllib3", "ftplib", "smtplib"}
+MAY_FETCH = {
+    "handlers/credentials.py": "the issuer's keys, from the address in the settings",
+    "cli/scoring/client.py": "the server that the command names",
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_only_these_modules_fetch_anything(file: Path) -> None:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    if names & FETCHERS:
+        assert inside(file) in MAY_FETCH
+
+
+def inside(file: Path) -> str:
+    (source,) = (source for source in SOURCES if file.is_relative_to(source))
+    return str(file.relative_to(source))
+
+
 # The first version of each dependency without a known fault that matters to a server, and what the fault was.
 FLOORS = {
     "orjson": ((3, 11, 6), "deep JSON ends the process"),
@@ -81,3 +125,9 @@ def floors() -> dict[str, tuple[int, ...]]:
 def test_the_oldest_versions_allowed_have_no_known_fault(name: str) -> None:
     lowest, why = FLOORS[name]
     assert floors()[name] >= lowest, why
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_what_is_installed_has_no_known_fault(name: str) -> None:
+    lowest, why = FLOORS[name]
+    assert Version(version(name)) >= Version(".".join(map(str, lowest))), why
