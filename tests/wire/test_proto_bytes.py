@@ -135,6 +135,57 @@ def test_no_message() -> None:
         proto_bytes.read_request(b"\x0a\xff")
 
 
+# -- large requests --
+
+
+def large(*sizes: int) -> pb.ModelInferRequest:
+    """A request with so many bytes of raw contents."""
+    made = pb.ModelInferRequest(model_name="m", id="7")
+    for at, size in enumerate(sizes):
+        made.inputs.add(name=f"n{at}", datatype="UINT8", shape=[size])
+        made.raw_input_contents.append(bytes([at]) * size)
+    return made
+
+
+@pytest.mark.parametrize("sizes", [(100_000,), (70_000, 0, 3), (*[1] * 200, 70_000)], ids=["one", "some", "many"])
+def test_large_raw_contents(sizes: tuple[int, ...]) -> None:
+    data = large(*sizes).SerializeToString()
+    received = proto_bytes.read_request(data)
+
+    assert received.raw
+    assert shown(received.request) == shown(by_messages(data))
+
+
+def test_large_raw_contents_are_not_copied() -> None:
+    data = large(100_000).SerializeToString()
+    raw = proto_bytes.read_request(data).request.inputs[0].data.raw
+
+    assert isinstance(raw, memoryview)
+    assert raw.obj is data
+
+
+@given(st.data())
+def test_large_bytes_changed_on_the_way(data: st.DataObject) -> None:
+    """The fields around the contents, changed: read as the messages read it."""
+    known = large(70_000, 3).SerializeToString()
+    edges = [*range(60), *range(len(known) - 10, len(known))]
+    changed = bytearray(known)
+    for _ in range(data.draw(st.integers(0, 3))):
+        changed[data.draw(st.sampled_from(edges))] = data.draw(st.integers(0, 255))
+    body = bytes(changed[: data.draw(st.sampled_from([len(known), len(known) - 1, 70_020]))])
+
+    assert outcome(lambda: proto_bytes.read_request(body).request) == outcome(lambda: by_messages(body))
+
+
+def test_a_large_message_of_many_fields() -> None:
+    made = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"\1"] * 30_000)
+    for number in range(30_000):
+        made.inputs.add(name=str(number), datatype="UINT8", shape=[1])
+    data = made.SerializeToString()
+
+    assert shown(proto_bytes.read_request(data).request) == shown(by_messages(data))
+
+
 # -- responses --
 
 OUTPUTS = {

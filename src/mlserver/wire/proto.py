@@ -40,14 +40,17 @@ def uses_raw(message: pb.ModelInferRequest) -> bool:
 # -- requests --
 
 
-def read_request(message: pb.ModelInferRequest) -> InferenceRequest:
+def read_request(message: pb.ModelInferRequest, raws: Sequence[bytes | memoryview] | None = None) -> InferenceRequest:
     """A request of the road.
+
+    Args:
+        raws: The raw contents, if they are not in the message.
 
     Raises:
         InvalidInput: the message is no valid request; the text names the input.
     """
     # Slices: iterating over protobuf's containers costs more than all of the rest.
-    inputs = _read_tensors(message.inputs[:], message.raw_input_contents[:], RequestInput)
+    inputs = _read_tensors(message.inputs[:], message.raw_input_contents[:] if raws is None else raws, RequestInput)
     outputs = [RequestOutput(name=out.name, parameters=read_parameters(out.parameters)) for out in message.outputs[:]]
     values: dict[str, Any] = {
         "id": message.id or None,
@@ -115,7 +118,9 @@ def read_response(message: pb.ModelInferResponse) -> InferenceResponse:
 # -- tensors --
 
 
-def _read_tensors(tensors: Sequence[InferTensor], raws: Sequence[bytes], kind: type[AnyTensor]) -> list[AnyTensor]:
+def _read_tensors(
+    tensors: Sequence[InferTensor], raws: Sequence[bytes | memoryview], kind: type[AnyTensor]
+) -> list[AnyTensor]:
     if not raws:
         return [_read_tensor(tensor, None, kind) for tensor in tensors]
     if len(raws) != len(tensors):
@@ -123,7 +128,7 @@ def _read_tensors(tensors: Sequence[InferTensor], raws: Sequence[bytes], kind: t
     return [_read_tensor(tensor, raw, kind) for tensor, raw in zip(tensors, raws, strict=True)]
 
 
-def _read_tensor(tensor: InferTensor, raw: bytes | None, kind: type[AnyTensor]) -> AnyTensor:
+def _read_tensor(tensor: InferTensor, raw: bytes | memoryview | None, kind: type[AnyTensor]) -> AnyTensor:
     name, datatype, shape = tensor.name, tensor.datatype, tensor.shape[:]
     if datatype not in DATATYPES:
         raise InvalidInput(f"datatype of tensor '{name}'", f"one of {', '.join(DATATYPES)}", repr(datatype[:40]))

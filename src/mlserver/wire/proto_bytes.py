@@ -27,7 +27,9 @@ _ONE = ([1], [1, 1])
 # What stands before the one element of typed contents (field 5): its field in them, packed, and its size.
 _TYPED = {b"\x2a\x06\x32\x04": 4, b"\x2a\x0a\x3a\x08": 8}
 _MAX_LAYOUTS = 1024
-_MAX_LAYOUT = 64 * 1024  # bytes of one layout
+_MAX_LAYOUT = 64 * 1024  # bytes of a request whose layout is looked up
+_MAX_FIELDS = 1000  # fields of a larger message that are looked at one by one
+_RAW = 7 << 3 | 2  # what stands before each of the raw contents
 
 Key = tuple[bytes, ...]
 
@@ -66,6 +68,8 @@ def read_request(data: bytes) -> Received:
         InvalidInput: it is no valid request; the text names the input.
     """
     try:
+        if len(data) > _MAX_LAYOUT:
+            return _read_large(data)
         parts = parts_pb2.ModelInferRequestParts.FromString(data)
         inputs, raws = parts.inputs[:], parts.raw_input_contents[:]
         plain = not parts.parameters and not parts.outputs
@@ -110,7 +114,7 @@ def _typed_size(inputs: list[bytes]) -> int:
 def _learn(tensors: Sequence[RequestInput], inputs: list[bytes], raws: list[bytes]) -> None:
     """Remember the layout of a request of one row. `tensors` is what its inputs say."""
     layout = _layout_of(tensors)
-    if layout is None or sum(map(len, inputs)) > _MAX_LAYOUT:
+    if layout is None:
         return
     if raws:
         _remember(_raw_layouts, tuple(inputs), layout)
@@ -143,6 +147,49 @@ def _remember(layouts: dict[Key, _Layout], key: Key, layout: _Layout) -> None:
     if len(layouts) >= _MAX_LAYOUTS:
         layouts.clear()
     layouts[key] = layout
+
+
+# -- large requests --
+
+
+def _read_large(data: bytes) -> Received:
+    """Raw contents stay where they are: protobuf would copy them into its message, and from there into bytes."""
+    rest, raws = _set_apart(data)
+    message = pb.ModelInferRequest.FromString(rest)
+    request = proto.read_request(message, raws)
+    raw = bool(raws) or proto.uses_raw(message)
+    return Received(request, message.model_name, message.model_version, raw)
+
+
+def _set_apart(data: bytes) -> tuple[bytes, list[memoryview] | None]:
+    """The message without its raw contents, and these; None = they are in the message, as whatever is strange is."""
+    view, at, end = memoryview(data), 0, len(data)
+    rest: list[memoryview] = []
+    raws: list[memoryview] = []
+    for _ in range(_MAX_FIELDS):
+        if at == end:
+            return b"".join(rest), raws
+        start = at
+        tag, at = _read_varint(data, at)
+        size, at = _read_varint(data, at)
+        if tag & 7 != 2 or at + size > end:
+            break  # all fields of the message have a length
+        at += size
+        if tag == _RAW:
+            raws.append(view[at - size : at])
+        else:
+            rest.append(view[start:at])
+    return data, None
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends. What is cut off or too long ends after the data."""
+    number = 0
+    for place, byte in enumerate(data[at : at + 5]):
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return number, at + place + 1
+    return number, len(data) + 1
 
 
 # -- responses --
