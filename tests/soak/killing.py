@@ -48,7 +48,7 @@ class Killing(Trouble):
 
     def well(self) -> Counter[str]:
         """How many were answered, in each form."""
-        return Counter({what: self.counts[what] for what in GOOD})
+        return +Counter({what: self.counts[what] for what in GOOD})
 
 
 def run(folder: Path, seconds: float) -> Killing:
