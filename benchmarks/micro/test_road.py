@@ -1,0 +1,184 @@
+"""The server's own process without sockets, workers and a model: bytes in, bytes out, for so many connections at once.
+
+Beside it the floor: a program that reads the same bytes behind the same HTTP parser, joins what arrived, and checks nothing. The
+distance between both is what the road costs; what both need besides are the kernel's sockets, and the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import orjson
+import pytest
+import uvicorn
+import uvloop
+from pytest_benchmark.fixture import BenchmarkFixture
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from benchmarks import cases
+from mlserver.custom_routes import Route
+from mlserver.execution.executor import ModelInfo
+from mlserver.execution.frames import Frame, FrameReader, Kind, encode, pack_request, pack_response, unpack_response
+from mlserver.handlers import DataPlane
+from mlserver.registry import Registry
+from mlserver.rest.app import RESTApp
+from mlserver.rest.bounds import Bounds
+from mlserver.rest.endpoints import Endpoints
+from mlserver.rest.model_routes import ModelRoutes
+from mlserver.rest.protocol import Connection
+from mlserver.rest.routing import Router
+from mlserver.road import RoadWorks
+from mlserver.settings import ModelSettings, Settings
+from mlserver.stage import Call
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse
+from mlserver.wire.headers import CloudEvents
+
+from .conftest import response_of
+
+REQUESTS = 640
+WINE = cases.CASES[0]
+COLUMNS = [tensor["name"] for tensor in orjson.loads(cases.exchange(WINE, "v2").body)["inputs"]]
+
+
+class Answering:
+    """Stands where the workers stand: each call is framed, and so is its answer, of as many rows."""
+
+    def __init__(self) -> None:
+        plan = {"kind": "columns", "columns": [[name, "double"] for name in COLUMNS], "output": "array", "rank": 1}
+        route = Route("/invocations", wire="mlserver_mlflow.invocations", config=plan)
+        metadata = MetadataModelResponse(name="wine", platform="")
+        self.info = ModelInfo(metadata=metadata, row_wise=True, routes=(route,))
+        self.available, self.capacity = True, 1
+        self._reader = FrameReader()
+
+    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+        buffers: list[Any] = []
+        head = ["wine#1", call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
+        encode(Frame(Kind.INFER, 1, head, buffers))
+        await asyncio.sleep(0)
+        values = pack_response(response_of(sum(call.members) or 1, 1), buffers)
+        answer = b"".join(encode(Frame(Kind.REPLY, 1, values)))
+        self._reader.get_buffer()[: len(answer)] = answer
+        return unpack_response(self._reader.filled(len(answer))[0].head, ())
+
+    async def unload(self) -> bool:
+        return True
+
+
+class _Executor:
+    async def load(self, settings: ModelSettings) -> Answering:
+        return Answering()
+
+
+class Wire(asyncio.Transport):
+    """Hands each whole answer to whoever waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 8080), "peername": ("127.0.0.1", 1)})
+        self.answered: Callable[[], None] | None = None
+
+    def write(self, data: Any) -> None:
+        if data.endswith(b"}") and self.answered is not None:
+            self.answered()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def ours() -> Callable[[], Any]:
+    settings = Settings()
+    works = RoadWorks(settings)
+    registry = Registry(cast(Any, _Executor()), works.build_road, works.metrics, 5)
+    await registry.load(ModelSettings(name="wine", implementation="a.Model"))
+    data_plane = DataPlane(settings, registry, works.telemetry)
+    data_plane.accepting = True
+    router = Router()
+    Endpoints(settings, data_plane, cast(Any, None), CloudEvents("mlserver")).register(router)
+    app = RESTApp(settings, router, ModelRoutes(data_plane, None), works.metrics, works.access)
+    return partial(Connection, Bounds(settings), config=_config(app), server_state=ServerState(), app_state={})
+
+
+async def floor() -> Callable[[], Any]:
+    waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+    task: asyncio.Task[None] | None = None
+
+    async def run() -> None:
+        while waiting:
+            batch = waiting[:]
+            waiting.clear()
+            rows = np.concatenate([rows for rows, _ in batch])
+            await asyncio.sleep(0)
+            values, start = np.zeros(len(rows)), 0
+            for part, future in batch:
+                future.set_result(values[start : start + len(part)].tolist())
+                start += len(part)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal task
+        document = orjson.loads((await receive())["body"])
+        if scope["path"] == "/invocations":
+            rows = np.array(document["dataframe_split"]["data"], dtype=np.float64)
+        else:
+            rows = np.array([tensor["data"] for tensor in document["inputs"]], dtype=np.float64).T
+        future = asyncio.get_running_loop().create_future()
+        waiting.append((rows, future))
+        if task is None or task.done():
+            task = asyncio.create_task(run())
+        body = orjson.dumps({"predictions": await future})
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return partial(HttpToolsProtocol, config=_config(app), server_state=ServerState(), app_state={})
+
+
+def _config(app: Any) -> uvicorn.Config:
+    config = uvicorn.Config(app, ws="none", loop="none", lifespan="off", interface="asgi3", log_config=None)
+    config.load()
+    return config
+
+
+async def drive(make: Callable[[], Any], request: bytes, connections: int) -> None:
+    """So many connections, each of which asks again when it has its answer."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    left = REQUESTS
+
+    def connect() -> None:
+        protocol, wire = make(), Wire()
+        protocol.connection_made(wire)
+        loop.call_soon(ask, protocol, wire)
+
+    def ask(protocol: Any, wire: Wire) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            done.set()
+            return
+        wire.answered = lambda: loop.call_soon(ask, protocol, wire)  # type: ignore[assignment]
+        protocol.data_received(request)
+
+    for _ in range(connections):
+        connect()
+    await done.wait()
+    await asyncio.sleep(0.01)  # the last answers
+
+
+@pytest.mark.parametrize("connections", [1, 16, 64])
+@pytest.mark.parametrize("wire", ["v2", "invocations"])
+@pytest.mark.parametrize("program", [floor, ours], ids=["floor", "ours"])
+def test_requests(benchmark: BenchmarkFixture, program: Any, wire: str, connections: int) -> None:
+    exchange = cases.exchange(WINE, wire)
+    head = f"POST {exchange.paths[0]} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    request = f"{head}content-length: {len(exchange.body)}\r\n\r\n".encode() + exchange.body
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        make = runner.run(program())
+        benchmark.pedantic(lambda: runner.run(drive(make, request, connections)), rounds=15, warmup_rounds=2)
+    benchmark.extra_info["requests"] = REQUESTS
