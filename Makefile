@@ -32,7 +32,8 @@ test: $(STAMP)  ## every test; what fails is tried once more
 	@$(BIN)/python -m pytest || { echo "--- once more, what failed ---"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 p0: $(STAMP)  ## what must hold in every release (docs/reliability.md), TIMES=1 times in a row; none is tried once more
-	@for run in $$(seq $(or $(TIMES),1)); do echo "--- run $$run"; $(BIN)/python -m pytest -q -m p0 tests || exit 1; done
+	@files=$$(cd tests && ../$(BIN)/python -m support.promises); for run in $$(seq $(or $(TIMES),1)); do \
+		echo "--- run $$run"; $(BIN)/python -m pytest -q -m p0 -p no:cacheprovider $$files || exit 1; done
 
 check: $(STAMP)  ## format, lint, types, layers, import weight (under half a minute)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }

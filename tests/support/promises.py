@@ -1,8 +1,12 @@
-"""The tests that docs/reliability.md names, and those among them that every release must pass many times in a row."""
+"""The tests that docs/reliability.md names, and those among them that every release must pass many times in a row.
+
+`python -m support.promises` lists the files of the latter.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -22,3 +26,7 @@ def rows() -> dict[int, tuple[bool, tuple[tuple[str, str], ...]]]:
 @cache
 def p0_tests() -> frozenset[tuple[str, str]]:
     return frozenset(test for p0, tests in rows().values() if p0 for test in tests)
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(sorted({str(TESTS / file) for file, _ in p0_tests()})) + "\n")
