@@ -16,7 +16,9 @@ import pytest
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.pyfunc import load_model, scoring_server
-from support import mlflow_zoo
+from support import mlflow_more, mlflow_zoo
+
+MODELS = {**mlflow_zoo.MODELS, **mlflow_more.MODELS}
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Zoo:
         if not path.exists():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                mlflow_zoo.MODELS[name]()(path)
+                MODELS[name]()(path)
         return path
 
     async def runtime(self, name: str) -> MLflowRuntime:

@@ -13,6 +13,7 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver_mlflow import invocations
+from support.mlflow_more import MORE
 from support.mlflow_payloads import CASES, Case
 from unit.mlflow.conftest import Served, Zoo
 
@@ -20,7 +21,7 @@ from unit.mlflow.conftest import Served, Zoo
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + MORE, ids=str)
 async def test_invocations_answers_as_mlflow_does(zoo: Zoo, case: Case) -> None:
     served = await zoo(case.model)
     expected = await expected_of(served, case)
