@@ -1,0 +1,115 @@
+"""The protocol's datatypes and shapes: widths, formats, limits, and the error of data that does not fit them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Datatype -> code of one element, for `struct` and `memoryview` alike. BF16 has none: its raw bytes widen to float32.
+# BYTES has no fixed width.
+FORMATS: dict[str, str] = {
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
+# Datatype -> little-endian NumPy dtype.
+DTYPES: dict[str, str] = {
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
+ITEM_SIZES: dict[str, int] = {
+    **dict.fromkeys(("BOOL", "UINT8", "INT8"), 1),
+    **dict.fromkeys(("UINT16", "INT16", "FP16", "BF16"), 2),
+    **dict.fromkeys(("UINT32", "INT32", "FP32"), 4),
+    **dict.fromkeys(("UINT64", "INT64", "FP64"), 8),
+}
+DATATYPES = (*DTYPES, "BF16", "BYTES")
+MAX_RANK = 32
+MAX_ELEMENTS = 2**48
+
+
+class TensorError(ValueError):
+    """Data does not fit its datatype or shape. `expected` and `received` are words for the caller."""
+
+    def __init__(self, expected: str, received: str) -> None:
+        super().__init__(f"expected {expected}, received {received}")
+        self.expected = expected
+        self.received = received
+
+
+def element_count(shape: Sequence[int]) -> int:
+    """Elements of a tensor of this shape (1 for the scalar shape []).
+
+    Raises:
+        TensorError: rank over 32, a negative dimension, or a product over 2**48 (of the others, if a dimension is zero).
+    """
+    if len(shape) > MAX_RANK:
+        raise TensorError(f"a shape of at most {MAX_RANK} dimensions", f"{len(shape)} dimensions")
+    count = math.prod(shape)
+    size = count or math.prod(filter(None, shape))
+    if size < 0 or size > MAX_ELEMENTS or any(dim < 0 for dim in shape):
+        raise TensorError("a shape of non-negative dimensions that can be held in memory", brief(list(shape)))
+    return count
+
+
+def reshaped(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    if array.size != element_count(shape):
+        raise TensorError(f"{element_count(shape)} elements for shape {list(shape)}", str(array.size))
+    return array.reshape(tuple(shape))
+
+
+def item_size(datatype: str) -> int:
+    """Bytes per element. Raises `TensorError` for BYTES and for what is no datatype."""
+    try:
+        return ITEM_SIZES[datatype]
+    except KeyError:
+        raise TensorError(f"a datatype of {', '.join(ITEM_SIZES)}", repr(datatype)) from None
+
+
+def dtype_of(datatype: str) -> str:
+    if datatype == "BF16":
+        return "<f4"
+    try:
+        return DTYPES[datatype]
+    except KeyError:
+        raise TensorError(f"a datatype of {', '.join(DATATYPES)}", repr(datatype)) from None
+
+
+def brief(value: Any, limit: int = 80, depth: int = 4) -> str:
+    """`repr` of a value for a message, cut to `limit` characters without printing the whole of a large or deep one."""
+    if isinstance(value, (list, tuple)):
+        if not depth:
+            return "[...]"
+        parts = ", ".join(brief(item, 20, depth - 1) for item in value[:8])
+        text = f"[{parts}]" if len(value) <= 8 else f"[{parts}, ...] ({len(value)} elements)"
+    elif isinstance(value, dict):
+        parts = ", ".join(f"{brief(key, 20)}: {brief(value[key], 20, depth - 1)}" for key in list(value)[:8] if depth)
+        text = f"{{{parts}}}" if len(value) <= 8 and depth else f"{{{parts}...}} ({len(value)} keys)"
+    elif isinstance(value, (str, bytes)) and len(value) > limit:
+        text = repr(value[:limit]) + "..."
+    else:
+        text = repr(value)
+    return text if len(text) <= 2 * limit else text[: 2 * limit] + "..."
