@@ -25,6 +25,7 @@ DESTINATIONS = (
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "DATABRICKS_RUNTIME_VERSION",
 )
+_off = False
 
 
 def settle() -> None:
@@ -32,8 +33,13 @@ def settle() -> None:
 
     MLflow would make a database in the server's working directory for those of its agents.
     """
+    global _off  # MLflow has one switch per process, and the code of the next model may say where traces go
     if not mlflow.is_tracking_uri_set() and not any(os.environ.get(name) for name in DESTINATIONS):
         mlflow.tracing.disable()
+        _off = True
+    elif _off:
+        mlflow.tracing.enable()
+        _off = False
 
 
 def is_asked(request: InferenceRequest) -> bool:

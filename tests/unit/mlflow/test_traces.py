@@ -106,3 +106,19 @@ async def test_the_trace_is_in_the_store(runtime: MLflowRuntime) -> None:
 async def test_answers_in_an_envelope_have_no_place_for_it(runtime: MLflowRuntime) -> None:
     answer = await answer_of(runtime, "/invocations", {"inputs": ASKED}, {HEADER: "true"})
     assert list(answer) == ["predictions"]
+
+
+async def test_off_until_somebody_says_where_traces_go(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {HEADER: "true"}
+    before = mlflow.get_tracking_uri()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(None)
+    try:
+        nowhere = await answer_of(await zoo.runtime("repeats"), "/responses", ASKED, asked)
+        assert nowhere["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
+        mlflow.set_tracking_uri(before)
+        somewhere = await answer_of(await zoo.runtime("repeats"), "/responses", ASKED, asked)
+        assert somewhere["metadata"]["trace_id"] == "tr-"
+    finally:
+        mlflow.set_tracking_uri(before)
+        mlflow.tracing.enable()
