@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.models import WINE, Models
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server, clean_environment
+from support.server import Server, clean_environment, run_mlserver
 
 COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
 
@@ -74,3 +74,11 @@ def test_flags_beat_the_file(tmp_path: Path) -> None:
     with Started(tmp_path, str(tmp_path), "--http-port", "PORT", "--host", "127.0.0.1", "--workers", "0") as server:
         assert server.get("/v2").json()["name"] == "from-the-file"
         assert server.workers == []
+
+
+def test_the_number_of_front_ends_is_a_flag_too(tmp_path: Path) -> None:
+    code, printed = run_mlserver("start", str(tmp_path), "--http-workers", "2", "--workers", "0")
+
+    assert code == 2
+    assert "http_workers" in printed
+    assert run_mlserver("start", str(tmp_path), "--http-workers", "0")[0] == 2

@@ -30,6 +30,7 @@ _PORT = click.IntRange(0, 65535)
 @click.option("--grpc-port", type=_PORT, help="Port for gRPC; 0 = any free one.")
 @click.option("--metrics-port", type=_PORT, help="Port for metrics; 0 = any free one.")
 @click.option("--workers", "parallel_workers", type=click.IntRange(0), help="Worker processes; 0 = none.")
+@click.option("--http-workers", type=click.IntRange(1), help="Processes that speak HTTP and gRPC on the same ports.")
 @click.option("--name", help="Name of the model; for a URI, or a folder that is an MLflow model.")
 def command(model: str, name: str | None, **flags: Any) -> None:
     """Serve the models of FOLDER, or the MLflow model at URI.
