@@ -149,7 +149,10 @@ def test_a_model_of_a_registry_is_fetched_before_its_environment_is_built(tmp_pa
         "MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments"),
         "MLSERVER_MLFLOW_CACHE": str(tmp_path / "cache"),
     }
+    registry.add("tells", 0.0, code_of(tmp_path, TELLS))
     with Server(tmp_path / "repository", env=env, ready=None) as server:
+        server.wait_for_line("Building the environment", limit=BUILD_LIMIT)
+        registry.point("tells", "champion", 2)  # too late: the environment is the first version's
         server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
         assert answer(server, "tells") == ("1.4.2", 1.0)
         found = server.get("/v2/models/tells").json()["parameters"]

@@ -53,6 +53,7 @@ class Recipe:
         python: `major.minor`.
         lines: Requirements, the model's and this server's own.
         folder: The model's folder, which requirements and constraints may refer to.
+        source: Where the model's address pointed to when its files were read.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Recipe:
     python: str
     lines: tuple[str, ...]
     folder: str
+    source: str
 
     @property
     def key(self) -> str:
@@ -86,7 +88,7 @@ def recipe_of(settings: ModelSettings) -> Recipe | None:
     code = [*read["code"], f"requirements that '{manager}' installs"]
     trust.rules().check_files(settings.name, read["folder"], code)
     lines = (*read["lines"], *_own_requirements())
-    return Recipe(settings.name, manager, read["python"] or _own_version(), lines, read["folder"])
+    return Recipe(settings.name, manager, read["python"] or _own_version(), lines, read["folder"], read["source"])
 
 
 def _read_model(settings: ModelSettings) -> dict[str, Any]:

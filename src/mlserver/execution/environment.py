@@ -50,11 +50,13 @@ class Environment:
         key: The same for the same environment.
         folder: Where it lies.
         name: What the model's settings call it.
+        source: Where the model's address pointed to when this was built for it; None = it was not built for a model.
     """
 
     key: str
     folder: str
     name: str = field(compare=False)
+    source: str | None = field(default=None, compare=False)
 
     @property
     def python(self) -> str:
@@ -150,7 +152,7 @@ def build(recipe: building.Recipe, environments_dir: str) -> Environment:
             building.build(recipe, folder)
             with open(marker, "w", encoding="utf-8"):
                 pass
-    return Environment(recipe.key, folder, f"of model {recipe.model}")
+    return Environment(recipe.key, folder, f"of model {recipe.model}", recipe.source)
 
 
 def _path(settings: ModelSettings, path: str) -> str:

@@ -312,7 +312,7 @@ class Pool(Crew[WorkerProcess]):
 
     async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> None:
         limit = self._settings.load_timeout
-        settings = _pinned(settings, self._infos.get(key))
+        settings = pinned(settings, _source(self._infos.get(key)))
         try:
             async with asyncio.timeout(limit):
                 frame = await worker.call(Kind.LOAD, {"key": key, "settings": settings.to_frame()}, kill_after=limit)
@@ -339,10 +339,15 @@ def _may_move(settings: ModelSettings) -> bool:
     return uri is not None and uri.startswith("models:/")
 
 
-def _pinned(settings: ModelSettings, info: ModelInfo | None) -> ModelSettings:
-    """The settings with the address that the model was loaded from, so that all workers hold the same version."""
+def _source(info: ModelInfo | None) -> str | None:
+    """Where a loaded model came from, if it says so."""
     parameters = info.metadata.parameters if info is not None else None
     source = (parameters.model_extra or {}).get("source") if parameters is not None else None
-    if not isinstance(source, str) or settings.parameters is None or not _may_move(settings):
+    return source if isinstance(source, str) else None
+
+
+def pinned(settings: ModelSettings, source: str | None) -> ModelSettings:
+    """The settings with the address that a model was found at, so that all of its parts are of the same version."""
+    if source is None or settings.parameters is None or not _may_move(settings):
         return settings
     return settings.model_copy(update={"parameters": settings.parameters.model_copy(update={"uri": source})})

@@ -16,7 +16,7 @@ from .crew import CrewModel
 from .environment import Environment, find_environment
 from .executor import Audience, LoadedModel, ModelInfo
 from .inline import InlineExecutor
-from .pool import Pool
+from .pool import Pool, pinned
 from .process import ChildProcess as WorkerProcess
 
 logger = get_logger()
@@ -131,16 +131,17 @@ class PoolExecutor:
         self._keys += 1
         key = f"{settings.name}#{self._keys}"
         limit = settings.request_timeout or self._settings.request_timeout
-        lease = await self._lease(settings)
+        environment = await asyncio.to_thread(find_environment, settings, self._settings.environments_dir)
+        lease = await self._lease(settings, environment)
         try:
-            info = await lease.pool.load(key, settings)
+            # An alias may move while the environment is built, which is right for the version that it named before.
+            info = await lease.pool.load(key, pinned(settings, environment.source if environment else None))
         except BaseException:
             await lease.release()
             raise
         return PoolModel(lease, key, info, limit, self._audience)
 
-    async def _lease(self, settings: ModelSettings) -> Lease:
-        environment = await asyncio.to_thread(find_environment, settings, self._settings.environments_dir)
+    async def _lease(self, settings: ModelSettings, environment: Environment | None) -> Lease:
         group = settings.parameters.inference_pool_gid if settings.parameters else None
         key = (environment.key if environment else "", group or "")
         if environment is not None and key not in self._pools:
