@@ -19,7 +19,7 @@ setup: $(STAMP)  ## the virtual environment, with both distributions installed f
 $(STAMP): pyproject.toml runtimes/mlflow/pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'runtimes/mlflow[full]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'runtimes/mlflow[full,uv]'
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## train a small model, serve it, print three curl lines to try (ctrl-C ends it)
