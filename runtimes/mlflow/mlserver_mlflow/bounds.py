@@ -36,6 +36,19 @@ def check_csv(body: bytes | str, names: int) -> None:
     _check(max(line.count(b",") for line in io.BytesIO(data or b"\n")) + 1, rows, fields, names)
 
 
+def check_parquet(body: bytes | str, names: int) -> None:
+    """Raises `ValueError` for a table out of bounds. What is no Parquet is left to whoever reads it."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
+
+    try:
+        found = read_metadata(io.BytesIO(body.encode() if isinstance(body, str) else body))
+    except (ArrowException, OSError, ValueError):
+        return
+    # Its values are often packed, but not into nothing: eight bytes of a frame for each cell are a hundred times the body.
+    _check(found.num_columns, found.num_rows, SPARSE * len(body), names)
+
+
 def check_json(body: bytes | str, names: int) -> None:
     """Raises `ValueError` for a table out of bounds. What is no JSON is left to whoever reads it."""
     if len(body) <= SHORT:

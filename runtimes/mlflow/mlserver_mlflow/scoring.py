@@ -16,10 +16,15 @@ from mlserver.errors import MLServerError
 
 from . import printing
 from .binaries import check, decoded
-from .bounds import check_csv, check_json
+from .bounds import check_csv, check_json, check_parquet
 from .pyfunc import scoring_server
 
 JSON = scoring_server.CONTENT_TYPE_JSON
+BOUNDS = {
+    JSON: check_json,
+    scoring_server.CONTENT_TYPE_CSV: check_csv,
+    scoring_server.CONTENT_TYPE_PARQUET: check_parquet,
+}
 UNEXPECTED = (
     "Encountered an unexpected error while evaluating the model. Verify that the serialized input Dataframe is compatible"
     " with the model for inference."
@@ -72,7 +77,8 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
     model = Scored(model, binaries)
     schema = model.metadata.get_input_schema()
     try:
-        (check_json if content_type.startswith(JSON) else check_csv)(body, _columns(schema))
+        if check_bounds := BOUNDS.get(content_type.partition(";")[0].strip().lower()):
+            check_bounds(body, _columns(schema))
     except ValueError as problem:
         raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
     try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from mlserver_mlflow.bounds import check_csv, check_json
+from mlserver_mlflow.bounds import check_csv, check_json, check_parquet
 
 MANY = 15_000
 
@@ -74,3 +77,19 @@ def test_tables(case: str) -> None:
 )
 def test_what_is_no_document_is_left_to_the_reader(body: bytes) -> None:
     check_json(body, 0)
+
+
+def parquet(table: dict[str, Any]) -> bytes:
+    sink = io.BytesIO()
+    pd.DataFrame(table).to_parquet(sink)
+    return sink.getvalue()
+
+
+def test_parquet() -> None:
+    """Bytes of a real table look like commas and lines, and mean neither."""
+    check_parquet(parquet({"a": np.random.default_rng(1).random(100_000), "b": range(100_000)}), 2)
+    check_parquet(b"no parquet", 2)
+    with pytest.raises(ValueError, match="rows"):
+        check_parquet(parquet({"a": [0.0] * 5_000_000}), 1)
+    with pytest.raises(ValueError, match="columns"):
+        check_parquet(parquet({f"c{number}": [1] for number in range(1500)}), 3)
