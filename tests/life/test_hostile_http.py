@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -27,12 +28,13 @@ from mlserver import MLModel
 
 class Endless(MLModel):
     async def load(self):
-        self.stopped = 0
+        self.begun = self.stopped = 0
         return True
 
     async def predict(self, payload):
         if payload.id == "how many?":
             return self.count(payload)
+        self.begun += 1
         try:
             await asyncio.Event().wait()
         finally:
@@ -43,7 +45,7 @@ class Endless(MLModel):
         from mlserver.types import InferenceResponse
         import numpy as np
 
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("n", np.array([self.stopped]))])
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("n", np.array([self.begun, self.stopped]))])
 """
 
 
@@ -314,18 +316,19 @@ def test_more_connections_than_allowed(server: Server) -> None:
 
 
 def test_a_caller_who_leaves_ends_its_request(server: Server) -> None:
-    def stopped() -> int:
+    def counted() -> tuple[int, int]:
+        """Requests that the model has begun, and those that it was told to stop."""
         answer = server.infer("endless", [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}], id="how many?")
         assert answer.status_code == 200, answer.text
-        return int(answer.json()["outputs"][0]["data"][0])
+        begun, stopped = answer.json()["outputs"][0]["data"]
+        return begun, stopped
 
-    def runs() -> bool:
-        page = server.client.get(f"{server.metrics_url}/metrics").text
-        return 'model_infer_requests_in_flight{model="endless",version=""} 1.0' in page
+    def has_begun(requests: int) -> bool:
+        return counted()[0] == requests
 
-    before = stopped()
-    for _ in range(3):
+    begun, stopped = counted()
+    for more in range(1, 4):
         with wire(server.http_port) as connection:
             connection.send(infer("endless", 1.0))
-            server.wait(runs, "the model runs")
-    server.wait(lambda: stopped() == before + 3, "the model was told to stop")
+            server.wait(partial(has_begun, begun + more), "the model runs")
+    server.wait(lambda: counted()[1] == stopped + 3, "the model was told to stop")
