@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def conditions(results: Results) -> str:
     tools = ", ".join(f"{name} {value}" for name, value in results.tools.items())
     lines = [
         f"Measured on {results.date}: {machine}. {tools}. Model trained on {results.table}.",
-        f"Each number is the median of {results.rounds} runs of {results.seconds} s.",
+        f"Each number is the median of {_runs(results)} of {results.seconds} s.",
         "",
         "| environment | versions |",
         "|---|---|",
@@ -72,6 +73,13 @@ def conditions(results: Results) -> str:
     for name, versions in results.versions.items():
         lines.append(f"| {name} | {', '.join(f'{package} {number}' for package, number in versions.items())} |")
     return "\n".join(lines) + "\n"
+
+
+def _runs(results: Results) -> str:
+    """How many runs; results may be joined of runs of which some asked only some servers."""
+    counts = set(Counter(each.key for each in results.measurements).values())
+    low, high = min(counts, default=0), max(counts, default=0)
+    return f"{high} run{'s' if high != 1 else ''}" if low == high else f"{low} to {high} runs"
 
 
 def overview(found: dict[Key, Summary]) -> str:
