@@ -119,7 +119,9 @@ def wait_until_gone(pids: list[int], limit: float = 20.0) -> None:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether a process still has anything: its first thread may be a zombie while others hold its sockets open."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[0] != "Z" or int(fields[17]) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
