@@ -6,6 +6,7 @@ never reaches a caller, and every answer is JSON, so that MLflow's bare texts co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import StringIO
 from typing import Any, Protocol
 
@@ -133,12 +134,7 @@ def read(model: Model, body: bytes | str, content_type: str, binaries: frozenset
 
 def unwrapped(result: Any) -> str:
     """The JSON text of a chunk or an answer without `predictions` around it. Raises `MLServerError`."""
-    text = StringIO()
-    try:
-        scoring_server.unwrapped_predictions_to_json(result, text)
-    except Exception as problem:
-        raise unwritable(problem) from problem
-    return text.getvalue()
+    return _printed(scoring_server.unwrapped_predictions_to_json, result)
 
 
 def written(result: Any) -> str:
@@ -149,9 +145,13 @@ def written(result: Any) -> str:
     """
     if isinstance(result, np.ndarray) and result.dtype.kind in "biuf":
         return f'{{"predictions": {printing.numbers(result)}}}'
+    return _printed(scoring_server.predictions_to_json, result)
+
+
+def _printed(write: Callable[[Any, StringIO], Any], result: Any) -> str:
     text = StringIO()
     try:
-        scoring_server.predictions_to_json(result, text)
+        write(result, text)
     except Exception as problem:
         raise unwritable(problem) from problem
     return text.getvalue()

@@ -14,6 +14,9 @@ from ..tensor import FORMATS, item_size
 from .base import BaseModel
 from .dataplane import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
 
+# Datatypes that rows may have -> `struct` code: those with a fixed width that `memoryview` knows, without BOOL.
+ROW_CODES = {name: code for name, code in FORMATS.items() if code not in "?e"}
+
 
 class Contents(Protocol):
     """What a packed message holds."""
@@ -65,7 +68,7 @@ class Rows(NamedTuple):
 
     Attributes:
         names: Of the columns.
-        datatype: Of all columns: one with a fixed width that `memoryview` knows.
+        datatype: Of all columns: one of `ROW_CODES`.
         shape: The shape of each column without its first dimension: () or (1,).
         rows: How many there are.
         block: The elements row by row, in the binary encoding.

@@ -17,12 +17,11 @@ from pydantic import ValidationError
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
-from ..types.packed import PackedRequest, Rows, Share, packed
+from ..types.packed import ROW_CODES, PackedRequest, Rows, Share, packed
 from . import large_json
 from .layouts import LARGEST, Layouts
 
 _validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
-_PACKED = {name: code for name, code in FORMATS.items() if code not in "?e"}
 _ONE = ([1], [1, 1])
 _STRINGS, _LISTS = frozenset((str,)), frozenset((list,))
 _layouts = Layouts()
@@ -102,7 +101,7 @@ def one_row(document: Any) -> PackedRequest | None:
 
 @lru_cache(maxsize=1024)
 def _row_of(width: int, datatype: str) -> struct.Struct:
-    return struct.Struct(f"<{width}{_PACKED[datatype]}")
+    return struct.Struct(f"<{width}{ROW_CODES[datatype]}")
 
 
 def request_of(document: Any) -> InferenceRequest:
@@ -148,7 +147,8 @@ def _write_share(response: InferenceResponse, share: Share) -> bytes:
     parts = [orjson.dumps(_head_of_response(response), default=_default, option=_OPTIONS)[:-1], b',"outputs":[']
     for at, head in enumerate(heads):
         datatype = str(share.joined.outputs[at].datatype)
-        data = _numbers(TensorData.trusted(share.raw(at), datatype, share.block_shape(at)), datatype)
+        shape = share.block_shape(at)
+        data = _numbers(TensorData.trusted(share.raw(at), datatype, shape), datatype, shape)
         parts += (head, orjson.dumps(data, option=_OPTIONS), b"},")
     parts[-1] = b"}]}"
     return b"".join(parts)
@@ -195,14 +195,14 @@ def _elements(output: ResponseOutput) -> Any:
     return [_text(element, output.name) for element in flat_elements(data.root, output.shape)]
 
 
-def _numbers(data: TensorData, datatype: str, shape: list[int] | None = None) -> Any:
+def _numbers(data: TensorData, datatype: str, shape: list[int]) -> Any:
     """Elements as orjson takes them: few as a list, many as an array."""
     code: Any = FORMATS.get(datatype)
     if data.raw is not None and code is not None and code != "e":
         raw = memoryview(data.raw).cast("B")
         if raw.nbytes <= _SMALL:
             return raw.cast(code).tolist()
-    array = data.to_array(datatype, shape or list(data.block_shape or ())).reshape(-1)
+    array = data.to_array(datatype, shape).reshape(-1)
     return array.astype("f8") if array.dtype.kind == "f" else array
 
 

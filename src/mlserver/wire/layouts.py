@@ -13,8 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ..tensor import FORMATS
-from ..types.packed import PackedRequest, Rows, packed
+from ..types.packed import ROW_CODES, PackedRequest, Rows, packed
 
 LARGEST = 8 * 1024  # bytes of a body: making a pattern costs microseconds per byte
 SEEN_BEFORE = 3  # bodies of the same beginning, after which one is worth a pattern
@@ -46,7 +45,7 @@ class Layout:
         self._match = pattern.fullmatch
         self._names, self._datatype, self._shape = rows.names, rows.datatype, rows.shape
         self._number: Callable[[bytes], Any] = float if _is_float(rows.datatype) else int
-        self._pack = struct.Struct(f"<{len(rows.names)}{FORMATS[rows.datatype]}").pack
+        self._pack = struct.Struct(f"<{len(rows.names)}{ROW_CODES[rows.datatype]}").pack
         self._id_at = id_at
 
     def read(self, body: bytes) -> PackedRequest | None:

@@ -14,15 +14,14 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from ..errors import InvalidPayload
-from ..tensor import FORMATS, ITEM_SIZES, TensorError
+from ..tensor import ITEM_SIZES, TensorError
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
-from ..types.packed import PackedRequest, Rows
+from ..types.packed import ROW_CODES, PackedRequest, Rows
 from . import proto
 from .contents import PACKED_TAGS, varint, write_contents
 from .pb import dataplane_pb2 as pb
 from .pb import parts_pb2
 
-_PACKED = frozenset(name for name, code in FORMATS.items() if code not in "?e")
 _ONE = ([1], [1, 1])
 # What stands before the one element of typed contents (field 5): its field in them, packed, and its size.
 _TYPED = {b"\x2a\x06\x32\x04": 4, b"\x2a\x0a\x3a\x08": 8}
@@ -127,7 +126,7 @@ def _layout_of(tensors: Sequence[RequestInput]) -> _Layout | None:
     if not tensors:
         return None
     shape, datatype = tensors[0].shape, str(tensors[0].datatype)
-    if shape not in _ONE or datatype not in _PACKED:
+    if shape not in _ONE or datatype not in ROW_CODES:
         return None
     if any(one.shape != shape or str(one.datatype) != datatype or one.parameters is not None for one in tensors):
         return None
