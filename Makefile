@@ -8,6 +8,9 @@ CODE   := src runtimes tests examples benchmarks
 
 BENCH  := $(VENV)/.bench-installed
 
+# Two tests at a time: most of a test of processes is waiting. Each process keeps a run of neighbours, which share servers.
+ABREAST := -n 2 --dist worksteal
+
 .PHONY: help setup demo test p0 check format proto bench bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## these lines
@@ -27,13 +30,13 @@ demo: $(STAMP)  ## train a small model, serve it, print three curl lines to try 
 	@exec $(BIN)/mlserver start .demo
 
 # Tests of processes, signals and time-outs can lose a race on a machine that is busy with something else. What fails is run
-# once more, after the others, and has to pass then; both outcomes are printed.
-test: $(STAMP)  ## every test; what fails is tried once more
-	@$(BIN)/python -m pytest || { echo "--- once more, what failed ---"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+# once more, alone and after the others, and has to pass then; both outcomes are printed.
+test: $(STAMP)  ## every test, two at a time; what fails is tried once more
+	@$(BIN)/python -m pytest $(ABREAST) || { echo "--- once more, what failed ---"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 p0: $(STAMP)  ## what must hold in every release (docs/reliability.md), TIMES=1 times in a row; none is tried once more
 	@files=$$(cd tests && ../$(BIN)/python -m support.promises); for run in $$(seq $(or $(TIMES),1)); do \
-		echo "--- run $$run"; $(BIN)/python -m pytest -q -m p0 -p no:cacheprovider $$files || exit 1; done
+		echo "--- run $$run"; $(BIN)/python -m pytest -q $(ABREAST) -m p0 -p no:cacheprovider $$files || exit 1; done
 
 check: $(STAMP)  ## format, lint, types, layers, import weight (under half a minute)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }
