@@ -178,7 +178,7 @@ def test_the_raw_form(server: Server) -> None:
     "model, body, text",
     [
         ("echo", bytes(12), "exactly 1 input"),
-        ("one", bytes(13), "12 bytes for FP32"),
+        ("one", bytes(13), "expected a multiple of 12 bytes for FP32 [-1, 3], received 13 bytes"),
         ("nope", bytes(12), "Model nope not found"),
     ],
 )

@@ -71,6 +71,7 @@ def test_root_path(serve: Serve, tmp_path: Path) -> None:
     server = start(serve, tmp_path, root_path="/behind/proxy")
     assert server.get("/v2/health/live").status_code == 200
     assert server.get("/behind/proxy/v2/health/live").status_code == 200
+    assert server.get(f"{server.metrics_url}/metrics").status_code == 200
 
 
 # -- which models --

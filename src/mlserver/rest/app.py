@@ -110,11 +110,10 @@ class RESTApp:
                 await self._check_access(request.path, request)
                 own = self._model_routes.match(request)
                 if own is None:
-                    reply = Reply(404, write_document({"error": f"No such path: {request.method} {request.path}"}))
-                else:
-                    template = own.route.path
-                    await self._take_body(request, receive)
-                    reply = await self._model_routes.answer(own, request)
+                    raise MLServerError(f"No such path: {request.method} {request.path}", 404)
+                template = own.route.path
+                await self._take_body(request, receive)
+                reply = await self._model_routes.answer(own, request)
         except MethodNotAllowed as problem:
             asks = request.method == "OPTIONS" and request.header(b"access-control-request-method") is None
             reply = Reply(200, headers=_allow(problem)) if asks else self._error(problem)

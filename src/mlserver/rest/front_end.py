@@ -52,13 +52,13 @@ class RESTServer:
         app = RESTApp(settings, router, routes, metrics, access or Access(settings))
         shared = settings.http_workers > 1
         self.address = f"REST on {_scheme(settings)}://{settings.host}:{settings.http_port}"
-        self._servers = [HTTPServer(bind(settings.host, settings.http_port, "http_port", shared), app, settings)]
+        root, listener = settings.root_path, bind(settings.host, settings.http_port, "http_port", shared)
+        self._servers = [HTTPServer(listener, app, settings, root)]
         if settings.admin_port is not None:
             app = RESTApp(settings, router, routes, metrics, Access(settings, admin_address=True))
             self.address += f", administration on {_scheme(settings)}://{settings.admin_host}:{settings.admin_port}"
-            self._servers.append(
-                HTTPServer(bind(settings.admin_host, settings.admin_port, "admin_port", shared), app, settings)
-            )
+            listener = bind(settings.admin_host, settings.admin_port, "admin_port", shared)
+            self._servers.append(HTTPServer(listener, app, settings, root))
 
     async def start(self) -> None:
         for server in self._servers:

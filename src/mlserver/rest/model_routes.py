@@ -65,12 +65,18 @@ class ModelRoutes:
     def _with_method(self, request: Request, declared: list[ModelRoute]) -> ModelRoute | None:
         if not declared:
             return None
-        found = [own for own in declared if own.route.method == request.method]
+        found = self._answering(request, declared)
         if not found:
             raise MethodNotAllowed(request.method, request.path, sorted({own.route.method for own in declared}))
         if len(found) == 1:
             return found[0]
         return self._choose(request, found)
+
+    @staticmethod
+    def _answering(request: Request, declared: list[ModelRoute]) -> list[ModelRoute]:
+        """The routes for the method of a request; HEAD is GET whose body is not sent."""
+        own = [one for one in declared if one.route.method == request.method]
+        return own or [one for one in declared if (request.method, one.route.method) == ("HEAD", "GET")]
 
     def _choose(self, request: Request, found: list[ModelRoute], by_body: bool = True) -> ModelRoute:
         names = [own.name for own in found]
@@ -105,7 +111,7 @@ class ModelRoutes:
                 return Reply(*wire_routes.wire_of(found).write_error(problem, route.config))
             return await wire_routes.answer(self._data_plane, asked, request)
         path = _own_path(request.path)
-        forwarded = HTTPRequest(request.method, path, request.query, request.raw_headers, request.body)
+        forwarded = HTTPRequest(route.method, path, request.query, request.raw_headers, request.body)
         answer = await self._data_plane.route(found.name, found.version, forwarded)
         kept = [(name, value) for name, value in answer.headers if name not in (b"content-length", b"content-type")]
         content_type = dict(answer.headers).get(b"content-type", b"").decode("latin-1")
@@ -115,7 +121,7 @@ class ModelRoutes:
         """The route of the model that the body names, where `match` left the choice to the body."""
         if not _says_model(found) or _UNDER_MODEL.fullmatch(request.path):
             return found
-        rivals = [own for own in self._declared(request.path) if own.route.method == request.method]
+        rivals = self._answering(request, self._declared(request.path))
         wanted = wire_routes.wire_of(found).named_model(request.body, found.route.config)
         names = [own.name for own in rivals]
         if len(rivals) == 1 or self._chosen(request) in names:

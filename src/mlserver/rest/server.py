@@ -74,13 +74,14 @@ class HTTPServer:
     Args:
         listener: From `bind`.
         app: ASGI application.
-        settings: Root path, certificates, and the limits of connections.
+        settings: Certificates, and the limits of connections.
+        root_path: What a proxy in front strips off, or does not.
 
     Raises:
         MLServerError: the certificates cannot be used.
     """
 
-    def __init__(self, listener: socket.socket, app: Any, settings: Settings) -> None:
+    def __init__(self, listener: socket.socket, app: Any, settings: Settings, root_path: str = "") -> None:
         self._listener = listener
         self._bounds = bounds = Bounds(settings)
         config = uvicorn.Config(
@@ -90,7 +91,7 @@ class HTTPServer:
             loop="none",
             lifespan="off",
             interface="asgi3",
-            root_path=settings.root_path,
+            root_path=root_path,
             access_log=False,
             log_config=None,
             log_level="warning",

@@ -15,6 +15,7 @@ from ..types import (
     InferenceRequest,
     InferenceResponse,
     MetadataModelResponse,
+    MetadataTensor,
     Parameters,
     RequestInput,
     ResponseOutput,
@@ -124,27 +125,29 @@ def _read_raw(body: memoryview, metadata: MetadataModelResponse | None) -> Infer
     described = inputs[0]
     datatype = str(described.datatype)
     raw = memoryview(len(body).to_bytes(4, "little") + body) if datatype == "BYTES" else body
-    shape = _raw_shape(
-        described.name, described.shape, None if datatype == "BYTES" else len(body) // item_size(datatype)
-    )
+    shape = _raw_shape(described, len(body))
     tensor = RequestInput(name=described.name, shape=shape, datatype=described.datatype, data=TensorData())
     tensor.data = _tensor(raw, tensor)
     return InferenceRequest(inputs=[tensor], parameters=Parameters.of({"binary_data_output": True}))
 
 
-def _raw_shape(name: str, described: list[int], elements: int | None) -> list[int]:
+def _raw_shape(described: MetadataTensor, size: int) -> list[int]:
     """The model's shape with its one variable dimension worked out; of several, the first (the batch) is 1."""
-    shape = list(described)
-    if elements is None:
+    shape, datatype = list(described.shape), str(described.datatype)
+    if datatype == "BYTES":
         return [1 if dim < 0 else dim for dim in shape]
     if sum(dim < 0 for dim in shape) > 1 and shape[0] < 0:
         shape[0] = 1
     variable = [position for position, dim in enumerate(shape) if dim < 0]
     if len(variable) > 1:
-        raise InvalidInput(f"input '{name}'", "at most one variable dimension for a body without JSON", str(described))
+        expected = "at most one variable dimension for a body without JSON"
+        raise InvalidInput(f"input '{described.name}'", expected, str(described.shape))
     if variable:
-        known = element_count([dim for dim in shape if dim >= 0])
-        shape[variable[0]] = elements // known if known else 0
+        step = element_count([dim for dim in shape if dim >= 0]) * item_size(datatype)
+        if size % step if step else size:
+            expected = f"a multiple of {step} bytes for {datatype} {described.shape}"
+            raise InvalidInput(f"data of input '{described.name}'", expected, f"{size} bytes")
+        shape[variable[0]] = size // step if step else 0
     return shape
 
 

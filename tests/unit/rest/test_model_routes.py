@@ -65,6 +65,23 @@ async def test_methods(bench: Bench) -> None:
     assert "GET" in refusal.value.allowed
 
 
+@pytest.mark.parametrize("path", ["/fixed", "/own", "/v2/models/m/own"])
+async def test_head_is_get(bench: Bench, path: str) -> None:
+    await bench.load(routes=(route("/fixed", method="GET", static="x"), route("/own", method="GET", handler="own")))
+    got, head = await reply_to(bench, asked(path, "GET")), await reply_to(bench, asked(path, "HEAD"))
+
+    assert head is not None
+    assert head == got
+
+
+async def test_a_head_of_its_own(bench: Bench) -> None:
+    await bench.load("m", routes=(route("/own", method="GET"),))
+    await bench.load("n", routes=(route("/own", method="HEAD"),))
+
+    assert who(bench, asked("/own", "GET")) == ("m", None)
+    assert who(bench, asked("/own", "HEAD")) == ("n", None)
+
+
 async def test_several_models_declare_a_path(bench: Bench) -> None:
     for name in "mn":
         await bench.load(name, routes=(route("/own"),))
