@@ -16,6 +16,8 @@ from support.server import Server
 
 # One response per word of every request, with the number of the request it belongs to.
 SPEAKER = """
+import asyncio
+
 from mlserver import MLModel
 from mlserver.codecs import StringCodec
 from mlserver.errors import MLServerError
@@ -39,6 +41,10 @@ class Speaker(MLModel):
                         raise ValueError("a bug")
                     while word == "forever":
                         yield self.answer([word])
+                    if word == "think":
+                        await asyncio.sleep(0.05)
+                    if word == "think":
+                        await asyncio.sleep(0.05)
                     yield self.answer([word])
         finally:
             type(self).ended += 1
@@ -107,6 +113,34 @@ def test_a_stream_has_the_headers_of_its_event(server: Server) -> None:
         "ce-modelid": "speaker",
         "ce-type": "io.seldon.serving.inference.response",
     }
+
+
+def test_a_stream_says_where_the_time_went(server: Server) -> None:
+    body = {"inputs": [tensor("text", ["think think"], "BYTES")]}
+    timing = server.post("/v2/models/speaker/generate_stream", body).headers["server-timing"]
+
+    assert timing.startswith('queue;dur=0.000, batch;desc="1 requests, 1 rows", model;dur=')
+    assert float(timing.partition("model;dur=")[2].partition(",")[0]) >= 40
+
+
+def test_statistics_of_streams(server: Server, stub: Any) -> None:
+    before = statistics(server)
+    assert events(server, "think think")[0] == 200
+    assert words(stream(stub, [message("think"), message("think")])) == ["think"] * 2
+    after = statistics(server)
+
+    # Rows of all requests, and runs of `predict_stream`.
+    assert [after[name] - before[name] for name in ("inference_count", "execution_count")] == [3, 2]
+    for part, least in ("success", 160e6), ("compute_infer", 160e6), ("queue", 0):
+        was, now = before["inference_stats"][part], after["inference_stats"][part]
+        assert now["count"] - was["count"] == 2
+        assert now["ns"] - was["ns"] >= least
+    second = next(batch for batch in after["batch_stats"] if batch["batch_size"] == 2)
+    assert second["compute_infer"]["ns"] >= 80e6
+
+
+def statistics(server: Server) -> Any:
+    return server.get("/v2/models/speaker/stats").json()["model_stats"][0]
 
 
 def test_a_model_without_streams_answers_once(server: Server) -> None:

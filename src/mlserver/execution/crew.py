@@ -16,6 +16,7 @@ from ..types import InferenceRequest, InferenceResponse
 from .executor import HTTPRequest, HTTPResponse, ModelInfo
 from .frames import Kind, pack_request, unpack_response
 from .line import Line, WorkerDied
+from .stream_clock import StreamClock
 
 REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
 # Seconds before a request whose worker died is tried on another: who died together with it is known to be dead by then.
@@ -103,10 +104,17 @@ class CrewModel:
 
     async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
         worker = await self._crew.worker_for(self.key)
-        frames = worker.stream(self.key, requests)
+        clock = StreamClock()
+        frames = worker.stream(self.key, clock.asking(requests))
         try:
-            async for frame in frames:
-                yield unpack_response(frame.head, frame.buffers)
+            while True:
+                frame, elapsed = await clock.next(frames)
+                if frame is None:
+                    return
+                model_ns, values = frame.head
+                call.timings.model_ns += model_ns
+                call.timings.transport_ns += max(0, elapsed - model_ns)  # the model may have worked ahead
+                yield unpack_response(values, frame.buffers)
         except WorkerDied:
             raise Unavailable("The worker process ended in the middle of this stream") from None
         finally:

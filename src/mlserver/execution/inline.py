@@ -19,6 +19,7 @@ from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse
 from .executor import HTTPRequest, HTTPResponse, ModelInfo
 from .runner import Runner
+from .stream_clock import StreamClock
 
 T = TypeVar("T")
 
@@ -109,12 +110,14 @@ class InlineModel:
                     return
                 yield request
 
-        answers = _Answers(self._runner.stream(self._key, fed()))
+        clock = StreamClock()
+        answers = _Answers(self._runner.stream(self._key, clock.asking(fed())), clock)
         try:
             while True:
-                response = await self._executor.call(answers.next())
+                response, elapsed = await self._executor.call(answers.next())
                 if response is None:
                     return
+                call.timings.model_ns += elapsed
                 yield response
         finally:
             await self._executor.call(answers.close())
@@ -137,13 +140,14 @@ class _Answers:
     lock lets the pull end first.
     """
 
-    def __init__(self, responses: AsyncIterator[InferenceResponse]) -> None:
+    def __init__(self, responses: AsyncIterator[InferenceResponse], clock: StreamClock) -> None:
         self._responses = responses
+        self._clock = clock
         self._one_at_a_time = asyncio.Lock()
 
-    async def next(self) -> InferenceResponse | None:
+    async def next(self) -> tuple[InferenceResponse | None, int]:
         async with self._one_at_a_time:
-            return await _next(self._responses)
+            return await self._clock.next(self._responses)
 
     async def close(self) -> None:
         async with self._one_at_a_time:

@@ -15,6 +15,7 @@ from .desk import Action, Desk
 from .executor import HTTPRequest
 from .frames import Frame, Kind, pack_response, unpack_request
 from .runner import Runner
+from .stream_clock import StreamClock
 
 
 class _Inbox:
@@ -44,7 +45,7 @@ class _Stream(NamedTuple):
 
 
 class Service:
-    """One channel's calls. One task per request; the reply carries the nanoseconds the model took.
+    """One channel's calls. One task per request; every answer carries the nanoseconds that the model took for it.
 
     Args:
         runner: Has the models; several services may share it.
@@ -114,11 +115,15 @@ class Service:
     async def _stream(self, frame: Frame) -> Frame:
         stream = self._streams[frame.id]
         try:
-            async for response in self._runner.stream(frame.head["key"], aiter(stream.inbox)):
+            clock = StreamClock()
+            responses = self._runner.stream(frame.head["key"], clock.asking(aiter(stream.inbox)))
+            while True:
+                response, elapsed = await clock.next(responses)
+                if response is None:
+                    return Frame(Kind.END, frame.id, None)
                 await stream.wanted.acquire()
                 buffers: list[Any] = []
-                self.send(Frame(Kind.ITEM, frame.id, pack_response(response, buffers), buffers))
-            return Frame(Kind.END, frame.id, None)
+                self.send(Frame(Kind.ITEM, frame.id, [elapsed, pack_response(response, buffers)], buffers))
         finally:
             self._streams.pop(frame.id, None)
 

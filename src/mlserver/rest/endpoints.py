@@ -128,11 +128,16 @@ class Endpoints:
         return [*headers, (b"ce-id", raw_id), (b"ce-requestid", raw_id)]
 
     async def infer_stream(self, request: Request) -> Reply:
-        """Server-sent events, one per response. What fails before the first one is an ordinary error."""
+        """Server-sent events, one per response. What fails before the first one is an ordinary error.
+
+        The headers tell of the first response: `Server-Timing` says where the time until then went.
+        """
         name, version = _model(request)
+        started = time.perf_counter_ns()
         incoming = formats.arrived(request, self._settings.max_body_bytes)
         payload = await self._read(incoming, name, version)
         formats.writer(incoming, payload)  # events are JSON, whatever is asked for
+        codec_ns = time.perf_counter_ns() - started
         call = Call(headers=request.headers)
         responses = self._data_plane.infer_stream(_one(payload), name, version, call)
         try:
@@ -141,7 +146,7 @@ class Endpoints:
             await responses.aclose()  # type: ignore[attr-defined]
             raise
         headers = [] if first is None else self._event_headers(first.model_name, first.id)
-        headers.append((b"cache-control", b"no-cache"))
+        headers += [(b"server-timing", server_timing(call.timings, codec_ns).encode()), (b"cache-control", b"no-cache")]
         return Reply(200, _events(first, responses), EVENT_STREAM, headers)
 
     # -- repository --

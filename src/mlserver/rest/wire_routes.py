@@ -44,9 +44,12 @@ async def answer(data_plane: DataPlane, found: ModelRoute, request: Request) -> 
             request.body, "" if content_type is None else content_type.decode("latin-1"), config
         )
         writer = wire.open_stream(request.body, config) if hasattr(wire, "open_stream") else None
-        if writer is not None:
-            return await _stream(data_plane.infer_stream(_one(payload), found.name, found.version, call), writer)
         codec_ns = time.perf_counter_ns() - started
+        if writer is not None:
+            responses = data_plane.infer_stream(_one(payload), found.name, found.version, call)
+            reply = await _stream(responses, writer)
+            reply.headers.append(_timing(call, codec_ns))
+            return reply
         response = await data_plane.infer(payload, found.name, found.version, call)
         started = time.perf_counter_ns()
         status, body, media_type = wire.write_response(response, config)
@@ -55,7 +58,7 @@ async def answer(data_plane: DataPlane, found: ModelRoute, request: Request) -> 
         status, body, media_type = wire.write_error(problem, config)
         headers = retry_after(problem)
     else:
-        headers = [(b"server-timing", server_timing(call.timings, codec_ns).encode()), *_version(response)]
+        headers = [_timing(call, codec_ns), *_version(response)]
     return Reply(status, body, media_type, headers)
 
 
@@ -94,6 +97,10 @@ def _version(response: InferenceResponse | None) -> RawHeaders:
     if response is None or not response.model_version:
         return []
     return [(b"x-mlserver-model-version", header_value(response.model_version))]
+
+
+def _timing(call: Call, codec_ns: int) -> tuple[bytes, bytes]:
+    return b"server-timing", server_timing(call.timings, codec_ns).encode()
 
 
 def retry_after(problem: MLServerError) -> RawHeaders:

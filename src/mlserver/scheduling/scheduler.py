@@ -129,10 +129,10 @@ class Scheduler:
         return await self._wait_in_line(Entry(request, call, rows, now))
 
     async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
-        """Pass a stream on; streams are neither joined nor queued."""
+        """Pass a stream on; streams are neither joined nor queued. Each is one run of the model on the rows of all its requests."""
         self._streams += 1
         self._idle.clear()
-        responses = self._next.stream(requests, call)
+        responses = self._next.stream(_counted(requests, call), call)
         try:
             async for response in responses:
                 yield response
@@ -140,6 +140,7 @@ class Scheduler:
             try:
                 await responses.aclose()  # type: ignore[attr-defined]
             finally:  # closing may fail or be cancelled; a stream that still counted would keep the server from ending
+                self._meter.executed(1, call.timings.batch_rows, call.timings.model_ns / 1e9)
                 self._streams -= 1
                 self._check_idle()
 
@@ -315,6 +316,13 @@ class Slots(Protocol):
 
 def _stopped() -> Unavailable:
     return Unavailable("The run of the model was stopped before it answered")
+
+
+async def _counted(requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceRequest]:
+    """The requests of a stream, whose rows are added up."""
+    async for request in requests:
+        call.timings.batch_rows += rows_of(request)
+        yield request
 
 
 def _fail(entry: Entry, problem: Exception) -> None:

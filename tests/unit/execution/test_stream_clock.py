@@ -1,0 +1,46 @@
+"""How long the answers of a stream take, with a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mlserver.execution import stream_clock
+from mlserver.execution.stream_clock import StreamClock
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(stream_clock, "time", clock)
+    return clock
+
+
+async def test_waiting_for_the_caller_does_not_count(clock: Clock) -> None:
+    async def caller() -> AsyncIterator[str]:
+        for item in "ab":
+            clock.now += 1000
+            yield item
+
+    async def model(items: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for item in items:
+            clock.now += 7
+            yield item
+            clock.now += 3
+
+    stream = StreamClock()
+    answers = model(stream.asking(caller()))
+
+    assert await stream.next(answers) == ("a", 7)
+    clock.now += 500  # between two answers nobody waits for one
+    assert await stream.next(answers) == ("b", 10)
+    assert await stream.next(answers) == (None, 3)
