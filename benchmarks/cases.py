@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, RequestInput
 from mlserver.wire import proto
@@ -20,6 +21,7 @@ FLOAT_ROWS, FLOAT_COLUMNS = 1000, 100
 TEXTS = 100
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 JSON = {"content-type": "application/json"}
+ARROW = "application/vnd.apache.arrow.stream"
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Exchange:
 CASES = (
     Case("wine-1", "wine, 1 row", "wine", 1, (1, 16, 64, 256), ("v2", "invocations", "plain", "grpc"), open_loop=True),
     Case("wine-100", "wine, 100 rows", "wine", 100, (1, 16), ("invocations", "plain")),
-    Case("wine-10000", "wine, 10,000 rows", "wine", 10_000, (1, 4), ("invocations", "plain")),
-    Case("sum", "1,000 x 100 FP32", "sum", FLOAT_ROWS, (1, 16), ("v2", "binary", "grpc", "plain")),
+    Case("wine-10000", "wine, 10,000 rows", "wine", 10_000, (1, 4), ("invocations", "plain", "v2", "arrow")),
+    Case("sum", "1,000 x 100 FP32", "sum", FLOAT_ROWS, (1, 16), ("v2", "binary", "grpc", "grpc-typed", "plain")),
     Case("text", "100 texts (BYTES)", "text", TEXTS, (1, 16), ("v2", "grpc", "plain")),
     Case("busy", "5 ms of Python", "busy", 1, (1, 16), ("v2", "plain")),
     Case("wait", "20 ms without the GIL", "wait", 1, (1, 16, 64), ("v2", "plain")),
@@ -96,7 +98,9 @@ def exchange(case: Case, wire: str) -> Exchange:
         return Exchange(("/invocations",), JSON, _dump({"dataframe_split": frame}), _read_predictions)
     if wire == "plain":
         return _plain(case)
-    return _binary(case, infer) if wire == "binary" else _grpc(case)
+    if wire == "arrow":
+        return _arrow(case, infer)
+    return _binary(case, infer) if wire == "binary" else _grpc(case, wire == "grpc-typed")
 
 
 def _plain(case: Case) -> Exchange:
@@ -120,10 +124,20 @@ def _binary(case: Case, paths: tuple[str, ...]) -> Exchange:
     return Exchange(paths, headers, head + block, _read_v2)
 
 
-def _grpc(case: Case) -> Exchange:
-    """ModelInfer: raw contents for the large tensor, typed contents for the others."""
+def _arrow(case: Case, paths: tuple[str, ...]) -> Exchange:
+    """The rows as a data frame of doubles in Arrow's stream format, both ways."""
+    columns = zip(*wine.rows(case.count), strict=True)
+    table = pa.table({name: list(column) for name, column in zip(wine.COLUMNS, columns, strict=True)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return Exchange(paths, {"content-type": ARROW, "accept": ARROW}, sink.getvalue().to_pybytes(), _read_arrow)
+
+
+def _grpc(case: Case, typed: bool = False) -> Exchange:
+    """ModelInfer: raw contents for the large tensor, unless typed ones are asked for; typed contents for the others."""
     document = _v2_document(case)
-    if case.model == "sum":
+    if case.model == "sum" and not typed:
         document["inputs"][0]["data"] = []
         message = pb.ModelInferRequest(raw_input_contents=[_values(case).tobytes()])
         tensor = message.inputs.add(name="input-1", datatype="FP32")
@@ -175,6 +189,12 @@ def _read_v2(body: bytes) -> list[Any]:
 
 def _read_predictions(body: bytes) -> list[Any]:
     values: list[Any] = json.loads(body)["predictions"]
+    return values
+
+
+def _read_arrow(body: bytes) -> list[Any]:
+    with pa.ipc.open_stream(body) as stream:
+        values: list[Any] = stream.read_all().column(0).to_pylist()
     return values
 
 

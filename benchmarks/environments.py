@@ -26,6 +26,7 @@ OF_INTEREST = (
     "litserve",
     "ray",
     "kserve",
+    "grpcio",
     "scikit-learn",
     "pandas",
     "numpy",

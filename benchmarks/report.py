@@ -22,6 +22,8 @@ WIRES = {
     "plain": "own JSON",
     "binary": "V2 binary",
     "grpc": "gRPC",
+    "grpc-typed": "gRPC, typed contents",
+    "arrow": "Arrow",
 }
 TITLES = {server.name: server.title for server in SERVERS}
 NOTHING = Summary(0, 0, 0, 0, 0, 0, 0, 0)
@@ -49,7 +51,9 @@ def tables(results: Results) -> str:
 
 
 def base_wire(case: str, wire: str) -> str:
-    """This server's wire that another server's is compared with: the same, or the closest to a user's own JSON."""
+    """This server's wire that a measurement is compared with: the same, or the JSON that would say what this says."""
+    if wire == "arrow":
+        return "v2"
     if wire != "plain":
         return wire
     return "invocations" if case.startswith("wine") else "v2"
@@ -87,7 +91,7 @@ def overview(found: dict[Key, Summary]) -> str:
     columns = [
         (case, wire, connections)
         for case in CASES
-        for wire in ("v2", "invocations")
+        for wire in ("v2", "invocations", "grpc")
         for connections in case.connections
         if (BASE, case.name, wire, CLOSED, connections) in found
     ]

@@ -112,7 +112,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the walk's requests, four servers, about two minutes")
     parser.add_argument("--servers", type=_words, help="names, with commas: " + " ".join(servers.BY_NAME))
     parser.add_argument("--cases", type=_words, help="names, with commas: " + " ".join(case.name for case in CASES))
-    parser.add_argument("--wires", type=_words, help="v2, invocations, plain, binary, grpc")
+    parser.add_argument("--wires", type=_words, help="v2, invocations, plain, binary, arrow, grpc, grpc-typed")
     parser.add_argument("--connections", type=_numbers, help="of the closed loop, with commas")
     parser.add_argument("--seconds", type=int, help="length of one measurement")
     parser.add_argument("--rounds", type=int, help="how often each is measured; the tables hold medians")

@@ -165,17 +165,18 @@ def _bentoml(place: Place) -> Start:
 
 
 QUIET = ("--no-access-log", "--log-level", "warning")
-V2_SERVER = ("v2", "invocations", "binary", "grpc")
+GRPC = ("grpc", "grpc-typed")
+V2_SERVER = ("v2", "invocations", *GRPC)
 JOIN = {"FLOOR_JOIN": "1"}
 NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 WINE = ("wine-1", "wine-100", "wine-10000")
 
 SERVERS = (
-    Server("ours", "mlserver 2", environments.OWN, _mlserver, V2_SERVER, copies=True),
-    Server("mlserver1", "MLServer 1.7.1", "mlserver1", _mlserver, ("v2", "invocations", "grpc"), copies=True),
+    Server("ours", "mlserver 2", environments.OWN, _mlserver, (*V2_SERVER, "binary", "arrow"), copies=True),
+    Server("mlserver1", "MLServer 1.7.1", "mlserver1", _mlserver, V2_SERVER, copies=True),
     Server("mlserver1-batching", "MLServer 1.7.1, batches of 64", "mlserver1", _mlserver_batching, ("v2",), WINE[:1]),
     Server("mlflow", "MLflow's server", "mlflow", _mlflow, ("invocations",), WINE),
-    Server("kserve", "KServe", "kserve", _program("kserve_app.py"), ("v2", "binary", "grpc"), copies=True),
+    Server("kserve", "KServe", "kserve", _program("kserve_app.py"), ("v2", "binary", *GRPC), copies=True),
     Server("bentoml", "BentoML", "bentoml", _bentoml, ("plain",), plain_path="/predict"),
     Server("litserve", "LitServe", "litserve", _program("litserve_app.py"), ("plain",), plain_path="/predict"),
     Server("rayserve", "Ray Serve", "rayserve", _program("ray_app.py", **NO_STATISTICS), ("plain",), plain_path="/"),
@@ -185,6 +186,7 @@ SERVERS = (
         "floor-join", "floor that joins", "plain", _uvicorn("floor:app", *QUIET, **JOIN), ("v2", "invocations"), WINE
     ),
     Server("echo", "echo", "plain", _uvicorn("echo:app", *QUIET), ("invocations",), WINE[:1], checked=False),
+    Server("grpc-echo", "gRPC echo", environments.OWN, _program("grpc_echo.py"), ("grpc",), WINE[:1], checked=False),
 )
 BY_NAME = {server.name: server for server in SERVERS}
 BASE = "ours"
