@@ -110,16 +110,17 @@ def test_a_known_layout_with_other_contents(raws: list[bytes], received: str) ->
 
 
 @pytest.mark.parametrize("raw", [True, False])
-def test_what_comes_with_parameters_or_outputs_is_read_whole(raw: bool) -> None:
+def test_parameters_and_outputs_beside_a_known_row(raw: bool) -> None:
     proto_bytes.read_request(message([1], "FP32", raw))
     parameters = {"priority": pb.InferParameter(int64_param=2)}
     outputs = [pb.ModelInferRequest.InferRequestedOutputTensor(name="y")]
     data = message([1], "FP32", raw, parameters=parameters, outputs=outputs)
     received = proto_bytes.read_request(data).request
 
-    assert shown(received) == shown(by_messages(data))
+    assert packed(received) is not None
     assert received.parameters is not None
     assert received.outputs is not None
+    assert shown(received) == shown(by_messages(data))
 
 
 def test_more_layouts_than_are_kept() -> None:

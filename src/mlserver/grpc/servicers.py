@@ -72,6 +72,7 @@ class InferenceServicer:
         call = call_of(context)
         read = time.perf_counter_ns()
         model, version = received.model_name, received.model_version
+        _keep_without_id(received.request)
         response = await self._data_plane.infer(received.request, model, version or None, call)
         answered = time.perf_counter_ns()
         message = proto_bytes.write_response(response, received.raw)
@@ -285,4 +286,12 @@ async def _only(message: pb.ModelInferRequest) -> AsyncIterator[pb.ModelInferReq
 
 async def _read(messages: AsyncIterator[pb.ModelInferRequest]) -> AsyncIterator[InferenceRequest]:
     async for message in messages:
-        yield proto.read_request(message)
+        request = proto.read_request(message)
+        _keep_without_id(request)
+        yield request
+
+
+def _keep_without_id(request: InferenceRequest) -> None:
+    """Over gRPC, as in MLServer 1.x, no id is made for a request that has none: an empty one stands for that."""
+    if request.id is None:
+        request.put(id="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InvalidInput, MLServerError
@@ -27,18 +28,18 @@ def check_request(request: InferenceRequest) -> None:
         InvalidInput: names the input, what was expected and what came.
     """
     table = packed(request)
-    if table is not None:  # its numbers were checked when they were packed
-        if table.names not in _good_names:
-            _check_names(table.names)
-        _check_parameters(request.parameters, "the request")
-        return
-    inputs = request.inputs
-    names = tuple([tensor.name for tensor in inputs])
+    names = tuple([tensor.name for tensor in request.inputs]) if table is None else table.names
     if names not in _good_names:
         _check_names(names)
     _check_parameters(request.parameters, "the request")
     for output in request.outputs or ():
-        _check_parameters(output.parameters, f"output '{_shown(output.name)}'")
+        if output.parameters is not None:
+            _check_parameters(output.parameters, f"output '{_shown(output.name)}'")
+    if table is None:  # packed numbers were checked when they were packed
+        _settle(request.inputs)
+
+
+def _settle(inputs: Sequence[RequestInput]) -> None:
     for tensor in inputs:
         if tensor.parameters is not None:
             _check_parameters(tensor.parameters, f"input '{_shown(tensor.name)}'")

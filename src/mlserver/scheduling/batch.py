@@ -37,19 +37,21 @@ def rows_of(request: InferenceRequest) -> int:
 
 def batch_key(request: InferenceRequest) -> Any:
     """What two requests must agree in to be joined: everything but id, headers and the rows themselves."""
-    parameters = request.parameters
-    outputs = request.outputs
+    parameters, outputs = request.parameters, request.outputs
+    common = (
+        None if parameters is None else _frozen(parameters),
+        None if outputs is None else [(output.name, _frozen(output.parameters)) for output in outputs],
+    )
     table = packed(request)
     if table is not None:
-        return (None if parameters is None else _frozen(parameters), *_key_of_rows(*table[:3]))
+        return (*common, *_key_of_rows(*table[:3]))
     inputs = request.inputs
     return (
-        None if parameters is None else _frozen(parameters),
+        *common,
         [tensor.name for tensor in inputs],
         [tensor.datatype for tensor in inputs],
         [tensor.shape[1:] for tensor in inputs],
         [None if tensor.parameters is None else _frozen(tensor.parameters) for tensor in inputs],
-        None if outputs is None else [(output.name, _frozen(output.parameters)) for output in outputs],
     )
 
 
@@ -57,7 +59,7 @@ def batch_key(request: InferenceRequest) -> Any:
 def _key_of_rows(names: tuple[str, ...], datatype: str, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """The same as that of the tensors that packed rows stand for, so that both join."""
     width = len(names)
-    return list(names), [datatype] * width, [list(shape)] * width, [None] * width, None
+    return list(names), [datatype] * width, [list(shape)] * width, [None] * width
 
 
 def _frozen(parameters: Parameters | None) -> str | None:
@@ -74,7 +76,8 @@ def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
     first = requests[0]
     tables = [packed(request) for request in requests]
     if None not in tables:
-        return PackedRequest.of(None, join_rows(cast(list[Rows], tables)), _shared_parameters(requests))
+        rows = join_rows(cast(list[Rows], tables))
+        return PackedRequest.of(None, rows, _shared_parameters(requests), first.outputs)
     total = sum([request.inputs[0].shape[0] for request in requests])
     inputs = [_join_input(parts, total) for parts in zip(*[request.inputs for request in requests], strict=True)]
     return InferenceRequest.build(

@@ -12,7 +12,15 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, overload
 
 from ..tensor import FORMATS, item_size
 from .base import BaseModel
-from .dataplane import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from .dataplane import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    RequestOutput,
+    ResponseOutput,
+    TensorData,
+)
 
 # Datatypes that rows may have -> `struct` code: those with a fixed width that `memoryview` knows, without BOOL.
 ROW_CODES = {name: code for name, code in FORMATS.items() if code not in "?e"}
@@ -104,8 +112,14 @@ class PackedRequest(_Packed, InferenceRequest):
     _lazy = "inputs"
 
     @classmethod
-    def of(cls, request_id: str | None, rows: Rows, parameters: Parameters | None = None) -> Self:
-        made = cls.build({"id": request_id, "parameters": parameters, "outputs": None})
+    def of(
+        cls,
+        request_id: str | None,
+        rows: Rows,
+        parameters: Parameters | None = None,
+        outputs: list[RequestOutput] | None = None,
+    ) -> Self:
+        made = cls.build({"id": request_id, "parameters": parameters, "outputs": outputs})
         made.__dict__["packed"] = rows
         made.__pydantic_fields_set__.add("inputs")
         return made

@@ -85,16 +85,26 @@ def write_contents(contents: pb.InferTensorContents, data: TensorData, datatype:
     Raises:
         TensorError: the data does not fit.
     """
+    serialized = b"".join(serialized_contents(data, datatype, shape))
+    if serialized:
+        contents.MergeFromString(serialized)
+
+
+def serialized_contents(data: TensorData, datatype: str, shape: Sequence[int]) -> tuple[bytes, bytes | memoryview]:
+    """Data -> typed contents in bytes, in two parts: what stands before the elements, and the elements.
+
+    Raises:
+        TensorError: the data does not fit.
+    """
     if datatype == "BYTES":
-        contents.bytes_contents.extend(bytes_elements(data, shape))
-        return
+        return b"", pb.InferTensorContents(bytes_contents=bytes_elements(data, shape)).SerializeToString()
     raw = data.to_raw(datatype, shape)
     tag = PACKED_TAGS.get(datatype)
     if tag is None:
         numbers = struct.unpack(f"<{element_count(shape)}{FORMATS[datatype]}", raw)
-        getattr(contents, FIELDS[datatype]).extend(numbers)
-    elif len(raw):
-        contents.MergeFromString(b"".join((tag, varint(len(raw)), raw)))
+        return b"", pb.InferTensorContents(**{FIELDS[datatype]: numbers}).SerializeToString()
+    size = memoryview(raw).nbytes
+    return (tag + varint(size), raw) if size else (b"", b"")
 
 
 def bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:

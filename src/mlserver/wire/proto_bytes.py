@@ -18,7 +18,7 @@ from ..tensor import ITEM_SIZES, TensorError
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
 from ..types.packed import ROW_CODES, PackedRequest, Rows
 from . import proto
-from .contents import PACKED_TAGS, varint, write_contents
+from .contents import PACKED_TAGS, serialized_contents, varint, write_contents
 from .pb import dataplane_pb2 as pb
 from .pb import parts_pb2
 
@@ -30,6 +30,7 @@ _MAX_LAYOUT = 64 * 1024  # bytes of a request whose layout is looked up
 _MAX_FIELDS = 1000  # fields of a larger message that are looked at one by one
 _RAW = 7 << 3 | 2  # what stands before each of the raw contents
 
+Parts = parts_pb2.ModelInferRequestParts
 Key = tuple[bytes, ...]
 
 
@@ -69,19 +70,27 @@ def read_request(data: bytes) -> Received:
     try:
         if len(data) > _MAX_LAYOUT:
             return _read_large(data)
-        parts = parts_pb2.ModelInferRequestParts.FromString(data)
+        parts = Parts.FromString(data)
         inputs, raws = parts.inputs[:], parts.raw_input_contents[:]
-        plain = not parts.parameters and not parts.outputs
-        rows = _known_row(inputs, raws) if plain else None
+        rows = _known_row(inputs, raws)
         if rows is not None:
-            request: InferenceRequest = PackedRequest.of(parts.id or None, rows)
+            request = _packed_request(parts, rows)
         else:
             request = proto.read_request(pb.ModelInferRequest.FromString(data))
-            if plain:
-                _learn(request.inputs, inputs, raws)
+            _learn(request.inputs, inputs, raws)
     except DecodeError as problem:
         raise InvalidPayload(f"Invalid message: {problem}") from None
     return Received(request, parts.model_name, parts.model_version, bool(raws))
+
+
+def _packed_request(parts: Parts, rows: Rows) -> InferenceRequest:
+    """A request whose inputs are these rows."""
+    if not parts.parameters and not parts.outputs:
+        return PackedRequest.of(parts.id or None, rows)
+    for field in ("inputs", "raw_input_contents"):
+        parts.ClearField(field)
+    rest = proto.read_request(pb.ModelInferRequest.FromString(parts.SerializeToString()))
+    return PackedRequest.of(rest.id, rows, rest.parameters, rest.outputs)
 
 
 def _known_row(inputs: list[bytes], raws: list[bytes]) -> Rows | None:
@@ -224,17 +233,19 @@ def _write_output(
     datatype, shape = str(output.datatype), output.shape
     content_type = None if output.parameters is None else _content_type(output.parameters)
     head = _output_head(output.name, datatype, tuple(shape), content_type)
-    if raws is None and datatype not in PACKED_TAGS:
-        raise _NotPlain
-    block = output.data.to_raw(datatype, shape)
-    size = len(block) if type(block) is bytes else memoryview(block).nbytes
     if raws is not None:
+        block = output.data.to_raw(datatype, shape)
         pieces += (b"\x2a", varint(len(head)), head)
-        raws += (b"\x32", varint(size), block)
+        raws += (b"\x32", varint(_size(block)), block)
         return
-    packed = PACKED_TAGS[datatype] + varint(size)
-    contents = b"\x2a" + varint(len(packed) + size) + packed if size else b""
-    pieces += (b"\x2a", varint(len(head) + len(contents) + size), head, contents, block)
+    before, block = serialized_contents(output.data, datatype, shape)
+    size = len(before) + _size(block)
+    contents = b"\x2a" + varint(size) + before if size else b""
+    pieces += (b"\x2a", varint(len(head) + len(contents) + _size(block)), head, contents, block)
+
+
+def _size(block: bytes | memoryview) -> int:
+    return len(block) if type(block) is bytes else memoryview(block).nbytes
 
 
 class _NotPlain(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import uuid
 from typing import Any
 
 import grpc
@@ -38,11 +37,11 @@ async def test_the_answer_has_the_form_of_the_request(serving: Any, raw: bool) -
     assert ModelInferResponseConverter.to_types(response).outputs[0].data == [0.5, math.inf]
 
 
-async def test_an_id_is_made_when_there_is_none(serving: Any) -> None:
-    first, second = [await serving.stub.ModelInfer(fp32([1.0])) for _ in range(2)]
+async def test_no_id_is_made_when_there_is_none(serving: Any) -> None:
+    call = serving.stub.ModelInfer(fp32([1.0]))
 
-    assert uuid.UUID(first.id).version == 4
-    assert first.id != second.id
+    assert (await call).id == ""
+    assert "ce-id" not in dict(await call.trailing_metadata())
 
 
 async def test_fp16_answers_are_raw_and_nan_is_nan(serving: Any) -> None:

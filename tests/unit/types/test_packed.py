@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import orjson
 import pytest
@@ -11,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from mlserver.errors import InvalidPayload
 from mlserver.execution import frames
+from mlserver.handlers.cache import request_key
 from mlserver.handlers.checks import check_request
 from mlserver.scheduling.batch import batch_key, join, rows_of, split
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
@@ -45,8 +48,8 @@ def rows(draw: st.DrawFn) -> list[bytes]:
     ]
 
 
-def validated(body: bytes) -> InferenceRequest:
-    request = InferenceRequest.model_validate(orjson.loads(body))
+def validated(body: bytes, **rest: Any) -> InferenceRequest:
+    request = InferenceRequest.model_validate(orjson.loads(body) | rest)
     for tensor in request.inputs:
         tensor.data.settle(str(tensor.datatype), tensor.shape)
     return request
@@ -84,19 +87,51 @@ def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: boo
     assert request == validated(body)
 
 
+RESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "parameters": st.fixed_dictionaries({"content_type": st.sampled_from(["pd", "np"]), "k": st.integers(0, 2)}),
+        "outputs": st.lists(st.sampled_from([{"name": "y"}, {"name": "z", "parameters": {"p": 1}}]), min_size=1),
+    },
+)
+
+
+@given(rows(), RESTS, RESTS)
+def test_packed_with_parameters_and_outputs(bodies: list[bytes], rest: dict[str, Any], other: dict[str, Any]) -> None:
+    """They go with the row, into the key of its batch, the key of its answer in the cache, and the worker's frame."""
+
+    def received(more: dict[str, Any]) -> list[InferenceRequest]:
+        sent = [proto.write_request(validated(body, **more), "m", raw=True) for body in [bodies[0], *bodies]]
+        return [proto_bytes.read_request(message.SerializeToString()).request for message in sent]
+
+    requests = received(rest)[1:]
+    expected = [validated(body, **rest) for body in bodies]
+    joined = join(requests)
+    arrived = framed(joined)
+    assert isinstance(arrived, PackedRequest)
+    assert arrived == join(expected)
+    assert batch_key(requests[0]) == batch_key(expected[0])
+    assert (batch_key(requests[0]) == batch_key(received(other)[0])) == (rest == other)
+    assert (request_key(received(rest)[1]) == request_key(received(other)[1])) == (rest == other)
+
+
+def framed(request: InferenceRequest) -> InferenceRequest:
+    """A request as it comes out of the frame that it was put into."""
+    buffers: list[bytes] = []
+    parts = frames.encode(frames.Frame(frames.Kind.INFER, 1, frames.pack_request(request, buffers), buffers))
+    reader = frames.FrameReader()
+    data = b"".join(parts)
+    reader.get_buffer()[: len(data)] = data
+    (frame,) = reader.filled(len(data))
+    return frames.unpack_request(frame.head, frame.buffers)
+
+
 @given(rows())
 def test_joined_and_framed_packed_is_the_same_as_tensors(bodies: list[bytes]) -> None:
     requests = [json.read_request(body) for body in bodies]
     assert all(batch_key(request) == batch_key(requests[0]) for request in requests)
     assert batch_key(validated(bodies[0])) == batch_key(requests[0])
-    joined = join(requests)
-    buffers: list[bytes] = []
-    parts = frames.encode(frames.Frame(frames.Kind.INFER, 1, frames.pack_request(joined, buffers), buffers))
-    reader = frames.FrameReader()
-    data = b"".join(parts)
-    reader.get_buffer()[: len(data)] = data
-    (frame,) = reader.filled(len(data))
-    arrived = frames.unpack_request(frame.head, frame.buffers)
+    arrived = framed(join(requests))
     assert isinstance(arrived, PackedRequest)
     assert shown(arrived) == shown(join([validated(body) for body in bodies]))
 
