@@ -200,35 +200,34 @@ def _decode(view: memoryview) -> Frame:
 
 def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
     """A request as plain values; the data of large tensors is appended to `buffers`."""
-    outputs = request.outputs
+    wanted = request.outputs
+    outputs = None if wanted is None else [[output.name, pack_parameters(output.parameters)] for output in wanted]
     table = packed(request)
-    if table is not None:
+    if table is None:
+        inputs: Any = [_pack_tensor(tensor, buffers) for tensor in request.inputs]
+    else:
         block: Any = table.block
         if len(block) >= INLINE_LIMIT:
             buffers.append(block)
             block = len(buffers) - 1
-        return [request.id, pack_parameters(request.parameters), {"rows": [*table[:4], block]}, None]
-    return [
-        request.id,
-        pack_parameters(request.parameters),
-        [_pack_tensor(tensor, buffers) for tensor in request.inputs],
-        None if outputs is None else [[output.name, pack_parameters(output.parameters)] for output in outputs],
-    ]
+        inputs = {"rows": [*table[:4], block]}
+    return [request.id, pack_parameters(request.parameters), inputs, outputs]
 
 
 def unpack_request(values: list[Any], buffers: Sequence[Any]) -> InferenceRequest:
-    request_id, parameters, inputs, outputs = values
+    request_id, parameters, inputs, wanted = values
+    outputs = None if wanted is None else [_unpack_requested(*output) for output in wanted]
     if isinstance(inputs, dict):
         names, datatype, shape, count, block = inputs["rows"]
         block = buffers[block] if isinstance(block, int) else block
         rows = Rows(tuple(names), datatype, tuple(shape), count, block)
-        return PackedRequest.of(request_id, rows, unpack_parameters(parameters))
+        return PackedRequest.of(request_id, rows, unpack_parameters(parameters), outputs)
     return InferenceRequest.build(
         {
             "id": request_id,
             "parameters": unpack_parameters(parameters),
             "inputs": [RequestInput.build(_unpack_tensor(tensor, buffers)) for tensor in inputs],
-            "outputs": None if outputs is None else [_unpack_requested(*output) for output in outputs],
+            "outputs": outputs,
         }
     )
 
