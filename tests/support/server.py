@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -26,19 +28,23 @@ import httpx
 
 START_LIMIT = 60.0  # seconds from start to ready; loading MLflow itself takes a few, more on a busy machine
 STOP_LIMIT = 15.0  # seconds from SIGTERM to the end
+_draw = random.SystemRandom()  # a test may seed the common generator
 LOOK_AGAIN = 0.05  # seconds after which an unanswered question is asked again, if no log line came first
 
 
+# Below the ports that systems give to connections that go out: those may be taken between the choice and the server's start.
+PORTS = range(10_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on (all held until all are known, so that they differ)."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
+    """Ports of 127.0.0.1 that nobody listens on, drawn at random: other processes of tests draw too."""
+    found: list[int] = []
+    while len(found) < count:
+        port = _draw.choice(PORTS)
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            found.append(port)
+    return found if len(set(found)) == count else free_ports(count)
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
