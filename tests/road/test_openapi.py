@@ -24,6 +24,21 @@ INPUTS: list[dict[str, Any]] = [
     },
     {"name": "flag", "datatype": "BOOL", "shape": []},
 ]
+# Inputs of which not every text is one.
+TEXTS = [
+    {"name": kind, "datatype": "BYTES", "shape": [-1, 2], "parameters": {"content_type": kind}}
+    for kind in ("base64", "datetime")
+]
+READS = """
+from mlserver import MLModel
+from mlserver.types import InferenceResponse
+
+
+class Reads(MLModel):
+    async def predict(self, payload):
+        assert all(len(self.decode(one)) == 2 for one in payload.inputs)
+        return InferenceResponse(model_name=self.name, outputs=[])
+"""
 OUTPUTS = [{"name": "sum", "datatype": "INT64", "shape": [-1]}]
 
 
@@ -33,6 +48,7 @@ def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     write_server_settings(folder, root_path="/serving")
     write_model(folder / "known", "Echo", inputs=INPUTS, outputs=OUTPUTS, parameters={"version": "7"})
     write_model(folder / "any", "Echo")
+    write_model(folder / "texts", "Reads", source=READS, inputs=TEXTS)
     uri = str(models["wine"])
     write_settings(
         folder / "wine", name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": uri}
@@ -75,7 +91,7 @@ def test_the_servers_document(server: Server) -> None:
     assert {"/v2", "/v2/models", "/v2/models/{model_name}/infer", "/v2/repository/index"} <= set(found["paths"])
     infer = found["paths"]["/v2/models/{model_name}/versions/{model_version}/infer"]["post"]
     assert [parameter["name"] for parameter in infer["parameters"]] == ["model_name", "model_version"]
-    assert set(infer["parameters"][0]["examples"]) == {"known", "any", "wine", "shown"}
+    assert set(infer["parameters"][0]["examples"]) == {"known", "any", "texts", "wine", "shown"}
     assert set(infer["requestBody"]["content"]) == {
         "application/json",
         "application/octet-stream",
@@ -113,7 +129,7 @@ def test_a_models_document_names_its_tensors(server: Server) -> None:
     }
 
 
-@pytest.mark.parametrize("model", ["known", "known/versions/7", "wine", "shown"])
+@pytest.mark.parametrize("model", ["known", "known/versions/7", "texts", "wine", "shown"])
 def test_the_example_can_be_sent(server: Server, model: str) -> None:
     example = request_schema(document(server, model))["example"]
     response = server.post(f"/v2/models/{model}/infer", example)

@@ -105,16 +105,19 @@ class MLflowRuntime(MLModel):
 
     def _examples(self, folder: str) -> dict[str, Any]:
         """What the OpenAPI document shows as examples, by the names that it looks for in a route's config."""
-        body = shown_examples.of(folder)
-        if body is None:
-            return {}
-        request = shown_examples.as_request(body, self.inputs or [])
+        body, inputs = shown_examples.of(folder), self.inputs or []
+        found = {} if body is None else {"example": body}
+        for request in (body and shown_examples.as_request(body, inputs), shown_examples.made_up(inputs)):
+            if request and self._takes(request):
+                return {**found, "v2_example": request}
+        return found  # better none than one that is refused
+
+    def _takes(self, request: dict[str, Any]) -> bool:
         try:
-            if request is not None:
-                self._decode(InferenceRequest.model_validate(request))
+            self._decode(InferenceRequest.model_validate(request))
         except (MLServerError, ValueError):
-            request = None  # better none than one that is refused
-        return {"example": body} | ({"v2_example": request} if request is not None else {})
+            return False
+        return True
 
     def _warm(self, folder: str) -> None:
         """Answer the model's input example, if it has one. Raises `MLServerError` if that fails."""

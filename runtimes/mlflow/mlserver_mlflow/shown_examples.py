@@ -1,4 +1,4 @@
-"""A model's input example as bodies to show in its OpenAPI document: one for `/invocations`, and the same as a V2 request.
+"""Bodies to show in a model's OpenAPI document: its input example for `/invocations`, and the same as a V2 request.
 
 They travel in the config of the route `/invocations`, so that no metadata answer grows by them.
 """
@@ -19,6 +19,18 @@ MOST = 16 * 1024
 READABLE = 1024 * 1024
 
 Document = dict[str, Any]
+_VALUES = {
+    "boolean": False,
+    "integer": 0,
+    "long": 0,
+    "float": 0.0,
+    "double": 0.0,
+    "string": "text",
+    "binary": "dGV4dA==",
+    "datetime": "2000-01-01T00:00:00",
+    "any": "text",
+}
+_SCALARS = {"BOOL": "boolean", "INT32": "integer", "INT64": "long", "FP32": "float", "FP64": "double"}
 
 
 def of(folder: str) -> Document | None:
@@ -51,8 +63,8 @@ def as_request(body: Document, inputs: Iterable[MetadataTensor]) -> Document | N
         elif isinstance(data, list):
             (tensor,) = inputs
             tensors = [_array(tensor, data)]
-        else:
-            return None
+        else:  # an agent's: its columns are the body's fields
+            tensors = [_column(tensor, [body[tensor.name]]) for tensor in inputs if tensor.name in body]
     except (KeyError, TypeError, ValueError):
         return None
     if not tensors:
@@ -60,6 +72,38 @@ def as_request(body: Document, inputs: Iterable[MetadataTensor]) -> Document | N
     params = {"parameters": body["params"]} if body.get("params") else {}
     request = {**params, "inputs": tensors}
     return request if _size(request) <= MOST else None
+
+
+def made_up(inputs: Iterable[MetadataTensor]) -> Document | None:
+    """A V2 request of one row, made from the types of the columns that must be there.
+
+    None if none of them is a list, an object or the like: any other example the front end makes up as well.
+    """
+    needed = [tensor for tensor in inputs if _extra(tensor).get("required") is not False]
+    if not any("mlflow_type" in _extra(tensor) for tensor in needed):
+        return None
+    return {"inputs": [_column(tensor, [_made_up(tensor)]) for tensor in needed]}
+
+
+def _extra(tensor: MetadataTensor) -> Document:
+    return (tensor.parameters.model_extra if tensor.parameters is not None else None) or {}
+
+
+def _made_up(tensor: MetadataTensor) -> Any:
+    kind = tensor.parameters.content_type if tensor.parameters is not None else None
+    scalar = {"base64": "binary", "datetime": "datetime"}.get(kind or "", _SCALARS.get(str(tensor.datatype), "string"))
+    return _value(_extra(tensor).get("mlflow_type", {"type": scalar}))
+
+
+def _value(kind: Document) -> Any:
+    """A value of a type as MLflow's signatures write it."""
+    if kind["type"] == "array":
+        return [_value(kind["items"])]
+    if kind["type"] == "object":
+        return {name: _value(own) for name, own in kind["properties"].items()}
+    if kind["type"] == "map":
+        return {"key": _value(kind["values"])}
+    return _VALUES[kind["type"]]
 
 
 def _column(tensor: MetadataTensor, values: Iterable[Any]) -> Document:

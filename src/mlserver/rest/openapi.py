@@ -172,6 +172,9 @@ def _add_own(paths: Document, base: str, route: Route) -> None:
 
 # -- a model's own request --
 
+# Elements to send where a content type says more than "any text".
+_TEXTS = {"base64": "dGV4dA==", "datetime": "2000-01-01T00:00:00", "pd_json": "{}"}
+
 
 def _request_schema(general: Document, metadata: MetadataModelResponse, given: list[Document]) -> Document:
     """The request with the model's inputs in place of any; a model that names none takes any.
@@ -237,6 +240,12 @@ def _example(tensor: MetadataTensor) -> Document:
         shape = [len(given) // rest, *shape[1:]] if shape else []
         data = given
     else:
-        zero: Any = {"BYTES": "text", "BOOL": False}.get(datatype, 0 if "INT" in datatype else 0.0)
-        data = [zero] * min(prod(shape), 10_000)
+        data = [_element(tensor)] * min(prod(shape), 10_000)
     return {"name": tensor.name, "shape": shape, "datatype": datatype, "data": data}
+
+
+def _element(tensor: MetadataTensor) -> Any:
+    datatype = str(tensor.datatype)
+    if datatype == "BYTES":
+        return _TEXTS.get((tensor.parameters and tensor.parameters.content_type) or "", "text")
+    return False if datatype == "BOOL" else 0 if "INT" in datatype else 0.0

@@ -17,6 +17,7 @@ from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.shown_examples import FILE, MOST, of
 from support.mlflow_zoo import Echo, python_model
+from unit.mlflow.conftest import Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -87,6 +88,17 @@ async def test_what_v2_has_no_plain_form_for(tmp_path: Path) -> None:
     config = shown(runtime)
     assert config["example"] == {"inputs": ["a", "b"]}
     assert "v2_example" not in config
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["chats", "deep_anything", "deep_blobs", "deep_maps", "echo_any", "echo_object", "people", "repeats", "sums"],
+)
+async def test_columns_of_lists_and_objects_can_be_sent(zoo: Zoo, name: str) -> None:
+    runtime = await zoo.runtime(name)
+    (config,) = (route.config for route in runtime.routes() if "v2_example" in route.config)
+    response = await runtime.predict(InferenceRequest.model_validate(config["v2_example"]))
+    assert response.outputs
 
 
 async def test_no_example(tmp_path: Path) -> None:
