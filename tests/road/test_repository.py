@@ -89,6 +89,17 @@ def test_load_and_unload(serve: Serve, tmp_path: Path) -> None:
     assert server.post("/v2/models/echo/infer", {"inputs": []}).status_code == 404
 
 
+@pytest.mark.parametrize("name", ["config", "file:1/model.bin"])
+def test_a_load_of_anything_but_the_repository_is_refused(serve: Serve, tmp_path: Path, name: str) -> None:
+    write_model(tmp_path / "echo")
+    server = serve(tmp_path)
+    refused = server.post("/v2/repository/models/echo/load", {"parameters": {name: "{}"}})
+
+    assert refused.status_code == 400
+    assert f"parameter '{name}'" in refused.json()["error"]
+    assert server.post("/v2/repository/models/echo/load", {"parameters": {"own": 1}}).status_code == 200
+
+
 def test_a_model_that_appears_later(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     server = serve(tmp_path)

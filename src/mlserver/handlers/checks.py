@@ -15,6 +15,8 @@ MAX_INPUTS = 10_000
 MAX_NAME = 1024
 MAX_DEPTH = 32  # levels of lists and objects in a parameter
 MAX_TIMEOUT = 1e15  # microseconds; clocks and timers take no more than so many
+# Parameters of Triton's extensions that this server does not have: to pass over them would be a wrong answer.
+_NOT_OFFERED = {"shared_memory_region": "shared memory", "classification": "classification"}
 _DATATYPES = frozenset(DATATYPES)
 _TEXTS = frozenset((str, bytes))
 # Name lists that were found good: the requests of one model all have the same.
@@ -34,7 +36,7 @@ def check_request(request: InferenceRequest) -> None:
     _check_parameters(request.parameters, "the request")
     for output in request.outputs or ():
         if output.parameters is not None:
-            _check_parameters(output.parameters, f"output '{_shown(output.name)}'")
+            _check_tensors_parameters(output.parameters, f"output '{_shown(output.name)}'")
     if table is None:  # packed numbers were checked when they were packed
         _settle(request.inputs)
 
@@ -42,7 +44,7 @@ def check_request(request: InferenceRequest) -> None:
 def _settle(inputs: Sequence[RequestInput]) -> None:
     for tensor in inputs:
         if tensor.parameters is not None:
-            _check_parameters(tensor.parameters, f"input '{_shown(tensor.name)}'")
+            _check_tensors_parameters(tensor.parameters, f"input '{_shown(tensor.name)}'")
         datatype: Any = tensor.datatype
         if datatype not in _DATATYPES:
             expected = f"one of {', '.join(DATATYPES)}"
@@ -70,6 +72,13 @@ def _check_parameters(parameters: Parameters | None, owner: str) -> None:
     for name, value in extra.items():
         if isinstance(value, (dict, list)) and _deeper_than(value, MAX_DEPTH):
             raise InvalidInput(f"parameter '{_shown(name)}' of {owner}", f"at most {MAX_DEPTH} levels", "more")
+
+
+def _check_tensors_parameters(parameters: Parameters | None, owner: str) -> None:
+    _check_parameters(parameters, owner)
+    for name in (parameters.__pydantic_extra__ if parameters is not None else None) or ():
+        if name in _NOT_OFFERED:
+            raise MLServerError(f"Invalid parameter '{name}' of {owner}: this server has no {_NOT_OFFERED[name]}")
 
 
 def _deeper_than(value: Any, levels: int) -> bool:

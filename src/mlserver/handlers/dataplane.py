@@ -203,7 +203,7 @@ class DataPlane:
         version: str | None = None,
         call: Call | None = None,
     ) -> AsyncIterator[InferenceResponse]:
-        """Answer a stream of requests with a stream of responses; all carry the first request's id.
+        """Answer a stream of requests with a stream of responses; all carry the first request's id, and the outputs it wants.
 
         Raises:
             DeadlineExceeded: an answer took longer than a request may.
@@ -213,7 +213,7 @@ class DataPlane:
         entry = self._registry.find(name, version)
         if not version and entry.split is not None:
             entry = self._traffic.choose(entry, call)
-        _, road = entry.usable()
+        loaded, road = entry.usable()
         first: InferenceRequest | None = None
         patience = Patience(self._limit_of(entry))
         self._telemetry.began(entry)
@@ -230,6 +230,8 @@ class DataPlane:
         responses = road.stream(checked(), call)
         try:
             async for response in patience.answering(responses):
+                if first is not None and first.outputs:
+                    select(response, first.outputs, loaded.info.metadata.outputs or ())
                 self._finish(entry, first, response, call)
                 yield response
         except TimeoutError:

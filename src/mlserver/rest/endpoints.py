@@ -159,6 +159,7 @@ class Endpoints:
         return _document(json.write_document([item.model_dump(mode="json") for item in index]))
 
     async def load(self, request: Request) -> Reply:
+        _check_load(request.body)
         await self._repository.load(request.segments["name"])
         return Reply()
 
@@ -184,6 +185,20 @@ def _model(request: Request) -> tuple[str, str | None]:
 
         version = parse_qs(request.query.decode("latin-1")).get("model_version", [None])[0]
     return request.segments["name"], version
+
+
+def _check_load(body: bytes) -> None:
+    """Refuse a load with settings or files in the request, for which loading what is in the repository is no answer.
+
+    Anything else in the body is passed over, as in MLServer 1.x.
+    """
+    if b"parameters" not in body:
+        return
+    document = json.read_json(body)
+    given = document.get("parameters") if isinstance(document, dict) else None
+    for name in given if isinstance(given, dict) else ():
+        if name == "config" or name.startswith("file:"):
+            raise MLServerError(f"Invalid parameter '{name}': models are loaded as they are in the repository")
 
 
 async def _one(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:

@@ -72,6 +72,18 @@ def test_numbers_leave_as_bytes() -> None:
         ),
         (request(tensor(parameters=Parameters(k=nested(40)))), "parameter 'k' of input 'x'"),
         (request(outputs=[RequestOutput(name="y", parameters=Parameters(k=nested(40)))]), "of output 'y'"),
+        (
+            request(outputs=[RequestOutput(name="y", parameters=Parameters(classification=2))]),
+            "parameter 'classification' of output 'y': this server has no classification",
+        ),
+        (
+            request(outputs=[RequestOutput(name="y", parameters=Parameters(shared_memory_region="r"))]),
+            "parameter 'shared_memory_region' of output 'y': this server has no shared memory",
+        ),
+        (
+            request(tensor(data=[], parameters=Parameters(shared_memory_region="r"))),
+            "parameter 'shared_memory_region' of input 'x'",
+        ),
     ],
 )
 def test_refused(made: InferenceRequest, words: str) -> None:

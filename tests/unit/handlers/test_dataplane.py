@@ -301,6 +301,16 @@ async def test_streams_carry_the_first_id(bench: Bench) -> None:
     assert [(answer.id, answer.model_version) for answer in answers] == [("first", "1")] * 2
 
 
+async def test_streams_give_the_outputs_that_are_wanted(bench: Bench) -> None:
+    (await bench.load("m", "1", streams=True)).response = two_outputs
+    stream = bench.data_plane.infer_stream(stream_of(request(outputs=[RequestOutput(name="b")]), request()), "m")
+    assert [[output.name for output in answer.outputs] async for answer in stream] == [["b"], ["b"]]
+
+    stream = bench.data_plane.infer_stream(stream_of(request(outputs=[RequestOutput(name="c")])), "m")
+    with pytest.raises(MLServerError, match="no output 'c'"):
+        await anext(stream)
+
+
 async def test_streams_check_every_request(bench: Bench) -> None:
     model = await bench.load()
     stream = bench.data_plane.infer_stream(stream_of(request(), request(name="\0")), "m")
