@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlserver.errors import InvalidPayload
+from mlserver.types import InferenceRequest
 from mlserver.types.packed import PackedRequest, packed
 from mlserver.wire import json as wire
 from mlserver.wire import layouts
@@ -29,23 +30,49 @@ TOKENS = (
 IDS = st.none() | st.text(max_size=8) | st.sampled_from(['a"b', "a\\", '"id"', "1"])
 
 
-def body(datatype: str, names: list[str], tokens: list[str], request_id: str | None, first: bool) -> bytes:
+# What may stand beside the inputs. Some hold what looks like the data or the id of a request.
+SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from([0.5, "1", '"data": [1]', '"id": "1"'])
+NAMES = st.sampled_from(["content_type", "k", "id", "data", "timeout"])
+PARAMETERS = st.dictionaries(NAMES, SCALARS | st.just([1]), max_size=2)
+OUTPUTS = st.lists(
+    st.fixed_dictionaries({"name": st.text(max_size=3)}, optional={"parameters": PARAMETERS}), max_size=2
+)
+RESTS = st.fixed_dictionaries({}, optional={"parameters": st.none() | PARAMETERS, "outputs": st.none() | OUTPUTS})
+
+
+def body(
+    datatype: str,
+    names: list[str],
+    tokens: list[str],
+    request_id: str | None,
+    first: bool,
+    rest: dict[str, Any] | None = None,
+) -> bytes:
     tensors = ", ".join(
         f'{{"name": {json.dumps(name)}, "shape": [1], "datatype": "{datatype}", "data": [{token}]}}'
         for name, token in zip(names, tokens, strict=True)
     )
     inputs = f'"inputs": [{tensors}]'
-    own = [] if request_id is None else [f'"id": {json.dumps(request_id)}']
+    own = [f'"{name}": {json.dumps(value)}' for name, value in (rest or {}).items()]
+    if request_id is not None:
+        own.append(f'"id": {json.dumps(request_id)}')
     return ("{" + ", ".join([*own, inputs] if first else [inputs, *own]) + "}").encode()
 
 
 def parsed(data: bytes) -> Any:
-    """What the road without layouts makes of it."""
+    """What the validator makes of it."""
     try:
         document = wire.read_json(data)
-        request = wire.one_row(document) or wire.request_of(document)
+        request = wire.request_of(document)
     except InvalidPayload as problem:
         return problem.message
+    return shown(request)
+
+
+def shown(request: InferenceRequest) -> Any:
+    """What a request says, with its numbers in the datatypes that they will have."""
+    for tensor in request.inputs:
+        tensor.data.settle(str(tensor.datatype), tensor.shape)
     return request.model_dump()
 
 
@@ -61,18 +88,18 @@ def test_a_layout_reads_what_the_parser_reads(data: st.DataObject) -> None:
     first = data.draw(st.booleans())
     plain = ["1"] * len(names)
     with_id = data.draw(st.booleans())
-    learned = wire.read_json(body(datatype, names, plain, "x" if with_id else None, first))
-    request = wire.one_row(learned)
-    assert isinstance(request, PackedRequest)
-    layout = layouts.learn(body(datatype, names, plain, "x" if with_id else None, first), request)
+    rest = data.draw(RESTS)
+    seen = body(datatype, names, plain, "x" if with_id else None, first, rest)
+    request = wire.one_row(wire.read_json(seen))
+    layout = layouts.learn(seen, request) if isinstance(request, PackedRequest) else None
     if layout is None:
         return
     for _ in range(3):
         tokens = data.draw(st.lists(TOKENS, min_size=len(names), max_size=len(names)))
-        own = body(datatype, names, tokens, data.draw(IDS), data.draw(st.booleans()))
+        own = body(datatype, names, tokens, data.draw(IDS), data.draw(st.booleans()), rest)
         found = layout.read(own)
         if found is not None:
-            assert found.model_dump() == parsed(own)
+            assert shown(found) == parsed(own)
 
 
 @given(
@@ -99,10 +126,22 @@ def test_reading_is_the_same_from_the_first_body_to_the_hundredth() -> None:
         one = body(
             "FP64", ["a layout", "b"], [f"{at}.25", f"-{at}.5e0" if at % 7 == 0 else "0.1"], f"id-{at}", at % 2 == 0
         )
-        assert wire.read_request(one).model_dump() == parsed(one)
+        assert shown(wire.read_request(one)) == parsed(one)
         bad = body("FP64", ["a layout", "b"], ["1.0", "x"], None, True)
         with pytest.raises(InvalidPayload):
             wire.read_request(bad)
+
+
+def test_what_is_done_to_one_request_stays_with_it() -> None:
+    rest = {"parameters": {"timeout": 5}, "outputs": [{"name": "y", "parameters": {"k": 1}}]}
+    for at in range(layouts.SEEN_BEFORE + 2):
+        request = wire.read_request(body("FP64", ["changed"], [f"{at}.5"], None, True, rest))
+        assert request.model_dump()["parameters"] == {"timeout": 5}
+        assert request.model_dump()["outputs"] == rest["outputs"]
+        assert request.parameters is not None
+        assert request.outputs is not None
+        (request.parameters.model_extra or {}).pop("timeout")
+        (request.outputs.pop().parameters.model_extra or {}).clear()  # type: ignore[union-attr]
 
 
 def test_only_so_many_patterns_are_made() -> None:

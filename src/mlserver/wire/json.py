@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
-from ..types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
+from ..types import InferenceRequest, InferenceResponse, Parameters, RequestOutput, ResponseOutput, TensorData
 from ..types.packed import ROW_CODES, PackedRequest, Rows, Share, packed
 from . import large_json
 from .layouts import LARGEST, Layouts
@@ -24,7 +24,9 @@ from .layouts import LARGEST, Layouts
 _validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
 _ONE = ([1], [1, 1])
 _STRINGS, _LISTS = frozenset((str,)), frozenset((list,))
+_FIELDS, _OUTPUT_FIELDS = frozenset(("id", "inputs", "outputs", "parameters")), frozenset(("name", "parameters"))
 _layouts = Layouts()
+_Rest = tuple[Parameters | None, list[RequestOutput] | None]
 _SMALL = 64  # elements up to which a list is cheaper to print than an array
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -74,15 +76,18 @@ def one_row(document: Any) -> PackedRequest | None:
     That is one tensor of one element per column, all of one datatype: the form of most requests. What is accepted here
     the validator would accept, with the same values.
     """
+    rest: _Rest | None = (None, None)
     try:
         inputs, request_id = document["inputs"], document.get("id")
+        if len(document) != 1 + (request_id is not None):
+            rest = _rest_of(document)
         width = len(inputs)
         names = [tensor["name"] for tensor in inputs]
         shapes = [tensor["shape"] for tensor in inputs]
         data = [tensor["data"] for tensor in inputs]
         datatype = inputs[0]["datatype"]
         if (
-            len(document) != 1 + (request_id is not None)
+            rest is None
             or sum(map(len, inputs)) != 4 * width
             or [tensor["datatype"] for tensor in inputs] != [datatype] * width
             or shapes.count(shapes[0]) != width
@@ -96,7 +101,35 @@ def one_row(document: Any) -> PackedRequest | None:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, struct.error):
         return None
     shape = (1,) if len(shapes[0]) == 2 else ()
-    return PackedRequest.of(request_id, Rows(tuple(names), datatype, shape, 1, block))
+    return PackedRequest.of(request_id, Rows(tuple(names), datatype, shape, 1, block), *rest)
+
+
+def _rest_of(document: dict[str, Any]) -> _Rest | None:
+    """Parameters and requested outputs; None = the validator has to look. What is no dictionary or list raises."""
+    if not _FIELDS.issuperset(document):
+        return None
+    parameters, outputs = document.get("parameters"), document.get("outputs")
+    if not _are_plain(parameters):
+        return None
+    own = None if parameters is None else Parameters.of(parameters)
+    if outputs is None:
+        return own, None
+    wanted = []
+    for output in outputs:
+        name, free = output["name"], output.get("parameters")
+        if type(name) is not str or not _OUTPUT_FIELDS.issuperset(output) or not _are_plain(free):
+            return None
+        wanted.append(RequestOutput.build({"name": name, "parameters": None if free is None else Parameters.of(free)}))
+    return own, wanted
+
+
+def _are_plain(parameters: Any) -> bool:
+    """Whether the validator would take these parameters as they are."""
+    if parameters is None:
+        return True
+    if type(parameters) is not dict or "headers" in parameters:
+        return False
+    return isinstance(parameters.get("content_type"), str | None)
 
 
 @lru_cache(maxsize=1024)

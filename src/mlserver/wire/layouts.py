@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..types import Parameters, RequestOutput
 from ..types.packed import ROW_CODES, PackedRequest, Rows, packed
 
 LARGEST = 8 * 1024  # bytes of a body: making a pattern costs microseconds per byte
@@ -26,6 +27,7 @@ _INTEGER = rb"(0|-?[1-9][0-9]{0,18})"
 # Up to 15 digits in front and no exponent: nothing overflows, and nothing is a whole number that a double cannot hold.
 # "-0" is left to the parser, which reads it as the integer 0.
 _DECIMAL = rb"(-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,19}|0|-?[1-9][0-9]{0,14})"
+_SCALARS = (str, int, float, type(None))
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*([-+.0-9eE]+)[ \t\r\n]*\]')
 _ID = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"([ !#-\[\]-~]*)"')
 
@@ -35,18 +37,21 @@ class Layout:
 
     Args:
         pattern: Fits bodies; its groups are the numbers in order, and the id where there is one.
-        rows: The request that it was made of.
+        request: The request that it was made of. Its parameters and requested outputs are those of all.
+        rows: The inputs of that request.
         id_at: Which group is the id; None = requests have none.
     """
 
-    __slots__ = ("_datatype", "_id_at", "_match", "_names", "_number", "_pack", "_shape")
+    __slots__ = ("_datatype", "_id_at", "_match", "_names", "_number", "_outputs", "_pack", "_parameters", "_shape")
 
-    def __init__(self, pattern: re.Pattern[bytes], rows: Rows, id_at: int | None) -> None:
+    def __init__(self, pattern: re.Pattern[bytes], request: PackedRequest, rows: Rows, id_at: int | None) -> None:
         self._match = pattern.fullmatch
         self._names, self._datatype, self._shape = rows.names, rows.datatype, rows.shape
         self._number: Callable[[bytes], Any] = float if _is_float(rows.datatype) else int
         self._pack = struct.Struct(f"<{len(rows.names)}{ROW_CODES[rows.datatype]}").pack
         self._id_at = id_at
+        # Requests change on the road: the pattern has copies of its own, and gives each request others.
+        self._parameters, self._outputs = _copied(request.parameters), _copied_outputs(request.outputs)
 
     def read(self, body: bytes) -> PackedRequest | None:
         """The request in a body; None if it does not fit."""
@@ -62,13 +67,16 @@ class Layout:
             block = self._pack(*map(self._number, groups))
         except struct.error:  # out of the datatype's range
             return None
-        return PackedRequest.of(request_id, Rows(self._names, self._datatype, self._shape, 1, block))
+        rows = Rows(self._names, self._datatype, self._shape, 1, block)
+        if self._parameters is None and self._outputs is None:
+            return PackedRequest.of(request_id, rows)
+        return PackedRequest.of(request_id, rows, _copied(self._parameters), _copied_outputs(self._outputs))
 
 
 def learn(body: bytes, request: PackedRequest) -> Layout | None:
     """The layout of a body that was read as `request`; None if it cannot be told where its numbers stand."""
     rows = packed(request)
-    if rows is None or rows.rows != 1:
+    if rows is None or rows.rows != 1 or not _is_flat(request):
         return None
     gaps = [(found.span(1), _DECIMAL if _is_float(rows.datatype) else _INTEGER) for found in _DATA.finditer(body)]
     if len(gaps) != len(rows.names):
@@ -82,9 +90,25 @@ def learn(body: bytes, request: PackedRequest) -> Layout | None:
         gaps.append((ids[0].span(1), rb"([ !#-\[\]-~]*)"))
         gaps.sort()
         id_at = [span for span, _ in gaps].index(ids[0].span(1))
-    layout = Layout(_pattern(body, gaps), rows, id_at)
+    layout = Layout(_pattern(body, gaps), request, rows, id_at)
     again = layout.read(body)
     return layout if again is not None and again.id == request.id and packed(again) == rows else None
+
+
+def _is_flat(request: PackedRequest) -> bool:
+    """Whether parameters hold nothing that two requests could not share."""
+    given = [request.parameters, *(output.parameters for output in request.outputs or ())]
+    return all(isinstance(value, _SCALARS) for one in given if one is not None for value in one.plain().values())
+
+
+def _copied(parameters: Parameters | None) -> Parameters | None:
+    return None if parameters is None else parameters.copied()
+
+
+def _copied_outputs(outputs: Sequence[RequestOutput] | None) -> list[RequestOutput] | None:
+    if outputs is None:
+        return None
+    return [RequestOutput.build({"name": one.name, "parameters": _copied(one.parameters)}) for one in outputs]
 
 
 def _pattern(body: bytes, gaps: list[tuple[tuple[int, int], bytes]]) -> re.Pattern[bytes]:

@@ -62,9 +62,18 @@ def shown(request: InferenceRequest) -> list[tuple[str, str, list[int], bytes]]:
     ]
 
 
-@given(rows())
-def test_packed_is_the_same_as_validated(bodies: list[bytes]) -> None:
-    for body in bodies:
+RESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "parameters": st.fixed_dictionaries({"content_type": st.sampled_from(["pd", "np"]), "k": st.integers(0, 2)}),
+        "outputs": st.lists(st.sampled_from([{"name": "y"}, {"name": "z", "parameters": {"p": 1}}]), min_size=1),
+    },
+)
+
+
+@given(rows(), RESTS)
+def test_packed_is_the_same_as_validated(bodies: list[bytes], rest: dict[str, Any]) -> None:
+    for body in [orjson.dumps(orjson.loads(body) | rest) for body in bodies]:
         request = json.read_request(body)
         assert packed(request) is not None
         assert rows_of(request) == 1
@@ -85,15 +94,6 @@ def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: boo
     assert batch_key(request) == batch_key(json.read_request(body))
     assert shown(request) == shown(validated(body))
     assert request == validated(body)
-
-
-RESTS = st.fixed_dictionaries(
-    {},
-    optional={
-        "parameters": st.fixed_dictionaries({"content_type": st.sampled_from(["pd", "np"]), "k": st.integers(0, 2)}),
-        "outputs": st.lists(st.sampled_from([{"name": "y"}, {"name": "z", "parameters": {"p": 1}}]), min_size=1),
-    },
-)
 
 
 @given(rows(), RESTS, RESTS)
@@ -161,6 +161,29 @@ def test_what_is_not_plain_is_left_to_the_validator(tensor: dict[str, object]) -
     except InvalidPayload:
         return
     assert packed(request) is None
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"parameters": 1},
+        {"parameters": []},
+        {"parameters": {"content_type": 1}},
+        {"parameters": {"headers": {"a": "b"}}},
+        {"outputs": 1},
+        {"outputs": "y"},
+        {"outputs": {"name": "y"}},
+        {"outputs": [1]},
+        {"outputs": [{}]},
+        {"outputs": [{"name": 1}]},
+        {"outputs": [{"name": "y", "data": [1]}]},
+        {"outputs": [{"name": "y", "parameters": 1}]},
+        {"more": 1},
+    ],
+)
+def test_what_stands_beside_the_inputs_is_left_to_the_validator(rest: dict[str, object]) -> None:
+    column = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
+    assert json.one_row({"inputs": [column], **rest}) is None
 
 
 def test_names_are_checked() -> None:
