@@ -168,6 +168,8 @@ class Registry(Catalogue):
         self._drain_timeout = drain_timeout
         self._changed = changed
         self._locks: dict[str, asyncio.Lock] = {}
+        # No longer found by callers, but not yet gone: they answer what they have begun.
+        self.leaving: list[Entry] = []
 
     # -- changing --
 
@@ -192,7 +194,7 @@ class Registry(Catalogue):
         """
         async with self._lock(settings.name):
             entry = self.announce(settings)
-            entry.state = State.LOADING
+            entry.state, entry.reason = State.LOADING, ""
             self._changed()
             try:
                 trust.rules().check(settings)
@@ -235,8 +237,12 @@ class Registry(Catalogue):
             forget(name, version or "")
             loaded, entry.loaded = entry.loaded, None
             self._changed()
-            if loaded is not None:
-                await self._retire(loaded, entry.road)
+            self.leaving.append(entry)
+            try:
+                if loaded is not None:
+                    await self._retire(loaded, entry.road)
+            finally:
+                self.leaving.remove(entry)
             logger.info("Unloaded model '%s'%s", name, _of(entry))
 
     def _has_failed(self, entry: Entry) -> None:

@@ -45,6 +45,8 @@ class ModelRepositoryHandlers:
             if state is State.READY and not entry.ready:
                 state, reason = State.UNAVAILABLE, "no worker process is alive to run the model"
             items[entry.name, entry.version] = _item(entry.name, entry.version, state, reason)
+        for entry in self._registry.leaving:
+            items.setdefault((entry.name, entry.version), _item(entry.name, entry.version, entry.state, ""))
         for settings in await self._repository.list():
             key = settings.name, settings.version
             items.setdefault(key, _item(*key, State.UNAVAILABLE, ""))

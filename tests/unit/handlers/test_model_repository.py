@@ -1,0 +1,72 @@
+"""The index: every state that a model goes through, and why."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mlserver.errors import MLServerError
+from mlserver.handlers import ModelRepositoryHandlers
+from mlserver.types import RepositoryIndexRequest
+from support.inline_road import Listed
+from support.road import Bench, model_settings
+
+
+class Repository:
+    """A repository with the model `m`, and what its index says of it."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.handlers = ModelRepositoryHandlers(Listed([model_settings()]), self.bench.registry)
+
+    async def state(self) -> tuple[str, str]:
+        (item,) = await self.handlers.index(RepositoryIndexRequest())
+        return str(item.state), str(item.reason)
+
+
+@pytest.fixture
+async def repository() -> Repository:
+    return Repository()
+
+
+async def begun(work: asyncio.Future[bool], repository: Repository, state: str) -> None:
+    """Return when the index has the state, which the work has to pass."""
+    while (await repository.state())[0] != state:
+        assert not work.done()
+        await asyncio.sleep(0)
+
+
+async def test_from_load_to_unload(repository: Repository) -> None:
+    assert await repository.state() == ("UNAVAILABLE", "")
+    repository.bench.executor.go.clear()
+    loading = asyncio.ensure_future(repository.handlers.load("m"))
+    await begun(loading, repository, "LOADING")
+    repository.bench.executor.go.set()
+    await loading
+    assert await repository.state() == ("READY", "")
+
+    (model,) = repository.bench.executor.models
+    model.go.clear()
+    asking = asyncio.ensure_future(repository.bench.ask())
+    await asyncio.sleep(0)
+    unloading = asyncio.ensure_future(repository.handlers.unload("m"))
+    await begun(unloading, repository, "UNLOADING")
+    model.go.set()
+    await asyncio.gather(asking, unloading)
+    assert await repository.state() == ("UNAVAILABLE", "")
+
+
+async def test_the_reason_of_a_failure_lasts_until_the_next_load(repository: Repository) -> None:
+    repository.bench.executor.problem = MLServerError("no weights", 500)
+    with pytest.raises(MLServerError):
+        await repository.handlers.load("m")
+    assert await repository.state() == ("UNAVAILABLE", "no weights")
+
+    repository.bench.executor.go.clear()
+    loading = asyncio.ensure_future(repository.handlers.load("m"))
+    await begun(loading, repository, "LOADING")
+    assert await repository.state() == ("LOADING", "")
+    repository.bench.executor.go.set()
+    await loading
+    assert await repository.state() == ("READY", "")
