@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -87,7 +88,9 @@ def test_json_in_and_a_table_out(server: Server) -> None:
     assert found.schema.metadata[b"id"] == b"7"
 
 
-@pytest.mark.parametrize("accept", ["*/*", "application/json", f"{ARROW};q=0", "text/html"])
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", f"{ARROW};q=0", "text/html", f"application/json, {ARROW};q=0.5"]
+)
 def test_json_unless_a_table_is_asked_for(server: Server, accept: str) -> None:
     assert post(server, "echo", stream({"x": [1]}), accept=accept).headers["content-type"] == "application/json"
 
@@ -151,3 +154,27 @@ def test_without_pyarrow_the_error_says_what_to_install(
         ):
             assert response.status_code == 415
             assert "pip install 'mlserver[arrow]'" in response.json()["error"]
+
+
+# Imported for a moment that the test ends.
+SLOW = """
+import time, pathlib
+(pathlib.Path(__file__).parent / "begun").touch()
+while not (pathlib.Path(__file__).parent / "go").exists():
+    time.sleep(0.01)
+raise ImportError
+"""
+
+
+def test_nobody_waits_for_the_import_of_the_library(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder, hidden = tmp_path_factory.mktemp("slow"), tmp_path_factory.mktemp("hidden")
+    (hidden / "pyarrow.py").write_text(SLOW)
+    write_model(folder / "echo")
+    with Server(folder, env={"PYTHONPATH": str(hidden)}) as server, ThreadPoolExecutor() as threads:
+        asking = threads.submit(post, server, "echo", stream({"x": [1]}))
+        server.wait((hidden / "begun").exists, "the import began")
+        try:
+            assert httpx.get(f"{server.url}/v2/health/live", timeout=10).status_code == 200
+        finally:
+            (hidden / "go").touch()
+        assert asking.result().status_code == 415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -98,6 +99,8 @@ class Endpoints:
         return self._inference_reply(written, response, call, codec_ns)
 
     async def _read(self, incoming: formats.Incoming, name: str, version: str | None) -> InferenceRequest:
+        if not formats.is_prepared(incoming):  # others are not to wait for a large import
+            await asyncio.to_thread(formats.prepare)
         if not incoming.is_raw:
             return formats.read(incoming)
         return formats.read(incoming, await self._data_plane.model_metadata(name, version))

@@ -15,6 +15,8 @@ from .messages import JSON, Body, RawHeaders, Request
 
 OCTETS = "application/octet-stream"
 ARROW = "application/vnd.apache.arrow.stream"
+_ARROW = ARROW.encode()
+_prepared = False
 BINARY_HEADER = binary.HEADER.lower().encode()
 
 
@@ -62,6 +64,20 @@ def arrived(request: Request, limit: int) -> Incoming:
     return Incoming(request.body, kind, head, accept, limit)
 
 
+def prepare() -> None:
+    """Import what a format needs that few requests have. Raises `UnsupportedMediaType` if it is not installed."""
+    global _prepared
+    from ..wire import arrow
+
+    arrow.library()
+    _prepared = True
+
+
+def is_prepared(incoming: Incoming) -> bool:
+    """Whether `prepare` would find nothing to do."""
+    return _prepared or not (incoming.kind == _ARROW or _wants_table(incoming.accept))
+
+
 # -- reading --
 
 
@@ -104,7 +120,7 @@ _READERS: dict[bytes, Callable[[Incoming, MetadataModelResponse | None], Inferen
     # What `curl -d` sends unless told otherwise; refusing it would only cost its user a minute.
     b"application/x-www-form-urlencoded": _read_json,
     OCTETS.encode(): _read_json,
-    ARROW.encode(): _read_arrow,
+    _ARROW: _read_arrow,
 }
 SUPPORTED = (JSON, OCTETS, ARROW)
 
@@ -121,7 +137,7 @@ def writer(incoming: Incoming, request: InferenceRequest) -> Writer | None:
         MLServerError: what the request asks for is not understood, or cannot be done here.
     """
     wanted = binary.take_wanted(request)
-    if b"arrow" in incoming.accept and _accepts(incoming.accept, ARROW):
+    if _wants_table(incoming.accept):
         from ..wire import arrow
 
         arrow.library()
@@ -138,9 +154,19 @@ def _write_binary(response: InferenceResponse, wanted: binary.Wanted) -> Written
     return Written(parts, OCTETS, [(BINARY_HEADER, b"%d" % head)])
 
 
-def _accepts(accept: bytes, media_type: str) -> bool:
-    for part in accept.decode("latin-1").lower().split(","):
-        name, _, options = part.partition(";")
-        if name.strip() == media_type:
-            return options.replace(" ", "") not in ("q=0", "q=0.0")
-    return False
+def _wants_table(accept: bytes) -> bool:
+    """Whether a caller reads Arrow's stream, and does not like JSON better."""
+    if b"arrow" not in accept:
+        return False
+    liking = dict(map(_liked, accept.decode("latin-1").lower().split(",")))
+    return liking.get(ARROW, 0.0) > 0 and liking[ARROW] >= liking.get(JSON, 0.0)
+
+
+def _liked(part: str) -> tuple[str, float]:
+    """A media type and its weight."""
+    name, *options = (option.strip() for option in part.split(";"))
+    weight = next((option[2:] for option in options if option.startswith("q=")), "1")
+    try:
+        return name, float(weight)
+    except ValueError:
+        return name, 1.0
