@@ -64,6 +64,12 @@ TABLES: dict[str, Any] = {
     "a key in each record": {"dataframe_records": [{f"c{number}": 1} for number in range(2000)]},
     "one column again and again": {"dataframe_split": {"columns": ["a"] * MANY, "data": [[1] * MANY]}},
     "one long row": {"dataframe_split": {"columns": ["a"], "data": [[1] * 900, *([[]] * MANY)]}},
+    "columns without rows": {"dataframe_split": {"columns": ["a"] * MANY, "data": []}},
+    "labels of thousands of levels": {"dataframe_split": {"columns": [[]] * 9000, "data": []}},
+    "labels and no data": {"dataframe_split": {"index": [1] * 9000, "columns": [0] * 9000, "data": {}}},
+    "a key in each row of data": {"dataframe_split": {"data": [{f"c{number}": 1} for number in range(5000)]}},
+    "objects of empty columns": {"dataframe_split": {"columns": [f"c{at}" for at in range(5000)], "data": [{}] * 5000}},
+    "a long record and short ones": {"dataframe_records": [[1] * 9000, *([[]] * 9000)]},
 }
 CSV = {
     "plain": "a,b,c\n1.5,2,x\n-3,4,y\n",
@@ -78,6 +84,12 @@ CSV = {
     "many rows": "a,b,c\n" + "1,2,x\n" * 3000,
     "nothing but commas": "," * 30_000,
     "a wide header over short rows": "," * MANY + "\n" + "1\n" * MANY,
+    "columns without rows": "," * 9900,
+    "columns without rows and a line of blanks": "," * 9900 + "\n \n",
+    "columns without rows and an odd end of line": "," * 9900 + "\n\r,",
+    "an index of thousands of levels": "a\n" + "," * 9900,
+    "quotes that break every line": "c" + ',"\n"' * 5000 + "\n" + "1\n" * 5000,
+    "empty columns of one row": "," * 9900 + "\n,",
     "a wide row over short rows": "a\n" + "," * 900 + "\n" + "1\n" * MANY,
     "numbers": "a,b,c\n1e400,99999999999999999999,nan\ninf,-0,1_000\n",
 }
@@ -157,6 +169,39 @@ def arrow_bodies() -> None:
     put("arrow", "bomb", sink.getvalue())
 
 
+def parquet_bodies() -> None:
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def keep(name: str, table: Any, **options: Any) -> None:
+        sink = io.BytesIO()
+        parquet.write_table(table, sink, compression="zstd", **options)
+        put("parquet", name, sink.getvalue())
+
+    same, long = ["x" * 20_000] * 5000, np.zeros(5_000_000)
+    plain = {"store_schema": False}
+    keep("plain", pa.table({"a": [1.5, -3], "b": [2, 4], "c": ["x", None]}))
+    keep("no rows", pa.table({"a": pa.array([], pa.float64())}))
+    keep("nested", pa.table({"a": [{"k": [1, 2]}, {"k": []}], "b": [["x"], None]}))
+    keep("columns", pa.table({f"c{number}": [1] for number in range(500)}))
+    keep("rows of one number", pa.table({"a": long}))
+    keep("one row of one number", pa.table({"a": [long]}))
+    keep(
+        "deltas of nothing",
+        pa.table({"a": [long.astype("i8")]}),
+        use_dictionary=False,
+        column_encoding="DELTA_BINARY_PACKED",
+    )
+    keep("one long text", pa.table({"c": ["x" * 50_000_000]}), use_dictionary=False)
+    keep("one text again and again", pa.table({"c": same}), **plain)
+    keep("one text again and again in a list", pa.table({"c": [same]}), **plain)
+    keep("one prefix again and again", pa.table({"c": same}), use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
+    keep("bytes of one length", pa.table({"c": pa.array([b"x" * 20_000] * 5000, pa.binary(20_000))}), **plain)
+    body = (CORPUS / "parquet" / "plain").read_bytes()
+    put("parquet", "cut", body[:-20] + body[-8:])
+
+
 def main() -> None:
     for name, document in REQUESTS.items():
         put("json", name, json.dumps(document).encode())
@@ -170,6 +215,7 @@ def main() -> None:
     binary_bodies()
     grpc_bodies()
     arrow_bodies()
+    parquet_bodies()
 
 
 if __name__ == "__main__":

@@ -119,6 +119,10 @@ def read_invocations(data: bytes) -> None:
     _score(data, "application/json")
 
 
+def read_parquet(data: bytes) -> None:
+    _score(data, "application/vnd.apache.parquet")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "json": read_json,
     "binary": read_binary,
@@ -126,4 +130,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "arrow": read_arrow,
     "csv": read_csv,
     "invocations": read_invocations,
+    "parquet": read_parquet,
 }

@@ -23,7 +23,7 @@ ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 KEPT = [(target, path.name) for target in TARGETS for path in sorted((CORPUS / target).iterdir())]
 # pandas reads each body much more slowly than our own formats are read.
-SLOW = ("csv", "invocations")
+SLOW = ("csv", "invocations", "parquet")
 
 
 @pytest.mark.parametrize("target, name", KEPT)

@@ -2,24 +2,32 @@
 
 A frame has a cell for each row and column, whether the body has one or not: a header of thousands of columns over thousands of
 short rows, or thousands of objects with a key each of their own, are gigabytes made of kilobytes. And a column costs pandas as
-much as thousands of numbers do, so their number is bounded too.
+much as thousands of numbers do, a column without rows or a level of an index some times that again, so their number is
+bounded too.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
+
+from . import pages
+from .fields import fields
 
 # Cells that a table may have whatever its body has, and how many there may be for each that the body has.
 SMALL, SPARSE = 100_000, 4
 # Columns of a model that does not say which it takes; of one that does, so many more may come, for it ignores them.
 ANY_COLUMNS, EXTRA_COLUMNS = 10_000, 1_000
+# Columns without a row that may come beside those of the model, and levels of an index: pandas makes an object of each.
+EMPTY, LEVELS = 500, 100
+# Bytes that the pages of a Parquet file may have when decompressed, whatever the file has, and for each byte of it.
+PAGES, PACKED = 2_000_000, 32
 # Shorter JSON cannot name enough keys to matter.
-SHORT = 4096
+SHORT = 1024
 
 
 def check_csv(body: bytes | str, names: int) -> None:
@@ -29,24 +37,38 @@ def check_csv(body: bytes | str, names: int) -> None:
         names: How many columns the model takes; 0 = it does not say.
     """
     data = body.encode() if isinstance(body, str) else body
-    if b"\n" not in data:
-        data = data.replace(b"\r", b"\n")
-    rows = data.count(b"\n") + 1
-    fields = data.count(b",") + rows
-    _check(max(line.count(b",") for line in io.BytesIO(data or b"\n")) + 1, rows, fields, names)
+    widths = fields(data)
+    if not widths:
+        return
+    _check(max(widths), len(widths), sum(widths), names)
+    odd = b"\r," in data  # pandas may take the two for one end of a line, and then has another header
+    if len(widths) == 1 or odd:
+        _check_empty(max(widths), names)
+    if len(widths) > 1:
+        _check_levels(max(widths) - min(widths) if odd else widths[1] - widths[0])
 
 
 def check_parquet(body: bytes | str, names: int) -> None:
     """Raises `ValueError` for a table out of bounds. What is no Parquet is left to whoever reads it."""
+    data = body.encode() if isinstance(body, str) else body
+    if data[-4:] != pages.MAGIC:
+        return
+    with _unreadable():
+        found = pages.footer(data)
+    # Its values are often packed, but not into nothing: eight bytes of a frame for each cell are a hundred times the body.
+    _check(found.columns, found.rows, SPARSE * len(data), names)
+    with _unreadable():
+        pages.check(data, found, SMALL + SPARSE * len(data), PAGES + PACKED * len(data))
+
+
+@contextmanager
+def _unreadable() -> Iterator[None]:
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_metadata
 
     try:
-        found = read_metadata(io.BytesIO(body.encode() if isinstance(body, str) else body))
-    except (ArrowException, OSError, ValueError):
-        return
-    # Its values are often packed, but not into nothing: eight bytes of a frame for each cell are a hundred times the body.
-    _check(found.num_columns, found.num_rows, SPARSE * len(body), names)
+        yield
+    except (ArrowException, OSError, ValueError) as problem:
+        raise ValueError(f"Invalid input. The table cannot be read: {problem}.") from None
 
 
 def check_json(body: bytes | str, names: int) -> None:
@@ -59,11 +81,14 @@ def check_json(body: bytes | str, names: int) -> None:
         return
     if not isinstance(document, dict):
         return
-    for form in ("dataframe_records", "instances", "inputs"):
+    records = document.get("dataframe_records")
+    if isinstance(records, list):
+        _check(*_extent(records), names)
+    for form in ("instances", "inputs"):
         _check_objects(document.get(form), names)
     split = document.get("dataframe_split")
     if isinstance(split, dict):
-        _check_lists(split.get("columns"), split.get("data"), names)
+        _check_split(split, names)
 
 
 def _loads(body: bytes | str) -> Any:
@@ -75,22 +100,51 @@ def _loads(body: bytes | str) -> Any:
 
 def _check_objects(value: Any, names: int) -> None:
     """Objects of any keys, or an object of columns."""
-    if isinstance(value, dict):
+    if isinstance(value, list):
+        _check(*_extent([row for row in value if isinstance(row, dict)]), names)
+    elif isinstance(value, dict):
         _check(len(value), 1, len(value), names)
-    elif isinstance(value, list):
-        rows = [row for row in value if isinstance(row, dict)]
-        _check(len(set().union(*rows)), len(rows), _total(rows), names)
+        if names:
+            # In a frame, what one column has, each has. Those of the model are what it asked for.
+            _, rows, cells = _extent(value)
+            _check(max(0, len(value) - names), rows, cells, names)
 
 
-def _check_lists(columns: Any, value: Any, names: int) -> None:
-    """Lists of any length, which pandas fills up to the longest."""
-    wide = len(columns) if isinstance(columns, list) else 0
-    rows = [row for row in value if isinstance(row, list)] if isinstance(value, list) else []
-    _check(max([wide, *map(len, rows)]), len(rows), _total(rows), names)
+def _check_split(split: dict[str, Any], names: int) -> None:
+    """Labels and data, which pandas fills up to whatever is widest and longest."""
+    columns, rows, cells = _extent(split.get("data"))
+    wide, long = _labels(split.get("columns")), _labels(split.get("index"))
+    columns, rows = max(columns, wide), max(rows, long)
+    _check(columns, rows, cells + wide + long, names)
+    if not rows:
+        _check_empty(columns, names)
 
 
-def _total(rows: Iterable[Any]) -> int:
-    return sum(map(len, rows))
+def _labels(value: Any) -> int:
+    """How many labels there are; lists in their place are the levels of labels."""
+    if not isinstance(value, list):
+        return 0
+    levels = [level for level in value if isinstance(level, list)]
+    if levels:
+        _check_levels(len(value))
+    return max([len(value), *map(len, levels)])
+
+
+def _extent(value: Any) -> tuple[int, int, int]:
+    """Columns and rows that a frame made of this has, and how many cells of it are there."""
+    if isinstance(value, dict):
+        long = [len(column) for column in value.values() if isinstance(column, (list, dict))]
+        rows = max(len(_keys(value.values())), *long, 1) if value else 0
+        return len(value), rows, sum(long) + len(value) - len(long)
+    if not isinstance(value, list):
+        return 0, 0, 0
+    wide = [len(row) for row in value if isinstance(row, (list, dict))]
+    columns = max([len(_keys(value)), *wide], default=0)
+    return columns, len(value), sum(wide) + len(value) - len(wide)
+
+
+def _keys(values: Iterable[Any]) -> set[str]:
+    return set().union(*(one for one in values if isinstance(one, dict)))
 
 
 def _check(columns: int, rows: int, cells: int, names: int) -> None:
@@ -102,3 +156,15 @@ def _check(columns: int, rows: int, cells: int, names: int) -> None:
             f"Invalid input. The table has {rows} rows and {columns} columns, but only {cells} values; fill it, or send fewer"
             " rows at a time."
         )
+
+
+def _check_empty(columns: int, names: int) -> None:
+    if columns > names + EMPTY:
+        raise ValueError(
+            f"Invalid input. The table has {columns} columns and no rows; without rows, at most {names + EMPTY} columns are read."
+        )
+
+
+def _check_levels(levels: int) -> None:
+    if levels > LEVELS:
+        raise ValueError(f"Invalid input. The table has {levels} columns of labels; at most {LEVELS} are read.")

@@ -27,6 +27,7 @@ from mlserver.logging import get_logger
 from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
+from mlserver.types.packed import PackedRequest, packed
 
 from . import (
     agent_routes,
@@ -384,6 +385,9 @@ class MLflowRuntime(MLModel):
 
 def _without_outputs(payload: InferenceRequest) -> InferenceRequest:
     """The same request for everything that the model gives: the server itself picks from that what was wanted."""
+    rows = packed(payload)
+    if rows is not None:
+        return PackedRequest.of(payload.id, rows, payload.parameters)
     values = {"id": payload.id, "parameters": payload.parameters, "inputs": payload.inputs, "outputs": None}
     return InferenceRequest.build(values)
 

@@ -1,0 +1,60 @@
+"""Heads in Thrift's compact protocol: every kind of value, and bytes that are none."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlserver_mlflow.thrift import BROKEN, Reader, number, part, parts
+
+
+def test_every_kind() -> None:
+    body = b"".join(
+        [
+            b"\x15\x04",  # 1: a number
+            b"\x11\x12",  # 2 and 3: true and false
+            b"\x13\x07",  # 4: a byte
+            b"\x17" + b"\0" * 8,  # 5: a double
+            b"\x18\x03abc",  # 6: a text
+            b"\x19\x25\x02\x04",  # 7: a list of two numbers
+            b"\x1b\x01\x58\x02\x01x",  # 8: a map from numbers to texts
+            b"\x1c\x15\x01\x00",  # 9: a struct
+            b"\x05\x80\x01\x06",  # 64: its number in full
+            b"\x19\x1c\x00",  # 65: a list of an empty struct
+            b"\x00",
+        ]
+    )
+    reader = Reader(b"before" + body, 6)
+    found = reader.struct()
+    assert found == {1: 2, 4: None, 5: None, 6: None, 7: [1, 2], 8: None, 9: {1: -1}, 64: 3, 65: [{}]}
+    assert reader.at == 6 + len(body)
+    assert number(found, 1) == 2
+    assert number(found, 99) == 0
+    assert part(found, 9) == {1: -1}
+    assert parts(found, 65) == [{}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x15",
+        b"\x15" + b"\xff" * 20,
+        b"\x18\xff\xff\xff\x7f",
+        b"\x19\xf1\xff\xff\xff\xff\x7f",
+        b"\x1b\xff\xff\xff\xff\x7f\x11",
+        b"\x1d\x00",
+        b"\x1c" * 1000,
+        b"\x19\x19" * 1000,
+    ],
+)
+def test_what_is_none(body: bytes) -> None:
+    with pytest.raises(ValueError, match=BROKEN):
+        Reader(body, 0).struct()
+
+
+def test_fields_of_another_kind() -> None:
+    for wrong in (number, part, parts):
+        with pytest.raises(ValueError, match=BROKEN):
+            wrong({1: None}, 1)
+    with pytest.raises(ValueError, match=BROKEN):
+        number({1: -1}, 1)
