@@ -16,6 +16,7 @@ from ..wire import json
 from ..wire.headers import CloudEvents, server_timing
 from . import formats
 from .formats import Written
+from .known import Known
 from .messages import EVENT_STREAM, JSON, RawHeaders, Reply, Request, header_value, raw_headers
 from .routing import Router
 
@@ -30,7 +31,7 @@ class Endpoints:
         self._data_plane = data_plane
         self._repository = repository
         self._events = events
-        self._events_of: dict[str, RawHeaders] = {}
+        self._events_of: Known[str, RawHeaders] = Known()
 
     def register(self, router: Router) -> None:
         """Add every route to the router."""
@@ -122,9 +123,7 @@ class Endpoints:
         """CloudEvents headers; all but the ids are the same for every answer of a model."""
         headers = self._events_of.get(model)
         if headers is None:
-            if len(self._events_of) >= 1024:
-                self._events_of.clear()
-            headers = self._events_of[model] = raw_headers(self._events.response(model, None).items())
+            headers = self._events_of.keep(model, raw_headers(self._events.response(model, None).items()))
         if not response_id:
             return headers.copy()
         raw_id = header_value(response_id)

@@ -15,8 +15,9 @@ from ..execution.executor import HTTPRequest
 from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
 from . import wire_routes
+from .known import Known
 from .messages import Reply, Request
-from .routing import MAX_KNOWN, MAX_KNOWN_LENGTH, MethodNotAllowed
+from .routing import MethodNotAllowed
 
 MODEL_HEADER = b"x-mlserver-model"
 _UNDER_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<path>/.+)")
@@ -28,8 +29,8 @@ class ModelRoutes:
     def __init__(self, data_plane: DataPlane, default_model: str | None) -> None:
         self._data_plane = data_plane
         self._default_model = default_model
-        # The routes of paths that were asked for, as long as the models stay the same.
-        self._known: dict[str, list[ModelRoute]] = {}
+        # As long as the models stay the same.
+        self._known: Known[str, list[ModelRoute]] = Known()
         self._known_of = -1
 
     def match(self, request: Request) -> ModelRoute | None:
@@ -49,10 +50,8 @@ class ModelRoutes:
         found = self._known.get(path)
         if found is None:
             found = self._find(path)
-            if found and len(path) <= MAX_KNOWN_LENGTH:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[path] = found
+            if found:
+                self._known.keep(path, found)
         return found
 
     def _find(self, path: str) -> list[ModelRoute]:

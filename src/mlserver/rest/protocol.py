@@ -19,6 +19,7 @@ from ..logging import get_logger
 from ..wire.json import write_document
 from .bounds import Bounds, Phase
 from .exchange import Exchange
+from .known import Known
 
 logger = get_logger().getChild("http")
 
@@ -26,12 +27,10 @@ MAX_HEAD = 64 * 1024  # bytes of the request line and the headers together
 MAX_HEADERS = 256
 MAX_CHUNKS = 100_000  # of one body; each costs far more than the byte that it may carry
 MAX_PIPELINED = 64  # requests of one connection that wait for the answer to an earlier one
-MAX_KNOWN_URLS, MAX_KNOWN_URL = 1024, 512
 LEAST_READ = 16 * 1024  # bytes of an answer that a caller takes per `body_timeout`, unless less is left
 
 
-# Targets that were parsed before: callers ask for few, again and again.
-_known_urls: dict[bytes, tuple[str, bytes, bytes]] = {}
+_known_urls: Known[bytes, tuple[str, bytes, bytes]] = Known()
 
 
 class Refused(Exception):
@@ -336,9 +335,4 @@ def _parsed(url: bytes) -> tuple[str, bytes, bytes]:
     found = httptools.parse_url(url)
     raw_path = found.path or b""
     path = raw_path.decode("ascii")
-    parts = unquote(path) if "%" in path else path, raw_path, found.query or b""
-    if len(url) <= MAX_KNOWN_URL:
-        if len(_known_urls) >= MAX_KNOWN_URLS:
-            _known_urls.clear()
-        _known_urls[url] = parts
-    return parts
+    return _known_urls.keep(url, (unquote(path) if "%" in path else path, raw_path, found.query or b""))

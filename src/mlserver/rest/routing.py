@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..errors import MLServerError
+from .known import Known
 from .messages import Reply, Request
 
 Endpoint = Callable[[Request], Awaitable[Reply]]
@@ -17,9 +18,6 @@ class MethodNotAllowed(MLServerError):
     def __init__(self, method: str, path: str, allowed: list[str]) -> None:
         self.allowed = sorted({*allowed, "OPTIONS", *(["HEAD"] if "GET" in allowed else [])})
         super().__init__(f"Method {method} is not allowed on {path}; allowed: {', '.join(self.allowed)}", 405)
-
-
-MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 512
 
 
 @dataclass
@@ -35,8 +33,7 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Node()
-        # Paths that were matched before: callers ask for few and ask for them again and again.
-        self._known: dict[str, tuple[_Node, dict[str, str]]] = {}
+        self._known: Known[str, tuple[_Node, dict[str, str]]] = Known()
 
     def add(self, method: str, template: str, endpoint: Endpoint) -> None:
         node = self._root
@@ -62,11 +59,7 @@ class Router:
             node = self._find(self._root, path.strip("/").split("/"), 0, segments)
             if node is None:
                 return None
-            found = node, segments
-            if len(path) <= MAX_KNOWN_LENGTH:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[path] = found
+            found = self._known.keep(path, (node, segments))
         node, segments = found
         endpoint = node.endpoints.get("GET" if method == "HEAD" else method)
         if endpoint is None:

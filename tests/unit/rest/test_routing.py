@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver.rest.messages import Reply, Request
-from mlserver.rest.routing import MAX_KNOWN, MethodNotAllowed, Router
+from mlserver.rest.routing import MethodNotAllowed, Router
 
 TEMPLATES = [
     ("GET", "/v2"),
@@ -89,7 +89,7 @@ def test_other_methods(router: Router, method: str, path: str, allowed: list[str
 
 def test_many_paths_are_all_found(router: Router) -> None:
     """More than are remembered, and longer ones than are worth it."""
-    for number in [*range(MAX_KNOWN + 10), 10**2000, 0]:
+    for number in [*range(1100), 10**2000, 0]:
         name = f"m{number:x}"
         found = router.match("GET", f"/v2/models/{name}")
         assert found is not None
