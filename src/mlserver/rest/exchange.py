@@ -63,6 +63,7 @@ class Exchange:
         "_on_complete",
         "_parts",
         "_sink",
+        "_until_close",
         "_waiting",
         "disconnected",
         "keep_alive",
@@ -100,7 +101,7 @@ class Exchange:
         self.response_started = False
         self.response_complete = False
         self._head = b""
-        self._chunked = False
+        self._chunked = self._until_close = False
         self._left = 0  # bytes of the body that are still to be written, as its content-length says
 
     def forget(self) -> None:
@@ -192,7 +193,9 @@ class Exchange:
             parts.append(b"connection: close\r\n")
             lines += 1
         bare = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY
-        if length is None and not self._chunked and not bare:
+        if length is None and not self._chunked and not bare and self.scope["http_version"] == "1.0":
+            self._until_close = True  # HTTP/1.0 has no chunks; and no such connection is kept
+        elif length is None and not self._chunked and not bare:
             self._chunked = True
             parts.append(b"transfer-encoding: chunked\r\n")
             lines += 1
@@ -208,7 +211,7 @@ class Exchange:
             self._left, body = 0, b""
         elif self._chunked:
             body = _chunk(body, more)
-        else:
+        elif not self._until_close:
             self._left -= len(body)
             if self._left < 0:
                 raise RuntimeError("The answer is longer than its content-length")

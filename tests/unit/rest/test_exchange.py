@@ -35,8 +35,10 @@ class Wire(asyncio.Transport):
         """Nothing comes by itself."""
 
 
-def exchange(wire: Wire, method: str = "POST", keep_alive: bool = True, expects: bool = False) -> Exchange:
-    scope: dict[str, Any] = {"type": "http", "method": method, "headers": []}
+def exchange(
+    wire: Wire, method: str = "POST", keep_alive: bool = True, expects: bool = False, version: str = "1.1"
+) -> Exchange:
+    scope: dict[str, Any] = {"type": "http", "method": method, "headers": [], "http_version": version}
     return Exchange(scope, wire, FlowControl(wire), [(b"date", b"today")], keep_alive, expects, lambda: None)
 
 
@@ -78,6 +80,18 @@ async def test_bodies_of_unknown_length_are_chunked() -> None:
     head, _, rest = b"".join(wire.written).partition(b"\r\n\r\n")
     assert head.endswith(b"transfer-encoding: chunked")
     assert rest == b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
+
+
+async def test_the_first_version_knows_no_chunks() -> None:
+    wire = Wire()
+    answer = exchange(wire, keep_alive=False, version="1.0")
+    await answer.send(start())
+    for more in (True, True, False):
+        await answer.send(body(b"abc", more))
+    head, _, rest = b"".join(wire.written).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert rest == b"abcabcabc"
+    assert wire.closed
 
 
 @pytest.mark.parametrize("status", [204, 304])
