@@ -1,7 +1,7 @@
 """The settings of the server and of a model: every field, its default, its unit, and the order of the sources.
 
 A value given in code or in a file beats an environment variable, which beats `.env` in the current folder, which
-beats the default; objects are merged key by key. How the sources are read is in `settings_sources`.
+beats the default; objects are merged key by key. What all settings share is in `settings_base`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 import inspect
 import os
 import uuid
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar
 
-import msgspec
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
-from pydantic_settings import BaseSettings as PydanticBaseSettings
-from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, PrivateAttr
+from pydantic_settings import SettingsConfigDict
 
 from . import importing
-from .settings_security import AdminAccess, AuthSettings, TLSSettings, place_groups
-from .settings_sources import SettingsError, Variables, explain, read_json_object, warn_of_unknown
+from .settings_base import (
+    ENV_FILE_SETTINGS,
+    BaseSettings,
+    Count,
+    LogLevel,
+    Port,
+    Seconds,
+    SecondsOrNone,
+    ValidationStatus,
+)
+from .settings_security import AdminAccess, AuthSettings, TLSSettings
+from .settings_sources import SettingsError
 from .types import MetadataTensor
 from .version import __version__
 
@@ -37,126 +45,12 @@ __all__ = [
     "SettingsError",
 ]
 
-ENV_FILE_SETTINGS = ".env"
 ENV_PREFIX_SETTINGS = "MLSERVER_"
 ENV_PREFIX_MODEL_SETTINGS = "MLSERVER_MODEL_"
 
 DEFAULT_PARALLEL_WORKERS = 1
 DEFAULT_ENVIRONMENTS_DIR = os.path.join(os.getcwd(), ".envs")
 DEFAULT_METRICS_DIR = os.path.join(os.getcwd(), ".metrics")
-
-_LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
-
-
-def _log_level(value: str) -> str:
-    if value.upper() not in _LOG_LEVELS:
-        raise ValueError(f"one of {', '.join(_LOG_LEVELS)}")
-    return value.upper()
-
-
-def _validation_status(value: int) -> int:
-    if value not in (400, 422):
-        raise ValueError("400 or 422")
-    return value
-
-
-LogLevel = Annotated[str, AfterValidator(_log_level)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class BaseSettings(PydanticBaseSettings):
-    """What all settings share: their sources, and how they reach a worker process.
-
-    Raises:
-        pydantic.ValidationError: A value has the wrong type. `parse_file` and `load` say the same in one line.
-    """
-
-    model_config = SettingsConfigDict(
-        env_file=ENV_FILE_SETTINGS, extra="ignore", protected_namespaces=(), populate_by_name=True
-    )
-
-    # Fields that hold an import path, and take a class as well.
-    _import_paths: ClassVar[tuple[str, ...]] = ()
-
-    _source: str | None = PrivateAttr(default=None)
-    # The classes that were given instead of import paths; they may be local to a function, so the path alone would lose them.
-    _classes: dict[str, type[Any]] = PrivateAttr(default_factory=dict)
-
-    def __init__(self, **values: Any) -> None:
-        classes = {key: values[key] for key in self._import_paths if inspect.isclass(values.get(key))}
-        for key, cls in classes.items():
-            values[key] = importing.path_of(cls)
-        if type(self).model_config.get("extra") != "allow":
-            warn_of_unknown(type(self), values, None)
-        super().__init__(**values)
-        self._classes = classes
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[PydanticBaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # pydantic-settings' own sources hand unknown keys of `.env` to classes that allow extras.
-        variables = [
-            Variables(settings_cls, source.env_vars)
-            for source in (env_settings, dotenv_settings)
-            if isinstance(source, EnvSettingsSource)
-        ]
-        return (init_settings, *variables)
-
-    @classmethod
-    def load(cls, values: dict[str, Any] | None = None, source: str | None = None) -> Self:
-        """Make settings from `values` and the environment.
-
-        Args:
-            values: What a file says; None or {} = the environment alone.
-            source: The file's path, for messages; kept as the place that relative paths start from.
-
-        Raises:
-            SettingsError: One line that says where, which field, what was expected and what came.
-        """
-        values = values or {}
-        if cls.model_config.get("extra") != "allow":
-            warn_of_unknown(cls, values, source)
-        known = cls.model_fields.keys() | {field.alias for field in cls.model_fields.values()}
-        try:
-            made = cls(**{key: value for key, value in values.items() if key in known})
-        except ValidationError as error:
-            raise explain(error, cls, values, source) from None
-        made._source = source
-        place_groups(vars(made).values(), source)
-        return made
-
-    @classmethod
-    def parse_file(cls, path: str | os.PathLike[str]) -> Self:  # type: ignore[override]
-        """Read a settings file. Raises `SettingsError`, in one line, if anything in it is wrong."""
-        path = os.fspath(path)
-        return cls.load(read_json_object(path), path)
-
-    @classmethod
-    def parse_obj(cls, obj: Any) -> Self:
-        return cls.model_validate(obj)
-
-    def to_frame(self) -> bytes:
-        """These settings for a worker process, as plain data. Every field is in it, the unset ones too."""
-        return msgspec.msgpack.encode([type(self).__name__, self.model_dump(by_alias=True), self._source])
-
-    @classmethod
-    def from_frame(cls, frame: bytes) -> Self:
-        """The settings that `to_frame` gave: every field comes from the frame, so none from the environment."""
-        kind, values, source = msgspec.msgpack.decode(frame)
-        if kind != cls.__name__:
-            raise TypeError(f"a frame of {cls.__name__} was expected, this one holds {kind}")
-        made = cls(**values)
-        made._source = source
-        return made
 
 
 class CORSSettings(BaseSettings):
@@ -248,7 +142,7 @@ class Settings(BaseSettings):
     """Seconds that an idle connection stays open."""
     max_connections: Count = 4096
     """Open HTTP connections; more are refused."""
-    validation_status: Annotated[int, AfterValidator(_validation_status)] = 400
+    validation_status: ValidationStatus = 400
     """Status for a body that is JSON, but not a request: 400, or 422 as MLServer 1.x answered."""
 
     tls: TLSSettings | None = None
