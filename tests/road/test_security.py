@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 from collections.abc import Iterator
@@ -257,6 +258,48 @@ def test_clients_without_a_valid_certificate(secured: Secured, case: str) -> Non
         with pytest.raises(httpx.TransportError):
             secured.get(secured.context(issuer, days), path)
     assert secured.grpc_status(issuer, days) is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_the_command_line_shows_a_certificate(secured: Secured, tmp_path: Path, transport: str) -> None:
+    certificate, key = secured.clients.issue("client-command-line")
+    mine = "--certificate", str(certificate), "--key", str(key)
+    known = "--ca", str(secured.authority.path)
+    assert score(secured, tmp_path, transport, "--use-ssl", *known, *mine) == (0, "")
+    for wrong in ((*known,), mine, ("--ca", str(secured.others.path), *mine)):
+        code, said = score(secured, tmp_path, transport, "--use-ssl", *wrong)
+        assert code == 1
+        assert said.startswith("mlserver: ")
+        assert said.count("\n") == 1
+    code, said = score(secured, tmp_path, transport, *known)
+    assert (code, said.count("\n")) == (1, 1)
+    code, said = score(secured, tmp_path, transport, "--use-ssl", "--ca", str(key))
+    assert (code, said.count("\n")) == (1, 1)
+    assert "the certificates cannot be used" in said
+
+
+def test_the_command_line_may_believe_anybody(secured: Secured, tmp_path: Path) -> None:
+    certificate, key = secured.clients.issue("client-insecure")
+    (tmp_path / "both.pem").write_text(certificate.read_text() + key.read_text())
+    assert score(secured, tmp_path, "rest", "--use-ssl", "--insecure", "--certificate", str(tmp_path / "both.pem")) == (
+        0,
+        "",
+    )
+
+
+def score(secured: Secured, folder: Path, transport: str, *more: str) -> tuple[int, str]:
+    """`mlserver infer` with one request. Exit code, and what it said but for the progress of a run that went well."""
+    source, output = folder / "in.jsonl", folder / "out.jsonl"
+    source.write_text(json.dumps({"inputs": [tensor("x", [1.5], "FP64")]}))
+    output.unlink(missing_ok=True)
+    port = secured.server.grpc_port if transport == "grpc" else secured.server.http_port
+    where = ["-u", f"127.0.0.1:{port}", "-t", transport, "-m", "echo", "-i", str(source), "-o", str(output)]
+    code, said = run_mlserver("infer", *where, "--retries", "0", "--timeout", "10", *more)
+    if code == 0:
+        (answer,) = output.read_text().splitlines()
+        assert json.loads(answer)["outputs"][0]["data"] == [1.5]
+        return code, ""
+    return code, said
 
 
 def test_plain_text_is_not_answered(secured: Secured) -> None:

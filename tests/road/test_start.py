@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -66,6 +68,20 @@ def test_the_model_is_named(models: Models, tmp_path: Path) -> None:
 def test_the_folder_of_an_mlflow_model_is_named(models: Models, tmp_path: Path) -> None:
     with Started(tmp_path, str(models["wine"]), "--name", "red") as server:
         assert server.get("/v2/models/red/ready").status_code == 200
+
+
+def test_mlflow_models_without_settings_are_pointed_at(models: Models, tmp_path: Path) -> None:
+    """The start says what to write, and what it says is enough."""
+    for name in ("red", "white"):
+        shutil.copytree(models["wine"], tmp_path / name)
+    with Started(tmp_path, str(tmp_path)) as server:
+        (line,) = [line for line in str(server.log).splitlines() if "MLflow" in line]
+        assert "an MLflow model in red and 1 more" in line
+        written = re.search(r"write (\{.*\}) to (\S+)", line)
+        assert written is not None
+        (tmp_path / written[2]).write_text(written[1])
+        assert server.post("/v2/repository/models/red/load").status_code == 200
+        assert server.infer("red", COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
 
 
 def test_flags_beat_the_file(tmp_path: Path) -> None:

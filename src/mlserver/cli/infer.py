@@ -18,6 +18,7 @@ from .scoring.job import Job, Patience, Unreachable, patiently
 from .scoring.journal import Journal
 from .scoring.progress import Progress
 from .scoring.source import JSONLines, Source, open_source
+from .scoring.trust import Trust
 from .scoring.work import Done
 from .terminal import Failed
 
@@ -25,6 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Rows of a table in one request, and lines of JSON, unless the user says.
 TABLE_BATCH, LINE_BATCH = 256, 1
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Header(click.ParamType):  # type: ignore[type-arg]
@@ -117,6 +120,9 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
 )
 @_option("--use-ssl", env="USE_SSL", is_flag=True, help="Speak TLS.")
 @_option("--insecure", env="INSECURE", is_flag=True, help="Believe any certificate.")
+@_option("--ca", env="CA", type=_PEM, help="The authorities to believe, in PEM.  [default: the machine's]")
+@_option("--certificate", env="CERTIFICATE", type=_PEM, help="The client's own certificate, in PEM.")
+@_option("--key", env="KEY", type=_PEM, help="Its key, in PEM.  [default: in the same file]")
 @_option(
     "--resume",
     env="RESUME",
@@ -148,7 +154,7 @@ def _client(options: dict[str, Any]) -> Client:
         dict(options["headers"]),
         options["timeout"],
         options["use_ssl"],
-        not options["insecure"],
+        Trust(options["ca"], options["certificate"], options["key"], not options["insecure"]),
     )
     if options["transport"] == "rest":
         return RESTClient(target)

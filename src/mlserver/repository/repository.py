@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from ..logging import logger
 from ..settings import ModelSettings, SettingsError
 from .load import (
     DEFAULT_MODEL_SETTINGS_FILENAME,
+    MLFLOW_IMPLEMENTATION,
+    MLFLOW_MODEL_FILENAME,
     load_from_environment,
     load_mlflow_model,
     load_model_settings,
@@ -58,6 +61,7 @@ class SchemalessModelRepository(ModelRepository):
         super().__init__(os.path.abspath(root))
         self._problems: dict[str, str] = {}
         self._said: set[str] = set()
+        self._mlflow: list[str] = []
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -84,11 +88,14 @@ class SchemalessModelRepository(ModelRepository):
             what = "is not a folder" if os.path.exists(self._root) else "does not exist"
             raise SettingsError(f"model repository {self._root} {what}")
         problems: dict[str, str] = {}
+        self._mlflow = []
         files = list(self._files(self._root, set()))
         models = self._distinct([each for each in (self._model(file, problems) for file in files) if each])
         if not models:
             alone = (None if files else load_mlflow_model(self._root)) or load_from_environment(self._root)
             models = [alone] if alone else []
+        if not models and not problems:
+            self._say_what_is_not_served()
         self._problems = problems
         return models
 
@@ -106,6 +113,8 @@ class SchemalessModelRepository(ModelRepository):
         file = os.path.join(folder, DEFAULT_MODEL_SETTINGS_FILENAME)
         if os.path.isfile(file):
             yield file
+        elif any(entry.name == MLFLOW_MODEL_FILENAME for entry in entries):
+            self._mlflow.append(os.path.relpath(folder, self._root))
         if not self._is_inside(real):
             return
         for entry in entries:
@@ -138,6 +147,17 @@ class SchemalessModelRepository(ModelRepository):
                 version = f" version '{settings.version}'" if settings.version else ""
                 self._say(f"{settings.folder}: left out, model '{settings.name}'{version} is also in {first.folder}")
         return list(kept.values())
+
+    def _say_what_is_not_served(self) -> None:
+        """MLflow models that nothing serves are most likely what the user meant."""
+        if not self._mlflow:
+            return
+        several = "" if len(self._mlflow) == 1 else f" and {len(self._mlflow) - 1} more"
+        text = json.dumps({"implementation": MLFLOW_IMPLEMENTATION})
+        self._say(
+            f"{self._root}: no {DEFAULT_MODEL_SETTINGS_FILENAME}, but an MLflow model in {self._mlflow[0]}{several}; to serve it,"
+            f" write {text} to {os.path.join(self._mlflow[0], DEFAULT_MODEL_SETTINGS_FILENAME)}"
+        )
 
     def _say(self, text: str) -> None:
         """Warn once; the index reads the folders again and again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ...wire import client as wire
 from ...wire.binary import HEADER
 from ..terminal import Failed
+from .trust import Trust
 
 # HTTP statuses after which the same request may be answered later.
 _LATER = frozenset((408, 429, 502, 503, 504))
@@ -31,7 +33,7 @@ class Target:
     headers: dict[str, str] = field(default_factory=dict)
     timeout: float = 60.0
     tls: bool = False
-    verify: bool = True
+    trust: Trust = field(default_factory=Trust)
 
 
 class Refusal(Exception):
@@ -83,8 +85,8 @@ class RESTClient:
         if split.scheme not in ("", "http", "https") or not split.hostname:
             raise Failed(f"--url: expected HOST:PORT or http(s)://HOST:PORT, received '{target.url}'")
         self._target = target
-        self._tls = target.tls or split.scheme == "https"
-        self._host, self._port = split.hostname, split.port or (443 if self._tls else 80)
+        self._context = target.trust.context() if target.tls or split.scheme == "https" else None
+        self._host, self._port = split.hostname, split.port or (80 if self._context is None else 443)
         self._path = f"{split.path.rstrip('/')}/v2/models/{quote(target.model, safe='')}"
         self._own = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
@@ -152,12 +154,8 @@ class RESTClient:
         found: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
         if found is None:
             timeout = self._target.timeout
-            if self._tls:
-                context = ssl.create_default_context()
-                if not self._target.verify:
-                    context.check_hostname = False
-                    context.verify_mode = ssl.CERT_NONE
-                found = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=context)
+            if self._context is not None:
+                found = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._context)
             else:
                 found = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
             self._own.connection = found
@@ -202,16 +200,17 @@ class GRPCClient:
     """Over gRPC, with one channel for all threads."""
 
     def __init__(self, target: Target) -> None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines; what went wrong is said in ours
         import grpc
 
         from ...grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        address = target.url.partition("://")[2] or target.url
+        scheme, _, address = target.url.rpartition("://")
         self._target = target
         self._channel: Any = (
-            grpc.secure_channel(address, grpc.ssl_channel_credentials(), options=options)
-            if target.tls
+            grpc.secure_channel(address, target.trust.credentials(), options=options)
+            if target.tls or scheme == "https"
             else grpc.insecure_channel(address, options=options)
         )
         self._stub = GRPCInferenceServiceStub(self._channel)
