@@ -16,6 +16,7 @@ import pandas as pd
 
 from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
+from mlserver.types.packed import PackedRequest, packed
 
 from .fastpath import Columns, NotTogether, Path
 from .outputs import of_array, of_list, of_value
@@ -107,6 +108,15 @@ def of(model: PyFuncModel, path: Path | None) -> Methods | None:
     schema = model.metadata.get_output_schema()
     names = schema.input_names() if schema is not None and schema.has_input_names() else []
     return Methods(methods, model, path, map(str, names))
+
+
+def without_outputs(payload: InferenceRequest) -> InferenceRequest:
+    """The same request for everything that the model gives: the server itself picks from that what was wanted."""
+    rows = packed(payload)
+    if rows is not None:
+        return PackedRequest.of(payload.id, rows, payload.parameters)
+    values = {"id": payload.id, "parameters": payload.parameters, "inputs": payload.inputs, "outputs": None}
+    return InferenceRequest.build(values)
 
 
 def added(response: InferenceResponse, results: dict[str, Any]) -> InferenceResponse:

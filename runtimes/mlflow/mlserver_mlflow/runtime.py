@@ -27,7 +27,6 @@ from mlserver.logging import get_logger
 from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
-from mlserver.types.packed import PackedRequest, packed
 
 from . import (
     agent_routes,
@@ -217,7 +216,7 @@ class MLflowRuntime(MLModel):
         if payload.outputs:
             wanted = len({output.name for output in payload.outputs})
             asked = self._methods.asked(payload) if self._methods is not None else []
-            payload = _without_outputs(payload)
+            payload = methods.without_outputs(payload)
             if asked:
                 return await self._predict_by(asked, payload, alone=len(asked) == wanted)
         path = self._path
@@ -381,15 +380,6 @@ class MLflowRuntime(MLModel):
             status, body, media_type = invocations.write_error(problem, {})
             return Response(body, status_code=status, media_type=media_type)
         return Response(text, media_type=invocations.JSON)
-
-
-def _without_outputs(payload: InferenceRequest) -> InferenceRequest:
-    """The same request for everything that the model gives: the server itself picks from that what was wanted."""
-    rows = packed(payload)
-    if rows is not None:
-        return PackedRequest.of(payload.id, rows, payload.parameters)
-    values = {"id": payload.id, "parameters": payload.parameters, "inputs": payload.inputs, "outputs": None}
-    return InferenceRequest.build(values)
 
 
 def _explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
