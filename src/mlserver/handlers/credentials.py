@@ -25,6 +25,7 @@ SCOPES = ("infer", "admin", "metrics")
 CREDENTIALS = frozenset(("authorization", "x-api-key"))  # headers that carry them
 _LOOK_AGAIN = 1.0  # seconds between two looks at the keys' file
 _FETCH_AGAIN = 30.0  # seconds between two questions for the issuer's keys
+_KEEP = 300.0  # seconds after which they are asked for anyway: it may have taken one back
 _FETCH_LIMIT = 10.0
 _LARGEST_JWKS = 1024 * 1024
 _LARGEST_TOKEN = 16 * 1024
@@ -151,6 +152,7 @@ class Tokens:
         self._keys: dict[str | None, Any] = {}
         self._fetched = float("-inf")
         self._fetching = threading.Lock()
+        self._renewal: asyncio.Future[None] | None = None
         self._remembered: dict[str, tuple[float, Identity]] = {}
         if not self._remote:
             self._fetch()
@@ -158,12 +160,20 @@ class Tokens:
     async def identify(self, credential: str) -> Identity | None:
         if credential.count(".") != 2 or len(credential) > _LARGEST_TOKEN:
             return None
-        known = self._remembered.get(credential)
+        self._renew()
+        remembered = self._remembered
+        known = remembered.get(credential)
         if known is not None:
             until, identity = known
             return identity if time.time() < until else None
         key = await self._key_of(credential)
-        return self._checked(credential, key) if key is not None else None
+        return self._checked(credential, key, remembered) if key is not None else None
+
+    def _renew(self) -> None:
+        """See to it that keys do not outlive their issuer's trust in them. Nobody waits: until then the old ones hold."""
+        due = self._keys and time.monotonic() - self._fetched > _KEEP
+        if due and (self._renewal is None or self._renewal.done()):
+            self._renewal = asyncio.get_running_loop().run_in_executor(None, self._fetch_again)
 
     async def _key_of(self, token: str) -> Any:
         """The issuer's key that the token names; its keys are asked for again if it has new ones."""
@@ -176,7 +186,8 @@ class Tokens:
             await asyncio.to_thread(self._fetch_again)
         return self._keys.get(name)
 
-    def _checked(self, token: str, key: Any) -> Identity | None:
+    def _checked(self, token: str, key: Any, remembered: dict[str, tuple[float, Identity]]) -> Identity | None:
+        """Whose token that is. `remembered` is from before the key was: what an old key has opened is forgotten with it."""
         settings = self._settings
         try:
             claims: Mapping[str, Any] = self._jwt.decode(
@@ -188,14 +199,15 @@ class Tokens:
                 leeway=settings.leeway,
                 options={"require": ["exp"]},
             )
-        except (self._jwt.PyJWTError, TypeError, ValueError):
+            until = float(claims["exp"]) + settings.leeway
+        except (self._jwt.PyJWTError, TypeError, ValueError, OverflowError):
             return None
         given = claims.get(settings.scopes_claim, "")
         names = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
         identity = Identity(str(claims.get("sub", "")), frozenset(str(name) for name in names) & set(SCOPES))
-        if len(self._remembered) >= _REMEMBERED:
-            self._remembered.clear()
-        self._remembered[token] = float(claims["exp"]) + settings.leeway, identity
+        if len(remembered) >= _REMEMBERED:
+            remembered.clear()
+        remembered[token] = until, identity
         return identity
 
     def _fetch_again(self) -> None:
@@ -216,8 +228,8 @@ class Tokens:
         keys = {key.key_id: key for key in found.keys if key.key_type != "oct"}
         if not keys:
             raise SettingsError("auth.jwt.jwks: holds no public key")
-        self._remembered.clear()  # a key that its issuer took back
         self._keys = keys
+        self._remembered = {}  # a key that its issuer took back
         self._fetched = time.monotonic()
 
     def _text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -124,6 +125,7 @@ BAD_TOKENS: dict[str, Any] = {
     "cut": lambda: token()[:-10],
     "changed": lambda: token().replace(".", ".e", 1),
     "an end that is text": lambda: token(exp="soon"),
+    "an end that no clock reaches": lambda: token(exp=10**400),
     "three dots": lambda: "...",
     "two dots": lambda: "..",
     "noise": lambda: "a.b.c",
@@ -156,6 +158,24 @@ async def test_new_keys_of_the_issuer(jwks: Path, monkeypatch: pytest.MonkeyPatc
     replace(jwks, json.dumps({"keys": [fresh]}))
     assert await known.identify(token(OTHER, "new")) is not None
     assert await known.identify(token()) is None, "the old key was taken back"
+
+
+async def test_a_key_that_is_taken_back(jwks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody shows a token of a new key, and still the old one is forgotten; a file that is wrong changes nothing."""
+    monkeypatch.setattr(credentials, "_FETCH_AGAIN", 0.0)
+    monkeypatch.setattr(credentials, "_KEEP", 0.0)
+    known = tokens(jwks)
+    given = token()
+    replace(jwks, "{")
+    for _ in range(3):
+        assert await known.identify(given) is not None
+    other = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key())) | {"kid": "new"}
+    replace(jwks, json.dumps({"keys": [other]}))
+    for _ in range(100_000):  # each asks for the keys again, in a thread
+        if await known.identify(given) is None:
+            return
+        await asyncio.sleep(0)
+    pytest.fail("the token is still taken")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AA", "kid": "x"}]}'])
