@@ -286,6 +286,17 @@ def test_booleans_are_zero_or_one(raw: bytes) -> None:
 ELEMENTS = [b"", b"a", b"\x00\xff", b"x" * 300]
 
 
+def test_what_is_neither_text_nor_bytes_is_json() -> None:
+    block = join_bytes_block(["é", 1, 1.5, True, [1, "é", None], {"k": 2}])
+    assert split_bytes_block(block) == ["é".encode(), b"1", b"1.5", b"true", '[1, "é", null]'.encode(), b'{"k": 2}']
+
+
+@pytest.mark.parametrize("tensor", [Tensor(["a", None]), Tensor.from_array(np.array(["a", None], dtype=object))])
+def test_null_has_no_bytes(tensor: Tensor) -> None:
+    with pytest.raises(TensorError, match="null"):
+        tensor.to_raw("BYTES", [2])
+
+
 def test_blocks_truncated_at_every_byte() -> None:
     block = join_bytes_block(ELEMENTS)
     assert split_bytes_block(block) == ELEMENTS

@@ -227,6 +227,15 @@ def test_raw_form_refused(described: MetadataModelResponse | None, body: bytes, 
 # -- writing --
 
 
+def test_null_has_no_binary_form() -> None:
+    output = ResponseOutput.model_validate({"name": "y", "shape": [1], "datatype": "BYTES", "data": [None]})
+    with pytest.raises(
+        MLServerError, match="Output 'y' has no binary form: .*null, which only JSON can carry"
+    ) as error:
+        binary.write_response(InferenceResponse(model_name="m", outputs=[output]), binary.Wanted(True, {}))
+    assert error.value.status_code == 406
+
+
 def answer() -> InferenceResponse:
     outputs = [
         ResponseOutput.model_validate({"name": name, "shape": shape, "datatype": name, "data": data})

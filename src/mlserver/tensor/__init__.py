@@ -17,7 +17,7 @@ from .datatypes import (
     element_count,
     item_size,
 )
-from .elements import flat_elements, join_bytes_block, split_bytes_block
+from .elements import bytes_of, flat_elements, join_bytes_block, split_bytes_block
 from .tensor import Tensor
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Tensor",
     "TensorError",
     "brief",
+    "bytes_of",
     "element_count",
     "flat_elements",
     "item_size",

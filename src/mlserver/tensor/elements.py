@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -46,13 +47,30 @@ def check_elements(root: Any, shape: Sequence[int]) -> None:
         flat_elements(root, shape)
 
 
+def bytes_of(element: Any) -> bytes:
+    """An element as bytes: text is UTF-8, lists, objects and booleans are JSON.
+
+    Raises:
+        TensorError: it is null, which is neither an empty text nor the word.
+    """
+    if isinstance(element, str):
+        return element.encode("utf-8")
+    if isinstance(element, (bytes, bytearray, memoryview)):
+        return bytes(element)
+    if element is None:
+        raise TensorError("bytes or text", "null, which only JSON can carry")
+    if isinstance(element, (bool, list, dict)):
+        return json.dumps(element, ensure_ascii=False, default=str).encode("utf-8", "replace")
+    return str(element).encode("utf-8")
+
+
 def join_bytes_block(elements: Sequence[Any]) -> bytes:
-    """Elements (bytes, or text as UTF-8) -> the binary encoding of a BYTES tensor."""
+    """Elements -> the binary encoding of a BYTES tensor. Raises `TensorError` for null."""
     parts: list[bytes] = []
     for element in elements:
-        data = element if isinstance(element, (bytes, bytearray, memoryview)) else str(element).encode("utf-8")
+        data = bytes_of(element)
         parts.append(struct.pack("<I", len(data)))
-        parts.append(bytes(data))
+        parts.append(data)
     return b"".join(parts)
 
 

@@ -223,6 +223,11 @@ def _raw(output: ResponseOutput) -> memoryview:
     try:
         return memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
     except TensorError as problem:
+        if str(output.datatype) == "BYTES":
+            text = (
+                f"Output '{output.name}' has no binary form: expected {problem.expected}, received {problem.received}"
+            )
+            raise MLServerError(text, 406) from None
         raise MLServerError(f"The model's output '{output.name}' is not valid: {problem}", 500) from None
 
 

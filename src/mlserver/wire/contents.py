@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..tensor import DTYPES, FORMATS, TensorError, element_count, flat_elements, split_bytes_block
+from ..tensor import DTYPES, FORMATS, TensorError, bytes_of, element_count, flat_elements, split_bytes_block
 from ..types import TensorData
 from .pb import dataplane_pb2 as pb
 
@@ -111,8 +111,7 @@ def bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
     """The elements of a BYTES tensor; text becomes UTF-8."""
     if data.raw is not None:
         return split_bytes_block(data.raw)
-    elements = flat_elements(data.root, shape)
-    return [bytes(e) if isinstance(e, (bytes, bytearray, memoryview)) else str(e).encode() for e in elements]
+    return [bytes_of(element) for element in flat_elements(data.root, shape)]
 
 
 def varint(number: int) -> bytes:
