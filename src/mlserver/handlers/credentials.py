@@ -223,7 +223,15 @@ class Tokens:
     def _fetch(self) -> None:
         try:
             found = self._jwt.PyJWKSet.from_json(self._text())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, self._jwt.PyJWTError) as problem:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            self._jwt.PyJWTError,
+        ) as problem:
             raise SettingsError(f"auth.jwt.jwks: cannot be used: {type(problem).__name__}: {problem}") from None
         keys = {key.key_id: key for key in found.keys if key.key_type != "oct"}
         if not keys:
@@ -236,13 +244,17 @@ class Tokens:
         if not self._remote:
             with open(self._settings.jwks, encoding="utf-8") as file:
                 return file.read(_LARGEST_JWKS)
+        from http.client import HTTPException
         from urllib.request import Request, build_opener
 
         opener = build_opener(_NoRedirects())
         asked = Request(self._settings.jwks, headers={"accept": "application/json"})
-        with opener.open(asked, timeout=_FETCH_LIMIT) as answer:
-            content: bytes = answer.read(_LARGEST_JWKS)
-            return content.decode()
+        try:
+            with opener.open(asked, timeout=_FETCH_LIMIT) as answer:
+                content: bytes = answer.read(_LARGEST_JWKS)
+        except HTTPException as problem:
+            raise OSError(f"{type(problem).__name__}: {problem}") from None
+        return content.decode()
 
 
 def _NoRedirects() -> Any:  # noqa: N802 - stands for a class that needs a late import

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socketserver
+import ssl
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from mlserver.handlers import credentials
 from mlserver.handlers.credentials import Identity, KeyFile, Tokens, digest_of, parse_keys
 from mlserver.settings import SettingsError
 from mlserver.settings_security import JWTSettings
+from support.certificates import Authority
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -59,14 +64,20 @@ async def test_a_changed_file_is_read_and_a_wrong_one_is_not_used(
 # -- tokens --
 
 
+KEYS = json.dumps(
+    {
+        "keys": [
+            json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "rsa", "alg": "RS256"},
+            json.loads(jwt.algorithms.ECAlgorithm.to_jwk(CURVE.public_key())) | {"kid": "ec"},
+        ]
+    }
+).encode()
+
+
 @pytest.fixture
 def jwks(tmp_path: Path) -> Path:
-    keys = [
-        json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "rsa", "alg": "RS256"},
-        json.loads(jwt.algorithms.ECAlgorithm.to_jwk(CURVE.public_key())) | {"kid": "ec"},
-    ]
     path = tmp_path / "jwks.json"
-    path.write_text(json.dumps({"keys": keys}))
+    path.write_bytes(KEYS)
     return path
 
 
@@ -199,3 +210,70 @@ def test_addresses_are_https(place: str) -> None:
 def test_symmetric_algorithms_cannot_be_allowed(algorithm: str) -> None:
     with pytest.raises(ValueError, match="RS256"):
         JWTSettings(jwks="keys.json", algorithms=[algorithm])
+
+
+# -- an issuer on the network --
+
+
+class Issuer(socketserver.ThreadingTCPServer):
+    """Answers whatever it is asked over TLS with the bytes that it holds."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = Authority(folder, "issuer")
+        self.trusted = authority.path
+        self.answer = b""
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*authority.issue("keys"))
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.url = f"https://127.0.0.1:{self.server_address[1]}/keys"
+
+    def get_request(self) -> tuple[ssl.SSLSocket, Any]:
+        plain, address = super().get_request()
+        return self._context.wrap_socket(plain, server_side=True), address
+
+
+class Answering(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        assert isinstance(self.server, Issuer)
+        self.wfile.write(self.server.answer)
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[Issuer]:
+    with Issuer(tmp_path) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def answered(body: bytes, status: str = "200 OK", length: int | None = None) -> bytes:
+    return f"HTTP/1.1 {status}\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+
+
+async def test_keys_from_an_address(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the issuer answers, callers get a plain no until it answers with keys."""
+    monkeypatch.setattr(credentials, "_FETCH_AGAIN", 0.0)
+    monkeypatch.setenv("SSL_CERT_FILE", str(issuer.trusted))
+    known = Tokens(JWTSettings(jwks=issuer.url, issuer="https://issuer", audience="mlserver"))
+    for issuer.answer in (
+        b"",
+        b"nonsense\r\n\r\n",
+        answered(KEYS, "500 No"),
+        answered(b"{"),
+        answered(b"[" * 100_000),
+        answered(KEYS[:-5], length=len(KEYS)),
+        b"HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n",
+    ):
+        assert await known.identify(token()) is None
+    issuer.answer = answered(KEYS)
+    assert await known.identify(token()) is not None
+
+
+async def test_an_issuer_that_is_not_trusted(issuer: Issuer) -> None:
+    issuer.answer = answered(KEYS)
+    known = Tokens(JWTSettings(jwks=issuer.url, issuer="https://issuer", audience="mlserver"))
+    assert await known.identify(token()) is None
