@@ -226,3 +226,11 @@ def test_an_answer_that_does_not_fit(raw: bool) -> None:
     with pytest.raises(MLServerError, match="The model's answer is not valid: Invalid data of tensor 'a'") as problem:
         proto_bytes.write_response(InferenceResponse(model_name="m", outputs=[output]), raw)
     assert problem.value.status_code == 500
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_missing_text_is_not_the_word_for_it(raw: bool) -> None:
+    output = ResponseOutput(name="a", shape=[2], datatype="BYTES", data=["x", None])
+    with pytest.raises(MLServerError, match="Output 'a' has no binary form: .* null") as error:
+        proto_bytes.write_response(InferenceResponse(model_name="m", outputs=[output]), raw)
+    assert error.value.code == "FAILED_PRECONDITION"

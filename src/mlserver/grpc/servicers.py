@@ -10,7 +10,7 @@ from functools import lru_cache
 import grpc
 
 from ..handlers import DataPlane
-from ..handlers.model_repository import RepositoryControl
+from ..handlers.model_repository import RepositoryControl, check_load
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse
 from ..wire import proto, proto_bytes, proto_metadata
@@ -125,6 +125,7 @@ class InferenceServicer:
     async def repository_model_load(
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
+        check_load(request.parameters)
         await self._repository.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 

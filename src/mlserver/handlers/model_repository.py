@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
 from ..errors import MLServerError, ModelNotFound, without_paths
@@ -11,6 +11,7 @@ from ..logging import get_logger
 from ..registry import Registry
 from ..repository import ModelRepository
 from ..settings import ModelSettings
+from ..tensor import brief
 from ..types import RepositoryIndexRequest, RepositoryIndexResponse, RepositoryIndexResponseItem, State
 
 logger = get_logger()
@@ -24,6 +25,15 @@ class RepositoryControl(Protocol):
     async def load(self, name: str) -> bool: ...
 
     async def unload(self, name: str) -> bool: ...
+
+
+def check_load(parameters: Iterable[str]) -> None:
+    """Refuse a load with settings or files in the request, for which loading what is in the repository is no answer."""
+    for name in parameters:
+        if name == "config" or name.startswith("file:"):
+            raise MLServerError(
+                f"Invalid parameter '{brief(name)[1:-1]}': models are loaded as they are in the repository"
+            )
 
 
 class ModelRepositoryHandlers:

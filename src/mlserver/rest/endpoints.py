@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from ..errors import InvalidPayload, MLServerError
 from ..handlers import DataPlane
-from ..handlers.model_repository import RepositoryControl
+from ..handlers.model_repository import RepositoryControl, check_load
 from ..settings import Settings
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
@@ -190,17 +190,12 @@ def _model(request: Request) -> tuple[str, str | None]:
 
 
 def _check_load(body: bytes) -> None:
-    """Refuse a load with settings or files in the request, for which loading what is in the repository is no answer.
-
-    Anything else in the body is passed over, as in MLServer 1.x.
-    """
+    """Look for parameters in the body of a load; anything else in it is passed over, as in MLServer 1.x."""
     if b"parameters" not in body:
         return
     document = json.read_json(body)
     given = document.get("parameters") if isinstance(document, dict) else None
-    for name in given if isinstance(given, dict) else ():
-        if name == "config" or name.startswith("file:"):
-            raise MLServerError(f"Invalid parameter '{name}': models are loaded as they are in the repository")
+    check_load(given if isinstance(given, dict) else ())
 
 
 async def _one(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:

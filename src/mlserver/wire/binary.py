@@ -219,15 +219,18 @@ def write_response(response: InferenceResponse, wanted: Wanted) -> tuple[list[by
     return [head, *blobs], len(head)
 
 
+def no_binary_form(output: ResponseOutput, problem: TensorError) -> MLServerError:
+    """A BYTES output that only JSON can carry, for it has missing texts."""
+    reason = f"expected {problem.expected}, received {problem.received}"
+    return MLServerError(f"Output '{output.name}' has no binary form: {reason}; ask for JSON over REST", 406)
+
+
 def _raw(output: ResponseOutput) -> memoryview:
     try:
         return memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
     except TensorError as problem:
         if str(output.datatype) == "BYTES":
-            text = (
-                f"Output '{output.name}' has no binary form: expected {problem.expected}, received {problem.received}"
-            )
-            raise MLServerError(text, 406) from None
+            raise no_binary_form(output, problem) from None
         raise MLServerError(f"The model's output '{output.name}' is not valid: {problem}", 500) from None
 
 

@@ -25,6 +25,7 @@ from ..types import (
     ResponseOutput,
     TensorData,
 )
+from .binary import no_binary_form
 from .contents import FIELDS, read_contents, write_contents
 from .pb import dataplane_pb2 as pb
 
@@ -84,7 +85,7 @@ def write_response(response: InferenceResponse, raw: bool = False) -> pb.ModelIn
     """The message of a response; raw contents if asked for, or if an output has no typed form.
 
     Raises:
-        MLServerError: (500) an output does not fit its own datatype and shape.
+        MLServerError: (500) an output does not fit its own datatype and shape; (406) it has missing texts.
     """
     message = pb.ModelInferResponse(
         model_name=response.model_name, model_version=response.model_version or "", id=response.id or ""
@@ -163,6 +164,8 @@ def _write_tensors(
             else:
                 add_raw(bytes(tensor.data.to_raw(datatype, tensor.shape)))
         except TensorError as problem:
+            if datatype == "BYTES" and isinstance(tensor, ResponseOutput):
+                raise no_binary_form(tensor, problem) from None
             raise InvalidInput(f"data of tensor '{tensor.name}'", problem.expected, problem.received) from None
 
 

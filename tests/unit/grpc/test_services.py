@@ -114,6 +114,12 @@ async def test_repository(start: Any, serving: Any, sad: ModelSettings) -> None:
     code, text = await failure(stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="nope")))
     assert (code, text) == (grpc.StatusCode.NOT_FOUND, "Model nope not found")
 
+    other = pb.RepositoryModelLoadRequest(model_name="other")
+    other.parameters["config"].string_param = "{}"
+    code, text = await failure(stub.RepositoryModelLoad(other))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "parameter 'config'" in text
+
 
 async def test_a_failed_load_is_told_with_its_reason(start: Any, sad: ModelSettings) -> None:
     serving = await start([sad])
