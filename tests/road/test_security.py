@@ -266,6 +266,7 @@ def test_the_command_line_shows_a_certificate(secured: Secured, tmp_path: Path, 
     mine = "--certificate", str(certificate), "--key", str(key)
     known = "--ca", str(secured.authority.path)
     assert score(secured, tmp_path, transport, "--use-ssl", *known, *mine) == (0, "")
+    assert score(secured, tmp_path, transport, *known, *mine, scheme="https://") == (0, "")
     for wrong in ((*known,), mine, ("--ca", str(secured.others.path), *mine)):
         code, said = score(secured, tmp_path, transport, "--use-ssl", *wrong)
         assert code == 1
@@ -287,13 +288,13 @@ def test_the_command_line_may_believe_anybody(secured: Secured, tmp_path: Path) 
     )
 
 
-def score(secured: Secured, folder: Path, transport: str, *more: str) -> tuple[int, str]:
+def score(secured: Secured, folder: Path, transport: str, *more: str, scheme: str = "") -> tuple[int, str]:
     """`mlserver infer` with one request. Exit code, and what it said but for the progress of a run that went well."""
     source, output = folder / "in.jsonl", folder / "out.jsonl"
     source.write_text(json.dumps({"inputs": [tensor("x", [1.5], "FP64")]}))
     output.unlink(missing_ok=True)
     port = secured.server.grpc_port if transport == "grpc" else secured.server.http_port
-    where = ["-u", f"127.0.0.1:{port}", "-t", transport, "-m", "echo", "-i", str(source), "-o", str(output)]
+    where = ["-u", f"{scheme}127.0.0.1:{port}", "-t", transport, "-m", "echo", "-i", str(source), "-o", str(output)]
     code, said = run_mlserver("infer", *where, "--retries", "0", "--timeout", "10", *more)
     if code == 0:
         (answer,) = output.read_text().splitlines()
