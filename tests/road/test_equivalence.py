@@ -266,32 +266,103 @@ def test_joined_requests_get_their_own_rows(servers: Servers, where: str) -> Non
         assert answer == expected(inputs), f"{model} by {way}"
 
 
-def test_the_wine_model_by_every_way(servers: Servers) -> None:
-    """V2 and MLflow's own route agree, row by row and joined, cached and computed, with workers and without."""
-    dice = random.Random(1)
-    rows = [{name: value * dice.uniform(0.8, 1.2) for name, value in WINE.items()} for _ in range(5)]
+WINE_ROWS = [
+    {name: value * factor.uniform(0.8, 1.2) for name, value in WINE.items()}
+    for factor in [random.Random(seed) for seed in range(5)]
+]
+Bits = tuple[float, ...]
+
+
+def wine_predictions(server: Server, model: str, rows: list[dict[str, float]]) -> dict[str, Bits]:
+    """The predictions for one request of `rows`, by the name of the protocol and body that carried it."""
     inputs: Inputs = {name: ("FP64", np.array([[row[name]] for row in rows])) for name in WINE}
-    found = set()
-    for server in (servers.apart, servers.inline):
+    predictions: dict[str, Bits] = {}
+    for protocol, infer in WAYS.items():
+        ((_, _, raw),) = infer(server, model, inputs).values()
+        predictions[f"{model} by {protocol}"] = tuple(np.frombuffer(raw, dtype="<f8").tolist())
+    bodies = {
+        "dataframe_records": {"dataframe_records": rows},
+        "dataframe_split": {"dataframe_split": {"columns": list(WINE), "data": [list(row.values()) for row in rows]}},
+    }
+    for form, body in bodies.items():
+        values = server.post(f"/v2/models/{model}/invocations", body).json()["predictions"]
+        flat = tuple(value[0] if isinstance(value, list) else value for value in values)
+        predictions[f"{model} by {form}"] = flat
+    return predictions
+
+
+def assert_one_value(predictions: dict[str, Bits]) -> Bits:
+    """Return the value that all predictions share; on failure name who said what."""
+    assert len(set(predictions.values())) == 1, predictions
+    return next(iter(predictions.values()))
+
+
+def check_the_wine_model(servers: Servers) -> None:
+    """Equal requests give equal bits: each request is compared with requests of the same rows, never of fewer or more.
+
+    BLAS may differ in the last bit between a product of five rows and five products of one row (scikit-learn itself
+    does, with OpenBLAS's kernel SkylakeX), so how a client splits its rows over requests is its own choice. How the
+    server joins requests is ours: joined requests of one row must give what each gives alone.
+    """
+    alone: dict[int, Bits] = {}
+    for rows in ([row] for row in WINE_ROWS):
+        predictions: dict[str, Bits] = {}
+        for label, server in (("apart", servers.apart), ("inline", servers.inline)):
+            for name in MODELS:
+                found = wine_predictions(server, f"wine-{name}", rows)
+                predictions |= {f"{label}: {way}": bits for way, bits in found.items()}
+        alone[WINE_ROWS.index(rows[0])] = assert_one_value(predictions)
+    several: dict[str, Bits] = {}
+    for label, server in (("apart", servers.apart), ("inline", servers.inline)):
         for name in MODELS:
-            model = f"wine-{name}"
-            for ask in WAYS.values():
-                ((_, _, raw),) = ask(server, model, inputs).values()
-                found.add(tuple(np.frombuffer(raw, dtype="<f8").tolist()))
-            for body in (
-                {"dataframe_records": rows},
-                {"dataframe_split": {"columns": list(WINE), "data": [list(row.values()) for row in rows]}},
-            ):
-                answer = server.post(f"/v2/models/{model}/invocations", body)
-                predictions = answer.json()["predictions"]
-                found.add(tuple(each[0] if isinstance(each, list) else each for each in predictions))
-    alone = []
-    for row in rows:
-        one: Inputs = {name: ("FP64", np.array([[value]])) for name, value in row.items()}
-        ((_, _, raw),) = by_binary(servers.apart, "wine-alone", one).values()
-        alone.append(float(np.frombuffer(raw, dtype="<f8")[0]))
-    found.add(tuple(alone))
-    assert len(found) == 1, found
+            found = wine_predictions(server, f"wine-{name}", WINE_ROWS)
+            several |= {f"{label}: {way}": bits for way, bits in found.items()}
+    assert_one_value(several)
+    for server in (servers.apart, servers.inline):
+        check_joined_wine_requests(server, alone)
+
+
+def check_joined_wine_requests(server: Server, alone: dict[int, Bits]) -> None:
+    """Sixteen requests of one row at a time, by every protocol, get what the row gets alone."""
+    jobs = [(number % len(WINE_ROWS), list(WAYS)[number % len(WAYS)]) for number in range(80)]
+
+    def infer(job: tuple[int, str]) -> Bits:
+        row = WINE_ROWS[job[0]]
+        inputs: Inputs = {name: ("FP64", np.array([[value]])) for name, value in row.items()}
+        ((_, _, raw),) = WAYS[job[1]](server, "wine-joined", inputs).values()
+        return tuple(np.frombuffer(raw, dtype="<f8").tolist())
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(infer, jobs))
+    for job, answer in zip(jobs, answers, strict=True):
+        assert answer == alone[job[0]], f"row {job[0]} by {job[1]}"
+
+
+def test_the_wine_model_by_every_way(servers: Servers) -> None:
+    """V2 and MLflow's own route agree on equal requests, joined or not, cached or computed, with workers and without."""
+    check_the_wine_model(servers)
+
+
+@pytest.mark.parametrize("kernel", ["Haswell", "SkylakeX", "Sandybridge", "Nehalem"])
+def test_the_wine_model_under_other_blas_kernels(models: Models, tmp_path: Path, kernel: str) -> None:
+    """The same under each OpenBLAS kernel that the processor can run: they round differently."""
+    if kernel not in runnable_kernels():
+        pytest.skip(f"this processor cannot run OpenBLAS's kernel {kernel}")
+    env = {"OPENBLAS_CORETYPE": kernel}
+    write_server_settings(tmp_path, cache_enabled=True, cache_size=1000)
+    for name, settings in MODELS.items():
+        wine = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(models["wine"])}}
+        write_settings(tmp_path / f"wine-{name}", name=f"wine-{name}", **wine, **settings)
+    with Server(tmp_path, workers=2, env=env) as apart, Server(tmp_path, workers=0, env=env) as inline:
+        check_the_wine_model(Servers(apart, inline))
+
+
+def runnable_kernels() -> set[str]:
+    """The kernels of OpenBLAS whose instructions this processor has; none outside of Linux on x86-64."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    needed = {"Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2", "SkylakeX": "avx512vl"}
+    return {kernel for kernel, flag in needed.items() if flag in flags}
 
 
 # -- while everything goes wrong --
