@@ -34,6 +34,16 @@ FIELDS: dict[str, str] = {
 }
 # Datatypes whose packed form on the wire is our raw form -> the tag before it (field number, length-delimited).
 PACKED_TAGS: dict[str, bytes] = {"BOOL": b"\x0a", "FP32": b"\x32", "FP64": b"\x3a"}
+# The field -> the dtype of its elements, whatever narrower datatype they stand for.
+FIELD_DTYPES: dict[str, str] = {
+    "bool_contents": "?",
+    "uint_contents": "<u4",
+    "uint64_contents": "<u8",
+    "int_contents": "<i4",
+    "int64_contents": "<i8",
+    "fp32_contents": "<f4",
+    "fp64_contents": "<f8",
+}
 # Up to here `struct` is faster than making an array.
 _FEW = 32
 
@@ -65,10 +75,16 @@ def read_contents(contents: pb.InferTensorContents, datatype: str, shape: Sequen
 
 
 def _array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
+    """The elements of the datatype's field as an array of the datatype's dtype.
+
+    Raises:
+        TensorError: a number is out of the datatype's range.
+    """
     import numpy as np
 
-    # protobuf's container hands NumPy its memory at once.
-    array = np.array(elements)
+    # From protobuf 7.34 on the container hands NumPy its memory. Before, NumPy sees Python numbers, and without
+    # a dtype it would choose one: FP64 for FP32, and FP64 for UINT64 of both small and large numbers, which rounds.
+    array = np.array(elements, dtype=FIELD_DTYPES[FIELDS[datatype]])
     dtype = np.dtype(DTYPES[datatype])
     if array.dtype == dtype:
         return array

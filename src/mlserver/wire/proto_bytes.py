@@ -78,7 +78,7 @@ def read_request(data: bytes) -> Received:
         else:
             request = proto.read_request(pb.ModelInferRequest.FromString(data))
             _learn(request.inputs, inputs, raws)
-    except DecodeError as problem:
+    except (DecodeError, UnicodeDecodeError) as problem:  # the latter from protobuf's pure Python implementation
         raise InvalidPayload(f"Invalid message: {problem}") from None
     return Received(request, parts.model_name, parts.model_version, bool(raws))
 

@@ -25,8 +25,12 @@ def file_descriptor(name: str) -> FileDescriptor:
 
 
 def message_class(name: str) -> type[Message]:
-    """The class of the message of this full name."""
-    made: type[Message] = message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))
+    """The class of the message of this full name, with the messages declared in it as attributes."""
+    descriptor = POOL.FindMessageTypeByName(name)
+    made: type[Message] = message_factory.GetMessageClass(descriptor)
+    for nested in descriptor.nested_types:
+        if not hasattr(made, nested.name):  # protobuf's pure Python implementation leaves them out
+            setattr(made, nested.name, message_class(nested.full_name))
     return made
 
 
