@@ -21,6 +21,7 @@ class CustomHandler:
 
     rest_path: str
     rest_method: str = "POST"
+    public: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Route:
             and `v2_example` as a V2 request to the model.
         static: The text of a fixed answer.
         content_type: Content type of a fixed answer.
+        public: Whether the setting `auth` does not apply: the path answers without a credential.
     """
 
     path: str
@@ -51,13 +53,17 @@ class Route:
     config: dict[str, Any] = field(default_factory=dict)
     static: str | None = None
     content_type: str = "application/json"
+    public: bool = False
 
 
-def custom_handler(rest_path: str, rest_method: str = "POST") -> Callable[[F], F]:
-    """Let a model's method answer an HTTP path. Parameters and result follow FastAPI's rules; may be stacked."""
+def custom_handler(rest_path: str, rest_method: str = "POST", public: bool = False) -> Callable[[F], F]:
+    """Let a model's method answer an HTTP path. Parameters and result follow FastAPI's rules; may be stacked.
+
+    With `public`, the path answers without a credential while the setting `auth` is set.
+    """
 
     def decorate(method: F) -> F:
-        return register_custom_handler(CustomHandler(rest_path, rest_method), method)
+        return register_custom_handler(CustomHandler(rest_path, rest_method, public), method)
 
     return decorate
 
@@ -75,7 +81,10 @@ def get_custom_handlers(obj: Any) -> list[tuple[CustomHandler, Callable[..., Any
 
 def handler_routes(obj: Any) -> list[Route]:
     """One route per custom handler."""
-    return [Route(handler.rest_path, handler.rest_method, handler=name) for name, handler, _ in _named_handlers(obj)]
+    return [
+        Route(handler.rest_path, handler.rest_method, handler=name, public=handler.public)
+        for name, handler, _ in _named_handlers(obj)
+    ]
 
 
 def _named_handlers(obj: Any) -> Iterator[tuple[str, CustomHandler, Callable[..., Any]]]:

@@ -149,9 +149,10 @@ class Settings(BaseSettings):
     """Certificates of all ports; None = no encryption."""
     auth: AuthSettings | None = None
     """API keys and tokens; None = whoever reaches a port may ask models, see metadata and metrics."""
-    admin_access: AdminAccess = "loopback"
+    admin_access: AdminAccess | None = None
     """Who may load and unload models without an `admin` credential: programs on this machine (`loopback`), nobody
-    (`credential`), or everybody (`any`, as MLServer 1.x). Behind a proxy on the same machine, use `credential`."""
+    (`credential`), or everybody (`any`, as MLServer 1.x). None = `credential` if `auth` is set, else `loopback`.
+    Behind a proxy on the same machine, use `credential`. A request that shows a credential is judged by it."""
     admin_host: str = "127.0.0.1"
     """Address of `admin_port`."""
     admin_port: Port | None = None

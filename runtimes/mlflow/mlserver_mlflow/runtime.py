@@ -191,8 +191,8 @@ class MLflowRuntime(MLModel):
 
     def routes(self) -> list[Route]:
         return [
-            Route("/ping", "GET", static="\n"),
-            Route("/health", "GET", static="\n"),
+            Route("/ping", "GET", static="\n", public=True),
+            Route("/health", "GET", static="\n", public=True),
             Route("/version", "GET", static=VERSION),
             *(agent_routes.routes(self.name, self._model, self._shown) or [self._plain_invocations()]),
             *(route for route in super().routes() if route.path != FOLLOWED),

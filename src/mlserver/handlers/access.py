@@ -2,7 +2,7 @@
 
 Health needs nothing. Without `auth` all else is open, except what changes the server (`admin`): that is for clients on
 this machine, unless `admin_access` says otherwise. With `auth` every caller shows a credential with the scope of what it
-asks; an `admin` credential is heard wherever it comes from.
+asks, `admin` included unless `admin_access` says otherwise; a request that shows a credential is judged by it alone.
 """
 
 from __future__ import annotations
@@ -50,7 +50,17 @@ class Caller:
     @property
     def is_local(self) -> bool:
         """Whether it is a program on this machine that speaks for itself."""
-        return self.address in _LOOPBACK and not any(name in self.headers for name in _ON_BEHALF)
+        return self.has_loopback_address and self.forwarding_header is None
+
+    @property
+    def has_loopback_address(self) -> bool:
+        """Whether the connection comes from this machine."""
+        return self.address in _LOOPBACK
+
+    @property
+    def forwarding_header(self) -> str | None:
+        """The header which says that the connection serves another client: a proxy's, or a browser's `Origin`."""
+        return next((name for name in _ON_BEHALF if name in self.headers), None)
 
 
 class Forbidden(MLServerError):
@@ -75,7 +85,8 @@ class Access:
                 self._ways.append(KeyFile(settings.auth.keys))
             if settings.auth.jwt is not None:
                 self._ways.append(Tokens(settings.auth.jwt))
-        self._admin_access = settings.admin_access
+        default_access = "credential" if self._ways else "loopback"
+        self._admin_access = settings.admin_access or default_access
         self._admin_elsewhere = settings.admin_port is not None and not admin_address
         self._admin_address = admin_address
 
@@ -96,19 +107,16 @@ class Access:
         if scope == ADMIN and self._admin_elsewhere:
             raise Forbidden("Models are loaded and unloaded at the address of the setting 'admin_port' only")
         identity = await self._identify(caller) if self._ways else None
-        if identity is not None and scope in identity.scopes:
-            return
-        if scope == ADMIN and self._may_without_credential(caller):
-            return
         if identity is not None:
+            if scope in identity.scopes:
+                return
             logger.warning("Refused: '%s' has no scope '%s'", identity.name, scope)
             raise Forbidden(f"This credential has no scope '{scope}'")
+        if scope == ADMIN and self._may_without_credential(caller):
+            return
         if self._ways:
             raise Unauthenticated("A credential is needed: 'Authorization: Bearer ...' or 'X-API-Key: ...'")
-        raise Forbidden(
-            "Models are loaded and unloaded by clients on the server's own machine, or with a credential "
-            "(settings 'admin_access' and 'auth')"
-        )
+        raise Forbidden(_explain_refusal(caller))
 
     async def _identify(self, caller: Caller) -> Identity | None:
         credential = caller.credential
@@ -126,3 +134,23 @@ class Access:
         if self._admin_access == "credential":
             return False
         return self._admin_address or caller.is_local
+
+
+def _explain_refusal(caller: Caller) -> str:
+    """Why a request to load or unload a model is refused where no credential is known, and what to do."""
+    header = caller.forwarding_header
+    if not caller.has_loopback_address or header is None:
+        return (
+            "Models are loaded and unloaded by clients on the server's own machine, or with a "
+            "credential (settings 'admin_access' and 'auth')"
+        )
+    if header == "origin":
+        return (
+            "Models are not loaded and unloaded from web pages (header 'Origin'), on the server's "
+            "own machine either: use a program such as curl, or a credential (settings "
+            "'admin_access' and 'auth')"
+        )
+    return (
+        f"Models are not loaded and unloaded through a proxy (header '{header}'): ask the server "
+        "directly, from its own machine, or use a credential (settings 'admin_access' and 'auth')"
+    )

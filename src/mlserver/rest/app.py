@@ -22,12 +22,10 @@ from .wire_routes import retry_after
 
 logger = get_logger()
 _HEALTH = "/v2/health/"
-# What a caller needs for a path, where that is not INFER; the last two are those of MLflow models.
+# Scopes of the fixed paths, by template, where they are not INFER. A model's path is INFER or `Route.public`.
 _SCOPES = {
     "/v2/health/live": OPEN,
     "/v2/health/ready": OPEN,
-    "/ping": OPEN,
-    "/health": OPEN,
     "/v2/docs": OPEN,  # a page without data, in which a credential can be given
     "/v2/models/{name}/docs": OPEN,
     "/v2/models/{name}/versions/{version}/docs": OPEN,
@@ -103,11 +101,12 @@ class RESTApp:
             found = self._router.match(request.method, request.path)
             if found is not None:
                 endpoint, request.segments, template = found
-                await self._check_access(template, request)
+                await self._check_access(_SCOPES.get(template, self._else_needs), request)
                 await self._take_body(request, receive)
                 reply = await endpoint(request)
             else:
-                await self._check_access(request.path, request)
+                if self._else_needs and not self._model_routes.is_public(request):
+                    await self._check_access(self._else_needs, request)
                 own = self._model_routes.match(request)
                 if own is None:
                     raise MLServerError(f"No such path: {request.method} {request.path}", 404)
@@ -128,8 +127,7 @@ class RESTApp:
             reply.headers.extend(self._cors.headers(request))
         return reply, template
 
-    async def _check_access(self, template: str, request: Request) -> None:
-        scope = _SCOPES.get(template, self._else_needs)
+    async def _check_access(self, scope: str, request: Request) -> None:
         if scope:
             await self._access.check(scope, Caller(request.client[0] if request.client else "", request.headers))
 

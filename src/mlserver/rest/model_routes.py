@@ -42,6 +42,12 @@ class ModelRoutes:
         """
         return self._with_method(request, self._declared(request.path))
 
+    def is_public(self, request: Request) -> bool:
+        """Whether every route that may answer a request is public. Tells strangers nothing else."""
+        found = self._answering(request, self._declared(request.path))
+        selected = [own for own in found if own.name == self._chosen(request)] or found
+        return bool(selected) and all(own.route.public for own in selected)
+
     def _declared(self, path: str) -> list[ModelRoute]:
         """The routes that answer a path."""
         if self._known_of != self._data_plane.generation:

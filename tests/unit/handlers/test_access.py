@@ -8,7 +8,7 @@ from mlserver.errors import MLServerError
 from mlserver.handlers.access import ADMIN, INFER, METRICS, OPEN, Access, Caller
 from mlserver.handlers.credentials import digest_of
 from mlserver.settings import Settings
-from mlserver.settings_security import AuthSettings
+from mlserver.settings_security import AdminAccess, AuthSettings
 
 KEYS = {"i": "infer", "a": "admin", "m": "metrics", "all": "infer,admin,metrics"}
 LOCAL, REMOTE = "127.0.0.1", "192.0.2.7"
@@ -65,9 +65,37 @@ async def test_admin_access(rule: str, local: int, remote: int) -> None:
     assert (await status(access, ADMIN, LOCAL), await status(access, ADMIN, REMOTE)) == (local, remote)
 
 
-async def test_the_refusal_names_the_setting() -> None:
-    with pytest.raises(MLServerError, match="admin_access"):
-        await Access(Settings()).check(ADMIN, Caller(REMOTE, {}))
+@pytest.mark.parametrize("rule", ["loopback", "credential", "any", None])
+@pytest.mark.parametrize("address", [LOCAL, REMOTE])
+async def test_a_shown_credential_decides(keys: str, rule: AdminAccess | None, address: str) -> None:
+    access = Access(Settings(auth=AuthSettings(keys=keys), admin_access=rule))
+    expected = {"a": 200, "i": 403, "m": 403, "wrong": 401}
+    assert {key: await status(access, ADMIN, address, x_api_key=key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "rule, local, remote", [("loopback", 200, 401), ("credential", 401, 401), ("any", 200, 200), (None, 401, 401)]
+)
+async def test_admin_access_with_auth_and_no_credential(
+    keys: str, rule: AdminAccess | None, local: int, remote: int
+) -> None:
+    access = Access(Settings(auth=AuthSettings(keys=keys), admin_access=rule))
+    assert (await status(access, ADMIN, LOCAL), await status(access, ADMIN, REMOTE)) == (local, remote)
+
+
+@pytest.mark.parametrize(
+    "address, header, text",
+    [
+        (REMOTE, "", "the server's own machine"),
+        (LOCAL, "origin", "web pages"),
+        (LOCAL, "via", "through a proxy (header 'via')"),
+        (LOCAL, "x-forwarded-for", "through a proxy (header 'x-forwarded-for')"),
+    ],
+)
+async def test_the_refusal_says_why_and_names_the_setting(address: str, header: str, text: str) -> None:
+    with pytest.raises(MLServerError, match="admin_access") as caught:
+        await Access(Settings()).check(ADMIN, Caller(address, {header: "1"} if header else {}))
+    assert text in caught.value.message
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -83,7 +111,7 @@ async def test_a_key_opens_its_scopes_and_no_other(keys: str, key: str, scope: s
 async def test_no_credential(keys: str, shown: dict[str, str]) -> None:
     access = Access(Settings(auth=AuthSettings(keys=keys)))
     assert [await status(access, scope, **shown) for scope in (OPEN, INFER, METRICS, ADMIN)] == [200, 401, 401, 401]
-    assert await status(access, ADMIN, LOCAL, **shown) == 200
+    assert await status(access, ADMIN, LOCAL, **shown) == 401
 
 
 @pytest.mark.parametrize("key", ["wrong", "I", "i ", "i\0", "é", "i" * 100_000, digest_of("i"), "a.b.c"])
@@ -102,6 +130,8 @@ async def test_an_address_for_administration(keys: str) -> None:
     settings = Settings(auth=AuthSettings(keys=keys), admin_port=1)
     assert await status(Access(settings), ADMIN, x_api_key="a") == 403
     assert await status(Access(settings, admin_address=True), ADMIN, x_api_key="a") == 200
+    assert await status(Access(settings, admin_address=True), ADMIN) == 401
+    settings = Settings(admin_port=1)
     assert await status(Access(settings, admin_address=True), ADMIN) == 200
     settings = Settings(admin_port=1, admin_access="credential")
     assert await status(Access(settings, admin_address=True), ADMIN, LOCAL) == 403
