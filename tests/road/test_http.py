@@ -198,6 +198,14 @@ def test_bodies_in_every_encoding(server: Server, encoding: str) -> None:
     assert server.post(INFER, body, headers={"content-encoding": encoding}).status_code == 200
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_grows_a_thousandfold(server: Server, encoding: str) -> None:
+    pack = gzip.compress if encoding == "gzip" else zlib.compress
+    refused = server.post("/v2/models/echo/infer", pack(b" " * 60_000_000), headers={"content-encoding": encoding})
+    assert refused.status_code == 413
+    assert "100 times" in refused.json()["error"]
+
+
 def test_a_raw_deflate_stream(server: Server) -> None:
     squeezer = zlib.compressobj(wbits=-15)
     body = squeezer.compress(BIG) + squeezer.flush()

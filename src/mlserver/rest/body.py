@@ -21,6 +21,10 @@ _LEVEL = 4
 _SAMPLE = 4096
 _SLICE = 16 * 1024
 _MOST_ENCODINGS = 2  # one over another; each may be as large as a body may
+# Bytes that a compressed body may become, whatever its size, and times its size beyond that: zeros
+# shrink a thousandfold, numbers and texts of a request rarely tenfold.
+_FREE_EXPANSION = 1024 * 1024
+_MAX_EXPANSION = 100
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -67,6 +71,7 @@ async def _read_rest(start: bytes, receive: Receive, limit: int) -> bytes:
 
 async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
     names = [name for part in encodings.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+    bound = max(_FREE_EXPANSION, _MAX_EXPANSION * len(body))
     if len(names) > _MOST_ENCODINGS:
         raise UnsupportedMediaType(f"Content-Encoding: at most {_MOST_ENCODINGS} are supported, received {len(names)}")
     for name in reversed(names):
@@ -75,10 +80,24 @@ async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
                 f"Content-Encoding '{name}' is not supported; supported: gzip, deflate, identity"
             )
         if len(body) >= _OFF_LOOP // 16:
-            body = await asyncio.to_thread(inflate, body, name, limit)
+            body = await asyncio.to_thread(_inflate_bounded, body, name, limit, bound)
         else:
-            body = inflate(body, name, limit)
+            body = _inflate_bounded(body, name, limit, bound)
     return body
+
+
+def _inflate_bounded(data: bytes, name: str, limit: int, bound: int) -> bytes:
+    """Decompress up to `limit` bytes, the largest body, and up to `bound` bytes, for a body of this size."""
+    try:
+        return inflate(data, name, min(limit, bound))
+    except PayloadTooLarge:
+        if limit <= bound:
+            raise
+        raise MLServerError(
+            f"Request body grows to more than {_MAX_EXPANSION} times its size when decompressed "
+            f"({bound} bytes): send it with less compression, or without Content-Encoding",
+            413,
+        ) from None
 
 
 def inflate(data: bytes, name: str, limit: int) -> bytes:

@@ -61,6 +61,7 @@ class Connection(HttpToolsProtocol):
         self._arriving = 0  # bytes that the parser is being fed
         self._version = "1.1"
         self._head = 0  # bytes of an unfinished head before those
+        self._is_upgrade = False  # the head asks for another protocol
         self._chunks = 0
         self._running: Exchange | None = None  # the request that is being answered
         self._task: asyncio.Task[None] | None = None
@@ -92,17 +93,42 @@ class Connection(HttpToolsProtocol):
             return
         self._arriving = len(data)
         try:
-            self.parser.feed_data(data)
+            self._parse(data)
             if self._phase is Phase.HEAD:
                 self._head += len(data)
                 if self._head > MAX_HEAD:
                     raise Refused(431, f"The headers are larger than {MAX_HEAD} bytes")
-        except httptools.HttpParserUpgrade:
-            self._decline_upgrade()
         except httptools.HttpParserError as problem:
             self._refuse(_refusal(problem))
         except Refused as problem:
             self._refuse(problem)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; requests that ask for another protocol are read as HTTP/1.1 requests."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._is_upgrade:
+                    self._decline_tunnel()
+                    return
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+                self._arriving = len(data)
+
+    def _without_upgrade(self) -> bytes:
+        """Return the head just read, without its Upgrade header, for a new parser.
+
+        A server ignores an upgrade by answering over HTTP/1.1 (RFC 9110 7.8). llhttp takes what
+        follows such a head for the other protocol, so the request is read a second time, body and
+        all checks included.
+        """
+        method = self.parser.get_method()
+        version = self.parser.get_http_version().encode("ascii")
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join((*lines, b"", b""))
 
     # -- the parser's callbacks --
 
@@ -113,9 +139,13 @@ class Connection(HttpToolsProtocol):
         self._phase = Phase.HEAD
         self._since = self._bounds.now
         self._head = self._chunks = 0
+        self._is_upgrade = False
 
     def on_headers_complete(self) -> None:
         headers = self.headers
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._is_upgrade = True  # read again, see `_without_upgrade`
+            return
         self._check_head(headers)
         parser, version = self.parser, self._version
         self.cycle = exchange = Exchange(
@@ -190,6 +220,8 @@ class Connection(HttpToolsProtocol):
             self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
+        if self._is_upgrade:
+            return
         if not self.cycle.response_complete:
             self.cycle.end()
         running = self._running
@@ -301,8 +333,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _decline_upgrade(self) -> None:
-        """Answer in HTTP/1.1, as if nothing had been said of another protocol; what follows is not read."""
+    def _decline_tunnel(self) -> None:
+        """Answer a CONNECT request over HTTP/1.1 and end the connection: what follows is not HTTP."""
         if self.cycle is not None:
             self.cycle.keep_alive = False
         if self._running is None or self._running.response_complete:

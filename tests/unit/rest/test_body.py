@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import tracemalloc
 import zlib
 from collections.abc import Awaitable, Callable
@@ -143,6 +144,42 @@ async def test_a_bomb_in_a_bomb() -> None:
     bomb = gzip.compress(gzip.compress(bytes(20_000_000)))
     with pytest.raises(PayloadTooLarge):
         await read(bomb, content_encoding="gzip, gzip")
+
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("size, expected", [(MIB, 200), (MIB + 1, 413), (30 * MIB, 413)])
+async def test_a_body_may_grow_to_one_mebibyte(layers: int, size: int, expected: int) -> None:
+    """Zeros shrink a thousandfold, in two layers a millionfold."""
+    packed = bytes(size)
+    for _ in range(layers):
+        packed = gzip.compress(packed)
+    assert 100 * len(packed) < MIB * 30
+    encoding = ", ".join(["gzip"] * layers)
+    if expected == 200:
+        assert await read(packed, limit=64 * MIB, content_encoding=encoding) == bytes(size)
+        return
+    with pytest.raises(MLServerError, match="100 times") as error:
+        await read(packed, limit=64 * MIB, content_encoding=encoding)
+    assert error.value.status_code == expected
+
+
+@pytest.mark.parametrize("noise, passes", [(64 * 1024, True), (32 * 1024, False)])
+@pytest.mark.parametrize("encoding, packed", [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_beyond_that_to_100_times_its_size(
+    noise: int, passes: bool, encoding: str, packed: Callable[[bytes], bytes]
+) -> None:
+    """A body of `noise` bytes that do not shrink, and 5 MiB that nearly vanish."""
+    body = random.Random(0).randbytes(noise) + bytes(5 * MIB)
+    sent = packed(body)
+    assert (100 * len(sent) >= len(body)) is passes
+    if passes:
+        assert await read(sent, limit=64 * MIB, content_encoding=encoding) == body
+    else:
+        with pytest.raises(MLServerError, match="100 times"):
+            await read(sent, limit=64 * MIB, content_encoding=encoding)
 
 
 def test_many_members() -> None:
