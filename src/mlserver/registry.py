@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from . import trust
 from .errors import MLServerError, ModelNotFound, ModelNotReady, without_paths
 from .execution.executor import Executor, LoadedModel
+from .locations import with_resolved_folder
 from .logging import get_logger
 from .metrics import RoadMetrics, forget
 from .scheduling.statistics import ModelStatistics
@@ -197,9 +198,10 @@ class Registry(Catalogue):
             entry.state, entry.reason = State.LOADING, ""
             self._changed()
             try:
-                trust.rules().check(settings)
+                resolved = with_resolved_folder(settings)
+                trust.rules().check(resolved)
                 split = read_split(settings)
-                loaded = await self._executor.load(settings)
+                loaded = await self._executor.load(resolved)
             except MLServerError as problem:
                 entry.reason = problem.message
                 self._has_failed(entry)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from .errors import MLServerError
-from .settings import ModelSettings, Settings
+from .locations import is_address, is_below, locate
+from .settings import ModelParameters, ModelSettings, Settings
 
 MLFLOW = ["mlserver_mlflow.MLflowRuntime", "mlserver_mlflow.runtime.MLflowRuntime"]
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _DIGEST = "sha256:"
 
 
@@ -46,7 +45,7 @@ class Trust:
             self._check_runtime(model, self._runtimes)
         if self._sources is not None:
             parameters = model.parameters
-            given = (parameters.uri, parameters.environment_path, parameters.environment_tarball) if parameters else ()
+            given = (parameters.uri, *_environment(parameters)) if parameters else ()
             for place in filter(None, given):
                 self._check_source(model, place, self._sources)
 
@@ -79,12 +78,9 @@ class Trust:
                 raise Untrusted(model.name, f"its folder has a '{head}' of its own (setting 'allowed_runtimes')")
 
     def _check_source(self, model: ModelSettings, place: str, allowed: list[str]) -> None:
-        parsed = urlparse(place)
-        if parsed.scheme == "file" or not _ADDRESS.match(place):
-            path = unquote(parsed.path) if parsed.scheme == "file" else place
-            inside = any(
-                is_below(os.path.join(model.folder or ".", path), one) for one in allowed if not _is_address(one)
-            )
+        path = locate(place, model.folder)
+        if path is not None:
+            inside = any(is_below(path, one) for one in map(locate, allowed) if one is not None)
         else:
             inside = ".." not in unquote(place).split("/") and any(_starts_with(place, one) for one in allowed)
         if not inside:
@@ -104,18 +100,14 @@ def _entries(folder: str) -> list[str]:
         return []
 
 
-def _is_address(place: str) -> bool:
-    return _ADDRESS.match(place) is not None
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Whether a path lies in a folder, or is it, wherever links lead."""
-    real, root = os.path.realpath(path), os.path.realpath(folder)
-    return real == root or real.startswith(os.path.join(root, ""))
+def _environment(parameters: ModelParameters) -> Iterable[str]:
+    """The paths of an environment, with `~` and variables as they are when it is unpacked."""
+    given = (parameters.environment_path, parameters.environment_tarball)
+    return [os.path.expandvars(os.path.expanduser(path)) for path in given if path]
 
 
 def _starts_with(address: str, beginning: str) -> bool:
-    if not _is_address(beginning) or not address.startswith(beginning):
+    if not is_address(beginning) or not address.startswith(beginning):
         return False
     return beginning.endswith("/") or address[len(beginning) :][:1] in ("", "/", "@")
 

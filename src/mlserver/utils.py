@@ -11,9 +11,9 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlparse
 
 from .errors import InvalidModelURI
+from .locations import locate
 from .types import InferenceRequest, InferenceResponse, Parameters
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def get_model_uri(settings: ModelSettings, wellknown_filenames: Sequence[s
     """Where a model's files are: the file or folder that `parameters.uri` names, as a path.
 
     A relative path starts at the folder of the model's settings file. In a folder, the first of `wellknown_filenames`
-    that exists is taken. A URI of another scheme than `file` is returned untouched.
+    that exists is taken. The address of another place (`s3://`, `models:/`) is returned untouched.
 
     Raises:
         InvalidModelURI: there is no uri, or nothing where it points.
@@ -41,10 +41,9 @@ async def get_model_uri(settings: ModelSettings, wellknown_filenames: Sequence[s
     uri = settings.parameters.uri if settings.parameters else None
     if not uri:
         raise InvalidModelURI(settings.name)
-    parsed = urlparse(uri)
-    if parsed.scheme not in ("", "file"):
+    path = locate(uri, settings.folder)
+    if path is None:
         return uri
-    path = to_absolute_path(settings, unquote(parsed.path) if parsed.scheme else uri)
     found = _existing(path, wellknown_filenames)
     if found is None:
         raise InvalidModelURI(settings.name, uri)

@@ -3,6 +3,7 @@
     KEY/model/          the model as MLflow wrote it
     KEY/manifest.json   its files with their sizes and hashes
     addresses/*.json    what each address meant the last time
+    links/              see `aliases`
 
 KEY is the id that MLflow gave the model, and the beginning of the hash of its `MLmodel` file.
 """
@@ -50,6 +51,11 @@ class Cache:
         except OSError as problem:
             raise MLServerError(f"The folder for fetched models cannot be made: {problem.strerror}", 500) from None
         return cls(root)
+
+    @property
+    def links(self) -> Path:
+        """The folder of links to models whose own paths MLflow misreads (see `aliases`)."""
+        return self._root / "links"
 
     def folder(self, key: str) -> str:
         return str(self._root / key / "model")

@@ -31,6 +31,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelRes
 from . import (
     agent_routes,
     agents,
+    aliases,
     binaries,
     enforcement,
     forms,
@@ -73,7 +74,8 @@ class MLflowRuntime(MLModel):
         # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
         os.environ.setdefault(SERVING_ENVIRONMENT, "true")
         try:
-            self._model = load_model(uri, model_config=self._model_config())
+            path = aliases.readable_path(uri, self._extra.get("cache_dir"))
+            self._model = load_model(path, model_config=self._model_config())
         except MlflowException as problem:
             place = self._source.address or uri
             raise MLServerError(

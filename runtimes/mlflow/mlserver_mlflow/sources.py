@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlserver.errors import InvalidModelURI, MLServerError
+from mlserver.locations import is_address, is_below, resolve_links
 from mlserver.logging import get_logger
 from mlserver.utils import get_model_uri
 
@@ -71,7 +72,7 @@ async def resolve(settings: ModelSettings) -> Source:
 
 
 def _resolve(settings: ModelSettings, uri: str) -> Source:
-    if os.path.exists(uri):
+    if not is_address(uri):
         return Source(_folder(settings, uri))
     extra = settings.parameters.extra if settings.parameters else {}
     return fetch(uri, downloads.Cache.at(extra.get("cache_dir")), settings.name)
@@ -86,7 +87,11 @@ def _folder(settings: ModelSettings, uri: str) -> str:
         raise MLServerError(
             f"Model {settings.name}: the folder {uri} is not an MLflow model, it has no file '{MLMODEL}'", 422
         )
-    return uri
+    folder = resolve_links(uri)
+    if not is_below(os.path.join(folder, MLMODEL), folder):
+        text = f"'{MLMODEL}' in {uri} is a link out of its folder, which MLflow does not follow: copy the file there"
+        raise MLServerError(f"Model {settings.name}: {text}", 422)
+    return folder
 
 
 def fetch(uri: str, cache: downloads.Cache, name: str) -> Source:

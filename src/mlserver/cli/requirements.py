@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlparse
 
+from ..locations import locate
 from ..settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ def files_of(model: ModelSettings) -> list[str]:
     """The requirements files of a model: beside its settings, and beside its own files."""
     folders = [model.folder] if model.folder else []
     uri = model.parameters.uri if model.parameters else None
-    if uri and urlparse(uri).scheme in ("", "file"):
-        path = unquote(urlparse(uri).path) if uri.startswith("file:") else uri
-        folders.append(os.path.normpath(os.path.join(model.folder or "", path)))
+    path = locate(uri, model.folder) if uri else None
+    if path is not None:
+        folders.append(path)
     candidates = dict.fromkeys(os.path.join(folder, FILENAME) for folder in folders)
     return [path for path in candidates if os.path.isfile(path)]
 

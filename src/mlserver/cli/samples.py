@@ -6,12 +6,12 @@ import importlib
 import os
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import orjson
 
 from ..errors import MLServerError
 from ..execution.executor import ModelInfo
+from ..locations import locate
 from ..settings import ModelSettings
 from ..types import InferenceRequest, MetadataTensor, RequestInput, TensorData
 from ..wire import json
@@ -71,10 +71,7 @@ def _from_mlflow(model: ModelSettings, info: ModelInfo) -> Sample | None:
 def _beside(model: ModelSettings) -> bytes | None:
     """The example in the model's folder, if that is one of this machine."""
     uri = model.parameters.uri if model.parameters else None
-    if not uri or urlparse(uri).scheme not in ("", "file"):
-        return None
-    path = unquote(urlparse(uri).path) if uri.startswith("file:") else uri
-    return _content(os.path.join(model.folder or "", path), MLFLOW_EXAMPLE)
+    return _content(locate(uri, model.folder), MLFLOW_EXAMPLE) if uri else None
 
 
 def _content(folder: str | None, name: str) -> bytes | None:
