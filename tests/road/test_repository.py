@@ -164,7 +164,7 @@ def test_a_folder_of_mlflow_models(serve: Serve, models: Models, tmp_path: Path)
 
 
 def test_no_models_at_all(serve: Serve, tmp_path: Path) -> None:
-    server = serve(tmp_path)
+    server = serve(tmp_path, env={"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"})
     assert index(server) == {}
     assert server.get("/v2/health/live").status_code == 200
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from support.models import WINE, Models
-from support.repository import tensor, write_model, write_server_settings
+from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Server, clean_environment, run_mlserver
 
 COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
@@ -19,8 +20,14 @@ COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
 class Started(Server):
     """`mlserver start` with other arguments; `PORT` stands for the free port that the test asks at."""
 
-    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        super().__init__(folder, env=env)
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        ready: str | None = "/v2/health/ready",
+    ) -> None:
+        super().__init__(folder, env=env, ready=ready)
         own = [str(self.http_port) if argument == "PORT" else argument for argument in arguments]
         self._command = [*self._command[:-1], *own]
 
@@ -70,18 +77,91 @@ def test_the_folder_of_an_mlflow_model_is_named(models: Models, tmp_path: Path) 
         assert server.get("/v2/models/red/ready").status_code == 200
 
 
-def test_mlflow_models_without_settings_are_pointed_at(models: Models, tmp_path: Path) -> None:
-    """The start says what to write, and what it says is enough."""
-    for name in ("red", "white"):
-        shutil.copytree(models["wine"], tmp_path / name)
-    with Started(tmp_path, str(tmp_path)) as server:
-        (line,) = [line for line in str(server.log).splitlines() if "MLflow" in line]
-        assert "an MLflow model in red and 1 more" in line
-        written = re.search(r"write (\{.*\}) to (\S+)", line)
-        assert written is not None
-        (tmp_path / written[2]).write_text(written[1])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_folder_of_mlflow_models_is_served_without_settings_files(
+    models: Models, tmp_path: Path, workers: int
+) -> None:
+    """Names come from the folders, versions from folders with numbers; load, unload and index know them."""
+    for folder in ("wine/1", "wine/2", "team/red"):
+        shutil.copytree(models["wine"], tmp_path / folder)
+    (tmp_path / "linked").symlink_to(models["wine"])
+    with Started(tmp_path, str(tmp_path), "--workers", str(workers)) as server:
+        assert "found 4 MLflow models without model-settings.json" in server.log
+        assert "linked, red, wine (1, 2)" in server.log
+        assert index(server) == {"wine/1": "READY", "wine/2": "READY", "red": "READY", "linked": "READY"}
+        for path in ("red", "linked", "wine", "wine/versions/1"):
+            assert server.infer(path, COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
+        assert server.infer("wine", COLUMNS).json()["model_version"] == "2"
+
+        assert server.post("/v2/repository/models/red/unload").status_code == 200
+        assert server.infer("red", COLUMNS).status_code == 404
+        assert index(server)["red"] == "UNAVAILABLE"
         assert server.post("/v2/repository/models/red/load").status_code == 200
-        assert server.infer("red", COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
+        shutil.copytree(models["wine"], tmp_path / "late")
+        assert server.post("/v2/repository/models/late/load").status_code == 200
+        shutil.rmtree(tmp_path / "wine" / "2")
+        assert server.post("/v2/repository/models/wine/load").status_code == 200
+        assert set(index(server)) == {"wine/1", "red", "linked", "late"}
+        assert server.infer("wine", COLUMNS).json()["model_version"] == "1"
+
+
+def test_settings_files_beside_mlflow_models_without_any(models: Models, tmp_path: Path) -> None:
+    shutil.copytree(models["wine"], tmp_path / "files" / "red")
+    shutil.copytree(models["wine"], tmp_path / "white")
+    settings = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "../files/red"}}
+    write_settings(tmp_path / "described", name="wine", **settings)
+    with Started(tmp_path, str(tmp_path)) as server:
+        assert index(server) == {"wine": "READY", "white": "READY"}
+        assert server.infer("white", COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
+
+
+def test_one_name_for_two_models_is_refused_and_the_others_serve(models: Models, tmp_path: Path) -> None:
+    for folder in ("a/model", "b/model", "red"):
+        shutil.copytree(models["wine"], tmp_path / folder)
+    with Started(tmp_path, str(tmp_path), ready="/v2/models/red/ready") as server:
+        server.wait_for_line("Not ready")
+        assert f"{tmp_path}/a/model and {tmp_path}/b/model" in server.log
+        assert server.get("/v2/health/ready").status_code != 200
+        reasons = {item["name"]: item["reason"] for item in server.post("/v2/repository/index").json()}
+        assert "a/model and b/model" in reasons["model"]
+
+
+@pytest.mark.parametrize("command", ["start", "check"])
+@pytest.mark.parametrize("content", [None, "README.md", ".hidden/MLmodel"])
+def test_a_folder_without_models_is_an_error_that_says_what_to_do(
+    tmp_path: Path, command: str, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / content).parent.mkdir(exist_ok=True)
+        (tmp_path / content).touch()
+    code, printed = run_mlserver(command, str(tmp_path))
+
+    assert code == 2
+    (line,) = printed.splitlines()
+    assert f"{tmp_path}: no models found" in line
+    assert "MLmodel" in line
+    assert "load_models_at_startup" in line
+
+
+@pytest.mark.parametrize("way", ["settings.json", "variable", "dotenv"])
+def test_a_server_without_models_may_be_asked_for(tmp_path: Path, way: str) -> None:
+    """As multi-model servers of Seldon and KServe start: empty, and told by and by what to load."""
+    env = {"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"} if way == "variable" else {}
+    if way == "settings.json":
+        write_server_settings(tmp_path, server_name="empty")
+    if way == "dotenv":
+        (tmp_path / ".env").write_text("MLSERVER_LOAD_MODELS_AT_STARTUP=false\n")
+    with Started(tmp_path, str(tmp_path), env=env) as server:
+        assert index(server) == {}
+        write_model(tmp_path / "echo")
+        assert server.post("/v2/repository/models/echo/load").status_code == 200
+        assert index(server) == {"echo": "READY"}
+
+
+def index(server: Server) -> dict[str, str]:
+    """Name, with the version behind a slash -> state."""
+    items = server.post("/v2/repository/index").json()
+    return {"/".join(filter(None, (item["name"], item.get("version")))): item["state"] for item in items}
 
 
 def test_flags_beat_the_file(tmp_path: Path) -> None:
@@ -93,6 +173,7 @@ def test_flags_beat_the_file(tmp_path: Path) -> None:
 
 
 def test_the_number_of_front_ends_is_a_flag_too(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
     code, printed = run_mlserver("start", str(tmp_path), "--http-workers", "2", "--workers", "0")
 
     assert code == 2

@@ -13,6 +13,8 @@ from typing import Any
 import click
 
 from ..execution import child
+from ..repository.folders import has_models
+from ..repository.load import load_from_environment
 from ..settings import Settings, SettingsError
 from ..settings_sources import read_json_object
 
@@ -35,8 +37,9 @@ _PORT = click.IntRange(0, 65535)
 def command(model: str, name: str | None, **flags: Any) -> None:
     """Serve the models of FOLDER, or the MLflow model at URI.
 
-    FOLDER holds model-settings.json files at any depth and perhaps a settings.json, or is itself an MLflow model. URI is
-    any address that MLflow can load from, such as models:/wine@champion, models:/wine/3, runs:/ID/model or
+    FOLDER holds MLflow models or model-settings.json files at any depth, and perhaps a settings.json, or is itself an
+    MLflow model. An MLflow model without a settings file is served under its folder's name; a folder with a number is a
+    version of the folder above. URI is any address that MLflow can load from, such as models:/wine@champion, models:/wine/3, runs:/ID/model or
     s3://bucket/model. Options here beat settings.json, which beats MLSERVER_ variables.
     """
     given = {field: value for field, value in flags.items() if value is not None}
@@ -64,10 +67,29 @@ def prepare(model: str, name: str | None = None, flags: dict[str, Any] | None = 
         if path not in sys.path:
             sys.path.insert(0, path)
     if name is None:
-        return load_settings(model, flags)
+        settings = load_settings(model, flags)
+        _require_models(model, settings)
+        return settings
     if not os.path.isfile(os.path.join(model, "MLmodel")):
         raise SettingsError(f"--name: {model} is not an MLflow model; the names are in its model-settings.json files")
     return _of_uri(os.path.abspath(model), name, flags or {})
+
+
+def _require_models(folder: str, settings: Settings) -> None:
+    """Refuse a folder with neither models nor settings: a server without models is hardly ever what was meant.
+
+    Raises:
+        SettingsError: there is nothing to serve, and no settings.json or setting that asks for a server without models.
+    """
+    has_settings = os.path.isfile(os.path.join(folder, DEFAULT_SETTINGS_FILENAME))
+    is_meant = has_settings or not settings.load_models_at_startup or settings.model_repository_implementation
+    if is_meant or has_models(folder) or load_from_environment(folder) is not None:
+        return
+    raise SettingsError(
+        f"{folder}: no models found: expected a folder with the file 'MLmodel' or 'model-settings.json', here or below;"
+        " 'mlserver init' writes a model; for a server that gets its models later, set 'load_models_at_startup' to"
+        " false in settings.json or MLSERVER_LOAD_MODELS_AT_STARTUP"
+    )
 
 
 def load_settings(folder: str, flags: dict[str, Any] | None = None) -> Settings:

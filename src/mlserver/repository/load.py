@@ -6,9 +6,9 @@ import os
 
 from ..settings import ModelParameters, ModelSettings, SettingsError
 from ..settings_sources import read_json_object
+from .folders import MLFLOW_MODEL_FILENAME, SETTINGS_FILENAME
 
-DEFAULT_MODEL_SETTINGS_FILENAME = "model-settings.json"
-MLFLOW_MODEL_FILENAME = "MLmodel"
+DEFAULT_MODEL_SETTINGS_FILENAME = SETTINGS_FILENAME
 MLFLOW_IMPLEMENTATION = "mlserver_mlflow.MLflowRuntime"
 
 
@@ -49,6 +49,16 @@ def load_mlflow_model(folder: str) -> ModelSettings | None:
     if from_environment is not None:
         return from_environment
     return _complete(ModelSettings.load({"implementation": MLFLOW_IMPLEMENTATION}), os.path.abspath(folder))
+
+
+def describe_mlflow_model(folder: str, name: str, version: str | None) -> ModelSettings:
+    """The settings of an MLflow model that was found without a settings file.
+
+    Raises:
+        SettingsError: a variable `MLSERVER_MODEL_*` is wrong.
+    """
+    parameters = {"uri": folder} | ({"version": version} if version else {})
+    return ModelSettings.load({"name": name, "implementation": MLFLOW_IMPLEMENTATION, "parameters": parameters})
 
 
 def name_of(path: str) -> str:

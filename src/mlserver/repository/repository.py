@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import MLServerError, ModelNotFound
 from ..logging import logger
 from ..settings import ModelSettings, SettingsError
-from .load import (
-    DEFAULT_MODEL_SETTINGS_FILENAME,
-    MLFLOW_IMPLEMENTATION,
-    MLFLOW_MODEL_FILENAME,
-    load_from_environment,
-    load_mlflow_model,
-    load_model_settings,
-    name_of,
-)
+from .folders import Contents, find_contents
+from .load import load_from_environment, load_mlflow_model, load_model_settings, name_of
+from .mlflow_models import discover
 
 # `list` is also the name of a method here.
 Models = list[ModelSettings]
@@ -47,11 +42,15 @@ class ModelRepository(ABC):
 
 
 class SchemalessModelRepository(ModelRepository):
-    """Models in a folder, at any depth: each folder with a `model-settings.json` is one version of a model.
+    """Models in a folder, at any depth.
 
-    Without any such file: the MLflow model that the folder itself is, or the one that the environment describes.
+    - Each folder with a `model-settings.json` is one version of a model.
+    - Each MLflow model that no such file speaks for is served under its folder's name; a folder whose name is a number
+      is a version of the folder above.
+    - Without any such file: the MLflow model that the root itself is, or the one that the environment describes.
+
     Hidden folders are left out. Links are followed, except that behind a link out of the root only the folder that it
-    leads to is looked at, not those below; no folder is read twice.
+    leads to and version numbers in it are looked at; no folder is read twice.
     """
 
     def __init__(self, root: str, **arguments: Any) -> None:
@@ -61,7 +60,6 @@ class SchemalessModelRepository(ModelRepository):
         super().__init__(os.path.abspath(root))
         self._problems: dict[str, str] = {}
         self._said: set[str] = set()
-        self._mlflow: list[str] = []
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -88,42 +86,34 @@ class SchemalessModelRepository(ModelRepository):
             what = "is not a folder" if os.path.exists(self._root) else "does not exist"
             raise SettingsError(f"model repository {self._root} {what}")
         problems: dict[str, str] = {}
-        self._mlflow = []
-        files = list(self._files(self._root, set()))
+        contents = find_contents(self._root, self._say)
+        files = contents.settings_files
         models = self._distinct([each for each in (self._model(file, problems) for file in files) if each])
-        if not models:
-            alone = (None if files else load_mlflow_model(self._root)) or load_from_environment(self._root)
-            models = [alone] if alone else []
-        if not models and not problems:
-            self._say_what_is_not_served()
+        alone = None if models else self._read_single(has_files=bool(files))
+        if alone is not None:
+            models = [alone]
+        elif load_from_environment(self._root) is None:
+            models += self._discover(contents, models, problems)
         self._problems = problems
         return models
 
-    def _files(self, folder: str, seen: set[str]) -> Iterator[str]:
-        """The settings files in a folder and below it, in the order of their names."""
-        real = os.path.realpath(folder)
-        if real in seen:
-            return
-        seen.add(real)
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            self._say(f"{folder}: cannot be read: {error.strerror}")
-            return
-        file = os.path.join(folder, DEFAULT_MODEL_SETTINGS_FILENAME)
-        if os.path.isfile(file):
-            yield file
-        elif any(entry.name == MLFLOW_MODEL_FILENAME for entry in entries):
-            self._mlflow.append(os.path.relpath(folder, self._root))
-        if not self._is_inside(real):
-            return
-        for entry in entries:
-            if entry.is_dir() and not entry.name.startswith("."):
-                yield from self._files(entry.path, seen)
+    def _read_single(self, has_files: bool) -> ModelSettings | None:
+        """The one model that the root itself is, or that the environment describes."""
+        root_model = None if has_files else load_mlflow_model(self._root)
+        return root_model or load_from_environment(self._root)
 
-    def _is_inside(self, real: str) -> bool:
-        root = os.path.realpath(self._root)
-        return real == root or real.startswith(os.path.join(root, ""))
+    def _discover(self, contents: Contents, described: Models, problems: dict[str, str]) -> Models:
+        """The MLflow models without settings files."""
+        below_root = [model for model in contents.mlflow_models if model.depth > 0]
+        discovery = discover(self._root, replace(contents, mlflow_models=below_root), described)
+        for name, reason in discovery.problems.items():
+            self._say(f"Model '{name}': {reason}")
+            problems.setdefault(name, reason.replace(os.path.join(self._root, ""), ""))
+        for text in discovery.warnings:
+            self._say(text)
+        for text in discovery.notes:
+            self._say(text, logging.INFO)
+        return discovery.models
 
     def _model(self, file: str, problems: dict[str, str]) -> ModelSettings | None:
         try:
@@ -148,19 +138,8 @@ class SchemalessModelRepository(ModelRepository):
                 self._say(f"{settings.folder}: left out, model '{settings.name}'{version} is also in {first.folder}")
         return list(kept.values())
 
-    def _say_what_is_not_served(self) -> None:
-        """MLflow models that nothing serves are most likely what the user meant."""
-        if not self._mlflow:
-            return
-        several = "" if len(self._mlflow) == 1 else f" and {len(self._mlflow) - 1} more"
-        text = json.dumps({"implementation": MLFLOW_IMPLEMENTATION})
-        self._say(
-            f"{self._root}: no {DEFAULT_MODEL_SETTINGS_FILENAME}, but an MLflow model in {self._mlflow[0]}{several}; to serve it,"
-            f" write {text} to {os.path.join(self._mlflow[0], DEFAULT_MODEL_SETTINGS_FILENAME)}"
-        )
-
-    def _say(self, text: str) -> None:
-        """Warn once; the index reads the folders again and again."""
+    def _say(self, text: str, level: int = logging.WARNING) -> None:
+        """Log once; the index reads the folders again and again."""
         if text not in self._said:
             self._said.add(text)
-            logger.warning("%s", text)
+            logger.log(level, "%s", text)

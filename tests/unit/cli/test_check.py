@@ -107,7 +107,21 @@ def test_a_uri(models: Models, tmp_path: Path) -> None:
     assert "array: ok" in text
 
 
+def test_a_folder_of_mlflow_models_without_settings(models: Models, tmp_path: Path) -> None:
+    for folder in ("pair/1", "pair/2", "single"):
+        models.copy("array", tmp_path / folder)
+    code, text = run_mlserver("check", str(tmp_path))
+    assert code == 0, text
+    assert [line for line in text.splitlines() if line.endswith(": ok")] == [
+        "pair (1): ok",
+        "pair (2): ok",
+        "single: ok",
+    ]
+    assert "3 models, all would serve" in text
+
+
 def test_no_models(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
     assert run_mlserver("check", str(tmp_path)) == (1, f"mlserver: {tmp_path}: no models found\n")
     assert run_mlserver("check", str(tmp_path / "none"))[0] == 2
 
