@@ -27,6 +27,7 @@ from .frames import Frame, Kind
 from .line import WorkerDied
 from .process import ChildProcess as WorkerProcess
 from .process import describe_exit
+from .processors import thread_variables
 
 logger = get_logger()
 _numbers = itertools.count(1)
@@ -157,9 +158,7 @@ class Pool(Crew[WorkerProcess]):
 
     def _environment(self) -> dict[str, str]:
         """The server's own, with the processors shared out among the workers' numerical libraries."""
-        threads = str(max(1, (os.cpu_count() or 1) // self._size))
-        shares = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        variables = {**shares, **os.environ}
+        variables = {**thread_variables(self._size), **os.environ}
         return variables if self._home is None else self._home.variables(variables)
 
     def _on_told(self, frame: Frame) -> None:
