@@ -91,13 +91,27 @@ class ModelNotFound(MLServerError):
 
 
 class ModelNotReady(MLServerError):
-    """The model is known, but cannot answer now (still loading, failed, or without a live worker)."""
+    """The model is known, but cannot answer now: it is still loading, or its load has failed.
 
-    def __init__(self, name: str, version: str | None = None, reason: str | None = None) -> None:
+    Args:
+        name: The model's name.
+        version: The version that was asked for, if one was.
+        reason: Why its load failed.
+        retry_after: Seconds after which a retry has a chance; None = only another load helps.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str | None = None,
+        reason: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         text = (
             f"Model {name} with version {version} is not ready yet." if version else f"Model {name} is not ready yet."
         )
-        super().__init__(f"{text} {reason}" if reason else text, 400, code="UNAVAILABLE")
+        super().__init__(f"{text} {reason}" if reason else text, 503)
+        self.retry_after = retry_after
 
 
 class InferenceError(MLServerError):
@@ -172,10 +186,15 @@ class DeadlineExceeded(MLServerError):
 
 
 class Unavailable(MLServerError):
-    """The server cannot take the request now, through no fault of the caller."""
+    """The server cannot take the request now, through no fault of the caller.
 
-    def __init__(self, msg: str) -> None:
+    Args:
+        retry_after: Seconds after which a retry has a chance.
+    """
+
+    def __init__(self, msg: str, retry_after: float = 1.0) -> None:
         super().__init__(msg, 503)
+        self.retry_after = retry_after
 
 
 class ModelFailed(MLServerError):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = get_logger()
 
+LOAD_RETRY = 1.0  # seconds after which a request for a model that is loading may be sent again
+
 
 class Road(Stage, Protocol):
     """The stages between the data plane and one loaded model."""
@@ -78,10 +80,16 @@ class Entry:
     def ready(self) -> bool:
         return self.loaded is not None and self.loaded.info.ready and self.loaded.available
 
+    @property
+    def loading(self) -> bool:
+        """Whether its first load is under way, so that nothing is there to answer yet."""
+        return self.loaded is None and self.state is State.LOADING
+
     def usable(self) -> tuple[LoadedModel, Road]:
         """The model and its road. Raises `ModelNotReady` if there are none."""
         if self.loaded is None or self.road is None or not self.loaded.info.ready:
-            raise ModelNotReady(self.name, self.version, without_paths(self.reason) or None)
+            reason = without_paths(self.reason) or None
+            raise ModelNotReady(self.name, self.version, reason, LOAD_RETRY if self.loading else None)
         return self.loaded, self.road
 
 

@@ -123,6 +123,8 @@ class MLServer:
         restore = self._capture_signals()
         try:
             models = list(models_settings) or await self._models_at_startup()
+            for settings in models:  # before a port is open: a model of the repository is never unknown
+                self._registry.announce(settings)
             starting = asyncio.create_task(self._executor.start())
             try:
                 self._front_ends = self._build_front_ends()

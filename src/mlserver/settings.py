@@ -20,6 +20,7 @@ from .settings_base import (
     BaseSettings,
     Count,
     LogLevel,
+    NotReadyStatus,
     Port,
     Seconds,
     SecondsOrNone,
@@ -144,6 +145,10 @@ class Settings(BaseSettings):
     """Open HTTP connections; more are refused."""
     validation_status: ValidationStatus = 400
     """Status for a body that is JSON, but not a request: 400, or 422 as MLServer 1.x answered."""
+
+    not_ready_status: NotReadyStatus = 503
+    """Status over REST of a request for a model that is loading or could not be loaded: 503, or 400 as MLServer 1.x
+    answered. Readiness is not concerned."""
 
     tls: TLSSettings | None = None
     """Certificates of all ports; None = no encryption."""

@@ -35,11 +35,18 @@ def _validation_status(value: int) -> int:
     return value
 
 
+def _not_ready_status(value: int) -> int:
+    if value not in (400, 503):
+        raise ValueError("503 or 400")
+    return value
+
+
 LogLevel = Annotated[str, AfterValidator(_log_level)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ValidationStatus = Annotated[int, AfterValidator(_validation_status)]
+NotReadyStatus = Annotated[int, AfterValidator(_not_ready_status)]
 Count = Annotated[int, Field(ge=1)]
 
 

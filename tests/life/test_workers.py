@@ -252,7 +252,7 @@ def test_a_model_that_ends_its_worker_while_loading(serve: Serve, tmp_path: Path
     assert index["chaos"]["state"] == "UNAVAILABLE"
     assert "ended" in index["chaos"]["reason"]
     status, text = ask(server, "echo", "a")
-    assert status == 400
+    assert status == 503
     assert "not ready" in text
     before = server.workers
     server.wait(lambda: len(server.workers) == 2, "the pool was full again")

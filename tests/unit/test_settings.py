@@ -65,6 +65,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "load_timeout": (1800, 60, 60),
     "tls": (None, {"certificate": "/c", "key": "/k"}, TLSSettings(certificate="/c", key="/k")),
     "auth": (None, {"keys": "/keys"}, AuthSettings(keys="/keys")),
+    "not_ready_status": (503, "400", 400),
     "admin_access": (None, "any", "any"),
     "admin_host": ("127.0.0.1", "::1", "::1"),
     "admin_port": (None, 9000, 9000),

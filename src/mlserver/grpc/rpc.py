@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
-from ..errors import MLServerError, Overloaded
+from ..errors import MLServerError
 from ..handlers.access import ADMIN, INFER, OPEN, Access, Caller
 from ..logging import get_logger
 from ..metrics.road import RoadMetrics
@@ -72,7 +72,8 @@ async def abort(context: Context, failure: MLServerError) -> None:
     details = failure.message
     if len(details) > MAX_DETAILS:
         details = details[:MAX_DETAILS] + "..."
-    retry: Metadata = (("retry-after", f"{failure.retry_after:g}"),) if isinstance(failure, Overloaded) else ()
+    seconds = getattr(failure, "retry_after", None)
+    retry: Metadata = () if seconds is None else (("retry-after", f"{seconds:g}"),)
     await context.abort(code, details, retry)
 
 

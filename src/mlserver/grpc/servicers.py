@@ -8,7 +8,9 @@ from contextlib import aclosing
 from functools import lru_cache
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
 from ..stage import Call
@@ -68,7 +70,11 @@ class InferenceServicer:
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         started = time.perf_counter_ns()
-        received = proto_bytes.read_request(data)
+        try:
+            received = proto_bytes.read_request(data)
+        except MLServerError:
+            self._check_model(data)
+            raise
         call = call_of(context)
         read = time.perf_counter_ns()
         model, version = received.model_name, received.model_version
@@ -80,6 +86,14 @@ class InferenceServicer:
         codec_ns = read - started + time.perf_counter_ns() - answered
         context.set_trailing_metadata(self._trailing(response, call, codec_ns))
         return message
+
+    def _check_model(self, data: bytes) -> None:
+        """Raise what is wrong with the model's name or version: it is said before other faults."""
+        try:
+            message = pb.ModelInferRequest.FromString(data)
+        except DecodeError:
+            return
+        self._data_plane.check_usable(message.model_name, message.model_version or None)
 
     async def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context, write: Writer

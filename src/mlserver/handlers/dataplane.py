@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..custom_routes import Route
-from ..errors import DeadlineExceeded, ModelNotFound
-from ..execution.executor import HTTPRequest, HTTPResponse
-from ..registry import Catalogue, Entry
+from ..errors import DeadlineExceeded, ModelNotFound, ModelNotReady
+from ..execution.executor import HTTPRequest, HTTPResponse, LoadedModel
+from ..registry import LOAD_RETRY, Catalogue, Entry, Road
 from ..scheduling.statistics import ModelStatistics
 from ..settings import Settings
 from ..stage import Call
@@ -110,16 +110,42 @@ class DataPlane:
         """Raises `ModelNotFound`."""
         return self._registry.find(name, version).ready
 
+    def check_usable(self, name: str, version: str | None = None) -> None:
+        """Raises `ModelNotFound`, or `ModelNotReady` while there is no loaded model to ask."""
+        self._usable(self._registry.find(name, version))
+
+    def check_ready(self, name: str, version: str | None = None) -> None:
+        """Raises what `check_usable` raises, or `ModelNotReady` while no worker is alive to answer."""
+        entry = self._registry.find(name, version)
+        self._usable(entry)
+        if not entry.ready:
+            raise self._with_status(ModelNotReady(entry.name, entry.version, retry_after=LOAD_RETRY))
+
+    @property
+    def loading(self) -> bool:
+        """Whether a model is loading for the first time, so that its paths are not known yet."""
+        return any(entry.loading for entry in self._registry.entries())
+
+    def _usable(self, entry: Entry) -> tuple[LoadedModel, Road]:
+        try:
+            return entry.usable()
+        except ModelNotReady as error:
+            raise self._with_status(error) from None
+
+    def _with_status(self, error: ModelNotReady) -> ModelNotReady:
+        error.status_code = self._settings.not_ready_status
+        return error
+
     async def model_metadata(self, name: str, version: str | None = None) -> MetadataModelResponse:
         """Raises `ModelNotFound`, or `ModelNotReady` while there is no loaded model to tell."""
         entry = self._registry.find(name, version)
-        loaded, _ = entry.usable()
+        loaded, _ = self._usable(entry)
         return loaded.info.metadata
 
     def model_config(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A minimal configuration in the form of Triton's, for clients that ask before they send."""
         entry = self._registry.find(name, version)
-        loaded, road = entry.usable()
+        loaded, road = self._usable(entry)
         metadata = loaded.info.metadata
         batch_size = road.max_batch_size if road.max_batch_size > 1 else 0
         config: dict[str, Any] = {
@@ -176,7 +202,7 @@ class DataPlane:
     async def _serve(self, entry: Entry, payload: InferenceRequest, call: Call) -> InferenceResponse:
         """Answer a request by one version, counted."""
         started = time.perf_counter_ns()
-        loaded, road = entry.usable()
+        loaded, road = self._usable(entry)
         self._telemetry.began(entry)
         try:
             check_request(payload)
@@ -193,7 +219,7 @@ class DataPlane:
 
     def streams(self, name: str, version: str | None = None) -> bool:
         """Whether the model has a way of its own with streams; else `infer` serves each request of one just as well."""
-        loaded, _ = self._registry.find(name, version).usable()
+        loaded, _ = self._usable(self._registry.find(name, version))
         return loaded.info.streams
 
     async def infer_stream(
@@ -213,7 +239,7 @@ class DataPlane:
         entry = self._registry.find(name, version)
         if not version and entry.split is not None:
             entry = self._traffic.choose(entry, call)
-        loaded, road = entry.usable()
+        loaded, road = self._usable(entry)
         first: InferenceRequest | None = None
         patience = Patience(self._limit_of(entry))
         self._telemetry.began(entry)
@@ -277,7 +303,7 @@ class DataPlane:
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to one of a model's own REST paths."""
         entry = self._registry.find(name, version)
-        loaded, _ = entry.usable()
+        loaded, _ = self._usable(entry)
         if self._settings.auth is not None:
             request.headers = [(name, value) for name, value in request.headers if name.decode() not in CREDENTIALS]
         try:

@@ -22,6 +22,7 @@ from .wire_routes import retry_after
 
 logger = get_logger()
 _HEALTH = "/v2/health/"
+_BODY_FAULTS = (400, 413, 415)
 # Scopes of the fixed paths, by template, where they are not INFER. A model's path is INFER or `Route.public`.
 _SCOPES = {
     "/v2/health/live": OPEN,
@@ -109,7 +110,7 @@ class RESTApp:
                     await self._check_access(self._else_needs, request)
                 own = self._model_routes.match(request)
                 if own is None:
-                    raise MLServerError(f"No such path: {request.method} {request.path}", 404)
+                    raise self._model_routes.no_route(request)
                 template = own.route.path
                 await self._take_body(request, receive)
                 reply = await self._model_routes.answer(own, request)
@@ -117,7 +118,7 @@ class RESTApp:
             asks = request.method == "OPTIONS" and request.header(b"access-control-request-method") is None
             reply = Reply(200, headers=_allow(problem)) if asks else self._error(problem)
         except MLServerError as problem:
-            reply = self._error(problem)
+            reply = self._error(self._path_first(problem, request, template))
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception:
@@ -134,6 +135,13 @@ class RESTApp:
     async def _take_body(self, request: Request, receive: Receive) -> None:
         if request.method not in ("GET", "HEAD"):
             request.body = await read_body(request, receive, self._settings.max_body_bytes)
+
+    def _path_first(self, problem: MLServerError, request: Request, template: str) -> MLServerError:
+        """Return the error to answer: a fault of the path's model is said before one of the body."""
+        name = request.segments.get("name")
+        if name is None or problem.status_code not in _BODY_FAULTS or not template.startswith("/v2/models"):
+            return problem
+        return self._model_routes.fault_of_model(name, request.segments.get("version")) or problem
 
     def _error(self, problem: MLServerError) -> Reply:
         status, body = problem.status_code, write_error(problem)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 
-from ..errors import MLServerError, ModelNotReady
+from ..errors import MLServerError, Unavailable
 from ..execution.executor import HTTPRequest
 from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
@@ -42,9 +42,31 @@ class ModelRoutes:
         """
         return self._with_method(request, self._declared(request.path))
 
+    def no_route(self, request: Request) -> MLServerError:
+        """Return what is said of a path that no model declares, or not yet."""
+        under = _UNDER_MODEL.fullmatch(request.path)
+        if under is not None:
+            fault = self.fault_of_model(under["name"], under["version"])
+            if fault is not None:
+                return fault
+        elif self._data_plane.loading:
+            text = "while models are loading, which may declare it"
+            return Unavailable(f"No such path {text}: {request.method} {request.path}")
+        return MLServerError(f"No such path: {request.method} {request.path}", 404)
+
+    def fault_of_model(self, name: str, version: str | None) -> MLServerError | None:
+        """Return why a model cannot be asked: it is not known or not ready. None = it can."""
+        try:
+            self._data_plane.check_usable(name, version)
+        except MLServerError as error:
+            return error
+        return None
+
     def is_public(self, request: Request) -> bool:
         """Whether every route that may answer a request is public. Tells strangers nothing else."""
         found = self._answering(request, self._declared(request.path))
+        if not found and not _UNDER_MODEL.fullmatch(request.path):
+            return self._data_plane.loading  # a probe of a public path is to hear 503, not 401
         selected = [own for own in found if own.name == self._chosen(request)] or found
         return bool(selected) and all(own.route.public for own in selected)
 
@@ -106,8 +128,7 @@ class ModelRoutes:
         if "joined" in route.config:
             return await self._joined(found, request)
         if route.static is not None:
-            if not await self._data_plane.model_ready(found.name, found.version):
-                raise ModelNotReady(found.name, found.version)
+            self._data_plane.check_ready(found.name, found.version)
             return Reply(200, route.static.encode(), route.content_type)
         if route.wire:
             try:
