@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from support.repository import tensor, write_model, write_server_settings
@@ -292,3 +293,21 @@ def test_what_is_no_request_may_be_422(plain_server: Server, body: bytes) -> Non
 def test_other_errors_keep_their_status(plain_server: Server) -> None:
     assert plain_server.infer("echo", [tensor("x", [1.0, 2.0], shape=[3])]).status_code == 400
     assert plain_server.infer("nope", [tensor("x", [1.0])]).status_code == 404
+
+
+# -- metrics --
+
+
+def test_paths_of_requests_are_labelled_as_in_mlserver_1(server: Server) -> None:
+    """Dashboards that were made for MLServer 1.x ask for these."""
+    body = {"inputs": [tensor("x", [1.0])]}
+    paths = {
+        "/v2/models/echo/infer": "/v2/models/{model_name}/infer",
+        "/v2/models/versioned/versions/1/infer": "/v2/models/{model_name}/versions/{model_version}/infer",
+        "/v2/repository/models/echo/load": "/v2/repository/models/{model_name}/load",
+    }
+    for path in paths:
+        assert server.post(path, body).status_code in (200, 404)
+    page = httpx.get(f"{server.metrics_url}/metrics").text
+    for path in paths.values():
+        assert f'path="{path}"' in page

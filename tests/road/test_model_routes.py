@@ -104,6 +104,52 @@ def test_errors(server: Server, path: str, status: int, text: str) -> None:
     assert text in response.json()["error"]
 
 
+REVIEW = b'{"text": "good"}'
+FORM = "application/x-www-form-urlencoded"  # curl's, where nothing else is said
+
+
+@pytest.mark.parametrize("path", ["/body", "/v2/models/m/body"])
+def test_a_body_without_a_content_type_is_json(server: Server, path: str) -> None:
+    """As in MLServer 1.x, and unlike FastAPI's own default of today."""
+    sent = server.client.build_request("POST", path, content=REVIEW)
+    assert "content-type" not in sent.headers
+    answer = server.client.send(sent)
+    assert (answer.status_code, answer.json()["text"]) == (200, "good")
+
+
+@pytest.mark.parametrize("content_type", [FORM, "text/plain", "application/octet-stream", "application/xml", "x"])
+@pytest.mark.parametrize(
+    "body", [REVIEW, b"text=good", b"", b"\x00\xff\xfe", "é".encode("latin-1"), "☃".encode()], ids=repr
+)
+def test_a_body_of_another_content_type(server: Server, content_type: str, body: bytes) -> None:
+    answer = server.post("/body", body, headers={"content-type": content_type})
+    assert answer.status_code == 422
+    assert "body" in answer.json()["error"]
+    assert answer.json()["detail"][0]["loc"][0] == "body"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": NaN}',
+        b'{"text": {"a": [Infinity, -Infinity, null]}}',
+        b'{"stars": "\\ud800"}',
+        b'{"\\ud800": 1}',
+        b'{"text": 1e999}',
+        b'{"text": ' + 300 * b"[" + 300 * b"]" + b"}",
+        b"[]",
+        b"null",
+        b"7",
+        b"{",
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_whatever_a_wrong_body_holds_the_answer_is_422(server: Server, body: bytes) -> None:
+    answer = server.post("/body", body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]
+
+
 def test_another_method(server: Server) -> None:
     response = server.get("/body")
     assert response.status_code == 405

@@ -84,8 +84,7 @@ def assert_come_back(response: httpx.Response, *texts: str) -> None:
     ],
 )
 def test_a_model_that_is_loading(loading: Server, model: str, method: str, path: str) -> None:
-    options = {"json": INFER} if method == "POST" else {}
-    answer = loading.client.request(method, f"/v2/models/{model}{path}", **options)
+    answer = loading.client.request(method, f"/v2/models/{model}{path}", json=INFER)
     assert_come_back(answer, model.partition("/")[0], "not ready")
 
 
@@ -184,4 +183,4 @@ def test_once_loaded(tmp_path: Path) -> None:
 
 
 def state(server: Server, name: str) -> str:
-    return next(item["state"] for item in server.post("/v2/repository/index").json() if item["name"] == name)
+    return next(str(item["state"]) for item in server.post("/v2/repository/index").json() if item["name"] == name)

@@ -42,7 +42,7 @@ class Routes:
         self.all: list[tuple[str, str]] = []
 
     def add(self, method: str, template: str, endpoint: Any) -> None:
-        values = {"name": "echo", "version": "1", "repository": "any"}
+        values = {"model_name": "echo", "model_version": "1", "repository": "any"}
         self.all.append((method, template.format(**values)))
 
 

@@ -6,9 +6,11 @@ only when a model has such a handler and a request for it arrives.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -45,7 +47,9 @@ class RouteApp:
     """The routes of one model."""
 
     def __init__(self, model: MLModel) -> None:
-        self._app = FastAPI(openapi_url=None, default_response_class=TextJSONResponse)
+        # As in MLServer 1.x, a body without a content type is JSON; FastAPI from 0.132 on asks for one.
+        options: dict[str, Any] = {"strict_content_type": False}
+        self._app = FastAPI(openapi_url=None, default_response_class=TextJSONResponse, **options)
         for handler, method in get_custom_handlers(model):
             self._app.add_api_route(handler.rest_path, method, methods=[handler.rest_method])
         self._app.add_exception_handler(MLServerError, _server_error)
@@ -100,4 +104,22 @@ async def _invalid_request(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, RequestValidationError)
     first = problem.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"error": f"Invalid {field}: {first['msg']}", "detail": problem.errors()}, 422)
+    faults: Any = problem.errors()
+    try:
+        faults = jsonable_encoder(faults, custom_encoder=_ENCODERS)
+    except RecursionError:
+        faults = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in faults]
+    return JSONResponse({"error": f"Invalid {field}: {first['msg']}", "detail": faults}, 422)
+
+
+def _finite_or_text(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)
+
+
+# Faults quote the body. FastAPI's encoder knows Python's types, but not that bytes may be no text,
+# text no Unicode, and numbers not finite: each of these would end the answer with an exception.
+_ENCODERS: dict[Any, Any] = {
+    bytes: lambda data: data.decode("utf-8", "replace"),
+    str: lambda text: text.encode("utf-8", "replace").decode(),
+    float: _finite_or_text,
+}

@@ -28,10 +28,10 @@ _SCOPES = {
     "/v2/health/live": OPEN,
     "/v2/health/ready": OPEN,
     "/v2/docs": OPEN,  # a page without data, in which a credential can be given
-    "/v2/models/{name}/docs": OPEN,
-    "/v2/models/{name}/versions/{version}/docs": OPEN,
+    "/v2/models/{model_name}/docs": OPEN,
+    "/v2/models/{model_name}/versions/{model_version}/docs": OPEN,
     **{
-        f"{repository}/models/{{name}}/{change}": ADMIN
+        f"{repository}/models/{{model_name}}/{change}": ADMIN
         for repository in ("/v2/repository", "/v2/repository/{repository}")
         for change in ("load", "unload")
     },
@@ -138,10 +138,10 @@ class RESTApp:
 
     def _path_first(self, problem: MLServerError, request: Request, template: str) -> MLServerError:
         """Return the error to answer: a fault of the path's model is said before one of the body."""
-        name = request.segments.get("name")
+        name = request.segments.get("model_name")
         if name is None or problem.status_code not in _BODY_FAULTS or not template.startswith("/v2/models"):
             return problem
-        return self._model_routes.fault_of_model(name, request.segments.get("version")) or problem
+        return self._model_routes.fault_of_model(name, request.segments.get("model_version")) or problem
 
     def _error(self, problem: MLServerError) -> Reply:
         status, body = problem.status_code, write_error(problem)

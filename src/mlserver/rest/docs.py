@@ -31,7 +31,7 @@ class Docs:
         """Add every route to the router."""
         router.add("GET", "/v2/docs", self.page)
         router.add("GET", "/v2/docs/dataplane.json", self.server_document)
-        for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        for model in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
             router.add("GET", f"{model}/docs", self.model_page)
             router.add("GET", f"{model}/docs/dataplane.json", self.model_document)
 
@@ -41,7 +41,7 @@ class Docs:
     async def model_page(self, request: Request) -> Reply:
         # A page is open to everybody, for a browser's address line has no credential; it must not tell which models there are.
         if self._settings.auth is None:
-            await self._data_plane.model_ready(request.segments["name"], request.segments.get("version"))
+            await self._data_plane.model_ready(request.segments["model_name"], request.segments.get("model_version"))
         return await self.page(request)
 
     async def server_document(self, request: Request) -> Reply:
@@ -50,7 +50,7 @@ class Docs:
         return Reply(body=write_document(document))
 
     async def model_document(self, request: Request) -> Reply:
-        name, version = request.segments["name"], request.segments.get("version")
+        name, version = request.segments["model_name"], request.segments.get("model_version")
         metadata = await self._data_plane.model_metadata(name, version)
         routes = [own.route for own in self._data_plane.routes_of(name, version)]
         return Reply(body=write_document(openapi.model_document(self._settings.root_path, metadata, version, routes)))

@@ -40,7 +40,7 @@ class Endpoints:
         router.add("GET", "/v2/health/ready", self.ready)
         router.add("GET", "/v2/models", self.models)
         router.add("GET", "/v2/models/stats", self.statistics)
-        for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        for model in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
             router.add("GET", model, self.model_metadata)
             router.add("GET", f"{model}/ready", self.model_ready)
             router.add("GET", f"{model}/config", self.model_config)
@@ -51,8 +51,8 @@ class Endpoints:
                 router.add("POST", f"{model}/{name}", self.infer_stream)
         for repository in ("/v2/repository", "/v2/repository/{repository}"):
             router.add("POST", f"{repository}/index", self.index)
-            router.add("POST", f"{repository}/models/{{name}}/load", self.load)
-            router.add("POST", f"{repository}/models/{{name}}/unload", self.unload)
+            router.add("POST", f"{repository}/models/{{model_name}}/load", self.load)
+            router.add("POST", f"{repository}/models/{{model_name}}/unload", self.unload)
 
     # -- health and metadata --
 
@@ -79,8 +79,8 @@ class Endpoints:
         return _document(json.write_document(self._data_plane.model_config(*_model(request))))
 
     async def statistics(self, request: Request) -> Reply:
-        name = request.segments.get("name")
-        statistics = await self._data_plane.statistics(name, request.segments.get("version"))
+        name = request.segments.get("model_name")
+        statistics = await self._data_plane.statistics(name, request.segments.get("model_version"))
         return _document(json.write_document(statistics))
 
     # -- inference --
@@ -162,11 +162,11 @@ class Endpoints:
 
     async def load(self, request: Request) -> Reply:
         _check_load(request.body)
-        await self._repository.load(request.segments["name"])
+        await self._repository.load(request.segments["model_name"])
         return Reply()
 
     async def unload(self, request: Request) -> Reply:
-        await self._repository.unload(request.segments["name"])
+        await self._repository.unload(request.segments["model_name"])
         return Reply()
 
 
@@ -181,12 +181,12 @@ def _document(body: bytes) -> Reply:
 
 def _model(request: Request) -> tuple[str, str | None]:
     """Name and version that a path asks for; the version may also be a query parameter, as in MLServer 1.x."""
-    version = request.segments.get("version")
+    version = request.segments.get("model_version")
     if version is None and b"model_version=" in request.query:
         from urllib.parse import parse_qs
 
         version = parse_qs(request.query.decode("latin-1")).get("model_version", [None])[0]
-    return request.segments["name"], version
+    return request.segments["model_name"], version
 
 
 def _check_load(body: bytes) -> None:
