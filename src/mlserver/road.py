@@ -17,6 +17,7 @@ from .handlers.cache import CachedRoad, LocalCache
 from .handlers.model_repository import RepositoryControl
 from .handlers.telemetry import Telemetry
 from .metrics.road import RoadMetrics
+from .metrics.server import MetricsPage
 from .registry import Entry, Road
 from .scheduling.limits import Limits
 from .scheduling.policy import BatchPolicy
@@ -68,13 +69,23 @@ class RoadWorks:
             road = TracedRoad(road, self._tracing, entry.name, entry.version)
         return road
 
-    def build_front_ends(self, settings: Settings, data_plane: DataPlane, repository: RepositoryControl) -> list[Any]:
-        """REST and gRPC, bound to their ports already, so that a taken port is known before a model is loaded."""
+    def build_front_ends(
+        self,
+        settings: Settings,
+        data_plane: DataPlane,
+        repository: RepositoryControl,
+        metrics_page: MetricsPage | None,
+    ) -> list[Any]:
+        """REST and gRPC, bound to their ports already, so that a taken port is known before a model is loaded.
+
+        Args:
+            metrics_page: Gives the page with the sums of all processes; None = there is none.
+        """
         from .grpc.server import GRPCServer
         from .rest.front_end import RESTServer
 
         parts = settings, data_plane, repository, self.metrics, self.access
-        return [RESTServer(*parts), GRPCServer(*parts)]
+        return [RESTServer(*parts, metrics_page=metrics_page), GRPCServer(*parts)]
 
     async def close(self) -> None:
         """Send off what has not been sent yet."""

@@ -19,6 +19,7 @@ from .handlers import DataPlane, ModelRepositoryHandlers
 from .handlers.following import Following
 from .handlers.model_repository import RepositoryControl
 from .logging import configure_logger, get_logger
+from .metrics.server import MetricsPage, MetricsServer
 from .registry import Entry, Registry, Road
 from .repository import ModelRepositoryFactory
 from .road import RoadWorks
@@ -73,26 +74,29 @@ class MLServer:
             from .fronts.control import own_ports
 
             settings, gather = own_ports(settings), self._fronts.metrics
-        front_ends = self._works.build_front_ends(settings, self._data_plane, self._repository_control())
-        if settings.metrics_endpoint:
+        metrics = MetricsServer(settings, self._works.metrics, gather)
+        page = metrics.page if settings.metrics_endpoint else None
+        parts = settings, self._data_plane, self._repository_control(), page
+        front_ends = self._works.build_front_ends(*parts)
+        if self._settings.has_metrics_port:
             from .rest.front_end import MetricsFrontEnd
 
-            front_ends.append(MetricsFrontEnd(settings, self._works.metrics, self._works.access, gather))
+            front_ends.append(MetricsFrontEnd(settings, metrics, self._works.access))
         if settings.kafka_enabled:
             from .kafka import KafkaServer
 
             self._kafka = KafkaServer(settings, self._data_plane, self._works.access)
         if self._fronts is not None:
-            self._start_fronts(self._fronts, settings)
+            self._start_fronts(self._fronts, settings, metrics.page)
         return front_ends
 
-    def _start_fronts(self, fronts: Fronts, settings: Settings) -> None:
+    def _start_fronts(self, fronts: Fronts, settings: Settings, page: MetricsPage) -> None:
         from .execution.pools import PoolExecutor
         from .fronts.control import Owned
 
         assert isinstance(self._executor, PoolExecutor)
         repository, metrics = self._repository_control(), self._works.metrics
-        fronts.start(Owned(settings, self._registry, self._executor, self._data_plane, repository, metrics))
+        fronts.start(Owned(settings, self._registry, self._executor, self._data_plane, repository, metrics, page))
 
     def _repository_control(self) -> RepositoryControl:
         if self._fronts is None:

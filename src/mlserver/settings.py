@@ -21,6 +21,7 @@ from .settings_base import (
     Count,
     LogLevel,
     NotReadyStatus,
+    OptionalPort,
     Port,
     Seconds,
     SecondsOrNone,
@@ -113,7 +114,9 @@ class Settings(BaseSettings):
     http_port: Port = 8080
     """0 = any free port; so for the other two."""
     grpc_port: Port = 8081
-    metrics_port: Port = 8082
+    metrics_port: OptionalPort = 8082
+    """Port of the metrics page; None ("none" in a variable), or the same as `http_port` = on `http_port` alone, where
+    the page is in any case."""
     root_path: str = ""
     """Prefix under which a proxy publishes the REST routes."""
     http_workers: Count = 1
@@ -177,7 +180,7 @@ class Settings(BaseSettings):
     """Whether a server without models is ready."""
 
     metrics_endpoint: str | None = "/metrics"
-    """Path of the metrics on `metrics_port`; None or "" = no metrics at all."""
+    """Path of the metrics on `metrics_port` and `http_port`; None or "" = no metrics at all."""
     metrics_rest_server_prefix: str = "rest_server"
     """First part of the names of the REST metrics."""
     metrics_dir: str = DEFAULT_METRICS_DIR
@@ -208,6 +211,13 @@ class Settings(BaseSettings):
     _custom_rest_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
     _custom_metrics_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
     _custom_grpc_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
+
+    @property
+    def has_metrics_port(self) -> bool:
+        """Whether the metrics page has a port of its own."""
+        port = self.metrics_port
+        shares_http_port = port == self.http_port and port != 0  # 0 = any free one, for each
+        return bool(self.metrics_endpoint) and port is not None and not shares_http_port
 
     @property
     def repository_class(self) -> type[Any] | None:

@@ -10,7 +10,7 @@ import os
 from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings as PydanticBaseSettings
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -41,8 +41,14 @@ def _not_ready_status(value: int) -> int:
     return value
 
 
+def _none_as_text(value: Any) -> Any:
+    """Read the texts that stand for None in a variable, where an empty one is none at all."""
+    return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+
+
 LogLevel = Annotated[str, AfterValidator(_log_level)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+OptionalPort = Annotated[Port | None, BeforeValidator(_none_as_text)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ValidationStatus = Annotated[int, AfterValidator(_validation_status)]

@@ -71,6 +71,7 @@ class Kind(IntEnum):
     STATISTICS = 41
     SUSPECT = 42
     LOST = 43
+    METRICS_PAGE = 44
 
 
 class FrameError(ValueError):

@@ -21,6 +21,7 @@ from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl
 from ..logging import get_logger
 from ..metrics.road import RoadMetrics
+from ..metrics.server import MetricsPage
 from ..registry import Entry, Registry
 from ..scheduling.statistics import ModelStatistics
 from ..settings import Settings, SettingsError
@@ -43,6 +44,7 @@ class Owned:
 
     Attributes:
         settings: With the ports that all share.
+        metrics_page: Gives the page with the sums of all processes.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Owned:
     data_plane: DataPlane
     repository: RepositoryControl
     metrics: RoadMetrics
+    metrics_page: MetricsPage
 
 
 class Fronts:
@@ -116,6 +119,7 @@ class Fronts:
         actions: dict[int, Action] = {
             Kind.REPOSITORY: self._answer_repository,
             Kind.STATISTICS: self._answer_statistics,
+            Kind.METRICS_PAGE: self._answer_metrics_page,
         }
         front = FrontProcess(index, actions, self._on_exit, self._on_told)
         self._processes.add(front)
@@ -290,6 +294,10 @@ class Fronts:
         by_serial = dict(zip([serial for serial in frame.head if serial in entries], sums, strict=True))
         answer = [by_serial.get(serial, ModelStatistics()).to_frame() for serial in frame.head]
         return Frame(Kind.REPLY, frame.id, answer)
+
+    async def _answer_metrics_page(self, frame: Frame) -> Frame:
+        assert self._owned is not None
+        return Frame(Kind.REPLY, frame.id, list(await self._owned.metrics_page(frame.head)))
 
     def _on_told(self, front: FrontProcess, frame: Frame) -> None:
         assert self._owned is not None

@@ -120,9 +120,9 @@ class Front:
         return _done(frame)
 
     async def _open(self, frame: Frame) -> Frame:
-        self._front_ends = self._works.build_front_ends(
-            self._settings, self._data_plane, AskedRepository(self._control)
-        )
+        page = self._metrics_page if self._settings.metrics_endpoint else None
+        parts = self._settings, self._data_plane, AskedRepository(self._control), page
+        self._front_ends = self._works.build_front_ends(*parts)
         for front_end in self._front_ends:
             await front_end.start()
         gc.freeze()
@@ -151,6 +151,10 @@ class Front:
     async def _gather(self, entries: Sequence[Entry]) -> list[ModelStatistics]:
         sums = await self._control.ask(Kind.STATISTICS, [entry.serial for entry in entries])
         return [ModelStatistics.from_frame(values) for values in sums]
+
+    async def _metrics_page(self, accept: str) -> tuple[str, bytes]:
+        content_type, text = await self._control.ask(Kind.METRICS_PAGE, accept)
+        return content_type, text
 
     def _lost(self, number: int) -> None:
         self._control.send(Frame(Kind.LOST, 0, number))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# From the `accept` header of a request to the page's content type and text.
+MetricsPage = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 
 def configure_metrics(settings: Settings) -> RoadMetrics | None:
@@ -58,11 +60,14 @@ class MetricsServer:
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "application/json", b'{"error":"Method Not Allowed"}'
         accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
-        # Rendering thousands of series takes longer than requests on this loop should wait.
+        return 200, *await self.page(accept)
+
+    async def page(self, accept: str) -> tuple[str, bytes]:
+        """Return content type and text of the page, with the sums of all processes."""
         self._tasks = len(asyncio.all_tasks())
         road = self._road if self._gather is None else await self._gather()
-        kind, body = await asyncio.to_thread(self._render, road, accept)
-        return 200, kind, body
+        # Rendering thousands of series takes longer than requests on this loop should wait.
+        return await asyncio.to_thread(self._render, road, accept)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and text of the page."""

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..errors import MLServerError
-from ..handlers.access import ADMIN, INFER, OPEN, Access, Caller
+from ..handlers.access import ADMIN, INFER, METRICS, OPEN, Access, Caller
 from ..logging import get_logger
 from ..metrics.road import RoadMetrics
+from ..metrics.server import MetricsPage
 from ..settings import Settings
 from ..wire.json import write_document, write_error
 from .body import MIN_COMPRESSED, ClientGone, Receive, compressed, read_body
@@ -47,16 +48,25 @@ class RESTApp:
         model_routes: The paths that models declare.
         metrics: Counts requests.
         access: Who may do what.
+        metrics_page: Gives the page at `metrics_endpoint`; None = there is none on this port.
     """
 
     def __init__(
-        self, settings: Settings, router: Router, model_routes: ModelRoutes, metrics: RoadMetrics, access: Access
+        self,
+        settings: Settings,
+        router: Router,
+        model_routes: ModelRoutes,
+        metrics: RoadMetrics,
+        access: Access,
+        metrics_page: MetricsPage | None = None,
     ) -> None:
         self._settings = settings
         self._router = router
         self._model_routes = model_routes
         self._metrics = metrics
         self._access = access
+        self._metrics_page = metrics_page
+        self._metrics_path = "/" + (settings.metrics_endpoint or "").strip("/")
         self._else_needs = INFER if access.asks_everybody else OPEN
         self._cors = Cors(settings.cors_settings) if settings.cors_settings is not None else None
         self._access_log = settings.debug if settings.access_log is None else settings.access_log
@@ -105,6 +115,8 @@ class RESTApp:
                 await self._check_access(_SCOPES.get(template, self._else_needs), request)
                 await self._take_body(request, receive)
                 reply = await endpoint(request)
+            elif self._is_metrics(request.path):
+                reply = await self._metrics_reply(request)
             else:
                 if self._else_needs and not self._model_routes.is_public(request):
                     await self._check_access(self._else_needs, request)
@@ -127,6 +139,21 @@ class RESTApp:
         if self._cors is not None:
             reply.headers.extend(self._cors.headers(request))
         return reply, template
+
+    def _is_metrics(self, path: str) -> bool:
+        """Whether a path is the metrics page's; a model that declares the same path goes first."""
+        if self._metrics_page is None or path != self._metrics_path:
+            return False
+        return not self._model_routes.is_declared(path)
+
+    async def _metrics_reply(self, request: Request) -> Reply:
+        await self._check_access(METRICS, request)
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(request.method, request.path, ["GET"])
+        assert self._metrics_page is not None
+        accept = request.header(b"accept") or b""
+        content_type, text = await self._metrics_page(accept.decode("latin-1"))
+        return Reply(200, text, content_type)
 
     async def _check_access(self, scope: str, request: Request) -> None:
         if scope:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import socket
 from typing import Any
 
 from ..errors import MLServerError
@@ -11,7 +11,7 @@ from ..handlers import DataPlane
 from ..handlers.access import METRICS, Access, Caller
 from ..handlers.model_repository import RepositoryControl
 from ..metrics.road import RoadMetrics
-from ..metrics.server import MetricsServer
+from ..metrics.server import MetricsPage, MetricsServer
 from ..settings import Settings
 from ..wire.headers import CloudEvents, get_namespace
 from ..wire.json import write_error
@@ -22,7 +22,7 @@ from .endpoints import Endpoints
 from .messages import Headers
 from .model_routes import ModelRoutes
 from .routing import Router
-from .server import HTTPServer, allow_descriptors, bind
+from .server import HTTPServer, allow_descriptors, bind, join_address
 
 
 class RESTServer:
@@ -30,6 +30,7 @@ class RESTServer:
 
     Args:
         access: Who may do what; None = as the settings say.
+        metrics_page: Gives the page at `metrics_endpoint`; None = there is none on this port.
 
     Raises:
         MLServerError: a port cannot be bound, or the certificates cannot be used.
@@ -42,6 +43,7 @@ class RESTServer:
         model_repository_handlers: RepositoryControl,
         metrics: RoadMetrics,
         access: Access | None = None,
+        metrics_page: MetricsPage | None = None,
     ) -> None:
         allow_descriptors(settings.max_connections)
         router = Router()
@@ -49,15 +51,17 @@ class RESTServer:
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
         Docs(settings, data_plane).register(router)
         routes = ModelRoutes(data_plane, settings.default_model)
-        app = RESTApp(settings, router, routes, metrics, access or Access(settings))
+        app = RESTApp(settings, router, routes, metrics, access or Access(settings), metrics_page)
         shared = settings.http_workers > 1
-        self.address = f"REST on {_scheme(settings)}://{settings.host}:{settings.http_port}"
         root, listener = settings.root_path, bind(settings.host, settings.http_port, "http_port", shared)
+        self.address = f"REST on {_url(settings, settings.host, listener)}"
+        if metrics_page is not None and not settings.has_metrics_port:
+            self.address += f", metrics at {settings.metrics_endpoint}"
         self._servers = [HTTPServer(listener, app, settings, root)]
         if settings.admin_port is not None:
             app = RESTApp(settings, router, routes, metrics, Access(settings, admin_address=True))
-            self.address += f", administration on {_scheme(settings)}://{settings.admin_host}:{settings.admin_port}"
             listener = bind(settings.admin_host, settings.admin_port, "admin_port", shared)
+            self.address += f", administration on {_url(settings, settings.admin_host, listener)}"
             self._servers.append(HTTPServer(listener, app, settings, root))
 
     async def start(self) -> None:
@@ -68,31 +72,23 @@ class RESTServer:
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
 
 
-def _scheme(settings: Settings) -> str:
-    return "https" if settings.tls else "http"
+def _url(settings: Settings, host: str, listener: socket.socket) -> str:
+    scheme = "https" if settings.tls else "http"
+    return f"{scheme}://{join_address(host, listener.getsockname()[1])}"
 
 
 class MetricsFrontEnd:
     """The metrics page, on its own port.
 
     Args:
-        access: Who may see it; None = as the settings say.
-        gather: Asks other processes for their metrics, and gives the sum; None = there are no others.
+        page: Answers the requests.
+        access: Who may see it.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        metrics: RoadMetrics,
-        access: Access | None = None,
-        gather: Callable[[], Awaitable[RoadMetrics]] | None = None,
-    ) -> None:
-        self.address = (
-            f"metrics on {_scheme(settings)}://{settings.host}:{settings.metrics_port}{settings.metrics_endpoint}"
-        )
-        listener = bind(settings.host, settings.metrics_port, "metrics_port")
-        page = MetricsServer(settings, metrics, gather)
-        access = access or Access(settings)
+    def __init__(self, settings: Settings, page: MetricsServer, access: Access) -> None:
+        listener = bind(settings.host, settings.metrics_port or 0, "metrics_port")
+        path = "/" + (settings.metrics_endpoint or "").strip("/")
+        self.address = f"metrics on {_url(settings, settings.host, listener)}{path}"
         self._server = HTTPServer(listener, _Guarded(page, access) if access.asks_everybody else page, settings)
 
     async def start(self) -> None:

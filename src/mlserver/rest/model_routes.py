@@ -62,6 +62,10 @@ class ModelRoutes:
             return error
         return None
 
+    def is_declared(self, path: str) -> bool:
+        """Whether a model declares a path, with any method."""
+        return bool(self._declared(path))
+
     def is_public(self, request: Request) -> bool:
         """Whether every route that may answer a request is public. Tells strangers nothing else."""
         found = self._answering(request, self._declared(request.path))

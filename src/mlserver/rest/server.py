@@ -35,10 +35,16 @@ def bind(host: str, port: int, setting: str, shared: bool = False) -> socket.soc
     except OSError as problem:
         listener.close()
         reason = problem.strerror or str(problem)
-        raise MLServerError(f"Cannot listen on {host}:{port} (setting '{setting}'): {reason}", 500) from None
+        address = join_address(host, port)
+        raise MLServerError(f"Cannot listen on {address} (setting '{setting}'): {reason}", 500) from None
     listener.setblocking(False)
     listener.set_inheritable(False)
     return listener
+
+
+def join_address(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL: IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def allow_descriptors(connections: int) -> None:

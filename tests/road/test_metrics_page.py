@@ -1,0 +1,183 @@
+"""The metrics page on the REST port and on its own, and the addresses that the server names when it is ready."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlserver.handlers.credentials import digest_of
+from support.repository import tensor, write_model, write_server_settings
+from support.server import Serve, Server, run_mlserver
+
+ASKED = [tensor("x", [1.0])]
+
+OWN_PAGE = """
+from mlserver import MLModel
+from mlserver.custom_routes import custom_handler
+
+
+class Own(MLModel):
+    @custom_handler("/metrics", "GET")
+    async def page(self) -> dict[str, str]:
+        return {"own": "page"}
+"""
+
+
+def answered(page: str) -> float:
+    """How many requests `echo` has answered, by a metrics page."""
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    found = [sample.value for sample in samples if sample.name == "model_infer_request_success_total"]
+    return sum(found)
+
+
+@pytest.mark.parametrize("front_ends", [1, 2])
+def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int) -> None:
+    write_server_settings(tmp_path, http_workers=front_ends)
+    write_model(tmp_path / "echo")
+    server = serve(tmp_path, workers=1)
+    for _ in range(10):
+        assert httpx.post(f"{server.url}/v2/models/echo/infer", json={"inputs": ASKED}).status_code == 200
+    for _ in range(6):  # each over a connection of its own, which any of the processes may take
+        page = httpx.get(f"{server.url}/metrics", headers={"accept-encoding": "gzip"})
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/plain; version=")
+        assert answered(page.text) == 10
+    assert answered(httpx.get(f"{server.metrics_url}/metrics").text) == 10
+    open_metrics = server.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert server.client.head("/metrics").status_code == 200
+    assert server.post("/metrics").status_code == 405
+    assert server.client.options("/metrics").headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_it_needs_the_scope_for_metrics(serve: Serve, tmp_path: Path) -> None:
+    keys = (f"{key} {scope} {digest_of(key)}\n" for key, scope in {"i": "infer", "m": "metrics", "a": "admin"}.items())
+    (tmp_path / "keys.txt").write_text("".join(keys))
+    write_server_settings(tmp_path, auth={"keys": "keys.txt"})
+    write_model(tmp_path / "echo")
+    server = serve(tmp_path, workers=0)
+    for key, status in {"": 401, "wrong": 401, "i": 403, "a": 403, "m": 200}.items():
+        assert server.get("/metrics", headers={"x-api-key": key}).status_code == status
+    assert server.get("/v2", headers={"x-api-key": "m"}).status_code == 403
+
+
+@pytest.mark.parametrize("endpoint", ["/prom/metrics", "prom/metrics"])
+def test_another_path(serve: Serve, tmp_path: Path, endpoint: str) -> None:
+    write_server_settings(tmp_path, metrics_endpoint=endpoint)
+    write_model(tmp_path / "echo")
+    server = serve(tmp_path, workers=0)
+    assert server.get("/prom/metrics").status_code == 200
+    assert server.get("/metrics").status_code == 404
+
+
+def test_no_metrics_at_all(serve: Serve, tmp_path: Path) -> None:
+    write_server_settings(tmp_path, metrics_endpoint=None)
+    write_model(tmp_path / "echo")
+    assert serve(tmp_path, workers=0).get("/metrics").status_code == 404
+
+
+def test_a_model_may_have_that_path(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "own", "Own", source=OWN_PAGE)
+    server = serve(tmp_path, workers=0)
+    assert server.get("/metrics").json() == {"own": "page"}
+    assert "model_infer" in httpx.get(f"{server.metrics_url}/metrics").text
+
+
+# -- one port for both --
+
+
+class OnePort(Server):
+    """A server whose metrics port is its HTTP port, or that has none."""
+
+    metrics_port_setting = ""
+
+    def _own_env(self, workers: int | None) -> dict[str, str]:
+        own = super()._own_env(workers)
+        return own | {"MLSERVER_METRICS_PORT": self.metrics_port_setting or str(self.http_port)}
+
+
+class NoPort(OnePort):
+    metrics_port_setting = "none"
+
+
+@pytest.mark.parametrize("kind", [OnePort, NoPort])
+@pytest.mark.parametrize("front_ends", [1, 2])
+def test_one_port_for_both(kind: type[Server], tmp_path: Path, front_ends: int) -> None:
+    write_server_settings(tmp_path, http_workers=front_ends)
+    write_model(tmp_path / "echo")
+    with kind(tmp_path, workers=1) as server:
+        assert server.infer("echo", ASKED).status_code == 200
+        assert answered(server.get("/metrics").text) == 1
+        server.wait_for_line("metrics at /metrics")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.metrics_url}/metrics")
+
+
+def test_the_metrics_port_is_not_grpcs(tmp_path: Path) -> None:
+    ports: dict[str, Any] = {"host": "127.0.0.1", "http_port": 0, "grpc_port": 0}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        write_server_settings(tmp_path, **ports, metrics_port=taken.getsockname()[1])
+        write_model(tmp_path / "echo")
+        code, text = run_mlserver("start", str(tmp_path))
+    assert code == 1
+    assert "metrics_port" in text.splitlines()[-1]
+
+
+# -- addresses --
+
+
+def urls(server: Server) -> list[str]:
+    """The addresses of the line that says Ready."""
+    server.wait_for_line("Ready in")
+    return re.findall(r"http://[^\s,;]+", str(server.log).partition("Ready in")[2])
+
+
+@pytest.mark.parametrize("front_ends", [1, 2])
+def test_ready_names_the_ports_that_were_found(tmp_path: Path, front_ends: int) -> None:
+    write_server_settings(tmp_path, admin_port=0, http_workers=front_ends)
+    write_model(tmp_path / "echo")
+    free = {f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
+    with Server(tmp_path, workers=1, env=free, ready=None) as server:
+        rest, admin, metrics = urls(server)
+        assert httpx.get(f"{rest}/v2/health/ready").status_code == 200
+        assert httpx.post(f"{admin}/v2/repository/models/echo/load").status_code == 200
+        assert "model_infer" in httpx.get(metrics).text
+        assert not re.search(r":0\b", str(server.log).partition("Ready in")[2])
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+def test_addresses_of_ipv6_have_brackets(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    with Server(tmp_path, workers=0, env={"MLSERVER_HOST": "::1"}, ready=None) as server:
+        rest, metrics = urls(server)
+        assert rest == f"http://[::1]:{server.http_port}"
+        assert httpx.get(f"{rest}/v2/health/ready").status_code == 200
+        assert httpx.get(metrics).status_code == 200
+        assert f"gRPC [::1]:{server.grpc_port}" in server.log
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+@pytest.mark.parametrize("kind", ["http_port", "metrics_port", "grpc_port"])
+def test_a_taken_port_of_ipv6_has_brackets(tmp_path: Path, kind: str) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, kind: port}
+        write_server_settings(tmp_path, host="::1", **ports)
+        write_model(tmp_path / "echo")
+        code, text = run_mlserver("start", str(tmp_path))
+    assert code == 1
+    assert f"[::1]:{port} (setting '{kind}')" in text.splitlines()[-1]
