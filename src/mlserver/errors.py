@@ -44,6 +44,23 @@ def without_paths(text: str) -> str:
     return _PATH.sub(r"\1", text) if "/" in text else text
 
 
+# Characters of an exception's text that are searched for paths: more than an error may have, and quickly done.
+_SEARCHED = 4 * LONGEST
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of any exception, as text that can be encoded and is not too long."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except BaseException as second:
+        return f"{name} (its message cannot be read: {type(second).__name__})"
+    text = f"{name}: {text}" if text else name
+    if len(text) > _SEARCHED:
+        text = f"{text[: _SEARCHED // 2]} ... {text[-_SEARCHED // 2 :]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class MLServerError(Exception):
     """An error with a status that reaches the caller as `{"error": message}`.
 

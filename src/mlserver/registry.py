@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -215,7 +216,8 @@ class Registry(Catalogue):
                 self._has_failed(entry)
                 logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), problem.message)
                 raise
-            except BaseException:
+            except BaseException as error:
+                entry.reason = f"Its load ended with {type(error).__name__}"
                 self._has_failed(entry)
                 raise
             before, road_before = entry.loaded, entry.road
@@ -229,11 +231,17 @@ class Registry(Catalogue):
             self._changed()
             logger.info("Loaded model '%s'%s in %.2f s", entry.name, _of(entry), loaded.info.load_seconds)
             if before is not None:
-                await self._retire(before, road_before)
+                with suppress(MLServerError):  # its `unload` raised: the log has it
+                    await self._retire(before, road_before)
             return entry
 
     async def unload(self, name: str, version: str | None) -> None:
-        """Unload one version: no new request reaches it, what it has begun is answered. Raises `ModelNotFound`."""
+        """Unload one version: no new request reaches it, what it has begun is answered.
+
+        Raises:
+            ModelNotFound: there is no such version.
+            MLServerError: the model's own `unload` raised; the version is gone all the same.
+        """
         async with self._lock(name):
             entry = self._entries.get(name, {}).get(version)
             if entry is None:

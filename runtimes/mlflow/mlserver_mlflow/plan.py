@@ -21,6 +21,7 @@ import pandas as pd
 from mlflow.types.schema import Schema, TensorSpec
 from numpy.typing import NDArray
 
+from mlserver.errors import describe
 from mlserver.logging import get_logger
 
 from . import estimators
@@ -83,8 +84,8 @@ def make(model: PyFuncModel) -> Plan:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _checked(model, plan, path, draws)
-    except Exception as problem:
-        logger.debug("A trial prediction failed, so requests are not joined: %s", problem)
+    except BaseException as error:  # native code panics with what is no `Exception`
+        logger.debug("A trial prediction failed, so requests are not joined: %s", describe(error))
         return plan
 
 
@@ -163,7 +164,7 @@ def _proven_rows(model: PyFuncModel, predict: Predict, draws: Draws) -> int:
             warnings.simplefilter("always")
             try:
                 result = predict(np.asfortranarray(frame.to_numpy()))
-            except Exception:
+            except BaseException:
                 return 0
         # A part of the estimator that remembers names would warn with every request.
         if any("feature names" in str(item.message) for item in caught) or not isinstance(result, np.ndarray):

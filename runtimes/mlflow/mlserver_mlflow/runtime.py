@@ -22,7 +22,7 @@ from mlflow.version import VERSION
 from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
 from mlserver.custom_routes import Route, custom_handler
-from mlserver.errors import MLServerError
+from mlserver.errors import MLServerError, describe
 from mlserver.logging import get_logger
 from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
@@ -357,9 +357,7 @@ class MLflowRuntime(MLModel):
         """The model's own code raised. Estimators raise ValueError for data that they cannot take, such as NaN."""
         logger.warning("Model '%s' failed to predict", self.name, exc_info=problem)
         fault = isinstance(problem, ValueError) and not self._plan.in_thread
-        return scoring.unexpected(
-            f"Model {self.name} failed to predict: {type(problem).__name__}: {problem}", 400 if fault else 500
-        )
+        return scoring.unexpected(f"Model {self.name} failed to predict: {describe(problem)}", 400 if fault else 500)
 
     # -- MLflow's own protocol, as methods --
 
@@ -386,7 +384,7 @@ class MLflowRuntime(MLModel):
 
 def _explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
     """An enforcement error of MLflow, short, with the column and the content types that were applied."""
-    details = problem.details or {}
+    details = getattr(problem, "details", None) or {}
     if details.get("error_class") != "SCHEMA_ENFORCEMENT_FAILED":
         return problem
     # MLflow repeats all data and the whole schema before it says what is wrong.

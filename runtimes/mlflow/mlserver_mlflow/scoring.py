@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from mlserver.errors import MLServerError
+from mlserver.errors import MLServerError, describe
 
 from . import printing
 from .binaries import check, decoded
@@ -158,7 +158,7 @@ def _printed(write: Callable[[Any, StringIO], Any], result: Any) -> str:
 
 
 def unwritable(problem: Exception) -> MLServerError:
-    text = f"The model's prediction cannot be written as JSON: {type(problem).__name__}: {problem}"
+    text = f"The model's prediction cannot be written as JSON: {describe(problem)}"
     return failure(text, 500, "INTERNAL_ERROR")
 
 

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .failures import prepare_loop, run_protected
+
 
 def be_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
     """Serve the channel whose number is the first argument, until it closes; then end this process.
@@ -21,7 +23,7 @@ def be_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> Non
         signal.signal(number, signal.SIG_IGN)
     end = socket.socket(fileno=int(sys.argv[1]))
     end.set_inheritable(False)
-    run(serve(end))
+    _run_child(serve(end))
     # Threads of the model's libraries may never end by themselves: the work is done, so leave.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -38,12 +40,25 @@ def _die_with_parent() -> None:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where there is one, else on asyncio's own loop."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
+        return None
+    return uvloop.new_event_loop
+
+
+def _run_child(work: Coroutine[Any, Any, None]) -> None:
+    """Run until the work is done, whatever models' tasks raise meanwhile."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        loop = runner.get_loop()
+        prepare_loop(loop)
+        task = loop.create_task(work)
+        run_protected(loop, lambda: loop.run_until_complete(task), task.done)
 
 
 def import_from(folders: list[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from ..errors import MLServerError
 from .frames import Frame, Kind, pack_error
 
 # Answers one call; the frame that it returns is sent.
@@ -48,10 +49,16 @@ class Desk:
     async def _answer(self, action: Action, frame: Frame) -> None:
         try:
             self._send(await action(frame))
-        except asyncio.CancelledError as problem:
-            # Cancelled by its caller (who no longer listens) or raised by the model itself (who must be answered).
-            self._send(Frame(Kind.ERROR, frame.id, pack_error(problem)))
-        except Exception as problem:
-            self._send(Frame(Kind.ERROR, frame.id, pack_error(problem)))
+        except BaseException as error:
+            # Whatever it is, the caller waits; one who has cancelled the call ignores the answer. `SystemExit` and
+            # `KeyboardInterrupt` would leave the loop.
+            self._send_error(frame.id, error)
         finally:
             self._tasks.pop(frame.id, None)
+
+    def _send_error(self, frame_id: int, error: BaseException) -> None:
+        try:
+            self._send(Frame(Kind.ERROR, frame_id, pack_error(error)))
+        except Exception:  # a field of the error cannot be sent
+            text = f"An error of type {type(error).__name__} could not be sent"
+            self._send(Frame(Kind.ERROR, frame_id, pack_error(MLServerError(text, 500))))

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import MLServerError
+from ..errors import MLServerError, describe
 from ..tensor import FORMATS, TensorError
 from ..types import (
     InferenceRequest,
@@ -109,7 +109,7 @@ def encode(frame: Frame) -> list[bytes | memoryview]:
     """
     try:
         head = _encoder.encode(frame.head)
-    except (OverflowError, RecursionError, TypeError, ValueError) as problem:
+    except Exception as problem:  # a value's own `tolist` or `__str__` may raise anything
         raise MLServerError(f"A value cannot travel between server and model: {problem}") from None
     buffers = [memoryview(buffer).cast("B") for buffer in frame.buffers]
     total = sum(buffer.nbytes for buffer in buffers)
@@ -118,6 +118,15 @@ def encode(frame: Frame) -> list[bytes | memoryview]:
         return [prefix + head]
     lengths = struct.pack(f"<{len(buffers)}Q", *(buffer.nbytes for buffer in buffers))
     return [prefix + lengths + head, *buffers]
+
+
+def is_encodable(value: Any) -> bool:
+    """Whether a value can be part of a frame's head."""
+    try:
+        _encoder.encode(value)
+    except Exception:
+        return False
+    return True
 
 
 class FrameReader:
@@ -317,8 +326,7 @@ def pack_error(problem: BaseException) -> dict[str, Any]:
             "code": problem.code,
             "details": problem.details,
         }
-    text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
-    return {"message": text, "status": 500, "code": "INTERNAL", "details": None}
+    return {"message": describe(problem), "status": 500, "code": "INTERNAL", "details": None}
 
 
 def unpack_error(values: dict[str, Any]) -> MLServerError:

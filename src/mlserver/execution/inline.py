@@ -18,6 +18,7 @@ from ..settings import ModelSettings
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse
 from .executor import HTTPRequest, HTTPResponse, ModelInfo
+from .failures import prepare_loop, run_protected, with_result
 from .runner import Runner
 from .stream_clock import StreamClock
 
@@ -38,12 +39,14 @@ class InlineExecutor:
         self._runner = Runner()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
+        self._stopping = threading.Event()
         self._keys = 0
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        prepare_loop(self._loop)
         try:
-            self._loop.run_forever()
+            run_protected(self._loop, self._loop.run_forever, self._stopping.is_set)
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()
@@ -71,6 +74,7 @@ class InlineExecutor:
 
     async def stop(self, grace: float) -> None:
         if self._thread.is_alive():
+            self._stopping.set()
             self._loop.call_soon_threadsafe(self._loop.stop)
             await asyncio.to_thread(self._thread.join, grace)
         elif not self._loop.is_closed():  # it was never started
@@ -78,7 +82,7 @@ class InlineExecutor:
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the models' thread; cancelling the caller cancels the work."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(with_result(work), self._loop))
 
 
 class InlineModel:
@@ -151,4 +155,7 @@ class _Answers:
 
     async def close(self) -> None:
         async with self._one_at_a_time:
-            await self._responses.aclose()  # type: ignore[attr-defined]
+            try:
+                await self._responses.aclose()  # type: ignore[attr-defined]
+            except RuntimeError as error:  # `GeneratorExit` of a task that it awaited leaves it as if it ran
+                logger.debug("A stream could not be closed: %s", error)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from ..errors import MLServerError, ModelFailed, Unavailable
@@ -132,7 +133,7 @@ class Pool(Crew[WorkerProcess]):
         self._ready.append(worker)
         self._announce()
         for key in worker.loaded - self._models.keys():
-            self._spawn(self.unload(key))  # it was unloaded while this worker loaded it
+            self._spawn(self._drop(key))  # it was unloaded while this worker loaded it
         while len(self._ready) > self._size:
             self._retire(max(self._ready, key=lambda one: len(self._missing_in(one))))
         return worker
@@ -269,7 +270,7 @@ class Pool(Crew[WorkerProcess]):
                 async with self._one_by_one:  # several may have been loading when the worker ended
                     await self._load_one_by_one(key, settings)
         except BaseException:
-            await self.unload(key)
+            await self._drop(key)
             raise
         # Nothing was awaited since all ready workers held it: one that is being started finds it here.
         self._models[key] = settings
@@ -321,6 +322,7 @@ class Pool(Crew[WorkerProcess]):
         self._infos[key] = ModelInfo.from_plain(frame.head)
 
     async def unload(self, key: str) -> bool:
+        """Unload from every worker. Raises `MLServerError` if the model's `unload` raised; then no worker has it either."""
         self._models.pop(key, None)
         self._infos.pop(key, None)
         holders = [worker for worker in self._ready if key in worker.loaded]
@@ -329,7 +331,15 @@ class Pool(Crew[WorkerProcess]):
         answers = await asyncio.gather(
             *(worker.call(Kind.UNLOAD, {"key": key}) for worker in holders), return_exceptions=True
         )
+        for answer in answers:
+            if isinstance(answer, MLServerError):
+                raise answer
         return all(bool(answer.head) for answer in answers if not isinstance(answer, BaseException))
+
+    async def _drop(self, key: str) -> None:
+        """Unload what is of no use; the log has what its `unload` raises."""
+        with suppress(MLServerError):
+            await self.unload(key)
 
 
 def _may_move(settings: ModelSettings) -> bool:

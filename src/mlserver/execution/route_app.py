@@ -16,14 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..custom_routes import get_custom_handlers
-from ..errors import MLServerError
-from ..logging import get_logger
+from ..errors import MLServerError, describe
 from .executor import HTTPRequest, HTTPResponse
+from .failures import log, plain_error
 
 if TYPE_CHECKING:
     from ..model import MLModel
-
-logger = get_logger()
 
 
 class TextJSONResponse(JSONResponse):
@@ -87,17 +85,16 @@ class RouteApp:
         try:
             await self._app(scope, receive, send)
         except Exception as problem:
-            logger.warning("A custom handler failed", exc_info=problem)
-            raise MLServerError(
-                f"The handler of {request.path} failed: {type(problem).__name__}: {problem}", 500
-            ) from None
+            log("A custom handler failed", problem)
+            raise MLServerError(f"The handler of {request.path} failed: {describe(problem)}", 500) from None
         answer.body = b"".join(parts)
         return answer
 
 
 async def _server_error(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, MLServerError)
-    return JSONResponse({"error": problem.message}, problem.status_code)
+    error = plain_error(problem)
+    return JSONResponse({"error": error.message}, error.status_code)
 
 
 async def _invalid_request(request: Request, problem: Exception) -> Response:

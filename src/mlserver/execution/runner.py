@@ -10,22 +10,21 @@ import inspect
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..context import model_context
-from ..errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound, without_paths
-from ..logging import get_logger
+from ..errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound, describe
 from ..settings import ModelSettings
 from ..stage import Call
 from ..tensor import TensorError
-from ..types import InferenceRequest, InferenceResponse
+from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import HTTPRequest, HTTPResponse, ModelInfo
+from .failures import is_stop, log, to_error
+from .frames import is_encodable
 
 if TYPE_CHECKING:
     from ..model import MLModel
     from .route_app import RouteApp
-
-logger = get_logger()
 
 
 class Runner:
@@ -43,17 +42,16 @@ class Runner:
         """
         started = time.perf_counter()
         with model_context(settings):
-            implementation = _implementation(settings)
+            task = asyncio.current_task()
             try:
-                model = implementation(settings)
+                model = _implementation(settings)(settings)
                 ready = await model.load()
                 model.ready = bool(ready)
                 info = await _describe(model, bool(ready))
-            except BaseException as problem:
-                if not _is_models_own(problem):
+            except BaseException as error:
+                if is_stop(error, task):
                     raise
-                logger.exception("Model '%s' failed to load", settings.name)
-                raise ModelFailed(f"Model {settings.name} failed to load: {_text(problem)}") from problem
+                raise to_error(error, f"Model {settings.name} failed to load") from error
         self._models[key] = model
         return replace(info, load_seconds=time.perf_counter() - started)
 
@@ -70,65 +68,82 @@ class Runner:
         model = self._model(key)
         if call.deadline is not None and time.monotonic() >= call.deadline:
             raise DeadlineExceeded(f"Request for model {model.name} timed out before the model could run it")
+        task = asyncio.current_task()
         with model_context(model.settings, call.members):
             try:
                 # A plain function is taken too, which is what `decode_args` makes of one.
                 response: object = model.predict(request)
                 if inspect.isawaitable(response):
                     response = await response
-            except BaseException as problem:
-                if not _is_models_own(problem):
+                return _checked(model, response)
+            except BaseException as error:
+                if is_stop(error, task):
                     raise
-                raise _failed(model, problem) from problem
-        return _checked(model, response)
+                raise to_error(error, f"Model {model.name} failed to predict") from error
 
     async def stream(self, key: str, requests: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
         """The model's `predict_stream`."""
         model = self._model(key)
         with model_context(model.settings):
-            responses = model.predict_stream(requests)
+            responses: Any = None
             try:
-                async for response in responses:
-                    yield _checked(model, response)
-            except BaseException as problem:
-                if not _is_models_own(problem):
-                    raise
-                raise _failed(model, problem) from problem
+                while True:
+                    task = asyncio.current_task()
+                    try:
+                        if responses is None:
+                            responses = aiter(model.predict_stream(requests))
+                        response = _checked(model, await anext(responses))
+                    except StopAsyncIteration:
+                        return
+                    except BaseException as error:
+                        if is_stop(error, task):
+                            raise
+                        raise to_error(error, f"Model {model.name} failed to predict") from error
+                    # Outside: what is raised here comes from the reader of the stream.
+                    yield response
             finally:
-                close = getattr(responses, "aclose", None)
-                if close is not None:
-                    await close()
+                await _close_stream(model, responses)
 
     async def route(self, key: str, request: HTTPRequest) -> HTTPResponse:
         """Answer one of the model's own REST paths."""
         model = self._model(key)
-        app = self._apps.get(key)
-        if app is None:
-            from .route_app import RouteApp
-
-            app = self._apps[key] = RouteApp(model)
+        task = asyncio.current_task()
         with model_context(model.settings):
             try:
+                app = self._apps.get(key)
+                if app is None:
+                    from .route_app import RouteApp
+
+                    app = self._apps[key] = RouteApp(model)
                 return await app(request)
-            except BaseException as problem:
-                if not _is_models_own(problem):
+            except BaseException as error:
+                if is_stop(error, task):
                     raise
-                raise _failed(model, problem) from problem
+                raise to_error(error, f"Model {model.name} failed to answer {request.path}") from error
 
     async def unload(self, key: str) -> bool:
-        """Drop the model and call its `unload`. What that returns, or True for a key nobody knows."""
+        """Drop the model and call its `unload`.
+
+        Returns:
+            What the model's `unload` returned; True for an unknown key.
+
+        Raises:
+            MLServerError: the model's `unload` raised; the model is dropped all the same.
+        """
         model = self._models.pop(key, None)
         self._apps.pop(key, None)
         if model is None:
             return True
+        task = asyncio.current_task()
         with model_context(model.settings):
             try:
                 done = bool(await model.unload())
                 model.ready = not done
                 return done
-            except Exception:
-                logger.exception("Model '%s' failed to unload", model.name)
-                return False
+            except BaseException as error:
+                if is_stop(error, task):
+                    raise
+                raise to_error(error, f"Model {model.name} was unloaded, but its unload() failed") from error
 
     def _model(self, key: str) -> MLModel:
         try:
@@ -138,27 +153,45 @@ class Runner:
 
 
 async def _describe(model: MLModel, ready: bool) -> ModelInfo:
+    """What the server keeps of a loaded model. Raises whatever the model's own methods do."""
+    from ..custom_routes import Route
     from ..model import MLModel
 
-    return ModelInfo(
-        metadata=await model.metadata(),
-        routes=tuple(model.routes()),
+    metadata = await _metadata(model)
+    routes = tuple(model.routes())
+    if not all(isinstance(route, Route) for route in routes):
+        raise TypeError("routes() must return a list of Route")
+    info = ModelInfo(
+        metadata=metadata,
+        routes=routes,
         ready=ready,
         row_wise=bool(model.row_wise),
         streams=type(model).predict_stream is not MLModel.predict_stream,
     )
+    if not is_encodable(info.to_plain()):
+        raise TypeError("metadata() or routes() has a value that cannot be sent")
+    return info
 
 
-def _is_models_own(problem: BaseException) -> bool:
-    """Whether a model failed, rather than refused in words of its own or was stopped from outside.
+async def _metadata(model: MLModel) -> MetadataModelResponse:
+    metadata: object = await model.metadata()
+    if not isinstance(metadata, MetadataModelResponse):
+        raise TypeError(f"metadata() must return MetadataModelResponse, not {type(metadata).__name__}")
+    return metadata
 
-    A model may call `sys.exit`, or let a cancellation of its own escape: to its caller that is a failure like any other,
-    and it must end neither this process nor the loop that all models share.
-    """
-    if isinstance(problem, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is None or not task.cancelling()
-    return isinstance(problem, (Exception, SystemExit)) and not isinstance(problem, MLServerError)
+
+async def _close_stream(model: MLModel, responses: Any) -> None:
+    """Let the model's generator end; it may hold files or locks. What it raises has no reader."""
+    close = getattr(responses, "aclose", None)
+    if close is None:
+        return
+    task = asyncio.current_task()
+    try:
+        await close()
+    except BaseException as error:
+        if is_stop(error, task):
+            raise
+        log(f"Model {model.name} failed at the end of a stream", error)
 
 
 def _implementation(settings: ModelSettings) -> type[MLModel]:
@@ -169,12 +202,14 @@ def _implementation(settings: ModelSettings) -> type[MLModel]:
     except ModuleNotFoundError as problem:
         if problem.name and f"{path}.".startswith(f"{problem.name}."):
             raise MLServerError(f"Unknown implementation '{path}': no module named '{problem.name}'", 500) from None
-        raise MLServerError(f"Implementation '{path}' cannot be imported: {_text(problem)}", 500) from None
+        raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(problem)}", 500) from None
     except MLServerError:
         raise
-    except Exception as problem:
-        logger.exception("Implementation '%s' cannot be imported", path)
-        raise MLServerError(f"Implementation '{path}' cannot be imported: {_text(problem)}", 500) from problem
+    except BaseException as error:
+        if is_stop(error, asyncio.current_task()):
+            raise
+        log(f"Implementation '{path}' cannot be imported", error)
+        raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(error)}", 500) from error
 
 
 def _checked(model: MLModel, response: object) -> InferenceResponse:
@@ -187,13 +222,3 @@ def _checked(model: MLModel, response: object) -> InferenceResponse:
         except TensorError as problem:
             raise ModelFailed(f"Model {model.name} returned output '{output.name}' that is wrong: {problem}") from None
     return response
-
-
-def _failed(model: MLModel, problem: BaseException) -> MLServerError:
-    logger.warning("Model '%s' failed to predict", model.name, exc_info=problem)
-    return ModelFailed(f"Model {model.name} failed to predict: {without_paths(_text(problem))}")
-
-
-def _text(problem: BaseException) -> str:
-    """Type and message of the model's own exception."""
-    return f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__

@@ -90,14 +90,22 @@ class ModelRepositoryHandlers:
         return True
 
     async def unload(self, name: str) -> bool:
-        """Unload every version. Raises `ModelNotFound` if none is loaded."""
+        """Unload every version.
+
+        Raises:
+            ModelNotFound: none is loaded.
+            MLServerError: a model's own `unload` raised; all versions are gone all the same.
+        """
         return await self._to_the_end(self._unload(name))
 
     async def _unload(self, name: str) -> bool:
         versions = self._registry.versions(name)
         if not versions:
             raise ModelNotFound(name)
-        await asyncio.gather(*(self._registry.unload(name, entry.version) for entry in versions))
+        unloading = (self._registry.unload(name, entry.version) for entry in versions)
+        for result in await asyncio.gather(*unloading, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
         return True
 
     async def _to_the_end(self, change: Coroutine[Any, Any, bool]) -> bool:

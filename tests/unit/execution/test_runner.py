@@ -181,7 +181,8 @@ async def test_what_failed_to_load_is_not_there() -> None:
 async def test_unloading_always_lets_go() -> None:
     runner = await misbehaving("waits")
 
-    assert not await runner.unload("m#1")
+    with pytest.raises(ModelFailed, match=r"Model m was unloaded, but its unload\(\) failed: ValueError: no"):
+        await runner.unload("m#1")
     with pytest.raises(ModelNotFound):
         await runner.infer("m#1", REQUEST, Call())
     assert await runner.unload("m#1")
