@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     metrics_rest_server_prefix: str = "rest_server"
     """First part of the names of the REST metrics."""
     metrics_dir: str = DEFAULT_METRICS_DIR
-    """Accepted for MLServer 1.x; metrics of workers no longer need files."""
+    """Where the folder for metrics that models declare with prometheus_client is made; not set = among temporary ones."""
     tracing_server: str | None = None
     """OpenTelemetry collector (OTLP over gRPC) that gets the traces; None = no tracing."""
 

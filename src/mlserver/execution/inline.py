@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ..errors import MLServerError
 from ..logging import get_logger
+from ..metrics import adapt_when_imported
 from ..settings import ModelSettings
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse
@@ -55,6 +56,7 @@ class InlineExecutor:
             self._loop.close()
 
     async def start(self) -> None:
+        adapt_when_imported()
         self._thread.start()
 
     async def load(self, settings: ModelSettings) -> InlineModel:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -59,13 +59,19 @@ class Pool(Crew[WorkerProcess]):
         settings: The server's settings, passed on to each worker.
         home: The Python environment that the workers run in; None = the server's own.
         audience: Who else asks the workers.
+        variables: More environment variables of the workers.
 
     Attributes:
         number: Like no other pool's of this server, ever.
     """
 
     def __init__(
-        self, size: int, settings: Settings, home: Environment | None = None, audience: Audience | None = None
+        self,
+        size: int,
+        settings: Settings,
+        home: Environment | None = None,
+        audience: Audience | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
@@ -73,6 +79,7 @@ class Pool(Crew[WorkerProcess]):
         self._size = size
         self._settings = settings
         self._home = home
+        self._variables = dict(variables or {})
         self._command = [sys.executable, "-m", "mlserver.execution.worker"] if home is None else home.command()
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
@@ -159,7 +166,7 @@ class Pool(Crew[WorkerProcess]):
 
     def _environment(self) -> dict[str, str]:
         """The server's own, with the processors shared out among the workers' numerical libraries."""
-        variables = {**thread_variables(self._size), **os.environ}
+        variables = {**thread_variables(self._size), **os.environ, **self._variables}
         return variables if self._home is None else self._home.variables(variables)
 
     def _on_told(self, frame: Frame) -> None:

@@ -10,6 +10,7 @@ import asyncio
 
 from ..errors import MLServerError
 from ..logging import get_logger
+from ..metrics.shared import SharedFolder
 from ..settings import ModelSettings, Settings
 from . import building
 from .crew import CrewModel
@@ -46,6 +47,7 @@ class Pools:
         self._settings = settings
         self._audience = audience
         self._shared: dict[PoolKey, _Shared] = {}
+        self._metrics: SharedFolder | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -62,7 +64,10 @@ class Pools:
         """The started pool of a key, for one user. Raises `MLServerError` if it cannot be started."""
         shared = self._shared.get(key)
         if shared is None:
-            pool = Pool(self._settings.parallel_workers, self._settings, environment, self._audience)
+            if self._metrics is None:
+                self._metrics = SharedFolder(self._settings)
+            workers, variables = self._settings.parallel_workers, self._metrics.variables()
+            pool = Pool(workers, self._settings, environment, self._audience, variables)
             shared = self._shared[key] = _Shared(pool)
         shared.users += 1
         lease = Lease(self, key, shared)
@@ -83,6 +88,8 @@ class Pools:
     async def stop(self, grace: float) -> None:
         """End all pools, used or not."""
         await asyncio.gather(*(self._end(shared, grace) for shared in self._shared.values()))
+        if self._metrics is not None:
+            self._metrics.close()
 
     @staticmethod
     async def _end(shared: _Shared, grace: float) -> None:

@@ -66,6 +66,7 @@ class Worker:
         from .. import metrics
 
         metrics.set_sink(self._send_metric)
+        metrics.adapt_when_imported()
         if settings.tracing_server:
             self._start_tracing(settings)
         if "post" in frame.head:

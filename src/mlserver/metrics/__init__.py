@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .custom import ModelHistogram, Observation, forget, log, receive, register, set_sink
+from .declared import adapt_when_imported
 from .errors import InvalidMetric, InvalidModelContext
 from .road import RoadMetrics
 from .server import MetricsServer, configure_metrics
@@ -23,6 +24,7 @@ __all__ = [
     "ModelHistogram",
     "Observation",
     "RoadMetrics",
+    "adapt_when_imported",
     "configure_metrics",
     "forget",
     "log",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from . import declared, shared
+from .merging import merge
 from .road import RoadMetrics
 
 if TYPE_CHECKING:
@@ -95,12 +98,12 @@ def _families(road: RoadMetrics | None, tasks: int) -> Iterator[Metric]:
     from .registry import REGISTRY
 
     yield GaugeMetricFamily("mlserver_event_loop_tasks", "Tasks of the server's event loop", tasks)
-    seen: set[str] = set()
-    for source in (road, REGISTRY, PROCESS):
-        for family in source.collect() if source else ():
-            if family.name not in seen:
-                seen.add(family.name)
-                yield family
+    own = {"mlserver_event_loop_tasks"}
+    for family in road.collect() if road else ():
+        own.add(family.name)
+        yield family
+    registered = (family for source in (REGISTRY, PROCESS, *declared.parts()) for family in source.collect())
+    yield from merge(chain(registered, shared.collect()), own)
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -1,0 +1,175 @@
+"""Metrics that a model's code declares with prometheus_client: on the page, summed over workers, and never going back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.repository import tensor, write_model
+from support.server import Serve, Server
+
+LIBRARY = """
+from prometheus_client import Counter
+
+used = Counter("lib_used", "Calls of the library", ["model"])
+"""
+DECLARING = """
+import os
+
+import library
+import mlserver
+from mlserver import MLModel
+from mlserver.types import InferenceRequest, InferenceResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+
+asked = Counter("own_asked", "Questions")
+elements = Histogram("own_elements", "Elements per question", ["model"], buckets=(1, 10))
+seconds = Summary("own_seconds", "Seconds")
+largest = Gauge("own_largest", "The largest question", multiprocess_mode="max")
+holders = Gauge("own_holders", "Workers that hold the model", multiprocess_mode="livesum")
+level = Gauge("own_level", "Of each worker")
+
+
+class Declaring(MLModel):
+    async def load(self) -> bool:
+        self.loads = Counter("own_loads", "Loads", ["model"])
+        self.loads.labels(self.name).inc()
+        self.loaded = Gauge("own_loaded", "Declared in load", multiprocess_mode="max")
+        self.loaded.set(7)
+        holders.set(1)
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        size = payload.inputs[0].shape[0]
+        asked.inc()
+        elements.labels(self.name).observe(size)
+        seconds.observe(0.5)
+        largest.set(size)
+        level.set(3)
+        library.used.labels(model=self.name).inc()
+        mlserver.log(own_logged=size)
+        return InferenceResponse(model_name=self.name, outputs=[])
+"""
+
+
+def write_declaring(folder: Path) -> None:
+    write_model(folder, "Declaring", source=DECLARING)
+    (folder / "library.py").write_text(LIBRARY)
+
+
+def page(server: Server) -> dict[tuple[str, ...], float]:
+    """Name and label values -> value; each series is on the page once."""
+    text = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
+    found: dict[tuple[str, ...], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = (sample.name, *(value for name, value in sorted(sample.labels.items()) if name != "pid"))
+            assert family.name in ("own_level", "python_gc") or key not in found, key
+            found[key] = max(sample.value, found.get(key, sample.value))  # a worker that was not asked has 0
+    return found
+
+
+def ask(server: Server, model: str, size: int) -> None:
+    assert server.infer(model, [tensor("x", [1.0] * size)]).status_code == 200
+
+
+@pytest.mark.parametrize("workers, http_workers", [(0, 1), (1, 1), (2, 1), (2, 2)])
+def test_all_that_is_declared(serve: Serve, tmp_path: Path, workers: int, http_workers: int) -> None:
+    write_declaring(tmp_path / "m")
+    server = serve(tmp_path, workers=workers, env={"MLSERVER_HTTP_WORKERS": str(http_workers)})
+    holders = max(1, workers)
+    for size in (1, 5, 20) * 4:
+        ask(server, "m", size)
+    found = page(server)
+    assert found["own_asked_total",] == 12
+    assert [found["own_elements_bucket", bound, "m"] for bound in ("1.0", "10.0", "+Inf")] == [4, 8, 12]
+    assert (found["own_elements_count", "m"], found["own_elements_sum", "m"]) == (12, 104)
+    assert (found["own_seconds_count",], found["own_seconds_sum",]) == (12, 6)
+    assert found["own_largest",] == 20
+    assert found["own_holders",] == holders
+    assert found["own_level",] == 3
+    assert found["own_loaded",] == 7
+    assert found["own_loads_total", "m"] == holders
+    assert found["lib_used_total", "m"] == 12
+    assert found["own_logged_count", "m", ""] == 12
+
+
+def test_workers_that_end(serve: Serve, tmp_path: Path) -> None:
+    write_declaring(tmp_path / "m")
+    server = serve(tmp_path, workers=2)
+    for count in (1, 2):
+        for _ in range(10):
+            ask(server, "m", 5)
+        before = page(server)
+        assert before["own_asked_total",] == 10 * count
+        killed = server.workers[0]
+        os.kill(killed, signal.SIGKILL)
+        server.wait(lambda: str(server.log).count("ended unexpectedly") == count, "the worker was missed")  # noqa: B023
+        server.wait(lambda: page(server)["own_holders",] == 2, "another worker held the model")
+        after = page(server)
+        assert after["own_asked_total",] == 10 * count
+        assert after["own_elements_sum", "m"] == before["own_elements_sum", "m"]
+        assert after["own_largest",] == 5
+        assert after["own_loads_total", "m"] == before["own_loads_total", "m"] + 1
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_code_that_is_run_again(serve: Serve, tmp_path: Path, workers: int) -> None:
+    """Two models with files of the same names, and files that change: the same metric, declared several times."""
+    write_declaring(tmp_path / "m")
+    write_declaring(tmp_path / "n")
+    server = serve(tmp_path, workers=workers)
+    for _ in range(4):
+        ask(server, "m", 5)
+        ask(server, "n", 5)
+    assert page(server)["own_asked_total",] == 8
+    (tmp_path / "m" / "declaring_model.py").write_text(DECLARING + "\n# changed\n")
+    for model in ("m", "n"):
+        assert server.post(f"/v2/repository/models/{model}/load").status_code == 200
+    for _ in range(4):
+        ask(server, "m", 5)
+        ask(server, "n", 5)
+    found = page(server)
+    assert found["own_asked_total",] == 16
+    assert (found["lib_used_total", "m"], found["lib_used_total", "n"]) == (8, 8)
+    assert found["own_elements_bucket", "10.0", "m"] == 8
+    assert found["own_loads_total", "m"] == 2 * max(1, workers)
+
+
+CLASHING = """
+import mlserver
+from mlserver import MLModel
+from mlserver.types import InferenceRequest, InferenceResponse
+from prometheus_client import Counter, Gauge, Histogram
+
+requests = Counter("model_infer_request_success", "The server's own name")
+same = Histogram("clash_logged", "Also logged", ["model_name", "model_version"])
+other = Gauge("clash_other", "Logged as a histogram as well")
+
+
+class Clashing(MLModel):
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        requests.inc(100)
+        other.set(1)
+        same.labels(self.name, "").observe(2)
+        mlserver.log(clash_logged=3, clash_other=4)
+        return InferenceResponse(model_name=self.name, outputs=[])
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_names_that_others_have(serve: Serve, tmp_path: Path, workers: int) -> None:
+    write_model(tmp_path / "m", "Clashing", source=CLASHING)
+    server = serve(tmp_path, workers=workers)
+    ask(server, "m", 1)
+    found = page(server)
+    assert found["model_infer_request_success_total", "m", ""] == 1
+    assert (found["clash_logged_count", "m", ""], found["clash_logged_sum", "m", ""]) == (2, 5)
+    assert found["clash_other_count", "m", ""] == 1
+    assert ("clash_other",) not in found
+    server.wait(lambda: str(server.log).count("another metric has its name") == 2, "both were warned of")
