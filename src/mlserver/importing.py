@@ -56,10 +56,46 @@ def load(path: str, folder: str | None, what: str) -> Any:
         except ImportError as error:
             raise SettingsError(f"{what}: '{path}' cannot be imported: {error}") from error
     for name in attribute.split("."):
-        if not hasattr(found, name):
-            raise SettingsError(f"{what}: '{path}' cannot be imported: module '{module_name}' has no '{attribute}'")
-        found = getattr(found, name)
+        try:
+            found = _member(found, name)
+        except _NoMember:
+            text = f"module '{module_name}' has no '{attribute}'"
+            raise SettingsError(f"{what}: '{path}' cannot be imported: {text}") from None
+        except (AttributeError, ImportError) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise SettingsError(f"{what}: '{path}' cannot be imported: {text}") from error
     return found
+
+
+class _NoMember(Exception):
+    """A module or class has nothing of a name."""
+
+
+def _member(owner: Any, name: str) -> Any:
+    """An attribute of a module or class.
+
+    A module may import what it offers only when asked (`__getattr__`). An AttributeError from within such an import is
+    not "no such name", which `hasattr` cannot tell apart.
+
+    Raises:
+        _NoMember: there is no such name.
+        AttributeError, ImportError: an import within the module's own `__getattr__` failed.
+    """
+    try:
+        return getattr(owner, name)
+    except AttributeError as error:
+        # This frame and the module's own `__getattr__`; anything raised deeper has another reason.
+        if _depth(error) <= 2:
+            raise _NoMember(name) from None
+        raise
+
+
+def _depth(error: BaseException) -> int:
+    """How many calls deep an exception was raised."""
+    frames, traceback = 0, error.__traceback__
+    while traceback is not None:
+        frames, traceback = frames + 1, traceback.tb_next
+    return frames
 
 
 def _import(name: str, folder: str | None) -> Any:
@@ -102,10 +138,10 @@ def _module_or_member(name: str) -> Any:
         parent, _, member = name.rpartition(".")
         if not parent or error.name != name or (parent.startswith(_PREFIX) and "." not in parent):
             raise
-        found = _module_or_member(parent)
-        if not hasattr(found, member):
-            raise
-        return getattr(found, member)
+        try:
+            return _member(_module_or_member(parent), member)
+        except _NoMember:
+            raise error from None
 
 
 @contextmanager

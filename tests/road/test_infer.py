@@ -303,3 +303,75 @@ def test_no_such_input(run: Run) -> None:
     code, text = run("picky", "none.jsonl", "out.jsonl")
     assert code == 1
     assert "none.jsonl: no such file" in text
+
+
+# -- names of files --
+
+
+@pytest.mark.parametrize(
+    "text, answers",
+    [
+        (json.dumps(request(1), indent=2), [[2.0]]),
+        (json.dumps(request(1)), [[2.0]]),
+        (json.dumps([request(1), request(2, 3)], indent=2), [[2.0], [4.0, 6.0]]),
+        (json.dumps(request(1)) + "\n\n" + json.dumps(request(2)) + "\n", [[2.0], [4.0]]),
+        ("\ufeff" + json.dumps(request(1), indent=2), [[2.0]]),
+        ("[]", []),
+    ],
+    ids=["object over lines", "one line", "list over lines", "JSON lines", "byte order mark", "nothing"],
+)
+@pytest.mark.parametrize("more", [(), ("-t", "grpc")], ids=" ".join)
+def test_json_documents(run: Run, text: str, answers: list[list[float]], more: tuple[str, ...]) -> None:
+    (run.folder / "in.json").write_text(text)
+    code, printed = run("picky", "in.json", "out.jsonl", *more)
+    assert code == 0, printed
+    assert [data(line) for line in run.lines("out.jsonl")] == answers
+
+
+@pytest.mark.parametrize(
+    "text, reason", [("{", "in.json: "), ("5", "expected a V2 request or a list of them"), ("", "in.json: ")]
+)
+def test_a_json_document_that_is_none(run: Run, text: str, reason: str) -> None:
+    (run.folder / "in.json").write_text(text)
+    code, printed = run("picky", "in.json", "out.jsonl")
+    assert (code, reason in printed, printed.count("\n")) == (1, True, 1), printed
+
+
+def test_the_sample_request_of_init(serve: Serve, tmp_path: Path) -> None:
+    init = [sys.executable, "-m", "mlserver", "init", str(tmp_path / "prices")]
+    subprocess.run(init, check=True, capture_output=True, env=clean_environment())
+    server = serve(tmp_path / "prices")  # on the ports that the variables name
+    run = Run(server, tmp_path / "prices")
+    code, printed = run("prices", "sample-request.json", "out.json")
+    assert code == 0, printed
+    assert len(run.lines("out.json")[0]["outputs"][0]["data"]) == 2
+
+
+def test_tables_with_tabs(run: Run) -> None:
+    (run.folder / "in.tsv").write_text('x\ty, z\n1\ta,b\n2\t"c\td"\n')
+    code, printed = run("echo", "in.tsv", "out.tsv")
+    assert code == 0, printed
+    assert (run.folder / "out.tsv").read_text().splitlines() == ["x\ty, z", "1\ta,b", '2\t"c\td"']
+
+
+@pytest.mark.parametrize(
+    "source, output",
+    [("in.jsonl", "out.xlsx"), ("in.xlsx", "out.jsonl"), ("in.jsonl", "out.feather"), ("in.csv.gz", "o")],
+)
+def test_names_that_say_nothing_are_refused(run: Run, source: str, output: str) -> None:
+    run.write(source, request(1))
+    code, printed = run("picky", source, output)
+    assert code == 1
+    assert printed.count("\n") == 1
+    assert "expected a name that ends in .csv, .tsv, .parquet" in printed
+    assert not (run.folder / output).exists()
+
+
+@pytest.mark.parametrize("bad, reason", [(request(-1), "no negative numbers"), ("no JSON", "JSON")])
+def test_the_first_reason_is_on_standard_error(run: Run, bad: Any, reason: str) -> None:
+    run.write("in.jsonl", request(1), bad, request(-5))
+    code, printed = run("picky", "in.jsonl", "out.csv", "-w", "1")
+    assert code == 1
+    last = printed.splitlines()[-1]
+    assert "2 of 3 failed, the first (item 1): " in last
+    assert reason in last

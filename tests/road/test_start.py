@@ -172,6 +172,16 @@ def test_flags_beat_the_file(tmp_path: Path) -> None:
         assert server.workers == []
 
 
+def test_a_variable_that_the_file_beats_is_named(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    write_server_settings(tmp_path, server_name="file", parallel_workers=1)
+    env = {"MLSERVER_SERVER_NAME": "variable", "MLSERVER_PARALLEL_WORKERS": "1"}
+    with Started(tmp_path, str(tmp_path), env=env) as server:
+        assert "MLSERVER_SERVER_NAME has no effect: " in server.log
+        assert "settings.json says 'server_name': file" in server.log
+        assert "MLSERVER_PARALLEL_WORKERS has no effect" not in server.log
+
+
 def test_the_number_of_front_ends_is_a_flag_too(tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     code, printed = run_mlserver("start", str(tmp_path), "--http-workers", "2", "--workers", "0")

@@ -187,3 +187,40 @@ def test_types_of_a_class_kept_apart_can_be_resolved(tmp_path: Path) -> None:
     ]
     hints = [get_type_hints(each)["field"] for each in classes]
     assert hints[0] is not hints[1]
+
+
+LAZY = """
+def __getattr__(name):
+    if name == "Model":
+        from lazy_inner import Model
+        return Model
+    raise AttributeError(f"module has no attribute {name!r}")
+"""
+
+
+@pytest.mark.parametrize(
+    "inner, reason",
+    [
+        ("import json\njson.no_such_function\n", "AttributeError: module 'json' has no attribute 'no_such_function'"),
+        ("raise AttributeError('the true reason')\n", "AttributeError: the true reason"),
+        ("import no_such_package\n", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("Other = 1\n", "ImportError: cannot import name 'Model'"),
+    ],
+)
+def test_a_module_that_imports_late_tells_the_true_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str, reason: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = write(tmp_path, lazy_outer=LAZY, lazy_inner=inner)
+    with pytest.raises(SettingsError) as failed:
+        importing.load("lazy_outer.Model", folder, "model 'm': implementation")
+    assert f"'lazy_outer.Model' cannot be imported: {reason}" in failed.value.message
+
+
+@pytest.mark.parametrize("path", ["lazy_outer.Nothing", "lazy_outer.Nothing.Inner", "lazy_outer:Nothing"])
+def test_a_module_without_the_name_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = write(tmp_path, lazy_outer=LAZY, lazy_inner="class Model: pass\n")
+    with pytest.raises(SettingsError, match=r"has no 'Nothing|No module named"):
+        importing.load(path, folder, "model 'm': implementation")
+    assert importing.load("lazy_outer.Model", folder, "x").__name__ == "Model"

@@ -42,6 +42,7 @@ from . import (
     shown_examples,
     sources,
     traces,
+    trials,
     trust,
 )
 from . import codecs as codecs  # registers the content type `dict`
@@ -100,25 +101,11 @@ class MLflowRuntime(MLModel):
         schema = self._model.metadata.get_output_schema()
         names = [str(name) for name in schema.input_names()] if schema is not None and schema.has_input_names() else []
         self._encoder = Encoder(self.name, self.version, names)
-        self._shown = self._examples(uri)
+        self._shown = await trials.choose_examples(
+            self, shown_examples.of(uri), self.inputs or [], may_predict=agent_routes.kind_of(self._model) is None
+        )
         if self._extra.get("follow"):
             await asyncio.to_thread(self._warm, uri)
-        return True
-
-    def _examples(self, folder: str) -> dict[str, Any]:
-        """What the OpenAPI document shows as examples, by the names that it looks for in a route's config."""
-        body, inputs = shown_examples.of(folder), self.inputs or []
-        found = {} if body is None else {"example": body}
-        for request in (body and shown_examples.as_request(body, inputs), shown_examples.made_up(inputs)):
-            if request and self._takes(request):
-                return {**found, "v2_example": request}
-        return found  # better none than one that is refused
-
-    def _takes(self, request: dict[str, Any]) -> bool:
-        try:
-            self._decode(InferenceRequest.model_validate(request))
-        except (MLServerError, ValueError):
-            return False
         return True
 
     def _warm(self, folder: str) -> None:
@@ -355,9 +342,10 @@ class MLflowRuntime(MLModel):
 
     def _failed(self, problem: Exception) -> MLServerError:
         """The model's own code raised. Estimators raise ValueError for data that they cannot take, such as NaN."""
-        logger.warning("Model '%s' failed to predict", self.name, exc_info=problem)
-        fault = isinstance(problem, ValueError) and not self._plan.in_thread
-        return scoring.unexpected(f"Model {self.name} failed to predict: {describe(problem)}", 400 if fault else 500)
+        is_refusal = isinstance(problem, ValueError) and not self._plan.in_thread
+        scoring.log_failure(self.name, problem, is_refusal or trials.is_running())
+        status = 400 if is_refusal else 500
+        return scoring.unexpected(f"Model {self.name} failed to predict: {describe(problem)}", status)
 
     # -- MLflow's own protocol, as methods --
 

@@ -6,6 +6,7 @@ never reaches a caller, and every answer is JSON, so that MLflow's bare texts co
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from io import StringIO
 from typing import Any, Protocol
@@ -14,13 +15,18 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from mlserver.errors import MLServerError, describe
+from mlserver.logging import get_logger
 
-from . import printing
+from . import printing, trials
 from .binaries import check, decoded
 from .bounds import check_csv, check_json, check_parquet
 from .pyfunc import scoring_server
 
+logger = get_logger()
+
 JSON = scoring_server.CONTENT_TYPE_JSON
+# Characters of a refusal's text in the log; estimators write whole manuals.
+MAX_LOGGED = 300
 BOUNDS = {
     JSON: check_json,
     scoring_server.CONTENT_TYPE_CSV: check_csv,
@@ -179,3 +185,21 @@ def unexpected(message: str, status: int) -> MLServerError:
     """The model's own code raised: `message` and `status` for V2, MLflow's fixed text for its protocol."""
     details = {"status": 400, "error_code": "BAD_REQUEST", "message": UNEXPECTED, **CLIENT}
     return MLServerError(message, status, details=details)
+
+
+def log_failure(name: str, problem: Exception, is_refusal: bool) -> None:
+    """Log what a model's code raised: with the traceback, or in one line where the request is at fault.
+
+    Args:
+        is_refusal: The model refused the data; the traceback, the same for every such request, is for DEBUG only.
+    """
+    if not is_refusal:
+        logger.warning("Model '%s' failed to predict", name, exc_info=problem)
+        return
+    if trials.is_running():
+        logger.debug("Model '%s' refused an example at load", name, exc_info=problem)
+        return
+    words = " ".join(describe(problem).split())
+    text = words if len(words) <= MAX_LOGGED else f"{words[:MAX_LOGGED]}..."
+    traceback = problem if logger.isEnabledFor(logging.DEBUG) else None
+    logger.warning("Model '%s' refused a request: %s", name, text, exc_info=traceback)

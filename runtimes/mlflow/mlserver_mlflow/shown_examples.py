@@ -75,14 +75,25 @@ def as_request(body: Document, inputs: Iterable[MetadataTensor]) -> Document | N
 
 
 def made_up(inputs: Iterable[MetadataTensor]) -> Document | None:
-    """A V2 request of one row, made from the types of the columns that must be there.
-
-    None if none of them is a list, an object or the like: any other example the front end makes up as well.
-    """
+    """A V2 request of one row, made from the types of the columns that must be there; None if it would be large."""
     needed = [tensor for tensor in inputs if _extra(tensor).get("required") is not False]
-    if not any("mlflow_type" in _extra(tensor) for tensor in needed):
+    if not needed or sum(_count(tensor) for tensor in needed) > MOST:
         return None
-    return {"inputs": [_column(tensor, [_made_up(tensor)]) for tensor in needed]}
+    request = {"inputs": [_made_up_tensor(tensor) for tensor in needed]}
+    return request if _size(request) <= MOST else None
+
+
+def _count(tensor: MetadataTensor) -> int:
+    return math.prod(1 if size < 0 else size for size in tensor.shape)
+
+
+def _made_up_tensor(tensor: MetadataTensor) -> Document:
+    """One row: a column of one value, or a tensor of the signature's shape with 1 for every open dimension."""
+    if "mlflow_type" in _extra(tensor):
+        return _column(tensor, [_made_up(tensor)])
+    shape = [1 if size < 0 else size for size in tensor.shape]
+    element = _element(str(tensor.datatype), "", _made_up(tensor))
+    return {"name": tensor.name, "shape": shape, "datatype": str(tensor.datatype), "data": [element] * _count(tensor)}
 
 
 def _extra(tensor: MetadataTensor) -> Document:

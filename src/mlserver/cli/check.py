@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import click
 
-from ..errors import MLServerError
+from ..errors import MLServerError, Unavailable
 from ..execution.executor import Executor, LoadedModel
 from ..execution.pools import PoolExecutor
 from ..logging import configure_logger
@@ -48,7 +48,8 @@ def command(model: str, timeout: float, no_predict: bool, strict: bool, verbose:
     process, and that it answers a request.
 
     The request is sample-request.json beside the model's settings if there is one, else the input example of an MLflow
-    model, else data made up from the inputs that the model names. Exit code 0: all would serve.
+    model, else data made up from the inputs that the model names; made-up data that the model refuses is a note, no
+    failure. Exit code 0: all would serve.
     """
     settings = prepare(model)
     settings.parallel_workers = 1
@@ -141,8 +142,14 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) 
     try:
         response = await loaded.infer(sample.request, call)
     except MLServerError as problem:
-        advice = f" (a {samples.FILENAME} beside its settings would be asked instead)" if sample.invented else ""
-        finding.problem = f"it refused {sample.origin}: {problem.message}{advice}"
+        if sample.invented and not isinstance(problem, Unavailable):
+            # Made-up data need not make sense to the model, so a refusal says nothing about it.
+            finding.notes.append(
+                f"it refused {sample.origin}: {problem.message} (a {samples.FILENAME} beside its settings would be asked"
+                " instead)"
+            )
+        else:
+            finding.problem = f"it refused {sample.origin}: {problem.message}"
         return
     outputs = ", ".join(f"{each.name} {each.datatype}{list(each.shape)}" for each in response.outputs) or "nothing"
     finding.facts.append(f"answered {sample.origin} in {call.timings.model_ns / 1e6:.1f} ms: {outputs}")

@@ -17,7 +17,7 @@ from .scoring.client import Client, GRPCClient, Refusal, RESTClient, Target
 from .scoring.job import Job, Patience, Unreachable, patiently
 from .scoring.journal import Journal
 from .scoring.progress import Progress
-from .scoring.source import JSONLines, Source, open_source
+from .scoring.source import JSONLines, Source, check_suffix, open_source
 from .scoring.trust import Trust
 from .scoring.work import Done
 from .terminal import Failed
@@ -26,6 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Rows of a table in one request, and lines of JSON, unless the user says.
 TABLE_BATCH, LINE_BATCH = 256, 1
+# Characters of the reason that the command ends with; all of it is in the output.
+MAX_REASON = 500
 
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -59,7 +61,7 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="INPUT_DATA_PATH",
     required=True,
     type=click.Path(path_type=Path),
-    help="The input: .csv, .parquet, or one V2 request in JSON per line.",
+    help="The input: .csv, .tsv, .parquet, .jsonl (a V2 request per line) or .json (one, or a list).",
 )
 @_option(
     "--output-data-path",
@@ -68,7 +70,7 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="OUTPUT_DATA_PATH",
     required=True,
     type=click.Path(path_type=Path),
-    help="The output: .csv, .parquet, or one answer in JSON per line.",
+    help="The output: .csv, .tsv, .parquet, or .jsonl (also .json): one answer in JSON per line.",
 )
 @_option("--workers", "-w", env="WORKERS", default=10, type=click.IntRange(1), help="Requests under way at once.")
 @_option("--retries", "-r", env="RETRIES", default=3, type=click.IntRange(0), help="Further tries of a request.")
@@ -135,6 +137,7 @@ def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
     Exit code 0: every item was answered. 1: some were not; their lines hold the reason. 130: interrupted; --resume goes on.
     """
     patience = Patience(options["retries"], options["retry_pause"], options["batch_interval"], options["batch_jitter"])
+    check_suffix(source)
     export.check(output)
     client = _client(options)
     try:
@@ -174,9 +177,11 @@ def _run(client: Client, path: Path, output: Path, resume: bool, patience: Patie
                 f"{lines} answers item {max(journal.done)}, but {path} has {total} only: it is of another input"
             )
         progress = Progress(total, len(journal.done), sys.stderr)
+        first: Done | None = None
         try:
             for done in Job(client, options["workers"], patience).run(source.works(size, journal.done)):
                 failed = [each for each in done if not journal.write(each)]
+                first = first or next(iter(failed), None)
                 journal.flush()
                 _tell(done, failed, options)
                 progress.add(len(done), len(failed))
@@ -189,7 +194,16 @@ def _run(client: Client, path: Path, output: Path, resume: bool, patience: Patie
         if not progress.failed:
             lines.unlink()
     if progress.failed:
-        raise Failed(f"{progress.failed} of {total} failed; --resume tries them again")
+        raise Failed(f"{progress.failed} of {total} failed{_reason(first)}; --resume tries them again")
+
+
+def _reason(failed: Done | None) -> str:
+    """The reason of the first failure, in words for one line."""
+    if failed is None or failed.failure is None:
+        return ""
+    words = " ".join(failed.failure.message.split())
+    text = words if len(words) <= MAX_REASON else f"{words[:MAX_REASON]}..."
+    return f", the first (item {failed.item}): {text}"
 
 
 def _open(client: Client, path: Path, patience: Patience) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -13,9 +14,10 @@ from typing import Any
 import click
 
 from ..execution import child
+from ..logging import logger
 from ..repository.folders import has_models
 from ..repository.load import load_from_environment
-from ..settings import Settings, SettingsError
+from ..settings import ENV_PREFIX_SETTINGS, Settings, SettingsError
 from ..settings_sources import read_json_object
 
 DEFAULT_SETTINGS_FILENAME = "settings.json"
@@ -96,9 +98,22 @@ def load_settings(folder: str, flags: dict[str, Any] | None = None) -> Settings:
     """`flags` over `settings.json` of the folder over the environment; the repository is the folder itself."""
     path = os.path.join(folder, DEFAULT_SETTINGS_FILENAME)
     there = os.path.isfile(path)
-    settings = Settings.load({**(read_json_object(path) if there else {}), **(flags or {})}, path if there else None)
+    written = read_json_object(path) if there else {}
+    settings = Settings.load({**written, **(flags or {})}, path if there else None)
+    _warn_of_ineffective_variables(path, written)
     settings.model_repository_root = folder
     return settings
+
+
+def _warn_of_ineffective_variables(path: str, written: dict[str, Any]) -> None:
+    """Say which variables have no effect because the settings file has another value."""
+    variables = {name.upper(): value for name, value in os.environ.items()}
+    for key, value in written.items():
+        name = f"{ENV_PREFIX_SETTINGS}{key}".upper()
+        given = variables.get(name)
+        text = value if isinstance(value, str) else json.dumps(value)
+        if given and isinstance(value, (str, int, float, bool)) and given.lower() != text.lower():
+            logger.warning("%s has no effect: %s says '%s': %s", name, path, key, text)
 
 
 def _of_uri(uri: str, name: str, flags: dict[str, Any]) -> Settings:

@@ -22,7 +22,7 @@ class ModelInfo:
     Attributes:
         ready: What its `load()` returned.
         row_wise: Whether requests may be joined along their first dimension without being asked for.
-        load_seconds: Duration of `load()`.
+        load_seconds: Duration of the load by itself, without waiting behind other models.
     """
 
     metadata: MetadataModelResponse

@@ -21,6 +21,7 @@ from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import HTTPRequest, HTTPResponse, ModelInfo
 from .failures import is_stop, log, to_error
 from .frames import is_encodable
+from .load_clock import LoadClock
 
 if TYPE_CHECKING:
     from ..model import MLModel
@@ -33,6 +34,7 @@ class Runner:
     def __init__(self) -> None:
         self._models: dict[str, MLModel] = {}
         self._apps: dict[str, RouteApp] = {}
+        self._load_clock = LoadClock()
 
     async def load(self, key: str, settings: ModelSettings) -> ModelInfo:
         """Import the implementation, make the model and load it.
@@ -40,7 +42,10 @@ class Runner:
         Raises:
             MLServerError: the implementation cannot be imported, or `load()` raised; the traceback is in the log.
         """
-        started = time.perf_counter()
+        info, seconds = await self._load_clock.measure(self._load(key, settings))
+        return replace(info, load_seconds=seconds)
+
+    async def _load(self, key: str, settings: ModelSettings) -> ModelInfo:
         with model_context(settings):
             task = asyncio.current_task()
             try:
@@ -53,7 +58,7 @@ class Runner:
                     raise
                 raise to_error(error, f"Model {settings.name} failed to load") from error
         self._models[key] = model
-        return replace(info, load_seconds=time.perf_counter() - started)
+        return info
 
     async def infer(self, key: str, request: InferenceRequest, call: Call) -> InferenceResponse:
         """The model's `predict`. A request that comes after its deadline is not run."""

@@ -27,6 +27,7 @@ from .messages import JSON
 Document = dict[str, Any]
 
 _EVENTS = "text/event-stream"
+MAX_ELEMENTS = 10_000
 _MESSAGES = (
     InferenceErrorResponse,
     InferenceRequest,
@@ -176,11 +177,11 @@ def _add_own(paths: Document, base: str, route: Route) -> None:
 _TEXTS = {"base64": "dGV4dA==", "datetime": "2000-01-01T00:00:00", "pd_json": "{}"}
 
 
-def _request_schema(general: Document, metadata: MetadataModelResponse, given: list[Document]) -> Document:
+def _request_schema(general: Document, metadata: MetadataModelResponse, given: list[Document | None]) -> Document:
     """The request with the model's inputs in place of any; a model that names none takes any.
 
     Args:
-        given: Examples of the model's own; without one, it is made up.
+        given: Examples of the model's own, None in place of one that was looked for in vain; without any, it is made up.
     """
     inputs, outputs = metadata.inputs or [], metadata.outputs or []
     properties = dict(general["properties"])
@@ -192,7 +193,9 @@ def _request_schema(general: Document, metadata: MetadataModelResponse, given: l
             "minItems": 1,
             "items": known[0] if len(known) == 1 else {"anyOf": known},
         }
-        schema["example"] = given[0] if given else {"inputs": [_example(tensor) for tensor in inputs]}
+        example = given[0] if given else _made_up(inputs)
+        if example is not None:  # better none than one that is refused
+            schema["example"] = example
     if outputs:
         listed = {"name": {"enum": [tensor.name for tensor in outputs]}, "parameters": {"type": "object"}}
         wanted = {"type": "object", "required": ["name"], "properties": listed}
@@ -230,8 +233,14 @@ def _element_schema(datatype: str) -> Document:
     return {"type": ["number", "null", "array"]}
 
 
-def _example(tensor: MetadataTensor) -> Document:
-    """A tensor to send: the one in the metadata's parameter `example`, else one row of zeros."""
+def _made_up(inputs: Iterable[MetadataTensor]) -> Document | None:
+    """A request to send; None if one row of it is too large to be shown."""
+    tensors = [_example(tensor) for tensor in inputs]
+    return None if any(tensor is None for tensor in tensors) else {"inputs": tensors}
+
+
+def _example(tensor: MetadataTensor) -> Document | None:
+    """A tensor to send: the one in the metadata's parameter `example`, else one row of zeros; None if that is large."""
     datatype = str(tensor.datatype)
     given = (tensor.parameters.model_extra or {}).get("example") if tensor.parameters is not None else None
     shape = [1 if size < 0 else size for size in tensor.shape]
@@ -239,8 +248,10 @@ def _example(tensor: MetadataTensor) -> Document:
         rest = prod(shape[1:]) or 1
         shape = [len(given) // rest, *shape[1:]] if shape else []
         data = given
+    elif prod(shape) > MAX_ELEMENTS:
+        return None
     else:
-        data = [_element(tensor)] * min(prod(shape), 10_000)
+        data = [_element(tensor)] * prod(shape)
     return {"name": tensor.name, "shape": shape, "datatype": datatype, "data": data}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from mlserver.cli.requirements import unmet
 from support.models import Models
 from support.repository import tensor, write_model
@@ -29,6 +31,29 @@ from mlserver import MLModel
 class Slow(MLModel):
     async def load(self):
         await asyncio.Event().wait()
+"""
+
+
+PICKY = """
+from mlserver import MLModel
+from mlserver.errors import InferenceError
+
+
+class Picky(MLModel):
+    async def predict(self, payload):
+        if self.version == "raises":
+            raise ValueError("no zeros")
+        raise InferenceError("no zeros")
+"""
+FATAL = """
+import os
+
+from mlserver import MLModel
+
+
+class Fatal(MLModel):
+    async def predict(self, payload):
+        os._exit(3)
 """
 
 
@@ -86,6 +111,30 @@ def test_a_model_that_never_loads(tmp_path: Path) -> None:
     code, text = run_mlserver("check", str(tmp_path), "--timeout", "0.5")
     assert code == 1
     assert "it did not load within 0.5 s" in block(text, "slow")
+
+
+@pytest.mark.parametrize("version", ["raises", "refuses"])
+def test_made_up_data_that_is_refused_is_a_note(tmp_path: Path, version: str) -> None:
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [-1]}]
+    folder = write_model(tmp_path / "picky", "Picky", source=PICKY, inputs=inputs, parameters={"version": version})
+    code, text = run_mlserver("check", str(tmp_path))
+    assert code == 0, text
+    assert "note: it refused made-up data: " in text
+    assert "no zeros" in text
+    assert "1 model, all would serve" in text
+    assert run_mlserver("check", str(tmp_path), "--strict")[0] == 1
+
+    (folder / "sample-request.json").write_text(json.dumps({"inputs": [tensor("x", [1.0])]}))
+    code, text = run_mlserver("check", str(tmp_path))
+    assert code == 1
+    assert "it refused sample-request.json: " in block(text, f"picky ({version})")
+
+
+def test_made_up_data_that_ends_the_process_is_a_failure(tmp_path: Path) -> None:
+    write_model(tmp_path / "fatal", "Fatal", source=FATAL, inputs=[{"name": "x", "datatype": "FP32", "shape": [-1]}])
+    code, text = run_mlserver("check", str(tmp_path))
+    assert code == 1
+    assert "FAILED" in block(text, "fatal")
 
 
 def test_an_mlflow_model_answers_its_example(models: Models, tmp_path: Path) -> None:

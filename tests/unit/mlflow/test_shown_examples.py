@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import infer_signature
+from mlflow.pyfunc import PythonModel
 from mlflow.types import DataType, ParamSchema, ParamSpec
 
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest
-from mlserver_mlflow import MLflowRuntime, invocations
+from mlserver_mlflow import MLflowRuntime, invocations, trials
 from mlserver_mlflow.shown_examples import FILE, MOST, of
 from support.mlflow_zoo import Echo, python_model
 from unit.mlflow.conftest import Zoo
@@ -35,10 +38,10 @@ FRAME = pd.DataFrame(
 PARAMS = ParamSchema([ParamSpec("temp", DataType.double, 0.1)])
 
 
-async def loaded(folder: Path, example: Any, params: ParamSchema | None = None) -> MLflowRuntime:
+async def loaded(folder: Path, example: Any, params: ParamSchema | None = None, model: Any = None) -> MLflowRuntime:
     signature = infer_signature(example[0] if isinstance(example, tuple) else example)
     signature.params = params
-    python_model(Echo(), signature, input_example=example)(folder / "m")
+    python_model(model or Echo(), signature, input_example=example)(folder / "m")
     parameters = ModelParameters(uri=str(folder / "m"))
     runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
     await runtime.load()
@@ -87,7 +90,8 @@ async def test_what_v2_has_no_plain_form_for(tmp_path: Path) -> None:
     runtime = await loaded(tmp_path, ["a", "b"])
     config = shown(runtime)
     assert config["example"] == {"inputs": ["a", "b"]}
-    assert "v2_example" not in config
+    request = config["v2_example"]
+    assert request is None or (await runtime.predict(InferenceRequest.model_validate(request))).outputs
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,54 @@ async def test_columns_of_lists_and_objects_can_be_sent(zoo: Zoo, name: str) -> 
     (config,) = (route.config for route in runtime.routes() if "v2_example" in route.config)
     response = await runtime.predict(InferenceRequest.model_validate(config["v2_example"]))
     assert response.outputs
+
+
+class Picky(PythonModel):  # type: ignore[misc]
+    """Answers only texts that begin with `ok`."""
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        if not model_input["text"].str.startswith("ok").all():
+            raise RuntimeError("not ok")
+        return model_input
+
+
+class Slow(PythonModel):  # type: ignore[misc]
+    """Answers when the test lets it."""
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        RELEASED.wait()
+        return model_input
+
+
+RELEASED = threading.Event()
+
+
+@pytest.mark.parametrize("text, is_shown", [("ok", True), ("bad", False)])
+async def test_an_example_that_the_model_refuses_is_not_shown(tmp_path: Path, text: str, is_shown: bool) -> None:
+    """Decoding would have taken both, and the made-up request."""
+    runtime = await loaded(tmp_path, pd.DataFrame({"text": [text]}), model=Picky())
+    example = shown(runtime)["v2_example"]
+    assert (example is not None) is is_shown
+    if is_shown:
+        assert (await runtime.predict(InferenceRequest.model_validate(example))).outputs
+
+
+async def test_a_refused_example_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "mlserver"):
+        await loaded(tmp_path, pd.DataFrame({"text": ["bad"]}), model=Picky())
+    assert caplog.messages == []
+
+
+async def test_a_model_that_is_slow_with_its_example_is_loaded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "LIMIT", 0.05)
+    try:
+        runtime = await loaded(tmp_path, pd.DataFrame({"text": ["a"]}), model=Slow())
+        (text,) = shown(runtime)["v2_example"]["inputs"]
+        assert text["data"] == ["a"]
+    finally:
+        RELEASED.set()
 
 
 async def test_no_example(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ _DELIMITERS = ",;\t|"
 
 
 class CSVTable:
-    """A CSV file with a header; the delimiter is the likeliest of comma, semicolon, tab and bar."""
+    """A CSV file with a header; the delimiter is the likeliest of comma, semicolon, tab and bar, of `.tsv` the tab."""
 
     def __init__(self, path: Path, metadata: MetadataModelResponse | None) -> None:
         self._path = path
@@ -31,7 +31,8 @@ class CSVTable:
     def _header(self) -> list[str]:
         with self._path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
-        self._delimiter = max(_DELIMITERS, key=first.count)
+        is_tsv = self._path.suffix.lower() == ".tsv"
+        self._delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first.count)
         names = next(csv.reader([first], delimiter=self._delimiter), [])
         if not names or len(set(names)) != len(names):
             raise Failed(f"{self._path}: expected a header with distinct names of columns in the first line")

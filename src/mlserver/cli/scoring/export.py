@@ -14,8 +14,11 @@ from ... import _optional
 from ...errors import MLServerError
 from ...wire import json
 from ..terminal import Failed
+from .source import check_suffix
 
-TABLES = (".csv", ".parquet", ".pq")
+# Ending of the name -> the delimiter; the other tables are Parquet.
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLES = (*DELIMITERS, ".parquet", ".pq")
 _ERROR = "error"
 
 
@@ -26,7 +29,8 @@ def journal_path(output: Path) -> Path:
 
 def check(output: Path) -> None:
     """Raises `Failed` before the job runs if its output could not be written afterwards."""
-    if output.suffix.lower() in TABLES[1:]:
+    check_suffix(output)
+    if output.suffix.lower() in TABLES and output.suffix.lower() not in DELIMITERS:
         _parquet()
     if not output.resolve().parent.is_dir():
         raise Failed(f"{output.parent}: no such folder")
@@ -36,8 +40,8 @@ def export(lines: Path, output: Path) -> None:
     """Write the table from the journal."""
     names = _names(lines)
     with _whole(output) as target:
-        if output.suffix.lower() == ".csv":
-            _write_csv(lines, target, names)
+        if delimiter := DELIMITERS.get(output.suffix.lower()):
+            _write_csv(lines, target, names, delimiter)
         else:
             _write_parquet(lines, target, names)
 
@@ -75,9 +79,9 @@ def _names(lines: Path) -> list[str]:
     return sorted(names, key=lambda name: name == _ERROR)
 
 
-def _write_csv(lines: Path, target: Path, names: list[str]) -> None:
+def _write_csv(lines: Path, target: Path, names: list[str], delimiter: str) -> None:
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, names, delimiter=delimiter)
         writer.writeheader()
         for row in _rows(lines):
             writer.writerow({name: _cell(value) for name, value in row.items()})

@@ -1,7 +1,8 @@
-"""From a file of V2 requests, one JSON object per line, to work. Tables are read by `tables`."""
+"""From a file of V2 requests (JSON lines, or one JSON document) to work. Tables are read by `tables`."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ from ...utils import generate_uuid
 from ...wire import json
 from ..terminal import Failed
 from .work import NOT_SENT, Failure, Work
+
+# `.txt` and no ending at all are JSON lines, as they were for MLServer 1.x.
+SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".txt")
 
 
 class Source(Protocol):
@@ -30,15 +34,16 @@ class Source(Protocol):
 
 
 def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
-    """The reader for a file, by its name: `.csv` and `.parquet` are tables, all others JSON lines.
+    """The reader for a file, by its name: see `SUFFIXES`.
 
     Raises:
         Failed: it cannot be read.
     """
+    check_suffix(path)
     if not path.is_file():
         raise Failed(f"{path}: no such file")
     suffix = path.suffix.lower()
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         from .csv_table import CSVTable
 
         return CSVTable(path, metadata)
@@ -46,11 +51,31 @@ def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
         from .parquet_table import ParquetTable
 
         return ParquetTable(path, metadata)
+    if suffix == ".json" and not has_request_per_line(path):
+        return JSONDocument(path)
     return JSONLines(path)
 
 
+def check_suffix(path: Path) -> None:
+    """Raises `Failed` for a file whose name does not say how to read it."""
+    if path.suffix and path.suffix.lower() not in SUFFIXES:
+        raise Failed(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, received '{path.suffix}'")
+
+
+def has_request_per_line(path: Path) -> bool:
+    """Whether a `.json` file holds JSON lines: its first line is a whole object, and another one follows."""
+    with path.open("rb") as file:
+        lines = (line for line in file if line.strip())
+        first, second = next(lines, b""), next(lines, None)
+    try:
+        document = json.read_json(first)
+    except MLServerError:
+        return False
+    return isinstance(document, dict) and second is not None
+
+
 class JSONLines:
-    """A V2 request per line. Requests that agree in everything but their rows are joined."""
+    """A V2 request per line, blank lines left out. Requests that agree in everything but their rows are joined."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -85,6 +110,30 @@ class JSONLines:
     def _lines(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
             yield from (line for line in file if line.strip())
+
+
+class JSONDocument(JSONLines):
+    """One JSON document: a V2 request, or a list of them.
+
+    Raises:
+        Failed: it is not valid JSON, or neither an object nor a list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            document = json.read_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        except MLServerError as error:
+            raise Failed(f"{path}: {error.message}") from None
+        if not isinstance(document, (dict, list)):
+            raise Failed(f"{path}: expected a V2 request or a list of them, received {type(document).__name__}")
+        self._requests = document if isinstance(document, list) else [document]
+
+    def count(self) -> int:
+        return len(self._requests)
+
+    def _lines(self) -> Iterator[bytes]:
+        return (json.write_document(request) for request in self._requests)
 
 
 def read(line: bytes) -> InferenceRequest:
