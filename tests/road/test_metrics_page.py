@@ -181,3 +181,30 @@ def test_a_taken_port_of_ipv6_has_brackets(tmp_path: Path, kind: str) -> None:
         code, text = run_mlserver("start", str(tmp_path))
     assert code == 1
     assert f"[::1]:{port} (setting '{kind}')" in text.splitlines()[-1]
+
+
+# -- queues --
+
+
+@pytest.mark.parametrize("workers, front_ends", [(0, 1), (1, 1), (2, 1), (1, 2)])
+def test_every_request_is_in_the_histograms_of_queues(
+    serve: Serve, tmp_path: Path, workers: int, front_ends: int
+) -> None:
+    """A request that runs at once has waited no time; one that waits for others has waited some."""
+    write_server_settings(tmp_path, http_workers=front_ends)
+    write_model(tmp_path / "alone")
+    write_model(tmp_path / "joined", max_batch_size=2, max_batch_time=0.05)
+    server = serve(tmp_path, workers=workers)
+    for name in ("alone", "joined"):
+        for _ in range(5):
+            assert server.infer(name, ASKED).status_code == 200
+    assert server.post("/v2/repository/models/alone/load").status_code == 200  # its counts go on
+    assert server.infer("alone", ASKED).status_code == 200
+    page = server.get("/metrics").text
+    waited = 'model_infer_queue_duration_seconds_{}{{model="{}",version=""}} {}'
+    assert waited.format("count", "alone", 6.0) in page
+    assert waited.format("sum", "alone", 0.0) in page
+    assert waited.format("count", "joined", 5.0) in page
+    assert waited.format("sum", "joined", 0.0) not in page
+    assert "parallel_request_queue_count 11.0" in page
+    assert "parallel_request_queue_sum 0.0" in page  # one after the other: none was under way

@@ -24,6 +24,7 @@ _GRPC = ("grpc_type", "grpc_service", "grpc_method")
 # HTTP method -> labels of the requests that are open. What is no known method shares one series.
 _OPEN = {method: (method, APP_NAME) for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
 _OPEN_OTHER = ("OTHER", APP_NAME)
+_UNSEEN = (0.0,)  # counts of a model that has no series
 
 
 class RoadMetrics:
@@ -58,7 +59,7 @@ class RoadMetrics:
             "batch_request_queue", "Requests waiting when one more arrives", _MODEL_LONG, COUNT_BUCKETS
         )
         self._parallel_queue = Histogram(
-            "parallel_request_queue", "Requests waiting for a worker when one more arrives", (), COUNT_BUCKETS
+            "parallel_request_queue", "Calls of a model under way when one more is sent", (), COUNT_BUCKETS
         )
 
         self._rest_requests = Counter(f"{rest_prefix}_requests", "HTTP requests", _REST)
@@ -100,6 +101,11 @@ class RoadMetrics:
         labels = (model, version or "")
         if labels in self._models:
             self._queue_seconds.observe(labels, seconds)
+
+    def queue_counts(self, model: str, version: str | None) -> list[float]:
+        """The counts of `observe_queue`, for an owner that adds to them itself: [0] is no time at all."""
+        labels = (model, version or "")
+        return self._queue_seconds.counts(labels) if labels in self._models else list(_UNSEEN)
 
     def observe_waiting(self, model: str, version: str | None, requests: int) -> None:
         """How many requests wait for the model, seen by one that joins them."""
@@ -144,9 +150,9 @@ class RoadMetrics:
         if labels in self._models:
             (self._cache_hits if hit else self._cache_misses).add(labels)
 
-    def observe_parallel_queue(self, requests: int) -> None:
-        """How many requests wait for a free worker."""
-        self._parallel_queue.observe((), requests)
+    def observe_parallel_queue(self, calls: int) -> None:
+        """How many calls of a model are under way when one more is sent."""
+        self._parallel_queue.observe((), calls)
 
     # -- front ends ----------------------------------------------------------------------------------------------------
 

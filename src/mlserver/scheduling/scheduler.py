@@ -25,6 +25,10 @@ _FAULTS_OF_A_MEMBER = ("INVALID_ARGUMENT", "INTERNAL", "UNKNOWN", "FAILED_PRECON
 class Meter(Protocol):
     """Who counts what the scheduler does."""
 
+    def sent(self, under_way: int) -> None: ...
+
+    def not_queued(self) -> None: ...
+
     def queued(self, seconds: float) -> None: ...
 
     def executed(self, requests: int, rows: int, seconds: float) -> None: ...
@@ -130,6 +134,7 @@ class Scheduler:
 
     async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
         """Pass a stream on; streams are neither joined nor queued. Each is one run of the model on the rows of all its requests."""
+        self._meter.sent(self.in_flight)
         self._streams += 1
         self._idle.clear()
         responses = self._next.stream(_counted(requests, call), call)
@@ -148,6 +153,7 @@ class Scheduler:
 
     async def _infer_at_once(self, request: InferenceRequest, call: Call) -> InferenceResponse:
         started = time.monotonic()
+        self._meter.not_queued()
         self._begin()
         try:
             if call.deadline is None:
@@ -289,6 +295,7 @@ class Scheduler:
     # -- bookkeeping --
 
     def _begin(self) -> None:
+        self._meter.sent(self._under_way + self._streams)
         self._under_way += 1
         self._idle.clear()
 

@@ -89,6 +89,14 @@ class Meter:
         self.batches: list[tuple[int, int]] = []
         self.rejections: list[str] = []
         self.queue_times = 0
+        self.at_once = 0
+        self.under_way: list[int] = []
+
+    def sent(self, under_way: int) -> None:
+        self.under_way.append(under_way)
+
+    def not_queued(self) -> None:
+        self.at_once += 1
 
     def queued(self, seconds: float) -> None:
         assert seconds >= 0
