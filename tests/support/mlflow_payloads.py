@@ -381,6 +381,20 @@ def others() -> Iterator[Case]:
     yield case("shouts", {"inputs": "a"})
     yield case("sums", {"inputs": [{"a": 1, "b": 2}]})
     yield case("sums", {"inputs": [{"a": "x"}]})
+    for columns in ([0, 2], ["0", "2"], ["0", 1], None):
+        for model in ("echo_integers", "echo_mixed_names"):
+            yield case(model, split([[1.5, 2.0]], columns))
+    for model in ("echo_integers", "echo_mixed_names"):
+        yield case(model, {"dataframe_records": [{"0": 1.5, "2": 2.0, "1": 3.0}]})
+        yield case(model, {"inputs": {"0": [1.5], "2": [2.0]}})
+        yield case(model, {"instances": [{"0": 1.5, "1": 2.0}]})
+    yield case("echo_list", {"inputs": ["a", "b"]})
+    yield case("echo_list", {"instances": ["a", "b"]})
+    yield case("echo_list", {"inputs": "a"})
+    yield case("echo_list", {"inputs": []})
+    yield case("echo_list", split([["a"], ["b"]]))
+    yield case("echo_list", split([["a"], ["b"]], ["text"]))
+    yield case("echo_list", {"inputs": {"text": ["a"]}})
     for value in range(6):
         yield case("fails", {"inputs": {"x": [value]}})
         yield case("fails", split([[value + 0.0]], ["x"]))

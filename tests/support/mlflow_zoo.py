@@ -326,6 +326,10 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
         Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1, 3), "y")])
     ),
     "echo_tensor": lambda: echo(Schema([TensorSpec(np.dtype("float64"), (-1, 3))])),
+    "echo_times": lambda: echo(Schema([TensorSpec(np.dtype("datetime64[s]"), (-1,))])),
+    "echo_integers": lambda: echo(columns((DataType.double, 0), (DataType.double, 2))),
+    "echo_mixed_names": lambda: echo(columns((DataType.double, "0"), (DataType.double, 1))),
+    "echo_list": lambda: echo(infer_signature(["a", "b"]).inputs),
     "echo_text_tensor": lambda: echo(Schema([TensorSpec(np.dtype("str"), (-1,))])),
     **{f"echo_{kind}": lambda kind=kind, name=name: echo(columns((kind, name))) for kind, name in SCALARS},  # type: ignore[misc]
     "echo_all": lambda: echo(columns(*((kind, name, kind != "double") for kind, name in SCALARS))),

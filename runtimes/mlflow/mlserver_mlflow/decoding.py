@@ -2,6 +2,9 @@
 
 An input is read by its own content type, else by the signature's; the request by its own, else by the model's. For every
 input is noted which content type was applied and who said so, because that is what explains most refusals.
+
+Columns get the labels of the signature (`signature_inputs`). A signature without names takes its columns by position, as MLflow
+does with a list: requests call them as they like, or by the names of the metadata, which then say the order.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ import pandas as pd
 from mlflow.types.schema import ColSpec, Map, Object, Schema, TensorSpec
 
 from mlserver.errors import InvalidInput
-from mlserver.types import InferenceRequest, RequestInput
+from mlserver.types import InferenceRequest, RequestInput, TensorData
 
 from . import elements
 from .elements import FROM_INPUT, content_type_of
 from .enforcement import Applied
 from .metadata import to_metadata_tensors, to_model_content_type
+from .signature_inputs import input_labels
 
 FROM_REQUEST = "the request's parameters"
 FROM_SIGNATURE = "the model's signature"
@@ -61,11 +65,14 @@ class Decoder:
         self._default = Applied(content_type, FROM_SETTINGS)
         self._content_types: dict[str, str] = {}
         self._specs: dict[str, ColSpec | TensorSpec] = {}
+        self._labels: dict[str, Any] = {}
         self._named = schema is not None and schema.has_input_names()
         if schema is not None:
             self._default = Applied(to_model_content_type(schema), FROM_SIGNATURE)
-            for spec, tensor in zip(schema.inputs, to_metadata_tensors(schema), strict=True):
+            labels = input_labels(schema)
+            for spec, label, tensor in zip(schema.inputs, labels, to_metadata_tensors(schema), strict=True):
                 self._specs[tensor.name] = spec
+                self._labels[tensor.name] = label
                 self._content_types[tensor.name] = str(tensor.parameters and tensor.parameters.content_type)
 
     def knows(self, content_type: str | None) -> bool:
@@ -122,10 +129,13 @@ class Decoder:
         decoded = Decoded(None, form)
         columns: dict[str, Any] = {}
         fields = self._are_fields(inputs)
+        by_position = self._takes_positions and not fields
         if self._named:
             self._require(inputs)
             known = {tensor.name: tensor for tensor in inputs}
             inputs = [known[name] for name in self._specs if name in known]
+        elif by_position:
+            inputs = self._in_positions(inputs)
         for position, tensor in enumerate(inputs):
             if fields:
                 spec, applied = None, Applied(content_type_of(tensor.parameters), FROM_INPUT)
@@ -139,7 +149,39 @@ class Decoder:
             decoded.data = elements.as_list(values)
         else:
             decoded.data = pd.DataFrame(columns)
+            if by_position:
+                decoded.data.columns = pd.RangeIndex(len(columns))
+            elif self._named:
+                labels = [self._labels[name] for name in columns]
+                decoded.data.columns = pd.Index(labels, tupleize_cols=False)
         return decoded
+
+    @property
+    def _takes_positions(self) -> bool:
+        """Whether the signature has columns without names."""
+        return self._schema is not None and not self._named and not self._schema.is_tensor_spec()
+
+    def _in_positions(self, inputs: list[RequestInput]) -> list[RequestInput]:
+        """One input for each column of a signature without names, in its order.
+
+        Inputs under the names of the metadata are put into their order; under other names they come in it. One input
+        of rows and columns is all columns.
+
+        Raises:
+            InvalidInput: there are more inputs or fewer, or a name of the metadata is used for another position.
+        """
+        names = list(self._specs)
+        (first, *more), width = inputs, len(names)
+        if not more and width > 1 and len(first.shape) == 2 and first.shape[1] == width:
+            return _split_columns(first, names)
+        given = {tensor.name: tensor for tensor in inputs}
+        if given.keys() == self._specs.keys():
+            return [given[name] for name in names]
+        misplaced = [name for name, place in zip(given, names, strict=False) if name in self._specs and name != place]
+        if len(inputs) != width or misplaced:
+            expected = f"{width} inputs, by position or as {_shown(names)} (the model's signature has no names)"
+            raise InvalidInput("inputs", expected, _shown(list(given)))
+        return inputs
 
     def _are_fields(self, inputs: list[RequestInput]) -> bool:
         """Whether the inputs are the fields of a type hint's one object, rather than objects themselves."""
@@ -158,7 +200,8 @@ class Decoder:
             inputs = [tensor for tensor in inputs if tensor.name in self._specs]
         for position, tensor in enumerate(inputs):
             applied = decoded.inputs[tensor.name] = self._applied(tensor, position)
-            decoded.data[tensor.name] = elements.read_array(tensor, self._spec(tensor.name, position), applied)
+            label = self._labels[tensor.name] if self._named else tensor.name
+            decoded.data[label] = elements.read_array(tensor, self._spec(tensor.name, position), applied)
         return decoded
 
     def _single(self, inputs: list[RequestInput], form: Applied) -> Decoded:
@@ -190,3 +233,25 @@ class Decoder:
             extra = [name for name in given if name not in self._specs]
             hint = f"; not in the signature: {extra}" if extra else ""
             raise InvalidInput("inputs", f"all of the signature's inputs, missing {missing}", f"{given}{hint}")
+
+
+def _split_columns(tensor: RequestInput, names: list[str]) -> list[RequestInput]:
+    """The columns of a tensor [n, k] as inputs of shape [n]."""
+    array = tensor.data.to_array(str(tensor.datatype), tensor.shape)
+    return [
+        RequestInput.build(
+            {
+                "name": name,
+                "shape": [len(array)],
+                "datatype": tensor.datatype,
+                "parameters": tensor.parameters,
+                "data": TensorData.from_array(array[:, position]),
+            }
+        )
+        for position, name in enumerate(names)
+    ]
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(f"'{name[:80]}'" for name in names[:8]) + more

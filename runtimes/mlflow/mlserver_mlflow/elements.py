@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.types import DataType
 from mlflow.types.schema import Array, ColSpec, TensorSpec
 from numpy.typing import NDArray
 
 from mlserver.codecs.base import InputCodecLike, find_input_codec
+from mlserver.codecs.numpy import as_datetimes
 from mlserver.errors import InvalidInput, MLServerError
 from mlserver.types import Parameters, RequestInput
 
 from . import enforcement
 from .enforcement import Applied
+from .metadata import SCALARS
 
 FROM_INPUT = "the input's parameters"
 
@@ -38,17 +41,40 @@ def check_rows(columns: dict[str, Any]) -> None:
 def read_column(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> Any:
     """The values of one column, one per row."""
     shape = tensor.shape
-    nested = isinstance(spec, ColSpec) and isinstance(spec.type, Array) and str(tensor.datatype) != "BYTES"
+    is_bytes = str(tensor.datatype) == "BYTES"
+    nested = (
+        isinstance(spec, ColSpec) and isinstance(spec.type, Array) and (not is_bytes or _has_lists(tensor, applied))
+    )
     if not nested and (len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1)):
         raise InvalidInput(f"input '{tensor.name}'", "shape [n] or [n, 1] for a column", f"{shape} ({applied})")
-    if str(tensor.datatype) == "BYTES":
-        values: Any = read_values(tensor, applied)
+    if is_bytes and nested:
+        values: Any = _read_lists(tensor, spec, applied)
+    elif is_bytes:
+        values = read_values(tensor, applied)
     else:
         array = _numbers(tensor, applied)
         values = array.tolist() if nested else array.reshape(-1)
     if isinstance(spec, ColSpec):
         return enforcement.column(tensor.name, values, spec, str(tensor.datatype), applied)
     return values
+
+
+def _has_lists(tensor: RequestInput, applied: Applied) -> bool:
+    """Whether the texts of an array column are the elements of its rows' lists, rather than one JSON text per row."""
+    shape = tensor.shape
+    is_json = applied.content_type == "pd_json"
+    return len(shape) > 1 and (shape[1:] != [1] or not is_json)
+
+
+def _read_lists(tensor: RequestInput, spec: Any, applied: Applied) -> list[Any]:
+    """Rows of lists from a BYTES tensor [n, k, ...]: its elements are of the type that the signature's arrays hold."""
+    kind = spec.type
+    while isinstance(kind, Array):
+        kind = kind.dtype
+    if applied.reason != FROM_INPUT:
+        applied = Applied(SCALARS[kind][1] if isinstance(kind, DataType) else "pd_json", applied.reason)
+    values = _objects(as_list(read_values(tensor, applied)))
+    return list(values.reshape(tensor.shape).tolist())
 
 
 def read_array(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> NDArray[Any]:
@@ -81,12 +107,19 @@ def as_list(values: Any) -> list[Any]:
 
 def _text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
     if isinstance(values, np.ndarray):
-        return values.astype(dtype) if dtype is not None else values
+        return values if dtype is None or _has_no_unit(dtype) else values.astype(dtype)
     if dtype is not None and dtype.kind in "biuf":
         raise ValueError
     if dtype is None:
         return np.array(values) if all(isinstance(value, str) for value in values) else _objects(values)
+    if _has_no_unit(dtype):
+        return as_datetimes(values)
     return _objects(values) if dtype.kind == "O" else np.array(values, dtype=dtype)
+
+
+def _has_no_unit(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is `datetime64` without a unit, which NumPy deprecates from 2.5 on: such data keep theirs."""
+    return dtype.kind == "M" and np.datetime_data(dtype)[0] == "generic"
 
 
 def _objects(values: Any) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,15 @@ LINEAR = frozenset(
 # Their results are looked up and added row by row, so other rows in the same call cannot change a bit.
 TREE_FLAVORS = frozenset(("mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"))
 TREE_MODULES = ("sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._hist_gradient")
+
+
+def ignore_feature_name_warnings() -> None:
+    """Silence scikit-learn where it says that data has, or lacks, names of columns: it would say so for every request.
+
+    A signature decides whether a model gets a frame or an array, whatever it was fitted with. Columns that are missing or in
+    another order than those that the model was fitted with are an error, not a warning.
+    """
+    warnings.filterwarnings("ignore", r"X (has|does not have valid) feature names", UserWarning)
 
 
 def is_of_trees(model: PyFuncModel) -> bool:

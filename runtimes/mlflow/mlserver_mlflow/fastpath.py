@@ -80,6 +80,7 @@ class Columns:
     Attributes:
         predict: Takes what `read` gives.
         max_rows: Rows up to which an array was proven to give the frame's results; 0 = any number.
+        labels: What the frame calls the columns; None = by their names.
     """
 
     names: list[str]
@@ -87,9 +88,10 @@ class Columns:
     predict: Predict
     as_frame: bool = True
     max_rows: int = 0
+    labels: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
-        self._index = pd.Index(self.names)
+        self._index = pd.Index(self.names if self.labels is None else self.labels, tupleize_cols=False)
         self._one = self.dtypes[0] if len(set(self.dtypes)) == 1 else None
         self._held = [WIDENED[str(dtype)] for dtype in self.dtypes]
 
@@ -152,13 +154,17 @@ class Columns:
 
 @dataclass
 class Tensors:
-    """A signature of tensors: a dictionary of arrays, or the one array if it has no name."""
+    """A signature of tensors: a dictionary of arrays by label, or the one array if it has no name."""
 
     names: list[str]
     dtypes: list[np.dtype[Any]]
     shapes: list[list[int]]
     named: bool
     predict: Predict
+    labels: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._labels = self.names if self.labels is None else self.labels
 
     def read(self, request: InferenceRequest) -> Any | None:
         if not _is_plain(request, "dict" if self.named else "np") or len(request.inputs) != len(self.names):
@@ -166,15 +172,15 @@ class Tensors:
         known = {tensor.name: tensor for tensor in request.inputs} if self.named else {self.names[0]: request.inputs[0]}
         if known.keys() != set(self.names):
             return None
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, dtype, shape in zip(self.names, self.dtypes, self.shapes, strict=True):
+        arrays: dict[Any, NDArray[Any]] = {}
+        for name, label, dtype, shape in zip(self.names, self._labels, self.dtypes, self.shapes, strict=True):
             tensor = known[name]
             if not _has_no_type(tensor) or TENSORS.get((dtype.kind, dtype.itemsize)) != str(tensor.datatype):
                 return None
             if not fits(tensor.shape, shape) or 0 in tensor.shape:
                 return None
-            arrays[name] = tensor.data.to_array(str(tensor.datatype), tensor.shape)
-        return arrays if self.named else arrays[self.names[0]]
+            arrays[label] = tensor.data.to_array(str(tensor.datatype), tensor.shape)
+        return arrays if self.named else arrays[self._labels[0]]
 
     def run(self, data: Any) -> Any:
         return self.predict(data)

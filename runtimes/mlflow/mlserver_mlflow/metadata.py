@@ -5,15 +5,21 @@ What a signature knows beyond V2's fields (optional columns, nested types, the p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mlflow.types import DataType
 from mlflow.types.schema import ColSpec, ParamSchema, Schema, TensorSpec
 
+from mlserver.logging import get_logger
 from mlserver.types import MetadataTensor, Parameters
+
+from .signature_inputs import MAX_NAME, input_names, renamed_inputs
 
 if TYPE_CHECKING:
     import numpy as np
+
+logger = get_logger()
 
 DefaultInputPrefix = "input-"
 DefaultOutputPrefix = "output-"
@@ -40,16 +46,38 @@ TENSORS: dict[tuple[str, int], str] = {
 
 
 def to_metadata_tensors(schema: Schema, prefix: str = DefaultInputPrefix) -> list[MetadataTensor]:
-    """One tensor per column or tensor of the schema; what has no name is called by `prefix` and its position."""
+    """One tensor per column or tensor of the schema; what has no name is called by `prefix` and its position.
+
+    So is an input whose name no request can carry. Outputs keep theirs: answers carry any text.
+    """
+    if prefix == DefaultInputPrefix:
+        names = input_names(schema, prefix)
+        renamed = renamed_inputs(schema, names)
+    else:
+        names = [f"{prefix}{at}" if spec.name is None else str(spec.name) for at, spec in enumerate(schema.inputs)]
+        renamed = {}
     return [
         MetadataTensor(
-            name=str(spec.name) if spec.name is not None else f"{prefix}{position}",
+            name=name,
             datatype=_get_content_type(spec)[0],
             shape=_get_shape(spec),
-            parameters=_get_parameters(spec),
+            parameters=_get_parameters(spec, renamed.get(name)),
         )
-        for position, spec in enumerate(schema.inputs)
+        for name, spec in zip(names, schema.inputs, strict=True)
     ]
+
+
+def warn_of_renamed_inputs(model: str, schema: Schema, tensors: Iterable[MetadataTensor]) -> None:
+    """Log which inputs of a model have another name in V2 than in the signature."""
+    for name, label in renamed_inputs(schema, [tensor.name for tensor in tensors]).items():
+        logger.warning(
+            "Model '%s': input %r of the signature is named '%s' in V2 requests: expected names of at most %d characters,"
+            " without control characters, each used once",
+            model,
+            label[:80],
+            name,
+            MAX_NAME,
+        )
 
 
 def to_model_content_type(schema: Schema) -> str:
@@ -88,8 +116,10 @@ def _get_shape(spec: ColSpec | TensorSpec) -> list[int]:
     return [int(size) for size in spec.shape] if isinstance(spec, TensorSpec) else [-1, 1]
 
 
-def _get_parameters(spec: ColSpec | TensorSpec) -> Parameters:
+def _get_parameters(spec: ColSpec | TensorSpec, label: str | None = None) -> Parameters:
     values: dict[str, Any] = {"content_type": _get_content_type(spec)[1]}
+    if label is not None:
+        values["mlflow_name"] = label
     if isinstance(spec, ColSpec):
         if not spec.required:
             values["required"] = False

@@ -27,8 +27,9 @@ from mlserver.logging import get_logger
 from . import estimators
 from .draws import Draws
 from .fastpath import Columns, Path, Predict, Tensors
-from .metadata import TENSORS, is_number
+from .metadata import TENSORS, DefaultInputPrefix, is_number
 from .pyfunc import PyFuncModel, from_type_hint, input_example, raw_model, with_metadata
+from .signature_inputs import has_exact_names, has_text_names, input_labels, input_names
 
 logger = get_logger()
 
@@ -112,13 +113,13 @@ def _path(schema: Schema, predict: Predict) -> Columns | Tensors | None:
         if not all(spec.shape and (spec.type.kind, spec.type.itemsize) in TENSORS for spec in specs):
             return None
         named = schema.has_input_names()
-        names = [str(spec.name) for spec in specs] if named else ["input-0"]
-        return Tensors(names, [spec.type for spec in specs], [list(spec.shape) for spec in specs], named, predict)
+        names = input_names(schema, DefaultInputPrefix)
+        dtypes, shapes = [spec.type for spec in specs], [list(spec.shape) for spec in specs]
+        return Tensors(names, dtypes, shapes, named, predict, input_labels(schema))
     if not schema.has_input_names() or not all(is_number(spec) and spec.required for spec in schema.inputs):
         return None
-    return Columns(
-        [str(name) for name in schema.input_names()], [spec.type.to_numpy() for spec in schema.inputs], predict
-    )
+    names, dtypes = input_names(schema, DefaultInputPrefix), [spec.type.to_numpy() for spec in schema.inputs]
+    return Columns(names, dtypes, predict, labels=input_labels(schema))
 
 
 def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Draws) -> Plan:
@@ -151,7 +152,7 @@ def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
         rows = _proven_rows(model, predict, draws)
         if rows:
             limit = 0 if rows == CHECKED_ROWS[-1][0] else rows
-            return Columns(path.names, path.dtypes, predict, as_frame=False, max_rows=limit)
+            return replace(path, predict=predict, as_frame=False, max_rows=limit)
     return path
 
 
@@ -244,6 +245,8 @@ def _same_arrays(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def _forms(path: Columns | Tensors | None, schema: Schema) -> dict[str, Any]:
     """The bodies that `forms` may read for this signature."""
+    if schema.has_input_names() and not (has_text_names(schema) and has_exact_names(schema)):
+        return {}  # the keys of JSON are text: MLflow decides what they mean
     if isinstance(path, Columns):
         return {"kind": "columns", "columns": [[str(spec.name), spec.type.name] for spec in schema.inputs]}
     if path is None or any(shape[0] != -1 for shape in path.shapes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from typing import Any
@@ -10,6 +11,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
     from mlflow.pyfunc import PyFuncModel, load_model, scoring_server
 
+from .signature_inputs import ExactSchema, has_exact_names
+
 __all__ = [
     "PyFuncModel",
     "from_type_hint",
@@ -17,6 +20,7 @@ __all__ = [
     "load_model",
     "raw_model",
     "scoring_server",
+    "with_exact_names",
     "with_implementation",
     "with_metadata",
     "wrapper_module",
@@ -53,6 +57,17 @@ def with_metadata(model: PyFuncModel, metadata: Any) -> PyFuncModel:
     known = inspect.signature(PyFuncModel.__init__).parameters
     more = {"model_id": model.model_id} if "model_id" in known else {}
     return PyFuncModel(metadata, model._model_impl, predict_fn, **more)
+
+
+def with_exact_names(model: PyFuncModel) -> PyFuncModel:
+    """The same model, checking its data by the names that the signature has; MLflow takes 0 and "" for no name."""
+    schema = model.metadata.get_input_schema()
+    if schema is None or has_exact_names(schema):
+        return model
+    metadata, signature = copy.copy(model.metadata), copy.copy(model.metadata.signature)
+    signature.inputs = ExactSchema(schema.inputs)
+    metadata.signature = signature
+    return with_metadata(model, metadata)
 
 
 def with_implementation(model: PyFuncModel, implementation: Any) -> PyFuncModel:

@@ -33,7 +33,9 @@ from . import (
     agents,
     aliases,
     binaries,
+    categories,
     enforcement,
+    estimators,
     forms,
     invocations,
     methods,
@@ -49,9 +51,9 @@ from . import codecs as codecs  # registers the content type `dict`
 from .decoding import FROM_REQUEST, Decoded, Decoder
 from .enforcement import Applied
 from .fastpath import NotTogether, Path, run_by_member
-from .metadata import DefaultInputPrefix, DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params
+from .metadata import DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params, warn_of_renamed_inputs
 from .outputs import Encoder
-from .pyfunc import from_type_hint, load_model
+from .pyfunc import from_type_hint, load_model, with_exact_names
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -89,8 +91,10 @@ class MLflowRuntime(MLModel):
         self._takes_params = self._model.metadata.get_params_schema() is not None
         self._binaries = binaries.columns(self._input_schema, self._extra, from_type_hint(self._model))
         self._describe()
-        self._plan = plan.make(self._model)
-        self._methods = methods.of(self._model, self._plan.path)
+        estimators.ignore_feature_name_warnings()
+        self._checking = categories.with_categories(with_exact_names(self._model))
+        self._plan = plan.make(self._checking)
+        self._methods = methods.of(self._checking, self._plan.path)
         self.row_wise = self._plan.row_wise
         self._planned_for = self._model
         self._decoder = Decoder(
@@ -142,7 +146,8 @@ class MLflowRuntime(MLModel):
         if self._signature is None:
             return
         if self._signature.inputs is not None:
-            self.inputs = to_metadata_tensors(self._signature.inputs, DefaultInputPrefix)
+            self.inputs = inputs = to_metadata_tensors(self._signature.inputs)
+            warn_of_renamed_inputs(self.name, self._signature.inputs, inputs)
             self._set_content_type(to_model_content_type(self._signature.inputs))
         if self._signature.outputs is not None:
             self.outputs = to_metadata_tensors(self._signature.outputs, DefaultOutputPrefix)
@@ -308,7 +313,8 @@ class MLflowRuntime(MLModel):
             raise _explained(problem, decoded, self._input_schema) from None
 
     def _predict_with(self, data: Any, params: dict[str, Any] | None) -> Any:
-        return self._model.predict(data, params=params)
+        model = self._checking if self._model is self._planned_for else self._model
+        return model.predict(data, params=params)
 
     def _decode(self, payload: InferenceRequest) -> tuple[Decoded, dict[str, Any] | None]:
         """Data and params for the model's own predict."""

@@ -6,6 +6,7 @@ Imported when the codec is asked for; `mlserver.codecs` itself does not load Num
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .utils import InputOrOutput, SingleInputRequestCodec, inject_batch_dimensio
 
 _DATATYPES: dict[np.dtype[Any], Datatype] = {np.dtype(code): Datatype(name) for name, code in DTYPES.items()}
 _TEXT_KINDS = "OSUT"  # object, bytes, text of fixed width, text of variable width
+_DATETIME_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")  # coarsest first
 
 
 def to_datatype(dtype: np.dtype[Any]) -> Datatype:
@@ -123,10 +125,24 @@ def _decode_text(tensor: InputOrOutput) -> NDArray[Any]:
     return array.copy()
 
 
+def as_datetimes(texts: Iterable[Any]) -> NDArray[Any]:
+    """ISO 8601 texts as an array in the finest unit that one of them has; days, if all are missing.
+
+    The unit is given to NumPy, which from 2.5 on deprecates a dtype without one.
+
+    Raises:
+        ValueError: a text is no ISO 8601, or has a zone.
+    """
+    values = ["NaT" if text is None else text for text in texts]
+    units = {np.datetime_data(np.datetime64(text))[0] for text in values if str(text).lower() not in ("", "nat")}
+    unit = max(units, key=_DATETIME_UNITS.index, default="D")
+    return np.array(values, dtype=f"datetime64[{unit}]")
+
+
 def _decode_datetimes(tensor: InputOrOutput) -> NDArray[Any]:
     texts = [element.decode("utf-8") if isinstance(element, bytes) else element for element in elements(tensor)]
     try:
-        return np.array(texts, dtype="datetime64").reshape(tensor.shape)
+        return as_datetimes(texts).reshape(tensor.shape)
     except (ValueError, TypeError):
         raise CodecError(
             f"tensor '{tensor.name}' of content type datetime: expected ISO 8601 text without a zone, received {brief(texts)}"

@@ -226,3 +226,21 @@ def test_integers_out_of_range_are_refused_however_they_are_nested(datatype: str
     for data in ([number, 0], [[number], [0]], [[number], [0.5]]):
         with pytest.raises(CodecError, match=f"range of {datatype}"):
             NumpyCodec.decode_input(tensor([2, 1], datatype, data))
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        (["2020", "2021-02"], "datetime64[M]"),
+        (["2020-01-01", "2020-01-01T03:04:05.123456789"], "datetime64[ns]"),
+        (["2020-01-01T03", "NaT", None], "datetime64[h]"),
+        (["2020-01-01T03:04", ""], "datetime64[m]"),
+        (["NaT", None], "datetime64[D]"),
+        ([], "datetime64[D]"),
+    ],
+)
+def test_datetimes_have_the_finest_unit_of_their_texts(texts: list[str | None], expected: str) -> None:
+    found = NumpyCodec.decode_input(tensor([len(texts)], "BYTES", texts, content_type="datetime"))
+    missing = [text if text else "NaT" for text in texts]
+    np.testing.assert_array_equal(found, np.array(missing, dtype=expected))
+    assert found.dtype == np.dtype(expected)

@@ -100,6 +100,8 @@ WHOLE: list[tuple[str, list[Tensor], dict[str, Any] | None, Any]] = [
     ("echo_tensor", [tensor("x", "INT64", [1, 2, 3], [1, 3])], None, "array float64 (1, 3)"),
     ("echo_tensor", three("FP64", [1.0, 2.0]), {"content_type": "pd"}, "array float64 (2, 3)"),
     ("echo_text_tensor", [tensor("x", "BYTES", ["x", "yy"])], None, "array <U2 (2,)"),
+    ("echo_times", [tensor("x", "BYTES", ["2020-01-01", "2020-01-01T02:03"])], None, "array datetime64[s] (2,)"),
+    ("echo_times", [tensor("x", "BYTES", ["2020-01-01", "2021-02"], None, "str")], None, "array datetime64[s] (2,)"),
     ("echo_none", [tensor("x", "FP32", [1, 2], [1, 2])], None, "array float32 (1, 2)"),
     ("echo_none", [tensor("x", "BYTES", ["a", "b"])], None, "array <U1 (2,)"),
 ]
