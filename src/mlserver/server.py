@@ -130,12 +130,13 @@ class MLServer:
             for settings in models:  # before a port is open: a model of the repository is never unknown
                 self._registry.announce(settings)
             starting = asyncio.create_task(self._executor.start())
+            checking = asyncio.create_task(asyncio.to_thread(_warn_of_known_faults))
             try:
                 self._front_ends = self._build_front_ends()
                 for front_end in self._front_ends:
                     await front_end.start()
             finally:
-                await starting
+                await asyncio.gather(starting, checking)
             await self._load(models)
             if self._kafka is not None and not self._stop_asked.is_set():
                 # Messages can wait; taken before there are models, they would all be refused.
@@ -233,6 +234,12 @@ class MLServer:
                 signal.signal(number, handler)
 
         return restore
+
+
+def _warn_of_known_faults() -> None:
+    from . import known_faults
+
+    known_faults.warn()
 
 
 def _further_fronts(settings: Settings) -> Fronts | None:

@@ -108,6 +108,54 @@ def test_two_models_with_two_versions_of_one_package(tmp_path: Path) -> None:
         assert "Building the environment" not in server.log
 
 
+# Tells which MLflow it runs with, for models that pin one.
+PINNED = """
+import mlflow
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class Pinned(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return {"version": [mlflow.__version__] * len(model_input), "y": [5.0] * len(model_input)}
+
+
+set_model(Pinned())
+"""
+# The lowest versions of what a worker needs (`building.WORKER_REQUIREMENTS`), and an MLflow that goes with them.
+LOWEST = [
+    "pydantic==2.7.0",
+    "pydantic-settings==2.3.0",
+    "orjson==3.9.0",
+    "msgspec==0.18.5",
+    "numpy==1.23.5",
+    "pandas==1.5.3",
+    "mlflow-skinny==2.22.0",
+]
+SCORING = {"dataframe_split": {"columns": ["x"], "data": [[2.0]]}}
+
+
+@pytest.mark.usefixtures("_index")
+def test_models_that_pin_an_older_mlflow(tmp_path: Path) -> None:
+    """Before 2.21 all of MLflow is needed; 3.12 allows starlette below 1 only; 3.1 protobuf below 7."""
+    pins = {"old": "mlflow==2.16.2", "two": "mlflow-skinny==2.22.0", "three": "mlflow-skinny==3.1.0"}
+    pins |= {"twelve": "mlflow-skinny==3.12.0", "lowest": "\n".join(LOWEST)}
+    folder = tmp_path / "repository"
+    for name, pin in pins.items():
+        write(folder, name, pin, "uv", PINNED)
+        (folder / name / "model" / "requirements.txt").write_text(f"{pin}\n")
+    env = {"MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments")}
+    with Server(folder, env=env, ready=None) as server:
+        for name, pin in pins.items():
+            server.wait_until(f"/v2/models/{name}/ready", limit=BUILD_LIMIT)
+            assert answer(server, name) == (pin.rpartition("==")[2], 5.0)
+            scored = server.post(f"/v2/models/{name}/invocations", SCORING)
+            assert scored.status_code == 200, scored.text
+    # They run with what a worker needs, and nothing of what the server needs.
+    installed = [path.name.partition("-")[0].lower() for path in (tmp_path / "environments").rglob("*.dist-info")]
+    assert not {"grpcio", "httptools", "msgpack", "prometheus_client"} & set(installed)
+
+
 # Tells where its packages come from; it needs next to none, for pip takes its time.
 TELLS = """
 from mlflow.models import set_model

@@ -16,10 +16,10 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-from mlflow.types.schema import AnyType, Array, Map, Object, Property
+from mlflow.types.schema import Array, Map, Object, Property
 
 from support.mlflow_payloads import COLUMN, CSV, JSON, PARQUET, Case, case, split
-from support.mlflow_zoo import POINT, SCALARS, columns, echo, python_model
+from support.mlflow_zoo import POINT, SCALARS, TYPE_HINTS, AnyType, columns, echo, python_model
 
 
 @dataclasses.dataclass
@@ -102,19 +102,6 @@ class Gives(PythonModel):  # type: ignore[misc]
         return RESULTS[str(model_input["what"].iloc[0])]()
 
 
-EVERY_PARAM = ParamSchema(
-    [
-        ParamSpec("bo", DataType.boolean, True),
-        ParamSpec("i", DataType.integer, 1),
-        ParamSpec("l", DataType.long, 1),
-        ParamSpec("f", DataType.float, 0.5),
-        ParamSpec("d", DataType.double, 0.5),
-        ParamSpec("s", DataType.string, "x"),
-        ParamSpec("dt", DataType.datetime, np.datetime64("2020-01-02")),
-        ParamSpec("many", DataType.double, [0.5, 1.5], shape=(-1,)),
-        ParamSpec("object", POINT, {"x": 1}),
-    ]
-)
 DTYPES = "bool uint8 int8 int32 uint64 float16 float64 str bytes datetime64[ns]".split()
 DEEP: dict[str, Any] = {
     "arrays": Array(Array(DataType.long)),
@@ -122,8 +109,25 @@ DEEP: dict[str, Any] = {
     "maps": Map(Array(DataType.string)),
     "blobs": Array(DataType.binary),
     "times": Object([Property("t", DataType.datetime), Property("b", DataType.boolean, required=False)]),
-    "anything": Array(AnyType()),
 }
+
+SINCE = dict.fromkeys(("deep_anything", "every_param"), TYPE_HINTS)
+
+
+def every_param() -> ParamSchema:
+    return ParamSchema(
+        [
+            ParamSpec("bo", DataType.boolean, True),
+            ParamSpec("i", DataType.integer, 1),
+            ParamSpec("l", DataType.long, 1),
+            ParamSpec("f", DataType.float, 0.5),
+            ParamSpec("d", DataType.double, 0.5),
+            ParamSpec("s", DataType.string, "x"),
+            ParamSpec("dt", DataType.datetime, np.datetime64("2020-01-02")),
+            ParamSpec("many", DataType.double, [0.5, 1.5], shape=(-1,)),
+            ParamSpec("object", POINT, {"x": 1}),
+        ]
+    )
 
 
 def tensor_of(dtype: str) -> Schema:
@@ -132,9 +136,10 @@ def tensor_of(dtype: str) -> Schema:
 
 MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "gives": lambda: python_model(Gives(), ModelSignature(inputs=columns(("string", "what")))),
-    "every_param": lambda: echo(columns(("double", "d")), EVERY_PARAM),
+    "every_param": lambda: echo(columns(("double", "d")), every_param()),
     **{f"tensor_{dtype}": lambda dtype=dtype: echo(tensor_of(dtype)) for dtype in DTYPES},  # type: ignore[misc]
     **{f"deep_{name}": lambda kind=kind: echo(columns((kind, "x"))) for name, kind in DEEP.items()},  # type: ignore[misc]
+    "deep_anything": lambda: echo(columns((Array(AnyType()), "x"))),
     "optional": lambda: echo(columns(("double", "d", False), ("long", "l", False), ("string", "s", False))),
 }
 
@@ -167,7 +172,7 @@ def parquets() -> Iterator[Case]:
         ("linear", THREE.assign(z=1)),
         ("linear", THREE[["a", "b"]]),
         ("linear", THREE.astype("float32")),
-        ("linear", THREE.astype("Int64", errors="ignore")),
+        ("linear", THREE.astype({"a": "Int64"})),
         ("linear", THREE.assign(a=[1, 2])),
         ("linear", THREE.assign(a=["1", "2"])),
         ("linear", THREE.assign(a=[float("nan"), 1.0])),

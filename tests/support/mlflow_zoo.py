@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import mlflow.pyfunc
 import mlflow.sklearn
+import mlflow.types.schema
 import numpy as np
 import pandas as pd
 import pydantic
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-from mlflow.types.schema import AnyType, Array, Map, Object, Property
+from mlflow.types.schema import Array, Map, Object, Property
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
+
+# MLflow's older releases lack some names; `SINCE` has the models that use them.
+AnyType: Any = getattr(mlflow.types.schema, "AnyType", None)
+ResponsesAgent: Any = getattr(mlflow.pyfunc, "ResponsesAgent", PythonModel)
 
 RNG = np.random.default_rng(0)
 NAMES = ["a", "b", "c"]
@@ -146,7 +152,7 @@ class Chats(mlflow.pyfunc.ChatModel):  # type: ignore[misc]
         return ChatCompletionResponse(choices=[ChatChoice(message=said)], created=1, id="x", model="m")
 
 
-class Responds(mlflow.pyfunc.ResponsesAgent):  # type: ignore[misc]
+class Responds(ResponsesAgent):  # type: ignore[misc]
     """Repeats the last input."""
 
     def predict(self, request):  # type: ignore[no-untyped-def]
@@ -291,6 +297,13 @@ ONE_HOT = Pipeline(
         ("linear", LinearRegression()),
     ]
 )
+
+# Model -> the first release of MLflow that can save it.
+TYPE_HINTS = (2, 20)
+SINCE: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("people", "shouts", "blobs", "whens", "sums", "chats", "echo_any"), TYPE_HINTS),
+    **dict.fromkeys(("responds", "repeats"), (3, 0)),
+}
 
 MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "linear": lambda: estimator(LinearRegression().fit(FRAME, TARGET), infer_signature(FRAME, TARGET)),

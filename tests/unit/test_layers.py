@@ -12,7 +12,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
 ROWS = [
     "_optional errors stage tensor types version",
-    "context importing locations logging metrics settings settings_base settings_security settings_sources tls tracing",
+    "context importing known_faults locations logging metrics settings settings_base settings_security settings_sources"
+    " tls tracing",
     "codecs custom_routes model repository trust utils wire",
     "execution",
     "scheduling",

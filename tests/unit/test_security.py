@@ -1,16 +1,12 @@
-"""What must not be in the source at all, and the oldest versions of what it stands on."""
+"""What must not be in the source at all."""
 
 from __future__ import annotations
 
 import ast
-import re
-import tomllib
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [ROOT / "src" / "mlserver", ROOT / "runtimes" / "mlflow" / "mlserver_mlflow"]
@@ -92,42 +88,3 @@ def test_only_these_modules_fetch_anything(file: Path) -> None:
 def inside(file: Path) -> str:
     (source,) = (source for source in SOURCES if file.is_relative_to(source))
     return str(file.relative_to(source))
-
-
-# The first version of each dependency without a known fault that matters to a server, and what the fault was.
-FLOORS = {
-    "orjson": ((3, 11, 6), "deep JSON ends the process"),
-    "starlette": ((0, 49, 1), "CVE-2025-62727, CVE-2025-54121, CVE-2024-47874: forms and ranges stop the server"),
-    "fastapi": ((0, 109, 1), "CVE-2024-24762: a content type stops the server"),
-    "pydantic": ((2, 4), "CVE-2024-3772: an address stops the server"),
-    "uvicorn": ((0, 11, 7), "CVE-2020-7694, CVE-2020-7695: forged log lines and headers"),
-    "grpcio": ((1, 65, 4), "CVE-2024-7246, CVE-2023-33953, CVE-2023-32731: HPACK, data of other connections"),
-    "protobuf": ((5, 29, 5), "CVE-2025-4565: deep messages stop the pure Python parser"),
-    "PyJWT": ((2, 10, 1), "CVE-2024-53861, CVE-2022-29217: issuers and algorithms confused"),
-    "pyarrow": ((14, 0, 1), "CVE-2023-47248: reading runs code"),
-    "numpy": ((1, 22), "CVE-2021-41496, CVE-2021-34141: buffer overflows"),
-}
-
-
-def floors() -> dict[str, tuple[int, ...]]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    groups = project["optional-dependencies"]
-    listed = [*project["dependencies"], *(one for name, group in groups.items() if name != "dev" for one in group)]
-    found = {}
-    for one in listed:
-        match = re.match(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?>=([0-9.]+)", one)
-        if match:
-            found[match[1]] = tuple(int(part) for part in match[2].split("."))
-    return found
-
-
-@pytest.mark.parametrize("name", FLOORS)
-def test_the_oldest_versions_allowed_have_no_known_fault(name: str) -> None:
-    lowest, why = FLOORS[name]
-    assert floors()[name] >= lowest, why
-
-
-@pytest.mark.parametrize("name", FLOORS)
-def test_what_is_installed_has_no_known_fault(name: str) -> None:
-    lowest, why = FLOORS[name]
-    assert Version(version(name)) >= Version(".".join(map(str, lowest))), why

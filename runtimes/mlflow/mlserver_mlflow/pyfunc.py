@@ -1,4 +1,4 @@
-"""MLflow's pyfunc, imported without the warnings about classes of its own, and what its releases from 2.14 on differ in."""
+"""MLflow's pyfunc, imported without the warnings about classes of its own, and what its releases from 2.15 on differ in."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ import inspect
 import warnings
 from typing import Any
 
+from mlflow.version import VERSION
+
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
-    from mlflow.pyfunc import PyFuncModel, load_model, scoring_server
+    from mlflow.pyfunc import PyFuncModel, load_model
+
+    try:
+        from mlflow.pyfunc import scoring_server
+    except ModuleNotFoundError as problem:
+        # Before 2.21 the scoring server imports the tracking server, which mlflow-skinny does not have.
+        raise ImportError(
+            f"the scoring code of MLflow {VERSION} needs all of MLflow ('{problem.name}' is missing):"
+            f" pip install 'mlflow=={VERSION}'"
+        ) from problem
 
 from .signature_inputs import ExactSchema, has_exact_names
 

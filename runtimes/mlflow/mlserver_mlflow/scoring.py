@@ -27,16 +27,23 @@ logger = get_logger()
 JSON = scoring_server.CONTENT_TYPE_JSON
 # Characters of a refusal's text in the log; estimators write whole manuals.
 MAX_LOGGED = 300
+# MLflow reads Parquet from 3.10 on and has no such name before.
+PARQUET = getattr(scoring_server, "CONTENT_TYPE_PARQUET", None)
 BOUNDS = {
     JSON: check_json,
     scoring_server.CONTENT_TYPE_CSV: check_csv,
-    scoring_server.CONTENT_TYPE_PARQUET: check_parquet,
+    **({PARQUET: check_parquet} if PARQUET else {}),
 }
+# MLflow's scoring server was Flask's before 2.21, FastAPI's since.
+IS_FLASK = hasattr(scoring_server, "catch_mlflow_exception")
 UNEXPECTED = (
     "Encountered an unexpected error while evaluating the model. Verify that the serialized input Dataframe is compatible"
     " with the model for inference."
 )
-CLIENT = {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"}
+# MLflow's errors have these fields from 3.12 on.
+CLIENT = (
+    {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"} if hasattr(MlflowException(""), "sqlstate") else {}
+)
 
 
 class Model(Protocol):
@@ -88,8 +95,11 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
             check_bounds(body, _columns(schema))
     except ValueError as problem:
         raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
+    if unsupported := _unsupported(content_type):
+        raise failure(unsupported, 415, "BAD_REQUEST", **CLIENT)
+    data = _as_data(body)
     try:
-        result = scoring_server.invocations(body, content_type, model, schema)
+        result = scoring_server.invocations(data, content_type, model, schema)
     except MlflowException as problem:
         raise refusal(problem) from None
     except RecursionError:
@@ -100,6 +110,36 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
     if result.status != 200:
         raise failure(result.response, result.status, "BAD_REQUEST", **CLIENT)
     return str(result.response)
+
+
+def _as_data(body: bytes | str) -> bytes | str:
+    """A body as MLflow's scoring function takes it: as text before 2.21, as it came from then on.
+
+    Raises:
+        MLServerError: it has to be text and is not UTF-8.
+    """
+    if isinstance(body, str) or not IS_FLASK:
+        return body
+    try:
+        return body.decode()
+    except UnicodeDecodeError as problem:
+        raise failure(f"Invalid input. The body is not UTF-8: {problem}", 400, "BAD_REQUEST", **CLIENT) from None
+
+
+def _unsupported(content_type: str) -> str | None:
+    """MLflow's text for a content type that its scoring function does not read; None = MLflow's own code decides.
+
+    Before MLflow 2.21 that function asks Flask's current request for the content type, and here there is none.
+    """
+    mime_type, *parameters = (part.strip() for part in content_type.split(";"))
+    if mime_type in scoring_server.CONTENT_TYPES:
+        return None
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name != "charset" or value.lower() != "utf-8":
+            return None
+    supported = f"Types: {scoring_server.CONTENT_TYPES}. Got '{content_type}'."
+    return f"This predictor only supports the following content types: {supported}"
 
 
 def _columns(schema: Any) -> int:

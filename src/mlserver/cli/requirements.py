@@ -29,7 +29,11 @@ def files_of(model: ModelSettings) -> list[str]:
 
 def unmet(path: str) -> Iterator[str]:
     """What a requirements file asks for and is not there, one line each. Options, addresses and folders are left out."""
-    from packaging.requirements import InvalidRequirement, Requirement
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement
+    except ImportError:
+        yield f"{os.path.basename(path)} cannot be compared with what is installed: pip install packaging"
+        return
 
     with open(path, encoding="utf-8") as lines:
         for line in lines:

@@ -7,7 +7,6 @@ built is kept in `environments_dir` by the hash of all that went into it, and us
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -30,7 +29,18 @@ logger = get_logger()
 
 LOCAL, MANAGERS = "local", ("local", "uv", "virtualenv")
 RUNTIME = "mlserver_mlflow"
-OWN = ("mlserver", "mlserver-mlflow")
+# What a worker with an MLflow model imports, and no more: a model's own pins come first. `make test-floors` runs a worker
+# with the lowest of these versions; the server's own requirements are in pyproject.toml.
+WORKER_REQUIREMENTS = (
+    "pydantic>=2.7,<3",
+    "pydantic-settings>=2.3,<3",
+    "orjson>=3.9",
+    "msgspec>=0.18.5",
+    "numpy>=1.23.5",
+    "pandas>=1.5.3",
+    "mlflow-skinny>=2.15,<4",
+    "uvloop>=0.19; sys_platform != 'win32'",
+)
 # What uv and pip say last is the reason; more of it is in the log.
 REASON = 600
 _running: set[subprocess.Popen[Any]] = set()
@@ -87,7 +97,7 @@ def recipe_of(settings: ModelSettings) -> Recipe | None:
     # Installers run code of the packages that they are told to install.
     code = [*read["code"], f"requirements that '{manager}' installs"]
     trust.rules().check_files(settings.name, read["folder"], code)
-    lines = (*read["lines"], *_own_requirements())
+    lines = (*read["lines"], *WORKER_REQUIREMENTS)
     return Recipe(settings.name, manager, read["python"] or _own_version(), lines, read["folder"], read["source"])
 
 
@@ -106,17 +116,6 @@ def _read_model(settings: ModelSettings) -> dict[str, Any]:
     if "error" in read:
         raise MLServerError(read["error"], read["status"])
     return read
-
-
-def _own_requirements() -> list[str]:
-    """What the worker itself and the runtime import; their own code is this server's."""
-    lines: list[str] = []
-    for package in OWN:
-        try:
-            lines += importlib.metadata.requires(package) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return [line for line in lines if "extra ==" not in line and not line.startswith(OWN)]
 
 
 def _own_version() -> str:

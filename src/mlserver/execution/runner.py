@@ -117,9 +117,7 @@ class Runner:
             try:
                 app = self._apps.get(key)
                 if app is None:
-                    from .route_app import RouteApp
-
-                    app = self._apps[key] = RouteApp(model)
+                    app = self._apps[key] = _make_route_app(model)
                 return await app(request)
             except BaseException as error:
                 if is_stop(error, task):
@@ -215,6 +213,20 @@ def _implementation(settings: ModelSettings) -> type[MLModel]:
             raise
         log(f"Implementation '{path}' cannot be imported", error)
         raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(error)}", 500) from error
+
+
+def _make_route_app(model: MLModel) -> RouteApp:
+    """The model's own REST paths. Raises `MLServerError` if FastAPI is not installed where the model runs."""
+    try:
+        from .route_app import RouteApp
+    except ModuleNotFoundError as problem:
+        if problem.name not in ("fastapi", "starlette"):
+            raise
+        raise MLServerError(
+            f"Model '{model.name}': custom routes need FastAPI in the environment of the model: pip install fastapi",
+            500,
+        ) from None
+    return RouteApp(model)
 
 
 def _checked(model: MLModel, response: object) -> InferenceResponse:

@@ -350,10 +350,15 @@ class Connection(HttpToolsProtocol):
 
 
 def _refusal(problem: httptools.HttpParserError) -> Refused:
-    if isinstance(problem.__context__, Refused):  # raised in one of our callbacks
-        return problem.__context__
-    reason = "not understood" if isinstance(problem, httptools.HttpParserCallbackError) else problem
-    return Refused(400, f"Invalid HTTP request: {reason}")
+    cause = problem.__context__  # raised in one of our callbacks
+    if isinstance(cause, Refused):
+        return cause
+    is_callback = isinstance(problem, httptools.HttpParserCallbackError)
+    if is_callback and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
+        # Not the caller's fault: a version of uvicorn or httptools, say, that lacks what this module uses.
+        logger.error("A request could not be read", exc_info=cause)
+        return Refused(500, "The request could not be read: internal error of the server")
+    return Refused(400, f"Invalid HTTP request: {'not understood' if is_callback else problem}")
 
 
 def _answer(problem: Refused) -> bytes:

@@ -41,7 +41,7 @@ async def test_no_id_is_made_when_there_is_none(serving: Any) -> None:
     call = serving.stub.ModelInfer(fp32([1.0]))
 
     assert (await call).id == ""
-    assert "ce-id" not in dict(await call.trailing_metadata())
+    assert "ce-id" not in dict(list(await call.trailing_metadata()))
 
 
 async def test_fp16_answers_are_raw_and_nan_is_nan(serving: Any) -> None:
@@ -66,7 +66,7 @@ async def test_requested_outputs(serving: Any) -> None:
 async def test_metadata_there_and_back(serving: Any) -> None:
     call = serving.stub.ModelInfer(fp32([1.0], id="é 1"), metadata=(("show", "yes"), ("some-bin", b"\xff")))
     await call
-    trailing = dict(await call.trailing_metadata())
+    trailing = dict(list(await call.trailing_metadata()))
 
     assert trailing["x-seen"] == "yes"
     assert trailing["ce-source"] == "mine"

@@ -99,7 +99,7 @@ async def test_an_error_is_the_streams_status(serving: Any, request_: pb.ModelIn
 async def test_headers_come_at_the_end(serving: Any) -> None:
     call = serving.stub.ModelStreamInfer(iter([text("a b", id="7")]), timeout=20)
     _ = [response async for response in call]
-    trailing = dict(await call.trailing_metadata())
+    trailing = dict(list(await call.trailing_metadata()))
 
     assert trailing["ce-id"] == "7"
     assert trailing["ce-modelid"] == "words"

@@ -13,9 +13,10 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver_mlflow import invocations
+from mlserver_mlflow.scoring import IS_FLASK
 from support.mlflow_more import MORE
 from support.mlflow_payloads import CASES, Case
-from unit.mlflow.conftest import Served, Zoo
+from unit.mlflow.conftest import MLFLOW, Served, Zoo
 
 # MLflow warns about overflowing floats and much else; what it answers is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -25,7 +26,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 async def test_invocations_answers_as_mlflow_does(zoo: Zoo, case: Case) -> None:
     served = await zoo(case.model)
     expected = await expected_of(served, case)
-    assert await answer_of(served, case) == expected
+    answer = await answer_of(served, case)
+    if IS_FLASK and expected[0] == 500 and not is_text(case.body):
+        # MLflow's Flask application failed to decode the body, and answered "Internal Server Error".
+        assert answer[0] in (400, 415)
+    else:
+        assert answer == expected
 
 
 async def answer_of(served: Served, case: Case) -> tuple[int, Any]:
@@ -48,9 +54,17 @@ async def expected_of(served: Served, case: Case) -> tuple[int, Any]:
     if response.headers["content-type"].startswith("application/json"):
         return response.status_code, comparable(response.json())
     if response.status_code == 415:
-        fields = {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"}
+        fields = {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"} if MLFLOW >= (3, 12) else {}
         return 415, {"error_code": "BAD_REQUEST", "message": response.text, **fields}
     return response.status_code, {"error_code": "INTERNAL_ERROR", "message": ...}
+
+
+def is_text(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def comparable(error: dict[str, Any]) -> dict[str, Any]:
