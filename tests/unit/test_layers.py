@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
 ROWS = [
     "_optional errors stage tensor types version",
-    "context importing known_faults locations logging metrics settings settings_base settings_security settings_sources"
-    " tls tracing",
+    "context importing isolation known_faults locations logging metrics settings settings_base settings_security"
+    " settings_sources tls tracing",
     "codecs custom_routes model repository trust utils wire",
     "execution",
     "scheduling",
@@ -78,6 +78,7 @@ def test_the_runtime_uses_public_names_only() -> None:
         "custom_routes",
         "errors",
         "handlers",
+        "isolation",
         "locations",
         "logging",
         "model",

@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 from mlflow.types.schema import ColSpec, Map, Object, Schema, TensorSpec
 
-from mlserver.errors import InvalidInput
+from mlserver.errors import InvalidInput, MLServerError
 from mlserver.types import InferenceRequest, RequestInput, TensorData
 
-from . import elements
+from . import elements, enforcement
 from .elements import FROM_INPUT, content_type_of
 from .enforcement import Applied
 from .metadata import to_metadata_tensors, to_model_content_type
@@ -255,3 +255,15 @@ def _split_columns(tensor: RequestInput, names: list[str]) -> list[RequestInput]
 def _shown(names: list[str]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(f"'{name[:80]}'" for name in names[:8]) + more
+
+
+def explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
+    """An enforcement error of MLflow, short, with the column and the content types that were applied."""
+    details = getattr(problem, "details", None) or {}
+    if details.get("error_class") != "SCHEMA_ENFORCEMENT_FAILED":
+        return problem
+    # MLflow repeats all data and the whole schema before it says what is wrong.
+    _, _, short = problem.message.rpartition("'. Error: ")
+    name = enforcement.guilty(decoded.data, schema) if schema is not None else None
+    text = f"Input '{name}': {short}" if name is not None else short
+    return MLServerError(f"{text} {decoded.explain()}", problem.status_code, details=details)

@@ -11,7 +11,9 @@ from mlflow.version import VERSION
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
-    from mlflow.pyfunc import PyFuncModel, load_model
+    from mlflow import pyfunc
+    from mlflow.models import model as models_from_code
+    from mlflow.pyfunc import PyFuncModel
 
     try:
         from mlflow.pyfunc import scoring_server
@@ -36,6 +38,13 @@ __all__ = [
     "with_metadata",
     "wrapper_module",
 ]
+
+
+def load_model(uri: str, model_config: dict[str, Any] | None = None) -> PyFuncModel:
+    """The model in a folder."""
+    # What the script of a model from code sets last; a script that sets nothing must not get another model's.
+    models_from_code.__mlflow_model__ = None
+    return pyfunc.load_model(uri, model_config=model_config)
 
 
 def from_type_hint(model: PyFuncModel) -> bool:

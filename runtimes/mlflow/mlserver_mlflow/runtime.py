@@ -16,9 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
-from mlflow.types.schema import Schema
 from mlflow.version import VERSION
 
+from mlserver import isolation
 from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
 from mlserver.custom_routes import Route, custom_handler
@@ -34,13 +34,13 @@ from . import (
     aliases,
     binaries,
     categories,
-    enforcement,
     estimators,
     forms,
     invocations,
     methods,
     plan,
     scoring,
+    shipped_code,
     shown_examples,
     sources,
     traces,
@@ -48,7 +48,7 @@ from . import (
     trust,
 )
 from . import codecs as codecs  # registers the content type `dict`
-from .decoding import FROM_REQUEST, Decoded, Decoder
+from .decoding import FROM_REQUEST, Decoded, Decoder, explained
 from .enforcement import Applied
 from .fastpath import NotTogether, Path, run_by_member
 from .metadata import DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params, warn_of_renamed_inputs
@@ -70,17 +70,26 @@ class MLflowRuntime(MLModel):
     """One MLflow model, of any flavor that has a pyfunc loader."""
 
     _source: sources.Source | None = None
+    _claim: int | None = None
 
     async def load(self) -> bool:
         self._source = await sources.resolve(self._settings)
         uri = trust.checked(self.name, self._source.folder)
+        self._claim = await asyncio.to_thread(shipped_code.claim, self.name, uri, self._source.address)
+        try:
+            return await self._load(uri)
+        except BaseException:
+            isolation.release(self._claim)
+            raise
+
+    async def _load(self, uri: str) -> bool:
         # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
         os.environ.setdefault(SERVING_ENVIRONMENT, "true")
         try:
             path = aliases.readable_path(uri, self._extra.get("cache_dir"))
             self._model = load_model(path, model_config=self._model_config())
         except MlflowException as problem:
-            place = self._source.address or uri
+            place = (self._source and self._source.address) or uri
             raise MLServerError(
                 f"Model {self.name} cannot be loaded from '{place}': {problem.message}", 500
             ) from problem
@@ -164,6 +173,11 @@ class MLflowRuntime(MLModel):
                 content_type,
             )
         self._settings.parameters.content_type = content_type
+
+    async def unload(self) -> bool:
+        unloaded = await super().unload()
+        isolation.release(self._claim)
+        return unloaded
 
     async def metadata(self) -> MetadataModelResponse:
         """The signature, its params in `parameters.params`; for a model of a registry or a store, where it came from."""
@@ -286,7 +300,7 @@ class MLflowRuntime(MLModel):
             while (chunk := await self._run(context.run, next, chunks, end, in_thread=True)) is not end:
                 yield chunk
         except MLServerError as problem:
-            raise _explained(problem, decoded, self._input_schema) from None
+            raise explained(problem, decoded, self._input_schema) from None
         finally:
             # The caller may have gone before the end; the model's generator then hears of it too.
             if hasattr(chunks, "close"):
@@ -310,7 +324,7 @@ class MLflowRuntime(MLModel):
         try:
             return await self._run(predict, decoded.data, params, *arguments)
         except MLServerError as problem:
-            raise _explained(problem, decoded, self._input_schema) from None
+            raise explained(problem, decoded, self._input_schema) from None
 
     def _predict_with(self, data: Any, params: dict[str, Any] | None) -> Any:
         model = self._checking if self._model is self._planned_for else self._model
@@ -374,15 +388,3 @@ class MLflowRuntime(MLModel):
             status, body, media_type = invocations.write_error(problem, {})
             return Response(body, status_code=status, media_type=media_type)
         return Response(text, media_type=invocations.JSON)
-
-
-def _explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
-    """An enforcement error of MLflow, short, with the column and the content types that were applied."""
-    details = getattr(problem, "details", None) or {}
-    if details.get("error_class") != "SCHEMA_ENFORCEMENT_FAILED":
-        return problem
-    # MLflow repeats all data and the whole schema before it says what is wrong.
-    _, _, short = problem.message.rpartition("'. Error: ")
-    name = enforcement.guilty(decoded.data, schema) if schema is not None else None
-    text = f"Input '{name}': {short}" if name is not None else short
-    return MLServerError(f"{text} {decoded.explain()}", problem.status_code, details=details)

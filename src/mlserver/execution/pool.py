@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import MLServerError, ModelFailed, Unavailable
+from ..isolation import NO_CODE
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
 from .child import import_folders
@@ -60,6 +61,7 @@ class Pool(Crew[WorkerProcess]):
         home: The Python environment that the workers run in; None = the server's own.
         audience: Who else asks the workers.
         variables: More environment variables of the workers.
+        may_load: Which models' code the workers may load, see `isolation`.
 
     Attributes:
         number: Like no other pool's of this server, ever.
@@ -72,6 +74,7 @@ class Pool(Crew[WorkerProcess]):
         home: Environment | None = None,
         audience: Audience | None = None,
         variables: Mapping[str, str] | None = None,
+        may_load: str = NO_CODE,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
@@ -80,6 +83,7 @@ class Pool(Crew[WorkerProcess]):
         self._settings = settings
         self._home = home
         self._variables = dict(variables or {})
+        self._may_load = may_load
         self._command = [sys.executable, "-m", "mlserver.execution.worker"] if home is None else home.command()
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
@@ -126,7 +130,7 @@ class Pool(Crew[WorkerProcess]):
         shared = self._audience is not None
         worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_told, shared)
         paths = import_folders() if self._home is None else own_paths()
-        init = {"settings": self._settings.to_frame(), "sys_path": paths}
+        init = {"settings": self._settings.to_frame(), "sys_path": paths, "may_load": self._may_load}
         try:
             await worker.start(init, START_TIMEOUT)
             while missing := self._missing_in(worker, left_out):

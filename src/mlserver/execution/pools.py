@@ -1,13 +1,19 @@
-"""Runs models in worker processes, in one pool per environment and group: the default pool, and those that models ask for.
+"""Runs models in worker processes, in pools: the default pool, those that models ask for, and those of models with code.
 
 A pool that a model asks for (`environment_path`, `environment_tarball`, `inference_pool_gid`) starts with its first model
-and ends with its last. A request that a dead worker had not answered is tried once more on another.
+and ends with its last. Each load of a model that ships code has a pool of its own, see `isolation`; in a group
+(`inference_pool_gid`) the models whose code is equal share one. A request that a dead worker had not answered is tried
+once more on another.
 """
 
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
 
+from .. import isolation
 from ..errors import MLServerError
 from ..logging import get_logger
 from ..metrics.shared import SharedFolder
@@ -22,8 +28,38 @@ from .process import ChildProcess as WorkerProcess
 
 logger = get_logger()
 
-PoolKey = tuple[str, str]
-DEFAULT: PoolKey = ("", "")
+# Loads of a model whose code changes while it is loaded; each goes to the pool for the code that the last one met.
+CODE_ATTEMPTS = 3
+
+
+class PoolKey(NamedTuple):
+    """What a pool is for.
+
+    Attributes:
+        environment: Key of the Python environment; "" = the server's own.
+        group: The models' `inference_pool_gid`; "" = none.
+        code: Whose code runs in it: "" = that of models that ship none, a digest = equal code of a group's models, else
+            the key of one loaded model.
+    """
+
+    environment: str = ""
+    group: str = ""
+    code: str = ""
+
+
+DEFAULT = PoolKey()
+
+
+class _Code(NamedTuple):
+    """The code that a model ships.
+
+    Attributes:
+        names: For the log.
+        digest: Equal for equal code.
+    """
+
+    names: str
+    digest: str
 
 
 class _Shared:
@@ -60,14 +96,14 @@ class Pools:
     def __contains__(self, key: PoolKey) -> bool:
         return key in self._shared
 
-    async def lease(self, key: PoolKey, environment: Environment | None) -> Lease:
+    async def lease(self, key: PoolKey, environment: Environment | None, may_load: str = isolation.NO_CODE) -> Lease:
         """The started pool of a key, for one user. Raises `MLServerError` if it cannot be started."""
         shared = self._shared.get(key)
         if shared is None:
             if self._metrics is None:
                 self._metrics = SharedFolder(self._settings)
             workers, variables = self._settings.parallel_workers, self._metrics.variables()
-            pool = Pool(workers, self._settings, environment, self._audience, variables)
+            pool = Pool(workers, self._settings, environment, self._audience, variables, may_load)
             shared = self._shared[key] = _Shared(pool)
         shared.users += 1
         lease = Lease(self, key, shared)
@@ -135,25 +171,52 @@ class PoolExecutor:
     async def load(self, settings: ModelSettings) -> LoadedModel:
         if settings.parallel_workers is not None and settings.parallel_workers <= 0:
             return await self._load_here(settings)
+        environment = await asyncio.to_thread(find_environment, settings, self._settings.environments_dir)
+        # An alias may move while the environment is built, which is right for the version that it named before.
+        settings = pinned(settings, environment.source if environment else None)
+        code = await asyncio.to_thread(_shipped_code, settings)
+        for _ in range(CODE_ATTEMPTS):
+            try:
+                return await self._load_into_pool(settings, environment, code)
+            except MLServerError as error:
+                needed = (error.details or {}).get(isolation.NeedsOwnProcess.KEY)
+                if needed is None:
+                    raise
+                code = _Code(**needed["code"]) if needed["code"] else None
+                settings = pinned(settings, needed["source"])
+        raise MLServerError(f"Model {settings.name}: its code changes while it is loaded", 500)
+
+    async def _load_into_pool(
+        self, settings: ModelSettings, environment: Environment | None, code: _Code | None
+    ) -> LoadedModel:
         self._keys += 1
         key = f"{settings.name}#{self._keys}"
         limit = settings.request_timeout or self._settings.request_timeout
-        environment = await asyncio.to_thread(find_environment, settings, self._settings.environments_dir)
-        lease = await self._lease(settings, environment)
+        lease = await self._lease(settings, environment, code, key)
         try:
-            # An alias may move while the environment is built, which is right for the version that it named before.
-            info = await lease.pool.load(key, pinned(settings, environment.source if environment else None))
+            info = await lease.pool.load(key, settings)
         except BaseException:
             await lease.release()
             raise
         return PoolModel(lease, key, info, limit, self._audience)
 
-    async def _lease(self, settings: ModelSettings, environment: Environment | None) -> Lease:
-        group = settings.parameters.inference_pool_gid if settings.parameters else None
-        key = (environment.key if environment else "", group or "")
+    async def _lease(
+        self, settings: ModelSettings, environment: Environment | None, code: _Code | None, model_key: str
+    ) -> Lease:
+        group = (settings.parameters.inference_pool_gid if settings.parameters else None) or ""
+        place = environment.key if environment else ""
+        if code is None:
+            key, may_load = PoolKey(place, group), isolation.NO_CODE
+        elif group:
+            key, may_load = PoolKey(place, group, code.digest), code.digest
+        else:
+            key, may_load = PoolKey(place, group, model_key), isolation.ANY_CODE
+        if code is not None:
+            whose = f"the worker pool of group '{group}' for equal code" if group else "a worker pool of its own"
+            logger.info("Model '%s': runs in %s, since it ships code (%s)", settings.name, whose, code.names)
         if environment is not None and key not in self._pools:
             await asyncio.to_thread(environment.check)
-        return await self._pools.lease(key, environment)
+        return await self._pools.lease(key, environment, may_load)
 
     async def _load_here(self, settings: ModelSettings) -> LoadedModel:
         if self._audience is not None:
@@ -202,3 +265,13 @@ class PoolModel(CrewModel):
             return await self.pool.unload(self.key)
         finally:
             await self._lease.release()
+
+
+def _shipped_code(settings: ModelSettings) -> _Code | None:
+    """The code that an MLflow model on this machine ships, by its files; None = none, or the worker finds out. Blocks."""
+    package = building.RUNTIME
+    if not settings.implementation_.startswith((f"{package}.", f"{package}:")) or find_spec(package) is None:
+        return None
+    # Of all modules of the runtime only this one and the wire format may be imported here: neither needs MLflow.
+    code = import_module(f"{package}.shipped_code").of_settings(settings)
+    return None if code is None else _Code(str(code), code.digest)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import trust
+from .. import isolation, trust
 from ..errors import MLServerError
 from ..logging import configure_logger, get_logger
 from ..settings import ModelSettings, Settings
@@ -63,6 +63,7 @@ class Worker:
         configure_logger(settings)
         trust.apply(settings)
         import_from(frame.head["sys_path"])
+        isolation.restrict(frame.head["may_load"])
         from .. import metrics
 
         metrics.set_sink(self._send_metric)
