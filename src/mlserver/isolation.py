@@ -142,7 +142,7 @@ def claim(name: str, code: ShippedCode | None, source: str | None = None) -> int
         return None
     with _lock:  # several models may be loading in threads
         if may_load is None:
-            _check_names(name, code)
+            _check_names(name, code, code.digest)
         _start_over(code)
         _read_sources_of(code.folder)
         _process.last += 1
@@ -166,11 +166,14 @@ def release(number: int | None) -> None:
 # -- in the server's own process --
 
 
-def _check_names(name: str, code: ShippedCode) -> None:
-    """Raise `MLServerError` if a module of the code has a name that other code in this process has or may have."""
+def _check_names(name: str, code: ShippedCode, digest: str) -> None:
+    """Raise `MLServerError` if a module of the code has a name that other code in this process has or may have.
+
+    The digest is an argument because it is that of the time of the load: files may change later.
+    """
     for other_name, other in _process.claims.values():
         shared = sorted(code.all_modules & other.all_modules)
-        if shared and code.digest != other.digest:
+        if shared and digest != other.digest:
             whose = "the loaded version of this model" if other_name == name else f"model {other_name}"
             raise _refusal(name, code, shared[0], f"which {whose} has too, with other content")
     folders = [other.folder for _, other in _process.claims.values()] + [code.folder]

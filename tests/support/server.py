@@ -136,6 +136,7 @@ class Server:
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}"
         self._command = [*self.prefix, sys.executable, "-m", "mlserver", "start", argument or str(folder)]
         self._cwd = cwd or folder
+        self.folder = folder
         self._ready, self._tracebacks = ready, tracebacks
         self._env = clean_environment(self._own_env(workers) | dict(env or {}))
 

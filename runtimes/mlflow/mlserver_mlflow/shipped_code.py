@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.machinery
+import importlib.util
 import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from mlserver import isolation
 from mlserver.errors import MLServerError
@@ -40,6 +42,10 @@ def of_settings(settings: ModelSettings) -> ShippedCode | None:
 
 def claim(name: str, folder: str, source: str | None) -> int | None:
     """`isolation.claim` for the model in a folder. Blocks."""
+    for script in _scripts(_read(os.path.join(folder, MLMODEL))):
+        # Python would miss a change within one second of the last load, see `isolation`.
+        with suppress(OSError):
+            os.unlink(importlib.util.cache_from_source(os.path.join(folder, script)))
     return isolation.claim(name, find(folder), source)
 
 
@@ -50,7 +56,7 @@ def find(folder: str) -> ShippedCode | None:
         folder = os.path.dirname(folder)
     described = _read(os.path.join(folder, MLMODEL))
     code_folders = sorted({_relative(folder, value) for value in _values(_CODE, described)})
-    scripts = {_relative(folder, value) for value in _values(_SCRIPT, described)}
+    scripts = _scripts(described)
     roots = [part for part in code_folders if os.path.isdir(os.path.join(folder, part))]
     in_roots = [path for root in roots for path in _files_below(folder, root)]
     elsewhere = [path for path in _files_below(folder, "") if path not in set(in_roots) and _is_code(folder, path)]
@@ -69,6 +75,11 @@ def find(folder: str) -> ShippedCode | None:
 
 def _identifiers(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in names if name.isidentifier())
+
+
+def _scripts(described: str) -> set[str]:
+    """Scripts of a model from code; `MLmodel` has the paths that they were saved from, they lie beside it."""
+    return {os.path.basename(value) for value in _values(_SCRIPT, described)}
 
 
 def _read(path: str) -> str:
