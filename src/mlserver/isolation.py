@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from .errors import MLServerError
+from .locations import is_below
 
 # What a worker process may load, as its pool says: no code, any code, or code of the content with this digest.
 NO_CODE, ANY_CODE = "", "*"
@@ -39,7 +40,7 @@ class ShippedCode:
     """The Python code in a model's folder.
 
     Attributes:
-        folder: The model's folder, a real path.
+        folder: The model's folder, without links.
         files: Paths of all files of the code, relative to the folder.
         modules: Names under which the code can be imported, without the names of submodules.
         stray_modules: Names of further modules, which the model may put on the search path itself.
@@ -236,7 +237,7 @@ def _place_of(module: ModuleType | None) -> str:
 
 
 def _is_below(path: str, folder: str) -> bool:
-    return bool(path) and f"{os.path.realpath(path)}{os.sep}".startswith(f"{folder}{os.sep}")
+    return bool(path) and is_below(path, folder)
 
 
 # -- reading sources --

@@ -19,6 +19,7 @@ from contextlib import suppress
 from mlserver import isolation
 from mlserver.errors import MLServerError
 from mlserver.isolation import ShippedCode
+from mlserver.locations import resolve_links
 from mlserver.settings import ModelSettings
 from mlserver.utils import get_model_uri
 
@@ -51,7 +52,7 @@ def claim(name: str, folder: str, source: str | None) -> int | None:
 
 def find(folder: str) -> ShippedCode | None:
     """The code in a model's folder; None = it ships none. Blocks."""
-    folder = os.path.realpath(folder)
+    folder = resolve_links(folder)
     if os.path.basename(folder) == MLMODEL and os.path.isfile(folder):
         folder = os.path.dirname(folder)
     described = _read(os.path.join(folder, MLMODEL))
@@ -103,7 +104,7 @@ def _files_below(folder: str, start: str) -> Iterator[str]:
     """Relative paths of all files below `folder/start`, through links too, without compiled code of sources."""
     seen: set[str] = set()
     for root, folders, files in os.walk(os.path.join(folder, start), followlinks=True):
-        real = os.path.realpath(root)
+        real = resolve_links(root)
         if real in seen:
             folders.clear()
             continue
