@@ -219,3 +219,9 @@ class ModelFailed(MLServerError):
 
     def __init__(self, msg: str) -> None:
         super().__init__(msg, 500)
+
+
+def unwritable(model_name: str, problem: Exception) -> ModelFailed:
+    """Return the error for a model's answer that has no form in which it could be sent."""
+    text = str(problem) or type(problem).__name__
+    return ModelFailed(f"Model {model_name} returned an answer that cannot be sent: {text}")

@@ -67,11 +67,14 @@ class Scored:
         self.metadata = model.metadata
         self._model = model
         self._binaries = binaries
+        self.has_answered = False
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         if self._binaries:
             data = decoded(data, self._binaries)
-        return self._model.predict(data, params=params)
+        answer = self._model.predict(data, params=params)
+        self.has_answered = True
+        return answer
 
 
 def score(model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()) -> str:
@@ -88,8 +91,8 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
             check(body, binaries)
         except ValueError as problem:
             raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
-    model = Scored(model, binaries)
-    schema = model.metadata.get_input_schema()
+    scored = Scored(model, binaries)
+    schema = scored.metadata.get_input_schema()
     try:
         if check_bounds := BOUNDS.get(content_type.partition(";")[0].strip().lower()):
             check_bounds(body, _columns(schema))
@@ -99,10 +102,12 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
         raise failure(unsupported, 415, "BAD_REQUEST", **CLIENT)
     data = _as_data(body)
     try:
-        result = scoring_server.invocations(data, content_type, model, schema)
+        result = scoring_server.invocations(data, content_type, scored, schema)
     except MlflowException as problem:
         raise refusal(problem) from None
-    except RecursionError:
+    except RecursionError as problem:
+        if scored.has_answered:
+            raise unwritable(problem) from problem
         raise failure("Invalid input. The body is nested too deeply.", 400, "BAD_REQUEST", **CLIENT) from None
     except Exception as problem:
         # The model has answered by now, and its answer cannot be written.

@@ -233,6 +233,9 @@ def _checked(model: MLModel, response: object) -> InferenceResponse:
     # The first test is quick; pydantic's own isinstance is not, and only subclasses need it.
     if type(response) is not InferenceResponse and not isinstance(response, InferenceResponse):
         raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)
+    if not isinstance(response.outputs, list):
+        kind = type(response.outputs).__name__
+        raise ModelFailed(f"Model {model.name} returned outputs that are wrong: expected a list, received {kind}")
     for output in response.outputs:
         try:
             output.data.settle(str(output.datatype), output.shape)

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..errors import MLServerError, ModelFailed
 from ..stage import Call
 from ..types import InferenceRequest
 from .channel import Channel, open_channel
@@ -74,7 +75,11 @@ class Service:
 
     def send(self, frame: Frame) -> None:
         assert self._channel is not None
-        self._channel.send(frame)
+        try:
+            self._channel.send(frame)
+        except MLServerError as problem:  # what the model answered is no plain data: its fault
+            reason = problem.message.partition(": ")[2] or problem.message
+            raise ModelFailed(f"The model's answer cannot be sent: {reason}") from None
 
     def _on_closed(self, reason: Exception | None) -> None:
         self._desk.close()

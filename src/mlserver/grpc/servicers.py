@@ -10,7 +10,7 @@ from functools import lru_cache
 import grpc
 from google.protobuf.message import DecodeError
 
-from ..errors import MLServerError
+from ..errors import MLServerError, unwritable
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
 from ..stage import Call
@@ -81,7 +81,12 @@ class InferenceServicer:
         _keep_without_id(received.request)
         response = await self._data_plane.infer(received.request, model, version or None, call)
         answered = time.perf_counter_ns()
-        message = proto_bytes.write_response(response, received.raw)
+        try:
+            message = proto_bytes.write_response(response, received.raw)
+        except MLServerError:
+            raise
+        except Exception as problem:
+            raise unwritable(model, problem) from problem
         _compress(context, call)
         codec_ns = read - started + time.perf_counter_ns() - answered
         context.set_trailing_metadata(self._trailing(response, call, codec_ns))
@@ -169,7 +174,7 @@ class _Stream:
         while (first := await lane.next()) is not None:
             async with aclosing(self._responses(_read(lane.conversation(first)), model)) as responses:
                 async for response, call in responses:
-                    await self._write(proto.write_response(response, self._raw))
+                    await self._write(_written(response, self._raw))
                     self.last = response, call
 
     async def answer_in_triton_form(
@@ -201,7 +206,7 @@ class _Stream:
             await self._write_in_triton_form(end, True)
 
     async def _write_in_triton_form(self, response: InferenceResponse, final: bool | None) -> None:
-        message = pb.ModelStreamInferResponse(infer_response=proto.write_response(response, True))
+        message = pb.ModelStreamInferResponse(infer_response=_written(response, True))
         if final is not None:
             message.infer_response.parameters["triton_final_response"].bool_param = final
         await self._write(message)
@@ -281,6 +286,15 @@ def _compress(context: Context, call: Call) -> None:
 def _event(events: CloudEvents, model: str) -> Metadata:
     """The metadata that all answers of a model share."""
     return metadata_of(events.response(model, None).items())
+
+
+def _written(response: InferenceResponse, raw: bool) -> pb.ModelInferResponse:
+    try:
+        return proto.write_response(response, raw)
+    except MLServerError:
+        raise
+    except Exception as problem:
+        raise unwritable(response.model_name, problem) from problem
 
 
 def _model_of(message: pb.ModelInferRequest) -> Model:

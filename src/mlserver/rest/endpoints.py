@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from ..errors import InvalidPayload, MLServerError
+from ..errors import InvalidPayload, MLServerError, unwritable
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
 from ..settings import Settings
@@ -17,7 +17,7 @@ from ..wire.headers import CloudEvents, server_timing
 from . import formats
 from .formats import Written
 from .known import Known
-from .messages import EVENT_STREAM, JSON, RawHeaders, Reply, Request, header_value, raw_headers
+from .messages import EVENT_STREAM, JSON, RawHeaders, Reply, Request, header_value, model_headers, raw_headers
 from .routing import Router
 
 
@@ -95,7 +95,12 @@ class Endpoints:
         codec_ns = time.perf_counter_ns() - started
         response = await self._data_plane.infer(payload, name, version, call)
         started = time.perf_counter_ns()
-        written = Written(json.write_response(response), JSON) if write is None else write(response)
+        try:
+            written = Written(json.write_response(response), JSON) if write is None else write(response)
+        except MLServerError:
+            raise
+        except Exception as problem:
+            raise unwritable(name, problem) from problem
         codec_ns += time.perf_counter_ns() - started
         return self._inference_reply(written, response, call, codec_ns)
 
@@ -112,9 +117,9 @@ class Endpoints:
         headers += written.headers
         content_type = written.content_type
         if call.response_headers:
-            own = {name.lower(): value for name, value in call.response_headers.items()}
-            content_type = str(own.pop("content-type", content_type))
-            given = raw_headers(own.items())
+            given = model_headers(call.response_headers.items())
+            content_type = dict(given).pop(b"content-type", content_type.encode()).decode("latin-1")
+            given = [pair for pair in given if pair[0] != b"content-type"]
             names = {name for name, _ in given}
             headers = [(name, value) for name, value in headers if name not in names] + given
         return Reply(200, written.body, content_type, headers)
@@ -206,13 +211,22 @@ async def _events(first: InferenceResponse | None, responses: AsyncIterator[Infe
     """Responses as events. An error in the middle is an event with `error`, then the stream ends."""
     try:
         if first is not None:
-            yield _event(json.write_response(first))
+            yield _event(_written(first))
         async for response in responses:
-            yield _event(json.write_response(response))
+            yield _event(_written(response))
     except MLServerError as problem:
         yield _event(json.write_error(problem))
     finally:
         await responses.aclose()  # type: ignore[attr-defined]
+
+
+def _written(response: InferenceResponse) -> bytes:
+    try:
+        return json.write_response(response)
+    except MLServerError:
+        raise
+    except Exception as problem:
+        raise unwritable(response.model_name, problem) from problem
 
 
 def _event(data: bytes) -> bytes:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
+# RFC 9110 5.6.2: what a header may be called.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+# What the front end says itself of an answer's size and its connection.
+_FRAMING = frozenset(("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"))
 RawHeaders = list[tuple[bytes, bytes]]
 # A body in one piece, or in parts that are sent one after another without being joined.
 Body = bytes | list[bytes | memoryview]
@@ -94,6 +99,16 @@ class Reply:
 def raw_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:
     """Headers as ASGI wants them: names in lower case, and nothing in a value that could end it."""
     return [(name.lower().encode("latin-1"), header_value(value)) for name, value in pairs]
+
+
+def model_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:
+    """Headers that a model gives its answer, without those that are no headers or that frame the answer."""
+    named = ((str(name).lower(), value) for name, value in pairs)
+    return [
+        (name.encode("ascii"), header_value(value))
+        for name, value in named
+        if _HEADER_NAME.fullmatch(name) and name not in _FRAMING
+    ]
 
 
 def header_value(value: Any) -> bytes:

@@ -16,7 +16,7 @@ from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
 from . import wire_routes
 from .known import Known
-from .messages import Reply, Request
+from .messages import Reply, Request, model_headers
 from .routing import MethodNotAllowed
 
 MODEL_HEADER = b"x-mlserver-model"
@@ -143,8 +143,9 @@ class ModelRoutes:
         path = _own_path(request.path)
         forwarded = HTTPRequest(route.method, path, request.query, request.raw_headers, request.body)
         answer = await self._data_plane.route(found.name, found.version, forwarded)
-        kept = [(name, value) for name, value in answer.headers if name not in (b"content-length", b"content-type")]
-        content_type = dict(answer.headers).get(b"content-type", b"").decode("latin-1")
+        given = model_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
+        content_type = dict(given).get(b"content-type", b"").decode("latin-1")
+        kept = [pair for pair in given if pair[0] != b"content-type"]
         return Reply(answer.status, answer.body, content_type, kept)
 
     def _asked(self, found: ModelRoute, request: Request) -> ModelRoute:
