@@ -146,10 +146,7 @@ def test_over_grpc(server: Server, case: str) -> None:
 @pytest.mark.parametrize("kind", HEADERS)
 @pytest.mark.parametrize("path", ["infer", "handler"])
 def test_headers_that_cannot_be_sent_are_left_out(server: Server, path: str, kind: str) -> None:
-    if path == "infer":
-        answer = server.infer("odd", [], id=f"headers: {kind}")
-    else:
-        answer = server.get(f"/headers/{kind}")
+    answer = server.infer("odd", [], id=f"headers: {kind}") if path == "infer" else server.get(f"/headers/{kind}")
     assert answer.status_code == 200
     assert answer.content
     assert "a\nb" not in answer.headers
