@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     """Seconds that the load of a model may take, downloads included; None = no limit."""
     max_queue_size: Count = 1000
     """Requests that may wait for one model; more are refused at once."""
+    max_inputs: Count = 10_000
+    """Inputs (for a table, columns) of one request."""
     drain_timeout: SecondsOrNone = 30
     """Seconds that open requests get to finish at shutdown."""
     header_timeout: Seconds = 10

@@ -242,6 +242,26 @@ def test_nested_lists_and_lists_of_bytes(server: Server) -> None:
     assert "numbers" in infer(server, "lists-numbers", [numbers], "json")
 
 
+# -- params that are lists --
+
+
+def test_lists_among_the_params_are_json_text_over_grpc(server: Server) -> None:
+    inputs = [tensor("x", ["a"], "BYTES")]
+    expected = {"stop": ["a", "b"], "temperature": 0.25, "counts": [1, 2, 3], "name": "[1]"}
+    as_text = {"stop": '["a", "b"]', "temperature": 0.25, "counts": "[1, 2, 3]", "name": "[1]"}
+    for parameters in (expected, as_text):
+        answer = infer_by_all(server, "params", inputs, parameters=parameters)
+        assert isinstance(answer, list), answer
+        assert json.loads(answer[0][3][0]) == expected
+
+
+@pytest.mark.parametrize("value", ["x", "[1", "5", '{"a": 1}'])
+def test_text_that_is_no_list_is_refused(server: Server, value: str) -> None:
+    for protocol in ("json", "grpc typed"):
+        answer = infer(server, "params", [tensor("x", ["a"], "BYTES")], protocol, parameters={"stop": value})
+        assert "stop" in answer
+
+
 # -- categories of LightGBM --
 
 

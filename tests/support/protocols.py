@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 
@@ -22,13 +23,13 @@ def infer(server: Server, model: str, inputs: list[dict[str, Any]], protocol: st
     """Run inference. `inputs` and `fields` are those of the JSON body."""
     body = {"inputs": inputs, **fields}
     if protocol == "json":
-        answer = server.post(f"/v2/models/{model}/infer", body)
+        answer = server.post(f"/v2/models/{quote(model, safe='')}/infer", body)
         return _rest(answer.status_code, answer.json())
     request = InferenceRequest.model_validate(body)
     if protocol == "binary":
         data, head = write_binary(request)
         headers = {"inference-header-content-length": str(head), "content-type": "application/octet-stream"}
-        answer = server.post(f"/v2/models/{model}/infer", data, headers=headers)
+        answer = server.post(f"/v2/models/{quote(model, safe='')}/infer", data, headers=headers)
         if answer.status_code != 200:
             return str(answer.json()["error"])
         return _from_binary(answer.content, int(answer.headers["inference-header-content-length"]))

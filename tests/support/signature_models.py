@@ -50,6 +50,10 @@ DESCRIBE = """
         values = [[_plain(item) for item in model_input.iloc[:, at].tolist()] for at in range(model_input.shape[1])]
         return [json.dumps([model_input.columns.tolist(), values])]
 """
+PARAMS = """
+    def predict(self, context, model_input, params=None):
+        return [json.dumps(params, sort_keys=True)]
+"""
 # As MLflow's wrapper of a text classification pipeline does: the texts are the column 0.
 CLASSIFY = """
     def predict(self, context, model_input, params=None):
@@ -120,6 +124,8 @@ def functions(folder: Path) -> None:
     for name, columns in ORDERS.items():
         specs = [TensorSpec(np.dtype("float64"), (-1, 2), column) for column in columns]
         save_function(folder / f"tensor-{name}", DESCRIBE, ModelSignature(Schema(specs)))
+    params = {"stop": ["x"], "temperature": 0.5, "counts": [1], "name": "n"}
+    save_function(folder / "params", PARAMS, infer_signature(["a"], ["b"], params))
     unusable = pd.DataFrame([[1.0, 2.0, 3.0, 4.0]], columns=UNUSABLE)
     save_function(folder / "unusable", DESCRIBE, infer_signature(unusable, ["x"]))
     twice = Schema([ColSpec(DataType.double, "1"), ColSpec(DataType.double, 1), ColSpec(DataType.string, "c")])

@@ -53,6 +53,7 @@ from .enforcement import Applied
 from .fastpath import NotTogether, Path, run_by_member
 from .metadata import DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params, warn_of_renamed_inputs
 from .outputs import Encoder
+from .params import read_params
 from .pyfunc import from_type_hint, load_model, with_exact_names
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class MLflowRuntime(MLModel):
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
         self._streams = agent_routes.streams(self._model)
-        self._takes_params = self._model.metadata.get_params_schema() is not None
+        self._params_schema = self._model.metadata.get_params_schema()
         self._binaries = binaries.columns(self._input_schema, self._extra, from_type_hint(self._model))
         self._describe()
         estimators.ignore_feature_name_warnings()
@@ -333,7 +334,7 @@ class MLflowRuntime(MLModel):
     def _decode(self, payload: InferenceRequest) -> tuple[Decoded, dict[str, Any] | None]:
         """Data and params for the model's own predict."""
         parameters = payload.parameters
-        params = (parameters.model_extra or None) if parameters is not None and self._takes_params else None
+        params = read_params(parameters, self._params_schema)
         content_type = parameters.content_type if parameters is not None else None
         if self._decoder.knows(content_type):
             return self._decoder.decode(payload), params

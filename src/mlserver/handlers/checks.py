@@ -11,7 +11,7 @@ from ..tensor import DATATYPES, TensorError, brief
 from ..types import InferenceRequest, Parameters, RequestInput
 from ..types.packed import packed
 
-MAX_INPUTS = 10_000
+MAX_INPUTS = 10_000  # the default of the setting `max_inputs`
 MAX_NAME = 1024
 MAX_DEPTH = 32  # levels of lists and objects in a parameter
 MAX_TIMEOUT = 1e15  # microseconds; clocks and timers take no more than so many
@@ -23,14 +23,19 @@ _TEXTS = frozenset((str, bytes))
 _good_names: set[tuple[str, ...]] = set()
 
 
-def check_request(request: InferenceRequest) -> None:
+def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> None:
     """Settle every input tensor.
+
+    Args:
+        max_inputs: How many inputs a request may have (setting `max_inputs`).
 
     Raises:
         InvalidInput: names the input, what was expected and what came.
     """
     table = packed(request)
     names = tuple([tensor.name for tensor in request.inputs]) if table is None else table.names
+    if len(names) > max_inputs:
+        raise InvalidInput("inputs", f"at most {max_inputs} inputs (setting 'max_inputs')", f"{len(names)}")
     if names not in _good_names:
         _check_names(names)
     _check_parameters(request.parameters, "the request")
@@ -92,8 +97,6 @@ def _deeper_than(value: Any, levels: int) -> bool:
 
 
 def _check_names(names: tuple[str, ...]) -> None:
-    if len(names) > MAX_INPUTS:
-        raise InvalidInput("inputs", f"at most {MAX_INPUTS} inputs", f"{len(names)}")
     seen = set()
     for name in names:
         if name in seen:

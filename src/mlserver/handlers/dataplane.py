@@ -205,7 +205,7 @@ class DataPlane:
         loaded, road = self._usable(entry)
         self._telemetry.began(entry)
         try:
-            check_request(payload)
+            check_request(payload, self._settings.max_inputs)
             self._prepare(payload, call, with_headers=not loaded.info.row_wise)
             response = await road.infer(payload, call)
             if payload.outputs:
@@ -247,7 +247,7 @@ class DataPlane:
         async def checked() -> AsyncIterator[InferenceRequest]:
             nonlocal first
             async for payload in patience.asking(payloads):
-                check_request(payload)
+                check_request(payload, self._settings.max_inputs)
                 self._prepare(payload, call, with_headers=True)
                 if first is None:
                     first = payload

@@ -47,7 +47,7 @@ class Request:
     """One HTTP request.
 
     Attributes:
-        path: Decoded, without the root path and without a trailing slash.
+        path: Decoded but for slashes in segments (see `routing`), without the root path and without a trailing slash.
         raw_headers: As ASGI gives them: names in lower case.
         segments: What the variable parts of the path matched.
         client: Address and port of the other end of the connection.

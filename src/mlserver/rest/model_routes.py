@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import NamedTuple
 
 from ..errors import MLServerError, Unavailable
 from ..execution.executor import HTTPRequest
@@ -17,7 +18,7 @@ from ..handlers.dataplane import ModelRoute
 from . import wire_routes
 from .known import Known
 from .messages import Reply, Request, model_headers
-from .routing import MethodNotAllowed
+from .routing import MethodNotAllowed, decode_segment
 
 MODEL_HEADER = b"x-mlserver-model"
 _UNDER_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<path>/.+)")
@@ -44,9 +45,9 @@ class ModelRoutes:
 
     def no_route(self, request: Request) -> MLServerError:
         """Return what is said of a path that no model declares, or not yet."""
-        under = _UNDER_MODEL.fullmatch(request.path)
+        under = _under_model(request.path)
         if under is not None:
-            fault = self.fault_of_model(under["name"], under["version"])
+            fault = self.fault_of_model(under.name, under.version)
             if fault is not None:
                 return fault
         elif self._data_plane.loading:
@@ -69,7 +70,7 @@ class ModelRoutes:
     def is_public(self, request: Request) -> bool:
         """Whether every route that may answer a request is public. Tells strangers nothing else."""
         found = self._answering(request, self._declared(request.path))
-        if not found and not _UNDER_MODEL.fullmatch(request.path):
+        if not found and _under_model(request.path) is None:
             return self._data_plane.loading  # a probe of a public path is to hear 503, not 401
         selected = [own for own in found if own.name == self._chosen(request)] or found
         return bool(selected) and all(own.route.public for own in selected)
@@ -87,11 +88,11 @@ class ModelRoutes:
         return found
 
     def _find(self, path: str) -> list[ModelRoute]:
-        under = _UNDER_MODEL.fullmatch(path)
+        under = _under_model(path)
         if under is not None:
-            of_model = self._data_plane.routes_of(under["name"], under["version"])
-            return [own for own in of_model if matches(own.route.path, under["path"])]
-        return [own for own in self._data_plane.routes() if matches(own.route.path, path)]
+            of_model = self._data_plane.routes_of(under.name, under.version)
+            return [own for own in of_model if matches(own.route.path, under.path)]
+        return [own for own in self._data_plane.routes() if matches(own.route.path, decode_segment(path))]
 
     def _with_method(self, request: Request, declared: list[ModelRoute]) -> ModelRoute | None:
         if not declared:
@@ -150,7 +151,7 @@ class ModelRoutes:
 
     def _asked(self, found: ModelRoute, request: Request) -> ModelRoute:
         """The route of the model that the body names, where `match` left the choice to the body."""
-        if not _says_model(found) or _UNDER_MODEL.fullmatch(request.path):
+        if not _says_model(found) or _under_model(request.path) is not None:
             return found
         rivals = self._answering(request, self._declared(request.path))
         wanted = wire_routes.wire_of(found).named_model(request.body, found.route.config)
@@ -162,7 +163,7 @@ class ModelRoutes:
     async def _joined(self, found: ModelRoute, request: Request) -> Reply:
         """The fixed documents of all models that are ready, joined at the key that their routes name."""
         declared = [own for own in self._data_plane.routes() if own.route.path == request.path]
-        if _UNDER_MODEL.fullmatch(request.path):
+        if _under_model(request.path) is not None:
             declared = [found]
         key = found.route.config["joined"]
         ready = [own for own in declared if await self._data_plane.model_ready(own.name, own.version)]
@@ -175,9 +176,27 @@ def _says_model(found: ModelRoute) -> bool:
     return bool(found.route.wire) and hasattr(wire_routes.wire_of(found), "named_model")
 
 
+class _UnderModel(NamedTuple):
+    """A path below that of one model, decoded."""
+
+    name: str
+    version: str | None
+    path: str
+
+
+def _under_model(path: str) -> _UnderModel | None:
+    found = _UNDER_MODEL.fullmatch(path)
+    if found is None:
+        return None
+    version = found["version"]
+    return _UnderModel(
+        decode_segment(found["name"]), version and decode_segment(version), decode_segment(found["path"])
+    )
+
+
 def _own_path(path: str) -> str:
-    under = _UNDER_MODEL.fullmatch(path)
-    return under["path"] if under is not None else path
+    under = _under_model(path)
+    return under.path if under is not None else decode_segment(path)
 
 
 def matches(template: str, path: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import service_unavailable
@@ -20,6 +19,7 @@ from ..wire.json import write_document
 from .bounds import Bounds, Phase
 from .exchange import Exchange
 from .known import Known
+from .routing import decode_path
 
 logger = get_logger().getChild("http")
 
@@ -371,5 +371,4 @@ def _parsed(url: bytes) -> tuple[str, bytes, bytes]:
     """Path, path as it came, and query of a request's target."""
     found = httptools.parse_url(url)
     raw_path = found.path or b""
-    path = raw_path.decode("ascii")
-    return _known_urls.keep(url, (unquote(path) if "%" in path else path, raw_path, found.query or b""))
+    return _known_urls.keep(url, (decode_path(raw_path.decode("ascii")), raw_path, found.query or b""))

@@ -1,15 +1,32 @@
-"""From a path to an endpoint: a tree of path segments, some of which are variable. Pure."""
+"""From a path to an endpoint: a tree of path segments, some of which are variable. Pure.
+
+A segment may hold a slash, as in the name of a model: `%2F` in a path does not end a segment. So paths are decoded but for the
+slashes and percent signs of their segments, until a segment is taken out (`decode_segment`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from ..errors import MLServerError
 from .known import Known
 from .messages import Reply, Request
 
 Endpoint = Callable[[Request], Awaitable[Reply]]
+
+
+def decode_path(path: str) -> str:
+    """A path as it came -> text whose slashes are those between segments; `%2F` and `%25` stand for the others."""
+    if "%" not in path:
+        return path
+    return "/".join(unquote(part).replace("%", "%25").replace("/", "%2F") for part in path.split("/"))
+
+
+def decode_segment(part: str) -> str:
+    """The text that one segment of such a path (or several, for a file's path) stands for."""
+    return part.replace("%2F", "/").replace("%25", "%") if "%" in part else part
 
 
 class MethodNotAllowed(MLServerError):
@@ -79,5 +96,5 @@ class Router:
         name, child = node.variable
         found = self._find(child, parts, at + 1, segments)
         if found is not None:
-            segments[name] = parts[at]
+            segments[name] = decode_segment(parts[at])
         return found

@@ -19,6 +19,7 @@ from mlserver.handlers.checks import (
     priority_of,
     seconds_of_timeout,
 )
+from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput, TensorData
 
 
@@ -96,6 +97,14 @@ def test_allowed() -> None:
     check_request(request(tensor("n" * MAX_NAME)))
     check_request(request(tensor(datatype="BYTES", shape=[3], data=["a", None, [1, {"k": 2}]])))
     check_request(request(parameters=Parameters(k=nested(MAX_DEPTH), l=[], m={}, n=[1] * 1000)))
+
+
+def test_the_number_of_inputs_has_a_limit_that_can_be_set() -> None:
+    made = request(*[tensor(str(number)) for number in range(5)])
+    check_request(made, max_inputs=5)
+    with pytest.raises(MLServerError, match="at most 4 inputs .setting 'max_inputs'., received 5"):
+        check_request(made, max_inputs=4)
+    assert Settings().max_inputs == MAX_INPUTS
 
 
 def test_what_was_good_once_is_checked_again() -> None:

@@ -45,6 +45,8 @@ def router() -> Router:
         ("POST", "/v2/models/stats/infer", "/v2/models/{name}/infer", {"name": "stats"}),
         ("POST", "/v2/models/infer/infer", "/v2/models/{name}/infer", {"name": "infer"}),
         ("GET", "/v2/models/é ☃", "/v2/models/{name}", {"name": "é ☃"}),
+        ("GET", "/v2/models/a%2Fb", "/v2/models/{name}", {"name": "a/b"}),
+        ("GET", "/v2/models/a%252Fb", "/v2/models/{name}", {"name": "a%2Fb"}),
         ("GET", "/v2/models/..", "/v2/models/{name}", {"name": ".."}),
         ("GET", "/v2/models/{name}", "/v2/models/{name}", {"name": "{name}"}),
         (
