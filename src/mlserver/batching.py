@@ -17,7 +17,7 @@ class BatchedRequests:
     """Several requests as one, and its answer as several.
 
     Args:
-        inference_requests: Requests by id. They must agree in their inputs, but for the rows.
+        inference_requests: Requests by id. They must agree in their inputs, but for the rows. None = there are none.
 
     Attributes:
         merged_request: The rows of all, in the order of the ids.
@@ -26,10 +26,13 @@ class BatchedRequests:
         MLServerError: they do not agree.
     """
 
-    def __init__(self, inference_requests: Mapping[str, InferenceRequest]) -> None:
-        self.inference_requests = dict(inference_requests)
+    def __init__(self, inference_requests: Mapping[str, InferenceRequest] | None = None) -> None:
+        self.inference_requests = dict(inference_requests or {})
         requests = list(self.inference_requests.values())
         self._rows = [rows_of(request) for request in requests]
+        if inference_requests is None:
+            self.merged_request = InferenceRequest(inputs=[])
+            return
         if not requests or not all(self._rows):
             raise MLServerError("Requests can be joined if each has inputs with the same number of rows, at least one")
         first = batch_key(requests[0])

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ATTRIBUTE = "__custom_handlers__"
 
 
-@dataclass(frozen=True)
-class CustomHandler:
+class CustomHandler(BaseModel):
     """A path that a method answers."""
 
     rest_path: str
@@ -63,7 +64,9 @@ def custom_handler(rest_path: str, rest_method: str = "POST", public: bool = Fal
     """
 
     def decorate(method: F) -> F:
-        return register_custom_handler(CustomHandler(rest_path, rest_method, public), method)
+        return register_custom_handler(
+            CustomHandler(rest_path=rest_path, rest_method=rest_method, public=public), method
+        )
 
     return decorate
 

@@ -107,6 +107,20 @@ class ModelNotFound(MLServerError):
         super().__init__(text, 404)
 
 
+class ModelLoadError(MLServerError):
+    """A runtime could not load its model. For runtimes' own use; the server raises `ModelFailed`."""
+
+    def __init__(self, msg: str, status_code: int = 500) -> None:
+        super().__init__(msg, status_code)
+
+
+class ModelUnloadError(MLServerError):
+    """A runtime could not unload its model."""
+
+    def __init__(self, msg: str, status_code: int = 500) -> None:
+        super().__init__(msg, status_code)
+
+
 class ModelNotReady(MLServerError):
     """The model is known, but cannot answer now: it is still loading, or its load has failed.
 

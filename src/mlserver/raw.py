@@ -10,25 +10,25 @@ from .types import RequestInput, ResponseOutput, TensorData
 T = TypeVar("T", RequestInput, ResponseOutput)
 
 
-def pack(tensor: RequestInput | ResponseOutput) -> bytes:
+def pack(elem: RequestInput | ResponseOutput) -> bytes:
     """The data of a tensor as raw bytes."""
-    return bytes(tensor.data.to_raw(str(tensor.datatype), tensor.shape))
+    return bytes(elem.data.to_raw(str(elem.datatype), elem.shape))
 
 
-def unpack(raw: bytes, tensor: RequestInput | ResponseOutput) -> TensorData:
+def unpack(elem: RequestInput | ResponseOutput, raw: bytes) -> TensorData:
     """The data that raw bytes hold, by the datatype and shape of a tensor."""
-    return TensorData.from_raw(raw, str(tensor.datatype), tensor.shape)
+    return TensorData.from_raw(raw, str(elem.datatype), elem.shape)
 
 
-def inject_raw(tensors: Sequence[T], raw: Sequence[bytes]) -> list[T]:
+def inject_raw(elems: Sequence[T], raw_contents: Sequence[bytes]) -> list[T]:
     """The tensors with their data taken from raw bytes, one for each; unchanged if there are none."""
-    if not raw:
-        return list(tensors)
-    pairs = zip(tensors, raw, strict=True)
-    return [tensor.model_copy(update={"data": unpack(content, tensor)}) for tensor, content in pairs]
+    if not raw_contents:
+        return list(elems)
+    pairs = zip(elems, raw_contents, strict=True)
+    return [tensor.model_copy(update={"data": unpack(tensor, content)}) for tensor, content in pairs]
 
 
-def extract_raw(tensors: Sequence[T]) -> tuple[list[T], list[bytes]]:
+def extract_raw(elems: Sequence[T]) -> tuple[list[T], list[bytes]]:
     """The tensors without their data, and the raw bytes of each."""
-    empty = [tensor.model_copy(update={"data": TensorData([])}) for tensor in tensors]
-    return empty, [pack(tensor) for tensor in tensors]
+    empty = [tensor.model_copy(update={"data": TensorData([])}) for tensor in elems]
+    return empty, [pack(tensor) for tensor in elems]

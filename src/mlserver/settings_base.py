@@ -133,6 +133,16 @@ class BaseSettings(PydanticBaseSettings):
     def parse_obj(cls, obj: Any) -> Self:
         return cls.model_validate(obj)
 
+    def dict(
+        self, by_alias: bool = True, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What is set, under the names of settings files (`implementation`)."""
+        return self.model_dump(by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
+
+    def json(self, by_alias: bool = True, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any) -> str:
+        """`dict` as JSON: the text of a settings file."""
+        return self.model_dump_json(by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
+
     def to_frame(self) -> bytes:
         """These settings for a worker process, as plain data. Every field is in it, the unset ones too."""
         return msgspec.msgpack.encode([type(self).__name__, self.model_dump(by_alias=True), self._source])

@@ -84,11 +84,11 @@ def extract_headers(inference_response: InferenceResponse) -> dict[str, str] | N
     return headers
 
 
-def get_wrapped_method(function: Callable[..., Any]) -> Callable[..., Any]:
+def get_wrapped_method(f: Callable[..., Any]) -> Callable[..., Any]:
     """The function under all decorators that tell what they wrap."""
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function
+    while hasattr(f, "__wrapped__"):
+        f = f.__wrapped__
+    return f
 
 
 def schedule_with_callback(

@@ -75,7 +75,7 @@ def test_raw_there_and_back(datatype: str, data: list[float]) -> None:
     assert raw == [pack(tensor)]
     (full,) = inject_raw(empty, raw)
     assert full.data.to_array(datatype, [2]).tolist() == data
-    assert unpack(raw[0], tensor).to_array(datatype, [2]).tolist() == data
+    assert unpack(tensor, raw[0]).to_array(datatype, [2]).tolist() == data
     assert inject_raw([tensor], []) == [tensor]
 
 
@@ -113,10 +113,11 @@ def test_middlewares_add_headers() -> None:
     assert answer.parameters.headers["Ce-Id"] == "i"
 
 
-def test_hashes(tmp_path: Path) -> None:
+async def test_hashes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     expected = hashlib.sha256(b"content").hexdigest()
-    assert compute_hash_of_file(str(tmp_path / "file")) == compute_hash_of_string("content") == expected
+    assert await compute_hash_of_file(str(tmp_path / "file")) == expected
+    assert await compute_hash_of_string("content") == expected
 
 
 def test_no_tracing_server_no_provider() -> None:

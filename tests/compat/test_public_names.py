@@ -43,7 +43,10 @@ NAMES: dict[str, str] = {
     "mlserver.codecs.datetime": "DatetimeCodec",
     "mlserver.codecs.decorator": "SignatureCodec decode_args",
     "mlserver.codecs.errors": "CodecNotFound CodecError OutputNotFound InputsNotFound",
-    "mlserver.errors": "MLServerError InvalidModelURI ModelNotFound ModelNotReady InferenceError ModelParametersMissing",
+    "mlserver.errors": (
+        "MLServerError InvalidModelURI ModelNotFound ModelNotReady InferenceError ModelParametersMissing "
+        "ModelLoadError ModelUnloadError"
+    ),
     "mlserver.handlers": "DataPlane ModelRepositoryHandlers get_custom_handlers custom_handler",
     "mlserver.handlers.custom": "CustomHandler custom_handler get_custom_handlers register_custom_handler",
     "mlserver.utils": (
@@ -52,6 +55,8 @@ NAMES: dict[str, str] = {
     ),
     "mlserver.logging": "logger get_logger configure_logger apply_logging_file ModelLoggerFormatter LoggerName",
     "mlserver.metrics": "MetricsServer configure_metrics register log REGISTRY",
+    "mlserver.metrics.registry": "MetricsRegistry REGISTRY",
+    "mlserver.metrics.errors": "InvalidModelContext MetricNotFound",
     "mlserver.context": "model_context model_name_var model_version_var",
     "mlserver.settings": (
         "Settings ModelSettings ModelParameters CORSSettings BaseSettings ENV_FILE_SETTINGS ENV_PREFIX_SETTINGS "

@@ -40,7 +40,10 @@ class Child(Base):
 
 def test_handlers_are_bound_and_sorted() -> None:
     found = get_custom_handlers(Base())
-    assert [handler for handler, _ in found] == [CustomHandler("/a", "GET"), CustomHandler("/z", "POST")]
+    assert [handler for handler, _ in found] == [
+        CustomHandler(rest_path="/a", rest_method="GET"),
+        CustomHandler(rest_path="/z"),
+    ]
     assert found[0][1]() == "Base"
 
 
@@ -60,7 +63,7 @@ def test_registering_a_function() -> None:
         return "late"
 
     holder = Base()
-    holder.late = register_custom_handler(CustomHandler("/late"), late)  # type: ignore[attr-defined]
+    holder.late = register_custom_handler(CustomHandler(rest_path="/late"), late)  # type: ignore[attr-defined]
     assert [handler.rest_path for handler, _ in get_custom_handlers(holder)] == ["/a", "/late", "/z"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -29,14 +30,20 @@ TABLE_BATCH, LINE_BATCH = 256, 1
 # Characters of the reason that the command ends with; all of it is in the output.
 MAX_REASON = 500
 
+# `A:1`, but neither `A:` nor `https://host`.
+_HEADER_WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:(?!//).+")
+
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Header(click.ParamType):  # type: ignore[type-arg]
-    """`Name: value`; in the environment, one per line."""
+    """`Name: value`; in the environment, one per line, or several `Name:value` with spaces between them."""
 
     name = "NAME: VALUE"
-    envvar_list_splitter = "\n"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        lines = [line.strip() for line in rv.splitlines() if line.strip()]
+        return [header for line in lines for header in _headers_of(line)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
@@ -45,6 +52,12 @@ class _Header(click.ParamType):  # type: ignore[type-arg]
         if not colon or not name.strip():
             self.fail(f"expected 'Name: value', received {value!r}", param, ctx)
         return name.strip(), text.strip()
+
+
+def _headers_of(line: str) -> list[str]:
+    """The headers in a line: one for each word where all words are `Name:value`, else one."""
+    words = line.split()
+    return words if all(_HEADER_WORD.fullmatch(word) for word in words) else [line]
 
 
 def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:

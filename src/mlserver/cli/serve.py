@@ -15,9 +15,10 @@ import click
 
 from ..execution import child
 from ..logging import logger
+from ..repository.factory import ModelRepositoryFactory
 from ..repository.folders import has_models
 from ..repository.load import load_from_environment
-from ..settings import ENV_PREFIX_SETTINGS, Settings, SettingsError
+from ..settings import ENV_PREFIX_SETTINGS, ModelSettings, Settings, SettingsError
 from ..settings_sources import read_json_object
 
 DEFAULT_SETTINGS_FILENAME = "settings.json"
@@ -69,7 +70,7 @@ def prepare(model: str, name: str | None = None, flags: dict[str, Any] | None = 
         if path not in sys.path:
             sys.path.insert(0, path)
     if name is None:
-        settings = load_settings(model, flags)
+        settings = read_settings(model, flags)
         _require_models(model, settings)
         return settings
     if not os.path.isfile(os.path.join(model, "MLmodel")):
@@ -94,7 +95,26 @@ def _require_models(folder: str, settings: Settings) -> None:
     )
 
 
-def load_settings(folder: str, flags: dict[str, Any] | None = None) -> Settings:
+async def load_settings(folder: str | None = None) -> tuple[Settings, list[ModelSettings]]:
+    """Return the server's settings and those of the models to load at its start, for programs that start a server.
+
+    Args:
+        folder: The model repository, with its `settings.json` if there is one; None = the current folder, with settings
+            from the environment alone.
+
+    Raises:
+        SettingsError: no such folder, or a settings file that is wrong.
+    """
+    folder_or_here = "." if folder is None else folder
+    if folder_or_here not in sys.path:
+        sys.path.insert(0, folder_or_here)
+    settings = Settings.load() if folder is None else read_settings(folder)
+    if not settings.load_models_at_startup:
+        return settings, []
+    return settings, list(await ModelRepositoryFactory.resolve_model_repository(settings).list())
+
+
+def read_settings(folder: str, flags: dict[str, Any] | None = None) -> Settings:
     """`flags` over `settings.json` of the folder over the environment; the repository is the folder itself."""
     path = os.path.join(folder, DEFAULT_SETTINGS_FILENAME)
     there = os.path.isfile(path)

@@ -54,5 +54,9 @@ class Base64Codec(InputCodec):
         return bytes_output(name, data, cls.ContentType)
 
     @classmethod
+    def encode_input(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> RequestInput:
+        return super().encode_input(name, payload, use_bytes=use_bytes, **kwargs)
+
+    @classmethod
     def decode_input(cls, request_input: RequestInput) -> list[bytes | None]:
         return [_decode(element, request_input.name) for element in elements(request_input)]

@@ -20,7 +20,7 @@ from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInpu
 from .base import RequestCodec
 from .columns import Column, as_declared, hint_of, read_column, write_column
 from .errors import CodecError
-from .json import encode_to_json
+from .json import PandasJsonContentType, encode_to_json
 from .numpy import to_datatype
 
 LABEL = "pandas_label"
@@ -38,6 +38,7 @@ class PandasCodec(RequestCodec):
     ContentType = "pd"
     TypeHint = pd.DataFrame
     ReadsNumbers = True
+    JsonContentType = PandasJsonContentType
 
     @classmethod
     def can_encode(cls, payload: Any) -> bool:

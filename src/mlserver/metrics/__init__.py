@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from .custom import ModelHistogram, Observation, forget, log, receive, register, set_sink
 from .declared import adapt_when_imported
-from .errors import InvalidMetric, InvalidModelContext
+from .errors import InvalidMetric, InvalidModelContext, MetricNotFound
 from .road import RoadMetrics
 from .server import MetricsServer, configure_metrics
 
 if TYPE_CHECKING:
-    from .registry import REGISTRY
+    from .registry import REGISTRY, MetricsRegistry
 
 __all__ = [
     "REGISTRY",
     "InvalidMetric",
     "InvalidModelContext",
+    "MetricNotFound",
+    "MetricsRegistry",
     "MetricsServer",
     "ModelHistogram",
     "Observation",
@@ -35,8 +37,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "REGISTRY":
-        from .registry import REGISTRY
+    if name in ("REGISTRY", "MetricsRegistry"):
+        from . import registry
 
-        return REGISTRY
+        return getattr(registry, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

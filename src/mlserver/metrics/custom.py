@@ -105,6 +105,12 @@ def register(name: str, description: str) -> ModelHistogram:
         return _registered[name]
 
 
+def registered(name: str) -> ModelHistogram | None:
+    """Return the histogram of that name, if there is one."""
+    with _lock:
+        return _registered.get(name)
+
+
 def log(**metrics: float) -> None:
     """Observe one value for each metric, named by keyword; a metric that is new is registered.
 

@@ -21,3 +21,10 @@ class InvalidMetric(MLServerError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"Metric '{name}' cannot be logged: {reason}", 500)
+
+
+class MetricNotFound(MLServerError):
+    """No metric of that name is registered."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Metric '{name}' is not registered", 404)

@@ -11,8 +11,8 @@ from typing import Any, Self
 from pydantic import ConfigDict
 from pydantic_core import CoreSchema, core_schema
 
-from ..tensor import Tensor
 from .base import BaseModel
+from .tensor_data import TensorData as TensorData
 
 
 class Datatype(Enum):
@@ -50,25 +50,6 @@ class Datatype(Enum):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         return {"title": "Datatype", "type": "string", "enum": [member.value for member in cls]}
-
-
-class TensorData(Tensor):
-    """The `data` of a tensor as a field of a message; see `mlserver.tensor.Tensor` for its faces."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls,
-            serialization=core_schema.plain_serializer_function_ser_schema(_plain),
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return {"title": "TensorData", "type": "array", "items": {}}
-
-
-def _plain(data: TensorData) -> Any:
-    return data.root
 
 
 class Parameters(BaseModel):

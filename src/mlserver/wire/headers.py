@@ -28,6 +28,9 @@ class CloudEventsTypes(Enum):
 
     REQUEST = "io.seldon.serving.inference.request"
     RESPONSE = "io.seldon.serving.inference.response"
+    # Their names in MLServer 1.x.
+    Request = REQUEST
+    Response = RESPONSE
 
 
 def get_namespace(path: str = _NAMESPACE_FILE) -> str | None:
