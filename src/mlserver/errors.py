@@ -92,11 +92,18 @@ class MLServerError(Exception):
 
 
 class InvalidModelURI(MLServerError):
-    """The `uri` of a model is missing or leads nowhere."""
+    """The `uri` of a model is missing or leads nowhere.
 
-    def __init__(self, name: str, uri: str | None = None) -> None:
+    Args:
+        name: The model's name.
+        uri: As its settings have it.
+        path: The file or folder that was looked for, and is not there.
+    """
+
+    def __init__(self, name: str, uri: str | None = None, path: str | None = None) -> None:
         text = f"Invalid URI specified for model {name}"
-        super().__init__(f"{text} ({uri})" if uri else text, 422)
+        text += f" ({uri})" if uri else ": 'parameters.uri' is not set"
+        super().__init__(f"{text}: there is no file or folder {path}" if path else text, 422)
 
 
 class ModelNotFound(MLServerError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import uuid
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr
 from pydantic_settings import SettingsConfigDict
@@ -28,7 +28,7 @@ from .settings_base import (
     ValidationStatus,
 )
 from .settings_security import AdminAccess, AuthSettings, TLSSettings
-from .settings_sources import SettingsError
+from .settings_sources import SettingsError, warn_of_misspelled
 from .types import MetadataTensor
 from .version import __version__
 
@@ -293,6 +293,13 @@ class ModelSettings(BaseSettings):
     warm_workers: bool = False
     """Ignored (deprecated in MLServer 1.x)."""
     parameters: ModelParameters | None = None
+
+    @classmethod
+    def load(cls, values: dict[str, Any] | None = None, source: str | None = None) -> Self:
+        made = super().load(values, source)
+        if made.parameters is not None:
+            warn_of_misspelled(ModelParameters, made.parameters.model_extra or (), source)
+        return made
 
     @property
     def version(self) -> str | None:

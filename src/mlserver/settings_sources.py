@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Union, get_args, get_origin
@@ -165,6 +166,18 @@ def shown(value: Any) -> str:
     except (TypeError, ValueError):
         text = f"{type(value).__name__} object"
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def warn_of_misspelled(cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None) -> None:
+    """Warn once for each further key of a class that keeps such keys, if it looks like one of its own."""
+    known = sorted(cls.model_fields)
+    for key in keys:
+        words = re.split(r"[^a-z]+", re.sub(r"([A-Z])", r"_\1", key).lower())
+        near = [name for name in known if name in words] or difflib.get_close_matches(key.lower(), known, n=1)
+        text = f"{source or cls.__name__}: key '{key}' of 'parameters' is not known"
+        if near and text not in _already_said:
+            _already_said.add(text)
+            logging.getLogger("mlserver").warning("%s and left to the runtime; did you mean '%s'?", text, near[0])
 
 
 def warn_of_unknown(cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None) -> None:

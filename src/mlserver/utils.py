@@ -46,7 +46,7 @@ async def get_model_uri(settings: ModelSettings, wellknown_filenames: Sequence[s
         return uri
     found = _existing(path, wellknown_filenames)
     if found is None:
-        raise InvalidModelURI(settings.name, uri)
+        raise InvalidModelURI(settings.name, uri, path)
     return found
 
 

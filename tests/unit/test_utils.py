@@ -69,7 +69,7 @@ async def test_no_model_there(folder: Path) -> None:
     with pytest.raises(InvalidModelURI, match=r"Invalid URI specified for model m \(.*nothing\)"):
         await get_model_uri(settings(str(folder / "nothing")))
     for bare in (settings(None), ModelSettings(name="m", implementation=MLModel)):
-        with pytest.raises(InvalidModelURI, match=r"^Invalid URI specified for model m$"):
+        with pytest.raises(InvalidModelURI, match=r"^Invalid URI specified for model m: 'parameters.uri' is not set$"):
             await get_model_uri(bare)
 
 

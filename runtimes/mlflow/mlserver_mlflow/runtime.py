@@ -217,7 +217,7 @@ class MLflowRuntime(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         if invocations.is_carried(payload):
-            answer = partial(self._score, *invocations.carried(payload))
+            answer = partial(self._score_carried, *invocations.carried(payload))
             if self._tells_trace(payload):
                 answer = partial(traces.answered, answer)
             text = await asyncio.to_thread(answer)
@@ -258,6 +258,12 @@ class MLflowRuntime(MLModel):
         """The short way, unless somebody put another model or another predict in place since load."""
         untouched = self._model is self._planned_for and "predict" not in vars(self._model)
         return self._plan.path if untouched else None
+
+    def _score_carried(self, body: bytes, content_type: str) -> str:
+        try:
+            return self._score(body, content_type)
+        except MLServerError as problem:
+            raise scoring.explain_v2(problem, body, self.name) from problem
 
     def _score(self, body: bytes | str, content_type: str) -> str:
         """The JSON text that answers a scoring body."""

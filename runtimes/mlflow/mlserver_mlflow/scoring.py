@@ -6,6 +6,7 @@ never reaches a caller, and every answer is JSON, so that MLflow's bare texts co
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from io import StringIO
@@ -224,6 +225,26 @@ def failure(message: str, status: int, error_code: str, **fields: str | None) ->
     error = MLServerError(message, status)
     error.details = {"status": status, "error_code": error_code, "message": error.message, **fields}
     return error
+
+
+def explain_v2(problem: MLServerError, body: bytes, model_name: str) -> MLServerError:
+    """Return a refusal that says where a body of the V2 protocol belongs, if the body is one."""
+    status = (problem.details or {}).get("status", problem.status_code)
+    if status != 400 or not _is_v2(body):
+        return problem
+    message = (problem.details or {}).get("message", problem.message)
+    text = f"{message} (This body is one of the V2 protocol: POST it to /v2/models/{model_name}/infer)"
+    return MLServerError(text, problem.status_code, details={**(problem.details or {}), "message": text})
+
+
+def _is_v2(body: bytes) -> bool:
+    if b'"datatype"' not in body:
+        return False
+    try:
+        inputs = json.loads(body)["inputs"]
+        return all({"name", "shape", "datatype"} <= tensor.keys() for tensor in inputs)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def unexpected(message: str, status: int) -> MLServerError:

@@ -15,7 +15,9 @@ from ..errors import MLServerError, Unavailable
 from ..execution.executor import HTTPRequest
 from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
+from ..tensor import brief
 from . import wire_routes
+from .hints import hint_of
 from .known import Known
 from .messages import Reply, Request, model_headers
 from .routing import MethodNotAllowed, decode_segment
@@ -53,7 +55,8 @@ class ModelRoutes:
         elif self._data_plane.loading:
             text = "while models are loading, which may declare it"
             return Unavailable(f"No such path {text}: {request.method} {request.path}")
-        return MLServerError(f"No such path: {request.method} {request.path}", 404)
+        hint = hint_of(request.path)
+        return MLServerError(f"No such path: {request.method} {request.path}; {hint}", 404)
 
     def fault_of_model(self, name: str, version: str | None) -> MLServerError | None:
         """Return why a model cannot be asked: it is not known or not ready. None = it can."""
@@ -100,9 +103,21 @@ class ModelRoutes:
         found = self._answering(request, declared)
         if not found:
             raise MethodNotAllowed(request.method, request.path, sorted({own.route.method for own in declared}))
+        header = request.header(MODEL_HEADER)
+        if header is not None and not _UNDER_MODEL.fullmatch(request.path):
+            self._check_header(header.decode("latin-1"), request, found)
         if len(found) == 1:
             return found[0]
         return self._choose(request, found)
+
+    @staticmethod
+    def _check_header(name: str, request: Request, found: list[ModelRoute]) -> None:
+        """Refuse a request for a model that does not answer its path."""
+        names = [own.name for own in found]
+        if name not in names:
+            listed = ", ".join(f"'{own}'" for own in names)
+            text = f"Model '{brief(name)[1:-1]}' (header X-MLServer-Model) does not answer {request.path}"
+            raise MLServerError(f"{text}; these do: {listed}", 404)
 
     @staticmethod
     def _answering(request: Request, declared: list[ModelRoute]) -> list[ModelRoute]:

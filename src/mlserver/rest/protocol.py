@@ -30,6 +30,7 @@ MAX_PIPELINED = 64  # requests of one connection that wait for the answer to an 
 LEAST_READ = 16 * 1024  # bytes of an answer that a caller takes per `body_timeout`, unless less is left
 
 
+_NO_HTTP_2 = "HTTP/1.1 and HTTP/1.0 are spoken here; gRPC (HTTP/2) has a port of its own (setting 'grpc_port')"
 _known_urls: Known[bytes, tuple[str, bytes, bytes]] = Known()
 
 
@@ -99,7 +100,8 @@ class Connection(HttpToolsProtocol):
                 if self._head > MAX_HEAD:
                     raise Refused(431, f"The headers are larger than {MAX_HEAD} bytes")
         except httptools.HttpParserError as problem:
-            self._refuse(_refusal(problem))
+            is_http_2 = self.cycle is None and data.startswith(b"PRI * HTTP/2")
+            self._refuse(Refused(505, _NO_HTTP_2) if is_http_2 else _refusal(problem))
         except Refused as problem:
             self._refuse(problem)
 
@@ -192,7 +194,7 @@ class Connection(HttpToolsProtocol):
         """Refuse what the parser lets pass although the next one behind us might read it in another way."""
         version = self._version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise Refused(505, "HTTP/1.1 and HTTP/1.0 are spoken here")
+            raise Refused(505, _NO_HTTP_2)
         names = [name for name, _ in headers]
         hosts = names.count(b"host")
         if hosts != 1 and (hosts > 1 or version == "1.1"):

@@ -6,6 +6,7 @@ them; NaN and infinities are null, which JSON has no number for.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from functools import lru_cache
@@ -27,6 +28,17 @@ _STRINGS, _LISTS = frozenset((str,)), frozenset((list,))
 _FIELDS, _OUTPUT_FIELDS = frozenset(("id", "inputs", "outputs", "parameters")), frozenset(("name", "parameters"))
 _layouts = Layouts()
 _Rest = tuple[Parameters | None, list[RequestOutput] | None]
+# Literals that Python's and other writers put into JSON, which has no form for them.
+_LITERAL = re.compile(r"(NaN|Infinity|inf|None|True|False)\b", re.IGNORECASE)
+_SAID_OF = {
+    "nan": "which is no JSON: use null for a missing number",
+    "infinity": "which is no JSON: send infinities as binary data or over gRPC",
+    "inf": "which is no JSON: send infinities as binary data or over gRPC",
+    "none": "which is no JSON: use null",
+    "true": "which is no JSON: use true",
+    "false": "which is no JSON: use false",
+}
+_MLFLOW_KEYS = ("dataframe_split", "dataframe_records", "instances")
 _SMALL = 64  # elements up to which a list is cheaper to print than an array
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -38,7 +50,11 @@ def read_json(body: bytes | memoryview) -> Any:
     except orjson.JSONDecodeError as problem:
         if not len(body):
             raise _not_json("an empty body", 0) from None
-        raise _not_json(f"{problem.msg} at line {problem.lineno} column {problem.colno}", problem.pos) from None
+        where = f"at line {problem.lineno} column {problem.colno}"
+        literal = _LITERAL.match(problem.doc, problem.pos)
+        if literal is not None and literal[0] not in ("true", "false"):
+            raise _not_json(f"{literal[0]} {where}, {_SAID_OF[literal[0].lower()]}", problem.pos) from None
+        raise _not_json(f"{problem.msg} {where}", problem.pos) from None
     except RecursionError:
         raise _not_json("a body nested too deep", 0) from None
 
@@ -145,7 +161,21 @@ def request_of(document: Any) -> InferenceRequest:
     try:
         return _validate_request(document)
     except ValidationError as problem:
-        raise describe(problem) from None
+        error = describe(problem)
+        hint = _hint_of(document)
+        raise InvalidPayload(error.message + hint, error.faults) if hint else error from None
+
+
+def _hint_of(document: dict[str, Any]) -> str:
+    """Return where a body that is none of this protocol belongs, to stand behind what is wrong with it."""
+    key = next((key for key in _MLFLOW_KEYS if key in document), None)
+    if key is not None:
+        return f"; a body with '{key}' is MLflow's: MLflow models take it at /invocations"
+    inputs = document.get("inputs")
+    tensors = inputs if isinstance(inputs, list) else []
+    if inputs is not None and not any(isinstance(tensor, dict) and "name" in tensor for tensor in tensors):
+        return "; if 'inputs' is meant in MLflow's form, MLflow models take it at /invocations"
+    return ""
 
 
 def describe(problem: ValidationError) -> InvalidPayload:
