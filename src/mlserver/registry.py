@@ -195,8 +195,11 @@ class Registry(Catalogue):
         self._choose_default(settings.name)
         return entry
 
-    async def load(self, settings: ModelSettings) -> Entry:
+    async def load(self, settings: ModelSettings, is_logged: bool = True) -> Entry:
         """Load a version, beside the loaded one of the same name and version if there is one.
+
+        Args:
+            is_logged: A failure is logged; False if the caller says it.
 
         Raises:
             MLServerError: it could not be loaded. A loaded one of the same version goes on serving; else the entry stays,
@@ -214,7 +217,8 @@ class Registry(Catalogue):
             except MLServerError as problem:
                 entry.reason = problem.message
                 self._has_failed(entry)
-                logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), problem.message)
+                if is_logged:
+                    logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), problem.message)
                 raise
             except BaseException as error:
                 entry.reason = f"Its load ended with {type(error).__name__}"
@@ -229,7 +233,10 @@ class Registry(Catalogue):
             entry.reason = "" if loaded.info.ready else "load() of the model returned False"
             self._choose_default(settings.name)
             self._changed()
-            logger.info("Loaded model '%s'%s in %.2f s", entry.name, _of(entry), loaded.info.load_seconds)
+            if entry.reason:
+                logger.error("Model '%s'%s is not ready: %s", entry.name, _of(entry), entry.reason)
+            else:
+                logger.info("Loaded model '%s'%s in %.2f s", entry.name, _of(entry), loaded.info.load_seconds)
             if before is not None:
                 with suppress(MLServerError):  # its `unload` raised: the log has it
                     await self._retire(before, road_before)

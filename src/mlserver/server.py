@@ -9,7 +9,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import trust
@@ -159,7 +159,9 @@ class MLServer:
         return list(await self._repository.list()) if self._settings.load_models_at_startup else []
 
     async def _load_all(self, models: list[ModelSettings]) -> int:
-        loaded = await self._handlers.load_all(models)
+        # The reason why an only model cannot be loaded is what the start ends with: it need not be logged as well.
+        is_logged = len(models) + len(self._repository.problems) > 1
+        loaded = await self._handlers.load_all(models, is_logged)
         if self._fronts is not None:
             await self._fronts.started()
         return loaded
@@ -175,17 +177,16 @@ class MLServer:
             return
         loaded = await loading
         problems = self._repository.problems if self._settings.load_models_at_startup else {}
-        failed = [f"'{entry.name}': {entry.reason}" for entry in self._registry.entries() if entry.reason]
-        failed += [f"'{name}': {reason}" for name, reason in problems.items()]
+        reasons = {_label(entry): entry.reason for entry in self._registry.entries() if entry.reason} | dict(problems)
         self._registry.missing.update(problems)
-        if failed and not loaded:
-            raise NothingLoaded(f"No model could be loaded; {failed[0]}")
+        if reasons and not loaded:
+            raise NothingLoaded(_nothing_loaded(reasons))
         # What is there now stays: the collector need not look at it again, nor requests wait until it has.
         gc.freeze()
         self._accept(True)
         if self._fronts is not None:
             await self._fronts.told()
-        self._say_ready(failed)
+        self._say_ready([f"'{label}'" for label in reasons])
 
     def _say_ready(self, failed: list[str]) -> None:
         names = ", ".join(_label(entry) for entry in self._registry.entries() if entry.ready) or "none"
@@ -195,7 +196,7 @@ class MLServer:
         seconds = time.monotonic() - self._started_at
         logger.info("Ready in %.2f s: %s; models: %s", seconds, addresses, names)
         if failed:
-            logger.error("Not ready: %d of the models failed to load: %s", len(failed), "; ".join(failed))
+            logger.error("Not ready: %d of the models failed to load: %s", len(failed), ", ".join(failed))
 
     async def _shut_down(self) -> None:
         """Drain, then close from the front to the back."""
@@ -258,6 +259,15 @@ def _executor(settings: Settings, fronts: Fronts | None) -> Executor:
     from .execution.inline import InlineExecutor
 
     return InlineExecutor(settings.load_timeout)
+
+
+def _nothing_loaded(reasons: Mapping[str, str]) -> str:
+    """The line that a start without a single model ends with. Of several models, the log has the reasons."""
+    (label, reason), *others = reasons.items()
+    if not others:
+        return f"No model could be loaded; '{label}': {reason}"
+    names = ", ".join(f"'{each}'" for each in reasons)
+    return f"No model could be loaded, the reasons are in the log above: {names}"
 
 
 def _label(entry: Entry) -> str:

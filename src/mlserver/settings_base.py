@@ -16,7 +16,14 @@ from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, Set
 
 from . import importing
 from .settings_security import place_groups
-from .settings_sources import Variables, explain, read_json_object, warn_of_unknown
+from .settings_sources import (
+    Variables,
+    explain,
+    has_env_file,
+    read_json_object,
+    warn_of_unknown,
+    without_env_file,
+)
 
 ENV_FILE_SETTINGS = ".env"
 
@@ -80,6 +87,8 @@ class BaseSettings(PydanticBaseSettings):
             values[key] = importing.path_of(cls)
         if type(self).model_config.get("extra") != "allow":
             warn_of_unknown(type(self), values, None)
+        if "_env_file" not in values and not has_env_file(ENV_FILE_SETTINGS):
+            values["_env_file"] = None
         super().__init__(**values)
         self._classes = classes
 
@@ -153,6 +162,7 @@ class BaseSettings(PydanticBaseSettings):
         kind, values, source = msgspec.msgpack.decode(frame)
         if kind != cls.__name__:
             raise TypeError(f"a frame of {cls.__name__} was expected, this one holds {kind}")
-        made = cls(**values)
+        with without_env_file():
+            made = cls(**values)
         made._source = source
         return made

@@ -6,11 +6,15 @@ Which settings there are, and what they mean, is in `settings`.
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import logging
+import os
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -40,6 +44,7 @@ _EXPECTED = {
 }
 
 _already_said: set[str] = set()
+_is_ignored: ContextVar[bool] = ContextVar("is_ignored", default=False)
 
 
 class SettingsError(MLServerError, ValueError):
@@ -110,6 +115,40 @@ def _parse(text: str, name: str, takes_text: bool) -> Any:
         if takes_text:
             return text
         raise SettingsError(f"environment variable {name}: expected JSON, received {shown(text)}") from None
+
+
+@contextmanager
+def without_env_file() -> Iterator[None]:
+    """Make settings, and those within them, without a look at `.env`."""
+    token = _is_ignored.set(True)
+    try:
+        yield
+    finally:
+        _is_ignored.reset(token)
+
+
+def has_env_file(path: str) -> bool:
+    """Whether `.env` is there to be read; one that may not be read, or not even looked for, is named once."""
+    if _is_ignored.get():
+        return False
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        reason = error.strerror
+    else:
+        if os.access(path, os.R_OK):
+            return True
+        reason = os.strerror(errno.EACCES)
+    _warn_once(f"{path} in the current folder is left out: {reason}")
+    return False
+
+
+def _warn_once(text: str) -> None:
+    if text not in _already_said:
+        _already_said.add(text)
+        logging.getLogger("mlserver").warning("%s", text)
 
 
 def read_json_object(path: str) -> dict[str, Any]:
@@ -189,6 +228,4 @@ def warn_of_unknown(cls: type[PydanticBaseSettings], keys: Iterable[str], source
         near = difflib.get_close_matches(key, sorted(known), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         text = f"{source or cls.__name__}: unknown setting '{key}' is ignored{hint}"
-        if text not in _already_said:
-            _already_said.add(text)
-            logging.getLogger("mlserver").warning(text)
+        _warn_once(text)

@@ -105,7 +105,7 @@ def test_bad_requests(server: Server, body: Any, text: str) -> None:
 
 
 def test_who_answers(server: Server) -> None:
-    unknown = server.post(CHAT, {"model": "nobody", "messages": SAID})
+    unknown = server.post(CHAT, {"messages": SAID})
     assert unknown.status_code == 400
     assert "'agent', 'chat', 'plain'" in unknown.json()["error"]["message"]
     chosen = server.post(CHAT, {"model": "chat", "messages": SAID}, headers={"x-mlserver-model": "agent"})
@@ -176,3 +176,37 @@ def test_without_a_tracking_server_no_trace_is_written_anywhere(folder: Path, tm
         answer = alone.post("/responses", {"input": "one two"}, headers=headers).json()
     assert answer["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path, said", [(CHAT, {"messages": SAID}), ("/v1/responses", {"input": "hi"})])
+def test_a_model_that_is_not_served_is_not_found(server: Server, path: str, said: Any, stream: bool) -> None:
+    answer = server.post(path, {"model": "gpt-4o", "stream": stream, **said})
+    assert answer.status_code == 404
+    error = answer.json()["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, "model_not_found")
+    assert "gpt-4o" in error["message"]
+
+
+def test_the_only_model_answers_to_its_own_name_only(folder: Path) -> None:
+    """Also where it is the default model, or the path has no rival; without a name, or by header and path, it answers."""
+    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "MLSERVER_DEFAULT_MODEL": "chat"}
+    with Server(folder / "chat", workers=1, env=env) as alone:
+        assert alone.post(CHAT, {"model": "agent", "messages": SAID}).status_code == 404
+        assert alone.post(CHAT, {"model": "chat", "messages": SAID}).status_code == 200
+        assert alone.post(CHAT, {"messages": SAID}).status_code == 200
+        other = {"model": "other", "messages": SAID}
+        assert alone.post(CHAT, other, headers={"x-mlserver-model": "chat"}).status_code == 200
+        assert alone.post(f"/v2/models/chat{CHAT}", other).status_code == 200
+        assert alone.post("/v2/repository/models/chat/unload").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["chat", "agent", "plain"])
+def test_what_openai_clients_send_beside_the_signature_warns_of_nothing(server: Server, name: str) -> None:
+    before = len(str(server.log))
+    more = {"user": "u", "seed": 3, "stream_options": None, "n": 1, "logprobs": False}
+    assert server.post(CHAT, {"model": name, "messages": SAID, **more}).status_code == 200
+    assert (
+        server.post(CHAT, {"model": "nothing", "messages": SAID}).status_code == 404
+    )  # is logged after what came before
+    assert "WARNING" not in str(server.log)[before:]

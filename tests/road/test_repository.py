@@ -215,3 +215,113 @@ def test_no_model_could_be_loaded(tmp_path: Path, workers: str) -> None:
     last = output.strip().splitlines()[-1]
     assert "broken" in last
     assert "the weights are missing" in last
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_failed_load_is_logged_once(serve: Serve, tmp_path: Path, workers: int) -> None:
+    """One line with the reason, whatever the number of workers; the traceback is for DEBUG."""
+    write_model(tmp_path / "echo")
+    write_model(tmp_path / "broken", "Broken")
+    server = serve(tmp_path, workers=workers, ready="/v2/models/echo/ready")
+    server.wait_for_line("Not ready: 1 of the models failed to load: 'broken'")
+    lines = [line for line in str(server.log).splitlines() if "the weights are missing" in line]
+    assert len(lines) == 1
+    assert "Model 'broken' could not be loaded: " in lines[0]
+    assert server.post("/v2/repository/models/broken/load").status_code != 200
+    assert str(server.log).count("the weights are missing") == 2
+
+
+def test_the_traceback_of_a_failed_load_at_debug(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    write_model(tmp_path / "broken", "Broken")
+    env = {"MLSERVER_LOG_LEVEL": "DEBUG"}
+    server = serve(tmp_path, workers=1, ready="/v2/models/echo/ready", tracebacks=True, env=env)
+    server.wait_for_line("Not ready: 1 of the models")
+    assert str(server.log).count("Traceback") == 1
+    assert "broken_model.py" in server.log
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("names", [["broken"], ["broken", "other"]])
+def test_what_ends_a_start_is_said_once(tmp_path: Path, workers: str, names: list[str]) -> None:
+    for name in names:
+        write_model(tmp_path / name, "Broken")
+    code, output = run_mlserver("start", ".", cwd=tmp_path, env=ANY_PORTS | {"MLSERVER_PARALLEL_WORKERS": workers})
+    assert code == 1
+    assert output.count("the weights are missing") == len(names)
+    assert "Traceback" not in output
+    assert all(f"'{name}'" in output.splitlines()[-1] for name in names)
+
+
+FALSE = """
+from mlserver import MLModel
+
+
+class Never(MLModel):
+    async def load(self) -> bool:
+        return False
+"""
+
+
+def test_a_model_that_says_it_is_not_loaded(serve: Serve, tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    write_model(tmp_path / "never", "Never", source=FALSE)
+    server = serve(tmp_path, ready="/v2/models/echo/ready")
+    server.wait_for_line("Model 'never' is not ready: load() of the model returned False")
+    assert "Loaded model 'never'" not in server.log
+
+
+# -- modules that are missing --
+
+MISSING = """
+from mlserver import MLModel
+
+
+class Needy(MLModel):
+    async def load(self) -> bool:
+        import {module}
+        return True
+"""
+
+
+@pytest.mark.parametrize(
+    "module, requirements, advice",
+    [
+        ("no_such_thing.deep", "# first\nNo.Such-Thing[x]>=1\n", "pip install -r {folder}/requirements.txt"),
+        ("no_such_thing", "numpy\n", "pip install -r {folder}/requirements.txt; if it is part of the model's own code"),
+        ("no_such_thing", None, "install the package that has it; if it is part of the model's own code"),
+    ],
+)
+def test_a_missing_module_says_what_to_install(
+    tmp_path: Path, module: str, requirements: str | None, advice: str
+) -> None:
+    folder = write_model(tmp_path / "needy", "Needy", source=MISSING.format(module=module))
+    if requirements is not None:
+        (folder / "requirements.txt").write_text(requirements)
+    code, output = run_mlserver("start", str(tmp_path), env=ANY_PORTS)
+    last = output.splitlines()[-1]
+    assert code == 1
+    assert "No module named 'no_such_thing" in last
+    assert advice.format(folder=folder) in last
+
+
+@pytest.mark.parametrize("module", ["sklearn", "mlserver_mlflow"])
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_missing_module_of_an_mlflow_model(models: Models, tmp_path: Path, module: str, is_listed: bool) -> None:
+    hidden = f"raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')\n"
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / f"{module}.py").write_text(hidden)
+    folder = models.copy("wine", tmp_path / "models" / "wine")
+    (folder / "requirements.txt").write_text("scikit-learn==1.5\n" if is_listed else "pandas\n")
+    env = ANY_PORTS | {"PYTHONPATH": str(tmp_path / "hidden")}
+    code, output = run_mlserver("start", str(tmp_path / "models"), env=env, cwd=tmp_path)
+    last = output.splitlines()[-1]
+    assert code == 1
+    assert "Traceback" not in output
+    if module == "mlserver_mlflow":
+        assert "pip install mlserver-mlflow" in last
+    elif is_listed:
+        assert f"'scikit-learn' is not installed: pip install -r {folder}/requirements.txt" in last
+        assert '"env_manager": "uv"' in last
+    else:
+        assert "'scikit-learn' is not installed: pip install 'mlserver-mlflow[full]'" in last

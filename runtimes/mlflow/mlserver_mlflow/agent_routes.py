@@ -47,6 +47,7 @@ def routes(name: str, model: PyFuncModel, shown: dict[str, Any]) -> list[Route]:
     if kind is None:
         return []
     config: dict[str, Any] = {"kind": kind, "streams": streams(model)}
+    fields = _fields(model)
     listed = {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "mlserver"}]}
     found = [
         Route(
@@ -55,8 +56,17 @@ def routes(name: str, model: PyFuncModel, shown: dict[str, Any]) -> list[Route]:
         Route("/v1/models", "GET", static=json.dumps(listed), config={"joined": "data"}),
     ]
     if kind != "responses_agent":
-        return [*found, Route("/v1/chat/completions", "POST", wire=WIRE, config={**config, "form": "chat"})]
+        return [*found, Route("/v1/chat/completions", "POST", wire=WIRE, config={**config, **fields, "form": "chat"})]
     info = {"name": name, "use_case": "agent", "mlflow_version": VERSION, "agent_api": "responses"}
     paths = ("/responses", "/v1/responses")
-    own = [Route(path, "POST", wire=WIRE, config={**config, "form": "responses"}) for path in paths]
+    own = [Route(path, "POST", wire=WIRE, config={**config, **fields, "form": "responses"}) for path in paths]
     return [*found, *own, Route("/agent/info", "GET", static=json.dumps(info))]
+
+
+def _fields(model: PyFuncModel) -> dict[str, list[str]]:
+    """The fields of a body that the model's signature names, for the config of its routes; {} without a signature."""
+    inputs, params = model.metadata.get_input_schema(), model.metadata.get_params_schema()
+    if inputs is None or not inputs.has_input_names():
+        return {}
+    names = [str(name) for name in inputs.input_names()]
+    return {"fields": names + ([spec.name for spec in params.params] if params is not None else [])}

@@ -12,7 +12,7 @@ import json
 import time
 from typing import Any
 
-from mlserver.errors import MLServerError
+from mlserver.errors import MLServerError, ModelNotFound
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
 from . import invocations
@@ -21,6 +21,8 @@ CHUNK = "mlflow_chunk"
 CHAT_AGENT = "chat_agent"
 # OpenAI's clients send whole numbers where MLflow's signatures want floating point.
 FLOATS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
+# Fields that become others before the signature counts.
+RENAMED = frozenset({"max_completion_tokens"})
 DONE = b"data: [DONE]\n\n"
 # Status -> what OpenAI's clients know the error as.
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -30,7 +32,13 @@ def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> Infe
     """A body -> the request that travels. Raises `MLServerError` for what is no request of OpenAI's protocols."""
     if config["form"] == "invocations":
         return invocations.read_request(body, content_type, config)
-    asked = {name: value for name, value in _document(body).items() if value is not None}
+    # MLflow ignores fields beside the signature too, with a warning for each request.
+    known = config.get("fields")
+    asked = {
+        name: value
+        for name, value in _document(body).items()
+        if value is not None and (known is None or name in known or name in RENAMED)
+    }
     for name in FLOATS:
         if type(asked.get(name)) is int:
             asked[name] = float(asked[name])
@@ -248,6 +256,8 @@ def _status(error: MLServerError) -> int:
 
 
 def _error(error: MLServerError) -> dict[str, Any]:
+    if isinstance(error, ModelNotFound):
+        return {"message": error.message, "type": "invalid_request_error", "param": None, "code": "model_not_found"}
     status = _status(error)
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"message": error.message, "type": kind, "param": None, "code": error.code.lower()}

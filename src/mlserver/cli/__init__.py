@@ -5,6 +5,7 @@ Errors are one line on standard error. Exit codes: 0 done, 1 failed, 2 called or
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -51,6 +52,10 @@ class _LateGroup(click.Group):
         return super().parse_args(ctx, args or ["--help"])
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            os.getcwd()
+        except OSError:
+            end("the current folder does not exist any more: change to another one", 2)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except click.UsageError as problem:

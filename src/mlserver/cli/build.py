@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from .dockerfile import image_options, text_for
-from .image import IGNORED
+from .image import IGNORED, WHEELS_CONTEXT
 from .terminal import Failed
 
 
 @click.command(name="build", short_help="Build that image with Docker.")
-@click.argument("folder", type=click.Path())
+@click.argument("folder", default=".", type=click.Path())
 @click.option("-t", "--tag", help="Name of the image.")
 @click.option("--no-cache", is_flag=True, help="Build every layer anew.")
 @click.option("--engine", default="docker", show_default=True, help="Program that builds, such as podman.")
@@ -29,7 +29,10 @@ def command(folder: str, tag: str | None, no_cache: bool, engine: str, **options
         file = Path(scratch) / "Dockerfile"
         file.write_text(text)
         file.with_name("Dockerfile.dockerignore").write_text(IGNORED)
-        run(arguments(engine, file, target, tag, no_cache))
+        words = arguments(engine, file, target, tag, no_cache)
+        if WHEELS_CONTEXT in text:
+            words.insert(-1, f"--build-context={WHEELS_CONTEXT}={options['wheels'].resolve()}")
+        run(words)
     click.echo(f"built {tag or 'the image'}")
 
 

@@ -53,7 +53,7 @@ def command(model: str, timeout: float, no_predict: bool, strict: bool, verbose:
     """
     settings = prepare(model)
     settings.parallel_workers = 1
-    settings.log_level = settings.log_level if verbose else "CRITICAL"
+    settings.log_level = (settings.log_level or "DEBUG") if verbose else "CRITICAL"
     configure_logger(settings)
     findings: list[Finding] = []
 

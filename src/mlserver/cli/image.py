@@ -26,6 +26,11 @@ from .terminal import Failed
 CONDA_FILES = ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml")
 MODELS = "/mnt/models"
 REQUIREMENTS = "/opt/requirements"
+WHEELS = "/opt/wheels"
+# Name of the build context of wheels that lie outside of the folder.
+WHEELS_CONTEXT = "wheels-of-the-server"
+HOME = "/home/mlserver"
+RUNTIMES = ("mlflow",)
 OLDEST_PYTHON = (3, 11)
 PORTS = {"http_port": 8080, "grpc_port": 8081, "metrics_port": 8082}
 IGNORED = """\
@@ -56,6 +61,8 @@ class Image:
         whole_folder: A requirement is part of the folder, so all of it is copied before pip runs.
         tls: The server's setting of that name.
         remarks: What the user should know.
+        wheels: Where pip looks for packages first: a folder of the build's context, or WHEELS for a context of its own.
+        has_models: The folder's content is copied into the image.
     """
 
     folder: Path
@@ -68,6 +75,32 @@ class Image:
     ports: list[int] = field(default_factory=list)
     tls: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    wheels: str = ""
+    has_models: bool = True
+
+
+def generic(folder: Path, runtime: str, python: str | None = None) -> Image:
+    """An image without models, for those that are mounted at MODELS.
+
+    Args:
+        runtime: One of RUNTIMES.
+    """
+    _check_python(python)
+    image = Image(folder, python or _own_python(), has_models=False, ports=list(PORTS.values()))
+    image.mlflow = runtime == "mlflow"
+    return image
+
+
+def add_wheels(image: Image, wheels: Path) -> None:
+    """Let pip take packages from a folder with wheels, such as those of a server that is not published.
+
+    Raises:
+        Failed: there are no wheels.
+    """
+    if not any(wheels.glob("*.whl")):
+        raise Failed(f"{wheels}: expected a folder with .whl files")
+    is_inside = image.has_models and wheels.resolve().is_relative_to(image.folder.resolve())
+    image.wheels = _relative(image, wheels) if is_inside else WHEELS_CONTEXT
 
 
 def look_at(folder: Path, python: str | None = None) -> Image:
@@ -80,8 +113,7 @@ def look_at(folder: Path, python: str | None = None) -> Image:
         raise Failed(
             f"{folder}: expected a folder with models, but it {'is a file' if folder.exists() else 'does not exist'}"
         )
-    if python and not re.fullmatch(r"3\.\d{1,2}", python):
-        raise click.UsageError(f"--python: expected a version such as 3.12, received '{python}'")
+    _check_python(python)
     image = Image(folder, python or "")
     server = _json(folder / "settings.json")
     image.ports = [_port(server.get(name, default), default) for name, default in PORTS.items()]
@@ -89,8 +121,17 @@ def look_at(folder: Path, python: str | None = None) -> Image:
     image.tls = tls if isinstance(tls, dict) else {}
     for place in model_folders(folder):
         _add_model(image, place)
-    image.python = image.python or ".".join(map(str, sys.version_info[:2]))
+    image.python = image.python or _own_python()
     return image
+
+
+def _check_python(python: str | None) -> None:
+    if python and not re.fullmatch(r"3\.\d{1,2}", python):
+        raise click.UsageError(f"--python: expected a version such as 3.12, received '{python}'")
+
+
+def _own_python() -> str:
+    return ".".join(map(str, sys.version_info[:2]))
 
 
 def model_folders(folder: Path) -> Iterator[Path]:
@@ -242,29 +283,46 @@ def dockerfile(image: Image, mlserver: str | None = None, system_packages: tuple
     """
     wanted = [mlserver or f"mlserver=={__version__}"]
     if image.mlflow:
-        wanted.append(f"mlserver-mlflow=={__version__}")
+        # Without models at hand, nobody knows what they need: all of MLflow, and what builds their environments.
+        extras = "" if image.has_models else "[full,uv]"
+        wanted.append(f"mlserver-mlflow{extras}=={__version__}")
+    if image.wheels:
+        wanted = ["--find-links", WHEELS, *wanted]
     base = MODELS if image.whole_folder else REQUIREMENTS
     for name in dict.fromkeys(image.files):
         wanted += ["--requirement", f"{base}/{name}"]
     copied = [] if image.whole_folder else [*image.files, *image.included]
-    everything = f"COPY --chown=1000:1000 {_array('.', MODELS)}"
+    # Under OpenShift an image runs as any user of group 0, who reads what all may read.
+    everything = f"COPY --chown=1000:0 --chmod=755 {_array('.', MODELS)}"
+    late = [] if image.whole_folder or not image.has_models else [everything]
     lines = [
         "# Written by `mlserver dockerfile`; `mlserver build` builds it.",
         f"FROM python:{image.python}-slim",
         "ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore",
-        f"RUN {_array('useradd', '--create-home', '--uid', '1000', 'mlserver')}",
+        f"RUN {_array('useradd', '--create-home', '--uid', '1000', '--gid', '0', 'mlserver')}",
+        f"RUN {_array('chmod', '0775', HOME)}",
+        f"ENV HOME={HOME}",
         *_system(system_packages),
         *([everything] if image.whole_folder else []),
         *(f"COPY {_array(name, f'{REQUIREMENTS}/{name}')}" for name in dict.fromkeys(copied)),
+        *_wheels(image),
         f"RUN {_array('python', '-m', 'pip', 'install', *wanted, *image.requirements)}",
-        *([] if image.whole_folder else [everything]),
+        *late,
         "USER 1000",
-        "WORKDIR /home/mlserver",
+        f"WORKDIR {HOME}",
         f"EXPOSE {' '.join(str(port) for port in image.ports if port)}",
         *_health(image),
         f"CMD {_array('mlserver', 'start', MODELS)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _wheels(image: Image) -> list[str]:
+    if not image.wheels:
+        return []
+    if image.wheels == WHEELS_CONTEXT:
+        return [f"COPY --from={WHEELS_CONTEXT} {_array('.', WHEELS)}"]
+    return [f"COPY {_array(image.wheels, WHEELS)}"]
 
 
 def _health(image: Image) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from ..execution import child
+from ..execution.user import provide_user
 from ..logging import logger
 from ..repository.factory import ModelRepositoryFactory
 from ..repository.folders import has_models
@@ -61,6 +62,7 @@ def prepare(model: str, name: str | None = None, flags: dict[str, Any] | None = 
     Raises:
         SettingsError: no such folder, or a settings file that is wrong.
     """
+    provide_user()
     if _URI.match(model):
         return _of_uri(model, name or name_of_uri(model), flags or {})
     if not os.path.isdir(model):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -36,34 +37,37 @@ def is_stop(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     return isinstance(error, GeneratorExit) and asyncio.current_task() is not task
 
 
-def to_error(error: BaseException, what: str) -> MLServerError:
+def to_error(error: BaseException, what: str, level: int = logging.WARNING) -> MLServerError:
     """The error for the caller of a model. An error of ours is an answer; of all others the log has the traceback.
 
     Args:
         error: What the model's code raised, and what is no stop (`is_stop`).
         what: Which model failed at what, e.g. `Model wine failed to predict`.
+        level: Of the traceback in the log.
     """
     if isinstance(error, MLServerError):
         return plain_error(error)
-    log(what, error)
+    log(what, error, level)
     return ModelFailed(f"{what}: {without_paths(describe(error))}")
 
 
-def log(what: str, error: BaseException) -> None:
+def log(what: str, error: BaseException, level: int = logging.WARNING) -> None:
     """Log a failure with its traceback, whatever its exception does when it is printed."""
+    if not logger.isEnabledFor(level):
+        return
     import traceback
 
     try:
         lines = "".join(traceback.format_exception(error))
         lines.encode()
     except BaseException as second:
-        logger.warning("%s: %s (no traceback: %s)", what, describe(error), type(second).__name__)
+        logger.log(level, "%s: %s (no traceback: %s)", what, describe(error), type(second).__name__)
         return
     if len(lines) <= _LONGEST_TRACEBACK:
-        logger.warning("%s", what, exc_info=error)
+        logger.log(level, "%s", what, exc_info=error)
     else:
         half = _LONGEST_TRACEBACK // 2
-        logger.warning("%s\n%s\n[...]\n%s", what, lines[:half], lines[-half:].rstrip())
+        logger.log(level, "%s\n%s\n[...]\n%s", what, lines[:half], lines[-half:].rstrip())
 
 
 def plain_error(error: MLServerError) -> MLServerError:

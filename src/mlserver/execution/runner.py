@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from .executor import HTTPRequest, HTTPResponse, ModelInfo
 from .failures import is_stop, log, to_error
 from .frames import is_encodable
 from .load_clock import LoadClock
+from .missing_modules import explain_missing
 
 if TYPE_CHECKING:
     from ..model import MLModel
@@ -56,7 +58,7 @@ class Runner:
             except BaseException as error:
                 if is_stop(error, task):
                     raise
-                raise to_error(error, f"Model {settings.name} failed to load") from error
+                raise _load_error(error, settings) from error
         self._models[key] = model
         return info
 
@@ -197,6 +199,15 @@ async def _close_stream(model: MLModel, responses: Any) -> None:
         log(f"Model {model.name} failed at the end of a stream", error)
 
 
+def _load_error(error: BaseException, settings: ModelSettings) -> MLServerError:
+    """The error of a load, with what to install if a module is missing. The registry logs it; only DEBUG has more."""
+    found = to_error(error, f"Model {settings.name} failed to load", logging.DEBUG)
+    advice = explain_missing(error, settings)
+    if advice is None:
+        return found
+    return MLServerError(f"{found.message}. {advice}", found.status_code, code=found.code, details=found.details)
+
+
 def _implementation(settings: ModelSettings) -> type[MLModel]:
     path = settings.implementation_
     try:
@@ -211,7 +222,7 @@ def _implementation(settings: ModelSettings) -> type[MLModel]:
     except BaseException as error:
         if is_stop(error, asyncio.current_task()):
             raise
-        log(f"Implementation '{path}' cannot be imported", error)
+        log(f"Implementation '{path}' cannot be imported", error, logging.DEBUG)
         raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(error)}", 500) from error
 
 

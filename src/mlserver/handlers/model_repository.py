@@ -114,11 +114,16 @@ class ModelRepositoryHandlers:
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
 
-    async def load_all(self, models: list[ModelSettings]) -> int:
-        """Load at start: each failure is kept in the index and leaves the others alone. How many could be loaded."""
+    async def load_all(self, models: list[ModelSettings], is_logged: bool = True) -> int:
+        """Load at start: each failure is kept in the index and leaves the others alone. Returns how many were loaded.
+
+        Args:
+            is_logged: Failures are logged; False if the caller says them.
+        """
         for settings in models:
             self._registry.announce(settings)
-        results = await asyncio.gather(*(self._registry.load(settings) for settings in models), return_exceptions=True)
+        loads = [self._registry.load(settings, is_logged) for settings in models]
+        results = await asyncio.gather(*loads, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, MLServerError):
                 raise result

@@ -1,8 +1,8 @@
 """REST paths that models declare themselves, such as MLflow's `/invocations`.
 
 A path that one model declares is answered by that model. If several declare it, the header `X-MLServer-Model` chooses,
-else the setting `default_model`, else the body where its format names a model; else the request is refused with their
-names. Under `/v2/models/{name}/...` each model's own paths are always reachable.
+else the body where its format names a model, else the setting `default_model`; else the request is refused with their
+names. A body that names a model which does not answer the path is refused, also if only one model declares it. Under `/v2/models/{name}/...` each model's own paths are always reachable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 from typing import NamedTuple
 
-from ..errors import MLServerError, Unavailable
+from ..errors import MLServerError, ModelNotFound, Unavailable
 from ..execution.executor import HTTPRequest
 from ..handlers import DataPlane
 from ..handlers.dataplane import ModelRoute
@@ -165,15 +165,28 @@ class ModelRoutes:
         return Reply(answer.status, answer.body, content_type, kept)
 
     def _asked(self, found: ModelRoute, request: Request) -> ModelRoute:
-        """The route of the model that the body names, where `match` left the choice to the body."""
+        """The route of the model that the body names, where neither path nor header does.
+
+        Raises:
+            ModelNotFound: it names a model that does not answer this path.
+            ModelNotReady: it names a model that is known and not loaded.
+        """
         if not _says_model(found) or _under_model(request.path) is not None:
             return found
         rivals = self._answering(request, self._declared(request.path))
-        wanted = wire_routes.wire_of(found).named_model(request.body, found.route.config)
         names = [own.name for own in rivals]
+        header = request.header(MODEL_HEADER)
+        if header is not None and header.decode("latin-1") in names:
+            return found
+        wanted = wire_routes.wire_of(found).named_model(request.body, found.route.config)
+        if wanted in names:
+            return rivals[names.index(wanted)]
+        if wanted is not None:
+            self._data_plane.check_ready(wanted)
+            raise ModelNotFound(wanted)
         if len(rivals) == 1 or self._chosen(request) in names:
             return found
-        return rivals[names.index(wanted)] if wanted in names else self._choose(request, rivals, by_body=False)
+        return self._choose(request, rivals, by_body=False)
 
     async def _joined(self, found: ModelRoute, request: Request) -> Reply:
         """The fixed documents of all models that are ready, joined at the key that their routes name."""

@@ -232,3 +232,61 @@ def test_build_calls_the_engine(tmp_path: Path) -> None:
 def test_build_fails_in_one_line(tmp_path: Path, engine: str, expected: str) -> None:
     code, text = run_mlserver("build", str(tmp_path), "--engine", engine)
     assert (code, text.count("\n"), expected in text) == (1, 1, True), text
+
+
+def test_an_arbitrary_user_may_serve(tmp_path: Path) -> None:
+    """As OpenShift runs it: any user id, group 0, no entry in the password file."""
+    write_model(tmp_path / "echo")
+    text = dockerfile(look_at(tmp_path))
+    assert "ENV HOME=/home/mlserver" in text
+    assert 'RUN ["useradd", "--create-home", "--uid", "1000", "--gid", "0", "mlserver"]' in text
+    assert 'RUN ["chmod", "0775", "/home/mlserver"]' in text
+    assert 'COPY --chown=1000:0 --chmod=755 [".", "/mnt/models"]' in text
+    assert "WORKDIR /home/mlserver" in text
+
+
+def test_a_generic_image(tmp_path: Path) -> None:
+    """Without models; what is in the folder does not count."""
+    write_model(tmp_path / "echo")
+    (tmp_path / "requirements.txt").write_text("numpy<3")
+    code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "mlflow")
+    assert code == 0, text
+    found = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
+    assert found.installed == [f"mlserver=={__version__}", f"mlserver-mlflow[full,uv]=={__version__}"]
+    assert found.copied == []
+    assert found["CMD"] == [["mlserver", "start", "/mnt/models"]]
+    code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "sklearn")
+    assert (code, "--runtime" in text) == (2, True)
+
+
+def test_wheels_of_the_folder(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / f"mlserver-{__version__}-py3-none-any.whl").touch()
+    code, text = run_mlserver("dockerfile", str(tmp_path), "--wheels", str(tmp_path / "wheels"))
+    assert code == 0, text
+    found = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
+    assert found.installed == ["--find-links", "/opt/wheels", f"mlserver=={__version__}"]
+    assert ["wheels", "/opt/wheels"] in found["COPY"]
+
+
+@pytest.mark.parametrize("more", [(), ("--runtime", "mlflow")], ids=" ".join)
+def test_wheels_from_elsewhere(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """They are a build context of their own; `build` passes it on, and `dockerfile` says how."""
+    folder, wheels = write_model(tmp_path / "models"), tmp_path / "dist"
+    wheels.mkdir()
+    assert run_mlserver("dockerfile", str(folder), "--wheels", str(wheels))[0] == 1
+    (wheels / "mlserver-2-py3-none-any.whl").touch()
+    code, text = run_mlserver("dockerfile", str(folder), "--wheels", str(wheels), *more)
+    assert code == 0, text
+    assert f"docker build --build-context wheels-of-the-server={wheels} {folder}" in text
+    written = (folder / "Dockerfile").read_text()
+    assert 'COPY --from=wheels-of-the-server [".", "/opt/wheels"]' in written
+
+    engine = tmp_path / "engine"
+    engine.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$(dirname "$0")/called"\n')
+    engine.chmod(0o755)
+    code, text = run_mlserver("build", str(folder), "--wheels", str(wheels), "--engine", str(engine), *more)
+    assert code == 0, text
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called[-2:] == [f"--build-context=wheels-of-the-server={wheels}", str(folder)]

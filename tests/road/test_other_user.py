@@ -1,0 +1,70 @@
+"""The server under an arbitrary user id, as OpenShift runs images: no home, no name, a working directory of another user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.models import WINE, Models
+from support.other_user import OtherUsersServer, prefix, why_not
+from support.repository import tensor
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+
+
+@pytest.fixture
+def folder(models: Models) -> Iterator[Path]:
+    """A folder of MLflow models that everybody may read; pytest's own are for their owner only."""
+    with tempfile.TemporaryDirectory() as made:
+        os.chmod(made, 0o755)
+        models.copy("wine", Path(made) / "models" / "wine")
+        subprocess.run(["chmod", "-R", "a+rX", made], check=True)
+        yield Path(made)
+
+
+@pytest.fixture
+def closed(folder: Path) -> Path:
+    """A working directory that is for root only, with a `.env`."""
+    path = folder / "closed"
+    path.mkdir(mode=0o700)
+    (path / ".env").write_text("MLSERVER_SERVER_NAME=secret\n")
+    return path
+
+
+def test_a_server_in_a_working_directory_that_it_may_not_read(folder: Path, closed: Path, models: Models) -> None:
+    with OtherUsersServer(folder / "models", cwd=closed) as server:
+        columns = [tensor(name, [value], "FP64") for name, value in WINE.items()]
+        assert server.infer("wine", columns).json()["outputs"][0]["data"] == [models.wine_answer]
+        assert server.get("/v2").json()["name"] == "mlserver"
+        lines = [line for line in str(server.log).splitlines() if ".env" in line]
+        assert len(lines) == 1
+        assert lines[0].startswith(".env in the current folder is left out: Permission denied")
+
+
+def test_a_file_of_variables_that_it_may_not_read(folder: Path) -> None:
+    (folder / ".env").write_text("MLSERVER_SERVER_NAME=secret\n")
+    (folder / ".env").chmod(0o600)
+    with OtherUsersServer(folder / "models", cwd=folder) as server:
+        assert server.get("/v2").json()["name"] == "mlserver"
+        assert "Permission denied" in server.log
+
+
+def test_the_command_line_checks_models_too(folder: Path, closed: Path) -> None:
+    command = [*prefix(), sys.executable, "-m", "mlserver", "check", str(folder / "models")]
+    done = subprocess.run(command, cwd=closed, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "wine: ok" in done.stdout
+
+
+def test_models_that_it_may_not_read(folder: Path, closed: Path) -> None:
+    command = [*prefix(), sys.executable, "-m", "mlserver", "start", str(closed)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"'{closed}' is not readable" in done.stderr
