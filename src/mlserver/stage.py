@@ -37,6 +37,7 @@ class Call:
         members: Rows of each request that was joined into this one, in order; () = it came as it is.
         chosen: The version that the traffic split chose for this request; None = none yet.
         headers: The caller's headers or invocation metadata, lower-cased.
+        operation: The HTTP method and route, or the RPC, that the request came by: the name of its span.
         response_headers: Headers that the model wants on the answer.
         timings: Filled by the stages on the way back.
     """
@@ -47,6 +48,7 @@ class Call:
     members: Sequence[int] = ()
     chosen: str | None = None
     headers: Mapping[str, Any] | None = None
+    operation: str | None = None
     response_headers: dict[str, Any] | None = None
     timings: Timings = field(default_factory=Timings)
 

@@ -12,7 +12,8 @@ import pytest
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.collector import Collector
-from support.repository import tensor, write_model
+from support.models import WINE, Models
+from support.repository import tensor, write_model, write_settings
 from support.server import Serve, Server
 
 TRACES = """
@@ -34,6 +35,9 @@ class Traces(MLModel):
             ])
 """
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+# As MLServer 1.x named them.
+REST_SPAN = "POST /v2/models/{model_name}/infer"
+GRPC_SPAN = "/inference.GRPCInferenceService/ModelInfer"
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 
@@ -56,8 +60,8 @@ def test_a_request_over_rest(serve: Serve, collector: Collector, tmp_path: Path,
     assert server.stop() == 0
 
     spans = collector.spans()
-    assert set(spans) == {"infer m", "batch", "model", "own work"} | ({"queue"} if batched else set())
-    request, batch, model = spans["infer m"], spans["batch"], spans["model"]
+    assert set(spans) == {REST_SPAN, "batch", "model", "own work"} | ({"queue"} if batched else set())
+    request, batch, model = spans[REST_SPAN], spans["batch"], spans["model"]
     assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
     assert request.parent_span_id.hex() == PARENT
     assert batch.parent_span_id == request.span_id
@@ -79,7 +83,7 @@ def test_a_request_over_grpc(serve: Serve, collector: Collector, tmp_path: Path)
         request = pb.ModelInferRequest(model_name="m", inputs=[one])
         GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=tuple(HEADERS.items()), timeout=30)
     assert server.stop() == 0
-    assert collector.spans()["infer m"].parent_span_id.hex() == PARENT
+    assert collector.spans()[GRPC_SPAN].parent_span_id.hex() == PARENT
     assert collector.spans()["own work"].trace_id.hex() == TRACE
 
 
@@ -91,11 +95,27 @@ def test_errors_and_health(collector: Collector, tmp_path: Path) -> None:
             server.get(path)
         server.stop()
         spans = collector.spans()
-        assert set(spans) == {"infer m", "own work"}
-        assert "ValueError: two are too many" in spans["infer m"].status.message
+        assert set(spans) == {REST_SPAN, "own work"}
+        assert "ValueError: two are too many" in spans[REST_SPAN].status.message
 
 
 def test_a_collector_that_is_not_there_changes_nothing(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "m", "Traces", source=TRACES)
     server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": "http://127.0.0.1:9"})
     assert server.infer("m", [tensor("x", [1])]).status_code == 200
+
+
+def test_names_of_spans(serve: Serve, collector: Collector, models: Models, tmp_path: Path) -> None:
+    write_model(tmp_path / "m", "Traces", source=TRACES, parameters={"version": "1"})
+    write_settings(
+        tmp_path / "wine", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": str(models["wine"])}
+    )
+    server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address})
+    for path in ("infer", "generate", "infer_stream", "generate_stream", "versions/1/infer"):
+        assert server.post(f"/v2/models/m/{path}", {"inputs": [tensor("x", [1])]}).status_code == 200
+    assert server.post("/invocations", {"dataframe_records": [WINE]}).status_code == 200
+    assert server.stop() == 0
+    prefix = "POST /v2/models/{model_name}"
+    expected = {f"{prefix}/{path}" for path in ("infer", "generate", "infer_stream", "generate_stream")}
+    expected |= {f"{prefix}/versions/{{model_version}}/infer", "POST /invocations"}
+    assert set(collector.spans()) == expected | {"batch", "model", "own work"}

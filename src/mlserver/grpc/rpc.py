@@ -211,13 +211,14 @@ def caller_of(context: Context) -> Caller:
 # -- metadata --
 
 
-def call_of(context: Context) -> Call:
-    """What accompanies a request: its deadline and its metadata."""
+def call_of(context: Context, operation: str | None = None) -> Call:
+    """What accompanies a request: its deadline, its metadata, and the RPC that it came by."""
     headers: dict[str, Any] = dict(context.invocation_metadata() or ())
     remaining = context.time_remaining()
     return Call(
         deadline=None if remaining is None else time.monotonic() + remaining,
         headers=headers,
+        operation=operation,
     )
 
 

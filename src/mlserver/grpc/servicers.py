@@ -22,6 +22,10 @@ from ..wire.pb import model_repository_pb2 as repository_pb
 from .rpc import Context, Metadata, Writer, call_of, failure_of, logger, metadata_of, metadata_value
 from .streams import Lane, by_model, one_by_one
 
+# Names of spans.
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+
 _COMPRESSIONS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 STREAM_FORM = "mlserver-stream-form"
 # The method that is called most takes and gives serialized messages.
@@ -75,7 +79,7 @@ class InferenceServicer:
         except MLServerError:
             self._check_model(data)
             raise
-        call = call_of(context)
+        call = call_of(context, MODEL_INFER)
         read = time.perf_counter_ns()
         model, version = received.model_name, received.model_version
         _keep_without_id(received.request)
@@ -218,10 +222,10 @@ class _Stream:
         name, version = model[0], model[1] or None
         if not self._data_plane.streams(name, version):
             async for payload in payloads:
-                call = call_of(self._context)
+                call = call_of(self._context, MODEL_STREAM_INFER)
                 yield await self._data_plane.infer(payload, name, version, call), call
             return
-        call = call_of(self._context)
+        call = call_of(self._context, MODEL_STREAM_INFER)
         responses = self._data_plane.infer_stream(payloads, name, version, call)
         async with aclosing(responses):  # type: ignore[type-var]
             async for response in responses:

@@ -69,7 +69,8 @@ class TracedRoad:
         if call.trace_parent:
             headers["traceparent"] = call.trace_parent
         attributes = self._attributes | ({"mlserver.request.id": request_id} if request_id else {})
-        span = self._tracer.start_span(f"{kind} {self._name}", context_of(headers), SpanKind.SERVER, attributes)
+        name = call.operation or f"{kind} {self._name}"
+        span = self._tracer.start_span(name, context_of(headers), SpanKind.SERVER, attributes)
         own = span.get_span_context()
         call.trace_parent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
         try:

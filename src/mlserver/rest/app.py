@@ -112,6 +112,7 @@ class RESTApp:
             found = self._router.match(request.method, request.path)
             if found is not None:
                 endpoint, request.segments, template = found
+                request.template = template
                 await self._check_access(_SCOPES.get(template, self._else_needs), request)
                 await self._take_body(request, receive)
                 reply = await endpoint(request)
@@ -123,7 +124,7 @@ class RESTApp:
                 own = self._model_routes.match(request)
                 if own is None:
                     raise self._model_routes.no_route(request)
-                template = own.route.path
+                request.template = template = own.route.path
                 await self._take_body(request, receive)
                 reply = await self._model_routes.answer(own, request)
         except MethodNotAllowed as problem:

@@ -91,7 +91,7 @@ class Endpoints:
         incoming = formats.arrived(request, self._settings.max_body_bytes)
         payload = await self._read(incoming, name, version)
         write = formats.writer(incoming, payload)
-        call = Call(headers=request.headers)
+        call = Call(headers=request.headers, operation=request.operation)
         codec_ns = time.perf_counter_ns() - started
         response = await self._data_plane.infer(payload, name, version, call)
         started = time.perf_counter_ns()
@@ -145,7 +145,7 @@ class Endpoints:
         payload = await self._read(incoming, name, version)
         formats.writer(incoming, payload)  # events are JSON, whatever is asked for
         codec_ns = time.perf_counter_ns() - started
-        call = Call(headers=request.headers)
+        call = Call(headers=request.headers, operation=request.operation)
         responses = self._data_plane.infer_stream(_one(payload), name, version, call)
         try:
             first = await anext(responses, None)

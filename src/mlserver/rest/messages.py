@@ -51,6 +51,7 @@ class Request:
         raw_headers: As ASGI gives them: names in lower case.
         segments: What the variable parts of the path matched.
         client: Address and port of the other end of the connection.
+        template: The path with its variable parts as `{model_name}`; "" until it is known.
     """
 
     method: str
@@ -60,6 +61,12 @@ class Request:
     segments: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     client: tuple[str, int] | None = None
+    template: str = ""
+
+    @property
+    def operation(self) -> str:
+        """Method and template: what spans are called."""
+        return f"{self.method} {self.template}"
 
     @property
     def headers(self) -> Headers:
