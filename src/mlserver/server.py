@@ -9,7 +9,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import trust
@@ -59,6 +59,7 @@ class MLServer:
         self._kafka: Any = None
         self._stop_asked = asyncio.Event()
         self._end_now = asyncio.Event()
+        self._was_ready = False
         self._started_at = time.monotonic()
 
     # -- the road --
@@ -154,6 +155,10 @@ class MLServer:
             self._end_now.set()
         self._accept(False)
         self._stop_asked.set()
+        for front_end in self._front_ends:
+            front_end.end_connections()
+        if self._fronts is not None:
+            self._fronts.end_connections()
 
     async def _models_at_startup(self) -> list[ModelSettings]:
         return list(await self._repository.list()) if self._settings.load_models_at_startup else []
@@ -184,6 +189,7 @@ class MLServer:
         # What is there now stays: the collector need not look at it again, nor requests wait until it has.
         gc.freeze()
         self._accept(True)
+        self._was_ready = True
         if self._fronts is not None:
             await self._fronts.told()
         self._say_ready([f"'{label}'" for label in reasons])
@@ -201,25 +207,35 @@ class MLServer:
     async def _shut_down(self) -> None:
         """Drain, then close from the front to the back."""
         self._accept(False)
-        if self._kafka is not None:
-            self._kafka.cease()
         await self._following.stop()
-        grace = self._settings.drain_timeout
-        draining = asyncio.create_task(self._drained())
-        hurry = asyncio.create_task(self._end_now.wait())
-        done, _ = await asyncio.wait((draining, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        if draining not in done:
+        if self._was_ready and self._stop_asked.is_set():
+            await self._wait_unless_hurried(asyncio.sleep(self._settings.shutdown_delay), None)
+        is_drained = await self._wait_unless_hurried(self._drained(), self._settings.drain_timeout)
+        if not is_drained:
             logger.warning("Stopping although requests still run")
-        for task in (draining, hurry):
-            task.cancel()
-        closing = 1.0 if draining in done else 0.1
+        closing = 1.0 if is_drained else 0.1
         others = [] if self._fronts is None else [self._fronts.stop(closing)]
         await asyncio.gather(*(front_end.stop(closing) for front_end in self._front_ends), *others)
-        await self._executor.stop(self._settings.parallel_workers_timeout if draining in done else 0.1)
+        await self._executor.stop(self._settings.parallel_workers_timeout if is_drained else 0.1)
         await self._works.close()
 
+    async def _wait_unless_hurried(self, work: Coroutine[Any, Any, None], limit: float | None) -> bool:
+        """Wait for the work, for so many seconds, or until the server is asked a second time to stop. Is it done?"""
+        working = asyncio.create_task(work)
+        hurry = asyncio.create_task(self._end_now.wait())
+        await asyncio.wait((working, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        is_done = working.done()
+        for task in (working, hurry):
+            task.cancel()
+        if is_done:
+            await working
+        return is_done
+
     async def _drained(self) -> None:
-        await asyncio.gather(self._registry.drained(), *([] if self._fronts is None else [self._fronts.drained()]))
+        """Take no more connections; return when all that has begun is answered."""
+        others = [] if self._fronts is None else [self._fronts.drained()]
+        await asyncio.gather(*(front_end.drain() for front_end in self._front_ends), *others)
+        await self._registry.drained()
 
     def _capture_signals(self) -> Any:
         """Signals ask for the end; what handled them before does so again afterwards."""

@@ -138,6 +138,8 @@ class Settings(BaseSettings):
     """Requests that may wait for one model; more are refused at once."""
     max_inputs: Count = 10_000
     """Inputs (for a table, columns) of one request."""
+    shutdown_delay: SecondsOrNone = 0
+    """Seconds of service after SIGTERM, not ready, before the server takes no more connections."""
     drain_timeout: SecondsOrNone = 30
     """Seconds that open requests get to finish at shutdown."""
     header_timeout: Seconds = 10

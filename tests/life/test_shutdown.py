@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.chaos import Chaos, ask, wait_until_gone, write_chaos
+from support.raw_http import Wire, wire
+from support.repository import tensor
 from support.server import STOP_LIMIT, Serve, Server
 
 
@@ -127,3 +138,199 @@ def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -
         wait_until_gone(workers)
     assert len(workers) == 2
     server.stop()
+
+
+# -- the last answers of a connection --
+
+
+def request_of(action: str, argument: str) -> bytes:
+    """An inference request of the chaos model as bytes."""
+    body = json.dumps({"inputs": [tensor("x", [f"{action}:{argument}"], "BYTES")]}).encode()
+    return b"POST /v2/models/chaos/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def exchange(connection: Wire, argument: str) -> tuple[int, bool]:
+    """Ask for an echo: the status, and whether the answer ends the connection."""
+    connection.send(request_of("echo", argument))
+    status, headers, _ = connection.answer()
+    return status, headers.get("connection") == "close"
+
+
+@pytest.mark.parametrize("http_workers", ["1", "2"])
+def test_answers_after_the_signal_end_their_connections(
+    serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
+) -> None:
+    """While the port still listens: on connections that were there, and on new ones."""
+    server = serve(tmp_path, workers=1, env={"MLSERVER_HTTP_WORKERS": http_workers})
+    port = server.http_port
+    with wire(port) as busy, wire(port) as idle, wire(server.metrics_port) as scraper:
+        assert exchange(idle, "before") == (200, False)
+        busy.send(request_of("wait", "a"))
+        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
+        assert exchange(idle, "after") == (200, True)
+        with wire(port) as new:
+            assert exchange(new, "new") == (200, True)
+        scraper.send(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert scraper.answer()[1]["connection"] == "close"
+        chaos.put("go-a")
+        assert busy.answer()[:1] == (200,)
+    assert_ends(server)
+
+
+def test_pipelined_requests_are_all_answered(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    """Only the last answer ends the connection."""
+    server = serve(tmp_path, workers=1)
+    with wire(server.http_port) as connection:
+        connection.send(request_of("wait", "a") + request_of("echo", "b") + request_of("echo", "c"))
+        server.wait(lambda: chaos.told("started-a"), "the first request ran")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
+        chaos.put("go-a")
+        answers = [connection.answer() for _ in range(3)]
+    assert [status for status, _, _ in answers] == [200, 200, 200]
+    assert [headers.get("connection") for _, headers, _ in answers] == [None, None, "close"]
+    assert_ends(server)
+
+
+def test_an_idle_connection_may_bring_one_more_request(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    server = serve(tmp_path, workers=1)
+    with wire(server.http_port) as connection, wire(server.http_port) as silent:
+        assert exchange(connection, "before") == (200, False)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait(lambda: readiness(server) == 0, "the port was closed")
+        assert exchange(connection, "after") == (200, True)
+        silent.ended()
+    assert_ends(server)
+
+
+# -- service after the signal --
+
+
+@pytest.mark.parametrize("http_workers", ["1", "2"])
+def test_service_for_the_shutdown_delay(serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str) -> None:
+    """Not ready, but new connections are answered; a second signal does not wait for the end of the delay."""
+    env = {"MLSERVER_SHUTDOWN_DELAY": "600", "MLSERVER_HTTP_WORKERS": http_workers}
+    server = serve(tmp_path, workers=1, env=env)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait(lambda: readiness(server) not in (0, 200), "the server was not ready any more")
+    for number in range(20):
+        with wire(server.http_port) as new:
+            assert exchange(new, str(number)) == (200, True)
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        assert ask_over_grpc(channel, "chaos", b"echo:x")
+    server.process.send_signal(signal.SIGTERM)
+    assert_ends(server)
+
+
+def test_the_shutdown_delay_ends(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    server = serve(tmp_path, workers=1, env={"MLSERVER_SHUTDOWN_DELAY": "0.5"})
+    server.process.send_signal(signal.SIGTERM)
+    assert_ends(server)
+
+
+# -- a rolling update --
+
+
+class Callers:
+    """Clients in a closed loop, who go to the next server when one refuses their connection."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers = servers
+        self.answered = [0] * len(servers)
+        self.lost: list[str] = []
+        self.over = threading.Event()
+
+    def were_answered_by(self, place: int) -> bool:
+        return self.answered[place] > 50
+
+    def talk_over_rest(self, keeps: bool, pause: float) -> None:
+        connection: Wire | None = None
+        place = 0
+        while not self.over.is_set():
+            if connection is None:
+                try:
+                    connection = Wire(self.servers[place].http_port)
+                except ConnectionRefusedError:
+                    place += 1
+                    continue
+            try:
+                status, closes = exchange(connection, "x")
+                if status != 200:
+                    self.lost.append(f"server {place}: status {status}")
+                self.answered[place] += 1
+            except (EOFError, OSError) as error:
+                self.lost.append(f"server {place}: {error!r}")
+                closes = True
+            if closes or not keeps:
+                connection.socket.close()
+                connection = None
+            if pause:
+                time.sleep(random.uniform(0, pause))
+        if connection is not None:
+            connection.socket.close()
+
+    def talk_over_grpc(self, keeps: bool, pause: float) -> None:
+        channel: grpc.Channel | None = None
+        place = 0
+        while not self.over.is_set():
+            if channel is None:
+                options = [("grpc.use_local_subchannel_pool", 1)]
+                channel = grpc.insecure_channel(f"127.0.0.1:{self.servers[place].grpc_port}", options)
+            try:
+                ask_over_grpc(channel, "chaos", b"echo:x")
+                self.answered[place] += 1
+                closes = not keeps
+            except grpc.RpcError as error:
+                closes = True
+                if "Failed to connect" in error.details():
+                    place += 1
+                else:
+                    self.lost.append(f"server {place}: {error.code()} {error.details()}")
+            if closes:
+                channel.close()
+                channel = None
+            if pause:
+                time.sleep(random.uniform(0, pause))
+        if channel is not None:
+            channel.close()
+
+
+def ask_over_grpc(channel: grpc.Channel, model: str, text: bytes) -> bool:
+    contents = pb.InferTensorContents(bytes_contents=[text])
+    one = pb.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=[1], contents=contents)
+    request = pb.ModelInferRequest(model_name=model, inputs=[one])
+    return bool(GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30).outputs)
+
+
+UPDATES = 4
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+@pytest.mark.parametrize("http_workers", ["1", "2"])
+def test_a_rolling_update_loses_nothing(
+    serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str, protocol: str
+) -> None:
+    """Each server is told to end under load; what was sent to it is answered, by whatever kind of connection."""
+    env = {"MLSERVER_HTTP_WORKERS": http_workers}
+    servers = [serve(tmp_path, workers=1, env=env) for _ in range(UPDATES + 1)]
+    callers = Callers(servers)
+    talk: Callable[[bool, float], None] = callers.talk_over_rest if protocol == "rest" else callers.talk_over_grpc
+    # gRPC's library cancels a call that arrives in the instant between the shutdown and the client's reading of it: for
+    # clients that wait for the answer to their last call, that cannot be.
+    kinds = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.0), (False, 0.02)]
+    kinds = kinds if protocol == "rest" else [(True, 0.0)] * 4
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        talking = [pool.submit(talk, *kind) for kind in kinds]
+        try:
+            for number, server in enumerate(servers[:-1]):
+                server.wait(partial(callers.were_answered_by, number), "the clients were answered")
+                server.process.send_signal(signal.SIGTERM)
+                assert_ends(server)
+            servers[-1].wait(partial(callers.were_answered_by, UPDATES), "the clients were answered")
+        finally:
+            callers.over.set()
+        for one in talking:
+            one.result(timeout=30)
+    assert callers.lost == []

@@ -67,6 +67,7 @@ class Kind(IntEnum):
     DRAIN = 33
     COUNTS = 34
     CLOSE = 35
+    LAST_ANSWERS = 36
     REPOSITORY = 40
     STATISTICS = 41
     SUSPECT = 42

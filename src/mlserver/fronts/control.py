@@ -229,8 +229,12 @@ class Fronts:
         """Return when none of them uses a worker any more, or has had the time to end what it began."""
         await self._ask_all(Kind.LEAVE, ["worker", number], self._drain_timeout)
 
+    def end_connections(self) -> None:
+        """Have them say with each answer from now on that its connection ends."""
+        self._spawn(self._ask_all(Kind.LAST_ANSWERS, None, TELL_LIMIT))
+
     async def drained(self) -> None:
-        """Wait until none of them has anything to do."""
+        """Have them take no more connections; return when none of them has anything to do."""
         await self._ask_all(Kind.DRAIN, None, None)
 
     async def _ask_all(self, kind: Kind, head: Any, limit: float | None) -> None:

@@ -85,6 +85,7 @@ class Front:
                 Kind.TABLE: self._take_table,
                 Kind.OPEN: self._open,
                 Kind.LEAVE: self._leave,
+                Kind.LAST_ANSWERS: self._end_connections,
                 Kind.DRAIN: self._drain,
                 Kind.COUNTS: self._count,
                 Kind.CLOSE: self._close,
@@ -133,7 +134,13 @@ class Front:
         await (self._mirror.left(which) if what == "model" else self._workers.left(which))
         return _done(frame)
 
+    async def _end_connections(self, frame: Frame) -> Frame:
+        for front_end in self._front_ends:
+            front_end.end_connections()
+        return _done(frame)
+
     async def _drain(self, frame: Frame) -> Frame:
+        await asyncio.gather(*(front_end.drain() for front_end in self._front_ends))
         await self._mirror.drained()
         return _done(frame)
 

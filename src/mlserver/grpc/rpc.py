@@ -98,6 +98,16 @@ class Guard:
         self._metrics = metrics
         self._access = access
         self._access_log = access_log
+        self._held: asyncio.Event | None = None
+
+    def hold_answers(self) -> None:
+        """Let no RPC end until `release_answers`."""
+        self._held = asyncio.Event()
+
+    def release_answers(self) -> None:
+        if self._held is not None:
+            self._held.set()
+            self._held = None
 
     def __call__(self, method: MethodDescriptor, behaviour: Behaviour) -> Behaviour:
         kind = kind_of(method)
@@ -141,13 +151,18 @@ class Guard:
         self._metrics.grpc_started(*label)
         code = "OK"
         try:
-            return await work
+            result = await work
+            if self._held is not None:
+                await self._held.wait()
+            return result
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
         except Exception as problem:
             failure = failure_of(problem)
             code = failure.code
+            if self._held is not None:
+                await self._held.wait()
         finally:
             seconds = time.perf_counter() - started
             self._metrics.grpc(label, code, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -24,6 +25,8 @@ from .services import generic_handler
 # RPCs of one connection that may be open at a time.
 MAX_STREAMS = 1024
 MAX_METADATA = 64 * 1024
+HOLD = 0.05  # seconds before and after the GOAWAY for which no call ends
+UNLIMITED = 1e9  # seconds; to gRPC, None would be 0
 
 
 class GRPCServer:
@@ -47,7 +50,7 @@ class GRPCServer:
     ) -> None:
         self._server = grpc.aio.server(options=_options(settings))
         access_log = settings.debug if settings.access_log is None else settings.access_log
-        guard = Guard(metrics or RoadMetrics(), access or Access(settings), access_log)
+        self._guard = guard = Guard(metrics or RoadMetrics(), access or Access(settings), access_log)
         events = CloudEvents(settings.server_name, get_namespace())
         dataplane = dataplane_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         repository = model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepositoryService"]
@@ -78,6 +81,22 @@ class GRPCServer:
     async def serve(self) -> None:
         """Return when the server has been stopped."""
         await self._server.wait_for_termination()
+
+    def end_connections(self) -> None:
+        """Nothing: gRPC tells its clients (GOAWAY) when it takes no more connections, in `drain`."""
+
+    async def drain(self) -> None:
+        """Take no more connections, tell the clients (GOAWAY); return when all open RPCs are answered."""
+        # gRPC cancels calls that arrive after `stop` and before the client has read the GOAWAY. So no call ends for a
+        # moment before: clients that wait for an answer send no further call, and they read the GOAWAY before the answer.
+        self._guard.hold_answers()
+        try:
+            await asyncio.sleep(HOLD)
+            releasing = asyncio.get_running_loop().call_later(HOLD, self._guard.release_answers)
+            await self._server.stop(UNLIMITED)
+            releasing.cancel()
+        finally:
+            self._guard.release_answers()
 
     async def stop(self, grace: float | None = None) -> None:
         """Take no new RPC; those open have `grace` seconds (None = none) to finish."""

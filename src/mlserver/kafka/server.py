@@ -51,6 +51,13 @@ class KafkaServer:
         """Take no more messages; those taken are answered."""
         self._link.cease()
 
+    def end_connections(self) -> None:
+        """Take no more messages; those taken are answered."""
+        self.cease()
+
+    async def drain(self) -> None:
+        """Nothing: messages are answered like all requests, and their offsets stored in `stop`."""
+
     async def stop(self, grace: float = 0.0) -> None:
         """Leave the group. Messages not answered within `grace` seconds are not committed: they are taken again later."""
         await self._link.close(grace)

@@ -15,6 +15,11 @@ from ..settings import Settings
 LINGER = 2.0  # seconds that an early answer waits for a caller that is still sending
 
 
+# Seconds that an idle connection gets, once the server takes no more connections, to bring one more request: a client
+# may have sent it already, or be about to. It is answered with `connection: close`.
+LAST_REQUEST = 1.0
+
+
 class Phase(IntEnum):
     """What a connection waits for."""
 
@@ -30,11 +35,15 @@ class Bounds:
 
     Args:
         settings: For the time limits and `max_connections`.
+
+    Attributes:
+        is_ending: Whether each answer is the last one of its connection.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.max_connections = settings.max_connections
         self.now = 0.0
+        self.is_ending = False
         self.reading = settings.body_timeout
         self._limits = {
             Phase.IDLE: settings.keep_alive_timeout,
@@ -59,6 +68,14 @@ class Bounds:
         """Whether a connection has been in a phase for too long. `since` may be one interval too early."""
         limit = self._limits.get(phase)
         return limit is not None and self.now - since > limit + self.interval
+
+    def close_idle(self, ending_since: float) -> None:
+        """Close the connections that have brought no request for `LAST_REQUEST` seconds since the end began."""
+        self.now = asyncio.get_running_loop().time()
+        if self.now - ending_since < LAST_REQUEST:
+            return
+        for connection in list(self._connections()):
+            connection.close_if_idle(self.now - LAST_REQUEST)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()

@@ -33,6 +33,10 @@ class Sink(Protocol):
 
     def close(self) -> None: ...
 
+    def is_ending(self) -> bool:
+        """Whether the answer that begins is the last one of its connection."""
+        ...
+
 
 class Exchange:
     """A request as it arrives, and its answer as it leaves.
@@ -187,9 +191,9 @@ class Exchange:
                 self._chunked = True
             parts += (name, b": ", value, b"\r\n")
             lines += 1
-        if closing:
+        if closing or self._sink.is_ending():
             self.keep_alive = False
-        elif not self.keep_alive:
+        if not closing and not self.keep_alive:
             parts.append(b"connection: close\r\n")
             lines += 1
         bare = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY

@@ -68,6 +68,15 @@ class RESTServer:
         for server in self._servers:
             await server.start()
 
+    def end_connections(self) -> None:
+        """Say with each answer from now on that its connection ends."""
+        for server in self._servers:
+            server.end_connections()
+
+    async def drain(self) -> None:
+        """Take no more connections; return when all requests are answered and all connections closed."""
+        await asyncio.gather(*(server.drain() for server in self._servers))
+
     async def stop(self, grace: float) -> None:
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
 
@@ -93,6 +102,13 @@ class MetricsFrontEnd:
 
     async def start(self) -> None:
         await self._server.start()
+
+    def end_connections(self) -> None:
+        """Say with each answer from now on that its connection ends."""
+        self._server.end_connections()
+
+    async def drain(self) -> None:
+        """Nothing: the page is there until the end."""
 
     async def stop(self, grace: float) -> None:
         await self._server.stop(grace)

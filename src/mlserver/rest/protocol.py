@@ -7,6 +7,7 @@ read in two ways is refused; a caller who leaves ends its request.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from typing import Any
 
@@ -281,7 +282,17 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def is_ending(self) -> bool:
+        return self._bounds.is_ending and not self.pipeline
+
     # -- ends --
+
+    def close_if_idle(self, since: float) -> None:
+        """Close the connection if it has been idle from that time on and nothing has arrived that is not read yet."""
+        if self._phase is not Phase.IDLE or self._since > since or self.transport.is_closing():
+            return
+        if not is_readable(self.transport.get_extra_info("socket")):
+            self.transport.close()
 
     def look(self) -> None:
         """End this connection if a time limit is over. Called every so often."""
@@ -349,6 +360,13 @@ class Connection(HttpToolsProtocol):
         super().shutdown()
         if self._phase is Phase.ENDING:
             self.transport.close()
+
+
+def is_readable(connection: Any) -> bool:
+    """Whether a socket has bytes that were not read yet, or a listening one connections."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _refusal(problem: httptools.HttpParserError) -> Refused:

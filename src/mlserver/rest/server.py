@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import sys
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,7 @@ from ..errors import MLServerError
 from ..settings import Settings
 from ..tls import server_context
 from .bounds import Bounds
-from .protocol import Connection
+from .protocol import Connection, is_readable
 
 SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
 
@@ -59,6 +61,33 @@ def allow_descriptors(connections: int) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+HANDSHAKES = 0.05  # seconds that connections under way get to be there before a listening socket is closed
+_SO_ATTACH_FILTER = 26
+# Classic BPF over a TCP segment: drop those with SYN and without ACK, which open a connection. The instructions load the
+# flags, mask SYN and ACK, compare, and keep or drop.
+_NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 1, 0, 0x02), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
+
+
+def ignore_new_connections(listener: socket.socket) -> bool:
+    """Let the kernel begin no further connection to a listening socket, while those that have begun can be accepted.
+
+    Closing it would reset them, with the requests that their clients have sent by then. A client that is ignored sends
+    again after a second, and is refused. Returns whether the system can do that.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN)
+    program = ctypes.create_string_buffer(code, len(code))
+    try:
+        argument = struct.pack("HP", len(_NO_SYN), ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
+    except OSError:
+        return False
+    return True
 
 
 class _Uvicorn(uvicorn.Server):
@@ -120,6 +149,38 @@ class HTTPServer:
                 raise MLServerError("The REST server could not be started", 500)
             await asyncio.sleep(0.001)
         self._bounds.watch(lambda: self._server.server_state.connections)
+
+    def end_connections(self) -> None:
+        """Say `connection: close` with each answer from now on."""
+        self._bounds.is_ending = True
+
+    async def drain(self) -> None:
+        """Answer what has begun, then take no more connections; return when those that there are have ended.
+
+        A connection that is idle gets a moment to bring one more request, for it may be on its way.
+        """
+        self.end_connections()
+        if self._task is None:
+            return
+        running = list(self._server.server_state.tasks)
+        if running:
+            await asyncio.wait(running)
+        await self._stop_accepting()
+        began = asyncio.get_running_loop().time()
+        while self._server.server_state.connections:
+            self._bounds.close_idle(began)
+            await asyncio.sleep(0.02)
+
+    async def _stop_accepting(self) -> None:
+        if self._listener.fileno() < 0:
+            return
+        if ignore_new_connections(self._listener):
+            await asyncio.sleep(HANDSHAKES)
+        while is_readable(self._listener):  # noqa: ASYNC110 - connections wait to be accepted
+            await asyncio.sleep(0.001)
+        for server in self._server.servers:
+            server.close()
+        self._listener.close()
 
     async def stop(self, grace: float) -> None:
         """Accept no more, answer what has begun within `grace` seconds."""

@@ -28,6 +28,9 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def is_ending(self) -> bool:
+        return False
+
     def pause_reading(self) -> None:
         """Nothing comes by itself."""
 
