@@ -56,6 +56,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "grpc_max_message_length": (None, -1, -1),
     "request_timeout": (300, 1.5, 1.5),
     "max_queue_size": (1000, 5, 5),
+    "shutdown_delay": (0, 5, 5),
     "drain_timeout": (30, 0, 0),
     "header_timeout": (10, 1, 1),
     "body_timeout": (60, 2, 2),
