@@ -74,6 +74,7 @@ class Decoder:
                 self._specs[tensor.name] = spec
                 self._labels[tensor.name] = label
                 self._content_types[tensor.name] = str(tensor.parameters and tensor.parameters.content_type)
+        self._has_other_labels = any(name != label for name, label in self._labels.items())
 
     def knows(self, content_type: str | None) -> bool:
         """Whether requests of this content type are read here, rather than by a registered request codec."""
@@ -151,7 +152,7 @@ class Decoder:
             decoded.data = pd.DataFrame(columns)
             if by_position:
                 decoded.data.columns = pd.RangeIndex(len(columns))
-            elif self._named:
+            elif self._named and self._has_other_labels:
                 labels = [self._labels[name] for name in columns]
                 decoded.data.columns = pd.Index(labels, tupleize_cols=False)
         return decoded

@@ -56,13 +56,14 @@ def as_request(body: Document, inputs: Iterable[MetadataTensor]) -> Document | N
     split, data = body.get("dataframe_split"), body.get("inputs")
     try:
         if isinstance(split, dict):
-            rows = dict(zip(split["columns"], zip(*split["data"], strict=True), strict=True))
+            rows = dict(zip(map(str, split["columns"]), zip(*split["data"], strict=True), strict=True))
             tensors = [_column(tensor, rows[tensor.name]) for tensor in inputs if tensor.name in rows]
         elif isinstance(data, dict):
             tensors = [_array(tensor, data[tensor.name]) for tensor in inputs if tensor.name in data]
         elif isinstance(data, list):
             (tensor,) = inputs
-            tensors = [_array(tensor, data)]
+            is_column = tensor.shape == [-1, 1] and not any(isinstance(value, list) for value in data)
+            tensors = [_column(tensor, data) if is_column else _array(tensor, data)]
         else:  # an agent's: its columns are the body's fields
             tensors = [_column(tensor, [body[tensor.name]]) for tensor in inputs if tensor.name in body]
     except (KeyError, TypeError, ValueError):

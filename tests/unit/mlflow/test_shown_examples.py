@@ -69,8 +69,10 @@ async def told(runtime: MLflowRuntime, request: InferenceRequest) -> Any:
         ((FRAME, {"temp": 0.5}), PARAMS),
         (np.array([[1.0, 2.0]]), None),
         ({"x": np.array([[1, 2]], dtype="float32"), "y": np.array([[1], [2]])}, None),
+        (["a", "b"], None),
+        (pd.DataFrame([[1.5, 2.5]], columns=[2, 1]), None),
     ],
-    ids=["frame", "params", "array", "arrays"],
+    ids=["frame", "params", "array", "arrays", "list", "integers"],
 )
 async def test_both_forms_mean_the_same(tmp_path: Path, example: Any, params: ParamSchema | None) -> None:
     runtime = await loaded(tmp_path, example, params)
@@ -86,12 +88,12 @@ async def test_metadata_does_not_carry_it(tmp_path: Path) -> None:
     assert "aGkA" not in (await runtime.metadata()).model_dump_json()
 
 
-async def test_what_v2_has_no_plain_form_for(tmp_path: Path) -> None:
-    runtime = await loaded(tmp_path, ["a", "b"])
-    config = shown(runtime)
+async def test_a_list_of_texts_is_the_one_column(tmp_path: Path) -> None:
+    config = shown(await loaded(tmp_path, ["a", "b"]))
     assert config["example"] == {"inputs": ["a", "b"]}
-    request = config["v2_example"]
-    assert request is None or (await runtime.predict(InferenceRequest.model_validate(request))).outputs
+    assert config["v2_example"]["inputs"] == [
+        {"name": "input-0", "shape": [2, 1], "datatype": "BYTES", "data": ["a", "b"]}
+    ]
 
 
 @pytest.mark.parametrize(
