@@ -246,3 +246,10 @@ def unwritable(model_name: str, problem: Exception) -> ModelFailed:
     """Return the error for a model's answer that has no form in which it could be sent."""
     text = str(problem) or type(problem).__name__
     return ModelFailed(f"Model {model_name} returned an answer that cannot be sent: {text}")
+
+
+class NotTogether(MLServerError):
+    """Joined requests would not each get what they get alone: the scheduler then runs them one by one."""
+
+    def __init__(self) -> None:
+        super().__init__("These requests cannot be predicted together", 500)

@@ -200,6 +200,19 @@ class Fails(PythonModel):  # type: ignore[misc]
         return model_input["x"].to_numpy()
 
 
+def _cycle() -> list[Any]:
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
+def _nested(depth: int) -> list[Any]:
+    items: list[Any] = []
+    for _ in range(depth):
+        items = [items]
+    return items
+
+
 RESULTS: dict[str, Callable[[], Any]] = {
     "series": lambda: pd.Series([1.5, 2.5], name="s"),
     "frame": lambda: pd.DataFrame({"n": [1, 2], "t": ["a", "b"], "o": [[1], {"k": 2}]}),
@@ -241,6 +254,26 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "half": lambda: np.array([1.5], dtype="float16"),
     "int_keys": lambda: {1: [1], 2: [2]},
     "none": lambda: None,
+    "big": lambda: [2**70],
+    "rounded": lambda: [2**53 + 1, 0.5],
+    "signs": lambda: [2**63, -1],
+    "unsigned": lambda: [2**63, 1],
+    "bool_int": lambda: [True, 2],
+    "bool_float": lambda: [True, 0.5],
+    "int_float": lambda: [1, 0.5],
+    "objects_rounded": lambda: np.array([2**53 + 1, 0.5], dtype=object),
+    "object_frame": lambda: pd.DataFrame({"x": pd.Series([2**53 + 1, 0.5], dtype=object)}),
+    "arrays_mixed": lambda: [np.array([2**53 + 1]), np.array([0.5])],
+    "masked_ints": lambda: np.ma.array([1, 2], mask=[False, True]),
+    "masked_floats": lambda: np.ma.array([1.5, 2.5], mask=[False, True]),
+    "masked_list": lambda: [np.ma.array([1, 2], mask=[False, True])],
+    "unmasked": lambda: np.ma.array([1, 2], mask=[False, False]),
+    "infinite_object": lambda: [{"a": float("inf")}, [float("-inf"), float("nan")]],
+    "arrow_narrow": lambda: pd.DataFrame({"x": pd.array([1, 2], dtype="int32[pyarrow]")}),
+    "scalar_big": lambda: 2**70,
+    "cycle": lambda: _cycle(),
+    "deep": lambda: _nested(100_000),
+    "wide": lambda: np.array([np.longdouble("0.1")]),
     "set": lambda: {1},
     "complex": lambda: np.array([1j]),
     "generator": lambda: (item for item in (1, 2)),

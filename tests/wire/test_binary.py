@@ -20,7 +20,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.wire import binary
+from mlserver.wire import binary, client
 
 # Datatype -> shape, raw bytes, elements.
 TENSORS: dict[str, tuple[list[int], bytes, list[Any]]] = {
@@ -227,13 +227,32 @@ def test_raw_form_refused(described: MetadataModelResponse | None, body: bytes, 
 # -- writing --
 
 
-def test_null_has_no_binary_form() -> None:
-    output = ResponseOutput.model_validate({"name": "y", "shape": [1], "datatype": "BYTES", "data": [None]})
-    with pytest.raises(
-        MLServerError, match="Output 'y' has no binary form: .*null, which only JSON can carry"
-    ) as error:
-        binary.write_response(InferenceResponse(model_name="m", outputs=[output]), binary.Wanted(True, {}))
-    assert error.value.status_code == 406
+def test_missing_texts_are_empty_and_named() -> None:
+    output = ResponseOutput.model_validate({"name": "y", "shape": [3], "datatype": "BYTES", "data": [None, "a", None]})
+    response = InferenceResponse(model_name="m", outputs=[output])
+    parts, length = binary.write_response(response, binary.Wanted(True, {}))
+    head = json.loads(bytes(parts[0]))["outputs"][0]
+    assert head["parameters"] == {"missing": "[0,2]", "binary_data_size": 13}
+    assert bytes(parts[1]) == bytes(4) + b"\1\0\0\0a" + bytes(4)
+    read = client.read_response(b"".join(parts), length)
+    assert read.outputs[0].data.root == [None, b"a", None]
+    assert output.data.root == [None, "a", None]
+
+
+@pytest.mark.parametrize("text", ["[3]", "[1]", "[-1]", "[0.5]", "0", "x", "[" * 10_000])
+def test_positions_that_are_none(text: str) -> None:
+    tensor = {"name": "x", "shape": [3], "datatype": "BYTES", "parameters": {"missing": text, "binary_data_size": 13}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    body = head + bytes(4) + b"\1\0\0\0a" + bytes(4)
+    with pytest.raises(MLServerError, match="Invalid parameter 'missing'.*: expected a JSON list of positions"):
+        binary.read_request(body, len(head))
+
+
+def test_missing_texts_of_a_request() -> None:
+    tensor = {"name": "x", "shape": [2], "datatype": "BYTES", "parameters": {"missing": "[1]", "binary_data_size": 9}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    request = binary.read_request(head + b"\1\0\0\0a" + bytes(4), len(head))
+    assert request.inputs[0].data.root == [b"a", None]
 
 
 def answer() -> InferenceResponse:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mlserver.errors import InvalidPayload, MLServerError
 from mlserver.handlers.checks import check_request
+from mlserver.scheduling.batch import split
 from mlserver.types import (
     InferenceRequest,
     InferenceResponse,
@@ -21,7 +22,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.wire import json
+from mlserver.wire import client, json
 
 GOOD = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}
 
@@ -264,3 +265,30 @@ def test_what_was_written_is_read() -> None:
     request = InferenceRequest.model_validate(GOOD)
 
     assert json.read_request(orjson.dumps(request.model_dump(mode="json"))) == request
+
+
+@pytest.mark.parametrize("is_share", [False, True])
+@pytest.mark.parametrize("datatype, dtype", [("FP16", "f2"), ("FP32", "f4"), ("FP64", "f8")])
+@pytest.mark.parametrize("count", [1, 40])
+def test_infinities_are_null_and_named(is_share: bool, datatype: str, dtype: str, count: int) -> None:
+    array = np.array([[np.inf, 0.5], [np.nan, -np.inf]] * count, dtype)
+    output = ResponseOutput(name="y", shape=[2 * count, 2], datatype=datatype, data=TensorData.from_array(array))
+    response = InferenceResponse(model_name="m", outputs=[output], parameters=Parameters(content_type="np"))
+    if is_share:
+        response, _ = split(response, [2 * count - 1, 1])
+        array = array[:-1]
+    body = json.write_response(response)
+    shown = orjson.loads(body)["outputs"][0]
+    flat = array.ravel().tolist()
+    assert shown["data"] == [value if np.isfinite(value) else None for value in flat]
+    assert shown["parameters"]["infinity"] == [at for at, value in enumerate(flat) if value == np.inf]
+    negative = [at for at, value in enumerate(flat) if value == -np.inf]
+    assert shown["parameters"].get("negative_infinity", []) == negative
+    read = client.read_response(body).outputs[0]
+    assert np.array_equal(read.data.to_array(datatype, read.shape), array, equal_nan=True)
+
+
+def test_nan_alone_names_nothing() -> None:
+    output = ResponseOutput(name="y", shape=[2], datatype="FP64", data=TensorData([1.0, None]))
+    shown = orjson.loads(json.write_response(InferenceResponse(model_name="m", outputs=[output])))["outputs"][0]
+    assert shown == {"name": "y", "shape": [2], "datatype": "FP64", "data": [1.0, None]}

@@ -12,10 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.types.schema import ColSpec, Map, Object, Schema, TensorSpec
 
-from mlserver.errors import InvalidInput, MLServerError
+from mlserver.context import joined_rows
+from mlserver.errors import InvalidInput, MLServerError, NotTogether
 from mlserver.types import InferenceRequest, RequestInput, TensorData
 
 from . import elements, enforcement
@@ -150,6 +152,7 @@ class Decoder:
             decoded.data = elements.as_list(values)
         else:
             decoded.data = pd.DataFrame(columns)
+            _check_joined(decoded.data, columns)
             if by_position:
                 decoded.data.columns = pd.RangeIndex(len(columns))
             elif self._named and self._has_other_labels:
@@ -256,6 +259,26 @@ def _split_columns(tensor: RequestInput, names: list[str]) -> list[RequestInput]
 def _shown(names: list[str]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(f"'{name[:80]}'" for name in names[:8]) + more
+
+
+def _check_joined(frame: pd.DataFrame, columns: dict[str, Any]) -> None:
+    """Refuse a batch whose columns have other dtypes than those of each of its requests alone.
+
+    Raises:
+        NotTogether: pandas found another dtype for the values of one request.
+    """
+    members = joined_rows()
+    if len(members) < 2:
+        return
+    for position, values in enumerate(columns.values()):
+        if isinstance(values, np.ndarray):
+            continue
+        start = 0
+        for rows in members:
+            part = pd.DataFrame({"x": values[start : start + rows]})
+            if part.dtypes.iloc[0] != frame.dtypes.iloc[position]:
+                raise NotTogether
+            start += rows
 
 
 def explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:

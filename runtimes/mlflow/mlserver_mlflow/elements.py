@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from mlserver.codecs.base import InputCodecLike, find_input_codec
 from mlserver.codecs.numpy import as_datetimes
-from mlserver.errors import InvalidInput, MLServerError
+from mlserver.context import joined_rows
+from mlserver.errors import InvalidInput, MLServerError, NotTogether
 from mlserver.types import Parameters, RequestInput
 
 from . import enforcement
@@ -111,9 +112,16 @@ def _text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
     if dtype is not None and dtype.kind in "biuf":
         raise ValueError
     if dtype is None:
-        return np.array(values) if all(isinstance(value, str) for value in values) else _objects(values)
+        are_texts = [isinstance(value, str) for value in values]
+        if all(are_texts):
+            return np.array(values)
+        if any(are_texts) and len(joined_rows()) > 1:
+            raise NotTogether
+        return _objects(values)
     if _has_no_unit(dtype):
         return as_datetimes(values)
+    if dtype.kind in "US" and None in values:
+        raise ValueError
     return _objects(values) if dtype.kind == "O" else np.array(values, dtype=dtype)
 
 
@@ -153,7 +161,9 @@ def read_values(tensor: RequestInput, applied: Applied) -> Any:
     if codec is not None:
         return _decoded_by(codec, tensor)
     found: list[Any] = list(_checked(tensor).flat)
-    read: Callable[[list[Any]], Any] = READERS.get(applied.content_type or "", _text)
+    read: Callable[[list[Any]], Any] = READERS.get(
+        applied.content_type or "", _text if applied.content_type else _as_sent
+    )
     try:
         return read(found)
     except MLServerError:
@@ -174,26 +184,39 @@ def _decoded_by(codec: Any, tensor: RequestInput) -> Any:
     return codec.decode_input(tensor)
 
 
+def _as_sent(elements: list[Any]) -> list[Any]:
+    """Elements by the form in which they came: JSON text is `str`, raw bytes are `bytes`."""
+    return [bytes(element) if isinstance(element, bytearray | memoryview) else element for element in elements]
+
+
 def _text(elements: list[Any]) -> list[Any]:
-    """Text where the bytes are UTF-8, else the bytes; JSON values that are no text stay as they came."""
-    return [
-        _decoded(element) if isinstance(element, bytes | bytearray | memoryview) else element for element in elements
-    ]
+    """Text if all raw bytes are UTF-8, else bytes; JSON values that are no text stay as they came.
 
-
-def _decoded(element: bytes | bytearray | memoryview) -> str | bytes:
-    data = bytes(element)
+    Raises:
+        NotTogether: joined requests of which some hold text and others hold bytes.
+    """
     try:
-        return data.decode("utf-8")
+        return [_decoded(element) for element in elements]
     except UnicodeDecodeError:
-        return data
+        if len(joined_rows()) > 1:
+            raise NotTogether from None
+        return _as_sent(elements)
+
+
+def _decoded(element: Any) -> Any:
+    return bytes(element).decode("utf-8") if isinstance(element, bytes | bytearray | memoryview) else element
 
 
 def _strings(elements: list[Any]) -> list[str | None]:
-    texts = _text(elements)
-    wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
-    if wrong is not None:
-        raise ValueError(f"{type(wrong).__name__} {str(wrong)[:40]!r}")
+    texts: list[str | None] = []
+    for element in elements:
+        try:
+            text = _decoded(element)
+        except UnicodeDecodeError:
+            text = bytes(element)
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{type(text).__name__} {str(text)[:40]!r}")
+        texts.append(text)
     return texts
 
 

@@ -41,6 +41,22 @@ def is_of_trees(model: PyFuncModel) -> bool:
     return model.loader_module == "mlflow.sklearn" and type(raw_model(model)).__module__.startswith(TREE_MODULES)
 
 
+# Their results have the dtype that the trained model gives them.
+TENSOR_FLAVORS = frozenset(("mlflow.onnx", "mlflow.keras", "mlflow.tensorflow", "mlflow.pytorch"))
+
+
+def has_fixed_types(model: PyFuncModel) -> bool:
+    """Whether the dtypes of a model's numbers do not depend on their values: known libraries, without code of users."""
+    if model.loader_module in TREE_FLAVORS or model.loader_module in TENSOR_FLAVORS:
+        return True
+    if model.loader_module != "mlflow.sklearn":
+        return False
+    estimator = raw_model(model)
+    while type(estimator).__name__ == "Pipeline" and estimator.steps:
+        estimator = estimator.steps[-1][1]
+    return type(estimator).__module__.startswith("sklearn.") and type(estimator).__name__ not in BY_NAME
+
+
 def on_arrays(estimator: Any, predict_fn: str) -> Iterator[Predict]:
     """Functions of an array that may stand for the estimator's `predict_fn`, the quickest first."""
     twin = without_names(estimator)

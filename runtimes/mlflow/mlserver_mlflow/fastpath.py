@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlserver.errors import MLServerError
+from mlserver.errors import NotTogether
 from mlserver.types import InferenceRequest, RequestInput
 from mlserver.types.packed import Rows, packed
 
@@ -50,13 +50,6 @@ class Path(Protocol):
         ...
 
 
-class NotTogether(MLServerError):
-    """Requests that were joined must be predicted one by one; the scheduler does so when a batch fails."""
-
-    def __init__(self) -> None:
-        super().__init__("These requests cannot be predicted together", 500)
-
-
 def run_by_member(path: Path, data: Any, members: Sequence[int]) -> Any:
     """The results of joined requests, each predicted as if it had come alone.
 
@@ -66,10 +59,18 @@ def run_by_member(path: Path, data: Any, members: Sequence[int]) -> Any:
     results, at = [], 0
     for rows in members:
         result = path.run(path.part(data, slice(at, at + rows)))
-        if not isinstance(result, np.ndarray) or not result.ndim or len(result) != rows:
+        if type(result) is not np.ndarray or not result.ndim or len(result) != rows:
             raise NotTogether
         results.append(result)
         at += rows
+    return concatenated(results)
+
+
+def concatenated(results: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Arrays of one dtype, one after the other. Raises `NotTogether`: NumPy would convert some of them."""
+    first = results[0].dtype
+    if any(result.dtype != first and (result.dtype.kind != first.kind or first.kind != "U") for result in results):
+        raise NotTogether
     return np.concatenate(results)
 
 

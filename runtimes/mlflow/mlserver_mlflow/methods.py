@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlserver.errors import MLServerError
+from mlserver.errors import MLServerError, NotTogether
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from mlserver.types.packed import PackedRequest, packed
 
-from .fastpath import Columns, NotTogether, Path
+from .fastpath import Columns, Path, concatenated
 from .outputs import of_array, of_list, of_value
 from .pyfunc import PyFuncModel, raw_model, with_implementation
 
@@ -135,9 +135,9 @@ def encoded(name: str, result: Any) -> ResponseOutput:
 
 
 def _joined(results: list[Any]) -> Any:
-    if not all(isinstance(result, np.ndarray) and result.ndim for result in results):
+    if not all(type(result) is np.ndarray and result.ndim for result in results):
         raise NotTogether
-    return np.concatenate(results)
+    return concatenated(results)
 
 
 def _rows_first(result: Any) -> Any:

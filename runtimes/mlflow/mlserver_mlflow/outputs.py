@@ -8,44 +8,42 @@ else by its own name (columns, keys), else `output-1`.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import datetime as dt
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pydantic
+from mlflow.types import DataType
 from numpy.typing import NDArray
 
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceResponse, Parameters, ResponseOutput, TensorData
 
+from .declared_outputs import DeclaredOutputs, Kind, cast
 from .metadata import TENSORS
+from .plain_values import NotEncodableError, duration, is_dataclass, is_missing, iso, label, plain, to_json
 
 UNNAMED = "output-1"
 NP, STR, BASE64, DATETIME, PD_JSON = "np", "str", "base64", "datetime", "pd_json"
-
-
-class NotEncodableError(TypeError):
-    """A value that has no form in V2."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__(f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins."))
 
 
 class Encoder:
     """Makes the responses of one model.
 
     Args:
-        names: The signature's output names, empty if it has none.
+        declared: What the signature says of the outputs.
     """
 
-    def __init__(self, model_name: str, model_version: str | None, names: Sequence[str] = ()) -> None:
+    def __init__(self, model_name: str, model_version: str | None, declared: DeclaredOutputs | None = None) -> None:
         self._name = model_name
         self._version = model_version
+        self._declared = declared or DeclaredOutputs()
+        names = self._declared.names
         self._only = names[0] if len(names) == 1 else UNNAMED
+        # One array may hold all of several declared columns.
+        self._kind = self._declared.single if self._declared.single is not None else self._declared.common
 
     def encode(self, result: Any) -> InferenceResponse:
         """The response for a model's result.
@@ -57,6 +55,9 @@ class Encoder:
             content_type, outputs = self._outputs(result)
         except NotEncodableError as problem:
             text = f"Model '{self._name}' returned a value of type {problem}, which cannot be sent as V2 outputs"
+            raise InferenceError(text, 500) from None
+        except RecursionError:
+            text = f"Model '{self._name}' returned a value that contains itself or is nested too deeply"
             raise InferenceError(text, 500) from None
         return InferenceResponse.build(
             {
@@ -70,23 +71,25 @@ class Encoder:
 
     def _outputs(self, result: Any) -> tuple[str | None, list[ResponseOutput]]:
         if isinstance(result, np.ndarray):
-            output = of_array(self._only, result)
+            output = of_array(self._only, result, self._kind)
             return _content_type(output), [output]
         if isinstance(result, pd.DataFrame):
-            return "pd", of_frame(result)
+            return "pd", of_frame(result, self._declared)
         if isinstance(result, pd.Series):
             name = self._only if result.name is None or self._only != UNNAMED else str(result.name)
-            return "pd", [of_column(name, result)]
+            return "pd", [of_column(name, result, self._declared.kind_of(name) or self._declared.single)]
         if isinstance(result, dict):
-            return _of_dict(result)
+            return _of_dict(result, self._declared)
         if isinstance(result, list | tuple):
-            output = of_list(self._only, list(result))
+            output = of_list(self._only, list(result), self._kind)
         elif hasattr(result, "toarray") and hasattr(result, "nnz"):
-            output = of_array(self._only, result.toarray())
-        elif isinstance(result, pydantic.BaseModel) or _is_dataclass(result):
+            output = of_array(self._only, result.toarray(), self._kind)
+        elif isinstance(result, pydantic.BaseModel) or is_dataclass(result):
             return self._outputs(plain(result))
+        elif type(result).__module__.partition(".")[0] == "polars":
+            return self._outputs(of_polars(result))
         else:
-            output = of_scalar(self._only, result)
+            output = of_scalar(self._only, result, self._declared.single)
         return _content_type(output), [output]
 
 
@@ -103,37 +106,76 @@ def _parameters(content_type: str | None) -> Parameters | None:
     return Parameters.build({"content_type": content_type, "headers": None}) if content_type else None
 
 
-def of_array(name: str, array: NDArray[Any]) -> ResponseOutput:
+def of_array(name: str, array: NDArray[Any], kind: Kind = None) -> ResponseOutput:
     """An array of any dtype."""
-    shape = [*array.shape, 1] if array.ndim == 1 else [*array.shape] or [1]
+    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
+        return _of_masked(name, array, kind)
+    shape = _shape_of(array)
+    if kind is not None:
+        array = cast(array, kind)
     datatype = TENSORS.get((array.dtype.kind, array.dtype.itemsize))
     if datatype is not None:
         return tensor(name, datatype, shape, TensorData.from_array(array), NP)
     flat = array.ravel()
     if array.dtype.kind == "f":
-        return tensor(name, "FP64", shape, TensorData.from_array(array.astype("f8")), NP)
+        return tensor(name, "FP64", shape, TensorData.from_array(_exact_doubles(array)), NP)
     if array.dtype.kind in "US":
-        return tensor(name, "BYTES", shape, TensorData([_bytes(item) for item in flat.tolist()]), NP)
+        is_string = isinstance(kind, DataType) and kind == DataType.string and array.dtype.kind == "U"
+        content_type = STR if is_string else NP
+        return tensor(name, "BYTES", shape, TensorData([_bytes(item) for item in flat.tolist()]), content_type)
     if array.dtype.kind == "M":
         return tensor(name, "BYTES", shape, _texts(map(str, flat)), DATETIME)
     if array.dtype.kind == "m":
-        return tensor(name, "BYTES", shape, _texts(pd.Series(flat).map(_duration)), STR)
+        return tensor(name, "BYTES", shape, _texts(pd.Series(flat).map(duration)), STR)
     if array.dtype.kind == "O":
-        items = flat.tolist()
-        if all(isinstance(item, str) for item in items):
-            return tensor(name, "BYTES", shape, TensorData([_bytes(item) for item in items]), NP)
-        return _of_objects(name, items, shape)
+        return _of_object_array(name, flat.tolist(), shape, kind)
     raise NotEncodableError(array[()] if array.ndim == 0 else flat[0] if flat.size else array)
 
 
-def of_frame(frame: pd.DataFrame) -> list[ResponseOutput]:
+def _shape_of(array: NDArray[Any]) -> list[int]:
+    return [*array.shape, 1] if array.ndim == 1 else [*array.shape] or [1]
+
+
+def _of_object_array(name: str, items: list[Any], shape: Sequence[int], kind: Kind) -> ResponseOutput:
+    is_tensor = isinstance(kind, np.dtype)
+    is_text = all(isinstance(item, str) or (is_tensor and item is None) for item in items)
+    if is_text and (kind is None or is_tensor):
+        texts = [None if item is None else _bytes(item) for item in items]
+        return tensor(name, "BYTES", shape, TensorData(texts), NP)
+    return _of_objects(name, items, shape, kind)
+
+
+def _of_masked(name: str, array: Any, kind: Kind) -> ResponseOutput:
+    """A masked array: what is masked is null, which floats say as NaN and all else as JSON."""
+    if not np.ma.is_masked(array):
+        return of_array(name, array.data, kind)
+    if array.dtype.kind == "f":
+        return of_array(name, array.filled(np.nan), kind)
+    return _of_objects(name, array.astype(object).ravel().tolist(), _shape_of(array), kind)
+
+
+def _exact_doubles(array: NDArray[Any]) -> NDArray[Any]:
+    """Wider floats as FP64. Raises `NotEncodableError` for values that FP64 does not hold."""
+    doubles = array.astype("f8")
+    if not np.array_equal(doubles.astype(array.dtype), array, equal_nan=True):
+        raise NotEncodableError(array.ravel()[0])
+    return doubles
+
+
+def of_frame(frame: pd.DataFrame, declared: DeclaredOutputs | None = None) -> list[ResponseOutput]:
     """One output per column."""
-    labels = [_label(label) for label in frame.columns]
-    names = [label if labels.count(label) == 1 else f"{label}_{at}" for at, label in enumerate(labels)]
-    return [of_column(name, frame.iloc[:, at]) for at, name in enumerate(names)]
+    known = declared or DeclaredOutputs()
+    names = column_names(frame)
+    return [of_column(name, frame.iloc[:, at], known.kind_of(name)) for at, name in enumerate(names)]
 
 
-def of_column(name: str, column: pd.Series[Any]) -> ResponseOutput:
+def column_names(frame: pd.DataFrame) -> list[str]:
+    """The outputs' names, of which equal ones are numbered."""
+    labels = [label(item) for item in frame.columns]
+    return [text if labels.count(text) == 1 else f"{text}_{at}" for at, text in enumerate(labels)]
+
+
+def of_column(name: str, column: pd.Series[Any], kind: Kind = None) -> ResponseOutput:
     """One column of a frame; numeric columns carry no content type, `pd` on the response reads them."""
     shape = [len(column), 1]
     dtype = column.dtype
@@ -141,160 +183,147 @@ def of_column(name: str, column: pd.Series[Any]) -> ResponseOutput:
         column = column.astype(dtype.categories.dtype) if not column.hasnans else column.astype(object)
         dtype = column.dtype
     if isinstance(dtype, np.dtype) and (dtype.kind, dtype.itemsize) in TENSORS:
-        return tensor(name, TENSORS[dtype.kind, dtype.itemsize], shape, TensorData.from_array(column.to_numpy()), None)
+        return _of_number_column(name, column.to_numpy(), kind)
     if pd.api.types.is_datetime64_any_dtype(dtype):
-        return tensor(name, "BYTES", shape, _texts(_iso(item) for item in column), DATETIME)
+        return tensor(name, "BYTES", shape, _texts(iso(item) for item in column), DATETIME)
     if pd.api.types.is_timedelta64_dtype(dtype):
-        return tensor(name, "BYTES", shape, _texts(_duration(item) for item in column), STR)
+        return tensor(name, "BYTES", shape, _texts(duration(item) for item in column), STR)
     if not isinstance(dtype, np.dtype) and pd.api.types.is_numeric_dtype(dtype):
-        return _of_nullable(name, column)
-    return _of_objects(name, [None if _is_missing(item) else item for item in column.tolist()], shape)
+        found = _of_nullable(name, column, kind)
+        if found is not None:
+            return found
+    return _of_objects(name, [None if is_missing(item) else item for item in column.tolist()], shape, kind, None)
 
 
-def _of_nullable(name: str, column: pd.Series[Any]) -> ResponseOutput:
-    """Numbers with missing values: NaN where a float can say it, else JSON text with null."""
+def _of_number_column(name: str, array: NDArray[Any], kind: Kind) -> ResponseOutput:
+    array = cast(array, kind) if kind is not None else array
+    datatype = TENSORS[array.dtype.kind, array.dtype.itemsize]
+    return tensor(name, datatype, [len(array), 1], TensorData.from_array(array), None)
+
+
+def _of_nullable(name: str, column: pd.Series[Any], kind: Kind) -> ResponseOutput | None:
+    """Numbers with pandas' missing values: NaN where a float can say it, else JSON text with null.
+
+    Returns None for numbers that no dtype of NumPy holds, such as decimals.
+    """
+    plain_dtype = getattr(column.dtype, "numpy_dtype", None) or np.dtype(column.dtype.type)
+    if (plain_dtype.kind, plain_dtype.itemsize) not in TENSORS:
+        return None
     if not column.isna().any():
-        return of_column(name, pd.Series(column.to_numpy(dtype=column.dtype.type)))
-    if pd.api.types.is_float_dtype(column.dtype):
-        return of_column(name, pd.Series(column.to_numpy(dtype="f8", na_value=np.nan)))
-    values = [None if _is_missing(item) else plain(item) for item in column.tolist()]
+        return _of_number_column(name, column.to_numpy(dtype=plain_dtype), kind)
+    if plain_dtype.kind == "f":
+        return _of_number_column(name, column.to_numpy(dtype=plain_dtype, na_value=np.nan), kind)
+    values = [None if is_missing(item) else plain(item) for item in column.tolist()]
     return tensor(name, "BYTES", [len(values), 1], _texts(map(to_json, values)), PD_JSON)
 
 
-def of_list(name: str, items: list[Any]) -> ResponseOutput:
+def of_polars(result: Any) -> Any:
+    """A polars frame or series as pandas', with the types that it has."""
+    frame = result.to_frame() if hasattr(result, "to_frame") else result
+    made = frame.collect() if hasattr(frame, "collect") else frame
+    found = made.to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
+    return found.iloc[:, 0] if hasattr(result, "to_frame") else found
+
+
+def of_list(name: str, items: list[Any], kind: Kind = None) -> ResponseOutput:
     """A list: text, numbers and equal arrays as tensors, everything else as one JSON value per element."""
     shape = [len(items), 1]
-    if all(isinstance(item, bool | int | float | np.number | np.bool_) for item in items) and items:
-        array = np.array(items)
-        if array.dtype.kind in "biuf":
-            return of_array(name, array)
-    arrays = items and all(isinstance(item, np.ndarray) and item.dtype.kind in "biuf" for item in items)
-    if arrays and len({item.shape for item in items}) == 1:
-        return of_array(name, np.stack(items))
-    return _of_objects(name, items, shape)
+    arrays = items and all(type(item) is np.ndarray and item.dtype.kind in "biuf" for item in items)
+    if arrays and len({(item.shape, item.dtype) for item in items}) == 1:
+        return of_array(name, np.stack(items), kind)
+    return _of_objects(name, items, shape, kind)
 
 
-def of_scalar(name: str, value: Any) -> ResponseOutput:
-    """One value."""
-    if value is None:
-        raise NotEncodableError(value)
-    if isinstance(value, bool | int | float | np.generic):
-        array = np.array(value)
-        if array.dtype.kind in "biufMm":
-            return of_array(name, array)
-    if isinstance(value, str | bytes | bytearray | dt.date | dt.time | pd.Timestamp | pd.Timedelta | dt.timedelta):
-        return _of_objects(name, [value], [1])
-    return _of_objects(name, [plain(value)], [1])
+def of_scalar(name: str, value: Any, kind: Kind = None) -> ResponseOutput:
+    """One value; None is JSON's null."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return of_array(name, np.array(value))
+    if isinstance(value, bool | int | float | str | bytes | bytearray | np.generic | dt.date | dt.time | dt.timedelta):
+        return _of_objects(name, [value], [1], kind)
+    return _of_objects(name, [plain(value)], [1], kind)
 
 
-def _of_dict(result: dict[Any, Any]) -> tuple[str | None, list[ResponseOutput]]:
-    if all(isinstance(value, np.ndarray) for value in result.values()):
-        return "dict", [of_array(_label(key), value) for key, value in result.items()]
-    return None, [of_value(_label(key), value) for key, value in result.items()]
+def _of_dict(result: dict[Any, Any], declared: DeclaredOutputs) -> tuple[str | None, list[ResponseOutput]]:
+    outputs = [of_value(label(key), value, declared.kind_of(label(key))) for key, value in result.items()]
+    return "dict" if all(isinstance(value, np.ndarray) for value in result.values()) else None, outputs
 
 
-def of_value(name: str, value: Any) -> ResponseOutput:
+def of_value(name: str, value: Any, kind: Kind = None) -> ResponseOutput:
     """Any value that has a form in V2."""
     if isinstance(value, np.ndarray):
-        return of_array(name, value)
+        return of_array(name, value, kind)
     if isinstance(value, list | tuple):
-        return of_list(name, list(value))
+        return of_list(name, list(value), kind)
     if isinstance(value, pd.Series):
-        return of_column(name, value)
+        return of_column(name, value, kind)
     if value is None or isinstance(value, dict | pydantic.BaseModel | pd.DataFrame):
         return tensor(name, "BYTES", [1], _texts([to_json(plain(value))]), PD_JSON)
-    return of_scalar(name, value)
+    return of_scalar(name, value, kind)
 
 
-def _of_objects(name: str, items: list[Any], shape: Sequence[int]) -> ResponseOutput:
-    """Python objects: by their common type, else as JSON."""
-    known = [item for item in items if item is not None]
-    for kinds, content_type, write in _WRITERS:
-        if all(isinstance(item, kinds) for item in known) and (known or not items) and len(known) == len(items):
-            return tensor(name, "BYTES", shape, TensorData([_bytes(write(item)) for item in items]), content_type)
-    if known and all(type(item) in (bool, int, float) for item in known) and len(known) == len(items):
-        return of_array(name, np.array(items).reshape(shape))
+def _of_objects(
+    name: str, items: list[Any], shape: Sequence[int], kind: Kind = None, numbers: str | None = NP
+) -> ResponseOutput:
+    """Python objects: as declared where they are that, else by their common type, else as JSON.
+
+    Args:
+        numbers: The content type of numbers.
+    """
+    if isinstance(kind, str):  # JSON
+        return tensor(name, "BYTES", shape, _texts(to_json(plain(item)) for item in items), PD_JSON)
+    for kinds, content_type, write, data_type, missing in _WRITERS:
+        is_declared = isinstance(kind, DataType) and kind == data_type
+        known = [item for item in items if item is not None] if is_declared else items
+        if all(isinstance(item, kinds) for item in known) and (known or is_declared or not items):
+            texts = [missing if item is None else _bytes(write(item)) for item in items]
+            return tensor(name, "BYTES", shape, TensorData(texts), content_type)
+    array = exact_array(items)
+    if array is not None:
+        array = cast(array, kind).reshape(shape)
+        return tensor(
+            name, TENSORS[array.dtype.kind, array.dtype.itemsize], shape, TensorData.from_array(array), numbers
+        )
     return tensor(name, "BYTES", shape, _texts(to_json(plain(item)) for item in items), PD_JSON)
+
+
+def _array_of(items: list[Any]) -> NDArray[Any] | None:
+    """NumPy's array of numbers, in which integers stay integers; None if no dtype holds them."""
+    try:
+        if all(type(item) is int for item in items):
+            return np.array(items, dtype="u8" if max(items) >= 2**63 else "i8")
+        return np.array(items)
+    except OverflowError:
+        return None
+
+
+def exact_array(items: list[Any]) -> NDArray[Any] | None:
+    """Numbers as an array that has the same values, and booleans only among booleans; None if there is none."""
+    if not items or not all(isinstance(item, bool | int | float | np.number | np.bool_) for item in items):
+        return None
+    booleans = sum(isinstance(item, bool | np.bool_) for item in items)
+    if booleans not in (0, len(items)):
+        return None
+    array = _array_of(items)
+    if array is None or array.ndim != 1 or (array.dtype.kind, array.dtype.itemsize) not in TENSORS:
+        return None
+    if array.dtype.kind == "f" and not any(isinstance(item, float | np.floating) for item in items):
+        return None
+    made = array.tolist()
+    is_exact = all(one == other or (one != one and other != other) for one, other in zip(made, items, strict=True))
+    return array if is_exact else None
 
 
 def _b64(item: bytes | bytearray) -> bytes:
     return base64.b64encode(item)
 
 
-def _iso(item: Any) -> str:
-    return "NaT" if _is_missing(item) else str(item.isoformat())
-
-
-def _duration(item: Any) -> str:
-    return "NaT" if _is_missing(item) else str(pd.Timedelta(item).isoformat())
-
-
-_WRITERS: tuple[tuple[Any, str, Callable[[Any], str | bytes]], ...] = (
-    (str, STR, lambda item: item),
-    ((bytes, bytearray), BASE64, _b64),
-    ((dt.date, pd.Timestamp), DATETIME, _iso),
-    ((dt.timedelta, pd.Timedelta), STR, _duration),
+# Types of objects, the content type, how one is written, and the declared type of which a missing value is written so.
+_WRITERS: tuple[tuple[Any, str, Callable[[Any], str | bytes], DataType | None, bytes | None], ...] = (
+    (str, STR, lambda item: item, DataType.string, None),
+    ((bytes, bytearray), BASE64, _b64, DataType.binary, None),
+    ((dt.date, pd.Timestamp), DATETIME, iso, DataType.datetime, b"NaT"),
+    ((dt.timedelta, pd.Timedelta), STR, duration, None, None),
 )
-
-
-def to_json(value: Any) -> str:
-    """Compact JSON text; what JSON has no form for, NaN included, is null."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON values, all the way down.
-
-    Raises:
-        NotEncodableError: some part has no form in JSON.
-    """
-    if value is None or isinstance(value, str | bool | int):
-        return value if not isinstance(value, np.generic) else value.item()
-    if isinstance(value, float):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, dict):
-        return {_label(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return _plain_other(value)
-
-
-def _plain_other(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return plain(value.astype(object).tolist() if value.dtype.kind in "Mm" else value.tolist())
-    if isinstance(value, pd.DataFrame):
-        return plain(value.to_dict(orient="records"))
-    if isinstance(value, pd.Series):
-        return plain(value.tolist())
-    if _is_missing(value):
-        return None
-    if isinstance(value, dt.date | dt.time | pd.Timestamp):
-        return value.isoformat()
-    if isinstance(value, dt.timedelta):
-        return _duration(value)
-    if isinstance(value, bytes | bytearray):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, pydantic.BaseModel):
-        return plain(value.model_dump())
-    if _is_dataclass(value):
-        return plain(dataclasses.asdict(value))
-    raise NotEncodableError(value)
-
-
-def _is_dataclass(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def _is_missing(item: Any) -> bool:
-    if item is None or item is pd.NA or item is pd.NaT:
-        return True
-    return isinstance(item, float) and item != item
-
-
-def _label(label: Any) -> str:
-    return "_".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def _texts(items: Iterable[str]) -> TensorData:

@@ -59,6 +59,7 @@ class Plan:
         path: The short way of plain numeric requests, or None.
         in_thread: Predict runs in a thread of its own: code of unknown kind, which may wait for something.
         forms: Which bodies of `/invocations` need none of MLflow's leniency (see `forms`).
+        has_fixed_types: The dtypes of the model's results do not depend on values (see `joined_results`).
         config: `forms`, if the front end may read them too, for they join the batches of other requests.
     """
 
@@ -68,10 +69,15 @@ class Plan:
     in_thread: bool = True
     forms: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    has_fixed_types: bool = False
 
 
 def make(model: PyFuncModel) -> Plan:
     """Decide for a loaded model."""
+    return replace(_make(model), has_fixed_types=estimators.has_fixed_types(model))
+
+
+def _make(model: PyFuncModel) -> Plan:
     known = model.loader_module in ROW_WISE
     schema = model.metadata.get_input_schema()
     if schema is None or from_type_hint(model):

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from mlserver import isolation
 from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
 from mlserver.custom_routes import Route, custom_handler
-from mlserver.errors import MLServerError, describe
+from mlserver.errors import MLServerError, NotTogether, describe
 from mlserver.logging import get_logger
 from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
@@ -48,9 +48,12 @@ from . import (
     trust,
 )
 from . import codecs as codecs  # registers the content type `dict`
+from .declared_outputs import DeclaredOutputs
 from .decoding import FROM_REQUEST, Decoded, Decoder, explained
 from .enforcement import Applied
-from .fastpath import NotTogether, Path, run_by_member
+from .fastpath import Path, run_by_member
+from .joined_results import Members, is_separable
+from .joining import Joining
 from .metadata import DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params, warn_of_renamed_inputs
 from .outputs import Encoder
 from .params import read_params
@@ -112,28 +115,15 @@ class MLflowRuntime(MLModel):
             self._settings.parameters.content_type if self._settings.parameters else None,
             from_type_hint(self._model),
         )
-        schema = self._model.metadata.get_output_schema()
-        names = [str(name) for name in schema.input_names()] if schema is not None and schema.has_input_names() else []
-        self._encoder = Encoder(self.name, self.version, names)
+        self._declared = DeclaredOutputs(self._model.metadata.get_output_schema())
+        self._encoder = Encoder(self.name, self.version, self._declared)
+        self._joining = Joining(self.name)
         self._shown = await trials.choose_examples(
             self, shown_examples.of(uri), self.inputs or [], may_predict=agent_routes.kind_of(self._model) is None
         )
         if self._extra.get("follow"):
-            await asyncio.to_thread(self._warm, uri)
+            await asyncio.to_thread(trials.answer_example, self.name, self._score, uri)
         return True
-
-    def _warm(self, folder: str) -> None:
-        """Answer the model's input example, if it has one. Raises `MLServerError` if that fails."""
-        example = os.path.join(folder, shown_examples.FILE)
-        if not os.path.isfile(example):
-            return
-        with open(example, "rb") as file:
-            body = file.read()
-        try:
-            self._score(body, "application/json")
-        except MLServerError as problem:
-            text = f"Model {self.name} fails on its input example: {problem.message.splitlines()[0]}"
-            raise MLServerError(text, 500) from None
 
     @property
     def _extra(self) -> dict[str, Any]:
@@ -228,16 +218,36 @@ class MLflowRuntime(MLModel):
             payload = methods.without_outputs(payload)
             if asked:
                 return await self._predict_by(asked, payload, alone=len(asked) == wanted)
+        members = joined_rows()
+        if len(members) > 1:
+            return self._encoder.encode(await self._predict_joined(payload, members))
+        return self._encoder.encode(await self._result(payload))
+
+    async def _result(self, payload: InferenceRequest) -> Any:
+        """What the model gives for one request, or for a batch whose rows it takes together."""
         path = self._path
         data = path.read(payload) if path is not None else None
-        members = joined_rows() if self._plan.by_member and self._settings.max_batch_size <= 1 else ()
         if path is None or data is None:
-            if len(members) > 1:
+            return await self._enforced(payload, self._predict_with)
+        return await self._run(path.run, data)
+
+    async def _predict_joined(self, payload: InferenceRequest, members: Sequence[int]) -> Any:
+        """The result of joined requests, of which each gets what it gets alone.
+
+        Raises:
+            NotTogether: that cannot be had from one result, so the scheduler runs them one by one.
+        """
+        self._joining.check()
+        if self._plan.by_member and self._settings.max_batch_size <= 1:
+            path = self._path
+            data = path.read(payload) if path is not None else None
+            if path is None or data is None:
                 raise NotTogether
-            return await self._predict_generally(payload)
-        if len(members) > 1:
-            return self._encoder.encode(await self._run(run_by_member, path, data, members))
-        return self._encoder.encode(await self._run(path.run, data))
+            result = await self._run(run_by_member, path, data, members)
+        else:
+            result = await self._result(payload)
+        self._joining.settle(is_separable(result, Members(members, self._plan.has_fixed_types), self._declared))
+        return result
 
     async def _predict_by(self, names: list[str], payload: InferenceRequest, alone: bool) -> InferenceResponse:
         """Answer with the results of methods of the estimator, beside those of predict unless they are wanted alone."""
@@ -321,9 +331,6 @@ class MLflowRuntime(MLModel):
 
     def _tells_trace(self, payload: InferenceRequest) -> bool:
         return agent_routes.tells_trace(self._model) and traces.is_asked(payload)
-
-    async def _predict_generally(self, payload: InferenceRequest) -> InferenceResponse:
-        return self._encoder.encode(await self._enforced(payload, self._predict_with))
 
     async def _enforced(self, payload: InferenceRequest, predict: Any, *arguments: Any) -> Any:
         """The result of `predict(data, params, ...)`, with what MLflow's enforcement says explained."""

@@ -8,11 +8,13 @@ something; of theirs the decoded example counts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor
 
 from . import shown_examples
@@ -88,3 +90,17 @@ def _trial() -> Iterator[None]:
         yield
     finally:
         _is_running.reset(token)
+
+
+def answer_example(name: str, score: Callable[[bytes, str], str], folder: str) -> None:
+    """Answer the model's input example, if it has one. Raises `MLServerError` if that fails."""
+    example = os.path.join(folder, shown_examples.FILE)
+    if not os.path.isfile(example):
+        return
+    with open(example, "rb") as file:
+        body = file.read()
+    try:
+        score(body, "application/json")
+    except MLServerError as problem:
+        text = f"Model {name} fails on its input example: {problem.message.splitlines()[0]}"
+        raise MLServerError(text, 500) from None

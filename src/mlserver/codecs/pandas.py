@@ -16,6 +16,8 @@ try:
 except ImportError as problem:
     raise ImportError(f"The 'pd' codec needs pandas: pip install pandas ({problem})") from problem
 
+from ..context import joined_rows
+from ..errors import NotTogether
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
 from .base import RequestCodec
 from .columns import Column, as_declared, hint_of, read_column, write_column
@@ -72,7 +74,12 @@ class PandasCodec(RequestCodec):
 
     @classmethod
     def encode_outputs(cls, payload: pd.DataFrame, use_bytes: bool = True) -> list[ResponseOutput]:
-        """The columns as outputs."""
+        """The columns as outputs.
+
+        Raises:
+            NotTogether: the rows of one of several joined requests would be encoded otherwise alone.
+        """
+        _check_joined(payload)
         return [ResponseOutput(**tensor) for tensor in _tensors(payload, use_bytes)]
 
 
@@ -102,6 +109,26 @@ def _columns(frame: pd.DataFrame, use_bytes: bool) -> Iterator[Column]:
             yield write_column(series, use_bytes)
         except CodecError as problem:
             raise CodecError(f"column '{label}': {problem.reason}") from None
+
+
+def _check_joined(frame: pd.DataFrame) -> None:
+    """Which datatype and content type carry a column depends on its values: those of each request must agree."""
+    members = joined_rows()
+    if len(members) < 2 or sum(members) != len(frame):
+        return
+    for position in range(frame.shape[1]):
+        series = frame.iloc[:, position]
+        if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
+            continue
+        whole, start = write_column(series), 0
+        for rows in members:
+            part = series.iloc[start : start + rows]
+            own = write_column(part)
+            if (own.datatype, own.content_type, own.hints) != (whole.datatype, whole.content_type, whole.hints):
+                raise NotTogether
+            if isinstance(series.dtype, pd.CategoricalDtype) and part.nunique() != len(series.dtype.categories):
+                raise NotTogether  # alone, it may have the categories that it uses
+            start += rows
 
 
 def _parameters(column: Column, hints: dict[str, str]) -> dict[str, Parameters]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from ..context import joined_rows
+from ..errors import NotTogether
 from ..types import (
     InferenceRequest,
     InferenceResponse,
@@ -148,8 +150,25 @@ def encode_response_output(
     The codec is that of the output's content type, else of its metadata's, else the first that takes the value.
     """
     content_type = content_type_of(request_output, metadata_outputs.get(request_output.name))
-    codec = find_input_codec(content_type) if content_type else find_input_codec_by_payload(payload)
+    codec = find_input_codec(content_type) if content_type else _input_codec_of(payload)
     return None if codec is None else codec.encode_output(request_output.name, payload)
+
+
+def _input_codec_of(payload: Any) -> InputCodecLike | None:
+    """The first codec that takes a value.
+
+    Raises:
+        NotTogether: a list holds the rows of joined requests, some of which alone would get another codec.
+    """
+    codec = find_input_codec_by_payload(payload)
+    members = joined_rows()
+    if len(members) > 1 and isinstance(payload, list) and len(payload) == sum(members):
+        start = 0
+        for rows in members:
+            if find_input_codec_by_payload(payload[start : start + rows]) is not codec:
+                raise NotTogether
+            start += rows
+    return codec
 
 
 def encode_inference_response(payload: Any, model_settings: ModelSettings) -> InferenceResponse | None:

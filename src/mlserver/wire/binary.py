@@ -22,6 +22,7 @@ from ..types import (
     TensorData,
 )
 from . import json
+from .missing import restore_missing, without_missing
 
 HEADER = "Inference-Header-Content-Length"
 
@@ -103,6 +104,7 @@ def _fill(request: InferenceRequest, sizes: list[int | None], blob: memoryview) 
             left = len(blob) - at
             raise InvalidInput(f"data of input '{tensor.name}'", f"{size} bytes of binary data", f"{left} bytes")
         tensor.data = _tensor(blob[at : at + size], tensor)
+        restore_missing(tensor)
         at += size
     if at != len(blob):
         raise InvalidInput("body", f"{at} bytes of binary data after the JSON", f"{len(blob)} bytes")
@@ -204,11 +206,13 @@ def write_response(response: InferenceResponse, wanted: Wanted) -> tuple[list[by
 
     in_json = [output for output, is_binary in zip(response.outputs, binary, strict=True) if not is_binary]
     document = json.document_of(response.model_copy(update={"outputs": in_json}))
+    json.name_infinities(document["outputs"], in_json)
     written = iter(document["outputs"])
     blobs: list[bytes | memoryview] = []
     heads = []
     for output, is_binary in zip(response.outputs, binary, strict=True):
         if is_binary:
+            output = without_missing(output)
             blob = _raw(output)
             blobs.append(blob)
             heads.append(_binary_head(output, len(blob)))
@@ -219,18 +223,10 @@ def write_response(response: InferenceResponse, wanted: Wanted) -> tuple[list[by
     return [head, *blobs], len(head)
 
 
-def no_binary_form(output: ResponseOutput, problem: TensorError) -> MLServerError:
-    """A BYTES output that only JSON can carry, for it has missing texts."""
-    reason = f"expected {problem.expected}, received {problem.received}"
-    return MLServerError(f"Output '{output.name}' has no binary form: {reason}; ask for JSON over REST", 406)
-
-
 def _raw(output: ResponseOutput) -> memoryview:
     try:
         return memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
     except TensorError as problem:
-        if str(output.datatype) == "BYTES":
-            raise no_binary_form(output, problem) from None
         raise MLServerError(f"The model's output '{output.name}' is not valid: {problem}", 500) from None
 
 

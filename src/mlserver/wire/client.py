@@ -13,6 +13,7 @@ from ..errors import InvalidInput
 from ..tensor import TensorError
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse, RequestInput, ResponseOutput, TensorData
 from . import json
+from .missing import restore_infinities, restore_missing, without_missing
 
 
 def write_json(request: InferenceRequest) -> bytes:
@@ -29,6 +30,7 @@ def write_binary(request: InferenceRequest) -> tuple[bytes, int]:
     document = _document(request, [])
     blobs = []
     for tensor in request.inputs:
+        tensor = without_missing(tensor)
         blob = memoryview(tensor.data.to_raw(str(tensor.datatype), tensor.shape)).cast("B")
         head = json.head_of(_as_output(tensor))
         head["parameters"] = {**head.get("parameters", {}), "binary_data_size": blob.nbytes}
@@ -84,8 +86,10 @@ def read_response(body: bytes, header_length: int | None = None) -> InferenceRes
         try:
             if size is not None:
                 output.data = TensorData.from_raw(blob[at : at + size], str(output.datatype), output.shape)
+                restore_missing(output)
                 at += size
             output.data.settle(str(output.datatype), output.shape)
+            restore_infinities(output)
         except TensorError as problem:
             raise InvalidInput(f"data of output '{output.name}'", problem.expected, problem.received) from None
     return response

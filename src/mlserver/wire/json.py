@@ -1,14 +1,14 @@
 """The protocol's JSON: bytes -> request and response -> bytes. Pure; no sockets, no framework.
 
 Numbers of an answer go from their raw bytes straight into the text. FP16 and FP32 are written as the double that equals
-them; NaN and infinities are null, which JSON has no number for.
+them; NaN and infinities are null, which JSON has no number for, and an output's parameters name those that are infinite.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..types import InferenceRequest, InferenceResponse, Parameters, RequestOutp
 from ..types.packed import ROW_CODES, PackedRequest, Rows, Share, packed
 from . import large_json
 from .layouts import LARGEST, Layouts
+from .missing import infinities
 
 _validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
 _ONE = ([1], [1, 1])
@@ -196,7 +197,21 @@ def write_response(response: InferenceResponse) -> bytes:
     share = packed(response)
     if share is not None:
         return _write_share(response, share)
-    return orjson.dumps(document_of(response), default=_default, option=_OPTIONS)
+    body = orjson.dumps(document_of(response), default=_default, option=_OPTIONS)
+    if b"null" not in body:  # far quicker than to look at each number
+        return body
+    document = document_of(response)
+    name_infinities(document["outputs"], response.outputs)
+    return orjson.dumps(document, default=_default, option=_OPTIONS)
+
+
+def name_infinities(shown: list[dict[str, Any]], outputs: Sequence[ResponseOutput]) -> None:
+    """Add the parameters that tell infinities from NaN to outputs as their JSON shows them."""
+    for head, output in zip(shown, outputs, strict=True):
+        positions = infinities(str(output.datatype), output.data, output.shape)
+        if positions:
+            head["parameters"] = {**head.get("parameters", {}), **positions}
+            head["data"] = head.pop("data")  # last, as everywhere
 
 
 def _write_share(response: InferenceResponse, share: Share) -> bytes:
@@ -211,10 +226,18 @@ def _write_share(response: InferenceResponse, share: Share) -> bytes:
     for at, head in enumerate(heads):
         datatype = str(share.joined.outputs[at].datatype)
         shape = share.block_shape(at)
-        data = _numbers(TensorData.trusted(share.raw(at), datatype, shape), datatype, shape)
-        parts += (head, orjson.dumps(data, option=_OPTIONS), b"},")
+        data = TensorData.trusted(share.raw(at), datatype, shape)
+        text = orjson.dumps(_numbers(data, datatype, shape), option=_OPTIONS)
+        if b"null" in text and infinities(datatype, data, shape):
+            return write_response(_unpacked(response))
+        parts += (head, text, b"},")
     parts[-1] = b"}]}"
     return b"".join(parts)
+
+
+def _unpacked(response: InferenceResponse) -> InferenceResponse:
+    outputs = response.outputs  # from now on it is no share
+    return InferenceResponse.build({**response.__dict__, "outputs": outputs})
 
 
 def document_of(response: InferenceResponse) -> dict[str, Any]:

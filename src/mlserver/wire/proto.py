@@ -25,8 +25,8 @@ from ..types import (
     ResponseOutput,
     TensorData,
 )
-from .binary import no_binary_form
 from .contents import FIELDS, read_contents, write_contents
+from .missing import restore_missing, without_missing
 from .pb import dataplane_pb2 as pb
 
 InferTensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
@@ -85,7 +85,7 @@ def write_response(response: InferenceResponse, raw: bool = False) -> pb.ModelIn
     """The message of a response; raw contents if asked for, or if an output has no typed form.
 
     Raises:
-        MLServerError: (500) an output does not fit its own datatype and shape; (406) it has missing texts.
+        MLServerError: (500) an output does not fit its own datatype and shape.
     """
     message = pb.ModelInferResponse(
         model_name=response.model_name, model_version=response.model_version or "", id=response.id or ""
@@ -143,7 +143,10 @@ def _read_tensor(tensor: InferTensor, raw: bytes | memoryview | None, kind: type
     except TensorError as problem:
         raise InvalidInput(f"data of tensor '{name}'", problem.expected, problem.received) from None
     parameters = read_parameters(tensor.parameters)
-    return kind.build({"name": name, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data})
+    made = kind.build({"name": name, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data})
+    if parameters is not None:
+        restore_missing(made)
+    return made
 
 
 def needs_raw(tensors: Sequence[AnyTensor]) -> bool:
@@ -153,7 +156,7 @@ def needs_raw(tensors: Sequence[AnyTensor]) -> bool:
 def _write_tensors(
     tensors: Sequence[AnyTensor], add: Callable[..., InferTensor], add_raw: Callable[[bytes], None] | None
 ) -> None:
-    for tensor in tensors:
+    for tensor in map(without_missing, tensors):
         datatype = str(tensor.datatype)
         made = add(name=tensor.name, datatype=datatype, shape=tensor.shape)
         if tensor.parameters is not None:
@@ -164,8 +167,6 @@ def _write_tensors(
             else:
                 add_raw(bytes(tensor.data.to_raw(datatype, tensor.shape)))
         except TensorError as problem:
-            if datatype == "BYTES" and isinstance(tensor, ResponseOutput):
-                raise no_binary_form(tensor, problem) from None
             raise InvalidInput(f"data of tensor '{tensor.name}'", problem.expected, problem.received) from None
 
 

@@ -13,8 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlserver.codecs import CodecError, PandasCodec
-from mlserver.types import InferenceRequest, Parameters, RequestInput, TensorData
+from mlserver import MLModel
+from mlserver.codecs import CodecError, PandasCodec, encode_response_output
+from mlserver.context import model_context
+from mlserver.errors import NotTogether
+from mlserver.settings import ModelSettings
+from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput, TensorData
 
 OverJson = Callable[[Any], Any]
 
@@ -266,3 +270,37 @@ def test_json_columns(texts: list[Any]) -> None:
 def test_what_does_not_fit_is_named(tensors: list[RequestInput], text: str) -> None:
     with pytest.raises(CodecError, match=text):
         decode(*tensors)
+
+
+@pytest.mark.parametrize(
+    "column, is_together",
+    [
+        (series([1.5, None, 2.5], "float64"), True),
+        (series(["a", "b", "c"], object), True),
+        (series(["a", None, "b"], object), False),
+        (series(["a", None, "b"], "string"), False),
+        (series([1, 2, 3], "Int64"), True),
+        (series([1, None, 3], "Int64"), False),
+        (series([1, None, 3], "Float64"), True),
+        (series(["a", "b", "a"], "category"), False),
+        (series(["a", "a", "a"], "category"), True),
+        (series([b"a", b"\xff", b"c"], object), False),
+    ],
+)
+def test_joined_rows_are_encoded_as_they_are_alone(column: Any, is_together: bool) -> None:
+    model = ModelSettings(name="m", implementation=MLModel)
+    with model_context(model, joined=(1, 2)):
+        if is_together:
+            assert PandasCodec.encode_response("m", pd.DataFrame({"x": column})).outputs
+        else:
+            with pytest.raises(NotTogether):
+                PandasCodec.encode_response("m", pd.DataFrame({"x": column}))
+
+
+def test_joined_lists_have_the_codec_that_they_have_alone() -> None:
+    model, output = ModelSettings(name="m", implementation=MLModel), RequestOutput(name="y")
+    with model_context(model, joined=(1, 2)):
+        assert encode_response_output(["a", "b", "c"], output) is not None
+        for values in (["a", b"b", b"c"], ["a", {"k": 1}, {"k": 2}]):
+            with pytest.raises(NotTogether):
+                encode_response_output(values, output)

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 Output = tuple[str, str, list[int], str | None, list[Any]]
 
 
-def one(datatype: str, shape: list[int], content_type: str, data: list[Any], name: str = "output-1") -> list[Output]:
+def one(
+    datatype: str, shape: list[int], content_type: str | None, data: list[Any], name: str = "output-1"
+) -> list[Output]:
     return [(name, datatype, shape, content_type, data)]
 
 
@@ -95,9 +97,27 @@ ENCODED: dict[str, tuple[str | None, list[Output]]] = {
     "zero_d": ("np", one("FP64", [1], "np", [2.5])),
     "no_rows": ("np", one("FP64", [0, 2], "np", [])),
     "half": ("np", one("FP16", [1, 1], "np", [1.5])),
+    "none": (None, one("BYTES", [1], "pd_json", [b"null"])),
+    "big": (None, one("BYTES", [1, 1], "pd_json", [b"1180591620717411303424"])),
+    "rounded": (None, one("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"])),
+    "signs": (None, one("BYTES", [2, 1], "pd_json", [b"9223372036854775808", b"-1"])),
+    "unsigned": ("np", one("UINT64", [2, 1], "np", [2**63, 1])),
+    "bool_int": (None, one("BYTES", [2, 1], "pd_json", [b"true", b"2"])),
+    "bool_float": (None, one("BYTES", [2, 1], "pd_json", [b"true", b"0.5"])),
+    "int_float": ("np", one("FP64", [2, 1], "np", [1.0, 0.5])),
+    "objects_rounded": (None, one("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"])),
+    "object_frame": ("pd", one("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"], "x")),
+    "arrays_mixed": (None, one("BYTES", [2, 1], "pd_json", [b"[9007199254740993]", b"[0.5]"])),
+    "masked_ints": (None, one("BYTES", [2, 1], "pd_json", [b"1", b"null"])),
+    "masked_floats": ("np", one("FP64", [2, 1], "np", [1.5, None])),
+    "masked_list": (None, one("BYTES", [1, 1], "pd_json", [b"[1,null]"])),
+    "unmasked": ("np", one("INT64", [2, 1], "np", [1, 2])),
+    "infinite_object": (None, one("BYTES", [2, 1], "pd_json", [b'{"a":"Infinity"}', b'["-Infinity",null]'])),
+    "arrow_narrow": ("pd", one("INT32", [2, 1], None, [1, 2], "x")),
+    "scalar_big": (None, one("BYTES", [1], "pd_json", [b"1180591620717411303424"])),
     "int_keys": (None, [("1", "INT64", [1, 1], "np", [1]), ("2", "INT64", [1, 1], "np", [2])]),
 }
-NOT_ENCODABLE = {"none": "NoneType", "set": "set", "complex": "complex128", "generator": "generator"}
+NOT_ENCODABLE = {"set": "set", "complex": "complex128", "generator": "generator", "wide": "longdouble"}
 
 
 def asking_for(result: str) -> InferenceRequest:
@@ -130,8 +150,15 @@ async def test_what_has_no_form_in_v2_is_named(zoo: Zoo, result: str) -> None:
     assert caught.value.status_code == 500
 
 
+@pytest.mark.parametrize("result", ["cycle", "deep"])
+async def test_a_value_without_an_end_is_named(zoo: Zoo, result: str) -> None:
+    with pytest.raises(MLServerError, match="a value that contains itself or is nested too deeply") as caught:
+        await (await zoo("returns")).runtime.predict(asking_for(result))
+    assert caught.value.status_code == 500
+
+
 def test_every_result_of_the_zoo_is_in_the_table() -> None:
-    assert ENCODED.keys() | NOT_ENCODABLE.keys() == RESULTS.keys()
+    assert ENCODED.keys() | NOT_ENCODABLE.keys() | {"cycle", "deep"} == RESULTS.keys()
 
 
 @pytest.mark.parametrize("result", ["frame", "nullable", "full_nullable", "labels", "bytes_frame"])
