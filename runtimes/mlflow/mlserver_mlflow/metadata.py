@@ -54,13 +54,17 @@ def to_metadata_tensors(schema: Schema, prefix: str = DefaultInputPrefix) -> lis
         names = input_names(schema, prefix)
         renamed = renamed_inputs(schema, names)
     else:
-        names = [f"{prefix}{at}" if spec.name is None else str(spec.name) for at, spec in enumerate(schema.inputs)]
+        # One output without a name is answered as output-1, as by MLServer 1.x.
+        first = 1 if len(schema.inputs) == 1 else 0
+        names = [
+            f"{prefix}{at}" if spec.name is None else str(spec.name) for at, spec in enumerate(schema.inputs, first)
+        ]
         renamed = {}
     return [
         MetadataTensor(
             name=name,
             datatype=_get_content_type(spec)[0],
-            shape=_get_shape(spec),
+            shape=_get_shape(spec) if prefix == DefaultInputPrefix else _get_output_shape(spec),
             parameters=_get_parameters(spec, renamed.get(name)),
         )
         for name, spec in zip(names, schema.inputs, strict=True)
@@ -114,6 +118,12 @@ def _tensor_type(dtype: np.dtype[Any]) -> tuple[str, str]:
 
 def _get_shape(spec: ColSpec | TensorSpec) -> list[int]:
     return [int(size) for size in spec.shape] if isinstance(spec, TensorSpec) else [-1, 1]
+
+
+def _get_output_shape(spec: ColSpec | TensorSpec) -> list[int]:
+    """The shape of the answer, in which an array [n] is sent as [n, 1]."""
+    shape = _get_shape(spec)
+    return shape if len(shape) != 1 else [*shape, 1]
 
 
 def _get_parameters(spec: ColSpec | TensorSpec, label: str | None = None) -> Parameters:

@@ -173,6 +173,8 @@ class MLflowRuntime(MLModel):
     async def metadata(self) -> MetadataModelResponse:
         """The signature, its params in `parameters.params`; for a model of a registry or a store, where it came from."""
         found = await super().metadata()
+        if not found.versions and self.version:
+            found.versions = [self.version]
         more: dict[str, Any] = {}
         params = to_params(self._signature.params if self._signature is not None else None)
         if params:

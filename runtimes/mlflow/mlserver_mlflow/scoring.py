@@ -195,7 +195,7 @@ def written(result: Any) -> str:
     Raises:
         MLServerError: it cannot be written.
     """
-    if isinstance(result, np.ndarray) and result.dtype.kind in "biuf":
+    if type(result) is np.ndarray and result.dtype.kind in "biuf":
         return f'{{"predictions": {printing.numbers(result)}}}'
     return _printed(scoring_server.predictions_to_json, result)
 

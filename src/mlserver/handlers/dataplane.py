@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,15 @@ class DataPlane:
         """Raises `ModelNotFound`, or `ModelNotReady` while there is no loaded model to tell."""
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
-        return loaded.info.metadata
+        metadata = loaded.info.metadata
+        found = [*(metadata.versions or ()), *self._loaded_versions(entry.name)]
+        return metadata.model_copy(update={"versions": list(dict.fromkeys(found))}) if found else metadata
+
+    def _loaded_versions(self, name: str) -> Iterator[str]:
+        """The versions of a model that answer now; one without a version may have said which it is."""
+        for entry in self._registry.versions(name):
+            if entry.ready and entry.loaded is not None:
+                yield from [entry.version] if entry.version else entry.loaded.info.metadata.versions or ()
 
     def model_config(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A minimal configuration in the form of Triton's, for clients that ask before they send."""
