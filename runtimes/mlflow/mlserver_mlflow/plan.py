@@ -60,6 +60,8 @@ class Plan:
         in_thread: Predict runs in a thread of its own: code of unknown kind, which may wait for something.
         forms: Which bodies of `/invocations` need none of MLflow's leniency (see `forms`).
         has_fixed_types: The dtypes of the model's results do not depend on values (see `joined_results`).
+        is_estimator: Predicting request by request costs little: not a network, of which `max_batch_size` asks for batches
+            although the last bits differ.
         config: `forms`, if the front end may read them too, for they join the batches of other requests.
     """
 
@@ -70,11 +72,13 @@ class Plan:
     forms: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     has_fixed_types: bool = False
+    is_estimator: bool = False
 
 
 def make(model: PyFuncModel) -> Plan:
     """Decide for a loaded model."""
-    return replace(_make(model), has_fixed_types=estimators.has_fixed_types(model))
+    is_estimator = model.loader_module not in estimators.TENSOR_FLAVORS
+    return replace(_make(model), has_fixed_types=estimators.has_fixed_types(model), is_estimator=is_estimator)
 
 
 def _make(model: PyFuncModel) -> Plan:

@@ -240,7 +240,7 @@ class MLflowRuntime(MLModel):
             NotTogether: that cannot be had from one result, so the scheduler runs them one by one.
         """
         self._joining.check()
-        if self._plan.by_member and self._settings.max_batch_size <= 1:
+        if self._plan.by_member and (self._plan.is_estimator or self._settings.max_batch_size <= 1):
             path = self._path
             data = path.read(payload) if path is not None else None
             if path is None or data is None:
@@ -255,7 +255,7 @@ class MLflowRuntime(MLModel):
         """Answer with the results of methods of the estimator, beside those of predict unless they are wanted alone."""
         assert self._methods is not None
         data = self._methods.read(payload)
-        members = joined_rows() if self._settings.max_batch_size <= 1 else ()
+        members = joined_rows()
         if data is not None:
             results = await self._run(self._methods.run, data, names, members)
         elif len(members) > 1:
