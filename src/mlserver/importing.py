@@ -168,17 +168,29 @@ def _local_modules(folder: str) -> dict[str, str]:
         package = os.path.join(entry.path, "__init__.py")
         if entry.is_dir() and os.path.isfile(package):
             local[entry.name] = package
+        elif entry.is_dir() and _is_namespace(entry):
+            local[entry.name] = entry.path
         elif entry.name.endswith(suffixes) and entry.is_file():
             local.setdefault(entry.name.partition(".")[0], entry.path)
     return {name: file for name, file in local.items() if name.isidentifier() and name not in sys.stdlib_module_names}
 
 
+def _is_namespace(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder without `__init__.py` is a package: a module or package of that name elsewhere comes first."""
+    if not entry.name.isidentifier() or not _files_below(entry.path):
+        return False
+    spec = importlib.machinery.PathFinder.find_spec(entry.name)
+    return spec is None or not spec.has_location
+
+
 def _taken(name: str, file: str) -> bool:
-    """Whether another file is imported under this name."""
+    """Whether another file, or another folder of a package without `__init__.py`, is imported under this name."""
     module = sys.modules.get(name)
     if module is None:
         return False
     loaded_from = getattr(module, "__file__", None)
+    if loaded_from is None and os.path.isdir(file):
+        return os.path.realpath(file) not in map(os.path.realpath, getattr(module, "__path__", ()))
     return loaded_from is None or os.path.realpath(loaded_from) != os.path.realpath(file)
 
 
@@ -186,7 +198,8 @@ def _fingerprint(folder: str, local: Mapping[str, str]) -> str:
     """How a folder's Python files look now: any change of name, size or time of change gives another answer."""
     digest = hashlib.sha256(folder.encode())
     for name, file in sorted(local.items()):
-        files = _files_below(os.path.dirname(file)) if os.path.basename(file) == "__init__.py" else [file]
+        package = os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file
+        files = _files_below(package) if os.path.isdir(package) else [file]
         for each in files:
             stat = os.stat(each)
             digest.update(f"\0{name}\0{each}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
@@ -249,7 +262,18 @@ class _Finder:
         return spec
 
 
-class _Loader(importlib.machinery.SourceFileLoader):
+class SourceLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the source, whatever lies in `__pycache__`, and writes nothing there.
+
+    Python takes compiled code for current if the source's size and its time in whole seconds are those of the compiled
+    source, so it would miss a change of files within one second of the import.
+    """
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError("compiled code is not read")
+
+
+class _Loader(SourceLoader):
     def __init__(self, name: str, path: str, own_builtins: dict[str, Any]) -> None:
         super().__init__(name, path)
         self.own_builtins = own_builtins

@@ -24,9 +24,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
-from typing import Any
 
 from .errors import MLServerError
+from .importing import SourceLoader
 from .locations import is_below
 
 # What a worker process may load, as its pool says: no code, any code, or code of the content with this digest.
@@ -245,17 +245,6 @@ def _is_below(path: str, folder: str) -> bool:
 _source_folders: set[str] = set()
 
 
-class _SourceLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the source, whatever lies in `__pycache__`, and writes nothing there.
-
-    Python takes compiled code for current if the source's size and its time in whole seconds are those of the compiled
-    source, so it would miss a change of files within one second of the import.
-    """
-
-    def path_stats(self, path: Any) -> Any:
-        raise OSError("compiled code is not read")
-
-
 def _read_sources_of(folder: str) -> None:
     """Import modules below a folder from their sources."""
     _source_folders.add(folder)
@@ -272,6 +261,6 @@ def _find_in_source_folders(path: str) -> importlib.machinery.FileFinder:
     return importlib.machinery.FileFinder(
         path,
         (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
-        (_SourceLoader, importlib.machinery.SOURCE_SUFFIXES),
+        (SourceLoader, importlib.machinery.SOURCE_SUFFIXES),
         (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
     )

@@ -11,11 +11,11 @@ import httpx
 import mlflow
 import pytest
 
-from support.model_code import change_code, save_model, save_plain, serve_model
+from support.mlflow_registry import MLflowRegistry
+from support.model_code import change_code, model_options, save_model, save_plain, serve_model
 from support.repository import tensor
 from support.server import Serve, Server, run_mlserver
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 ROW = [tensor("x", [1.0], "FP64", [1, 1])]
 HIDING = "IniConfig = 'of the model'\n"
 LOADS = "/v2/repository/models/{}/load"
@@ -46,7 +46,8 @@ def answer(server: Server, model: str, version: str | None = None) -> list[objec
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: Path, workers: int) -> None:
-    serve_model(tmp_path / "a1", saved / "1", "a", "1")
+    split = {"extra": {"traffic": {"weights": {"1": 100}, "shadow": "2"}}}
+    serve_model(tmp_path / "a1", saved / "1", "a", "1", parameters=split)
     serve_model(tmp_path / "a2", saved / "2", "a", "2")
     serve_model(tmp_path / "b", saved / "3", "b", implementation="own_runtime.Own")
     (tmp_path / "b" / "own_runtime.py").write_text(OWN_RUNTIME)
@@ -55,6 +56,11 @@ def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: P
         assert answer(server, "a", "1") == [1]
         assert answer(server, "a", "2") == [2]
         assert answer(server, "b") == [3]
+    assert answer(server, "a") == [1]
+    metrics = httpx.Client(base_url=server.metrics_url)
+    compared = 'model_shadow_requests_total{model="a",outcome="different",version="2"}'
+    server.wait(lambda: compared in metrics.get("/metrics").text, "the shadow was compared")
+    metrics.close()
     said = "Model 'a': runs in a worker pool of its own, since it ships code (prep.py, team/, team_loader.py)"
     assert said in server.log
     assert "Model 'b': runs in a worker pool of its own" in server.log
@@ -112,6 +118,24 @@ def test_groups_share_equal_code_only(serve: Serve, saved: Path, tmp_path: Path)
     change_code(tmp_path / "models" / "1", 6)
     assert server.post(LOADS.format("b")).status_code == 200
     assert [answer(server, name) for name in "abc"] == [[1], [6], [2]]
+
+
+@pytest.mark.filterwarnings("ignore")  # of MLflow's registry
+def test_an_alias_that_moves(serve: Serve, tmp_path: Path) -> None:
+    """The code is known only after the download, so the worker says that it needs a pool of its own."""
+    registry = MLflowRegistry(tmp_path)
+    for number in (1, 2):
+        with model_options(tmp_path / str(number), number) as options:
+            registry.add("team", number, options)
+    registry.point("team", "champion", 1)
+    following = {"uri": "models:/team@champion", "extra": {"follow": 0.3, "cache_dir": str(tmp_path / "cache")}}
+    serve_model(tmp_path / "repository" / "team", "", "team", parameters=following)
+    server = serve(tmp_path / "repository", workers=2, env=registry.env)
+    assert answer(server, "team") == [1]
+    registry.point("team", "champion", 2)
+    server.wait(lambda: answer(server, "team") == [2], "version 2 answered")
+    assert server.get("/v2/models/team").json()["parameters"]["source"] == "models:/team/2"
+    assert str(server.log).count("Model 'team': runs in a worker pool of its own") == 2
 
 
 def test_changed_script_of_a_model_from_code(serve: Serve, tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ class MLflowRegistry:
         return {"MLFLOW_TRACKING_URI": self.uri, "MLFLOW_REGISTRY_URI": self.uri}
 
     def add(self, name: str, answer: float, model: Any = None) -> None:
-        """Register one more version, a constant or a given model; its input example is one row."""
+        """Register one more version, a constant or a given model; its input example is one row.
+
+        Args:
+            model: What `mlflow.pyfunc.log_model` takes as `python_model`, or a dict of its options; None = a constant.
+        """
         before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
@@ -53,6 +57,8 @@ class MLflowRegistry:
 
 def _log(name: str, answer: float, model: Any) -> Any:
     options = {"registered_model_name": name, "input_example": np.array([[1.0]]), "name": "model"}
+    if isinstance(model, dict):
+        return mlflow.pyfunc.log_model(name="model", registered_model_name=name, **model)
     if model is not None:
         return mlflow.pyfunc.log_model(python_model=model, pip_requirements=["mlflow"], **options)
     made = DummyRegressor(strategy="constant", constant=answer).fit([[0.0]], [answer])

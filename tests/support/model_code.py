@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
 
@@ -86,11 +87,14 @@ def importable(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def save_model(folder: Path, number: int, kind: str = "loader", extra: dict[str, str] | None = None) -> Path:
-    """Save a model.
+@contextmanager
+def model_options(
+    folder: Path, number: int, kind: str = "loader", extra: dict[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Options of `mlflow.pyfunc.save_model` and `log_model` for a model that ships code.
 
     Args:
-        folder: Where; the sources are left beside it.
+        folder: The sources are left beside it.
         number: What it answers.
         kind: `loader` (a `loader_module` among its code) or `script` (a model from code).
         extra: Further modules of its code, name -> text.
@@ -102,13 +106,19 @@ def save_model(folder: Path, number: int, kind: str = "loader", extra: dict[str,
     with importable(sources):
         step = folder.parent / f"step-of-{folder.name}.pkl"
         step.write_bytes(pickle.dumps(importlib.import_module("team.steps").Step()))
-        options = {"code_paths": code_paths, "pip_requirements": []}
+        options: dict[str, Any] = {"code_paths": code_paths, "pip_requirements": ["mlflow"]}
         if kind == "loader":
-            mlflow.pyfunc.save_model(folder, loader_module="team_loader", data_path=str(step), **options)
+            yield {**options, "loader_module": "team_loader", "data_path": str(step)}
         else:
             script = folder.parent / f"script-of-{folder.name}.py"
             script.write_text(SCRIPT)
-            mlflow.pyfunc.save_model(folder, python_model=str(script), artifacts={"step": str(step)}, **options)
+            yield {**options, "python_model": str(script), "artifacts": {"step": str(step)}}
+
+
+def save_model(folder: Path, number: int, kind: str = "loader", extra: dict[str, str] | None = None) -> Path:
+    """Save a model into a folder; see `model_options`."""
+    with model_options(folder, number, kind, extra) as options:
+        mlflow.pyfunc.save_model(folder, **options)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,32 @@ def test_changed_files_are_read_and_the_old_class_lives_on(tmp_path: Path) -> No
     write(tmp_path, helper="WHO = 'newer'")
     new = importing.load("runtime.Model", folder, "x")
     assert (old.who, new.who) == ("old", "newer")
+
+
+def test_changes_within_a_second_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python takes compiled code for current by the source's size and its time in whole seconds."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for who in ("one", "two", "six"):
+        folder = write(tmp_path, runtime=RUNTIME, helper=f"WHO = '{who}'")
+        second = 1_700_000_000 * 10**9 + sum(map(ord, who))
+        os.utime(tmp_path / "helper.py", ns=(second, second))
+        assert importing.load("runtime.Model", folder, "x").who == who
+
+
+@pytest.mark.parametrize("runtime", [RUNTIME.replace("import helper", "from loose import helper")])
+def test_packages_without_init_are_the_folders_own(runtime: str, tmp_path: Path) -> None:
+    for who in ("a", "b"):
+        folder = write(tmp_path / who, runtime=runtime, loose__in__helper=f"WHO = '{who}'")
+        model = importing.load("runtime.Model", folder, "x")
+        assert model.who == who
+        assert importing.load("runtime.Model", folder, "x") is model
+
+
+def test_a_folder_of_files_hides_no_installed_package(tmp_path: Path) -> None:
+    for who in ("a", "b"):
+        text = "import iniconfig\nclass Model:\n    who = iniconfig.IniConfig.__name__\n"
+        folder = write(tmp_path / who, runtime=text, iniconfig__in__other="")
+        assert importing.load("runtime.Model", folder, "x").who == "IniConfig"
 
 
 def test_a_file_that_was_wrong_and_is_mended(tmp_path: Path) -> None:
