@@ -66,6 +66,11 @@ class Model:
             201, [(b"content-type", b"text/x"), (b"content-length", b"9"), (b"x-own", b"1")], request.path.encode()
         )
 
+    unavailable_reason = "the test says so"
+
+    async def metadata(self) -> MetadataModelResponse:
+        return self.info.metadata
+
     async def unload(self) -> bool:
         self.unloaded = True
         return True

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import Unavailable
 from ..stage import Call
-from ..types import InferenceRequest, InferenceResponse
-from .executor import HTTPRequest, HTTPResponse, ModelInfo
+from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
+from .executor import METADATA_LIMIT, HTTPRequest, HTTPResponse, ModelInfo
 from .frames import Kind, pack_request, unpack_response
 from .line import Line, WorkerDied
 from .stream_clock import StreamClock
@@ -75,6 +75,9 @@ class CrewModel:
         self.key = key
         self.limit = limit
         self.info = info
+        self._last_metadata: MetadataModelResponse | None = None
+
+    unavailable_reason = "no worker process is alive to run the model"
 
     @property
     def available(self) -> bool:
@@ -119,6 +122,17 @@ class CrewModel:
             raise Unavailable("The worker process ended in the middle of this stream") from None
         finally:
             await frames.aclose()
+
+    async def metadata(self) -> MetadataModelResponse:
+        """Ask a worker. One that is busy is not waited for: then it is what the model said last."""
+        try:
+            async with asyncio.timeout(METADATA_LIMIT):
+                worker = await self._crew.worker_for(self.key)
+                frame = await worker.call(Kind.METADATA, self.key)
+        except (TimeoutError, WorkerDied, Unavailable):
+            return self._last_metadata or self.info.metadata
+        self._last_metadata = MetadataModelResponse.model_validate(frame.head)
+        return self._last_metadata
 
     async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
         worker = await self._crew.worker_for(self.key)

@@ -14,6 +14,9 @@ from ..settings import ModelSettings
 from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 
+# Seconds that a model may take to say what it is; after that, what it said last is the answer.
+METADATA_LIMIT = 1.0
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -74,6 +77,11 @@ class LoadedModel(Protocol):
     def info(self) -> ModelInfo: ...
 
     @property
+    def unavailable_reason(self) -> str:
+        """Why `available` is false when it is."""
+        ...
+
+    @property
     def available(self) -> bool:
         """Whether a request could be run now (for a pool: whether a worker that holds the model lives)."""
         ...
@@ -86,6 +94,14 @@ class LoadedModel(Protocol):
     async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse: ...
 
     def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]: ...
+
+    async def metadata(self) -> MetadataModelResponse:
+        """Ask the model what it is; if it does not answer in time, return what it said last.
+
+        Raises:
+            MLServerError: its `metadata` raised.
+        """
+        ...
 
     async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
         """Answer a request to one of the model's own REST paths."""

@@ -55,6 +55,8 @@ class Kind(IntEnum):
     PULL = 10  # both ways: the reader wants the next message of a stream
     END = 11  # both ways: the stream is over
 
+    METADATA = 12
+
     HELLO = 20
     REPLY = 21
     ERROR = 22

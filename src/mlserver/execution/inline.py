@@ -17,8 +17,8 @@ from ..logging import get_logger
 from ..metrics import adapt_when_imported
 from ..settings import ModelSettings
 from ..stage import Call
-from ..types import InferenceRequest, InferenceResponse
-from .executor import HTTPRequest, HTTPResponse, ModelInfo
+from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
+from .executor import METADATA_LIMIT, HTTPRequest, HTTPResponse, ModelInfo
 from .failures import prepare_loop, run_protected, with_result
 from .runner import Runner
 from .stream_clock import StreamClock
@@ -95,9 +95,15 @@ class InlineModel:
         self._runner = runner
         self._key = key
         self.info = info
+        self._last_metadata = info.metadata
 
-    available = True
     capacity = 1
+    unavailable_reason = "the model's own 'ready' is false"
+
+    @property
+    def available(self) -> bool:
+        """Whether the model's own `ready` says so, which it may change at any time."""
+        return self._runner.is_ready(self._key)
 
     async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
         started = time.perf_counter_ns()
@@ -127,6 +133,14 @@ class InlineModel:
                 yield response
         finally:
             await self._executor.call(answers.close())
+
+    async def metadata(self) -> MetadataModelResponse:
+        try:
+            async with asyncio.timeout(METADATA_LIMIT):
+                self._last_metadata = await self._executor.call(self._runner.metadata(self._key))
+        except TimeoutError:
+            pass
+        return self._last_metadata
 
     async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
         return await self._executor.call(self._runner.route(self._key, request))

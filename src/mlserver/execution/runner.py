@@ -126,6 +126,29 @@ class Runner:
                     raise
                 raise to_error(error, f"Model {model.name} failed to answer {request.path}") from error
 
+    async def metadata(self, key: str) -> MetadataModelResponse:
+        """Return what the model says of itself now."""
+        model = self._model(key)
+        task = asyncio.current_task()
+        with model_context(model.settings):
+            try:
+                metadata = await _metadata(model)
+                if not is_encodable(metadata.model_dump()):
+                    raise TypeError("metadata() has a value that cannot be sent")
+                return metadata
+            except BaseException as error:
+                if is_stop(error, task):
+                    raise
+                raise to_error(error, f"Model {model.name} failed to give its metadata") from error
+
+    def is_ready(self, key: str) -> bool:
+        """Whether the model's own `ready` says so."""
+        model = self._models.get(key)
+        try:
+            return model is not None and bool(model.ready)
+        except BaseException:  # a property of the model's
+            return False
+
     async def unload(self, key: str) -> bool:
         """Drop the model and call its `unload`.
 

@@ -59,7 +59,12 @@ class Service:
     def __init__(self, runner: Runner, actions: Mapping[int, Action] | None = None) -> None:
         self._runner = runner
         self.traced = False
-        own: dict[int, Action] = {Kind.INFER: self._infer, Kind.STREAM: self._stream, Kind.ROUTE: self._route}
+        own: dict[int, Action] = {
+            Kind.INFER: self._infer,
+            Kind.STREAM: self._stream,
+            Kind.ROUTE: self._route,
+            Kind.METADATA: self._metadata,
+        }
         self._desk = Desk({**own, **(actions or {})}, self.send)
         self._streams: dict[int, _Stream] = {}
         self._channel: Channel | None = None
@@ -131,6 +136,10 @@ class Service:
                 self.send(Frame(Kind.ITEM, frame.id, [elapsed, pack_response(response, buffers)], buffers))
         finally:
             self._streams.pop(frame.id, None)
+
+    async def _metadata(self, frame: Frame) -> Frame:
+        metadata = await self._runner.metadata(frame.head)
+        return Frame(Kind.REPLY, frame.id, metadata.model_dump())
 
     async def _route(self, frame: Frame) -> Frame:
         key, method, path, query, headers = frame.head

@@ -137,7 +137,19 @@ class DataPlane:
         return error
 
     async def model_metadata(self, name: str, version: str | None = None) -> MetadataModelResponse:
-        """Raises `ModelNotFound`, or `ModelNotReady` while there is no loaded model to tell."""
+        """What the model says of itself now.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ModelNotReady: there is no loaded model to ask.
+            MLServerError: the model's own `metadata` raised.
+        """
+        entry = self._registry.find(name, version)
+        loaded, _ = self._usable(entry)
+        return await loaded.metadata()
+
+    def loaded_metadata(self, name: str, version: str | None = None) -> MetadataModelResponse:
+        """What the model said of itself when it was loaded. Raises `ModelNotFound` and `ModelNotReady`."""
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
         metadata = loaded.info.metadata

@@ -53,7 +53,7 @@ class ModelRepositoryHandlers:
         for entry in self._registry.entries():
             state, reason = entry.state, entry.reason
             if state is State.READY and not entry.ready:
-                state, reason = State.UNAVAILABLE, "no worker process is alive to run the model"
+                state, reason = State.UNAVAILABLE, entry.loaded.unavailable_reason if entry.loaded else ""
             items[entry.name, entry.version] = _item(entry.name, entry.version, state, reason)
         for entry in self._registry.leaving:
             items.setdefault((entry.name, entry.version), _item(entry.name, entry.version, entry.state, ""))

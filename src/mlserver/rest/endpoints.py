@@ -109,7 +109,7 @@ class Endpoints:
             await asyncio.to_thread(formats.prepare)
         if not incoming.is_raw:
             return formats.read(incoming)
-        return formats.read(incoming, await self._data_plane.model_metadata(name, version))
+        return formats.read(incoming, self._data_plane.loaded_metadata(name, version))
 
     def _inference_reply(self, written: Written, response: InferenceResponse, call: Call, codec_ns: int) -> Reply:
         headers = self._event_headers(response.model_name, response.id)
