@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from mlserver.wire.pb import dataplane_pb2
 from support.models import Models
 from support.raw_http import wire
 from support.repository import tensor, write_model, write_settings
@@ -107,6 +109,19 @@ def test_a_wrong_name_is_said_before_a_wrong_body(server: Server, path: str, tex
         answer = server.post(f"/v2/models/{path}", body, headers=headers)
         assert answer.status_code == 404
         assert answer.json()["error"] == text
+
+
+@pytest.mark.parametrize(
+    "name, version, code", [("nobody", "", "NOT_FOUND"), ("echo", "7", "NOT_FOUND"), ("echo", "", "INVALID_ARGUMENT")]
+)
+def test_over_grpc_too(server: Server, name: str, version: str, code: str) -> None:
+    """The message has more raw contents than inputs."""
+    message = dataplane_pb2.ModelInferRequest(model_name=name, model_version=version, raw_input_contents=[b"1", b"2"])
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as error:
+            infer(message.SerializeToString(), timeout=20)
+    assert error.value.code().name == code
 
 
 def test_a_wrong_name_in_the_header(server: Server) -> None:
