@@ -11,7 +11,7 @@ BENCH  := $(VENV)/.bench-installed
 # Two tests at a time: most of a test of processes is waiting. Each process keeps a run of neighbours, which share servers.
 ABREAST := -n 2 --dist worksteal
 
-.PHONY: help setup demo test p0 check format proto bench bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-matrix test-matrix-short test-floors test-readme p0 check format proto bench bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## these lines
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -37,6 +37,18 @@ test: $(STAMP)  ## every test, two at a time; what fails is tried once more
 p0: $(STAMP)  ## what must hold in every release (docs/reliability.md), TIMES=1 times in a row; none is tried once more
 	@files=$$(cd tests && ../$(BIN)/python -m support.promises); for run in $$(seq $(or $(TIMES),1)); do \
 		echo "--- run $$run"; $(BIN)/python -m pytest -q $(ABREAST) -m p0 -p no:cacheprovider $$files || exit 1; done
+
+test-matrix: $(STAMP)  ## quick start and differential tests beside several MLflows and Pythons (ARGS="mlflow-2.22 newest-3.13" for some)
+	@cd tests && ../$(BIN)/python -m matrix.run $(ARGS)
+
+test-matrix-short: $(STAMP)  ## two cells of it, as CI runs them
+	@cd tests && ../$(BIN)/python -m matrix.run short
+
+test-floors: $(STAMP)  ## the tests of formats, front ends and MLflow with the lowest versions that are allowed
+	@cd tests && ../$(BIN)/python -m matrix.run floors
+
+test-readme: $(STAMP)  ## the README's own commands, in a clean virtual environment
+	@$(BIN)/python -m pytest -q -m clean_venv tests/matrix
 
 check: $(STAMP)  ## format, lint, types, layers, import weight (under half a minute)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }

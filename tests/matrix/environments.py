@@ -1,0 +1,132 @@
+"""Environments of the matrix: each a Python and requirements, made by uv under `.venvs` and kept by the hash of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / ".venvs"
+PROJECTS = (ROOT / "pyproject.toml", ROOT / "runtimes" / "mlflow" / "pyproject.toml")
+TOOLS = (
+    "pytest",
+    "pytest-asyncio",
+    "pytest-timeout",
+    "pytest-xdist",
+    "httpx",
+    "hypothesis",
+    "cryptography",
+    "packaging",
+)
+INSTALL_LIMIT = 1200.0
+# What uv says when it is the network that failed.
+_NETWORK = re.compile(
+    r"error sending request|dns error|Failed to fetch|timed out|connect|No route to host", re.IGNORECASE
+)
+_LOCATION = "import sys; print(sys.executable)"
+
+
+class NotAvailable(Exception):
+    """Something that this machine does not have: an interpreter, or a package index that answers."""
+
+
+class InstallFailed(Exception):
+    """The requirements cannot be installed together; the text is uv's."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One cell of the matrix.
+
+    Attributes:
+        name: Its folder is `.venvs/matrix-NAME`.
+        python: `major.minor`.
+        requirements: Beside this server, its MLflow runtime and the tests' tools.
+        own: How this server and its runtime are installed.
+        lowest: Whether the lowest versions are chosen that `pyproject.toml` allows.
+    """
+
+    name: str
+    python: str
+    requirements: tuple[str, ...] = ()
+    own: tuple[str, ...] = (".", "./runtimes/mlflow[full]")
+    lowest: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return FOLDER / f"matrix-{self.name}"
+
+    @property
+    def interpreter(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def install(self) -> None:
+        """Make the environment, unless it is there with the same content.
+
+        Raises:
+            NotAvailable: there is no such Python here, or no package index.
+            InstallFailed: the requirements contradict each other.
+        """
+        python = find_python(self.python)
+        files = [path.read_text() for path in PROJECTS]
+        content = json.dumps([python, self.requirements, self.own, self.lowest, TOOLS, files])
+        state = hashlib.sha256(content.encode()).hexdigest()
+        stamp = self.folder / ".installed"
+        if stamp.exists() and stamp.read_text() == state:
+            return
+        _uv("venv", "--quiet", "--clear", "--python", python, str(self.folder))
+        resolution = "lowest-direct" if self.lowest else "highest"
+        own = [argument for project in self.own for argument in ("--editable", project)]
+        self._pip("install", "--quiet", "--resolution", resolution, *own, *self.requirements)
+        # The tools come second, so that they take part in no choice of versions.
+        installed = self.folder / "installed.txt"
+        installed.write_text(self._pip("freeze", "--exclude-editable"))
+        self._pip("install", "--quiet", "--constraints", str(installed), *TOOLS)
+        stamp.write_text(state)
+
+    def versions(self, *packages: str) -> str:
+        """`name version` of the packages that are installed, in one line."""
+        listed = json.loads(self._pip("list", "--format", "json"))
+        found = {entry["name"]: entry["version"] for entry in listed}
+        return ", ".join(f"{package} {found[package]}" for package in packages if package in found)
+
+    def _pip(self, command: str, *arguments: str) -> str:
+        return _uv("pip", command, "--python", str(self.interpreter), *arguments)
+
+
+def find_python(version: str) -> str:
+    """The path of an interpreter, found by the name `pythonX.Y`. Raises `NotAvailable`."""
+    name = f"python{version}"
+    candidates: list[dict[str, str]] = [{}]
+    if shutil.which("pyenv"):
+        # pyenv's commands run only the versions that it was told to use.
+        listed = subprocess.run(["pyenv", "whence", name], capture_output=True, text=True, check=False)
+        candidates += [{"PYENV_VERSION": known} for known in reversed(listed.stdout.split())]
+    for variables in candidates if shutil.which(name) else []:
+        environment = {**os.environ, **variables}
+        asked = subprocess.run([name, "-c", _LOCATION], env=environment, capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            return asked.stdout.strip()
+    raise NotAvailable(f"there is no {name}")
+
+
+def _uv(*arguments: str) -> str:
+    command = [sys.executable, "-m", "uv", *arguments]
+    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    environment = {**kept, "UV_PYTHON_DOWNLOADS": "never"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False
+    )
+    if done.returncode == 0:
+        return done.stdout
+    text = done.stderr.strip()
+    if _NETWORK.search(text):
+        raise NotAvailable(f"the package index cannot be reached: {text[-200:]}")
+    raise InstallFailed(text)

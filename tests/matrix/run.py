@@ -1,0 +1,92 @@
+"""Runs the quick start and the differential tests beside several MLflows, Pythons, NumPys and pandas: `make test-matrix`.
+
+    python -m matrix.run [NAME ...]      the cells of these names, `short`, or all but the floors
+
+A cell that this machine lacks something for is skipped, with the reason. Exit code 1: a cell failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from .environments import ROOT, Environment, InstallFailed, NotAvailable
+
+QUICK_START = ("tests/road/test_walk.py", "tests/road/test_front_ends.py", "tests/unit/codecs/test_hints.py")
+TESTS = (*QUICK_START, "tests/unit/mlflow/test_differential.py")
+FLOOR_TESTS = (
+    *TESTS,
+    "tests/road/test_infer.py",
+    "tests/road/test_model_routes.py",
+    "tests/unit/codecs",
+    # pandas 2.1 itself cannot make all of its frames
+    "--deselect=tests/unit/codecs/test_pandas.py::test_any_frame_round_trip",
+    "tests/unit/grpc",
+)
+# MLflow's own scoring server, which the differential tests ask, needs this before 3.11.
+OLD_STARLETTE = "starlette<1"
+LOWEST_ARRAYS = ("numpy==1.26.*", "pandas==2.1.*")
+FLOORS = Environment(
+    "floors", "3.11", ("scikit-learn>=1.3.2", "setuptools>=70,<82"), (".[all]", "./runtimes/mlflow[full]"), lowest=True
+)
+MATRIX = (
+    Environment("mlflow-2.16", "3.11", ("mlflow==2.16.*", *LOWEST_ARRAYS)),
+    Environment("mlflow-2.22", "3.11", ("mlflow==2.22.*", OLD_STARLETTE)),
+    Environment("mlflow-3.1", "3.12", ("mlflow==3.1.*", OLD_STARLETTE)),
+    Environment("mlflow-3.9", "3.13", ("mlflow==3.9.*", OLD_STARLETTE)),
+    Environment("mlflow-3.12", "3.12", ("mlflow==3.12.*", *LOWEST_ARRAYS)),
+    Environment("newest-3.11", "3.11", ("mlflow",)),
+    Environment("newest-3.12", "3.12", ("mlflow", "numpy>=2.4")),
+    Environment("newest-3.13", "3.13", ("mlflow", "numpy>=2.4")),
+)
+SHORT = ("mlflow-2.22", "newest-3.13")
+SHOWN = ("mlflow", "numpy", "pandas", "pydantic", "protobuf", "starlette")
+
+
+def main(names: Sequence[str]) -> int:
+    known = {cell.name: cell for cell in (*MATRIX, FLOORS)}
+    if list(names) == ["short"]:
+        names = SHORT
+    unknown = set(names) - set(known)
+    if unknown:
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: short, {', '.join(known)}")
+    cells = [known[name] for name in names] or MATRIX
+    outcomes = {cell.name: run(cell) for cell in cells}
+    for name, outcome in outcomes.items():
+        say(f"{name:12} {outcome}")
+    return int(any("FAILED" in outcome for outcome in outcomes.values()))
+
+
+def run(cell: Environment) -> str:
+    """The outcome in one line: what passed, FAILED, or skipped and why."""
+    start = time.monotonic()
+    say(f"--- {cell.name}: Python {cell.python}, {' '.join(cell.requirements)}")
+    try:
+        cell.install()
+    except NotAvailable as error:
+        return f"skipped: {error}"
+    except InstallFailed as error:
+        say(str(error))
+        return "FAILED: the requirements cannot be installed together"
+    installed = time.monotonic() - start
+    say(f"    {cell.versions(*SHOWN)} (installed in {installed:.0f} s)")
+    tests = FLOOR_TESTS if cell.lowest else TESTS
+    # Warnings are the libraries' own affair here: each cell has other ones.
+    options = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", "-o", "filterwarnings=ignore"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(cell.interpreter), "-m", "pytest", *options, *tests]
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    outcome = "passed" if code == 0 else f"FAILED with code {code}"
+    return f"{outcome} in {time.monotonic() - start:.0f} s, {installed:.0f} s of them to install"
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
