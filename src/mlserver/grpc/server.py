@@ -134,6 +134,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         # A connection whose other end is gone without a word is noticed, and pings are no way to keep us busy.
         "grpc.keepalive_time_ms": int(settings.keep_alive_timeout * 1000),
         "grpc.keepalive_timeout_ms": 20_000,
+        # Without it, gRPC allows an idle connection one ping in two hours.
+        "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.min_ping_interval_without_data_ms": 10_000,
         "grpc.http2.max_ping_strikes": 5,
     }
