@@ -271,7 +271,7 @@ def _check_joined(frame: pd.DataFrame, columns: dict[str, Any]) -> None:
     if len(members) < 2:
         return
     for position, values in enumerate(columns.values()):
-        if isinstance(values, np.ndarray):
+        if isinstance(values, np.ndarray) or all(type(value) is str for value in values):
             continue
         start = 0
         for rows in members:
