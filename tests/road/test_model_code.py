@@ -16,6 +16,8 @@ from support.model_code import change_code, model_options, save_model, save_plai
 from support.repository import tensor
 from support.server import Serve, Server, run_mlserver
 
+# MLflow advises type hints.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 ROW = [tensor("x", [1.0], "FP64", [1, 1])]
 HIDING = "IniConfig = 'of the model'\n"
 LOADS = "/v2/repository/models/{}/load"
