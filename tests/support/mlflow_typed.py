@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ def _cycle() -> list[Any]:
 
 
 def _polars() -> Any:
-    import polars
-
+    polars = import_module("polars")  # is optional, for mypy too
     return polars.DataFrame({"n": [1, None], "t": ["a", None], "f": [0.5, None], "b": [True, False]})
 
 
