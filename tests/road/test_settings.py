@@ -154,8 +154,8 @@ def test_metric_names_and_labels(serve: Serve, tmp_path: Path, workers: int) -> 
     for line in (
         'model_infer_request_success_total{model="m",version=""} 1.0',
         'model_infer_request_duration_count{model="m",version=""} 1.0',
-        'own_requests_total{app_name="mlserver",method="POST",path="/v2/models/{name}/infer",status_code="200"} 1.0',
-        'own_request_duration_seconds_count{app_name="mlserver",method="POST",path="/v2/models/{name}/infer",status_code="200"}',
+        'own_requests_total{app_name="mlserver",method="POST",path="/v2/models/{model_name}/infer",status_code="200"} 1.0',
+        'own_request_duration_seconds_count{app_name="mlserver",method="POST",path="/v2/models/{model_name}/infer",status_code="200"}',
     ):
         assert _labels(line) in {_labels(other) for other in found.splitlines()}, line
 
