@@ -143,7 +143,6 @@ class MLServer:
                 # Messages can wait; taken before there are models, they would all be refused.
                 self._front_ends.append(self._kafka)
                 await self._kafka.start()
-                logger.info("Ready: %s", self._kafka.address)
             await self._stop_asked.wait()
         finally:
             await self._shut_down()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server, run_mlserver
+from support.server import Server, free_ports, run_mlserver
 
 pytest.importorskip("confluent_kafka")
 
@@ -37,3 +41,64 @@ def test_without_the_library_the_start_ends_with_the_command_to_install_it(tmp_p
     assert code != 0
     assert "pip install 'mlserver[kafka]'" in output
     assert "Traceback" not in output
+
+
+class Forwarder:
+    """Passes connections to a port on to a broker, in threads; all of it ends with the block."""
+
+    def __init__(self, port: int, address: str) -> None:
+        self._port, self._address = port, address
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._start(self._accept)
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        for end in self._sockets:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in (self._listener, *self._sockets):
+            end.close()
+
+    def _start(self, work: Callable[..., None], *args: socket.socket) -> None:
+        self._threads.append(threading.Thread(target=work, args=args))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        host, _, port = self._address.rpartition(":")
+        with suppress(OSError):  # the listener was shut down
+            while True:
+                client, _ = self._listener.accept()
+                broker = socket.create_connection((host, int(port)))
+                self._sockets += (client, broker)
+                self._start(self._copy, client, broker)
+                self._start(self._copy, broker, client)
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_broker_that_comes_later(tmp_path: Path) -> None:
+    """Until then the log says once what it waits for; the server serves, and joins when the broker is there."""
+    (port,) = free_ports(1)
+    write_server_settings(tmp_path, kafka_enabled=True, kafka_servers=f"127.0.0.1:{port}", server_name="ours")
+    write_model(tmp_path / "echo")
+    with Cluster() as cluster, Server(tmp_path) as server:
+        server.wait_for_line(f"waiting for 127.0.0.1:{port} (connection refused)")
+        assert server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}).status_code == 200
+        assert "Ready: Kafka" not in server.log
+        cluster.ask({"inputs": [tensor("x", [1.5])]}, b"early")
+        with Forwarder(port, cluster.servers):
+            server.wait_for_line("Ready: Kafka at ")
+            assert cluster.answer().key == "early"
+            assert str(server.log).count("waiting for") == 1
+            assert "ERROR" not in server.log

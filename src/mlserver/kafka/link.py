@@ -18,6 +18,7 @@ from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import Settings
 from .messages import Incoming, Reply, write_too_large
+from .outages import LibraryLog, Outages, reason_of
 from .progress import Progress
 
 logger = get_logger().getChild("kafka")
@@ -43,15 +44,20 @@ class Link:
 
     Args:
         arrived: Called on the event loop with messages; each is to be answered by `send`.
+        joined: Called on the event loop when the server has become a member of its consumer group.
 
     Raises:
         MLServerError: the library is missing, or the settings are not valid for it.
     """
 
-    def __init__(self, settings: Settings, arrived: Callable[[list[Work]], None]) -> None:
+    def __init__(
+        self, settings: Settings, arrived: Callable[[list[Work]], None], joined: Callable[[], None] = lambda: None
+    ) -> None:
         self._library = _optional.load("confluent_kafka", "The setting 'kafka_enabled'", "kafka")
         self._settings = settings
         self._arrived = arrived
+        self._joined: Callable[[], None] | None = joined
+        self._outages = Outages(settings.kafka_servers)
         self._limit = min(settings.kafka_max_in_flight, settings.max_queue_size)
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
@@ -64,8 +70,9 @@ class Link:
         self._assigned: set[tuple[str, int]] = set()
         self._progress: dict[tuple[str, int], Progress] = {}
         try:
-            self._consumer = self._library.Consumer(consumer_config(settings), logger=logger)
-            self._producer = self._library.Producer(producer_config(settings), logger=logger)
+            told = {"error_cb": self._outages.on_error}
+            self._consumer = self._library.Consumer({**consumer_config(settings), **told}, logger=LibraryLog())
+            self._producer = self._library.Producer({**producer_config(settings), **told}, logger=LibraryLog())
         except (self._library.KafkaException, TypeError, ValueError) as problem:
             raise MLServerError(f"Cannot use the Kafka settings: {problem}", 500) from None
 
@@ -132,7 +139,7 @@ class Link:
                 try:
                     self._turn()
                 except self._library.KafkaException as problem:
-                    logger.error("Kafka: %s", problem)
+                    self._outages.report(reason_of(problem.args[0]))
                     self._producer.poll(RETRY)
             self._consumer.close()
         except Exception:
@@ -178,7 +185,7 @@ class Link:
         works = []
         for message in messages:
             if message.error() is not None:
-                logger.warning("Kafka: %s", message.error())
+                self._outages.report(reason_of(message.error()))
             else:
                 works.append(self._work_of(message))
         self._in_flight += len(works)
@@ -202,6 +209,10 @@ class Link:
     def _on_assign(self, _: object, partitions: list[Any]) -> None:
         self._assigned.update((one.topic, one.partition) for one in partitions)
         self._paused = False  # those that are new run
+        self._outages.over()
+        if self._joined is not None:
+            self._hand_over(self._joined)
+            self._joined = None
 
     def _on_revoke(self, _: object, partitions: list[Any]) -> None:
         for one in partitions:

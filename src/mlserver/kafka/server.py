@@ -30,7 +30,7 @@ class KafkaServer:
         self._access = access or Access(settings)
         self._events = CloudEvents(settings.server_name, get_namespace())
         self._tasks: set[asyncio.Task[None]] = set()
-        self._link = Link(settings, self._arrived)
+        self._link = Link(settings, self._arrived, self._joined)
 
     @property
     def address(self) -> str:
@@ -44,7 +44,10 @@ class KafkaServer:
         return self._link.paused
 
     async def start(self) -> None:
-        """Join the group. Brokers that cannot be reached are tried again for as long as it takes."""
+        """Begin to join the group. Brokers that cannot be reached are tried again for as long as it takes.
+
+        The log says when the server has joined, and what it waits for until then.
+        """
         self._link.start()
 
     def cease(self) -> None:
@@ -64,6 +67,9 @@ class KafkaServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _joined(self) -> None:
+        logger.info("Ready: %s", self.address)
 
     def _arrived(self, works: list[Work]) -> None:
         for work in works:
