@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +121,13 @@ def test_groups_share_equal_code_only(serve: Serve, saved: Path, tmp_path: Path)
     assert len(server.workers) == 3, "the default pool, one for a and b, one for c"
     change_code(tmp_path / "models" / "1", 6)
     assert server.post(LOADS.format("b")).status_code == 200
+    assert [answer(server, name) for name in "abc"] == [[1], [6], [2]]
+    before = server.workers
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    server.wait(lambda: not set(before) & set(server.workers), "the workers had ended")
+    for name in "abc":
+        server.wait_until(f"/v2/models/{name}/ready")
     assert [answer(server, name) for name in "abc"] == [[1], [6], [2]]
 
 
