@@ -53,6 +53,8 @@ def _none_as_text(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in ("none", "null") else value
 
 
+# By this name: pydantic before 2.10 takes `dict` in an annotation of `BaseSettings` for its method.
+ClassesByPath = dict[str, type[Any]]
 LogLevel = Annotated[str, AfterValidator(_log_level)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 OptionalPort = Annotated[Port | None, BeforeValidator(_none_as_text)]
@@ -79,7 +81,7 @@ class BaseSettings(PydanticBaseSettings):
 
     _source: str | None = PrivateAttr(default=None)
     # The classes that were given instead of import paths; they may be local to a function, so the path alone would lose them.
-    _classes: dict[str, type[Any]] = PrivateAttr(default_factory=dict)
+    _classes: ClassesByPath = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
         classes = {key: values[key] for key in self._import_paths if inspect.isclass(values.get(key))}

@@ -11,12 +11,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from mlflow.types import DataType
-from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
+from mlflow.types import schema as mlflow_schema
+from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from numpy.typing import NDArray
 
 from .enforcement import NotExactError, as_dtype
 from .metadata import NUMBERS
 
+# MLflow before 2.19 has no such type; `()` is no type's class.
+ANY_TYPE: Any = getattr(mlflow_schema, "AnyType", ())
 # What a column of nested values is declared to be: JSON, one value per row.
 JSON = "json"
 # DataType = a scalar column, dtype = a tensor, JSON = nested values, None = not declared.
@@ -53,7 +56,7 @@ def _kind(spec: ColSpec | TensorSpec) -> Kind:
     if isinstance(spec, TensorSpec):
         dtype: np.dtype[Any] = spec.type
         return dtype
-    if isinstance(spec.type, AnyType):
+    if isinstance(spec.type, ANY_TYPE):
         return None
     return spec.type if isinstance(spec.type, DataType) else JSON
 

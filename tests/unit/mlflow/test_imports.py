@@ -1,0 +1,49 @@
+"""The runtime imports from MLflow only what its oldest release allowed has; `make test-floors` runs it there."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[3] / "runtimes" / "mlflow" / "mlserver_mlflow"
+# Looked at in MLflow 2.15.1. A newer name is read with `getattr` and a value for releases that lack it.
+OF_THE_OLDEST = {
+    "mlflow": {"MlflowClient", "pyfunc"},
+    "mlflow.artifacts": {"download_artifacts"},
+    "mlflow.exceptions": {"MlflowException"},
+    "mlflow.models": {"model"},
+    "mlflow.models.utils": {"_enforce_type"},
+    "mlflow.pyfunc": {"PyFuncModel", "load_model", "scoring_server"},
+    "mlflow.store.artifact.artifact_repository_registry": {"get_artifact_repository"},
+    "mlflow.types": {"DataType", "schema"},
+    "mlflow.types.schema": {"Array", "ColSpec", "Map", "Object", "ParamSchema", "Schema", "TensorSpec"},
+    "mlflow.version": {"VERSION"},
+}
+# What MLflow's scoring server has from 2.15 on: its other names come and go.
+SCORING_SERVER = {
+    "CONTENT_TYPES",
+    "CONTENT_TYPE_CSV",
+    "CONTENT_TYPE_JSON",
+    "invocations",
+    "predictions_to_json",
+    "unwrapped_predictions_to_json",
+}
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mlflow":
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
+def test_names_are_those_of_the_oldest_release(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    for module, name in imported(tree):
+        assert name in OF_THE_OLDEST.get(module, set()), f"{module}.{name}: MLflow 2.15 may lack it; use getattr"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "scoring_server":
+            assert node.attr in SCORING_SERVER, f"line {node.lineno}: MLflow 2.15 may lack it; use getattr"
