@@ -160,6 +160,8 @@ def _are_widened(column: pd.Series[Any], members: Members) -> bool:
     if isinstance(dtype, pd.CategoricalDtype):
         # Categories that are equal are one: 1, 1.0 and True.
         return not all(isinstance(category, str) for category in dtype.categories)
+    if pd.api.types.is_unsigned_integer_dtype(dtype) and getattr(dtype, "itemsize", 8) == 8:
+        return _may_be_widened(column.to_numpy(dtype="u8", na_value=0), members.starts, in_column=True)
     if not pd.api.types.is_float_dtype(dtype):
         return False
     return _may_be_widened(column.astype(object).to_numpy(dtype="f8", na_value=np.nan), members.starts, in_column=True)

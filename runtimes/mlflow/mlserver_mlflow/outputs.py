@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceResponse, Parameters, ResponseOutput, TensorData
 
-from .declared_outputs import DeclaredOutputs, Kind, cast
+from .declared_outputs import DeclaredOutputs, Kind, cast, number_type
 from .metadata import TENSORS
 from .plain_values import NotEncodableError, duration, is_dataclass, is_missing, iso, label, plain, to_json
 
@@ -214,7 +214,7 @@ def _of_nullable(name: str, column: pd.Series[Any], kind: Kind) -> ResponseOutpu
     if plain_dtype.kind == "f":
         return _of_number_column(name, column.to_numpy(dtype=plain_dtype, na_value=np.nan), kind)
     values = [None if is_missing(item) else plain(item) for item in column.tolist()]
-    return tensor(name, "BYTES", [len(values), 1], _texts(map(to_json, values)), PD_JSON)
+    return _of_objects(name, values, [len(values), 1], kind, None)
 
 
 def of_polars(result: Any) -> Any:
@@ -277,13 +277,32 @@ def _of_objects(
         if all(isinstance(item, kinds) for item in known) and (known or is_declared or not items):
             texts = [missing if item is None else _bytes(write(item)) for item in items]
             return tensor(name, "BYTES", shape, TensorData(texts), content_type)
-    array = exact_array(items)
+    array = _declared_floats(items, kind)
+    if array is None:
+        array = exact_array(items)
     if array is not None:
         array = cast(array, kind).reshape(shape)
         return tensor(
             name, TENSORS[array.dtype.kind, array.dtype.itemsize], shape, TensorData.from_array(array), numbers
         )
     return tensor(name, "BYTES", shape, _texts(to_json(plain(item)) for item in items), PD_JSON)
+
+
+def _declared_floats(items: list[Any], kind: Kind) -> NDArray[Any] | None:
+    """Numbers of a declared float output with NaN for those that are missing; None if that is not what they are."""
+    dtype = number_type(kind)
+    known = [item for item in items if item is not None]
+    if dtype is None or dtype.kind != "f" or len(known) == len(items):
+        return None
+    array = exact_array(known) if known else np.empty(0, dtype=dtype)
+    if array is None or array.dtype.kind == "b":
+        return None
+    floats = cast(array, kind)
+    if floats.dtype.kind != "f":
+        return None
+    filled = np.full(len(items), np.nan, dtype=floats.dtype)
+    filled[[item is not None for item in items]] = floats
+    return filled
 
 
 def _array_of(items: list[Any]) -> NDArray[Any] | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
+from mlflow.types import ColSpec, Schema
 
 from mlserver.codecs import PandasCodec
 from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest
+from mlserver_mlflow.declared_outputs import DeclaredOutputs
+from mlserver_mlflow.outputs import Encoder
 from support.mlflow_zoo import RESULTS
 from unit.mlflow.conftest import Zoo
 
@@ -148,6 +152,25 @@ async def test_what_has_no_form_in_v2_is_named(zoo: Zoo, result: str) -> None:
     with pytest.raises(MLServerError, match=f"value of type .*{NOT_ENCODABLE[result]}") as caught:
         await (await zoo("returns")).runtime.predict(asking_for(result))
     assert caught.value.status_code == 500
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series([1.5, None], dtype=object),
+        pd.Series([1, None], dtype=object),
+        pd.Series([None, None], dtype=object),
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series([1.5, None], dtype="Float64"),
+        pd.Series([1, 2], dtype="int32"),
+    ],
+    ids=str,
+)
+def test_a_declared_double_is_one_whatever_is_missing(values: Any) -> None:
+    encoder = Encoder("m", "1", DeclaredOutputs(Schema([ColSpec("double", "x")])))
+    (output,) = encoder.encode(pd.DataFrame({"x": values})).outputs
+    assert (str(output.datatype), output.parameters) == ("FP64", None)
+    assert output.data.root == [None if pd.isna(value) else float(value) for value in values]
 
 
 @pytest.mark.parametrize("result", ["cycle", "deep"])
