@@ -272,6 +272,10 @@ def _shipped_code(settings: ModelSettings) -> _Code | None:
     package = building.RUNTIME
     if not settings.implementation_.startswith((f"{package}.", f"{package}:")) or find_spec(package) is None:
         return None
-    # Of all modules of the runtime only this one and the wire format may be imported here: neither needs MLflow.
-    code = import_module(f"{package}.shipped_code").of_settings(settings)
+    try:
+        # Of all modules of the runtime only this one and the wire format may be imported here: neither needs MLflow.
+        module = import_module(f"{package}.shipped_code")
+    except ImportError:
+        return None  # the load fails for the same reason, and says it
+    code = module.of_settings(settings)
     return None if code is None else _Code(str(code), code.digest)
