@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, RequestInput
-from mlserver.wire import proto
 from mlserver.wire.pb import dataplane_pb2 as pb
+from mlserver.wire.proto import messages
 
 from . import wine
 
@@ -145,7 +145,7 @@ def _grpc(case: Case, typed: bool = False) -> Exchange:
         message.model_name = case.model
     else:
         inputs = [RequestInput.model_validate(tensor) for tensor in document["inputs"]]
-        message = proto.write_request(InferenceRequest(inputs=inputs), case.model)
+        message = messages.write_request(InferenceRequest(inputs=inputs), case.model)
     return Exchange((INFER_METHOD,), {}, message.SerializeToString(), _read_grpc, grpc=True)
 
 
@@ -199,7 +199,7 @@ def _read_arrow(body: bytes) -> list[Any]:
 
 
 def _read_grpc(body: bytes) -> list[Any]:
-    response: InferenceResponse = proto.read_response(pb.ModelInferResponse.FromString(body))
+    response: InferenceResponse = messages.read_response(pb.ModelInferResponse.FromString(body))
     output = response.outputs[0]
     values = output.data.to_array(Datatype(output.datatype).value, output.shape).ravel().tolist()
     return [value.decode() if isinstance(value, bytes) else value for value in values]

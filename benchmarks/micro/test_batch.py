@@ -6,7 +6,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cases
-from mlserver.scheduling import batch
+from mlserver.batching import batch
 from mlserver.types import InferenceRequest
 from mlserver.wire import json
 

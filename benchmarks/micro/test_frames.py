@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cases
-from mlserver.execution import frames
+from mlserver.parallel.rpc import protocol
 from mlserver.types import InferenceRequest
 from mlserver.wire import json
 
@@ -14,13 +14,13 @@ from .conftest import settled
 
 def parts_of(request: InferenceRequest) -> list[bytes | memoryview]:
     buffers: list[bytes | memoryview] = []
-    head = frames.pack_request(request, buffers)
-    return frames.encode(frames.Frame(frames.Kind.INFER, 1, head, buffers))
+    head = protocol.pack_request(request, buffers)
+    return protocol.encode(protocol.Frame(protocol.Kind.INFER, 1, head, buffers))
 
 
-def through(reader: frames.FrameReader, data: memoryview) -> list[frames.Frame]:
+def through(reader: protocol.FrameReader, data: memoryview) -> list[protocol.Frame]:
     """The bytes as a socket would hand them over."""
-    found: list[frames.Frame] = []
+    found: list[protocol.Frame] = []
     at = 0
     while at < len(data):
         buffer = reader.get_buffer()
@@ -39,10 +39,10 @@ def test_pack(benchmark: BenchmarkFixture, case: cases.Case) -> None:
 def test_unpack(benchmark: BenchmarkFixture, case: cases.Case) -> None:
     request = settled(json.read_request(cases.exchange(case, "v2").body))
     data = memoryview(b"".join(parts_of(request)))
-    reader = frames.FrameReader()
+    reader = protocol.FrameReader()
 
     def unpack() -> InferenceRequest:
         (frame,) = through(reader, data)
-        return frames.unpack_request(frame.head, frame.buffers)
+        return protocol.unpack_request(frame.head, frame.buffers)
 
     assert benchmark(unpack).inputs

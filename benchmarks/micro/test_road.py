@@ -21,20 +21,28 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from benchmarks import cases
+from mlserver.assembly import RoadWorks
 from mlserver.custom_routes import Route
-from mlserver.execution.executor import ModelInfo
-from mlserver.execution.frames import Frame, FrameReader, Kind, encode, pack_request, pack_response, unpack_response
 from mlserver.handlers import DataPlane
+from mlserver.parallel.executor import ModelInfo
+from mlserver.parallel.rpc.protocol import (
+    Frame,
+    FrameReader,
+    Kind,
+    encode,
+    pack_request,
+    pack_response,
+    unpack_response,
+)
+from mlserver.pipeline import Call
 from mlserver.registry import Registry
 from mlserver.rest.app import RESTApp
-from mlserver.rest.bounds import Bounds
 from mlserver.rest.endpoints import Endpoints
-from mlserver.rest.model_routes import ModelRoutes
-from mlserver.rest.protocol import Connection
+from mlserver.rest.http.connection import Connection
+from mlserver.rest.http.timeouts import Bounds
 from mlserver.rest.routing import Router
-from mlserver.road import RoadWorks
+from mlserver.rest.runtime_routes.matching import ModelRoutes
 from mlserver.settings import ModelSettings, Settings
-from mlserver.stage import Call
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from mlserver.wire.headers import CloudEvents
 

@@ -6,7 +6,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cases
 from mlserver.types import InferenceRequest, InferenceResponse
-from mlserver.wire import binary, json, proto_bytes
+from mlserver.wire import binary, json
+from mlserver.wire.proto import fast_messages
 
 from .conftest import settled
 
@@ -34,9 +35,9 @@ def test_binary_read(benchmark: BenchmarkFixture) -> None:
 
 def test_proto_read(benchmark: BenchmarkFixture, case: cases.Case) -> None:
     body = cases.exchange(case, "grpc").body
-    request = benchmark(lambda: settled(proto_bytes.read_request(body).request))
+    request = benchmark(lambda: settled(fast_messages.read_request(body).request))
     assert request.inputs
 
 
 def test_proto_write(benchmark: BenchmarkFixture, response: InferenceResponse) -> None:
-    assert benchmark(proto_bytes.write_response, response, True)
+    assert benchmark(fast_messages.write_response, response, True)

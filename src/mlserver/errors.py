@@ -8,6 +8,7 @@ expected and what came; they never name a path or an internal of the server.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # HTTP status -> neutral code. What is not listed is UNKNOWN, as the protocol's published servers answer.
@@ -253,3 +254,15 @@ class NotTogether(MLServerError):
 
     def __init__(self) -> None:
         super().__init__("These requests cannot be predicted together", 500)
+
+
+class SettingsError(MLServerError, ValueError):
+    """A setting is wrong. The message is one line that says where, which field, what was expected and what came.
+
+    Attributes:
+        fields: The names of the fields that are wrong, where that is known.
+    """
+
+    def __init__(self, msg: str, fields: Iterable[str] = ()) -> None:
+        super().__init__(msg, 400)
+        self.fields = frozenset(fields)

@@ -26,8 +26,8 @@ from functools import cached_property
 from types import ModuleType
 
 from .errors import MLServerError
-from .importing import SourceLoader
 from .locations import is_below
+from .model_imports import SourceLoader
 
 # What a worker process may load, as its pool says: no code, any code, or code of the content with this digest.
 NO_CODE, ANY_CODE = "", "*"

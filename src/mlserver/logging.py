@@ -10,8 +10,9 @@ import sys
 from typing import Any, TextIO
 
 from .context import current_model
+from .errors import SettingsError
 from .settings import Settings
-from .settings_sources import SettingsError, read_json_object
+from .settings.sources import read_json_object
 
 LoggerName = "mlserver"
 logger = logging.getLogger(LoggerName)

@@ -12,21 +12,21 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import trust
+from .assembly import RoadWorks
 from .errors import MLServerError
-from .execution.executor import Executor, LoadedModel
 from .handlers import DataPlane, ModelRepositoryHandlers
-from .handlers.following import Following
+from .handlers.alias_watcher import Following
 from .handlers.model_repository import RepositoryControl
 from .logging import configure_logger, get_logger
-from .metrics.server import MetricsPage, MetricsServer
+from .metrics.endpoint import MetricsPage, MetricsServer
+from .parallel.executor import Executor, LoadedModel
 from .registry import Entry, Registry, Road
 from .repository import ModelRepositoryFactory
-from .road import RoadWorks
+from .security import code_policy
 from .settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
-    from .fronts.control import Fronts
+    from .http_workers.supervisor import Fronts
 
 logger = get_logger()
 
@@ -42,7 +42,7 @@ class MLServer:
 
     def __init__(self, settings: Settings) -> None:
         configure_logger(settings)
-        trust.apply(settings)
+        code_policy.apply(settings)
         self._settings = settings
         self._works = RoadWorks(settings)
         self._fronts = _further_fronts(settings)
@@ -72,7 +72,7 @@ class MLServer:
         """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""
         settings, gather = self._settings, None
         if self._fronts is not None:
-            from .fronts.control import own_ports
+            from .http_workers.supervisor import own_ports
 
             settings, gather = own_ports(settings), self._fronts.metrics
         metrics = MetricsServer(settings, self._works.metrics, gather)
@@ -92,8 +92,8 @@ class MLServer:
         return front_ends
 
     def _start_fronts(self, fronts: Fronts, settings: Settings, page: MetricsPage) -> None:
-        from .execution.pools import PoolExecutor
-        from .fronts.control import Owned
+        from .http_workers.supervisor import Owned
+        from .parallel.pool_manager import PoolExecutor
 
         assert isinstance(self._executor, PoolExecutor)
         repository, metrics = self._repository_control(), self._works.metrics
@@ -102,7 +102,7 @@ class MLServer:
     def _repository_control(self) -> RepositoryControl:
         if self._fronts is None:
             return self._handlers
-        from .fronts.control import ToldRepository
+        from .http_workers.supervisor import ToldRepository
 
         return ToldRepository(self._handlers, self._fronts)
 
@@ -261,17 +261,17 @@ def _warn_of_known_faults() -> None:
 def _further_fronts(settings: Settings) -> Fronts | None:
     if settings.http_workers == 1:
         return None
-    from .fronts.control import Fronts
+    from .http_workers.supervisor import Fronts
 
     return Fronts(settings)
 
 
 def _executor(settings: Settings, fronts: Fronts | None) -> Executor:
     if settings.parallel_workers > 0:
-        from .execution.pools import PoolExecutor
+        from .parallel.pool_manager import PoolExecutor
 
         return PoolExecutor(settings, fronts)
-    from .execution.inline import InlineExecutor
+    from .parallel.in_process import InlineExecutor
 
     return InlineExecutor(settings.load_timeout)
 

@@ -21,7 +21,12 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
 # What the targets import late is to be watched too.
-LATE = ("mlserver.wire.arrow", "mlserver.wire.large_json", "mlserver_mlflow.invocations", "mlserver_mlflow.scoring")
+LATE = (
+    "mlserver.wire.arrow.stream",
+    "mlserver.wire.large_json",
+    "mlserver_mlflow.invocations",
+    "mlserver_mlflow.invocations.scoring",
+)
 
 
 def main() -> None:

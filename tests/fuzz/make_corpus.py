@@ -13,7 +13,7 @@ from typing import Any
 from fuzz.mutation import CORPUS
 from mlserver.types import InferenceRequest
 from mlserver.wire import json as wire_json
-from mlserver.wire import proto
+from mlserver.wire.proto import messages
 
 ONE = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1.5, -2, 3e10, 0]}
 TEXT = {"name": "t", "shape": [2], "datatype": "BYTES", "data": ["é\u0000", "𝄞"]}
@@ -138,7 +138,7 @@ def grpc_bodies() -> None:
             request = InferenceRequest(inputs=[])
         for raw in (False, True):
             try:
-                message = proto.write_request(request, "echo", None, raw)
+                message = messages.write_request(request, "echo", None, raw)
             except Exception:  # what no client could write is left to mutations
                 continue
             put("grpc", f"{name}{' raw' if raw else ''}", message.SerializeToString())

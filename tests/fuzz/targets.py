@@ -11,20 +11,21 @@ from functools import cache
 from typing import Any
 
 from mlserver.errors import MLServerError
-from mlserver.handlers.checks import check_id, check_request, priority_of, seconds_of_timeout
-from mlserver.rest import formats
-from mlserver.rest.formats import ARROW, Incoming
+from mlserver.handlers.validation import check_id, check_request, priority_of, seconds_of_timeout
+from mlserver.rest import negotiation
+from mlserver.rest.negotiation import ARROW, Incoming
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
-from mlserver.wire import binary, json, proto, proto_bytes
+from mlserver.wire import binary, json
 from mlserver.wire.pb import dataplane_pb2 as pb
+from mlserver.wire.proto import fast_messages, messages
 
 LIMIT = 1024 * 1024  # bytes after decompression, as `max_body_bytes`
 
 
 def _travel(incoming: Incoming) -> None:
     try:
-        request = formats.read(incoming)
-        formats.writer(incoming, request)
+        request = negotiation.read(incoming)
+        negotiation.writer(incoming, request)
         _answer(request)
     except MLServerError as problem:
         _only_refused(problem)
@@ -41,8 +42,8 @@ def _answer(request: InferenceRequest) -> None:
         ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data) for one in request.inputs
     ]
     response = InferenceResponse(model_name="echo", id=request.id, outputs=outputs)
-    written = pb.ModelInferResponse.FromString(proto_bytes.write_response(response, True))
-    assert written == proto.write_response(response, True)
+    written = pb.ModelInferResponse.FromString(fast_messages.write_response(response, True))
+    assert written == messages.write_response(response, True)
     binary.write_response(response, binary.Wanted(True, {}))
     json.write_response(response)
 
@@ -65,7 +66,7 @@ def read_binary(data: bytes) -> None:
 
 def read_grpc(data: bytes) -> None:
     try:
-        _answer(proto_bytes.read_request(data).request)
+        _answer(fast_messages.read_request(data).request)
     except MLServerError as problem:
         _only_refused(problem)
 
@@ -101,7 +102,8 @@ def _scored() -> Any:
 
 
 def _score(data: bytes, content_type: str) -> None:
-    from mlserver_mlflow import invocations, scoring
+    from mlserver_mlflow import invocations
+    from mlserver_mlflow.invocations import scoring
 
     try:
         request = invocations.read_request(data, content_type, {})

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mlserver.handlers.credentials import digest_of
+from mlserver.security.credentials import digest_of
 from support.models import Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Serve, Server

@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from fuzz.mutation import CORPUS
-from mlserver.rest.formats import ARROW
+from mlserver.rest.negotiation import ARROW
 from support.memory import cpu_seconds, peak_bytes, reset_peak
 from support.raw_http import infer, request, wire
 from support.repository import write_model, write_server_settings, write_settings

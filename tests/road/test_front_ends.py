@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 
-from mlserver.handlers.credentials import digest_of
+from mlserver.security.credentials import digest_of
 from mlserver.wire.pb import dataplane_pb2 as pb
 from support.chaos import Chaos, request, wait_until_gone, write_chaos
 from support.connections import Connection, one_of_each, processes_of

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlserver.handlers.credentials import digest_of
+from mlserver.security.credentials import digest_of
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Serve, Server, run_mlserver
 

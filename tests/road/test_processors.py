@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.execution.processors import quota
+from mlserver.parallel.processors import quota
 from support.repository import tensor, write_model
 from support.server import Server
 

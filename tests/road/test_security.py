@@ -16,11 +16,11 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from mlserver.grpc.services import kind_of, serialize
-from mlserver.handlers.credentials import digest_of
 from mlserver.rest.docs import Docs
 from mlserver.rest.endpoints import Endpoints
+from mlserver.security.code_policy import digest_of as digest_of_files
+from mlserver.security.credentials import digest_of
 from mlserver.settings import Settings
-from mlserver.trust import digest_of as digest_of_files
 from mlserver.wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from support.certificates import Authority
 from support.models import WINE, Models

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from mlserver.batching.admission import Limits
+from mlserver.batching.queue import BatchPolicy
+from mlserver.batching.scheduler import Scheduler
 from mlserver.errors import ModelNotFound
-from mlserver.execution.executor import LoadedModel
-from mlserver.execution.inline import InlineExecutor
 from mlserver.handlers import DataPlane, ModelRepositoryHandlers
 from mlserver.handlers.telemetry import Telemetry
-from mlserver.metrics.road import RoadMetrics
+from mlserver.metrics.server_metrics import RoadMetrics
+from mlserver.parallel.executor import LoadedModel
+from mlserver.parallel.in_process import InlineExecutor
 from mlserver.registry import Entry, Registry
 from mlserver.repository import ModelRepository
-from mlserver.scheduling.limits import Limits
-from mlserver.scheduling.policy import BatchPolicy
-from mlserver.scheduling.scheduler import Scheduler
 from mlserver.settings import ModelSettings, Settings
 
 

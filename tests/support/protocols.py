@@ -10,8 +10,8 @@ import grpc
 
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceRequest, InferenceResponse
-from mlserver.wire import proto
-from mlserver.wire.client import write_binary
+from mlserver.wire.json_client import write_binary
+from mlserver.wire.proto import messages
 from support.server import Server
 
 PROTOCOLS = ("json", "binary", "grpc raw", "grpc typed")
@@ -33,13 +33,13 @@ def infer(server: Server, model: str, inputs: list[dict[str, Any]], protocol: st
         if answer.status_code != 200:
             return str(answer.json()["error"])
         return _from_binary(answer.content, int(answer.headers["inference-header-content-length"]))
-    message = proto.write_request(request, model, raw=protocol == "grpc raw")
+    message = messages.write_request(request, model, raw=protocol == "grpc raw")
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         try:
             found = GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=30)
         except grpc.RpcError as error:
             return str(error.details())
-    return _outputs(proto.read_response(found))
+    return _outputs(messages.read_response(found))
 
 
 def infer_by_all(server: Server, model: str, inputs: list[dict[str, Any]], **fields: Any) -> Outputs | str:

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from mlserver.batching.admission import Limits
+from mlserver.batching.queue import BatchPolicy
+from mlserver.batching.scheduler import Scheduler
 from mlserver.custom_routes import Route
 from mlserver.errors import MLServerError
-from mlserver.execution.executor import HTTPRequest, HTTPResponse, LoadedModel, ModelInfo
 from mlserver.handlers import DataPlane
 from mlserver.handlers.telemetry import Telemetry
-from mlserver.metrics.road import RoadMetrics
+from mlserver.metrics.server_metrics import RoadMetrics
+from mlserver.parallel.executor import HTTPRequest, HTTPResponse, LoadedModel, ModelInfo
+from mlserver.pipeline import Call
 from mlserver.registry import Entry, Registry
-from mlserver.scheduling.limits import Limits
-from mlserver.scheduling.policy import BatchPolicy
-from mlserver.scheduling.scheduler import Scheduler
 from mlserver.settings import ModelSettings, Settings
-from mlserver.stage import Call
 from mlserver.types import (
     InferenceRequest,
     InferenceResponse,

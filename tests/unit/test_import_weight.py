@@ -36,12 +36,13 @@ def test_help_loads_neither_numpy_nor_a_web_framework() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["mlserver.server", "mlserver.fronts.front", "mlserver.rest", "mlserver.handlers", "mlserver.execution"]
+    "module",
+    ["mlserver.server", "mlserver.http_workers.worker", "mlserver.rest", "mlserver.handlers", "mlserver.parallel"],
 )
 def test_the_server_loads_no_model_library(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"fastapi", *MODELS}
 
 
 def test_a_worker_loads_no_front_end() -> None:
-    loaded = loaded_by("import mlserver.execution.worker")
+    loaded = loaded_by("import mlserver.parallel.worker.worker")
     assert not loaded & {"mlserver.rest", "mlserver.grpc", "mlserver.kafka", "mlserver.server", *WEB, *MODELS}

@@ -13,14 +13,7 @@ from typing import Any
 import pytest
 
 from mlserver.context import model_context
-from mlserver.logging import (
-    LoggerName,
-    ModelLoggerFormatter,
-    apply_logging_file,
-    configure_logger,
-    get_logger,
-    logger,
-)
+from mlserver.logging import LoggerName, ModelLoggerFormatter, apply_logging_file, configure_logger, get_logger, logger
 from mlserver.settings import ModelParameters, ModelSettings, Settings, SettingsError
 
 WINE = ModelSettings(name="wine", implementation="a.B", parameters=ModelParameters(version="2"))

@@ -23,7 +23,7 @@ from mlserver.settings import (
     Settings,
     SettingsError,
 )
-from mlserver.settings_security import AuthSettings, TLSSettings
+from mlserver.settings.security import AuthSettings, TLSSettings
 from mlserver.version import __version__
 
 # name -> (default, a value as JSON, what it becomes); the variable's text is the JSON, or the string itself.

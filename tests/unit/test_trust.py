@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from mlserver.security.code_policy import Trust, Untrusted, digest_of
 from mlserver.settings import ModelSettings, Settings
-from mlserver.trust import Trust, Untrusted, digest_of
 
 FLOW = "mlserver_mlflow.MLflowRuntime"
 

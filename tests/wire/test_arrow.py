@@ -11,7 +11,7 @@ import pytest
 
 from mlserver.errors import MLServerError, PayloadTooLarge
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
-from mlserver.wire import arrow
+from mlserver.wire.arrow import stream as arrow
 
 pa = pytest.importorskip("pyarrow")
 LIMIT = 10_000_000

@@ -20,7 +20,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.wire import binary, client
+from mlserver.wire import binary, json_client
 
 # Datatype -> shape, raw bytes, elements.
 TENSORS: dict[str, tuple[list[int], bytes, list[Any]]] = {
@@ -234,7 +234,7 @@ def test_missing_texts_are_empty_and_named() -> None:
     head = json.loads(bytes(parts[0]))["outputs"][0]
     assert head["parameters"] == {"missing": "[0,2]", "binary_data_size": 13}
     assert bytes(parts[1]) == bytes(4) + b"\1\0\0\0a" + bytes(4)
-    read = client.read_response(b"".join(parts), length)
+    read = json_client.read_response(b"".join(parts), length)
     assert read.outputs[0].data.root == [None, b"a", None]
     assert output.data.root == [None, "a", None]
 

@@ -15,7 +15,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.wire import binary, client, json
+from mlserver.wire import binary, json, json_client
 
 REQUEST = InferenceRequest(
     id="one",
@@ -48,7 +48,7 @@ RESPONSE = InferenceResponse(
 
 
 def test_the_server_reads_json_requests() -> None:
-    read = json.read_request(client.write_json(REQUEST))
+    read = json.read_request(json_client.write_json(REQUEST))
     assert read.id == "one"
     assert read.parameters == REQUEST.parameters
     assert [(each.name, each.shape, each.datatype) for each in read.inputs] == [
@@ -61,7 +61,7 @@ def test_the_server_reads_json_requests() -> None:
 
 
 def test_the_server_reads_binary_requests() -> None:
-    body, length = client.write_binary(REQUEST)
+    body, length = json_client.write_binary(REQUEST)
     read = binary.read_request(body, length)
     assert [each.data.root for each in read.inputs] == [[1, -2], [0.5, None], ["ä".encode(), b"b"]]
     assert read.inputs[2].parameters == Parameters(content_type="str")
@@ -72,14 +72,14 @@ def test_the_server_reads_binary_requests() -> None:
 
 
 def test_json_responses_are_read() -> None:
-    read = client.read_response(json.write_response(RESPONSE))
+    read = json_client.read_response(json.write_response(RESPONSE))
     assert (read.model_name, read.model_version, read.id) == ("m", "v1", "one")
     assert [each.data.root for each in read.outputs] == [[True, False], ["text"], [0.5, 2.0]]
 
 
 def test_binary_responses_are_read() -> None:
     parts, length = binary.write_response(RESPONSE, binary.Wanted(False, {"b": True, "h": True}))
-    read = client.read_response(b"".join(parts), length)
+    read = json_client.read_response(b"".join(parts), length)
     assert [each.data.root for each in read.outputs] == [[True, False], ["text"], [0.5, 2.0]]
     assert all("binary_data_size" not in (each.parameters or Parameters()).plain() for each in read.outputs)
 
@@ -97,9 +97,9 @@ def test_binary_responses_are_read() -> None:
 )
 def test_what_is_no_response_is_refused(body: bytes) -> None:
     with pytest.raises(MLServerError):
-        client.read_response(body, len(body))
+        json_client.read_response(body, len(body))
 
 
 def test_what_is_no_metadata_is_refused() -> None:
     with pytest.raises(MLServerError):
-        client.read_metadata(b'{"name": 1}')
+        json_client.read_metadata(b'{"name": 1}')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlserver.stage import Timings
+from mlserver.pipeline import Timings
 from mlserver.wire.headers import CloudEvents, get_namespace, server_timing
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlserver.batching.batch import split
 from mlserver.errors import InvalidPayload, MLServerError
-from mlserver.handlers.checks import check_request
-from mlserver.scheduling.batch import split
+from mlserver.handlers.validation import check_request
 from mlserver.types import (
     InferenceRequest,
     InferenceResponse,
@@ -22,7 +22,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.wire import client, json
+from mlserver.wire import json, json_client
 
 GOOD = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}
 
@@ -284,7 +284,7 @@ def test_infinities_are_null_and_named(is_share: bool, datatype: str, dtype: str
     assert shown["parameters"]["infinity"] == [at for at, value in enumerate(flat) if value == np.inf]
     negative = [at for at, value in enumerate(flat) if value == -np.inf]
     assert shown["parameters"].get("negative_infinity", []) == negative
-    read = client.read_response(body).outputs[0]
+    read = json_client.read_response(body).outputs[0]
     assert np.array_equal(read.data.to_array(datatype, read.shape), array, equal_nan=True)
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mlserver.errors import InvalidPayload
 from mlserver.types import InferenceRequest
-from mlserver.types.packed import PackedRequest, packed
+from mlserver.types.row_block import PackedRequest, packed
 from mlserver.wire import json as wire
-from mlserver.wire import layouts
+from mlserver.wire import json_templates
 
 DATATYPES = ["FP64", "FP32", "INT64", "INT32", "UINT8"]
 # Number tokens as callers write them: plain, and on every border of what a layout may take.
@@ -91,7 +91,7 @@ def test_a_layout_reads_what_the_parser_reads(data: st.DataObject) -> None:
     rest = data.draw(RESTS)
     seen = body(datatype, names, plain, "x" if with_id else None, first, rest)
     request = wire.one_row(wire.read_json(seen))
-    layout = layouts.learn(seen, request) if isinstance(request, PackedRequest) else None
+    layout = json_templates.learn(seen, request) if isinstance(request, PackedRequest) else None
     if layout is None:
         return
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_plain_bodies_have_a_layout(datatype: str, values: list[int], request_id
     one = body(datatype, names, ["7"] * len(values), request_id, True)
     request = wire.one_row(wire.read_json(one))
     assert request is not None
-    layout = layouts.learn(one, request)
+    layout = json_templates.learn(one, request)
     assert layout is not None
     found = layout.read(body(datatype, names, [str(value) for value in values], request_id and "other", True))
     assert found is not None
@@ -134,7 +134,7 @@ def test_reading_is_the_same_from_the_first_body_to_the_hundredth() -> None:
 
 def test_what_is_done_to_one_request_stays_with_it() -> None:
     rest = {"parameters": {"timeout": 5}, "outputs": [{"name": "y", "parameters": {"k": 1}}]}
-    for at in range(layouts.SEEN_BEFORE + 2):
+    for at in range(json_templates.SEEN_BEFORE + 2):
         request = wire.read_request(body("FP64", ["changed"], [f"{at}.5"], None, True, rest))
         assert request.model_dump()["parameters"] == {"timeout": 5}
         assert request.model_dump()["outputs"] == rest["outputs"]
@@ -145,12 +145,12 @@ def test_what_is_done_to_one_request_stays_with_it() -> None:
 
 
 def test_only_so_many_patterns_are_made() -> None:
-    own = layouts.Layouts()
-    for at in range(layouts.MOST_PATTERNS * 2):
+    own = json_templates.Layouts()
+    for at in range(json_templates.MOST_PATTERNS * 2):
         one = body("FP64", [f"column {at}"], ["1"], None, True)
         request = wire.one_row(wire.read_json(one))
         assert request is not None
-        for _ in range(layouts.SEEN_BEFORE):
+        for _ in range(json_templates.SEEN_BEFORE):
             own.saw(one, request)
     made = sum(own.read(body("FP64", [f"column {at}"], ["1"], None, True)) is not None for at in range(256))
-    assert made == layouts.MOST_PATTERNS
+    assert made == json_templates.MOST_PATTERNS

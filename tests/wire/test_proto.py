@@ -21,9 +21,9 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.wire import proto
-from mlserver.wire.contents import FIELDS
 from mlserver.wire.pb import dataplane_pb2 as pb
+from mlserver.wire.proto import messages
+from mlserver.wire.proto.contents import FIELDS
 
 # Datatype -> values with the extremes of its range.
 VALUES: dict[str, list[Any]] = {
@@ -62,11 +62,11 @@ def over_the_wire(sent: pb.ModelInferRequest) -> pb.ModelInferRequest:
 @pytest.mark.parametrize("datatype", VALUES)
 def test_every_datatype_there_and_back(datatype: str, raw: bool, repeat: int) -> None:
     values = VALUES[datatype] * repeat
-    sent = over_the_wire(proto.write_request(request(datatype, values, [2, len(values) // 2]), "m", "v", raw=raw))
+    sent = over_the_wire(messages.write_request(request(datatype, values, [2, len(values) // 2]), "m", "v", raw=raw))
 
-    received = proto.read_request(sent)
+    received = messages.read_request(sent)
 
-    assert proto.uses_raw(sent) is (raw or datatype == "FP16")
+    assert messages.uses_raw(sent) is (raw or datatype == "FP16")
     assert received.inputs[0].shape == [2, len(values) // 2]
     assert str(received.inputs[0].datatype) == datatype
     assert list(received.inputs[0].data) == values
@@ -75,10 +75,10 @@ def test_every_datatype_there_and_back(datatype: str, raw: bool, repeat: int) ->
 @pytest.mark.parametrize("datatype", TYPED)
 def test_typed_responses_use_the_field_of_their_datatype(datatype: str) -> None:
     output = ResponseOutput(name="y", shape=[4], datatype=datatype, data=TensorData(VALUES[datatype]))
-    sent = proto.write_response(InferenceResponse(model_name="m", outputs=[output]))
+    sent = messages.write_response(InferenceResponse(model_name="m", outputs=[output]))
 
     assert [field.name for field, _ in sent.outputs[0].contents.ListFields()] == [FIELDS[datatype]]
-    assert proto.read_response(sent).outputs[0].data == VALUES[datatype]
+    assert messages.read_response(sent).outputs[0].data == VALUES[datatype]
 
 
 def test_one_raw_datatype_makes_the_whole_response_raw() -> None:
@@ -86,14 +86,14 @@ def test_one_raw_datatype_makes_the_whole_response_raw() -> None:
         ResponseOutput(name="half", shape=[1], datatype="FP16", data=TensorData([0.5])),
         ResponseOutput(name="text", shape=[1], datatype="BYTES", data=TensorData(["a"])),
     ]
-    sent = proto.write_response(InferenceResponse(model_name="m", outputs=outputs))
+    sent = messages.write_response(InferenceResponse(model_name="m", outputs=outputs))
 
     assert list(sent.raw_output_contents) == [struct.pack("<e", 0.5), b"\x01\x00\x00\x00a"]
-    assert [output.data.root for output in proto.read_response(sent).outputs] == [[0.5], [b"a"]]
+    assert [output.data.root for output in messages.read_response(sent).outputs] == [[0.5], [b"a"]]
 
 
 def test_bfloat16_travels_raw_and_widens() -> None:
-    received = proto.read_request(message({"name": "x", "datatype": "BF16", "shape": [1]}, raw=(b"\x80\x3f",)))
+    received = messages.read_request(message({"name": "x", "datatype": "BF16", "shape": [1]}, raw=(b"\x80\x3f",)))
 
     assert received.inputs[0].data.to_array("BF16", [1]).tolist() == [1.0]
 
@@ -102,8 +102,8 @@ def test_bfloat16_travels_raw_and_widens() -> None:
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])
 def test_none_from_a_model_is_nan(datatype: str, raw: bool) -> None:
     output = ResponseOutput(name="y", shape=[2], datatype=datatype, data=TensorData([None, 1.0]))
-    sent = proto.write_response(InferenceResponse(model_name="m", outputs=[output]), raw=raw)
-    received = proto.read_response(sent).outputs[0].data.to_array(datatype, [2])
+    sent = messages.write_response(InferenceResponse(model_name="m", outputs=[output]), raw=raw)
+    received = messages.read_response(sent).outputs[0].data.to_array(datatype, [2])
 
     np.testing.assert_array_equal(received, [np.nan, 1.0])
 
@@ -112,17 +112,17 @@ def test_none_from_a_model_is_nan(datatype: str, raw: bool) -> None:
 def test_an_array_face_is_written_without_a_list(raw: bool) -> None:
     data = TensorData.from_array(np.arange(200, dtype="f4").reshape(20, 10))
     output = ResponseOutput(name="y", shape=[20, 10], datatype="FP32", data=data)
-    sent = proto.write_response(InferenceResponse(model_name="m", outputs=[output]), raw=raw)
+    sent = messages.write_response(InferenceResponse(model_name="m", outputs=[output]), raw=raw)
 
     assert "root" not in data.faces
-    assert proto.read_response(sent).outputs[0].data == list(range(200))
+    assert messages.read_response(sent).outputs[0].data == list(range(200))
 
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_numbers_never_become_a_list(raw: bool) -> None:
-    sent = proto.write_request(request("FP32", [0.5] * 100), "m", raw=raw)
+    sent = messages.write_request(request("FP32", [0.5] * 100), "m", raw=raw)
 
-    assert "root" not in proto.read_request(sent).inputs[0].data.faces
+    assert "root" not in messages.read_request(sent).inputs[0].data.faces
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -132,9 +132,9 @@ def test_empty_tensors_and_scalars(raw: bool) -> None:
         RequestInput(name="scalar", shape=[], datatype="INT64", data=TensorData([7])),
         RequestInput(name="none", shape=[0], datatype="BYTES", data=TensorData([])),
     ]
-    sent = over_the_wire(proto.write_request(InferenceRequest(inputs=inputs), "m", raw=raw))
+    sent = over_the_wire(messages.write_request(InferenceRequest(inputs=inputs), "m", raw=raw))
 
-    assert [tensor.data.root for tensor in proto.read_request(sent).inputs] == [[], [7], []]
+    assert [tensor.data.root for tensor in messages.read_request(sent).inputs] == [[], [7], []]
 
 
 # -- what is refused --
@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[pb.ModelInferRequest, str]] = {
 def test_refused(case: str) -> None:
     sent, text = REFUSED[case]
     with pytest.raises(InvalidInput, match=text) as refusal:
-        proto.read_request(sent)
+        messages.read_request(sent)
     assert refusal.value.code == "INVALID_ARGUMENT"
     assert len(refusal.value.message) < 500
 
@@ -197,26 +197,26 @@ def test_refused(case: str) -> None:
 def test_empty_typed_contents_beside_raw_are_allowed() -> None:
     sent = message({**FP32, "contents": {}}, raw=(bytes(8),))
 
-    assert proto.read_request(sent).inputs[0].data == [0.0, 0.0]
+    assert messages.read_request(sent).inputs[0].data == [0.0, 0.0]
 
 
 def test_a_bad_answer_is_the_servers_fault() -> None:
     output = ResponseOutput(name="y", shape=[3], datatype="FP32", data=TensorData([1.0]))
     with pytest.raises(MLServerError, match="tensor 'y'") as error:
-        proto.write_response(InferenceResponse(model_name="m", outputs=[output]))
+        messages.write_response(InferenceResponse(model_name="m", outputs=[output]))
     assert error.value.code == "INTERNAL"
 
 
 def read(data: bytes) -> InferenceRequest | None:
     """What these bytes say, or None if they are refused as they must be."""
     try:
-        return proto.read_request(pb.ModelInferRequest.FromString(data))
+        return messages.read_request(pb.ModelInferRequest.FromString(data))
     except (DecodeError, InvalidInput):
         return None
 
 
 def test_truncated_messages_never_pass_as_another_request() -> None:
-    whole = proto.write_request(request("FP32", [1.0, 2.0]), "m", raw=True).SerializeToString()
+    whole = messages.write_request(request("FP32", [1.0, 2.0]), "m", raw=True).SerializeToString()
     for size in range(len(whole)):
         cut = read(whole[:size])
         assert cut is None or cut.inputs == []
@@ -228,9 +228,9 @@ def test_truncated_messages_never_pass_as_another_request() -> None:
 def test_parameters_keep_their_types() -> None:
     values = {"yes": True, "no": False, "int": -(2**63), "big": 2**64 - 1, "float": 0.25, "text": "t", "empty": ""}
     sent = over_the_wire(
-        proto.write_request(InferenceRequest(inputs=[], parameters=Parameters(**values, content_type="np")), "m")
+        messages.write_request(InferenceRequest(inputs=[], parameters=Parameters(**values, content_type="np")), "m")
     )
-    received = proto.read_request(sent).parameters
+    received = messages.read_request(sent).parameters
 
     assert received is not None
     assert received.content_type == "np"
@@ -251,20 +251,20 @@ def test_parameters_keep_their_types() -> None:
 )
 def test_other_values_travel_as_json_text(value: Any, text: Any) -> None:
     sent = pb.ModelInferResponse()
-    proto.write_parameters(sent.parameters, Parameters(p=value, left_out=None))
+    messages.write_parameters(sent.parameters, Parameters(p=value, left_out=None))
 
-    received = proto.read_parameters(sent.parameters)
+    received = messages.read_parameters(sent.parameters)
     assert received is not None
     assert received.model_extra == {"p": text}
 
 
 def test_headers_are_metadata_not_a_parameter() -> None:
     sent = pb.ModelInferRequest(parameters={"headers": pb.InferParameter(string_param="x")})
-    received = proto.read_request(sent).parameters
+    received = messages.read_request(sent).parameters
     assert received is not None
     assert received.headers is None
 
-    written = proto.write_response(
+    written = messages.write_response(
         InferenceResponse(model_name="m", outputs=[], parameters=Parameters(headers={"a": "b"}))
     )
     assert dict(written.parameters) == {}
@@ -274,13 +274,13 @@ def test_ids_versions_and_requested_outputs() -> None:
     wanted = InferenceRequest(
         id="7", inputs=[], outputs=[RequestOutput(name="y", parameters=Parameters(content_type="str"))]
     )
-    sent = proto.write_request(wanted, "m", "v2")
+    sent = messages.write_request(wanted, "m", "v2")
     assert (sent.model_name, sent.model_version, sent.id) == ("m", "v2", "7")
 
-    received = proto.read_request(sent)
+    received = messages.read_request(sent)
     assert received == wanted
-    assert proto.read_request(pb.ModelInferRequest()).id is None
-    assert proto.read_response(pb.ModelInferResponse()).id is None
+    assert messages.read_request(pb.ModelInferRequest()).id is None
+    assert messages.read_response(pb.ModelInferResponse()).id is None
 
 
 @given(st.binary(max_size=200))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mlserver.errors import InvalidPayload, MLServerError
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
-from mlserver.types.packed import packed
-from mlserver.wire import proto, proto_bytes
-from mlserver.wire.contents import FIELDS
+from mlserver.types.row_block import packed
 from mlserver.wire.pb import dataplane_pb2 as pb
+from mlserver.wire.proto import fast_messages, messages
+from mlserver.wire.proto.contents import FIELDS
 
 CODES = {"FP32": "f", "FP64": "d", "INT64": "q", "UINT8": "B"}
 
@@ -52,7 +52,7 @@ def outcome(read: Callable[[], InferenceRequest]) -> list[Any] | str:
 
 
 def by_messages(data: bytes) -> InferenceRequest:
-    return proto.read_request(pb.ModelInferRequest.FromString(data))
+    return messages.read_request(pb.ModelInferRequest.FromString(data))
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1)])
@@ -62,7 +62,7 @@ def by_messages(data: bytes) -> InferenceRequest:
 def test_a_layout_is_known_from_the_second_time(datatype: str, raw: bool, shape: tuple[int, ...]) -> None:
     for values in ([1, 2, 3], [4, 0, -6]):
         data = message(values, datatype, raw, shape)
-        received = proto_bytes.read_request(data)
+        received = fast_messages.read_request(data)
 
     assert packed(received.request) is not None
     assert (received.model_name, received.model_version, received.raw) == ("m", "", raw)
@@ -74,14 +74,14 @@ def test_bytes_changed_on_the_way(data: st.DataObject) -> None:
     """Whatever arrives in place of a request whose layout is known is read as the messages read it."""
     datatype, raw = data.draw(st.sampled_from([("FP32", False), ("FP64", False), ("FP32", True), ("UINT8", True)]))
     known = message([1, 2], datatype, raw)
-    proto_bytes.read_request(known)
+    fast_messages.read_request(known)
     changed = bytearray(known)
     for _ in range(data.draw(st.integers(0, 3))):
         changed[data.draw(st.integers(0, len(known) - 1))] = data.draw(st.integers(0, 255))
     body = bytes(changed[: data.draw(st.integers(0, len(known)))] if data.draw(st.booleans()) else changed)
 
     for _ in range(2):
-        assert outcome(lambda: proto_bytes.read_request(body).request) == outcome(lambda: by_messages(body))
+        assert outcome(lambda: fast_messages.read_request(body).request) == outcome(lambda: by_messages(body))
 
 
 def test_an_element_that_only_looks_like_one() -> None:
@@ -92,7 +92,7 @@ def test_an_element_that_only_looks_like_one() -> None:
         name = b"n\x2a\x06\x32\x04" + tail
         tensor = head + b"\x2a" + bytes([len(contents)]) + contents + b"\x0a" + bytes([len(name)]) + name
         data = b"\x0a\x01m\x2a" + bytes([len(tensor)]) + tensor
-        (found,) = proto_bytes.read_request(data).request.inputs
+        (found,) = fast_messages.read_request(data).request.inputs
         assert (found.name, found.data.root) == (name.decode(), [1.0])
 
 
@@ -102,20 +102,20 @@ def test_an_element_that_only_looks_like_one() -> None:
 )
 def test_a_known_layout_with_other_contents(raws: list[bytes], received: str) -> None:
     data = message([1, 2], "FP32", True)
-    proto_bytes.read_request(data)
+    fast_messages.read_request(data)
     changed = pb.ModelInferRequest.FromString(data)
     changed.raw_input_contents[:] = raws
     with pytest.raises(MLServerError, match=received):
-        proto_bytes.read_request(changed.SerializeToString())
+        fast_messages.read_request(changed.SerializeToString())
 
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_parameters_and_outputs_beside_a_known_row(raw: bool) -> None:
-    proto_bytes.read_request(message([1], "FP32", raw))
+    fast_messages.read_request(message([1], "FP32", raw))
     parameters = {"priority": pb.InferParameter(int64_param=2)}
     outputs = [pb.ModelInferRequest.InferRequestedOutputTensor(name="y")]
     data = message([1], "FP32", raw, parameters=parameters, outputs=outputs)
-    received = proto_bytes.read_request(data).request
+    received = fast_messages.read_request(data).request
 
     assert packed(received) is not None
     assert received.parameters is not None
@@ -127,13 +127,13 @@ def test_more_layouts_than_are_kept() -> None:
     for number in range(1100):
         made = pb.ModelInferRequest(raw_input_contents=[b"\1"])
         made.inputs.add(name=f"n{number}", datatype="UINT8", shape=[1])
-        (found,) = proto_bytes.read_request(made.SerializeToString()).request.inputs
+        (found,) = fast_messages.read_request(made.SerializeToString()).request.inputs
         assert (found.name, found.data.root) == (f"n{number}", [1])
 
 
 def test_no_message() -> None:
     with pytest.raises(InvalidPayload, match="Invalid message"):
-        proto_bytes.read_request(b"\x0a\xff")
+        fast_messages.read_request(b"\x0a\xff")
 
 
 # -- large requests --
@@ -151,7 +151,7 @@ def large(*sizes: int) -> pb.ModelInferRequest:
 @pytest.mark.parametrize("sizes", [(100_000,), (70_000, 0, 3), (*[1] * 200, 70_000)], ids=["one", "some", "many"])
 def test_large_raw_contents(sizes: tuple[int, ...]) -> None:
     data = large(*sizes).SerializeToString()
-    received = proto_bytes.read_request(data)
+    received = fast_messages.read_request(data)
 
     assert received.raw
     assert shown(received.request) == shown(by_messages(data))
@@ -159,7 +159,7 @@ def test_large_raw_contents(sizes: tuple[int, ...]) -> None:
 
 def test_large_raw_contents_are_not_copied() -> None:
     data = large(100_000).SerializeToString()
-    raw = proto_bytes.read_request(data).request.inputs[0].data.raw
+    raw = fast_messages.read_request(data).request.inputs[0].data.raw
 
     assert isinstance(raw, memoryview)
     assert raw.obj is data
@@ -175,7 +175,7 @@ def test_large_bytes_changed_on_the_way(data: st.DataObject) -> None:
         changed[data.draw(st.sampled_from(edges))] = data.draw(st.integers(0, 255))
     body = bytes(changed[: data.draw(st.sampled_from([len(known), len(known) - 1, 70_020]))])
 
-    assert outcome(lambda: proto_bytes.read_request(body).request) == outcome(lambda: by_messages(body))
+    assert outcome(lambda: fast_messages.read_request(body).request) == outcome(lambda: by_messages(body))
 
 
 def test_a_large_message_of_many_fields() -> None:
@@ -184,7 +184,7 @@ def test_a_large_message_of_many_fields() -> None:
         made.inputs.add(name=str(number), datatype="UINT8", shape=[1])
     data = made.SerializeToString()
 
-    assert shown(proto_bytes.read_request(data).request) == shown(by_messages(data))
+    assert shown(fast_messages.read_request(data).request) == shown(by_messages(data))
 
 
 # -- responses --
@@ -214,24 +214,24 @@ def test_responses(name: str, raw: bool, parameters: dict[str, Any] | None) -> N
         parameters=None if parameters is None else Parameters(**parameters),
     )
     for _ in range(2):
-        written = pb.ModelInferResponse.FromString(proto_bytes.write_response(response, raw))
-        assert written.SerializeToString(deterministic=True) == proto.write_response(response, raw).SerializeToString(
-            deterministic=True
-        )
+        written = pb.ModelInferResponse.FromString(fast_messages.write_response(response, raw))
+        assert written.SerializeToString(deterministic=True) == messages.write_response(
+            response, raw
+        ).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_an_answer_that_does_not_fit(raw: bool) -> None:
     output = ResponseOutput(name="a", shape=[3], datatype="FP32", data=TensorData([1, 2]))
     with pytest.raises(MLServerError, match="The model's answer is not valid: Invalid data of tensor 'a'") as problem:
-        proto_bytes.write_response(InferenceResponse(model_name="m", outputs=[output]), raw)
+        fast_messages.write_response(InferenceResponse(model_name="m", outputs=[output]), raw)
     assert problem.value.status_code == 500
 
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_missing_text_is_empty_and_named(raw: bool) -> None:
     output = ResponseOutput(name="a", shape=[2], datatype="BYTES", data=["x", None])
-    written = proto_bytes.write_response(InferenceResponse(model_name="m", outputs=[output]), raw)
+    written = fast_messages.write_response(InferenceResponse(model_name="m", outputs=[output]), raw)
     message = pb.ModelInferResponse.FromString(written)
     assert message.outputs[0].parameters["missing"].string_param == "[1]"
-    assert proto.read_response(message).outputs[0].data.root == [b"x", None]
+    assert messages.read_response(message).outputs[0].data.root == [b"x", None]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
-from mlserver.wire import binary, client, json, proto, proto_bytes
+from mlserver.wire import binary, json, json_client
 from mlserver.wire.pb import dataplane_pb2 as pb
+from mlserver.wire.proto import fast_messages, messages
 
 from .cases import CASES, Case
 
@@ -71,8 +72,8 @@ def same_numbers(one: Any, other: Any) -> bool:
 def test_json(name: str) -> None:
     case = CASES[name]
     assert_same_request(json.read_request(library.dumps(case.json_document(True)).encode()), case)
-    assert_same_response(client.read_response(library.dumps(case.json_document(False)).encode()), case)
-    assert same_numbers(library.loads(client.write_json(case.request())), case.json_document(True))
+    assert_same_response(json_client.read_response(library.dumps(case.json_document(False)).encode()), case)
+    assert same_numbers(library.loads(json_client.write_json(case.request())), case.json_document(True))
     assert same_numbers(library.loads(json.write_response(case.response())), case.json_document(False))
 
 
@@ -85,9 +86,9 @@ def test_binary(name: str) -> None:
     body, length = case.binary_body(True)
     assert_same_request(binary.read_request(body, length), case)
     body, length = case.binary_body(False)
-    assert_same_response(client.read_response(body, length), case)
+    assert_same_response(json_client.read_response(body, length), case)
 
-    written, head = client.write_binary(case.request())
+    written, head = json_client.write_binary(case.request())
     assert same_numbers(library.loads(written[:head]), case.binary_head(True))
     assert written[head:] == case.blob()
     if case.tensors:
@@ -113,10 +114,10 @@ def shown(message: pb.ModelInferRequest | pb.ModelInferResponse) -> str:
 def test_protobuf(name: str, raw: bool) -> None:
     case = CASES[name]
     request, response = case.proto_request(raw), case.proto_response(raw)
-    assert_same_request(proto.read_request(pb.ModelInferRequest.FromString(request.SerializeToString())), case)
-    assert_same_response(proto.read_response(pb.ModelInferResponse.FromString(response.SerializeToString())), case)
-    assert shown(proto.write_request(case.request(), "m", case.version, raw=raw)) == shown(request)
-    assert shown(proto.write_response(case.response(), raw=raw)) == shown(response)
+    assert_same_request(messages.read_request(pb.ModelInferRequest.FromString(request.SerializeToString())), case)
+    assert_same_response(messages.read_response(pb.ModelInferResponse.FromString(response.SerializeToString())), case)
+    assert shown(messages.write_request(case.request(), "m", case.version, raw=raw)) == shown(request)
+    assert shown(messages.write_response(case.response(), raw=raw)) == shown(response)
 
 
 @pytest.mark.parametrize("name, raw", [(name, raw) for name in CASES for raw in (False, True) if raw or name in TYPED])
@@ -124,11 +125,11 @@ def test_protobuf_in_bytes(name: str, raw: bool) -> None:
     case = CASES[name]
     data = case.proto_request(raw).SerializeToString()
     for _ in range(2):  # the second time the layout is known
-        received = proto_bytes.read_request(data)
+        received = fast_messages.read_request(data)
         assert_same_request(received.request, case)
         assert (received.model_name, received.model_version) == ("m", case.version or "")
         assert received.raw == (raw and bool(case.tensors))
-        written = proto_bytes.write_response(case.response(), raw)
+        written = fast_messages.write_response(case.response(), raw)
         assert shown(pb.ModelInferResponse.FromString(written)) == shown(case.proto_response(raw))
 
 
@@ -180,5 +181,5 @@ def test_protobuf_cut_anywhere_is_no_other_tensor(name: str) -> None:
 
 def proto_inputs(body: bytes) -> list[RequestInput] | None:
     found: list[RequestInput] = []
-    read = lambda: found.extend(proto.read_request(pb.ModelInferRequest.FromString(body)).inputs)  # noqa: E731
+    read = lambda: found.extend(messages.read_request(pb.ModelInferRequest.FromString(body)).inputs)  # noqa: E731
     return None if refuses(read) else found

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from mlserver.tensor import FORMATS
-from mlserver.wire import proto
-from mlserver.wire.contents import FIELDS
 from mlserver.wire.pb import dataplane_pb2 as pb
+from mlserver.wire.proto import messages
+from mlserver.wire.proto.contents import FIELDS
 
 # Datatype -> values at its limits, small ones among large ones, so that no common type but the datatype's own holds all.
 VALUES: dict[str, list[Any]] = {
@@ -56,7 +56,7 @@ def typed_message(datatype: str, values: list[Any]) -> pb.ModelInferRequest:
 
 def check_values(datatype: str, count: int) -> None:
     values = list(itertools.islice(itertools.cycle(VALUES[datatype]), count))
-    (received,) = proto.read_request(typed_message(datatype, values)).inputs
+    (received,) = messages.read_request(typed_message(datatype, values)).inputs
     if datatype == "BYTES":
         assert list(received.data) == values
     else:
@@ -67,7 +67,7 @@ def check_values(datatype: str, count: int) -> None:
 def check_refusal(datatype: str, value: int, count: int) -> None:
     message = typed_message(datatype, [0] * (count - 1) + [value])
     with pytest.raises(Exception, match=f"in the range of {datatype}"):
-        proto.read_request(message)
+        messages.read_request(message)
 
 
 @pytest.mark.parametrize("datatype", VALUES)

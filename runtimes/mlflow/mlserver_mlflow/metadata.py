@@ -14,7 +14,7 @@ from mlflow.types.schema import ColSpec, ParamSchema, Schema, TensorSpec
 from mlserver.logging import get_logger
 from mlserver.types import MetadataTensor, Parameters
 
-from .signature_inputs import MAX_NAME, input_names, renamed_inputs
+from .v2.signature_inputs import MAX_NAME, input_names, renamed_inputs
 
 if TYPE_CHECKING:
     import numpy as np

@@ -28,36 +28,23 @@ from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 
-from . import (
-    agent_routes,
-    agents,
-    aliases,
-    binaries,
-    categories,
-    estimators,
-    forms,
-    invocations,
-    methods,
-    plan,
-    scoring,
-    shipped_code,
-    shown_examples,
-    sources,
-    traces,
-    trials,
-    trust,
-)
 from . import codecs as codecs  # registers the content type `dict`
-from .declared_outputs import DeclaredOutputs
-from .decoding import FROM_REQUEST, Decoded, Decoder, explained
-from .enforcement import Applied
-from .fastpath import Path, run_by_member
-from .joined_results import Members, is_separable
-from .joining import Joining
+from . import invocations
+from .agents import openai_format, routes, traces
+from .fastpath import selection, sklearn_arrays
+from .fastpath.predictors import Path, run_by_member
+from .invocations import base64_columns, json_formats, openapi_examples, openapi_trials, scoring
+from .loading import code_files, path_aliases, shipped_code, sources
+from .loading.pyfunc import from_type_hint, load_model, with_exact_names
 from .metadata import DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params, warn_of_renamed_inputs
-from .outputs import Encoder
-from .params import read_params
-from .pyfunc import from_type_hint, load_model, with_exact_names
+from .v2 import categories, predict_methods
+from .v2.declared_outputs import DeclaredOutputs
+from .v2.join_backoff import Joining
+from .v2.joined_results import Members, is_separable
+from .v2.params import read_params
+from .v2.request_decoder import FROM_REQUEST, Decoded, Decoder, explained
+from .v2.response_encoder import Encoder
+from .v2.type_enforcement import Applied
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -78,7 +65,7 @@ class MLflowRuntime(MLModel):
 
     async def load(self) -> bool:
         self._source = await sources.resolve(self._settings)
-        uri = trust.checked(self.name, self._source.folder)
+        uri = code_files.checked(self.name, self._source.folder)
         self._claim = await asyncio.to_thread(shipped_code.claim, self.name, uri, self._source.address)
         try:
             return await self._load(uri)
@@ -90,7 +77,7 @@ class MLflowRuntime(MLModel):
         # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text that JSON carries.
         os.environ.setdefault(SERVING_ENVIRONMENT, "true")
         try:
-            path = aliases.readable_path(uri, self._extra.get("cache_dir"))
+            path = path_aliases.readable_path(uri, self._extra.get("cache_dir"))
             self._model = load_model(path, model_config=self._model_config())
         except MlflowException as problem:
             place = (self._source and self._source.address) or uri
@@ -100,14 +87,14 @@ class MLflowRuntime(MLModel):
         traces.settle()
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
-        self._streams = agent_routes.streams(self._model)
+        self._streams = routes.streams(self._model)
         self._params_schema = self._model.metadata.get_params_schema()
-        self._binaries = binaries.columns(self._input_schema, self._extra, from_type_hint(self._model))
+        self._binaries = base64_columns.columns(self._input_schema, self._extra, from_type_hint(self._model))
         self._describe()
-        estimators.ignore_feature_name_warnings()
+        sklearn_arrays.ignore_feature_name_warnings()
         self._checking = categories.with_categories(with_exact_names(self._model))
-        self._plan = plan.make(self._checking)
-        self._methods = methods.of(self._checking, self._plan.path)
+        self._plan = selection.make(self._checking)
+        self._methods = predict_methods.of(self._checking, self._plan.path)
         self.row_wise = self._plan.row_wise
         self._planned_for = self._model
         self._decoder = Decoder(
@@ -118,11 +105,11 @@ class MLflowRuntime(MLModel):
         self._declared = DeclaredOutputs(self._model.metadata.get_output_schema())
         self._encoder = Encoder(self.name, self.version, self._declared)
         self._joining = Joining(self.name)
-        self._shown = await trials.choose_examples(
-            self, shown_examples.of(uri), self.inputs or [], may_predict=agent_routes.kind_of(self._model) is None
+        self._shown = await openapi_trials.choose_examples(
+            self, openapi_examples.of(uri), self.inputs or [], may_predict=routes.kind_of(self._model) is None
         )
         if self._extra.get("follow"):
-            await asyncio.to_thread(trials.answer_example, self.name, self._score, uri)
+            await asyncio.to_thread(openapi_trials.answer_example, self.name, self._score, uri)
         return True
 
     @property
@@ -195,7 +182,7 @@ class MLflowRuntime(MLModel):
             Route("/ping", "GET", static="\n", public=True),
             Route("/health", "GET", static="\n", public=True),
             Route("/version", "GET", static=VERSION),
-            *(agent_routes.routes(self.name, self._model, self._shown) or [self._plain_invocations()]),
+            *(routes.routes(self.name, self._model, self._shown) or [self._plain_invocations()]),
             *(route for route in super().routes() if route.path != FOLLOWED),
         ]
 
@@ -217,7 +204,7 @@ class MLflowRuntime(MLModel):
         if payload.outputs:
             wanted = len({output.name for output in payload.outputs})
             asked = self._methods.asked(payload) if self._methods is not None else []
-            payload = methods.without_outputs(payload)
+            payload = predict_methods.without_outputs(payload)
             if asked:
                 return await self._predict_by(asked, payload, alone=len(asked) == wanted)
         members = joined_rows()
@@ -263,7 +250,7 @@ class MLflowRuntime(MLModel):
         else:
             results = await self._enforced(payload, self._methods.run_enforced, names)
         ordinary = self._encoder.encode({}) if alone else await self.predict(payload)
-        return methods.added(ordinary, results)
+        return predict_methods.added(ordinary, results)
 
     @property
     def _path(self) -> Path | None:
@@ -282,7 +269,7 @@ class MLflowRuntime(MLModel):
         path = self._path
         if path is None or not self._plan.forms or content_type not in invocations.PLAIN_JSON:
             return scoring.score(self._model, body, content_type, self._binaries)
-        request = forms.read_request(body, self._plan.forms)
+        request = json_formats.read_request(body, self._plan.forms)
         data = None if request is None else path.read(request)
         if data is None:
             return scoring.score(self._model, body, content_type)
@@ -302,7 +289,7 @@ class MLflowRuntime(MLModel):
                 read = await asyncio.to_thread(scoring.read, self._model, *invocations.carried(payload), self._binaries)
                 stream = self._stream_with_trace if self._tells_trace(payload) else self._stream_with
                 async for chunk in self._chunks(Decoded(read.data, Applied(None, FROM_REQUEST)), read.params, stream):
-                    yield agents.chunk(self.name, self.version, scoring.unwrapped(chunk))
+                    yield openai_format.chunk(self.name, self.version, scoring.unwrapped(chunk))
                 return
             decoded, params = self._decode(payload)
             async for chunk in self._chunks(decoded, params, self._stream_with):
@@ -332,7 +319,7 @@ class MLflowRuntime(MLModel):
         return traces.followed(self._stream_with(data, params))
 
     def _tells_trace(self, payload: InferenceRequest) -> bool:
-        return agent_routes.tells_trace(self._model) and traces.is_asked(payload)
+        return routes.tells_trace(self._model) and traces.is_asked(payload)
 
     async def _enforced(self, payload: InferenceRequest, predict: Any, *arguments: Any) -> Any:
         """The result of `predict(data, params, ...)`, with what MLflow's enforcement says explained."""
@@ -379,7 +366,7 @@ class MLflowRuntime(MLModel):
     def _failed(self, problem: Exception) -> MLServerError:
         """The model's own code raised. Estimators raise ValueError for data that they cannot take, such as NaN."""
         is_refusal = isinstance(problem, ValueError) and not self._plan.in_thread
-        scoring.log_failure(self.name, problem, is_refusal or trials.is_running())
+        scoring.log_failure(self.name, problem, is_refusal or openapi_trials.is_running())
         status = 400 if is_refusal else 500
         return scoring.unexpected(f"Model {self.name} failed to predict: {describe(problem)}", status)
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .dockerfile import image_options, text_for
-from .image import IGNORED, WHEELS_CONTEXT
+from .image_spec import IGNORED, WHEELS_CONTEXT
 from .terminal import Failed
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import click
 
 from ..errors import MLServerError, Unavailable
-from ..execution.executor import Executor, LoadedModel
-from ..execution.pools import PoolExecutor
 from ..logging import configure_logger
+from ..parallel.executor import Executor, LoadedModel
+from ..parallel.pool_manager import PoolExecutor
+from ..pipeline import Call
 from ..repository import ModelRepositoryFactory
 from ..settings import ModelSettings, Settings
-from ..stage import Call
-from . import requirements, samples
+from . import requirements, sample_requests
 from .serve import prepare, run
 from .terminal import Failed
 
@@ -131,12 +131,14 @@ def _unmet(model: ModelSettings) -> Iterable[str]:
 
 async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) -> None:
     try:
-        sample = samples.of(model, loaded.info)
+        sample = sample_requests.of(model, loaded.info)
     except MLServerError as problem:
         finding.problem = problem.message
         return
     if sample is None:
-        finding.notes.append(f"not asked: there is no {samples.FILENAME}, and its inputs do not say what to ask")
+        finding.notes.append(
+            f"not asked: there is no {sample_requests.FILENAME}, and its inputs do not say what to ask"
+        )
         return
     call = Call()
     try:
@@ -145,7 +147,7 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) 
         if sample.invented and not isinstance(problem, Unavailable):
             # Made-up data need not make sense to the model, so a refusal says nothing about it.
             finding.notes.append(
-                f"it refused {sample.origin}: {problem.message} (a {samples.FILENAME} beside its settings would be asked"
+                f"it refused {sample.origin}: {problem.message} (a {sample_requests.FILENAME} beside its settings would be asked"
                 " instead)"
             )
         else:

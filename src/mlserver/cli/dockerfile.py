@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .image import IGNORED, RUNTIMES, WHEELS_CONTEXT, add_wheels, dockerfile, generic, look_at
+from .image_spec import IGNORED, RUNTIMES, WHEELS_CONTEXT, add_wheels, dockerfile, generic, look_at
 from .terminal import Failed
 
 

@@ -15,12 +15,12 @@ import click
 
 from .scoring import export
 from .scoring.client import Client, GRPCClient, Refusal, RESTClient, Target
-from .scoring.job import Job, Patience, Unreachable, patiently
-from .scoring.journal import Journal
+from .scoring.client_tls import Trust
+from .scoring.items import Done
+from .scoring.output_log import Journal
 from .scoring.progress import Progress
+from .scoring.runner import Job, Patience, Unreachable, patiently
 from .scoring.source import JSONLines, Source, check_suffix, open_source
-from .scoring.trust import Trust
-from .scoring.work import Done
 from .terminal import Failed
 
 F = TypeVar("F", bound=Callable[..., Any])

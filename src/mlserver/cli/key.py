@@ -24,7 +24,7 @@ def command(name: str, scopes: tuple[str, ...]) -> None:
 
     mlserver key team-a --scope infer >> keys.txt
     """
-    from ..handlers.credentials import digest_of
+    from ..security.credentials import digest_of
 
     if not name.isprintable() or any(character.isspace() or character == "#" for character in name):
         raise click.UsageError("NAME: expected a word without blanks and '#'")

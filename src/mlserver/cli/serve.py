@@ -13,18 +13,18 @@ from typing import Any
 
 import click
 
-from ..execution import child
-from ..execution.user import provide_user
 from ..logging import logger
+from ..parallel import child_main
+from ..parallel.user_account import provide_user
 from ..repository.factory import ModelRepositoryFactory
 from ..repository.folders import has_models
 from ..repository.load import load_from_environment
 from ..settings import ENV_PREFIX_SETTINGS, ModelSettings, Settings, SettingsError
-from ..settings_sources import read_json_object
+from ..settings.sources import read_json_object
 
 DEFAULT_SETTINGS_FILENAME = "settings.json"
 MLFLOW = "mlserver_mlflow.MLflowRuntime"
-GIVEN_MODELS = "mlserver.repository.given.GivenModels"
+GIVEN_MODELS = "mlserver.repository.static.GivenModels"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _PORT = click.IntRange(0, 65535)
 
@@ -161,4 +161,4 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     """Run the server's life on its event loop."""
     # Python's own 700 are less than the objects of one batch of requests: the collector would run all the time.
     gc.set_threshold(20_000, 20, 20)
-    child.run(work)
+    child_main.run(work)

@@ -16,8 +16,8 @@ from ..types import (
     RepositoryIndexRequest,
     RepositoryIndexResponse,
 )
-from ..wire import proto, proto_metadata
 from ..wire.pb import dataplane_pb2 as pb
+from ..wire.proto import messages, metadata
 
 __all__ = [
     "ModelInferRequestConverter",
@@ -34,7 +34,7 @@ class ModelInferRequestConverter:
 
     @classmethod
     def to_types(cls, pb_object: pb.ModelInferRequest) -> InferenceRequest:
-        request = proto.read_request(pb_object)
+        request = messages.read_request(pb_object)
         request.id = pb_object.id
         return request
 
@@ -46,7 +46,7 @@ class ModelInferRequestConverter:
         model_version: str | None = None,
         use_raw: bool = False,
     ) -> pb.ModelInferRequest:
-        return proto.write_request(type_object, model_name, model_version, use_raw)
+        return messages.write_request(type_object, model_name, model_version, use_raw)
 
 
 class ModelInferResponseConverter:
@@ -54,13 +54,13 @@ class ModelInferResponseConverter:
 
     @classmethod
     def to_types(cls, pb_object: pb.ModelInferResponse) -> InferenceResponse:
-        response = proto.read_response(pb_object)
+        response = messages.read_response(pb_object)
         response.id = pb_object.id
         return response
 
     @classmethod
     def from_types(cls, type_object: InferenceResponse, use_raw: bool = False) -> pb.ModelInferResponse:
-        return proto.write_response(type_object, use_raw)
+        return messages.write_response(type_object, use_raw)
 
 
 class ServerMetadataResponseConverter:
@@ -68,11 +68,11 @@ class ServerMetadataResponseConverter:
 
     @classmethod
     def to_types(cls, pb_object: pb.ServerMetadataResponse) -> MetadataServerResponse:
-        return proto_metadata.read_server_metadata(pb_object)
+        return metadata.read_server_metadata(pb_object)
 
     @classmethod
     def from_types(cls, type_object: MetadataServerResponse) -> pb.ServerMetadataResponse:
-        return proto_metadata.write_server_metadata(type_object)
+        return metadata.write_server_metadata(type_object)
 
 
 class ModelMetadataResponseConverter:
@@ -80,11 +80,11 @@ class ModelMetadataResponseConverter:
 
     @classmethod
     def to_types(cls, pb_object: pb.ModelMetadataResponse) -> MetadataModelResponse:
-        return proto_metadata.read_model_metadata(pb_object)
+        return metadata.read_model_metadata(pb_object)
 
     @classmethod
     def from_types(cls, type_object: MetadataModelResponse) -> pb.ModelMetadataResponse:
-        return proto_metadata.write_model_metadata(type_object)
+        return metadata.write_model_metadata(type_object)
 
 
 class RepositoryIndexRequestConverter:
@@ -92,11 +92,11 @@ class RepositoryIndexRequestConverter:
 
     @classmethod
     def to_types(cls, pb_object: pb.RepositoryIndexRequest) -> RepositoryIndexRequest:
-        return proto_metadata.read_index_request(pb_object)
+        return metadata.read_index_request(pb_object)
 
     @classmethod
     def from_types(cls, type_object: RepositoryIndexRequest, repository_name: str = "") -> pb.RepositoryIndexRequest:
-        return proto_metadata.write_index_request(type_object, repository_name)
+        return metadata.write_index_request(type_object, repository_name)
 
 
 class RepositoryIndexResponseConverter:
@@ -104,10 +104,10 @@ class RepositoryIndexResponseConverter:
 
     @classmethod
     def to_types(cls, pb_object: pb.RepositoryIndexResponse) -> RepositoryIndexResponse:
-        return proto_metadata.read_index(pb_object)
+        return metadata.read_index(pb_object)
 
     @classmethod
     def from_types(cls, type_object: RepositoryIndexResponse) -> pb.RepositoryIndexResponse:
         message = pb.RepositoryIndexResponse()
-        proto_metadata.write_index(type_object, message)
+        metadata.write_index(type_object, message)
         return message

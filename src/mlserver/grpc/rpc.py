@@ -13,10 +13,10 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
 from ..errors import MLServerError
-from ..handlers.access import ADMIN, INFER, OPEN, Access, Caller
 from ..logging import get_logger
-from ..metrics.road import RoadMetrics
-from ..stage import Call
+from ..metrics.server_metrics import RoadMetrics
+from ..pipeline import Call
+from ..security.authorization import ADMIN, INFER, OPEN, Access, Caller
 from .services import Behaviour, kind_of
 
 logger = get_logger().getChild("grpc")

@@ -9,11 +9,11 @@ import grpc
 
 from ..errors import MLServerError
 from ..handlers import DataPlane
-from ..handlers.access import Access
 from ..handlers.model_repository import RepositoryControl
-from ..metrics.road import RoadMetrics
+from ..metrics.server_metrics import RoadMetrics
+from ..security.authorization import Access
+from ..security.tls import grpc_credentials
 from ..settings import Settings
-from ..tls import grpc_credentials
 from ..wire.headers import CloudEvents, get_namespace
 from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from .health import HealthServicer

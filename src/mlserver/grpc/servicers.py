@@ -13,12 +13,14 @@ from google.protobuf.message import DecodeError
 from ..errors import MLServerError, unwritable
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
-from ..stage import Call
+from ..pipeline import Call
 from ..types import InferenceRequest, InferenceResponse
-from ..wire import proto, proto_bytes, proto_metadata
 from ..wire.headers import CLOUDEVENTS_HEADER_ID, CLOUDEVENTS_HEADER_REQUEST_ID, CloudEvents, server_timing
 from ..wire.pb import dataplane_pb2 as pb
 from ..wire.pb import model_repository_pb2 as repository_pb
+from ..wire.proto import fast_messages
+from ..wire.proto import messages as proto
+from ..wire.proto import metadata as proto_metadata
 from .rpc import Context, Metadata, Writer, call_of, failure_of, logger, metadata_of, metadata_value
 from .streams import Lane, by_model, one_by_one
 
@@ -75,7 +77,7 @@ class InferenceServicer:
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         started = time.perf_counter_ns()
         try:
-            received = proto_bytes.read_request(data)
+            received = fast_messages.read_request(data)
         except MLServerError:
             self._check_model(data)
             raise
@@ -86,7 +88,7 @@ class InferenceServicer:
         response = await self._data_plane.infer(received.request, model, version or None, call)
         answered = time.perf_counter_ns()
         try:
-            message = proto_bytes.write_response(response, received.raw)
+            message = fast_messages.write_response(response, received.raw)
         except MLServerError:
             raise
         except Exception as problem:

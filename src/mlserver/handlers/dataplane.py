@@ -14,24 +14,18 @@ from typing import Any
 
 from ..custom_routes import Route
 from ..errors import DeadlineExceeded, ModelNotFound, ModelNotReady
-from ..execution.executor import HTTPRequest, HTTPResponse, LoadedModel
+from ..metrics.model_statistics import ModelStatistics
+from ..parallel.executor import HTTPRequest, HTTPResponse, LoadedModel
+from ..pipeline import Call
 from ..registry import LOAD_RETRY, Catalogue, Entry, Road
-from ..scheduling.statistics import ModelStatistics
+from ..security.credentials import CREDENTIALS
 from ..settings import Settings
-from ..stage import Call
-from ..types import (
-    InferenceRequest,
-    InferenceResponse,
-    MetadataModelResponse,
-    MetadataServerResponse,
-    Parameters,
-)
-from .checks import check_id, check_request, priority_of, seconds_of_timeout
-from .credentials import CREDENTIALS
-from .patience import Patience
-from .selection import select
+from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse, MetadataServerResponse, Parameters
+from .requested_outputs import select
+from .stream_deadline import Patience
 from .telemetry import Telemetry
-from .traffic import Traffic
+from .validation import check_id, check_request, priority_of, seconds_of_timeout
+from .version_router import Traffic
 
 EXTENSIONS = (
     "model_repository",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..metrics.road import RoadMetrics
+from ..metrics.server_metrics import RoadMetrics
+from ..pipeline import Timings
 from ..registry import Entry
-from ..stage import Timings
 
 
 class Telemetry:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import MLServerError, PayloadTooLarge
-from ..stage import Call
+from ..pipeline import Call
 from ..types import InferenceRequest, InferenceResponse
 from ..wire import json
 from ..wire.headers import CloudEvents

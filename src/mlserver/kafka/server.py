@@ -6,11 +6,11 @@ import asyncio
 
 from ..errors import MLServerError
 from ..handlers import DataPlane
-from ..handlers.access import INFER, Access, Caller
+from ..pipeline import Call
+from ..security.authorization import INFER, Access, Caller
 from ..settings import Settings
-from ..stage import Call
 from ..wire.headers import CloudEvents, get_namespace
-from .link import Link, Work, logger
+from .client_thread import Link, Work, logger
 from .messages import Incoming, Reply, read_headers, read_model, read_request, write_error, write_response
 
 

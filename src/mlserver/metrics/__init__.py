@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .custom import ModelHistogram, Observation, forget, log, receive, register, set_sink
 from .declared import adapt_when_imported
+from .endpoint import MetricsServer, configure_metrics
 from .errors import InvalidMetric, InvalidModelContext, MetricNotFound
-from .road import RoadMetrics
-from .server import MetricsServer, configure_metrics
+from .server_metrics import RoadMetrics
 
 if TYPE_CHECKING:
     from .registry import REGISTRY, MetricsRegistry

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..context import current_model
 from .errors import InvalidMetric, InvalidModelContext
-from .plain import Histogram
+from .instruments import Histogram
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

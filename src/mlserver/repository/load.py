@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..settings import ModelParameters, ModelSettings, SettingsError
-from ..settings_sources import read_json_object
+from ..settings.sources import read_json_object
 from .folders import MLFLOW_MODEL_FILENAME, SETTINGS_FILENAME
 
 DEFAULT_MODEL_SETTINGS_FILENAME = SETTINGS_FILENAME

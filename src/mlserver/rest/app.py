@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..errors import MLServerError
-from ..handlers.access import ADMIN, INFER, METRICS, OPEN, Access, Caller
 from ..logging import get_logger
-from ..metrics.road import RoadMetrics
-from ..metrics.server import MetricsPage
+from ..metrics.endpoint import MetricsPage
+from ..metrics.server_metrics import RoadMetrics
+from ..security.authorization import ADMIN, INFER, METRICS, OPEN, Access, Caller
 from ..settings import Settings
 from ..wire.json import write_document, write_error
-from .body import MIN_COMPRESSED, ClientGone, Receive, compressed, read_body
 from .cors import Cors
+from .http.body import MIN_COMPRESSED, ClientGone, Receive, compressed, read_body
 from .messages import JSON, RawHeaders, Reply, Request
-from .model_routes import ModelRoutes
 from .routing import MethodNotAllowed, Router
-from .wire_routes import retry_after
+from .runtime_routes.matching import ModelRoutes
+from .runtime_routes.wire import retry_after
 
 logger = get_logger()
 _HEALTH = "/v2/health/"

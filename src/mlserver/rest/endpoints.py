@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from ..errors import InvalidPayload, MLServerError, unwritable
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
+from ..pipeline import Call
 from ..settings import Settings
-from ..stage import Call
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
 from ..wire import json
 from ..wire.headers import CloudEvents, server_timing
-from . import formats
-from .formats import Written
-from .known import Known
+from . import negotiation
+from .bounded_cache import Known
 from .messages import EVENT_STREAM, JSON, RawHeaders, Reply, Request, header_value, model_headers, raw_headers
+from .negotiation import Written
 from .routing import Router
 
 
@@ -88,9 +88,9 @@ class Endpoints:
     async def infer(self, request: Request) -> Reply:
         name, version = _model(request)
         started = time.perf_counter_ns()
-        incoming = formats.arrived(request, self._settings.max_body_bytes)
+        incoming = negotiation.arrived(request, self._settings.max_body_bytes)
         payload = await self._read(incoming, name, version)
-        write = formats.writer(incoming, payload)
+        write = negotiation.writer(incoming, payload)
         call = Call(headers=request.headers, operation=request.operation)
         codec_ns = time.perf_counter_ns() - started
         response = await self._data_plane.infer(payload, name, version, call)
@@ -104,12 +104,12 @@ class Endpoints:
         codec_ns += time.perf_counter_ns() - started
         return self._inference_reply(written, response, call, codec_ns)
 
-    async def _read(self, incoming: formats.Incoming, name: str, version: str | None) -> InferenceRequest:
-        if not formats.is_prepared(incoming):  # others are not to wait for a large import
-            await asyncio.to_thread(formats.prepare)
+    async def _read(self, incoming: negotiation.Incoming, name: str, version: str | None) -> InferenceRequest:
+        if not negotiation.is_prepared(incoming):  # others are not to wait for a large import
+            await asyncio.to_thread(negotiation.prepare)
         if not incoming.is_raw:
-            return formats.read(incoming)
-        return formats.read(incoming, self._data_plane.loaded_metadata(name, version))
+            return negotiation.read(incoming)
+        return negotiation.read(incoming, self._data_plane.loaded_metadata(name, version))
 
     def _inference_reply(self, written: Written, response: InferenceResponse, call: Call, codec_ns: int) -> Reply:
         headers = self._event_headers(response.model_name, response.id)
@@ -141,9 +141,9 @@ class Endpoints:
         """
         name, version = _model(request)
         started = time.perf_counter_ns()
-        incoming = formats.arrived(request, self._settings.max_body_bytes)
+        incoming = negotiation.arrived(request, self._settings.max_body_bytes)
         payload = await self._read(incoming, name, version)
-        formats.writer(incoming, payload)  # events are JSON, whatever is asked for
+        negotiation.writer(incoming, payload)  # events are JSON, whatever is asked for
         codec_ns = time.perf_counter_ns() - started
         call = Call(headers=request.headers, operation=request.operation)
         responses = self._data_plane.infer_stream(_one(payload), name, version, call)

@@ -8,21 +8,21 @@ from typing import Any
 
 from ..errors import MLServerError
 from ..handlers import DataPlane
-from ..handlers.access import METRICS, Access, Caller
 from ..handlers.model_repository import RepositoryControl
-from ..metrics.road import RoadMetrics
-from ..metrics.server import MetricsPage, MetricsServer
+from ..metrics.endpoint import MetricsPage, MetricsServer
+from ..metrics.server_metrics import RoadMetrics
+from ..security.authorization import METRICS, Access, Caller
 from ..settings import Settings
 from ..wire.headers import CloudEvents, get_namespace
 from ..wire.json import write_error
 from .app import RESTApp
-from .body import Receive
 from .docs import Docs
 from .endpoints import Endpoints
+from .http.body import Receive
+from .http.server import HTTPServer, allow_descriptors, bind, join_address
 from .messages import Headers
-from .model_routes import ModelRoutes
 from .routing import Router
-from .server import HTTPServer, allow_descriptors, bind, join_address
+from .runtime_routes.matching import ModelRoutes
 
 
 class RESTServer:

@@ -21,8 +21,8 @@ from ..types import (
     RepositoryIndexRequest,
     RepositoryIndexResponse,
 )
-from .formats import ARROW, OCTETS
 from .messages import JSON
+from .negotiation import ARROW, OCTETS
 
 Document = dict[str, Any]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from ..errors import MLServerError
-from .known import Known
+from .bounded_cache import Known
 from .messages import Reply, Request
 
 Endpoint = Callable[[Request], Awaitable[Reply]]

@@ -5,6 +5,7 @@ A tensor's faces are the elements as Python objects (`root`), the bytes of the b
 between faces, `elements` what is special about BYTES, and `datatypes` what the protocol says of types and shapes.
 """
 
+from .bytes_elements import bytes_of, flat_elements, join_bytes_block, split_bytes_block
 from .datatypes import (
     DATATYPES,
     DTYPES,
@@ -17,7 +18,6 @@ from .datatypes import (
     element_count,
     item_size,
 )
-from .elements import bytes_of, flat_elements, join_bytes_block, split_bytes_block
 from .tensor import Tensor
 
 __all__ = [

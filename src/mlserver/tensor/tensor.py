@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from .convert import PACK_ONE, array_from_raw, array_of, cast, pack, raw_of_array, without_nan
+from .bytes_elements import check_bytes_block, check_elements, flat_elements, join_bytes_block, split_bytes_block
+from .conversion import PACK_ONE, array_from_raw, array_of, cast, pack, raw_of_array, without_nan
 from .datatypes import FORMATS, TensorError, brief, element_count, item_size, reshaped
-from .elements import check_bytes_block, check_elements, flat_elements, join_bytes_block, split_bytes_block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
-from ..stage import Timings
+from ..pipeline import Timings
 
 CLOUDEVENTS_HEADER_SPECVERSION = "Ce-Specversion"
 CLOUDEVENTS_HEADER_SPECVERSION_DEFAULT = "0.3"

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestOutput, ResponseOutput, TensorData
-from ..types.packed import ROW_CODES, PackedRequest, Rows, Share, packed
+from ..types.row_block import ROW_CODES, PackedRequest, Rows, Share, packed
 from . import large_json
-from .layouts import LARGEST, Layouts
+from .json_templates import LARGEST, Layouts
 from .missing import infinities
 
 _validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlserver.cli.build import arguments
-from mlserver.cli.image import dockerfile, look_at
+from mlserver.cli.image_spec import dockerfile, look_at
 from mlserver.version import __version__
 from support.models import Models
 from support.repository import write_model, write_server_settings

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mlserver import trust
+from mlserver.env.builder import recipe_of
+from mlserver.env.environment import find_environment
 from mlserver.errors import MLServerError
-from mlserver.execution.building import recipe_of
-from mlserver.execution.environment import find_environment
+from mlserver.security import code_policy
+from mlserver.security.code_policy import Untrusted, digest_of
 from mlserver.settings import ModelParameters, ModelSettings, Settings
-from mlserver.trust import Untrusted, digest_of
 
 # Data only: this loader reads nothing that is code.
 MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.xgboost\n    data: model.json\n"
@@ -66,18 +66,18 @@ def test_what_cannot_be_built(tmp_path: Path) -> None:
 @pytest.fixture
 def _rules() -> Iterator[None]:
     yield
-    trust.apply(Settings.model_construct())
+    code_policy.apply(Settings.model_construct())
 
 
 @pytest.mark.usefixtures("_rules")
 def test_in_production_nothing_is_installed_for_a_model_that_is_not_trusted(tmp_path: Path) -> None:
     folder = model(tmp_path / "wine")
-    trust.apply(Settings(production=True, model_repository_root=str(tmp_path)))
+    code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path)))
     with pytest.raises(Untrusted, match="requirements that 'virtualenv' installs.*trusted_models"):
         find_environment(settings_of(folder, "virtualenv"), str(tmp_path / "environments"))
     assert not (tmp_path / "environments").exists()
     digest = digest_of(str(folder))
-    trust.apply(Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest]))
+    code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest]))
     assert recipe_of(settings_of(folder)) is not None
     (folder / "requirements.txt").write_text("something-else\n")
     with pytest.raises(Untrusted):

@@ -14,8 +14,8 @@ from threading import Barrier, Thread
 import pytest
 
 from mlserver import MLModel, ModelSettings
-from mlserver.execution import environment
-from mlserver.execution.environment import EnvironmentNotFound, find_environment, unpack
+from mlserver.env import environment
+from mlserver.env.environment import EnvironmentNotFound, find_environment, unpack
 from mlserver.settings import ModelParameters
 
 

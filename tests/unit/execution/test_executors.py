@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from mlserver.errors import DeadlineExceeded, MLServerError
-from mlserver.execution.executor import Executor, HTTPRequest, LoadedModel
-from mlserver.execution.inline import InlineExecutor
-from mlserver.execution.pools import PoolExecutor
+from mlserver.parallel.executor import Executor, HTTPRequest, LoadedModel
+from mlserver.parallel.in_process import InlineExecutor
+from mlserver.parallel.pool_manager import PoolExecutor
+from mlserver.pipeline import Call
 from mlserver.settings import Settings
-from mlserver.stage import Call
 from mlserver.types import InferenceRequest
 
 from .conftest import model_settings, request

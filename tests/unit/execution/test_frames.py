@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlserver.errors import InvalidInput, MLServerError, ModelFailed
-from mlserver.execution.frames import (
+from mlserver.parallel.rpc.protocol import (
     INLINE_LIMIT,
     PREFIX,
     Frame,

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from mlserver.execution.handover import hand_over, post_of, post_pair, taken
+from mlserver.parallel.rpc.fd_passing import hand_over, post_of, post_pair, taken
 
 
 def test_connections_arrive_with_their_numbers() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mlserver.execution.load_clock import LoadClock
+from mlserver.parallel.worker.load_timer import LoadClock
 
 
 class Clock:

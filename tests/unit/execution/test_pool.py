@@ -11,11 +11,11 @@ import pytest
 
 from mlserver import metrics
 from mlserver.errors import MLServerError, Unavailable
-from mlserver.execution.executor import LoadedModel
-from mlserver.execution.pools import PoolExecutor
-from mlserver.execution.process import describe_exit
+from mlserver.parallel.child_process import describe_exit
+from mlserver.parallel.executor import LoadedModel
+from mlserver.parallel.pool_manager import PoolExecutor
+from mlserver.pipeline import Call
 from mlserver.settings import Settings
-from mlserver.stage import Call
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
 from .conftest import model_settings, request

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.execution.processors import affinity, quota, thread_variables, threads_per_worker
+from mlserver.parallel.processors import affinity, quota, thread_variables, threads_per_worker
 
 V2 = "sys/fs/cgroup"
 V1 = "sys/fs/cgroup/cpu,cpuacct"

@@ -13,9 +13,9 @@ from mlserver import MLModel, ModelSettings
 from mlserver.codecs import NumpyCodec, decode_args
 from mlserver.custom_routes import Route
 from mlserver.errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
-from mlserver.execution.runner import Runner
+from mlserver.parallel.worker.model_runner import Runner
+from mlserver.pipeline import Call
 from mlserver.settings import ModelParameters
-from mlserver.stage import Call
 from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
 REQUEST = InferenceRequest(inputs=[RequestInput(name="x", shape=[2], datatype="FP64", data=[1.0, 2.0])])

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mlserver.execution import stream_clock
-from mlserver.execution.stream_clock import StreamClock
+from mlserver.parallel import stream_timer
+from mlserver.parallel.stream_timer import StreamClock
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(stream_clock, "time", clock)
+    monkeypatch.setattr(stream_timer, "time", clock)
     return clock
 
 

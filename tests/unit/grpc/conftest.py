@@ -16,13 +16,7 @@ from mlserver import MLModel, ModelSettings, Settings
 from mlserver.errors import MLServerError
 from mlserver.grpc import GRPCServer
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
-from mlserver.types import (
-    InferenceRequest,
-    InferenceResponse,
-    Parameters,
-    ResponseOutput,
-    TensorData,
-)
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
 from support.inline_road import Road
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mlserver.errors import MLServerError
-from mlserver.handlers.access import ADMIN, INFER, METRICS, OPEN, Access, Caller
-from mlserver.handlers.credentials import digest_of
+from mlserver.security.authorization import ADMIN, INFER, METRICS, OPEN, Access, Caller
+from mlserver.security.credentials import digest_of
 from mlserver.settings import Settings
-from mlserver.settings_security import AdminAccess, AuthSettings
+from mlserver.settings.security import AdminAccess, AuthSettings
 
 KEYS = {"i": "infer", "a": "admin", "m": "metrics", "all": "infer,admin,metrics"}
 LOCAL, REMOTE = "127.0.0.1", "192.0.2.7"

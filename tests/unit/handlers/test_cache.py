@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlserver.cache.response_cache import CachedRoad, LocalCache, request_key
 from mlserver.errors import MLServerError
-from mlserver.handlers.cache import CachedRoad, LocalCache, request_key
-from mlserver.handlers.checks import check_request
-from mlserver.stage import Call
+from mlserver.handlers.validation import check_request
+from mlserver.pipeline import Call
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, RequestOutput, ResponseOutput
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver.errors import MLServerError
-from mlserver.handlers.checks import (
+from mlserver.handlers.validation import (
     MAX_DEPTH,
     MAX_INPUTS,
     MAX_NAME,

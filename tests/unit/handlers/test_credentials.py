@@ -17,10 +17,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from mlserver.handlers import credentials
-from mlserver.handlers.credentials import Identity, KeyFile, Tokens, digest_of, parse_keys
+from mlserver.security import credentials
+from mlserver.security.credentials import Identity, KeyFile, Tokens, digest_of, parse_keys
 from mlserver.settings import SettingsError
-from mlserver.settings_security import JWTSettings
+from mlserver.settings.security import JWTSettings
 from support.certificates import Authority
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -158,7 +158,7 @@ async def test_a_remembered_token_ends(jwks: Path, monkeypatch: pytest.MonkeyPat
     given = token(exp=time.time() + 60)
     assert await known.identify(given) is not None
     later = time.time() + 61
-    monkeypatch.setattr("mlserver.handlers.credentials.time.time", lambda: later)
+    monkeypatch.setattr("mlserver.security.credentials.time.time", lambda: later)
     assert await known.identify(given) is None
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from mlserver.batching.queue import BatchPolicy
 from mlserver.errors import DeadlineExceeded, MLServerError, ModelNotFound, ModelNotReady
-from mlserver.execution.executor import HTTPRequest
 from mlserver.handlers.dataplane import generate_id
-from mlserver.scheduling.policy import BatchPolicy
-from mlserver.stage import Call
+from mlserver.parallel.executor import HTTPRequest
+from mlserver.pipeline import Call
 from mlserver.types import (
     InferenceRequest,
     InferenceResponse,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mlserver.errors import MLServerError
-from mlserver.handlers.traffic import MOST
+from mlserver.handlers.version_router import MOST
+from mlserver.pipeline import Call
 from mlserver.settings import ModelParameters, ModelSettings
-from mlserver.stage import Call
 from mlserver.types import InferenceResponse
 from support.road import Bench, Model, request, tag_of
 

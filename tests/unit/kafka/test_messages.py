@@ -11,11 +11,11 @@ import pytest
 
 from mlserver.errors import MLServerError, PayloadTooLarge
 from mlserver.kafka import InvalidMessageHeaders, messages
-from mlserver.kafka.link import Link, consumer_config, producer_config
+from mlserver.kafka.client_thread import Link, consumer_config, producer_config
 from mlserver.kafka.messages import Incoming, Reply
-from mlserver.kafka.progress import Progress
+from mlserver.kafka.offset_tracker import Progress
+from mlserver.pipeline import Call
 from mlserver.settings import Settings
-from mlserver.stage import Call
 from mlserver.types import InferenceResponse, ResponseOutput
 from mlserver.wire.headers import CloudEvents
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mlserver.metrics.plain import DEFAULT_BUCKETS, Counter, Gauge, Histogram, Summary
+from mlserver.metrics.instruments import DEFAULT_BUCKETS, Counter, Gauge, Histogram, Summary
 
 
 @pytest.mark.parametrize("value", [0.0, 0.005, 0.0051, 1.0, 10.0, 11.0, -1.0, math.inf])

@@ -17,7 +17,7 @@ from mlflow.version import VERSION
 
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver_mlflow import MLflowRuntime
-from mlserver_mlflow.pyfunc import load_model, scoring_server
+from mlserver_mlflow.loading.pyfunc import load_model, scoring_server
 from support import mlflow_more, mlflow_zoo
 
 MODELS = {**mlflow_zoo.MODELS, **mlflow_more.MODELS}

@@ -9,8 +9,8 @@ import pytest
 
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver_mlflow import MLflowRuntime
-from mlserver_mlflow.agent_routes import kind_of, streams
-from mlserver_mlflow.pyfunc import load_model
+from mlserver_mlflow.agents.routes import kind_of, streams
+from mlserver_mlflow.loading.pyfunc import load_model
 from unit.mlflow.conftest import Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
-from mlserver_mlflow.bounds import check_csv, check_json, check_parquet
+from mlserver_mlflow.invocations.limits.tables import check_csv, check_json, check_parquet
 
 MANY = 15_000
 

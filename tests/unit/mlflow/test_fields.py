@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserver_mlflow.fields import fields
+from mlserver_mlflow.invocations.limits.csv_fields import fields
 
 BODIES: dict[bytes, list[int]] = {
     b"": [],

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from mlflow.types import ColSpec, Schema, TensorSpec
 
 from mlserver.types import RequestInput
-from mlserver_mlflow import forms
-from mlserver_mlflow.pyfunc import scoring_server
+from mlserver_mlflow.invocations import json_formats
+from mlserver_mlflow.loading.pyfunc import scoring_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -87,7 +87,7 @@ def bodies(draw: st.DrawFn, kinds: list[str]) -> dict[str, Any]:
 @given(data=st.data())
 def test_columns(kinds: list[str], data: st.DataObject) -> None:
     text = json.dumps(data.draw(bodies(kinds)))
-    request = forms.read_request(text.encode(), config_of(kinds))
+    request = json_formats.read_request(text.encode(), config_of(kinds))
     if request is not None:
         expected = enforced(text, schema_of(kinds))
         found = pd.DataFrame({tensor.name: array_of(tensor).reshape(-1) for tensor in request.inputs})
@@ -111,7 +111,7 @@ def test_tensors(rows: list[tuple[Any, Any]], as_instances: bool) -> None:
     if as_instances:
         body = {"instances": [{"x": x, "y": y} for x, y in rows]}
     text = json.dumps(body)
-    request = forms.read_request(text.encode(), TENSOR_CONFIG)
+    request = json_formats.read_request(text.encode(), TENSOR_CONFIG)
     if request is not None:
         expected = enforced(text, TENSOR_SCHEMA)
         for tensor in request.inputs:
@@ -131,7 +131,7 @@ def test_plain_bodies_are_read_here(rows: int) -> None:
         {"inputs": {name: [row[at] for row in data] for at, name in enumerate(names)}},
         {"instances": [dict(zip(names, row, strict=True)) for row in data]},
     ):
-        request = forms.read_request(json.dumps(body).encode(), config_of(TYPES))
+        request = json_formats.read_request(json.dumps(body).encode(), config_of(TYPES))
         assert request is not None
         assert [(tensor.name, str(tensor.datatype), tensor.shape) for tensor in request.inputs] == [
             (name, datatype, [rows, 1])

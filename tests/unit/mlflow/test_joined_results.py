@@ -15,16 +15,17 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mlflow.types import DataType
 
+from mlserver.batching.admission import Limits
+from mlserver.batching.queue import BatchPolicy
+from mlserver.batching.scheduler import Scheduler
 from mlserver.errors import MLServerError
-from mlserver.execution.runner import Runner
-from mlserver.scheduling.limits import Limits
-from mlserver.scheduling.policy import BatchPolicy
-from mlserver.scheduling.scheduler import Scheduler
+from mlserver.parallel.worker.model_runner import Runner
+from mlserver.pipeline import Call
 from mlserver.settings import ModelParameters, ModelSettings
-from mlserver.stage import Call
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.wire import json as wire
-from mlserver_mlflow import MLflowRuntime, joining
+from mlserver_mlflow import MLflowRuntime
+from mlserver_mlflow.v2 import join_backoff
 from support.mlflow_results import FORMS, inputs_of, save
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -152,7 +153,7 @@ def test_joined_is_alone(
     loaded: tuple[asyncio.Runner, dict[str, Loaded]], name: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, models = loaded
-    monkeypatch.setattr(joining, "LONGEST_PAUSE", 0)  # every batch is tried
+    monkeypatch.setattr(join_backoff, "LONGEST_PAUSE", 0)  # every batch is tried
 
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(BATCHES)

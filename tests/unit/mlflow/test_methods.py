@@ -17,9 +17,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from mlserver.batching.batch import join, split
 from mlserver.context import model_context
 from mlserver.errors import MLServerError
-from mlserver.scheduling.batch import join, split
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest, TensorData
 from mlserver_mlflow import MLflowRuntime

@@ -11,8 +11,8 @@ from mlflow.types import ColSpec, Schema
 from mlserver.codecs import PandasCodec
 from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest
-from mlserver_mlflow.declared_outputs import DeclaredOutputs
-from mlserver_mlflow.outputs import Encoder
+from mlserver_mlflow.v2.declared_outputs import DeclaredOutputs
+from mlserver_mlflow.v2.response_encoder import Encoder
 from support.mlflow_zoo import RESULTS
 from unit.mlflow.conftest import Zoo
 

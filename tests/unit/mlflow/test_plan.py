@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from mlserver.types import InferenceRequest, TensorData
-from mlserver_mlflow import plan
-from mlserver_mlflow.fastpath import Columns, run_by_member
-from mlserver_mlflow.pyfunc import PyFuncModel
+from mlserver_mlflow.fastpath import selection
+from mlserver_mlflow.fastpath.predictors import Columns, run_by_member
+from mlserver_mlflow.loading.pyfunc import PyFuncModel
 from support.mlflow_zoo import FRAME, MIXED
 from unit.mlflow.conftest import Zoo
 
@@ -46,7 +46,7 @@ async def test_results_equal_those_of_pyfunc_bit_for_bit(zoo: Zoo, model: str, r
         if frame[name].dtype.kind == "f":
             frame[name] = frame[name].to_numpy() * np.float32(1.5)
     request = request_of(frame)
-    path = plan.make(served.loaded).path
+    path = selection.make(served.loaded).path
     assert path is not None
     data = path.read(request)
     assert data is not None, "this request needs the short way"
@@ -90,7 +90,7 @@ DECISIONS: dict[str, tuple[bool, bool | None, bool]] = {
 @pytest.mark.parametrize("model", DECISIONS)
 async def test_decisions(zoo: Zoo, model: str) -> None:
     served = await zoo(model)
-    decided = plan.make(served.loaded)
+    decided = selection.make(served.loaded)
     arrays = not decided.path.as_frame if isinstance(decided.path, Columns) else None
     assert (decided.row_wise, arrays, decided.in_thread) == DECISIONS[model]
     assert served.runtime.row_wise == decided.row_wise
@@ -117,7 +117,7 @@ class Counts:
 async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(zoo: Zoo) -> None:
     from mlflow.models import Model
 
-    decided = plan.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Counts()))
+    decided = selection.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Counts()))
     assert not decided.row_wise
     assert not decided.config
     assert decided.path is None
@@ -126,7 +126,7 @@ async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(zoo: Zoo
 async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(zoo: Zoo) -> None:
     from mlflow.models import Model
 
-    decided = plan.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Sums()))
+    decided = selection.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Sums()))
     assert decided.row_wise
     assert decided.by_member
     assert decided.path is not None
@@ -137,7 +137,7 @@ async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(z
 
 
 async def test_joined_requests_get_every_bit_that_they_get_alone(zoo: Zoo) -> None:
-    decided = plan.make((await zoo("linear")).loaded)
+    decided = selection.make((await zoo("linear")).loaded)
     assert isinstance(decided.path, Columns)
     random = np.random.default_rng(3)
     rows = [1, 1, 7, 30, 1, 120]
@@ -151,7 +151,7 @@ async def test_joined_requests_get_every_bit_that_they_get_alone(zoo: Zoo) -> No
 
 
 async def test_requests_that_need_more_care_are_left_to_the_general_way(zoo: Zoo) -> None:
-    path = plan.make((await zoo("linear")).loaded).path
+    path = selection.make((await zoo("linear")).loaded).path
     assert path is not None
 
     def changed(**values: Any) -> InferenceRequest:

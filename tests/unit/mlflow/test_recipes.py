@@ -13,7 +13,7 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver.settings import ModelParameters, ModelSettings
-from mlserver_mlflow.recipes import requirements_of
+from mlserver_mlflow.loading.environment_spec import requirements_of
 from support.mlflow_registry import MLflowRegistry
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -25,7 +25,7 @@ CONDA = "dependencies:\n- python=3.11.7\n- pip\n- pip: [scikit-learn==1.7.2, job
 def asked(settings: ModelSettings, env: dict[str, str] | None = None) -> dict[str, Any]:
     """What the process answers."""
     done = subprocess.run(
-        [sys.executable, "-m", "mlserver_mlflow.recipes"],
+        [sys.executable, "-m", "mlserver_mlflow.loading.environment_spec"],
         input=settings.to_frame(),
         env={**os.environ, **(env or {})},
         capture_output=True,

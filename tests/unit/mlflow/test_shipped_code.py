@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlserver.isolation import ShippedCode
-from mlserver_mlflow.shipped_code import find
+from mlserver_mlflow.loading.shipped_code import find
 
 HEAD = "flavors:\n  python_function:\n    loader_module: some_loader\n"
 

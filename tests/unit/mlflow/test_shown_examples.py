@@ -17,8 +17,9 @@ from mlflow.types import DataType, ParamSchema, ParamSpec
 
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest
-from mlserver_mlflow import MLflowRuntime, invocations, trials
-from mlserver_mlflow.shown_examples import FILE, MOST, of
+from mlserver_mlflow import MLflowRuntime, invocations
+from mlserver_mlflow.invocations import openapi_trials
+from mlserver_mlflow.invocations.openapi_examples import FILE, MOST, of
 from support.mlflow_zoo import Echo, python_model
 from unit.mlflow.conftest import Zoo
 
@@ -146,7 +147,7 @@ async def test_a_refused_example_is_not_logged(tmp_path: Path, caplog: pytest.Lo
 async def test_a_model_that_is_slow_with_its_example_is_loaded_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "LIMIT", 0.05)
+    monkeypatch.setattr(openapi_trials, "LIMIT", 0.05)
     try:
         runtime = await loaded(tmp_path, pd.DataFrame({"text": ["a"]}), model=Slow())
         (text,) = shown(runtime)["v2_example"]["inputs"]

@@ -14,8 +14,8 @@ from mlserver.errors import MLServerError
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime
-from mlserver_mlflow.downloads import Cache, key_of
-from mlserver_mlflow.sources import fetch
+from mlserver_mlflow.loading.artifact_cache import Cache, key_of
+from mlserver_mlflow.loading.sources import fetch
 from support.mlflow_registry import MLflowRegistry, tracking_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlserver_mlflow.thrift import BROKEN, Reader, number, part, parts
+from mlserver_mlflow.invocations.limits.thrift_compact import BROKEN, Reader, number, part, parts
 
 
 def test_every_kind() -> None:

@@ -13,7 +13,8 @@ import pytest
 from mlflow.genai import agent_server
 
 from mlserver.types import InferenceRequest, Parameters
-from mlserver_mlflow import MLflowRuntime, agents
+from mlserver_mlflow import MLflowRuntime
+from mlserver_mlflow.agents import openai_format
 from support.mlflow_zoo import Repeats
 from unit.mlflow.conftest import Zoo
 
@@ -50,12 +51,12 @@ def comparable(text: str) -> Any:
 async def answer_of(runtime: MLflowRuntime, path: str, body: Any, headers: dict[str, str]) -> Any:
     (route,) = (route for route in runtime.routes() if route.path == path)
     text = json.dumps(body).encode()
-    request = agents.read_request(text, "application/json", route.config)
+    request = openai_format.read_request(text, "application/json", route.config)
     known = request.parameters.plain() if request.parameters is not None else {}
     request.put(parameters=Parameters.of({**known, "headers": headers}))
-    writer = agents.open_stream(text, route.config)
+    writer = openai_format.open_stream(text, route.config)
     if writer is None:
-        return comparable(agents.write_response(await runtime.predict(request), route.config)[1].decode())
+        return comparable(openai_format.write_response(await runtime.predict(request), route.config)[1].decode())
     parts = [writer.event(response) async for response in runtime.predict_stream(_one(request))]
     return comparable(b"".join([*parts, writer.end(None)]).decode())
 
@@ -93,10 +94,10 @@ async def test_where_no_trace_can_be(oracle: httpx.AsyncClient, runtime: MLflowR
 
 async def test_the_trace_is_in_the_store(runtime: MLflowRuntime) -> None:
     (route,) = (route for route in runtime.routes() if route.path == "/responses")
-    request = agents.read_request(json.dumps(ASKED).encode(), "application/json", route.config)
+    request = openai_format.read_request(json.dumps(ASKED).encode(), "application/json", route.config)
     known = request.parameters.plain() if request.parameters is not None else {}
     request.put(parameters=Parameters.of({**known, "headers": {HEADER: "true"}}))
-    document = json.loads(agents.write_response(await runtime.predict(request), route.config)[1])
+    document = json.loads(openai_format.write_response(await runtime.predict(request), route.config)[1])
     flush: Callable[..., None] = mlflow.flush_trace_async_logging
     flush()
     trace = mlflow.get_trace(document["metadata"]["trace_id"])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver.errors import MLServerError, PayloadTooLarge, UnsupportedMediaType
-from mlserver.rest.body import ClientGone, compressed, inflate, read_body
+from mlserver.rest.http.body import ClientGone, compressed, inflate, read_body
 from mlserver.rest.messages import Request
 
 LIMIT = 100_000

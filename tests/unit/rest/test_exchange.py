@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from mlserver.rest.exchange import Exchange
+from mlserver.rest.http.cycle import Exchange
 
 
 class Wire(asyncio.Transport):

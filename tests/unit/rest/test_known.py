@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlserver.rest.known import Known
+from mlserver.rest.bounded_cache import Known
 
 
 def test_it_gives_back_what_it_keeps() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from mlserver.errors import MLServerError, Overloaded
+from mlserver.registry.traffic_split import Split
 from mlserver.rest.messages import Reply, Request
-from mlserver.rest.model_routes import ModelRoutes, matches
 from mlserver.rest.routing import MethodNotAllowed
-from mlserver.rest.wire_routes import retry_after
-from mlserver.scheduling.traffic import Split
+from mlserver.rest.runtime_routes.matching import ModelRoutes, matches
+from mlserver.rest.runtime_routes.wire import retry_after
 from mlserver.types import InferenceResponse
 from support.road import Bench, request, route
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlserver.scheduling.batch import RowsDisagree, batch_key, join, rows_of, split
+from mlserver.batching.batch import RowsDisagree, batch_key, join, rows_of, split
 from mlserver.tensor import DTYPES, join_bytes_block
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
 

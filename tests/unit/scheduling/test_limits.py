@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mlserver.batching.admission import Limits
 from mlserver.errors import Overloaded
-from mlserver.scheduling.limits import Limits
 
 
 def test_full_is_full() -> None:

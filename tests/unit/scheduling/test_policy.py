@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserver.scheduling.policy import BatchPolicy, WaitingLine
+from mlserver.batching.queue import BatchPolicy, WaitingLine
 
 NOW = 1000.0
 

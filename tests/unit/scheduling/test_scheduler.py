@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from mlserver.batching.admission import Limits
+from mlserver.batching.queue import BatchPolicy
+from mlserver.batching.scheduler import Scheduler
 from mlserver.errors import DeadlineExceeded, InvalidInput, MLServerError, ModelFailed, Overloaded, Unavailable
-from mlserver.scheduling.limits import Limits
-from mlserver.scheduling.policy import BatchPolicy
-from mlserver.scheduling.scheduler import Scheduler
-from mlserver.stage import Call
+from mlserver.pipeline import Call
 from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput, TensorData
 
 LIMIT = 30.0  # seconds after which a test has failed; nothing here takes one

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from mlserver.scheduling.statistics import ModelStatistics
-from mlserver.stage import Timings
+from mlserver.metrics.model_statistics import ModelStatistics
+from mlserver.pipeline import Timings
 
 
 def counted(rows: int) -> ModelStatistics:

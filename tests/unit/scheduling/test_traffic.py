@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlserver.errors import MLServerError
-from mlserver.scheduling.traffic import Split, read_split
+from mlserver.registry.traffic_split import Split, read_split
 from mlserver.settings import ModelParameters, ModelSettings
 
 

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mlserver.batching.batch import batch_key, join, rows_of, split
+from mlserver.cache.response_cache import request_key
 from mlserver.errors import InvalidPayload
-from mlserver.execution import frames
-from mlserver.handlers.cache import request_key
-from mlserver.handlers.checks import check_request
-from mlserver.scheduling.batch import batch_key, join, rows_of, split
+from mlserver.handlers.validation import check_request
+from mlserver.parallel.rpc import protocol
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
-from mlserver.types.packed import PackedRequest, packed
-from mlserver.wire import json, proto, proto_bytes
+from mlserver.types.row_block import PackedRequest, packed
+from mlserver.wire import json
+from mlserver.wire.proto import fast_messages, messages
 
 NUMBERS = {
     "FP64": st.floats(allow_nan=False, allow_infinity=False),
@@ -86,8 +87,8 @@ def test_packed_is_the_same_as_validated(bodies: list[bytes], rest: dict[str, An
 @given(rows(), st.booleans())
 def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: bool) -> None:
     for body in [bodies[0], *bodies]:  # a layout is known from the second time
-        sent = proto.write_request(validated(body), "m", raw=raw).SerializeToString()
-        request = proto_bytes.read_request(sent).request
+        sent = messages.write_request(validated(body), "m", raw=raw).SerializeToString()
+        request = fast_messages.read_request(sent).request
     if raw or str(validated(body).inputs[0].datatype).startswith("FP"):
         assert packed(request) is not None
     assert rows_of(request) == 1
@@ -101,8 +102,8 @@ def test_packed_with_parameters_and_outputs(bodies: list[bytes], rest: dict[str,
     """They go with the row, into the key of its batch, the key of its answer in the cache, and the worker's frame."""
 
     def received(more: dict[str, Any]) -> list[InferenceRequest]:
-        sent = [proto.write_request(validated(body, **more), "m", raw=True) for body in [bodies[0], *bodies]]
-        return [proto_bytes.read_request(message.SerializeToString()).request for message in sent]
+        sent = [messages.write_request(validated(body, **more), "m", raw=True) for body in [bodies[0], *bodies]]
+        return [fast_messages.read_request(message.SerializeToString()).request for message in sent]
 
     requests = received(rest)[1:]
     expected = [validated(body, **rest) for body in bodies]
@@ -118,12 +119,12 @@ def test_packed_with_parameters_and_outputs(bodies: list[bytes], rest: dict[str,
 def framed(request: InferenceRequest) -> InferenceRequest:
     """A request as it comes out of the frame that it was put into."""
     buffers: list[bytes] = []
-    parts = frames.encode(frames.Frame(frames.Kind.INFER, 1, frames.pack_request(request, buffers), buffers))
-    reader = frames.FrameReader()
+    parts = protocol.encode(protocol.Frame(protocol.Kind.INFER, 1, protocol.pack_request(request, buffers), buffers))
+    reader = protocol.FrameReader()
     data = b"".join(parts)
     reader.get_buffer()[: len(data)] = data
     (frame,) = reader.filled(len(data))
-    return frames.unpack_request(frame.head, frame.buffers)
+    return protocol.unpack_request(frame.head, frame.buffers)
 
 
 @given(rows())

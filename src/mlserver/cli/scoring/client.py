@@ -14,10 +14,10 @@ from urllib.parse import quote, urlsplit
 
 from ...errors import MLServerError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
-from ...wire import client as wire
+from ...wire import json_client as wire
 from ...wire.binary import HEADER
 from ..terminal import Failed
-from .trust import Trust
+from .client_tls import Trust
 
 # HTTP statuses after which the same request may be answered later.
 _LATER = frozenset((408, 429, 502, 503, 504))
@@ -217,17 +217,17 @@ class GRPCClient:
 
     def metadata(self) -> MetadataModelResponse:
         from ...wire.pb import dataplane_pb2 as pb
-        from ...wire.proto_metadata import read_model_metadata
+        from ...wire.proto.metadata import read_model_metadata
 
         return read_model_metadata(self._call("ModelMetadata", pb.ModelMetadataRequest(name=self._target.model), {}))
 
     def infer(self, request: InferenceRequest) -> InferenceResponse:
-        from ...wire import proto
+        from ...wire.proto import messages
 
         try:
-            message = proto.write_request(request, self._target.model, raw=self._target.binary)
+            message = messages.write_request(request, self._target.model, raw=self._target.binary)
             answer = self._call("ModelInfer", message, trace_headers(self._target, request))
-            return proto.read_response(answer)
+            return messages.read_response(answer)
         except MLServerError as problem:
             raise Refusal(problem.message) from None
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ...types import MetadataModelResponse
 from ..terminal import Failed
+from .items import NOT_SENT, Failure, Work
 from .tables import Layout, Rows, layout
 from .values import integer_for, number_for, refuse
-from .work import NOT_SENT, Failure, Work
 
 _TRUE, _FALSE = {"true", "t", "yes", "1"}, {"false", "f", "no", "0"}
 _DELIMITERS = ",;\t|"

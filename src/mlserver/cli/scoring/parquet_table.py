@@ -12,9 +12,9 @@ from ... import _optional
 from ...errors import MLServerError
 from ...types import MetadataModelResponse
 from ..terminal import Failed
+from .items import NOT_SENT, Failure, Work
 from .tables import Layout, Rows, layout
 from .values import integer_for, number_for, refuse
-from .work import NOT_SENT, Failure, Work
 
 # Arrow's names of types -> the protocol's.
 _KINDS = {

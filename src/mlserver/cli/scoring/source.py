@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from ...batching.batch import batch_key, join, rows_of
 from ...errors import MLServerError
-from ...scheduling.batch import batch_key, join, rows_of
 from ...tensor import TensorError
 from ...types import InferenceRequest, MetadataModelResponse
 from ...utils import generate_uuid
 from ...wire import json
 from ..terminal import Failed
-from .work import NOT_SENT, Failure, Work
+from .items import NOT_SENT, Failure, Work
 
 # `.txt` and no ending at all are JSON lines, as they were for MLServer 1.x.
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".txt")

@@ -9,7 +9,7 @@ from typing import Any
 from ...types import InferenceRequest, MetadataModelResponse, MetadataTensor, Parameters, RequestInput, TensorData
 from ...utils import generate_uuid
 from ..terminal import Failed
-from .work import Failure, Work
+from .items import Failure, Work
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mlserver.cli.scoring.client import Refusal
-from mlserver.cli.scoring.job import LONGEST_PAUSE, Job, Patience, Unreachable, patiently
+from mlserver.cli.scoring.items import Done, Failure, Work
+from mlserver.cli.scoring.runner import LONGEST_PAUSE, Job, Patience, Unreachable, patiently
 from mlserver.cli.scoring.source import joined
-from mlserver.cli.scoring.work import Done, Failure, Work
 from mlserver.types import (
     InferenceRequest,
     InferenceResponse,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mlserver.cli.scoring.csv_table import reader_of
+from mlserver.cli.scoring.items import Work
 from mlserver.cli.scoring.source import open_source
-from mlserver.cli.scoring.work import Work
 from mlserver.cli.terminal import Failed
 from mlserver.types import MetadataModelResponse, MetadataTensor, Parameters
 

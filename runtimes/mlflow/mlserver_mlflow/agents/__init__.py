@@ -1,0 +1,1 @@
+"""Chat agents: OpenAI's message format, routes, traces."""

@@ -1,0 +1,1 @@
+"""Limits of tables in scoring bodies: JSON, CSV and Parquet."""

@@ -1,0 +1,1 @@
+"""From a model's address to a loaded model: resolution, downloads, code, environments."""

@@ -1,0 +1,1 @@
+"""Remote calls between the server and its worker processes, over socket pairs."""

@@ -1,0 +1,1 @@
+"""What runs inside of a worker process: sessions of peers, and the models."""

@@ -1,0 +1,135 @@
+"""A worker process: reads frames, lets the runner do what they ask, writes the answers.
+
+Started by the pool as `python -m mlserver.parallel.worker.worker FD`. It ends when the server's end of the channel closes, and
+the kernel ends it should the server be killed. It never imports a front end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ... import isolation
+from ...errors import MLServerError
+from ...logging import configure_logger, get_logger
+from ...security import code_policy
+from ...settings import ModelSettings, Settings
+from ...tracing import get_tracer_provider, publish
+from ..child_main import be_child, import_from
+from ..rpc.dispatcher import Action
+from ..rpc.fd_passing import post_of, taken
+from ..rpc.protocol import Frame, Kind
+from .model_runner import Runner
+from .session import Service
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+logger = get_logger()
+
+# Container objects that are made between two looks of the collector; Python's own 700 are less than one batch makes.
+GC_THRESHOLD = 20_000
+
+
+class Worker:
+    """Models, and the processes that may ask for them: the server's own, and its further front ends.
+
+    Only the server's own loads and unloads, and hears what models log.
+    """
+
+    def __init__(self) -> None:
+        self._runner = Runner()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        own: dict[int, Action] = {Kind.INIT: self._init, Kind.LOAD: self._load, Kind.UNLOAD: self._unload}
+        self._server = Service(self._runner, own)
+        self._tracing: TracerProvider | None = None
+        self._guests: set[asyncio.Task[None]] = set()
+
+    async def serve(self, end: socket.socket) -> None:
+        """Work until the channel closes."""
+        await self._server.open(end)
+        self._server.send(Frame(Kind.HELLO, 0, {"pid": os.getpid()}))
+        await self._server.closed()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.shutdown)
+
+    async def _init(self, frame: Frame) -> Frame:
+        settings = Settings.from_frame(frame.head["settings"])
+        configure_logger(settings)
+        code_policy.apply(settings)
+        import_from(frame.head["sys_path"])
+        isolation.restrict(frame.head["may_load"])
+        from ... import metrics
+
+        metrics.set_sink(self._send_metric)
+        metrics.adapt_when_imported()
+        if settings.tracing_server:
+            self._start_tracing(settings)
+        if "post" in frame.head:
+            post = post_of(frame.head["post"])
+            self._loop.add_reader(post, self._welcome, post)
+        return Frame(Kind.REPLY, frame.id, None)
+
+    def _start_tracing(self, settings: Settings) -> None:
+        """Spans of the models' own code; without the libraries (in an environment of a model's) there are none."""
+        try:
+            self._tracing = get_tracer_provider(settings)
+        except MLServerError as problem:
+            logger.warning("%s", problem)
+        if self._tracing is not None:
+            publish(self._tracing)
+            self._server.traced = True
+
+    def _welcome(self, post: socket.socket) -> None:
+        """Further front ends begin to ask."""
+        for _, end in taken(post):
+            task = self._loop.create_task(self._serve_guest(end))
+            self._guests.add(task)
+            task.add_done_callback(self._guests.discard)
+
+    async def _serve_guest(self, end: socket.socket) -> None:
+        guest = Service(self._runner)
+        guest.traced = self._server.traced
+        await guest.open(end)
+        await guest.closed()
+
+    def _send_metric(self, observation: Sequence[object]) -> None:
+        """Pass on what a model logs, from whichever thread it does."""
+        frame = Frame(Kind.METRICS, 0, list(observation))
+        if threading.get_ident() == self._thread:
+            self._server.send(frame)
+        else:
+            self._loop.call_soon_threadsafe(self._server.send, frame)
+
+    async def _load(self, frame: Frame) -> Frame:
+        info = await self._runner.load(frame.head["key"], ModelSettings.from_frame(frame.head["settings"]))
+        # A model's libraries are a million objects that live as long as it does: the collector need not visit them, and
+        # requests need not wait for it.
+        gc.freeze()
+        return Frame(Kind.REPLY, frame.id, info.to_plain())
+
+    async def _unload(self, frame: Frame) -> Frame:
+        done = await self._runner.unload(frame.head["key"])
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        return Frame(Kind.REPLY, frame.id, done)
+
+
+async def _serve(end: socket.socket) -> None:
+    await Worker().serve(end)
+
+
+def main() -> None:
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    be_child(_serve)
+
+
+if __name__ == "__main__":
+    main()

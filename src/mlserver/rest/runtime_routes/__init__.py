@@ -1,0 +1,1 @@
+"""REST routes that a runtime declares: matching of paths, and wire formats of runtimes."""

@@ -1,1 +1,0 @@
-"""Which requests run when, and which run together: `scheduler` drives the pure rules of `policy`, `batch` and `limits`."""

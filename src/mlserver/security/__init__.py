@@ -1,0 +1,1 @@
+"""TLS, authentication, authorisation, and the policy of which code may run."""

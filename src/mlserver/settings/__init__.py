@@ -1,0 +1,30 @@
+"""The settings of the server and of a model: fields, sources, and what goes wrong with them."""
+
+from ..errors import SettingsError
+from .base import ENV_FILE_SETTINGS, BaseSettings
+from .fields import (
+    DEFAULT_ENVIRONMENTS_DIR,
+    DEFAULT_METRICS_DIR,
+    DEFAULT_PARALLEL_WORKERS,
+    ENV_PREFIX_MODEL_SETTINGS,
+    ENV_PREFIX_SETTINGS,
+    CORSSettings,
+    ModelParameters,
+    ModelSettings,
+    Settings,
+)
+
+__all__ = [
+    "DEFAULT_ENVIRONMENTS_DIR",
+    "DEFAULT_METRICS_DIR",
+    "DEFAULT_PARALLEL_WORKERS",
+    "ENV_FILE_SETTINGS",
+    "ENV_PREFIX_MODEL_SETTINGS",
+    "ENV_PREFIX_SETTINGS",
+    "BaseSettings",
+    "CORSSettings",
+    "ModelParameters",
+    "ModelSettings",
+    "Settings",
+    "SettingsError",
+]

@@ -1,0 +1,1 @@
+"""The messages of the gRPC protocol: bytes and protobuf messages to requests and responses."""
