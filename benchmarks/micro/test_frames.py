@@ -15,7 +15,7 @@ from .conftest import settled
 def parts_of(request: InferenceRequest) -> list[bytes | memoryview]:
     buffers: list[bytes | memoryview] = []
     head = protocol.pack_request(request, buffers)
-    return protocol.encode(protocol.Frame(protocol.Kind.INFER, 1, head, buffers))
+    return protocol.encode(protocol.Frame(protocol.MessageType.INFER, 1, head, buffers))
 
 
 def through(reader: protocol.FrameReader, data: memoryview) -> list[protocol.Frame]:

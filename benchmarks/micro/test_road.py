@@ -21,25 +21,25 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from benchmarks import cases
-from mlserver.assembly import RoadWorks
+from mlserver.assembly import PipelineFactory
 from mlserver.custom_routes import Route
 from mlserver.handlers import DataPlane
 from mlserver.parallel.executor import ModelInfo
 from mlserver.parallel.rpc.protocol import (
     Frame,
     FrameReader,
-    Kind,
+    MessageType,
     encode,
     pack_request,
     pack_response,
     unpack_response,
 )
-from mlserver.pipeline import Call
+from mlserver.pipeline import RequestContext
 from mlserver.registry import Registry
 from mlserver.rest.app import RESTApp
 from mlserver.rest.endpoints import Endpoints
 from mlserver.rest.http.connection import Connection
-from mlserver.rest.http.timeouts import Bounds
+from mlserver.rest.http.timeouts import ConnectionTimeouts
 from mlserver.rest.routing import Router
 from mlserver.rest.runtime_routes.matching import ModelRoutes
 from mlserver.settings import ModelSettings, Settings
@@ -64,13 +64,13 @@ class Answering:
         self.available, self.capacity = True, 1
         self._reader = FrameReader()
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
         head = ["wine#1", call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
-        encode(Frame(Kind.INFER, 1, head, buffers))
+        encode(Frame(MessageType.INFER, 1, head, buffers))
         await asyncio.sleep(0)
         values = pack_response(response_of(sum(call.members) or 1, 1), buffers)
-        answer = b"".join(encode(Frame(Kind.REPLY, 1, values)))
+        answer = b"".join(encode(Frame(MessageType.REPLY, 1, values)))
         self._reader.get_buffer()[: len(answer)] = answer
         return unpack_response(self._reader.filled(len(answer))[0].head, ())
 
@@ -103,7 +103,7 @@ class Wire(asyncio.Transport):
 
 async def ours() -> Callable[[], Any]:
     settings = Settings()
-    works = RoadWorks(settings)
+    works = PipelineFactory(settings)
     registry = Registry(cast(Any, _Executor()), works.build_road, works.metrics, 5)
     await registry.load(ModelSettings(name="wine", implementation="a.Model"))
     data_plane = DataPlane(settings, registry, works.telemetry)
@@ -111,7 +111,9 @@ async def ours() -> Callable[[], Any]:
     router = Router()
     Endpoints(settings, data_plane, cast(Any, None), CloudEvents("mlserver")).register(router)
     app = RESTApp(settings, router, ModelRoutes(data_plane, None), works.metrics, works.access)
-    return partial(Connection, Bounds(settings), config=_config(app), server_state=ServerState(), app_state={})
+    return partial(
+        Connection, ConnectionTimeouts(settings), config=_config(app), server_state=ServerState(), app_state={}
+    )
 
 
 async def floor() -> Callable[[], Any]:

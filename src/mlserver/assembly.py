@@ -10,18 +10,18 @@ import asyncio
 from importlib import import_module
 from typing import Any
 
-from .batching.admission import Limits
+from .batching.admission import AdmissionPolicy
 from .batching.queue import BatchPolicy
 from .batching.scheduler import Scheduler
-from .cache.response_cache import CachedRoad, LocalCache
+from .cache.response_cache import CacheStage, LocalCache
 from .handlers import DataPlane
 from .handlers.model_repository import RepositoryControl
 from .handlers.telemetry import Telemetry
 from .metrics.endpoint import MetricsPage
-from .metrics.server_metrics import RoadMetrics
+from .metrics.server_metrics import ServerMetrics
 from .parallel.executor import LoadedModel
-from .registry import Entry, Road
-from .security.authorization import Access
+from .registry import ModelPipeline, ModelVersion
+from .security.authorization import Authorizer
 from .settings import ModelSettings, Settings
 
 # Requests joined at most when a row-wise model asks for no particular size.
@@ -30,7 +30,7 @@ AUTOMATIC_BATCH = 256
 CONCURRENCY = 64
 
 
-class RoadWorks:
+class PipelineFactory:
     """What all roads of one process share, and the plan that they are built after.
 
     Args:
@@ -39,34 +39,34 @@ class RoadWorks:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.metrics = RoadMetrics(settings.metrics_rest_server_prefix)
+        self.metrics = ServerMetrics(settings.metrics_rest_server_prefix)
         self.telemetry = Telemetry(self.metrics)
-        self.access = Access(settings)
+        self.access = Authorizer(settings)
         caches = settings.cache_enabled and settings.cache_size > 0
         self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes) if caches else None
         self._tracing = _tracing(settings)
 
-    def build_road(self, entry: Entry, loaded: LoadedModel) -> Road:
+    def build_road(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
         """The stages between the data plane and a loaded model."""
         settings = entry.settings
         for route in loaded.info.routes:
             if route.wire:
                 import_module(route.wire)  # now, rather than within the first request
         policy = batch_policy(settings, loaded.info.row_wise)
-        limits = Limits(
+        limits = AdmissionPolicy(
             settings.max_queue_size or self._settings.max_queue_size,
             settings.request_timeout or self._settings.request_timeout,
         )
         joins_while_busy = policy.max_requests > 1 and not policy.max_wait
-        slots = _Slots(loaded, 1 if joins_while_busy else CONCURRENCY)
+        slots = _WorkerCapacity(loaded, 1 if joins_while_busy else CONCURRENCY)
         scheduler = Scheduler(entry.name, loaded, policy, limits, self.telemetry.meter(entry), slots)
-        road: Road = scheduler
+        road: ModelPipeline = scheduler
         if self._cache is not None and settings.cache_enabled:
-            road = CachedRoad(road, self._cache, entry.name, entry.version, self.telemetry.cache_counter(entry))
+            road = CacheStage(road, self._cache, entry.name, entry.version, self.telemetry.cache_counter(entry))
         if self._tracing is not None:
-            from .handlers.tracing_stage import TracedRoad
+            from .handlers.tracing_stage import TracingStage
 
-            road = TracedRoad(road, self._tracing, entry.name, entry.version)
+            road = TracingStage(road, self._tracing, entry.name, entry.version)
         return road
 
     def build_front_ends(
@@ -93,7 +93,7 @@ class RoadWorks:
             await asyncio.to_thread(self._tracing.shutdown)
 
 
-class _Slots:
+class _WorkerCapacity:
     """As many as the model can run at once; follows its live workers."""
 
     def __init__(self, loaded: LoadedModel, per_worker: int) -> None:

@@ -249,7 +249,7 @@ def unwritable(model_name: str, problem: Exception) -> ModelFailed:
     return ModelFailed(f"Model {model_name} returned an answer that cannot be sent: {text}")
 
 
-class NotTogether(MLServerError):
+class CannotBatch(MLServerError):
     """Joined requests would not each get what they get alone: the scheduler then runs them one by one."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """The contract of the road: every stage past the front ends takes a request and gives a response, and stages nest.
 
-`Stage` is all that one stage knows of the next. `Call` is what accompanies one request along the road: its deadline and
+`Stage` is all that one stage knows of the next. `RequestContext` is what accompanies one request along the road: its deadline and
 the timings that each stage leaves behind. Nothing here imports a protocol, a framework or a process.
 """
 
@@ -27,7 +27,7 @@ class Timings:
 
 
 @dataclass(slots=True)
-class Call:
+class RequestContext:
     """What travels beside a request.
 
     Attributes:
@@ -60,10 +60,12 @@ class Call:
 class Stage(Protocol):
     """One stage of one model's road."""
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         """Answer one request. Raises `MLServerError` for whatever the caller should hear of."""
         ...
 
-    def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         """Answer a stream of requests with a stream of responses. Closing the iterator stops the work."""
         ...

@@ -12,21 +12,21 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .assembly import RoadWorks
+from .assembly import PipelineFactory
 from .errors import MLServerError
 from .handlers import DataPlane, ModelRepositoryHandlers
-from .handlers.alias_watcher import Following
+from .handlers.alias_watcher import AliasWatcher
 from .handlers.model_repository import RepositoryControl
 from .logging import configure_logger, get_logger
 from .metrics.endpoint import MetricsPage, MetricsServer
 from .parallel.executor import Executor, LoadedModel
-from .registry import Entry, Registry, Road
+from .registry import ModelPipeline, ModelVersion, Registry
 from .repository import ModelRepositoryFactory
 from .security import code_policy
 from .settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
-    from .http_workers.supervisor import Fronts
+    from .http_workers.supervisor import HTTPWorkerSupervisor
 
 logger = get_logger()
 
@@ -44,13 +44,13 @@ class MLServer:
         configure_logger(settings)
         code_policy.apply(settings)
         self._settings = settings
-        self._works = RoadWorks(settings)
+        self._works = PipelineFactory(settings)
         self._fronts = _further_fronts(settings)
         self._executor = _executor(settings, self._fronts)
         self._registry = Registry(
             self._executor, self._build_road, self._works.metrics, settings.drain_timeout, self._tell_fronts
         )
-        self._following = Following(self._registry, self._works.metrics)
+        self._following = AliasWatcher(self._registry, self._works.metrics)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
         self._handlers = ModelRepositoryHandlers(self._repository, self._registry)
         gather = None if self._fronts is None else self._fronts.statistics
@@ -64,7 +64,7 @@ class MLServer:
 
     # -- the road --
 
-    def _build_road(self, entry: Entry, loaded: LoadedModel) -> Road:
+    def _build_road(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
         self._following.watch(entry, loaded)
         return self._works.build_road(entry, loaded)
 
@@ -91,20 +91,22 @@ class MLServer:
             self._start_fronts(self._fronts, settings, metrics.page)
         return front_ends
 
-    def _start_fronts(self, fronts: Fronts, settings: Settings, page: MetricsPage) -> None:
-        from .http_workers.supervisor import Owned
+    def _start_fronts(self, fronts: HTTPWorkerSupervisor, settings: Settings, page: MetricsPage) -> None:
+        from .http_workers.supervisor import PrimaryState
         from .parallel.pool_manager import PoolExecutor
 
         assert isinstance(self._executor, PoolExecutor)
         repository, metrics = self._repository_control(), self._works.metrics
-        fronts.start(Owned(settings, self._registry, self._executor, self._data_plane, repository, metrics, page))
+        fronts.start(
+            PrimaryState(settings, self._registry, self._executor, self._data_plane, repository, metrics, page)
+        )
 
     def _repository_control(self) -> RepositoryControl:
         if self._fronts is None:
             return self._handlers
-        from .http_workers.supervisor import ToldRepository
+        from .http_workers.supervisor import SynchronizedRepository
 
-        return ToldRepository(self._handlers, self._fronts)
+        return SynchronizedRepository(self._handlers, self._fronts)
 
     def _tell_fronts(self) -> None:
         if self._fronts is not None:
@@ -258,15 +260,15 @@ def _warn_of_known_faults() -> None:
     known_faults.warn()
 
 
-def _further_fronts(settings: Settings) -> Fronts | None:
+def _further_fronts(settings: Settings) -> HTTPWorkerSupervisor | None:
     if settings.http_workers == 1:
         return None
-    from .http_workers.supervisor import Fronts
+    from .http_workers.supervisor import HTTPWorkerSupervisor
 
-    return Fronts(settings)
+    return HTTPWorkerSupervisor(settings)
 
 
-def _executor(settings: Settings, fronts: Fronts | None) -> Executor:
+def _executor(settings: Settings, fronts: HTTPWorkerSupervisor | None) -> Executor:
     if settings.parallel_workers > 0:
         from .parallel.pool_manager import PoolExecutor
 
@@ -285,5 +287,5 @@ def _nothing_loaded(reasons: Mapping[str, str]) -> str:
     return f"No model could be loaded, the reasons are in the log above: {names}"
 
 
-def _label(entry: Entry) -> str:
+def _label(entry: ModelVersion) -> str:
     return f"{entry.name} ({entry.version})" if entry.version else entry.name

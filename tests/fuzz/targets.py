@@ -13,7 +13,7 @@ from typing import Any
 from mlserver.errors import MLServerError
 from mlserver.handlers.validation import check_id, check_request, priority_of, seconds_of_timeout
 from mlserver.rest import negotiation
-from mlserver.rest.negotiation import ARROW, Incoming
+from mlserver.rest.negotiation import ARROW, RequestFormat
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from mlserver.wire import binary, json
 from mlserver.wire.pb import dataplane_pb2 as pb
@@ -22,7 +22,7 @@ from mlserver.wire.proto import fast_messages, messages
 LIMIT = 1024 * 1024  # bytes after decompression, as `max_body_bytes`
 
 
-def _travel(incoming: Incoming) -> None:
+def _travel(incoming: RequestFormat) -> None:
     try:
         request = negotiation.read(incoming)
         negotiation.writer(incoming, request)
@@ -44,7 +44,7 @@ def _answer(request: InferenceRequest) -> None:
     response = InferenceResponse(model_name="echo", id=request.id, outputs=outputs)
     written = pb.ModelInferResponse.FromString(fast_messages.write_response(response, True))
     assert written == messages.write_response(response, True)
-    binary.write_response(response, binary.Wanted(True, {}))
+    binary.write_response(response, binary.BinaryOutputs(True, {}))
     json.write_response(response)
 
 
@@ -55,13 +55,13 @@ def _only_refused(problem: MLServerError) -> None:
 
 
 def read_json(data: bytes) -> None:
-    _travel(Incoming(data, b"application/json", None, b"", LIMIT))
+    _travel(RequestFormat(data, b"application/json", None, b"", LIMIT))
 
 
 def read_binary(data: bytes) -> None:
     """The first line is the value of the header `Inference-Header-Content-Length`."""
     head, _, body = data.partition(b"\n")
-    _travel(Incoming(body, b"application/octet-stream", head, b"", LIMIT))
+    _travel(RequestFormat(body, b"application/octet-stream", head, b"", LIMIT))
 
 
 def read_grpc(data: bytes) -> None:
@@ -72,7 +72,7 @@ def read_grpc(data: bytes) -> None:
 
 
 def read_arrow(data: bytes) -> None:
-    _travel(Incoming(data, ARROW.encode(), None, b"", LIMIT))
+    _travel(RequestFormat(data, ARROW.encode(), None, b"", LIMIT))
 
 
 @cache

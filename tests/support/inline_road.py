@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from mlserver.batching.admission import Limits
+from mlserver.batching.admission import AdmissionPolicy
 from mlserver.batching.queue import BatchPolicy
 from mlserver.batching.scheduler import Scheduler
 from mlserver.errors import ModelNotFound
 from mlserver.handlers import DataPlane, ModelRepositoryHandlers
 from mlserver.handlers.telemetry import Telemetry
-from mlserver.metrics.server_metrics import RoadMetrics
+from mlserver.metrics.server_metrics import ServerMetrics
 from mlserver.parallel.executor import LoadedModel
 from mlserver.parallel.in_process import InlineExecutor
-from mlserver.registry import Entry, Registry
+from mlserver.registry import ModelVersion, Registry
 from mlserver.repository import ModelRepository
 from mlserver.settings import ModelSettings, Settings
 
@@ -62,15 +62,15 @@ class Road:
         self._settings = settings
         self._models = models
         self._slots = Slots(concurrency)
-        self.metrics = RoadMetrics()
+        self.metrics = ServerMetrics()
         self._telemetry = Telemetry(self.metrics)
         self._executor = InlineExecutor()
         registry = Registry(self._executor, self._scheduler, self.metrics, 5.0)
         self.data_plane = DataPlane(settings, registry, self._telemetry)
         self.handlers = ModelRepositoryHandlers(Listed(models), registry)
 
-    def _scheduler(self, entry: Entry, loaded: LoadedModel) -> Scheduler:
-        limits = Limits(self._settings.max_queue_size, self._settings.request_timeout)
+    def _scheduler(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
+        limits = AdmissionPolicy(self._settings.max_queue_size, self._settings.request_timeout)
         meter = self._telemetry.meter(entry)
         return Scheduler(entry.name, loaded, BatchPolicy(), limits, meter, self._slots)
 

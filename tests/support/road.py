@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from mlserver.batching.admission import Limits
+from mlserver.batching.admission import AdmissionPolicy
 from mlserver.batching.queue import BatchPolicy
 from mlserver.batching.scheduler import Scheduler
 from mlserver.custom_routes import Route
 from mlserver.errors import MLServerError
 from mlserver.handlers import DataPlane
 from mlserver.handlers.telemetry import Telemetry
-from mlserver.metrics.server_metrics import RoadMetrics
+from mlserver.metrics.server_metrics import ServerMetrics
 from mlserver.parallel.executor import HTTPRequest, HTTPResponse, LoadedModel, ModelInfo
-from mlserver.pipeline import Call
-from mlserver.registry import Entry, Registry
+from mlserver.pipeline import RequestContext
+from mlserver.registry import ModelVersion, Registry
 from mlserver.settings import ModelSettings, Settings
 from mlserver.types import (
     InferenceRequest,
@@ -40,12 +40,12 @@ class Model:
         self.capacity = 1
         self.unloaded = False
         self.requests: list[InferenceRequest] = []
-        self.calls: list[Call] = []
+        self.calls: list[RequestContext] = []
         self.go = asyncio.Event()
         self.go.set()
         self.response: Callable[[InferenceRequest], InferenceResponse] | None = None
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         self.requests.append(request)
         self.calls.append(call)
         await self.go.wait()
@@ -57,11 +57,13 @@ class Model:
         ]
         return InferenceResponse(model_name=self.settings.name, outputs=outputs, parameters=Parameters(tag=self.tag))
 
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         async for request in requests:
             yield await self.infer(request, call)
 
-    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
+    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
         return HTTPResponse(
             201, [(b"content-type", b"text/x"), (b"content-length", b"9"), (b"x-own", b"1")], request.path.encode()
         )
@@ -110,15 +112,15 @@ class Bench:
 
     def __init__(self, drain_timeout: float | None = None, policy: BatchPolicy | None = None, **settings: Any) -> None:
         self.executor = Executor()
-        self.metrics = RoadMetrics()
+        self.metrics = ServerMetrics()
         self._telemetry = Telemetry(self.metrics)
         self._policy = policy or BatchPolicy()
         self.registry = Registry(self.executor, self._road, self.metrics, drain_timeout)
         self.data_plane = DataPlane(Settings(**settings), self.registry, self._telemetry)
         self.data_plane.accepting = True
 
-    def _road(self, entry: Entry, loaded: LoadedModel) -> Scheduler:
-        return Scheduler(entry.name, loaded, self._policy, Limits(), self._telemetry.meter(entry), _Slots())
+    def _road(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
+        return Scheduler(entry.name, loaded, self._policy, AdmissionPolicy(), self._telemetry.meter(entry), _Slots())
 
     async def load(self, name: str = "m", version: str | None = None, **info: Any) -> Model:
         """Load a model version. Raises what the registry raises."""

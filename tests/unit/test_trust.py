@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlserver.security.code_policy import Trust, Untrusted, digest_of
+from mlserver.security.code_policy import CodeNotAllowed, CodePolicy, digest_of
 from mlserver.settings import ModelSettings, Settings
 
 FLOW = "mlserver_mlflow.MLflowRuntime"
@@ -19,16 +19,16 @@ def model(folder: Path, implementation: str = FLOW, **parameters: Any) -> ModelS
     return ModelSettings.load({"name": "m", "implementation": implementation, "parameters": parameters}, str(path))
 
 
-def allowed(trust: Trust, settings: ModelSettings) -> bool:
+def allowed(trust: CodePolicy, settings: ModelSettings) -> bool:
     try:
         trust.check(settings)
-    except Untrusted as problem:
+    except CodeNotAllowed as problem:
         return problem.status_code != 403 or "allowed_" not in problem.message
     return True
 
 
 def test_everything_is_allowed_unless_told_otherwise(tmp_path: Path) -> None:
-    trust = Trust(Settings())
+    trust = CodePolicy(Settings())
     assert allowed(trust, model(tmp_path, "any.Thing", uri="s3://anywhere/x"))
     trust.check_files("m", str(tmp_path), ["model.pkl"])
 
@@ -47,7 +47,7 @@ def test_everything_is_allowed_unless_told_otherwise(tmp_path: Path) -> None:
     ],
 )
 def test_runtimes(tmp_path: Path, implementation: str, rules: list[str] | None, expected: bool) -> None:
-    trust = Trust(Settings(production=True, model_repository_root=str(tmp_path), allowed_runtimes=rules))
+    trust = CodePolicy(Settings(production=True, model_repository_root=str(tmp_path), allowed_runtimes=rules))
     assert allowed(trust, model(tmp_path, implementation)) is expected
 
 
@@ -57,7 +57,7 @@ def test_runtimes(tmp_path: Path, implementation: str, rules: list[str] | None, 
 def test_a_runtime_is_not_hidden_by_a_file_of_its_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "m"
     folder.mkdir()
-    trust = Trust(Settings(production=True, model_repository_root=str(tmp_path)))
+    trust = CodePolicy(Settings(production=True, model_repository_root=str(tmp_path)))
     (folder / name).mkdir()
     assert not allowed(trust, model(folder))
 
@@ -83,7 +83,7 @@ SOURCES = ["s3://models/", "models:/wine", "models:/beer/"]
     ],
 )
 def test_addresses(tmp_path: Path, uri: str, expected: bool) -> None:
-    trust = Trust(Settings(allowed_model_sources=SOURCES))
+    trust = CodePolicy(Settings(allowed_model_sources=SOURCES))
     assert allowed(trust, model(tmp_path, uri=uri)) is expected
 
 
@@ -92,7 +92,7 @@ def test_folders(tmp_path: Path) -> None:
     for folder in (root / "m", outside):
         folder.mkdir(parents=True)
     os.symlink(outside, root / "m" / "link")
-    trust = Trust(Settings(production=True, model_repository_root=str(root)))
+    trust = CodePolicy(Settings(production=True, model_repository_root=str(root)))
     assert allowed(trust, model(root / "m", uri="."))
     assert allowed(trust, model(root / "m", uri="./not-there-yet"))
     assert allowed(trust, model(root / "m", uri=f"file://{root}/m/x"))
@@ -105,12 +105,12 @@ def test_folders(tmp_path: Path) -> None:
 def test_files_that_are_code(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(b"\x80\x05.")
     settings: dict[str, Any] = {"production": True, "model_repository_root": str(tmp_path)}
-    Trust(Settings(**settings)).check_files("m", str(tmp_path), [])
-    with pytest.raises(Untrusted, match=r"model\.pkl.*trusted_models"):
-        Trust(Settings(**settings)).check_files("m", str(tmp_path), ["model.pkl"])
+    CodePolicy(Settings(**settings)).check_files("m", str(tmp_path), [])
+    with pytest.raises(CodeNotAllowed, match=r"model\.pkl.*trusted_models"):
+        CodePolicy(Settings(**settings)).check_files("m", str(tmp_path), ["model.pkl"])
     digest = digest_of(str(tmp_path))
-    Trust(Settings(**settings, trusted_models=[str(tmp_path)])).check_files("m", str(tmp_path), ["model.pkl"])
-    Trust(Settings(**settings, trusted_models=[digest])).check_files("m", str(tmp_path), ["model.pkl"])
+    CodePolicy(Settings(**settings, trusted_models=[str(tmp_path)])).check_files("m", str(tmp_path), ["model.pkl"])
+    CodePolicy(Settings(**settings, trusted_models=[digest])).check_files("m", str(tmp_path), ["model.pkl"])
     (tmp_path / "model.pkl").write_bytes(b"\x80\x04.")
-    with pytest.raises(Untrusted):
-        Trust(Settings(**settings, trusted_models=[digest])).check_files("m", str(tmp_path), ["model.pkl"])
+    with pytest.raises(CodeNotAllowed):
+        CodePolicy(Settings(**settings, trusted_models=[digest])).check_files("m", str(tmp_path), ["model.pkl"])

@@ -230,7 +230,7 @@ def test_raw_form_refused(described: MetadataModelResponse | None, body: bytes, 
 def test_missing_texts_are_empty_and_named() -> None:
     output = ResponseOutput.model_validate({"name": "y", "shape": [3], "datatype": "BYTES", "data": [None, "a", None]})
     response = InferenceResponse(model_name="m", outputs=[output])
-    parts, length = binary.write_response(response, binary.Wanted(True, {}))
+    parts, length = binary.write_response(response, binary.BinaryOutputs(True, {}))
     head = json.loads(bytes(parts[0]))["outputs"][0]
     assert head["parameters"] == {"missing": "[0,2]", "binary_data_size": 13}
     assert bytes(parts[1]) == bytes(4) + b"\1\0\0\0a" + bytes(4)
@@ -268,11 +268,11 @@ def answer() -> InferenceResponse:
     return InferenceResponse(model_name="m", id="1", outputs=outputs)
 
 
-def all_binary(wanted: binary.Wanted | None) -> bool:
+def all_binary(wanted: binary.BinaryOutputs | None) -> bool:
     return wanted is not None and "any output" in wanted
 
 
-def wanted(default: bool | None, **outputs: bool | None) -> binary.Wanted:
+def wanted(default: bool | None, **outputs: bool | None) -> binary.BinaryOutputs:
     """What a request of these flags wants, which is something."""
     found = binary.take_wanted(asking(default, **outputs))
     assert found is not None

@@ -78,7 +78,7 @@ def test_json_responses_are_read() -> None:
 
 
 def test_binary_responses_are_read() -> None:
-    parts, length = binary.write_response(RESPONSE, binary.Wanted(False, {"b": True, "h": True}))
+    parts, length = binary.write_response(RESPONSE, binary.BinaryOutputs(False, {"b": True, "h": True}))
     read = json_client.read_response(b"".join(parts), length)
     assert [each.data.root for each in read.outputs] == [[True, False], ["text"], [0.5, 2.0]]
     assert all("binary_data_size" not in (each.parameters or Parameters()).plain() for each in read.outputs)

@@ -92,7 +92,7 @@ def test_binary(name: str) -> None:
     assert same_numbers(library.loads(written[:head]), case.binary_head(True))
     assert written[head:] == case.blob()
     if case.tensors:
-        parts, head_length = binary.write_response(case.response(), binary.Wanted(True, {}))
+        parts, head_length = binary.write_response(case.response(), binary.BinaryOutputs(True, {}))
         body = b"".join(parts)
         assert same_numbers(library.loads(body[:head_length]), case.binary_head(False))
         assert body[head_length:] == case.blob()

@@ -22,7 +22,7 @@ from mlserver import isolation
 from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
 from mlserver.custom_routes import Route, custom_handler
-from mlserver.errors import MLServerError, NotTogether, describe
+from mlserver.errors import CannotBatch, MLServerError, describe
 from mlserver.logging import get_logger
 from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
@@ -32,7 +32,7 @@ from . import codecs as codecs  # registers the content type `dict`
 from . import invocations
 from .agents import openai_format, routes, traces
 from .fastpath import selection, sklearn_arrays
-from .fastpath.predictors import Path, run_by_member
+from .fastpath.predictors import FastPath, run_by_member
 from .invocations import base64_columns, json_formats, openapi_examples, openapi_trials, scoring
 from .loading import code_files, path_aliases, shipped_code, sources
 from .loading.pyfunc import from_type_hint, load_model, with_exact_names
@@ -44,7 +44,7 @@ from .v2.joined_results import Members, is_separable
 from .v2.params import read_params
 from .v2.request_decoder import FROM_REQUEST, Decoded, Decoder, explained
 from .v2.response_encoder import Encoder
-from .v2.type_enforcement import Applied
+from .v2.type_enforcement import AppliedContentType
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -231,7 +231,7 @@ class MLflowRuntime(MLModel):
             path = self._path
             data = path.read(payload) if path is not None else None
             if path is None or data is None:
-                raise NotTogether
+                raise CannotBatch
             result = await self._run(run_by_member, path, data, members)
         else:
             result = await self._result(payload)
@@ -246,14 +246,14 @@ class MLflowRuntime(MLModel):
         if data is not None:
             results = await self._run(self._methods.run, data, names, members)
         elif len(members) > 1:
-            raise NotTogether
+            raise CannotBatch
         else:
             results = await self._enforced(payload, self._methods.run_enforced, names)
         ordinary = self._encoder.encode({}) if alone else await self.predict(payload)
         return predict_methods.added(ordinary, results)
 
     @property
-    def _path(self) -> Path | None:
+    def _path(self) -> FastPath | None:
         """The short way, unless somebody put another model or another predict in place since load."""
         untouched = self._model is self._planned_for and "predict" not in vars(self._model)
         return self._plan.path if untouched else None
@@ -276,7 +276,7 @@ class MLflowRuntime(MLModel):
         try:
             result = path.run(data)
         except Exception as problem:
-            return scoring.score(scoring.Replay(self._model, problem), body, content_type)
+            return scoring.score(scoring.RaisingModel(self._model, problem), body, content_type)
         return scoring.written(result)
 
     async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
@@ -288,7 +288,9 @@ class MLflowRuntime(MLModel):
             if invocations.is_carried(payload):
                 read = await asyncio.to_thread(scoring.read, self._model, *invocations.carried(payload), self._binaries)
                 stream = self._stream_with_trace if self._tells_trace(payload) else self._stream_with
-                async for chunk in self._chunks(Decoded(read.data, Applied(None, FROM_REQUEST)), read.params, stream):
+                async for chunk in self._chunks(
+                    Decoded(read.data, AppliedContentType(None, FROM_REQUEST)), read.params, stream
+                ):
                     yield openai_format.chunk(self.name, self.version, scoring.unwrapped(chunk))
                 return
             decoded, params = self._decode(payload)
@@ -348,7 +350,7 @@ class MLflowRuntime(MLModel):
         if data is None:
             known = "pd, np, dict, str"
             raise MLServerError(f"Unknown content type '{content_type}' of the request: expected one of {known}")
-        return Decoded(data, Applied(content_type, FROM_REQUEST))
+        return Decoded(data, AppliedContentType(content_type, FROM_REQUEST))
 
     async def _run(self, predict: Any, *arguments: Any, in_thread: bool | None = None) -> Any:
         """Call the model's predict here or in a thread, with its exceptions as errors for the caller."""

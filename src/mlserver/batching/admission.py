@@ -8,7 +8,7 @@ from ..errors import Overloaded
 
 
 @dataclass(frozen=True)
-class Limits:
+class AdmissionPolicy:
     """Bounds of one model's queue.
 
     Attributes:

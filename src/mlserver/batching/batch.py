@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ..tensor import FORMATS, flat_elements, join_bytes_block, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
-from ..types.row_block import Joined, PackedRequest, PackedResponse, Rows, Share, join_rows, packed
+from ..types.row_block import BatchedOutputs, OutputSlice, PackedRequest, PackedResponse, RowBlock, join_rows, packed
 
 
 class RowsDisagree(Exception):
@@ -76,7 +76,7 @@ def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
     first = requests[0]
     tables = [packed(request) for request in requests]
     if None not in tables:
-        rows = join_rows(cast(list[Rows], tables))
+        rows = join_rows(cast(list[RowBlock], tables))
         return PackedRequest.of(None, rows, _shared_parameters(requests), first.outputs)
     total = sum([request.inputs[0].shape[0] for request in requests])
     inputs = [_join_input(parts, total) for parts in zip(*[request.inputs for request in requests], strict=True)]
@@ -131,9 +131,9 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
     for output in response.outputs:
         _check_rows(output, total)
     if all(str(output.datatype) in FORMATS for output in response.outputs):
-        joined = Joined(response.outputs, total)
+        joined = BatchedOutputs(response.outputs, total)
         return [
-            PackedResponse.of(response, _own(response.parameters), Share(joined, start, count))
+            PackedResponse.of(response, _own(response.parameters), OutputSlice(joined, start, count))
             for start, count in zip(accumulate(rows, initial=0), rows, strict=False)
         ]
     columns = [_split_output(output, rows, total) for output in response.outputs]

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 
-class Waiting(Protocol):
+class QueueItem(Protocol):
     """What the rules need to know of a waiting request."""
 
     @property
@@ -40,10 +40,10 @@ class BatchPolicy:
     max_rows: int = 8192
 
 
-W = TypeVar("W", bound=Waiting)
+W = TypeVar("W", bound=QueueItem)
 
 
-class WaitingLine(Generic[W]):
+class RequestQueue(Generic[W]):
     """Waiting requests, by priority and then by arrival."""
 
     def __init__(self) -> None:

@@ -13,16 +13,16 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from ..errors import CODES, DeadlineExceeded, MLServerError, Unavailable
-from ..pipeline import Call, Stage
+from ..pipeline import RequestContext, Stage
 from ..types import InferenceRequest, InferenceResponse
-from .admission import Limits
+from .admission import AdmissionPolicy
 from .batch import RowsDisagree, batch_key, join, rows_of, split
-from .queue import BatchPolicy, WaitingLine
+from .queue import BatchPolicy, RequestQueue
 
 _FAULTS_OF_A_MEMBER = ("INVALID_ARGUMENT", "INTERNAL", "UNKNOWN", "FAILED_PRECONDITION")
 
 
-class Meter(Protocol):
+class SchedulerMetrics(Protocol):
     """Who counts what the scheduler does."""
 
     def sent(self, under_way: int) -> None: ...
@@ -38,12 +38,12 @@ class Meter(Protocol):
     def rejected(self, reason: str) -> None: ...
 
 
-class Entry:
+class QueuedRequest:
     """One waiting request."""
 
     __slots__ = ("arrived", "batch", "call", "future", "key", "priority", "request", "rows", "task", "timer")
 
-    def __init__(self, request: InferenceRequest, call: Call, rows: int, arrived: float) -> None:
+    def __init__(self, request: InferenceRequest, call: RequestContext, rows: int, arrived: float) -> None:
         self.request = request
         self.call = call
         self.rows = rows
@@ -52,7 +52,7 @@ class Entry:
         self.priority = call.priority
         self.future: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
-        self.batch: list[Entry] = []  # those it runs with, itself among them
+        self.batch: list[QueuedRequest] = []  # those it runs with, itself among them
         self.task: asyncio.Task[None] | None = None  # what runs them
 
 
@@ -70,7 +70,13 @@ class Scheduler:
     """
 
     def __init__(
-        self, name: str, next_stage: Stage, policy: BatchPolicy, limits: Limits, meter: Meter, slots: Slots
+        self,
+        name: str,
+        next_stage: Stage,
+        policy: BatchPolicy,
+        limits: AdmissionPolicy,
+        meter: SchedulerMetrics,
+        slots: Capacity,
     ) -> None:
         self._name = name
         self._next = next_stage
@@ -78,7 +84,7 @@ class Scheduler:
         self._limits = limits
         self._meter = meter
         self._slots = slots
-        self._line: WaitingLine[Entry] = WaitingLine()
+        self._line: RequestQueue[QueuedRequest] = RequestQueue()
         self._under_way = 0
         self._streams = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +114,7 @@ class Scheduler:
         """Wait until nothing waits and nothing is under way."""
         await self._idle.wait()
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         """Answer a request, alone or in a batch.
 
         Raises:
@@ -130,9 +136,11 @@ class Scheduler:
             self._meter.rejected("queue_full")
             raise
         self._meter.waiting(len(self._line))
-        return await self._wait_in_line(Entry(request, call, rows, now))
+        return await self._wait_in_line(QueuedRequest(request, call, rows, now))
 
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         """Pass a stream on; streams are neither joined nor queued. Each is one run of the model on the rows of all its requests."""
         self._meter.sent(self.in_flight)
         self._streams += 1
@@ -151,7 +159,7 @@ class Scheduler:
 
     # -- one request --
 
-    async def _infer_at_once(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def _infer_at_once(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         started = time.monotonic()
         self._meter.not_queued()
         self._begin()
@@ -170,7 +178,7 @@ class Scheduler:
             self._executed(1, call.timings.batch_rows, time.monotonic() - started)
             self._finish()
 
-    async def _wait_in_line(self, entry: Entry) -> InferenceResponse:
+    async def _wait_in_line(self, entry: QueuedRequest) -> InferenceResponse:
         if entry.call.deadline is not None:
             remaining = entry.call.deadline - entry.arrived
             entry.timer = asyncio.get_running_loop().call_later(remaining, self._expire, entry)
@@ -186,13 +194,13 @@ class Scheduler:
             if entry.future.cancelled():
                 self._forget(entry)
 
-    def _expire(self, entry: Entry) -> None:
+    def _expire(self, entry: QueuedRequest) -> None:
         if not entry.future.done():
             entry.future.set_exception(self._too_late())
             self._meter.rejected("deadline")
             self._forget(entry)
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: QueuedRequest) -> None:
         """Nobody waits for this entry any more: out of line with it, or stop its work."""
         if self._line.remove(entry):
             self._check_idle()
@@ -227,7 +235,7 @@ class Scheduler:
             self._wake.cancel()
         self._wake = asyncio.get_running_loop().call_later(seconds, self._pump)
 
-    async def _run(self, batch: list[Entry]) -> None:
+    async def _run(self, batch: list[QueuedRequest]) -> None:
         started = time.monotonic()
         rows = sum(entry.rows for entry in batch)
         for entry in batch:
@@ -248,7 +256,7 @@ class Scheduler:
             self._executed(len(batch), rows, time.monotonic() - started)
             self._finish()
 
-    async def _run_alone(self, entry: Entry) -> None:
+    async def _run_alone(self, entry: QueuedRequest) -> None:
         try:
             response = await self._next.infer(entry.request, entry.call)
         except Exception as problem:
@@ -257,10 +265,10 @@ class Scheduler:
             if not entry.future.done():
                 entry.future.set_result(response)
 
-    async def _run_joined(self, batch: list[Entry]) -> None:
+    async def _run_joined(self, batch: list[QueuedRequest]) -> None:
         deadlines = [entry.call.deadline for entry in batch]
         rows = [entry.rows for entry in batch]
-        call = Call(
+        call = RequestContext(
             members=rows,
             deadline=None if None in deadlines else max(d for d in deadlines if d is not None),
             trace_parent=batch[0].call.trace_parent,  # a call of the model can be part of one trace only
@@ -286,7 +294,7 @@ class Scheduler:
                 if not entry.future.done():
                     entry.future.set_result(own)
 
-    async def _run_one_by_one(self, batch: list[Entry]) -> None:
+    async def _run_one_by_one(self, batch: list[QueuedRequest]) -> None:
         for entry in batch:
             entry.call.timings.batch_requests, entry.call.timings.batch_rows = 1, entry.rows
             if not entry.future.done():
@@ -315,7 +323,7 @@ class Scheduler:
         self._pace += 0.1 * (seconds / requests - self._pace)
 
 
-class Slots(Protocol):
+class Capacity(Protocol):
     """How many batches may be under way at a time."""
 
     def free(self) -> int: ...
@@ -325,14 +333,14 @@ def _stopped() -> Unavailable:
     return Unavailable("The run of the model was stopped before it answered")
 
 
-async def _counted(requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceRequest]:
+async def _counted(requests: AsyncIterator[InferenceRequest], call: RequestContext) -> AsyncIterator[InferenceRequest]:
     """The requests of a stream, whose rows are added up."""
     async for request in requests:
         call.timings.batch_rows += rows_of(request)
         yield request
 
 
-def _fail(entry: Entry, problem: Exception) -> None:
+def _fail(entry: QueuedRequest, problem: Exception) -> None:
     if entry.future.done():
         return
     if not isinstance(problem, MLServerError):

@@ -20,8 +20,8 @@ import msgspec
 from ..batching.batch import rows_of
 from ..errors import MLServerError
 from ..parallel.rpc.protocol import pack_request, pack_response, plain_value, unpack_response
-from ..pipeline import Call
-from ..registry import Road
+from ..pipeline import RequestContext
+from ..registry import ModelPipeline
 from ..types import InferenceRequest, InferenceResponse
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
@@ -85,7 +85,7 @@ class LocalCache:
             self._bytes -= len(key) + len(value)
 
 
-class CachedRoad:
+class CacheStage:
     """A model's road that answers from the store what it has answered before. Streams are passed on.
 
     Args:
@@ -96,7 +96,12 @@ class CachedRoad:
     """
 
     def __init__(
-        self, road: Road, store: ResponseCache, name: str, version: str | None, count: Callable[[bool, int], None]
+        self,
+        road: ModelPipeline,
+        store: ResponseCache,
+        name: str,
+        version: str | None,
+        count: Callable[[bool, int], None],
     ) -> None:
         self._road = road
         self._store = store
@@ -110,7 +115,7 @@ class CachedRoad:
     async def drained(self) -> None:
         await self._road.drained()
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
         try:
             key = request_key(request, self._own)
@@ -130,7 +135,9 @@ class CachedRoad:
         self._count(False, elapsed + time.perf_counter_ns() - started)
         return response
 
-    def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         return self._road.stream(requests, call)
 
 

@@ -12,7 +12,7 @@ import click
 
 from .dockerfile import image_options, text_for
 from .image_spec import IGNORED, WHEELS_CONTEXT
-from .terminal import Failed
+from .terminal import CommandError
 
 
 @click.command(name="build", short_help="Build that image with Docker.")
@@ -43,12 +43,12 @@ def arguments(engine: str, file: Path, folder: Path, tag: str | None, no_cache: 
 
 
 def run(words: list[str]) -> None:
-    """Run the engine. Raises `Failed` if there is none, or if it fails."""
+    """Run the engine. Raises `CommandError` if there is none, or if it fails."""
     try:
         code = subprocess.run(words, env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False).returncode
     except OSError as problem:
-        raise Failed(
+        raise CommandError(
             f"{words[0]} cannot be run: {problem.strerror}; `mlserver dockerfile` writes the Dockerfile alone"
         ) from None
     if code:
-        raise Failed(f"{words[0]} build failed with exit code {code}")
+        raise CommandError(f"{words[0]} build failed with exit code {code}")

@@ -13,12 +13,12 @@ from ..errors import MLServerError, Unavailable
 from ..logging import configure_logger
 from ..parallel.executor import Executor, LoadedModel
 from ..parallel.pool_manager import PoolExecutor
-from ..pipeline import Call
+from ..pipeline import RequestContext
 from ..repository import ModelRepositoryFactory
 from ..settings import ModelSettings, Settings
 from . import requirements, sample_requests
 from .serve import prepare, run
-from .terminal import Failed
+from .terminal import CommandError
 
 
 @dataclass
@@ -65,9 +65,11 @@ def command(model: str, timeout: float, no_predict: bool, strict: bool, verbose:
         show(finding)
     failed = [each for each in findings if each.problem or (strict and each.notes)]
     if failed:
-        raise Failed(f"{len(failed)} of {_models(len(findings))} failed: {', '.join(each.name for each in failed)}")
+        raise CommandError(
+            f"{len(failed)} of {_models(len(findings))} failed: {', '.join(each.name for each in failed)}"
+        )
     if not findings:
-        raise Failed(f"{model}: no models found")
+        raise CommandError(f"{model}: no models found")
     click.echo(f"{_models(len(findings))}, all would serve")
 
 
@@ -140,7 +142,7 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) 
             f"not asked: there is no {sample_requests.FILENAME}, and its inputs do not say what to ask"
         )
         return
-    call = Call()
+    call = RequestContext()
     try:
         response = await loaded.infer(sample.request, call)
     except MLServerError as problem:

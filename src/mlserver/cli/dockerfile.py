@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .image_spec import IGNORED, RUNTIMES, WHEELS_CONTEXT, add_wheels, dockerfile, generic, look_at
-from .terminal import Failed
+from .terminal import CommandError
 
 
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +71,7 @@ def command(folder: str, include_dockerignore: bool, **options: Any) -> None:
         try:
             path.write_text(text)
         except OSError as problem:
-            raise Failed(f"{path}: cannot be written: {problem.strerror}") from None
+            raise CommandError(f"{path}: cannot be written: {problem.strerror}") from None
         click.echo(f"wrote {path}")
     if WHEELS_CONTEXT in files[target / "Dockerfile"]:
         click.echo(f"build it with: docker build --build-context {WHEELS_CONTEXT}={options['wheels']} {folder}")

@@ -21,7 +21,7 @@ import click
 from ..settings import SettingsError
 from ..settings.sources import read_json_object
 from ..version import __version__
-from .terminal import Failed
+from .terminal import CommandError
 
 CONDA_FILES = ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml")
 MODELS = "/mnt/models"
@@ -98,7 +98,7 @@ def add_wheels(image: Image, wheels: Path) -> None:
         Failed: there are no wheels.
     """
     if not any(wheels.glob("*.whl")):
-        raise Failed(f"{wheels}: expected a folder with .whl files")
+        raise CommandError(f"{wheels}: expected a folder with .whl files")
     is_inside = image.has_models and wheels.resolve().is_relative_to(image.folder.resolve())
     image.wheels = _relative(image, wheels) if is_inside else WHEELS_CONTEXT
 
@@ -110,7 +110,7 @@ def look_at(folder: Path, python: str | None = None) -> Image:
         Failed: No such folder, or a file in it that cannot be read.
     """
     if not folder.is_dir():
-        raise Failed(
+        raise CommandError(
             f"{folder}: expected a folder with models, but it {'is a file' if folder.exists() else 'does not exist'}"
         )
     _check_python(python)
@@ -155,7 +155,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return read_json_object(str(path)) if path.is_file() else {}
     except SettingsError as problem:
-        raise Failed(problem.message) from None
+        raise CommandError(problem.message) from None
 
 
 def _add_model(image: Image, place: Path) -> None:
@@ -233,11 +233,11 @@ def _dependencies(path: Path) -> list[Any]:
     try:
         yaml: Any = import_module("yaml")
     except ImportError:
-        raise Failed(f"{path}: reading conda files needs PyYAML: pip install pyyaml") from None
+        raise CommandError(f"{path}: reading conda files needs PyYAML: pip install pyyaml") from None
     try:
         content = yaml.safe_load(_read(path))
     except yaml.YAMLError as problem:
-        raise Failed(f"{path}: not valid YAML: {problem}") from None
+        raise CommandError(f"{path}: not valid YAML: {problem}") from None
     found = content.get("dependencies") if isinstance(content, dict) else None
     return found if isinstance(found, list) else []
 
@@ -254,16 +254,16 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
-        raise Failed(f"{path}: cannot be read: {problem}") from None
+        raise CommandError(f"{path}: cannot be read: {problem}") from None
 
 
 def _relative(image: Image, path: Path) -> str:
     """A file's path in the build's context. Docker reads `*`, `?`, `[` and `$` in such paths."""
     name = os.path.relpath(path.resolve(), image.folder.resolve()).replace(os.sep, "/")
     if name.startswith("../"):
-        raise Failed(f"{path} is outside of {image.folder}, where the image cannot get it")
+        raise CommandError(f"{path} is outside of {image.folder}, where the image cannot get it")
     if set(name) & set("*?[$\\"):
-        raise Failed(f"{path}: a Dockerfile cannot name this file")
+        raise CommandError(f"{path}: a Dockerfile cannot name this file")
     return name
 
 
@@ -341,7 +341,7 @@ def _system(packages: tuple[str, ...]) -> list[str]:
         return []
     for name in packages:
         if not _SYSTEM_PACKAGE.fullmatch(name):
-            raise Failed(f"'{name}' is not the name of a Debian package")
+            raise CommandError(f"'{name}' is not the name of a Debian package")
     install = f"apt-get update && apt-get install --yes --no-install-recommends {' '.join(packages)}"
     return [f"RUN {_array('sh', '-c', f'{install} && rm -rf /var/lib/apt/lists/*')}"]
 

@@ -16,12 +16,12 @@ import click
 from .scoring import export
 from .scoring.client import Client, GRPCClient, Refusal, RESTClient, Target
 from .scoring.client_tls import Trust
-from .scoring.items import Done
-from .scoring.output_log import Journal
+from .scoring.items import ItemResult
+from .scoring.output_log import OutputLog
 from .scoring.progress import Progress
-from .scoring.runner import Job, Patience, Unreachable, patiently
+from .scoring.runner import RetryPolicy, ScoringJob, Unreachable, patiently
 from .scoring.source import JSONLines, Source, check_suffix, open_source
-from .terminal import Failed
+from .terminal import CommandError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -149,7 +149,9 @@ def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
 
     Exit code 0: every item was answered. 1: some were not; their lines hold the reason. 130: interrupted; --resume goes on.
     """
-    patience = Patience(options["retries"], options["retry_pause"], options["batch_interval"], options["batch_jitter"])
+    patience = RetryPolicy(
+        options["retries"], options["retry_pause"], options["batch_interval"], options["batch_jitter"]
+    )
     check_suffix(source)
     export.check(output)
     client = _client(options)
@@ -157,7 +159,7 @@ def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
         with _termination_interrupts():
             _run(client, source, output, resume, patience, options)
     except Unreachable as problem:
-        raise Failed(f"{problem.message}; --resume goes on from here") from None
+        raise CommandError(f"{problem.message}; --resume goes on from here") from None
     finally:
         client.close()
 
@@ -179,20 +181,22 @@ def _client(options: dict[str, Any]) -> Client:
     return GRPCClient(target)
 
 
-def _run(client: Client, path: Path, output: Path, resume: bool, patience: Patience, options: dict[str, Any]) -> None:
+def _run(
+    client: Client, path: Path, output: Path, resume: bool, patience: RetryPolicy, options: dict[str, Any]
+) -> None:
     source = _open(client, path, patience)
     total = source.count()
     size = options["batch_size"] or (LINE_BATCH if isinstance(source, JSONLines) else TABLE_BATCH)
     lines = export.journal_path(output)
-    with Journal(lines, resume) as journal:
+    with OutputLog(lines, resume) as journal:
         if max(journal.done, default=-1) >= total:
-            raise Failed(
+            raise CommandError(
                 f"{lines} answers item {max(journal.done)}, but {path} has {total} only: it is of another input"
             )
         progress = Progress(total, len(journal.done), sys.stderr)
-        first: Done | None = None
+        first: ItemResult | None = None
         try:
-            for done in Job(client, options["workers"], patience).run(source.works(size, journal.done)):
+            for done in ScoringJob(client, options["workers"], patience).run(source.works(size, journal.done)):
                 failed = [each for each in done if not journal.write(each)]
                 first = first or next(iter(failed), None)
                 journal.flush()
@@ -207,10 +211,10 @@ def _run(client: Client, path: Path, output: Path, resume: bool, patience: Patie
         if not progress.failed:
             lines.unlink()
     if progress.failed:
-        raise Failed(f"{progress.failed} of {total} failed{_reason(first)}; --resume tries them again")
+        raise CommandError(f"{progress.failed} of {total} failed{_reason(first)}; --resume tries them again")
 
 
-def _reason(failed: Done | None) -> str:
+def _reason(failed: ItemResult | None) -> str:
     """The reason of the first failure, in words for one line."""
     if failed is None or failed.failure is None:
         return ""
@@ -219,16 +223,16 @@ def _reason(failed: Done | None) -> str:
     return f", the first (item {failed.item}): {text}"
 
 
-def _open(client: Client, path: Path, patience: Patience) -> Source:
+def _open(client: Client, path: Path, patience: RetryPolicy) -> Source:
     """The input; tables are read as the model's metadata wants it. Asking for that also shows that the model is there."""
     try:
         metadata = patiently(client.metadata, patience, threading.Event())
     except Refusal as problem:
-        raise Failed(problem.message) from None
+        raise CommandError(problem.message) from None
     return open_source(path, metadata)
 
 
-def _tell(done: list[Done], failed: list[Done], options: dict[str, Any]) -> None:
+def _tell(done: list[ItemResult], failed: list[ItemResult], options: dict[str, Any]) -> None:
     if not options["verbose"] and not options["extra_verbose"]:
         return
     for each in done if options["extra_verbose"] else failed:

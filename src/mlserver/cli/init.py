@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .terminal import Failed
+from .terminal import CommandError
 
 _SUFFIX = ".txt"  # templates are text to the tools that look for Python files
 _NAME = "{{name}}"
@@ -46,13 +46,13 @@ def write_model(target: Path) -> list[Path]:
     files = {target / file: text.replace(_NAME, name) for file, text in templates().items()}
     there = [str(path) for path in files if path.exists()]
     if there:
-        raise Failed(f"{there[0]} is there already; nothing was written")
+        raise CommandError(f"{there[0]} is there already; nothing was written")
     try:
         target.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
             path.write_text(text)
     except OSError as problem:
-        raise Failed(f"{problem.filename}: cannot be written: {problem.strerror}") from None
+        raise CommandError(f"{problem.filename}: cannot be written: {problem.strerror}") from None
     return list(files)
 
 
@@ -73,10 +73,10 @@ def from_cookiecutter(template: str, target: str, no_input: bool) -> None:
         cookiecutter: Any = import_module("cookiecutter.main")
         errors: Any = import_module("cookiecutter.exceptions")
     except ImportError:
-        raise Failed("templates of your own need cookiecutter: pip install cookiecutter") from None
+        raise CommandError("templates of your own need cookiecutter: pip install cookiecutter") from None
     try:
         os.makedirs(target, exist_ok=True)
         made = cookiecutter.cookiecutter(template, output_dir=target, no_input=no_input)
     except (errors.CookiecutterException, OSError) as problem:
-        raise Failed(f"template {template}: {problem}") from None
+        raise CommandError(f"template {template}: {problem}") from None
     click.echo(f"wrote {made}")

@@ -24,7 +24,7 @@ from ..settings.sources import read_json_object
 
 DEFAULT_SETTINGS_FILENAME = "settings.json"
 MLFLOW = "mlserver_mlflow.MLflowRuntime"
-GIVEN_MODELS = "mlserver.repository.static.GivenModels"
+GIVEN_MODELS = "mlserver.repository.static.StaticModelRepository"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _PORT = click.IntRange(0, 65535)
 

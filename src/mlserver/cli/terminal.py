@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-class Failed(click.ClickException):
+class CommandError(click.ClickException):
     """The command could not do what it was asked: one line, exit code 1."""
 
     exit_code = 1

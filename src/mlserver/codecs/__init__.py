@@ -14,9 +14,9 @@ from .base import (
     InputCodecLike,
     RequestCodec,
     RequestCodecLike,
-    promise_input_codec,
     promise_request_codec,
     register_input_codec,
+    register_lazy_input_codec,
     register_request_codec,
 )
 from .base64 import Base64Codec
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # The order decides between codecs that take the same payload: an empty list is a list of str.
 register_input_codec(StringCodec)
-promise_input_codec("np", f"{__name__}.numpy", "NumpyCodec", library="numpy")
+register_lazy_input_codec("np", f"{__name__}.numpy", "NumpyCodec", library="numpy")
 register_input_codec(Base64Codec)
 register_input_codec(DatetimeCodec)
 register_input_codec(JsonColumnCodec)

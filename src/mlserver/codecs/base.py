@@ -148,7 +148,7 @@ C = TypeVar("C", InputCodecLike, RequestCodecLike)
 
 
 @dataclass(frozen=True, slots=True)
-class _Promise:
+class LazyCodec:
     """A codec that is not imported yet, and the library whose types it converts."""
 
     module: str
@@ -163,14 +163,14 @@ class _Registry(Generic[C]):
     """Codecs by content type, in order of registration (the first that fits wins)."""
 
     def __init__(self) -> None:
-        self._codecs: dict[str, C | _Promise] = {}
+        self._codecs: dict[str, C | LazyCodec] = {}
 
-    def add(self, content_type: str, codec: C | _Promise) -> None:
+    def add(self, content_type: str, codec: C | LazyCodec) -> None:
         self._codecs[content_type] = codec
 
     def by_content_type(self, content_type: str) -> C | None:
         found = self._codecs.get(content_type)
-        if isinstance(found, _Promise):
+        if isinstance(found, LazyCodec):
             self._codecs[content_type] = found = found.keep()
         return found
 
@@ -193,7 +193,7 @@ class _Registry(Generic[C]):
 
     def _imported(self) -> Iterator[C]:
         for content_type, codec in list(self._codecs.items()):
-            if not isinstance(codec, _Promise) or codec.library in sys.modules:
+            if not isinstance(codec, LazyCodec) or codec.library in sys.modules:
                 found = self.by_content_type(content_type)
                 if found is not None:
                     yield found
@@ -218,14 +218,14 @@ def register_request_codec(codec: RequestCodecT) -> RequestCodecT:
     return codec
 
 
-def promise_input_codec(content_type: str, module: str, name: str, library: str) -> None:
+def register_lazy_input_codec(content_type: str, module: str, name: str, library: str) -> None:
     """Register an input codec that is imported when needed; see the module's docstring."""
-    _inputs.add(content_type, _Promise(module, name, library))
+    _inputs.add(content_type, LazyCodec(module, name, library))
 
 
 def promise_request_codec(content_type: str, module: str, name: str, library: str) -> None:
     """Register a request codec that is imported when needed; see the module's docstring."""
-    _requests.add(content_type, _Promise(module, name, library))
+    _requests.add(content_type, LazyCodec(module, name, library))
 
 
 def find_input_codec(

@@ -17,7 +17,7 @@ except ImportError as problem:
     raise ImportError(f"The 'pd' codec needs pandas: pip install pandas ({problem})") from problem
 
 from ..context import joined_rows
-from ..errors import NotTogether
+from ..errors import CannotBatch
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
 from .base import RequestCodec
 from .columns import Column, as_declared, hint_of, read_column, write_column
@@ -125,9 +125,9 @@ def _check_joined(frame: pd.DataFrame) -> None:
             part = series.iloc[start : start + rows]
             own = write_column(part)
             if (own.datatype, own.content_type, own.hints) != (whole.datatype, whole.content_type, whole.hints):
-                raise NotTogether
+                raise CannotBatch
             if isinstance(series.dtype, pd.CategoricalDtype) and part.nunique() != len(series.dtype.categories):
-                raise NotTogether  # alone, it may have the categories that it uses
+                raise CannotBatch  # alone, it may have the categories that it uses
             start += rows
 
 

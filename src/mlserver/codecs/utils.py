@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ..context import joined_rows
-from ..errors import NotTogether
+from ..errors import CannotBatch
 from ..types import (
     InferenceRequest,
     InferenceResponse,
@@ -166,7 +166,7 @@ def _input_codec_of(payload: Any) -> InputCodecLike | None:
         start = 0
         for rows in members:
             if find_input_codec_by_payload(payload[start : start + rows]) is not codec:
-                raise NotTogether
+                raise CannotBatch
             start += rows
     return codec
 

@@ -47,7 +47,7 @@ _running: set[subprocess.Popen[Any]] = set()
 _lock = threading.Lock()
 
 
-class BuildFailed(MLServerError):
+class EnvironmentBuildError(MLServerError):
     """A model's environment could not be built; the text is what the installer said last."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -55,7 +55,7 @@ class BuildFailed(MLServerError):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EnvironmentSpec:
     """All that decides what an environment holds.
 
     Attributes:
@@ -80,7 +80,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def recipe_of(settings: ModelSettings) -> Recipe | None:
+def recipe_of(settings: ModelSettings) -> EnvironmentSpec | None:
     """What to build for a model; None = it runs in the server's own environment. Blocks: the model may have to be fetched.
 
     Raises:
@@ -90,7 +90,9 @@ def recipe_of(settings: ModelSettings) -> Recipe | None:
     parameters = settings.parameters
     manager = parameters.extra.get("env_manager", LOCAL) if parameters else LOCAL
     if manager not in MANAGERS:
-        raise BuildFailed(settings.name, f"'env_manager' must be one of {', '.join(MANAGERS)}, not '{manager}'")
+        raise EnvironmentBuildError(
+            settings.name, f"'env_manager' must be one of {', '.join(MANAGERS)}, not '{manager}'"
+        )
     if manager == LOCAL:
         return None
     read = _read_model(settings)
@@ -98,20 +100,24 @@ def recipe_of(settings: ModelSettings) -> Recipe | None:
     code = [*read["code"], f"requirements that '{manager}' installs"]
     code_policy.rules().check_files(settings.name, read["folder"], code)
     lines = (*read["lines"], *WORKER_REQUIREMENTS)
-    return Recipe(settings.name, manager, read["python"] or _own_version(), lines, read["folder"], read["source"])
+    return EnvironmentSpec(
+        settings.name, manager, read["python"] or _own_version(), lines, read["folder"], read["source"]
+    )
 
 
 def _read_model(settings: ModelSettings) -> dict[str, Any]:
     """The model's files and what they say, from a process of the runtime's: this one knows no MLflow."""
     if importlib.util.find_spec(RUNTIME) is None:
-        raise BuildFailed(settings.name, "'env_manager' is for MLflow models: pip install mlserver-mlflow")
+        raise EnvironmentBuildError(settings.name, "'env_manager' is for MLflow models: pip install mlserver-mlflow")
     logger.info("Model '%s': reading its requirements, after fetching it if it is not here yet", settings.name)
     command = [sys.executable, "-P", "-m", f"{RUNTIME}.recipes"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_variables())
     with _stoppable(process):
         answer, _ = process.communicate(settings.to_frame())
     if process.returncode:
-        raise BuildFailed(settings.name, f"its files could not be read (code {process.returncode}); see the log")
+        raise EnvironmentBuildError(
+            settings.name, f"its files could not be read (code {process.returncode}); see the log"
+        )
     read: dict[str, Any] = json.loads(answer)
     if "error" in read:
         raise MLServerError(read["error"], read["status"])
@@ -122,8 +128,8 @@ def _own_version() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def build(recipe: Recipe, folder: str) -> None:
-    """Make the environment in `folder`, anew. Blocks, with progress in the log. Raises `BuildFailed`."""
+def build(recipe: EnvironmentSpec, folder: str) -> None:
+    """Make the environment in `folder`, anew. Blocks, with progress in the log. Raises `EnvironmentBuildError`."""
     shutil.rmtree(folder, ignore_errors=True)
     logger.info("Building the environment of model '%s' with %s: %s", recipe.model, recipe.manager, folder)
     make, install = _with_uv(recipe, folder) if recipe.manager == "uv" else _with_pip(recipe, folder)
@@ -146,19 +152,19 @@ def _rooted(line: str, folder: str) -> str:
     return f"{option} {os.path.join(folder, path.strip())}" if option in ("-r", "-c") else line
 
 
-def _with_uv(recipe: Recipe, folder: str) -> tuple[list[str], list[str]]:
+def _with_uv(recipe: EnvironmentSpec, folder: str) -> tuple[list[str], list[str]]:
     if importlib.util.find_spec("uv") is None:
-        raise BuildFailed(recipe.model, "uv is not installed: pip install 'mlserver-mlflow[uv]'")
+        raise EnvironmentBuildError(recipe.model, "uv is not installed: pip install 'mlserver-mlflow[uv]'")
     uv = [sys.executable, "-P", "-m", "uv"]
     python = sys.executable if recipe.python == _own_version() else recipe.python
     install = [*uv, "pip", "install", "--python", os.path.join(folder, "bin", "python")]
     return [*uv, "venv", "--no-project", "--python", python, folder], install
 
 
-def _with_pip(recipe: Recipe, folder: str) -> tuple[list[str], list[str]]:
+def _with_pip(recipe: EnvironmentSpec, folder: str) -> tuple[list[str], list[str]]:
     python = sys.executable if recipe.python == _own_version() else shutil.which(f"python{recipe.python}")
     if python is None:
-        raise BuildFailed(
+        raise EnvironmentBuildError(
             recipe.model, f"there is no python{recipe.python} on this machine (env_manager 'uv' gets one)"
         )
     # -P: the installers run in the model's folder, and what lies there is no part of them.
@@ -167,7 +173,7 @@ def _with_pip(recipe: Recipe, folder: str) -> tuple[list[str], list[str]]:
     return [python, "-P", "-m", "venv", folder], install
 
 
-def _run(recipe: Recipe, command: Sequence[str]) -> None:
+def _run(recipe: EnvironmentSpec, command: Sequence[str]) -> None:
     """Run an installer to its end, its words in the log."""
     said: list[str] = []
     process = subprocess.Popen(
@@ -188,7 +194,7 @@ def _run(recipe: Recipe, command: Sequence[str]) -> None:
                     logger.info("Environment of model '%s': %s", recipe.model, line)
         code = process.wait()
     if code:
-        raise BuildFailed(recipe.model, " ".join(said)[-REASON:] or f"the installer ended with {code}")
+        raise EnvironmentBuildError(recipe.model, " ".join(said)[-REASON:] or f"the installer ended with {code}")
 
 
 def _variables() -> dict[str, str]:

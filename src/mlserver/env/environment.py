@@ -142,7 +142,7 @@ def find_environment(settings: ModelSettings, environments_dir: str) -> Environm
     return build(recipe, environments_dir) if recipe is not None else None
 
 
-def build(recipe: builder.Recipe, environments_dir: str) -> Environment:
+def build(recipe: builder.EnvironmentSpec, environments_dir: str) -> Environment:
     """Build what a model asks for, unless that was done before. Raises `building.BuildFailed`."""
     folder = os.path.join(os.path.abspath(environments_dir), f"{recipe.manager}-{recipe.key[:40]}")
     os.makedirs(environments_dir, exist_ok=True)

@@ -7,7 +7,7 @@ import asyncio
 from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..wire.pb import health_pb2 as pb
-from .rpc import Context, Writer
+from .rpc import Context, StreamWriter
 
 # The names that may be asked for: the whole server, and the service that needs models.
 SERVICES = ("", "inference.GRPCInferenceService")
@@ -26,7 +26,7 @@ class HealthServicer:
             raise MLServerError(f"Service {request.service[:100]!r} is not known here", 404)
         return await self._state()
 
-    async def watch(self, request: pb.HealthCheckRequest, context: Context, write: Writer) -> None:
+    async def watch(self, request: pb.HealthCheckRequest, context: Context, write: StreamWriter) -> None:
         """The state now, and each change, until the client leaves."""
         if request.service not in SERVICES:
             # A name that is unknown now is no error: the protocol lets it appear later.

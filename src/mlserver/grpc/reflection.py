@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FileDescriptor
 
 from ..wire.pb import POOL
 from ..wire.pb import reflection_pb2 as pb
-from .rpc import Context, Writer
+from .rpc import Context, StreamWriter
 
 # The service under its two names; the messages are the same.
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -22,7 +22,7 @@ class ReflectionServicer:
         self._services = sorted(services)
 
     async def server_reflection_info(
-        self, requests: AsyncIterator[pb.ServerReflectionRequest], context: Context, write: Writer
+        self, requests: AsyncIterator[pb.ServerReflectionRequest], context: Context, write: StreamWriter
     ) -> None:
         async for request in requests:
             await write(self._answer(request))

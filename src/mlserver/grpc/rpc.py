@@ -14,9 +14,9 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from ..errors import MLServerError
 from ..logging import get_logger
-from ..metrics.server_metrics import RoadMetrics
-from ..pipeline import Call
-from ..security.authorization import ADMIN, INFER, OPEN, Access, Caller
+from ..metrics.server_metrics import ServerMetrics
+from ..pipeline import RequestContext
+from ..security.authorization import ADMIN, INFER, OPEN, Authorizer, Caller
 from .services import Behaviour, kind_of
 
 logger = get_logger().getChild("grpc")
@@ -77,7 +77,7 @@ async def abort(context: Context, failure: MLServerError) -> None:
     await context.abort(code, details, retry)
 
 
-class ClientLeft(MLServerError):
+class ClientDisconnected(MLServerError):
     """The caller ended the call: there is nobody to tell, and nothing went wrong here."""
 
     def __init__(self) -> None:
@@ -87,14 +87,14 @@ class ClientLeft(MLServerError):
 # -- around every RPC --
 
 
-class Guard:
+class RPCInterceptor:
     """Put around the methods of a servicer.
 
     Unary methods are `async (request, context) -> response`; those that stream their responses are
     `async (request or requests, context, writer) -> None`.
     """
 
-    def __init__(self, metrics: RoadMetrics, access: Access, access_log: bool) -> None:
+    def __init__(self, metrics: ServerMetrics, access: Authorizer, access_log: bool) -> None:
         self._metrics = metrics
         self._access = access
         self._access_log = access_log
@@ -124,13 +124,13 @@ class Guard:
 
         async def server_stream(request: Any, context: Context) -> None:
             metrics.grpc_received(*label)
-            writer = Writer(context, metrics, label)
+            writer = StreamWriter(context, metrics, label)
             work = _refuse(request) if isinstance(request, MLServerError) else behaviour(request, context, writer)
             await self._run(label, context, work)
 
         async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
             counted = _counted(requests, metrics, label)
-            await self._run(label, context, behaviour(counted, context, Writer(context, metrics, label)))
+            await self._run(label, context, behaviour(counted, context, StreamWriter(context, metrics, label)))
 
         return {"unary_unary": unary, "unary_stream": server_stream, "stream_stream": both_streams}[kind]
 
@@ -140,7 +140,7 @@ class Guard:
         if scope == OPEN or (scope != ADMIN and not access.asks_everybody):
             return behaviour
 
-        async def checked(request: Any, context: Context, *writer: Writer) -> Any:
+        async def checked(request: Any, context: Context, *writer: StreamWriter) -> Any:
             await access.check(scope, caller_of(context))
             return await behaviour(request, context, *writer)
 
@@ -168,30 +168,30 @@ class Guard:
             self._metrics.grpc(label, code, seconds)
             if self._access_log:
                 logger.info("/%s/%s %s %.1f ms", label[1], label[2], code, seconds * 1e3)
-        if not isinstance(failure, ClientLeft):
+        if not isinstance(failure, ClientDisconnected):
             await abort(context, failure)
 
 
-class Writer:
+class StreamWriter:
     """Sends the messages of one stream, one at a time whoever calls."""
 
-    def __init__(self, context: Context, metrics: RoadMetrics, label: Label) -> None:
+    def __init__(self, context: Context, metrics: ServerMetrics, label: Label) -> None:
         self._context = context
         self._lock = asyncio.Lock()
         self._metrics = metrics
         self._label = label
 
     async def __call__(self, message: Any) -> None:
-        """Raises `ClientLeft` if nobody is there any more to read it."""
+        """Raises `ClientDisconnected` if nobody is there any more to read it."""
         async with self._lock:
             try:
                 await self._context.write(message)
             except grpc.aio.InternalError:  # this is how gRPC says that the call is over
-                raise ClientLeft() from None
+                raise ClientDisconnected() from None
         self._metrics.grpc_sent(*self._label)
 
 
-async def _counted(requests: AsyncIterator[Any], metrics: RoadMetrics, label: Label) -> AsyncIterator[Any]:
+async def _counted(requests: AsyncIterator[Any], metrics: ServerMetrics, label: Label) -> AsyncIterator[Any]:
     async for request in requests:
         metrics.grpc_received(*label)
         if isinstance(request, MLServerError):
@@ -226,11 +226,11 @@ def caller_of(context: Context) -> Caller:
 # -- metadata --
 
 
-def call_of(context: Context, operation: str | None = None) -> Call:
+def call_of(context: Context, operation: str | None = None) -> RequestContext:
     """What accompanies a request: its deadline, its metadata, and the RPC that it came by."""
     headers: dict[str, Any] = dict(context.invocation_metadata() or ())
     remaining = context.time_remaining()
-    return Call(
+    return RequestContext(
         deadline=None if remaining is None else time.monotonic() + remaining,
         headers=headers,
         operation=operation,

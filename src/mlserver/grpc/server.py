@@ -10,15 +10,15 @@ import grpc
 from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl
-from ..metrics.server_metrics import RoadMetrics
-from ..security.authorization import Access
+from ..metrics.server_metrics import ServerMetrics
+from ..security.authorization import Authorizer
 from ..security.tls import grpc_credentials
 from ..settings import Settings
 from ..wire.headers import CloudEvents, get_namespace
 from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from .health import HealthServicer
 from .reflection import NAMES, ReflectionServicer
-from .rpc import Guard
+from .rpc import RPCInterceptor
 from .servicers import IN_BYTES, InferenceServicer, RepositoryServicer
 from .services import generic_handler
 
@@ -45,12 +45,12 @@ class GRPCServer:
         settings: Settings,
         data_plane: DataPlane,
         model_repository_handlers: RepositoryControl,
-        metrics: RoadMetrics | None = None,
-        access: Access | None = None,
+        metrics: ServerMetrics | None = None,
+        access: Authorizer | None = None,
     ) -> None:
         self._server = grpc.aio.server(options=_options(settings))
         access_log = settings.debug if settings.access_log is None else settings.access_log
-        self._guard = guard = Guard(metrics or RoadMetrics(), access or Access(settings), access_log)
+        self._guard = guard = RPCInterceptor(metrics or ServerMetrics(), access or Authorizer(settings), access_log)
         events = CloudEvents(settings.server_name, get_namespace())
         dataplane = dataplane_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         repository = model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepositoryService"]

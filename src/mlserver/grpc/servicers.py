@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from ..errors import MLServerError, unwritable
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
-from ..pipeline import Call
+from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse
 from ..wire.headers import CLOUDEVENTS_HEADER_ID, CLOUDEVENTS_HEADER_REQUEST_ID, CloudEvents, server_timing
 from ..wire.pb import dataplane_pb2 as pb
@@ -21,8 +21,8 @@ from ..wire.pb import model_repository_pb2 as repository_pb
 from ..wire.proto import fast_messages
 from ..wire.proto import messages as proto
 from ..wire.proto import metadata as proto_metadata
-from .rpc import Context, Metadata, Writer, call_of, failure_of, logger, metadata_of, metadata_value
-from .streams import Lane, by_model, one_by_one
+from .rpc import Context, Metadata, StreamWriter, call_of, failure_of, logger, metadata_of, metadata_value
+from .streams import ModelStream, by_model, one_by_one
 
 # Names of spans.
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -107,7 +107,7 @@ class InferenceServicer:
         self._data_plane.check_usable(message.model_name, message.model_version or None)
 
     async def model_stream_infer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context, write: Writer
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context, write: StreamWriter
     ) -> None:
         """A stream in MLServer's form or in Triton's, as the first request wants it."""
         first = await anext(aiter(requests), None)
@@ -125,7 +125,7 @@ class InferenceServicer:
         if stream.last is not None:
             context.set_trailing_metadata(self._trailing(*stream.last, 0))
 
-    def _trailing(self, response: InferenceResponse, call: Call, codec_ns: int) -> Metadata:
+    def _trailing(self, response: InferenceResponse, call: RequestContext, codec_ns: int) -> Metadata:
         fixed = _event(self._events, response.model_name)
         ids: Metadata = ()
         if response.id:
@@ -164,15 +164,15 @@ class InferenceServicer:
 class _Stream:
     """The answers of one `ModelStreamInfer` call."""
 
-    def __init__(self, data_plane: DataPlane, context: Context, write: Writer, raw: bool) -> None:
+    def __init__(self, data_plane: DataPlane, context: Context, write: StreamWriter, raw: bool) -> None:
         self._data_plane = data_plane
         self._context = context
         self._write = write
         self._raw = raw
         # The last response written: its headers end the stream.
-        self.last: tuple[InferenceResponse, Call] | None = None
+        self.last: tuple[InferenceResponse, RequestContext] | None = None
 
-    async def answer_model(self, model: Model, lane: Lane[pb.ModelInferRequest]) -> None:
+    async def answer_model(self, model: Model, lane: ModelStream[pb.ModelInferRequest]) -> None:
         """MLServer's form: all requests for one model, until the client ends its side.
 
         A model that stops reading before that is asked anew for the next request.
@@ -219,7 +219,7 @@ class _Stream:
 
     async def _responses(
         self, payloads: AsyncIterator[InferenceRequest], model: Model
-    ) -> AsyncGenerator[tuple[InferenceResponse, Call], None]:
+    ) -> AsyncGenerator[tuple[InferenceResponse, RequestContext], None]:
         """The model's answers to a stream; a model without a way of its own gets each request like any other."""
         name, version = model[0], model[1] or None
         if not self._data_plane.streams(name, version):
@@ -281,7 +281,7 @@ def wants_triton_form(message: pb.ModelInferRequest, context: Context) -> bool:
     return any(name == STREAM_FORM and value == "triton" for name, value in context.invocation_metadata() or ())
 
 
-def _compress(context: Context, call: Call) -> None:
+def _compress(context: Context, call: RequestContext) -> None:
     """Answer compressed if the metadata `accept-encoding` asks for it."""
     asked = call.headers.get("accept-encoding") if call.headers else None
     if asked in _COMPRESSIONS:

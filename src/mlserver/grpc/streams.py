@@ -16,7 +16,7 @@ Key = TypeVar("Key", bound=Hashable)
 MAX_UNDER_WAY = 64
 
 
-class Lane(Generic[Item]):
+class ModelStream(Generic[Item]):
     """The requests of one stream that are for one model. At most one waits here, so that a slow model holds the client."""
 
     def __init__(self) -> None:
@@ -45,20 +45,20 @@ class Lane(Generic[Item]):
 async def by_model(
     items: AsyncIterator[Item],
     key_of: Callable[[Item], Key],
-    answer: Callable[[Key, Lane[Item]], Coroutine[Any, Any, None]],
+    answer: Callable[[Key, ModelStream[Item]], Coroutine[Any, Any, None]],
 ) -> None:
     """Deal requests out to a lane per key; `answer` serves one lane until its end.
 
     Raises:
         BaseExceptionGroup: what reading or one of the lanes raised; the others are stopped.
     """
-    lanes: dict[Key, Lane[Item]] = {}
+    lanes: dict[Key, ModelStream[Item]] = {}
     async with asyncio.TaskGroup() as group:
         async for item in items:
             key = key_of(item)
             lane = lanes.get(key)
             if lane is None:
-                lane = lanes[key] = Lane()
+                lane = lanes[key] = ModelStream()
                 group.create_task(answer(key, lane))
             await lane.put(item)
         for lane in lanes.values():

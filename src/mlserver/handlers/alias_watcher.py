@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 from ..errors import MLServerError
 from ..logging import get_logger
-from ..metrics.server_metrics import RoadMetrics
+from ..metrics.server_metrics import ServerMetrics
 from ..parallel.executor import HTTPRequest, LoadedModel
-from ..pipeline import Call
-from ..registry import Entry, Registry
+from ..pipeline import RequestContext
+from ..registry import ModelVersion, Registry
 from ..settings import ModelSettings
 
 logger = get_logger()
@@ -30,15 +30,15 @@ LONGEST_PAUSE = 300.0
 TRY_AGAIN = 600.0
 
 
-class Following:
+class AliasWatcher:
     """Follows the models that ask for it, one task each, from their first load to their unload."""
 
-    def __init__(self, registry: Registry, metrics: RoadMetrics) -> None:
+    def __init__(self, registry: Registry, metrics: ServerMetrics) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._tasks: dict[Entry, asyncio.Task[None]] = {}
+        self._tasks: dict[ModelVersion, asyncio.Task[None]] = {}
 
-    def watch(self, entry: Entry, loaded: LoadedModel) -> None:
+    def watch(self, entry: ModelVersion, loaded: LoadedModel) -> None:
         """A model was loaded: follow it if it asks for that and is not followed yet."""
         if entry in self._tasks or seconds_of(entry.settings) is None:
             return
@@ -55,7 +55,7 @@ class Following:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, entry: Entry) -> None:
+    async def _follow(self, entry: ModelVersion) -> None:
         pause = seconds_of(entry.settings)
         failed: str | None = None
         failed_at = 0.0
@@ -78,7 +78,7 @@ class Following:
                 failed = None if await self._swap(entry, newest) else newest
                 failed_at = time.monotonic()
 
-    async def _swap(self, entry: Entry, newest: str) -> bool:
+    async def _swap(self, entry: ModelVersion, newest: str) -> bool:
         logger.info("Model '%s': '%s' is now %s", entry.name, _address(entry.settings), newest)
         try:
             await self._registry.load(entry.settings)
@@ -116,7 +116,7 @@ async def _newest(loaded: LoadedModel, address: str) -> str:
     request = HTTPRequest("GET", QUESTION, f"uri={quote(address, safe='')}".encode())
     try:
         async with asyncio.timeout(PATIENCE):
-            response = await loaded.route(request, Call())
+            response = await loaded.route(request, RequestContext())
     except TimeoutError:
         raise MLServerError(f"'{address}' was not found out in {PATIENCE:g} s", 504) from None
     answer = json.loads(response.body)

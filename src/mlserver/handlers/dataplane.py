@@ -16,16 +16,16 @@ from ..custom_routes import Route
 from ..errors import DeadlineExceeded, ModelNotFound, ModelNotReady
 from ..metrics.model_statistics import ModelStatistics
 from ..parallel.executor import HTTPRequest, HTTPResponse, LoadedModel
-from ..pipeline import Call
-from ..registry import LOAD_RETRY, Catalogue, Entry, Road
+from ..pipeline import RequestContext
+from ..registry import LOAD_RETRY, ModelPipeline, ModelRegistryView, ModelVersion
 from ..security.credentials import CREDENTIALS
 from ..settings import Settings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse, MetadataServerResponse, Parameters
 from .requested_outputs import select
-from .stream_deadline import Patience
+from .stream_deadline import StreamDeadline
 from .telemetry import Telemetry
 from .validation import check_id, check_request, priority_of, seconds_of_timeout
-from .version_router import Traffic
+from .version_router import VersionRouter
 
 EXTENSIONS = (
     "model_repository",
@@ -36,7 +36,7 @@ EXTENSIONS = (
     "statistics",
 )
 
-Gather = Callable[[Sequence[Entry]], Awaitable[list[ModelStatistics]]]
+Gather = Callable[[Sequence[ModelVersion]], Awaitable[list[ModelStatistics]]]
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class DataPlane:
     """
 
     def __init__(
-        self, settings: Settings, registry: Catalogue, telemetry: Telemetry, gather: Gather | None = None
+        self, settings: Settings, registry: ModelRegistryView, telemetry: Telemetry, gather: Gather | None = None
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._telemetry = telemetry
         self._gather = gather
-        self._traffic = Traffic(registry, telemetry.shadowed, self._serve)
+        self._traffic = VersionRouter(registry, telemetry.shadowed, self._serve)
         # Set by the server: False until every model that should load has been tried, and again when it stops.
         self.accepting = False
 
@@ -120,7 +120,7 @@ class DataPlane:
         """Whether a model is loading for the first time, so that its paths are not known yet."""
         return any(entry.loading for entry in self._registry.entries())
 
-    def _usable(self, entry: Entry) -> tuple[LoadedModel, Road]:
+    def _usable(self, entry: ModelVersion) -> tuple[LoadedModel, ModelPipeline]:
         try:
             return entry.usable()
         except ModelNotReady as error:
@@ -192,7 +192,7 @@ class DataPlane:
     # -- inference --
 
     async def infer(
-        self, payload: InferenceRequest, name: str, version: str | None = None, call: Call | None = None
+        self, payload: InferenceRequest, name: str, version: str | None = None, call: RequestContext | None = None
     ) -> InferenceResponse:
         """Answer a request of the model.
 
@@ -202,7 +202,7 @@ class DataPlane:
         Raises:
             MLServerError: what the caller should hear of.
         """
-        call = call or Call()
+        call = call or RequestContext()
         entry = self._registry.find(name, version)
         if version or entry.split is None:
             return await self._serve(entry, payload, call)
@@ -213,7 +213,7 @@ class DataPlane:
             self._traffic.ask_shadow(shadow, response, call)
         return response
 
-    async def _serve(self, entry: Entry, payload: InferenceRequest, call: Call) -> InferenceResponse:
+    async def _serve(self, entry: ModelVersion, payload: InferenceRequest, call: RequestContext) -> InferenceResponse:
         """Answer a request by one version, counted."""
         started = time.perf_counter_ns()
         loaded, road = self._usable(entry)
@@ -241,7 +241,7 @@ class DataPlane:
         payloads: AsyncIterator[InferenceRequest],
         name: str,
         version: str | None = None,
-        call: Call | None = None,
+        call: RequestContext | None = None,
     ) -> AsyncIterator[InferenceResponse]:
         """Answer a stream of requests with a stream of responses; all carry the first request's id, and the outputs it wants.
 
@@ -249,13 +249,13 @@ class DataPlane:
             DeadlineExceeded: an answer took longer than a request may.
         """
         started = time.perf_counter_ns()
-        call = call or Call()
+        call = call or RequestContext()
         entry = self._registry.find(name, version)
         if not version and entry.split is not None:
             entry = self._traffic.choose(entry, call)
         loaded, road = self._usable(entry)
         first: InferenceRequest | None = None
-        patience = Patience(self._limit_of(entry))
+        patience = StreamDeadline(self._limit_of(entry))
         self._telemetry.began(entry)
 
         async def checked() -> AsyncIterator[InferenceRequest]:
@@ -301,7 +301,7 @@ class DataPlane:
         except ModelNotFound:
             return []
 
-    def chosen_route(self, found: ModelRoute, call: Call) -> Route:
+    def chosen_route(self, found: ModelRoute, call: RequestContext) -> Route:
         """The route of the version that will answer this call: versions may read and write the same path differently."""
         entry = self._registry.find(found.name, found.version)
         if found.version or entry.split is None:
@@ -322,14 +322,14 @@ class DataPlane:
             request.headers = [(name, value) for name, value in request.headers if name.decode() not in CREDENTIALS]
         try:
             async with asyncio.timeout(self._limit_of(entry)):
-                return await loaded.route(request, Call())
+                return await loaded.route(request, RequestContext())
         except TimeoutError:
             raise DeadlineExceeded(f"Request for model {entry.name} timed out") from None
 
-    def _limit_of(self, entry: Entry) -> float | None:
+    def _limit_of(self, entry: ModelVersion) -> float | None:
         return entry.settings.request_timeout or self._settings.request_timeout
 
-    def _prepare(self, payload: InferenceRequest, call: Call, with_headers: bool) -> None:
+    def _prepare(self, payload: InferenceRequest, call: RequestContext, with_headers: bool) -> None:
         """Id, limits and headers. Models that see only rows (`row_wise`) get no headers: they cannot depend on them."""
         check_id(payload)
         if payload.id is None:
@@ -353,7 +353,9 @@ class DataPlane:
             parameters.put(headers=headers)
 
     @staticmethod
-    def _finish(entry: Entry, payload: InferenceRequest | None, response: InferenceResponse, call: Call) -> None:
+    def _finish(
+        entry: ModelVersion, payload: InferenceRequest | None, response: InferenceResponse, call: RequestContext
+    ) -> None:
         version = response.model_version
         own_id = payload.id if payload is not None else generate_id()
         response.put(id=own_id, model_version=entry.version if version is None else version)
@@ -363,7 +365,7 @@ class DataPlane:
             parameters.put(headers=None)
 
 
-def _routes(entry: Entry) -> list[ModelRoute]:
+def _routes(entry: ModelVersion) -> list[ModelRoute]:
     if entry.loaded is None:
         return []
     return [ModelRoute(entry.name, None, route) for route in entry.loaded.info.routes]

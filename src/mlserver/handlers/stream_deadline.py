@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Patience:
+class StreamDeadline:
     """The limit between two answers of one stream.
 
     Args:

@@ -5,35 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..metrics.server_metrics import RoadMetrics
+from ..metrics.server_metrics import ServerMetrics
 from ..pipeline import Timings
-from ..registry import Entry
+from ..registry import ModelVersion
 
 
 class Telemetry:
     """The data plane's view: requests answered and failed."""
 
-    def __init__(self, metrics: RoadMetrics) -> None:
+    def __init__(self, metrics: ServerMetrics) -> None:
         self._metrics = metrics
 
-    def answered(self, entry: Entry, timings: Timings, elapsed_ns: int) -> None:
+    def answered(self, entry: ModelVersion, timings: Timings, elapsed_ns: int) -> None:
         entry.statistics.answered(timings, timings.batch_rows // max(timings.batch_requests, 1), elapsed_ns)
         self._metrics.in_flight(entry.name, entry.version, -1)
         self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, True)
 
-    def began(self, entry: Entry) -> None:
+    def began(self, entry: ModelVersion) -> None:
         self._metrics.in_flight(entry.name, entry.version, 1)
 
-    def failed(self, entry: Entry, elapsed_ns: int, problem: BaseException) -> None:
+    def failed(self, entry: ModelVersion, elapsed_ns: int, problem: BaseException) -> None:
         entry.statistics.failed(elapsed_ns)
         self._metrics.in_flight(entry.name, entry.version, -1)
         if not isinstance(problem, (asyncio.CancelledError, GeneratorExit)):  # those left by themselves
             self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, False)
 
-    def shadowed(self, entry: Entry, outcome: str) -> None:
+    def shadowed(self, entry: ModelVersion, outcome: str) -> None:
         self._metrics.shadowed(entry.name, entry.version, outcome)
 
-    def cache_counter(self, entry: Entry) -> Callable[[bool, int], None]:
+    def cache_counter(self, entry: ModelVersion) -> Callable[[bool, int], None]:
         """Counts the lookups of one model in the response cache."""
 
         def count(hit: bool, elapsed_ns: int) -> None:
@@ -42,18 +42,18 @@ class Telemetry:
 
         return count
 
-    def meter(self, entry: Entry) -> ModelMeter:
+    def meter(self, entry: ModelVersion) -> ModelMeter:
         return ModelMeter(self._metrics, entry)
 
 
 class ModelMeter:
     """One scheduler's view: time in the queue, batches, refusals.
 
-    Requests that run at once are counted in place (`RoadMetrics.queue_counts`): 0.1 us each, where
+    Requests that run at once are counted in place (`ServerMetrics.queue_counts`): 0.1 us each, where
     `observe_queue` takes 0.8 us, measured with `timeit`.
     """
 
-    def __init__(self, metrics: RoadMetrics, entry: Entry) -> None:
+    def __init__(self, metrics: ServerMetrics, entry: ModelVersion) -> None:
         self._metrics = metrics
         self._entry = entry
         self._queue_counts = metrics.queue_counts(entry.name, entry.version)

@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from ..errors import MLServerError
-from ..pipeline import Call, Timings
-from ..registry import Road
+from ..pipeline import RequestContext, Timings
+from ..registry import ModelPipeline
 from ..tracing import context_of
 from ..types import InferenceRequest, InferenceResponse
 
 
-class TracedRoad:
+class TracingStage:
     """A model's road whose requests become spans.
 
     Args:
@@ -30,7 +30,7 @@ class TracedRoad:
         name, version: The model's.
     """
 
-    def __init__(self, road: Road, provider: TracerProvider, name: str, version: str | None) -> None:
+    def __init__(self, road: ModelPipeline, provider: TracerProvider, name: str, version: str | None) -> None:
         self._road = road
         self._tracer = provider.get_tracer("mlserver")
         self._name = name
@@ -43,7 +43,7 @@ class TracedRoad:
     async def drained(self) -> None:
         await self._road.drained()
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         with self._span("infer", call, request.id) as span:
             started = time.time_ns()
             try:
@@ -51,7 +51,9 @@ class TracedRoad:
             finally:
                 self._draw_parts(span, call.timings, started, time.time_ns())
 
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         with self._span("stream", call, None) as span:
             responses, count = self._road.stream(requests, call), 0
             try:
@@ -63,7 +65,7 @@ class TracedRoad:
                 await responses.aclose()  # type: ignore[attr-defined]
 
     @contextmanager
-    def _span(self, kind: str, call: Call, request_id: str | None) -> Iterator[Span]:
+    def _span(self, kind: str, call: RequestContext, request_id: str | None) -> Iterator[Span]:
         """A span under the caller's own; the model's code gets it as its parent."""
         headers: dict[str, Any] = dict(call.headers or {})
         if call.trace_parent:

@@ -10,19 +10,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ..logging import get_logger
-from ..pipeline import Call
-from ..registry import Catalogue, Entry
+from ..pipeline import RequestContext
+from ..registry import ModelRegistryView, ModelVersion
 from ..types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
 logger = get_logger()
 
 # Questions to shadow versions that are under way at once, of the whole server.
 MOST = 8
-Count = Callable[[Entry, str], None]
-Serve = Callable[[Entry, InferenceRequest, Call], Awaitable[InferenceResponse]]
+Count = Callable[[ModelVersion, str], None]
+Serve = Callable[[ModelVersion, InferenceRequest, RequestContext], Awaitable[InferenceResponse]]
 
 
-class Traffic:
+class VersionRouter:
     """Chooses versions, and keeps the shadows' questions.
 
     Args:
@@ -30,13 +30,13 @@ class Traffic:
         serve: Answers a request by an entry, as it does for callers.
     """
 
-    def __init__(self, registry: Catalogue, count: Count, serve: Serve) -> None:
+    def __init__(self, registry: ModelRegistryView, count: Count, serve: Serve) -> None:
         self._registry = registry
         self._count = count
         self._serve = serve
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def choose(self, default: Entry, call: Call) -> Entry:
+    def choose(self, default: ModelVersion, call: RequestContext) -> ModelVersion:
         """The entry that answers a request for a model whose default entry has a split; kept in `call.chosen`."""
         split = default.split
         assert split is not None
@@ -48,8 +48,8 @@ class Traffic:
         return usable.get(call.chosen, default) if call.chosen is not None else default
 
     def shadow_of(
-        self, default: Entry, answering: Entry, payload: InferenceRequest
-    ) -> tuple[Entry, InferenceRequest] | None:
+        self, default: ModelVersion, answering: ModelVersion, payload: InferenceRequest
+    ) -> tuple[ModelVersion, InferenceRequest] | None:
         """The shadow's entry and its own copy of a request, taken before anybody works on it; None = there is none."""
         split = default.split
         if split is None or split.shadow is None or split.shadow == answering.version:
@@ -57,13 +57,15 @@ class Traffic:
         found = [entry for entry in self._registry.versions(default.name) if entry.version == split.shadow]
         return (found[0], _copy(payload)) if found and found[0].ready else None
 
-    def ask_shadow(self, shadow: tuple[Entry, InferenceRequest], answer: InferenceResponse, call: Call) -> None:
+    def ask_shadow(
+        self, shadow: tuple[ModelVersion, InferenceRequest], answer: InferenceResponse, call: RequestContext
+    ) -> None:
         """Ask in the background. Returns at once."""
         entry, payload = shadow
         if len(self._under_way) >= MOST:
             self._count(entry, "dropped")
             return
-        own = Call(headers=call.headers)
+        own = RequestContext(headers=call.headers)
         task = asyncio.get_running_loop().create_task(self._compare(entry, payload, answer.outputs, own))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -73,7 +75,7 @@ class Traffic:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _compare(
-        self, entry: Entry, payload: InferenceRequest, expected: list[ResponseOutput], call: Call
+        self, entry: ModelVersion, payload: InferenceRequest, expected: list[ResponseOutput], call: RequestContext
     ) -> None:
         try:
             response = await self._serve(entry, payload, call)

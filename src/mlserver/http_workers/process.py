@@ -14,13 +14,13 @@ from ..errors import MLServerError
 from ..logging import get_logger
 from ..parallel.child_process import ChildProcess
 from ..parallel.rpc.client import WorkerDied
-from ..parallel.rpc.dispatcher import Action, Desk
-from ..parallel.rpc.protocol import Frame, Kind
+from ..parallel.rpc.dispatcher import RPCDispatcher, RPCHandler
+from ..parallel.rpc.protocol import Frame, MessageType
 
 logger = get_logger()
 
 
-class FrontProcess(ChildProcess):
+class HTTPWorkerProcess(ChildProcess):
     """One further front end, and what it has been told.
 
     Args:
@@ -40,11 +40,11 @@ class FrontProcess(ChildProcess):
     def __init__(
         self,
         index: int,
-        actions: Mapping[int, Action],
-        on_exit: Callable[[FrontProcess], None],
-        on_told: Callable[[FrontProcess, Frame], None],
+        actions: Mapping[int, RPCHandler],
+        on_exit: Callable[[HTTPWorkerProcess], None],
+        on_told: Callable[[HTTPWorkerProcess, Frame], None],
     ) -> None:
-        desk = Desk(actions, self.send)
+        desk = RPCDispatcher(actions, self.send)
 
         def take(frame: Frame) -> None:
             if not desk.take(frame):
@@ -62,7 +62,7 @@ class FrontProcess(ChildProcess):
         self.news = asyncio.Event()
         self.news.set()
 
-    async def ask(self, kind: Kind, head: Any, limit: float | None) -> Any:
+    async def ask(self, kind: MessageType, head: Any, limit: float | None) -> Any:
         """Its answer; None if there is none within `limit` seconds."""
         try:
             async with asyncio.timeout(limit):

@@ -6,31 +6,31 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 
-from ..metrics.server_metrics import RoadMetrics
-from ..parallel.remote_model import Crew, CrewModel
-from ..parallel.rpc.client import Line
+from ..metrics.server_metrics import ServerMetrics
+from ..parallel.remote_model import RemoteModel, WorkerGroup
+from ..parallel.rpc.client import RPCClient
 from ..parallel.rpc.fd_passing import taken
 from ..parallel.rpc.protocol import Frame
-from ..registry import Catalogue, Entry, Road, RoadBuilder
-from ..registry.traffic_split import read_split
+from ..registry import ModelPipeline, ModelRegistryView, ModelVersion, PipelineBuilder
+from ..registry.traffic_split import read_traffic_split
 from ..types import State
-from .snapshot import Row, Table
+from .snapshot import ModelSnapshot, StateSnapshot
 
 
-class _Crew(Crew[Line]):
+class ReplicaWorkerGroup(WorkerGroup[RPCClient]):
     """The workers of one pool that this process has a line to."""
 
-    def replace(self, lines: list[Line]) -> None:
+    def replace(self, lines: list[RPCClient]) -> None:
         if lines != self._ready:
             self._ready = lines
             self._announce()
 
-    def drop(self, line: Line) -> None:
+    def drop(self, line: RPCClient) -> None:
         if line in self._ready:
             self._ready.remove(line)
 
 
-class _WorkerLine(Line):
+class WorkerClient(RPCClient):
     """A line to a worker. It hears nothing but answers: what models log goes to the server.
 
     Args:
@@ -38,7 +38,7 @@ class _WorkerLine(Line):
         on_gone: Told when the line is broken.
     """
 
-    def __init__(self, number: int, on_gone: Callable[[_WorkerLine], None]) -> None:
+    def __init__(self, number: int, on_gone: Callable[[WorkerClient], None]) -> None:
         super().__init__(_ignore)
         self.number = number
         self._on_gone = on_gone
@@ -52,7 +52,7 @@ def _ignore(frame: Frame) -> None:
     """Nobody wants it."""
 
 
-class Workers:
+class WorkerConnections:
     """Lines to the workers, by the workers' numbers.
 
     Args:
@@ -65,20 +65,20 @@ class Workers:
         self._post = post
         self._first = first
         self._lost = lost
-        self._lines: dict[int, _WorkerLine] = {}
-        self._crews: dict[int, _Crew] = {}
+        self._lines: dict[int, WorkerClient] = {}
+        self._crews: dict[int, ReplicaWorkerGroup] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}
 
-    def crew(self, pool: int) -> Crew[Line]:
-        return self._crews.setdefault(pool, _Crew())
+    def crew(self, pool: int) -> WorkerGroup[RPCClient]:
+        return self._crews.setdefault(pool, ReplicaWorkerGroup())
 
     async def update(self, rows: Sequence[tuple[int, int, list[str]]]) -> None:
         """From now on these are the workers; others are left when they have answered what they were asked."""
         for number, end in taken(self._post):
-            line = _WorkerLine(number, self._forget)
+            line = WorkerClient(number, self._forget)
             await line.open(end)
             self._lines[number] = line
-        pools: dict[int, list[Line]] = {pool: [] for pool in self._crews}
+        pools: dict[int, list[RPCClient]] = {pool: [] for pool in self._crews}
         for number, pool, keys in rows:
             known = self._lines.get(number)
             if known is not None and not known.gone:
@@ -86,7 +86,7 @@ class Workers:
                 pools.setdefault(pool, []).append(known)
         for pool, lines in pools.items():
             at = self._first % len(lines) if lines else 0
-            self._crews.setdefault(pool, _Crew()).replace(lines[at:] + lines[:at])
+            self._crews.setdefault(pool, ReplicaWorkerGroup()).replace(lines[at:] + lines[:at])
         for number in self._lines.keys() - {number for number, _, _ in rows}:
             self._leaving[number] = asyncio.get_running_loop().create_task(self._leave(number))
 
@@ -107,14 +107,14 @@ class Workers:
         finally:
             del self._leaving[number]
 
-    def _forget(self, line: _WorkerLine) -> None:
+    def _forget(self, line: WorkerClient) -> None:
         for crew in self._crews.values():
             crew.drop(line)
         if self._lines.get(line.number) is line:
             self._lost(line.number)
 
 
-class Mirror(Catalogue):
+class ReplicaRegistry(ModelRegistryView):
     """The server's registry as this process sees it: each table replaces what the last one said.
 
     Args:
@@ -123,18 +123,18 @@ class Mirror(Catalogue):
         metrics: Has series for what is known here.
     """
 
-    def __init__(self, workers: Workers, build_road: RoadBuilder, metrics: RoadMetrics) -> None:
+    def __init__(self, workers: WorkerConnections, build_road: PipelineBuilder, metrics: ServerMetrics) -> None:
         super().__init__()
         self._workers = workers
         self._build_road = build_road
         self._metrics = metrics
-        self._by_serial: dict[int, Entry] = {}
-        self._leaving: dict[str, Road] = {}
+        self._by_serial: dict[int, ModelVersion] = {}
+        self._leaving: dict[str, ModelPipeline] = {}
 
-    def by_serial(self) -> dict[int, Entry]:
+    def by_serial(self) -> dict[int, ModelVersion]:
         return dict(self._by_serial)
 
-    def update(self, table: Table) -> None:
+    def update(self, table: StateSnapshot) -> None:
         """From now on these are the models."""
         before, self._by_serial = self._by_serial, {}
         for serial in before.keys() - {row.serial for row in table.rows}:
@@ -167,35 +167,35 @@ class Mirror(Catalogue):
     async def drained(self) -> None:
         await asyncio.gather(super().drained(), *(road.drained() for road in self._leaving.values()))
 
-    def _announce(self, row: Row) -> Entry:
+    def _announce(self, row: ModelSnapshot) -> ModelVersion:
         assert row.settings is not None
-        entry = Entry(row.settings, serial=row.serial)
+        entry = ModelVersion(row.settings, serial=row.serial)
         self._metrics.add_model(entry.name, entry.version)
         return entry
 
-    def _load(self, entry: Entry, row: Row) -> None:
+    def _load(self, entry: ModelVersion, row: ModelSnapshot) -> None:
         if row.key is None:
             return
         assert row.settings is not None
         assert row.info is not None
-        loaded = _MirroredModel(self._workers.crew(row.pool), row.key, row.info, row.limit)
-        entry.settings, entry.asked_split = row.settings, read_split(row.settings)
+        loaded = ReplicaModel(self._workers.crew(row.pool), row.key, row.info, row.limit)
+        entry.settings, entry.asked_split = row.settings, read_traffic_split(row.settings)
         entry.road = self._build_road(entry, loaded)
         entry.loaded = loaded
 
-    def _unload(self, entry: Entry) -> None:
+    def _unload(self, entry: ModelVersion) -> None:
         key = _key_of(entry)
         if key is not None and entry.road is not None:
             self._leaving[key] = entry.road
         entry.loaded = None
 
 
-class _MirroredModel(CrewModel):
+class ReplicaModel(RemoteModel):
     """A model that the server loaded, and that it unloads."""
 
     async def unload(self) -> bool:
         return True
 
 
-def _key_of(entry: Entry) -> str | None:
-    return entry.loaded.key if isinstance(entry.loaded, CrewModel) else None
+def _key_of(entry: ModelVersion) -> str | None:
+    return entry.loaded.key if isinstance(entry.loaded, RemoteModel) else None

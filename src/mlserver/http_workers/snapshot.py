@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..parallel.executor import ModelInfo
-from ..parallel.pool_manager import PoolModel
-from ..registry import Catalogue, Entry
+from ..parallel.pool_manager import PooledModel
+from ..registry import ModelRegistryView, ModelVersion
 from ..settings import ModelSettings
 from ..types import State
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelSnapshot:
     """One version of a model.
 
     Attributes:
@@ -40,7 +40,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class StateSnapshot:
     """All of it.
 
     Attributes:
@@ -51,17 +51,20 @@ class Table:
 
     accepting: bool
     missing: list[str]
-    rows: list[Row]
+    rows: list[ModelSnapshot]
     workers: list[tuple[int, int, list[str]]]
 
 
 def write(
-    accepting: bool, catalogue: Catalogue, workers: Sequence[tuple[int, int, Collection[str]]], known: Collection[str]
+    accepting: bool,
+    catalogue: ModelRegistryView,
+    workers: Sequence[tuple[int, int, Collection[str]]],
+    known: Collection[str],
 ) -> dict[str, Any]:
     """The table as plain data.
 
     Args:
-        workers: See `Table`.
+        workers: See `StateSnapshot`.
         known: Keys of the models whose settings and info the reader has.
     """
     return {
@@ -72,10 +75,10 @@ def write(
     }
 
 
-def _write_row(entry: Entry, known: Collection[str]) -> list[Any]:
+def _write_row(entry: ModelVersion, known: Collection[str]) -> list[Any]:
     loaded = entry.loaded
     key, pool, limit, info = None, 0, None, None
-    if isinstance(loaded, PoolModel):
+    if isinstance(loaded, PooledModel):
         key, pool, limit, info = loaded.key, loaded.pool.number, loaded.limit, loaded.info
     is_new = key is None or key not in known
     return [
@@ -95,16 +98,16 @@ def keys_in(values: dict[str, Any]) -> set[str]:
     return {row[1] for row in values["rows"] if row[1] is not None}
 
 
-def read(values: dict[str, Any]) -> Table:
+def read(values: dict[str, Any]) -> StateSnapshot:
     """The table that `write` gave."""
     rows = [_read_row(*row) for row in values["rows"]]
     workers = [(number, pool, keys) for number, pool, keys in values["workers"]]
-    return Table(values["accepting"], values["missing"], rows, workers)
+    return StateSnapshot(values["accepting"], values["missing"], rows, workers)
 
 
 def _read_row(
     serial: int, key: str | None, pool: int, limit: float | None, state: str, reason: str, settings: Any, info: Any
-) -> Row:
+) -> ModelSnapshot:
     made = None if settings is None else ModelSettings.from_frame(settings)
     told = None if info is None else ModelInfo.from_plain(info)
-    return Row(serial, key, pool, limit, State(state), reason, made, told)
+    return ModelSnapshot(serial, key, pool, limit, State(state), reason, made, told)

@@ -16,18 +16,18 @@ from ..handlers.model_repository import RepositoryControl
 from ..logging import get_logger
 from ..metrics.endpoint import MetricsPage
 from ..metrics.model_statistics import ModelStatistics
-from ..metrics.server_metrics import RoadMetrics
+from ..metrics.server_metrics import ServerMetrics
 from ..parallel.child_main import import_folders
 from ..parallel.child_process import describe_exit
 from ..parallel.pool_manager import PoolExecutor
 from ..parallel.rpc.client import WorkerDied
-from ..parallel.rpc.dispatcher import Action
-from ..parallel.rpc.protocol import Frame, Kind
-from ..registry import Entry, Registry
+from ..parallel.rpc.dispatcher import RPCHandler
+from ..parallel.rpc.protocol import Frame, MessageType
+from ..registry import ModelVersion, Registry
 from ..settings import Settings, SettingsError
 from ..types import RepositoryIndexRequest, RepositoryIndexResponse
 from . import snapshot
-from .process import FrontProcess
+from .process import HTTPWorkerProcess
 
 logger = get_logger()
 
@@ -39,7 +39,7 @@ STEADY_AFTER = 60.0  # seconds of life after which an end is no longer held agai
 
 
 @dataclass(frozen=True)
-class Owned:
+class PrimaryState:
     """What the server's own process has, and the further ones do not.
 
     Attributes:
@@ -52,11 +52,11 @@ class Owned:
     executor: PoolExecutor
     data_plane: DataPlane
     repository: RepositoryControl
-    metrics: RoadMetrics
+    metrics: ServerMetrics
     metrics_page: MetricsPage
 
 
-class Fronts:
+class HTTPWorkerSupervisor:
     """All further front ends. They hear of every change, and are asked what they counted.
 
     Args:
@@ -70,8 +70,8 @@ class Fronts:
         _check(settings)
         self._indices = range(1, settings.http_workers)
         self._drain_timeout = settings.drain_timeout
-        self._fronts: list[FrontProcess] = []
-        self._processes: set[FrontProcess] = set()
+        self._fronts: list[HTTPWorkerProcess] = []
+        self._processes: set[HTTPWorkerProcess] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Future[Any] | None = None
         self._pauses = dict.fromkeys(self._indices, 0.0)
@@ -79,13 +79,13 @@ class Fronts:
         self._progress = asyncio.Event()
         self._stopping = False
         # What those counted that are no more.
-        self._past_metrics = RoadMetrics(settings.metrics_rest_server_prefix)
+        self._past_metrics = ServerMetrics(settings.metrics_rest_server_prefix)
         self._past_statistics: dict[int, ModelStatistics] = {}
-        self._owned: Owned | None = None
+        self._owned: PrimaryState | None = None
 
     # -- starting and ending --
 
-    def start(self, owned: Owned) -> None:
+    def start(self, owned: PrimaryState) -> None:
         """Begin to start all of them."""
         self._owned = owned
         self._starting = asyncio.gather(*(self._start_front(index) for index in self._indices))
@@ -109,19 +109,19 @@ class Fronts:
         await asyncio.gather(*ending, return_exceptions=True)
         await asyncio.gather(*(self._end(front, closing) for front in list(self._processes)))
 
-    async def _end(self, front: FrontProcess, closing: float) -> None:
-        await front.ask(Kind.CLOSE, closing, closing + 1.0)
+    async def _end(self, front: HTTPWorkerProcess, closing: float) -> None:
+        await front.ask(MessageType.STOP_SERVING, closing, closing + 1.0)
         await front.stop(1.0)
 
     async def _start_front(self, index: int) -> None:
         owned = self._owned
         assert owned is not None
-        actions: dict[int, Action] = {
-            Kind.REPOSITORY: self._answer_repository,
-            Kind.STATISTICS: self._answer_statistics,
-            Kind.METRICS_PAGE: self._answer_metrics_page,
+        actions: dict[int, RPCHandler] = {
+            MessageType.REPOSITORY: self._answer_repository,
+            MessageType.STATISTICS: self._answer_statistics,
+            MessageType.METRICS_PAGE: self._answer_metrics_page,
         }
-        front = FrontProcess(index, actions, self._on_exit, self._on_told)
+        front = HTTPWorkerProcess(index, actions, self._on_exit, self._on_told)
         self._processes.add(front)
         init = {"settings": owned.settings.to_frame(), "sys_path": import_folders(), "number": index}
         try:
@@ -131,7 +131,7 @@ class Fronts:
                 self._spawn(self._keep_told(front))
                 while front.told < 0 and not front.gone:
                     await self._progress.wait()
-                await front.call(Kind.OPEN, None)
+                await front.call(MessageType.START_SERVING, None)
             if front.gone:
                 raise WorkerDied
         except BaseException:
@@ -142,7 +142,7 @@ class Fronts:
             raise
         front.is_open = True
 
-    def _on_exit(self, front: FrontProcess) -> None:
+    def _on_exit(self, front: HTTPWorkerProcess) -> None:
         if front in self._fronts:
             self._fronts.remove(front)
         self._keep_counts(front)
@@ -150,7 +150,7 @@ class Fronts:
         if front.is_open and not self._stopping:
             self._spawn(self._replace(front))
 
-    async def _replace(self, dead: FrontProcess) -> None:
+    async def _replace(self, dead: HTTPWorkerProcess) -> None:
         code = await dead.reap()
         self._processes.discard(dead)
         logger.error("Front end process %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code))
@@ -185,7 +185,7 @@ class Fronts:
         while not self._stopping and any(front.told < revision for front in self._fronts):
             await self._progress.wait()
 
-    async def _keep_told(self, front: FrontProcess) -> None:
+    async def _keep_told(self, front: HTTPWorkerProcess) -> None:
         while True:
             await front.news.wait()
             front.news.clear()
@@ -202,7 +202,7 @@ class Fronts:
                 return
             self._note_progress()
 
-    async def _tell(self, front: FrontProcess) -> None:
+    async def _tell(self, front: HTTPWorkerProcess) -> None:
         owned, revision = self._owned, self._revision
         assert owned is not None
         workers = owned.executor.workers
@@ -211,7 +211,7 @@ class Fronts:
                 front.connect(worker)
         rows = [(worker.number, pool, worker.loaded) for pool, worker in workers]
         values = snapshot.write(owned.data_plane.accepting, owned.registry, rows, front.known)
-        await front.call(Kind.TABLE, values)
+        await front.call(MessageType.STATE, values)
         front.known = snapshot.keys_in(values)
         front.told = revision
 
@@ -223,37 +223,37 @@ class Fronts:
 
     async def leave_model(self, key: str) -> None:
         """Return when none of them uses a model any more, or has had the time to end what it began."""
-        await self._ask_all(Kind.LEAVE, ["model", key], self._drain_timeout)
+        await self._ask_all(MessageType.WAIT_RELEASED, ["model", key], self._drain_timeout)
 
     async def leave_worker(self, number: int) -> None:
         """Return when none of them uses a worker any more, or has had the time to end what it began."""
-        await self._ask_all(Kind.LEAVE, ["worker", number], self._drain_timeout)
+        await self._ask_all(MessageType.WAIT_RELEASED, ["worker", number], self._drain_timeout)
 
     def end_connections(self) -> None:
         """Have them say with each answer from now on that its connection ends."""
-        self._spawn(self._ask_all(Kind.LAST_ANSWERS, None, TELL_LIMIT))
+        self._spawn(self._ask_all(MessageType.LAST_ANSWERS, None, TELL_LIMIT))
 
     async def drained(self) -> None:
         """Have them take no more connections; return when none of them has anything to do."""
-        await self._ask_all(Kind.DRAIN, None, None)
+        await self._ask_all(MessageType.DRAIN, None, None)
 
-    async def _ask_all(self, kind: Kind, head: Any, limit: float | None) -> None:
+    async def _ask_all(self, kind: MessageType, head: Any, limit: float | None) -> None:
         await self.told()
         await asyncio.gather(*(front.ask(kind, head, limit) for front in self._fronts))
 
-    async def metrics(self) -> RoadMetrics:
+    async def metrics(self) -> ServerMetrics:
         """The sum of all processes' metrics."""
         assert self._owned is not None
         await self._collect()
         counted = [front.counts["metrics"] for front in self._fronts]
         return self._owned.metrics.with_others([self._past_metrics.export(), *counted])
 
-    async def statistics(self, entries: Sequence[Entry]) -> list[ModelStatistics]:
+    async def statistics(self, entries: Sequence[ModelVersion]) -> list[ModelStatistics]:
         """The sums of all processes' statistics of these entries."""
         await self._collect()
         return [self._sum_of(entry) for entry in entries]
 
-    def _sum_of(self, entry: Entry) -> ModelStatistics:
+    def _sum_of(self, entry: ModelVersion) -> ModelStatistics:
         sums = ModelStatistics()
         sums.add(entry.statistics)
         if entry.serial in self._past_statistics:
@@ -265,14 +265,14 @@ class Fronts:
         return sums
 
     async def _collect(self) -> None:
-        async def ask(front: FrontProcess) -> None:
-            counts = await front.ask(Kind.COUNTS, None, COUNT_LIMIT)
+        async def ask(front: HTTPWorkerProcess) -> None:
+            counts = await front.ask(MessageType.COLLECT_STATS, None, COUNT_LIMIT)
             if counts is not None:
                 front.counts = counts
 
         await asyncio.gather(*(ask(front) for front in self._fronts))
 
-    def _keep_counts(self, front: FrontProcess) -> None:
+    def _keep_counts(self, front: HTTPWorkerProcess) -> None:
         """What it counted stays in the sums, as far as it was told."""
         self._past_metrics.absorb(front.counts["metrics"], ended=True)
         for serial, values in front.counts["statistics"]:
@@ -289,7 +289,7 @@ class Fronts:
             answer = (await repository.index(RepositoryIndexRequest(ready=argument))).model_dump(mode="json")
         else:
             answer = await (repository.load(argument) if what == "load" else repository.unload(argument))
-        return Frame(Kind.REPLY, frame.id, answer)
+        return Frame(MessageType.REPLY, frame.id, answer)
 
     async def _answer_statistics(self, frame: Frame) -> Frame:
         assert self._owned is not None
@@ -297,25 +297,25 @@ class Fronts:
         sums = await self.statistics([entries[serial] for serial in frame.head if serial in entries])
         by_serial = dict(zip([serial for serial in frame.head if serial in entries], sums, strict=True))
         answer = [by_serial.get(serial, ModelStatistics()).to_frame() for serial in frame.head]
-        return Frame(Kind.REPLY, frame.id, answer)
+        return Frame(MessageType.REPLY, frame.id, answer)
 
     async def _answer_metrics_page(self, frame: Frame) -> Frame:
         assert self._owned is not None
-        return Frame(Kind.REPLY, frame.id, list(await self._owned.metrics_page(frame.head)))
+        return Frame(MessageType.REPLY, frame.id, list(await self._owned.metrics_page(frame.head)))
 
-    def _on_told(self, front: FrontProcess, frame: Frame) -> None:
+    def _on_told(self, front: HTTPWorkerProcess, frame: Frame) -> None:
         assert self._owned is not None
-        if frame.kind == Kind.SUSPECT:
+        if frame.kind == MessageType.REPORT_STUCK:
             self._owned.executor.suspect(frame.head)
-        elif frame.kind == Kind.LOST:
+        elif frame.kind == MessageType.WORKER_LOST:
             front.connected.discard(frame.head)
             front.news.set()
 
 
-class ToldRepository:
+class SynchronizedRepository:
     """The repository, where a change has been made when every front end knows of it."""
 
-    def __init__(self, repository: RepositoryControl, fronts: Fronts) -> None:
+    def __init__(self, repository: RepositoryControl, fronts: HTTPWorkerSupervisor) -> None:
         self._repository = repository
         self._fronts = fronts
 

@@ -14,31 +14,31 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..assembly import RoadWorks
+from ..assembly import PipelineFactory
 from ..errors import Unavailable
 from ..handlers import DataPlane
 from ..logging import configure_logger
 from ..metrics.model_statistics import ModelStatistics
 from ..parallel.child_main import be_child, import_from
-from ..parallel.rpc.client import Line, WorkerDied
-from ..parallel.rpc.dispatcher import Action, Desk
+from ..parallel.rpc.client import RPCClient, WorkerDied
+from ..parallel.rpc.dispatcher import RPCDispatcher, RPCHandler
 from ..parallel.rpc.fd_passing import post_of
-from ..parallel.rpc.protocol import Frame, Kind
-from ..registry import Entry
+from ..parallel.rpc.protocol import Frame, MessageType
+from ..registry import ModelVersion
 from ..settings import Settings
 from ..types import RepositoryIndexRequest, RepositoryIndexResponse
 from . import snapshot
-from .replica import Mirror, Workers
+from .replica import ReplicaRegistry, WorkerConnections
 
 WATCH_INTERVAL = 0.5
 GC_THRESHOLD = 20_000, 20, 20  # as in the server's own process
 
 
-class Control(Line):
+class SupervisorClient(RPCClient):
     """The line to the server's own process, which asks and is asked."""
 
-    def __init__(self, actions: dict[int, Action]) -> None:
-        self._desk = Desk(actions, self.send)
+    def __init__(self, actions: dict[int, RPCHandler]) -> None:
+        self._desk = RPCDispatcher(actions, self.send)
         super().__init__(self._desk.take)
         self._closed = asyncio.Event()
 
@@ -46,7 +46,7 @@ class Control(Line):
         """Return when the server has closed the line, or is gone."""
         await self._closed.wait()
 
-    async def ask(self, kind: Kind, head: Any) -> Any:
+    async def ask(self, kind: MessageType, head: Any) -> Any:
         """Raises `MLServerError`: what the server answered."""
         try:
             return (await self.call(kind, head)).head
@@ -58,37 +58,37 @@ class Control(Line):
         self._closed.set()
 
 
-class AskedRepository:
+class RemoteRepository:
     """The repository, as the server has it."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: SupervisorClient) -> None:
         self._control = control
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
-        items = await self._control.ask(Kind.REPOSITORY, ["index", payload.ready])
+        items = await self._control.ask(MessageType.REPOSITORY, ["index", payload.ready])
         return RepositoryIndexResponse.model_validate(items)
 
     async def load(self, name: str) -> bool:
-        return bool(await self._control.ask(Kind.REPOSITORY, ["load", name]))
+        return bool(await self._control.ask(MessageType.REPOSITORY, ["load", name]))
 
     async def unload(self, name: str) -> bool:
-        return bool(await self._control.ask(Kind.REPOSITORY, ["unload", name]))
+        return bool(await self._control.ask(MessageType.REPOSITORY, ["unload", name]))
 
 
-class Front:
+class HTTPWorker:
     """One such process, from its first frame to its last."""
 
     def __init__(self) -> None:
-        self._control = Control(
+        self._control = SupervisorClient(
             {
-                Kind.INIT: self._init,
-                Kind.TABLE: self._take_table,
-                Kind.OPEN: self._open,
-                Kind.LEAVE: self._leave,
-                Kind.LAST_ANSWERS: self._end_connections,
-                Kind.DRAIN: self._drain,
-                Kind.COUNTS: self._count,
-                Kind.CLOSE: self._close,
+                MessageType.INIT: self._init,
+                MessageType.STATE: self._take_table,
+                MessageType.START_SERVING: self._open,
+                MessageType.WAIT_RELEASED: self._leave,
+                MessageType.LAST_ANSWERS: self._end_connections,
+                MessageType.DRAIN: self._drain,
+                MessageType.COLLECT_STATS: self._count,
+                MessageType.STOP_SERVING: self._close,
             }
         )
         self._front_ends: list[Any] = []
@@ -97,7 +97,7 @@ class Front:
     async def serve(self, end: socket.socket) -> None:
         """Work until the server closes the line."""
         await self._control.open(end)
-        self._control.send(Frame(Kind.HELLO, 0, {"pid": os.getpid()}))
+        self._control.send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
         await self._control.closed()
 
     # -- what the server asks --
@@ -106,9 +106,9 @@ class Front:
         self._settings = settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
         import_from(frame.head["sys_path"])
-        self._works = RoadWorks(settings)
-        self._workers = Workers(post_of(frame.head["post"]), frame.head["number"], self._lost)
-        self._mirror = Mirror(self._workers, self._works.build_road, self._works.metrics)
+        self._works = PipelineFactory(settings)
+        self._workers = WorkerConnections(post_of(frame.head["post"]), frame.head["number"], self._lost)
+        self._mirror = ReplicaRegistry(self._workers, self._works.build_road, self._works.metrics)
         self._data_plane = DataPlane(settings, self._mirror, self._works.telemetry, self._gather)
         self._watch = asyncio.create_task(self._look_for_stuck_workers())
         return _done(frame)
@@ -122,7 +122,7 @@ class Front:
 
     async def _open(self, frame: Frame) -> Frame:
         page = self._metrics_page if self._settings.metrics_endpoint else None
-        parts = self._settings, self._data_plane, AskedRepository(self._control), page
+        parts = self._settings, self._data_plane, RemoteRepository(self._control), page
         self._front_ends = self._works.build_front_ends(*parts)
         for front_end in self._front_ends:
             await front_end.start()
@@ -155,30 +155,30 @@ class Front:
 
     # -- what it asks and tells --
 
-    async def _gather(self, entries: Sequence[Entry]) -> list[ModelStatistics]:
-        sums = await self._control.ask(Kind.STATISTICS, [entry.serial for entry in entries])
+    async def _gather(self, entries: Sequence[ModelVersion]) -> list[ModelStatistics]:
+        sums = await self._control.ask(MessageType.STATISTICS, [entry.serial for entry in entries])
         return [ModelStatistics.from_frame(values) for values in sums]
 
     async def _metrics_page(self, accept: str) -> tuple[str, bytes]:
-        content_type, text = await self._control.ask(Kind.METRICS_PAGE, accept)
+        content_type, text = await self._control.ask(MessageType.METRICS_PAGE, accept)
         return content_type, text
 
     def _lost(self, number: int) -> None:
-        self._control.send(Frame(Kind.LOST, 0, number))
+        self._control.send(Frame(MessageType.WORKER_LOST, 0, number))
 
     async def _look_for_stuck_workers(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             for number in self._workers.overdue(time.monotonic()):
-                self._control.send(Frame(Kind.SUSPECT, 0, number))
+                self._control.send(Frame(MessageType.REPORT_STUCK, 0, number))
 
 
 def _done(frame: Frame, head: Any = None) -> Frame:
-    return Frame(Kind.REPLY, frame.id, head)
+    return Frame(MessageType.REPLY, frame.id, head)
 
 
 async def _serve(end: socket.socket) -> None:
-    await Front().serve(end)
+    await HTTPWorker().serve(end)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import Settings
 from .messages import Incoming, Reply, write_too_large
-from .offset_tracker import Progress
+from .offset_tracker import OffsetTracker
 from .outages import LibraryLog, Outages, reason_of
 
 logger = get_logger().getChild("kafka")
@@ -29,17 +29,17 @@ LEAVE = 2.0  # seconds that leaving the consumer group may take
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ConsumedRecord:
     """A message that is to be answered, and where it came from."""
 
     message: Incoming
     topic: str
     partition: int
     offset: int
-    progress: Progress
+    progress: OffsetTracker
 
 
-class Link:
+class KafkaClientThread:
     """The connection to the brokers.
 
     Args:
@@ -51,7 +51,10 @@ class Link:
     """
 
     def __init__(
-        self, settings: Settings, arrived: Callable[[list[Work]], None], joined: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        arrived: Callable[[list[ConsumedRecord]], None],
+        joined: Callable[[], None] = lambda: None,
     ) -> None:
         self._library = _optional.load("confluent_kafka", "The setting 'kafka_enabled'", "kafka")
         self._settings = settings
@@ -68,7 +71,7 @@ class Link:
         self._in_flight = 0
         self._paused = False
         self._assigned: set[tuple[str, int]] = set()
-        self._progress: dict[tuple[str, int], Progress] = {}
+        self._progress: dict[tuple[str, int], OffsetTracker] = {}
         try:
             told = {"error_cb": self._outages.on_error}
             self._consumer = self._library.Consumer({**consumer_config(settings), **told}, logger=LibraryLog())
@@ -100,7 +103,7 @@ class Link:
         except TimeoutError:
             logger.warning("Kafka's brokers did not let go in time")
 
-    def send(self, work: Work, reply: Reply) -> None:
+    def send(self, work: ConsumedRecord, reply: Reply) -> None:
         """Produce a reply; when it has been delivered, its message counts as answered. On the event loop."""
 
         def delivered(error: Any, _: object) -> None:
@@ -117,7 +120,7 @@ class Link:
         except self._library.KafkaException as problem:
             self._undelivered(work, reply, problem.args[0])
 
-    def _undelivered(self, work: Work, reply: Reply, error: Any) -> None:
+    def _undelivered(self, work: ConsumedRecord, reply: Reply, error: Any) -> None:
         codes = self._library.KafkaError
         if error.code() in (codes.MSG_SIZE_TOO_LARGE, codes.RECORD_LIST_TOO_LARGE):
             self.send(work, write_too_large(reply))
@@ -191,14 +194,14 @@ class Link:
         self._in_flight += len(works)
         self._hand_over(self._arrived, works)
 
-    def _work_of(self, message: Any) -> Work:
+    def _work_of(self, message: Any) -> ConsumedRecord:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
-        progress = self._progress.setdefault((topic, partition), Progress())
+        progress = self._progress.setdefault((topic, partition), OffsetTracker())
         progress.take(offset)
         incoming = Incoming(message.key(), message.value(), message.headers() or ())
-        return Work(incoming, topic, partition, offset, progress)
+        return ConsumedRecord(incoming, topic, partition, offset, progress)
 
-    def _finish(self, work: Work) -> None:
+    def _finish(self, work: ConsumedRecord) -> None:
         self._in_flight -= 1
         offset = work.progress.finish(work.offset)
         if offset is None or self._progress.get((work.topic, work.partition)) is not work.progress:

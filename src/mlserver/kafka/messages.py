@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import MLServerError, PayloadTooLarge
-from ..pipeline import Call
+from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse
 from ..wire import json
 from ..wire.headers import CloudEvents
@@ -73,7 +73,7 @@ def read_request(message: Incoming, limit: int) -> InferenceRequest:
     return request
 
 
-def write_response(response: InferenceResponse, call: Call, events: CloudEvents) -> Reply:
+def write_response(response: InferenceResponse, call: RequestContext, events: CloudEvents) -> Reply:
     """An answer: its id is the key; CloudEvents and the model's own headers, which win."""
     headers: dict[str, object] = dict(events.response(response.model_name, response.id))
     if call.response_headers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class Progress:
+class OffsetTracker:
     """Requests end in any order, but a partition is committed up to one offset: the first that is not answered yet."""
 
     def __init__(self) -> None:

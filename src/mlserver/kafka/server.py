@@ -6,11 +6,11 @@ import asyncio
 
 from ..errors import MLServerError
 from ..handlers import DataPlane
-from ..pipeline import Call
-from ..security.authorization import INFER, Access, Caller
+from ..pipeline import RequestContext
+from ..security.authorization import INFER, Authorizer, Caller
 from ..settings import Settings
 from ..wire.headers import CloudEvents, get_namespace
-from .client_thread import Link, Work, logger
+from .client_thread import ConsumedRecord, KafkaClientThread, logger
 from .messages import Incoming, Reply, read_headers, read_model, read_request, write_error, write_response
 
 
@@ -24,13 +24,13 @@ class KafkaServer:
         MLServerError: the library is not installed (the text has the command), or the settings are not valid for it.
     """
 
-    def __init__(self, settings: Settings, data_plane: DataPlane, access: Access | None = None) -> None:
+    def __init__(self, settings: Settings, data_plane: DataPlane, access: Authorizer | None = None) -> None:
         self._settings = settings
         self._data_plane = data_plane
-        self._access = access or Access(settings)
+        self._access = access or Authorizer(settings)
         self._events = CloudEvents(settings.server_name, get_namespace())
         self._tasks: set[asyncio.Task[None]] = set()
-        self._link = Link(settings, self._arrived, self._joined)
+        self._link = KafkaClientThread(settings, self._arrived, self._joined)
 
     @property
     def address(self) -> str:
@@ -71,13 +71,13 @@ class KafkaServer:
     def _joined(self) -> None:
         logger.info("Ready: %s", self.address)
 
-    def _arrived(self, works: list[Work]) -> None:
+    def _arrived(self, works: list[ConsumedRecord]) -> None:
         for work in works:
             task = asyncio.create_task(self._serve(work))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, work: Work) -> None:
+    async def _serve(self, work: ConsumedRecord) -> None:
         self._link.send(work, await self._answer(work.message))
 
     async def _answer(self, message: Incoming) -> Reply:
@@ -89,7 +89,7 @@ class KafkaServer:
             name, version = read_model(headers)
             request = read_request(message, self._settings.max_body_bytes)
             key = key or (request.id or "").encode("utf-8", "replace") or None
-            call = Call(headers=headers)
+            call = RequestContext(headers=headers)
             response = await self._data_plane.infer(request, name, version, call)
             return write_response(response, call, self._events)
         except MLServerError as problem:

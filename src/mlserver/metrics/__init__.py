@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .custom import ModelHistogram, Observation, forget, log, receive, register, set_sink
+from .custom import ModelHistogram, Sample, forget, log, receive, register, set_sink
 from .declared import adapt_when_imported
 from .endpoint import MetricsServer, configure_metrics
 from .errors import InvalidMetric, InvalidModelContext, MetricNotFound
-from .server_metrics import RoadMetrics
+from .server_metrics import ServerMetrics
 
 if TYPE_CHECKING:
     from .registry import REGISTRY, MetricsRegistry
@@ -24,8 +24,8 @@ __all__ = [
     "MetricsRegistry",
     "MetricsServer",
     "ModelHistogram",
-    "Observation",
-    "RoadMetrics",
+    "Sample",
+    "ServerMetrics",
     "adapt_when_imported",
     "configure_metrics",
     "forget",

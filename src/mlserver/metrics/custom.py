@@ -20,7 +20,7 @@ LABELS = ("model_name", "model_version")
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
-class Observation(NamedTuple):
+class Sample(NamedTuple):
     """One value of one metric, as it travels from a worker process. `model_version` is "" for a model without one."""
 
     name: str
@@ -30,7 +30,7 @@ class Observation(NamedTuple):
     value: float
 
 
-class Series:
+class CustomMetric:
     """A metric of one model, to be observed from anywhere."""
 
     def __init__(self, metric: ModelHistogram, model_name: str, model_version: str) -> None:
@@ -44,7 +44,7 @@ class Series:
         except (TypeError, ValueError):
             raise InvalidMetric(self.metric.name, f"expected a number, received {type(amount).__name__}") from None
         sink = _sink or receive
-        sink(Observation(self.metric.name, self.metric.description, self.model_name, self.model_version, value))
+        sink(Sample(self.metric.name, self.metric.description, self.model_name, self.model_version, value))
 
     @contextmanager
     def time(self) -> Iterator[None]:
@@ -65,12 +65,12 @@ class ModelHistogram:
         self.name = name
         self.description = description or name
 
-    def labels(self, *values: Any, **named: Any) -> Series:
+    def labels(self, *values: Any, **named: Any) -> CustomMetric:
         """The series of one model."""
         if (values and named) or (named and sorted(named) != sorted(LABELS)) or (values and len(values) != len(LABELS)):
             raise ValueError(f"the labels are {LABELS[0]} and {LABELS[1]}")
         name, version = values or (named[label] for label in LABELS)
-        return Series(self, str(name), str(version or ""))
+        return CustomMetric(self, str(name), str(version or ""))
 
     def observe(self, amount: float) -> None:
         """Observe for the model whose code is running. Raises `InvalidModelContext` outside of any."""
@@ -80,17 +80,17 @@ class ModelHistogram:
         """Observe how many seconds a block, or a decorated function, takes."""
         return self._current().time()
 
-    def _current(self) -> Series:
+    def _current(self) -> CustomMetric:
         model = current_model()
         if model is None:
             raise InvalidModelContext()
-        return Series(self, *model)
+        return CustomMetric(self, *model)
 
 
 _registered: dict[str, ModelHistogram] = {}
 _observed: dict[str, Histogram] = {}
 _lock = threading.Lock()
-_sink: Callable[[Observation], None] | None = None
+_sink: Callable[[Sample], None] | None = None
 
 
 def register(name: str, description: str) -> ModelHistogram:
@@ -122,13 +122,13 @@ def log(**metrics: float) -> None:
         register(name, "").observe(value)
 
 
-def set_sink(sink: Callable[[Observation], None] | None) -> None:
+def set_sink(sink: Callable[[Sample], None] | None) -> None:
     """Where observations go: in a worker process, a function that sends them to its parent; None = counted here."""
     global _sink
     _sink = sink
 
 
-def receive(observation: Observation) -> None:
+def receive(observation: Sample) -> None:
     """Count an observation in this process."""
     with _lock:
         held = _observed.get(observation.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import declared, shared
 from .merging import merge
-from .server_metrics import RoadMetrics
+from .server_metrics import ServerMetrics
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -23,9 +23,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MetricsPage = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 
-def configure_metrics(settings: Settings) -> RoadMetrics | None:
+def configure_metrics(settings: Settings) -> ServerMetrics | None:
     """The server's own metrics, as the settings want them; None if `metrics_endpoint` is off."""
-    return RoadMetrics(settings.metrics_rest_server_prefix) if settings.metrics_endpoint else None
+    return ServerMetrics(settings.metrics_rest_server_prefix) if settings.metrics_endpoint else None
 
 
 class MetricsServer:
@@ -40,8 +40,8 @@ class MetricsServer:
     def __init__(
         self,
         settings: Settings,
-        road: RoadMetrics | None = None,
-        gather: Callable[[], Awaitable[RoadMetrics]] | None = None,
+        road: ServerMetrics | None = None,
+        gather: Callable[[], Awaitable[ServerMetrics]] | None = None,
     ) -> None:
         self._path = "/" + (settings.metrics_endpoint or "/metrics").strip("/")
         self._road = road
@@ -76,7 +76,7 @@ class MetricsServer:
         """Content type and text of the page."""
         return self._render(self._road, accept)
 
-    def _render(self, road: RoadMetrics | None, accept: str) -> tuple[str, bytes]:
+    def _render(self, road: ServerMetrics | None, accept: str) -> tuple[str, bytes]:
         from prometheus_client import exposition
         from prometheus_client.registry import Collector
 
@@ -90,7 +90,7 @@ class MetricsServer:
         return "text/plain; version=1.0.0; charset=utf-8", exposition.generate_latest(Page())
 
 
-def _families(road: RoadMetrics | None, tasks: int) -> Iterator[Metric]:
+def _families(road: ServerMetrics | None, tasks: int) -> Iterator[Metric]:
     """All families, each name once: a second one would make the whole page unreadable for Prometheus."""
     from prometheus_client import REGISTRY as PROCESS
     from prometheus_client.core import GaugeMetricFamily

@@ -22,7 +22,7 @@ DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2
 COUNT_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
-class Number:
+class LabeledValue:
     """One number per combination of labels."""
 
     kind: ClassVar[str]
@@ -56,13 +56,13 @@ class Number:
         return made
 
 
-class Counter(Number):
+class Counter(LabeledValue):
     """Only goes up. Prometheus sees the name with `_total`."""
 
     kind = "counter"
 
 
-class Gauge(Number):
+class Gauge(LabeledValue):
     """Goes up and down."""
 
     kind = "gauge"

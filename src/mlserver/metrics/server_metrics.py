@@ -27,7 +27,7 @@ _OPEN_OTHER = ("OTHER", APP_NAME)
 _UNSEEN = (0.0,)  # counts of a model that has no series
 
 
-class RoadMetrics:
+class ServerMetrics:
     """The server's own metrics.
 
     Args:
@@ -208,9 +208,9 @@ class RoadMetrics:
             for labels, value in export.get(metric.name, ()):
                 metric.absorb(tuple(labels), value)
 
-    def with_others(self, exports: Sequence[Mapping[str, Sequence[Any]]]) -> RoadMetrics:
+    def with_others(self, exports: Sequence[Mapping[str, Sequence[Any]]]) -> ServerMetrics:
         """The sum of these and other processes' metrics, for the models that are counted here."""
-        sums = RoadMetrics(self._rest_prefix)
+        sums = ServerMetrics(self._rest_prefix)
         for export in (self.export(), *exports):
             sums.absorb(export)
         for metric in (*sums._of_models(), *sums._by_outcome()):

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..logging import get_logger
-from .rpc.client import Line, WorkerDied
+from .rpc.client import RPCClient, WorkerDied
 from .rpc.fd_passing import hand_over, post_pair
-from .rpc.protocol import Frame, FrameError, Kind
+from .rpc.protocol import Frame, FrameError, MessageType
 
 logger = get_logger()
 _numbers = itertools.count(1)
 
 
-class ChildProcess(Line):
+class ChildProcess(RPCClient):
     """A process and the calls that it has not answered.
 
     Args:
@@ -86,7 +86,7 @@ class ChildProcess(Line):
             loop.add_reader(self._pidfd, self._on_closed, None)
         async with asyncio.timeout(timeout):
             await self._hello
-            await self.call(Kind.INIT, init if post_number is None else {**init, "post": post_number})
+            await self.call(MessageType.INIT, init if post_number is None else {**init, "post": post_number})
 
     def hand_over(self, connection: socket.socket, number: int) -> None:
         """Give the process a connection of its own to somebody else. Raises `OSError` if it takes none."""
@@ -97,7 +97,7 @@ class ChildProcess(Line):
     # -- what comes from it --
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.kind != Kind.HELLO:
+        if frame.kind != MessageType.READY:
             super()._on_frame(frame)
         elif self._hello is not None and not self._hello.done():
             self._hello.set_result(None)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from ..custom_routes import Route
-from ..pipeline import Call
+from ..pipeline import RequestContext
 from ..settings import ModelSettings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 
@@ -91,9 +91,11 @@ class LoadedModel(Protocol):
         """How many requests it works on at once before one waits for another (for a pool: its live workers)."""
         ...
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse: ...
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse: ...
 
-    def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]: ...
+    def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]: ...
 
     async def metadata(self) -> MetadataModelResponse:
         """Ask the model what it is; if it does not answer in time, return what it said last.
@@ -103,7 +105,7 @@ class LoadedModel(Protocol):
         """
         ...
 
-    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
+    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
         """Answer a request to one of the model's own REST paths."""
         ...
 
@@ -124,7 +126,7 @@ class Executor(Protocol):
         ...
 
 
-class Audience(Protocol):
+class WorkerListener(Protocol):
     """The other processes that ask the workers: the server's further front ends."""
 
     def workers_changed(self) -> None:

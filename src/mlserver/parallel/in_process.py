@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from ..errors import MLServerError
 from ..logging import get_logger
 from ..metrics import adapt_when_imported
-from ..pipeline import Call
+from ..pipeline import RequestContext
 from ..settings import ModelSettings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import METADATA_LIMIT, HTTPRequest, HTTPResponse, ModelInfo
 from .stream_timer import StreamClock
 from .worker.model_failures import prepare_loop, run_protected, with_result
-from .worker.model_runner import Runner
+from .worker.model_runner import ModelRunner
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class InlineExecutor:
 
     def __init__(self, load_timeout: float | None = None) -> None:
         self._load_timeout = load_timeout
-        self._runner = Runner()
+        self._runner = ModelRunner()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
         self._stopping = threading.Event()
@@ -90,7 +90,7 @@ class InlineExecutor:
 class InlineModel:
     """A model in the models' thread."""
 
-    def __init__(self, executor: InlineExecutor, runner: Runner, key: str, info: ModelInfo) -> None:
+    def __init__(self, executor: InlineExecutor, runner: ModelRunner, key: str, info: ModelInfo) -> None:
         self._executor = executor
         self._runner = runner
         self._key = key
@@ -105,13 +105,15 @@ class InlineModel:
         """Whether the model's own `ready` says so, which it may change at any time."""
         return self._runner.is_ready(self._key)
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
         response = await self._executor.call(self._runner.infer(self._key, request, call))
         call.timings.model_ns = time.perf_counter_ns() - started
         return response
 
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         server_loop = asyncio.get_running_loop()
 
         async def fed() -> AsyncIterator[InferenceRequest]:
@@ -142,7 +144,7 @@ class InlineModel:
             pass
         return self._last_metadata
 
-    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
+    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
         return await self._executor.call(self._runner.route(self._key, request))
 
     async def unload(self) -> bool:

@@ -21,10 +21,10 @@ from ..logging import get_logger
 from ..metrics.shared import SharedFolder
 from ..settings import ModelSettings, Settings
 from .child_process import ChildProcess as WorkerProcess
-from .executor import Audience, LoadedModel, ModelInfo
+from .executor import LoadedModel, ModelInfo, WorkerListener
 from .in_process import InlineExecutor
-from .remote_model import CrewModel
-from .worker_pool import Pool, pinned
+from .remote_model import RemoteModel
+from .worker_pool import WorkerPool, pinned
 
 logger = get_logger()
 
@@ -62,16 +62,16 @@ class _Code(NamedTuple):
     digest: str
 
 
-class _Shared:
+class RefCountedPool:
     """A pool, its start, and how many models (or loads under way) need it."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
         self.users = 0
         self.starting: asyncio.Task[None] = asyncio.ensure_future(pool.start())
 
 
-class Pools:
+class PoolManager:
     """Pools by environment and group. Each one that is not needed any more is stopped.
 
     Args:
@@ -79,10 +79,10 @@ class Pools:
         audience: Who else asks the workers.
     """
 
-    def __init__(self, settings: Settings, audience: Audience | None = None) -> None:
+    def __init__(self, settings: Settings, audience: WorkerListener | None = None) -> None:
         self._settings = settings
         self._audience = audience
-        self._shared: dict[PoolKey, _Shared] = {}
+        self._shared: dict[PoolKey, RefCountedPool] = {}
         self._metrics: SharedFolder | None = None
 
     @property
@@ -90,23 +90,25 @@ class Pools:
         return [pid for shared in self._shared.values() for pid in shared.pool.pids]
 
     @property
-    def started(self) -> list[Pool]:
+    def started(self) -> list[WorkerPool]:
         return [shared.pool for shared in self._shared.values()]
 
     def __contains__(self, key: PoolKey) -> bool:
         return key in self._shared
 
-    async def lease(self, key: PoolKey, environment: Environment | None, may_load: str = isolation.NO_CODE) -> Lease:
+    async def lease(
+        self, key: PoolKey, environment: Environment | None, may_load: str = isolation.NO_CODE
+    ) -> PoolReference:
         """The started pool of a key, for one user. Raises `MLServerError` if it cannot be started."""
         shared = self._shared.get(key)
         if shared is None:
             if self._metrics is None:
                 self._metrics = SharedFolder(self._settings)
             workers, variables = self._settings.parallel_workers, self._metrics.variables()
-            pool = Pool(workers, self._settings, environment, self._audience, variables, may_load)
-            shared = self._shared[key] = _Shared(pool)
+            pool = WorkerPool(workers, self._settings, environment, self._audience, variables, may_load)
+            shared = self._shared[key] = RefCountedPool(pool)
         shared.users += 1
-        lease = Lease(self, key, shared)
+        lease = PoolReference(self, key, shared)
         try:
             # Others may wait for the same start: one that leaves does not end it.
             await asyncio.shield(shared.starting)
@@ -115,7 +117,7 @@ class Pools:
             raise
         return lease
 
-    async def give_back(self, key: PoolKey, shared: _Shared) -> None:
+    async def give_back(self, key: PoolKey, shared: RefCountedPool) -> None:
         shared.users -= 1
         if not shared.users:
             del self._shared[key]
@@ -128,19 +130,19 @@ class Pools:
             self._metrics.close()
 
     @staticmethod
-    async def _end(shared: _Shared, grace: float) -> None:
+    async def _end(shared: RefCountedPool, grace: float) -> None:
         shared.starting.cancel()
         await asyncio.gather(shared.starting, return_exceptions=True)
         await shared.pool.stop(grace)
 
 
-class Lease:
+class PoolReference:
     """One user's hold on a pool."""
 
-    def __init__(self, pools: Pools, key: PoolKey, shared: _Shared) -> None:
+    def __init__(self, pools: PoolManager, key: PoolKey, shared: RefCountedPool) -> None:
         self._pools = pools
         self._key = key
-        self._shared: _Shared | None = shared
+        self._shared: RefCountedPool | None = shared
         self.pool = shared.pool
 
     async def release(self) -> None:
@@ -157,13 +159,13 @@ class PoolExecutor:
         audience: Who else asks the workers; then no model can run in a thread of this process.
     """
 
-    def __init__(self, settings: Settings, audience: Audience | None = None) -> None:
-        self._pools = Pools(settings, audience)
+    def __init__(self, settings: Settings, audience: WorkerListener | None = None) -> None:
+        self._pools = PoolManager(settings, audience)
         self._settings = settings
         self._audience = audience
         self._keys = 0
         self._inline: InlineExecutor | None = None
-        self._default: Lease | None = None
+        self._default: PoolReference | None = None
 
     async def start(self) -> None:
         self._default = await self._pools.lease(DEFAULT, None)
@@ -198,11 +200,11 @@ class PoolExecutor:
         except BaseException:
             await lease.release()
             raise
-        return PoolModel(lease, key, info, limit, self._audience)
+        return PooledModel(lease, key, info, limit, self._audience)
 
     async def _lease(
         self, settings: ModelSettings, environment: Environment | None, code: _Code | None, model_key: str
-    ) -> Lease:
+    ) -> PoolReference:
         group = (settings.parameters.inference_pool_gid if settings.parameters else None) or ""
         place = environment.key if environment else ""
         if code is None:
@@ -249,10 +251,12 @@ class PoolExecutor:
         return [(pool.number, worker) for pool in self._pools.started for worker in pool.workers]
 
 
-class PoolModel(CrewModel):
+class PooledModel(RemoteModel):
     """A model in the workers of a pool, and its hold on that."""
 
-    def __init__(self, lease: Lease, key: str, info: ModelInfo, limit: float | None, audience: Audience | None) -> None:
+    def __init__(
+        self, lease: PoolReference, key: str, info: ModelInfo, limit: float | None, audience: WorkerListener | None
+    ) -> None:
         super().__init__(lease.pool, key, info, limit)
         self.pool = lease.pool
         self._lease = lease

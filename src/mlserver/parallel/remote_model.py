@@ -11,21 +11,21 @@ from collections.abc import AsyncIterator
 from typing import Any, Generic, TypeVar
 
 from ..errors import Unavailable
-from ..pipeline import Call
+from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import METADATA_LIMIT, HTTPRequest, HTTPResponse, ModelInfo
-from .rpc.client import Line, WorkerDied
-from .rpc.protocol import Kind, pack_request, unpack_response
+from .rpc.client import RPCClient, WorkerDied
+from .rpc.protocol import MessageType, pack_request, unpack_response
 from .stream_timer import StreamClock
 
 REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
 # Seconds before a request whose worker died is tried on another: who died together with it is known to be dead by then.
 SECOND_TRY = 0.02
 
-L = TypeVar("L", bound=Line)
+L = TypeVar("L", bound=RPCClient)
 
 
-class Crew(Generic[L]):
+class WorkerGroup(Generic[L]):
     """The workers that are ready."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Crew(Generic[L]):
         self._changed = asyncio.Event()
 
 
-class CrewModel:
+class RemoteModel:
     """A model in the workers of a crew.
 
     Args:
@@ -70,7 +70,7 @@ class CrewModel:
         limit: Seconds after which a worker that does not answer and does not react is to be ended.
     """
 
-    def __init__(self, crew: Crew[Any], key: str, info: ModelInfo, limit: float | None) -> None:
+    def __init__(self, crew: WorkerGroup[Any], key: str, info: ModelInfo, limit: float | None) -> None:
         self._crew = crew
         self.key = key
         self.limit = limit
@@ -87,14 +87,14 @@ class CrewModel:
     def capacity(self) -> int:
         return max(1, self._crew.ready_workers)
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
         head = [self.key, call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
         started = time.perf_counter_ns()
         for attempt in (1, 2):
             worker = await self._crew.worker_for(self.key)
             try:
-                frame = await worker.call(Kind.INFER, head, buffers, self.limit)
+                frame = await worker.call(MessageType.INFER, head, buffers, self.limit)
                 break
             except WorkerDied:
                 if attempt == 2:
@@ -105,7 +105,9 @@ class CrewModel:
         call.timings.transport_ns = time.perf_counter_ns() - started - model_ns
         return unpack_response(values, frame.buffers)
 
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         worker = await self._crew.worker_for(self.key)
         clock = StreamClock()
         frames = worker.stream(self.key, clock.asking(requests))
@@ -128,22 +130,22 @@ class CrewModel:
         try:
             async with asyncio.timeout(METADATA_LIMIT):
                 worker = await self._crew.worker_for(self.key)
-                frame = await worker.call(Kind.METADATA, self.key)
+                frame = await worker.call(MessageType.METADATA, self.key)
         except (TimeoutError, WorkerDied, Unavailable):
             return self._last_metadata or self.info.metadata
         self._last_metadata = MetadataModelResponse.model_validate(frame.head)
         return self._last_metadata
 
-    async def route(self, request: HTTPRequest, call: Call) -> HTTPResponse:
+    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
         worker = await self._crew.worker_for(self.key)
         head = [self.key, request.method, request.path, request.query, request.headers]
         try:
-            frame = await worker.call(Kind.ROUTE, head, [request.body] if request.body else (), self.limit)
+            frame = await worker.call(MessageType.ROUTE, head, [request.body] if request.body else (), self.limit)
         except WorkerDied:
             raise Unavailable("The worker process ended while it ran this request") from None
         status, headers = frame.head
         return HTTPResponse(status, [(name, value) for name, value in headers], bytes(frame.buffers[0]))
 
 
-def _load_of(worker: Line) -> int:
+def _load_of(worker: RPCClient) -> int:
     return worker.running

@@ -25,11 +25,11 @@ from ..settings import ModelSettings, Settings
 from .child_main import import_folders
 from .child_process import ChildProcess as WorkerProcess
 from .child_process import describe_exit
-from .executor import Audience, ModelInfo
+from .executor import ModelInfo, WorkerListener
 from .processors import thread_variables
-from .remote_model import Crew
+from .remote_model import WorkerGroup
 from .rpc.client import WorkerDied
-from .rpc.protocol import Frame, Kind
+from .rpc.protocol import Frame, MessageType
 
 logger = get_logger()
 _numbers = itertools.count(1)
@@ -44,7 +44,7 @@ WATCH_INTERVAL = 0.5
 PING_GRACE = 1.0
 
 
-class _CannotLoad(Exception):
+class ReplacementLoadFailed(Exception):
     """A new worker could not load a model that the others hold; the cause says why."""
 
     def __init__(self, key: str, problem: Exception) -> None:
@@ -52,7 +52,7 @@ class _CannotLoad(Exception):
         self.key = key
 
 
-class Pool(Crew[WorkerProcess]):
+class WorkerPool(WorkerGroup[WorkerProcess]):
     """Workers that all hold the same models.
 
     Args:
@@ -72,7 +72,7 @@ class Pool(Crew[WorkerProcess]):
         size: int,
         settings: Settings,
         home: Environment | None = None,
-        audience: Audience | None = None,
+        audience: WorkerListener | None = None,
         variables: Mapping[str, str] | None = None,
         may_load: str = NO_CODE,
     ) -> None:
@@ -156,7 +156,7 @@ class Pool(Crew[WorkerProcess]):
         try:
             await self._load_into(worker, key, self._models[key])
         except (WorkerDied, MLServerError) as problem:
-            raise _CannotLoad(key, problem) from problem
+            raise ReplacementLoadFailed(key, problem) from problem
 
     def _retire(self, worker: WorkerProcess) -> None:
         """No new request goes to this worker; when it has answered what it has, it ends."""
@@ -174,10 +174,10 @@ class Pool(Crew[WorkerProcess]):
         return variables if self._home is None else self._home.variables(variables)
 
     def _on_told(self, frame: Frame) -> None:
-        if frame.kind == Kind.METRICS:
+        if frame.kind == MessageType.METRICS:
             from .. import metrics
 
-            metrics.receive(metrics.Observation(*frame.head))
+            metrics.receive(metrics.Sample(*frame.head))
 
     def _on_exit(self, worker: WorkerProcess) -> None:
         if worker not in self._ready:
@@ -200,7 +200,7 @@ class Pool(Crew[WorkerProcess]):
             pause = min(2 * pause, LONGEST_PAUSE)
             try:
                 worker = await self._start_worker(left_out)
-            except _CannotLoad as problem:
+            except ReplacementLoadFailed as problem:
                 logger.error("A replacement worker could not load model %s", problem)
                 suspects[problem.key] += 1
                 # A worker may be killed while it loads, through no fault of the model: that is tried once more.
@@ -252,7 +252,7 @@ class Pool(Crew[WorkerProcess]):
     async def _end_if_stuck(self, worker: WorkerProcess) -> None:
         try:
             async with asyncio.timeout(PING_GRACE):
-                await worker.call(Kind.PING, None)
+                await worker.call(MessageType.PING, None)
         except TimeoutError:
             logger.error("Worker %s is stuck in a request past its time limit: killed", worker.pid)
             worker.kill()
@@ -326,7 +326,9 @@ class Pool(Crew[WorkerProcess]):
         settings = pinned(settings, _source(self._infos.get(key)))
         try:
             async with asyncio.timeout(limit):
-                frame = await worker.call(Kind.LOAD, {"key": key, "settings": settings.to_frame()}, kill_after=limit)
+                frame = await worker.call(
+                    MessageType.LOAD, {"key": key, "settings": settings.to_frame()}, kill_after=limit
+                )
         except TimeoutError:
             raise MLServerError(f"Its load took longer than {limit:g} seconds (setting 'load_timeout')", 504) from None
         worker.loaded.add(key)
@@ -340,7 +342,7 @@ class Pool(Crew[WorkerProcess]):
         for worker in holders:
             worker.loaded.discard(key)
         answers = await asyncio.gather(
-            *(worker.call(Kind.UNLOAD, {"key": key}) for worker in holders), return_exceptions=True
+            *(worker.call(MessageType.UNLOAD, {"key": key}) for worker in holders), return_exceptions=True
         )
         for answer in answers:
             if isinstance(answer, MLServerError):

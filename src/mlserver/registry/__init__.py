@@ -2,12 +2,12 @@
 
 from .registry import (
     LOAD_RETRY,
-    Catalogue,
-    Entry,
+    ModelPipeline,
+    ModelRegistryView,
+    ModelVersion,
     MultiModelRegistry,
+    PipelineBuilder,
     Registry,
-    Road,
-    RoadBuilder,
     SingleModelRegistry,
     default_version,
     model_initialiser,
@@ -15,12 +15,12 @@ from .registry import (
 
 __all__ = [
     "LOAD_RETRY",
-    "Catalogue",
-    "Entry",
+    "ModelRegistryView",
+    "ModelVersion",
     "MultiModelRegistry",
     "Registry",
-    "Road",
-    "RoadBuilder",
+    "ModelPipeline",
+    "PipelineBuilder",
     "SingleModelRegistry",
     "default_version",
     "model_initialiser",

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import MLServerError, ModelNotFound, ModelNotReady, without_paths
 from ..locations import with_resolved_folder
 from ..logging import get_logger
-from ..metrics import RoadMetrics, forget
+from ..metrics import ServerMetrics, forget
 from ..metrics.model_statistics import ModelStatistics
 from ..parallel.executor import Executor, LoadedModel
 from ..pipeline import Stage
 from ..security import code_policy
 from ..settings import ModelSettings
 from ..types import State
-from .traffic_split import Split, read_split
+from .traffic_split import TrafficSplit, read_traffic_split
 
 if TYPE_CHECKING:
     from ..model import MLModel
@@ -33,7 +33,7 @@ logger = get_logger()
 LOAD_RETRY = 1.0  # seconds after which a request for a model that is loading may be sent again
 
 
-class Road(Stage, Protocol):
+class ModelPipeline(Stage, Protocol):
     """The stages between the data plane and one loaded model."""
 
     @property
@@ -46,11 +46,11 @@ class Road(Stage, Protocol):
         ...
 
 
-RoadBuilder = Callable[["Entry", LoadedModel], Road]
+PipelineBuilder = Callable[["ModelVersion", LoadedModel], ModelPipeline]
 
 
 @dataclass(eq=False)
-class Entry:
+class ModelVersion:
     """One version of a model.
 
     Attributes:
@@ -65,9 +65,9 @@ class Entry:
     state: State = State.LOADING
     reason: str = ""
     loaded: LoadedModel | None = None
-    road: Road | None = None
-    asked_split: Split | None = None
-    split: Split | None = None
+    road: ModelPipeline | None = None
+    asked_split: TrafficSplit | None = None
+    split: TrafficSplit | None = None
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
     serial: int = field(default_factory=itertools.count(1).__next__)
     # Of the settings, which a reload replaces by others of the same name and version.
@@ -86,7 +86,7 @@ class Entry:
         """Whether its first load is under way, so that nothing is there to answer yet."""
         return self.loaded is None and self.state is State.LOADING
 
-    def usable(self) -> tuple[LoadedModel, Road]:
+    def usable(self) -> tuple[LoadedModel, ModelPipeline]:
         """The model and its road. Raises `ModelNotReady` if there are none."""
         if self.loaded is None or self.road is None or not self.loaded.info.ready:
             reason = without_paths(self.reason) or None
@@ -94,18 +94,18 @@ class Entry:
         return self.loaded, self.road
 
 
-class Catalogue:
+class ModelRegistryView:
     """Models by name and version, for those who look them up."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, dict[str | None, Entry]] = {}
-        self._defaults: dict[str, Entry] = {}
+        self._entries: dict[str, dict[str | None, ModelVersion]] = {}
+        self._defaults: dict[str, ModelVersion] = {}
         # Names that should have been loaded at start, but have no usable settings.
         self.missing: set[str] = set()
         # Grows with each change of what is found here, for those who keep what they derived from it.
         self.generation = 0
 
-    def find(self, name: str, version: str | None = None) -> Entry:
+    def find(self, name: str, version: str | None = None) -> ModelVersion:
         """The entry of a version, or of the default version. Raises `ModelNotFound`."""
         if not version:
             entry = self._defaults.get(name)
@@ -117,13 +117,13 @@ class Catalogue:
         except KeyError:
             raise ModelNotFound(name, version) from None
 
-    def versions(self, name: str) -> list[Entry]:
+    def versions(self, name: str) -> list[ModelVersion]:
         return list(self._entries.get(name, {}).values())
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[ModelVersion]:
         return [entry for versions in self._entries.values() for entry in versions.values()]
 
-    def defaults(self) -> list[Entry]:
+    def defaults(self) -> list[ModelVersion]:
         """The default version of every name, in the order in which the names came."""
         return list(self._defaults.values())
 
@@ -152,7 +152,7 @@ def _nobody() -> None:
     """Nobody wants to hear of changes."""
 
 
-class Registry(Catalogue):
+class Registry(ModelRegistryView):
     """Loads and unloads models.
 
     Args:
@@ -166,8 +166,8 @@ class Registry(Catalogue):
     def __init__(
         self,
         executor: Executor,
-        build_road: RoadBuilder,
-        metrics: RoadMetrics,
+        build_road: PipelineBuilder,
+        metrics: ServerMetrics,
         drain_timeout: float | None,
         changed: Callable[[], None] = _nobody,
     ) -> None:
@@ -179,23 +179,23 @@ class Registry(Catalogue):
         self._changed = changed
         self._locks: dict[str, asyncio.Lock] = {}
         # No longer found by callers, but not yet gone: they answer what they have begun.
-        self.leaving: list[Entry] = []
+        self.leaving: list[ModelVersion] = []
 
     # -- changing --
 
-    def announce(self, settings: ModelSettings) -> Entry:
+    def announce(self, settings: ModelSettings) -> ModelVersion:
         """Make a model known as LOADING before its load begins, so that readiness waits for it."""
         known = self._entries.get(settings.name, {}).get(settings.version)
         if known is not None:
             return known
         self.missing.discard(settings.name)
-        entry = Entry(settings)
+        entry = ModelVersion(settings)
         self._metrics.add_model(settings.name, settings.version)
         self._entries.setdefault(settings.name, {})[settings.version] = entry
         self._choose_default(settings.name)
         return entry
 
-    async def load(self, settings: ModelSettings, is_logged: bool = True) -> Entry:
+    async def load(self, settings: ModelSettings, is_logged: bool = True) -> ModelVersion:
         """Load a version, beside the loaded one of the same name and version if there is one.
 
         Args:
@@ -212,7 +212,7 @@ class Registry(Catalogue):
             try:
                 resolved = with_resolved_folder(settings)
                 code_policy.rules().check(resolved)
-                split = read_split(settings)
+                split = read_traffic_split(settings)
                 loaded = await self._executor.load(resolved)
             except MLServerError as problem:
                 entry.reason = problem.message
@@ -270,11 +270,11 @@ class Registry(Catalogue):
                 self.leaving.remove(entry)
             logger.info("Unloaded model '%s'%s", name, _of(entry))
 
-    def _has_failed(self, entry: Entry) -> None:
+    def _has_failed(self, entry: ModelVersion) -> None:
         entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
         self._changed()
 
-    async def _retire(self, loaded: LoadedModel, road: Road | None) -> None:
+    async def _retire(self, loaded: LoadedModel, road: ModelPipeline | None) -> None:
         try:
             async with asyncio.timeout(self._drain_timeout):
                 if road is not None:
@@ -287,7 +287,7 @@ class Registry(Catalogue):
         return self._locks.setdefault(name, asyncio.Lock())
 
 
-def default_version(entries: list[Entry]) -> Entry:
+def default_version(entries: list[ModelVersion]) -> ModelVersion:
     """The version that answers when none is asked for: the one without a version, else the highest.
 
     Versions are compared as numbers where both are numbers ("10" is above "2"), else as text ("v3" is above "v10").
@@ -308,7 +308,7 @@ def _above(one: str, other: str) -> bool:
         return one > other
 
 
-def _of(entry: Entry) -> str:
+def _of(entry: ModelVersion) -> str:
     return f" version '{entry.version}'" if entry.version else ""
 
 
@@ -324,11 +324,11 @@ class SingleModelRegistry:
         self._registry = registry
         self._name = name
 
-    def get_model(self, version: str | None = None) -> Entry:
+    def get_model(self, version: str | None = None) -> ModelVersion:
         """One version, or the default one. Raises `ModelNotFound`."""
         return self._registry.find(self._name, version)
 
-    def get_models(self) -> list[Entry]:
+    def get_models(self) -> list[ModelVersion]:
         return self._registry.versions(self._name)
 
 

@@ -21,7 +21,7 @@ _KEYS = ("weights", "sticky_header", "shadow")
 
 
 @dataclass(frozen=True)
-class Split:
+class TrafficSplit:
     """Who gets which share.
 
     Attributes:
@@ -51,7 +51,7 @@ class Split:
         return None
 
 
-def read_split(settings: ModelSettings) -> Split | None:
+def read_traffic_split(settings: ModelSettings) -> TrafficSplit | None:
     """The split that a model's settings ask for, or None. Raises `InvalidInput` for what is none."""
     said = settings.parameters.extra.get("traffic") if settings.parameters else None
     if said is None:
@@ -62,7 +62,7 @@ def read_split(settings: ModelSettings) -> Split | None:
     if unknown:
         raise InvalidInput(FIELD, f"the keys {', '.join(_KEYS)}", f"'{unknown[0]}'")
     header, shadow = _text(said, "sticky_header"), _text(said, "shadow")
-    split = Split(_weights(said.get("weights")), header.lower() if header else None, shadow)
+    split = TrafficSplit(_weights(said.get("weights")), header.lower() if header else None, shadow)
     if shadow is not None and shadow in dict(split.weights):
         raise InvalidInput(f"{FIELD}.shadow", "a version without a weight", f"'{shadow}'")
     if not split.weights and shadow is None:

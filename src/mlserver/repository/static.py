@@ -10,7 +10,7 @@ from ..settings import ModelSettings
 from .repository import ModelRepository
 
 
-class GivenModels(ModelRepository):
+class StaticModelRepository(ModelRepository):
     """Models as plain values, each with the fields of a `model-settings.json`.
 
     Args:

@@ -10,8 +10,8 @@ from typing import Any
 from ..errors import MLServerError
 from ..logging import get_logger
 from ..metrics.endpoint import MetricsPage
-from ..metrics.server_metrics import RoadMetrics
-from ..security.authorization import ADMIN, INFER, METRICS, OPEN, Access, Caller
+from ..metrics.server_metrics import ServerMetrics
+from ..security.authorization import ADMIN, INFER, METRICS, OPEN, Authorizer, Caller
 from ..settings import Settings
 from ..wire.json import write_document, write_error
 from .cors import Cors
@@ -56,8 +56,8 @@ class RESTApp:
         settings: Settings,
         router: Router,
         model_routes: ModelRoutes,
-        metrics: RoadMetrics,
-        access: Access,
+        metrics: ServerMetrics,
+        access: Authorizer,
         metrics_page: MetricsPage | None = None,
     ) -> None:
         self._settings = settings

@@ -8,7 +8,7 @@ K = TypeVar("K", str, bytes)
 V = TypeVar("V")
 
 
-class Known(dict[K, V]):
+class BoundedCache(dict[K, V]):
     """A memory that strangers cannot fill: it starts anew when it is full, and long keys are not kept."""
 
     def __init__(self, most: int = 1024, longest: int = 512) -> None:

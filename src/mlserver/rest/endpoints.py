@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from ..errors import InvalidPayload, MLServerError, unwritable
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
-from ..pipeline import Call
+from ..pipeline import RequestContext
 from ..settings import Settings
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
 from ..wire import json
 from ..wire.headers import CloudEvents, server_timing
 from . import negotiation
-from .bounded_cache import Known
+from .bounded_cache import BoundedCache
 from .messages import EVENT_STREAM, JSON, RawHeaders, Reply, Request, header_value, model_headers, raw_headers
-from .negotiation import Written
+from .negotiation import EncodedBody
 from .routing import Router
 
 
@@ -31,7 +31,7 @@ class Endpoints:
         self._data_plane = data_plane
         self._repository = repository
         self._events = events
-        self._events_of: Known[str, RawHeaders] = Known()
+        self._events_of: BoundedCache[str, RawHeaders] = BoundedCache()
 
     def register(self, router: Router) -> None:
         """Add every route to the router."""
@@ -91,12 +91,12 @@ class Endpoints:
         incoming = negotiation.arrived(request, self._settings.max_body_bytes)
         payload = await self._read(incoming, name, version)
         write = negotiation.writer(incoming, payload)
-        call = Call(headers=request.headers, operation=request.operation)
+        call = RequestContext(headers=request.headers, operation=request.operation)
         codec_ns = time.perf_counter_ns() - started
         response = await self._data_plane.infer(payload, name, version, call)
         started = time.perf_counter_ns()
         try:
-            written = Written(json.write_response(response), JSON) if write is None else write(response)
+            written = EncodedBody(json.write_response(response), JSON) if write is None else write(response)
         except MLServerError:
             raise
         except Exception as problem:
@@ -104,14 +104,16 @@ class Endpoints:
         codec_ns += time.perf_counter_ns() - started
         return self._inference_reply(written, response, call, codec_ns)
 
-    async def _read(self, incoming: negotiation.Incoming, name: str, version: str | None) -> InferenceRequest:
+    async def _read(self, incoming: negotiation.RequestFormat, name: str, version: str | None) -> InferenceRequest:
         if not negotiation.is_prepared(incoming):  # others are not to wait for a large import
             await asyncio.to_thread(negotiation.prepare)
         if not incoming.is_raw:
             return negotiation.read(incoming)
         return negotiation.read(incoming, self._data_plane.loaded_metadata(name, version))
 
-    def _inference_reply(self, written: Written, response: InferenceResponse, call: Call, codec_ns: int) -> Reply:
+    def _inference_reply(
+        self, written: EncodedBody, response: InferenceResponse, call: RequestContext, codec_ns: int
+    ) -> Reply:
         headers = self._event_headers(response.model_name, response.id)
         headers.append((b"server-timing", server_timing(call.timings, codec_ns).encode()))
         headers += written.headers
@@ -145,7 +147,7 @@ class Endpoints:
         payload = await self._read(incoming, name, version)
         negotiation.writer(incoming, payload)  # events are JSON, whatever is asked for
         codec_ns = time.perf_counter_ns() - started
-        call = Call(headers=request.headers, operation=request.operation)
+        call = RequestContext(headers=request.headers, operation=request.operation)
         responses = self._data_plane.infer_stream(_one(payload), name, version, call)
         try:
             first = await anext(responses, None)

@@ -10,8 +10,8 @@ from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl
 from ..metrics.endpoint import MetricsPage, MetricsServer
-from ..metrics.server_metrics import RoadMetrics
-from ..security.authorization import METRICS, Access, Caller
+from ..metrics.server_metrics import ServerMetrics
+from ..security.authorization import METRICS, Authorizer, Caller
 from ..settings import Settings
 from ..wire.headers import CloudEvents, get_namespace
 from ..wire.json import write_error
@@ -19,7 +19,7 @@ from .app import RESTApp
 from .docs import Docs
 from .endpoints import Endpoints
 from .http.body import Receive
-from .http.server import HTTPServer, allow_descriptors, bind, join_address
+from .http.server import HTTPListener, allow_descriptors, bind, join_address
 from .messages import Headers
 from .routing import Router
 from .runtime_routes.matching import ModelRoutes
@@ -41,8 +41,8 @@ class RESTServer:
         settings: Settings,
         data_plane: DataPlane,
         model_repository_handlers: RepositoryControl,
-        metrics: RoadMetrics,
-        access: Access | None = None,
+        metrics: ServerMetrics,
+        access: Authorizer | None = None,
         metrics_page: MetricsPage | None = None,
     ) -> None:
         allow_descriptors(settings.max_connections)
@@ -51,18 +51,18 @@ class RESTServer:
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
         Docs(settings, data_plane).register(router)
         routes = ModelRoutes(data_plane, settings.default_model)
-        app = RESTApp(settings, router, routes, metrics, access or Access(settings), metrics_page)
+        app = RESTApp(settings, router, routes, metrics, access or Authorizer(settings), metrics_page)
         shared = settings.http_workers > 1
         root, listener = settings.root_path, bind(settings.host, settings.http_port, "http_port", shared)
         self.address = f"REST on {_url(settings, settings.host, listener)}"
         if metrics_page is not None and not settings.has_metrics_port:
             self.address += f", metrics at {settings.metrics_endpoint}"
-        self._servers = [HTTPServer(listener, app, settings, root)]
+        self._servers = [HTTPListener(listener, app, settings, root)]
         if settings.admin_port is not None:
-            app = RESTApp(settings, router, routes, metrics, Access(settings, admin_address=True))
+            app = RESTApp(settings, router, routes, metrics, Authorizer(settings, admin_address=True))
             listener = bind(settings.admin_host, settings.admin_port, "admin_port", shared)
             self.address += f", administration on {_url(settings, settings.admin_host, listener)}"
-            self._servers.append(HTTPServer(listener, app, settings, root))
+            self._servers.append(HTTPListener(listener, app, settings, root))
 
     async def start(self) -> None:
         for server in self._servers:
@@ -94,11 +94,11 @@ class MetricsFrontEnd:
         access: Who may see it.
     """
 
-    def __init__(self, settings: Settings, page: MetricsServer, access: Access) -> None:
+    def __init__(self, settings: Settings, page: MetricsServer, access: Authorizer) -> None:
         listener = bind(settings.host, settings.metrics_port or 0, "metrics_port")
         path = "/" + (settings.metrics_endpoint or "").strip("/")
         self.address = f"metrics on {_url(settings, settings.host, listener)}{path}"
-        self._server = HTTPServer(listener, _Guarded(page, access) if access.asks_everybody else page, settings)
+        self._server = HTTPListener(listener, _Guarded(page, access) if access.asks_everybody else page, settings)
 
     async def start(self) -> None:
         await self._server.start()
@@ -117,7 +117,7 @@ class MetricsFrontEnd:
 class _Guarded:
     """The metrics page for callers with the scope for it."""
 
-    def __init__(self, page: MetricsServer, access: Access) -> None:
+    def __init__(self, page: MetricsServer, access: Authorizer) -> None:
         self._page = page
         self._access = access
 

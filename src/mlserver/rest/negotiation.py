@@ -21,7 +21,7 @@ BINARY_HEADER = binary.HEADER.lower().encode()
 
 
 @dataclass(slots=True)
-class Incoming:
+class RequestFormat:
     """A request as it arrived.
 
     Attributes:
@@ -44,7 +44,7 @@ class Incoming:
 
 
 @dataclass(slots=True)
-class Written:
+class EncodedBody:
     """An answer in its format."""
 
     body: Body
@@ -52,7 +52,7 @@ class Written:
     headers: RawHeaders = field(default_factory=list)
 
 
-def arrived(request: Request, limit: int) -> Incoming:
+def arrived(request: Request, limit: int) -> RequestFormat:
     kind, head, accept = b"", None, b""
     for name, value in request.raw_headers:
         if name == b"content-type":
@@ -61,7 +61,7 @@ def arrived(request: Request, limit: int) -> Incoming:
             head = value
         elif name == b"accept":
             accept = value
-    return Incoming(request.body, kind, head, accept, limit)
+    return RequestFormat(request.body, kind, head, accept, limit)
 
 
 def prepare() -> None:
@@ -73,7 +73,7 @@ def prepare() -> None:
     _prepared = True
 
 
-def is_prepared(incoming: Incoming) -> bool:
+def is_prepared(incoming: RequestFormat) -> bool:
     """Whether `prepare` would find nothing to do."""
     return _prepared or not (incoming.kind == _ARROW or _wants_table(incoming.accept))
 
@@ -81,7 +81,7 @@ def is_prepared(incoming: Incoming) -> bool:
 # -- reading --
 
 
-def read(incoming: Incoming, metadata: MetadataModelResponse | None = None) -> InferenceRequest:
+def read(incoming: RequestFormat, metadata: MetadataModelResponse | None = None) -> InferenceRequest:
     """The request in a body.
 
     Args:
@@ -100,21 +100,21 @@ def read(incoming: Incoming, metadata: MetadataModelResponse | None = None) -> I
     return reader(incoming, metadata)
 
 
-def _read_json(incoming: Incoming, metadata: MetadataModelResponse | None) -> InferenceRequest:
+def _read_json(incoming: RequestFormat, metadata: MetadataModelResponse | None) -> InferenceRequest:
     if incoming.head is None:
         return json.read_request(incoming.body)
     header_length = binary.read_header(incoming.head.decode("latin-1"), len(incoming.body))
     return binary.read_request(incoming.body, header_length, metadata)
 
 
-def _read_arrow(incoming: Incoming, metadata: MetadataModelResponse | None) -> InferenceRequest:
+def _read_arrow(incoming: RequestFormat, metadata: MetadataModelResponse | None) -> InferenceRequest:
     from ..wire.arrow import stream
 
     return stream.read_request(incoming.body, incoming.limit)
 
 
 # What the binary extension adds is told by its header: its published clients send it without a content type.
-_READERS: dict[bytes, Callable[[Incoming, MetadataModelResponse | None], InferenceRequest]] = {
+_READERS: dict[bytes, Callable[[RequestFormat, MetadataModelResponse | None], InferenceRequest]] = {
     b"": _read_json,
     JSON.encode(): _read_json,
     # What `curl -d` sends unless told otherwise; refusing it would only cost its user a minute.
@@ -127,10 +127,10 @@ SUPPORTED = (JSON, OCTETS, ARROW)
 
 # -- writing --
 
-Writer = Callable[[InferenceResponse], Written]
+Writer = Callable[[InferenceResponse], EncodedBody]
 
 
-def writer(incoming: Incoming, request: InferenceRequest) -> Writer | None:
+def writer(incoming: RequestFormat, request: InferenceRequest) -> Writer | None:
     """How the caller wants the answer; None = as JSON.
 
     Raises:
@@ -141,17 +141,17 @@ def writer(incoming: Incoming, request: InferenceRequest) -> Writer | None:
         from ..wire.arrow import stream
 
         stream.library()
-        return lambda response: Written([stream.write_response(response)], ARROW)
+        return lambda response: EncodedBody([stream.write_response(response)], ARROW)
     if wanted is None:
         return None
     return lambda response: _write_binary(response, wanted)
 
 
-def _write_binary(response: InferenceResponse, wanted: binary.Wanted) -> Written:
+def _write_binary(response: InferenceResponse, wanted: binary.BinaryOutputs) -> EncodedBody:
     parts, head = binary.write_response(response, wanted)
     if head is None:
-        return Written(parts, JSON)
-    return Written(parts, OCTETS, [(BINARY_HEADER, b"%d" % head)])
+        return EncodedBody(parts, JSON)
+    return EncodedBody(parts, OCTETS, [(BINARY_HEADER, b"%d" % head)])
 
 
 def _wants_table(accept: bytes) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from ..errors import MLServerError
-from .bounded_cache import Known
+from .bounded_cache import BoundedCache
 from .messages import Reply, Request
 
 Endpoint = Callable[[Request], Awaitable[Reply]]
@@ -50,7 +50,7 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Node()
-        self._known: Known[str, tuple[_Node, dict[str, str]]] = Known()
+        self._known: BoundedCache[str, tuple[_Node, dict[str, str]]] = BoundedCache()
 
     def add(self, method: str, template: str, endpoint: Endpoint) -> None:
         node = self._root

@@ -70,7 +70,7 @@ class Forbidden(MLServerError):
         super().__init__(msg, 403)
 
 
-class Access:
+class Authorizer:
     """The rules of one listening address.
 
     Args:

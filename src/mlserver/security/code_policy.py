@@ -19,14 +19,14 @@ MLFLOW = ["mlserver_mlflow.MLflowRuntime", "mlserver_mlflow.runtime.MLflowRuntim
 _DIGEST = "sha256:"
 
 
-class Untrusted(MLServerError):
+class CodeNotAllowed(MLServerError):
     """The settings do not let this model run; the text names the one that decides."""
 
     def __init__(self, name: str, msg: str) -> None:
         super().__init__(f"Model {name} is not allowed to run here: {msg}", 403)
 
 
-class Trust:
+class CodePolicy:
     """The rules of one server."""
 
     def __init__(self, settings: Settings) -> None:
@@ -40,7 +40,7 @@ class Trust:
         self._trusted = settings.trusted_models
 
     def check(self, model: ModelSettings) -> None:
-        """Before any of a model's code is imported. Raises `Untrusted`."""
+        """Before any of a model's code is imported. Raises `CodeNotAllowed`."""
         if self._runtimes is not None:
             self._check_runtime(model, self._runtimes)
         if self._sources is not None:
@@ -60,7 +60,9 @@ class Trust:
         """
         found = list(code) if self._production else []
         if found and not self._is_trusted(folder):
-            raise Untrusted(name, f"reading it runs code ({', '.join(found[:3])}); see the setting 'trusted_models'")
+            raise CodeNotAllowed(
+                name, f"reading it runs code ({', '.join(found[:3])}); see the setting 'trusted_models'"
+            )
 
     @property
     def looks_into_files(self) -> bool:
@@ -70,12 +72,12 @@ class Trust:
     def _check_runtime(self, model: ModelSettings, allowed: list[str]) -> None:
         path = model.implementation_.replace(":", ".")
         if not any(path == one or (one.endswith(".") and path.startswith(one)) for one in allowed):
-            raise Untrusted(model.name, f"its runtime '{path}' is not among the setting 'allowed_runtimes'")
+            raise CodeNotAllowed(model.name, f"its runtime '{path}' is not among the setting 'allowed_runtimes'")
         # A file of the runtime's name beside the model would be imported in its place.
         head = path.partition(".")[0]
         for folder in {model.folder or ".", self._repository}:
             if any(entry == head or entry.startswith(f"{head}.") for entry in _entries(folder)):
-                raise Untrusted(model.name, f"its folder has a '{head}' of its own (setting 'allowed_runtimes')")
+                raise CodeNotAllowed(model.name, f"its folder has a '{head}' of its own (setting 'allowed_runtimes')")
 
     def _check_source(self, model: ModelSettings, place: str, allowed: list[str]) -> None:
         path = locate(place, model.folder)
@@ -84,7 +86,9 @@ class Trust:
         else:
             inside = ".." not in unquote(place).split("/") and any(_starts_with(place, one) for one in allowed)
         if not inside:
-            raise Untrusted(model.name, "it comes from a place that is not among the setting 'allowed_model_sources'")
+            raise CodeNotAllowed(
+                model.name, "it comes from a place that is not among the setting 'allowed_model_sources'"
+            )
 
     def _is_trusted(self, folder: str) -> bool:
         if any(is_below(folder, one) for one in self._trusted if not one.startswith(_DIGEST)):
@@ -127,15 +131,15 @@ def _files(folder: str) -> Iterable[str]:
         yield from (os.path.join(root, name) for name in names)
 
 
-_here = Trust(Settings.model_construct())
+_here = CodePolicy(Settings.model_construct())
 
 
 def apply(settings: Settings) -> None:
     """Let these rules hold in this process, for whatever it loads from now on."""
     global _here  # as with the log, one process has one rule
-    _here = Trust(settings)
+    _here = CodePolicy(settings)
 
 
-def rules() -> Trust:
+def rules() -> CodePolicy:
     """The rules of this process."""
     return _here

@@ -26,7 +26,7 @@ from .dataplane import (
 ROW_CODES = {name: code for name, code in FORMATS.items() if code not in "?e"}
 
 
-class Contents(Protocol):
+class LazyTensors(Protocol):
     """What a packed message holds."""
 
     def tensors(self) -> list[Any]:
@@ -34,14 +34,14 @@ class Contents(Protocol):
         ...
 
 
-class _Packed(BaseModel):
-    """A message one field of which is `Contents` until somebody looks at it."""
+class LazyMessage(BaseModel):
+    """A message one field of which is `LazyTensors` until somebody looks at it."""
 
     _lazy: ClassVar[str]
 
     def __getattr__(self, name: str) -> Any:
         # Called only for what is not there: the tensors, until they were asked for.
-        contents: Contents | None = self.__dict__.get("packed")
+        contents: LazyTensors | None = self.__dict__.get("packed")
         if name != self._lazy or contents is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         del self.__dict__["packed"]
@@ -59,7 +59,7 @@ class _Packed(BaseModel):
     def __eq__(self, other: object) -> bool:
         # As messages, packed and unpacked are the same.
         for each in (self, other):
-            if isinstance(each, _Packed):
+            if isinstance(each, LazyMessage):
                 each.unpack()
         return isinstance(other, BaseModel) and self.__dict__ == other.__dict__
 
@@ -71,7 +71,7 @@ class _Packed(BaseModel):
         return tensors
 
 
-class Rows(NamedTuple):
+class RowBlock(NamedTuple):
     """Rows of a table whose columns are inputs of one datatype.
 
     Attributes:
@@ -106,8 +106,8 @@ class Rows(NamedTuple):
         return made
 
 
-class PackedRequest(_Packed, InferenceRequest):
-    """A request whose inputs are `Rows` until somebody looks at them."""
+class PackedRequest(LazyMessage, InferenceRequest):
+    """A request whose inputs are `RowBlock` until somebody looks at them."""
 
     _lazy = "inputs"
 
@@ -115,7 +115,7 @@ class PackedRequest(_Packed, InferenceRequest):
     def of(
         cls,
         request_id: str | None,
-        rows: Rows,
+        rows: RowBlock,
         parameters: Parameters | None = None,
         outputs: list[RequestOutput] | None = None,
     ) -> Self:
@@ -125,14 +125,14 @@ class PackedRequest(_Packed, InferenceRequest):
         return made
 
 
-def join_rows(parts: Sequence[Rows]) -> Rows:
+def join_rows(parts: Sequence[RowBlock]) -> RowBlock:
     """Rows of the same layout, one after the other."""
     first = parts[0]
     block = b"".join([part.block for part in parts])
-    return Rows(first.names, first.datatype, first.shape, sum([part.rows for part in parts]), block)
+    return RowBlock(first.names, first.datatype, first.shape, sum([part.rows for part in parts]), block)
 
 
-class Joined:
+class BatchedOutputs:
     """The outputs of one answer to several requests. All hold numbers, in the binary encoding, row after row.
 
     Args:
@@ -154,10 +154,10 @@ class Joined:
         self.shown: dict[int, Any] = {}
 
 
-class Share(NamedTuple):
+class OutputSlice(NamedTuple):
     """Some rows of a joined answer: the answer to one of its requests."""
 
-    joined: Joined
+    joined: BatchedOutputs
     start: int
     rows: int
 
@@ -182,13 +182,13 @@ class Share(NamedTuple):
         return ResponseOutput.build({**values, "parameters": whole.parameters, "data": data})
 
 
-class PackedResponse(_Packed, InferenceResponse):
-    """A response whose outputs are a `Share` until somebody looks at them."""
+class PackedResponse(LazyMessage, InferenceResponse):
+    """A response whose outputs are a `OutputSlice` until somebody looks at them."""
 
     _lazy = "outputs"
 
     @classmethod
-    def of(cls, whole: InferenceResponse, parameters: Parameters | None, share: Share) -> Self:
+    def of(cls, whole: InferenceResponse, parameters: Parameters | None, share: OutputSlice) -> Self:
         """The share of one request in the answer to several."""
         head = {"model_name": whole.model_name, "model_version": whole.model_version, "id": None}
         made = cls.build({**head, "parameters": parameters})
@@ -198,11 +198,11 @@ class PackedResponse(_Packed, InferenceResponse):
 
 
 @overload
-def packed(message: InferenceRequest) -> Rows | None: ...
+def packed(message: InferenceRequest) -> RowBlock | None: ...
 
 
 @overload
-def packed(message: InferenceResponse) -> Share | None: ...
+def packed(message: InferenceResponse) -> OutputSlice | None: ...
 
 
 def packed(message: Any) -> Any:

@@ -157,7 +157,7 @@ def _raw_shape(described: MetadataTensor, size: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BinaryOutputs:
     """Which outputs a caller wants as binary data: those `chosen` by name, else `default`."""
 
     default: bool
@@ -167,7 +167,7 @@ class Wanted:
         return self.chosen.get(output, self.default)
 
 
-def take_wanted(request: InferenceRequest) -> Wanted | None:
+def take_wanted(request: InferenceRequest) -> BinaryOutputs | None:
     """What the caller wants as binary data, taken out of the request, for it is no business of the model; None = nothing.
 
     Each requested output's parameter `binary_data` says it, else the request's `binary_data_output`.
@@ -183,7 +183,7 @@ def take_wanted(request: InferenceRequest) -> Wanted | None:
         flag = _take_flag(output.parameters, "binary_data", f"output '{output.name}'")
         if flag is not None:
             chosen[output.name] = flag
-    return Wanted(bool(default), chosen) if default or any(chosen.values()) else None
+    return BinaryOutputs(bool(default), chosen) if default or any(chosen.values()) else None
 
 
 def _take_flag(parameters: Parameters | None, key: str, owner: str) -> bool | None:
@@ -194,7 +194,7 @@ def _take_flag(parameters: Parameters | None, key: str, owner: str) -> bool | No
     return value
 
 
-def write_response(response: InferenceResponse, wanted: Wanted) -> tuple[list[bytes | memoryview], int | None]:
+def write_response(response: InferenceResponse, wanted: BinaryOutputs) -> tuple[list[bytes | memoryview], int | None]:
     """The parts of the body, in order and not joined, and the length of the JSON head; None = all of it is JSON.
 
     Raises:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import InferenceRequest, InferenceResponse, Parameters, RequestOutput, ResponseOutput, TensorData
-from ..types.row_block import ROW_CODES, PackedRequest, Rows, Share, packed
+from ..types.row_block import ROW_CODES, OutputSlice, PackedRequest, RowBlock, packed
 from . import large_json
 from .json_templates import LARGEST, Layouts
 from .missing import infinities
@@ -118,7 +118,7 @@ def one_row(document: Any) -> PackedRequest | None:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, struct.error):
         return None
     shape = (1,) if len(shapes[0]) == 2 else ()
-    return PackedRequest.of(request_id, Rows(tuple(names), datatype, shape, 1, block), *rest)
+    return PackedRequest.of(request_id, RowBlock(tuple(names), datatype, shape, 1, block), *rest)
 
 
 def _rest_of(document: dict[str, Any]) -> _Rest | None:
@@ -214,7 +214,7 @@ def name_infinities(shown: list[dict[str, Any]], outputs: Sequence[ResponseOutpu
             head["data"] = head.pop("data")  # last, as everywhere
 
 
-def _write_share(response: InferenceResponse, share: Share) -> bytes:
+def _write_share(response: InferenceResponse, share: OutputSlice) -> bytes:
     """One of several answers to joined requests: all but ids and numbers is written once for all of them."""
     heads = share.joined.shown.get(share.rows)
     if heads is None:

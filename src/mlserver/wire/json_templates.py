@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..types import Parameters, RequestOutput
-from ..types.row_block import ROW_CODES, PackedRequest, Rows, packed
+from ..types.row_block import ROW_CODES, PackedRequest, RowBlock, packed
 
 LARGEST = 8 * 1024  # bytes of a body: making a pattern costs microseconds per byte
 SEEN_BEFORE = 3  # bodies of the same beginning, after which one is worth a pattern
@@ -44,7 +44,7 @@ class Layout:
 
     __slots__ = ("_datatype", "_id_at", "_match", "_names", "_number", "_outputs", "_pack", "_parameters", "_shape")
 
-    def __init__(self, pattern: re.Pattern[bytes], request: PackedRequest, rows: Rows, id_at: int | None) -> None:
+    def __init__(self, pattern: re.Pattern[bytes], request: PackedRequest, rows: RowBlock, id_at: int | None) -> None:
         self._match = pattern.fullmatch
         self._names, self._datatype, self._shape = rows.names, rows.datatype, rows.shape
         self._number: Callable[[bytes], Any] = float if _is_float(rows.datatype) else int
@@ -67,7 +67,7 @@ class Layout:
             block = self._pack(*map(self._number, groups))
         except struct.error:  # out of the datatype's range
             return None
-        rows = Rows(self._names, self._datatype, self._shape, 1, block)
+        rows = RowBlock(self._names, self._datatype, self._shape, 1, block)
         if self._parameters is None and self._outputs is None:
             return PackedRequest.of(request_id, rows)
         return PackedRequest.of(request_id, rows, _copied(self._parameters), _copied_outputs(self._outputs))

@@ -24,7 +24,7 @@ _NUMBERS = frozenset(DTYPES) - {"BOOL"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class _Doubt(Exception):
+class FallBack(Exception):
     """What is not certain is left to `wire.json`."""
 
 
@@ -36,13 +36,13 @@ def read_document(body: bytes | memoryview) -> dict[str, Any] | None:
         return None
     try:
         return _document(simdjson, bytes(body))
-    except (_Doubt, ValueError, TypeError, KeyError, RuntimeError, RecursionError):
+    except (FallBack, ValueError, TypeError, KeyError, RuntimeError, RecursionError):
         return None
 
 
 def _document(simdjson: Any, body: bytes) -> dict[str, Any]:
     if body.startswith(_BYTE_ORDER_MARK):
-        raise _Doubt
+        raise FallBack
     parsed = simdjson.Parser().parse(body)
     document = _fields(simdjson, parsed, "inputs")
     found, brackets = [], 1
@@ -54,7 +54,7 @@ def _document(simdjson: Any, body: bytes) -> dict[str, Any]:
     document["inputs"] = found
     # Every list that was looked at is counted: no other bracket means that no row hides another list.
     if _count(body, b"[") != brackets:
-        raise _Doubt
+        raise FallBack
     return document
 
 
@@ -68,12 +68,12 @@ def _count(body: bytes, character: bytes) -> int:
 def _fields(simdjson: Any, item: Any, kept: str) -> dict[str, Any]:
     """An object's fields as Python values, but for `kept`, which stays as the parser has it."""
     if not isinstance(item, simdjson.Object):
-        raise _Doubt
+        raise FallBack
     names = list(item.keys())
     if kept not in names or len(set(names)) != len(names):
-        raise _Doubt
+        raise FallBack
     if not isinstance(item[kept], simdjson.Array):
-        raise _Doubt
+        raise FallBack
     return {name: item[name] if name == kept else _plain(simdjson, item[name]) for name in names}
 
 
@@ -87,7 +87,7 @@ def _fill(simdjson: Any, tensor: dict[str, Any]) -> int:
     """Replace the data of a tensor. Returns how many lists the tensor has, its shape included."""
     data, shape, datatype = tensor["data"], tensor["shape"], tensor["datatype"]
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise _Doubt
+        raise FallBack
     nested = len(data) > 0 and isinstance(data[0], simdjson.Array)
     if datatype not in _NUMBERS or (len(data) < _WIDE and not nested):
         tensor["data"] = data.as_list()
@@ -95,7 +95,7 @@ def _fill(simdjson: Any, tensor: dict[str, Any]) -> int:
     rows = _rows(simdjson, data) if nested else 0
     array = _array(data, datatype)
     if array.size != prod(shape):
-        raise _Doubt
+        raise FallBack
     tensor["data"] = TensorData.trusted(array.data.cast("B"), datatype, shape)
     return 2 + rows
 
@@ -104,10 +104,10 @@ def _rows(simdjson: Any, data: Any) -> int:
     """How many rows nested data has, all of one length."""
     width = len(data[0])
     if width < _WIDE:
-        raise _Doubt
+        raise FallBack
     for row in data:
         if not isinstance(row, simdjson.Array) or len(row) != width:
-            raise _Doubt
+            raise FallBack
     return len(data)
 
 
@@ -124,9 +124,9 @@ def _array(data: Any, datatype: str) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             narrow = wide.astype(dtype)
         if np.isinf(narrow).any():
-            raise _Doubt
+            raise FallBack
         return narrow
     limits = np.iinfo(dtype)
     if int(wide.min()) < limits.min or int(wide.max()) > limits.max:
-        raise _Doubt
+        raise FallBack
     return wide.astype(dtype)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mlserver import MLModel
 from mlserver.codecs import CodecError, PandasCodec, encode_response_output
 from mlserver.context import model_context
-from mlserver.errors import NotTogether
+from mlserver.errors import CannotBatch
 from mlserver.settings import ModelSettings
 from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput, TensorData
 
@@ -293,7 +293,7 @@ def test_joined_rows_are_encoded_as_they_are_alone(column: Any, is_together: boo
         if is_together:
             assert PandasCodec.encode_response("m", pd.DataFrame({"x": column})).outputs
         else:
-            with pytest.raises(NotTogether):
+            with pytest.raises(CannotBatch):
                 PandasCodec.encode_response("m", pd.DataFrame({"x": column}))
 
 
@@ -302,5 +302,5 @@ def test_joined_lists_have_the_codec_that_they_have_alone() -> None:
     with model_context(model, joined=(1, 2)):
         assert encode_response_output(["a", "b", "c"], output) is not None
         for values in (["a", b"b", b"c"], ["a", {"k": 1}, {"k": 2}]):
-            with pytest.raises(NotTogether):
+            with pytest.raises(CannotBatch):
                 encode_response_output(values, output)

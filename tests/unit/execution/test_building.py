@@ -11,7 +11,7 @@ from mlserver.env.builder import recipe_of
 from mlserver.env.environment import find_environment
 from mlserver.errors import MLServerError
 from mlserver.security import code_policy
-from mlserver.security.code_policy import Untrusted, digest_of
+from mlserver.security.code_policy import CodeNotAllowed, digest_of
 from mlserver.settings import ModelParameters, ModelSettings, Settings
 
 # Data only: this loader reads nothing that is code.
@@ -73,12 +73,12 @@ def _rules() -> Iterator[None]:
 def test_in_production_nothing_is_installed_for_a_model_that_is_not_trusted(tmp_path: Path) -> None:
     folder = model(tmp_path / "wine")
     code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path)))
-    with pytest.raises(Untrusted, match="requirements that 'virtualenv' installs.*trusted_models"):
+    with pytest.raises(CodeNotAllowed, match="requirements that 'virtualenv' installs.*trusted_models"):
         find_environment(settings_of(folder, "virtualenv"), str(tmp_path / "environments"))
     assert not (tmp_path / "environments").exists()
     digest = digest_of(str(folder))
     code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest]))
     assert recipe_of(settings_of(folder)) is not None
     (folder / "requirements.txt").write_text("something-else\n")
-    with pytest.raises(Untrusted):
+    with pytest.raises(CodeNotAllowed):
         recipe_of(settings_of(folder))

@@ -14,7 +14,7 @@ from mlserver.errors import DeadlineExceeded, MLServerError
 from mlserver.parallel.executor import Executor, HTTPRequest, LoadedModel
 from mlserver.parallel.in_process import InlineExecutor
 from mlserver.parallel.pool_manager import PoolExecutor
-from mlserver.pipeline import Call
+from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceRequest
 
@@ -37,9 +37,9 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def ask(model: LoadedModel, text: str, call: Call | None = None) -> str:
+async def ask(model: LoadedModel, text: str, call: RequestContext | None = None) -> str:
     async with asyncio.timeout(LIMIT):
-        response = await model.infer(request(text), call or Call())
+        response = await model.infer(request(text), call or RequestContext())
     return str(response.outputs[0].data.root[0])
 
 
@@ -84,7 +84,7 @@ async def test_two_of_one_name_side_by_side(executor: Executor) -> None:
 
 async def test_answers(executor: Executor) -> None:
     model = await executor.load(model_settings())
-    call = Call()
+    call = RequestContext()
 
     assert await ask(model, "echo:é", call) == "é"
     assert call.timings.model_ns > 0
@@ -108,7 +108,7 @@ async def test_what_a_model_raises(executor: Executor) -> None:
 async def test_an_expired_request_is_not_run(executor: Executor) -> None:
     model = await executor.load(model_settings())
     with pytest.raises((DeadlineExceeded, MLServerError)) as error:
-        await ask(model, "echo:a", Call(deadline=time.monotonic() - 1))
+        await ask(model, "echo:a", RequestContext(deadline=time.monotonic() - 1))
 
     assert error.value.code == "DEADLINE_EXCEEDED"
 
@@ -126,11 +126,11 @@ async def test_a_caller_may_leave(executor: Executor) -> None:
 
 async def test_custom_routes(executor: Executor) -> None:
     model = await executor.load(model_settings())
-    answer = await model.route(HTTPRequest("POST", "/twice", b"value=21"), Call())
+    answer = await model.route(HTTPRequest("POST", "/twice", b"value=21"), RequestContext())
     assert (answer.status, answer.body) == (200, b"42")
     assert dict(answer.headers)[b"content-type"] == b"application/json"
 
-    wrong = await model.route(HTTPRequest("POST", "/twice", b"value=x"), Call())
+    wrong = await model.route(HTTPRequest("POST", "/twice", b"value=x"), RequestContext())
     assert wrong.status == 422
     assert b"Invalid query.value" in wrong.body
 
@@ -151,14 +151,14 @@ async def consume(stream: AsyncIterator[Any]) -> list[str]:
 async def test_streams(executor: Executor) -> None:
     model = await executor.load(model_settings())
 
-    assert await consume(model.stream(texts("a", "b"), Call())) == ["a", "a", "b", "b"]
-    assert await consume(model.stream(texts(), Call())) == []
+    assert await consume(model.stream(texts("a", "b"), RequestContext())) == ["a", "a", "b", "b"]
+    assert await consume(model.stream(texts(), RequestContext())) == []
 
 
 async def test_streams_that_fail(executor: Executor) -> None:
     model = await executor.load(model_settings())
     with pytest.raises(MLServerError, match="ValueError: bad item"):
-        await consume(model.stream(texts("a", "raise"), Call()))
+        await consume(model.stream(texts("a", "raise"), RequestContext()))
 
 
 async def test_requests_that_fail_end_a_stream(executor: Executor) -> None:
@@ -169,7 +169,7 @@ async def test_requests_that_fail_end_a_stream(executor: Executor) -> None:
         raise MLServerError("that was no request", 400)
 
     with pytest.raises(MLServerError, match="that was no request"):
-        await consume(model.stream(failing(), Call()))
+        await consume(model.stream(failing(), RequestContext()))
 
 
 async def test_a_stream_may_be_left(executor: Executor) -> None:
@@ -182,7 +182,7 @@ async def test_a_stream_may_be_left(executor: Executor) -> None:
             pulled += 1
             yield request("a")
 
-    stream = model.stream(endless(), Call())
+    stream = model.stream(endless(), RequestContext())
     async with asyncio.timeout(LIMIT):
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
@@ -193,7 +193,7 @@ async def test_a_stream_may_be_left(executor: Executor) -> None:
 async def test_a_stream_may_be_left_while_the_model_works(executor: Executor) -> None:
     """The caller is cancelled in the middle of a pull, as when a client goes away: nothing but that is raised."""
     model = await executor.load(model_settings())
-    stream = model.stream(texts("linger"), Call())
+    stream = model.stream(texts("linger"), RequestContext())
     async with asyncio.timeout(LIMIT):
         await anext(stream)
         consumer = asyncio.ensure_future(anext(stream))

@@ -19,7 +19,7 @@ from mlserver.parallel.rpc.protocol import (
     Frame,
     FrameError,
     FrameReader,
-    Kind,
+    MessageType,
     encode,
     pack_error,
     pack_request,
@@ -74,9 +74,9 @@ def told(frame: Frame) -> tuple[int, int, Any, list[bytes]]:
 # -- the bytes themselves: they may only change together with both ends --
 
 VECTORS = [
-    (Frame(Kind.PING, 7, None), "08 00 0000 01000000 0700000000000000 0000000000000000 c0"),
+    (Frame(MessageType.PING, 7, None), "08 00 0000 01000000 0700000000000000 0000000000000000 c0"),
     (
-        Frame(Kind.REPLY, 1, [1, "a"], [b"xyz", b""]),
+        Frame(MessageType.REPLY, 1, [1, "a"], [b"xyz", b""]),
         "15 00 0200 04000000 0100000000000000 0300000000000000 0300000000000000 0000000000000000 9201a161 78797a",
     ),
 ]
@@ -91,11 +91,11 @@ def test_vectors(frame: Frame, expected: str) -> None:
 # -- slices --
 
 FRAMES = [
-    Frame(Kind.INFER, 1, {"a": [1, None, b"\xff"]}),
-    Frame(Kind.REPLY, 2, None, [b"x" * 40, b"", b"y"]),
-    Frame(Kind.END, 2**64 - 1, "é"),
-    Frame(Kind.INFER, 3, None, [bytes(range(256)) * 3]),
-    Frame(Kind.PING, 4, None),
+    Frame(MessageType.INFER, 1, {"a": [1, None, b"\xff"]}),
+    Frame(MessageType.REPLY, 2, None, [b"x" * 40, b"", b"y"]),
+    Frame(MessageType.END, 2**64 - 1, "é"),
+    Frame(MessageType.INFER, 3, None, [bytes(range(256)) * 3]),
+    Frame(MessageType.PING, 4, None),
 ]
 
 
@@ -114,7 +114,7 @@ def test_slices_of_every_size(buffer_size: int) -> None:
     st.integers(24, 400),
 )
 def test_any_frames_in_any_slices(contents: Any, sizes: list[int], buffer_size: int) -> None:
-    frames = [Frame(Kind.INFER, number, head, buffers) for number, (head, buffers) in enumerate(contents)]
+    frames = [Frame(MessageType.INFER, number, head, buffers) for number, (head, buffers) in enumerate(contents)]
 
     def slices() -> Iterator[int]:
         while True:
@@ -126,15 +126,15 @@ def test_any_frames_in_any_slices(contents: Any, sizes: list[int], buffer_size: 
 
 def test_a_frame_keeps_its_bytes_when_more_arrive() -> None:
     reader = FrameReader(256)
-    (first,) = feed(reader, written(Frame(Kind.INFER, 1, None, [b"a" * 50])), always(999))
-    feed(reader, written(Frame(Kind.INFER, 2, None, [b"b" * 50])), always(999))
+    (first,) = feed(reader, written(Frame(MessageType.INFER, 1, None, [b"a" * 50])), always(999))
+    feed(reader, written(Frame(MessageType.INFER, 2, None, [b"b" * 50])), always(999))
 
     assert bytes(first.buffers[0]) == b"a" * 50
 
 
 def test_large_buffers_are_passed_on_as_they_are() -> None:
     large = np.zeros(1_000_000, "f4")
-    parts = encode(Frame(Kind.INFER, 1, None, [large.data]))
+    parts = encode(Frame(MessageType.INFER, 1, None, [large.data]))
 
     large[0] = 7
     (frame,) = read(b"".join(parts))
@@ -149,16 +149,16 @@ def test_large_buffers_are_passed_on_as_they_are() -> None:
     "data",
     [
         bytes(24),
-        PREFIX.pack(Kind.INFER, 0, 0, 2**32 - 1, 1, 0),
-        PREFIX.pack(Kind.INFER, 0, 0, 1, 1, 2**63) + b"\xc0",
-        PREFIX.pack(Kind.INFER, 0, 0, 1, 1, 0) + b"\xc1",
-        PREFIX.pack(Kind.INFER, 0, 0, 2, 1, 0) + b"\xa1\xff",
-        PREFIX.pack(Kind.INFER, 0, 0, 2, 1, 0) + b"\xc0\xc0",
-        PREFIX.pack(Kind.INFER, 0, 0, 0, 1, 0),
-        PREFIX.pack(Kind.INFER, 0, 0, 1, 1, 4) + b"\xc0abcd",
-        PREFIX.pack(Kind.INFER, 0, 1, 1, 1, 4) + struct.pack("<Q", 3) + b"\xc0abcd",
-        PREFIX.pack(Kind.INFER, 0, 1, 1, 1, 4) + struct.pack("<Q", 2**64 - 1) + b"\xc0abcd",
-        PREFIX.pack(Kind.INFER, 0, 0, 2000, 1, 0) + b"\x91" * 2000,
+        PREFIX.pack(MessageType.INFER, 0, 0, 2**32 - 1, 1, 0),
+        PREFIX.pack(MessageType.INFER, 0, 0, 1, 1, 2**63) + b"\xc0",
+        PREFIX.pack(MessageType.INFER, 0, 0, 1, 1, 0) + b"\xc1",
+        PREFIX.pack(MessageType.INFER, 0, 0, 2, 1, 0) + b"\xa1\xff",
+        PREFIX.pack(MessageType.INFER, 0, 0, 2, 1, 0) + b"\xc0\xc0",
+        PREFIX.pack(MessageType.INFER, 0, 0, 0, 1, 0),
+        PREFIX.pack(MessageType.INFER, 0, 0, 1, 1, 4) + b"\xc0abcd",
+        PREFIX.pack(MessageType.INFER, 0, 1, 1, 1, 4) + struct.pack("<Q", 3) + b"\xc0abcd",
+        PREFIX.pack(MessageType.INFER, 0, 1, 1, 1, 4) + struct.pack("<Q", 2**64 - 1) + b"\xc0abcd",
+        PREFIX.pack(MessageType.INFER, 0, 0, 2000, 1, 0) + b"\x91" * 2000,
     ],
 )
 def test_no_frames(data: bytes) -> None:
@@ -184,13 +184,13 @@ def test_mutated_bytes_are_frames_or_refused(noise: bytes, frame: bytes, at: int
 
 def over_the_wire(request: InferenceRequest) -> InferenceRequest:
     buffers: list[Any] = []
-    (frame,) = read(written(Frame(Kind.INFER, 1, pack_request(request, buffers), buffers)))
+    (frame,) = read(written(Frame(MessageType.INFER, 1, pack_request(request, buffers), buffers)))
     return unpack_request(frame.head, frame.buffers)
 
 
 def back_over_the_wire(response: InferenceResponse) -> InferenceResponse:
     buffers: list[Any] = []
-    (frame,) = read(written(Frame(Kind.REPLY, 1, pack_response(response, buffers), buffers)))
+    (frame,) = read(written(Frame(MessageType.REPLY, 1, pack_response(response, buffers), buffers)))
     return unpack_response(frame.head, frame.buffers)
 
 
@@ -313,7 +313,7 @@ def test_an_answer_that_does_not_fit_is_the_models_fault() -> None:
         (np.array([1, 2]), [1, 2]),
         (TensorData([1]), [1]),
         (Parameters(content_type="np"), {"content_type": "np"}),
-        (Kind.PING, 8),
+        (MessageType.PING, 8),
         (msgspec, str(msgspec)),
     ],
 )
@@ -335,7 +335,7 @@ def deep() -> list[Any]:
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, deep()])
 def test_values_that_cannot_travel(value: Any) -> None:
     with pytest.raises(MLServerError, match="cannot travel") as error:
-        encode(Frame(Kind.INFER, 1, value))
+        encode(Frame(MessageType.INFER, 1, value))
     assert error.value.status_code == 400
 
 

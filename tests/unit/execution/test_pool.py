@@ -14,7 +14,7 @@ from mlserver.errors import MLServerError, Unavailable
 from mlserver.parallel.child_process import describe_exit
 from mlserver.parallel.executor import LoadedModel
 from mlserver.parallel.pool_manager import PoolExecutor
-from mlserver.pipeline import Call
+from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
@@ -33,7 +33,7 @@ async def pool() -> AsyncIterator[PoolExecutor]:
 
 async def ask(model: LoadedModel, text: str) -> str:
     async with asyncio.timeout(LIMIT):
-        response = await model.infer(request(text), Call())
+        response = await model.infer(request(text), RequestContext())
     return str(response.outputs[0].data.root[0])
 
 
@@ -119,7 +119,7 @@ async def test_a_stream_is_not_tried_again(pool: PoolExecutor) -> None:
     answers: list[InferenceResponse] = []
 
     async def consume() -> None:
-        async for answer in model.stream(requests(), Call()):
+        async for answer in model.stream(requests(), RequestContext()):
             answers.append(answer)
 
     with pytest.raises(Unavailable, match="in the middle of this stream"):
@@ -137,7 +137,7 @@ async def test_a_load_that_ends_its_workers(pool: PoolExecutor) -> None:
 
 
 async def test_metrics_reach_the_server(pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    received: list[metrics.Observation] = []
+    received: list[metrics.Sample] = []
     monkeypatch.setattr(metrics, "receive", received.append)
     model = await pool.load(model_settings())
     await ask(model, "log:7")
@@ -151,7 +151,7 @@ async def test_values_that_cannot_travel_are_told_and_harm_nobody(pool: PoolExec
     asked = request("echo:a")
     asked.parameters = Parameters(k=2**70)
     with pytest.raises(MLServerError, match="cannot travel"):
-        await model.infer(asked, Call())
+        await model.infer(asked, RequestContext())
 
     assert await ask(model, "echo:a") == "a"
 

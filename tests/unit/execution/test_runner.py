@@ -13,8 +13,8 @@ from mlserver import MLModel, ModelSettings
 from mlserver.codecs import NumpyCodec, decode_args
 from mlserver.custom_routes import Route
 from mlserver.errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
-from mlserver.parallel.worker.model_runner import Runner
-from mlserver.pipeline import Call
+from mlserver.parallel.worker.model_runner import ModelRunner
+from mlserver.pipeline import RequestContext
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
@@ -60,9 +60,9 @@ def _twice(model: MLModel, payload: InferenceRequest) -> InferenceResponse:
 
 
 async def predict(cls: type[MLModel], deadline: float | None = None) -> InferenceResponse:
-    runner = Runner()
+    runner = ModelRunner()
     await runner.load("key", ModelSettings(name="m", implementation=cls))
-    return await runner.infer("key", REQUEST, Call(deadline=deadline))
+    return await runner.infer("key", REQUEST, RequestContext(deadline=deadline))
 
 
 @pytest.mark.parametrize("cls", [Waits, Plain, PlainArguments, PlainFuture])
@@ -125,14 +125,14 @@ class DeclaresNonsense(MLModel):
         raise ValueError("no routes")
 
 
-async def misbehaving(how: str) -> Runner:
-    runner = Runner()
+async def misbehaving(how: str) -> ModelRunner:
+    runner = ModelRunner()
     parameters = ModelParameters(extra={"how": how})
     await runner.load("m#1", ModelSettings(name="m", implementation=Misbehaves, parameters=parameters))
     return runner
 
 
-async def first_of_stream(runner: Runner) -> InferenceResponse | None:
+async def first_of_stream(runner: ModelRunner) -> InferenceResponse | None:
     async def requests() -> AsyncIterator[InferenceRequest]:
         yield REQUEST
 
@@ -152,13 +152,13 @@ async def first_of_stream(runner: Runner) -> InferenceResponse | None:
 async def test_misbehaviour(how: str, error: type[MLServerError], status: int, text: str, streamed: bool) -> None:
     runner = await misbehaving(how)
     with pytest.raises(error, match=text) as told:
-        await (first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, Call()))
+        await (first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, RequestContext()))
     assert told.value.status_code == status
 
 
 async def test_a_request_can_be_stopped() -> None:
     runner = await misbehaving("waits")
-    task = asyncio.ensure_future(runner.infer("m#1", REQUEST, Call()))
+    task = asyncio.ensure_future(runner.infer("m#1", REQUEST, RequestContext()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -171,11 +171,11 @@ async def test_exit_in_load() -> None:
 
 
 async def test_what_failed_to_load_is_not_there() -> None:
-    runner = Runner()
+    runner = ModelRunner()
     with pytest.raises(ModelFailed, match="ValueError: no routes"):
         await runner.load("m#1", ModelSettings(name="m", implementation=DeclaresNonsense))
     with pytest.raises(ModelNotFound, match="Model m not found"):
-        await runner.infer("m#1", REQUEST, Call())
+        await runner.infer("m#1", REQUEST, RequestContext())
 
 
 async def test_unloading_always_lets_go() -> None:
@@ -184,7 +184,7 @@ async def test_unloading_always_lets_go() -> None:
     with pytest.raises(ModelFailed, match=r"Model m was unloaded, but its unload\(\) failed: ValueError: no"):
         await runner.unload("m#1")
     with pytest.raises(ModelNotFound):
-        await runner.infer("m#1", REQUEST, Call())
+        await runner.infer("m#1", REQUEST, RequestContext())
     assert await runner.unload("m#1")
 
 
@@ -197,4 +197,4 @@ async def test_unloading_always_lets_go() -> None:
 )
 async def test_implementations_that_are_not_there(path: str, text: str) -> None:
     with pytest.raises(MLServerError, match=text):
-        await Runner().load("m#1", ModelSettings(name="m", implementation=path))
+        await ModelRunner().load("m#1", ModelSettings(name="m", implementation=path))

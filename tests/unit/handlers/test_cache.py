@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlserver.cache.response_cache import CachedRoad, LocalCache, request_key
+from mlserver.cache.response_cache import CacheStage, LocalCache, request_key
 from mlserver.errors import MLServerError
 from mlserver.handlers.validation import check_request
-from mlserver.pipeline import Call
+from mlserver.pipeline import RequestContext
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, RequestOutput, ResponseOutput
 
 
@@ -28,11 +28,13 @@ class Road:
     async def drained(self) -> None:
         return None
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         self.asked += 1
         return answer(request)
 
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         async for request in requests:
             yield await self.infer(request, call)
 
@@ -56,8 +58,8 @@ def request(data: Any = (1.0, 2.0), datatype: str = "FP64", **more: Any) -> Infe
     return made
 
 
-def cached(road: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None) -> CachedRoad:
-    return CachedRoad(road, store or LocalCache(), name, version, lambda hit, ns: None)
+def cached(road: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None) -> CacheStage:
+    return CacheStage(road, store or LocalCache(), name, version, lambda hit, ns: None)
 
 
 # -- cached = computed --
@@ -106,7 +108,7 @@ def content(message: InferenceRequest | InferenceResponse) -> Any:
 async def test_cached_is_computed(asked: list[InferenceRequest]) -> None:
     cache = cached(Road())
     for each in [*asked, *asked]:
-        assert (await cache.infer(each, Call())).model_dump() == answer(each).model_dump()
+        assert (await cache.infer(each, RequestContext())).model_dump() == answer(each).model_dump()
 
 
 @settings(deadline=None, max_examples=100)
@@ -131,8 +133,8 @@ def test_the_same_key_means_the_same_content(one: InferenceRequest, other: Infer
 async def test_the_same_request_is_computed_once(again: InferenceRequest) -> None:
     road = Road()
     cache = cached(road)
-    await cache.infer(request(), Call())
-    await cache.infer(again, Call())
+    await cache.infer(request(), RequestContext())
+    await cache.infer(again, RequestContext())
     assert road.asked == 1
 
 
@@ -153,8 +155,8 @@ async def test_the_same_request_is_computed_once(again: InferenceRequest) -> Non
 async def test_another_request_is_computed(other: InferenceRequest) -> None:
     road = Road()
     cache = cached(road)
-    await cache.infer(request(), Call())
-    await cache.infer(other, Call())
+    await cache.infer(request(), RequestContext())
+    await cache.infer(other, RequestContext())
     assert road.asked == 2
 
 
@@ -169,7 +171,7 @@ async def test_models_versions_and_loads_do_not_share() -> None:
     store, roads = LocalCache(), [Road() for _ in range(4)]
     for road, (name, version) in zip(roads, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True):
         cache = cached(road, store, name, version)
-        await cache.infer(request(), Call())
+        await cache.infer(request(), RequestContext())
     assert [road.asked for road in roads] == [1, 1, 1, 1]
 
 
@@ -179,7 +181,7 @@ async def test_models_versions_and_loads_do_not_share() -> None:
 async def test_what_a_caller_does_to_its_answer_reaches_nobody_else() -> None:
     cache = cached(Road())
     for _ in range(3):
-        response = await cache.infer(request(), Call())
+        response = await cache.infer(request(), RequestContext())
         assert response.model_dump() == answer(request()).model_dump()
         response.id = "mine"
         response.outputs.clear()
@@ -189,7 +191,7 @@ async def test_what_a_caller_does_to_its_answer_reaches_nobody_else() -> None:
 
 async def test_errors_are_not_remembered() -> None:
     class Fails(Road):
-        async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+        async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
             self.asked += 1
             raise MLServerError("no")
 
@@ -197,7 +199,7 @@ async def test_errors_are_not_remembered() -> None:
     cache = cached(road)
     for _ in range(2):
         with pytest.raises(MLServerError):
-            await cache.infer(request(), Call())
+            await cache.infer(request(), RequestContext())
     assert road.asked == 2
 
 
@@ -205,7 +207,7 @@ async def test_what_cannot_be_written_down_is_passed_on() -> None:
     road = Road()
     cache = cached(road)
     for _ in range(2):
-        await cache.infer(request(parameters=Parameters.of({"huge": 2**70})), Call())
+        await cache.infer(request(parameters=Parameters.of({"huge": 2**70})), RequestContext())
     assert road.asked == 2
 
 
@@ -217,15 +219,15 @@ async def test_streams_are_passed_on() -> None:
         yield request()
         yield request()
 
-    assert len([response async for response in cache.stream(two(), Call())]) == 2
+    assert len([response async for response in cache.stream(two(), RequestContext())]) == 2
     assert road.asked == 2
 
 
 async def test_hits_and_misses_are_counted() -> None:
     counted: list[bool] = []
-    cache = CachedRoad(Road(), LocalCache(), "m", None, lambda hit, ns: counted.append(hit))
+    cache = CacheStage(Road(), LocalCache(), "m", None, lambda hit, ns: counted.append(hit))
     for each in (request(), request(), request([3.0]), request()):
-        await cache.infer(each, Call())
+        await cache.infer(each, RequestContext())
     assert counted == [False, True, False, True]
 
 

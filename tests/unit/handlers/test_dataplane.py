@@ -14,7 +14,7 @@ from mlserver.batching.queue import BatchPolicy
 from mlserver.errors import DeadlineExceeded, MLServerError, ModelNotFound, ModelNotReady
 from mlserver.handlers.dataplane import generate_id
 from mlserver.parallel.executor import HTTPRequest
-from mlserver.pipeline import Call
+from mlserver.pipeline import RequestContext
 from mlserver.types import (
     InferenceRequest,
     InferenceResponse,
@@ -155,7 +155,7 @@ async def test_limits_are_taken_from_the_parameters(bench: Bench) -> None:
 
 async def test_the_earlier_deadline_counts(bench: Bench) -> None:
     model = await bench.load()
-    call = Call(deadline=time.monotonic() + 5)
+    call = RequestContext(deadline=time.monotonic() + 5)
     asked = call.deadline
     await bench.data_plane.infer(request(parameters={"timeout": 60_000_000}), "m", call=call)
 
@@ -173,7 +173,7 @@ async def test_a_deadline_that_passes(bench: Bench) -> None:
 @pytest.mark.parametrize("row_wise", [False, True])
 async def test_headers_reach_models_that_may_depend_on_them(bench: Bench, row_wise: bool) -> None:
     model = await bench.load(row_wise=row_wise)
-    call = Call(headers={"x-user": "ann"})
+    call = RequestContext(headers={"x-user": "ann"})
     await bench.data_plane.infer(request(parameters={"headers": {"forged": "yes"}}), "m", call=call)
     parameters = model.requests[0].parameters
 
@@ -186,7 +186,7 @@ async def test_headers_of_the_answer_are_not_part_of_it(bench: Bench) -> None:
     model.response = lambda asked: InferenceResponse(
         model_name="m", outputs=[], parameters=Parameters(headers={"x-own": "1"}, k=2)
     )
-    call = Call()
+    call = RequestContext()
     response = await bench.data_plane.infer(request(), "m", call=call)
 
     assert call.response_headers == {"x-own": "1"}

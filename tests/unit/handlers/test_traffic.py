@@ -9,7 +9,7 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver.handlers.version_router import MOST
-from mlserver.pipeline import Call
+from mlserver.pipeline import RequestContext
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceResponse
 from support.road import Bench, Model, request, tag_of
@@ -37,7 +37,7 @@ def outcomes(bench: Bench) -> dict[str, float]:
 
 
 async def version_of(bench: Bench, **headers: str) -> str:
-    response = await bench.data_plane.infer(request(), "m", None, Call(headers=headers))
+    response = await bench.data_plane.infer(request(), "m", None, RequestContext(headers=headers))
     assert response.model_version is not None
     return response.model_version
 

@@ -11,10 +11,10 @@ import pytest
 
 from mlserver.errors import MLServerError, PayloadTooLarge
 from mlserver.kafka import InvalidMessageHeaders, messages
-from mlserver.kafka.client_thread import Link, consumer_config, producer_config
+from mlserver.kafka.client_thread import KafkaClientThread, consumer_config, producer_config
 from mlserver.kafka.messages import Incoming, Reply
-from mlserver.kafka.offset_tracker import Progress
-from mlserver.pipeline import Call
+from mlserver.kafka.offset_tracker import OffsetTracker
+from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceResponse, ResponseOutput
 from mlserver.wire.headers import CloudEvents
@@ -69,7 +69,7 @@ def response() -> InferenceResponse:
 
 
 def test_answers_carry_cloud_events_and_the_models_headers() -> None:
-    call = Call(response_headers={"ce-source": "mine", "x": 1, "raw": b"\xff"})
+    call = RequestContext(response_headers={"ce-source": "mine", "x": 1, "raw": b"\xff"})
     reply = messages.write_response(response(), call, CloudEvents("server"))
     headers = dict(reply.headers)
     assert reply.key == b"7"
@@ -89,7 +89,7 @@ def test_an_answer_too_large_becomes_an_error_and_at_last_one_without_the_key() 
 
 def test_offsets_are_committed_without_gaps() -> None:
     for order in itertools.permutations((3, 5, 6)):
-        progress = Progress()
+        progress = OffsetTracker()
         for offset in (3, 5, 6):
             progress.take(offset)
         found = [progress.finish(offset) for offset in order]
@@ -121,10 +121,10 @@ def test_what_the_library_is_told() -> None:
 async def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(MLServerError, match=r"kafka_enabled.*pip install 'mlserver\[kafka\]'"):
-        Link(Settings(), lambda works: None)
+        KafkaClientThread(Settings(), lambda works: None)
 
 
 async def test_properties_that_the_library_refuses() -> None:
     pytest.importorskip("confluent_kafka")
     with pytest.raises(MLServerError, match="no.such.property"):
-        Link(Settings(kafka_config={"no.such.property": 1}), lambda works: None)
+        KafkaClientThread(Settings(kafka_config={"no.such.property": 1}), lambda works: None)

@@ -11,7 +11,7 @@ import pytest
 
 from mlserver import metrics
 from mlserver.context import model_context
-from mlserver.metrics import InvalidMetric, InvalidModelContext, Observation
+from mlserver.metrics import InvalidMetric, InvalidModelContext, Sample
 from mlserver.settings import ModelParameters, ModelSettings
 
 WINE = ModelSettings(name="wine", implementation="a.B", parameters=ModelParameters(version="2"))
@@ -92,15 +92,15 @@ def test_names_and_values_that_prometheus_does_not_take(name: str, given: Any) -
 
 
 def test_a_sink_gets_what_is_observed_and_receive_counts_it() -> None:
-    sent: list[Observation] = []
+    sent: list[Sample] = []
     metrics.set_sink(sent.append)
     metrics.register("t_sent", "Words").labels("wine", "2").observe(1)
     with model_context(PLAIN):
         metrics.log(t_sent=2)
-    assert sent == [Observation("t_sent", "Words", "wine", "2", 1.0), Observation("t_sent", "Words", "plain", "", 2.0)]
+    assert sent == [Sample("t_sent", "Words", "wine", "2", 1.0), Sample("t_sent", "Words", "plain", "", 2.0)]
     assert value("t_sent_count") is None
     for each in sent:
-        metrics.receive(Observation._make(list(each)))
+        metrics.receive(Sample._make(list(each)))
     assert (value("t_sent_sum"), value("t_sent_sum", PLAIN)) == (1, 2)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
-from mlserver.metrics import RoadMetrics
+from mlserver.metrics import ServerMetrics
 
 INFER = "/v2/models/{model_name}/infer"
 REST = {"method": "POST", "path": INFER, "status_code": "200", "app_name": "mlserver"}
@@ -19,7 +19,7 @@ WINE = {"model": "wine", "version": "2"}
 class View:
     """What Prometheus would read."""
 
-    def __init__(self, road: RoadMetrics) -> None:
+    def __init__(self, road: ServerMetrics) -> None:
         class Source(Collector):
             def collect(self) -> Any:
                 return road.collect()
@@ -42,14 +42,14 @@ class View:
         ]
 
 
-def wine() -> RoadMetrics:
-    road = RoadMetrics()
+def wine() -> ServerMetrics:
+    road = ServerMetrics()
     road.add_model("wine", "2")
     return road
 
 
 def test_names_and_kinds() -> None:
-    assert View(RoadMetrics()).names() == {
+    assert View(ServerMetrics()).names() == {
         "model_infer_request_success": "counter",
         "model_infer_request_failure": "counter",
         "model_infer_request_duration": "summary",
@@ -111,7 +111,7 @@ def test_queue_batches_and_refusals() -> None:
     assert view("parallel_request_queue_count") == 1
 
 
-def observe_everything(road: RoadMetrics, model: str, version: str | None) -> None:
+def observe_everything(road: ServerMetrics, model: str, version: str | None) -> None:
     road.observe_infer(model, version, 1, ok=True)
     road.observe_infer(model, version, 1, ok=False)
     road.observe_queue(model, version, 1)
@@ -130,7 +130,7 @@ def test_models_that_are_not_loaded_make_no_series() -> None:
 
 
 def test_a_model_without_a_version() -> None:
-    road = RoadMetrics()
+    road = ServerMetrics()
     road.add_model("plain", None)
     road.observe_infer("plain", None, 1, ok=True)
     assert View(road)("model_infer_request_success_total", model="plain", version="") == 1
@@ -158,7 +158,7 @@ def test_loading_again_keeps_the_counts() -> None:
 
 
 def test_rest() -> None:
-    road = RoadMetrics()
+    road = ServerMetrics()
     view = View(road)
     for _ in range(3):
         road.rest_started("POST")
@@ -170,7 +170,7 @@ def test_rest() -> None:
 
 
 def test_rest_with_another_prefix_and_made_up_methods() -> None:
-    road = RoadMetrics("mine")
+    road = ServerMetrics("mine")
     for method in ("BREW", "WHEN"):
         road.rest_started(method)
         road.rest(method, "/x", 405, 0.1)
@@ -180,7 +180,7 @@ def test_rest_with_another_prefix_and_made_up_methods() -> None:
 
 
 def test_grpc() -> None:
-    road = RoadMetrics()
+    road = ServerMetrics()
     road.grpc_started(*RPC)
     road.grpc_received(*RPC)
     road.grpc_sent(*RPC)
@@ -192,7 +192,7 @@ def test_grpc() -> None:
     assert view("grpc_server_handling_seconds_sum", **GRPC) == 0.2
 
 
-def counted(requests: int) -> RoadMetrics:
+def counted(requests: int) -> ServerMetrics:
     """Another process that answered so many requests, and works on one more."""
     road = wine()
     for _ in range(requests):
@@ -218,11 +218,11 @@ def test_the_sum_of_several_processes() -> None:
 
 def test_the_sum_has_only_models_that_are_there() -> None:
     other = counted(2)
-    assert View(RoadMetrics().with_others([other.export()])).labelled(**WINE) == []
+    assert View(ServerMetrics().with_others([other.export()])).labelled(**WINE) == []
 
 
 def test_what_a_process_counted_that_has_ended() -> None:
-    past = RoadMetrics()
+    past = ServerMetrics()
     past.absorb(counted(2).export(), ended=True)
     view = View(wine().with_others([past.export()]))
 

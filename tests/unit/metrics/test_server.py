@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mlserver import metrics
 from mlserver.context import model_context
-from mlserver.metrics import MetricsServer, RoadMetrics, configure_metrics
+from mlserver.metrics import MetricsServer, ServerMetrics, configure_metrics
 from mlserver.settings import ModelSettings, Settings
 
 
@@ -29,7 +29,7 @@ def families(page: str) -> dict[str, Any]:
 
 
 async def test_the_page_has_the_roads_the_models_and_the_processs_metrics() -> None:
-    road = RoadMetrics()
+    road = ServerMetrics()
     road.add_model("wine", None)
     road.observe_infer("wine", None, 1, ok=True)
     with model_context(ModelSettings(name="wine", implementation="a.B")):
@@ -46,7 +46,7 @@ async def test_the_page_has_the_roads_the_models_and_the_processs_metrics() -> N
 async def test_a_models_metric_cannot_break_the_page() -> None:
     with model_context(ModelSettings(name="wine", implementation="a.B")):
         metrics.log(python_info=1, model_infer_request_success=1)
-    found = families((await call(MetricsServer(Settings(), RoadMetrics()))).text)
+    found = families((await call(MetricsServer(Settings(), ServerMetrics()))).text)
     metrics.forget("wine", None)
     assert found["model_infer_request_success"].type == "counter"
 

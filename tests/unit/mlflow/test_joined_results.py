@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mlflow.types import DataType
 
-from mlserver.batching.admission import Limits
+from mlserver.batching.admission import AdmissionPolicy
 from mlserver.batching.queue import BatchPolicy
 from mlserver.batching.scheduler import Scheduler
 from mlserver.errors import MLServerError
-from mlserver.parallel.worker.model_runner import Runner
-from mlserver.pipeline import Call
+from mlserver.parallel.worker.model_runner import ModelRunner
+from mlserver.pipeline import RequestContext
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.wire import json as wire
@@ -79,16 +79,18 @@ class OneSlot:
 class Loaded:
     """A loaded model as the scheduler's next stage, which counts how its requests came."""
 
-    def __init__(self, runner: Runner, key: str) -> None:
+    def __init__(self, runner: ModelRunner, key: str) -> None:
         self._runner = runner
         self._key = key
         self.batches: list[int] = []
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         self.batches.append(max(1, len(call.members)))
         return await self._runner.infer(self._key, request, call)
 
-    def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         raise NotImplementedError
 
 
@@ -100,7 +102,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.R
     folder: Path = tmp_path_factory.mktemp("results")
     before = dict(os.environ)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
-    runner, found = Runner(), {}
+    runner, found = ModelRunner(), {}
 
     async def load() -> None:
         for name, declared in MODELS.items():
@@ -128,7 +130,7 @@ def request_of(values: Sequence[Any], form: str) -> InferenceRequest:
 async def answer(stage: Any, values: Sequence[Any], form: str) -> Any:
     """The response as JSON, or the error."""
     try:
-        return json.loads(wire.write_response(await stage.infer(request_of(values, form), Call())))
+        return json.loads(wire.write_response(await stage.infer(request_of(values, form), RequestContext())))
     except MLServerError as problem:
         return problem.status_code, problem.message
 
@@ -137,7 +139,7 @@ async def both(model: Loaded, batch: Sequence[Sequence[Any]], form: str) -> tupl
     """The answers alone, and joined."""
     alone = [await answer(model, values, form) for values in batch]
     model.batches.clear()
-    scheduler = Scheduler("m", model, BatchPolicy(len(batch), 60.0), Limits(100, None), Meter(), OneSlot())
+    scheduler = Scheduler("m", model, BatchPolicy(len(batch), 60.0), AdmissionPolicy(100, None), Meter(), OneSlot())
     joined = await asyncio.gather(*(answer(scheduler, values, form) for values in batch))
     await scheduler.drained()
     assert model.batches[0] == len(batch)

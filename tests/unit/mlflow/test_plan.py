@@ -10,7 +10,7 @@ import pytest
 
 from mlserver.types import InferenceRequest, TensorData
 from mlserver_mlflow.fastpath import selection
-from mlserver_mlflow.fastpath.predictors import Columns, run_by_member
+from mlserver_mlflow.fastpath.predictors import ColumnsPredictor, run_by_member
 from mlserver_mlflow.loading.pyfunc import PyFuncModel
 from support.mlflow_zoo import FRAME, MIXED
 from unit.mlflow.conftest import Zoo
@@ -91,7 +91,7 @@ DECISIONS: dict[str, tuple[bool, bool | None, bool]] = {
 async def test_decisions(zoo: Zoo, model: str) -> None:
     served = await zoo(model)
     decided = selection.make(served.loaded)
-    arrays = not decided.path.as_frame if isinstance(decided.path, Columns) else None
+    arrays = not decided.path.as_frame if isinstance(decided.path, ColumnsPredictor) else None
     assert (decided.row_wise, arrays, decided.in_thread) == DECISIONS[model]
     assert served.runtime.row_wise == decided.row_wise
     assert bool(decided.config) == decided.row_wise
@@ -138,7 +138,7 @@ async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(z
 
 async def test_joined_requests_get_every_bit_that_they_get_alone(zoo: Zoo) -> None:
     decided = selection.make((await zoo("linear")).loaded)
-    assert isinstance(decided.path, Columns)
+    assert isinstance(decided.path, ColumnsPredictor)
     random = np.random.default_rng(3)
     rows = [1, 1, 7, 30, 1, 120]
     data = np.asfortranarray(random.standard_normal((sum(rows), len(decided.path.names))) * 10)

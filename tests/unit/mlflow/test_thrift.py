@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlserver_mlflow.invocations.limits.thrift_compact import BROKEN, Reader, number, part, parts
+from mlserver_mlflow.invocations.limits.thrift_compact import BROKEN, CompactReader, number, part, parts
 
 
 def test_every_kind() -> None:
@@ -23,7 +23,7 @@ def test_every_kind() -> None:
             b"\x00",
         ]
     )
-    reader = Reader(b"before" + body, 6)
+    reader = CompactReader(b"before" + body, 6)
     found = reader.struct()
     assert found == {1: 2, 4: None, 5: None, 6: None, 7: [1, 2], 8: None, 9: {1: -1}, 64: 3, 65: [{}]}
     assert reader.at == 6 + len(body)
@@ -49,7 +49,7 @@ def test_every_kind() -> None:
 )
 def test_what_is_none(body: bytes) -> None:
     with pytest.raises(ValueError, match=BROKEN):
-        Reader(body, 0).struct()
+        CompactReader(body, 0).struct()
 
 
 def test_fields_of_another_kind() -> None:

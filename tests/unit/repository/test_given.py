@@ -13,7 +13,7 @@ VALUES = {"name": "wine", "implementation": "mlserver_mlflow.MLflowRuntime", "pa
 
 async def test_the_models_are_the_values() -> None:
     settings = Settings(
-        model_repository_implementation="mlserver.repository.static.GivenModels",
+        model_repository_implementation="mlserver.repository.static.StaticModelRepository",
         model_repository_implementation_args={"models": [VALUES]},
     )
     repository = ModelRepositoryFactory.resolve_model_repository(settings)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from mlserver.rest.http.cycle import Exchange
+from mlserver.rest.http.cycle import RequestResponseCycle
 
 
 class Wire(asyncio.Transport):
@@ -40,9 +40,11 @@ class Wire(asyncio.Transport):
 
 def exchange(
     wire: Wire, method: str = "POST", keep_alive: bool = True, expects: bool = False, version: str = "1.1"
-) -> Exchange:
+) -> RequestResponseCycle:
     scope: dict[str, Any] = {"type": "http", "method": method, "headers": [], "http_version": version}
-    return Exchange(scope, wire, FlowControl(wire), [(b"date", b"today")], keep_alive, expects, lambda: None)
+    return RequestResponseCycle(
+        scope, wire, FlowControl(wire), [(b"date", b"today")], keep_alive, expects, lambda: None
+    )
 
 
 def start(status: int = 200, *headers: tuple[bytes, bytes]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlserver.errors import MLServerError, Overloaded
-from mlserver.registry.traffic_split import Split
+from mlserver.registry.traffic_split import TrafficSplit
 from mlserver.rest.messages import Reply, Request
 from mlserver.rest.routing import MethodNotAllowed
 from mlserver.rest.runtime_routes.matching import ModelRoutes, matches
@@ -197,7 +197,7 @@ async def test_the_version_that_answers_reads_and_writes(bench: Bench, wire: str
     await bench.load("m", "1", routes=(route("/list", wire=wire, config={"factor": 2}),))
     await bench.load("m", "2", routes=(route("/list", wire=wire, config={"factor": 3}),))
     for weights, body in (((("1", 1.0),), b"[2.0]"), ((("2", 1.0),), b"[3.0]")):
-        bench.registry.find("m").split = Split(weights)
+        bench.registry.find("m").split = TrafficSplit(weights)
         reply = await reply_to(bench, asked("/list", body=b"[1]"))
         assert reply is not None
         assert reply.body == body

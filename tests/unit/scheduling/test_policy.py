@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserver.batching.queue import BatchPolicy, WaitingLine
+from mlserver.batching.queue import BatchPolicy, RequestQueue
 
 NOW = 1000.0
 
@@ -24,20 +24,20 @@ class Waiting:
     priority: int = 0
 
 
-def line_of(entries: Iterable[Waiting]) -> WaitingLine[Waiting]:
-    line: WaitingLine[Waiting] = WaitingLine()
+def line_of(entries: Iterable[Waiting]) -> RequestQueue[Waiting]:
+    line: RequestQueue[Waiting] = RequestQueue()
     for entry in entries:
         line.push(entry)
     return line
 
 
-def take(line: WaitingLine[Waiting], policy: BatchPolicy, now: float = NOW) -> str:
+def take(line: RequestQueue[Waiting], policy: BatchPolicy, now: float = NOW) -> str:
     batch, wait = line.take(policy, now)
     assert bool(batch) or wait > 0 or not len(line)
     return "".join(entry.name for entry in batch)
 
 
-def drain(line: WaitingLine[Waiting], policy: BatchPolicy) -> list[str]:
+def drain(line: RequestQueue[Waiting], policy: BatchPolicy) -> list[str]:
     taken = []
     while len(line):
         taken.append(take(line, policy))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mlserver.batching.admission import Limits
+from mlserver.batching.admission import AdmissionPolicy
 from mlserver.batching.queue import BatchPolicy
 from mlserver.batching.scheduler import Scheduler
 from mlserver.errors import DeadlineExceeded, InvalidInput, MLServerError, ModelFailed, Overloaded, Unavailable
-from mlserver.pipeline import Call
+from mlserver.pipeline import RequestContext
 from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput, TensorData
 
 LIMIT = 30.0  # seconds after which a test has failed; nothing here takes one
@@ -22,7 +22,7 @@ LIMIT = 30.0  # seconds after which a test has failed; nothing here takes one
 class Run:
     """One request at the next stage, which the test answers."""
 
-    def __init__(self, request: InferenceRequest, call: Call) -> None:
+    def __init__(self, request: InferenceRequest, call: RequestContext) -> None:
         self.request = request
         self.call = call
         self.left = False
@@ -59,14 +59,16 @@ class NextStage:
         self._news = asyncio.Event()
         self.closed_streams = 0
 
-    async def infer(self, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         run = Run(request, call)
         self.runs.append(run)
         self.all_runs.append(run)
         self._news.set()
         return await run.result()
 
-    async def stream(self, requests: AsyncIterator[InferenceRequest], call: Call) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+    ) -> AsyncIterator[InferenceResponse]:
         try:
             async for request in requests:
                 yield await self.infer(request, call)
@@ -123,17 +125,17 @@ class Slots:
 class Bench:
     """A scheduler with everything around it."""
 
-    def __init__(self, policy: BatchPolicy, limits: Limits, slots: int) -> None:
+    def __init__(self, policy: BatchPolicy, limits: AdmissionPolicy, slots: int) -> None:
         self.stage, self.meter, self.slots = NextStage(), Meter(), Slots(slots)
         self.scheduler = Scheduler("m", self.stage, policy, limits, self.meter, self.slots)
         self.callers: list[asyncio.Task[Any]] = []
 
-    def ask(self, *values: float, call: Call | None = None, **fields: Any) -> asyncio.Task[InferenceResponse]:
+    def ask(self, *values: float, call: RequestContext | None = None, **fields: Any) -> asyncio.Task[InferenceResponse]:
         """A caller: its task is the answer."""
         tensor = RequestInput(name="x", shape=[len(values)], datatype="FP64", data=TensorData(list(values)))
         tensor.data.settle("FP64", tensor.shape)
         request = InferenceRequest(inputs=[tensor], **fields)
-        task = asyncio.ensure_future(self.scheduler.infer(request, call or Call()))
+        task = asyncio.ensure_future(self.scheduler.infer(request, call or RequestContext()))
         self.callers.append(task)
         return task
 
@@ -155,7 +157,7 @@ async def bench() -> AsyncIterator[Callable[..., Bench]]:
 
     def make(
         policy: BatchPolicy = BatchPolicy(8),  # noqa: B008 - frozen
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: AdmissionPolicy = AdmissionPolicy(),  # noqa: B008 - frozen
         slots: int = 1,
     ) -> Bench:
         made.append(Bench(policy, limits, slots))
@@ -180,7 +182,7 @@ async def values_of(caller: asyncio.Task[InferenceResponse]) -> list[Any]:
 
 async def test_an_idle_model_gets_a_request_at_once(bench: Callable[..., Bench]) -> None:
     one = bench()
-    call = Call()
+    call = RequestContext()
     caller = one.ask(1.0, 2.0, call=call)
     run = await one.stage.next()
     assert run.call is call
@@ -194,7 +196,7 @@ async def test_an_idle_model_gets_a_request_at_once(bench: Callable[..., Bench])
 async def test_what_arrives_while_the_model_is_busy_is_joined(bench: Callable[..., Bench]) -> None:
     one = bench()
     first = await one.busy()
-    calls = [Call() for _ in range(3)]
+    calls = [RequestContext() for _ in range(3)]
     callers = [one.ask(*values, call=call) for values, call in zip([(1.0,), (2.0, 3.0), (4.0,)], calls, strict=True)]
     await one.waiting(3)
     assert not one.stage.runs
@@ -275,7 +277,7 @@ async def test_a_full_batch_waits_no_longer(bench: Callable[..., Bench]) -> None
 async def test_priorities_go_first(bench: Callable[..., Bench]) -> None:
     one = bench(BatchPolicy())
     first = await one.busy()
-    low, high = one.ask(1.0, call=Call(priority=2)), one.ask(2.0, call=Call(priority=1))
+    low, high = one.ask(1.0, call=RequestContext(priority=2)), one.ask(2.0, call=RequestContext(priority=1))
     await one.waiting(2)
     first.answer()
     for values in ([2.0], [1.0]):
@@ -383,7 +385,7 @@ async def test_a_cancelled_next_stage_leaves_nobody_hanging(bench: Callable[...,
 
 async def test_a_request_that_expired_never_runs(bench: Callable[..., Bench]) -> None:
     one = bench()
-    late = one.ask(1.0, call=Call(deadline=time.monotonic() - 1))
+    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() - 1))
     with pytest.raises(DeadlineExceeded, match="Request for model m timed out"):
         await late
 
@@ -394,7 +396,7 @@ async def test_a_request_that_expired_never_runs(bench: Callable[..., Bench]) ->
 async def test_a_deadline_in_the_queue(bench: Callable[..., Bench]) -> None:
     one = bench()
     first = await one.busy()
-    late = one.ask(1.0, call=Call(deadline=time.monotonic() + 0.02))
+    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() + 0.02))
     on_time = one.ask(2.0)
     with pytest.raises(DeadlineExceeded):
         await late
@@ -409,7 +411,7 @@ async def test_a_deadline_in_the_queue(bench: Callable[..., Bench]) -> None:
 
 
 async def test_a_deadline_in_the_model(bench: Callable[..., Bench]) -> None:
-    one = bench(limits=Limits(request_timeout=0.02))
+    one = bench(limits=AdmissionPolicy(request_timeout=0.02))
     late = one.ask(1.0)
     run = await one.stage.next()
     with pytest.raises(DeadlineExceeded):
@@ -423,7 +425,7 @@ async def test_a_deadline_in_the_model(bench: Callable[..., Bench]) -> None:
 async def test_a_deadline_in_the_model_after_the_queue(bench: Callable[..., Bench]) -> None:
     one = bench()
     first = await one.busy()
-    late = one.ask(1.0, call=Call(deadline=time.monotonic() + 0.1))
+    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() + 0.1))
     await one.waiting(1)
     first.answer()
     run = await one.stage.next()
@@ -437,7 +439,7 @@ async def test_a_deadline_in_the_model_after_the_queue(bench: Callable[..., Benc
 async def test_a_deadline_of_one_member_leaves_the_others(bench: Callable[..., Bench]) -> None:
     one = bench()
     first = await one.busy()
-    late = one.ask(1.0, call=Call(deadline=time.monotonic() + 0.1))
+    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() + 0.1))
     patient = one.ask(2.0)
     await one.waiting(2)
     first.answer()
@@ -538,7 +540,7 @@ async def test_leaving_before_the_batch_begins(bench: Callable[..., Bench]) -> N
 
 
 async def test_overload_is_refused_at_once(bench: Callable[..., Bench]) -> None:
-    one = bench(limits=Limits(max_queue_size=2))
+    one = bench(limits=AdmissionPolicy(max_queue_size=2))
     first = await one.busy()
     callers = [one.ask(1.0), one.ask(2.0)]
     await one.waiting(2)
@@ -565,7 +567,7 @@ async def test_streams_pass_and_count(bench: Callable[..., Bench]) -> None:
             )
 
     async def consume() -> list[Any]:
-        return [answer.outputs[0].data.root async for answer in one.scheduler.stream(requests(), Call())]
+        return [answer.outputs[0].data.root async for answer in one.scheduler.stream(requests(), RequestContext())]
 
     consumer = asyncio.ensure_future(consume())
     (await one.stage.next()).answer()
@@ -588,7 +590,7 @@ async def test_closing_a_stream_closes_the_next_stage(bench: Callable[..., Bench
         while True:
             yield InferenceRequest(inputs=[RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([1.0]))])
 
-    stream = one.scheduler.stream(requests(), Call())
+    stream = one.scheduler.stream(requests(), RequestContext())
     first = asyncio.ensure_future(anext(stream))
     (await one.stage.next()).answer()
     await first
@@ -604,7 +606,7 @@ async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(bench: Cal
 
     class Stubborn(NextStage):
         async def stream(
-            self, requests: AsyncIterator[InferenceRequest], call: Call
+            self, requests: AsyncIterator[InferenceRequest], call: RequestContext
         ) -> AsyncIterator[InferenceResponse]:
             try:
                 yield InferenceResponse(model_name="m", outputs=[])
@@ -615,8 +617,8 @@ async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(bench: Cal
         return
         yield
 
-    scheduler = Scheduler("m", Stubborn(), BatchPolicy(), Limits(), one.meter, one.slots)
-    stream = scheduler.stream(none(), Call())
+    scheduler = Scheduler("m", Stubborn(), BatchPolicy(), AdmissionPolicy(), one.meter, one.slots)
+    stream = scheduler.stream(none(), RequestContext())
     await anext(stream)
     with pytest.raises(RuntimeError, match="cannot be closed"):
         await stream.aclose()  # type: ignore[attr-defined]

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from mlserver.errors import MLServerError
-from mlserver.registry.traffic_split import Split, read_split
+from mlserver.registry.traffic_split import TrafficSplit, read_traffic_split
 from mlserver.settings import ModelParameters, ModelSettings
 
 
-def read(traffic: Any) -> Split | None:
+def read(traffic: Any) -> TrafficSplit | None:
     parameters = ModelParameters(extra={"traffic": traffic})
-    return read_split(ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters))
+    return read_traffic_split(ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters))
 
 
 def test_settings() -> None:
-    assert read_split(ModelSettings(name="m", implementation="mlserver.MLModel")) is None
+    assert read_traffic_split(ModelSettings(name="m", implementation="mlserver.MLModel")) is None
     assert read(None) is None
     said = {"weights": {"1": 90, "2": 10}, "sticky_header": "X-User", "shadow": "3"}
-    assert read(said) == Split((("1", 90.0), ("2", 10.0)), "x-user", "3")
-    assert read({"shadow": "3"}) == Split(shadow="3")
+    assert read(said) == TrafficSplit((("1", 90.0), ("2", 10.0)), "x-user", "3")
+    assert read({"shadow": "3"}) == TrafficSplit(shadow="3")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_is_no_split(said: Any, text: str) -> None:
 
 
 def test_shares() -> None:
-    split = Split((("1", 9), ("2", 1), ("3", 0)), "x-user")
+    split = TrafficSplit((("1", 9), ("2", 1), ("3", 0)), "x-user")
     counts = Counter(split.choose(("1", "2", "3"), f"user {number}") for number in range(2000))
     assert set(counts) == {"1", "2"}
     assert 100 < counts["2"] < 320
@@ -55,7 +55,7 @@ def test_shares() -> None:
 
 
 def test_the_same_key_stays_with_its_version() -> None:
-    split = Split((("1", 1), ("2", 1), ("3", 1)), "x-user")
+    split = TrafficSplit((("1", 1), ("2", 1), ("3", 1)), "x-user")
     keys = [f"user {number}" for number in range(100)]
     before = {key: split.choose(("1", "2", "3"), key) for key in keys}
     assert before == {key: split.choose(("3", "2", "1"), key) for key in keys}

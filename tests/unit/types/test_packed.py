@@ -119,7 +119,9 @@ def test_packed_with_parameters_and_outputs(bodies: list[bytes], rest: dict[str,
 def framed(request: InferenceRequest) -> InferenceRequest:
     """A request as it comes out of the frame that it was put into."""
     buffers: list[bytes] = []
-    parts = protocol.encode(protocol.Frame(protocol.Kind.INFER, 1, protocol.pack_request(request, buffers), buffers))
+    parts = protocol.encode(
+        protocol.Frame(protocol.MessageType.INFER, 1, protocol.pack_request(request, buffers), buffers)
+    )
     reader = protocol.FrameReader()
     data = b"".join(parts)
     reader.get_buffer()[: len(data)] = data

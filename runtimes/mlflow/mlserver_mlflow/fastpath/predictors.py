@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlserver.errors import NotTogether
+from mlserver.errors import CannotBatch
 from mlserver.types import InferenceRequest, RequestInput
-from mlserver.types.row_block import Rows, packed
+from mlserver.types.row_block import RowBlock, packed
 
 from ..invocations.json_formats import TENSOR_DTYPES
 from ..metadata import TENSORS
@@ -34,7 +34,7 @@ WIDENED: dict[str, frozenset[str]] = {
 Predict = Callable[[Any], Any]
 
 
-class Path(Protocol):
+class FastPath(Protocol):
     """Request -> the model's argument -> its result."""
 
     def read(self, request: InferenceRequest) -> Any | None:
@@ -50,7 +50,7 @@ class Path(Protocol):
         ...
 
 
-def run_by_member(path: Path, data: Any, members: Sequence[int]) -> Any:
+def run_by_member(path: FastPath, data: Any, members: Sequence[int]) -> Any:
     """The results of joined requests, each predicted as if it had come alone.
 
     Raises:
@@ -60,22 +60,22 @@ def run_by_member(path: Path, data: Any, members: Sequence[int]) -> Any:
     for rows in members:
         result = path.run(path.part(data, slice(at, at + rows)))
         if type(result) is not np.ndarray or not result.ndim or len(result) != rows:
-            raise NotTogether
+            raise CannotBatch
         results.append(result)
         at += rows
     return concatenated(results)
 
 
 def concatenated(results: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Arrays of one dtype, one after the other. Raises `NotTogether`: NumPy would convert some of them."""
+    """Arrays of one dtype, one after the other. Raises `CannotBatch`: NumPy would convert some of them."""
     first = results[0].dtype
     if any(result.dtype != first and (result.dtype.kind != first.kind or first.kind != "U") for result in results):
-        raise NotTogether
+        raise CannotBatch
     return np.concatenate(results)
 
 
 @dataclass
-class Columns:
+class ColumnsPredictor:
     """A signature of named numeric columns: an array in column order (`as_frame` False) or a frame.
 
     Attributes:
@@ -114,7 +114,7 @@ class Columns:
         block = _block(inputs, rows, self._one).T
         return pd.DataFrame(block, columns=self._index, copy=False) if self.as_frame else block
 
-    def _read_rows(self, table: Rows) -> Any | None:
+    def _read_rows(self, table: RowBlock) -> Any | None:
         """The argument from rows that came packed."""
         if table.datatype not in self._held[0] or len(table.names) != len(self.names):
             return None
@@ -154,7 +154,7 @@ class Columns:
 
 
 @dataclass
-class Tensors:
+class TensorsPredictor:
     """A signature of tensors: a dictionary of arrays by label, or the one array if it has no name."""
 
     names: list[str]

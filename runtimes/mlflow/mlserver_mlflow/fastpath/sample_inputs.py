@@ -18,7 +18,7 @@ MOST = 1025
 ANY_SIZE = 4  # for a variable dimension that is not the rows
 
 
-class Draws:
+class SampleInputs:
     """Up to `MOST` rows that fit a numeric signature."""
 
     def __init__(self, data: pd.DataFrame | NDArray[Any] | dict[str, NDArray[Any]]) -> None:
@@ -34,7 +34,7 @@ class Draws:
         return _cut(self._data, slice(start, start + count))
 
     @classmethod
-    def of(cls, schema: Schema, example: Any = None) -> Draws | None:
+    def of(cls, schema: Schema, example: Any = None) -> SampleInputs | None:
         """Rows for this signature, or None if it is not one of numbers with a first dimension of any size."""
         random = np.random.default_rng(SEED)
         if schema.is_tensor_spec():

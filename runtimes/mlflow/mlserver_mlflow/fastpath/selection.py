@@ -28,8 +28,8 @@ from ..loading.pyfunc import PyFuncModel, from_type_hint, input_example, raw_mod
 from ..metadata import TENSORS, DefaultInputPrefix, is_number
 from ..v2.signature_inputs import has_exact_names, has_text_names, input_labels, input_names
 from . import sklearn_arrays
-from .predictors import Columns, Path, Predict, Tensors
-from .sample_inputs import Draws
+from .predictors import ColumnsPredictor, FastPath, Predict, TensorsPredictor
+from .sample_inputs import SampleInputs
 
 logger = get_logger()
 
@@ -50,7 +50,7 @@ SLOW = 0.05
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExecutionPlan:
     """The decisions for one model.
 
     Attributes:
@@ -67,7 +67,7 @@ class Plan:
 
     row_wise: bool = False
     by_member: bool = False
-    path: Path | None = None
+    path: FastPath | None = None
     in_thread: bool = True
     forms: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -75,20 +75,20 @@ class Plan:
     is_estimator: bool = False
 
 
-def make(model: PyFuncModel) -> Plan:
+def make(model: PyFuncModel) -> ExecutionPlan:
     """Decide for a loaded model."""
     is_estimator = model.loader_module not in sklearn_arrays.TENSOR_FLAVORS
     return replace(_make(model), has_fixed_types=sklearn_arrays.has_fixed_types(model), is_estimator=is_estimator)
 
 
-def _make(model: PyFuncModel) -> Plan:
+def _make(model: PyFuncModel) -> ExecutionPlan:
     known = model.loader_module in ROW_WISE
     schema = model.metadata.get_input_schema()
     if schema is None or from_type_hint(model):
-        return Plan(in_thread=not known)
+        return ExecutionPlan(in_thread=not known)
     path = _path(schema, _implementation(model) if known else without_enforcement(model))
-    plan = Plan(path=path, in_thread=not known, forms=_forms(path, schema))
-    draws = Draws.of(schema, input_example(model)) if known and path is not None else None
+    plan = ExecutionPlan(path=path, in_thread=not known, forms=_forms(path, schema))
+    draws = SampleInputs.of(schema, input_example(model)) if known and path is not None else None
     if path is None or draws is None:
         return plan
     try:
@@ -117,7 +117,7 @@ def _implementation(model: PyFuncModel) -> Predict:
     return predict
 
 
-def _path(schema: Schema, predict: Predict) -> Columns | Tensors | None:
+def _path(schema: Schema, predict: Predict) -> ColumnsPredictor | TensorsPredictor | None:
     if schema.is_tensor_spec():
         specs: list[TensorSpec] = schema.inputs
         if not all(spec.shape and (spec.type.kind, spec.type.itemsize) in TENSORS for spec in specs):
@@ -125,14 +125,16 @@ def _path(schema: Schema, predict: Predict) -> Columns | Tensors | None:
         named = schema.has_input_names()
         names = input_names(schema, DefaultInputPrefix)
         dtypes, shapes = [spec.type for spec in specs], [list(spec.shape) for spec in specs]
-        return Tensors(names, dtypes, shapes, named, predict, input_labels(schema))
+        return TensorsPredictor(names, dtypes, shapes, named, predict, input_labels(schema))
     if not schema.has_input_names() or not all(is_number(spec) and spec.required for spec in schema.inputs):
         return None
     names, dtypes = input_names(schema, DefaultInputPrefix), [spec.type.to_numpy() for spec in schema.inputs]
-    return Columns(names, dtypes, predict, labels=input_labels(schema))
+    return ColumnsPredictor(names, dtypes, predict, labels=input_labels(schema))
 
 
-def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Draws) -> Plan:
+def _checked(
+    model: PyFuncModel, plan: ExecutionPlan, path: ColumnsPredictor | TensorsPredictor, draws: SampleInputs
+) -> ExecutionPlan:
     """The plan of a model of a known flavor, after trial predictions."""
     path.run(draws.rows(1))  # the first call of many a library sets it up
     began = time.thread_time()
@@ -142,8 +144,8 @@ def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Dra
         logger.warning(
             "The model's predict does not repeat itself on a drawn row; requests are neither joined nor shortened"
         )
-        return Plan(in_thread=False)
-    if seconds < SLOW and isinstance(path, Columns):
+        return ExecutionPlan(in_thread=False)
+    if seconds < SLOW and isinstance(path, ColumnsPredictor):
         path = _with_arrays(model, path, draws)
     exactly = rows_are_independent(path, draws, OF_TREES if sklearn_arrays.is_of_trees(model) else TOGETHER)
     row_wise = exactly or (isinstance(first, np.ndarray) and first.ndim > 0 and len(first) == 1)
@@ -152,7 +154,7 @@ def _checked(model: PyFuncModel, plan: Plan, path: Columns | Tensors, draws: Dra
     return replace(plan, row_wise=row_wise, by_member=not exactly, path=path, config=config)
 
 
-def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
+def _with_arrays(model: PyFuncModel, path: ColumnsPredictor, draws: SampleInputs) -> ColumnsPredictor:
     """The path that hands arrays to the estimator, if that is proven to make no difference."""
     one_type = len(set(path.dtypes)) == 1 and path.dtypes[0].kind in "fi"
     if not one_type or model.loader_module != "mlflow.sklearn":
@@ -166,7 +168,7 @@ def _with_arrays(model: PyFuncModel, path: Columns, draws: Draws) -> Columns:
     return path
 
 
-def _proven_rows(model: PyFuncModel, predict: Predict, draws: Draws) -> int:
+def _proven_rows(model: PyFuncModel, predict: Predict, draws: SampleInputs) -> int:
     """The number of rows up to which `predict` on arrays gave pyfunc's results on frames; 0 = it did not."""
     proven = 0
     for count, start in CHECKED_ROWS:
@@ -186,7 +188,7 @@ def _proven_rows(model: PyFuncModel, predict: Predict, draws: Draws) -> int:
     return proven
 
 
-def rows_are_independent(path: Path, draws: Draws, counts: Sequence[int] = TOGETHER) -> bool:
+def rows_are_independent(path: FastPath, draws: SampleInputs, counts: Sequence[int] = TOGETHER) -> bool:
     """Whether predicting rows together gives, bit for bit, what predicting each alone gives.
 
     False as well if that takes longer to find out than a start should.
@@ -224,8 +226,8 @@ def _has_row(together: Any, alone: Any, at: int, count: int) -> bool:
     return False
 
 
-def _argument(path: Path, data: Any) -> Any:
-    if isinstance(path, Columns) and not path.as_frame:
+def _argument(path: FastPath, data: Any) -> Any:
+    if isinstance(path, ColumnsPredictor) and not path.as_frame:
         return np.asfortranarray(data.to_numpy())
     return data
 
@@ -253,11 +255,11 @@ def _same_arrays(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return same_type and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def _forms(path: Columns | Tensors | None, schema: Schema) -> dict[str, Any]:
+def _forms(path: ColumnsPredictor | TensorsPredictor | None, schema: Schema) -> dict[str, Any]:
     """The bodies that `forms` may read for this signature."""
     if schema.has_input_names() and not (has_text_names(schema) and has_exact_names(schema)):
         return {}  # the keys of JSON are text: MLflow decides what they mean
-    if isinstance(path, Columns):
+    if isinstance(path, ColumnsPredictor):
         return {"kind": "columns", "columns": [[str(spec.name), spec.type.name] for spec in schema.inputs]}
     if path is None or any(shape[0] != -1 for shape in path.shapes):
         return {}

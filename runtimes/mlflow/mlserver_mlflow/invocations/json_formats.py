@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from mlserver.types import InferenceRequest, RequestInput, TensorData
-from mlserver.types.row_block import PackedRequest, Rows
+from mlserver.types.row_block import PackedRequest, RowBlock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ TENSOR_DTYPES = {
 EXACT = 2**53
 
 Table = list[Sequence[Any]]
-Inputs = list[RequestInput] | Rows
+Inputs = list[RequestInput] | RowBlock
 
 
 def read_request(body: bytes | str, config: dict[str, Any]) -> InferenceRequest | None:
@@ -57,7 +57,7 @@ def read_request(body: bytes | str, config: dict[str, Any]) -> InferenceRequest 
     inputs = _read_inputs(body, config)
     if inputs is None:
         return None
-    if isinstance(inputs, Rows):
+    if isinstance(inputs, RowBlock):
         return PackedRequest.of(None, inputs)
     return InferenceRequest.build({"id": None, "parameters": None, "inputs": inputs, "outputs": None})
 
@@ -80,7 +80,7 @@ def _read_inputs(body: bytes | str, config: dict[str, Any]) -> Inputs | None:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnsReader:
     """A signature of named scalar columns."""
 
     names: list[str]
@@ -137,7 +137,7 @@ class Columns:
         datatype, code, _ = COLUMN_TYPES[self._one_type]
         elements = rows[0] if count == 1 else list(chain.from_iterable(rows))
         block = _packed(_packer(len(elements), code), elements, self._one_type)
-        return None if block is None else Rows(self._packed_names, datatype, (1,), count, block)
+        return None if block is None else RowBlock(self._packed_names, datatype, (1,), count, block)
 
     @cached_property
     def _packed_names(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Tensors:
+class TensorsReader:
     """A signature of tensors, each with a first dimension of any size."""
 
     specs: list[tuple[str, str, list[int]]]
@@ -244,11 +244,11 @@ def _tensor(name: str, datatype: str, shape: list[int], raw: bytes | memoryview)
     )
 
 
-_plans: dict[int, tuple[dict[str, Any], Columns | Tensors | None]] = {}
+_plans: dict[int, tuple[dict[str, Any], ColumnsReader | TensorsReader | None]] = {}
 _MAX_PLANS = 4096
 
 
-def _plan(config: dict[str, Any]) -> Columns | Tensors | None:
+def _plan(config: dict[str, Any]) -> ColumnsReader | TensorsReader | None:
     """The plan of a config, made once; the entry holds the config, so that its identity stays its own."""
     known = _plans.get(id(config))
     if known is not None and known[0] is config:
@@ -260,11 +260,11 @@ def _plan(config: dict[str, Any]) -> Columns | Tensors | None:
     return plan
 
 
-def _made(config: dict[str, Any]) -> Columns | Tensors | None:
+def _made(config: dict[str, Any]) -> ColumnsReader | TensorsReader | None:
     if config.get("kind") == "columns":
         names, types = zip(*config["columns"], strict=True)
-        return Columns(list(names), list(types))
+        return ColumnsReader(list(names), list(types))
     if config.get("kind") == "tensors":
         specs = [(name, datatype, list(shape)) for name, datatype, shape in config["tensors"]]
-        return Tensors(specs, bool(config["named"]))
+        return TensorsReader(specs, bool(config["named"]))
     return None

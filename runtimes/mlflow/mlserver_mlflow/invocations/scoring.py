@@ -55,7 +55,7 @@ class Model(Protocol):
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any: ...
 
 
-class Scored:
+class ScoringAdapter:
     """A model as the scoring function sees it.
 
     MLflow looks at the signature of `predict` to decide whether params are passed on; here they always are, by name.
@@ -92,7 +92,7 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
             check(body, binaries)
         except ValueError as problem:
             raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
-    scored = Scored(model, binaries)
+    scored = ScoringAdapter(model, binaries)
     schema = scored.metadata.get_input_schema()
     try:
         if check_bounds := BOUNDS.get(content_type.partition(";")[0].strip().lower()):
@@ -153,7 +153,7 @@ def _columns(schema: Any) -> int:
     return 0 if schema is None or schema.is_tensor_spec() else len(schema.inputs)
 
 
-class Replay:
+class RaisingModel:
     """A model that raises again what a prediction raised, so that MLflow words the error with its own view of the data."""
 
     def __init__(self, model: Model, problem: Exception) -> None:
@@ -164,7 +164,7 @@ class Replay:
         raise self._problem
 
 
-class Read:
+class CapturingModel:
     """A model that keeps what it is asked, and answers with nothing."""
 
     def __init__(self, model: Model) -> None:
@@ -177,9 +177,9 @@ class Read:
         return []
 
 
-def read(model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()) -> Read:
+def read(model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()) -> CapturingModel:
     """Data and params of a scoring body, as MLflow's scoring function reads them. Raises what `score` raises."""
-    found = Read(model)
+    found = CapturingModel(model)
     score(found, body, content_type, binaries)
     return found
 

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from mlserver.errors import MLServerError
-from mlserver.security.code_policy import Untrusted, rules
+from mlserver.security.code_policy import CodeNotAllowed, rules
 
 MLMODEL = "MLmodel"
 # Loader -> file endings of the formats that it reads without running any code of the model.
@@ -63,4 +63,4 @@ def _other_files(folder: str, data: Any, formats: tuple[str, ...]) -> list[str]:
     return [f"file {name}" for name in sorted(files) if not name.endswith(formats)]
 
 
-__all__ = ["Untrusted", "checked", "code_in"]
+__all__ = ["CodeNotAllowed", "checked", "code_in"]

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from mlserver.codecs.base import InputCodecLike, find_input_codec
 from mlserver.codecs.numpy import as_datetimes
 from mlserver.context import joined_rows
-from mlserver.errors import InvalidInput, MLServerError, NotTogether
+from mlserver.errors import CannotBatch, InvalidInput, MLServerError
 from mlserver.types import Parameters, RequestInput
 
 from ..metadata import SCALARS
 from . import type_enforcement
-from .type_enforcement import Applied
+from .type_enforcement import AppliedContentType
 
 FROM_INPUT = "the input's parameters"
 
@@ -39,7 +39,7 @@ def check_rows(columns: dict[str, Any]) -> None:
         raise InvalidInput(f"input '{other}'", f"{count} rows as in input '{name}'", str(rows[other]))
 
 
-def read_column(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> Any:
+def read_column(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType) -> Any:
     """The values of one column, one per row."""
     shape = tensor.shape
     is_bytes = str(tensor.datatype) == "BYTES"
@@ -60,25 +60,25 @@ def read_column(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied
     return values
 
 
-def _has_lists(tensor: RequestInput, applied: Applied) -> bool:
+def _has_lists(tensor: RequestInput, applied: AppliedContentType) -> bool:
     """Whether the texts of an array column are the elements of its rows' lists, rather than one JSON text per row."""
     shape = tensor.shape
     is_json = applied.content_type == "pd_json"
     return len(shape) > 1 and (shape[1:] != [1] or not is_json)
 
 
-def _read_lists(tensor: RequestInput, spec: Any, applied: Applied) -> list[Any]:
+def _read_lists(tensor: RequestInput, spec: Any, applied: AppliedContentType) -> list[Any]:
     """Rows of lists from a BYTES tensor [n, k, ...]: its elements are of the type that the signature's arrays hold."""
     kind = spec.type
     while isinstance(kind, Array):
         kind = kind.dtype
     if applied.reason != FROM_INPUT:
-        applied = Applied(SCALARS[kind][1] if isinstance(kind, DataType) else "pd_json", applied.reason)
+        applied = AppliedContentType(SCALARS[kind][1] if isinstance(kind, DataType) else "pd_json", applied.reason)
     values = _objects(as_list(read_values(tensor, applied)))
     return list(values.reshape(tensor.shape).tolist())
 
 
-def read_array(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: Applied) -> NDArray[Any]:
+def read_array(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType) -> NDArray[Any]:
     """The array of one tensor, in the signature's dtype if there is one."""
     dtype = spec.type if isinstance(spec, TensorSpec) else None
     if str(tensor.datatype) != "BYTES":
@@ -116,7 +116,7 @@ def _text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
         if all(are_texts):
             return np.array(values)
         if any(are_texts) and len(joined_rows()) > 1:
-            raise NotTogether
+            raise CannotBatch
         return _objects(values)
     if _has_no_unit(dtype):
         return as_datetimes(values)
@@ -136,7 +136,7 @@ def _objects(values: Any) -> NDArray[Any]:
     return array
 
 
-def _numbers(tensor: RequestInput, applied: Applied) -> NDArray[Any]:
+def _numbers(tensor: RequestInput, applied: AppliedContentType) -> NDArray[Any]:
     codec = _custom_codec(applied)
     if codec is not None:
         return np.asarray(_decoded_by(codec, tensor))
@@ -155,7 +155,7 @@ def _checked(tensor: RequestInput) -> NDArray[Any]:
         raise InvalidInput(f"input '{tensor.name}'", expected, f"data that does not fit: {problem}") from None
 
 
-def read_values(tensor: RequestInput, applied: Applied) -> Any:
+def read_values(tensor: RequestInput, applied: AppliedContentType) -> Any:
     """The elements of a BYTES tensor as Python values, in one flat list."""
     codec = _custom_codec(applied)
     if codec is not None:
@@ -173,7 +173,7 @@ def read_values(tensor: RequestInput, applied: Applied) -> Any:
         raise InvalidInput(f"input '{tensor.name}'", expected, f"{problem} ({applied})") from None
 
 
-def _custom_codec(applied: Applied) -> InputCodecLike | None:
+def _custom_codec(applied: AppliedContentType) -> InputCodecLike | None:
     """A codec that somebody registered beside the built-in ones."""
     if applied.content_type is None or applied.content_type in READERS or applied.content_type in ("np", "pd"):
         return None
@@ -199,7 +199,7 @@ def _text(elements: list[Any]) -> list[Any]:
         return [_decoded(element) for element in elements]
     except UnicodeDecodeError:
         if len(joined_rows()) > 1:
-            raise NotTogether from None
+            raise CannotBatch from None
         return _as_sent(elements)
 
 

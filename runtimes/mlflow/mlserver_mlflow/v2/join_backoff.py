@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlserver.errors import NotTogether
+from mlserver.errors import CannotBatch
 from mlserver.logging import get_logger
 
 logger = get_logger()
@@ -23,13 +23,13 @@ class Joining:
         self._left = 0
 
     def check(self) -> None:
-        """Raises `NotTogether`: this batch is run one by one."""
+        """Raises `CannotBatch`: this batch is run one by one."""
         if self._left:
             self._left -= 1
-            raise NotTogether
+            raise CannotBatch
 
     def settle(self, is_separable: bool) -> None:
-        """Note how a batch ended. Raises `NotTogether` for a result that cannot be split."""
+        """Note how a batch ended. Raises `CannotBatch` for a result that cannot be split."""
         if is_separable:
             self._pause = 0
             return
@@ -40,4 +40,4 @@ class Joining:
                 self._name,
             )
         self._pause = self._left = min(LONGEST_PAUSE, self._pause * 2 or 1)
-        raise NotTogether
+        raise CannotBatch

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlserver.errors import MLServerError, NotTogether
+from mlserver.errors import CannotBatch, MLServerError
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from mlserver.types.row_block import PackedRequest, packed
 
-from ..fastpath.predictors import Columns, Path, concatenated
+from ..fastpath.predictors import ColumnsPredictor, FastPath, concatenated
 from ..loading.pyfunc import PyFuncModel, raw_model, with_implementation
 from .response_encoder import of_array, of_list, of_value
 
@@ -39,12 +39,14 @@ class Methods:
     """
 
     def __init__(
-        self, methods: dict[str, Method], model: PyFuncModel, path: Path | None, outputs: Iterable[str]
+        self, methods: dict[str, Method], model: PyFuncModel, path: FastPath | None, outputs: Iterable[str]
     ) -> None:
         self._methods = methods
         self._model = model
         # Only `predict` was proven on arrays; a frame is what the estimator was fitted with.
-        self._path = dataclasses.replace(path, as_frame=True, max_rows=0) if isinstance(path, Columns) else path
+        self._path = (
+            dataclasses.replace(path, as_frame=True, max_rows=0) if isinstance(path, ColumnsPredictor) else path
+        )
         self._outputs = frozenset(outputs)
 
     @property
@@ -96,7 +98,7 @@ class _Several:
         return self._methods.run(data, self._names)
 
 
-def of(model: PyFuncModel, path: Path | None) -> Methods | None:
+def of(model: PyFuncModel, path: FastPath | None) -> Methods | None:
     """The methods of a loaded model; None if it is not one of an estimator flavor."""
     if model.loader_module not in FLAVORS:
         return None
@@ -136,7 +138,7 @@ def encoded(name: str, result: Any) -> ResponseOutput:
 
 def _joined(results: list[Any]) -> Any:
     if not all(type(result) is np.ndarray and result.ndim for result in results):
-        raise NotTogether
+        raise CannotBatch
     return concatenated(results)
 
 

@@ -17,14 +17,14 @@ import pandas as pd
 from mlflow.types.schema import ColSpec, Map, Object, Schema, TensorSpec
 
 from mlserver.context import joined_rows
-from mlserver.errors import InvalidInput, MLServerError, NotTogether
+from mlserver.errors import CannotBatch, InvalidInput, MLServerError
 from mlserver.types import InferenceRequest, RequestInput, TensorData
 
 from ..metadata import to_metadata_tensors, to_model_content_type
 from . import input_values, type_enforcement
 from .input_values import FROM_INPUT, content_type_of
 from .signature_inputs import input_labels
-from .type_enforcement import Applied
+from .type_enforcement import AppliedContentType
 
 FROM_REQUEST = "the request's parameters"
 FROM_SIGNATURE = "the model's signature"
@@ -37,12 +37,12 @@ class Decoded:
     """The data for `predict`, and how it came about."""
 
     data: Any
-    request: Applied
-    inputs: dict[str, Applied] = field(default_factory=dict)
+    request: AppliedContentType
+    inputs: dict[str, AppliedContentType] = field(default_factory=dict)
 
     def explain(self) -> str:
         """One sentence on the content types that were applied."""
-        groups: dict[Applied, list[str]] = {}
+        groups: dict[AppliedContentType, list[str]] = {}
         for name, applied in self.inputs.items():
             groups.setdefault(applied, []).append(f"'{name}'")
         parts = [f"for the request, {self.request}"]
@@ -64,13 +64,13 @@ class Decoder:
     def __init__(self, schema: Schema | None, content_type: str | None = None, from_type_hint: bool = False) -> None:
         self._schema = schema
         self._from_type_hint = from_type_hint
-        self._default = Applied(content_type, FROM_SETTINGS)
+        self._default = AppliedContentType(content_type, FROM_SETTINGS)
         self._content_types: dict[str, str] = {}
         self._specs: dict[str, ColSpec | TensorSpec] = {}
         self._labels: dict[str, Any] = {}
         self._named = schema is not None and schema.has_input_names()
         if schema is not None:
-            self._default = Applied(to_model_content_type(schema), FROM_SIGNATURE)
+            self._default = AppliedContentType(to_model_content_type(schema), FROM_SIGNATURE)
             labels = input_labels(schema)
             for spec, label, tensor in zip(schema.inputs, labels, to_metadata_tensors(schema), strict=True):
                 self._specs[tensor.name] = spec
@@ -89,7 +89,7 @@ class Decoder:
             InvalidInput: an input is not what the signature needs; the text names it.
         """
         explicit = content_type_of(request.parameters)
-        form = Applied(explicit, FROM_REQUEST) if explicit else self._default
+        form = AppliedContentType(explicit, FROM_REQUEST) if explicit else self._default
         inputs = self._unique(request.inputs)
         if self._schema is None and form.content_type is None:
             return self._guessed(inputs, form)
@@ -117,18 +117,18 @@ class Decoder:
             return self._specs.get(name)
         return self._schema.inputs[position] if position < len(self._schema.inputs) else self._schema.inputs[-1]
 
-    def _applied(self, tensor: RequestInput, position: int) -> Applied:
+    def _applied(self, tensor: RequestInput, position: int) -> AppliedContentType:
         explicit = content_type_of(tensor.parameters)
         if explicit:
-            return Applied(explicit, FROM_INPUT)
+            return AppliedContentType(explicit, FROM_INPUT)
         if self._named:
-            return Applied(self._content_types.get(tensor.name), FROM_SIGNATURE)
+            return AppliedContentType(self._content_types.get(tensor.name), FROM_SIGNATURE)
         types = list(self._content_types.values())
-        return Applied(types[min(position, len(types) - 1)] if types else None, FROM_SIGNATURE)
+        return AppliedContentType(types[min(position, len(types) - 1)] if types else None, FROM_SIGNATURE)
 
     # -- the four forms --
 
-    def _frame(self, inputs: list[RequestInput], form: Applied) -> Decoded:
+    def _frame(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
         decoded = Decoded(None, form)
         columns: dict[str, Any] = {}
         fields = self._are_fields(inputs)
@@ -141,7 +141,7 @@ class Decoder:
             inputs = self._in_positions(inputs)
         for position, tensor in enumerate(inputs):
             if fields:
-                spec, applied = None, Applied(content_type_of(tensor.parameters), FROM_INPUT)
+                spec, applied = None, AppliedContentType(content_type_of(tensor.parameters), FROM_INPUT)
             else:
                 spec, applied = self._spec(tensor.name, position), self._applied(tensor, position)
             decoded.inputs[tensor.name] = applied
@@ -197,7 +197,7 @@ class Decoder:
         known = [part.name for part in kind.properties] if isinstance(kind, Object) else []
         return len(inputs) > 1 or inputs[0].name in known
 
-    def _arrays(self, inputs: list[RequestInput], form: Applied) -> Decoded:
+    def _arrays(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
         decoded = Decoded({}, form)
         if self._named:
             self._require(inputs)
@@ -208,7 +208,7 @@ class Decoder:
             decoded.data[label] = input_values.read_array(tensor, self._spec(tensor.name, position), applied)
         return decoded
 
-    def _single(self, inputs: list[RequestInput], form: Applied) -> Decoded:
+    def _single(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
         if len(inputs) != 1:
             expected = f"one input ({form})"
             raise InvalidInput("inputs", expected, ", ".join(tensor.name for tensor in inputs))
@@ -216,13 +216,13 @@ class Decoder:
         decoded = Decoded(None, form, {tensor.name: self._applied(tensor, 0)})
         applied = decoded.inputs[tensor.name]
         if form.content_type == "str":
-            decoded.data = list(input_values.read_values(tensor, Applied("str", form.reason)))
+            decoded.data = list(input_values.read_values(tensor, AppliedContentType("str", form.reason)))
         else:
             spec = self._spec(tensor.name, 0)
             decoded.data = input_values.read_array(tensor, spec if isinstance(spec, TensorSpec) else None, applied)
         return decoded
 
-    def _guessed(self, inputs: list[RequestInput], form: Applied) -> Decoded:
+    def _guessed(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
         """Nobody says what the model takes: one tensor is an array, several of equal length are a frame."""
         if len(inputs) == 1:
             return self._single(inputs, form)
@@ -277,7 +277,7 @@ def _check_joined(frame: pd.DataFrame, columns: dict[str, Any]) -> None:
         for rows in members:
             part = pd.DataFrame({"x": values[start : start + rows]})
             if part.dtypes.iloc[0] != frame.dtypes.iloc[position]:
-                raise NotTogether
+                raise CannotBatch
             start += rows
 
 

@@ -26,7 +26,7 @@ ROUNDED = 2**53
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedContentType:
     """Which content type read an input, and who said so."""
 
     content_type: str | None
@@ -81,7 +81,7 @@ def _as_integers(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array.astype(dtype)
 
 
-def column(name: str, values: Any, spec: ColSpec, datatype: str, applied: Applied) -> Any:
+def column(name: str, values: Any, spec: ColSpec, datatype: str, applied: AppliedContentType) -> Any:
     """The values of one column, ready for MLflow's own enforcement.
 
     Raises:
@@ -103,7 +103,7 @@ def column(name: str, values: Any, spec: ColSpec, datatype: str, applied: Applie
     return values
 
 
-def refusal(name: str, kind: Any, received: str, applied: Applied) -> InvalidInput:
+def refusal(name: str, kind: Any, received: str, applied: AppliedContentType) -> InvalidInput:
     expected = str(kind)
     if isinstance(kind, DataType):
         expected = f"{kind.name} ({SCALARS[kind][0]})"

@@ -16,7 +16,7 @@ from ...errors import MLServerError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ...wire import json_client as wire
 from ...wire.binary import HEADER
-from ..terminal import Failed
+from ..terminal import CommandError
 from .client_tls import Trust
 
 # HTTP statuses after which the same request may be answered later.
@@ -83,7 +83,7 @@ class RESTClient:
     def __init__(self, target: Target) -> None:
         split = urlsplit(target.url if "://" in target.url else f"//{target.url}")
         if split.scheme not in ("", "http", "https") or not split.hostname:
-            raise Failed(f"--url: expected HOST:PORT or http(s)://HOST:PORT, received '{target.url}'")
+            raise CommandError(f"--url: expected HOST:PORT or http(s)://HOST:PORT, received '{target.url}'")
         self._target = target
         self._context = target.trust.context() if target.tls or split.scheme == "https" else None
         self._host, self._port = split.hostname, split.port or (80 if self._context is None else 443)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..terminal import Failed
+from ..terminal import CommandError
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class Trust:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
         except OSError as problem:  # those of TLS too
-            raise Failed(f"the certificates cannot be used: {getattr(problem, 'reason', None) or problem}") from None
+            raise CommandError(
+                f"the certificates cannot be used: {getattr(problem, 'reason', None) or problem}"
+            ) from None
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

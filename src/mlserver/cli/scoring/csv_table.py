@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...types import MetadataModelResponse
-from ..terminal import Failed
-from .items import NOT_SENT, Failure, Work
+from ..terminal import CommandError
+from .items import NOT_SENT, ItemFailure, WorkItem
 from .tables import Layout, Rows, layout
 from .values import integer_for, number_for, refuse
 
@@ -35,7 +35,7 @@ class CSVTable:
         self._delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first.count)
         names = next(csv.reader([first], delimiter=self._delimiter), [])
         if not names or len(set(names)) != len(names):
-            raise Failed(f"{self._path}: expected a header with distinct names of columns in the first line")
+            raise CommandError(f"{self._path}: expected a header with distinct names of columns in the first line")
         return names
 
     def _rows(self) -> Iterator[list[str]]:
@@ -45,12 +45,12 @@ class CSVTable:
                 next(reader)
                 yield from (row for row in reader if row)
         except (UnicodeDecodeError, csv.Error) as problem:
-            raise Failed(f"{self._path}: cannot be read: {problem}") from None
+            raise CommandError(f"{self._path}: cannot be read: {problem}") from None
 
     def count(self) -> int:
         return sum(1 for _ in self._rows())
 
-    def works(self, size: int, done: set[int]) -> Iterator[Work]:
+    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
         shape = self._shape()
         places = [self._names.index(column.name) for column in shape.columns]
         readers = [reader_of(column.datatype) for column in shape.columns]
@@ -61,7 +61,7 @@ class CSVTable:
             try:
                 values = self._values(row, places, readers)
             except ValueError as problem:
-                waiting.failed[number] = Failure(str(problem), NOT_SENT)
+                waiting.failed[number] = ItemFailure(str(problem), NOT_SENT)
             else:
                 waiting.items.append(number)
                 for column, value in zip(waiting.values, values, strict=True):

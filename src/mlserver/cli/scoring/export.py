@@ -13,7 +13,7 @@ from typing import Any
 from ... import _optional
 from ...errors import MLServerError
 from ...wire import json
-from ..terminal import Failed
+from ..terminal import CommandError
 from .source import check_suffix
 
 # Ending of the name -> the delimiter; the other tables are Parquet.
@@ -28,12 +28,12 @@ def journal_path(output: Path) -> Path:
 
 
 def check(output: Path) -> None:
-    """Raises `Failed` before the job runs if its output could not be written afterwards."""
+    """Raises `CommandError` before the job runs if its output could not be written afterwards."""
     check_suffix(output)
     if output.suffix.lower() in TABLES and output.suffix.lower() not in DELIMITERS:
         _parquet()
     if not output.resolve().parent.is_dir():
-        raise Failed(f"{output.parent}: no such folder")
+        raise CommandError(f"{output.parent}: no such folder")
 
 
 def export(lines: Path, output: Path) -> None:
@@ -100,11 +100,11 @@ def _write_parquet(lines: Path, target: Path, names: list[str]) -> None:
     try:
         parquet.write_table(arrow.table(columns), target)
     except arrow.ArrowException as problem:
-        raise Failed(f"the answers do not form a table: {problem}; write JSON lines instead") from None
+        raise CommandError(f"the answers do not form a table: {problem}; write JSON lines instead") from None
 
 
 def _parquet() -> Any:
     try:
         return _optional.load("pyarrow.parquet", "Parquet", "arrow")
     except MLServerError as problem:
-        raise Failed(problem.message) from None
+        raise CommandError(problem.message) from None

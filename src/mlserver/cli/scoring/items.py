@@ -14,7 +14,7 @@ REFUSED = "inference error"
 
 
 @dataclass(frozen=True)
-class Failure:
+class ItemFailure:
     """Why an item has no answer."""
 
     message: str
@@ -22,7 +22,7 @@ class Failure:
 
 
 @dataclass
-class Work:
+class WorkItem:
     """One request for one or several items.
 
     Attributes:
@@ -38,26 +38,26 @@ class Work:
     rows: list[int]
     ids: list[str | None]
     request: InferenceRequest | None
-    failed: dict[int, Failure] = field(default_factory=dict)
-    halves: Callable[[], tuple[Work, Work]] | None = None
+    failed: dict[int, ItemFailure] = field(default_factory=dict)
+    halves: Callable[[], tuple[WorkItem, WorkItem]] | None = None
 
 
 @dataclass
-class Done:
+class ItemResult:
     """What came of one item."""
 
     item: int
     id: str | None = None
     inference_id: str | None = None
     response: InferenceResponse | None = None
-    failure: Failure | None = None
+    failure: ItemFailure | None = None
 
     def document(self) -> dict[str, Any]:
         """The line of the output, as plain data. Raises `MLServerError`: an output is neither number nor text."""
         from ...wire import json
 
         if self.response is None:
-            failure = self.failure or Failure("no answer")
+            failure = self.failure or ItemFailure("no answer")
             error = {"status": failure.status, "msg": failure.message}
             return {"parameters": {"batch_index": self.item}, "error": error}
         document = json.document_of(self.response)

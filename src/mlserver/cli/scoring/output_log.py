@@ -11,12 +11,12 @@ from typing import IO, Self
 
 from ...errors import MLServerError
 from ...wire import json
-from ..terminal import Failed
-from .items import Done, Failure
+from ..terminal import CommandError
+from .items import ItemFailure, ItemResult
 from .source import line_is_response
 
 
-class Journal:
+class OutputLog:
     """Lines of JSON, each with the number of its item.
 
     Args:
@@ -37,7 +37,7 @@ class Journal:
                 self._tidy()
             self._file = path.open("ab" if resume else "wb")
         except OSError as problem:
-            raise Failed(f"{path}: cannot be written: {problem.strerror}") from None
+            raise CommandError(f"{path}: cannot be written: {problem.strerror}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -47,12 +47,12 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def write(self, done: Done) -> bool:
+    def write(self, done: ItemResult) -> bool:
         """Write one line. Returns whether it is an answer: one that JSON cannot hold is written as a failure."""
         try:
             line = json.write_document(done.document())
         except MLServerError as problem:
-            done = Done(done.item, failure=Failure(problem.message))
+            done = ItemResult(done.item, failure=ItemFailure(problem.message))
             line = json.write_document(done.document())
         self._file.write(line + b"\n")
         self._in_order = self._in_order and done.item > self._last

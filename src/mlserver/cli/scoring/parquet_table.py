@@ -11,8 +11,8 @@ from typing import Any
 from ... import _optional
 from ...errors import MLServerError
 from ...types import MetadataModelResponse
-from ..terminal import Failed
-from .items import NOT_SENT, Failure, Work
+from ..terminal import CommandError
+from .items import NOT_SENT, ItemFailure, WorkItem
 from .tables import Layout, Rows, layout
 from .values import integer_for, number_for, refuse
 
@@ -35,7 +35,7 @@ class ParquetTable:
         try:
             self._file = parquet.ParquetFile(path)
         except Exception as problem:
-            raise Failed(f"{path}: cannot be read as Parquet: {' '.join(str(problem).split())}") from None
+            raise CommandError(f"{path}: cannot be read as Parquet: {' '.join(str(problem).split())}") from None
         schema = self._file.schema_arrow
         kinds = {field.name: _kind(field.type) for field in schema}
         self._layout = layout(schema.names, metadata, kinds)
@@ -43,7 +43,7 @@ class ParquetTable:
     def count(self) -> int:
         return int(self._file.metadata.num_rows)
 
-    def works(self, size: int, done: set[int]) -> Iterator[Work]:
+    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
         start = 0
         names = [column.name for column in self._layout.columns]
         for batch in self._file.iter_batches(batch_size=size, columns=names):
@@ -65,7 +65,7 @@ def _rows(batch: Any, keep: list[int], start: int, shape: Layout) -> Rows:
             row = [_read(name, values[index], reader) for name, values, reader in columns]
             _check_widths(rows, row, shape)
         except ValueError as problem:
-            rows.failed[start + place] = Failure(str(problem), NOT_SENT)
+            rows.failed[start + place] = ItemFailure(str(problem), NOT_SENT)
             continue
         rows.items.append(start + place)
         for values, value in zip(rows.values, row, strict=True):
@@ -133,4 +133,4 @@ def _parquet() -> Any:
     try:
         return _optional.load("pyarrow.parquet", "Parquet", "arrow")
     except MLServerError as problem:
-        raise Failed(problem.message) from None
+        raise CommandError(problem.message) from None

@@ -13,9 +13,9 @@ from typing import TypeVar
 from ...batching.batch import RowsDisagree, split
 from ...errors import MLServerError
 from ...types import InferenceRequest, InferenceResponse
-from ..terminal import Failed
+from ..terminal import CommandError
 from .client import Client, Refusal
-from .items import Done, Failure, Work
+from .items import ItemFailure, ItemResult, WorkItem
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ AHEAD = 4
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often to try again, and how long to wait before.
 
     Attributes:
@@ -49,11 +49,11 @@ class Patience:
         return float(min(self.first_pause * 2 ** (attempt - 1), LONGEST_PAUSE))
 
 
-class Unreachable(Failed):
+class Unreachable(CommandError):
     """Nobody is there any more: it is no use to go on."""
 
 
-class Job:
+class ScoringJob:
     """Sends works to a server.
 
     Args:
@@ -61,21 +61,21 @@ class Job:
         workers: How many requests are under way at once.
     """
 
-    def __init__(self, client: Client, workers: int, patience: Patience) -> None:
+    def __init__(self, client: Client, workers: int, patience: RetryPolicy) -> None:
         self._client = client
         self._workers = workers
         self._patience = patience
         self._stopped = threading.Event()
         self._hopeless = 0
 
-    def run(self, works: Iterator[Work]) -> Iterator[list[Done]]:
+    def run(self, works: Iterator[WorkItem]) -> Iterator[list[ItemResult]]:
         """What came of every work, in order.
 
         Raises:
             Unreachable: the server cannot be reached any more.
         """
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="infer")
-        under_way: deque[Future[list[Done]]] = deque()
+        under_way: deque[Future[list[ItemResult]]] = deque()
         complete = False
         try:
             for work in works:
@@ -91,19 +91,19 @@ class Job:
                 self._client.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _noted(self, done: list[Done]) -> list[Done]:
+    def _noted(self, done: list[ItemResult]) -> list[ItemResult]:
         answered = any(each.failure is None for each in done)
         self._hopeless = 0 if answered else self._hopeless + 1
         return done
 
-    def do(self, work: Work) -> list[Done]:
+    def do(self, work: WorkItem) -> list[ItemResult]:
         """All of one work; what is refused is taken apart, so that only the guilty items fail."""
-        failed = [Done(item, failure=failure) for item, failure in work.failed.items()]
+        failed = [ItemResult(item, failure=failure) for item, failure in work.failed.items()]
         if work.request is None:
             return failed
         return sorted([*failed, *self._ask(work, work.request)], key=lambda done: done.item)
 
-    def _ask(self, work: Work, request: InferenceRequest) -> list[Done]:
+    def _ask(self, work: WorkItem, request: InferenceRequest) -> list[ItemResult]:
         try:
             response = self._patiently(request)
             parts = [response] if len(work.items) == 1 else split(response, work.rows)
@@ -114,13 +114,14 @@ class Job:
         except MLServerError as problem:
             return self._apart(work, problem.message, False)
         return [
-            Done(item, own_id, request.id, part) for item, own_id, part in zip(work.items, work.ids, parts, strict=True)
+            ItemResult(item, own_id, request.id, part)
+            for item, own_id, part in zip(work.items, work.ids, parts, strict=True)
         ]
 
-    def _apart(self, work: Work, message: str, temporary: bool) -> list[Done]:
+    def _apart(self, work: WorkItem, message: str, temporary: bool) -> list[ItemResult]:
         """Both halves on their own; everything fails if there are none, or if that would not help."""
         if work.halves is None or temporary or self._hopeless >= HOPELESS:
-            return [Done(item, failure=Failure(message)) for item in work.items]
+            return [ItemResult(item, failure=ItemFailure(message)) for item in work.items]
         first, second = work.halves()
         return [*self.do(first), *self.do(second)]
 
@@ -132,7 +133,7 @@ class Job:
         return patiently(lambda: self._client.infer(request), patience, self._stopped)
 
 
-def patiently(ask: Callable[[], T], patience: Patience, stopped: threading.Event) -> T:
+def patiently(ask: Callable[[], T], patience: RetryPolicy, stopped: threading.Event) -> T:
     """Ask until there is an answer, a final refusal, or no try left.
 
     Raises:

@@ -14,8 +14,8 @@ from ...tensor import TensorError
 from ...types import InferenceRequest, MetadataModelResponse
 from ...utils import generate_uuid
 from ...wire import json
-from ..terminal import Failed
-from .items import NOT_SENT, Failure, Work
+from ..terminal import CommandError
+from .items import NOT_SENT, ItemFailure, WorkItem
 
 # `.txt` and no ending at all are JSON lines, as they were for MLServer 1.x.
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".txt")
@@ -28,7 +28,7 @@ class Source(Protocol):
         """How many items it has."""
         ...
 
-    def works(self, size: int, done: set[int]) -> Iterator[Work]:
+    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
         """All items that are not `done`, in order, up to `size` of them together."""
         ...
 
@@ -41,7 +41,7 @@ def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
     """
     check_suffix(path)
     if not path.is_file():
-        raise Failed(f"{path}: no such file")
+        raise CommandError(f"{path}: no such file")
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         from .csv_table import CSVTable
@@ -57,9 +57,9 @@ def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
 
 
 def check_suffix(path: Path) -> None:
-    """Raises `Failed` for a file whose name does not say how to read it."""
+    """Raises `CommandError` for a file whose name does not say how to read it."""
     if path.suffix and path.suffix.lower() not in SUFFIXES:
-        raise Failed(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, received '{path.suffix}'")
+        raise CommandError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, received '{path.suffix}'")
 
 
 def has_request_per_line(path: Path) -> bool:
@@ -84,7 +84,7 @@ class JSONLines:
         with self._path.open("rb") as file:
             return sum(1 for line in file if line.strip())
 
-    def works(self, size: int, done: set[int]) -> Iterator[Work]:
+    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
         waiting: list[tuple[int, InferenceRequest]] = []
         for number, line in enumerate(self._lines()):
             if number in done:
@@ -95,7 +95,7 @@ class JSONLines:
                 if waiting:
                     yield joined(waiting)
                     waiting = []
-                yield Work([number], [0], [None], None, {number: Failure(problem.message, NOT_SENT)})
+                yield WorkItem([number], [0], [None], None, {number: ItemFailure(problem.message, NOT_SENT)})
                 continue
             if waiting and not _agree(waiting[0][1], request):
                 yield joined(waiting)
@@ -124,9 +124,9 @@ class JSONDocument(JSONLines):
         try:
             document = json.read_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         except MLServerError as error:
-            raise Failed(f"{path}: {error.message}") from None
+            raise CommandError(f"{path}: {error.message}") from None
         if not isinstance(document, (dict, list)):
-            raise Failed(f"{path}: expected a V2 request or a list of them, received {type(document).__name__}")
+            raise CommandError(f"{path}: expected a V2 request or a list of them, received {type(document).__name__}")
         self._requests = document if isinstance(document, list) else [document]
 
     def count(self) -> int:
@@ -151,7 +151,7 @@ def _agree(one: InferenceRequest, other: InferenceRequest) -> bool:
     return bool(rows_of(one)) and bool(rows_of(other)) and bool(batch_key(one) == batch_key(other))
 
 
-def joined(members: list[tuple[int, InferenceRequest]]) -> Work:
+def joined(members: list[tuple[int, InferenceRequest]]) -> WorkItem:
     """One request of several; each keeps its number and its id."""
     requests = [request for _, request in members]
     items = [number for number, _ in members]
@@ -160,11 +160,11 @@ def joined(members: list[tuple[int, InferenceRequest]]) -> Work:
     if len(members) == 1:
         [request] = requests
         request.id = request.id or generate_uuid()
-        return Work(items, rows, ids, request)
+        return WorkItem(items, rows, ids, request)
     request = join(requests)
     request.id = generate_uuid()
     middle = len(members) // 2
-    return Work(items, rows, ids, request, halves=lambda: (joined(members[:middle]), joined(members[middle:])))
+    return WorkItem(items, rows, ids, request, halves=lambda: (joined(members[:middle]), joined(members[middle:])))
 
 
 def line_is_response(line: bytes) -> int | None:

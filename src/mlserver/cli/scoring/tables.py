@@ -8,8 +8,8 @@ from typing import Any
 
 from ...types import InferenceRequest, MetadataModelResponse, MetadataTensor, Parameters, RequestInput, TensorData
 from ...utils import generate_uuid
-from ..terminal import Failed
-from .items import Failure, Work
+from ..terminal import CommandError
+from .items import ItemFailure, WorkItem
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def layout(names: Sequence[str], metadata: MetadataModelResponse | None, kinds: 
             return Layout([Column(name, str(tensor.datatype)) for name in names], tensor.name, own)
     missing = [name for name, tensor in described.items() if name not in wanted and _required(tensor)]
     if missing:
-        raise Failed(f"the table has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names))}")
+        raise CommandError(
+            f"the table has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names))}"
+        )
     return Layout([_column(described[name]) for name in wanted], content_type=own or "pd")
 
 
@@ -89,13 +91,13 @@ class Rows:
 
     items: list[int]
     values: list[list[Any]]
-    failed: dict[int, Failure]
+    failed: dict[int, ItemFailure]
 
-    def work(self, shape: Layout) -> Work:
+    def work(self, shape: Layout) -> WorkItem:
         """The request of these rows."""
         everything = sorted([*self.items, *self.failed])
         if not self.items:
-            return Work(everything, [0] * len(everything), [None] * len(everything), None, self.failed)
+            return WorkItem(everything, [0] * len(everything), [None] * len(everything), None, self.failed)
         request = InferenceRequest(
             id=generate_uuid(),
             inputs=list(self._inputs(shape)),
@@ -103,7 +105,7 @@ class Rows:
         )
         ones = [1] * len(self.items)
         halves = None if len(self.items) == 1 else lambda: (self._part(0).work(shape), self._part(1).work(shape))
-        return Work(self.items, ones, [None] * len(self.items), request, self.failed, halves)
+        return WorkItem(self.items, ones, [None] * len(self.items), request, self.failed, halves)
 
     def _part(self, which: int) -> Rows:
         middle = len(self.items) // 2

@@ -11,15 +11,15 @@ from typing import Any
 
 from ...errors import MLServerError
 from ...types import InferenceRequest
-from .connection import Channel, open_channel
-from .protocol import Frame, Kind, pack_error, pack_request, unpack_error
+from .connection import FramedConnection, open_channel
+from .protocol import Frame, MessageType, pack_error, pack_request, unpack_error
 
 
 class WorkerDied(Exception):
     """The process at the other end was gone before it answered."""
 
 
-class Line:
+class RPCClient:
     """A channel to another process, and the calls that it has not answered.
 
     Args:
@@ -37,7 +37,7 @@ class Line:
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._streams: dict[int, asyncio.Queue[Frame | None]] = {}
         self._kill_at: dict[int, float] = {}
-        self._channel: Channel | None = None
+        self._channel: FramedConnection | None = None
         self.loaded: set[str] = set()
         self.running = 0
         self.gone = False
@@ -57,7 +57,9 @@ class Line:
 
     # -- calls --
 
-    async def call(self, kind: Kind, head: Any, buffers: Sequence[Any] = (), kill_after: float | None = None) -> Frame:
+    async def call(
+        self, kind: MessageType, head: Any, buffers: Sequence[Any] = (), kill_after: float | None = None
+    ) -> Frame:
         """Send a frame and wait for its answer.
 
         Args:
@@ -79,7 +81,7 @@ class Line:
         try:
             return await answer
         except asyncio.CancelledError:
-            self._channel.send(Frame(Kind.CANCEL, frame_id, None))
+            self._channel.send(Frame(MessageType.CANCEL, frame_id, None))
             raise
 
     async def stream(self, key: str, requests: AsyncIterator[InferenceRequest]) -> AsyncIterator[Frame]:
@@ -93,44 +95,44 @@ class Line:
         feeding: asyncio.Task[None] | None = None
         ended = False
         try:
-            channel.send(Frame(Kind.STREAM, frame_id, {"key": key}))
-            channel.send(Frame(Kind.PULL, frame_id, None))
+            channel.send(Frame(MessageType.STREAM, frame_id, {"key": key}))
+            channel.send(Frame(MessageType.PULL, frame_id, None))
             while True:
                 frame = await frames.get()
                 if frame is None:
                     raise WorkerDied
-                if frame.kind == Kind.PULL:
+                if frame.kind == MessageType.PULL:
                     feeding = asyncio.create_task(self._feed(channel, frame_id, requests))
                     continue
-                if frame.kind in (Kind.END, Kind.ERROR):
+                if frame.kind in (MessageType.END, MessageType.ERROR):
                     ended = True
-                    if frame.kind == Kind.ERROR:
+                    if frame.kind == MessageType.ERROR:
                         raise unpack_error(frame.head)
                     return
                 yield frame
-                channel.send(Frame(Kind.PULL, frame_id, None))
+                channel.send(Frame(MessageType.PULL, frame_id, None))
         finally:
             if feeding is not None:
                 feeding.cancel()
             del self._streams[frame_id]
             self.running -= 1
             if not ended:
-                channel.send(Frame(Kind.CANCEL, frame_id, None))
+                channel.send(Frame(MessageType.CANCEL, frame_id, None))
 
-    async def _feed(self, channel: Channel, frame_id: int, requests: AsyncIterator[InferenceRequest]) -> None:
+    async def _feed(self, channel: FramedConnection, frame_id: int, requests: AsyncIterator[InferenceRequest]) -> None:
         """Send the stream's next request, or its end; what goes wrong in reading it ends the stream."""
         try:
             request = await anext(requests, None)
         except MLServerError as problem:
             queue = self._streams.get(frame_id)
             if queue is not None:
-                queue.put_nowait(Frame(Kind.ERROR, frame_id, pack_error(problem)))
+                queue.put_nowait(Frame(MessageType.ERROR, frame_id, pack_error(problem)))
             return
         if request is None:
-            channel.send(Frame(Kind.END, frame_id, None))
+            channel.send(Frame(MessageType.END, frame_id, None))
             return
         buffers: list[Any] = []
-        channel.send(Frame(Kind.ITEM, frame_id, pack_request(request, buffers), buffers))
+        channel.send(Frame(MessageType.ITEM, frame_id, pack_request(request, buffers), buffers))
 
     def overdue(self, now: float) -> bool:
         """Whether a call has outlived its `kill_after`."""
@@ -149,7 +151,7 @@ class Line:
             queue.put_nowait(frame)
             return
         kind = frame.kind
-        if kind != Kind.REPLY and kind != Kind.ERROR:
+        if kind != MessageType.REPLY and kind != MessageType.ERROR:
             self._on_told(frame)
             return
         answer = self._pending.pop(frame.id, None)
@@ -159,7 +161,7 @@ class Line:
         self._kill_at.pop(frame.id, None)
         if answer.done():  # its caller left: a late answer is nobody's
             return
-        if kind == Kind.REPLY:
+        if kind == MessageType.REPLY:
             answer.set_result(frame)
         else:
             answer.set_exception(unpack_error(frame.head))

@@ -15,7 +15,7 @@ from .protocol import Frame, FrameError, FrameReader, encode
 HIGH_WATER = 8 * 1024 * 1024
 
 
-class Channel(asyncio.BufferedProtocol):
+class FramedConnection(asyncio.BufferedProtocol):
     """Sends and receives frames. Made by `open_channel`.
 
     Args:
@@ -81,9 +81,9 @@ def _drop(frame: Frame) -> None:
 
 async def open_channel(
     end: socket.socket, on_frame: Callable[[Frame], None], on_closed: Callable[[Exception | None], None]
-) -> Channel:
+) -> FramedConnection:
     """A channel over one end of a connected socket pair."""
     end.setblocking(False)
     loop = asyncio.get_running_loop()
-    _, channel = await loop.create_connection(lambda: Channel(on_frame, on_closed), sock=end)
+    _, channel = await loop.create_connection(lambda: FramedConnection(on_frame, on_closed), sock=end)
     return channel

@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from ...errors import MLServerError
-from .protocol import Frame, Kind, pack_error
+from .protocol import Frame, MessageType, pack_error
 
 # Answers one call; the frame that it returns is sent.
-Action = Callable[[Frame], Coroutine[Any, Any, Frame]]
+RPCHandler = Callable[[Frame], Coroutine[Any, Any, Frame]]
 
 
-class Desk:
+class RPCDispatcher:
     """Answers the calls of one other process.
 
     Args:
@@ -21,7 +21,7 @@ class Desk:
         send: Where answers go.
     """
 
-    def __init__(self, actions: Mapping[int, Action], send: Callable[[Frame], None]) -> None:
+    def __init__(self, actions: Mapping[int, RPCHandler], send: Callable[[Frame], None]) -> None:
         self._actions = actions
         self._send = send
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -31,9 +31,9 @@ class Desk:
         action = self._actions.get(frame.kind)
         if action is not None:
             self._tasks[frame.id] = asyncio.get_running_loop().create_task(self._answer(action, frame))
-        elif frame.kind == Kind.PING:
-            self._send(Frame(Kind.REPLY, frame.id, None))
-        elif frame.kind == Kind.CANCEL:
+        elif frame.kind == MessageType.PING:
+            self._send(Frame(MessageType.REPLY, frame.id, None))
+        elif frame.kind == MessageType.CANCEL:
             task = self._tasks.pop(frame.id, None)
             if task is not None:
                 task.cancel()
@@ -46,7 +46,7 @@ class Desk:
         for task in list(self._tasks.values()):
             task.cancel()
 
-    async def _answer(self, action: Action, frame: Frame) -> None:
+    async def _answer(self, action: RPCHandler, frame: Frame) -> None:
         try:
             self._send(await action(frame))
         except BaseException as error:
@@ -58,7 +58,7 @@ class Desk:
 
     def _send_error(self, frame_id: int, error: BaseException) -> None:
         try:
-            self._send(Frame(Kind.ERROR, frame_id, pack_error(error)))
+            self._send(Frame(MessageType.ERROR, frame_id, pack_error(error)))
         except Exception:  # a field of the error cannot be sent
             text = f"An error of type {type(error).__name__} could not be sent"
-            self._send(Frame(Kind.ERROR, frame_id, pack_error(MLServerError(text, 500))))
+            self._send(Frame(MessageType.ERROR, frame_id, pack_error(MLServerError(text, 500))))

@@ -32,7 +32,7 @@ from ...types import (
     ResponseOutput,
     TensorData,
 )
-from ...types.row_block import PackedRequest, Rows, packed
+from ...types.row_block import PackedRequest, RowBlock, packed
 
 PREFIX = struct.Struct("<BBHIQQ")
 INLINE_LIMIT = 16 * 1024
@@ -40,7 +40,7 @@ MAX_HEAD = 1 << 31
 MAX_BODY = 1 << 40
 
 
-class Kind(IntEnum):
+class MessageType(IntEnum):
     """What a frame asks for or tells. The first group goes to a worker, the second comes from it."""
 
     INIT = 1
@@ -57,23 +57,23 @@ class Kind(IntEnum):
 
     METADATA = 12
 
-    HELLO = 20
+    READY = 20
     REPLY = 21
     ERROR = 22
     METRICS = 23
 
     # Between the server's own process and its further front ends: what that tells and asks, and what they ask.
-    TABLE = 30
-    OPEN = 31
-    LEAVE = 32
+    STATE = 30
+    START_SERVING = 31
+    WAIT_RELEASED = 32
     DRAIN = 33
-    COUNTS = 34
-    CLOSE = 35
+    COLLECT_STATS = 34
+    STOP_SERVING = 35
     LAST_ANSWERS = 36
     REPOSITORY = 40
     STATISTICS = 41
-    SUSPECT = 42
-    LOST = 43
+    REPORT_STUCK = 42
+    WORKER_LOST = 43
     METRICS_PAGE = 44
 
 
@@ -233,7 +233,7 @@ def unpack_request(values: list[Any], buffers: Sequence[Any]) -> InferenceReques
     if isinstance(inputs, dict):
         names, datatype, shape, count, block = inputs["rows"]
         block = buffers[block] if isinstance(block, int) else block
-        rows = Rows(tuple(names), datatype, tuple(shape), count, block)
+        rows = RowBlock(tuple(names), datatype, tuple(shape), count, block)
         return PackedRequest.of(request_id, rows, unpack_parameters(parameters), outputs)
     return InferenceRequest.build(
         {

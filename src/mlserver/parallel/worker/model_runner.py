@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...context import model_context
 from ...errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound, describe
-from ...pipeline import Call
+from ...pipeline import RequestContext
 from ...settings import ModelSettings
 from ...tensor import TensorError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .custom_routes_app import RouteApp
 
 
-class Runner:
+class ModelRunner:
     """Models, and the five things one can do with them: load, infer, stream, route, unload."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Runner:
         self._models[key] = model
         return info
 
-    async def infer(self, key: str, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def infer(self, key: str, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         """The model's `predict`. A request that comes after its deadline is not run."""
         if call.trace_parent is not None:
             from ...tracing import resumed
@@ -71,7 +71,7 @@ class Runner:
                 return await self._infer(key, request, call)
         return await self._infer(key, request, call)
 
-    async def _infer(self, key: str, request: InferenceRequest, call: Call) -> InferenceResponse:
+    async def _infer(self, key: str, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         model = self._model(key)
         if call.deadline is not None and time.monotonic() >= call.deadline:
             raise DeadlineExceeded(f"Request for model {model.name} timed out before the model could run it")

@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 from ...errors import MLServerError, ModelFailed
-from ...pipeline import Call
+from ...pipeline import RequestContext
 from ...types import InferenceRequest
 from ..executor import HTTPRequest
-from ..rpc.connection import Channel, open_channel
-from ..rpc.dispatcher import Action, Desk
-from ..rpc.protocol import Frame, Kind, pack_response, unpack_request
+from ..rpc.connection import FramedConnection, open_channel
+from ..rpc.dispatcher import RPCDispatcher, RPCHandler
+from ..rpc.protocol import Frame, MessageType, pack_response, unpack_request
 from ..stream_timer import StreamClock
-from .model_runner import Runner
+from .model_runner import ModelRunner
 
 
-class _Inbox:
+class StreamInput:
     """The requests of one stream, pulled from the server one at a time, so that neither end piles them up."""
 
     def __init__(self, pull: Callable[[], None]) -> None:
@@ -38,14 +38,14 @@ class _Inbox:
             yield item
 
 
-class _Stream(NamedTuple):
+class OpenStream(NamedTuple):
     """An open stream: the requests that came, and the right to send a response for each that the server asked for."""
 
-    inbox: _Inbox
+    inbox: StreamInput
     wanted: asyncio.Semaphore
 
 
-class Service:
+class PeerSession:
     """One channel's calls. One task per request; every answer carries the nanoseconds that the model took for it.
 
     Args:
@@ -56,18 +56,18 @@ class Service:
         traced: Whether spans of the models' own code join their requests' traces.
     """
 
-    def __init__(self, runner: Runner, actions: Mapping[int, Action] | None = None) -> None:
+    def __init__(self, runner: ModelRunner, actions: Mapping[int, RPCHandler] | None = None) -> None:
         self._runner = runner
         self.traced = False
-        own: dict[int, Action] = {
-            Kind.INFER: self._infer,
-            Kind.STREAM: self._stream,
-            Kind.ROUTE: self._route,
-            Kind.METADATA: self._metadata,
+        own: dict[int, RPCHandler] = {
+            MessageType.INFER: self._infer,
+            MessageType.STREAM: self._stream,
+            MessageType.ROUTE: self._route,
+            MessageType.METADATA: self._metadata,
         }
-        self._desk = Desk({**own, **(actions or {})}, self.send)
-        self._streams: dict[int, _Stream] = {}
-        self._channel: Channel | None = None
+        self._desk = RPCDispatcher({**own, **(actions or {})}, self.send)
+        self._streams: dict[int, OpenStream] = {}
+        self._channel: FramedConnection | None = None
         self._closed = asyncio.Event()
 
     async def open(self, end: socket.socket) -> None:
@@ -91,23 +91,23 @@ class Service:
         self._closed.set()
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.kind == Kind.STREAM:
+        if frame.kind == MessageType.STREAM:
             self._open_stream(frame.id)
-        elif frame.kind == Kind.CANCEL:
+        elif frame.kind == MessageType.CANCEL:
             self._streams.pop(frame.id, None)
         if self._desk.take(frame) or frame.id not in self._streams:
             return
         stream = self._streams[frame.id]
-        if frame.kind == Kind.PULL:
+        if frame.kind == MessageType.PULL:
             stream.wanted.release()
         else:
-            stream.inbox.put(unpack_request(frame.head, frame.buffers) if frame.kind == Kind.ITEM else None)
+            stream.inbox.put(unpack_request(frame.head, frame.buffers) if frame.kind == MessageType.ITEM else None)
 
     # -- one method per kind of call --
 
     async def _infer(self, frame: Frame) -> Frame:
         key, deadline, members, trace_parent, values = frame.head
-        call = Call(deadline=deadline, members=members)
+        call = RequestContext(deadline=deadline, members=members)
         if self.traced:
             call.trace_parent = trace_parent
         request = unpack_request(values, frame.buffers)
@@ -115,12 +115,12 @@ class Service:
         response = await self._runner.infer(key, request, call)
         elapsed = time.perf_counter_ns() - started
         buffers: list[Any] = []
-        return Frame(Kind.REPLY, frame.id, [elapsed, pack_response(response, buffers)], buffers)
+        return Frame(MessageType.REPLY, frame.id, [elapsed, pack_response(response, buffers)], buffers)
 
     def _open_stream(self, frame_id: int) -> None:
         """At once, not when the stream's task first runs: the frames that follow may have come with this one."""
-        inbox = _Inbox(lambda: self.send(Frame(Kind.PULL, frame_id, None)))
-        self._streams[frame_id] = _Stream(inbox, asyncio.Semaphore(0))
+        inbox = StreamInput(lambda: self.send(Frame(MessageType.PULL, frame_id, None)))
+        self._streams[frame_id] = OpenStream(inbox, asyncio.Semaphore(0))
 
     async def _stream(self, frame: Frame) -> Frame:
         stream = self._streams[frame.id]
@@ -130,20 +130,20 @@ class Service:
             while True:
                 response, elapsed = await clock.next(responses)
                 if response is None:
-                    return Frame(Kind.END, frame.id, None)
+                    return Frame(MessageType.END, frame.id, None)
                 await stream.wanted.acquire()
                 buffers: list[Any] = []
-                self.send(Frame(Kind.ITEM, frame.id, [elapsed, pack_response(response, buffers)], buffers))
+                self.send(Frame(MessageType.ITEM, frame.id, [elapsed, pack_response(response, buffers)], buffers))
         finally:
             self._streams.pop(frame.id, None)
 
     async def _metadata(self, frame: Frame) -> Frame:
         metadata = await self._runner.metadata(frame.head)
-        return Frame(Kind.REPLY, frame.id, metadata.model_dump())
+        return Frame(MessageType.REPLY, frame.id, metadata.model_dump())
 
     async def _route(self, frame: Frame) -> Frame:
         key, method, path, query, headers = frame.head
         body = bytes(frame.buffers[0]) if frame.buffers else b""
         request = HTTPRequest(method, path, query, [(name, value) for name, value in headers], body)
         response = await self._runner.route(key, request)
-        return Frame(Kind.REPLY, frame.id, [response.status, response.headers], [response.body])
+        return Frame(MessageType.REPLY, frame.id, [response.status, response.headers], [response.body])

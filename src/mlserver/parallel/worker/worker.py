@@ -21,11 +21,11 @@ from ...security import code_policy
 from ...settings import ModelSettings, Settings
 from ...tracing import get_tracer_provider, publish
 from ..child_main import be_child, import_from
-from ..rpc.dispatcher import Action
+from ..rpc.dispatcher import RPCHandler
 from ..rpc.fd_passing import post_of, taken
-from ..rpc.protocol import Frame, Kind
-from .model_runner import Runner
-from .session import Service
+from ..rpc.protocol import Frame, MessageType
+from .model_runner import ModelRunner
+from .session import PeerSession
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -43,18 +43,22 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._runner = Runner()
+        self._runner = ModelRunner()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        own: dict[int, Action] = {Kind.INIT: self._init, Kind.LOAD: self._load, Kind.UNLOAD: self._unload}
-        self._server = Service(self._runner, own)
+        own: dict[int, RPCHandler] = {
+            MessageType.INIT: self._init,
+            MessageType.LOAD: self._load,
+            MessageType.UNLOAD: self._unload,
+        }
+        self._server = PeerSession(self._runner, own)
         self._tracing: TracerProvider | None = None
         self._guests: set[asyncio.Task[None]] = set()
 
     async def serve(self, end: socket.socket) -> None:
         """Work until the channel closes."""
         await self._server.open(end)
-        self._server.send(Frame(Kind.HELLO, 0, {"pid": os.getpid()}))
+        self._server.send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
         await self._server.closed()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.shutdown)
@@ -74,7 +78,7 @@ class Worker:
         if "post" in frame.head:
             post = post_of(frame.head["post"])
             self._loop.add_reader(post, self._welcome, post)
-        return Frame(Kind.REPLY, frame.id, None)
+        return Frame(MessageType.REPLY, frame.id, None)
 
     def _start_tracing(self, settings: Settings) -> None:
         """Spans of the models' own code; without the libraries (in an environment of a model's) there are none."""
@@ -94,14 +98,14 @@ class Worker:
             task.add_done_callback(self._guests.discard)
 
     async def _serve_guest(self, end: socket.socket) -> None:
-        guest = Service(self._runner)
+        guest = PeerSession(self._runner)
         guest.traced = self._server.traced
         await guest.open(end)
         await guest.closed()
 
     def _send_metric(self, observation: Sequence[object]) -> None:
         """Pass on what a model logs, from whichever thread it does."""
-        frame = Frame(Kind.METRICS, 0, list(observation))
+        frame = Frame(MessageType.METRICS, 0, list(observation))
         if threading.get_ident() == self._thread:
             self._server.send(frame)
         else:
@@ -112,14 +116,14 @@ class Worker:
         # A model's libraries are a million objects that live as long as it does: the collector need not visit them, and
         # requests need not wait for it.
         gc.freeze()
-        return Frame(Kind.REPLY, frame.id, info.to_plain())
+        return Frame(MessageType.REPLY, frame.id, info.to_plain())
 
     async def _unload(self, frame: Frame) -> Frame:
         done = await self._runner.unload(frame.head["key"])
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        return Frame(Kind.REPLY, frame.id, done)
+        return Frame(MessageType.REPLY, frame.id, done)
 
 
 async def _serve(end: socket.socket) -> None:

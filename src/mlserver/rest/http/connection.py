@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks, in front of an `Exchange` per request.
+"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks, in front of an `RequestResponseCycle` per request.
 
 Headers, bodies, answers and silence have time limits (`bounds`); heads, chunks and pipelines have sizes; what two parsers could
 read in two ways is refused; a caller who leaves ends its request.
@@ -17,10 +17,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ...logging import get_logger
 from ...wire.json import write_document
-from ..bounded_cache import Known
+from ..bounded_cache import BoundedCache
 from ..routing import decode_path
-from .cycle import Exchange
-from .timeouts import Bounds, Phase
+from .cycle import RequestResponseCycle
+from .timeouts import ConnectionState, ConnectionTimeouts
 
 logger = get_logger().getChild("http")
 
@@ -32,10 +32,10 @@ LEAST_READ = 16 * 1024  # bytes of an answer that a caller takes per `body_timeo
 
 
 _NO_HTTP_2 = "HTTP/1.1 and HTTP/1.0 are spoken here; gRPC (HTTP/2) has a port of its own (setting 'grpc_port')"
-_known_urls: Known[bytes, tuple[str, bytes, bytes]] = Known()
+_known_urls: BoundedCache[bytes, tuple[str, bytes, bytes]] = BoundedCache()
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """A request that is not read any further.
 
     Args:
@@ -52,20 +52,20 @@ class Refused(Exception):
 class Connection(HttpToolsProtocol):
     """One connection. Made by uvicorn, for each that it accepts."""
 
-    cycle: Exchange  # type: ignore[assignment]  # instead of uvicorn's own
-    pipeline: deque[tuple[Exchange, Any]]  # type: ignore[assignment]
+    cycle: RequestResponseCycle  # type: ignore[assignment]  # instead of uvicorn's own
+    pipeline: deque[tuple[RequestResponseCycle, Any]]  # type: ignore[assignment]
 
-    def __init__(self, bounds: Bounds, **options: Any) -> None:
+    def __init__(self, bounds: ConnectionTimeouts, **options: Any) -> None:
         super().__init__(**options)
         self._bounds = bounds
-        self._phase = Phase.IDLE
+        self._phase = ConnectionState.IDLE
         self._since = bounds.now
         self._arriving = 0  # bytes that the parser is being fed
         self._version = "1.1"
         self._head = 0  # bytes of an unfinished head before those
         self._is_upgrade = False  # the head asks for another protocol
         self._chunks = 0
-        self._running: Exchange | None = None  # the request that is being answered
+        self._running: RequestResponseCycle | None = None  # the request that is being answered
         self._task: asyncio.Task[None] | None = None
         self._unread = 0  # bytes of answers that the caller had not taken when last looked at
         self._unread_since = bounds.now
@@ -75,7 +75,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._bounds.max_connections:
-            self._refuse(Refused(503, "Too many connections (setting 'max_connections')"))
+            self._refuse(RequestRejected(503, "Too many connections (setting 'max_connections')"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
@@ -91,19 +91,19 @@ class Connection(HttpToolsProtocol):
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is Phase.ENDING:
+        if self._phase is ConnectionState.ENDING:
             return
         self._arriving = len(data)
         try:
             self._parse(data)
-            if self._phase is Phase.HEAD:
+            if self._phase is ConnectionState.HEAD:
                 self._head += len(data)
                 if self._head > MAX_HEAD:
-                    raise Refused(431, f"The headers are larger than {MAX_HEAD} bytes")
+                    raise RequestRejected(431, f"The headers are larger than {MAX_HEAD} bytes")
         except httptools.HttpParserError as problem:
             is_http_2 = self.cycle is None and data.startswith(b"PRI * HTTP/2")
-            self._refuse(Refused(505, _NO_HTTP_2) if is_http_2 else _refusal(problem))
-        except Refused as problem:
+            self._refuse(RequestRejected(505, _NO_HTTP_2) if is_http_2 else _refusal(problem))
+        except RequestRejected as problem:
             self._refuse(problem)
 
     def _parse(self, data: bytes) -> None:
@@ -139,7 +139,7 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._phase = Phase.HEAD
+        self._phase = ConnectionState.HEAD
         self._since = self._bounds.now
         self._head = self._chunks = 0
         self._is_upgrade = False
@@ -151,7 +151,7 @@ class Connection(HttpToolsProtocol):
             return
         self._check_head(headers)
         parser, version = self.parser, self._version
-        self.cycle = exchange = Exchange(
+        self.cycle = exchange = RequestResponseCycle(
             self._scope(parser.get_method().decode("ascii"), headers),
             self,  # through us it writes and closes
             self.flow,
@@ -161,7 +161,7 @@ class Connection(HttpToolsProtocol):
             self.on_response_complete,
         )
         self.headers = []  # trailers come under the same name, and are not to join these
-        self._phase = Phase.BODY
+        self._phase = ConnectionState.BODY
         self._since = self._bounds.now
         limit = self.limit_concurrency
         full = limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)
@@ -195,28 +195,28 @@ class Connection(HttpToolsProtocol):
         """Refuse what the parser lets pass although the next one behind us might read it in another way."""
         version = self._version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise Refused(505, _NO_HTTP_2)
+            raise RequestRejected(505, _NO_HTTP_2)
         names = [name for name, _ in headers]
         hosts = names.count(b"host")
         if hosts != 1 and (hosts > 1 or version == "1.1"):
-            raise Refused(400, "Invalid HTTP request: expected one Host header")
+            raise RequestRejected(400, "Invalid HTTP request: expected one Host header")
         if b"transfer-encoding" in names:
             coding = dict(headers)[b"transfer-encoding"].strip().lower()
             if coding != b"chunked" or version == "1.0":
-                raise Refused(400, "Invalid HTTP request: the only Transfer-Encoding read here is 'chunked'")
+                raise RequestRejected(400, "Invalid HTTP request: the only Transfer-Encoding read here is 'chunked'")
         if len(names) > MAX_HEADERS:
-            raise Refused(431, f"More than {MAX_HEADERS} headers")
+            raise RequestRejected(431, f"More than {MAX_HEADERS} headers")
         if self._head + self._arriving > MAX_HEAD:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > MAX_HEAD:
-                raise Refused(431, f"The headers are larger than {MAX_HEAD} bytes")
+                raise RequestRejected(431, f"The headers are larger than {MAX_HEAD} bytes")
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise Refused(400, f"More than {MAX_PIPELINED} requests were sent without waiting for answers")
+            raise RequestRejected(400, f"More than {MAX_PIPELINED} requests were sent without waiting for answers")
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
         if self._chunks > MAX_CHUNKS:
-            raise Refused(413, f"The body has more than {MAX_CHUNKS} chunks")
+            raise RequestRejected(413, f"The body has more than {MAX_CHUNKS} chunks")
 
     def on_body(self, body: bytes) -> None:
         if not self.cycle.response_complete:
@@ -228,16 +228,18 @@ class Connection(HttpToolsProtocol):
         if not self.cycle.response_complete:
             self.cycle.end()
         running = self._running
-        self._phase = Phase.ANSWER if running is not None and not running.response_complete else Phase.IDLE
+        self._phase = (
+            ConnectionState.ANSWER if running is not None and not running.response_complete else ConnectionState.IDLE
+        )
         self._since = self._bounds.now
 
     # -- answering --
 
-    def _start(self, exchange: Exchange, app: Any) -> None:
+    def _start(self, exchange: RequestResponseCycle, app: Any) -> None:
         self._running = exchange
         self._task = self.loop.create_task(self._answer(exchange, app))
 
-    async def _answer(self, exchange: Exchange, app: Any) -> None:
+    async def _answer(self, exchange: RequestResponseCycle, app: Any) -> None:
         task = self._task
         assert task is not None
         self.tasks.add(task)
@@ -259,13 +261,13 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        if self.transport.is_closing() or self._phase is Phase.ENDING:
+        if self.transport.is_closing() or self._phase is ConnectionState.ENDING:
             return
         self.flow.resume_reading()
         if self.pipeline:
             self._start(*self.pipeline.pop())
-        elif self._phase is Phase.ANSWER:
-            self._phase = Phase.IDLE
+        elif self._phase is ConnectionState.ANSWER:
+            self._phase = ConnectionState.IDLE
             self._since = self._bounds.now
 
     # What an answer needs of a transport. `close` comes after a last answer, perhaps before the request is whole.
@@ -277,7 +279,7 @@ class Connection(HttpToolsProtocol):
         return self.transport.is_closing()
 
     def close(self) -> None:
-        if self._phase in (Phase.HEAD, Phase.BODY):
+        if self._phase in (ConnectionState.HEAD, ConnectionState.BODY):
             self._linger()
         else:
             self.transport.close()
@@ -289,7 +291,7 @@ class Connection(HttpToolsProtocol):
 
     def close_if_idle(self, since: float) -> None:
         """Close the connection if it has been idle from that time on and nothing has arrived that is not read yet."""
-        if self._phase is not Phase.IDLE or self._since > since or self.transport.is_closing():
+        if self._phase is not ConnectionState.IDLE or self._since > since or self.transport.is_closing():
             return
         if not is_readable(self.transport.get_extra_info("socket")):
             self.transport.close()
@@ -301,11 +303,13 @@ class Connection(HttpToolsProtocol):
         if self.flow.read_paused:
             self._since = bounds.now  # we do not read: the caller cannot be blamed
         elif bounds.expired(self._phase, self._since):
-            if self._phase in (Phase.IDLE, Phase.ENDING):
+            if self._phase in (ConnectionState.IDLE, ConnectionState.ENDING):
                 self.transport.close()
             else:
-                what = "headers" if self._phase is Phase.HEAD else "body"
-                self._refuse(Refused(408, f"The request's {what} took too long (setting '{what.rstrip('s')}_timeout')"))
+                what = "headers" if self._phase is ConnectionState.HEAD else "body"
+                self._refuse(
+                    RequestRejected(408, f"The request's {what} took too long (setting '{what.rstrip('s')}_timeout')")
+                )
 
     def _look_at_unread(self) -> None:
         """Cut off a caller that does not read its answers."""
@@ -316,23 +320,23 @@ class Connection(HttpToolsProtocol):
         elif bounds.now - self._unread_since > bounds.reading:
             self.transport.abort()
 
-    def _refuse(self, problem: Refused) -> None:
+    def _refuse(self, problem: RequestRejected) -> None:
         """Answer that a request is not read any further, and end the connection."""
-        if self.transport.is_closing() or self._phase is Phase.ENDING:
+        if self.transport.is_closing() or self._phase is ConnectionState.ENDING:
             return
         logger.debug("A connection is ended: %s", problem.text)
         running = self._running
         if running is not None and not running.response_complete:
-            if running is not self.cycle or self._phase is Phase.HEAD:
+            if running is not self.cycle or self._phase is ConnectionState.HEAD:
                 # An earlier request of this connection: it is answered, then the connection ends.
                 self.pipeline.clear()
                 running.keep_alive = False
-                self._phase = Phase.HEAD
+                self._phase = ConnectionState.HEAD
                 self.flow.pause_reading()
                 return
             running.disconnected = True
             running.wake()
-        in_body = running is not None and running is self.cycle and self._phase is not Phase.HEAD
+        in_body = running is not None and running is self.cycle and self._phase is not ConnectionState.HEAD
         if running is not None and in_body and running.response_started:
             self.transport.close()
             return
@@ -341,7 +345,7 @@ class Connection(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """End, but not before the caller had time to read: closing with unread bytes would throw the answer away."""
-        self._phase, self._since = Phase.ENDING, self._bounds.now
+        self._phase, self._since = ConnectionState.ENDING, self._bounds.now
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -353,12 +357,12 @@ class Connection(HttpToolsProtocol):
         if self._running is None or self._running.response_complete:
             self.transport.close()
         else:
-            self._phase = Phase.ANSWER
+            self._phase = ConnectionState.ANSWER
             self.flow.pause_reading()
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._phase is Phase.ENDING:
+        if self._phase is ConnectionState.ENDING:
             self.transport.close()
 
 
@@ -369,19 +373,19 @@ def is_readable(connection: Any) -> bool:
     return bool(poll.poll(0))
 
 
-def _refusal(problem: httptools.HttpParserError) -> Refused:
+def _refusal(problem: httptools.HttpParserError) -> RequestRejected:
     cause = problem.__context__  # raised in one of our callbacks
-    if isinstance(cause, Refused):
+    if isinstance(cause, RequestRejected):
         return cause
     is_callback = isinstance(problem, httptools.HttpParserCallbackError)
     if is_callback and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
         # Not the caller's fault: a version of uvicorn or httptools, say, that lacks what this module uses.
         logger.error("A request could not be read", exc_info=cause)
-        return Refused(500, "The request could not be read: internal error of the server")
-    return Refused(400, f"Invalid HTTP request: {'not understood' if is_callback else problem}")
+        return RequestRejected(500, "The request could not be read: internal error of the server")
+    return RequestRejected(400, f"Invalid HTTP request: {'not understood' if is_callback else problem}")
 
 
-def _answer(problem: Refused) -> bytes:
+def _answer(problem: RequestRejected) -> bytes:
     body = write_document({"error": problem.text})
     head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
     return STATUS_LINE[problem.status] + head + body

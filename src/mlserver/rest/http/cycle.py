@@ -24,7 +24,7 @@ _WITHOUT_BODY = (204, 304)
 _names: dict[bytes, bytes] = {}
 
 
-class Sink(Protocol):
+class ResponseWriter(Protocol):
     """What an answer needs of a transport."""
 
     def write(self, data: bytes) -> None: ...
@@ -38,7 +38,7 @@ class Sink(Protocol):
         ...
 
 
-class Exchange:
+class RequestResponseCycle:
     """A request as it arrives, and its answer as it leaves.
 
     Args:
@@ -80,7 +80,7 @@ class Exchange:
     def __init__(
         self,
         scope: Message,
-        sink: Sink,
+        sink: ResponseWriter,
         flow: FlowControl,
         default_headers: list[RawHeader],
         keep_alive: bool,

@@ -15,7 +15,7 @@ from ...errors import MLServerError
 from ...security.tls import server_context
 from ...settings import Settings
 from .connection import Connection, is_readable
-from .timeouts import Bounds
+from .timeouts import ConnectionTimeouts
 
 SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
 
@@ -90,7 +90,7 @@ def ignore_new_connections(listener: socket.socket) -> bool:
     return True
 
 
-class _Uvicorn(uvicorn.Server):
+class SignallessServer(uvicorn.Server):
     """uvicorn without its signal handlers: the server's life is run in one place, not here."""
 
     def install_signal_handlers(self) -> None:
@@ -103,7 +103,7 @@ class _Uvicorn(uvicorn.Server):
         return nullcontext()
 
 
-class HTTPServer:
+class HTTPListener:
     """One listening socket and the application behind it.
 
     Args:
@@ -118,7 +118,7 @@ class HTTPServer:
 
     def __init__(self, listener: socket.socket, app: Any, settings: Settings, root_path: str = "") -> None:
         self._listener = listener
-        self._bounds = bounds = Bounds(settings)
+        self._bounds = bounds = ConnectionTimeouts(settings)
         config = uvicorn.Config(
             app,
             http=partial(Connection, bounds),  # type: ignore[arg-type]  # uvicorn only calls it
@@ -137,7 +137,7 @@ class HTTPServer:
         if settings.tls is not None:
             config.load()
             config.ssl = server_context(settings.tls)
-        self._server = _Uvicorn(config)
+        self._server = SignallessServer(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

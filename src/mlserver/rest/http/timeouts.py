@@ -1,6 +1,6 @@
 """How long HTTP connections may stay in what they do. Knows no HTTP: a connection is whatever has `look()`.
 
-No request sets a timer: `Bounds` looks at all connections a few times a second, and a connection only notes what it waits for.
+No request sets a timer: `ConnectionTimeouts` looks at all connections a few times a second, and a connection only notes what it waits for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINGER = 2.0  # seconds that an early answer waits for a caller that is still se
 LAST_REQUEST = 1.0
 
 
-class Phase(IntEnum):
+class ConnectionState(IntEnum):
     """What a connection waits for."""
 
     IDLE = 0  # the caller's next request
@@ -30,7 +30,7 @@ class Phase(IntEnum):
     ENDING = 4  # the caller to read our last answer; what still comes is dropped
 
 
-class Bounds:
+class ConnectionTimeouts:
     """The limits of one server's connections, and the clock that they share.
 
     Args:
@@ -46,10 +46,10 @@ class Bounds:
         self.is_ending = False
         self.reading = settings.body_timeout
         self._limits = {
-            Phase.IDLE: settings.keep_alive_timeout,
-            Phase.HEAD: settings.header_timeout,
-            Phase.BODY: settings.body_timeout,
-            Phase.ENDING: LINGER,
+            ConnectionState.IDLE: settings.keep_alive_timeout,
+            ConnectionState.HEAD: settings.header_timeout,
+            ConnectionState.BODY: settings.body_timeout,
+            ConnectionState.ENDING: LINGER,
         }
         self.interval = min(1.0, *(limit / 4 for limit in self._limits.values()))
         self._connections: Callable[[], Iterable[Any]] = tuple
@@ -64,7 +64,7 @@ class Bounds:
         if self._timer is not None:
             self._timer.cancel()
 
-    def expired(self, phase: Phase, since: float) -> bool:
+    def expired(self, phase: ConnectionState, since: float) -> bool:
         """Whether a connection has been in a phase for too long. `since` may be one interval too early."""
         limit = self._limits.get(phase)
         return limit is not None and self.now - since > limit + self.interval

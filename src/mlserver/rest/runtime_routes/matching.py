@@ -16,7 +16,7 @@ from ...handlers import DataPlane
 from ...handlers.dataplane import ModelRoute
 from ...parallel.executor import HTTPRequest
 from ...tensor import brief
-from ..bounded_cache import Known
+from ..bounded_cache import BoundedCache
 from ..hints import hint_of
 from ..messages import Reply, Request, model_headers
 from ..routing import MethodNotAllowed, decode_segment
@@ -33,7 +33,7 @@ class ModelRoutes:
         self._data_plane = data_plane
         self._default_model = default_model
         # As long as the models stay the same.
-        self._known: Known[str, list[ModelRoute]] = Known()
+        self._known: BoundedCache[str, list[ModelRoute]] = BoundedCache()
         self._known_of = -1
 
     def match(self, request: Request) -> ModelRoute | None:

@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import MLServerError
 from ...handlers import DataPlane
 from ...handlers.dataplane import ModelRoute
-from ...pipeline import Call
+from ...pipeline import RequestContext
 from ...types import InferenceRequest, InferenceResponse
 from ...wire.headers import server_timing
 from ..messages import EVENT_STREAM, RawHeaders, Reply, Request, header_value
@@ -34,7 +34,7 @@ def _module(name: str) -> Any:
 
 async def answer(data_plane: DataPlane, found: ModelRoute, request: Request) -> Reply:
     """Send the request down the model's ordinary road; every error is written by the wire format."""
-    call = Call(headers=request.headers, operation=request.operation)
+    call = RequestContext(headers=request.headers, operation=request.operation)
     route = data_plane.chosen_route(found, call)
     wire, config = _module(route.wire), route.config
     content_type = request.header(b"content-type")
@@ -99,7 +99,7 @@ def _version(response: InferenceResponse | None) -> RawHeaders:
     return [(b"x-mlserver-model-version", header_value(response.model_version))]
 
 
-def _timing(call: Call, codec_ns: int) -> tuple[bytes, bytes]:
+def _timing(call: RequestContext, codec_ns: int) -> tuple[bytes, bytes]:
     return b"server-timing", server_timing(call.timings, codec_ns).encode()
 
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from ...errors import InvalidPayload
 from ...tensor import ITEM_SIZES, TensorError
 from ...types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
-from ...types.row_block import ROW_CODES, PackedRequest, Rows
+from ...types.row_block import ROW_CODES, PackedRequest, RowBlock
 from ..pb import dataplane_pb2 as pb
 from ..pb import parts_pb2
 from . import messages
@@ -34,7 +34,7 @@ Parts = parts_pb2.ModelInferRequestParts
 Key = tuple[bytes, ...]
 
 
-class Received(NamedTuple):
+class ParsedRequest(NamedTuple):
     """A request, whom it is for, and whether its contents are raw (then the answer's are, too)."""
 
     request: InferenceRequest
@@ -44,7 +44,7 @@ class Received(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """What the bytes around the elements of one row say: see `Rows`. `size` is an element's."""
+    """What the bytes around the elements of one row say: see `RowBlock`. `size` is an element's."""
 
     names: tuple[str, ...]
     datatype: str
@@ -60,7 +60,7 @@ _typed_layouts: dict[Key, _Layout] = {}
 # -- requests --
 
 
-def read_request(data: bytes) -> Received:
+def read_request(data: bytes) -> ParsedRequest:
     """A serialized ModelInferRequest.
 
     Raises:
@@ -80,10 +80,10 @@ def read_request(data: bytes) -> Received:
             _learn(request.inputs, inputs, raws)
     except (DecodeError, UnicodeDecodeError) as problem:  # the latter from protobuf's pure Python implementation
         raise InvalidPayload(f"Invalid message: {problem}") from None
-    return Received(request, parts.model_name, parts.model_version, bool(raws))
+    return ParsedRequest(request, parts.model_name, parts.model_version, bool(raws))
 
 
-def _packed_request(parts: Parts, rows: Rows) -> InferenceRequest:
+def _packed_request(parts: Parts, rows: RowBlock) -> InferenceRequest:
     """A request whose inputs are these rows."""
     if not parts.parameters and not parts.outputs:
         return PackedRequest.of(parts.id or None, rows)
@@ -93,7 +93,7 @@ def _packed_request(parts: Parts, rows: Rows) -> InferenceRequest:
     return PackedRequest.of(rest.id, rows, rest.parameters, rest.outputs)
 
 
-def _known_row(inputs: list[bytes], raws: list[bytes]) -> Rows | None:
+def _known_row(inputs: list[bytes], raws: list[bytes]) -> RowBlock | None:
     """The row of a request whose layout was seen before."""
     if raws:
         layout = _raw_layouts.get(tuple(inputs))
@@ -108,7 +108,7 @@ def _known_row(inputs: list[bytes], raws: list[bytes]) -> Rows | None:
         if layout is None:
             return None
         elements = [each[-size:] for each in inputs]
-    return Rows(layout.names, layout.datatype, layout.shape, 1, b"".join(elements))
+    return RowBlock(layout.names, layout.datatype, layout.shape, 1, b"".join(elements))
 
 
 def _typed_size(inputs: list[bytes]) -> int:
@@ -160,13 +160,13 @@ def _remember(layouts: dict[Key, _Layout], key: Key, layout: _Layout) -> None:
 # -- large requests --
 
 
-def _read_large(data: bytes) -> Received:
+def _read_large(data: bytes) -> ParsedRequest:
     """Raw contents stay where they are: protobuf would copy them into its message, and from there into bytes."""
     rest, raws = _set_apart(data)
     message = pb.ModelInferRequest.FromString(rest)
     request = messages.read_request(message, raws)
     raw = bool(raws) or messages.uses_raw(message)
-    return Received(request, message.model_name, message.model_version, raw)
+    return ParsedRequest(request, message.model_name, message.model_version, raw)
 
 
 def _set_apart(data: bytes) -> tuple[bytes, list[memoryview] | None]:
@@ -221,7 +221,7 @@ def write_response(response: InferenceResponse, raw: bool = False) -> bytes:
             pieces.append(_parameters(_content_type(response.parameters)))
         for output in outputs:
             _write_output(output, pieces, raws if raw else None)
-    except (TensorError, _NotPlain):
+    except (TensorError, NeedsGeneralWriter):
         return messages.write_response(response, raw).SerializeToString()
     return b"".join(pieces + raws)
 
@@ -248,14 +248,14 @@ def _size(block: bytes | memoryview) -> int:
     return len(block) if type(block) is bytes else memoryview(block).nbytes
 
 
-class _NotPlain(Exception):
+class NeedsGeneralWriter(Exception):
     """A response that `wire.proto` has to write."""
 
 
 def _content_type(parameters: Parameters) -> str | None:
     """The only parameter that most responses have."""
     if parameters.__pydantic_extra__:
-        raise _NotPlain
+        raise NeedsGeneralWriter
     return parameters.content_type
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mlserver.cli.scoring.client import Refusal
-from mlserver.cli.scoring.items import Done, Failure, Work
-from mlserver.cli.scoring.runner import LONGEST_PAUSE, Job, Patience, Unreachable, patiently
+from mlserver.cli.scoring.items import ItemFailure, ItemResult, WorkItem
+from mlserver.cli.scoring.runner import LONGEST_PAUSE, RetryPolicy, ScoringJob, Unreachable, patiently
 from mlserver.cli.scoring.source import joined
 from mlserver.types import (
     InferenceRequest,
@@ -21,7 +21,7 @@ from mlserver.types import (
 )
 
 Answer = Callable[[InferenceRequest], InferenceResponse]
-AT_ONCE = Patience(retries=2, first_pause=0.0)
+AT_ONCE = RetryPolicy(retries=2, first_pause=0.0)
 
 
 class Memory:
@@ -58,12 +58,12 @@ def one(value: float) -> InferenceRequest:
     return InferenceRequest(inputs=[tensor])
 
 
-def work(*values: float, start: int = 0) -> Work:
+def work(*values: float, start: int = 0) -> WorkItem:
     return joined([(start + index, one(value)) for index, value in enumerate(values)])
 
 
-def run(answer: Answer, *works: Work, workers: int = 4, patience: Patience = AT_ONCE) -> list[Done]:
-    return [done for group in Job(Memory(answer), workers, patience).run(iter(works)) for done in group]
+def run(answer: Answer, *works: WorkItem, workers: int = 4, patience: RetryPolicy = AT_ONCE) -> list[ItemResult]:
+    return [done for group in ScoringJob(Memory(answer), workers, patience).run(iter(works)) for done in group]
 
 
 def test_results_come_in_the_order_of_the_works() -> None:
@@ -88,7 +88,7 @@ def test_a_refused_batch_is_taken_apart() -> None:
         return doubled(request)
 
     done = run(no_threes, work(1, 2, 3, 4, 5))
-    assert [each.failure for each in done] == [None, None, Failure("no threes"), None, None]
+    assert [each.failure for each in done] == [None, None, ItemFailure("no threes"), None, None]
 
 
 def test_an_answer_that_cannot_be_split_is_asked_for_item_by_item() -> None:
@@ -106,9 +106,9 @@ def test_hopeless_batches_are_not_taken_apart_for_ever() -> None:
 
     client = Memory(never)
     works = [work(1, 2, 3, 4, start=4 * number) for number in range(20)]
-    done = [each for group in Job(client, 1, AT_ONCE).run(iter(works)) for each in group]
+    done = [each for group in ScoringJob(client, 1, AT_ONCE).run(iter(works)) for each in group]
     assert len(done) == 80
-    assert all(each.failure == Failure("never") for each in done)
+    assert all(each.failure == ItemFailure("never") for each in done)
     assert len(client.requests) < 80
 
 
@@ -119,8 +119,8 @@ def test_only_what_may_change_is_tried_again() -> None:
             raise Refusal("no", again=again)
 
         refusing = Memory(refuse)
-        [[done]] = list(Job(refusing, 1, AT_ONCE).run(iter([work(1)])))
-        assert done.failure == Failure("no")
+        [[done]] = list(ScoringJob(refusing, 1, AT_ONCE).run(iter([work(1)])))
+        assert done.failure == ItemFailure("no")
         assert len(refusing.requests) == tries
 
 
@@ -130,18 +130,18 @@ def test_a_job_ends_when_nobody_is_there() -> None:
 
     asked: list[int] = []
 
-    def works() -> Iterator[Work]:
+    def works() -> Iterator[WorkItem]:
         for number in range(1000):
             asked.append(number)
             yield work(1, start=number)
 
     with pytest.raises(Unreachable, match="nobody"):
-        list(Job(Memory(gone), 2, AT_ONCE).run(works()))
+        list(ScoringJob(Memory(gone), 2, AT_ONCE).run(works()))
     assert len(asked) < 1000
 
 
 def test_pauses_double_and_the_server_counts_first() -> None:
-    patience = Patience(first_pause=1.0)
+    patience = RetryPolicy(first_pause=1.0)
     assert [patience.pause(attempt, None) for attempt in (1, 2, 3, 20)] == [1.0, 2.0, 4.0, LONGEST_PAUSE]
     assert patience.pause(3, 0.5) == 0.5
     assert patience.pause(1, 3600.0) == LONGEST_PAUSE
@@ -157,5 +157,5 @@ def test_a_stopped_job_does_not_wait_to_try_again() -> None:
         raise Refusal("later", again=True, after=30.0)
 
     with pytest.raises(Refusal):
-        patiently(ask, Patience(retries=5), stopped)
+        patiently(ask, RetryPolicy(retries=5), stopped)
     assert len(tries) == 1

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mlserver.cli.scoring.csv_table import reader_of
-from mlserver.cli.scoring.items import Work
+from mlserver.cli.scoring.items import WorkItem
 from mlserver.cli.scoring.source import open_source
-from mlserver.cli.terminal import Failed
+from mlserver.cli.terminal import CommandError
 from mlserver.types import MetadataModelResponse, MetadataTensor, Parameters
 
 
@@ -25,13 +25,13 @@ def named(name: str, datatype: str, shape: list[int], **parameters: Any) -> Meta
     )
 
 
-def works(tmp_path: Path, text: str, metadata: MetadataModelResponse | None = None, size: int = 100) -> list[Work]:
+def works(tmp_path: Path, text: str, metadata: MetadataModelResponse | None = None, size: int = 100) -> list[WorkItem]:
     path = tmp_path / "table.csv"
     path.write_text(text, encoding="utf-8")
     return list(open_source(path, metadata).works(size, set()))
 
 
-def inputs(work: Work) -> list[tuple[str, str, list[int], Any]]:
+def inputs(work: WorkItem) -> list[tuple[str, str, list[int], Any]]:
     assert work.request is not None
     return [(each.name, str(each.datatype), each.shape, each.data.root) for each in work.request.inputs]
 
@@ -54,7 +54,7 @@ def test_optional_columns_may_be_missing(tmp_path: Path) -> None:
     metadata = model(named("a", "FP32", [-1, 1]), named("b", "FP32", [-1, 1], required=False))
     [work] = works(tmp_path, "a\n1\n", metadata)
     assert [name for name, *_ in inputs(work)] == ["a"]
-    with pytest.raises(Failed, match="no column 'a'"):
+    with pytest.raises(CommandError, match="no column 'a'"):
         works(tmp_path, "b\n1\n", metadata)
 
 
@@ -102,7 +102,7 @@ def test_halves_have_the_rows_of_the_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "a,a\n1,2\n"])
 def test_a_table_needs_a_header(tmp_path: Path, text: str) -> None:
-    with pytest.raises(Failed, match="header"):
+    with pytest.raises(CommandError, match="header"):
         works(tmp_path, text)
 
 

@@ -14,7 +14,7 @@ import io
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .thrift_compact import BROKEN, Reader, number, part, parts
+from .thrift_compact import BROKEN, CompactReader, number, part, parts
 
 MAGIC = b"PAR1"
 _TEXT, _BYTES_OF_ONE_LENGTH = 6, 7  # physical types
@@ -28,7 +28,7 @@ _REQUIRED = {1, 2, 3, 4, 5, 6, 7, 9}
 _SIZE, _LENGTH, _DATA_1, _WORDS, _DATA_2 = 2, 3, 5, 7, 8
 
 
-class Footer(NamedTuple):
+class ParquetFooter(NamedTuple):
     """What a file says of itself.
 
     Attributes:
@@ -41,21 +41,21 @@ class Footer(NamedTuple):
     groups: list[list[dict[int, Any]]]
 
 
-def footer(body: bytes) -> Footer:
+def footer(body: bytes) -> ParquetFooter:
     """Raises `ValueError` if it is broken."""
     size = int.from_bytes(body[-8:-4], "little")
     if not 0 < size <= len(body) - 12:
-        return Footer(0, 0, [])  # as readers see at once
-    file = Reader(body, len(body) - 8 - size).struct()
+        return ParquetFooter(0, 0, [])  # as readers see at once
+    file = CompactReader(body, len(body) - 8 - size).struct()
     leaves = sum(not number(element, _CHILDREN) for element in parts(file, _SCHEMA)[1:])
     groups = [[part(column, _ABOUT) for column in parts(group, _COLUMNS)] for group in parts(file, _GROUPS)]
     for group in groups:
         if len(group) != leaves or not all(column.keys() >= _REQUIRED for column in group):
             raise ValueError(BROKEN)
-    return Footer(leaves, number(file, _ROWS), groups)
+    return ParquetFooter(leaves, number(file, _ROWS), groups)
 
 
-def check(body: bytes, found: Footer, most_values: int, most_bytes: int) -> None:
+def check(body: bytes, found: ParquetFooter, most_values: int, most_bytes: int) -> None:
     """Raises `ValueError` for a file of more values or bytes than these, or one whose pages cannot be found.
 
     Args:
@@ -65,7 +65,7 @@ def check(body: bytes, found: Footer, most_values: int, most_bytes: int) -> None
     doubtful: set[int] = set()
     for group in found.groups:
         for at, about in enumerate(group):
-            chunk = _Chunk(body, about)
+            chunk = ColumnChunk(body, about)
             values += chunk.values
             taken += chunk.size
             if values > most_values:
@@ -80,7 +80,7 @@ def check(body: bytes, found: Footer, most_values: int, most_bytes: int) -> None
         raise ValueError(f"its texts have more than {most_bytes} bytes")
 
 
-class _Chunk:
+class ColumnChunk:
     """The pages of one column in one group of rows.
 
     Attributes:
@@ -113,7 +113,7 @@ def _heads(body: bytes, about: dict[int, Any]) -> Iterator[dict[int, Any]]:
     at = dictionary if 0 < dictionary < data else data
     end = min(len(body), at + number(about, _COMPRESSED)) if number(about, _VALUES) else 0
     while at < end:
-        reader = Reader(body, at)
+        reader = CompactReader(body, at)
         try:
             head = reader.struct()
             length = number(head, _LENGTH)

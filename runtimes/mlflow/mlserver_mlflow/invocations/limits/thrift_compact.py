@@ -11,7 +11,7 @@ _LONGEST = 70  # bits of a number, in sevens
 BROKEN = "a head in it is broken"
 
 
-class Reader:
+class CompactReader:
     """Reads structs; texts and booleans are passed over, for nobody asks for them.
 
     Attributes:
