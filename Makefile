@@ -35,7 +35,7 @@ test: $(STAMP)  ## every test, two at a time; what fails is tried once more
 	@$(BIN)/python -m pytest $(ABREAST) || { echo "--- once more, what failed ---"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 p0: $(STAMP)  ## what must hold in every release (docs/reliability.md), TIMES=1 times in a row; none is tried once more
-	@files=$$(cd tests && ../$(BIN)/python -m support.promises); for run in $$(seq $(or $(TIMES),1)); do \
+	@files=$$(cd tests && ../$(BIN)/python -m support.reliability_index); for run in $$(seq $(or $(TIMES),1)); do \
 		echo "--- run $$run"; $(BIN)/python -m pytest -q $(ABREAST) -m p0 -p no:cacheprovider $$files || exit 1; done
 
 test-matrix: $(STAMP)  ## quick start and differential tests beside several MLflows and Pythons (ARGS="mlflow-2.22 newest-3.13" for some)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support.models import Models, build
-from support.promises import TESTS, p0_tests
+from support.reliability_index import TESTS, p0_tests
 from support.server import Serve, Server
 
 # The machine may be busy: an example that takes long is no failure.

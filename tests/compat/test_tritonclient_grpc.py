@@ -14,7 +14,7 @@ import pytest
 from mlserver import MLModel, ModelSettings, Settings
 from mlserver.grpc import GRPCServer, dataplane_pb2
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput, TensorData
-from support.inline_road import Road
+from support.inline_pipeline import Road
 
 client_module = pytest.importorskip("tritonclient.grpc")
 aio_module = pytest.importorskip("tritonclient.grpc.aio")

@@ -15,12 +15,16 @@ from collections.abc import Sequence
 
 from .environments import ROOT, Environment, InstallFailed, NotAvailable
 
-QUICK_START = ("tests/road/test_walk.py", "tests/road/test_front_ends.py", "tests/unit/codecs/test_hints.py")
+QUICK_START = (
+    "tests/integration/test_quickstart.py",
+    "tests/integration/test_front_ends.py",
+    "tests/unit/codecs/test_hints.py",
+)
 TESTS = (*QUICK_START, "tests/unit/mlflow/test_differential.py")
 FLOOR_TESTS = (
     *TESTS,
-    "tests/road/test_infer.py",
-    "tests/road/test_model_routes.py",
+    "tests/integration/test_infer.py",
+    "tests/integration/test_model_routes.py",
     "tests/unit/codecs",
     # pandas 2.1 itself cannot make all of its frames
     "--deselect=tests/unit/codecs/test_pandas.py::test_any_frame_round_trip",

@@ -9,7 +9,7 @@ import pytest
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.registry import ModelVersion, default_version
 from mlserver.types import State
-from support.road import Bench, model_settings, tag_of
+from support.pipeline import Bench, model_settings, tag_of
 
 LIMIT = 30.0
 

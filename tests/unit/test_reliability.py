@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from support.promises import TESTS, p0_tests, rows
+from support.reliability_index import TESTS, p0_tests, rows
 
 LAST = 66
 

@@ -51,10 +51,10 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(file: Path) -> None:
 # What tells the time of the day. Durations and deadlines are counted by a clock that never jumps; these modules tell dates.
 WALL_CLOCKS = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "datetime.now", "datetime.utcnow"}
 TELL_DATES = {
-    "scheduling/statistics.py": "the protocol's time of the last inference",
-    "handlers/credentials.py": "the end of a token",
-    "handlers/traced.py": "the beginning of a span",
-    "agents.py": "the protocol's time of an answer",
+    "metrics/model_statistics.py": "the protocol's time of the last inference",
+    "security/credentials.py": "the end of a token",
+    "handlers/tracing_stage.py": "the beginning of a span",
+    "agents/openai_format.py": "the protocol's time of an answer",
 }
 
 
@@ -68,7 +68,7 @@ def test_the_clock_on_the_wall_is_for_dates_only(file: Path) -> None:
 # What fetches addresses; none of these modules is given one by a caller of the server.
 FETCHERS = {"urllib.request", "http.client", "httpx", "requests", "aiohttp", "urllib3", "ftplib", "smtplib"}
 MAY_FETCH = {
-    "handlers/credentials.py": "the issuer's keys, from the address in the settings",
+    "security/credentials.py": "the issuer's keys, from the address in the settings",
     "cli/scoring/client.py": "the server that the command names",
 }
 

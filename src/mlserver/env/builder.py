@@ -110,7 +110,7 @@ def _read_model(settings: ModelSettings) -> dict[str, Any]:
     if importlib.util.find_spec(RUNTIME) is None:
         raise EnvironmentBuildError(settings.name, "'env_manager' is for MLflow models: pip install mlserver-mlflow")
     logger.info("Model '%s': reading its requirements, after fetching it if it is not here yet", settings.name)
-    command = [sys.executable, "-P", "-m", f"{RUNTIME}.recipes"]
+    command = [sys.executable, "-P", "-m", f"{RUNTIME}.loading.environment_spec"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_variables())
     with _stoppable(process):
         answer, _ = process.communicate(settings.to_frame())

@@ -29,7 +29,7 @@ MAX_FILES = 1_000_000
 MAX_BYTES = 64 * 1024**3
 CHECK_TIMEOUT = 120
 _COMPLETE = ".mlserver-complete"
-_BOOTSTRAP = os.path.join(os.path.dirname(__file__), "bootstrap.py")
+_BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "parallel", "worker", "bootstrap.py")
 # What a packed virtual environment has in place of its interpreter: a link to the one it was made with.
 _INTERPRETER = re.compile(r"(\./)?bin/python(\d+(\.\d+)?)?")
 _hashes: dict[tuple[str, int, int], str] = {}

@@ -17,7 +17,7 @@ from mlserver.errors import MLServerError
 from mlserver.grpc import GRPCServer
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
-from support.inline_road import Road
+from support.inline_pipeline import Road
 
 
 class Echo(MLModel):

@@ -25,7 +25,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from support.road import Bench, request, route, tag_of
+from support.pipeline import Bench, request, route, tag_of
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from mlserver.errors import MLServerError
 from mlserver.handlers import ModelRepositoryHandlers
 from mlserver.types import RepositoryIndexRequest
-from support.inline_road import Listed
-from support.road import Bench, model_settings
+from support.inline_pipeline import Listed
+from support.pipeline import Bench, model_settings
 
 
 class Repository:

@@ -12,7 +12,7 @@ from mlserver.handlers.version_router import MOST
 from mlserver.pipeline import RequestContext
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceResponse
-from support.road import Bench, Model, request, tag_of
+from support.pipeline import Bench, Model, request, tag_of
 
 NAMES = {"model": "m", "version": "3"}
 

@@ -14,7 +14,7 @@ from mlserver import MLModel
 from mlserver.kafka import KafkaServer
 from mlserver.settings import ModelSettings, Settings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
-from support.inline_road import Road
+from support.inline_pipeline import Road
 
 pytest.importorskip("confluent_kafka")
 

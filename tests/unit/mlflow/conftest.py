@@ -18,10 +18,11 @@ from mlflow.version import VERSION
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.loading.pyfunc import load_model, scoring_server
-from support import mlflow_more, mlflow_zoo
+from support import extra_flavor_models as extra_flavor_models
+from support import flavor_models
 
-MODELS = {**mlflow_zoo.MODELS, **mlflow_more.MODELS}
-SINCE = {**mlflow_zoo.SINCE, **mlflow_more.SINCE}
+MODELS = {**flavor_models.MODELS, **extra_flavor_models.MODELS}
+SINCE = {**flavor_models.SINCE, **extra_flavor_models.SINCE}
 MLFLOW = tuple(map(int, VERSION.split(".")[:2]))
 
 

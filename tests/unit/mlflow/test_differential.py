@@ -14,7 +14,7 @@ import pytest
 from mlserver.errors import MLServerError
 from mlserver_mlflow import invocations
 from mlserver_mlflow.invocations.scoring import IS_FLASK
-from support.mlflow_more import MORE
+from support.extra_flavor_models import MORE
 from support.mlflow_payloads import CASES, Case
 from unit.mlflow.conftest import MLFLOW, Served, Zoo
 

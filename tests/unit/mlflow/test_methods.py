@@ -23,7 +23,7 @@ from mlserver.errors import MLServerError
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest, TensorData
 from mlserver_mlflow import MLflowRuntime
-from support.mlflow_zoo import FRAME, LABELS, TARGET
+from support.flavor_models import FRAME, LABELS, TARGET
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

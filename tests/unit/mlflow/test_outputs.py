@@ -13,7 +13,7 @@ from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest
 from mlserver_mlflow.v2.declared_outputs import DeclaredOutputs
 from mlserver_mlflow.v2.response_encoder import Encoder
-from support.mlflow_zoo import RESULTS
+from support.flavor_models import RESULTS
 from unit.mlflow.conftest import Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ from mlserver.types import InferenceRequest, TensorData
 from mlserver_mlflow.fastpath import selection
 from mlserver_mlflow.fastpath.predictors import ColumnsPredictor, run_by_member
 from mlserver_mlflow.loading.pyfunc import PyFuncModel
-from support.mlflow_zoo import FRAME, MIXED
+from support.flavor_models import FRAME, MIXED
 from unit.mlflow.conftest import Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")

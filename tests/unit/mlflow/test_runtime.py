@@ -21,7 +21,7 @@ from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.codecs import TensorDictCodec
-from support.mlflow_zoo import FRAME, TARGET
+from support.flavor_models import FRAME, TARGET
 from unit.mlflow.conftest import Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -20,7 +20,7 @@ from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.invocations import openapi_trials
 from mlserver_mlflow.invocations.openapi_examples import FILE, MOST, of
-from support.mlflow_zoo import Echo, python_model
+from support.flavor_models import Echo, python_model
 from unit.mlflow.conftest import Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")

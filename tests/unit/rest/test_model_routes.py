@@ -16,7 +16,7 @@ from mlserver.rest.routing import MethodNotAllowed
 from mlserver.rest.runtime_routes.matching import ModelRoutes, matches
 from mlserver.rest.runtime_routes.wire import retry_after
 from mlserver.types import InferenceResponse
-from support.road import Bench, request, route
+from support.pipeline import Bench, request, route
 
 
 def asked(path: str, method: str = "POST", body: bytes = b"", **headers: str) -> Request:

@@ -18,8 +18,8 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, Map, Object, Property
 
+from support.flavor_models import POINT, SCALARS, TYPE_HINTS, AnyType, columns, echo, python_model
 from support.mlflow_payloads import COLUMN, CSV, JSON, PARQUET, Case, case, split
-from support.mlflow_zoo import POINT, SCALARS, TYPE_HINTS, AnyType, columns, echo, python_model
 
 
 @dataclasses.dataclass

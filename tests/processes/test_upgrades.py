@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from life.test_hostile_http import SMUGGLED, refused
+from processes.test_hostile_http import SMUGGLED, refused
 from support.raw_http import Wire, infer, request, wire
 from support.repository import write_model
 from support.server import Server

@@ -1,6 +1,6 @@
 """The tests that docs/reliability.md names, and those among them that every release must pass many times in a row.
 
-`python -m support.promises` lists the files of the latter.
+`python -m support.reliability_index` lists the files of the latter.
 """
 
 from __future__ import annotations
