@@ -102,7 +102,7 @@ class ServerProcess:
         pids = self.pids()
         return Cpu({pid: _cpu_seconds(pid) for pid in pids}, {pid: _name(pid) for pid in pids})
 
-    def settle(self) -> None:
+    def normalize(self) -> None:
         """Wait until the work that a load left behind is done: a load tool leaves without waiting for its last answers."""
         deadline = time.monotonic() + SETTLE_LIMIT
         before = sum(self.cpu().seconds.values())

@@ -87,11 +87,11 @@ def prepare(chosen: Sequence[servers.Server], table: Path, results: Results) -> 
             environments.install(name)
             models[name] = train(name, table)
             results.versions[name] = environments.versions(name)
-        except environments.NotInstalled as problem:
-            print(f"{name}: {problem}", flush=True)
+        except environments.NotInstalled as error:
+            print(f"{name}: {error}", flush=True)
             users = [server for server in chosen if server.environment == name]
             results.failures += [
-                Failure(server.name, "", "", public(f"cannot be installed: {problem}")) for server in users
+                Failure(server.name, "", "", public(f"cannot be installed: {error}")) for server in users
             ]
     return models
 
@@ -119,10 +119,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-open-loop", dest="open_loop", action="store_false", default=None)
     parser.add_argument("--output", type=Path, help="the JSON file (default: benchmarks/results/DATE.json)")
     parser.add_argument("--report", action="store_true", default=None, help="write docs/benchmarks.md and its plots")
-    return settle(parser.parse_args())
+    return normalize(parser.parse_args())
 
 
-def settle(options: argparse.Namespace) -> argparse.Namespace:
+def normalize(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in what was not said: the quick run's values or the whole benchmark's."""
     quick = {
         "servers": QUICK_SERVERS,

@@ -61,8 +61,8 @@ class Turn:
             questions = [Question(case, wire, running.target(case, wire)) for case, wire in asked]
             try:
                 ready = running.wait(first, questions[0].target)
-            except load.LoadFailed as problem:
-                self._fail(questions[0], f"does not start: {problem}")
+            except load.LoadFailed as error:
+                self._fail(questions[0], f"does not start: {error}")
                 return
             before = running.process.memory()
             for question in questions:
@@ -82,14 +82,14 @@ class Turn:
             if case.open_loop and self._plan.open_loop and not question.target.exchange.grpc:
                 for mode, share in OPEN_SHARES.items():
                     self._load(running.process, question, mode, load.OPEN_CONNECTIONS, best * share)
-        except load.LoadFailed as problem:
-            self._fail(question, str(problem))
+        except load.LoadFailed as error:
+            self._fail(question, str(error))
 
     def _load(
         self, process: ServerProcess, question: Question, mode: str, connections: int, rate: float = 0.0
     ) -> float:
         """One measurement, in open loop if there is a rate; returns the requests per second."""
-        process.settle()
+        process.normalize()
         before = process.cpu()
         seconds, target = self._plan.seconds, question.target
         found = load.opened(target, rate, seconds) if rate else load.closed(target, connections, seconds)

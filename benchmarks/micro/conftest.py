@@ -16,10 +16,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import cases  # noqa: E402
 
 
-def settled(request: InferenceRequest) -> InferenceRequest:
+def normalized(request: InferenceRequest) -> InferenceRequest:
     """As a request is past the data plane."""
     for tensor in request.inputs:
-        tensor.data.settle(str(tensor.datatype), tensor.shape)
+        tensor.data.normalize(str(tensor.datatype), tensor.shape)
     return request
 
 
@@ -44,4 +44,4 @@ def response(request: pytest.FixtureRequest) -> InferenceResponse:
 def large_request() -> InferenceRequest:
     values = np.random.default_rng(1).random((1000, 100)).astype(np.float32)
     data = TensorData.from_array(values)
-    return settled(InferenceRequest(inputs=[RequestInput(name="x", shape=[1000, 100], datatype="FP32", data=data)]))
+    return normalized(InferenceRequest(inputs=[RequestInput(name="x", shape=[1000, 100], datatype="FP32", data=data)]))

@@ -10,13 +10,13 @@ from mlserver.batching import batch
 from mlserver.types import InferenceRequest
 from mlserver.wire import json
 
-from .conftest import response_of, settled
+from .conftest import normalized, response_of
 
 
 @pytest.mark.parametrize("members", [2, 16, 64])
 def test_join(benchmark: BenchmarkFixture, members: int) -> None:
     body = cases.exchange(cases.CASES[0], "v2").body
-    requests = [settled(json.read_request(body)) for _ in range(members)]
+    requests = [normalized(json.read_request(body)) for _ in range(members)]
     assert batch.rows_of(benchmark(batch.join, requests)) == members
 
 
@@ -25,7 +25,7 @@ def test_join_large(benchmark: BenchmarkFixture, large_request: InferenceRequest
 
 
 def test_key(benchmark: BenchmarkFixture) -> None:
-    request = settled(json.read_request(cases.exchange(cases.CASES[0], "v2").body))
+    request = normalized(json.read_request(cases.exchange(cases.CASES[0], "v2").body))
     assert benchmark(batch.batch_key, request)
 
 

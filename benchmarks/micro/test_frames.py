@@ -9,7 +9,7 @@ from mlserver.parallel.rpc import protocol
 from mlserver.types import InferenceRequest
 from mlserver.wire import json
 
-from .conftest import settled
+from .conftest import normalized
 
 
 def parts_of(request: InferenceRequest) -> list[bytes | memoryview]:
@@ -32,12 +32,12 @@ def through(reader: protocol.FrameReader, data: memoryview) -> list[protocol.Fra
 
 
 def test_pack(benchmark: BenchmarkFixture, case: cases.Case) -> None:
-    request = settled(json.read_request(cases.exchange(case, "v2").body))
+    request = normalized(json.read_request(cases.exchange(case, "v2").body))
     assert benchmark(parts_of, request)
 
 
 def test_unpack(benchmark: BenchmarkFixture, case: cases.Case) -> None:
-    request = settled(json.read_request(cases.exchange(case, "v2").body))
+    request = normalized(json.read_request(cases.exchange(case, "v2").body))
     data = memoryview(b"".join(parts_of(request)))
     reader = protocol.FrameReader()
 

@@ -104,7 +104,7 @@ class Wire(asyncio.Transport):
 async def ours() -> Callable[[], Any]:
     settings = Settings()
     works = PipelineFactory(settings)
-    registry = Registry(cast(Any, _Executor()), works.build_road, works.metrics, 5)
+    registry = Registry(cast(Any, _Executor()), works.build_pipeline, works.metrics, 5)
     await registry.load(ModelSettings(name="wine", implementation="a.Model"))
     data_plane = DataPlane(settings, registry, works.telemetry)
     data_plane.accepting = True

@@ -9,12 +9,12 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.wire import binary, json
 from mlserver.wire.proto import fast_messages
 
-from .conftest import settled
+from .conftest import normalized
 
 
 def test_json_read(benchmark: BenchmarkFixture, case: cases.Case) -> None:
     body = cases.exchange(case, "v2").body
-    request = benchmark(lambda: settled(json.read_request(body)))
+    request = benchmark(lambda: normalized(json.read_request(body)))
     assert request.inputs
 
 
@@ -28,14 +28,14 @@ def test_binary_read(benchmark: BenchmarkFixture) -> None:
     header = exchange.headers["inference-header-content-length"]
 
     def read() -> InferenceRequest:
-        return settled(binary.read_request(exchange.body, binary.read_header(header, len(exchange.body))))
+        return normalized(binary.read_request(exchange.body, binary.read_header(header, len(exchange.body))))
 
     assert benchmark(read).inputs
 
 
 def test_proto_read(benchmark: BenchmarkFixture, case: cases.Case) -> None:
     body = cases.exchange(case, "grpc").body
-    request = benchmark(lambda: settled(fast_messages.read_request(body).request))
+    request = benchmark(lambda: normalized(fast_messages.read_request(body).request))
     assert request.inputs
 
 

@@ -1,6 +1,6 @@
 """Puts the stages of the road together from the settings: the same in every process that has front ends.
 
-Who owns the models (and with them the data plane) is elsewhere: `server`, and `fronts` for its further processes. Nothing
+Who owns the models (and with them the data plane) is elsewhere: `server`, and `http_workers` for its further processes. Nothing
 else puts stages together, and nothing is attached to a stage afterwards.
 """
 
@@ -46,7 +46,7 @@ class PipelineFactory:
         self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes) if caches else None
         self._tracing = _tracing(settings)
 
-    def build_road(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
+    def build_pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
         """The stages between the data plane and a loaded model."""
         settings = entry.settings
         for route in loaded.info.routes:
@@ -60,14 +60,14 @@ class PipelineFactory:
         joins_while_busy = policy.max_requests > 1 and not policy.max_wait
         slots = _WorkerCapacity(loaded, 1 if joins_while_busy else CONCURRENCY)
         scheduler = Scheduler(entry.name, loaded, policy, limits, self.telemetry.meter(entry), slots)
-        road: ModelPipeline = scheduler
+        pipeline: ModelPipeline = scheduler
         if self._cache is not None and settings.cache_enabled:
-            road = CacheStage(road, self._cache, entry.name, entry.version, self.telemetry.cache_counter(entry))
+            pipeline = CacheStage(pipeline, self._cache, entry.name, entry.version, self.telemetry.cache_counter(entry))
         if self._tracing is not None:
             from .handlers.tracing_stage import TracingStage
 
-            road = TracingStage(road, self._tracing, entry.name, entry.version)
-        return road
+            pipeline = TracingStage(pipeline, self._tracing, entry.name, entry.version)
+        return pipeline
 
     def build_front_ends(
         self,

@@ -243,9 +243,9 @@ class ModelFailed(MLServerError):
         super().__init__(msg, 500)
 
 
-def unwritable(model_name: str, problem: Exception) -> ModelFailed:
+def serialization_error(model_name: str, error: Exception) -> ModelFailed:
     """Return the error for a model's answer that has no form in which it could be sent."""
-    text = str(problem) or type(problem).__name__
+    text = str(error) or type(error).__name__
     return ModelFailed(f"Model {model_name} returned an answer that cannot be sent: {text}")
 
 

@@ -45,15 +45,15 @@ class MLServer:
         code_policy.apply(settings)
         self._settings = settings
         self._works = PipelineFactory(settings)
-        self._fronts = _further_fronts(settings)
-        self._executor = _executor(settings, self._fronts)
+        self._http_workers = _further_fronts(settings)
+        self._executor = _executor(settings, self._http_workers)
         self._registry = Registry(
-            self._executor, self._build_road, self._works.metrics, settings.drain_timeout, self._tell_fronts
+            self._executor, self._build_pipeline, self._works.metrics, settings.drain_timeout, self._tell_fronts
         )
         self._following = AliasWatcher(self._registry, self._works.metrics)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
         self._handlers = ModelRepositoryHandlers(self._repository, self._registry)
-        gather = None if self._fronts is None else self._fronts.statistics
+        gather = None if self._http_workers is None else self._http_workers.statistics
         self._data_plane = DataPlane(settings, self._registry, self._works.telemetry, gather)
         self._front_ends: list[Any] = []
         self._kafka: Any = None
@@ -64,17 +64,17 @@ class MLServer:
 
     # -- the road --
 
-    def _build_road(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
+    def _build_pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
         self._following.watch(entry, loaded)
-        return self._works.build_road(entry, loaded)
+        return self._works.build_pipeline(entry, loaded)
 
     def _build_front_ends(self) -> list[Any]:
         """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""
         settings, gather = self._settings, None
-        if self._fronts is not None:
+        if self._http_workers is not None:
             from .http_workers.supervisor import own_ports
 
-            settings, gather = own_ports(settings), self._fronts.metrics
+            settings, gather = own_ports(settings), self._http_workers.metrics
         metrics = MetricsServer(settings, self._works.metrics, gather)
         page = metrics.page if settings.metrics_endpoint else None
         parts = settings, self._data_plane, self._repository_control(), page
@@ -87,30 +87,30 @@ class MLServer:
             from .kafka import KafkaServer
 
             self._kafka = KafkaServer(settings, self._data_plane, self._works.access)
-        if self._fronts is not None:
-            self._start_fronts(self._fronts, settings, metrics.page)
+        if self._http_workers is not None:
+            self._start_fronts(self._http_workers, settings, metrics.page)
         return front_ends
 
-    def _start_fronts(self, fronts: HTTPWorkerSupervisor, settings: Settings, page: MetricsPage) -> None:
+    def _start_fronts(self, http_workers: HTTPWorkerSupervisor, settings: Settings, page: MetricsPage) -> None:
         from .http_workers.supervisor import PrimaryState
         from .parallel.pool_manager import PoolExecutor
 
         assert isinstance(self._executor, PoolExecutor)
         repository, metrics = self._repository_control(), self._works.metrics
-        fronts.start(
+        http_workers.start(
             PrimaryState(settings, self._registry, self._executor, self._data_plane, repository, metrics, page)
         )
 
     def _repository_control(self) -> RepositoryControl:
-        if self._fronts is None:
+        if self._http_workers is None:
             return self._handlers
         from .http_workers.supervisor import SynchronizedRepository
 
-        return SynchronizedRepository(self._handlers, self._fronts)
+        return SynchronizedRepository(self._handlers, self._http_workers)
 
     def _tell_fronts(self) -> None:
-        if self._fronts is not None:
-            self._fronts.changed()
+        if self._http_workers is not None:
+            self._http_workers.changed()
 
     def _accept(self, accepting: bool) -> None:
         self._data_plane.accepting = accepting
@@ -158,8 +158,8 @@ class MLServer:
         self._stop_asked.set()
         for front_end in self._front_ends:
             front_end.end_connections()
-        if self._fronts is not None:
-            self._fronts.end_connections()
+        if self._http_workers is not None:
+            self._http_workers.end_connections()
 
     async def _models_at_startup(self) -> list[ModelSettings]:
         return list(await self._repository.list()) if self._settings.load_models_at_startup else []
@@ -168,8 +168,8 @@ class MLServer:
         # The reason why an only model cannot be loaded is what the start ends with: it need not be logged as well.
         is_logged = len(models) + len(self._repository.problems) > 1
         loaded = await self._handlers.load_all(models, is_logged)
-        if self._fronts is not None:
-            await self._fronts.started()
+        if self._http_workers is not None:
+            await self._http_workers.started()
         return loaded
 
     async def _load(self, models: list[ModelSettings]) -> None:
@@ -191,14 +191,14 @@ class MLServer:
         gc.freeze()
         self._accept(True)
         self._was_ready = True
-        if self._fronts is not None:
-            await self._fronts.told()
+        if self._http_workers is not None:
+            await self._http_workers.told()
         self._say_ready([f"'{label}'" for label in reasons])
 
     def _say_ready(self, failed: list[str]) -> None:
         names = ", ".join(_label(entry) for entry in self._registry.entries() if entry.ready) or "none"
         addresses = ", ".join(front_end.address for front_end in self._front_ends)
-        if self._fronts is not None:
+        if self._http_workers is not None:
             addresses += f" (in {self._settings.http_workers} processes)"
         seconds = time.monotonic() - self._started_at
         logger.info("Ready in %.2f s: %s; models: %s", seconds, addresses, names)
@@ -215,7 +215,7 @@ class MLServer:
         if not is_drained:
             logger.warning("Stopping although requests still run")
         closing = 1.0 if is_drained else 0.1
-        others = [] if self._fronts is None else [self._fronts.stop(closing)]
+        others = [] if self._http_workers is None else [self._http_workers.stop(closing)]
         await asyncio.gather(*(front_end.stop(closing) for front_end in self._front_ends), *others)
         await self._executor.stop(self._settings.parallel_workers_timeout if is_drained else 0.1)
         await self._works.close()
@@ -234,7 +234,7 @@ class MLServer:
 
     async def _drained(self) -> None:
         """Take no more connections; return when all that has begun is answered."""
-        others = [] if self._fronts is None else [self._fronts.drained()]
+        others = [] if self._http_workers is None else [self._http_workers.drained()]
         await asyncio.gather(*(front_end.drain() for front_end in self._front_ends), *others)
         await self._registry.drained()
 
@@ -268,11 +268,11 @@ def _further_fronts(settings: Settings) -> HTTPWorkerSupervisor | None:
     return HTTPWorkerSupervisor(settings)
 
 
-def _executor(settings: Settings, fronts: HTTPWorkerSupervisor | None) -> Executor:
+def _executor(settings: Settings, http_workers: HTTPWorkerSupervisor | None) -> Executor:
     if settings.parallel_workers > 0:
         from .parallel.pool_manager import PoolExecutor
 
-        return PoolExecutor(settings, fronts)
+        return PoolExecutor(settings, http_workers)
     from .parallel.in_process import InlineExecutor
 
     return InlineExecutor(settings.load_timeout)

@@ -41,8 +41,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each client got for each of its calls."""
     try:
         packages = install(PACKAGES, "kserve")
-    except IndexUnreachable as problem:
-        pytest.skip(f"the client is not installed and the package index cannot be reached: {problem}")
+    except IndexUnreachable as error:
+        pytest.skip(f"the client is not installed and the package index cannot be reached: {error}")
     folder = tmp_path_factory.mktemp("kserve")
     write_model(folder / "echo")
     with Server(folder) as server:

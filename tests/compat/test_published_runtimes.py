@@ -27,8 +27,8 @@ IMPLEMENTATIONS = {
 def packages() -> Path:
     try:
         return install()
-    except IndexUnreachable as problem:
-        pytest.skip(f"the published runtimes are not installed and the package index cannot be reached: {problem}")
+    except IndexUnreachable as error:
+        pytest.skip(f"the published runtimes are not installed and the package index cannot be reached: {error}")
 
 
 @pytest.fixture(scope="module")

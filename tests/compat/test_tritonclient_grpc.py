@@ -61,8 +61,8 @@ async def address() -> AsyncIterator[str]:
         ModelSettings(name="echo", implementation=Echo, inputs=[tensor], outputs=[tensor], platform="python"),
         ModelSettings(name="letters", implementation=Letters),
     ]
-    async with Road(settings, models) as road:
-        server = GRPCServer(settings, road.data_plane, road.handlers, road.metrics)
+    async with Road(settings, models) as pipeline:
+        server = GRPCServer(settings, pipeline.data_plane, pipeline.handlers, pipeline.metrics)
         await server.start()
         yield f"127.0.0.1:{server.port}"
         await server.stop()

@@ -27,8 +27,8 @@ def _travel(incoming: RequestFormat) -> None:
         request = negotiation.read(incoming)
         negotiation.writer(incoming, request)
         _answer(request)
-    except MLServerError as problem:
-        _only_refused(problem)
+    except MLServerError as error:
+        _only_refused(error)
 
 
 def _answer(request: InferenceRequest) -> None:
@@ -48,10 +48,10 @@ def _answer(request: InferenceRequest) -> None:
     json.write_response(response)
 
 
-def _only_refused(problem: MLServerError) -> None:
-    assert 400 <= problem.status_code < 500, problem
-    assert len(problem.message) < 4096, f"a text of {len(problem.message)} characters"
-    json.write_error(problem)
+def _only_refused(error: MLServerError) -> None:
+    assert 400 <= error.status_code < 500, error
+    assert len(error.message) < 4096, f"a text of {len(error.message)} characters"
+    json.write_error(error)
 
 
 def read_json(data: bytes) -> None:
@@ -67,8 +67,8 @@ def read_binary(data: bytes) -> None:
 def read_grpc(data: bytes) -> None:
     try:
         _answer(fast_messages.read_request(data).request)
-    except MLServerError as problem:
-        _only_refused(problem)
+    except MLServerError as error:
+        _only_refused(error)
 
 
 def read_arrow(data: bytes) -> None:
@@ -108,9 +108,9 @@ def _score(data: bytes, content_type: str) -> None:
     try:
         request = invocations.read_request(data, content_type, {})
         check_request(request)
-        scoring.score(_scored(), *invocations.carried(request))
-    except MLServerError as problem:
-        _only_refused(problem)
+        scoring.score(_scored(), *invocations.unwrap_body(request))
+    except MLServerError as error:
+        _only_refused(error)
 
 
 def read_csv(data: bytes) -> None:

@@ -45,8 +45,8 @@ def test_mutations(target: str) -> None:
         body = mutated(bodies, dice)
         try:
             run(target, body)
-        except Exception as problem:
-            problem.add_note(f"mutation {number} of {target}: {body!r}")
+        except Exception as error:
+            error.add_note(f"mutation {number} of {target}: {body!r}")
             raise
 
 

@@ -94,8 +94,8 @@ def send(server: Server, model: str, target: str, body: bytes, times: int) -> No
             for _ in range(times):
                 try:
                     call(body, timeout=20)
-                except grpc.RpcError as problem:
-                    if problem.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+                except grpc.RpcError as error:
+                    if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
                         raise
         return
     headers: list[str] = []

@@ -116,8 +116,8 @@ def call(channel: grpc.Channel, method: MethodDescriptor, key: str | None) -> gr
         if kind.endswith("stream"):
             next(iter(answer), None)
             answer.cancel()
-    except grpc.RpcError as problem:
-        code: grpc.StatusCode = problem.code()
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
         return code
     return grpc.StatusCode.OK
 

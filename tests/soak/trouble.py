@@ -67,8 +67,8 @@ class Trouble:
             while not self._over.is_set():
                 try:
                     pause = step(client, dice)
-                except httpx.TransportError as problem:  # among them: no answer in time
-                    self.wrong.append(f"{step.__name__}: {problem!r}")
+                except httpx.TransportError as error:  # among them: no answer in time
+                    self.wrong.append(f"{step.__name__}: {error!r}")
                     pause = 0.1
                 self._over.wait(pause)
 
@@ -113,12 +113,12 @@ class Trouble:
                 began = time.monotonic()
                 try:
                     answer = stub.ModelInfer(message, timeout=30)
-                except grpc.RpcError as problem:
-                    self.counts[f"grpc {problem.code().name}"] += 1
-                    if problem.code() is grpc.StatusCode.UNAVAILABLE:
-                        self.unavailable[problem.details()] += 1
+                except grpc.RpcError as error:
+                    self.counts[f"grpc {error.code().name}"] += 1
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        self.unavailable[error.details()] += 1
                     else:
-                        self.wrong.append(f"grpc: {problem.code()} {problem.details()}")
+                        self.wrong.append(f"grpc: {error.code()} {error.details()}")
                     continue
                 finally:
                     self.slowest = max(self.slowest, time.monotonic() - began)

@@ -61,8 +61,8 @@ async def rest(url: str) -> dict[str, Any]:
                     found[f"{datatype} {'binary' if binary else 'json'}"] = same(answer, datatype)
         try:
             await client.infer(url, request_of("FP32", False, "nope"), model_name="nope")
-        except Exception as problem:
-            found["error"] = str(problem)
+        except Exception as error:
+            found["error"] = str(error)
     return found
 
 
@@ -82,8 +82,8 @@ async def grpc(address: str) -> dict[str, Any]:
                     found[f"{datatype} {'raw' if binary else 'typed'}"] = same(answer, datatype)
         try:
             await client.infer(request_of("FP32", True, "nope"))
-        except Exception as problem:
-            found["error"] = str(problem)
+        except Exception as error:
+            found["error"] = str(error)
     return found
 
 

@@ -115,11 +115,11 @@ class Bench:
         self.metrics = ServerMetrics()
         self._telemetry = Telemetry(self.metrics)
         self._policy = policy or BatchPolicy()
-        self.registry = Registry(self.executor, self._road, self.metrics, drain_timeout)
+        self.registry = Registry(self.executor, self._pipeline, self.metrics, drain_timeout)
         self.data_plane = DataPlane(Settings(**settings), self.registry, self._telemetry)
         self.data_plane.accepting = True
 
-    def _road(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
+    def _pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
         return Scheduler(entry.name, loaded, self._policy, AdmissionPolicy(), self._telemetry.meter(entry), _Slots())
 
     async def load(self, name: str = "m", version: str | None = None, **info: Any) -> Model:
@@ -133,8 +133,8 @@ class Bench:
         self.executor.problem = MLServerError(text, 500)
         try:
             await self.registry.load(model_settings(name, version))
-        except MLServerError as problem:
-            assert problem.message == text  # noqa: PT017 - the helper's own check
+        except MLServerError as error:
+            assert error.message == text  # noqa: PT017 - the helper's own check
         else:
             raise AssertionError
 

@@ -122,9 +122,9 @@ async def test_a_load_that_returns_false(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("problem", [ZeroDivisionError("x"), asyncio.CancelledError()])
-async def test_whatever_ends_a_load_ends_the_loading(bench: Bench, problem: BaseException) -> None:
-    bench.executor.problem = problem
-    with pytest.raises(type(problem)):
+async def test_whatever_ends_a_load_ends_the_loading(bench: Bench, error: BaseException) -> None:
+    bench.executor.problem = error
+    with pytest.raises(type(error)):
         await bench.registry.load(model_settings())
 
     assert bench.registry.find("m").state is State.UNAVAILABLE
@@ -253,8 +253,8 @@ async def test_load_unload_and_ask_all_at_once(bench: Bench) -> None:
     async def ask() -> str:
         try:
             return tag_of(await bench.ask())
-        except (ModelNotFound, ModelNotReady) as problem:
-            return problem.code
+        except (ModelNotFound, ModelNotReady) as error:
+            return error.code
 
     async def change(number: int) -> None:
         if number % 3:

@@ -64,7 +64,7 @@ def nested(elements: list[Any], shape: list[int]) -> Any:
 
 def refusal(root: Any, datatype: str, shape: list[int]) -> str:
     with pytest.raises(TensorError) as error:
-        Tensor(root).settle(datatype, shape)
+        Tensor(root).normalize(datatype, shape)
     assert len(str(error.value)) < 500
     return str(error.value)
 
@@ -104,9 +104,9 @@ def test_nested_is_flat(case: tuple[str, list[int], list[Any]]) -> None:
 def test_settling_keeps_every_element(case: tuple[str, list[int], list[Any]]) -> None:
     datatype, shape, elements = case
     tensor = Tensor(list(elements))
-    tensor.settle(datatype, shape)
+    tensor.normalize(datatype, shape)
 
-    assert tensor.faces == (("root",) if datatype == "BYTES" else ("raw",))
+    assert tensor.representations == (("root",) if datatype == "BYTES" else ("raw",))
     assert tensor.root == elements
     assert tensor.to_array(datatype, shape).ravel().tolist() == elements
 
@@ -146,7 +146,7 @@ def test_fractions_are_cut_as_numpy_does() -> None:
 @pytest.mark.parametrize("datatype", FLOATS)
 def test_special_floats(datatype: str) -> None:
     tensor = Tensor([None, math.inf, -math.inf, -0.0])
-    tensor.settle(datatype, [4])
+    tensor.normalize(datatype, [4])
     array = tensor.to_array(datatype, [4])
 
     np.testing.assert_array_equal(array, np.array([math.nan, math.inf, -math.inf, -0.0]))
@@ -176,7 +176,7 @@ def test_bfloat16_widens_and_narrows() -> None:
 def test_empty_tensors(datatype: str) -> None:
     for shape in ([0], [0, 3], [2, 0]):
         tensor = Tensor([])
-        tensor.settle(datatype, shape)
+        tensor.normalize(datatype, shape)
         assert bytes(tensor.to_raw(datatype, shape)) == b""
         assert tensor.to_array(datatype, shape).shape == tuple(shape)
         assert Tensor.from_raw(b"", datatype, shape).root == []
@@ -185,7 +185,7 @@ def test_empty_tensors(datatype: str) -> None:
 @pytest.mark.parametrize("root", [5, [5], [[5]]])
 def test_scalars(root: Any) -> None:
     tensor = Tensor(root)
-    tensor.settle("INT8", [])
+    tensor.normalize("INT8", [])
 
     assert tensor.to_array("INT8", []).shape == ()
     assert tensor.root == [5]
@@ -340,12 +340,12 @@ def test_lists_below_the_shape_are_elements() -> None:
 def test_faces_are_made_late_and_once() -> None:
     raw = struct.pack("<2f", 1.0, 2.0)
     tensor = Tensor.from_raw(raw, "FP32", [2])
-    seen = [tensor.faces]
+    seen = [tensor.representations]
     array = tensor.array
     assert tensor.array is array
-    seen.append(tensor.faces)
+    seen.append(tensor.representations)
     assert tensor.root is tensor.root
-    seen.append(tensor.faces)
+    seen.append(tensor.representations)
 
     assert seen == [("raw",), ("array", "raw"), ("root", "array", "raw")]
 
@@ -377,7 +377,7 @@ def test_arrays_of_any_layout(make: Any) -> None:
 
 def test_all_faces_of_a_converted_array_agree() -> None:
     tensor = Tensor.from_array(np.array([1.1, 1e300]))
-    tensor.settle("FP32", [2])
+    tensor.normalize("FP32", [2])
 
     assert tensor.array is not None
     assert tensor.array.dtype == np.float32
@@ -386,15 +386,15 @@ def test_all_faces_of_a_converted_array_agree() -> None:
 
 def test_text_in_an_array_of_numbers_is_refused() -> None:
     with pytest.raises(TensorError, match="FP32 numbers"):
-        Tensor.from_array(np.array(["a"])).settle("FP32", [1])
+        Tensor.from_array(np.array(["a"])).normalize("FP32", [1])
     with pytest.raises(TensorError, match="INT8 numbers"):
-        Tensor.from_array(np.array([None], dtype=object)).settle("INT8", [1])
+        Tensor.from_array(np.array([None], dtype=object)).normalize("INT8", [1])
 
 
 @pytest.mark.parametrize("data", [np.zeros(2), np.array(["a", "b"]), np.array([b"a", None], dtype=object)])
 def test_arrays_of_another_size_are_refused(data: Any) -> None:
     with pytest.raises(TensorError, match=r"3 elements for shape \[3\], received 2"):
-        Tensor.from_array(data).settle("FP64" if data.dtype.kind == "f" else "BYTES", [3])
+        Tensor.from_array(data).normalize("FP64" if data.dtype.kind == "f" else "BYTES", [3])
 
 
 def test_settled_data_said_to_be_something_else() -> None:
@@ -402,17 +402,17 @@ def test_settled_data_said_to_be_something_else() -> None:
         return Tensor.from_raw(struct.pack("<2f", 1.5, 2.5), "FP32", [2])
 
     again = tensor()
-    again.settle("FP32", [1, 2])
+    again.normalize("FP32", [1, 2])
     assert again.root == [1.5, 2.5]
     wider = tensor()
-    wider.settle("FP64", [2])
+    wider.normalize("FP64", [2])
     assert wider.raw == struct.pack("<2d", 1.5, 2.5)
     with pytest.raises(TensorError, match="3 elements"):
-        tensor().settle("FP32", [3])
+        tensor().normalize("FP32", [3])
     with pytest.raises(TensorError, match="3 elements"):
-        tensor().settle("FP64", [3])
+        tensor().normalize("FP64", [3])
     with pytest.raises(TensorError, match="BYTES data, received FP32 data"):
-        tensor().settle("BYTES", [2])
+        tensor().normalize("BYTES", [2])
 
 
 def test_an_array_from_a_list_of_another_shape() -> None:
@@ -426,7 +426,7 @@ def test_an_array_from_a_list_of_another_shape() -> None:
 
 def test_nothing_is_no_data() -> None:
     with pytest.raises(TensorError, match="expected data, received none"):
-        Tensor().settle("FP32", [0])
+        Tensor().normalize("FP32", [0])
 
 
 # -- as a sequence --
@@ -449,7 +449,7 @@ def test_behaves_as_its_elements() -> None:
 def test_a_tensor_of_a_tensor_has_its_faces() -> None:
     tensor = Tensor(Tensor.from_raw(b"\1", "INT8", [1]))
 
-    assert (tensor.faces, tensor.root) == (("raw",), [1])
+    assert (tensor.representations, tensor.root) == (("raw",), [1])
 
 
 # -- texts --

@@ -29,7 +29,7 @@ def read(columns: Any, limit: int = LIMIT, **options: Any) -> InferenceRequest:
     """The request, settled as the data plane does it."""
     request = arrow.read_request(stream(columns, **options), limit)
     for tensor in request.inputs:
-        tensor.data.settle(str(tensor.datatype), tensor.shape)
+        tensor.data.normalize(str(tensor.datatype), tensor.shape)
     return request
 
 
@@ -85,7 +85,7 @@ def test_numbers_are_views_of_the_body() -> None:
     body = stream({"x": np.arange(1000.0)})
     (tensor,) = arrow.read_request(body, LIMIT).inputs
 
-    assert tensor.data.faces == ("raw",)
+    assert tensor.data.representations == ("raw",)
     assert tensor.data.raw is not None
     assert np.shares_memory(np.frombuffer(body, "u1"), np.frombuffer(tensor.data.raw, "u1"))
 

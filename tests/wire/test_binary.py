@@ -80,7 +80,7 @@ def test_tensors_are_views_of_the_body() -> None:
 
     assert isinstance(data.raw, memoryview)
     assert data.raw.obj is body
-    assert data.faces == ("raw",)
+    assert data.representations == ("raw",)
     np.testing.assert_array_equal(data.to_array("FP32", [10, 100]), values.reshape(10, 100))
 
 
@@ -141,8 +141,8 @@ def test_bodies_truncated_anywhere_are_refused() -> None:
 def test_random_bodies_are_read_or_refused(body: bytes, length: int) -> None:
     try:
         binary.read_request(body, min(length, len(body)))
-    except MLServerError as problem:
-        status = problem.status_code
+    except MLServerError as error:
+        status = error.status_code
     else:
         status = 400
     assert status == 400
@@ -158,8 +158,8 @@ def test_sizes_are_always_checked(size: int, shape: list[int], datatype: str, bl
     body, length = body_of({"inputs": [binary_input("x", datatype, shape, size)]}, blob)
     try:
         tensor = binary.read_request(body, length).inputs[0]
-    except MLServerError as problem:
-        assert problem.status_code == 400  # noqa: PT017 - either end is right
+    except MLServerError as error:
+        assert error.status_code == 400  # noqa: PT017 - either end is right
     else:
         assert size == len(blob)
         assert tensor.data.to_array(datatype, shape).shape == tuple(shape)
@@ -205,7 +205,7 @@ def test_raw_form(datatype: str, described: list[int], body: bytes, shape: list[
 
     assert (tensor.name, str(tensor.datatype), tensor.shape) == ("x0", datatype, shape)
     assert tensor.data.raw == (body if datatype != "BYTES" else len(body).to_bytes(4, "little") + body)
-    assert all_binary(binary.take_wanted(request))
+    assert all_binary(binary.pop_binary_outputs(request))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def all_binary(wanted: binary.BinaryOutputs | None) -> bool:
 
 def wanted(default: bool | None, **outputs: bool | None) -> binary.BinaryOutputs:
     """What a request of these flags wants, which is something."""
-    found = binary.take_wanted(asking(default, **outputs))
+    found = binary.pop_binary_outputs(asking(default, **outputs))
     assert found is not None
     return found
 
@@ -315,7 +315,7 @@ def test_an_output_says_for_itself() -> None:
 
 @pytest.mark.parametrize("request_", [asking(None), asking(False), asking(None, FP32=False)])
 def test_json_unless_asked(request_: InferenceRequest) -> None:
-    assert binary.take_wanted(request_) is None
+    assert binary.pop_binary_outputs(request_) is None
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_json_unless_asked(request_: InferenceRequest) -> None:
 )
 def test_flags_are_true_or_false(asked: dict[str, Any], text: str) -> None:
     with pytest.raises(MLServerError, match=text):
-        binary.take_wanted(InferenceRequest.model_validate({"inputs": [], **asked}))
+        binary.pop_binary_outputs(InferenceRequest.model_validate({"inputs": [], **asked}))
 
 
 def test_an_output_that_the_model_does_not_give_makes_nothing_binary() -> None:
@@ -339,7 +339,7 @@ def test_an_output_that_the_model_does_not_give_makes_nothing_binary() -> None:
 
 def test_the_model_sees_nothing_of_it() -> None:
     request_ = asking(True, FP32=False, BYTES=True)
-    binary.take_wanted(request_)
+    binary.pop_binary_outputs(request_)
 
     assert request_.parameters is not None
     assert not request_.parameters.model_extra

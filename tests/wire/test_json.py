@@ -140,8 +140,8 @@ def test_any_document_is_a_request_or_refused(document: Any) -> None:
         return
     try:
         check_request(json.read_request(body))
-    except MLServerError as problem:
-        assert problem.status_code == 400  # noqa: PT017 - either end is right
+    except MLServerError as error:
+        assert error.status_code == 400  # noqa: PT017 - either end is right
 
 
 TENSOR = {
@@ -161,8 +161,8 @@ def test_any_tensors_are_settled_or_refused(tensors: Any) -> None:
     try:
         request = json.read_request(orjson.dumps({"inputs": tensors}))
         check_request(request)
-    except MLServerError as problem:
-        assert problem.status_code == 400  # noqa: PT017 - either end is right
+    except MLServerError as error:
+        assert error.status_code == 400  # noqa: PT017 - either end is right
         return
     for tensor in request.inputs:
         assert tensor.data.to_array(str(tensor.datatype), tensor.shape).shape == tuple(tensor.shape)
@@ -178,8 +178,8 @@ def test_plain_requests_are_what_the_validator_makes(tensors: Any, request_id: A
     def read(document: Any) -> Any:
         try:
             return json.request_of(document).model_dump()
-        except InvalidPayload as problem:
-            return problem.faults
+        except InvalidPayload as error:
+            return error.faults
 
     plain = orjson.loads(orjson.dumps(document))
     assert read(plain) == read(plain | {"parameters": None})  # which says nothing, but is not the plain form
@@ -191,7 +191,7 @@ def test_plain_requests_are_what_the_validator_makes(tensors: Any, request_id: A
 def written(datatype: str, data: Any, shape: list[int] | None = None, **fields: Any) -> str:
     made = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
     output = ResponseOutput(name="y", datatype=datatype, shape=shape or [len(data)], data=made)
-    made.settle(datatype, output.shape)
+    made.normalize(datatype, output.shape)
     return json.write_response(InferenceResponse(model_name="m", outputs=[output], **fields)).decode()
 
 

@@ -64,15 +64,15 @@ def parsed(data: bytes) -> Any:
     try:
         document = wire.read_json(data)
         request = wire.request_of(document)
-    except InvalidPayload as problem:
-        return problem.message
+    except InvalidPayload as error:
+        return error.message
     return shown(request)
 
 
 def shown(request: InferenceRequest) -> Any:
     """What a request says, with its numbers in the datatypes that they will have."""
     for tensor in request.inputs:
-        tensor.data.settle(str(tensor.datatype), tensor.shape)
+        tensor.data.normalize(str(tensor.datatype), tensor.shape)
     return request.model_dump()
 
 

@@ -28,14 +28,14 @@ def one(data: Any, datatype: str = "FP32", shape: list[int] | None = None, **mor
     return {"name": "x", "shape": [len(data)] if shape is None else shape, "datatype": datatype, "data": data, **more}
 
 
-def settled(read: Any) -> Any:
+def normalized(read: Any) -> Any:
     """What the data plane has of a request: everything, numbers as their bytes; or the text of a refusal."""
     try:
         request: InferenceRequest = read()
         for tensor in request.inputs:
-            tensor.data.settle(str(tensor.datatype), tensor.shape)
-    except (MLServerError, TensorError) as problem:
-        return str(problem)
+            tensor.data.normalize(str(tensor.datatype), tensor.shape)
+    except (MLServerError, TensorError) as error:
+        return str(error)
     kept = [
         (tensor.name, tensor.shape, tensor.datatype, tensor.parameters, bytes(tensor.data.raw or b""), tensor.data.root)
         for tensor in request.inputs
@@ -46,7 +46,9 @@ def settled(read: Any) -> Any:
 def assert_the_same(body: bytes) -> None:
     document = large_json.read_document(body)
     if document is not None:
-        assert settled(lambda: json.request_of(document)) == settled(lambda: json.request_of(json.read_json(body)))
+        assert normalized(lambda: json.request_of(document)) == normalized(
+            lambda: json.request_of(json.read_json(body))
+        )
 
 
 SURE: dict[str, bytes] = {
@@ -158,8 +160,8 @@ def test_only_large_bodies_come_here() -> None:
     large = body_of(one([0.5] * 50_000))
     small = body_of(one([0.5] * 100))
 
-    assert json.read_request(large).inputs[0].data.faces == ("raw",)
-    assert json.read_request(small).inputs[0].data.faces == ("root",)
+    assert json.read_request(large).inputs[0].data.representations == ("raw",)
+    assert json.read_request(small).inputs[0].data.representations == ("root",)
 
 
 def test_without_the_library_nothing_is_missing() -> None:

@@ -114,7 +114,7 @@ def test_an_array_face_is_written_without_a_list(raw: bool) -> None:
     output = ResponseOutput(name="y", shape=[20, 10], datatype="FP32", data=data)
     sent = messages.write_response(InferenceResponse(model_name="m", outputs=[output]), raw=raw)
 
-    assert "root" not in data.faces
+    assert "root" not in data.representations
     assert messages.read_response(sent).outputs[0].data == list(range(200))
 
 
@@ -122,7 +122,7 @@ def test_an_array_face_is_written_without_a_list(raw: bool) -> None:
 def test_numbers_never_become_a_list(raw: bool) -> None:
     sent = messages.write_request(request("FP32", [0.5] * 100), "m", raw=raw)
 
-    assert "root" not in messages.read_request(sent).inputs[0].data.faces
+    assert "root" not in messages.read_request(sent).inputs[0].data.representations
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -47,8 +47,8 @@ def outcome(read: Callable[[], InferenceRequest]) -> list[Any] | str:
         return shown(read())
     except (DecodeError, InvalidPayload):
         return "no message"
-    except MLServerError as problem:
-        return problem.message
+    except MLServerError as error:
+        return error.message
 
 
 def by_messages(data: bytes) -> InferenceRequest:

@@ -27,7 +27,7 @@ def plain(parameters: Parameters | None) -> dict[str, Any]:
 
 def elements(tensor: RequestInput | ResponseOutput) -> tuple[list[Any], list[int]]:
     """Elements and shape; BYTES as bytes, for text is how JSON carries them."""
-    tensor.data.settle(str(tensor.datatype), tensor.shape)
+    tensor.data.normalize(str(tensor.datatype), tensor.shape)
     array = tensor.data.to_array(str(tensor.datatype), tensor.shape)
     values = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
     return values, list(array.shape)
@@ -143,8 +143,8 @@ def refuses(read: Callable[[], Any]) -> bool:
 
     try:
         read()
-    except MLServerError as problem:
-        assert problem.status_code == 400  # noqa: PT017 - either end is right
+    except MLServerError as error:
+        assert error.status_code == 400  # noqa: PT017 - either end is right
         return True
     except DecodeError:
         return True

@@ -32,7 +32,7 @@ from . import codecs as codecs  # registers the content type `dict`
 from . import invocations
 from .agents import openai_format, routes, traces
 from .fastpath import selection, sklearn_arrays
-from .fastpath.predictors import FastPath, run_by_member
+from .fastpath.predictors import FastPath, run_per_request
 from .invocations import base64_columns, json_formats, openapi_examples, openapi_trials, scoring
 from .loading import code_files, path_aliases, shipped_code, sources
 from .loading.pyfunc import from_type_hint, load_model, with_exact_names
@@ -79,12 +79,10 @@ class MLflowRuntime(MLModel):
         try:
             path = path_aliases.readable_path(uri, self._extra.get("cache_dir"))
             self._model = load_model(path, model_config=self._model_config())
-        except MlflowException as problem:
+        except MlflowException as error:
             place = (self._source and self._source.address) or uri
-            raise MLServerError(
-                f"Model {self.name} cannot be loaded from '{place}': {problem.message}", 500
-            ) from problem
-        traces.settle()
+            raise MLServerError(f"Model {self.name} cannot be loaded from '{place}': {error.message}", 500) from error
+        traces.normalize()
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
         self._streams = routes.streams(self._model)
@@ -195,8 +193,8 @@ class MLflowRuntime(MLModel):
     # -- V2 --
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        if invocations.is_carried(payload):
-            answer = partial(self._score_carried, *invocations.carried(payload))
+        if invocations.is_passthrough(payload):
+            answer = partial(self._score_carried, *invocations.unwrap_body(payload))
             if self._tells_trace(payload):
                 answer = partial(traces.answered, answer)
             text = await asyncio.to_thread(answer)
@@ -227,15 +225,15 @@ class MLflowRuntime(MLModel):
             NotTogether: that cannot be had from one result, so the scheduler runs them one by one.
         """
         self._joining.check()
-        if self._plan.by_member and (self._plan.is_estimator or self._settings.max_batch_size <= 1):
+        if self._plan.per_request and (self._plan.is_estimator or self._settings.max_batch_size <= 1):
             path = self._path
             data = path.read(payload) if path is not None else None
             if path is None or data is None:
                 raise CannotBatch
-            result = await self._run(run_by_member, path, data, members)
+            result = await self._run(run_per_request, path, data, members)
         else:
             result = await self._result(payload)
-        self._joining.settle(is_separable(result, Members(members, self._plan.has_fixed_types), self._declared))
+        self._joining.normalize(is_separable(result, Members(members, self._plan.has_fixed_types), self._declared))
         return result
 
     async def _predict_by(self, names: list[str], payload: InferenceRequest, alone: bool) -> InferenceResponse:
@@ -261,8 +259,8 @@ class MLflowRuntime(MLModel):
     def _score_carried(self, body: bytes, content_type: str) -> str:
         try:
             return self._score(body, content_type)
-        except MLServerError as problem:
-            raise scoring.explain_v2(problem, body, self.name) from problem
+        except MLServerError as error:
+            raise scoring.explain_v2(error, body, self.name) from error
 
     def _score(self, body: bytes | str, content_type: str) -> str:
         """The JSON text that answers a scoring body."""
@@ -275,8 +273,8 @@ class MLflowRuntime(MLModel):
             return scoring.score(self._model, body, content_type)
         try:
             result = path.run(data)
-        except Exception as problem:
-            return scoring.score(scoring.RaisingModel(self._model, problem), body, content_type)
+        except Exception as error:
+            return scoring.score(scoring.RaisingModel(self._model, error), body, content_type)
         return scoring.written(result)
 
     async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
@@ -285,8 +283,10 @@ class MLflowRuntime(MLModel):
             if not self._streams:
                 yield await self.predict(payload)
                 return
-            if invocations.is_carried(payload):
-                read = await asyncio.to_thread(scoring.read, self._model, *invocations.carried(payload), self._binaries)
+            if invocations.is_passthrough(payload):
+                read = await asyncio.to_thread(
+                    scoring.read, self._model, *invocations.unwrap_body(payload), self._binaries
+                )
                 stream = self._stream_with_trace if self._tells_trace(payload) else self._stream_with
                 async for chunk in self._chunks(
                     Decoded(read.data, AppliedContentType(None, FROM_REQUEST)), read.params, stream
@@ -307,8 +307,8 @@ class MLflowRuntime(MLModel):
             chunks = await self._run(context.run, stream, decoded.data, params, in_thread=True)
             while (chunk := await self._run(context.run, next, chunks, end, in_thread=True)) is not end:
                 yield chunk
-        except MLServerError as problem:
-            raise explained(problem, decoded, self._input_schema) from None
+        except MLServerError as error:
+            raise explained(error, decoded, self._input_schema) from None
         finally:
             # The caller may have gone before the end; the model's generator then hears of it too.
             if hasattr(chunks, "close"):
@@ -328,8 +328,8 @@ class MLflowRuntime(MLModel):
         decoded, params = self._decode(payload)
         try:
             return await self._run(predict, decoded.data, params, *arguments)
-        except MLServerError as problem:
-            raise explained(problem, decoded, self._input_schema) from None
+        except MLServerError as error:
+            raise explained(error, decoded, self._input_schema) from None
 
     def _predict_with(self, data: Any, params: dict[str, Any] | None) -> Any:
         model = self._checking if self._model is self._planned_for else self._model
@@ -360,17 +360,17 @@ class MLflowRuntime(MLModel):
             return predict(*arguments)
         except MLServerError:
             raise
-        except MlflowException as problem:
-            raise scoring.refusal(problem) from None
-        except Exception as problem:
-            raise self._failed(problem) from problem
+        except MlflowException as error:
+            raise scoring.refusal(error) from None
+        except Exception as error:
+            raise self._failed(error) from error
 
-    def _failed(self, problem: Exception) -> MLServerError:
+    def _failed(self, error: Exception) -> MLServerError:
         """The model's own code raised. Estimators raise ValueError for data that they cannot take, such as NaN."""
-        is_refusal = isinstance(problem, ValueError) and not self._plan.in_thread
-        scoring.log_failure(self.name, problem, is_refusal or openapi_trials.is_running())
+        is_refusal = isinstance(error, ValueError) and not self._plan.in_thread
+        scoring.log_failure(self.name, error, is_refusal or openapi_trials.is_running())
         status = 400 if is_refusal else 500
-        return scoring.unexpected(f"Model {self.name} failed to predict: {describe(problem)}", status)
+        return scoring.model_error(f"Model {self.name} failed to predict: {describe(error)}", status)
 
     # -- MLflow's own protocol, as methods --
 
@@ -389,7 +389,7 @@ class MLflowRuntime(MLModel):
 
         try:
             text = await asyncio.to_thread(self._score, raw_body, content_type)
-        except MLServerError as problem:
-            status, body, media_type = invocations.write_error(problem, {})
+        except MLServerError as error:
+            status, body, media_type = invocations.write_error(error, {})
             return Response(body, status_code=status, media_type=media_type)
         return Response(text, media_type=invocations.JSON)

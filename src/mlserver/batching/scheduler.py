@@ -84,17 +84,17 @@ class Scheduler:
         self._limits = limits
         self._meter = meter
         self._slots = slots
-        self._line: RequestQueue[QueuedRequest] = RequestQueue()
+        self._queue: RequestQueue[QueuedRequest] = RequestQueue()
         self._under_way = 0
         self._streams = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
-        self._pace = 0.0  # seconds per request, smoothed
+        self._avg_seconds_per_request = 0.0  # seconds per request, smoothed
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __repr__(self) -> str:
-        return f"Scheduler({self._name!r}, waiting={len(self._line)}, under_way={self._under_way})"
+        return f"Scheduler({self._name!r}, waiting={len(self._queue)}, under_way={self._under_way})"
 
     @property
     def max_batch_size(self) -> int:
@@ -103,7 +103,7 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        return len(self._line)
+        return len(self._queue)
 
     @property
     def in_flight(self) -> int:
@@ -128,14 +128,14 @@ class Scheduler:
             raise self._too_late()
         rows = rows_of(request)
         call.timings.batch_rows = rows
-        if not self._line and self._under_way < self._slots.free() and not self._policy.max_wait:
+        if not self._queue and self._under_way < self._slots.free() and not self._policy.max_wait:
             return await self._infer_at_once(request, call)
         try:
-            self._limits.admit(self._name, len(self._line), self._pace)
+            self._limits.admit(self._name, len(self._queue), self._avg_seconds_per_request)
         except MLServerError:
             self._meter.rejected("queue_full")
             raise
-        self._meter.waiting(len(self._line))
+        self._meter.waiting(len(self._queue))
         return await self._wait_in_line(QueuedRequest(request, call, rows, now))
 
     async def stream(
@@ -182,9 +182,9 @@ class Scheduler:
         if entry.call.deadline is not None:
             remaining = entry.call.deadline - entry.arrived
             entry.timer = asyncio.get_running_loop().call_later(remaining, self._expire, entry)
-        self._line.push(entry)
+        self._queue.push(entry)
         self._idle.clear()
-        self._pump()
+        self._dispatch()
         try:
             return await entry.future
         finally:
@@ -202,7 +202,7 @@ class Scheduler:
 
     def _forget(self, entry: QueuedRequest) -> None:
         """Nobody waits for this entry any more: out of line with it, or stop its work."""
-        if self._line.remove(entry):
+        if self._queue.remove(entry):
             self._check_idle()
         elif entry.task is not None and all(member.future.done() for member in entry.batch):
             entry.task.cancel()
@@ -212,10 +212,10 @@ class Scheduler:
 
     # -- batches --
 
-    def _pump(self) -> None:
+    def _dispatch(self) -> None:
         """Start whatever may run now."""
-        while self._line and self._under_way < self._slots.free():
-            batch, wait = self._line.take(self._policy, time.monotonic())
+        while self._queue and self._under_way < self._slots.free():
+            batch, wait = self._queue.take(self._policy, time.monotonic())
             if not batch:
                 self._wake_after(wait)
                 return
@@ -233,7 +233,7 @@ class Scheduler:
     def _wake_after(self, seconds: float) -> None:
         if self._wake is not None:
             self._wake.cancel()
-        self._wake = asyncio.get_running_loop().call_later(seconds, self._pump)
+        self._wake = asyncio.get_running_loop().call_later(seconds, self._dispatch)
 
     async def _run(self, batch: list[QueuedRequest]) -> None:
         started = time.monotonic()
@@ -259,8 +259,8 @@ class Scheduler:
     async def _run_alone(self, entry: QueuedRequest) -> None:
         try:
             response = await self._next.infer(entry.request, entry.call)
-        except Exception as problem:
-            _fail(entry, problem)
+        except Exception as error:
+            _fail(entry, error)
         else:
             if not entry.future.done():
                 entry.future.set_result(response)
@@ -278,15 +278,15 @@ class Scheduler:
             responses = split(response, rows)
         except RowsDisagree:
             await self._run_one_by_one(batch)
-        except MLServerError as problem:
-            if problem.code in _FAULTS_OF_A_MEMBER:
+        except MLServerError as error:
+            if error.code in _FAULTS_OF_A_MEMBER:
                 await self._run_one_by_one(batch)  # so that only the guilty one fails
             else:
                 for entry in batch:
-                    _fail(entry, problem)
-        except Exception as problem:
+                    _fail(entry, error)
+        except Exception as error:
             for entry in batch:
-                _fail(entry, problem)
+                _fail(entry, error)
         else:
             for entry, own in zip(batch, responses, strict=True):
                 entry.call.timings.model_ns = call.timings.model_ns
@@ -309,18 +309,18 @@ class Scheduler:
 
     def _finish(self) -> None:
         self._under_way -= 1
-        if self._line:
-            self._pump()
+        if self._queue:
+            self._dispatch()
         else:
             self._check_idle()
 
     def _check_idle(self) -> None:
-        if not self.in_flight and not self._line:
+        if not self.in_flight and not self._queue:
             self._idle.set()
 
     def _executed(self, requests: int, rows: int, seconds: float) -> None:
         self._meter.executed(requests, rows, seconds)
-        self._pace += 0.1 * (seconds / requests - self._pace)
+        self._avg_seconds_per_request += 0.1 * (seconds / requests - self._avg_seconds_per_request)
 
 
 class Capacity(Protocol):
@@ -340,9 +340,9 @@ async def _counted(requests: AsyncIterator[InferenceRequest], call: RequestConte
         yield request
 
 
-def _fail(entry: QueuedRequest, problem: Exception) -> None:
+def _fail(entry: QueuedRequest, error: Exception) -> None:
     if entry.future.done():
         return
-    if not isinstance(problem, MLServerError):
-        problem = MLServerError(f"{type(problem).__name__}: {problem}", 500, code=CODES[500])
-    entry.future.set_exception(problem)
+    if not isinstance(error, MLServerError):
+        error = MLServerError(f"{type(error).__name__}: {error}", 500, code=CODES[500])
+    entry.future.set_exception(error)

@@ -97,30 +97,30 @@ class CacheStage:
 
     def __init__(
         self,
-        road: ModelPipeline,
+        pipeline: ModelPipeline,
         store: ResponseCache,
         name: str,
         version: str | None,
         count: Callable[[bool, int], None],
     ) -> None:
-        self._road = road
+        self._pipeline = pipeline
         self._store = store
         self._own = _encoder.encode([name, version, next(_loads)])
         self._count = count
 
     @property
     def max_batch_size(self) -> int:
-        return self._road.max_batch_size
+        return self._pipeline.max_batch_size
 
     async def drained(self) -> None:
-        await self._road.drained()
+        await self._pipeline.drained()
 
     async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
         try:
             key = request_key(request, self._own)
         except _NOT_PLAIN:
-            return await self._road.infer(request, call)
+            return await self._pipeline.infer(request, call)
         found = self._store.lookup(key)
         if found is not None:
             call.timings.batch_rows = rows_of(request)
@@ -128,7 +128,7 @@ class CacheStage:
             self._count(True, time.perf_counter_ns() - started)
             return response
         elapsed = time.perf_counter_ns() - started
-        response = await self._road.infer(request, call)
+        response = await self._pipeline.infer(request, call)
         started = time.perf_counter_ns()
         with suppress(*_NOT_PLAIN):
             self._store.insert(key, pack(response))
@@ -138,7 +138,7 @@ class CacheStage:
     def stream(
         self, requests: AsyncIterator[InferenceRequest], call: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        return self._road.stream(requests, call)
+        return self._pipeline.stream(requests, call)
 
 
 def request_key(request: InferenceRequest, own: bytes = b"") -> bytes:

@@ -58,17 +58,17 @@ class _LateGroup(click.Group):
             end("the current folder does not exist any more: change to another one", 2)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
-        except click.UsageError as problem:
-            path = problem.ctx.command_path if problem.ctx else "mlserver"
-            end(f"{problem.format_message()} See '{path} --help'.", 2, path)
-        except click.ClickException as problem:
-            end(problem.format_message(), problem.exit_code)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "mlserver"
+            end(f"{error.format_message()} See '{path} --help'.", 2, path)
+        except click.ClickException as error:
+            end(error.format_message(), error.exit_code)
         except click.Abort:
             end("interrupted", 130)
-        except MLServerError as problem:
+        except MLServerError as error:
             from ..settings import SettingsError
 
-            end(problem.message, 2 if isinstance(problem, SettingsError) else 1)
+            end(error.message, 2 if isinstance(error, SettingsError) else 1)
         sys.exit(code if isinstance(code, int) else 0)
 
 

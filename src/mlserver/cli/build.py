@@ -46,9 +46,9 @@ def run(words: list[str]) -> None:
     """Run the engine. Raises `CommandError` if there is none, or if it fails."""
     try:
         code = subprocess.run(words, env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False).returncode
-    except OSError as problem:
+    except OSError as error:
         raise CommandError(
-            f"{words[0]} cannot be run: {problem.strerror}; `mlserver dockerfile` writes the Dockerfile alone"
+            f"{words[0]} cannot be run: {error.strerror}; `mlserver dockerfile` writes the Dockerfile alone"
         ) from None
     if code:
         raise CommandError(f"{words[0]} build failed with exit code {code}")

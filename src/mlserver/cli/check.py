@@ -112,8 +112,8 @@ async def _check_model(
         await loaded.unload()
     except TimeoutError:
         finding.problem = f"it did not {doing} within {timeout:g} s"
-    except MLServerError as problem:
-        finding.problem = problem.message
+    except MLServerError as error:
+        finding.problem = error.message
 
 
 def _unmet(model: ModelSettings) -> Iterable[str]:
@@ -134,8 +134,8 @@ def _unmet(model: ModelSettings) -> Iterable[str]:
 async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) -> None:
     try:
         sample = sample_requests.of(model, loaded.info)
-    except MLServerError as problem:
-        finding.problem = problem.message
+    except MLServerError as error:
+        finding.problem = error.message
         return
     if sample is None:
         finding.notes.append(
@@ -145,15 +145,15 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) 
     call = RequestContext()
     try:
         response = await loaded.infer(sample.request, call)
-    except MLServerError as problem:
-        if sample.invented and not isinstance(problem, Unavailable):
+    except MLServerError as error:
+        if sample.invented and not isinstance(error, Unavailable):
             # Made-up data need not make sense to the model, so a refusal says nothing about it.
             finding.notes.append(
-                f"it refused {sample.origin}: {problem.message} (a {sample_requests.FILENAME} beside its settings would be asked"
+                f"it refused {sample.origin}: {error.message} (a {sample_requests.FILENAME} beside its settings would be asked"
                 " instead)"
             )
         else:
-            finding.problem = f"it refused {sample.origin}: {problem.message}"
+            finding.problem = f"it refused {sample.origin}: {error.message}"
         return
     outputs = ", ".join(f"{each.name} {each.datatype}{list(each.shape)}" for each in response.outputs) or "nothing"
     finding.facts.append(f"answered {sample.origin} in {call.timings.model_ns / 1e6:.1f} ms: {outputs}")

@@ -70,8 +70,8 @@ def command(folder: str, include_dockerignore: bool, **options: Any) -> None:
     for path, text in files.items():
         try:
             path.write_text(text)
-        except OSError as problem:
-            raise CommandError(f"{path}: cannot be written: {problem.strerror}") from None
+        except OSError as error:
+            raise CommandError(f"{path}: cannot be written: {error.strerror}") from None
         click.echo(f"wrote {path}")
     if WHEELS_CONTEXT in files[target / "Dockerfile"]:
         click.echo(f"build it with: docker build --build-context {WHEELS_CONTEXT}={options['wheels']} {folder}")

@@ -154,8 +154,8 @@ def _port(value: Any, default: int) -> int:
 def _json(path: Path) -> dict[str, Any]:
     try:
         return read_json_object(str(path)) if path.is_file() else {}
-    except SettingsError as problem:
-        raise CommandError(problem.message) from None
+    except SettingsError as error:
+        raise CommandError(error.message) from None
 
 
 def _add_model(image: Image, place: Path) -> None:
@@ -236,8 +236,8 @@ def _dependencies(path: Path) -> list[Any]:
         raise CommandError(f"{path}: reading conda files needs PyYAML: pip install pyyaml") from None
     try:
         content = yaml.safe_load(_read(path))
-    except yaml.YAMLError as problem:
-        raise CommandError(f"{path}: not valid YAML: {problem}") from None
+    except yaml.YAMLError as error:
+        raise CommandError(f"{path}: not valid YAML: {error}") from None
     found = content.get("dependencies") if isinstance(content, dict) else None
     return found if isinstance(found, list) else []
 
@@ -253,8 +253,8 @@ def _add_requirement(image: Image, path: Path, requirement: str) -> None:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise CommandError(f"{path}: cannot be read: {problem}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path}: cannot be read: {error}") from None
 
 
 def _relative(image: Image, path: Path) -> str:

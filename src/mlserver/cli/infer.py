@@ -158,8 +158,8 @@ def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
     try:
         with _termination_interrupts():
             _run(client, source, output, resume, patience, options)
-    except Unreachable as problem:
-        raise CommandError(f"{problem.message}; --resume goes on from here") from None
+    except Unreachable as error:
+        raise CommandError(f"{error.message}; --resume goes on from here") from None
     finally:
         client.close()
 
@@ -227,8 +227,8 @@ def _open(client: Client, path: Path, patience: RetryPolicy) -> Source:
     """The input; tables are read as the model's metadata wants it. Asking for that also shows that the model is there."""
     try:
         metadata = patiently(client.metadata, patience, threading.Event())
-    except Refusal as problem:
-        raise CommandError(problem.message) from None
+    except Refusal as error:
+        raise CommandError(error.message) from None
     return open_source(path, metadata)
 
 

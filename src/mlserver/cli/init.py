@@ -51,8 +51,8 @@ def write_model(target: Path) -> list[Path]:
         target.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
             path.write_text(text)
-    except OSError as problem:
-        raise CommandError(f"{problem.filename}: cannot be written: {problem.strerror}") from None
+    except OSError as error:
+        raise CommandError(f"{error.filename}: cannot be written: {error.strerror}") from None
     return list(files)
 
 
@@ -77,6 +77,6 @@ def from_cookiecutter(template: str, target: str, no_input: bool) -> None:
     try:
         os.makedirs(target, exist_ok=True)
         made = cookiecutter.cookiecutter(template, output_dir=target, no_input=no_input)
-    except (errors.CookiecutterException, OSError) as problem:
-        raise CommandError(f"template {template}: {problem}") from None
+    except (errors.CookiecutterException, OSError) as error:
+        raise CommandError(f"template {template}: {error}") from None
     click.echo(f"wrote {made}")

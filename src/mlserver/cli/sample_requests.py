@@ -41,7 +41,7 @@ def of(model: ModelSettings, info: ModelInfo) -> Sample | None:
     if found is not None:
         found.request.id = found.request.id or "check"
         for tensor in found.request.inputs:
-            tensor.data.settle(str(tensor.datatype), tensor.shape)
+            tensor.data.normalize(str(tensor.datatype), tensor.shape)
     return found
 
 
@@ -51,8 +51,8 @@ def _given(model: ModelSettings) -> Sample | None:
         return None
     try:
         return Sample(json.read_request(body), FILENAME)
-    except MLServerError as problem:
-        raise MLServerError(f"{FILENAME}: {problem.message}") from None
+    except MLServerError as error:
+        raise MLServerError(f"{FILENAME}: {error.message}") from None
 
 
 def _from_mlflow(model: ModelSettings, info: ModelInfo) -> Sample | None:

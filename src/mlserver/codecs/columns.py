@@ -221,8 +221,8 @@ def read_column(tensor: RequestInput) -> Any:
         if not is_bytes(tensor):
             return _flat(NumpyCodec.decode_input(tensor))
         return _inferred(_decoded(tensor), tensor)
-    except CodecError as problem:
-        raise CodecError(f"column '{tensor.name}': {problem.reason}") from None
+    except CodecError as error:
+        raise CodecError(f"column '{tensor.name}': {error.reason}") from None
 
 
 def _decoded(tensor: RequestInput) -> Any:
@@ -300,8 +300,8 @@ def _restore(values: Any, hint: str, categories: Any = None) -> Any:
         if isinstance(dtype, np.dtype):
             return np.asarray(values, dtype=dtype)
         return pd.array(values, dtype=dtype)
-    except (TypeError, ValueError, LookupError, ImportError, AttributeError, ArithmeticError, RuntimeError) as problem:
-        raise CodecError(f"values {brief(values)} are not of {DTYPE} {hint!r} ({type_name(type(problem))})") from None
+    except (TypeError, ValueError, LookupError, ImportError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise CodecError(f"values {brief(values)} are not of {DTYPE} {hint!r} ({type_name(type(error))})") from None
 
 
 def _allowed(dtype: Any) -> Any:

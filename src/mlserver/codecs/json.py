@@ -56,8 +56,8 @@ def encode_to_json_bytes(value: Any) -> bytes:
         pass  # integers over 64 bits, and what really cannot be written
     try:
         return json.dumps(value, cls=JSONEncoderWithArray, separators=(",", ":"), allow_nan=False).encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as problem:
-        raise CodecError(f"no JSON for a value of type {type_name(type(value))}: {problem}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CodecError(f"no JSON for a value of type {type_name(type(value))}: {error}") from None
 
 
 def encode_to_json(value: Any, use_bytes: bool = True) -> bytes | str:
@@ -103,5 +103,5 @@ class JsonColumnCodec(InputCodec):
     def decode_input(cls, request_input: RequestInput) -> list[Any]:
         try:
             return [decode_from_bytelike_json_to_dict(element) for element in elements(request_input)]
-        except CodecError as problem:
-            raise CodecError(f"tensor '{request_input.name}' of content type pd_json: {problem.reason}") from None
+        except CodecError as error:
+            raise CodecError(f"tensor '{request_input.name}' of content type pd_json: {error.reason}") from None

@@ -105,8 +105,8 @@ def _to_ndarray(input_or_output: InputOrOutput) -> NDArray[Any]:
         if datatype == Datatype.BYTES.value:
             return _decode_text(input_or_output)
         array = input_or_output.data.to_array(datatype, shape)
-    except TensorError as problem:
-        raise CodecError(f"tensor '{input_or_output.name}': {problem}") from None
+    except TensorError as error:
+        raise CodecError(f"tensor '{input_or_output.name}': {error}") from None
     wanted = np.dtype(DTYPES.get(datatype, "<f4"))
     # A view of received bytes cannot be written to, and models do write to their inputs.
     return array if array.dtype == wanted and array.flags.writeable else array.astype(wanted)

@@ -107,8 +107,8 @@ def _columns(frame: pd.DataFrame, use_bytes: bool) -> Iterator[Column]:
     for label, series in frame.items():
         try:
             yield write_column(series, use_bytes)
-        except CodecError as problem:
-            raise CodecError(f"column '{label}': {problem.reason}") from None
+        except CodecError as error:
+            raise CodecError(f"column '{label}': {error.reason}") from None
 
 
 def _check_joined(frame: pd.DataFrame) -> None:

@@ -55,8 +55,8 @@ class StringCodec(InputCodec):
     def decode_input(cls, request_input: RequestInput) -> list[Any]:
         try:
             return [decode_str(element) for element in elements(request_input)]
-        except CodecError as problem:
-            raise CodecError(f"tensor '{request_input.name}' of content type str: {problem.reason}") from None
+        except CodecError as error:
+            raise CodecError(f"tensor '{request_input.name}' of content type str: {error.reason}") from None
 
 
 class StringRequestCodec(SingleInputRequestCodec):

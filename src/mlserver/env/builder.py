@@ -80,7 +80,7 @@ class EnvironmentSpec:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def recipe_of(settings: ModelSettings) -> EnvironmentSpec | None:
+def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
     """What to build for a model; None = it runs in the server's own environment. Blocks: the model may have to be fetched.
 
     Raises:

@@ -87,8 +87,8 @@ class Environment:
                 timeout=CHECK_TIMEOUT,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as problem:
-            raise EnvironmentNotFound(self.name, f"its bin/python does not run: {problem}") from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EnvironmentNotFound(self.name, f"its bin/python does not run: {error}") from None
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"its bin/python ended with {done.returncode}"]
             raise EnvironmentNotFound(self.name, f"{lines[-1]} (install mlserver in it)")
@@ -138,7 +138,7 @@ def find_environment(settings: ModelSettings, environments_dir: str) -> Environm
         if not os.path.isdir(folder):
             raise EnvironmentNotFound(parameters.environment_path, "there is no such folder")
         return Environment(compute_hash_of_string(os.path.realpath(folder)), folder, parameters.environment_path)
-    recipe = builder.recipe_of(settings)
+    recipe = builder.find_environment_spec(settings)
     return build(recipe, environments_dir) if recipe is not None else None
 
 
@@ -195,9 +195,9 @@ def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
             try:
                 _extract(tarball, folder)
                 _relocate(folder)
-            except (tarfile.TarError, OSError, EOFError, ValueError) as problem:
+            except (tarfile.TarError, OSError, EOFError, ValueError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
-                raise EnvironmentNotFound(name, str(problem)) from None
+                raise EnvironmentNotFound(name, str(error)) from None
             with open(marker, "w", encoding="utf-8"):
                 pass
     return Environment(key, folder, name)

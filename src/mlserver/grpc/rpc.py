@@ -56,13 +56,13 @@ class Context(Protocol):
 # -- errors --
 
 
-def failure_of(problem: BaseException) -> MLServerError:
+def failure_of(error: BaseException) -> MLServerError:
     """Any exception as an error for the caller. What is not ours goes into the log and is not told."""
-    if isinstance(problem, MLServerError):
-        return problem
-    if isinstance(problem, BaseExceptionGroup):
-        return failure_of(problem.exceptions[0])
-    logger.error("An RPC failed", exc_info=problem)
+    if isinstance(error, MLServerError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return failure_of(error.exceptions[0])
+    logger.error("An RPC failed", exc_info=error)
     return MLServerError("Internal server error", 500)
 
 
@@ -158,8 +158,8 @@ class RPCInterceptor:
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
-        except Exception as problem:
-            failure = failure_of(problem)
+        except Exception as error:
+            failure = failure_of(error)
             code = failure.code
             if self._held is not None:
                 await self._held.wait()
@@ -199,8 +199,8 @@ async def _counted(requests: AsyncIterator[Any], metrics: ServerMetrics, label: 
         yield request
 
 
-async def _refuse(problem: MLServerError) -> None:
-    raise problem
+async def _refuse(error: MLServerError) -> None:
+    raise error
 
 
 # -- access --

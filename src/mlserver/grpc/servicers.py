@@ -10,7 +10,7 @@ from functools import lru_cache
 import grpc
 from google.protobuf.message import DecodeError
 
-from ..errors import MLServerError, unwritable
+from ..errors import MLServerError, serialization_error
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
 from ..pipeline import RequestContext
@@ -91,8 +91,8 @@ class InferenceServicer:
             message = fast_messages.write_response(response, received.raw)
         except MLServerError:
             raise
-        except Exception as problem:
-            raise unwritable(model, problem) from problem
+        except Exception as error:
+            raise serialization_error(model, error) from error
         _compress(context, call)
         codec_ns = read - started + time.perf_counter_ns() - answered
         context.set_trailing_metadata(self._trailing(response, call, codec_ns))
@@ -200,9 +200,9 @@ class _Stream:
                     await my_turn()
                     await self._write_in_triton_form(response, not streams if wants_final else None)
                     self.last = response, call
-        except Exception as problem:
+        except Exception as error:
             await my_turn()
-            failed = pb.ModelStreamInferResponse(error_message=failure_of(problem).message)
+            failed = pb.ModelStreamInferResponse(error_message=failure_of(error).message)
             failed.infer_response.id = message.id
             await self._write(failed)
             return
@@ -299,8 +299,8 @@ def _written(response: InferenceResponse, raw: bool) -> pb.ModelInferResponse:
         return proto.write_response(response, raw)
     except MLServerError:
         raise
-    except Exception as problem:
-        raise unwritable(response.model_name, problem) from problem
+    except Exception as error:
+        raise serialization_error(response.model_name, error) from error
 
 
 def _model_of(message: pb.ModelInferRequest) -> Model:

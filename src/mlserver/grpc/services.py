@@ -72,8 +72,8 @@ def _forgiving(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def parsed(data: bytes) -> Any:
         try:
             return parse(data)
-        except DecodeError as problem:
-            return InvalidPayload(f"Invalid message: {problem}")
+        except DecodeError as error:
+            return InvalidPayload(f"Invalid message: {error}")
 
     return parsed
 

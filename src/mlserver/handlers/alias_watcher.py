@@ -66,9 +66,9 @@ class AliasWatcher:
                 return
             try:
                 newest = await _newest(loaded, _address(entry.settings))
-            except MLServerError as problem:
+            except MLServerError as error:
                 pause = min(2 * pause, max(LONGEST_PAUSE, every))
-                logger.warning("Model '%s': %s; next look in %.0f s", entry.name, problem.message, pause)
+                logger.warning("Model '%s': %s; next look in %.0f s", entry.name, error.message, pause)
                 continue
             pause = every
             if newest == source_of(loaded):

@@ -159,9 +159,9 @@ class DataPlane:
     def model_config(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A minimal configuration in the form of Triton's, for clients that ask before they send."""
         entry = self._registry.find(name, version)
-        loaded, road = self._usable(entry)
+        loaded, pipeline = self._usable(entry)
         metadata = loaded.info.metadata
-        batch_size = road.max_batch_size if road.max_batch_size > 1 else 0
+        batch_size = pipeline.max_batch_size if pipeline.max_batch_size > 1 else 0
         config: dict[str, Any] = {
             "name": entry.name,
             "platform": metadata.platform or "",
@@ -216,16 +216,16 @@ class DataPlane:
     async def _serve(self, entry: ModelVersion, payload: InferenceRequest, call: RequestContext) -> InferenceResponse:
         """Answer a request by one version, counted."""
         started = time.perf_counter_ns()
-        loaded, road = self._usable(entry)
+        loaded, pipeline = self._usable(entry)
         self._telemetry.began(entry)
         try:
             check_request(payload, self._settings.max_inputs)
             self._prepare(payload, call, with_headers=not loaded.info.row_wise)
-            response = await road.infer(payload, call)
+            response = await pipeline.infer(payload, call)
             if payload.outputs:
                 select(response, payload.outputs, loaded.info.metadata.outputs or ())
-        except BaseException as problem:
-            self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
+        except BaseException as error:
+            self._telemetry.failed(entry, time.perf_counter_ns() - started, error)
             raise
         self._finish(entry, payload, response, call)
         self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
@@ -253,7 +253,7 @@ class DataPlane:
         entry = self._registry.find(name, version)
         if not version and entry.split is not None:
             entry = self._traffic.choose(entry, call)
-        loaded, road = self._usable(entry)
+        loaded, pipeline = self._usable(entry)
         first: InferenceRequest | None = None
         patience = StreamDeadline(self._limit_of(entry))
         self._telemetry.began(entry)
@@ -267,7 +267,7 @@ class DataPlane:
                     first = payload
                 yield payload
 
-        responses = road.stream(checked(), call)
+        responses = pipeline.stream(checked(), call)
         try:
             async for response in patience.answering(responses):
                 if first is not None and first.outputs:
@@ -275,11 +275,11 @@ class DataPlane:
                 self._finish(entry, first, response, call)
                 yield response
         except TimeoutError:
-            problem = DeadlineExceeded(f"Model {entry.name} gave no answer in time")
-            self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
-            raise problem from None
-        except BaseException as problem:
-            self._telemetry.failed(entry, time.perf_counter_ns() - started, problem)
+            error = DeadlineExceeded(f"Model {entry.name} gave no answer in time")
+            self._telemetry.failed(entry, time.perf_counter_ns() - started, error)
+            raise error from None
+        except BaseException as error:
+            self._telemetry.failed(entry, time.perf_counter_ns() - started, error)
             raise
         finally:
             await responses.aclose()  # type: ignore[attr-defined]
@@ -310,9 +310,9 @@ class DataPlane:
         same = [route for route in own if (route.path, route.method) == (found.route.path, found.route.method)]
         return same[0] if same and same[0].wire else found.route
 
-    async def shadows_settled(self) -> None:
+    async def wait_shadows_idle(self) -> None:
         """Wait until no shadow version works on a copy of a request."""
-        await self._traffic.settled()
+        await self._traffic.normalized()
 
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to one of a model's own REST paths."""

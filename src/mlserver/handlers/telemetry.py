@@ -24,10 +24,10 @@ class Telemetry:
     def began(self, entry: ModelVersion) -> None:
         self._metrics.in_flight(entry.name, entry.version, 1)
 
-    def failed(self, entry: ModelVersion, elapsed_ns: int, problem: BaseException) -> None:
+    def failed(self, entry: ModelVersion, elapsed_ns: int, error: BaseException) -> None:
         entry.statistics.failed(elapsed_ns)
         self._metrics.in_flight(entry.name, entry.version, -1)
-        if not isinstance(problem, (asyncio.CancelledError, GeneratorExit)):  # those left by themselves
+        if not isinstance(error, (asyncio.CancelledError, GeneratorExit)):  # those left by themselves
             self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, False)
 
     def shadowed(self, entry: ModelVersion, outcome: str) -> None:

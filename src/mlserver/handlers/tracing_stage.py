@@ -30,24 +30,24 @@ class TracingStage:
         name, version: The model's.
     """
 
-    def __init__(self, road: ModelPipeline, provider: TracerProvider, name: str, version: str | None) -> None:
-        self._road = road
+    def __init__(self, pipeline: ModelPipeline, provider: TracerProvider, name: str, version: str | None) -> None:
+        self._pipeline = pipeline
         self._tracer = provider.get_tracer("mlserver")
         self._name = name
         self._attributes = {"mlserver.model.name": name, "mlserver.model.version": version or ""}
 
     @property
     def max_batch_size(self) -> int:
-        return self._road.max_batch_size
+        return self._pipeline.max_batch_size
 
     async def drained(self) -> None:
-        await self._road.drained()
+        await self._pipeline.drained()
 
     async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         with self._span("infer", call, request.id) as span:
             started = time.time_ns()
             try:
-                return await self._road.infer(request, call)
+                return await self._pipeline.infer(request, call)
             finally:
                 self._draw_parts(span, call.timings, started, time.time_ns())
 
@@ -55,7 +55,7 @@ class TracingStage:
         self, requests: AsyncIterator[InferenceRequest], call: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         with self._span("stream", call, None) as span:
-            responses, count = self._road.stream(requests, call), 0
+            responses, count = self._pipeline.stream(requests, call), 0
             try:
                 async for response in responses:
                     count += 1
@@ -77,11 +77,11 @@ class TracingStage:
         call.trace_parent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
         try:
             yield span
-        except MLServerError as problem:
-            span.set_status(Status(StatusCode.ERROR, f"{problem.code}: {problem.message}"))
+        except MLServerError as error:
+            span.set_status(Status(StatusCode.ERROR, f"{error.code}: {error.message}"))
             raise
-        except BaseException as problem:
-            span.set_status(Status(StatusCode.ERROR, type(problem).__name__))
+        except BaseException as error:
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise
         finally:
             span.end()

@@ -43,10 +43,10 @@ def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> No
         if output.parameters is not None:
             _check_tensors_parameters(output.parameters, f"output '{_shown(output.name)}'")
     if table is None:  # packed numbers were checked when they were packed
-        _settle(request.inputs)
+        _normalize(request.inputs)
 
 
-def _settle(inputs: Sequence[RequestInput]) -> None:
+def _normalize(inputs: Sequence[RequestInput]) -> None:
     for tensor in inputs:
         if tensor.parameters is not None:
             _check_tensors_parameters(tensor.parameters, f"input '{_shown(tensor.name)}'")
@@ -55,9 +55,9 @@ def _settle(inputs: Sequence[RequestInput]) -> None:
             expected = f"one of {', '.join(DATATYPES)}"
             raise InvalidInput(f"datatype of input '{_shown(tensor.name)}'", expected, brief(datatype))
         try:
-            tensor.data.settle(datatype, tensor.shape)
-        except TensorError as problem:
-            raise InvalidInput(f"data of input '{_shown(tensor.name)}'", problem.expected, problem.received) from None
+            tensor.data.normalize(datatype, tensor.shape)
+        except TensorError as error:
+            raise InvalidInput(f"data of input '{_shown(tensor.name)}'", error.expected, error.received) from None
         if datatype == "BYTES" and tensor.data.raw is None:
             _check_elements(tensor)
 

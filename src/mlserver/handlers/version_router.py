@@ -70,7 +70,7 @@ class VersionRouter:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def settled(self) -> None:
+    async def normalized(self) -> None:
         """Wait until no shadow is asked."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
@@ -80,8 +80,8 @@ class VersionRouter:
         try:
             response = await self._serve(entry, payload, call)
             outcome = "same" if _plain(response.outputs) == _plain(expected) else "different"
-        except Exception as problem:
-            logger.debug("The shadow version '%s' of model '%s' failed: %s", entry.version, entry.name, problem)
+        except Exception as error:
+            logger.debug("The shadow version '%s' of model '%s' failed: %s", entry.version, entry.name, error)
             outcome = "failed"
         self._count(entry, outcome)
 

@@ -44,10 +44,10 @@ class HTTPWorkerProcess(ChildProcess):
         on_exit: Callable[[HTTPWorkerProcess], None],
         on_told: Callable[[HTTPWorkerProcess, Frame], None],
     ) -> None:
-        desk = RPCDispatcher(actions, self.send)
+        dispatcher = RPCDispatcher(actions, self.send)
 
         def take(frame: Frame) -> None:
-            if not desk.take(frame):
+            if not dispatcher.take(frame):
                 on_told(self, frame)
 
         command = [sys.executable, "-m", "mlserver.http_workers.worker"]
@@ -74,11 +74,11 @@ class HTTPWorkerProcess(ChildProcess):
         """Give this process and a worker a line to each other. None, if one of them is about to end."""
         ends = socket.socketpair()
         try:
-            worker.hand_over(ends[0], self.number)
-            self.hand_over(ends[1], worker.number)
+            worker.send_fd(ends[0], self.number)
+            self.send_fd(ends[1], worker.number)
             self.connected.add(worker.number)
-        except OSError as problem:
-            logger.debug("No line from front end %s to worker %s: %s", self.pid, worker.pid, problem)
+        except OSError as error:
+            logger.debug("No line from front end %s to worker %s: %s", self.pid, worker.pid, error)
         finally:
             for end in ends:
                 end.close()

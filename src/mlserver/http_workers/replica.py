@@ -61,24 +61,24 @@ class WorkerConnections:
         lost: Told the number of a worker when the line to it breaks.
     """
 
-    def __init__(self, post: socket.socket, first: int, lost: Callable[[int], None]) -> None:
-        self._post = post
+    def __init__(self, control_socket: socket.socket, first: int, lost: Callable[[int], None]) -> None:
+        self._control_socket = control_socket
         self._first = first
         self._lost = lost
         self._lines: dict[int, WorkerClient] = {}
-        self._crews: dict[int, ReplicaWorkerGroup] = {}
+        self._groups: dict[int, ReplicaWorkerGroup] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}
 
-    def crew(self, pool: int) -> WorkerGroup[RPCClient]:
-        return self._crews.setdefault(pool, ReplicaWorkerGroup())
+    def group(self, pool: int) -> WorkerGroup[RPCClient]:
+        return self._groups.setdefault(pool, ReplicaWorkerGroup())
 
     async def update(self, rows: Sequence[tuple[int, int, list[str]]]) -> None:
         """From now on these are the workers; others are left when they have answered what they were asked."""
-        for number, end in taken(self._post):
+        for number, end in taken(self._control_socket):
             line = WorkerClient(number, self._forget)
             await line.open(end)
             self._lines[number] = line
-        pools: dict[int, list[RPCClient]] = {pool: [] for pool in self._crews}
+        pools: dict[int, list[RPCClient]] = {pool: [] for pool in self._groups}
         for number, pool, keys in rows:
             known = self._lines.get(number)
             if known is not None and not known.gone:
@@ -86,7 +86,7 @@ class WorkerConnections:
                 pools.setdefault(pool, []).append(known)
         for pool, lines in pools.items():
             at = self._first % len(lines) if lines else 0
-            self._crews.setdefault(pool, ReplicaWorkerGroup()).replace(lines[at:] + lines[:at])
+            self._groups.setdefault(pool, ReplicaWorkerGroup()).replace(lines[at:] + lines[:at])
         for number in self._lines.keys() - {number for number, _, _ in rows}:
             self._leaving[number] = asyncio.get_running_loop().create_task(self._leave(number))
 
@@ -108,8 +108,8 @@ class WorkerConnections:
             del self._leaving[number]
 
     def _forget(self, line: WorkerClient) -> None:
-        for crew in self._crews.values():
-            crew.drop(line)
+        for group in self._groups.values():
+            group.drop(line)
         if self._lines.get(line.number) is line:
             self._lost(line.number)
 
@@ -123,10 +123,10 @@ class ReplicaRegistry(ModelRegistryView):
         metrics: Has series for what is known here.
     """
 
-    def __init__(self, workers: WorkerConnections, build_road: PipelineBuilder, metrics: ServerMetrics) -> None:
+    def __init__(self, workers: WorkerConnections, build_pipeline: PipelineBuilder, metrics: ServerMetrics) -> None:
         super().__init__()
         self._workers = workers
-        self._build_road = build_road
+        self._build_pipeline = build_pipeline
         self._metrics = metrics
         self._by_serial: dict[int, ModelVersion] = {}
         self._leaving: dict[str, ModelPipeline] = {}
@@ -159,13 +159,13 @@ class ReplicaRegistry(ModelRegistryView):
 
     async def left(self, key: str) -> None:
         """Return when nothing is asked of a model that was unloaded or replaced."""
-        road = self._leaving.get(key)
-        if road is not None:
-            await road.drained()
+        pipeline = self._leaving.get(key)
+        if pipeline is not None:
+            await pipeline.drained()
             self._leaving.pop(key, None)
 
     async def drained(self) -> None:
-        await asyncio.gather(super().drained(), *(road.drained() for road in self._leaving.values()))
+        await asyncio.gather(super().drained(), *(pipeline.drained() for pipeline in self._leaving.values()))
 
     def _announce(self, row: ModelSnapshot) -> ModelVersion:
         assert row.settings is not None
@@ -178,15 +178,15 @@ class ReplicaRegistry(ModelRegistryView):
             return
         assert row.settings is not None
         assert row.info is not None
-        loaded = ReplicaModel(self._workers.crew(row.pool), row.key, row.info, row.limit)
-        entry.settings, entry.asked_split = row.settings, read_traffic_split(row.settings)
-        entry.road = self._build_road(entry, loaded)
+        loaded = ReplicaModel(self._workers.group(row.pool), row.key, row.info, row.limit)
+        entry.settings, entry.configured_split = row.settings, read_traffic_split(row.settings)
+        entry.pipeline = self._build_pipeline(entry, loaded)
         entry.loaded = loaded
 
     def _unload(self, entry: ModelVersion) -> None:
         key = _key_of(entry)
-        if key is not None and entry.road is not None:
-            self._leaving[key] = entry.road
+        if key is not None and entry.pipeline is not None:
+            self._leaving[key] = entry.pipeline
         entry.loaded = None
 
 

@@ -70,7 +70,7 @@ class HTTPWorkerSupervisor:
         _check(settings)
         self._indices = range(1, settings.http_workers)
         self._drain_timeout = settings.drain_timeout
-        self._fronts: list[HTTPWorkerProcess] = []
+        self._http_workers: list[HTTPWorkerProcess] = []
         self._processes: set[HTTPWorkerProcess] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Future[Any] | None = None
@@ -95,8 +95,8 @@ class HTTPWorkerSupervisor:
         assert self._starting is not None
         try:
             await asyncio.shield(self._starting)
-        except (WorkerDied, MLServerError, TimeoutError, OSError) as problem:
-            raise MLServerError(f"A front end process could not be started: {problem!r}", 500) from None
+        except (WorkerDied, MLServerError, TimeoutError, OSError) as error:
+            raise MLServerError(f"A front end process could not be started: {error!r}", 500) from None
         await self.told()
 
     async def stop(self, closing: float) -> None:
@@ -121,13 +121,13 @@ class HTTPWorkerSupervisor:
             MessageType.STATISTICS: self._answer_statistics,
             MessageType.METRICS_PAGE: self._answer_metrics_page,
         }
-        front = HTTPWorkerProcess(index, actions, self._on_exit, self._on_told)
+        front = HTTPWorkerProcess(index, actions, self._on_exit, self._on_notification)
         self._processes.add(front)
         init = {"settings": owned.settings.to_frame(), "sys_path": import_folders(), "number": index}
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await front.start(init, START_TIMEOUT)
-                self._fronts.append(front)
+                self._http_workers.append(front)
                 self._spawn(self._keep_told(front))
                 while front.told < 0 and not front.gone:
                     await self._progress.wait()
@@ -137,14 +137,14 @@ class HTTPWorkerSupervisor:
         except BaseException:
             await asyncio.shield(front.stop(0.0))
             self._processes.discard(front)
-            if front in self._fronts:
-                self._fronts.remove(front)
+            if front in self._http_workers:
+                self._http_workers.remove(front)
             raise
         front.is_open = True
 
     def _on_exit(self, front: HTTPWorkerProcess) -> None:
-        if front in self._fronts:
-            self._fronts.remove(front)
+        if front in self._http_workers:
+            self._http_workers.remove(front)
         self._keep_counts(front)
         self._note_progress()
         if front.is_open and not self._stopping:
@@ -161,8 +161,8 @@ class HTTPWorkerSupervisor:
             try:
                 await self._start_front(dead.index)
                 return
-            except (WorkerDied, MLServerError, TimeoutError, OSError) as problem:
-                logger.error("A front end process could not be started: %r; trying again in %.1f s", problem, pause)
+            except (WorkerDied, MLServerError, TimeoutError, OSError) as error:
+                logger.error("A front end process could not be started: %r; trying again in %.1f s", error, pause)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -174,7 +174,7 @@ class HTTPWorkerSupervisor:
     def changed(self) -> None:
         """Models, workers or readiness are not as they were."""
         self._revision += 1
-        for front in self._fronts:
+        for front in self._http_workers:
             front.news.set()
 
     workers_changed = changed
@@ -182,7 +182,7 @@ class HTTPWorkerSupervisor:
     async def told(self) -> None:
         """Return when every front end knows what is known here now."""
         revision = self._revision
-        while not self._stopping and any(front.told < revision for front in self._fronts):
+        while not self._stopping and any(front.told < revision for front in self._http_workers):
             await self._progress.wait()
 
     async def _keep_told(self, front: HTTPWorkerProcess) -> None:
@@ -194,10 +194,8 @@ class HTTPWorkerSupervisor:
                     await self._tell(front)
             except WorkerDied:
                 return
-            except (MLServerError, TimeoutError) as problem:
-                logger.error(
-                    "Front end process %s does not take what it is told, so it is ended: %r", front.pid, problem
-                )
+            except (MLServerError, TimeoutError) as error:
+                logger.error("Front end process %s does not take what it is told, so it is ended: %r", front.pid, error)
                 front.kill()
                 return
             self._note_progress()
@@ -221,11 +219,11 @@ class HTTPWorkerSupervisor:
 
     # -- asking --
 
-    async def leave_model(self, key: str) -> None:
+    async def wait_model_released(self, key: str) -> None:
         """Return when none of them uses a model any more, or has had the time to end what it began."""
         await self._ask_all(MessageType.WAIT_RELEASED, ["model", key], self._drain_timeout)
 
-    async def leave_worker(self, number: int) -> None:
+    async def wait_worker_released(self, number: int) -> None:
         """Return when none of them uses a worker any more, or has had the time to end what it began."""
         await self._ask_all(MessageType.WAIT_RELEASED, ["worker", number], self._drain_timeout)
 
@@ -239,13 +237,13 @@ class HTTPWorkerSupervisor:
 
     async def _ask_all(self, kind: MessageType, head: Any, limit: float | None) -> None:
         await self.told()
-        await asyncio.gather(*(front.ask(kind, head, limit) for front in self._fronts))
+        await asyncio.gather(*(front.ask(kind, head, limit) for front in self._http_workers))
 
     async def metrics(self) -> ServerMetrics:
         """The sum of all processes' metrics."""
         assert self._owned is not None
         await self._collect()
-        counted = [front.counts["metrics"] for front in self._fronts]
+        counted = [front.counts["metrics"] for front in self._http_workers]
         return self._owned.metrics.with_others([self._past_metrics.export(), *counted])
 
     async def statistics(self, entries: Sequence[ModelVersion]) -> list[ModelStatistics]:
@@ -258,7 +256,7 @@ class HTTPWorkerSupervisor:
         sums.add(entry.statistics)
         if entry.serial in self._past_statistics:
             sums.add(self._past_statistics[entry.serial])
-        for front in self._fronts:
+        for front in self._http_workers:
             for serial, values in front.counts["statistics"]:
                 if serial == entry.serial:
                     sums.add(ModelStatistics.from_frame(values))
@@ -270,7 +268,7 @@ class HTTPWorkerSupervisor:
             if counts is not None:
                 front.counts = counts
 
-        await asyncio.gather(*(ask(front) for front in self._fronts))
+        await asyncio.gather(*(ask(front) for front in self._http_workers))
 
     def _keep_counts(self, front: HTTPWorkerProcess) -> None:
         """What it counted stays in the sums, as far as it was told."""
@@ -303,10 +301,10 @@ class HTTPWorkerSupervisor:
         assert self._owned is not None
         return Frame(MessageType.REPLY, frame.id, list(await self._owned.metrics_page(frame.head)))
 
-    def _on_told(self, front: HTTPWorkerProcess, frame: Frame) -> None:
+    def _on_notification(self, front: HTTPWorkerProcess, frame: Frame) -> None:
         assert self._owned is not None
         if frame.kind == MessageType.REPORT_STUCK:
-            self._owned.executor.suspect(frame.head)
+            self._owned.executor.report_stuck(frame.head)
         elif frame.kind == MessageType.WORKER_LOST:
             front.connected.discard(frame.head)
             front.news.set()
@@ -315,9 +313,9 @@ class HTTPWorkerSupervisor:
 class SynchronizedRepository:
     """The repository, where a change has been made when every front end knows of it."""
 
-    def __init__(self, repository: RepositoryControl, fronts: HTTPWorkerSupervisor) -> None:
+    def __init__(self, repository: RepositoryControl, http_workers: HTTPWorkerSupervisor) -> None:
         self._repository = repository
-        self._fronts = fronts
+        self._http_workers = http_workers
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
         return await self._repository.index(payload)
@@ -326,13 +324,13 @@ class SynchronizedRepository:
         try:
             return await self._repository.load(name)
         finally:
-            await self._fronts.told()
+            await self._http_workers.told()
 
     async def unload(self, name: str) -> bool:
         try:
             return await self._repository.unload(name)
         finally:
-            await self._fronts.told()
+            await self._http_workers.told()
 
 
 def own_ports(settings: Settings) -> Settings:

@@ -22,7 +22,7 @@ from ..metrics.model_statistics import ModelStatistics
 from ..parallel.child_main import be_child, import_from
 from ..parallel.rpc.client import RPCClient, WorkerDied
 from ..parallel.rpc.dispatcher import RPCDispatcher, RPCHandler
-from ..parallel.rpc.fd_passing import post_of
+from ..parallel.rpc.fd_passing import control_socket_from_fd
 from ..parallel.rpc.protocol import Frame, MessageType
 from ..registry import ModelVersion
 from ..settings import Settings
@@ -38,8 +38,8 @@ class SupervisorClient(RPCClient):
     """The line to the server's own process, which asks and is asked."""
 
     def __init__(self, actions: dict[int, RPCHandler]) -> None:
-        self._desk = RPCDispatcher(actions, self.send)
-        super().__init__(self._desk.take)
+        self._dispatcher = RPCDispatcher(actions, self.send)
+        super().__init__(self._dispatcher.take)
         self._closed = asyncio.Event()
 
     async def closed(self) -> None:
@@ -107,8 +107,8 @@ class HTTPWorker:
         configure_logger(settings)
         import_from(frame.head["sys_path"])
         self._works = PipelineFactory(settings)
-        self._workers = WorkerConnections(post_of(frame.head["post"]), frame.head["number"], self._lost)
-        self._mirror = ReplicaRegistry(self._workers, self._works.build_road, self._works.metrics)
+        self._workers = WorkerConnections(control_socket_from_fd(frame.head["post"]), frame.head["number"], self._lost)
+        self._mirror = ReplicaRegistry(self._workers, self._works.build_pipeline, self._works.metrics)
         self._data_plane = DataPlane(settings, self._mirror, self._works.telemetry, self._gather)
         self._watch = asyncio.create_task(self._look_for_stuck_workers())
         return _done(frame)

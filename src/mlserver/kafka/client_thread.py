@@ -76,8 +76,8 @@ class KafkaClientThread:
             told = {"error_cb": self._outages.on_error}
             self._consumer = self._library.Consumer({**consumer_config(settings), **told}, logger=LibraryLog())
             self._producer = self._library.Producer({**producer_config(settings), **told}, logger=LibraryLog())
-        except (self._library.KafkaException, TypeError, ValueError) as problem:
-            raise MLServerError(f"Cannot use the Kafka settings: {problem}", 500) from None
+        except (self._library.KafkaException, TypeError, ValueError) as error:
+            raise MLServerError(f"Cannot use the Kafka settings: {error}", 500) from None
 
     @property
     def paused(self) -> bool:
@@ -117,8 +117,8 @@ class KafkaClientThread:
             self._producer.produce(topic, reply.value, reply.key, headers=reply.headers, on_delivery=delivered)
         except BufferError:
             self._loop.call_later(WAIT, self.send, work, reply)
-        except self._library.KafkaException as problem:
-            self._undelivered(work, reply, problem.args[0])
+        except self._library.KafkaException as exc:
+            self._undelivered(work, reply, exc.args[0])
 
     def _undelivered(self, work: ConsumedRecord, reply: Reply, error: Any) -> None:
         codes = self._library.KafkaError
@@ -141,8 +141,8 @@ class KafkaClientThread:
             while not self._is_over():
                 try:
                     self._turn()
-                except self._library.KafkaException as problem:
-                    self._outages.report(reason_of(problem.args[0]))
+                except self._library.KafkaException as error:
+                    self._outages.report(reason_of(error.args[0]))
                     self._producer.poll(RETRY)
             self._consumer.close()
         except Exception:

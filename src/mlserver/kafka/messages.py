@@ -84,9 +84,9 @@ def write_response(response: InferenceResponse, call: RequestContext, events: Cl
     return Reply(key, json.write_response(response), [(name, _bytes(value)) for name, value in headers.items()])
 
 
-def write_error(problem: MLServerError, key: bytes | None) -> Reply:
+def write_error(error: MLServerError, key: bytes | None) -> Reply:
     """An error: its status, as HTTP has it, is a header."""
-    return Reply(key, json.write_error(problem), [(STATUS, b"%d" % problem.status_code)])
+    return Reply(key, json.write_error(error), [(STATUS, b"%d" % error.status_code)])
 
 
 def write_too_large(refused: Reply) -> Reply:

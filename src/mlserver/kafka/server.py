@@ -92,8 +92,8 @@ class KafkaServer:
             call = RequestContext(headers=headers)
             response = await self._data_plane.infer(request, name, version, call)
             return write_response(response, call, self._events)
-        except MLServerError as problem:
-            return write_error(problem, key)
+        except MLServerError as error:
+            return write_error(error, key)
         except Exception:
             logger.exception("A message could not be answered")
             return write_error(MLServerError("Internal server error", 500), key)

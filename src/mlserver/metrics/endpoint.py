@@ -40,11 +40,11 @@ class MetricsServer:
     def __init__(
         self,
         settings: Settings,
-        road: ServerMetrics | None = None,
+        pipeline: ServerMetrics | None = None,
         gather: Callable[[], Awaitable[ServerMetrics]] | None = None,
     ) -> None:
         self._path = "/" + (settings.metrics_endpoint or "/metrics").strip("/")
-        self._road = road
+        self._pipeline = pipeline
         self._gather = gather
         self._tasks = 0
 
@@ -68,21 +68,21 @@ class MetricsServer:
     async def page(self, accept: str) -> tuple[str, bytes]:
         """Return content type and text of the page, with the sums of all processes."""
         self._tasks = len(asyncio.all_tasks())
-        road = self._road if self._gather is None else await self._gather()
+        pipeline = self._pipeline if self._gather is None else await self._gather()
         # Rendering thousands of series takes longer than requests on this loop should wait.
-        return await asyncio.to_thread(self._render, road, accept)
+        return await asyncio.to_thread(self._render, pipeline, accept)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and text of the page."""
-        return self._render(self._road, accept)
+        return self._render(self._pipeline, accept)
 
-    def _render(self, road: ServerMetrics | None, accept: str) -> tuple[str, bytes]:
+    def _render(self, pipeline: ServerMetrics | None, accept: str) -> tuple[str, bytes]:
         from prometheus_client import exposition
         from prometheus_client.registry import Collector
 
         class Page(Collector):
             def collect(page) -> Iterator[Metric]:  # noqa: N805 - `self` is the server
-                return _families(road, self._tasks)
+                return _families(pipeline, self._tasks)
 
         if "application/openmetrics-text" in accept:
             encode, kind = exposition.choose_encoder(accept)
@@ -90,7 +90,7 @@ class MetricsServer:
         return "text/plain; version=1.0.0; charset=utf-8", exposition.generate_latest(Page())
 
 
-def _families(road: ServerMetrics | None, tasks: int) -> Iterator[Metric]:
+def _families(pipeline: ServerMetrics | None, tasks: int) -> Iterator[Metric]:
     """All families, each name once: a second one would make the whole page unreadable for Prometheus."""
     from prometheus_client import REGISTRY as PROCESS
     from prometheus_client.core import GaugeMetricFamily
@@ -99,7 +99,7 @@ def _families(road: ServerMetrics | None, tasks: int) -> Iterator[Metric]:
 
     yield GaugeMetricFamily("mlserver_event_loop_tasks", "Tasks of the server's event loop", tasks)
     own = {"mlserver_event_loop_tasks"}
-    for family in road.collect() if road else ():
+    for family in pipeline.collect() if pipeline else ():
         own.add(family.name)
         yield family
     registered = (family for source in (REGISTRY, PROCESS, *declared.parts()) for family in source.collect())

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..logging import get_logger
 from .rpc.client import RPCClient, WorkerDied
-from .rpc.fd_passing import hand_over, post_pair
+from .rpc.fd_passing import create_control_sockets, send_fd
 from .rpc.protocol import Frame, FrameError, MessageType
 
 logger = get_logger()
@@ -27,7 +27,7 @@ class ChildProcess(RPCClient):
         environment: Its whole environment.
         on_exit: Called once on the loop when the process is gone, however it went.
         on_told: Called with each frame that is no answer.
-        takes_connections: Whether further connections can be handed to it (see `hand_over`).
+        takes_connections: Whether further connections can be handed to it (see `send_fd`).
 
     Attributes:
         number: Like no other process's of this server, ever.
@@ -51,7 +51,7 @@ class ChildProcess(RPCClient):
         self._ended: asyncio.Future[int] | None = None
         self._stopping = False
         self._pidfd: int | None = None
-        self._post: socket.socket | None = None
+        self._control_socket: socket.socket | None = None
         self.number = next(_numbers)
 
     @property
@@ -64,7 +64,7 @@ class ChildProcess(RPCClient):
         mine, theirs = socket.socketpair()
         theirs_of_post: socket.socket | None = None
         if self._takes_connections:
-            self._post, theirs_of_post = post_pair()
+            self._control_socket, theirs_of_post = create_control_sockets()
         self._hello = loop.create_future()
         ends = [end for end in (theirs, theirs_of_post) if end is not None]
         try:
@@ -88,11 +88,11 @@ class ChildProcess(RPCClient):
             await self._hello
             await self.call(MessageType.INIT, init if post_number is None else {**init, "post": post_number})
 
-    def hand_over(self, connection: socket.socket, number: int) -> None:
+    def send_fd(self, connection: socket.socket, number: int) -> None:
         """Give the process a connection of its own to somebody else. Raises `OSError` if it takes none."""
-        if self._post is None or self.gone:
+        if self._control_socket is None or self.gone:
             raise OSError("this process takes no connections")
-        hand_over(self._post, connection, number)
+        send_fd(self._control_socket, connection, number)
 
     # -- what comes from it --
 
@@ -111,8 +111,8 @@ class ChildProcess(RPCClient):
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
-        if self._post is not None:
-            self._post.close()
+        if self._control_socket is not None:
+            self._control_socket.close()
         if not self._stopping:  # then it has its time to end by itself
             self.kill()
         self._wait()  # whoever was to reap it may be cancelled before it begins

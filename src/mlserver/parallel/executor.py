@@ -133,10 +133,10 @@ class WorkerListener(Protocol):
         """A worker is ready or gone, or holds other models than before."""
         ...
 
-    async def leave_model(self, key: str) -> None:
+    async def wait_model_released(self, key: str) -> None:
         """Return when none of them uses a model any more, or has had the time to end what it began."""
         ...
 
-    async def leave_worker(self, number: int) -> None:
+    async def wait_worker_released(self, number: int) -> None:
         """Return when none of them uses a worker any more, or has had the time to end what it began."""
         ...

@@ -24,7 +24,7 @@ from .child_process import ChildProcess as WorkerProcess
 from .executor import LoadedModel, ModelInfo, WorkerListener
 from .in_process import InlineExecutor
 from .remote_model import RemoteModel
-from .worker_pool import WorkerPool, pinned
+from .worker_pool import WorkerPool, with_resolved_uri
 
 logger = get_logger()
 
@@ -79,9 +79,9 @@ class PoolManager:
         audience: Who else asks the workers.
     """
 
-    def __init__(self, settings: Settings, audience: WorkerListener | None = None) -> None:
+    def __init__(self, settings: Settings, listener: WorkerListener | None = None) -> None:
         self._settings = settings
-        self._audience = audience
+        self._listener = listener
         self._shared: dict[PoolKey, RefCountedPool] = {}
         self._metrics: SharedFolder | None = None
 
@@ -96,7 +96,7 @@ class PoolManager:
     def __contains__(self, key: PoolKey) -> bool:
         return key in self._shared
 
-    async def lease(
+    async def acquire(
         self, key: PoolKey, environment: Environment | None, may_load: str = isolation.NO_CODE
     ) -> PoolReference:
         """The started pool of a key, for one user. Raises `MLServerError` if it cannot be started."""
@@ -105,19 +105,19 @@ class PoolManager:
             if self._metrics is None:
                 self._metrics = SharedFolder(self._settings)
             workers, variables = self._settings.parallel_workers, self._metrics.variables()
-            pool = WorkerPool(workers, self._settings, environment, self._audience, variables, may_load)
+            pool = WorkerPool(workers, self._settings, environment, self._listener, variables, may_load)
             shared = self._shared[key] = RefCountedPool(pool)
         shared.users += 1
-        lease = PoolReference(self, key, shared)
+        acquire = PoolReference(self, key, shared)
         try:
             # Others may wait for the same start: one that leaves does not end it.
             await asyncio.shield(shared.starting)
         except BaseException:
-            await lease.release()
+            await acquire.release()
             raise
-        return lease
+        return acquire
 
-    async def give_back(self, key: PoolKey, shared: RefCountedPool) -> None:
+    async def release(self, key: PoolKey, shared: RefCountedPool) -> None:
         shared.users -= 1
         if not shared.users:
             del self._shared[key]
@@ -149,7 +149,7 @@ class PoolReference:
         """Let go; the last one ends the pool. A second time: nothing happens."""
         shared, self._shared = self._shared, None
         if shared is not None:
-            await self._pools.give_back(self._key, shared)
+            await self._pools.release(self._key, shared)
 
 
 class PoolExecutor:
@@ -159,23 +159,23 @@ class PoolExecutor:
         audience: Who else asks the workers; then no model can run in a thread of this process.
     """
 
-    def __init__(self, settings: Settings, audience: WorkerListener | None = None) -> None:
-        self._pools = PoolManager(settings, audience)
+    def __init__(self, settings: Settings, listener: WorkerListener | None = None) -> None:
+        self._pools = PoolManager(settings, listener)
         self._settings = settings
-        self._audience = audience
+        self._listener = listener
         self._keys = 0
         self._inline: InlineExecutor | None = None
         self._default: PoolReference | None = None
 
     async def start(self) -> None:
-        self._default = await self._pools.lease(DEFAULT, None)
+        self._default = await self._pools.acquire(DEFAULT, None)
 
     async def load(self, settings: ModelSettings) -> LoadedModel:
         if settings.parallel_workers is not None and settings.parallel_workers <= 0:
             return await self._load_here(settings)
         environment = await asyncio.to_thread(find_environment, settings, self._settings.environments_dir)
         # An alias may move while the environment is built, which is right for the version that it named before.
-        settings = pinned(settings, environment.source if environment else None)
+        settings = with_resolved_uri(settings, environment.source if environment else None)
         code = await asyncio.to_thread(_shipped_code, settings)
         for _ in range(CODE_ATTEMPTS):
             try:
@@ -185,7 +185,7 @@ class PoolExecutor:
                 if needed is None:
                     raise
                 code = _Code(**needed["code"]) if needed["code"] else None
-                settings = pinned(settings, needed["source"])
+                settings = with_resolved_uri(settings, needed["source"])
         raise MLServerError(f"Model {settings.name}: its code changes while it is loaded", 500)
 
     async def _load_into_pool(
@@ -194,15 +194,15 @@ class PoolExecutor:
         self._keys += 1
         key = f"{settings.name}#{self._keys}"
         limit = settings.request_timeout or self._settings.request_timeout
-        lease = await self._lease(settings, environment, code, key)
+        acquire = await self._pool_reference(settings, environment, code, key)
         try:
-            info = await lease.pool.load(key, settings)
+            info = await acquire.pool.load(key, settings)
         except BaseException:
-            await lease.release()
+            await acquire.release()
             raise
-        return PooledModel(lease, key, info, limit, self._audience)
+        return PooledModel(acquire, key, info, limit, self._listener)
 
-    async def _lease(
+    async def _pool_reference(
         self, settings: ModelSettings, environment: Environment | None, code: _Code | None, model_key: str
     ) -> PoolReference:
         group = (settings.parameters.inference_pool_gid if settings.parameters else None) or ""
@@ -218,10 +218,10 @@ class PoolExecutor:
             logger.info("Model '%s': runs in %s, since it ships code (%s)", settings.name, whose, code.names)
         if environment is not None and key not in self._pools:
             await asyncio.to_thread(environment.check)
-        return await self._pools.lease(key, environment, may_load)
+        return await self._pools.acquire(key, environment, may_load)
 
     async def _load_here(self, settings: ModelSettings) -> LoadedModel:
-        if self._audience is not None:
+        if self._listener is not None:
             text = "runs in the server's own process ('parallel_workers' of 0), which further front ends cannot ask"
             raise MLServerError(f"Model {settings.name} {text}: set 'http_workers' to 1, or leave it out", 500)
         if self._inline is None:
@@ -240,10 +240,10 @@ class PoolExecutor:
         """Process ids of the live workers."""
         return self._pools.pids
 
-    def suspect(self, number: int) -> None:
+    def report_stuck(self, number: int) -> None:
         """Somebody else found this worker not to answer in time: it is ended if it is stuck."""
         for pool in self._pools.started:
-            pool.suspect(number)
+            pool.report_stuck(number)
 
     @property
     def workers(self) -> list[tuple[int, WorkerProcess]]:
@@ -255,20 +255,20 @@ class PooledModel(RemoteModel):
     """A model in the workers of a pool, and its hold on that."""
 
     def __init__(
-        self, lease: PoolReference, key: str, info: ModelInfo, limit: float | None, audience: WorkerListener | None
+        self, acquire: PoolReference, key: str, info: ModelInfo, limit: float | None, listener: WorkerListener | None
     ) -> None:
-        super().__init__(lease.pool, key, info, limit)
-        self.pool = lease.pool
-        self._lease = lease
-        self._audience = audience
+        super().__init__(acquire.pool, key, info, limit)
+        self.pool = acquire.pool
+        self._pool_reference = acquire
+        self._listener = listener
 
     async def unload(self) -> bool:
         try:
-            if self._audience is not None:
-                await self._audience.leave_model(self.key)
+            if self._listener is not None:
+                await self._listener.wait_model_released(self.key)
             return await self.pool.unload(self.key)
         finally:
-            await self._lease.release()
+            await self._pool_reference.release()
 
 
 def _shipped_code(settings: ModelSettings) -> _Code | None:

@@ -70,8 +70,8 @@ class RemoteModel:
         limit: Seconds after which a worker that does not answer and does not react is to be ended.
     """
 
-    def __init__(self, crew: WorkerGroup[Any], key: str, info: ModelInfo, limit: float | None) -> None:
-        self._crew = crew
+    def __init__(self, group: WorkerGroup[Any], key: str, info: ModelInfo, limit: float | None) -> None:
+        self._group = group
         self.key = key
         self.limit = limit
         self.info = info
@@ -81,18 +81,18 @@ class RemoteModel:
 
     @property
     def available(self) -> bool:
-        return self._crew.holds(self.key)
+        return self._group.holds(self.key)
 
     @property
     def capacity(self) -> int:
-        return max(1, self._crew.ready_workers)
+        return max(1, self._group.ready_workers)
 
     async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
         head = [self.key, call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
         started = time.perf_counter_ns()
         for attempt in (1, 2):
-            worker = await self._crew.worker_for(self.key)
+            worker = await self._group.worker_for(self.key)
             try:
                 frame = await worker.call(MessageType.INFER, head, buffers, self.limit)
                 break
@@ -108,7 +108,7 @@ class RemoteModel:
     async def stream(
         self, requests: AsyncIterator[InferenceRequest], call: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        worker = await self._crew.worker_for(self.key)
+        worker = await self._group.worker_for(self.key)
         clock = StreamClock()
         frames = worker.stream(self.key, clock.asking(requests))
         try:
@@ -129,7 +129,7 @@ class RemoteModel:
         """Ask a worker. One that is busy is not waited for: then it is what the model said last."""
         try:
             async with asyncio.timeout(METADATA_LIMIT):
-                worker = await self._crew.worker_for(self.key)
+                worker = await self._group.worker_for(self.key)
                 frame = await worker.call(MessageType.METADATA, self.key)
         except (TimeoutError, WorkerDied, Unavailable):
             return self._last_metadata or self.info.metadata
@@ -137,7 +137,7 @@ class RemoteModel:
         return self._last_metadata
 
     async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
-        worker = await self._crew.worker_for(self.key)
+        worker = await self._group.worker_for(self.key)
         head = [self.key, request.method, request.path, request.query, request.headers]
         try:
             frame = await worker.call(MessageType.ROUTE, head, [request.body] if request.body else (), self.limit)

@@ -47,8 +47,8 @@ PING_GRACE = 1.0
 class ReplacementLoadFailed(Exception):
     """A new worker could not load a model that the others hold; the cause says why."""
 
-    def __init__(self, key: str, problem: Exception) -> None:
-        super().__init__(f"{key.partition('#')[0]}: {problem!r}")
+    def __init__(self, key: str, error: Exception) -> None:
+        super().__init__(f"{key.partition('#')[0]}: {error!r}")
         self.key = key
 
 
@@ -72,13 +72,13 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         size: int,
         settings: Settings,
         home: Environment | None = None,
-        audience: WorkerListener | None = None,
+        listener: WorkerListener | None = None,
         variables: Mapping[str, str] | None = None,
         may_load: str = NO_CODE,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
-        self._audience = audience
+        self._listener = listener
         self._size = size
         self._settings = settings
         self._home = home
@@ -127,8 +127,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             _CannotLoad: it cannot hold them all.
             WorkerDied, TimeoutError, OSError: it cannot even be started.
         """
-        shared = self._audience is not None
-        worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_told, shared)
+        shared = self._listener is not None
+        worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_notification, shared)
         paths = import_folders() if self._home is None else own_paths()
         init = {"settings": self._settings.to_frame(), "sys_path": paths, "may_load": self._may_load}
         try:
@@ -155,8 +155,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
     async def _load_again(self, worker: WorkerProcess, key: str) -> None:
         try:
             await self._load_into(worker, key, self._models[key])
-        except (WorkerDied, MLServerError) as problem:
-            raise ReplacementLoadFailed(key, problem) from problem
+        except (WorkerDied, MLServerError) as error:
+            raise ReplacementLoadFailed(key, error) from error
 
     def _retire(self, worker: WorkerProcess) -> None:
         """No new request goes to this worker; when it has answered what it has, it ends."""
@@ -164,8 +164,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._spawn(self._end(worker))
 
     async def _end(self, worker: WorkerProcess) -> None:
-        if self._audience is not None:
-            await self._audience.leave_worker(worker.number)
+        if self._listener is not None:
+            await self._listener.wait_worker_released(worker.number)
         await worker.retire(self._settings.parallel_workers_timeout)
 
     def _environment(self) -> dict[str, str]:
@@ -173,7 +173,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         variables = {**thread_variables(self._size), **os.environ, **self._variables}
         return variables if self._home is None else self._home.variables(variables)
 
-    def _on_told(self, frame: Frame) -> None:
+    def _on_notification(self, frame: Frame) -> None:
         if frame.kind == MessageType.METRICS:
             from .. import metrics
 
@@ -183,7 +183,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         if worker not in self._ready:
             return  # it never was ready: whoever started it knows
         self._ready.remove(worker)
-        self._tell_audience()
+        self._notify_listener()
         if not self._stopping:
             self._spawn(self._replace(worker))
 
@@ -192,7 +192,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         logger.error("Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code))
         born, pause = time.monotonic(), FIRST_PAUSE
         left_out: set[str] = set()
-        suspects: Counter[str] = Counter()
+        stuck_reports: Counter[str] = Counter()
         while not self._stopping:
             self._deaths += 1
             if self._deaths > self._size:
@@ -200,17 +200,17 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             pause = min(2 * pause, LONGEST_PAUSE)
             try:
                 worker = await self._start_worker(left_out)
-            except ReplacementLoadFailed as problem:
-                logger.error("A replacement worker could not load model %s", problem)
-                suspects[problem.key] += 1
+            except ReplacementLoadFailed as error:
+                logger.error("A replacement worker could not load model %s", error)
+                stuck_reports[error.key] += 1
                 # A worker may be killed while it loads, through no fault of the model: that is tried once more.
-                if not isinstance(problem.__cause__, WorkerDied) or suspects[problem.key] > 1:
-                    left_out.add(problem.key)
+                if not isinstance(error.__cause__, WorkerDied) or stuck_reports[error.key] > 1:
+                    left_out.add(error.key)
                 if left_out.issuperset(self._models):
                     left_out.clear()  # a worker without a model is of no use
                 continue
-            except Exception as problem:
-                logger.error("A replacement worker could not be started: %r; trying again in %.1f s", problem, pause)
+            except Exception as error:
+                logger.error("A replacement worker could not be started: %r; trying again in %.1f s", error, pause)
                 continue
             if left_out:
                 self._spawn(self._complete(worker))
@@ -227,10 +227,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             pause = min(2 * pause, LONGEST_REPAIR)
             try:
                 await self._start_worker()
-            except Exception as problem:
-                logger.error(
-                    "A worker with all models could not be started: %s; trying again in %.0f s", problem, pause
-                )
+            except Exception as error:
+                logger.error("A worker with all models could not be started: %s; trying again in %.0f s", error, pause)
 
     def _forgive(self) -> None:
         self._deaths = max(0, self._deaths - 1)
@@ -243,7 +241,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             for worker in [worker for worker in self._ready if worker.overdue(now)]:
                 self._spawn(self._end_if_stuck(worker))
 
-    def suspect(self, number: int) -> None:
+    def report_stuck(self, number: int) -> None:
         """Somebody else found a worker not to answer in time."""
         for worker in self._ready:
             if worker.number == number:
@@ -261,11 +259,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     def _announce(self) -> None:
         super()._announce()
-        self._tell_audience()
+        self._notify_listener()
 
-    def _tell_audience(self) -> None:
-        if self._audience is not None:
-            self._audience.workers_changed()
+    def _notify_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.workers_changed()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -290,7 +288,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
     async def _load_everywhere(self, key: str, settings: ModelSettings) -> bool:
         """False: a worker ended before it had loaded, or there was none."""
         while workers := [worker for worker in self._ready if key not in worker.loaded]:
-            if key not in self._infos and _may_move(settings):
+            if key not in self._infos and _is_mutable_alias(settings):
                 workers = workers[:1]  # what the first one finds there, the others load
             loads = [self._load_into(worker, key, settings) for worker in workers]
             problems = [one for one in await asyncio.gather(*loads, return_exceptions=True) if one is not None]
@@ -323,7 +321,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> None:
         limit = self._settings.load_timeout
-        settings = pinned(settings, _source(self._infos.get(key)))
+        settings = with_resolved_uri(settings, _source(self._infos.get(key)))
         try:
             async with asyncio.timeout(limit):
                 frame = await worker.call(
@@ -355,7 +353,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             await self.unload(key)
 
 
-def _may_move(settings: ModelSettings) -> bool:
+def _is_mutable_alias(settings: ModelSettings) -> bool:
     """Whether the model's address may point elsewhere by the time that the next worker asks."""
     uri = settings.parameters.uri if settings.parameters else None
     return uri is not None and uri.startswith("models:/")
@@ -368,8 +366,8 @@ def _source(info: ModelInfo | None) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def pinned(settings: ModelSettings, source: str | None) -> ModelSettings:
+def with_resolved_uri(settings: ModelSettings, source: str | None) -> ModelSettings:
     """The settings with the address that a model was found at, so that all of its parts are of the same version."""
-    if source is None or settings.parameters is None or not _may_move(settings):
+    if source is None or settings.parameters is None or not _is_mutable_alias(settings):
         return settings
     return settings.model_copy(update={"parameters": settings.parameters.model_copy(update={"uri": source})})

@@ -65,8 +65,8 @@ class ModelVersion:
     state: State = State.LOADING
     reason: str = ""
     loaded: LoadedModel | None = None
-    road: ModelPipeline | None = None
-    asked_split: TrafficSplit | None = None
+    pipeline: ModelPipeline | None = None
+    configured_split: TrafficSplit | None = None
     split: TrafficSplit | None = None
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
     serial: int = field(default_factory=itertools.count(1).__next__)
@@ -88,10 +88,10 @@ class ModelVersion:
 
     def usable(self) -> tuple[LoadedModel, ModelPipeline]:
         """The model and its road. Raises `ModelNotReady` if there are none."""
-        if self.loaded is None or self.road is None or not self.loaded.info.ready:
+        if self.loaded is None or self.pipeline is None or not self.loaded.info.ready:
             reason = without_paths(self.reason) or None
             raise ModelNotReady(self.name, self.version, reason, LOAD_RETRY if self.loading else None)
-        return self.loaded, self.road
+        return self.loaded, self.pipeline
 
 
 class ModelRegistryView:
@@ -129,7 +129,7 @@ class ModelRegistryView:
 
     async def drained(self) -> None:
         """Wait until no model has anything to do."""
-        await asyncio.gather(*(entry.road.drained() for entry in self.entries() if entry.road is not None))
+        await asyncio.gather(*(entry.pipeline.drained() for entry in self.entries() if entry.pipeline is not None))
 
     def _choose_default(self, name: str) -> None:
         self.generation += 1
@@ -138,8 +138,8 @@ class ModelRegistryView:
             self._defaults.pop(name, None)
             return
         candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(versions.values())
-        asking = [entry for entry in candidates if entry.asked_split is not None]
-        split = default_version(asking).asked_split if asking else None
+        asking = [entry for entry in candidates if entry.configured_split is not None]
+        split = default_version(asking).configured_split if asking else None
         # A shadow is never what callers see, though it mostly is the newest.
         shown = [entry for entry in candidates if split is None or entry.version != split.shadow] or candidates
         for entry in versions.values():
@@ -166,7 +166,7 @@ class Registry(ModelRegistryView):
     def __init__(
         self,
         executor: Executor,
-        build_road: PipelineBuilder,
+        build_pipeline: PipelineBuilder,
         metrics: ServerMetrics,
         drain_timeout: float | None,
         changed: Callable[[], None] = _nobody,
@@ -174,7 +174,7 @@ class Registry(ModelRegistryView):
         super().__init__()
         self._metrics = metrics
         self._executor = executor
-        self._build_road = build_road
+        self._build_pipeline = build_pipeline
         self._drain_timeout = drain_timeout
         self._changed = changed
         self._locks: dict[str, asyncio.Lock] = {}
@@ -214,20 +214,20 @@ class Registry(ModelRegistryView):
                 code_policy.rules().check(resolved)
                 split = read_traffic_split(settings)
                 loaded = await self._executor.load(resolved)
-            except MLServerError as problem:
-                entry.reason = problem.message
+            except MLServerError as exc:
+                entry.reason = exc.message
                 self._has_failed(entry)
                 if is_logged:
-                    logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), problem.message)
+                    logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), exc.message)
                 raise
             except BaseException as error:
                 entry.reason = f"Its load ended with {type(error).__name__}"
                 self._has_failed(entry)
                 raise
-            before, road_before = entry.loaded, entry.road
+            before, road_before = entry.loaded, entry.pipeline
             entry.settings = settings
-            entry.asked_split = split
-            entry.road = self._build_road(entry, loaded)
+            entry.configured_split = split
+            entry.pipeline = self._build_pipeline(entry, loaded)
             entry.loaded = loaded
             entry.state = State.READY if loaded.info.ready else State.UNAVAILABLE
             entry.reason = "" if loaded.info.ready else "load() of the model returned False"
@@ -265,7 +265,7 @@ class Registry(ModelRegistryView):
             self.leaving.append(entry)
             try:
                 if loaded is not None:
-                    await self._retire(loaded, entry.road)
+                    await self._retire(loaded, entry.pipeline)
             finally:
                 self.leaving.remove(entry)
             logger.info("Unloaded model '%s'%s", name, _of(entry))
@@ -274,11 +274,11 @@ class Registry(ModelRegistryView):
         entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
         self._changed()
 
-    async def _retire(self, loaded: LoadedModel, road: ModelPipeline | None) -> None:
+    async def _retire(self, loaded: LoadedModel, pipeline: ModelPipeline | None) -> None:
         try:
             async with asyncio.timeout(self._drain_timeout):
-                if road is not None:
-                    await road.drained()
+                if pipeline is not None:
+                    await pipeline.drained()
         except TimeoutError:
             logger.warning("A model is unloaded though requests still run: they took longer than 'drain_timeout'")
         await loaded.unload()

@@ -127,11 +127,11 @@ class RESTApp:
                 request.template = template = own.route.path
                 await self._take_body(request, receive)
                 reply = await self._model_routes.answer(own, request)
-        except MethodNotAllowed as problem:
+        except MethodNotAllowed as error:
             asks = request.method == "OPTIONS" and request.header(b"access-control-request-method") is None
-            reply = Reply(200, headers=_allow(problem)) if asks else self._error(problem)
-        except MLServerError as problem:
-            reply = self._error(self._path_first(problem, request, template))
+            reply = Reply(200, headers=_allow(error)) if asks else self._error(error)
+        except MLServerError as error:
+            reply = self._error(self._path_first(error, request, template))
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception:
@@ -164,25 +164,25 @@ class RESTApp:
         if request.method not in ("GET", "HEAD"):
             request.body = await read_body(request, receive, self._settings.max_body_bytes)
 
-    def _path_first(self, problem: MLServerError, request: Request, template: str) -> MLServerError:
+    def _path_first(self, error: MLServerError, request: Request, template: str) -> MLServerError:
         """Return the error to answer: a fault of the path's model is said before one of the body."""
         name = request.segments.get("model_name")
-        if name is None or problem.status_code not in _BODY_FAULTS or not template.startswith("/v2/models"):
-            return problem
-        return self._model_routes.fault_of_model(name, request.segments.get("model_version")) or problem
+        if name is None or error.status_code not in _BODY_FAULTS or not template.startswith("/v2/models"):
+            return error
+        return self._model_routes.fault_of_model(name, request.segments.get("model_version")) or error
 
-    def _error(self, problem: MLServerError) -> Reply:
-        status, body = problem.status_code, write_error(problem)
-        faults = getattr(problem, "faults", None)
+    def _error(self, error: MLServerError) -> Reply:
+        status, body = error.status_code, write_error(error)
+        faults = getattr(error, "faults", None)
         if faults and self._settings.validation_status != status:
             status = self._settings.validation_status
-            body = write_document({"detail": faults, "error": problem.message})
-        headers = retry_after(problem)
+            body = write_document({"detail": faults, "error": error.message})
+        headers = retry_after(error)
         headers.append((b"x-content-type-options", b"nosniff"))  # texts may quote the caller
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
-        if isinstance(problem, MethodNotAllowed):
-            headers += _allow(problem)
+        if isinstance(error, MethodNotAllowed):
+            headers += _allow(error)
         if status in (408, 413):
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         return Reply(status, body, JSON, headers)
@@ -224,8 +224,8 @@ class RESTApp:
             await parts.aclose()  # type: ignore[attr-defined]
 
 
-def _allow(problem: MethodNotAllowed) -> RawHeaders:
-    return [(b"allow", ", ".join(problem.allowed).encode())]
+def _allow(error: MethodNotAllowed) -> RawHeaders:
+    return [(b"allow", ", ".join(error.allowed).encode())]
 
 
 async def _send_parts(parts: AsyncIterator[bytes], send: Any) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from ..errors import InvalidPayload, MLServerError, unwritable
+from ..errors import InvalidPayload, MLServerError, serialization_error
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
 from ..pipeline import RequestContext
@@ -99,8 +99,8 @@ class Endpoints:
             written = EncodedBody(json.write_response(response), JSON) if write is None else write(response)
         except MLServerError:
             raise
-        except Exception as problem:
-            raise unwritable(name, problem) from problem
+        except Exception as error:
+            raise serialization_error(name, error) from error
         codec_ns += time.perf_counter_ns() - started
         return self._inference_reply(written, response, call, codec_ns)
 
@@ -216,8 +216,8 @@ async def _events(first: InferenceResponse | None, responses: AsyncIterator[Infe
             yield _event(_written(first))
         async for response in responses:
             yield _event(_written(response))
-    except MLServerError as problem:
-        yield _event(json.write_error(problem))
+    except MLServerError as error:
+        yield _event(json.write_error(error))
     finally:
         await responses.aclose()  # type: ignore[attr-defined]
 
@@ -227,8 +227,8 @@ def _written(response: InferenceResponse) -> bytes:
         return json.write_response(response)
     except MLServerError:
         raise
-    except Exception as problem:
-        raise unwritable(response.model_name, problem) from problem
+    except Exception as error:
+        raise serialization_error(response.model_name, error) from error
 
 
 def _event(data: bytes) -> bytes:

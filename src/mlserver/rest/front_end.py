@@ -125,12 +125,12 @@ class _Guarded:
         try:
             client = scope["client"]
             await self._access.check(METRICS, Caller(client[0] if client else "", Headers(scope["headers"])))
-        except MLServerError as problem:
-            body = write_error(problem)
+        except MLServerError as error:
+            body = write_error(error)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            if problem.status_code == 401:
+            if error.status_code == 401:
                 headers.append((b"www-authenticate", b"Bearer"))
-            await send({"type": "http.response.start", "status": problem.status_code, "headers": headers})
+            await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         else:
             await self._page(scope, receive, send)

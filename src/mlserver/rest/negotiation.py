@@ -136,7 +136,7 @@ def writer(incoming: RequestFormat, request: InferenceRequest) -> Writer | None:
     Raises:
         MLServerError: what the request asks for is not understood, or cannot be done here.
     """
-    wanted = binary.take_wanted(request)
+    wanted = binary.pop_binary_outputs(request)
     if _wants_table(incoming.accept):
         from ..wire.arrow import stream
 

@@ -88,8 +88,8 @@ class KeyFile:
                 return
             with open(self._path, encoding="utf-8") as file:
                 self._keys = parse_keys(file.read(), self._path)
-        except (OSError, UnicodeDecodeError) as problem:
-            reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8 text"
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise SettingsError(f"{self._path} (setting 'auth.keys'): {reason}") from None
         self._stamp = stamp
 
@@ -109,8 +109,8 @@ class KeyFile:
         self._looked = now
         try:
             self._read()
-        except SettingsError as problem:
-            logger.error("The changed file of API keys is not used: %s", problem.message)
+        except SettingsError as error:
+            logger.error("The changed file of API keys is not used: %s", error.message)
 
 
 def parse_keys(text: str, where: str) -> list[tuple[bytes, Identity]]:
@@ -143,8 +143,8 @@ class Tokens:
     def __init__(self, settings: JWTSettings) -> None:
         try:
             self._jwt: Any = load("jwt", "Authentication by tokens (setting 'auth.jwt')", "auth")
-        except MLServerError as problem:
-            raise SettingsError(problem.message) from None
+        except MLServerError as error:
+            raise SettingsError(error.message) from None
         self._settings = settings
         self._remote = settings.jwks.startswith("https://")
         if "://" in settings.jwks and not self._remote:
@@ -216,8 +216,8 @@ class Tokens:
                 return  # another request has just done it
             try:
                 self._fetch()
-            except (SettingsError, OSError, ValueError) as problem:
-                logger.error("The issuer's keys (setting 'auth.jwt.jwks') cannot be read: %s", problem)
+            except (SettingsError, OSError, ValueError) as error:
+                logger.error("The issuer's keys (setting 'auth.jwt.jwks') cannot be read: %s", error)
             self._fetched = time.monotonic()
 
     def _fetch(self) -> None:
@@ -231,8 +231,8 @@ class Tokens:
             AttributeError,
             RecursionError,
             self._jwt.PyJWTError,
-        ) as problem:
-            raise SettingsError(f"auth.jwt.jwks: cannot be used: {type(problem).__name__}: {problem}") from None
+        ) as error:
+            raise SettingsError(f"auth.jwt.jwks: cannot be used: {type(error).__name__}: {error}") from None
         keys = {key.key_id: key for key in found.keys if key.key_type != "oct"}
         if not keys:
             raise SettingsError("auth.jwt.jwks: holds no public key")
@@ -252,8 +252,8 @@ class Tokens:
         try:
             with opener.open(asked, timeout=_FETCH_LIMIT) as answer:
                 content: bytes = answer.read(_LARGEST_JWKS)
-        except HTTPException as problem:
-            raise OSError(f"{type(problem).__name__}: {problem}") from None
+        except HTTPException as error:
+            raise OSError(f"{type(error).__name__}: {error}") from None
         return content.decode()
 
 

@@ -31,8 +31,8 @@ class Certificates(Generic[T]):
         self._seen = self._look()
         try:
             self.current = build(settings)
-        except (OSError, ValueError) as problem:  # ssl's errors are OSErrors
-            raise MLServerError(f"TLS (setting 'tls'): {_reason(problem)}", 500) from None
+        except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+            raise MLServerError(f"TLS (setting 'tls'): {_reason(error)}", 500) from None
 
     def refresh(self) -> bool:
         """Read the files if they have changed since the last time. Returns whether `current` is new."""
@@ -42,8 +42,8 @@ class Certificates(Generic[T]):
         self._seen = seen
         try:
             self.current = self._build(self._settings)
-        except (OSError, ValueError) as problem:
-            logger.error("TLS: the changed certificate files are not used: %s", _reason(problem))
+        except (OSError, ValueError) as error:
+            logger.error("TLS: the changed certificate files are not used: %s", _reason(error))
             return False
         logger.info("TLS: the certificate files have changed and are used from now on")
         return True
@@ -60,10 +60,10 @@ def _stamp(path: str | None) -> tuple[int, int, int] | None:
     return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
 
 
-def _reason(problem: Exception) -> str:
-    if isinstance(problem, OSError) and problem.filename:
-        return f"{problem.filename}: {problem.strerror}"
-    return f"{type(problem).__name__}: {problem}"
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"
 
 
 def server_context(settings: TLSSettings) -> ssl.SSLContext:

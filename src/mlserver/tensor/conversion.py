@@ -99,8 +99,8 @@ def _numbers(root: Any, datatype: str) -> NDArray[Any]:
         raise
     except OverflowError:
         raise TensorError(f"numbers in the range of {datatype}", brief(root)) from None
-    except (ValueError, TypeError) as problem:
-        expected = f"{datatype} numbers" if "homogeneous" not in str(problem) else "nested lists of equal length"
+    except (ValueError, TypeError) as error:
+        expected = f"{datatype} numbers" if "homogeneous" not in str(error) else "nested lists of equal length"
         raise TensorError(expected, brief(root)) from None
 
 

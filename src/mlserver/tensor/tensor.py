@@ -71,7 +71,7 @@ class Tensor:
     # -- faces --
 
     @property
-    def faces(self) -> tuple[str, ...]:
+    def representations(self) -> tuple[str, ...]:
         """Which faces exist now: any of "root", "array", "raw"."""
         present = (
             ("root", self._root is not _MISSING),
@@ -141,7 +141,7 @@ class Tensor:
             self._datatype, self._shape = datatype, shape
         return self._raw
 
-    def settle(self, datatype: str, shape: Sequence[int]) -> None:
+    def normalize(self, datatype: str, shape: Sequence[int]) -> None:
         """Check the data against datatype and shape, and bring numbers into their raw face.
 
         Numbers are held as bytes from here on and the list that came is let go, so that every protocol's request looks

@@ -113,8 +113,8 @@ def _fill(request: InferenceRequest, sizes: list[int | None], blob: memoryview) 
 def _tensor(raw: memoryview, tensor: RequestInput) -> TensorData:
     try:
         return TensorData.from_raw(raw, str(tensor.datatype), tensor.shape)
-    except TensorError as problem:
-        raise InvalidInput(f"data of input '{tensor.name}'", problem.expected, problem.received) from None
+    except TensorError as error:
+        raise InvalidInput(f"data of input '{tensor.name}'", error.expected, error.received) from None
 
 
 def _read_raw(body: memoryview, metadata: MetadataModelResponse | None) -> InferenceRequest:
@@ -167,7 +167,7 @@ class BinaryOutputs:
         return self.chosen.get(output, self.default)
 
 
-def take_wanted(request: InferenceRequest) -> BinaryOutputs | None:
+def pop_binary_outputs(request: InferenceRequest) -> BinaryOutputs | None:
     """What the caller wants as binary data, taken out of the request, for it is no business of the model; None = nothing.
 
     Each requested output's parameter `binary_data` says it, else the request's `binary_data_output`.
@@ -226,8 +226,8 @@ def write_response(response: InferenceResponse, wanted: BinaryOutputs) -> tuple[
 def _raw(output: ResponseOutput) -> memoryview:
     try:
         return memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
-    except TensorError as problem:
-        raise MLServerError(f"The model's output '{output.name}' is not valid: {problem}", 500) from None
+    except TensorError as error:
+        raise MLServerError(f"The model's output '{output.name}' is not valid: {error}", 500) from None
 
 
 def _binary_head(output: ResponseOutput, size: int) -> dict[str, Any]:

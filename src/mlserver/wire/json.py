@@ -48,14 +48,14 @@ def read_json(body: bytes | memoryview) -> Any:
     """A JSON body. Raises `InvalidPayload`: it is none (NaN and Infinity literals are not JSON)."""
     try:
         return orjson.loads(body)
-    except orjson.JSONDecodeError as problem:
+    except orjson.JSONDecodeError as error:
         if not len(body):
             raise _not_json("an empty body", 0) from None
-        where = f"at line {problem.lineno} column {problem.colno}"
-        literal = _LITERAL.match(problem.doc, problem.pos)
+        where = f"at line {error.lineno} column {error.colno}"
+        literal = _LITERAL.match(error.doc, error.pos)
         if literal is not None and literal[0] not in ("true", "false"):
-            raise _not_json(f"{literal[0]} {where}, {_SAID_OF[literal[0].lower()]}", problem.pos) from None
-        raise _not_json(f"{problem.msg} {where}", problem.pos) from None
+            raise _not_json(f"{literal[0]} {where}, {_SAID_OF[literal[0].lower()]}", error.pos) from None
+        raise _not_json(f"{error.msg} {where}", error.pos) from None
     except RecursionError:
         raise _not_json("a body nested too deep", 0) from None
 
@@ -161,8 +161,8 @@ def request_of(document: Any) -> InferenceRequest:
         raise InvalidPayload(f"Invalid body: expected an object with 'inputs', received {brief(document)}", [fault])
     try:
         return _validate_request(document)
-    except ValidationError as problem:
-        error = describe(problem)
+    except ValidationError as exc:
+        error = describe(exc)
         hint = _hint_of(document)
         raise InvalidPayload(error.message + hint, error.faults) if hint else error from None
 
@@ -179,9 +179,9 @@ def _hint_of(document: dict[str, Any]) -> str:
     return ""
 
 
-def describe(problem: ValidationError) -> InvalidPayload:
+def describe(error: ValidationError) -> InvalidPayload:
     """pydantic's findings as one error: the first in words, all as faults."""
-    faults = problem.errors(include_url=False, include_context=False)
+    faults = error.errors(include_url=False, include_context=False)
     first = faults[0]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     if first["type"] == "missing":
@@ -316,8 +316,8 @@ def _default(value: Any) -> Any:
     return str(value)
 
 
-def write_error(problem: MLServerError) -> bytes:
-    return orjson.dumps({"error": problem.message})
+def write_error(error: MLServerError) -> bytes:
+    return orjson.dumps({"error": error.message})
 
 
 def write_message(message: Any) -> bytes:

@@ -79,8 +79,8 @@ def read_response(body: bytes, header_length: int | None = None) -> InferenceRes
     sizes = [_take_size(output) for output in outputs] if isinstance(outputs, list) else []
     try:
         response = InferenceResponse.model_validate(document)
-    except ValidationError as problem:
-        raise json.describe(problem) from None
+    except ValidationError as error:
+        raise json.describe(error) from None
     blob, at = memoryview(body)[end:], 0
     for output, size in zip(response.outputs, sizes, strict=True):
         try:
@@ -88,10 +88,10 @@ def read_response(body: bytes, header_length: int | None = None) -> InferenceRes
                 output.data = TensorData.from_raw(blob[at : at + size], str(output.datatype), output.shape)
                 restore_missing(output)
                 at += size
-            output.data.settle(str(output.datatype), output.shape)
+            output.data.normalize(str(output.datatype), output.shape)
             restore_infinities(output)
-        except TensorError as problem:
-            raise InvalidInput(f"data of output '{output.name}'", problem.expected, problem.received) from None
+        except TensorError as error:
+            raise InvalidInput(f"data of output '{output.name}'", error.expected, error.received) from None
     return response
 
 
@@ -108,5 +108,5 @@ def read_metadata(body: bytes) -> MetadataModelResponse:
     """A model's metadata. Raises `MLServerError`: it is none."""
     try:
         return MetadataModelResponse.model_validate(json.read_json(body))
-    except ValidationError as problem:
-        raise json.describe(problem) from None
+    except ValidationError as error:
+        raise json.describe(error) from None

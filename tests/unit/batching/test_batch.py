@@ -22,7 +22,7 @@ FACES = ("list", "nested", "array", "raw")
 def request(*inputs: RequestInput, **fields: Any) -> InferenceRequest:
     made = InferenceRequest(inputs=list(inputs), **fields)
     for tensor in made.inputs:
-        tensor.data.settle(str(tensor.datatype), tensor.shape)
+        tensor.data.normalize(str(tensor.datatype), tensor.shape)
     return made
 
 
@@ -212,8 +212,8 @@ def test_numbers_are_joined_without_lists() -> None:
     requests = [simple(rows) for rows in (1, 2)]
     joined = join(requests)
 
-    assert joined.inputs[0].data.faces == ("raw",)
-    assert all(one.inputs[0].data.faces == ("raw",) for one in requests)
+    assert joined.inputs[0].data.representations == ("raw",)
+    assert all(one.inputs[0].data.representations == ("raw",) for one in requests)
 
 
 def test_text_and_binary_elements_in_one_batch() -> None:

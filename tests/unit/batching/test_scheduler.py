@@ -39,8 +39,8 @@ class Run:
         output = ResponseOutput(name="y", shape=[len(doubled)], datatype="FP64", data=TensorData(doubled))
         self._answer.set_result(InferenceResponse(model_name="m", outputs=[output]))
 
-    def fail(self, problem: BaseException) -> None:
-        self._answer.set_exception(problem)
+    def fail(self, error: BaseException) -> None:
+        self._answer.set_exception(error)
 
     async def result(self) -> InferenceResponse:
         try:
@@ -133,7 +133,7 @@ class Bench:
     def ask(self, *values: float, call: RequestContext | None = None, **fields: Any) -> asyncio.Task[InferenceResponse]:
         """A caller: its task is the answer."""
         tensor = RequestInput(name="x", shape=[len(values)], datatype="FP64", data=TensorData(list(values)))
-        tensor.data.settle("FP64", tensor.shape)
+        tensor.data.normalize("FP64", tensor.shape)
         request = InferenceRequest(inputs=[tensor], **fields)
         task = asyncio.ensure_future(self.scheduler.infer(request, call or RequestContext()))
         self.callers.append(task)
@@ -321,10 +321,10 @@ async def test_only_the_guilty_member_fails(bench: Callable[..., Bench]) -> None
 
 
 @pytest.mark.parametrize("problem", [InvalidInput("x", "a", "b"), MLServerError("?", 422), MLServerError("?", 500)])
-async def test_faults_that_one_member_may_cause(bench: Callable[..., Bench], problem: MLServerError) -> None:
+async def test_faults_that_one_member_may_cause(bench: Callable[..., Bench], error: MLServerError) -> None:
     one = bench()
     callers, run = await joined_with(one, 1.0, 2.0)
-    run.fail(problem)
+    run.fail(error)
     for _ in callers:
         (await one.stage.next()).answer()
 

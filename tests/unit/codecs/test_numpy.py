@@ -49,7 +49,7 @@ def test_shapes(shape: tuple[int, ...], sent: list[int]) -> None:
     output = NumpyCodec.encode_output("o", array)
     assert output.shape == sent
     assert output.data.array is array  # as the model gave it, no copy and no list
-    assert output.data.faces == ("array",)
+    assert output.data.representations == ("array",)
     assert output.parameters == Parameters(content_type="np")
 
 
@@ -152,7 +152,7 @@ def test_raw_bytes_become_an_array_that_can_be_written_to() -> None:
     decoded *= 2
     assert decoded.tolist() == [[0, 2], [4, 6]]
     assert NumpyCodec.decode_input(request_input).tolist() == [[0, 1], [2, 3]]
-    assert "root" not in request_input.data.faces
+    assert "root" not in request_input.data.representations
 
 
 def test_raw_text_keeps_every_length() -> None:

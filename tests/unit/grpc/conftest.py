@@ -106,7 +106,7 @@ MODELS = [
 class Serving:
     """A server under test, and a client of it."""
 
-    road: Road
+    pipeline: Road
     server: GRPCServer
     channel: Any
     stub: Any
@@ -122,15 +122,15 @@ async def start() -> AsyncIterator[Start]:
 
         async def started(models: list[ModelSettings] | None = None, concurrency: int = 64, **settings: Any) -> Serving:
             chosen = Settings(host="127.0.0.1", grpc_port=0, **settings)
-            road = await stack.enter_async_context(Road(chosen, models or MODELS, concurrency))
-            server = GRPCServer(chosen, road.data_plane, road.handlers, road.metrics)
+            pipeline = await stack.enter_async_context(Road(chosen, models or MODELS, concurrency))
+            server = GRPCServer(chosen, pipeline.data_plane, pipeline.handlers, pipeline.metrics)
             stack.push_async_callback(server.stop)
             await server.start()
             unlimited = [("grpc.max_receive_message_length", -1)]
             channel = await stack.enter_async_context(
                 grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=unlimited)
             )
-            return Serving(road, server, channel, GRPCInferenceServiceStub(channel))
+            return Serving(pipeline, server, channel, GRPCInferenceServiceStub(channel))
 
         yield started
 

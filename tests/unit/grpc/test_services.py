@@ -157,7 +157,7 @@ async def test_health_check(serving: Any) -> None:
     for service in ("", "inference.GRPCInferenceService"):
         response = await check(health_pb2.HealthCheckRequest(service=service))
         assert response.status == health_pb2.HealthCheckResponse.SERVING
-    serving.road.data_plane.accepting = False
+    serving.pipeline.data_plane.accepting = False
     response = await check(health_pb2.HealthCheckRequest())
     assert response.status == health_pb2.HealthCheckResponse.NOT_SERVING
     code, _ = await failure(check(health_pb2.HealthCheckRequest(service="nope")))
@@ -167,7 +167,7 @@ async def test_health_check(serving: Any) -> None:
 async def test_health_watch(serving: Any) -> None:
     call = health(serving, "Watch", "unary_stream")(health_pb2.HealthCheckRequest(), timeout=20)
     assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
-    serving.road.data_plane.accepting = False
+    serving.pipeline.data_plane.accepting = False
     assert (await call.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     call.cancel()
 
@@ -236,7 +236,7 @@ async def test_a_taken_port_is_named(start: Any, serving: Any) -> None:
 
     taken = Settings(host="127.0.0.1", grpc_port=serving.server.port)
     with pytest.raises(MLServerError, match=f"127.0.0.1:{serving.server.port} .setting 'grpc_port'"):
-        GRPCServer(taken, serving.road.data_plane, serving.road.handlers)
+        GRPCServer(taken, serving.pipeline.data_plane, serving.pipeline.handlers)
 
 
 async def test_rpcs_are_counted(serving: Any) -> None:
@@ -244,7 +244,7 @@ async def test_rpcs_are_counted(serving: Any) -> None:
     await failure(serving.stub.ModelReady(pb.ModelReadyRequest(name="nope")))
     counts = {
         (sample.labels["grpc_method"], sample.labels["grpc_code"]): sample.value
-        for family in serving.road.metrics.collect()
+        for family in serving.pipeline.metrics.collect()
         for sample in family.samples
         if sample.name == "grpc_server_handled_total"
     }

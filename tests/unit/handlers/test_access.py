@@ -26,8 +26,8 @@ async def status(access: Authorizer, scope: str, address: str = REMOTE, **header
     shown = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         await access.check(scope, Caller(address, shown))
-    except MLServerError as problem:
-        return problem.status_code
+    except MLServerError as error:
+        return error.status_code
     return 200
 
 

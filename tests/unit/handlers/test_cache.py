@@ -58,8 +58,8 @@ def request(data: Any = (1.0, 2.0), datatype: str = "FP64", **more: Any) -> Infe
     return made
 
 
-def cached(road: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None) -> CacheStage:
-    return CacheStage(road, store or LocalCache(), name, version, lambda hit, ns: None)
+def cached(pipeline: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None) -> CacheStage:
+    return CacheStage(pipeline, store or LocalCache(), name, version, lambda hit, ns: None)
 
 
 # -- cached = computed --
@@ -131,11 +131,11 @@ def test_the_same_key_means_the_same_content(one: InferenceRequest, other: Infer
     ],
 )
 async def test_the_same_request_is_computed_once(again: InferenceRequest) -> None:
-    road = Road()
-    cache = cached(road)
+    pipeline = Road()
+    cache = cached(pipeline)
     await cache.infer(request(), RequestContext())
     await cache.infer(again, RequestContext())
-    assert road.asked == 1
+    assert pipeline.asked == 1
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ async def test_the_same_request_is_computed_once(again: InferenceRequest) -> Non
     ids=range(8),
 )
 async def test_another_request_is_computed(other: InferenceRequest) -> None:
-    road = Road()
-    cache = cached(road)
+    pipeline = Road()
+    cache = cached(pipeline)
     await cache.infer(request(), RequestContext())
     await cache.infer(other, RequestContext())
-    assert road.asked == 2
+    assert pipeline.asked == 2
 
 
 def test_large_tensors_count_too() -> None:
@@ -169,10 +169,10 @@ def test_large_tensors_count_too() -> None:
 
 async def test_models_versions_and_loads_do_not_share() -> None:
     store, roads = LocalCache(), [Road() for _ in range(4)]
-    for road, (name, version) in zip(roads, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True):
-        cache = cached(road, store, name, version)
+    for pipeline, (name, version) in zip(roads, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True):
+        cache = cached(pipeline, store, name, version)
         await cache.infer(request(), RequestContext())
-    assert [road.asked for road in roads] == [1, 1, 1, 1]
+    assert [pipeline.asked for pipeline in roads] == [1, 1, 1, 1]
 
 
 # -- what it keeps --
@@ -195,32 +195,32 @@ async def test_errors_are_not_remembered() -> None:
             self.asked += 1
             raise MLServerError("no")
 
-    road = Fails()
-    cache = cached(road)
+    pipeline = Fails()
+    cache = cached(pipeline)
     for _ in range(2):
         with pytest.raises(MLServerError):
             await cache.infer(request(), RequestContext())
-    assert road.asked == 2
+    assert pipeline.asked == 2
 
 
 async def test_what_cannot_be_written_down_is_passed_on() -> None:
-    road = Road()
-    cache = cached(road)
+    pipeline = Road()
+    cache = cached(pipeline)
     for _ in range(2):
         await cache.infer(request(parameters=Parameters.of({"huge": 2**70})), RequestContext())
-    assert road.asked == 2
+    assert pipeline.asked == 2
 
 
 async def test_streams_are_passed_on() -> None:
-    road = Road()
-    cache = cached(road)
+    pipeline = Road()
+    cache = cached(pipeline)
 
     async def two() -> AsyncIterator[InferenceRequest]:
         yield request()
         yield request()
 
     assert len([response async for response in cache.stream(two(), RequestContext())]) == 2
-    assert road.asked == 2
+    assert pipeline.asked == 2
 
 
 async def test_hits_and_misses_are_counted() -> None:

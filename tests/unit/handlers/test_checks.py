@@ -51,7 +51,7 @@ def test_numbers_leave_as_bytes() -> None:
     made = request(tensor(), tensor("y", "BYTES", [1], ["a"]))
     check_request(made)
 
-    assert [one.data.faces for one in made.inputs] == [("raw",), ("root",)]
+    assert [one.data.representations for one in made.inputs] == [("raw",), ("root",)]
 
 
 @pytest.mark.parametrize(
@@ -172,5 +172,5 @@ def test_any_json_is_a_number_or_refused(value: Any) -> None:
     for read in (seconds_of_timeout, priority_of):
         try:
             read(value)
-        except MLServerError as problem:
-            assert problem.status_code == 400  # noqa: PT017 - either end is right
+        except MLServerError as error:
+            assert error.status_code == 400  # noqa: PT017 - either end is right

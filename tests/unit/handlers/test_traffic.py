@@ -86,7 +86,7 @@ async def test_a_shadow_is_compared_and_never_seen(bench: Bench) -> None:
     await load(bench, "2", shadow="3")
     shadow = await load(bench, "3")
     assert await version_of(bench) == "2"
-    await bench.data_plane.shadows_settled()
+    await bench.data_plane.wait_shadows_idle()
     assert len(shadow.requests) == 1
     assert outcomes(bench) == {"same": 1}
 
@@ -99,7 +99,7 @@ async def test_a_shadow_is_compared_and_never_seen(bench: Bench) -> None:
     for answer in (other, broken):
         shadow.response = answer
         assert await version_of(bench) == "2"
-        await bench.data_plane.shadows_settled()
+        await bench.data_plane.wait_shadows_idle()
     assert outcomes(bench) == {"same": 1, "different": 1, "failed": 1}
 
 
@@ -111,5 +111,5 @@ async def test_a_slow_shadow_slows_nobody(bench: Bench) -> None:
         assert await version_of(bench) == "2"
     assert outcomes(bench) == {"dropped": 2}
     shadow.go.set()
-    await bench.data_plane.shadows_settled()
+    await bench.data_plane.wait_shadows_idle()
     assert outcomes(bench) == {"dropped": 2, "same": MOST}

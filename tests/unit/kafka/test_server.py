@@ -72,8 +72,8 @@ def cluster() -> Iterator[Cluster]:
 async def front_end(cluster: Cluster, **more: Any) -> AsyncIterator[KafkaServer]:
     config = {"consumer.session.timeout.ms": 3000, "consumer.heartbeat.interval.ms": 300}
     settings = Settings(kafka_servers=cluster.servers, max_body_bytes=100_000, kafka_config=config, **more)
-    async with Road(settings, MODELS) as road:
-        server = KafkaServer(settings, road.data_plane)
+    async with Road(settings, MODELS) as pipeline:
+        server = KafkaServer(settings, pipeline.data_plane)
         await server.start()
         try:
             yield server
@@ -197,10 +197,10 @@ async def test_a_credential_is_needed_where_the_settings_say_so(cluster: Cluster
 async def test_brokers_that_cannot_be_reached_hold_nothing_up() -> None:
     (port,) = free_ports(1)
     settings = Settings(kafka_servers=f"127.0.0.1:{port}")
-    async with Road(settings, MODELS[:1]) as road, asyncio.timeout(LIMIT):
-        server = KafkaServer(settings, road.data_plane)
+    async with Road(settings, MODELS[:1]) as pipeline, asyncio.timeout(LIMIT):
+        server = KafkaServer(settings, pipeline.data_plane)
         await server.stop(LIMIT)  # not started yet
-        server = KafkaServer(settings, road.data_plane)
+        server = KafkaServer(settings, pipeline.data_plane)
         await server.start()
         server.cease()
         await full(server)

@@ -19,10 +19,10 @@ WINE = {"model": "wine", "version": "2"}
 class View:
     """What Prometheus would read."""
 
-    def __init__(self, road: ServerMetrics) -> None:
+    def __init__(self, pipeline: ServerMetrics) -> None:
         class Source(Collector):
             def collect(self) -> Any:
-                return road.collect()
+                return pipeline.collect()
 
         self.registry = CollectorRegistry()
         self.registry.register(Source())
@@ -43,9 +43,9 @@ class View:
 
 
 def wine() -> ServerMetrics:
-    road = ServerMetrics()
-    road.add_model("wine", "2")
-    return road
+    pipeline = ServerMetrics()
+    pipeline.add_model("wine", "2")
+    return pipeline
 
 
 def test_names_and_kinds() -> None:
@@ -77,11 +77,11 @@ def test_names_and_kinds() -> None:
 
 
 def test_inference() -> None:
-    road = wine()
-    road.observe_infer("wine", "2", 0.5, ok=True)
-    road.observe_infer("wine", "2", 0.25, ok=True)
-    road.observe_infer("wine", "2", 8, ok=False)
-    view = View(road)
+    pipeline = wine()
+    pipeline.observe_infer("wine", "2", 0.5, ok=True)
+    pipeline.observe_infer("wine", "2", 0.25, ok=True)
+    pipeline.observe_infer("wine", "2", 8, ok=False)
+    view = View(pipeline)
     assert view("model_infer_request_success_total", **WINE) == 2
     assert view("model_infer_request_failure_total", **WINE) == 1
     assert view("model_infer_request_duration_count", **WINE) == 3
@@ -91,16 +91,16 @@ def test_inference() -> None:
 
 
 def test_queue_batches_and_refusals() -> None:
-    road = wine()
-    road.in_flight("wine", "2", +1)
-    road.in_flight("wine", "2", +1)
-    road.in_flight("wine", "2", -1)
-    road.observe_queue("wine", "2", 0.001)
-    road.observe_waiting("wine", "2", 3)
-    road.observe_batch("wine", "2", 2, 40)
-    road.rejected("wine", "2", "queue_full")
-    road.observe_parallel_queue(1)
-    view = View(road)
+    pipeline = wine()
+    pipeline.in_flight("wine", "2", +1)
+    pipeline.in_flight("wine", "2", +1)
+    pipeline.in_flight("wine", "2", -1)
+    pipeline.observe_queue("wine", "2", 0.001)
+    pipeline.observe_waiting("wine", "2", 3)
+    pipeline.observe_batch("wine", "2", 2, 40)
+    pipeline.rejected("wine", "2", "queue_full")
+    pipeline.observe_parallel_queue(1)
+    view = View(pipeline)
     assert view("model_infer_requests_in_flight", **WINE) == 1
     assert view("model_infer_queue_duration_seconds_count", **WINE) == 1
     assert view("batch_request_queue_sum", model_name="wine", model_version="2") == 3
@@ -111,81 +111,81 @@ def test_queue_batches_and_refusals() -> None:
     assert view("parallel_request_queue_count") == 1
 
 
-def observe_everything(road: ServerMetrics, model: str, version: str | None) -> None:
-    road.observe_infer(model, version, 1, ok=True)
-    road.observe_infer(model, version, 1, ok=False)
-    road.observe_queue(model, version, 1)
-    road.observe_waiting(model, version, 1)
-    road.observe_batch(model, version, 1, 1)
-    road.in_flight(model, version, 1)
-    road.rejected(model, version, "deadline")
+def observe_everything(pipeline: ServerMetrics, model: str, version: str | None) -> None:
+    pipeline.observe_infer(model, version, 1, ok=True)
+    pipeline.observe_infer(model, version, 1, ok=False)
+    pipeline.observe_queue(model, version, 1)
+    pipeline.observe_waiting(model, version, 1)
+    pipeline.observe_batch(model, version, 1, 1)
+    pipeline.in_flight(model, version, 1)
+    pipeline.rejected(model, version, "deadline")
 
 
 def test_models_that_are_not_loaded_make_no_series() -> None:
-    road = wine()
+    pipeline = wine()
     for model, version in (("none", None), ("wine", None), ("wine", "3")):
-        observe_everything(road, model, version)
-    assert View(road).labelled(model="none") == []
-    assert View(road).labelled(model="wine") == []
+        observe_everything(pipeline, model, version)
+    assert View(pipeline).labelled(model="none") == []
+    assert View(pipeline).labelled(model="wine") == []
 
 
 def test_a_model_without_a_version() -> None:
-    road = ServerMetrics()
-    road.add_model("plain", None)
-    road.observe_infer("plain", None, 1, ok=True)
-    assert View(road)("model_infer_request_success_total", model="plain", version="") == 1
+    pipeline = ServerMetrics()
+    pipeline.add_model("plain", None)
+    pipeline.observe_infer("plain", None, 1, ok=True)
+    assert View(pipeline)("model_infer_request_success_total", model="plain", version="") == 1
 
 
 def test_the_series_of_a_model_go_with_it_and_with_it_alone() -> None:
-    road = wine()
-    road.add_model("wine", "1")
+    pipeline = wine()
+    pipeline.add_model("wine", "1")
     for version in ("1", "2"):
-        observe_everything(road, "wine", version)
-    assert len(set(View(road).labelled(**WINE))) > 10
-    road.remove_model("wine", "2")
-    assert View(road).labelled(**WINE) == []
-    assert View(road).labelled(model_version="2") == []
-    assert View(road).labelled(model="wine", version="1")
-    observe_everything(road, "wine", "2")
-    assert View(road).labelled(**WINE) == []
+        observe_everything(pipeline, "wine", version)
+    assert len(set(View(pipeline).labelled(**WINE))) > 10
+    pipeline.remove_model("wine", "2")
+    assert View(pipeline).labelled(**WINE) == []
+    assert View(pipeline).labelled(model_version="2") == []
+    assert View(pipeline).labelled(model="wine", version="1")
+    observe_everything(pipeline, "wine", "2")
+    assert View(pipeline).labelled(**WINE) == []
 
 
 def test_loading_again_keeps_the_counts() -> None:
-    road = wine()
-    road.observe_infer("wine", "2", 1, ok=True)
-    road.add_model("wine", "2")
-    assert View(road)("model_infer_request_success_total", **WINE) == 1
+    pipeline = wine()
+    pipeline.observe_infer("wine", "2", 1, ok=True)
+    pipeline.add_model("wine", "2")
+    assert View(pipeline)("model_infer_request_success_total", **WINE) == 1
 
 
 def test_rest() -> None:
-    road = ServerMetrics()
-    view = View(road)
+    pipeline = ServerMetrics()
+    view = View(pipeline)
     for _ in range(3):
-        road.rest_started("POST")
-    road.rest("POST", INFER, 200, 0.02)
-    road.rest_dropped("POST")
+        pipeline.rest_started("POST")
+    pipeline.rest("POST", INFER, 200, 0.02)
+    pipeline.rest_dropped("POST")
     assert view("rest_server_requests_total", **REST) == 1
     assert view("rest_server_request_duration_seconds_bucket", le="0.025", **REST) == 1
     assert view("rest_server_requests_in_progress", method="POST", app_name="mlserver") == 1
 
 
 def test_rest_with_another_prefix_and_made_up_methods() -> None:
-    road = ServerMetrics("mine")
+    pipeline = ServerMetrics("mine")
     for method in ("BREW", "WHEN"):
-        road.rest_started(method)
-        road.rest(method, "/x", 405, 0.1)
+        pipeline.rest_started(method)
+        pipeline.rest(method, "/x", 405, 0.1)
     labels = {"method": "OTHER", "path": "/x", "status_code": "405", "app_name": "mlserver"}
-    assert View(road)("mine_requests_total", **labels) == 2
-    assert View(road)("mine_requests_in_progress", method="OTHER", app_name="mlserver") == 0
+    assert View(pipeline)("mine_requests_total", **labels) == 2
+    assert View(pipeline)("mine_requests_in_progress", method="OTHER", app_name="mlserver") == 0
 
 
 def test_grpc() -> None:
-    road = ServerMetrics()
-    road.grpc_started(*RPC)
-    road.grpc_received(*RPC)
-    road.grpc_sent(*RPC)
-    road.grpc(RPC, "OK", 0.2)
-    view = View(road)
+    pipeline = ServerMetrics()
+    pipeline.grpc_started(*RPC)
+    pipeline.grpc_received(*RPC)
+    pipeline.grpc_sent(*RPC)
+    pipeline.grpc(RPC, "OK", 0.2)
+    view = View(pipeline)
     for series in ("started", "msg_received", "msg_sent"):
         assert view(f"grpc_server_{series}_total", **GRPC) == 1
     assert view("grpc_server_handled_total", grpc_code="OK", **GRPC) == 1
@@ -194,13 +194,13 @@ def test_grpc() -> None:
 
 def counted(requests: int) -> ServerMetrics:
     """Another process that answered so many requests, and works on one more."""
-    road = wine()
+    pipeline = wine()
     for _ in range(requests):
-        road.observe_infer("wine", "2", 0.1, ok=True)
-        road.rest("POST", INFER, 200, 0.1)
-    road.in_flight("wine", "2", 1)
-    road.rejected("wine", "2", "deadline")
-    return road
+        pipeline.observe_infer("wine", "2", 0.1, ok=True)
+        pipeline.rest("POST", INFER, 200, 0.1)
+    pipeline.in_flight("wine", "2", 1)
+    pipeline.rejected("wine", "2", "deadline")
+    return pipeline
 
 
 def test_the_sum_of_several_processes() -> None:

@@ -29,12 +29,12 @@ def families(page: str) -> dict[str, Any]:
 
 
 async def test_the_page_has_the_roads_the_models_and_the_processs_metrics() -> None:
-    road = ServerMetrics()
-    road.add_model("wine", None)
-    road.observe_infer("wine", None, 1, ok=True)
+    pipeline = ServerMetrics()
+    pipeline.add_model("wine", None)
+    pipeline.observe_infer("wine", None, 1, ok=True)
     with model_context(ModelSettings(name="wine", implementation="a.B")):
         metrics.log(t_page=1)
-    response = await call(MetricsServer(Settings(), road))
+    response = await call(MetricsServer(Settings(), pipeline))
     metrics.forget("wine", None)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
@@ -100,6 +100,6 @@ def test_off(endpoint: str | None) -> None:
 
 
 def test_on_with_the_settings_prefix() -> None:
-    road = configure_metrics(Settings(metrics_rest_server_prefix="mine"))
-    assert road is not None
-    assert "mine_requests" in {family.name for family in road.collect()}
+    pipeline = configure_metrics(Settings(metrics_rest_server_prefix="mine"))
+    assert pipeline is not None
+    assert "mine_requests" in {family.name for family in pipeline.collect()}

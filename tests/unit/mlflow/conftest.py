@@ -51,7 +51,7 @@ class Served:
     loaded: Any
 
 
-class Zoo:
+class MLflowModels:
     """Saves and loads models of the zoo when they are asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -90,12 +90,12 @@ class Zoo:
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
+def mlflow_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowModels]:
     """The zoo, with MLflow's logs and stores out of the way."""
     before = dict(os.environ)
     folder = tmp_path_factory.mktemp("zoo")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-    yield Zoo(folder)
+    yield MLflowModels(folder)
     os.environ.clear()
     os.environ.update(before)

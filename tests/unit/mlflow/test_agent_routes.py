@@ -11,7 +11,7 @@ from mlserver.settings import ModelParameters, ModelSettings
 from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.agents.routes import kind_of, streams
 from mlserver_mlflow.loading.pyfunc import load_model
-from unit.mlflow.conftest import Zoo
+from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -54,6 +54,6 @@ async def test_an_agent_that_was_logged_from_code(tmp_path: Path) -> None:
         ("linear", None, False),
     ],
 )
-def test_kinds(zoo: Zoo, name: str, kind: str | None, streaming: bool) -> None:
-    model = load_model(str(zoo.path(name)))
+def test_kinds(mlflow_models: MLflowModels, name: str, kind: str | None, streaming: bool) -> None:
+    model = load_model(str(mlflow_models.path(name)))
     assert (kind_of(model), streams(model)) == (kind, streaming)

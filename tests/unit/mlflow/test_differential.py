@@ -16,15 +16,15 @@ from mlserver_mlflow import invocations
 from mlserver_mlflow.invocations.scoring import IS_FLASK
 from support.extra_flavor_models import MORE
 from support.mlflow_payloads import CASES, Case
-from unit.mlflow.conftest import MLFLOW, Served, Zoo
+from unit.mlflow.conftest import MLFLOW, MLflowModels, Served
 
 # MLflow warns about overflowing floats and much else; what it answers is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("case", CASES + MORE, ids=str)
-async def test_invocations_answers_as_mlflow_does(zoo: Zoo, case: Case) -> None:
-    served = await zoo(case.model)
+async def test_invocations_answers_as_mlflow_does(mlflow_models: MLflowModels, case: Case) -> None:
+    served = await mlflow_models(case.model)
     expected = await expected_of(served, case)
     answer = await answer_of(served, case)
     if IS_FLASK and expected[0] == 500 and not is_text(case.body):
@@ -40,8 +40,8 @@ async def answer_of(served: Served, case: Case) -> tuple[int, Any]:
     try:
         response = await served.runtime.predict(request)
         status, body, media_type = invocations.write_response(response, route.config)
-    except MLServerError as problem:
-        status, body, media_type = invocations.write_error(problem, route.config)
+    except MLServerError as error:
+        status, body, media_type = invocations.write_error(error, route.config)
     assert media_type == "application/json"
     return status, body if status == 200 else comparable(json.loads(body))
 

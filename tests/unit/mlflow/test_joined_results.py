@@ -131,8 +131,8 @@ async def answer(stage: Any, values: Sequence[Any], form: str) -> Any:
     """The response as JSON, or the error."""
     try:
         return json.loads(wire.write_response(await stage.infer(request_of(values, form), RequestContext())))
-    except MLServerError as problem:
-        return problem.status_code, problem.message
+    except MLServerError as error:
+        return error.status_code, error.message
 
 
 async def both(model: Loaded, batch: Sequence[Sequence[Any]], form: str) -> tuple[list[Any], list[Any]]:

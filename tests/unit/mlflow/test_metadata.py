@@ -11,7 +11,7 @@ from mlflow.types.schema import AnyType, Array, Map, Object, Property, SparkMLVe
 
 from mlserver.types import MetadataTensor, Parameters
 from mlserver_mlflow.metadata import _get_content_type, _get_shape, to_metadata_tensors, to_model_content_type
-from unit.mlflow.conftest import Zoo
+from unit.mlflow.conftest import MLflowModels
 
 OBJECT = Object([Property("x", DataType.long)])
 SPECS: list[tuple[ColSpec | TensorSpec, tuple[str, str], list[int]]] = [
@@ -78,8 +78,8 @@ def test_the_requests_content_type(schema: Any, expected: str) -> None:
     assert to_model_content_type(schema) == expected
 
 
-async def test_a_models_metadata_tells_the_whole_signature(zoo: Zoo) -> None:
-    runtime = (await zoo("echo_params")).runtime
+async def test_a_models_metadata_tells_the_whole_signature(mlflow_models: MLflowModels) -> None:
+    runtime = (await mlflow_models("echo_params")).runtime
     metadata = await runtime.metadata()
     assert metadata.inputs is not None
     assert [tensor.name for tensor in metadata.inputs] == ["d"]
@@ -91,8 +91,8 @@ async def test_a_models_metadata_tells_the_whole_signature(zoo: Zoo) -> None:
     assert [param["name"] for param in params] == ["temp", "n", "stop", "flag"]
 
 
-async def test_without_a_signature_the_settings_stay(zoo: Zoo) -> None:
-    metadata = await (await zoo("no_signature")).runtime.metadata()
+async def test_without_a_signature_the_settings_stay(mlflow_models: MLflowModels) -> None:
+    metadata = await (await mlflow_models("no_signature")).runtime.metadata()
     assert metadata.inputs == []
     assert metadata.outputs == []
     assert metadata.parameters == Parameters(content_type=None)

@@ -14,7 +14,7 @@ from mlserver.types import InferenceRequest
 from mlserver_mlflow.v2.declared_outputs import DeclaredOutputs
 from mlserver_mlflow.v2.response_encoder import Encoder
 from support.flavor_models import RESULTS
-from unit.mlflow.conftest import Zoo
+from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -130,8 +130,8 @@ def asking_for(result: str) -> InferenceRequest:
 
 
 @pytest.mark.parametrize("result", ENCODED)
-async def test_a_result_becomes_outputs(zoo: Zoo, result: str) -> None:
-    response = await (await zoo("returns")).runtime.predict(asking_for(result))
+async def test_a_result_becomes_outputs(mlflow_models: MLflowModels, result: str) -> None:
+    response = await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     content_type, outputs = ENCODED[result]
     found = [
         (
@@ -148,9 +148,9 @@ async def test_a_result_becomes_outputs(zoo: Zoo, result: str) -> None:
 
 
 @pytest.mark.parametrize("result", NOT_ENCODABLE)
-async def test_what_has_no_form_in_v2_is_named(zoo: Zoo, result: str) -> None:
+async def test_what_has_no_form_in_v2_is_named(mlflow_models: MLflowModels, result: str) -> None:
     with pytest.raises(MLServerError, match=f"value of type .*{NOT_ENCODABLE[result]}") as caught:
-        await (await zoo("returns")).runtime.predict(asking_for(result))
+        await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     assert caught.value.status_code == 500
 
 
@@ -174,9 +174,9 @@ def test_a_declared_double_is_one_whatever_is_missing(values: Any) -> None:
 
 
 @pytest.mark.parametrize("result", ["cycle", "deep"])
-async def test_a_value_without_an_end_is_named(zoo: Zoo, result: str) -> None:
+async def test_a_value_without_an_end_is_named(mlflow_models: MLflowModels, result: str) -> None:
     with pytest.raises(MLServerError, match="a value that contains itself or is nested too deeply") as caught:
-        await (await zoo("returns")).runtime.predict(asking_for(result))
+        await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     assert caught.value.status_code == 500
 
 
@@ -185,8 +185,8 @@ def test_every_result_of_the_zoo_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("result", ["frame", "nullable", "full_nullable", "labels", "bytes_frame"])
-async def test_a_frame_is_read_back_by_the_pandas_codec(zoo: Zoo, result: str) -> None:
-    response = await (await zoo("returns")).runtime.predict(asking_for(result))
+async def test_a_frame_is_read_back_by_the_pandas_codec(mlflow_models: MLflowModels, result: str) -> None:
+    response = await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     frame = RESULTS[result]()
     found = PandasCodec.decode_response(response)
     assert list(found.columns) == [str(name) for name in frame.columns]
@@ -195,8 +195,10 @@ async def test_a_frame_is_read_back_by_the_pandas_codec(zoo: Zoo, result: str) -
     )
 
 
-async def test_a_single_output_carries_the_signatures_name(zoo: Zoo) -> None:
+async def test_a_single_output_carries_the_signatures_name(mlflow_models: MLflowModels) -> None:
     inputs = [{"name": name, "datatype": "FP64", "shape": [1], "data": [1]} for name in ("a", "b", "c")]
     for model, expected in (("net", "quality"), ("linear", "output-1")):
-        response = await (await zoo(model)).runtime.predict(InferenceRequest.model_validate({"inputs": inputs}))
+        response = await (await mlflow_models(model)).runtime.predict(
+            InferenceRequest.model_validate({"inputs": inputs})
+        )
         assert [output.name for output in response.outputs] == [expected]

@@ -10,10 +10,10 @@ import pytest
 
 from mlserver.types import InferenceRequest, TensorData
 from mlserver_mlflow.fastpath import selection
-from mlserver_mlflow.fastpath.predictors import ColumnsPredictor, run_by_member
+from mlserver_mlflow.fastpath.predictors import ColumnsPredictor, run_per_request
 from mlserver_mlflow.loading.pyfunc import PyFuncModel
 from support.flavor_models import FRAME, MIXED
-from unit.mlflow.conftest import Zoo
+from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -32,14 +32,14 @@ def request_of(frame: pd.DataFrame, datatype: str = "") -> InferenceRequest:
     ]
     request = InferenceRequest.model_validate({"inputs": inputs})
     for tensor in request.inputs:
-        tensor.data.settle(str(tensor.datatype), tensor.shape)
+        tensor.data.normalize(str(tensor.datatype), tensor.shape)
     return request
 
 
 @pytest.mark.parametrize("model", ["linear", "net", "wide", "labels", "proba", "scaled", "mixed", "no_outputs"])
 @pytest.mark.parametrize("rows", [1, 2, 5, 33, 400, 3000])
-async def test_results_equal_those_of_pyfunc_bit_for_bit(zoo: Zoo, model: str, rows: int) -> None:
-    served = await zoo(model)
+async def test_results_equal_those_of_pyfunc_bit_for_bit(mlflow_models: MLflowModels, model: str, rows: int) -> None:
+    served = await mlflow_models(model)
     source = MIXED if model == "mixed" else FRAME
     frame = source.sample(rows, replace=True, random_state=rows).reset_index(drop=True)
     for name in frame.columns:
@@ -88,8 +88,8 @@ DECISIONS: dict[str, tuple[bool, bool | None, bool]] = {
 
 
 @pytest.mark.parametrize("model", DECISIONS)
-async def test_decisions(zoo: Zoo, model: str) -> None:
-    served = await zoo(model)
+async def test_decisions(mlflow_models: MLflowModels, model: str) -> None:
+    served = await mlflow_models(model)
     decided = selection.make(served.loaded)
     arrays = not decided.path.as_frame if isinstance(decided.path, ColumnsPredictor) else None
     assert (decided.row_wise, arrays, decided.in_thread) == DECISIONS[model]
@@ -114,30 +114,30 @@ class Counts:
         return np.full(len(data), float(self.calls))
 
 
-async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(zoo: Zoo) -> None:
+async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(mlflow_models: MLflowModels) -> None:
     from mlflow.models import Model
 
-    decided = selection.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Counts()))
+    decided = selection.make(PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Counts()))
     assert not decided.row_wise
     assert not decided.config
     assert decided.path is None
 
 
-async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(zoo: Zoo) -> None:
+async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(mlflow_models: MLflowModels) -> None:
     from mlflow.models import Model
 
-    decided = selection.make(PyFuncModel(Model.load(str(zoo.path("linear"))), Sums()))
+    decided = selection.make(PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Sums()))
     assert decided.row_wise
-    assert decided.by_member
+    assert decided.per_request
     assert decided.path is not None
-    columns = [str(spec.name) for spec in Model.load(str(zoo.path("linear"))).get_input_schema().inputs]
+    columns = [str(spec.name) for spec in Model.load(str(mlflow_models.path("linear"))).get_input_schema().inputs]
     data = pd.DataFrame({name: [1.0, 2.0, 3.0] for name in columns})
-    together = run_by_member(decided.path, data, [1, 2])
+    together = run_per_request(decided.path, data, [1, 2])
     assert together.tolist() == [len(columns), 5 * len(columns), 5 * len(columns)]
 
 
-async def test_joined_requests_get_every_bit_that_they_get_alone(zoo: Zoo) -> None:
-    decided = selection.make((await zoo("linear")).loaded)
+async def test_joined_requests_get_every_bit_that_they_get_alone(mlflow_models: MLflowModels) -> None:
+    decided = selection.make((await mlflow_models("linear")).loaded)
     assert isinstance(decided.path, ColumnsPredictor)
     random = np.random.default_rng(3)
     rows = [1, 1, 7, 30, 1, 120]
@@ -146,12 +146,12 @@ async def test_joined_requests_get_every_bit_that_they_get_alone(zoo: Zoo) -> No
     alone = [
         decided.path.run(np.asfortranarray(data[end - count : end])) for count, end in zip(rows, ends, strict=True)
     ]
-    together = run_by_member(decided.path, data, rows)
+    together = run_per_request(decided.path, data, rows)
     assert together.tobytes() == np.concatenate(alone).tobytes()
 
 
-async def test_requests_that_need_more_care_are_left_to_the_general_way(zoo: Zoo) -> None:
-    path = selection.make((await zoo("linear")).loaded).path
+async def test_requests_that_need_more_care_are_left_to_the_general_way(mlflow_models: MLflowModels) -> None:
+    path = selection.make((await mlflow_models("linear")).loaded).path
     assert path is not None
 
     def changed(**values: Any) -> InferenceRequest:
@@ -171,12 +171,12 @@ async def test_requests_that_need_more_care_are_left_to_the_general_way(zoo: Zoo
     assert np.asarray(shuffled).tolist() == FRAME[:2].to_numpy().tolist()
 
 
-async def test_missing_values_are_refused_as_the_estimator_refuses_them(zoo: Zoo) -> None:
+async def test_missing_values_are_refused_as_the_estimator_refuses_them(mlflow_models: MLflowModels) -> None:
     from mlserver.errors import MLServerError
 
     frame = FRAME[:2].copy()
     frame.loc[1, "b"] = np.nan
     with pytest.raises(MLServerError, match="NaN") as caught:
-        await (await zoo("linear")).runtime.predict(request_of(frame))
+        await (await mlflow_models("linear")).runtime.predict(request_of(frame))
     assert caught.value.status_code == 400
     assert (caught.value.details or {})["error_code"] == "BAD_REQUEST"

@@ -22,7 +22,7 @@ from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.codecs import TensorDictCodec
 from support.flavor_models import FRAME, TARGET
-from unit.mlflow.conftest import Zoo
+from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -33,8 +33,10 @@ def asking(name: str, data: list[Any], parameters: dict[str, Any] | None = None)
 
 
 @pytest.mark.parametrize("parameters, expected", [(None, None), ({"temp": 0.9}, {"temp": 0.9})])
-async def test_predict_is_called_with_data_and_params(zoo: Zoo, parameters: Any, expected: Any) -> None:
-    runtime = await zoo.runtime("echo_params")
+async def test_predict_is_called_with_data_and_params(
+    mlflow_models: MLflowModels, parameters: Any, expected: Any
+) -> None:
+    runtime = await mlflow_models.runtime("echo_params")
     with patch.object(runtime._model, "predict", return_value=["foo"]) as predict:
         response = await runtime.predict(asking("d", [1.5], parameters))
     assert predict.call_args.kwargs == {"params": expected}
@@ -56,8 +58,8 @@ async def test_predict_is_called_with_data_and_params(zoo: Zoo, parameters: Any,
         ("d\n1\n2\n", "text/csv", None),
     ],
 )
-async def test_invocations_as_a_method(zoo: Zoo, body: str, content_type: str, params: Any) -> None:
-    runtime = await zoo.runtime("echo_params")
+async def test_invocations_as_a_method(mlflow_models: MLflowModels, body: str, content_type: str, params: Any) -> None:
+    runtime = await mlflow_models.runtime("echo_params")
     with patch.object(runtime._model, "predict", return_value=[7]) as predict:
         response = await runtime.invocations(body, content_type)
     assert list(predict.call_args.args[0].get("d")) == [1.0, 2.0]
@@ -66,14 +68,14 @@ async def test_invocations_as_a_method(zoo: Zoo, body: str, content_type: str, p
 
 
 @pytest.mark.parametrize("content_type", ["", "application/pdf"])
-async def test_invocations_refuses_other_content_types(zoo: Zoo, content_type: str) -> None:
-    response = await (await zoo.runtime("linear")).invocations("x", content_type)
+async def test_invocations_refuses_other_content_types(mlflow_models: MLflowModels, content_type: str) -> None:
+    response = await (await mlflow_models.runtime("linear")).invocations("x", content_type)
     assert response.status_code == 415
     assert f"Got '{content_type}'" in json.loads(bytes(response.body))["message"]
 
 
-async def test_routes(zoo: Zoo) -> None:
-    runtime = (await zoo("linear")).runtime
+async def test_routes(mlflow_models: MLflowModels) -> None:
+    runtime = (await mlflow_models("linear")).runtime
     found = {route.path: route for route in runtime.routes()}
     assert {path: route.static for path, route in found.items()} == {
         "/ping": "\n",
@@ -87,9 +89,11 @@ async def test_routes(zoo: Zoo) -> None:
     assert (await runtime.ping(), await runtime.mlflow_version()) == ("\n", VERSION)
 
 
-async def test_model_config_of_the_settings_reaches_the_model(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_model_config_of_the_settings_reaches_the_model(
+    mlflow_models: MLflowModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def config_of(extra: dict[str, Any]) -> Any:
-        parameters = ModelParameters(uri=str(zoo.path("configured")), extra=extra)
+        parameters = ModelParameters(uri=str(mlflow_models.path("configured")), extra=extra)
         runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
         await runtime.load()
         response = await runtime.predict(asking("d", [1.0]))
@@ -109,8 +113,8 @@ async def load_from(uri: str | None) -> MLflowRuntime:
     return runtime
 
 
-async def test_where_a_model_may_be(zoo: Zoo) -> None:
-    path = zoo.path("linear")
+async def test_where_a_model_may_be(mlflow_models: MLflowModels) -> None:
+    path = mlflow_models.path("linear")
     for uri in (str(path), f"{path}/", f"file:{path}", f"file://{path}", str(path / "MLmodel")):
         assert (await load_from(uri)).inputs is not None
 
@@ -141,11 +145,11 @@ async def test_addresses_that_mlflow_resolves(tmp_path: Path, monkeypatch: pytes
             await load_from(uri)
 
 
-async def streamed(zoo: Zoo, model: str, request: InferenceRequest) -> AsyncIterator[Any]:
+async def streamed(mlflow_models: MLflowModels, model: str, request: InferenceRequest) -> AsyncIterator[Any]:
     async def requests() -> AsyncIterator[InferenceRequest]:
         yield request
 
-    async for response in (await zoo.runtime(model)).predict_stream(requests()):
+    async for response in (await mlflow_models.runtime(model)).predict_stream(requests()):
         yield response.outputs[0].data.root
 
 
@@ -154,16 +158,16 @@ def text_of(text: str) -> InferenceRequest:
     return InferenceRequest.model_validate({"inputs": [tensor]})
 
 
-async def test_a_streamable_model_streams(zoo: Zoo) -> None:
-    assert [chunk async for chunk in streamed(zoo, "spells", text_of("abc"))] == [[b"a"], [b"b"], [b"c"]]
+async def test_a_streamable_model_streams(mlflow_models: MLflowModels) -> None:
+    assert [chunk async for chunk in streamed(mlflow_models, "spells", text_of("abc"))] == [[b"a"], [b"b"], [b"c"]]
 
 
-async def test_other_models_answer_a_stream_once(zoo: Zoo) -> None:
-    assert len([chunk async for chunk in streamed(zoo, "echo_params", asking("d", [1.0]))]) == 1
+async def test_other_models_answer_a_stream_once(mlflow_models: MLflowModels) -> None:
+    assert len([chunk async for chunk in streamed(mlflow_models, "echo_params", asking("d", [1.0]))]) == 1
 
 
-async def test_an_error_within_a_stream_comes_after_its_chunks(zoo: Zoo) -> None:
-    chunks = streamed(zoo, "spells", text_of("a1"))
+async def test_an_error_within_a_stream_comes_after_its_chunks(mlflow_models: MLflowModels) -> None:
+    chunks = streamed(mlflow_models, "spells", text_of("a1"))
     assert await anext(chunks) == [b"a"]
     with pytest.raises(MLServerError, match="1 is no letter"):
         await anext(chunks)

@@ -21,7 +21,7 @@ from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.invocations import openapi_trials
 from mlserver_mlflow.invocations.openapi_examples import FILE, MOST, of
 from support.flavor_models import Echo, python_model
-from unit.mlflow.conftest import Zoo
+from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -57,7 +57,7 @@ def shown(runtime: MLflowRuntime) -> dict[str, Any]:
 async def told(runtime: MLflowRuntime, request: InferenceRequest) -> Any:
     """What the model says it was given; the texts of elements, whichever way they came."""
     response = await runtime.predict(request)
-    if invocations.is_carried(request):
+    if invocations.is_passthrough(request):
         _, body, _ = invocations.write_response(response, {})
         return json.loads(json.loads(body)["predictions"][0])
     return json.loads(response.outputs[0].data.root[0])
@@ -101,8 +101,8 @@ async def test_a_list_of_texts_is_the_one_column(tmp_path: Path) -> None:
     "name",
     ["chats", "deep_anything", "deep_blobs", "deep_maps", "echo_any", "echo_object", "people", "repeats", "sums"],
 )
-async def test_columns_of_lists_and_objects_can_be_sent(zoo: Zoo, name: str) -> None:
-    runtime = await zoo.runtime(name)
+async def test_columns_of_lists_and_objects_can_be_sent(mlflow_models: MLflowModels, name: str) -> None:
+    runtime = await mlflow_models.runtime(name)
     (config,) = (route.config for route in runtime.routes() if "v2_example" in route.config)
     response = await runtime.predict(InferenceRequest.model_validate(config["v2_example"]))
     assert response.outputs

@@ -16,7 +16,7 @@ from mlserver.types import InferenceRequest, Parameters
 from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.agents import openai_format
 from support.flavor_models import Repeats
-from unit.mlflow.conftest import Zoo
+from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -36,8 +36,8 @@ def oracle() -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def runtime(zoo: Zoo) -> MLflowRuntime:
-    return (await zoo("repeats")).runtime
+async def runtime(mlflow_models: MLflowModels) -> MLflowRuntime:
+    return (await mlflow_models("repeats")).runtime
 
 
 def comparable(text: str) -> Any:
@@ -109,16 +109,18 @@ async def test_answers_in_an_envelope_have_no_place_for_it(runtime: MLflowRuntim
     assert list(answer) == ["predictions"]
 
 
-async def test_off_until_somebody_says_where_traces_go(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_off_until_somebody_says_where_traces_go(
+    mlflow_models: MLflowModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = {HEADER: "true"}
     before = mlflow.get_tracking_uri()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(None)
     try:
-        nowhere = await answer_of(await zoo.runtime("repeats"), "/responses", ASKED, asked)
+        nowhere = await answer_of(await mlflow_models.runtime("repeats"), "/responses", ASKED, asked)
         assert nowhere["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
         mlflow.set_tracking_uri(before)
-        somewhere = await answer_of(await zoo.runtime("repeats"), "/responses", ASKED, asked)
+        somewhere = await answer_of(await mlflow_models.runtime("repeats"), "/responses", ASKED, asked)
         assert somewhere["metadata"]["trace_id"] == "tr-"
     finally:
         mlflow.set_tracking_uri(before)

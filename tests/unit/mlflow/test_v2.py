@@ -9,7 +9,7 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest
-from unit.mlflow.conftest import Served, Zoo
+from unit.mlflow.conftest import MLflowModels, Served
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -30,7 +30,7 @@ def three(datatype: str, data: list[Any], shape: list[int] | None = None) -> lis
 def request_of(inputs: list[Tensor], parameters: dict[str, Any] | None = None) -> InferenceRequest:
     request = InferenceRequest.model_validate({"inputs": inputs, "parameters": parameters})
     for item in request.inputs:
-        item.data.settle(str(item.datatype), item.shape)  # as every request is by the time it meets a model
+        item.data.normalize(str(item.datatype), item.shape)  # as every request is by the time it meets a model
     return request
 
 
@@ -88,9 +88,9 @@ RECEIVED: list[tuple[str, list[Tensor], dict[str, Any] | None, Any]] = [
 
 @pytest.mark.parametrize("model, inputs, parameters, expected", RECEIVED, ids=lambda value: str(value)[:60])
 async def test_a_column_reaches_the_model_in_the_type_of_the_signature(
-    zoo: Zoo, model: str, inputs: list[Tensor], parameters: dict[str, Any] | None, expected: Any
+    mlflow_models: MLflowModels, model: str, inputs: list[Tensor], parameters: dict[str, Any] | None, expected: Any
 ) -> None:
-    (text,) = await ask(await zoo(f"echo_{model}"), inputs, parameters)
+    (text,) = await ask(await mlflow_models(f"echo_{model}"), inputs, parameters)
     frame = json.loads(text)["data"]["frame"]
     assert frame == {inputs[0]["name"]: expected}
 
@@ -109,28 +109,28 @@ WHOLE: list[tuple[str, list[Tensor], dict[str, Any] | None, Any]] = [
 
 @pytest.mark.parametrize("model, inputs, parameters, expected", WHOLE, ids=lambda value: str(value)[:60])
 async def test_a_tensor_reaches_the_model_in_the_dtype_of_the_signature(
-    zoo: Zoo, model: str, inputs: list[Tensor], parameters: dict[str, Any] | None, expected: str
+    mlflow_models: MLflowModels, model: str, inputs: list[Tensor], parameters: dict[str, Any] | None, expected: str
 ) -> None:
-    (text,) = await ask(await zoo(model), inputs, parameters)
+    (text,) = await ask(await mlflow_models(model), inputs, parameters)
     assert json.loads(text)["data"][0] == expected
 
 
-async def test_without_a_signature_columns_of_equal_length_are_a_frame(zoo: Zoo) -> None:
+async def test_without_a_signature_columns_of_equal_length_are_a_frame(mlflow_models: MLflowModels) -> None:
     inputs = [tensor("s", "BYTES", ["a", "b"]), tensor("n", "INT64", [1, 2], [2, 1])]
-    (text,) = await ask(await zoo("echo_none"), inputs)
+    (text,) = await ask(await mlflow_models("echo_none"), inputs)
     assert json.loads(text)["data"]["order"] == ["s", "n"]
     uneven = [tensor("x", "FP64", [1, 2, 3, 4], [2, 2]), tensor("y", "FP64", [1])]
-    (text,) = await ask(await zoo("echo_none"), uneven)
+    (text,) = await ask(await mlflow_models("echo_none"), uneven)
     assert json.loads(text)["data"].keys() == {"x", "y"}
 
 
-async def test_content_type_str_on_the_request_gives_a_list(zoo: Zoo) -> None:
-    (text,) = await ask(await zoo("echo_none"), [tensor("x", "BYTES", ["a", "b"])], {"content_type": "str"})
+async def test_content_type_str_on_the_request_gives_a_list(mlflow_models: MLflowModels) -> None:
+    (text,) = await ask(await mlflow_models("echo_none"), [tensor("x", "BYTES", ["a", "b"])], {"content_type": "str"})
     assert json.loads(text)["data"] == ["str 'a'", "str 'b'"]
 
 
-async def test_named_tensors_in_and_out(zoo: Zoo) -> None:
-    served = await zoo("tensors")
+async def test_named_tensors_in_and_out(mlflow_models: MLflowModels) -> None:
+    served = await mlflow_models("tensors")
     inputs = [tensor("y", "INT32", [1, 2, 3], [1, 3]), tensor("x", "FP64", [1, 2], [1, 2]), tensor("z", "FP64", [1])]
     response = await served.runtime.predict(request_of(inputs))
     assert response.parameters is not None
@@ -141,15 +141,17 @@ async def test_named_tensors_in_and_out(zoo: Zoo) -> None:
 
 @pytest.mark.parametrize("model", ["linear", "no_outputs", "no_signature"])
 @pytest.mark.parametrize("datatype", ["FP64", "FP32", "INT64", "INT32"])
-async def test_a_frame_model_answers_whatever_the_number_type(zoo: Zoo, model: str, datatype: str) -> None:
+async def test_a_frame_model_answers_whatever_the_number_type(
+    mlflow_models: MLflowModels, model: str, datatype: str
+) -> None:
     data = [1, 5]
-    served = await zoo(model)
+    served = await mlflow_models(model)
     assert await ask(served, three(datatype, data)) == pytest.approx([2.5, 0.5])
     assert await ask(served, three(datatype, data, [2, 1])) == pytest.approx([2.5, 0.5])
 
 
-async def test_params_come_from_the_requests_parameters(zoo: Zoo) -> None:
-    served, inputs = await zoo("echo_params"), [tensor("d", "FP64", [1])]
+async def test_params_come_from_the_requests_parameters(mlflow_models: MLflowModels) -> None:
+    served, inputs = await mlflow_models("echo_params"), [tensor("d", "FP64", [1])]
     (text,) = await ask(served, inputs, {"temp": 0.9, "stop": ["a"], "unknown": 1, "content_type": "pd"})
     expected = {"temp": "float 0.9", "stop": ["str 'a'"], "n": "int 1", "flag": "bool False"}
     assert json.loads(text)["params"] == expected
@@ -170,9 +172,9 @@ TYPE_HINTS: list[tuple[str, list[Tensor], list[Any]]] = [
 
 @pytest.mark.parametrize("model, inputs, expected", TYPE_HINTS, ids=lambda value: str(value)[:60])
 async def test_type_hinted_models_get_their_rows(
-    zoo: Zoo, model: str, inputs: list[Tensor], expected: list[Any]
+    mlflow_models: MLflowModels, model: str, inputs: list[Tensor], expected: list[Any]
 ) -> None:
-    assert await ask(await zoo(model), inputs) == expected
+    assert await ask(await mlflow_models(model), inputs) == expected
 
 
 # model, inputs, parameters -> status, parts of the message
@@ -253,10 +255,15 @@ REFUSED: list[tuple[str, list[Tensor], dict[str, Any] | None, int, list[str]]] =
 
 @pytest.mark.parametrize("model, inputs, parameters, status, parts", REFUSED, ids=lambda value: str(value)[:60])
 async def test_what_does_not_fit_is_refused_by_name(
-    zoo: Zoo, model: str, inputs: list[Tensor], parameters: dict[str, Any] | None, status: int, parts: list[str]
+    mlflow_models: MLflowModels,
+    model: str,
+    inputs: list[Tensor],
+    parameters: dict[str, Any] | None,
+    status: int,
+    parts: list[str],
 ) -> None:
     with pytest.raises(MLServerError) as caught:
-        await ask(await zoo(model), inputs, parameters)
+        await ask(await mlflow_models(model), inputs, parameters)
     assert caught.value.status_code == status
     assert [part for part in parts if part not in caught.value.message] == [], caught.value.message
     assert "Traceback" not in caught.value.message

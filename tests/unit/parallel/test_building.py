@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.env.builder import recipe_of
+from mlserver.env.builder import find_environment_spec
 from mlserver.env.environment import find_environment
 from mlserver.errors import MLServerError
 from mlserver.security import code_policy
@@ -32,12 +32,12 @@ def model(folder: Path, requirements: str = "joblib\n") -> Path:
 
 
 def test_local_builds_nothing(tmp_path: Path) -> None:
-    assert recipe_of(settings_of(tmp_path, "local")) is None
-    assert recipe_of(ModelSettings(name="wine", implementation="mlserver_mlflow.MLflowRuntime")) is None
+    assert find_environment_spec(settings_of(tmp_path, "local")) is None
+    assert find_environment_spec(ModelSettings(name="wine", implementation="mlserver_mlflow.MLflowRuntime")) is None
 
 
 def test_the_model_s_requirements_and_the_server_s_own(tmp_path: Path) -> None:
-    recipe = recipe_of(settings_of(model(tmp_path / "wine")))
+    recipe = find_environment_spec(settings_of(model(tmp_path / "wine")))
     assert recipe is not None
     assert recipe.lines[0] == "-r requirements.txt"
     assert any(line.startswith("msgspec") for line in recipe.lines)
@@ -47,7 +47,7 @@ def test_the_model_s_requirements_and_the_server_s_own(tmp_path: Path) -> None:
 def test_the_key_follows_the_content(tmp_path: Path) -> None:
     keys = set()
     for folder, text in (("one", "joblib==1.4.0"), ("same", "joblib==1.4.0"), ("other", "joblib==1.5.0")):
-        recipe = recipe_of(settings_of(model(tmp_path / folder, text)))
+        recipe = find_environment_spec(settings_of(model(tmp_path / folder, text)))
         assert recipe is not None
         keys.add(recipe.key)
     assert len(keys) == 2
@@ -55,12 +55,12 @@ def test_the_key_follows_the_content(tmp_path: Path) -> None:
 
 def test_what_cannot_be_built(tmp_path: Path) -> None:
     with pytest.raises(MLServerError, match="must be one of local, uv, virtualenv, not 'conda'"):
-        recipe_of(settings_of(tmp_path, "conda"))
+        find_environment_spec(settings_of(tmp_path, "conda"))
     with pytest.raises(MLServerError, match="no file 'MLmodel'"):
-        recipe_of(settings_of(tmp_path))
+        find_environment_spec(settings_of(tmp_path))
     (model(tmp_path / "wine") / "requirements.txt").unlink()
     with pytest.raises(MLServerError, match=r"has no python_env\.yaml"):
-        recipe_of(settings_of(tmp_path / "wine"))
+        find_environment_spec(settings_of(tmp_path / "wine"))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_in_production_nothing_is_installed_for_a_model_that_is_not_trusted(tmp_
     assert not (tmp_path / "environments").exists()
     digest = digest_of(str(folder))
     code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest]))
-    assert recipe_of(settings_of(folder)) is not None
+    assert find_environment_spec(settings_of(folder)) is not None
     (folder / "requirements.txt").write_text("something-else\n")
     with pytest.raises(CodeNotAllowed):
-        recipe_of(settings_of(folder))
+        find_environment_spec(settings_of(folder))

@@ -194,9 +194,9 @@ def back_over_the_wire(response: InferenceResponse) -> InferenceResponse:
     return unpack_response(frame.head, frame.buffers)
 
 
-def settled(name: str, datatype: str, shape: list[int], data: Any, **fields: Any) -> RequestInput:
+def normalized(name: str, datatype: str, shape: list[int], data: Any, **fields: Any) -> RequestInput:
     tensor = RequestInput(name=name, datatype=datatype, shape=shape, data=TensorData(data), **fields)
-    tensor.data.settle(datatype, shape)
+    tensor.data.normalize(datatype, shape)
     return tensor
 
 
@@ -206,16 +206,20 @@ REQUESTS = {
         id="7",
         parameters=Parameters(content_type="pd", headers={"a": "b"}, k=[1, {"n": None}], big=2**64 - 1),
         inputs=[
-            settled("x", "FP32", [2, 1], [0.5, -0.0], parameters={"content_type": "np", "scale": 2.5}),
-            settled("s", "BYTES", [3], ["é", "\0", ""]),
-            settled("b", "BYTES", [2], [b"\xff\x00", b""]),
-            settled("nested", "BYTES", [2, 1], [["a"], [None]]),
+            normalized("x", "FP32", [2, 1], [0.5, -0.0], parameters={"content_type": "np", "scale": 2.5}),
+            normalized("s", "BYTES", [3], ["é", "\0", ""]),
+            normalized("b", "BYTES", [2], [b"\xff\x00", b""]),
+            normalized("nested", "BYTES", [2, 1], [["a"], [None]]),
         ],
         outputs=[RequestOutput(name="y"), RequestOutput(name="z", parameters=Parameters(content_type="str"))],
     ),
     "no outputs": InferenceRequest(inputs=[], outputs=[], parameters={}),
     "empty and scalar": InferenceRequest(
-        inputs=[settled("e", "INT8", [0, 3], []), settled("s", "FP64", [], [1.5]), settled("n", "BYTES", [0], [])]
+        inputs=[
+            normalized("e", "INT8", [0, 3], []),
+            normalized("s", "FP64", [], [1.5]),
+            normalized("n", "BYTES", [0], []),
+        ]
     ),
 }
 
@@ -225,7 +229,7 @@ def test_requests(name: str) -> None:
     sent = REQUESTS[name]
     received = over_the_wire(sent)
 
-    assert [tensor.data.faces for tensor in received.inputs] == [
+    assert [tensor.data.representations for tensor in received.inputs] == [
         ("raw",) if str(tensor.datatype) != "BYTES" else ("root",) for tensor in sent.inputs
     ]
     assert received == sent
@@ -237,13 +241,13 @@ def test_raw_bytes_elements_stay_raw() -> None:
     request = InferenceRequest(inputs=[RequestInput(name="x", datatype="BYTES", shape=[1], data=data)])
     received = over_the_wire(request).inputs[0].data
 
-    assert received.faces == ("raw",)
+    assert received.representations == ("raw",)
     assert received.root == [b"\xff\xfe"]
 
 
 @pytest.mark.parametrize("count", [INLINE_LIMIT - 1, INLINE_LIMIT, 3 * 2**18])
 def test_small_data_in_the_head_and_large_beside_it(count: int) -> None:
-    sent = InferenceRequest(inputs=[settled("x", "UINT8", [count], [7] * count), settled("y", "UINT8", [1], [8])])
+    sent = InferenceRequest(inputs=[normalized("x", "UINT8", [count], [7] * count), normalized("y", "UINT8", [1], [8])])
     buffers: list[Any] = []
     pack_request(sent, buffers)
 
@@ -354,7 +358,7 @@ def test_errors_keep_what_a_caller_may_see() -> None:
 
 
 @pytest.mark.parametrize("problem, text", [(ValueError("x"), "ValueError: x"), (KeyError(), "KeyError")])
-def test_other_exceptions_are_internal(problem: Exception, text: str) -> None:
-    told_error = unpack_error(pack_error(problem))
+def test_other_exceptions_are_internal(error: Exception, text: str) -> None:
+    told_error = unpack_error(pack_error(error))
 
     assert (told_error.message, told_error.status_code, told_error.code) == (text, 500, "INTERNAL")

@@ -7,17 +7,17 @@ import socket
 
 import pytest
 
-from mlserver.parallel.rpc.fd_passing import hand_over, post_of, post_pair, taken
+from mlserver.parallel.rpc.fd_passing import control_socket_from_fd, create_control_sockets, send_fd, taken
 
 
 def test_connections_arrive_with_their_numbers() -> None:
-    mine, theirs = post_pair()
+    mine, theirs = create_control_sockets()
     with mine, theirs:
         assert list(taken(theirs)) == []
         for number in (7, 8):
             here, there = socket.socketpair()
             with here, there:
-                hand_over(mine, there, number)
+                send_fd(mine, there, number)
                 here.sendall(b"%d" % number)
         arrived = list(taken(theirs))
         for number, connection in arrived:
@@ -29,19 +29,19 @@ def test_connections_arrive_with_their_numbers() -> None:
 
 
 def test_nobody_takes_it() -> None:
-    mine, theirs = post_pair()
+    mine, theirs = create_control_sockets()
     theirs.close()
     with mine, socket.socket() as connection, pytest.raises(OSError, match="refused"):
-        hand_over(mine, connection, 1)
+        send_fd(mine, connection, 1)
 
 
 def test_an_inherited_end() -> None:
-    mine, theirs = post_pair()
-    with mine, post_of(os.dup(theirs.fileno())) as inherited:
+    mine, theirs = create_control_sockets()
+    with mine, control_socket_from_fd(os.dup(theirs.fileno())) as inherited:
         theirs.close()
         assert list(taken(inherited)) == []
         here, there = socket.socketpair()
         with here, there:
-            hand_over(mine, there, 1)
+            send_fd(mine, there, 1)
         ((_, connection),) = taken(inherited)
         connection.close()

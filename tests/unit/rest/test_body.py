@@ -212,8 +212,8 @@ def test_truncated_at_every_byte(name: str, packed: bytes) -> None:
 def test_noise_is_refused_or_read(data: bytes, name: str) -> None:
     try:
         inflate(data, name, LIMIT)
-    except MLServerError as problem:
-        assert problem.status_code in (400, 413)  # noqa: PT017 - either end is right
+    except MLServerError as error:
+        assert error.status_code in (400, 413)  # noqa: PT017 - either end is right
 
 
 @pytest.mark.parametrize(

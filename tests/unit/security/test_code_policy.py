@@ -22,8 +22,8 @@ def model(folder: Path, implementation: str = FLOW, **parameters: Any) -> ModelS
 def allowed(trust: CodePolicy, settings: ModelSettings) -> bool:
     try:
         trust.check(settings)
-    except CodeNotAllowed as problem:
-        return problem.status_code != 403 or "allowed_" not in problem.message
+    except CodeNotAllowed as error:
+        return error.status_code != 403 or "allowed_" not in error.message
     return True
 
 

@@ -52,7 +52,7 @@ def rows(draw: st.DrawFn) -> list[bytes]:
 def validated(body: bytes, **rest: Any) -> InferenceRequest:
     request = InferenceRequest.model_validate(orjson.loads(body) | rest)
     for tensor in request.inputs:
-        tensor.data.settle(str(tensor.datatype), tensor.shape)
+        tensor.data.normalize(str(tensor.datatype), tensor.shape)
     return request
 
 

@@ -48,7 +48,7 @@ def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> Infe
         asked["input"] = [{"role": "user", "content": asked["input"]}]
     elif not isinstance(asked.get("input"), list):
         raise MLServerError("Invalid 'input': expected a text or a list of items")
-    return invocations.carry(json.dumps(asked).encode(), invocations.JSON)
+    return invocations.wrap_body(json.dumps(asked).encode(), invocations.JSON)
 
 
 def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple[int, bytes, str]:
@@ -106,9 +106,9 @@ class Events:
             return b"data: " + body + b"\n\n"
         return b"".join(_event(event) for event in _events_of_whole(json.loads(body)))
 
-    def end(self, problem: MLServerError | None) -> bytes:
+    def end(self, error: MLServerError | None) -> bytes:
         """What closes the stream, after an error that came in its middle or without one."""
-        return (_event({"error": problem.message}) if problem is not None else b"") + DONE
+        return (_event({"error": error.message}) if error is not None else b"") + DONE
 
 
 class Completions(Events):
@@ -134,9 +134,9 @@ class Completions(Events):
         self._finished = self._finished or any(reasons)
         return _event({**document, **self._head, "model": document.get("model") or self._head["model"]})
 
-    def end(self, problem: MLServerError | None) -> bytes:
-        if problem is not None:
-            return _event({"error": _error(problem)}) + DONE
+    def end(self, error: MLServerError | None) -> bytes:
+        if error is not None:
+            return _event({"error": _error(error)}) + DONE
         if self._finished or not self._head:
             return DONE
         last = {"index": 0, "delta": {}, "finish_reason": "stop"}
@@ -162,8 +162,8 @@ def is_chunk(response: InferenceResponse) -> bool:
 def _document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except (ValueError, RecursionError) as problem:
-        raise MLServerError(f"Invalid JSON in request body: {problem}") from None
+    except (ValueError, RecursionError) as error:
+        raise MLServerError(f"Invalid JSON in request body: {error}") from None
     if not isinstance(document, dict):
         raise MLServerError("Invalid request body: expected a JSON object")
     return document

@@ -28,7 +28,7 @@ DESTINATIONS = (
 _off = False
 
 
-def settle() -> None:
+def normalize() -> None:
     """Switch traces off where nobody, a model's code included, has said where they go.
 
     MLflow would make a database in the server's working directory for those of its agents.

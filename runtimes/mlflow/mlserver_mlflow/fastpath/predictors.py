@@ -50,7 +50,7 @@ class FastPath(Protocol):
         ...
 
 
-def run_by_member(path: FastPath, data: Any, members: Sequence[int]) -> Any:
+def run_per_request(path: FastPath, data: Any, members: Sequence[int]) -> Any:
     """The results of joined requests, each predicted as if it had come alone.
 
     Raises:

@@ -3,7 +3,7 @@
 Nothing is taken on trust. An estimator gets arrays instead of frames only if drawn rows give the same results, bit for
 bit, as MLflow's own predict; rows are predicted together only if that gives, bit for bit, what each gives alone. Where it
 does not (BLAS differs in the last bit between one row and several, and a model may do what it likes), joined requests are
-predicted one after the other (`by_member`): they share the way to the model, not its arithmetic. Where a check fails or
+predicted one after the other (`per_request`): they share the way to the model, not its arithmetic. Where a check fails or
 cannot be made, the model simply takes the longer way.
 """
 
@@ -42,9 +42,9 @@ ROW_WISE = frozenset(
 CHECKED_ROWS = (*((1, start) for start in range(8)), (2, 0), (3, 1), (17, 100), (1025, 0))
 # Rows predicted together to see whether that makes a difference: BLAS has other kernels for other sizes.
 # Every row is compared, for the last bit differs in one row of thirty or so.
-TOGETHER = (2, 3, 8, 37, 256)
+JOINED_ROW_COUNTS = (2, 3, 8, 37, 256)
 # Models that add up leaves row by row are exact by construction; a few rows are compared all the same.
-OF_TREES = (2, 3, 11)
+TREE_ROW_COUNTS = (2, 3, 11)
 PATIENCE = 0.5  # seconds of computing that the question may take
 SLOW = 0.05
 
@@ -66,7 +66,7 @@ class ExecutionPlan:
     """
 
     row_wise: bool = False
-    by_member: bool = False
+    per_request: bool = False
     path: FastPath | None = None
     in_thread: bool = True
     forms: dict[str, Any] = field(default_factory=dict)
@@ -147,11 +147,13 @@ def _checked(
         return ExecutionPlan(in_thread=False)
     if seconds < SLOW and isinstance(path, ColumnsPredictor):
         path = _with_arrays(model, path, draws)
-    exactly = rows_are_independent(path, draws, OF_TREES if sklearn_arrays.is_of_trees(model) else TOGETHER)
+    exactly = rows_are_independent(
+        path, draws, TREE_ROW_COUNTS if sklearn_arrays.is_tree_model(model) else JOINED_ROW_COUNTS
+    )
     row_wise = exactly or (isinstance(first, np.ndarray) and first.ndim > 0 and len(first) == 1)
     output = _output(first)
     config = {**plan.forms, **output} if row_wise and output and plan.forms else {}
-    return replace(plan, row_wise=row_wise, by_member=not exactly, path=path, config=config)
+    return replace(plan, row_wise=row_wise, per_request=not exactly, path=path, config=config)
 
 
 def _with_arrays(model: PyFuncModel, path: ColumnsPredictor, draws: SampleInputs) -> ColumnsPredictor:
@@ -160,7 +162,7 @@ def _with_arrays(model: PyFuncModel, path: ColumnsPredictor, draws: SampleInputs
     if not one_type or model.loader_module != "mlflow.sklearn":
         return path
     predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
-    for predict in sklearn_arrays.on_arrays(raw_model(model), predict_fn):
+    for predict in sklearn_arrays.array_predictors(raw_model(model), predict_fn):
         rows = _proven_rows(model, predict, draws)
         if rows:
             limit = 0 if rows == CHECKED_ROWS[-1][0] else rows
@@ -188,7 +190,7 @@ def _proven_rows(model: PyFuncModel, predict: Predict, draws: SampleInputs) -> i
     return proven
 
 
-def rows_are_independent(path: FastPath, draws: SampleInputs, counts: Sequence[int] = TOGETHER) -> bool:
+def rows_are_independent(path: FastPath, draws: SampleInputs, counts: Sequence[int] = JOINED_ROW_COUNTS) -> bool:
     """Whether predicting rows together gives, bit for bit, what predicting each alone gives.
 
     False as well if that takes longer to find out than a start should.

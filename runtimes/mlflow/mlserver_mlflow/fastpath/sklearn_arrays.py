@@ -34,7 +34,7 @@ def ignore_feature_name_warnings() -> None:
     warnings.filterwarnings("ignore", r"X (has|does not have valid) feature names", UserWarning)
 
 
-def is_of_trees(model: PyFuncModel) -> bool:
+def is_tree_model(model: PyFuncModel) -> bool:
     """Whether a model is made of decision trees and nothing else."""
     if model.loader_module in TREE_FLAVORS:
         return True
@@ -57,9 +57,9 @@ def has_fixed_types(model: PyFuncModel) -> bool:
     return type(estimator).__module__.startswith("sklearn.") and type(estimator).__name__ not in BY_NAME
 
 
-def on_arrays(estimator: Any, predict_fn: str) -> Iterator[Predict]:
+def array_predictors(estimator: Any, predict_fn: str) -> Iterator[Predict]:
     """Functions of an array that may stand for the estimator's `predict_fn`, the quickest first."""
-    twin = without_names(estimator)
+    twin = without_feature_names(estimator)
     if twin is None:
         return
     predict: Predict = getattr(twin, predict_fn)
@@ -81,13 +81,15 @@ def linear(coefficients: Any, intercept: Any, predict: Predict) -> Predict:
     return formula
 
 
-def without_names(estimator: Any) -> Any | None:
+def without_feature_names(estimator: Any) -> Any | None:
     """A copy that does not remember its columns' names, so that arrays raise no warning; None if names may matter."""
     if not type(estimator).__module__.startswith("sklearn.") or type(estimator).__name__ in BY_NAME:
         return None
     twin = copy.copy(estimator)
     if type(estimator).__name__ == "Pipeline":
-        steps = [(name, step if step in (None, "passthrough") else without_names(step)) for name, step in twin.steps]
+        steps = [
+            (name, step if step in (None, "passthrough") else without_feature_names(step)) for name, step in twin.steps
+        ]
         twin.steps = steps
         return twin if all(step is not None for _, step in steps) else None
     vars(twin).pop("feature_names_in_", None)

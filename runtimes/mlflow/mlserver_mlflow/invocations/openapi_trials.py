@@ -101,6 +101,6 @@ def answer_example(name: str, score: Callable[[bytes, str], str], folder: str) -
         body = file.read()
     try:
         score(body, "application/json")
-    except MLServerError as problem:
-        text = f"Model {name} fails on its input example: {problem.message.splitlines()[0]}"
+    except MLServerError as error:
+        text = f"Model {name} fails on its input example: {error.message.splitlines()[0]}"
         raise MLServerError(text, 500) from None

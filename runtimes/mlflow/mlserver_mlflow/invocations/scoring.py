@@ -90,29 +90,29 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
     if binaries and content_type.startswith(JSON):
         try:
             check(body, binaries)
-        except ValueError as problem:
-            raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
+        except ValueError as error:
+            raise failure(str(error), 400, "BAD_REQUEST", **CLIENT) from None
     scored = ScoringAdapter(model, binaries)
     schema = scored.metadata.get_input_schema()
     try:
         if check_bounds := BOUNDS.get(content_type.partition(";")[0].strip().lower()):
             check_bounds(body, _columns(schema))
-    except ValueError as problem:
-        raise failure(str(problem), 400, "BAD_REQUEST", **CLIENT) from None
+    except ValueError as error:
+        raise failure(str(error), 400, "BAD_REQUEST", **CLIENT) from None
     if unsupported := _unsupported(content_type):
         raise failure(unsupported, 415, "BAD_REQUEST", **CLIENT)
     data = _as_data(body)
     try:
         result = scoring_server.invocations(data, content_type, scored, schema)
-    except MlflowException as problem:
-        raise refusal(problem) from None
-    except RecursionError as problem:
+    except MlflowException as error:
+        raise refusal(error) from None
+    except RecursionError as error:
         if scored.has_answered:
-            raise unwritable(problem) from problem
+            raise serialization_error(error) from error
         raise failure("Invalid input. The body is nested too deeply.", 400, "BAD_REQUEST", **CLIENT) from None
-    except Exception as problem:
+    except Exception as error:
         # The model has answered by now, and its answer cannot be written.
-        raise unwritable(problem) from problem
+        raise serialization_error(error) from error
     if result.status != 200:
         raise failure(result.response, result.status, "BAD_REQUEST", **CLIENT)
     return str(result.response)
@@ -128,8 +128,8 @@ def _as_data(body: bytes | str) -> bytes | str:
         return body
     try:
         return body.decode()
-    except UnicodeDecodeError as problem:
-        raise failure(f"Invalid input. The body is not UTF-8: {problem}", 400, "BAD_REQUEST", **CLIENT) from None
+    except UnicodeDecodeError as error:
+        raise failure(f"Invalid input. The body is not UTF-8: {error}", 400, "BAD_REQUEST", **CLIENT) from None
 
 
 def _unsupported(content_type: str) -> str | None:
@@ -156,9 +156,9 @@ def _columns(schema: Any) -> int:
 class RaisingModel:
     """A model that raises again what a prediction raised, so that MLflow words the error with its own view of the data."""
 
-    def __init__(self, model: Model, problem: Exception) -> None:
+    def __init__(self, model: Model, error: Exception) -> None:
         self.metadata = model.metadata
-        self._problem = problem
+        self._problem = error
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         raise self._problem
@@ -204,20 +204,20 @@ def _printed(write: Callable[[Any, StringIO], Any], result: Any) -> str:
     text = StringIO()
     try:
         write(result, text)
-    except Exception as problem:
-        raise unwritable(problem) from problem
+    except Exception as error:
+        raise serialization_error(error) from error
     return text.getvalue()
 
 
-def unwritable(problem: Exception) -> MLServerError:
-    text = f"The model's prediction cannot be written as JSON: {describe(problem)}"
+def serialization_error(error: Exception) -> MLServerError:
+    text = f"The model's prediction cannot be written as JSON: {describe(error)}"
     return failure(text, 500, "INTERNAL_ERROR")
 
 
-def refusal(problem: MlflowException) -> MLServerError:
+def refusal(error: MlflowException) -> MLServerError:
     """MLflow's exception as the error that reaches the caller, without the stack trace."""
-    fields = {"sqlstate": getattr(problem, "sqlstate", None), "error_class": getattr(problem, "error_class", None)}
-    return failure(problem.message, problem.get_http_status_code(), problem.error_code, **fields)
+    fields = {"sqlstate": getattr(error, "sqlstate", None), "error_class": getattr(error, "error_class", None)}
+    return failure(error.message, error.get_http_status_code(), error.error_code, **fields)
 
 
 def failure(message: str, status: int, error_code: str, **fields: str | None) -> MLServerError:
@@ -227,14 +227,14 @@ def failure(message: str, status: int, error_code: str, **fields: str | None) ->
     return error
 
 
-def explain_v2(problem: MLServerError, body: bytes, model_name: str) -> MLServerError:
+def explain_v2(error: MLServerError, body: bytes, model_name: str) -> MLServerError:
     """Return a refusal that says where a body of the V2 protocol belongs, if the body is one."""
-    status = (problem.details or {}).get("status", problem.status_code)
+    status = (error.details or {}).get("status", error.status_code)
     if status != 400 or not _is_v2(body):
-        return problem
-    message = (problem.details or {}).get("message", problem.message)
+        return error
+    message = (error.details or {}).get("message", error.message)
     text = f"{message} (This body is one of the V2 protocol: POST it to /v2/models/{model_name}/infer)"
-    return MLServerError(text, problem.status_code, details={**(problem.details or {}), "message": text})
+    return MLServerError(text, error.status_code, details={**(error.details or {}), "message": text})
 
 
 def _is_v2(body: bytes) -> bool:
@@ -247,25 +247,25 @@ def _is_v2(body: bytes) -> bool:
         return False
 
 
-def unexpected(message: str, status: int) -> MLServerError:
+def model_error(message: str, status: int) -> MLServerError:
     """The model's own code raised: `message` and `status` for V2, MLflow's fixed text for its protocol."""
     details = {"status": 400, "error_code": "BAD_REQUEST", "message": UNEXPECTED, **CLIENT}
     return MLServerError(message, status, details=details)
 
 
-def log_failure(name: str, problem: Exception, is_refusal: bool) -> None:
+def log_failure(name: str, error: Exception, is_refusal: bool) -> None:
     """Log what a model's code raised: with the traceback, or in one line where the request is at fault.
 
     Args:
         is_refusal: The model refused the data; the traceback, the same for every such request, is for DEBUG only.
     """
     if not is_refusal:
-        logger.warning("Model '%s' failed to predict", name, exc_info=problem)
+        logger.warning("Model '%s' failed to predict", name, exc_info=error)
         return
     if openapi_trials.is_running():
-        logger.debug("Model '%s' refused an example at load", name, exc_info=problem)
+        logger.debug("Model '%s' refused an example at load", name, exc_info=error)
         return
-    words = " ".join(describe(problem).split())
+    words = " ".join(describe(error).split())
     text = words if len(words) <= MAX_LOGGED else f"{words[:MAX_LOGGED]}..."
-    traceback = problem if logger.isEnabledFor(logging.DEBUG) else None
+    traceback = error if logger.isEnabledFor(logging.DEBUG) else None
     logger.warning("Model '%s' refused a request: %s", name, text, exc_info=traceback)

@@ -51,10 +51,10 @@ def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> Infe
         request = json_formats.read_request(body, config)
         if request is not None:
             return request
-    return carry(body, content_type)
+    return wrap_body(body, content_type)
 
 
-def carry(body: bytes, content_type: str) -> InferenceRequest:
+def wrap_body(body: bytes, content_type: str) -> InferenceRequest:
     """A request that carries the body as it came."""
     tensor: dict[str, Any] = {
         "name": BODY,
@@ -73,13 +73,13 @@ def carry(body: bytes, content_type: str) -> InferenceRequest:
     )
 
 
-def is_carried(request: InferenceRequest) -> bool:
-    """Whether the request was made by `carry`."""
+def is_passthrough(request: InferenceRequest) -> bool:
+    """Whether the request was made by `wrap_body`."""
     return request.parameters is not None and request.parameters.content_type == CONTENT_TYPE
 
 
-def carried(request: InferenceRequest) -> tuple[bytes, str]:
-    """Body and content type of a request that `carry` made."""
+def unwrap_body(request: InferenceRequest) -> tuple[bytes, str]:
+    """Body and content type of a request that `wrap_body` made."""
     (element,) = request.inputs[0].data.root
     body = element.encode("utf-8") if isinstance(element, str) else bytes(element)
     extra = (request.parameters and request.parameters.model_extra) or {}

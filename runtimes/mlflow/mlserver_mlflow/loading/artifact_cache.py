@@ -48,8 +48,8 @@ class Cache:
         root = Path(os.path.expanduser(chosen)) if chosen else _users()
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as problem:
-            raise MLServerError(f"The folder for fetched models cannot be made: {problem.strerror}", 500) from None
+        except OSError as error:
+            raise MLServerError(f"The folder for fetched models cannot be made: {error.strerror}", 500) from None
         return cls(root)
 
     @property

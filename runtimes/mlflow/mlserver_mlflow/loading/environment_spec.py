@@ -66,8 +66,8 @@ def _yaml(name: str, path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             found = yaml.safe_load(file)
-    except (OSError, ValueError, yaml.YAMLError) as problem:
-        what = f"{os.path.basename(path)} is no YAML: {problem}"
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        what = f"{os.path.basename(path)} is no YAML: {error}"
         raise MLServerError(f"The environment of model {name} cannot be built: {what}", 500) from None
     return found if isinstance(found, dict) else {}
 
@@ -79,8 +79,8 @@ def main() -> None:
     settings = ModelSettings.from_frame(sys.stdin.buffer.read())
     try:
         answer = read(settings)
-    except MLServerError as problem:
-        answer = {"error": problem.message, "status": problem.status_code}
+    except MLServerError as error:
+        answer = {"error": error.message, "status": error.status_code}
     with answers:
         json.dump(answer, answers)
 

@@ -42,8 +42,8 @@ _RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 class Unreachable(MLServerError):
     """The registry or the store did not answer."""
 
-    def __init__(self, address: str, problem: Exception) -> None:
-        super().__init__(f"'{address}' cannot be reached: {type(problem).__name__}: {problem}", 503)
+    def __init__(self, address: str, error: Exception) -> None:
+        super().__init__(f"'{address}' cannot be reached: {type(error).__name__}: {error}", 503)
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ def fetch(uri: str, cache: artifact_cache.Cache, name: str) -> Source:
         address, version = fixed(uri)
         with _asking(address):
             key = cache.fetch(address)
-    except Unreachable as problem:
+    except Unreachable as error:
         known = cache.recall(_place(uri))
         if known is None:
-            raise MLServerError(f"Model {name} cannot be loaded: {problem.message}", 503) from None
-        logger.warning("Model '%s': %s; it is loaded as it was fetched before", name, problem.message)
+            raise MLServerError(f"Model {name} cannot be loaded: {error.message}", 503) from None
+        logger.warning("Model '%s': %s; it is loaded as it was fetched before", name, error.message)
         return Source(known["folder"], known["address"], known["version"])
-    except MLServerError as problem:
-        text = f"Model {name} cannot be loaded from '{uri}': {problem.message}"
-        raise MLServerError(text, problem.status_code) from None
+    except MLServerError as error:
+        text = f"Model {name} cannot be loaded from '{uri}': {error.message}"
+        raise MLServerError(text, error.status_code) from None
     cache.remember(_place(uri), key, address, version)
     cache.remember(_place(address), key, address, version)
     return Source(cache.folder(key), address, version)
@@ -184,14 +184,14 @@ def _asking(address: str) -> Iterator[None]:
         yield
     except MLServerError:
         raise
-    except MlflowException as problem:
-        if problem.error_code in _DEFINITE:
-            raise MLServerError(problem.message, 422) from None
-        raise Unreachable(address, problem) from None
-    except ModuleNotFoundError as problem:
-        raise MLServerError(f"no module named '{problem.name}'", 422) from None
-    except Exception as problem:
-        raise Unreachable(address, problem) from None
+    except MlflowException as error:
+        if error.error_code in _DEFINITE:
+            raise MLServerError(error.message, 422) from None
+        raise Unreachable(address, error) from None
+    except ModuleNotFoundError as error:
+        raise MLServerError(f"no module named '{error.name}'", 422) from None
+    except Exception as error:
+        raise Unreachable(address, error) from None
     finally:
         if chosen is None:
             os.environ.pop(name, None)

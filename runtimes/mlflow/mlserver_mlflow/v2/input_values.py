@@ -150,9 +150,9 @@ def _checked(tensor: RequestInput) -> NDArray[Any]:
     """The elements as an array. Requests off the wire were checked before; those made in code may not fit."""
     try:
         return tensor.data.to_array(str(tensor.datatype), tensor.shape)
-    except ValueError as problem:
+    except ValueError as error:
         expected = f"{tensor.datatype} elements for shape {list(tensor.shape)}"
-        raise InvalidInput(f"input '{tensor.name}'", expected, f"data that does not fit: {problem}") from None
+        raise InvalidInput(f"input '{tensor.name}'", expected, f"data that does not fit: {error}") from None
 
 
 def read_values(tensor: RequestInput, applied: AppliedContentType) -> Any:
@@ -168,9 +168,9 @@ def read_values(tensor: RequestInput, applied: AppliedContentType) -> Any:
         return read(found)
     except MLServerError:
         raise
-    except (ValueError, TypeError) as problem:
+    except (ValueError, TypeError) as error:
         expected = EXPECTED[applied.content_type or ""]
-        raise InvalidInput(f"input '{tensor.name}'", expected, f"{problem} ({applied})") from None
+        raise InvalidInput(f"input '{tensor.name}'", expected, f"{error} ({applied})") from None
 
 
 def _custom_codec(applied: AppliedContentType) -> InputCodecLike | None:

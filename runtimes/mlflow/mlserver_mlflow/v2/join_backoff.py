@@ -28,7 +28,7 @@ class Joining:
             self._left -= 1
             raise CannotBatch
 
-    def settle(self, is_separable: bool) -> None:
+    def normalize(self, is_separable: bool) -> None:
         """Note how a batch ended. Raises `CannotBatch` for a result that cannot be split."""
         if is_separable:
             self._pause = 0

@@ -281,13 +281,13 @@ def _check_joined(frame: pd.DataFrame, columns: dict[str, Any]) -> None:
             start += rows
 
 
-def explained(problem: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
+def explained(error: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
     """An enforcement error of MLflow, short, with the column and the content types that were applied."""
-    details = getattr(problem, "details", None) or {}
+    details = getattr(error, "details", None) or {}
     if details.get("error_class") != "SCHEMA_ENFORCEMENT_FAILED":
-        return problem
+        return error
     # MLflow repeats all data and the whole schema before it says what is wrong.
-    _, _, short = problem.message.rpartition("'. Error: ")
-    name = type_enforcement.guilty(decoded.data, schema) if schema is not None else None
+    _, _, short = error.message.rpartition("'. Error: ")
+    name = type_enforcement.first_invalid_column(decoded.data, schema) if schema is not None else None
     text = f"Input '{name}': {short}" if name is not None else short
-    return MLServerError(f"{text} {decoded.explain()}", problem.status_code, details=details)
+    return MLServerError(f"{text} {decoded.explain()}", error.status_code, details=details)

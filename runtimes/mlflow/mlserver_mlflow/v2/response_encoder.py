@@ -53,8 +53,8 @@ class Encoder:
         """
         try:
             content_type, outputs = self._outputs(result)
-        except NotEncodableError as problem:
-            text = f"Model '{self._name}' returned a value of type {problem}, which cannot be sent as V2 outputs"
+        except NotEncodableError as error:
+            text = f"Model '{self._name}' returned a value of type {error}, which cannot be sent as V2 outputs"
             raise InferenceError(text, 500) from None
         except RecursionError:
             text = f"Model '{self._name}' returned a value that contains itself or is nested too deeply"

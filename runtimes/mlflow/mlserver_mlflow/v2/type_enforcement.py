@@ -90,7 +90,7 @@ def column(name: str, values: Any, spec: ColSpec, datatype: str, applied: Applie
     kind = spec.type
     is_array = isinstance(values, np.ndarray) and values.dtype.kind in "biuf"
     if not isinstance(kind, DataType):
-        return [relaxed(value, kind) for value in values]
+        return [widened(value, kind) for value in values]
     if kind in NUMBERS:
         if is_array:
             try:
@@ -121,7 +121,7 @@ def _received(datatype: str, values: Any, is_array: bool, kind: DataType) -> str
     return f"{datatype} with values it cannot hold exactly" if values.dtype.kind in "iu" else datatype
 
 
-def guilty(frame: Any, schema: Schema) -> str | None:
+def first_invalid_column(frame: Any, schema: Schema) -> str | None:
     """The first nested column that MLflow refuses: its own message does not name it."""
     if not isinstance(frame, pd.DataFrame) or schema.is_tensor_spec():
         return None
@@ -137,17 +137,17 @@ def guilty(frame: Any, schema: Schema) -> str | None:
     return None
 
 
-def relaxed(value: Any, kind: Any) -> Any:
+def widened(value: Any, kind: Any) -> Any:
     """A nested value whose whole numbers are floats where the signature wants floats; all else is left as it is."""
     if isinstance(kind, DataType):
         wants_float = kind in (DataType.double, DataType.float)
         whole = type(value) is int and abs(value) <= ROUNDED
         return float(value) if wants_float and whole else value
     if isinstance(kind, Array) and isinstance(value, list):
-        return [relaxed(item, kind.dtype) for item in value]
+        return [widened(item, kind.dtype) for item in value]
     if isinstance(kind, Map) and isinstance(value, dict):
-        return {key: relaxed(item, kind.value_type) for key, item in value.items()}
+        return {key: widened(item, kind.value_type) for key, item in value.items()}
     if isinstance(kind, Object) and isinstance(value, dict):
         types = {part.name: part.dtype for part in kind.properties}
-        return {key: relaxed(item, types.get(key)) for key, item in value.items()}
+        return {key: widened(item, types.get(key)) for key, item in value.items()}
     return value

@@ -96,8 +96,8 @@ class RESTClient:
         _, body = self._ask("GET", self._path, None, {})
         try:
             return wire.read_metadata(body)
-        except MLServerError as problem:
-            raise Refusal(f"the server's metadata of the model: {problem.message}") from None
+        except MLServerError as error:
+            raise Refusal(f"the server's metadata of the model: {error.message}") from None
 
     def infer(self, request: InferenceRequest) -> InferenceResponse:
         headers = {"content-type": "application/json", **trace_headers(self._target, request)}
@@ -107,13 +107,13 @@ class RESTClient:
                 headers |= {"content-type": "application/octet-stream", HEADER: str(length)}
             else:
                 body = wire.write_json(request)
-        except MLServerError as problem:
-            raise Refusal(problem.message) from None
+        except MLServerError as error:
+            raise Refusal(error.message) from None
         length_of_head, answer = self._ask("POST", f"{self._path}/infer", body, headers)
         try:
             return wire.read_response(answer, length_of_head)
-        except MLServerError as problem:
-            raise Refusal(f"the server's answer is no response: {problem.message}") from None
+        except MLServerError as error:
+            raise Refusal(f"the server's answer is no response: {error.message}") from None
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int | None, bytes]:
         try:
@@ -121,13 +121,13 @@ class RESTClient:
         except TimeoutError:
             self._drop()
             raise Refusal(f"no answer within {self._target.timeout:g} s", again=True) from None
-        except ssl.SSLError as problem:
+        except ssl.SSLError as error:
             self._drop()
-            raise Refusal(f"TLS: {problem.reason or problem}", unreachable=True) from None
-        except (OSError, http.client.HTTPException) as problem:
+            raise Refusal(f"TLS: {error.reason or error}", unreachable=True) from None
+        except (OSError, http.client.HTTPException) as error:
             self._drop()
             where = f"{self._host}:{self._port}"
-            raise Refusal(f"{where} cannot be reached: {_words(problem)}", again=True, unreachable=True) from None
+            raise Refusal(f"{where} cannot be reached: {_words(error)}", again=True, unreachable=True) from None
         if answer.status != 200:
             raise _refusal(answer, content)
         length = answer.getheader(HEADER)
@@ -178,8 +178,8 @@ class RESTClient:
             connection.close()
 
 
-def _words(problem: Exception) -> str:
-    return getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _refusal(answer: http.client.HTTPResponse, content: bytes) -> Refusal:
@@ -228,8 +228,8 @@ class GRPCClient:
             message = messages.write_request(request, self._target.model, raw=self._target.binary)
             answer = self._call("ModelInfer", message, trace_headers(self._target, request))
             return messages.read_response(answer)
-        except MLServerError as problem:
-            raise Refusal(problem.message) from None
+        except MLServerError as error:
+            raise Refusal(error.message) from None
 
     def _call(self, method: str, message: Any, headers: dict[str, str]) -> Any:
         import grpc
@@ -237,16 +237,16 @@ class GRPCClient:
         metadata = [(name.lower(), value) for name, value in headers.items()]
         try:
             return getattr(self._stub, method)(message, timeout=self._target.timeout, metadata=metadata)
-        except grpc.RpcError as problem:
-            failed: Any = problem
+        except grpc.RpcError as error:
+            failed: Any = error
             code = failed.code().name
             after = dict(failed.trailing_metadata() or ()).get("retry-after")
             # A server's own UNAVAILABLE comes with metadata of ours; the channel's own has none.
             nobody = code == "UNAVAILABLE" and "failed to connect" in (failed.details() or "").lower()
             later = code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
             raise Refusal(failed.details() or code, later, float(after) if after else None, nobody) from None
-        except ValueError as problem:  # the channel was closed under it
-            raise Refusal(str(problem), unreachable=True) from None
+        except ValueError as error:  # the channel was closed under it
+            raise Refusal(str(error), unreachable=True) from None
 
     def close(self) -> None:
         self._channel.close()

@@ -32,10 +32,8 @@ class Trust:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
-        except OSError as problem:  # those of TLS too
-            raise CommandError(
-                f"the certificates cannot be used: {getattr(problem, 'reason', None) or problem}"
-            ) from None
+        except OSError as error:  # those of TLS too
+            raise CommandError(f"the certificates cannot be used: {getattr(error, 'reason', None) or error}") from None
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -44,8 +44,8 @@ class CSVTable:
                 reader = csv.reader(file, delimiter=self._delimiter)
                 next(reader)
                 yield from (row for row in reader if row)
-        except (UnicodeDecodeError, csv.Error) as problem:
-            raise CommandError(f"{self._path}: cannot be read: {problem}") from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CommandError(f"{self._path}: cannot be read: {error}") from None
 
     def count(self) -> int:
         return sum(1 for _ in self._rows())
@@ -60,8 +60,8 @@ class CSVTable:
                 continue
             try:
                 values = self._values(row, places, readers)
-            except ValueError as problem:
-                waiting.failed[number] = ItemFailure(str(problem), NOT_SENT)
+            except ValueError as error:
+                waiting.failed[number] = ItemFailure(str(error), NOT_SENT)
             else:
                 waiting.items.append(number)
                 for column, value in zip(waiting.values, values, strict=True):
@@ -79,8 +79,8 @@ class CSVTable:
         for place, reader in zip(places, readers, strict=True):
             try:
                 values.append(reader(row[place]))
-            except ValueError as problem:
-                raise ValueError(f"column '{self._names[place]}': {problem}") from None
+            except ValueError as error:
+                raise ValueError(f"column '{self._names[place]}': {error}") from None
         return values
 
     def _shape(self) -> Layout:

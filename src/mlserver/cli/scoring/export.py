@@ -99,12 +99,12 @@ def _write_parquet(lines: Path, target: Path, names: list[str]) -> None:
             values.append(row.get(name))
     try:
         parquet.write_table(arrow.table(columns), target)
-    except arrow.ArrowException as problem:
-        raise CommandError(f"the answers do not form a table: {problem}; write JSON lines instead") from None
+    except arrow.ArrowException as error:
+        raise CommandError(f"the answers do not form a table: {error}; write JSON lines instead") from None
 
 
 def _parquet() -> Any:
     try:
         return _optional.load("pyarrow.parquet", "Parquet", "arrow")
-    except MLServerError as problem:
-        raise CommandError(problem.message) from None
+    except MLServerError as error:
+        raise CommandError(error.message) from None

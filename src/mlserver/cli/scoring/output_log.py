@@ -36,14 +36,14 @@ class OutputLog:
             if resume and path.exists():
                 self._tidy()
             self._file = path.open("ab" if resume else "wb")
-        except OSError as problem:
-            raise CommandError(f"{path}: cannot be written: {problem.strerror}") from None
+        except OSError as error:
+            raise CommandError(f"{path}: cannot be written: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
 
@@ -51,8 +51,8 @@ class OutputLog:
         """Write one line. Returns whether it is an answer: one that JSON cannot hold is written as a failure."""
         try:
             line = json.write_document(done.document())
-        except MLServerError as problem:
-            done = ItemResult(done.item, failure=ItemFailure(problem.message))
+        except MLServerError as error:
+            done = ItemResult(done.item, failure=ItemFailure(error.message))
             line = json.write_document(done.document())
         self._file.write(line + b"\n")
         self._in_order = self._in_order and done.item > self._last

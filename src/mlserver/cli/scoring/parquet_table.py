@@ -34,8 +34,8 @@ class ParquetTable:
         parquet = _parquet()
         try:
             self._file = parquet.ParquetFile(path)
-        except Exception as problem:
-            raise CommandError(f"{path}: cannot be read as Parquet: {' '.join(str(problem).split())}") from None
+        except Exception as error:
+            raise CommandError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
         schema = self._file.schema_arrow
         kinds = {field.name: _kind(field.type) for field in schema}
         self._layout = layout(schema.names, metadata, kinds)
@@ -64,8 +64,8 @@ def _rows(batch: Any, keep: list[int], start: int, shape: Layout) -> Rows:
         try:
             row = [_read(name, values[index], reader) for name, values, reader in columns]
             _check_widths(rows, row, shape)
-        except ValueError as problem:
-            rows.failed[start + place] = ItemFailure(str(problem), NOT_SENT)
+        except ValueError as error:
+            rows.failed[start + place] = ItemFailure(str(error), NOT_SENT)
             continue
         rows.items.append(start + place)
         for values, value in zip(rows.values, row, strict=True):
@@ -76,8 +76,8 @@ def _rows(batch: Any, keep: list[int], start: int, shape: Layout) -> Rows:
 def _read(name: str, value: Any, reader: Callable[[Any], Any]) -> Any:
     try:
         return [reader(each) for each in value] if isinstance(value, list) else reader(value)
-    except (ValueError, TypeError) as problem:
-        raise ValueError(f"column '{name}': {problem}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"column '{name}': {error}") from None
 
 
 def _check_widths(rows: Rows, row: list[Any], shape: Layout) -> None:
@@ -132,5 +132,5 @@ def _integer(datatype: str, value: Any) -> int:
 def _parquet() -> Any:
     try:
         return _optional.load("pyarrow.parquet", "Parquet", "arrow")
-    except MLServerError as problem:
-        raise CommandError(problem.message) from None
+    except MLServerError as error:
+        raise CommandError(error.message) from None

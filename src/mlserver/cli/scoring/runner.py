@@ -107,12 +107,12 @@ class ScoringJob:
         try:
             response = self._patiently(request)
             parts = [response] if len(work.items) == 1 else split(response, work.rows)
-        except Refusal as problem:
-            return self._apart(work, problem.message, problem.again)
+        except Refusal as error:
+            return self._apart(work, error.message, error.again)
         except RowsDisagree:
             return self._apart(work, "the model's answer has another number of rows than the batch", False)
-        except MLServerError as problem:
-            return self._apart(work, problem.message, False)
+        except MLServerError as error:
+            return self._apart(work, error.message, False)
         return [
             ItemResult(item, own_id, request.id, part)
             for item, own_id, part in zip(work.items, work.ids, parts, strict=True)
@@ -144,11 +144,11 @@ def patiently(ask: Callable[[], T], patience: RetryPolicy, stopped: threading.Ev
     while True:
         try:
             return ask()
-        except Refusal as problem:
+        except Refusal as error:
             attempt += 1
-            if problem.again and attempt <= patience.retries and not stopped.is_set():
-                stopped.wait(patience.pause(attempt, problem.after))
+            if error.again and attempt <= patience.retries and not stopped.is_set():
+                stopped.wait(patience.pause(attempt, error.after))
                 continue
-            if problem.unreachable:
-                raise Unreachable(problem.message) from None
+            if error.unreachable:
+                raise Unreachable(error.message) from None
             raise

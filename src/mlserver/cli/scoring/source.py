@@ -91,11 +91,11 @@ class JSONLines:
                 continue
             try:
                 request = read(line)
-            except MLServerError as problem:
+            except MLServerError as error:
                 if waiting:
                     yield joined(waiting)
                     waiting = []
-                yield WorkItem([number], [0], [None], None, {number: ItemFailure(problem.message, NOT_SENT)})
+                yield WorkItem([number], [0], [None], None, {number: ItemFailure(error.message, NOT_SENT)})
                 continue
             if waiting and not _agree(waiting[0][1], request):
                 yield joined(waiting)
@@ -141,9 +141,9 @@ def read(line: bytes) -> InferenceRequest:
     request = json.read_request(line)
     for tensor in request.inputs:
         try:
-            tensor.data.settle(str(tensor.datatype), tensor.shape)
-        except TensorError as problem:
-            raise MLServerError(f"Invalid data of input '{tensor.name}': {problem}") from None
+            tensor.data.normalize(str(tensor.datatype), tensor.shape)
+        except TensorError as error:
+            raise MLServerError(f"Invalid data of input '{tensor.name}': {error}") from None
     return request
 
 

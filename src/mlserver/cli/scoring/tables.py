@@ -128,5 +128,5 @@ class Rows:
 def _input(name: str, shape: list[int], datatype: str, content_type: str | None, values: list[Any]) -> RequestInput:
     parameters = Parameters(content_type=content_type) if content_type else None
     tensor = RequestInput(name=name, shape=shape, datatype=datatype, data=TensorData(values), parameters=parameters)
-    tensor.data.settle(datatype, shape)
+    tensor.data.normalize(datatype, shape)
     return tensor

@@ -32,7 +32,7 @@ class RPCClient:
     """
 
     def __init__(self, on_told: Callable[[Frame], object]) -> None:
-        self._on_told = on_told
+        self._on_notification = on_told
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._streams: dict[int, asyncio.Queue[Frame | None]] = {}
@@ -123,10 +123,10 @@ class RPCClient:
         """Send the stream's next request, or its end; what goes wrong in reading it ends the stream."""
         try:
             request = await anext(requests, None)
-        except MLServerError as problem:
+        except MLServerError as error:
             queue = self._streams.get(frame_id)
             if queue is not None:
-                queue.put_nowait(Frame(MessageType.ERROR, frame_id, pack_error(problem)))
+                queue.put_nowait(Frame(MessageType.ERROR, frame_id, pack_error(error)))
             return
         if request is None:
             channel.send(Frame(MessageType.END, frame_id, None))
@@ -152,7 +152,7 @@ class RPCClient:
             return
         kind = frame.kind
         if kind != MessageType.REPLY and kind != MessageType.ERROR:
-            self._on_told(frame)
+            self._on_notification(frame)
             return
         answer = self._pending.pop(frame.id, None)
         if answer is None:

@@ -56,8 +56,8 @@ class FramedConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         try:
             frames = self._reader.filled(nbytes)
-        except FrameError as problem:
-            self._on_closed(problem)
+        except FrameError as error:
+            self._on_closed(error)
             self._on_closed = _ignore
             self.close()
             return

@@ -15,7 +15,7 @@ _ROOM = socket.CMSG_SPACE(array.array("i").itemsize)
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def post_pair() -> tuple[socket.socket, socket.socket]:
+def create_control_sockets() -> tuple[socket.socket, socket.socket]:
     """Both ends of a way for connections."""
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     mine.setblocking(False)
@@ -23,24 +23,24 @@ def post_pair() -> tuple[socket.socket, socket.socket]:
     return mine, theirs
 
 
-def post_of(number: int) -> socket.socket:
+def control_socket_from_fd(number: int) -> socket.socket:
     """The end that this process inherited under a descriptor's number."""
-    post = socket.socket(fileno=number)
-    post.setblocking(False)
-    post.set_inheritable(False)
-    return post
+    control_socket = socket.socket(fileno=number)
+    control_socket.setblocking(False)
+    control_socket.set_inheritable(False)
+    return control_socket
 
 
-def hand_over(post: socket.socket, connection: socket.socket, number: int) -> None:
+def send_fd(control_socket: socket.socket, connection: socket.socket, number: int) -> None:
     """Give a connection away; this process's own copy is for the caller to close. Raises `OSError` if nobody takes it."""
-    socket.send_fds(post, [_NUMBER.pack(number)], [connection.fileno()])
+    socket.send_fds(control_socket, [_NUMBER.pack(number)], [connection.fileno()])
 
 
-def taken(post: socket.socket) -> Iterator[tuple[int, socket.socket]]:
+def taken(control_socket: socket.socket) -> Iterator[tuple[int, socket.socket]]:
     """The connections that wait to be taken, each with its number."""
     while True:
         try:
-            data, control, _, _ = post.recvmsg(_NUMBER.size, _ROOM, _CLOSE_ON_EXEC)
+            data, control, _, _ = control_socket.recvmsg(_NUMBER.size, _ROOM, _CLOSE_ON_EXEC)
         except OSError:  # nothing waits, or the other end is gone
             return
         descriptors = array.array("i")

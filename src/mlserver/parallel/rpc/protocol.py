@@ -112,8 +112,8 @@ def encode(frame: Frame) -> list[bytes | memoryview]:
     """
     try:
         head = _encoder.encode(frame.head)
-    except Exception as problem:  # a value's own `tolist` or `__str__` may raise anything
-        raise MLServerError(f"A value cannot travel between server and model: {problem}") from None
+    except Exception as error:  # a value's own `tolist` or `__str__` may raise anything
+        raise MLServerError(f"A value cannot travel between server and model: {error}") from None
     buffers = [memoryview(buffer).cast("B") for buffer in frame.buffers]
     total = sum(buffer.nbytes for buffer in buffers)
     prefix = PREFIX.pack(frame.kind, 0, len(buffers), len(head), frame.id, total)
@@ -196,8 +196,8 @@ def _decode(view: memoryview) -> Frame:
     at = PREFIX.size + 8 * count
     try:
         head = _decoder.decode(view[at : at + head_size])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise FrameError(str(problem)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(str(error)) from None
     at += head_size
     buffers = []
     for length in lengths:
@@ -290,8 +290,8 @@ def _pack_tensor(tensor: RequestInput | ResponseOutput, buffers: list[Any]) -> l
     if datatype in FORMATS or datatype == "BF16" or data.raw is not None:
         try:
             content = data.to_raw(datatype, shape)
-        except TensorError as problem:
-            raise MLServerError(f"Tensor '{tensor.name}': {problem}", 500) from None
+        except TensorError as error:
+            raise MLServerError(f"Tensor '{tensor.name}': {error}", 500) from None
         if len(content) >= INLINE_LIMIT:
             buffers.append(content)
             content = len(buffers) - 1
@@ -320,16 +320,16 @@ def _unpack_requested(name: str, parameters: dict[str, Any] | None) -> RequestOu
     return RequestOutput.build({"name": name, "parameters": unpack_parameters(parameters)})
 
 
-def pack_error(problem: BaseException) -> dict[str, Any]:
+def pack_error(error: BaseException) -> dict[str, Any]:
     """An exception as plain values: what a caller may see, never a traceback."""
-    if isinstance(problem, MLServerError):
+    if isinstance(error, MLServerError):
         return {
-            "message": problem.message,
-            "status": problem.status_code,
-            "code": problem.code,
-            "details": problem.details,
+            "message": error.message,
+            "status": error.status_code,
+            "code": error.code,
+            "details": error.details,
         }
-    return {"message": describe(problem), "status": 500, "code": "INTERNAL", "details": None}
+    return {"message": describe(error), "status": 500, "code": "INTERNAL", "details": None}
 
 
 def unpack_error(values: dict[str, Any]) -> MLServerError:

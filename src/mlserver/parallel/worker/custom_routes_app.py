@@ -84,24 +84,24 @@ class RouteApp:
 
         try:
             await self._app(scope, receive, send)
-        except Exception as problem:
-            log("A custom handler failed", problem)
-            raise MLServerError(f"The handler of {request.path} failed: {describe(problem)}", 500) from None
+        except Exception as error:
+            log("A custom handler failed", error)
+            raise MLServerError(f"The handler of {request.path} failed: {describe(error)}", 500) from None
         answer.body = b"".join(parts)
         return answer
 
 
-async def _server_error(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, MLServerError)
-    error = plain_error(problem)
+async def _server_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, MLServerError)
+    error = plain_error(exc)
     return JSONResponse({"error": error.message}, error.status_code)
 
 
-async def _invalid_request(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, RequestValidationError)
-    first = problem.errors()[0]
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    faults: Any = problem.errors()
+    faults: Any = error.errors()
     try:
         faults = jsonable_encoder(faults, custom_encoder=_ENCODERS)
     except RecursionError:

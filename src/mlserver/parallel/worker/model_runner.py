@@ -236,10 +236,10 @@ def _implementation(settings: ModelSettings) -> type[MLModel]:
     try:
         implementation: type[MLModel] = settings.implementation
         return implementation
-    except ModuleNotFoundError as problem:
-        if problem.name and f"{path}.".startswith(f"{problem.name}."):
-            raise MLServerError(f"Unknown implementation '{path}': no module named '{problem.name}'", 500) from None
-        raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(problem)}", 500) from None
+    except ModuleNotFoundError as exc:
+        if exc.name and f"{path}.".startswith(f"{exc.name}."):
+            raise MLServerError(f"Unknown implementation '{path}': no module named '{exc.name}'", 500) from None
+        raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(exc)}", 500) from None
     except MLServerError:
         raise
     except BaseException as error:
@@ -253,8 +253,8 @@ def _make_route_app(model: MLModel) -> RouteApp:
     """The model's own REST paths. Raises `MLServerError` if FastAPI is not installed where the model runs."""
     try:
         from .custom_routes_app import RouteApp
-    except ModuleNotFoundError as problem:
-        if problem.name not in ("fastapi", "starlette"):
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "starlette"):
             raise
         raise MLServerError(
             f"Model '{model.name}': custom routes need FastAPI in the environment of the model: pip install fastapi",
@@ -272,7 +272,7 @@ def _checked(model: MLModel, response: object) -> InferenceResponse:
         raise ModelFailed(f"Model {model.name} returned outputs that are wrong: expected a list, received {kind}")
     for output in response.outputs:
         try:
-            output.data.settle(str(output.datatype), output.shape)
-        except TensorError as problem:
-            raise ModelFailed(f"Model {model.name} returned output '{output.name}' that is wrong: {problem}") from None
+            output.data.normalize(str(output.datatype), output.shape)
+        except TensorError as error:
+            raise ModelFailed(f"Model {model.name} returned output '{output.name}' that is wrong: {error}") from None
     return response

@@ -65,7 +65,7 @@ class PeerSession:
             MessageType.ROUTE: self._route,
             MessageType.METADATA: self._metadata,
         }
-        self._desk = RPCDispatcher({**own, **(actions or {})}, self.send)
+        self._dispatcher = RPCDispatcher({**own, **(actions or {})}, self.send)
         self._streams: dict[int, OpenStream] = {}
         self._channel: FramedConnection | None = None
         self._closed = asyncio.Event()
@@ -82,12 +82,12 @@ class PeerSession:
         assert self._channel is not None
         try:
             self._channel.send(frame)
-        except MLServerError as problem:  # what the model answered is no plain data: its fault
-            reason = problem.message.partition(": ")[2] or problem.message
+        except MLServerError as error:  # what the model answered is no plain data: its fault
+            reason = error.message.partition(": ")[2] or error.message
             raise ModelFailed(f"The model's answer cannot be sent: {reason}") from None
 
     def _on_closed(self, reason: Exception | None) -> None:
-        self._desk.close()
+        self._dispatcher.close()
         self._closed.set()
 
     def _on_frame(self, frame: Frame) -> None:
@@ -95,7 +95,7 @@ class PeerSession:
             self._open_stream(frame.id)
         elif frame.kind == MessageType.CANCEL:
             self._streams.pop(frame.id, None)
-        if self._desk.take(frame) or frame.id not in self._streams:
+        if self._dispatcher.take(frame) or frame.id not in self._streams:
             return
         stream = self._streams[frame.id]
         if frame.kind == MessageType.PULL:

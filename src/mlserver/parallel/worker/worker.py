@@ -22,7 +22,7 @@ from ...settings import ModelSettings, Settings
 from ...tracing import get_tracer_provider, publish
 from ..child_main import be_child, import_from
 from ..rpc.dispatcher import RPCHandler
-from ..rpc.fd_passing import post_of, taken
+from ..rpc.fd_passing import control_socket_from_fd, taken
 from ..rpc.protocol import Frame, MessageType
 from .model_runner import ModelRunner
 from .session import PeerSession
@@ -53,7 +53,7 @@ class Worker:
         }
         self._server = PeerSession(self._runner, own)
         self._tracing: TracerProvider | None = None
-        self._guests: set[asyncio.Task[None]] = set()
+        self._peers: set[asyncio.Task[None]] = set()
 
     async def serve(self, end: socket.socket) -> None:
         """Work until the channel closes."""
@@ -76,28 +76,28 @@ class Worker:
         if settings.tracing_server:
             self._start_tracing(settings)
         if "post" in frame.head:
-            post = post_of(frame.head["post"])
-            self._loop.add_reader(post, self._welcome, post)
+            control_socket = control_socket_from_fd(frame.head["post"])
+            self._loop.add_reader(control_socket, self._accept_peer, control_socket)
         return Frame(MessageType.REPLY, frame.id, None)
 
     def _start_tracing(self, settings: Settings) -> None:
         """Spans of the models' own code; without the libraries (in an environment of a model's) there are none."""
         try:
             self._tracing = get_tracer_provider(settings)
-        except MLServerError as problem:
-            logger.warning("%s", problem)
+        except MLServerError as error:
+            logger.warning("%s", error)
         if self._tracing is not None:
             publish(self._tracing)
             self._server.traced = True
 
-    def _welcome(self, post: socket.socket) -> None:
+    def _accept_peer(self, control_socket: socket.socket) -> None:
         """Further front ends begin to ask."""
-        for _, end in taken(post):
-            task = self._loop.create_task(self._serve_guest(end))
-            self._guests.add(task)
-            task.add_done_callback(self._guests.discard)
+        for _, end in taken(control_socket):
+            task = self._loop.create_task(self._serve_peer(end))
+            self._peers.add(task)
+            task.add_done_callback(self._peers.discard)
 
-    async def _serve_guest(self, end: socket.socket) -> None:
+    async def _serve_peer(self, end: socket.socket) -> None:
         guest = PeerSession(self._runner)
         guest.traced = self._server.traced
         await guest.open(end)

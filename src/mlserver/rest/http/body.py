@@ -109,14 +109,14 @@ def inflate(data: bytes, name: str, limit: int) -> bytes:
     """
     try:
         return _inflate(data, _WINDOWS[name], limit)
-    except zlib.error as problem:
+    except zlib.error as error:
         if name == "deflate":
             # Some clients send the raw stream, without zlib's header, under this name.
             try:
                 return _inflate(data, -zlib.MAX_WBITS, limit)
             except zlib.error:
                 pass
-        raise MLServerError(f"Invalid body: expected {name} data, received data that does not decompress") from problem
+        raise MLServerError(f"Invalid body: expected {name} data, received data that does not decompress") from error
 
 
 def _inflate(data: bytes, window: int, limit: int) -> bytes:

@@ -100,11 +100,11 @@ class Connection(HttpToolsProtocol):
                 self._head += len(data)
                 if self._head > MAX_HEAD:
                     raise RequestRejected(431, f"The headers are larger than {MAX_HEAD} bytes")
-        except httptools.HttpParserError as problem:
+        except httptools.HttpParserError as error:
             is_http_2 = self.cycle is None and data.startswith(b"PRI * HTTP/2")
-            self._refuse(RequestRejected(505, _NO_HTTP_2) if is_http_2 else _refusal(problem))
-        except RequestRejected as problem:
-            self._refuse(problem)
+            self._refuse(RequestRejected(505, _NO_HTTP_2) if is_http_2 else _refusal(error))
+        except RequestRejected as error:
+            self._refuse(error)
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; requests that ask for another protocol are read as HTTP/1.1 requests."""
@@ -320,11 +320,11 @@ class Connection(HttpToolsProtocol):
         elif bounds.now - self._unread_since > bounds.reading:
             self.transport.abort()
 
-    def _refuse(self, problem: RequestRejected) -> None:
+    def _refuse(self, error: RequestRejected) -> None:
         """Answer that a request is not read any further, and end the connection."""
         if self.transport.is_closing() or self._phase is ConnectionState.ENDING:
             return
-        logger.debug("A connection is ended: %s", problem.text)
+        logger.debug("A connection is ended: %s", error.text)
         running = self._running
         if running is not None and not running.response_complete:
             if running is not self.cycle or self._phase is ConnectionState.HEAD:
@@ -340,7 +340,7 @@ class Connection(HttpToolsProtocol):
         if running is not None and in_body and running.response_started:
             self.transport.close()
             return
-        self.transport.write(_answer(problem))
+        self.transport.write(_answer(error))
         self._linger()
 
     def _linger(self) -> None:
@@ -373,22 +373,22 @@ def is_readable(connection: Any) -> bool:
     return bool(poll.poll(0))
 
 
-def _refusal(problem: httptools.HttpParserError) -> RequestRejected:
-    cause = problem.__context__  # raised in one of our callbacks
+def _refusal(error: httptools.HttpParserError) -> RequestRejected:
+    cause = error.__context__  # raised in one of our callbacks
     if isinstance(cause, RequestRejected):
         return cause
-    is_callback = isinstance(problem, httptools.HttpParserCallbackError)
+    is_callback = isinstance(error, httptools.HttpParserCallbackError)
     if is_callback and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
         # Not the caller's fault: a version of uvicorn or httptools, say, that lacks what this module uses.
         logger.error("A request could not be read", exc_info=cause)
         return RequestRejected(500, "The request could not be read: internal error of the server")
-    return RequestRejected(400, f"Invalid HTTP request: {'not understood' if is_callback else problem}")
+    return RequestRejected(400, f"Invalid HTTP request: {'not understood' if is_callback else error}")
 
 
-def _answer(problem: RequestRejected) -> bytes:
-    body = write_document({"error": problem.text})
+def _answer(error: RequestRejected) -> bytes:
+    body = write_document({"error": error.text})
     head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-    return STATUS_LINE[problem.status] + head + body
+    return STATUS_LINE[error.status] + head + body
 
 
 def _parsed(url: bytes) -> tuple[str, bytes, bytes]:

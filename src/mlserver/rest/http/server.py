@@ -34,9 +34,9 @@ def bind(host: str, port: int, setting: str, shared: bool = False) -> socket.soc
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(2048)
-    except OSError as problem:
+    except OSError as error:
         listener.close()
-        reason = problem.strerror or str(problem)
+        reason = error.strerror or str(error)
         address = join_address(host, port)
         raise MLServerError(f"Cannot listen on {address} (setting '{setting}'): {reason}", 500) from None
     listener.setblocking(False)

@@ -153,8 +153,8 @@ class ModelRoutes:
         if route.wire:
             try:
                 asked = self._asked(found, request)
-            except MLServerError as problem:
-                return Reply(*wire.wire_of(found).write_error(problem, route.config))
+            except MLServerError as error:
+                return Reply(*wire.wire_of(found).write_error(error, route.config))
             return await wire.answer(self._data_plane, asked, request)
         path = _own_path(request.path)
         forwarded = HTTPRequest(route.method, path, request.query, request.raw_headers, request.body)

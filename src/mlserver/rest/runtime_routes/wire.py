@@ -54,9 +54,9 @@ async def answer(data_plane: DataPlane, found: ModelRoute, request: Request) -> 
         started = time.perf_counter_ns()
         status, body, media_type = wire.write_response(response, config)
         codec_ns += time.perf_counter_ns() - started
-    except MLServerError as problem:
-        status, body, media_type = wire.write_error(problem, config)
-        headers = retry_after(problem)
+    except MLServerError as error:
+        status, body, media_type = wire.write_error(error, config)
+        headers = retry_after(error)
     else:
         headers = [_timing(call, codec_ns), *_version(response)]
     return Reply(status, body, media_type, headers)
@@ -83,8 +83,8 @@ async def _events(
             if event := writer.event(response):
                 yield event
         yield writer.end(None)
-    except MLServerError as problem:
-        yield writer.end(problem)
+    except MLServerError as error:
+        yield writer.end(error)
     finally:
         await responses.aclose()  # type: ignore[attr-defined]
 
@@ -103,7 +103,7 @@ def _timing(call: RequestContext, codec_ns: int) -> tuple[bytes, bytes]:
     return b"server-timing", server_timing(call.timings, codec_ns).encode()
 
 
-def retry_after(problem: MLServerError) -> RawHeaders:
+def retry_after(error: MLServerError) -> RawHeaders:
     """The header that says when to come back, if the error knows."""
-    seconds = getattr(problem, "retry_after", None)
+    seconds = getattr(error, "retry_after", None)
     return [] if seconds is None else [(b"retry-after", b"%d" % max(1, round(seconds)))]

@@ -34,8 +34,8 @@ def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
     try:
         return _request_of(_table(pa, body, limit))
     # What is in a column is met when it is looked at: texts that are not UTF-8, dates after the year 9999.
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as problem:
-        reason = str(problem).partition("\n")[0][:200]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0][:200]
         raise InvalidPayload(f"Invalid body: expected an Arrow stream, received one that says: {reason}") from None
 
 

@@ -78,8 +78,8 @@ def read_request(data: bytes) -> ParsedRequest:
         else:
             request = messages.read_request(pb.ModelInferRequest.FromString(data))
             _learn(request.inputs, inputs, raws)
-    except (DecodeError, UnicodeDecodeError) as problem:  # the latter from protobuf's pure Python implementation
-        raise InvalidPayload(f"Invalid message: {problem}") from None
+    except (DecodeError, UnicodeDecodeError) as error:  # the latter from protobuf's pure Python implementation
+        raise InvalidPayload(f"Invalid message: {error}") from None
     return ParsedRequest(request, parts.model_name, parts.model_version, bool(raws))
 
 

@@ -95,8 +95,8 @@ def write_response(response: InferenceResponse, raw: bool = False) -> pb.ModelIn
     raw = raw or needs_raw(response.outputs)
     try:
         _write_tensors(response.outputs, message.outputs.add, message.raw_output_contents.append if raw else None)
-    except InvalidInput as problem:
-        raise MLServerError(f"The model's answer is not valid: {problem.message}", 500) from None
+    except InvalidInput as error:
+        raise MLServerError(f"The model's answer is not valid: {error.message}", 500) from None
     return message
 
 
@@ -140,8 +140,8 @@ def _read_tensor(tensor: InferTensor, raw: bytes | memoryview | None, kind: type
             raise TensorError("either raw or typed contents", "both")
         else:
             data = TensorData.from_raw(raw, datatype, shape)
-    except TensorError as problem:
-        raise InvalidInput(f"data of tensor '{name}'", problem.expected, problem.received) from None
+    except TensorError as error:
+        raise InvalidInput(f"data of tensor '{name}'", error.expected, error.received) from None
     parameters = read_parameters(tensor.parameters)
     made = kind.build({"name": name, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data})
     if parameters is not None:
@@ -166,8 +166,8 @@ def _write_tensors(
                 write_contents(made.contents, tensor.data, datatype, tensor.shape)
             else:
                 add_raw(bytes(tensor.data.to_raw(datatype, tensor.shape)))
-        except TensorError as problem:
-            raise InvalidInput(f"data of tensor '{tensor.name}'", problem.expected, problem.received) from None
+        except TensorError as error:
+            raise InvalidInput(f"data of tensor '{tensor.name}'", error.expected, error.received) from None
 
 
 # -- parameters --

@@ -54,7 +54,7 @@ def doubled(request: InferenceRequest) -> InferenceResponse:
 
 def one(value: float) -> InferenceRequest:
     tensor = RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([value]))
-    tensor.data.settle("FP64", [1])
+    tensor.data.normalize("FP64", [1])
     return InferenceRequest(inputs=[tensor])
 
 

@@ -67,8 +67,8 @@ def _unreadable() -> Iterator[None]:
 
     try:
         yield
-    except (ArrowException, OSError, ValueError) as problem:
-        raise ValueError(f"Invalid input. The table cannot be read: {problem}.") from None
+    except (ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"Invalid input. The table cannot be read: {error}.") from None
 
 
 def check_json(body: bytes | str, names: int) -> None:
