@@ -58,10 +58,32 @@ class Exchange:
 
 
 CASES = (
-    Case("wine-1", "wine, 1 row", "wine", 1, (1, 16, 64, 256), ("v2", "invocations", "plain", "grpc"), open_loop=True),
+    Case(
+        "wine-1",
+        "wine, 1 row",
+        "wine",
+        1,
+        (1, 16, 64, 256),
+        ("v2", "invocations", "plain", "grpc"),
+        open_loop=True,
+    ),
     Case("wine-100", "wine, 100 rows", "wine", 100, (1, 16), ("invocations", "plain")),
-    Case("wine-10000", "wine, 10,000 rows", "wine", 10_000, (1, 4), ("invocations", "plain", "v2", "arrow")),
-    Case("sum", "1,000 x 100 FP32", "sum", FLOAT_ROWS, (1, 16), ("v2", "binary", "grpc", "grpc-typed", "plain")),
+    Case(
+        "wine-10000",
+        "wine, 10,000 rows",
+        "wine",
+        10_000,
+        (1, 4),
+        ("invocations", "plain", "v2", "arrow"),
+    ),
+    Case(
+        "sum",
+        "1,000 x 100 FP32",
+        "sum",
+        FLOAT_ROWS,
+        (1, 16),
+        ("v2", "binary", "grpc", "grpc-typed", "plain"),
+    ),
     Case("text", "100 texts (BYTES)", "text", TEXTS, (1, 16), ("v2", "grpc", "plain")),
     Case("busy", "5 ms of Python", "busy", 1, (1, 16), ("v2", "plain")),
     Case("wait", "20 ms without the GIL", "wait", 1, (1, 16, 64), ("v2", "plain")),
@@ -89,13 +111,17 @@ def right(answer: list[Any], truth: list[Any]) -> bool:
 
 def exchange(case: Case, wire: str) -> Exchange:
     """The case in bytes, for one wire."""
-    names = [f"{case.model}-{number}" for number in range(case.copies)] if case.copies else [case.model]
+    names = (
+        [f"{case.model}-{number}" for number in range(case.copies)] if case.copies else [case.model]
+    )
     infer = tuple(f"/v2/models/{name}/infer" for name in names)
     if wire == "v2":
         return Exchange(infer, JSON, _dump(_v2_document(case)), _read_v2)
     if wire == "invocations":
         frame = {"columns": wine.COLUMNS, "data": wine.rows(case.count)}
-        return Exchange(("/invocations",), JSON, _dump({"dataframe_split": frame}), _read_predictions)
+        return Exchange(
+            ("/invocations",), JSON, _dump({"dataframe_split": frame}), _read_predictions
+        )
     if wire == "plain":
         return _plain(case)
     if wire == "arrow":
@@ -120,18 +146,25 @@ def _binary(case: Case, paths: tuple[str, ...]) -> Exchange:
     del document["inputs"][0]["data"]
     document["inputs"][0]["parameters"] = {"binary_data_size": len(block)}
     head = _dump(document)
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    headers = {
+        "content-type": "application/octet-stream",
+        "inference-header-content-length": str(len(head)),
+    }
     return Exchange(paths, headers, head + block, _read_v2)
 
 
 def _arrow(case: Case, paths: tuple[str, ...]) -> Exchange:
     """The rows as a data frame of doubles in Arrow's stream format, both ways."""
     columns = zip(*wine.rows(case.count), strict=True)
-    table = pa.table({name: list(column) for name, column in zip(wine.COLUMNS, columns, strict=True)})
+    table = pa.table(
+        {name: list(column) for name, column in zip(wine.COLUMNS, columns, strict=True)}
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return Exchange(paths, {"content-type": ARROW, "accept": ARROW}, sink.getvalue().to_pybytes(), _read_arrow)
+    return Exchange(
+        paths, {"content-type": ARROW, "accept": ARROW}, sink.getvalue().to_pybytes(), _read_arrow
+    )
 
 
 def _grpc(case: Case, typed: bool = False) -> Exchange:

@@ -78,7 +78,9 @@ def versions(name: str) -> dict[str, str]:
 
 
 def _ask(name: str) -> dict[str, str]:
-    answer = subprocess.run([str(python(name)), "-c", _LIST, *OF_INTEREST], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [str(python(name)), "-c", _LIST, *OF_INTEREST], capture_output=True, text=True, check=True
+    )
     found: dict[str, str] = json.loads(answer.stdout)
     return found
 
@@ -86,7 +88,7 @@ def _ask(name: str) -> dict[str, str]:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[
-            -1:
-        ]
+        errors = [
+            line for line in done.stderr.splitlines() if line.startswith("ERROR")
+        ] or done.stderr.splitlines()[-1:]
         raise NotInstalled(" ".join(errors)[:300])

@@ -56,7 +56,11 @@ class Target:
 def missing_tools() -> dict[str, str]:
     """The tools that are not installed, with what gives them."""
     packages = {"wrk": "wrk", "h2load": "nghttp2-client"}
-    return {tool: f"Debian package {package}" for tool, package in packages.items() if shutil.which(tool) is None}
+    return {
+        tool: f"Debian package {package}"
+        for tool, package in packages.items()
+        if shutil.which(tool) is None
+    }
 
 
 def closed(target: Target, connections: int, seconds: int) -> Load:
@@ -70,13 +74,25 @@ def closed(target: Target, connections: int, seconds: int) -> Load:
 def opened(target: Target, rate: float, seconds: int) -> Load:
     """Open loop at `rate` requests per second: due times do not wait for answers."""
     connections = max(1, min(OPEN_CONNECTIONS, math.floor(rate / 2)))
-    return _wrk(target, "open.lua", connections, connections, seconds, [f"{rate / connections:.6f}"])
+    return _wrk(
+        target, "open.lua", connections, connections, seconds, [f"{rate / connections:.6f}"]
+    )
 
 
-def _wrk(target: Target, script: str, threads: int, connections: int, seconds: int, first: list[str]) -> Load:
+def _wrk(
+    target: Target, script: str, threads: int, connections: int, seconds: int, first: list[str]
+) -> Load:
     exchange = target.exchange
     headers = [f"{name}: {value}" for name, value in exchange.headers.items()]
-    options = [f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(SCRIPTS / script)]
+    options = [
+        f"-t{threads}",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "20s",
+        "-s",
+        str(SCRIPTS / script),
+    ]
     arguments = [*first, str(target.body), str(len(headers)), *headers, *exchange.paths]
     output = _run(["wrk", *options, target.url, "--", *arguments], seconds)
     words = next((line.split() for line in output.splitlines() if line.startswith("RESULT")), None)
@@ -95,7 +111,15 @@ def _h2load(target: Target, connections: int, seconds: int) -> Load:
     target.body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     log = target.body.with_suffix(".log")
     log.unlink(missing_ok=True)
-    options = [f"-c{connections}", "-m1", "-t1", f"-D{seconds}", f"--log-file={log}", "-d", str(target.body)]
+    options = [
+        f"-c{connections}",
+        "-m1",
+        "-t1",
+        f"-D{seconds}",
+        f"--log-file={log}",
+        "-d",
+        str(target.body),
+    ]
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     output = _run(["h2load", *options, *headers, target.url + target.exchange.paths[0]], seconds)
     if not log.exists():
@@ -104,7 +128,9 @@ def _h2load(target: Target, connections: int, seconds: int) -> Load:
     good = sorted(int(row[2]) / 1000 for row in rows if row[1] == "200")
     if not good:
         raise LoadFailed("no request succeeded")
-    p50, p99, p999 = (good[max(0, math.ceil(len(good) * share) - 1)] for share in (0.5, 0.99, 0.999))
+    p50, p99, p999 = (
+        good[max(0, math.ceil(len(good) * share) - 1)] for share in (0.5, 0.99, 0.999)
+    )
     return Load(len(good), len(good) / seconds, len(rows) - len(good), p50, p99, p999)
 
 
@@ -119,7 +145,9 @@ def ask(target: Target, timeout: float) -> bytes:
 
 def _ask_http(target: Target, timeout: float) -> bytes:
     exchange = target.exchange
-    request = urllib.request.Request(target.url + exchange.paths[-1], exchange.body, exchange.headers)
+    request = urllib.request.Request(
+        target.url + exchange.paths[-1], exchange.body, exchange.headers
+    )
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
             answer: bytes = response.read()
@@ -143,7 +171,9 @@ def _ask_grpc(target: Target, timeout: float) -> bytes:
 
 def _run(command: list[str], seconds: int) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + EXTRA_LIMIT, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds + EXTRA_LIMIT, check=False
+        )
     except subprocess.TimeoutExpired:
         raise LoadFailed(f"{command[0]} did not end") from None
     if done.returncode:

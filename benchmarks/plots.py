@@ -32,12 +32,20 @@ def write(results: Results, folder: Path) -> dict[str, Path]:
                 title = f"One row over {'/invocations' if plain else 'V2 JSON'}, {connections} connection{'s' * (connections > 1)}: requests per second"
                 drawn[title] = _bars(rates, title, folder / f"{wire}-{connections}.png")
     ready = {
-        server: _middle([s.ready for s in results.startups if s.server == server and s.case == "wine-1"])
+        server: _middle(
+            [s.ready for s in results.startups if s.server == server and s.case == "wine-1"]
+        )
         for server in TITLES
     }
     drawn |= _optional(ready, "Seconds to the first right answer", folder / "ready.png")
     memory = {
-        server: _middle([s.memory_after.all_pss for s in results.startups if s.server == server and s.case == "wine-1"])
+        server: _middle(
+            [
+                s.memory_after.all_pss
+                for s in results.startups
+                if s.server == server and s.case == "wine-1"
+            ]
+        )
         for server in TITLES
     }
     return drawn | _optional(memory, "Memory of all processes, PSS in MB", folder / "memory.png")
@@ -52,13 +60,16 @@ def _middle(values: list[float]) -> float:
     return statistics.median(values) if values else 0.0
 
 
-def _values(found: dict[Key, Summary], wires: tuple[str, ...], connections: int) -> dict[str, float]:
+def _values(
+    found: dict[Key, Summary], wires: tuple[str, ...], connections: int
+) -> dict[str, float]:
     case = CASES[0].name
     return {
         server: summary.per_second
         for server in TITLES
         for wire in wires
-        if (summary := found.get((server, case, wire, CLOSED, connections))) is not None and server != "echo"
+        if (summary := found.get((server, case, wire, CLOSED, connections))) is not None
+        and server != "echo"
     }
 
 
@@ -66,9 +77,16 @@ def _bars(values: dict[str, float], title: str, path: Path) -> Path:
     """Horizontal bars, largest on top, each with its number."""
     ordered = sorted(values.items(), key=lambda item: item[1])
     figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(ordered) + 1.1))
-    colors = [OURS if name == BASE else FLOOR if name.startswith("floor") else OTHERS for name, _ in ordered]
-    bars = axes.barh([TITLES[name] for name, _ in ordered], [value for _, value in ordered], color=colors)
-    axes.bar_label(bars, fmt="{:,.0f}" if max(values.values()) > 100 else "{:,.1f}", padding=4, fontsize=9)
+    colors = [
+        OURS if name == BASE else FLOOR if name.startswith("floor") else OTHERS
+        for name, _ in ordered
+    ]
+    bars = axes.barh(
+        [TITLES[name] for name, _ in ordered], [value for _, value in ordered], color=colors
+    )
+    axes.bar_label(
+        bars, fmt="{:,.0f}" if max(values.values()) > 100 else "{:,.1f}", padding=4, fontsize=9
+    )
     axes.margins(x=0.14)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.xaxis.set_visible(False)

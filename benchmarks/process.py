@@ -41,7 +41,9 @@ class Cpu:
 class ServerProcess:
     """A started server with everything that it starts in turn. Leaving the block ends them all."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], folder: Path, log: Path) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], folder: Path, log: Path
+    ) -> None:
         self.mark = uuid.uuid4().hex
         self._command = command
         self._environment = environment | {MARK: self.mark}
@@ -90,7 +92,11 @@ class ServerProcess:
     def pids(self) -> list[int]:
         """The living processes that carry the mark."""
         wanted = f"{MARK}={self.mark}".encode()
-        return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit() and _carries(entry, wanted)]
+        return [
+            int(entry.name)
+            for entry in PROC.iterdir()
+            if entry.name.isdigit() and _carries(entry, wanted)
+        ]
 
     def memory(self) -> Memory:
         sizes = {pid: _sizes(pid) for pid in self.pids()}
@@ -115,7 +121,11 @@ class ServerProcess:
 
     def last_lines(self, count: int = 3) -> str:
         """The end of the log: what a server says that could not start."""
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in self.log.read_text(errors="replace").splitlines()
+            if line.strip()
+        ]
         return " | ".join(lines[-count:])
 
 
@@ -157,4 +167,6 @@ def _name(pid: int) -> str:
         words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return ""
-    return " ".join(Path(word).name if word.startswith("/") else word for word in words if word)[:80]
+    return " ".join(Path(word).name if word.startswith("/") else word for word in words if word)[
+        :80
+    ]

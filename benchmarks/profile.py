@@ -47,15 +47,33 @@ def sample(
 ) -> dict[int, tuple[str, list[str]]]:
     """py-spy's collapsed stacks of every process, taken while the load runs."""
     names = process.cpu().names
-    spy = [str(Path(sys.executable).parent / "py-spy"), "record", "--gil", "--format", "raw", "--rate", str(RATE)]
+    spy = [
+        str(Path(sys.executable).parent / "py-spy"),
+        "record",
+        "--gil",
+        "--format",
+        "raw",
+        "--rate",
+        str(RATE),
+    ]
     runs = {}
     for pid in names:
-        command = [*spy, "--duration", str(seconds), "--pid", str(pid), "--output", str(folder / f"{pid}.raw")]
+        command = [
+            *spy,
+            "--duration",
+            str(seconds),
+            "--pid",
+            str(pid),
+            "--output",
+            str(folder / f"{pid}.raw"),
+        ]
         runs[pid] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before = process.cpu().seconds
     found = load.closed(target, connections, seconds)
     used = {pid: total - before.get(pid, 0.0) for pid, total in process.cpu().seconds.items()}
-    print(f"{found.per_second:,.0f} requests/s while watched, p50 {found.p50:.2f} ms, p99 {found.p99:.2f} ms")
+    print(
+        f"{found.per_second:,.0f} requests/s while watched, p50 {found.p50:.2f} ms, p99 {found.p99:.2f} ms"
+    )
     stacks = {}
     for pid, watcher in runs.items():
         watcher.wait()

@@ -45,7 +45,9 @@ def tables(results: Results) -> str:
     """All tables of a run."""
     found = summaries(results.measurements)
     parts = [conditions(results), overview(found)]
-    parts += [case_tables(case, found) for case in CASES if any(key[1] == case.name for key in found)]
+    parts += [
+        case_tables(case, found) for case in CASES if any(key[1] == case.name for key in found)
+    ]
     parts += [startup_table(results.startups), failure_table(results)]
     return "\n".join(part for part in parts if part)
 
@@ -75,7 +77,9 @@ def conditions(results: Results) -> str:
         "|---|---|",
     ]
     for name, versions in results.versions.items():
-        lines.append(f"| {name} | {', '.join(f'{package} {number}' for package, number in versions.items())} |")
+        lines.append(
+            f"| {name} | {', '.join(f'{package} {number}' for package, number in versions.items())} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -95,7 +99,11 @@ def overview(found: dict[Key, Summary]) -> str:
         for connections in case.connections
         if (BASE, case.name, wire, CLOSED, connections) in found
     ]
-    servers = [server.name for server in SERVERS if server.name != BASE and any(key[0] == server.name for key in found)]
+    servers = [
+        server.name
+        for server in SERVERS
+        if server.name != BASE and any(key[0] == server.name for key in found)
+    ]
     if not servers:
         return ""
     lines = [
@@ -106,7 +114,11 @@ def overview(found: dict[Key, Summary]) -> str:
     lines.append("|---|" + "---:|" * len(servers))
     for case, wire, connections in columns:
         cells = [_times(found, server, case.name, wire, connections) for server in servers]
-        lines.append(f"| {case.title}, {WIRES[wire]}, {_connections(connections)} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {case.title}, {WIRES[wire]}, {_connections(connections)} | "
+            + " | ".join(cells)
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -124,11 +136,15 @@ def case_tables(case: Case, found: dict[Key, Summary]) -> str:
     """Per number of connections and per share of the open loop: rate, latencies and CPU of each server."""
     lines = [f"## {case.title}", ""]
     ways = dict.fromkeys(
-        (key[3], key[4]) for key in sorted(found, key=lambda key: (key[3], key[4])) if key[1] == case.name
+        (key[3], key[4])
+        for key in sorted(found, key=lambda key: (key[3], key[4]))
+        if key[1] == case.name
     )
     for mode, connections in ways:
         lines += [f"**{_way(mode, connections)}** (in brackets: how many times ours)", ""]
-        lines += ["| server | requests/s | p50 ms | p99 ms | p99.9 ms | CPU us/request, parent | all | errors |"]
+        lines += [
+            "| server | requests/s | p50 ms | p99 ms | p99.9 ms | CPU us/request, parent | all | errors |"
+        ]
         lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
         lines += [*_rows(case, mode, connections, found), ""]
     return "\n".join(lines)
@@ -171,18 +187,24 @@ def startup_table(startups: list[Startup]) -> str:
         "Memory after the load; PSS counts shared pages once. In brackets: how many times ours.",
         "",
     ]
-    lines += ["| case | server | ready s | started process RSS MB | all PSS MB | all RSS MB | processes |"]
+    lines += [
+        "| case | server | ready s | started process RSS MB | all PSS MB | all RSS MB | processes |"
+    ]
     lines += ["|---|---|---:|---:|---:|---:|---:|"]
     groups: dict[tuple[str, str], list[Startup]] = {}
     for each in startups:
         groups.setdefault((each.case, each.server), []).append(each)
-    for (case, server), group in sorted(groups.items(), key=lambda item: (item[0][0], list(TITLES).index(item[0][1]))):
+    for (case, server), group in sorted(
+        groups.items(), key=lambda item: (item[0][0], list(TITLES).index(item[0][1]))
+    ):
         own, base = _start(group), _start(groups.get((case, BASE), []))
         cells = [
             f"{a:,.{digits}f}" + (f" ({_ratio(a, b)})" if b else "")
             for a, b, digits in zip(own, base, (2, 0, 0, 0), strict=True)
         ]
-        lines.append(f"| {case} | {TITLES[server]} | {' | '.join(cells)} | {group[0].memory_after.processes} |")
+        lines.append(
+            f"| {case} | {TITLES[server]} | {' | '.join(cells)} | {group[0].memory_after.processes} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -207,7 +229,9 @@ def failure_table(results: Results) -> str:
     seen = dict.fromkeys((f.server, f.case, f.wire, f.reason) for f in results.failures)
     for server, case, wire, reason in seen:
         text = reason.replace("|", "/")[:200]
-        lines.append(f"| {TITLES.get(server, server)} | {case} | {WIRES.get(wire, wire)} | {text} |")
+        lines.append(
+            f"| {TITLES.get(server, server)} | {case} | {WIRES.get(wire, wire)} | {text} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -31,7 +31,9 @@ def main() -> None:
         print(f"{tool} is not installed ({package})")
         if tool == "wrk":
             raise SystemExit(1)
-    plan = Plan(options.seconds, options.rounds, options.connections, options.wires, options.open_loop)
+    plan = Plan(
+        options.seconds, options.rounds, options.connections, options.wires, options.open_loop
+    )
     chosen = [servers.BY_NAME[name] for name in options.servers]
     results = measure(chosen, [case for case in CASES if case.name in options.cases], plan)
     path = options.output or RESULTS / f"{results.date}.json"
@@ -56,7 +58,9 @@ def measure(chosen: Sequence[servers.Server], asked: Sequence[Case], plan: Plan)
     )
     models = prepare(chosen, table, results)
     running = [server for server in chosen if server.environment in models]
-    groups = [list(group) for _, group in itertools.groupby(asked, lambda case: (case.model, case.copies))]
+    groups = [
+        list(group) for _, group in itertools.groupby(asked, lambda case: (case.model, case.copies))
+    ]
     for number in range(plan.rounds):
         order = running[number % len(running) :] + running[: number % len(running)]
         for group in groups:
@@ -65,10 +69,20 @@ def measure(chosen: Sequence[servers.Server], asked: Sequence[Case], plan: Plan)
     return results
 
 
-def turn(server: servers.Server, group: list[Case], model: Path, plan: Plan, results: Results, number: int) -> None:
+def turn(
+    server: servers.Server,
+    group: list[Case],
+    model: Path,
+    plan: Plan,
+    results: Results,
+    number: int,
+) -> None:
     """One server's turn, unless it could not start for this model before."""
     names = {case.name for case in group}
-    if any(f.server == server.name and f.case in names and "does not start" in f.reason for f in results.failures):
+    if any(
+        f.server == server.name and f.case in names and "does not start" in f.reason
+        for f in results.failures
+    ):
         return
     measured, failed = len(results.measurements), len(results.failures)
     Turn(server, plan, results, number).run(group, model, WORK / f"{server.name}.log")
@@ -76,7 +90,10 @@ def turn(server: servers.Server, group: list[Case], model: Path, plan: Plan, res
         where = f"round {number + 1}  {each.server:18} {each.case:10} {each.wire:11} {each.mode:9} {each.connections:3}"
         print(f"{where}  {each.load.per_second:9.1f}/s  p50 {each.load.p50:8.2f} ms", flush=True)
     for problem in results.failures[failed:]:
-        print(f"round {number + 1}  {problem.server:18} {problem.case:10} {problem.wire}: {problem.reason}", flush=True)
+        print(
+            f"round {number + 1}  {problem.server:18} {problem.case:10} {problem.wire}: {problem.reason}",
+            flush=True,
+        )
 
 
 def prepare(chosen: Sequence[servers.Server], table: Path, results: Results) -> dict[str, Path]:
@@ -91,7 +108,8 @@ def prepare(chosen: Sequence[servers.Server], table: Path, results: Results) -> 
             print(f"{name}: {error}", flush=True)
             users = [server for server in chosen if server.environment == name]
             results.failures += [
-                Failure(server.name, "", "", public(f"cannot be installed: {error}")) for server in users
+                Failure(server.name, "", "", public(f"cannot be installed: {error}"))
+                for server in users
             ]
     return models
 
@@ -100,25 +118,46 @@ def train(name: str, table: Path) -> Path:
     """The wine model, trained by the libraries that will serve it."""
     folder = WORK / f"wine-{name}"
     shutil.rmtree(folder, ignore_errors=True)
-    command = [str(environments.python(name)), str(servers.PROGRAMS / "train.py"), str(table), str(folder)]
+    command = [
+        str(environments.python(name)),
+        str(servers.PROGRAMS / "train.py"),
+        str(table),
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=WORK, check=False)
     if done.returncode:
-        raise environments.NotInstalled(f"the model cannot be trained: {done.stderr.splitlines()[-1:]}")
+        raise environments.NotInstalled(
+            f"the model cannot be trained: {done.stderr.splitlines()[-1:]}"
+        )
     return folder
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure this server beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="the walk's requests, four servers, about two minutes")
-    parser.add_argument("--servers", type=_words, help="names, with commas: " + " ".join(servers.BY_NAME))
-    parser.add_argument("--cases", type=_words, help="names, with commas: " + " ".join(case.name for case in CASES))
-    parser.add_argument("--wires", type=_words, help="v2, invocations, plain, binary, arrow, grpc, grpc-typed")
+    parser.add_argument(
+        "--quick", action="store_true", help="the walk's requests, four servers, about two minutes"
+    )
+    parser.add_argument(
+        "--servers", type=_words, help="names, with commas: " + " ".join(servers.BY_NAME)
+    )
+    parser.add_argument(
+        "--cases", type=_words, help="names, with commas: " + " ".join(case.name for case in CASES)
+    )
+    parser.add_argument(
+        "--wires", type=_words, help="v2, invocations, plain, binary, arrow, grpc, grpc-typed"
+    )
     parser.add_argument("--connections", type=_numbers, help="of the closed loop, with commas")
     parser.add_argument("--seconds", type=int, help="length of one measurement")
-    parser.add_argument("--rounds", type=int, help="how often each is measured; the tables hold medians")
+    parser.add_argument(
+        "--rounds", type=int, help="how often each is measured; the tables hold medians"
+    )
     parser.add_argument("--no-open-loop", dest="open_loop", action="store_false", default=None)
-    parser.add_argument("--output", type=Path, help="the JSON file (default: benchmarks/results/DATE.json)")
-    parser.add_argument("--report", action="store_true", default=None, help="write docs/benchmarks.md and its plots")
+    parser.add_argument(
+        "--output", type=Path, help="the JSON file (default: benchmarks/results/DATE.json)"
+    )
+    parser.add_argument(
+        "--report", action="store_true", default=None, help="write docs/benchmarks.md and its plots"
+    )
     return normalize(parser.parse_args())
 
 

@@ -58,7 +58,9 @@ class Running:
             exchange = dataclasses.replace(exchange, paths=(self._server.plain_path,))
         body = self._folder / f"{case.name}-{wire}"
         body.write_bytes(exchange.body)
-        return load.Target(exchange, self._place.grpc_port if exchange.grpc else self._place.http_port, body)
+        return load.Target(
+            exchange, self._place.grpc_port if exchange.grpc else self._place.http_port, body
+        )
 
     def check(self, case: Case, target: load.Target) -> None:
         """Ask once.

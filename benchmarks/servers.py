@@ -13,7 +13,12 @@ from . import environments
 from .cases import Case
 
 PROGRAMS = Path(__file__).parent / "programs"
-RUNTIMES = {"sum": "models.RowSums", "text": "models.Upper", "busy": "models.Busy", "wait": "models.Wait"}
+RUNTIMES = {
+    "sum": "models.RowSums",
+    "text": "models.Upper",
+    "busy": "models.Busy",
+    "wait": "models.Wait",
+}
 HOST = "127.0.0.1"
 
 
@@ -107,7 +112,10 @@ def _mlserver(place: Place, batch: int = 0, wait: float = 0.0) -> Start:
     for name in [f"{case.model}-{number}" for number in range(case.copies)] or [case.model]:
         settings: dict[str, object] = {"name": name}
         if case.model == "wine":
-            settings |= {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(place.wine)}}
+            settings |= {
+                "implementation": "mlserver_mlflow.MLflowRuntime",
+                "parameters": {"uri": str(place.wine)},
+            }
         else:
             settings |= {"implementation": RUNTIMES[case.model]}
         if batch:
@@ -129,7 +137,15 @@ def _mlserver_batching(place: Place) -> Start:
 
 
 def _mlflow(place: Place) -> Start:
-    command = [str(place.python.parent / "mlflow"), "models", "serve", "--env-manager", "local", "-m", str(place.wine)]
+    command = [
+        str(place.python.parent / "mlflow"),
+        "models",
+        "serve",
+        "--env-manager",
+        "local",
+        "-m",
+        str(place.wine),
+    ]
     return Start([*command, "-h", HOST, "-p", str(place.http_port)])
 
 
@@ -161,7 +177,9 @@ def _program(name: str, **extra: str) -> Callable[[Place], Start]:
 def _bentoml(place: Place) -> Start:
     options = ["--host", HOST, "--port", str(place.http_port)]
     command = [str(place.python), "-m", "bentoml", "serve", "bentoml_service:service", *options]
-    return Start(command, {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(place.folder)}, PROGRAMS)
+    return Start(
+        command, {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(place.folder)}, PROGRAMS
+    )
 
 
 QUIET = ("--no-access-log", "--log-level", "warning")
@@ -172,21 +190,77 @@ NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 WINE = ("wine-1", "wine-100", "wine-10000")
 
 SERVERS = (
-    Server("ours", "mlserver 2", environments.OWN, _mlserver, (*V2_SERVER, "binary", "arrow"), copies=True),
+    Server(
+        "ours",
+        "mlserver 2",
+        environments.OWN,
+        _mlserver,
+        (*V2_SERVER, "binary", "arrow"),
+        copies=True,
+    ),
     Server("mlserver1", "MLServer 1.7.1", "mlserver1", _mlserver, V2_SERVER, copies=True),
-    Server("mlserver1-batching", "MLServer 1.7.1, batches of 64", "mlserver1", _mlserver_batching, ("v2",), WINE[:1]),
+    Server(
+        "mlserver1-batching",
+        "MLServer 1.7.1, batches of 64",
+        "mlserver1",
+        _mlserver_batching,
+        ("v2",),
+        WINE[:1],
+    ),
     Server("mlflow", "MLflow's server", "mlflow", _mlflow, ("invocations",), WINE),
-    Server("kserve", "KServe", "kserve", _program("kserve_app.py"), ("v2", "binary", *GRPC), copies=True),
+    Server(
+        "kserve",
+        "KServe",
+        "kserve",
+        _program("kserve_app.py"),
+        ("v2", "binary", *GRPC),
+        copies=True,
+    ),
     Server("bentoml", "BentoML", "bentoml", _bentoml, ("plain",), plain_path="/predict"),
-    Server("litserve", "LitServe", "litserve", _program("litserve_app.py"), ("plain",), plain_path="/predict"),
-    Server("rayserve", "Ray Serve", "rayserve", _program("ray_app.py", **NO_STATISTICS), ("plain",), plain_path="/"),
+    Server(
+        "litserve",
+        "LitServe",
+        "litserve",
+        _program("litserve_app.py"),
+        ("plain",),
+        plain_path="/predict",
+    ),
+    Server(
+        "rayserve",
+        "Ray Serve",
+        "rayserve",
+        _program("ray_app.py", **NO_STATISTICS),
+        ("plain",),
+        plain_path="/",
+    ),
     Server("fastapi", "a FastAPI program", "plain", _uvicorn("fastapi_app:app"), ("plain",)),
     Server("floor", "floor", "plain", _uvicorn("floor:app", *QUIET), ("v2", "invocations"), WINE),
     Server(
-        "floor-join", "floor that joins", "plain", _uvicorn("floor:app", *QUIET, **JOIN), ("v2", "invocations"), WINE
+        "floor-join",
+        "floor that joins",
+        "plain",
+        _uvicorn("floor:app", *QUIET, **JOIN),
+        ("v2", "invocations"),
+        WINE,
     ),
-    Server("echo", "echo", "plain", _uvicorn("echo:app", *QUIET), ("invocations",), WINE[:1], checked=False),
-    Server("grpc-echo", "gRPC echo", environments.OWN, _program("grpc_echo.py"), ("grpc",), WINE[:1], checked=False),
+    Server(
+        "echo",
+        "echo",
+        "plain",
+        _uvicorn("echo:app", *QUIET),
+        ("invocations",),
+        WINE[:1],
+        checked=False,
+    ),
+    Server(
+        "grpc-echo",
+        "gRPC echo",
+        environments.OWN,
+        _program("grpc_echo.py"),
+        ("grpc",),
+        WINE[:1],
+        checked=False,
+    ),
 )
 BY_NAME = {server.name: server for server in SERVERS}
 BASE = "ours"

@@ -68,7 +68,9 @@ class Turn:
             for question in questions:
                 self._measure(running, question)
             after = running.process.memory()
-        self._results.startups.append(Startup(self._server.name, first.name, self._round, ready, before, after))
+        self._results.startups.append(
+            Startup(self._server.name, first.name, self._round, ready, before, after)
+        )
 
     def _measure(self, running: Running, question: Question) -> None:
         case = question.case
@@ -86,13 +88,22 @@ class Turn:
             self._fail(question, str(error))
 
     def _load(
-        self, process: ServerProcess, question: Question, mode: str, connections: int, rate: float = 0.0
+        self,
+        process: ServerProcess,
+        question: Question,
+        mode: str,
+        connections: int,
+        rate: float = 0.0,
     ) -> float:
         """One measurement, in open loop if there is a rate; returns the requests per second."""
         process.normalize()
         before = process.cpu()
         seconds, target = self._plan.seconds, question.target
-        found = load.opened(target, rate, seconds) if rate else load.closed(target, connections, seconds)
+        found = (
+            load.opened(target, rate, seconds)
+            if rate
+            else load.closed(target, connections, seconds)
+        )
         after = process.cpu()
         used = {pid: total - before.seconds.get(pid, 0.0) for pid, total in after.seconds.items()}
         share = 1e6 / max(found.requests, 1)

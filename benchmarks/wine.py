@@ -51,7 +51,8 @@ def rows(count: int) -> list[list[float]]:
         return [ONE_ROW]
     draw = np.random.default_rng(SEED + count)
     columns = [
-        np.abs(draw.normal(mean, spread, count)).round(decimals) for mean, spread, decimals in list(SHAPE.values())[:-1]
+        np.abs(draw.normal(mean, spread, count)).round(decimals)
+        for mean, spread, decimals in list(SHAPE.values())[:-1]
     ]
     table: list[list[float]] = np.stack(columns, axis=1).tolist()
     return table
@@ -59,5 +60,7 @@ def rows(count: int) -> list[list[float]]:
 
 def expected(linear: dict[str, Any], count: int) -> list[float]:
     """The model's answers for `rows(count)`, from its coefficients."""
-    answers: list[float] = (np.array(rows(count)) @ np.array(linear["coefficients"]) + linear["intercept"]).tolist()
+    answers: list[float] = (
+        np.array(rows(count)) @ np.array(linear["coefficients"]) + linear["intercept"]
+    ).tolist()
     return answers

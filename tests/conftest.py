@@ -14,7 +14,9 @@ from support.reliability_index import TESTS, p0_tests
 from support.server import Serve, Server
 
 # The machine may be busy: an example that takes long is no failure.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 

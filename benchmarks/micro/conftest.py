@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -44,4 +50,8 @@ def response(request: pytest.FixtureRequest) -> InferenceResponse:
 def large_request() -> InferenceRequest:
     values = np.random.default_rng(1).random((1000, 100)).astype(np.float32)
     data = TensorData.from_array(values)
-    return normalized(InferenceRequest(inputs=[RequestInput(name="x", shape=[1000, 100], datatype="FP32", data=data)]))
+    return normalized(
+        InferenceRequest(
+            inputs=[RequestInput(name="x", shape=[1000, 100], datatype="FP32", data=data)]
+        )
+    )

@@ -57,7 +57,12 @@ class Answering:
     """Stands where the workers stand: each call is framed, and so is its answer, of as many rows."""
 
     def __init__(self) -> None:
-        plan = {"kind": "columns", "columns": [[name, "double"] for name in COLUMNS], "output": "array", "rank": 1}
+        plan = {
+            "kind": "columns",
+            "columns": [[name, "double"] for name in COLUMNS],
+            "output": "array",
+            "rank": 1,
+        }
         route = Route("/invocations", wire="mlserver_mlflow.invocations", config=plan)
         metadata = MetadataModelResponse(name="wine", platform="")
         self.info = ModelInfo(metadata=metadata, row_wise=True, routes=(route,))
@@ -66,7 +71,13 @@ class Answering:
 
     async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
-        head = ["wine#1", call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
+        head = [
+            "wine#1",
+            call.deadline,
+            call.members,
+            call.trace_parent,
+            pack_request(request, buffers),
+        ]
         encode(Frame(MessageType.INFER, 1, head, buffers))
         await asyncio.sleep(0)
         values = pack_response(response_of(sum(call.members) or 1, 1), buffers)
@@ -112,7 +123,11 @@ async def ours() -> Callable[[], Any]:
     Endpoints(settings, data_plane, cast(Any, None), CloudEvents("mlserver")).register(router)
     app = RESTApp(settings, router, ModelRoutes(data_plane, None), works.metrics, works.access)
     return partial(
-        Connection, ConnectionTimeouts(settings), config=_config(app), server_state=ServerState(), app_state={}
+        Connection,
+        ConnectionTimeouts(settings),
+        config=_config(app),
+        server_state=ServerState(),
+        app_state={},
     )
 
 
@@ -151,7 +166,9 @@ async def floor() -> Callable[[], Any]:
 
 
 def _config(app: Any) -> uvicorn.Config:
-    config = uvicorn.Config(app, ws="none", loop="none", lifespan="off", interface="asgi3", log_config=None)
+    config = uvicorn.Config(
+        app, ws="none", loop="none", lifespan="off", interface="asgi3", log_config=None
+    )
     config.load()
     return config
 
@@ -190,5 +207,7 @@ def test_requests(benchmark: BenchmarkFixture, program: Any, wire: str, connecti
     request = f"{head}content-length: {len(exchange.body)}\r\n\r\n".encode() + exchange.body
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         make = runner.run(program())
-        benchmark.pedantic(lambda: runner.run(drive(make, request, connections)), rounds=15, warmup_rounds=2)
+        benchmark.pedantic(
+            lambda: runner.run(drive(make, request, connections)), rounds=15, warmup_rounds=2
+        )
     benchmark.extra_info["requests"] = REQUESTS

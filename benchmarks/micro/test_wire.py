@@ -28,7 +28,9 @@ def test_binary_read(benchmark: BenchmarkFixture) -> None:
     header = exchange.headers["inference-header-content-length"]
 
     def read() -> InferenceRequest:
-        return normalized(binary.read_request(exchange.body, binary.read_header(header, len(exchange.body))))
+        return normalized(
+            binary.read_request(exchange.body, binary.read_header(header, len(exchange.body)))
+        )
 
     assert benchmark(read).inputs
 

@@ -43,7 +43,9 @@ def write(path: str, values: Any) -> bytes:
     if path == "/invocations":
         return orjson.dumps({"predictions": values}, option=orjson.OPT_SERIALIZE_NUMPY)
     output = {"name": "output-1", "shape": [len(values), 1], "datatype": "FP64", "data": values}
-    return orjson.dumps({"model_name": "wine", "outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(
+        {"model_name": "wine", "outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY
+    )
 
 
 class Joiner:

@@ -22,7 +22,9 @@ class Wine(kserve.Model):
         return True
 
     def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
-        frame = pd.DataFrame({tensor.name: tensor.as_numpy().ravel().astype("float64") for tensor in payload.inputs})
+        frame = pd.DataFrame(
+            {tensor.name: tensor.as_numpy().ravel().astype("float64") for tensor in payload.inputs}
+        )
         output = kserve.InferOutput(name="output-1", shape=[len(frame), 1], datatype="FP64")
         output.set_data_from_numpy(self.model.predict(frame).reshape(-1, 1), binary_data=False)
         return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
@@ -45,7 +47,9 @@ class Work(kserve.Model):
         datatype = "BYTES" if texts else tensor.datatype
         output = kserve.InferOutput(name="output-1", shape=[len(answer)], datatype=datatype)
         if texts:
-            output.data = answer if payload.from_grpc is False else [text.encode() for text in answer]
+            output.data = (
+                answer if payload.from_grpc is False else [text.encode() for text in answer]
+            )
         else:
             output.set_data_from_numpy(answer, binary_data=False)
         return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
@@ -58,6 +62,8 @@ if __name__ == "__main__":
     for model in models:
         model.load()
     server = kserve.ModelServer(
-        http_port=int(os.environ["BENCH_PORT"]), grpc_port=int(os.environ["BENCH_GRPC_PORT"]), workers=1
+        http_port=int(os.environ["BENCH_PORT"]),
+        grpc_port=int(os.environ["BENCH_GRPC_PORT"]),
+        workers=1,
     )
     server.start(models)

@@ -14,7 +14,9 @@ class RowSums(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         rows = self.decode(payload.inputs[0], default_codec=NumpyCodec)
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("sum", row_sums(rows))])
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output("sum", row_sums(rows))]
+        )
 
 
 class Upper(MLModel):
@@ -22,7 +24,9 @@ class Upper(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         texts = self.decode(payload.inputs[0], default_codec=StringCodec)
-        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("upper", upper(texts))])
+        return InferenceResponse(
+            model_name=self.name, outputs=[StringCodec.encode_output("upper", upper(texts))]
+        )
 
 
 class Busy(MLModel):
@@ -30,7 +34,9 @@ class Busy(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         values = busy(self.decode(payload.inputs[0], default_codec=NumpyCodec))
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)])
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)]
+        )
 
 
 class Wait(MLModel):
@@ -38,4 +44,6 @@ class Wait(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         values = wait(self.decode(payload.inputs[0], default_codec=NumpyCodec))
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)])
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)]
+        )

@@ -34,7 +34,8 @@ BY = ["bicycle", "bus", "bus", "foot", "taxi", "bicycle", "bus", "taxi"]
 def train(folder: Path) -> None:
     """Fit a classifier behind encoders that pick their columns by name, and save it with its signature."""
     encoders = make_column_transformer(
-        (OneHotEncoder(handle_unknown="ignore"), ["weather"]), (StandardScaler(), ["kilometres", "luggage"])
+        (OneHotEncoder(handle_unknown="ignore"), ["weather"]),
+        (StandardScaler(), ["kilometres", "luggage"]),
     )
     model = make_pipeline(encoders, LogisticRegression()).fit(JOURNEYS, BY)
     signature = infer_signature(JOURNEYS, pd.DataFrame({"by": model.predict(JOURNEYS)}))
@@ -45,7 +46,11 @@ def train(folder: Path) -> None:
 
 def describe(folder: Path) -> None:
     """Write the settings and a request for two journeys."""
-    settings = {"name": NAME, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "./model"}}
+    settings = {
+        "name": NAME,
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": "./model"},
+    }
     inputs = [
         {"name": "weather", "datatype": "BYTES", "shape": [2, 1], "data": ["snow", "sun"]},
         {"name": "kilometres", "datatype": "FP64", "shape": [2, 1], "data": [1.5, 16]},
@@ -57,7 +62,9 @@ def describe(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the DataFrame example.")
-    parser.add_argument("folder", type=Path, help="where to put the model, its settings and a request")
+    parser.add_argument(
+        "folder", type=Path, help="where to put the model, its settings and a request"
+    )
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     train(folder)

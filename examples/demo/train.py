@@ -48,14 +48,21 @@ def train(folder: Path) -> None:
 
 def describe(folder: Path) -> None:
     """Write the settings file: a name, the runtime, and where the model is."""
-    settings = {"name": NAME, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "./model"}}
+    settings = {
+        "name": NAME,
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": "./model"},
+    }
     (folder / "model-settings.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def ways_to_ask() -> str:
     """The three curl lines, for one wine."""
     wine = {"alcohol": 13.2, "malic_acid": 1.8, "ash": 2.1}
-    inputs = [{"name": name, "shape": [1], "datatype": "FP64", "data": [value]} for name, value in wine.items()]
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+        for name, value in wine.items()
+    ]
     v2 = json.dumps({"inputs": inputs})
     invocations = json.dumps({"dataframe_records": [wine]})
     return WAYS_TO_ASK.format(name=NAME, v2=v2, invocations=invocations)

@@ -33,16 +33,27 @@ def train(folder: Path) -> None:
 
 def describe(folder: Path) -> None:
     """Write the settings and a request for the first images, which the model has not seen."""
-    settings = {"name": NAME, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "./model"}}
+    settings = {
+        "name": NAME,
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": "./model"},
+    }
     images, _ = load_digits(return_X_y=True)
-    image = {"name": "image", "datatype": "FP64", "shape": [SHOWN, 64], "data": images[:SHOWN].tolist()}
+    image = {
+        "name": "image",
+        "datatype": "FP64",
+        "shape": [SHOWN, 64],
+        "data": images[:SHOWN].tolist(),
+    }
     (folder / "model-settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     (folder / "request.json").write_text(json.dumps({"inputs": [image]}) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tensor example.")
-    parser.add_argument("folder", type=Path, help="where to put the model, its settings and a request")
+    parser.add_argument(
+        "folder", type=Path, help="where to put the model, its settings and a request"
+    )
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     train(folder)

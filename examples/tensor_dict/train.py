@@ -20,10 +20,16 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 NAME = "tensor-dict"
 SIGNATURE = ModelSignature(
     inputs=Schema(
-        [TensorSpec(np.dtype("float32"), (-1, 3), "query"), TensorSpec(np.dtype("float32"), (-1, 3), "document")]
+        [
+            TensorSpec(np.dtype("float32"), (-1, 3), "query"),
+            TensorSpec(np.dtype("float32"), (-1, 3), "document"),
+        ]
     ),
     outputs=Schema(
-        [TensorSpec(np.dtype("float32"), (-1,), "similarity"), TensorSpec(np.dtype("bool"), (-1,), "match")]
+        [
+            TensorSpec(np.dtype("float32"), (-1,), "similarity"),
+            TensorSpec(np.dtype("bool"), (-1,), "match"),
+        ]
     ),
     params=ParamSchema([ParamSpec("threshold", DataType.double, 0.8)]),
 )
@@ -42,7 +48,11 @@ def train(folder: Path) -> None:
 
 def describe(folder: Path) -> None:
     """Write the settings and a request for two pairs."""
-    settings = {"name": NAME, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "./model"}}
+    settings = {
+        "name": NAME,
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": "./model"},
+    }
     inputs = [
         {"name": "query", "datatype": "FP32", "shape": [2, 3], "data": [[1, 0, 0], [0, 1, 1]]},
         {"name": "document", "datatype": "FP32", "shape": [2, 3], "data": [[1, 0, 1], [0, 2, 2]]},
@@ -54,7 +64,9 @@ def describe(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Save the example of named tensors.")
-    parser.add_argument("folder", type=Path, help="where to put the model, its settings and a request")
+    parser.add_argument(
+        "folder", type=Path, help="where to put the model, its settings and a request"
+    )
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     train(folder)

@@ -65,12 +65,16 @@ def write_settings(path: Path, folder: Path) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train an ElasticNet on the red wine quality data.")
+    parser = argparse.ArgumentParser(
+        description="Train an ElasticNet on the red wine quality data."
+    )
     parser.add_argument("alpha", type=float, nargs="?", default=0.5)
     parser.add_argument("l1_ratio", type=float, nargs="?", default=0.5)
     parser.add_argument("--alpha", dest="alpha", type=float, default=argparse.SUPPRESS)
     parser.add_argument("--l1-ratio", dest="l1_ratio", type=float, default=argparse.SUPPRESS)
-    parser.add_argument("--data", default=DATA, help="CSV file with ';' between columns (default: the UCI address)")
+    parser.add_argument(
+        "--data", default=DATA, help="CSV file with ';' between columns (default: the UCI address)"
+    )
     parser.add_argument("--settings", type=Path, help="also write a model-settings.json here")
     return parser.parse_args()
 

@@ -12,7 +12,9 @@ class NotInstalled(UnsupportedMediaType):
     """Something needs a library that is not installed; the text has the command that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs a library that is not installed here: pip install 'mlserver[{extra}]'")
+        super().__init__(
+            f"{what} needs a library that is not installed here: pip install 'mlserver[{extra}]'"
+        )
 
 
 def load(module: str, what: str, extra: str) -> Any:

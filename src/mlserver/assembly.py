@@ -59,10 +59,18 @@ class PipelineFactory:
         )
         joins_while_busy = policy.max_requests > 1 and not policy.max_wait
         slots = _WorkerCapacity(loaded, 1 if joins_while_busy else CONCURRENCY)
-        scheduler = Scheduler(entry.name, loaded, policy, limits, self.telemetry.meter(entry), slots)
+        scheduler = Scheduler(
+            entry.name, loaded, policy, limits, self.telemetry.meter(entry), slots
+        )
         pipeline: ModelPipeline = scheduler
         if self._cache is not None and settings.cache_enabled:
-            pipeline = CacheStage(pipeline, self._cache, entry.name, entry.version, self.telemetry.cache_counter(entry))
+            pipeline = CacheStage(
+                pipeline,
+                self._cache,
+                entry.name,
+                entry.version,
+                self.telemetry.cache_counter(entry),
+            )
         if self._tracing is not None:
             from .handlers.tracing_stage import TracingStage
 

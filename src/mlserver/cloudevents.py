@@ -44,12 +44,20 @@ class CloudEventsMiddleware(InferenceMiddleware):
     def __init__(self, settings: Settings) -> None:
         self._events = CloudEvents(settings.server_name, get_namespace())
 
-    def request_middleware(self, request: InferenceRequest, settings: ModelSettings) -> InferenceRequest:
-        request.parameters = _with(request.parameters, self._events.request(settings.name, request.id))
+    def request_middleware(
+        self, request: InferenceRequest, settings: ModelSettings
+    ) -> InferenceRequest:
+        request.parameters = _with(
+            request.parameters, self._events.request(settings.name, request.id)
+        )
         return request
 
-    def response_middleware(self, response: InferenceResponse, settings: ModelSettings) -> InferenceResponse:
-        response.parameters = _with(response.parameters, self._events.response(settings.name, response.id))
+    def response_middleware(
+        self, response: InferenceResponse, settings: ModelSettings
+    ) -> InferenceResponse:
+        response.parameters = _with(
+            response.parameters, self._events.response(settings.name, response.id)
+        )
         return response
 
 

@@ -57,7 +57,9 @@ class Route:
     public: bool = False
 
 
-def custom_handler(rest_path: str, rest_method: str = "POST", public: bool = False) -> Callable[[F], F]:
+def custom_handler(
+    rest_path: str, rest_method: str = "POST", public: bool = False
+) -> Callable[[F], F]:
     """Let a model's method answer an HTTP path. Parameters and result follow FastAPI's rules; may be stacked.
 
     With `public`, the path answers without a credential while the setting `auth` is set.

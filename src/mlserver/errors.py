@@ -111,7 +111,11 @@ class ModelNotFound(MLServerError):
     """No model of that name, or not in that version."""
 
     def __init__(self, name: str, version: str | None = None) -> None:
-        text = f"Model {name} with version {version} not found" if version else f"Model {name} not found"
+        text = (
+            f"Model {name} with version {version} not found"
+            if version
+            else f"Model {name} not found"
+        )
         super().__init__(text, 404)
 
 
@@ -147,7 +151,9 @@ class ModelNotReady(MLServerError):
         retry_after: float | None = None,
     ) -> None:
         text = (
-            f"Model {name} with version {version} is not ready yet." if version else f"Model {name} is not ready yet."
+            f"Model {name} with version {version} is not ready yet."
+            if version
+            else f"Model {name} is not ready yet."
         )
         super().__init__(f"{text} {reason}" if reason else text, 503)
         self.retry_after = retry_after

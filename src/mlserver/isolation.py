@@ -175,7 +175,9 @@ def _check_names(name: str, code: ShippedCode, digest: str) -> None:
     for other_name, other in _process.claims.values():
         shared = sorted(code.all_modules & other.all_modules)
         if shared and digest != other.digest:
-            whose = "the loaded version of this model" if other_name == name else f"model {other_name}"
+            whose = (
+                "the loaded version of this model" if other_name == name else f"model {other_name}"
+            )
             raise _refusal(name, code, shared[0], f"which {whose} has too, with other content")
     folders = [other.folder for _, other in _process.claims.values()] + [code.folder]
     for module in sorted(code.modules):
@@ -183,7 +185,9 @@ def _check_names(name: str, code: ShippedCode, digest: str) -> None:
             raise _refusal(name, code, module, "which is a module of Python itself")
         place = _place_of(sys.modules.get(module))
         if module in sys.modules and not any(_is_below(place, folder) for folder in folders):
-            raise _refusal(name, code, module, f"which is already imported from {place or 'elsewhere'}")
+            raise _refusal(
+                name, code, module, f"which is already imported from {place or 'elsewhere'}"
+            )
         if _is_installed(module, folders):
             raise _refusal(name, code, module, "which is also an installed module")
 
@@ -198,11 +202,17 @@ def _refusal(name: str, code: ShippedCode, module: str, reason: str) -> MLServer
 
 def _is_installed(module: str, folders: Iterable[str]) -> bool:
     """Whether an installed module has this name."""
-    elsewhere = [entry for entry in sys.path if not any(_is_below(entry, folder) for folder in folders)]
+    elsewhere = [
+        entry for entry in sys.path if not any(_is_below(entry, folder) for folder in folders)
+    ]
     spec = importlib.machinery.PathFinder.find_spec(module, elsewhere)
     if spec is None:
         return False
-    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or [])
+    places = (
+        [spec.origin]
+        if spec.has_location and spec.origin
+        else list(spec.submodule_search_locations or [])
+    )
     return any(part in place.split(os.sep) for place in places for part in _INSTALLED)
 
 

@@ -49,16 +49,40 @@ class Fault:
 FAULTS = (
     Fault("orjson", ((3, 11, 6),), "deeply nested JSON in a request ends the process"),
     Fault(
-        "protobuf", ((4, 25, 8), (5, 29, 5), (6, 31, 1)), "CVE-2025-4565: deeply nested messages (pure Python parser)"
+        "protobuf",
+        ((4, 25, 8), (5, 29, 5), (6, 31, 1)),
+        "CVE-2025-4565: deeply nested messages (pure Python parser)",
     ),
-    Fault("grpcio", ((1, 65, 4),), "CVE-2024-7246: HPACK tables of other connections behind a proxy"),
-    Fault("starlette", ((1, 0, 1),), "CVE-2026-48710: a Host header changes request.url.path of custom routes"),
-    Fault("starlette", ((0, 49, 1),), "CVE-2025-62727: a Range header occupies the process (FileResponse)"),
+    Fault(
+        "grpcio", ((1, 65, 4),), "CVE-2024-7246: HPACK tables of other connections behind a proxy"
+    ),
+    Fault(
+        "starlette",
+        ((1, 0, 1),),
+        "CVE-2026-48710: a Host header changes request.url.path of custom routes",
+    ),
+    Fault(
+        "starlette",
+        ((0, 49, 1),),
+        "CVE-2025-62727: a Range header occupies the process (FileResponse)",
+    ),
     Fault("fastapi", ((0, 109, 1),), "CVE-2024-24762: a form's content type occupies the process"),
     Fault("PyJWT", ((2, 10, 1),), "CVE-2024-53861: part of an issuer is taken for the issuer"),
-    Fault("pyarrow", ((14, 0, 1),), "CVE-2023-47248: reading Arrow or Parquet runs code that is in the data"),
-    Fault("uvicorn", ((0, 50, 0),), "the REST server stands on names that older releases lack: requests fail"),
-    Fault("httptools", ((0, 7, 1),), "its HTTP parser (llhttp before 9.3) reads some requests in two ways"),
+    Fault(
+        "pyarrow",
+        ((14, 0, 1),),
+        "CVE-2023-47248: reading Arrow or Parquet runs code that is in the data",
+    ),
+    Fault(
+        "uvicorn",
+        ((0, 50, 0),),
+        "the REST server stands on names that older releases lack: requests fail",
+    ),
+    Fault(
+        "httptools",
+        ((0, 7, 1),),
+        "its HTTP parser (llhttp before 9.3) reads some requests in two ways",
+    ),
 )
 
 

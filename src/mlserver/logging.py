@@ -47,7 +47,10 @@ class ModelLoggerFormatter(logging.Formatter):
         model = current_model()
         tag = f"[{':'.join(part for part in model if part)}]" if model else ""
         head = f"{self.formatTime(record)} [{record.name}]{tag} {record.levelname} - {record.getMessage()}"
-        lines = [head.translate(_ESCAPES), *(f"    {line.translate(_ESCAPES)}" for line in trouble.split("\n") if line)]
+        lines = [
+            head.translate(_ESCAPES),
+            *(f"    {line.translate(_ESCAPES)}" for line in trouble.split("\n") if line),
+        ]
         return "\n".join(lines)
 
     def _trouble(self, record: logging.LogRecord) -> str:
@@ -120,8 +123,14 @@ def apply_logging_file(logging_settings: str | dict[str, Any]) -> None:
         raise
     except Exception as error:
         # The standard library answers a wrong configuration with any of a dozen exceptions.
-        text = f"{error} ({error.__cause__})" if error.__cause__ and type(error) is ValueError else str(error)
-        raise SettingsError(f"{where}: not a logging configuration: {' '.join(text.split())}") from None
+        text = (
+            f"{error} ({error.__cause__})"
+            if error.__cause__ and type(error) is ValueError
+            else str(error)
+        )
+        raise SettingsError(
+            f"{where}: not a logging configuration: {' '.join(text.split())}"
+        ) from None
     if logging.getLogger().handlers:
         _remove_own_handler()  # the configuration's own handlers get every line, through the root
 

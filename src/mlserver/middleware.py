@@ -12,10 +12,14 @@ class InferenceMiddleware(ABC):
     """Changes requests before a model sees them, and responses after."""
 
     @abstractmethod
-    def request_middleware(self, request: InferenceRequest, settings: ModelSettings) -> InferenceRequest: ...
+    def request_middleware(
+        self, request: InferenceRequest, settings: ModelSettings
+    ) -> InferenceRequest: ...
 
     @abstractmethod
-    def response_middleware(self, response: InferenceResponse, settings: ModelSettings) -> InferenceResponse: ...
+    def response_middleware(
+        self, response: InferenceResponse, settings: ModelSettings
+    ) -> InferenceResponse: ...
 
 
 class InferenceMiddlewares(InferenceMiddleware):
@@ -24,12 +28,16 @@ class InferenceMiddlewares(InferenceMiddleware):
     def __init__(self, *middlewares: InferenceMiddleware) -> None:
         self._middlewares = middlewares
 
-    def request_middleware(self, request: InferenceRequest, settings: ModelSettings) -> InferenceRequest:
+    def request_middleware(
+        self, request: InferenceRequest, settings: ModelSettings
+    ) -> InferenceRequest:
         for middleware in self._middlewares:
             request = middleware.request_middleware(request, settings)
         return request
 
-    def response_middleware(self, response: InferenceResponse, settings: ModelSettings) -> InferenceResponse:
+    def response_middleware(
+        self, response: InferenceResponse, settings: ModelSettings
+    ) -> InferenceResponse:
         for middleware in self._middlewares:
             response = middleware.response_middleware(response, settings)
         return response

@@ -58,7 +58,9 @@ class MLModel:
         """Answer one request."""
         raise NotImplementedError("predict() method not implemented")
 
-    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
         """Answer a stream of requests; by default, the first of them by `predict`."""
         async for payload in payloads:
             yield await self.predict(payload)
@@ -77,7 +79,9 @@ class MLModel:
             platform=self._settings.platform,
             inputs=self.inputs,
             outputs=self.outputs,
-            parameters=None if parameters is None else Parameters(content_type=parameters.content_type),
+            parameters=None
+            if parameters is None
+            else Parameters(content_type=parameters.content_type),
         )
 
     def routes(self) -> list[Route]:
@@ -120,22 +124,31 @@ class MLModel:
 
     # -- Python values <-> tensors --
 
-    def decode(self, request_input: RequestInput, default_codec: InputCodecLike | None = None) -> Any:
+    def decode(
+        self, request_input: RequestInput, default_codec: InputCodecLike | None = None
+    ) -> Any:
         """An input as a Python value: by its content type, its metadata's, else by `default_codec`, else its raw data."""
         decode_request_input(request_input, self._metadata_inputs)
         if has_decoded(request_input):
             return get_decoded(request_input)
         return default_codec.decode_input(request_input) if default_codec else request_input.data
 
-    def decode_request(self, inference_request: InferenceRequest, default_codec: RequestCodecLike | None = None) -> Any:
+    def decode_request(
+        self, inference_request: InferenceRequest, default_codec: RequestCodecLike | None = None
+    ) -> Any:
         """A request as a Python value: by its content type, the model's, else by `default_codec`, else itself."""
         decode_inference_request(inference_request, self._settings, self._metadata_inputs)
         if has_decoded(inference_request):
             return get_decoded(inference_request)
-        return default_codec.decode_request(inference_request) if default_codec else inference_request
+        return (
+            default_codec.decode_request(inference_request) if default_codec else inference_request
+        )
 
     def encode(
-        self, payload: Any, request_output: RequestOutput, default_codec: InputCodecLike | None = None
+        self,
+        payload: Any,
+        request_output: RequestOutput,
+        default_codec: InputCodecLike | None = None,
     ) -> ResponseOutput:
         """A value as the output that was asked for.
 
@@ -149,7 +162,9 @@ class MLModel:
             raise CodecNotFound(request_output.name, type_name(type(payload)))
         return default_codec.encode_output(request_output.name, payload)
 
-    def encode_response(self, payload: Any, default_codec: RequestCodecLike | None = None) -> InferenceResponse:
+    def encode_response(
+        self, payload: Any, default_codec: RequestCodecLike | None = None
+    ) -> InferenceResponse:
         """A value as the whole response.
 
         Raises:

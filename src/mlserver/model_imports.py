@@ -49,7 +49,9 @@ def load(path: str, folder: str | None, what: str) -> Any:
     """
     module_name, _, attribute = path.rpartition(":") if ":" in path else path.rpartition(".")
     if not module_name or not attribute:
-        raise SettingsError(f"{what}: expected an import path such as 'package.module.Class', received '{path}'")
+        raise SettingsError(
+            f"{what}: expected an import path such as 'package.module.Class', received '{path}'"
+        )
     with _lock:
         try:
             found = _import(module_name, os.path.realpath(folder) if folder else None)
@@ -105,7 +107,9 @@ def _import(name: str, folder: str | None) -> Any:
         return _module_or_member(name)
     local = _local_modules(home)
     looks = _fingerprint(home, local)
-    if _plain.get(home, looks) != looks or any(_taken(module, file) for module, file in local.items()):
+    if _plain.get(home, looks) != looks or any(
+        _taken(module, file) for module, file in local.items()
+    ):
         name = f"{_package(home, looks, frozenset(local))}.{name}"
     else:
         _plain[home] = looks
@@ -120,8 +124,14 @@ def _home(head: str, folder: str | None) -> str | None:
     spec = importlib.machinery.PathFinder.find_spec(head)
     if spec is None or not spec.has_location or spec.origin is None:
         loaded_from = getattr(sys.modules.get(head), "__file__", None)
-        if spec is None and loaded_from and os.path.dirname(os.path.realpath(loaded_from)) in _plain:
-            raise ModuleNotFoundError(f"No module named '{head}'", name=head)  # it is another model's
+        if (
+            spec is None
+            and loaded_from
+            and os.path.dirname(os.path.realpath(loaded_from)) in _plain
+        ):
+            raise ModuleNotFoundError(
+                f"No module named '{head}'", name=head
+            )  # it is another model's
         return None
     home = os.path.dirname(os.path.realpath(spec.origin))
     home = os.path.dirname(home) if spec.submodule_search_locations else home
@@ -172,7 +182,11 @@ def _local_modules(folder: str) -> dict[str, str]:
             local[entry.name] = entry.path
         elif entry.name.endswith(suffixes) and entry.is_file():
             local.setdefault(entry.name.partition(".")[0], entry.path)
-    return {name: file for name, file in local.items() if name.isidentifier() and name not in sys.stdlib_module_names}
+    return {
+        name: file
+        for name, file in local.items()
+        if name.isidentifier() and name not in sys.stdlib_module_names
+    }
 
 
 def _is_namespace(entry: os.DirEntry[str]) -> bool:
@@ -208,7 +222,10 @@ def _fingerprint(folder: str, local: Mapping[str, str]) -> str:
 
 def _files_below(folder: str) -> list[str]:
     return sorted(
-        os.path.join(root, name) for root, _, names in os.walk(folder) for name in names if name.endswith(".py")
+        os.path.join(root, name)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".py")
     )
 
 
@@ -238,7 +255,9 @@ def _importer(package: str, local: frozenset[str]) -> Any:
         head = name.partition(".")[0]
         if level or head not in local:
             return builtins.__import__(name, globals, locals, fromlist, level)
-        found = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or ("__name__",), 0)
+        found = builtins.__import__(
+            f"{package}.{name}", globals, locals, fromlist or ("__name__",), 0
+        )
         return found if fromlist else importlib.import_module(f"{package}.{head}")
 
     return import_

@@ -25,7 +25,9 @@ def inject_raw(elems: Sequence[T], raw_contents: Sequence[bytes]) -> list[T]:
     if not raw_contents:
         return list(elems)
     pairs = zip(elems, raw_contents, strict=True)
-    return [tensor.model_copy(update={"data": unpack(tensor, content)}) for tensor, content in pairs]
+    return [
+        tensor.model_copy(update={"data": unpack(tensor, content)}) for tensor, content in pairs
+    ]
 
 
 def extract_raw(elems: Sequence[T]) -> tuple[list[T], list[bytes]]:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 logger = get_logger()
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(signal, name))
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(signal, name)
+)
 
 
 class NothingLoaded(MLServerError):
@@ -48,7 +50,11 @@ class MLServer:
         self._http_workers = _further_fronts(settings)
         self._executor = _executor(settings, self._http_workers)
         self._registry = Registry(
-            self._executor, self._build_pipeline, self._works.metrics, settings.drain_timeout, self._tell_fronts
+            self._executor,
+            self._build_pipeline,
+            self._works.metrics,
+            settings.drain_timeout,
+            self._tell_fronts,
         )
         self._following = AliasWatcher(self._registry, self._works.metrics)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
@@ -91,14 +97,24 @@ class MLServer:
             self._start_fronts(self._http_workers, settings, metrics.page)
         return front_ends
 
-    def _start_fronts(self, http_workers: HTTPWorkerSupervisor, settings: Settings, page: MetricsPage) -> None:
+    def _start_fronts(
+        self, http_workers: HTTPWorkerSupervisor, settings: Settings, page: MetricsPage
+    ) -> None:
         from .http_workers.supervisor import PrimaryState
         from .parallel.pool_manager import PoolExecutor
 
         assert isinstance(self._executor, PoolExecutor)
         repository, metrics = self._repository_control(), self._works.metrics
         http_workers.start(
-            PrimaryState(settings, self._registry, self._executor, self._data_plane, repository, metrics, page)
+            PrimaryState(
+                settings,
+                self._registry,
+                self._executor,
+                self._data_plane,
+                repository,
+                metrics,
+                page,
+            )
         )
 
     def _repository_control(self) -> RepositoryControl:
@@ -130,7 +146,9 @@ class MLServer:
         restore = self._capture_signals()
         try:
             models = list(models_settings) or await self._models_at_startup()
-            for settings in models:  # before a port is open: a model of the repository is never unknown
+            for (
+                settings
+            ) in models:  # before a port is open: a model of the repository is never unknown
                 self._registry.announce(settings)
             starting = asyncio.create_task(self._executor.start())
             checking = asyncio.create_task(asyncio.to_thread(_warn_of_known_faults))
@@ -183,7 +201,9 @@ class MLServer:
             return
         loaded = await loading
         problems = self._repository.problems if self._settings.load_models_at_startup else {}
-        reasons = {_label(entry): entry.reason for entry in self._registry.entries() if entry.reason} | dict(problems)
+        reasons = {
+            _label(entry): entry.reason for entry in self._registry.entries() if entry.reason
+        } | dict(problems)
         self._registry.missing.update(problems)
         if reasons and not loaded:
             raise NothingLoaded(_nothing_loaded(reasons))
@@ -196,14 +216,18 @@ class MLServer:
         self._say_ready([f"'{label}'" for label in reasons])
 
     def _say_ready(self, failed: list[str]) -> None:
-        names = ", ".join(_label(entry) for entry in self._registry.entries() if entry.ready) or "none"
+        names = (
+            ", ".join(_label(entry) for entry in self._registry.entries() if entry.ready) or "none"
+        )
         addresses = ", ".join(front_end.address for front_end in self._front_ends)
         if self._http_workers is not None:
             addresses += f" (in {self._settings.http_workers} processes)"
         seconds = time.monotonic() - self._started_at
         logger.info("Ready in %.2f s: %s; models: %s", seconds, addresses, names)
         if failed:
-            logger.error("Not ready: %d of the models failed to load: %s", len(failed), ", ".join(failed))
+            logger.error(
+                "Not ready: %d of the models failed to load: %s", len(failed), ", ".join(failed)
+            )
 
     async def _shut_down(self) -> None:
         """Drain, then close from the front to the back."""
@@ -220,7 +244,9 @@ class MLServer:
         await self._executor.stop(self._settings.parallel_workers_timeout if is_drained else 0.1)
         await self._works.close()
 
-    async def _wait_unless_hurried(self, work: Coroutine[Any, Any, None], limit: float | None) -> bool:
+    async def _wait_unless_hurried(
+        self, work: Coroutine[Any, Any, None], limit: float | None
+    ) -> bool:
         """Wait for the work, for so many seconds, or until the server is asked a second time to stop. Is it done?"""
         working = asyncio.create_task(work)
         hurry = asyncio.create_task(self._end_now.wait())

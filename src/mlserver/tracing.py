@@ -35,7 +35,9 @@ def get_tracer_provider(settings: Settings) -> TracerProvider | None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise MLServerError(_MISSING, 500) from None
-    resource = Resource.create({"service.name": settings.server_name, "service.version": settings.server_version})
+    resource = Resource.create(
+        {"service.name": settings.server_name, "service.version": settings.server_version}
+    )
     provider = TracerProvider(resource=resource)
     exporter = OTLPSpanExporter(endpoint=settings.tracing_server, insecure=True)
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -56,7 +58,9 @@ def context_of(headers: Mapping[str, Any]) -> Context:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    carrier = {name: str(headers[name]) for name in ("traceparent", "tracestate") if name in headers}
+    carrier = {
+        name: str(headers[name]) for name in ("traceparent", "tracestate") if name in headers
+    }
     return TraceContextTextMapPropagator().extract(carrier, context=Context())
 
 

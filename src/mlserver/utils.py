@@ -64,7 +64,9 @@ def to_absolute_path(model_settings: ModelSettings, uri: str) -> str:
     return os.path.normpath(os.path.join(Path(source).parent if source else Path(), uri))
 
 
-def insert_headers(inference_request: InferenceRequest, headers: dict[str, str]) -> InferenceRequest:
+def insert_headers(
+    inference_request: InferenceRequest, headers: dict[str, str]
+) -> InferenceRequest:
     """Set the headers that came with a request as `parameters.headers`, in place of any that the caller wrote there."""
     if inference_request.parameters is None:
         inference_request.parameters = Parameters(headers=headers)
@@ -115,7 +117,9 @@ class AsyncManager:
     """
 
     def __init__(self, backend: EventLoopBackend | None = None) -> None:
-        self.backend = backend or (EventLoopBackend.UVLOOP if find_spec("uvloop") else EventLoopBackend.ASYNCIO)
+        self.backend = backend or (
+            EventLoopBackend.UVLOOP if find_spec("uvloop") else EventLoopBackend.ASYNCIO
+        )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self.backend is EventLoopBackend.ASYNCIO:

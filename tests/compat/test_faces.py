@@ -40,13 +40,20 @@ def test_requests_joined_and_their_answer_split() -> None:
     assert NumpyCodec.decode_input(joined).ravel().tolist() == [1, 2, 3]
     output = NumpyCodec.encode_output("y", np.array([10, 20, 30]))
     parts = batch.split_response(InferenceResponse(model_name="m", outputs=[output]))
-    found = {key: NumpyCodec.decode_output(part.outputs[0]).ravel().tolist() for key, part in parts.items()}
+    found = {
+        key: NumpyCodec.decode_output(part.outputs[0]).ravel().tolist()
+        for key, part in parts.items()
+    }
     assert found == {"a": [10, 20], "b": [30]}
     assert [part.id for part in parts.values()] == ["a", "b"]
 
 
 def test_requests_that_do_not_agree() -> None:
-    for requests in ({}, {"a": request(1), "b": request(1, name="other")}, {"a": InferenceRequest(inputs=[])}):
+    for requests in (
+        {},
+        {"a": request(1), "b": request(1, name="other")},
+        {"a": InferenceRequest(inputs=[])},
+    ):
         with pytest.raises(MLServerError, match="can be joined if"):
             BatchedRequests(requests)
 
@@ -67,7 +74,9 @@ async def test_a_model_needs_nothing_to_be_batched() -> None:
 # -- raw bytes --
 
 
-@pytest.mark.parametrize("datatype, data", [("FP32", [1.0, 2.5]), ("INT64", [1, -2]), ("BOOL", [True, False])])
+@pytest.mark.parametrize(
+    "datatype, data", [("FP32", [1.0, 2.5]), ("INT64", [1, -2]), ("BOOL", [True, False])]
+)
 def test_raw_there_and_back(datatype: str, data: list[float]) -> None:
     tensor = RequestInput(name="x", shape=[2], datatype=datatype, data=data)
     empty, raw = extract_raw([tensor])
@@ -88,7 +97,10 @@ def test_raw_texts() -> None:
 
 
 def test_responses_are_json() -> None:
-    assert json.loads(bytes(Response({"a": np.arange(2), "b": b"text"}).body)) == {"a": [0, 1], "b": "text"}
+    assert json.loads(bytes(Response({"a": np.arange(2), "b": b"text"}).body)) == {
+        "a": [0, 1],
+        "b": "text",
+    }
     assert Response("x").headers["content-type"] == "application/json"
     assert json.loads(bytes(Response(request(1)).body))["inputs"][0]["name"] == "x"
 
@@ -107,7 +119,9 @@ def test_middlewares_add_headers() -> None:
     assert changed.parameters is not None
     assert changed.parameters.headers is not None
     assert changed.parameters.headers["Ce-Modelid"] == "m"
-    answer = chain.response_middleware(InferenceResponse(model_name="m", id="i", outputs=[]), SETTINGS)
+    answer = chain.response_middleware(
+        InferenceResponse(model_name="m", id="i", outputs=[]), SETTINGS
+    )
     assert answer.parameters is not None
     assert answer.parameters.headers is not None
     assert answer.parameters.headers["Ce-Id"] == "i"

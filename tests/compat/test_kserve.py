@@ -47,7 +47,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     write_model(folder / "echo")
     with Server(folder) as server:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", kserve_calls.__file__, server.url, f"127.0.0.1:{server.grpc_port}"],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                kserve_calls.__file__,
+                server.url,
+                f"127.0.0.1:{server.grpc_port}",
+            ],
             env={**os.environ, "PYTHONPATH": str(packages)},
             cwd=Path(__file__).parent,
             capture_output=True,

@@ -31,7 +31,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSinc
 
 
 @pytest.mark.parametrize(
-    "root", [[1, 2, [3]], [], "text", 5, None, {"a": 1}, [True, None, 0.5], ["ü"], [[1.0, 2.0], [3.0, 4.0]]]
+    "root",
+    [
+        [1, 2, [3]],
+        [],
+        "text",
+        5,
+        None,
+        {"a": 1},
+        [True, None, 0.5],
+        ["ü"],
+        [[1.0, 2.0], [3.0, 4.0]],
+    ],
 )
 def test_tensor_data_is_read_and_written(root: Any) -> None:
     text = json.dumps(root, ensure_ascii=False, separators=(",", ":"))
@@ -55,7 +66,11 @@ def test_tensor_data_is_read_and_written(root: Any) -> None:
         assert data.copy() == data.model_copy() == data.model_copy(deep=True) == data
     assert list(TensorData.model_fields) == ["root"]
     assert TensorData([1]).model_fields_set == {"root"}
-    assert TensorData.model_json_schema() == TensorData.schema() == json.loads(TensorData.schema_json())
+    assert (
+        TensorData.model_json_schema()
+        == TensorData.schema()
+        == json.loads(TensorData.schema_json())
+    )
 
 
 def test_tensor_data_of_other_faces() -> None:
@@ -117,7 +132,9 @@ def test_settings_are_written_as_they_are_set() -> None:
     }
     settings = ModelSettings(**given)
     assert settings.dict() == given
-    assert settings.json() == json.dumps({key: given[key] for key in settings.dict()}, separators=(",", ":"))
+    assert settings.json() == json.dumps(
+        {key: given[key] for key in settings.dict()}, separators=(",", ":")
+    )
     assert ModelSettings.parse_obj(settings.dict()).dict() == given
     assert ModelSettings.parse_raw(settings.json()).dict() == given
     assert settings.parameters is not None
@@ -182,7 +199,10 @@ def test_no_requests_to_join() -> None:
     assert batch.inference_requests == {}
     assert batch.merged_request.inputs == []
     request = InferenceRequest(inputs=[NumpyCodec.encode_input("x", np.array([1]))])
-    assert BatchedRequests(inference_requests={"a": request}).merged_request.inputs[0].shape == [1, 1]
+    assert BatchedRequests(inference_requests={"a": request}).merged_request.inputs[0].shape == [
+        1,
+        1,
+    ]
 
 
 def test_custom_handlers_are_pydantic_models() -> None:

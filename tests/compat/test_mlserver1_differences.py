@@ -30,15 +30,22 @@ def test_base64_and_bytes(serve: Serve, tmp_path: Path) -> None:
     server = serve(tmp_path, workers=1)
 
     def sent(data: Any, shape: list[int], kind: str) -> tuple[int, str]:
-        response = server.infer("m", [tensor("x", data, "BYTES", shape, parameters={"content_type": kind})])
+        response = server.infer(
+            "m", [tensor("x", data, "BYTES", shape, parameters={"content_type": kind})]
+        )
         body = response.json()
-        return response.status_code, body["error"] if "error" in body else body["outputs"][0]["data"][0]
+        return response.status_code, body["error"] if "error" in body else body["outputs"][0][
+            "data"
+        ][0]
 
     good = base64.b64encode(b"\xffhi").decode()
     assert sent([good], [1], "base64") == (200, repr([[b"\xffhi"]]))
     for text in ("hello!", "aGk", "a b c d"):
         status, error = sent([text], [1], "base64")
-        assert (status, "tensor 'x' of content type base64 holds text that is not Base64" in error) == (400, True)
+        assert (
+            status,
+            "tensor 'x' of content type base64 holds text that is not Base64" in error,
+        ) == (400, True)
     assert sent(["hello"], [1], "str") == (200, repr([["hello"]]))
     for data in (["hello"], "hello"):
         status, error = sent(data, [5], "str")
@@ -48,7 +55,9 @@ def test_base64_and_bytes(serve: Serve, tmp_path: Path) -> None:
 @pytest.fixture
 def wine(models: Models, tmp_path: Path) -> Path:
     uri = {"uri": str(models["wine"])}
-    write_settings(tmp_path / "wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=uri)
+    write_settings(
+        tmp_path / "wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=uri
+    )
     return tmp_path
 
 

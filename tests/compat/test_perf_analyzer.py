@@ -24,7 +24,9 @@ PROGRAM = os.environ.get("PERF_ANALYZER") or shutil.which("perf_analyzer")
 REQUESTS = 24
 LIMIT = 120.0  # seconds that one run may take
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="perf_analyzer is neither on PATH nor named by PERF_ANALYZER")
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None, reason="perf_analyzer is neither on PATH nor named by PERF_ANALYZER"
+)
 
 HTTP = ["-i", "http"]
 GRPC = ["-i", "grpc"]
@@ -41,7 +43,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator
     write_model(folder / "numbered", parameters={"version": "3"}, **tensors)
     write_model(folder / "joined", max_batch_size=8, max_batch_time=0.002, **tensors)
     wine = {"uri": str(models["wine"])}
-    write_settings(folder / "wine", name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=wine)
+    write_settings(
+        folder / "wine",
+        name="wine",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters=wine,
+    )
     with Server(folder) as running:
         yield running
 
@@ -68,7 +75,17 @@ def test_it_measures(server: Server, tmp_path: Path, model: str, options: list[s
     count = ["--request-count", str(REQUESTS), "--concurrency-range", "4", "-f", str(report)]
     before = counted(server, model)
     done = subprocess.run(
-        [str(PROGRAM), "--service-kind", "triton", "-m", model, "-u", f"127.0.0.1:{port}", *options, *count],
+        [
+            str(PROGRAM),
+            "--service-kind",
+            "triton",
+            "-m",
+            model,
+            "-u",
+            f"127.0.0.1:{port}",
+            *options,
+            *count,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

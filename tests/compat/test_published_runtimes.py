@@ -28,11 +28,15 @@ def packages() -> Path:
     try:
         return install()
     except IndexUnreachable as error:
-        pytest.skip(f"the published runtimes are not installed and the package index cannot be reached: {error}")
+        pytest.skip(
+            f"the published runtimes are not installed and the package index cannot be reached: {error}"
+        )
 
 
 @pytest.fixture(scope="module")
-def trained(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def trained(
+    packages: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("published")
     return folder, train(folder, packages)
 
@@ -48,16 +52,24 @@ def server(
     for name in ("lightgbm", "catboost", "xgboost"):
         _write(folder / name, name, models / name)
     for version in ("1", "2"):
-        _write(folder / "sklearn" / version, "sklearn", models / f"sklearn-{version}", version=version)
-    _write(folder / "batched", "sklearn", models / "sklearn-1", max_batch_size=8, max_batch_time=0.05)
+        _write(
+            folder / "sklearn" / version, "sklearn", models / f"sklearn-{version}", version=version
+        )
+    _write(
+        folder / "batched", "sklearn", models / "sklearn-1", max_batch_size=8, max_batch_time=0.05
+    )
     with Server(folder, workers=request.param, env={"PYTHONPATH": str(packages)}) as running:
         yield running
 
 
-def _write(folder: Path, kind: str, model: Path, version: str | None = None, **settings: Any) -> None:
+def _write(
+    folder: Path, kind: str, model: Path, version: str | None = None, **settings: Any
+) -> None:
     parameters = {"uri": str(model)} | ({"version": version} if version else {})
     name = "sklearn" if version else folder.name
-    write_settings(folder, name=name, implementation=IMPLEMENTATIONS[kind], parameters=parameters, **settings)
+    write_settings(
+        folder, name=name, implementation=IMPLEMENTATIONS[kind], parameters=parameters, **settings
+    )
 
 
 @pytest.fixture
@@ -67,7 +79,11 @@ def answers(trained: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 
 def rows(values: list[list[float]], datatype: str = "FP64", **more: Any) -> dict[str, Any]:
     return tensor(
-        "features", [value for row in values for value in row], datatype, [len(values), len(values[0])], **more
+        "features",
+        [value for row in values for value in row],
+        datatype,
+        [len(values), len(values[0])],
+        **more,
     )
 
 
@@ -77,7 +93,9 @@ def outputs(response: Any) -> dict[str, list[Any]]:
     found = {}
     for output in response.json()["outputs"]:
         data, width = output["data"], output["shape"][-1] if len(output["shape"]) > 1 else 1
-        found[output["name"]] = data if width == 1 else [data[at : at + width] for at in range(0, len(data), width)]
+        found[output["name"]] = (
+            data if width == 1 else [data[at : at + width] for at in range(0, len(data), width)]
+        )
     return found
 
 
@@ -92,7 +110,9 @@ def test_predict(server: Server, answers: dict[str, Any], name: str, datatype: s
 
 @pytest.mark.parametrize("name", ["sklearn", "xgboost"])
 def test_predict_proba_if_asked_for(server: Server, answers: dict[str, Any], name: str) -> None:
-    response = server.infer(name, [rows(answers["rows"])], outputs=[{"name": "predict_proba"}, {"name": "predict"}])
+    response = server.infer(
+        name, [rows(answers["rows"])], outputs=[{"name": "predict_proba"}, {"name": "predict"}]
+    )
     found = outputs(response)
     assert list(found) == ["predict_proba", "predict"]
     key = "sklearn-2" if name == "sklearn" else name
@@ -117,13 +137,18 @@ def test_versions(server: Server, answers: dict[str, Any], version: str) -> None
 
 def test_requests_in_one_batch_get_their_own_rows(server: Server, answers: dict[str, Any]) -> None:
     with ThreadPoolExecutor(5) as callers:
-        responses = list(callers.map(lambda row: server.infer("batched", [rows([row])]), answers["rows"] * 4))
-    assert [outputs(response)["predict"] for response in responses] == [[label] for label in answers["sklearn-1"] * 4]
+        responses = list(
+            callers.map(lambda row: server.infer("batched", [rows([row])]), answers["rows"] * 4)
+        )
+    assert [outputs(response)["predict"] for response in responses] == [
+        [label] for label in answers["sklearn-1"] * 4
+    ]
 
 
 def test_a_dataframe(server: Server, answers: dict[str, Any]) -> None:
     columns = [
-        tensor(f"c{at}", [row[at] for row in answers["rows"]], "FP64", [len(answers["rows"]), 1]) for at in range(4)
+        tensor(f"c{at}", [row[at] for row in answers["rows"]], "FP64", [len(answers["rows"]), 1])
+        for at in range(4)
     ]
     response = server.infer("sklearn", columns, parameters={"content_type": "pd"})
     assert outputs(response)["predict"] == answers["sklearn-2"]

@@ -20,7 +20,15 @@ INPUTS = [
 ]
 # Unloading the model would leave nothing to ask.
 LEFT_OUT = ["--exclude-path-regex", "/(un)?load$"]
-BOUNDS = ["--max-examples", "8", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"]
+BOUNDS = [
+    "--max-examples",
+    "8",
+    "--seed",
+    "1",
+    "--phases",
+    "examples,coverage,fuzzing",
+    "--no-color",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("document", ["/v2/docs/dataplane.json", "/v2/models/echo/docs/dataplane.json"])
+@pytest.mark.parametrize(
+    "document", ["/v2/docs/dataplane.json", "/v2/models/echo/docs/dataplane.json"]
+)
 def test_no_request_breaks_the_server(server: Server, document: str, tmp_path: Path) -> None:
     command = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert command is not None

@@ -13,7 +13,13 @@ import pytest
 
 from mlserver import MLModel, ModelSettings, Settings
 from mlserver.grpc import GRPCServer, dataplane_pb2
-from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataTensor,
+    ResponseOutput,
+    TensorData,
+)
 from support.inline_pipeline import Road
 
 client_module = pytest.importorskip("tritonclient.grpc")
@@ -46,10 +52,14 @@ class Echo(MLModel):
 class Letters(MLModel):
     """One response per letter."""
 
-    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
         async for payload in payloads:
             for letter in payload.inputs[0].data.root[0].decode():
-                output = ResponseOutput(name="letter", shape=[1], datatype="BYTES", data=TensorData([letter]))
+                output = ResponseOutput(
+                    name="letter", shape=[1], datatype="BYTES", data=TensorData([letter])
+                )
                 yield InferenceResponse(model_name=self.name, outputs=[output])
 
 
@@ -58,7 +68,9 @@ async def address() -> AsyncIterator[str]:
     settings = Settings(host="127.0.0.1", grpc_port=0)
     tensor = MetadataTensor(name="x", datatype="FP32", shape=[-1, 2])
     models = [
-        ModelSettings(name="echo", implementation=Echo, inputs=[tensor], outputs=[tensor], platform="python"),
+        ModelSettings(
+            name="echo", implementation=Echo, inputs=[tensor], outputs=[tensor], platform="python"
+        ),
         ModelSettings(name="letters", implementation=Letters),
     ]
     async with Road(settings, models) as pipeline:
@@ -94,7 +106,9 @@ def test_both_libraries_messages_live_in_one_process() -> None:
 @pytest.mark.parametrize("datatype", ARRAYS)
 async def test_every_datatype(address: str, datatype: str) -> None:
     array = ARRAYS[datatype]
-    result = await in_thread(address, lambda client: client.infer("echo", [tensor_of(datatype, array)], request_id="7"))
+    result = await in_thread(
+        address, lambda client: client.infer("echo", [tensor_of(datatype, array)], request_id="7")
+    )
 
     np.testing.assert_array_equal(result.as_numpy("x"), array)
     assert result.get_response().id == "7"
@@ -103,7 +117,9 @@ async def test_every_datatype(address: str, datatype: str) -> None:
 async def test_bfloat16(address: str) -> None:
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     array = np.array([[1.0, -2.5]], bfloat16)
-    result = await in_thread(address, lambda client: client.infer("echo", [tensor_of("BF16", array)]))
+    result = await in_thread(
+        address, lambda client: client.infer("echo", [tensor_of("BF16", array)])
+    )
 
     np.testing.assert_array_equal(result.as_numpy("x").astype("f4"), array.astype("f4"))
 
@@ -113,7 +129,9 @@ async def test_compression(address: str, algorithm: str) -> None:
     array = np.zeros((100, 100), "f4")
     result = await in_thread(
         address,
-        lambda client: client.infer("echo", [tensor_of("FP32", array)], compression_algorithm=algorithm),
+        lambda client: client.infer(
+            "echo", [tensor_of("FP32", array)], compression_algorithm=algorithm
+        ),
     )
 
     np.testing.assert_array_equal(result.as_numpy("x"), array)
@@ -121,7 +139,11 @@ async def test_compression(address: str, algorithm: str) -> None:
 
 async def test_health_metadata_config_and_statistics(address: str) -> None:
     def ask(client: Any) -> Any:
-        client.infer("echo", [tensor_of("FP32", ARRAYS["FP32"])], outputs=[client_module.InferRequestedOutput("x")])
+        client.infer(
+            "echo",
+            [tensor_of("FP32", ARRAYS["FP32"])],
+            outputs=[client_module.InferRequestedOutput("x")],
+        )
         return (
             client.is_server_live(),
             client.is_server_ready(),
@@ -133,14 +155,20 @@ async def test_health_metadata_config_and_statistics(address: str) -> None:
             client.get_inference_statistics("echo"),
         )
 
-    live, ready, model_ready, server, model, config, letters, statistics = await in_thread(address, ask)
+    live, ready, model_ready, server, model, config, letters, statistics = await in_thread(
+        address, ask
+    )
 
     assert live
     assert ready
     assert model_ready
     assert "statistics" in server.extensions
     assert (model.platform, model.inputs[0].shape) == ("python", [-1, 2])
-    assert (config.config.name, config.config.input[0].data_type, config.config.input[0].dims) == ("echo", 11, [-1, 2])
+    assert (config.config.name, config.config.input[0].data_type, config.config.input[0].dims) == (
+        "echo",
+        11,
+        [-1, 2],
+    )
     assert letters["config"]["model_transaction_policy"]["decoupled"] is True
     assert statistics.model_stats[0].inference_stats.success.count == 1
 
@@ -161,7 +189,9 @@ def _state(client: Any, name: str) -> str:
 
 async def test_errors(address: str) -> None:
     with pytest.raises(utils.InferenceServerException, match="Model nope not found") as error:
-        await in_thread(address, lambda client: client.infer("nope", [tensor_of("FP32", ARRAYS["FP32"])]))
+        await in_thread(
+            address, lambda client: client.infer("nope", [tensor_of("FP32", ARRAYS["FP32"])])
+        )
     assert error.value.status() == "StatusCode.NOT_FOUND"
 
 
@@ -187,14 +217,18 @@ async def test_stream(address: str) -> None:
         client.start_stream(partial(_put, answers), headers={"mlserver-stream-form": "triton"})
         text = tensor_of("BYTES", np.array([b"abc"], object))
         for number in ("1", "2"):
-            client.async_stream_infer("letters", [text], request_id=number, enable_empty_final_response=True)
+            client.async_stream_infer(
+                "letters", [text], request_id=number, enable_empty_final_response=True
+            )
         found: list[tuple[str, bool]] = []
         while len(found) < 8:
             result, error = answers.get(timeout=20)
             assert error is None
             response = result.get_response()
             letter = result.as_numpy("letter")[0].decode() if response.outputs else ""
-            found.append((response.id + letter, response.parameters["triton_final_response"].bool_param))
+            found.append(
+                (response.id + letter, response.parameters["triton_final_response"].bool_param)
+            )
         client.async_stream_infer("nope", [text])
         _, error = answers.get(timeout=20)
         assert error.message() == "Model nope not found"
@@ -202,7 +236,10 @@ async def test_stream(address: str) -> None:
         return found
 
     ended = [("1a", False), ("1b", False), ("1c", False), ("1", True)]
-    assert await in_thread(address, ask) == [*ended, *((name.replace("1", "2"), final) for name, final in ended)]
+    assert await in_thread(address, ask) == [
+        *ended,
+        *((name.replace("1", "2"), final) for name, final in ended),
+    ]
 
 
 async def test_asyncio_client(address: str) -> None:

@@ -45,7 +45,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Any]:
-    with client_module.InferenceServerClient(server.url.removeprefix("http://"), concurrency=4) as made:
+    with client_module.InferenceServerClient(
+        server.url.removeprefix("http://"), concurrency=4
+    ) as made:
         yield made
 
 
@@ -55,13 +57,23 @@ def input_of(datatype: str, array: Any, binary: bool = True) -> Any:
     return tensor
 
 
-@pytest.mark.parametrize("binary_out", [True, False, None], ids=["binary-out", "json-out", "no-outputs-named"])
+@pytest.mark.parametrize(
+    "binary_out", [True, False, None], ids=["binary-out", "json-out", "no-outputs-named"]
+)
 @pytest.mark.parametrize("binary_in", [True, False], ids=["binary-in", "json-in"])
 @pytest.mark.parametrize("datatype", ARRAYS)
-def test_every_datatype(client: Any, datatype: str, binary_in: bool, binary_out: bool | None) -> None:
+def test_every_datatype(
+    client: Any, datatype: str, binary_in: bool, binary_out: bool | None
+) -> None:
     array = ARRAYS[datatype]
-    outputs = None if binary_out is None else [client_module.InferRequestedOutput("x", binary_data=binary_out)]
-    result = client.infer("echo", [input_of(datatype, array, binary_in)], outputs=outputs, request_id="7")
+    outputs = (
+        None
+        if binary_out is None
+        else [client_module.InferRequestedOutput("x", binary_data=binary_out)]
+    )
+    result = client.infer(
+        "echo", [input_of(datatype, array, binary_in)], outputs=outputs, request_id="7"
+    )
 
     found = result.as_numpy("x")
     if datatype == "BYTES" and binary_out is False:
@@ -73,7 +85,9 @@ def test_every_datatype(client: Any, datatype: str, binary_in: bool, binary_out:
 def test_bytes_that_are_no_text(client: Any) -> None:
     array = np.array([[b"\xff\x00"]], object)
 
-    np.testing.assert_array_equal(client.infer("echo", [input_of("BYTES", array)]).as_numpy("x"), array)
+    np.testing.assert_array_equal(
+        client.infer("echo", [input_of("BYTES", array)]).as_numpy("x"), array
+    )
     outputs = [client_module.InferRequestedOutput("x", binary_data=False)]
     with pytest.raises(utils.InferenceServerException, match="not UTF-8 text"):
         client.infer("echo", [input_of("BYTES", array)], outputs=outputs)
@@ -112,18 +126,31 @@ def test_health_and_metadata(client: Any) -> None:
 
 
 def test_config_and_statistics(client: Any) -> None:
-    before = client.get_inference_statistics("echo")["model_stats"][0]["inference_stats"]["success"]["count"]
+    before = client.get_inference_statistics("echo")["model_stats"][0]["inference_stats"][
+        "success"
+    ]["count"]
     client.infer("echo", [input_of("FP32", ARRAYS["FP32"])])
-    after = client.get_inference_statistics("echo")["model_stats"][0]["inference_stats"]["success"]["count"]
+    after = client.get_inference_statistics("echo")["model_stats"][0]["inference_stats"]["success"][
+        "count"
+    ]
 
     assert after == before + 1
-    assert client.get_model_config("echo")["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 2]}]
-    assert {model["name"] for model in client.get_inference_statistics()["model_stats"]} == {"echo", "second"}
+    assert client.get_model_config("echo")["input"] == [
+        {"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 2]}
+    ]
+    assert {model["name"] for model in client.get_inference_statistics()["model_stats"]} == {
+        "echo",
+        "second",
+    }
 
 
 def test_repository(client: Any) -> None:
     def states() -> set[str]:
-        return {item["state"] for item in client.get_model_repository_index() if item["name"] == "second"}
+        return {
+            item["state"]
+            for item in client.get_model_repository_index()
+            if item["name"] == "second"
+        }
 
     assert states() == {"READY"}
     client.unload_model("second")
@@ -148,14 +175,21 @@ def test_errors_have_text_and_status(client: Any) -> None:
 
 def test_parameters_timeout_and_priority(client: Any) -> None:
     result = client.infer(
-        "echo", [input_of("FP32", ARRAYS["FP32"])], timeout=20_000_000, priority=1, parameters={"mine": "yes"}
+        "echo",
+        [input_of("FP32", ARRAYS["FP32"])],
+        timeout=20_000_000,
+        priority=1,
+        parameters={"mine": "yes"},
     )
 
     np.testing.assert_array_equal(result.as_numpy("x"), ARRAYS["FP32"])
 
 
 def test_many_at_once(client: Any) -> None:
-    waiting = [client.async_infer("echo", [input_of("INT32", np.array([[number]], "i4"))]) for number in range(32)]
+    waiting = [
+        client.async_infer("echo", [input_of("INT32", np.array([[number]], "i4"))])
+        for number in range(32)
+    ]
 
     assert [int(one.get_result().as_numpy("x")[0, 0]) for one in waiting] == list(range(32))
 
@@ -163,12 +197,18 @@ def test_many_at_once(client: Any) -> None:
 def test_a_request_made_apart(server: Server) -> None:
     """`generate_request_body` and `parse_response_body` are for programs that bring their own HTTP."""
     array = np.arange(6, dtype="f8").reshape(2, 3)
-    body, head = client_module.InferenceServerClient.generate_request_body([input_of("FP64", array)])
+    body, head = client_module.InferenceServerClient.generate_request_body(
+        [input_of("FP64", array)]
+    )
     response = server.client.post(
-        "/v2/models/echo/infer", content=body, headers={"Inference-Header-Content-Length": str(head)}
+        "/v2/models/echo/infer",
+        content=body,
+        headers={"Inference-Header-Content-Length": str(head)},
     )
     length = int(response.headers["Inference-Header-Content-Length"])
-    result = client_module.InferenceServerClient.parse_response_body(response.content, header_length=length)
+    result = client_module.InferenceServerClient.parse_response_body(
+        response.content, header_length=length
+    )
 
     np.testing.assert_array_equal(result.as_numpy("x"), array)
 
@@ -208,7 +248,10 @@ async def test_asyncio_everything_else(server: Server) -> None:
         assert (await client.get_model_metadata("echo"))["platform"] == "python"
         assert (await client.get_model_config("echo"))["name"] == "echo"
         assert (await client.get_inference_statistics("echo"))["model_stats"][0]["name"] == "echo"
-        assert {item["name"] for item in await client.get_model_repository_index()} == {"echo", "second"}
+        assert {item["name"] for item in await client.get_model_repository_index()} == {
+            "echo",
+            "second",
+        }
         await client.unload_model("second")
         await client.load_model("second")
         with pytest.raises(utils.InferenceServerException, match="Model nope not found"):

@@ -32,18 +32,24 @@ LATE = (
 def main() -> None:
     sys.path.insert(0, str(TESTS))
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["mlserver", "mlserver_mlflow", "mlflow.pyfunc.scoring_server"]):
+    with atheris.instrument_imports(
+        include=["mlserver", "mlserver_mlflow", "mlflow.pyfunc.scoring_server"]
+    ):
         from fuzz.targets import TARGETS
 
         for name in LATE:
             importlib.import_module(name)
     names = [name for name in sys.argv[1:2] if name in TARGETS]
     if not names:
-        raise SystemExit(f"usage: {sys.argv[0]} {{{','.join(TARGETS)}}} [folder] [options of libFuzzer]")
+        raise SystemExit(
+            f"usage: {sys.argv[0]} {{{','.join(TARGETS)}}} [folder] [options of libFuzzer]"
+        )
     rest = sys.argv[2:]
     if not rest or rest[0].startswith("-"):
         rest.insert(0, tempfile.mkdtemp(prefix="mlserver-fuzz-"))
-    atheris.Setup([sys.argv[0], rest[0], str(TESTS / "corpus" / names[0]), *rest[1:]], TARGETS[names[0]])
+    atheris.Setup(
+        [sys.argv[0], rest[0], str(TESTS / "corpus" / names[0]), *rest[1:]], TARGETS[names[0]]
+    )
     atheris.Fuzz()
 
 

@@ -38,7 +38,9 @@ REQUESTS: dict[str, Any] = {
         "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
         "parameters": {"timeout": 1000, "priority": 1, "sequence_id": 7, "headers": {"a": "b"}},
     },
-    "base64": {"inputs": [{**TEXT, "data": ["aGk=", "AA=="], "parameters": {"content_type": "base64"}}]},
+    "base64": {
+        "inputs": [{**TEXT, "data": ["aGk=", "AA=="], "parameters": {"content_type": "base64"}}]
+    },
     "missing floats": {"inputs": [one(data=[None, 1, None, 2])]},
     "scalar": {"inputs": [one(shape=[], data=[1])]},
     "empty": {"inputs": [one(shape=[0], data=[])]},
@@ -52,7 +54,9 @@ REQUESTS: dict[str, Any] = {
 }
 MANY = 15_000
 TABLES: dict[str, Any] = {
-    "split": {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1.5, 2, "x"], [None, 3, "y"]]}},
+    "split": {
+        "dataframe_split": {"columns": ["a", "b", "c"], "data": [[1.5, 2, "x"], [None, 3, "y"]]}
+    },
     "records": {"dataframe_records": [{"a": 1.5, "b": 2, "c": "x"}]},
     "instances": {"instances": [{"a": 1.5, "b": 2, "c": "x"}]},
     "inputs": {"inputs": {"a": [1.5], "b": [2], "c": ["x"]}},
@@ -62,13 +66,21 @@ TABLES: dict[str, Any] = {
     "both": {"instances": [1], "inputs": [1]},
     "many records": {"dataframe_records": [{"a": 1, "b": 2, "c": "x"}] * 2000},
     "a key in each record": {"dataframe_records": [{f"c{number}": 1} for number in range(2000)]},
-    "one column again and again": {"dataframe_split": {"columns": ["a"] * MANY, "data": [[1] * MANY]}},
+    "one column again and again": {
+        "dataframe_split": {"columns": ["a"] * MANY, "data": [[1] * MANY]}
+    },
     "one long row": {"dataframe_split": {"columns": ["a"], "data": [[1] * 900, *([[]] * MANY)]}},
     "columns without rows": {"dataframe_split": {"columns": ["a"] * MANY, "data": []}},
     "labels of thousands of levels": {"dataframe_split": {"columns": [[]] * 9000, "data": []}},
-    "labels and no data": {"dataframe_split": {"index": [1] * 9000, "columns": [0] * 9000, "data": {}}},
-    "a key in each row of data": {"dataframe_split": {"data": [{f"c{number}": 1} for number in range(5000)]}},
-    "objects of empty columns": {"dataframe_split": {"columns": [f"c{at}" for at in range(5000)], "data": [{}] * 5000}},
+    "labels and no data": {
+        "dataframe_split": {"index": [1] * 9000, "columns": [0] * 9000, "data": {}}
+    },
+    "a key in each row of data": {
+        "dataframe_split": {"data": [{f"c{number}": 1} for number in range(5000)]}
+    },
+    "objects of empty columns": {
+        "dataframe_split": {"columns": [f"c{at}" for at in range(5000)], "data": [{}] * 5000}
+    },
     "a long record and short ones": {"dataframe_records": [[1] * 9000, *([[]] * 9000)]},
 }
 CSV = {
@@ -77,7 +89,10 @@ CSV = {
     "missing": "a,b,c\n,2,\n1,,x\n",
     "ragged": "a,b,c\n1\n1,2,3,4,5\n",
     "open quote": 'a,b,c\n1,2,"' + "x" * 100,
-    "many columns": ",".join(f"c{number}" for number in range(500)) + "\n" + ",".join("1" * 500) + "\n",
+    "many columns": ",".join(f"c{number}" for number in range(500))
+    + "\n"
+    + ",".join("1" * 500)
+    + "\n",
     "one column twice": "a,a,a\n1,2,3\n",
     "nothing": "",
     "blank": "\n\n\n",
@@ -117,8 +132,17 @@ def binary_bodies() -> None:
     put("binary", "numbers and text", with_binary(both, raw, words))
     wanted = {"inputs": [first | sized], "parameters": {"binary_data_output": True}}
     put("binary", "binary answer", with_binary(wanted, raw))
-    for name, size in (("too much", 17), ("too little", 15), ("negative", -16), ("enormous", 2**63)):
-        put("binary", name, with_binary({"inputs": [first | {"parameters": {"binary_data_size": size}}]}, raw))
+    for name, size in (
+        ("too much", 17),
+        ("too little", 15),
+        ("negative", -16),
+        ("enormous", 2**63),
+    ):
+        put(
+            "binary",
+            name,
+            with_binary({"inputs": [first | {"parameters": {"binary_data_size": size}}]}, raw),
+        )
     bad = struct.pack("<I", 0xFFFFFFFF) + b"hi"
     put(
         "binary",
@@ -159,12 +183,16 @@ def arrow_bodies() -> None:
     for name, table in tables.items():
         for codec in (None, "zstd"):
             sink = io.BytesIO()
-            with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+            with pa.ipc.new_stream(
+                sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)
+            ) as writer:
                 writer.write_table(table)
             put("arrow", f"{name}{' zstd' if codec else ''}", sink.getvalue())
     zeros = pa.table({"z": [0.0] * 500_000})
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, zeros.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    with pa.ipc.new_stream(
+        sink, zeros.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as writer:
         writer.write_table(zeros)
     put("arrow", "bomb", sink.getvalue())
 
@@ -196,8 +224,17 @@ def parquet_bodies() -> None:
     keep("one long text", pa.table({"c": ["x" * 50_000_000]}), use_dictionary=False)
     keep("one text again and again", pa.table({"c": same}), **plain)
     keep("one text again and again in a list", pa.table({"c": [same]}), **plain)
-    keep("one prefix again and again", pa.table({"c": same}), use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
-    keep("bytes of one length", pa.table({"c": pa.array([b"x" * 20_000] * 5000, pa.binary(20_000))}), **plain)
+    keep(
+        "one prefix again and again",
+        pa.table({"c": same}),
+        use_dictionary=False,
+        column_encoding="DELTA_BYTE_ARRAY",
+    )
+    keep(
+        "bytes of one length",
+        pa.table({"c": pa.array([b"x" * 20_000] * 5000, pa.binary(20_000))}),
+        **plain,
+    )
     body = (CORPUS / "parquet" / "plain").read_bytes()
     put("parquet", "cut", body[:-20] + body[-8:])
 

@@ -9,10 +9,52 @@ from pathlib import Path
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 
-_NUMBERS = [b"0", b"-1", b"1", b"2147483648", b"4294967295", b"9223372036854775807", b"9223372036854775808"]
-_NUMBERS += [b"18446744073709551616", b"1e308", b"1e400", b"-0.0", b"0.1", b"NaN", b"1" * 400, b"null", b"true", b'"1"']
-_TOKENS = [b"{", b"}", b"[", b"]", b'"', b",", b":", b"null", b"\\u0000", b"\\ud800", b"\xff", b"\0", b"\n", b"[" * 100]
-_TOKENS += [b'"FP32"', b'"BYTES"', b'"UINT64"', b'"inputs"', b'"parameters"', b'"content_type"', b'"binary_data_size"']
+_NUMBERS = [
+    b"0",
+    b"-1",
+    b"1",
+    b"2147483648",
+    b"4294967295",
+    b"9223372036854775807",
+    b"9223372036854775808",
+]
+_NUMBERS += [
+    b"18446744073709551616",
+    b"1e308",
+    b"1e400",
+    b"-0.0",
+    b"0.1",
+    b"NaN",
+    b"1" * 400,
+    b"null",
+    b"true",
+    b'"1"',
+]
+_TOKENS = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b",",
+    b":",
+    b"null",
+    b"\\u0000",
+    b"\\ud800",
+    b"\xff",
+    b"\0",
+    b"\n",
+    b"[" * 100,
+]
+_TOKENS += [
+    b'"FP32"',
+    b'"BYTES"',
+    b'"UINT64"',
+    b'"inputs"',
+    b'"parameters"',
+    b'"content_type"',
+    b'"binary_data_size"',
+]
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 LARGEST = 64 * 1024
 
@@ -81,7 +123,9 @@ def _word(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
     if len(body) < 4:
         return body
     at = dice.randint(0, len(body) - 4)
-    word = dice.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\1\0\0\0"))
+    word = dice.choice(
+        (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\1\0\0\0")
+    )
     return body[:at] + word + body[at + 4 :]
 
 

@@ -39,7 +39,8 @@ def _answer(request: InferenceRequest) -> None:
     seconds_of_timeout(extra.get("timeout"))
     priority_of(extra.get("priority"))
     outputs = [
-        ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data) for one in request.inputs
+        ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
+        for one in request.inputs
     ]
     response = InferenceResponse(model_name="echo", id=request.id, outputs=outputs)
     written = pb.ModelInferResponse.FromString(fast_messages.write_response(response, True))
@@ -81,7 +82,11 @@ def _scored() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    columns = [ColSpec(DataType.double, "a"), ColSpec(DataType.long, "b"), ColSpec(DataType.string, "c")]
+    columns = [
+        ColSpec(DataType.double, "a"),
+        ColSpec(DataType.long, "b"),
+        ColSpec(DataType.string, "c"),
+    ]
 
     class Metadata:
         signature = ModelSignature(inputs=Schema(columns))

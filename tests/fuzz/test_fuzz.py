@@ -33,7 +33,9 @@ def test_the_corpus(target: str, name: str) -> None:
 
 def run(target: str, body: bytes) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas and MLflow warn about the data: that is for the log
+        warnings.simplefilter(
+            "ignore"
+        )  # pandas and MLflow warn about the data: that is for the log
         TARGETS[target](body)
 
 
@@ -52,7 +54,9 @@ def test_mutations(target: str) -> None:
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 TENSOR = st.fixed_dictionaries(
@@ -62,7 +66,10 @@ TENSOR = st.fixed_dictionaries(
         "shape": st.lists(st.integers(-2, 5), max_size=4) | ANY,
         "datatype": st.sampled_from(DATATYPES) | ANY,
         "data": st.lists(st.integers() | st.floats() | st.text(max_size=3), max_size=8) | ANY,
-        "parameters": st.dictionaries(st.sampled_from(["content_type", "binary_data_size", "x"]), ANY) | ANY,
+        "parameters": st.dictionaries(
+            st.sampled_from(["content_type", "binary_data_size", "x"]), ANY
+        )
+        | ANY,
     },
 )
 REQUEST = st.fixed_dictionaries(
@@ -71,12 +78,17 @@ REQUEST = st.fixed_dictionaries(
         "id": st.text(max_size=5) | ANY,
         "inputs": st.lists(TENSOR, max_size=3) | ANY,
         "outputs": st.lists(TENSOR, max_size=2) | ANY,
-        "parameters": st.dictionaries(st.sampled_from(["timeout", "priority", "binary_data_output"]), ANY) | ANY,
+        "parameters": st.dictionaries(
+            st.sampled_from(["timeout", "priority", "binary_data_output"]), ANY
+        )
+        | ANY,
     },
 )
 
 
-@settings(max_examples=max(100, ROUNDS // 10), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=max(100, ROUNDS // 10), deadline=None, suppress_health_check=list(HealthCheck)
+)
 @given(REQUEST | ANY)
 @example({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]})
 def test_json_of_any_form(document: Any) -> None:

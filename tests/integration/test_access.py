@@ -58,7 +58,9 @@ def write_keys(folder: Path, **settings: object) -> None:
 
 
 @pytest.fixture(scope="module", params=[0, 1])
-def custom(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def custom(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("custom")
     write_keys(folder)
     write_model(folder / "m", "Handlers", source=HANDLERS)
@@ -68,14 +70,27 @@ def custom(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("prefix", ["", "/v2/models/m"])
 @pytest.mark.parametrize(
-    "method, path", [("GET", "/health"), ("HEAD", "/health"), ("GET", "/ping"), ("POST", "/open"), ("GET", "/hidden")]
+    "method, path",
+    [
+        ("GET", "/health"),
+        ("HEAD", "/health"),
+        ("GET", "/ping"),
+        ("POST", "/open"),
+        ("GET", "/hidden"),
+    ],
 )
-def test_routes_of_a_custom_runtime_need_a_credential(custom: Server, prefix: str, method: str, path: str) -> None:
+def test_routes_of_a_custom_runtime_need_a_credential(
+    custom: Server, prefix: str, method: str, path: str
+) -> None:
     refused = custom.client.request(method, prefix + path)
     assert refused.status_code == 401
     assert "secret" not in refused.text
-    assert custom.client.request(method, prefix + path, headers={"x-api-key": "m"}).status_code == 403
-    assert custom.client.request(method, prefix + path, headers={"x-api-key": "i"}).status_code == 200
+    assert (
+        custom.client.request(method, prefix + path, headers={"x-api-key": "m"}).status_code == 403
+    )
+    assert (
+        custom.client.request(method, prefix + path, headers={"x-api-key": "i"}).status_code == 200
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "/v2/models/m"])
@@ -85,18 +100,28 @@ def test_public_routes_need_none(custom: Server, prefix: str, method: str, path:
     assert custom.client.request(method, prefix + path).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/v2/models/n/health", "/v2/models/m/nowhere", "/Health", "/health/x"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/v2/models/n/health", "/v2/models/m/nowhere", "/Health", "/health/x"]
+)
 def test_paths_that_no_model_declares_need_a_credential(custom: Server, path: str) -> None:
     assert custom.get(path).status_code == 401
 
 
 def test_public_routes_of_mlflow_models(models: Models, tmp_path: Path, serve: Serve) -> None:
     write_keys(tmp_path)
-    write_settings(tmp_path / "wine", name="wine", **MLFLOW, parameters={"uri": str(models["wine"])})
+    write_settings(
+        tmp_path / "wine", name="wine", **MLFLOW, parameters={"uri": str(models["wine"])}
+    )
     server = serve(tmp_path)
     for prefix in ("", "/v2/models/wine"):
-        assert [server.get(prefix + path).status_code for path in ("/ping", "/health")] == [200, 200]
-        assert [server.get(prefix + path).status_code for path in ("/version", "/invocations")] == [401, 401]
+        assert [server.get(prefix + path).status_code for path in ("/ping", "/health")] == [
+            200,
+            200,
+        ]
+        assert [server.get(prefix + path).status_code for path in ("/version", "/invocations")] == [
+            401,
+            401,
+        ]
         assert server.get(f"{prefix}/version", headers={"x-api-key": "i"}).status_code == 200
 
 
@@ -104,9 +129,16 @@ def test_a_path_that_one_model_keeps_to_itself_is_not_public(tmp_path: Path, ser
     """Several models declare one path, some of them for everybody: the one that is asked decides."""
     write_keys(tmp_path)
     write_model(tmp_path / "kept", "Handlers", source=HANDLERS)
-    write_model(tmp_path / "open", "Handlers", source=HANDLERS.replace('"/ping", "GET"', '"/ping", "GET", public=True'))
+    write_model(
+        tmp_path / "open",
+        "Handlers",
+        source=HANDLERS.replace('"/ping", "GET"', '"/ping", "GET", public=True'),
+    )
     server = serve(tmp_path, workers=0)
-    answers = {name: server.get("/ping", headers={"x-mlserver-model": name}).status_code for name in ("kept", "open")}
+    answers = {
+        name: server.get("/ping", headers={"x-mlserver-model": name}).status_code
+        for name in ("kept", "open")
+    }
     assert answers == {"kept": 401, "open": 200}
     assert server.get("/ping").status_code == 401
     assert server.get("/ping", headers={"x-mlserver-model": "neither"}).status_code == 401
@@ -115,7 +147,9 @@ def test_a_path_that_one_model_keeps_to_itself_is_not_public(tmp_path: Path, ser
 # -- with `auth`, a credential is what counts --
 
 
-@pytest.mark.parametrize("key, status", [(None, 401), ("i", 403), ("m", 403), ("wrong", 401), ("a", 200)])
+@pytest.mark.parametrize(
+    "key, status", [(None, 401), ("i", 403), ("m", 403), ("wrong", 401), ("a", 200)]
+)
 def test_loading_needs_an_admin_credential(custom: Server, key: str | None, status: int) -> None:
     headers = {} if key is None else {"x-api-key": key}
     assert custom.post("/v2/repository/models/m/load", headers=headers).status_code == status

@@ -45,12 +45,20 @@ def test_the_models_are_listed(server: Server) -> None:
     listed = server.get("/v1/models").json()
     assert listed["object"] == "list"
     assert sorted(entry["id"] for entry in listed["data"]) == sorted(KINDS)
-    assert [entry["id"] for entry in server.get("/v2/models/chat/v1/models").json()["data"]] == ["chat"]
+    assert [entry["id"] for entry in server.get("/v2/models/chat/v1/models").json()["data"]] == [
+        "chat"
+    ]
 
 
 @pytest.mark.parametrize("name, text", [("chat", "one two 1.0 7 ['x']"), ("agent", "one two")])
 def test_a_completion(server: Server, name: str, text: str) -> None:
-    body = {"model": name, "messages": SAID, "temperature": 1, "max_completion_tokens": 7, "stop": "x"}
+    body = {
+        "model": name,
+        "messages": SAID,
+        "temperature": 1,
+        "max_completion_tokens": 7,
+        "stop": "x",
+    }
     answer = server.post(CHAT, body).json()
     assert answer["choices"][0]["message"]["content"] == text
     assert (answer["object"], answer["model"], answer["choices"][0]["finish_reason"]) == (
@@ -59,13 +67,19 @@ def test_a_completion(server: Server, name: str, text: str) -> None:
         "stop",
     )
     parts = [
-        {"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "name": None}
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}],
+            "name": None,
+        }
     ]
     again = server.post(f"/v2/models/{name}{CHAT}", {**body, "messages": parts}).json()
     assert again["choices"] == answer["choices"]
 
 
-@pytest.mark.parametrize("name, texts", [("chat", ["one", "two"]), ("agent", ["one", "two"]), ("plain", None)])
+@pytest.mark.parametrize(
+    "name, texts", [("chat", ["one", "two"]), ("agent", ["one", "two"]), ("plain", None)]
+)
 def test_a_streamed_completion(server: Server, name: str, texts: list[str] | None) -> None:
     chunks = events(server.post(CHAT, {"model": name, "messages": SAID, "stream": True}))
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
@@ -81,7 +95,9 @@ def test_an_error_in_the_middle_of_a_stream(server: Server) -> None:
     first, last = events(server.post(CHAT, {"model": "chat", "messages": FAILS, "stream": True}))
     assert first["choices"][0]["delta"]["content"] == "one"
     assert "not that word" in last["error"]["message"]
-    first, last = events(server.post("/v2/models/chat/invocations", {"messages": FAILS, "stream": True}))
+    first, last = events(
+        server.post("/v2/models/chat/invocations", {"messages": FAILS, "stream": True})
+    )
     assert "not that word" in last["error"]
 
 
@@ -108,7 +124,9 @@ def test_who_answers(server: Server) -> None:
     unknown = server.post(CHAT, {"messages": SAID})
     assert unknown.status_code == 400
     assert "'agent', 'chat', 'plain'" in unknown.json()["error"]["message"]
-    chosen = server.post(CHAT, {"model": "chat", "messages": SAID}, headers={"x-mlserver-model": "agent"})
+    chosen = server.post(
+        CHAT, {"model": "chat", "messages": SAID}, headers={"x-mlserver-model": "agent"}
+    )
     assert chosen.json()["model"] == "agent"
 
 
@@ -118,7 +136,9 @@ def test_responses(server: Server) -> None:
             answer = server.post(path, {"model": name, "input": "one two", "temperature": 1}).json()
             assert answer["object"] == "response"
             assert answer["output"][0]["content"][0]["text"] == "one two"
-    streamed = events(server.post("/responses", {"model": "responds", "input": SAID, "stream": True}))
+    streamed = events(
+        server.post("/responses", {"model": "responds", "input": SAID, "stream": True})
+    )
     assert [event["delta"] for event in streamed] == ["one", "two"]
     whole = events(server.post("/responses", {"model": "whole", "input": SAID, "stream": True}))
     assert [event["type"] for event in whole] == ["response.output_item.done", "response.completed"]
@@ -127,7 +147,9 @@ def test_responses(server: Server) -> None:
     assert server.get("/v2/models/whole/agent/info").json()["agent_api"] == "responses"
 
 
-@pytest.mark.parametrize("name, key", [("chat", "messages"), ("agent", "messages"), ("responds", "input")])
+@pytest.mark.parametrize(
+    "name, key", [("chat", "messages"), ("agent", "messages"), ("responds", "input")]
+)
 def test_invocations_stream_when_the_model_can(server: Server, name: str, key: str) -> None:
     path = f"/v2/models/{name}/invocations"
     chunks = events(server.post(path, {key: SAID, "stream": True}))
@@ -139,8 +161,12 @@ def test_invocations_stream_when_the_model_can(server: Server, name: str, key: s
 
 
 def test_invocations_of_other_models_ignore_the_wish(server: Server) -> None:
-    assert server.post("/v2/models/plain/invocations", {"messages": SAID, "stream": True}).json()["choices"]
-    assert server.post("/v2/models/whole/invocations", {"input": SAID, "stream": True}).json()["output"]
+    assert server.post("/v2/models/plain/invocations", {"messages": SAID, "stream": True}).json()[
+        "choices"
+    ]
+    assert server.post("/v2/models/whole/invocations", {"input": SAID, "stream": True}).json()[
+        "output"
+    ]
 
 
 def test_the_openai_client(server: Server) -> None:
@@ -164,13 +190,19 @@ def test_the_openai_client(server: Server) -> None:
 
 def test_the_id_of_the_trace(server: Server) -> None:
     asked, headers = {"model": "responds", "input": "one two"}, {"x-mlflow-return-trace-id": "true"}
-    assert server.post("/responses", asked, headers=headers).json()["metadata"]["trace_id"].startswith("tr-")
+    assert (
+        server.post("/responses", asked, headers=headers)
+        .json()["metadata"]["trace_id"]
+        .startswith("tr-")
+    )
     assert "metadata" not in server.post("/responses", asked).json()
     *_, last = events(server.post("/responses", {**asked, "stream": True}, headers=headers))
     assert last["trace_id"].startswith("tr-")
 
 
-def test_without_a_tracking_server_no_trace_is_written_anywhere(folder: Path, tmp_path: Path) -> None:
+def test_without_a_tracking_server_no_trace_is_written_anywhere(
+    folder: Path, tmp_path: Path
+) -> None:
     headers = {"x-mlflow-return-trace-id": "true"}
     with Server(folder / "responds", workers=1, cwd=tmp_path) as alone:
         answer = alone.post("/responses", {"input": "one two"}, headers=headers).json()
@@ -179,18 +211,29 @@ def test_without_a_tracking_server_no_trace_is_written_anywhere(folder: Path, tm
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path, said", [(CHAT, {"messages": SAID}), ("/v1/responses", {"input": "hi"})])
-def test_a_model_that_is_not_served_is_not_found(server: Server, path: str, said: Any, stream: bool) -> None:
+@pytest.mark.parametrize(
+    "path, said", [(CHAT, {"messages": SAID}), ("/v1/responses", {"input": "hi"})]
+)
+def test_a_model_that_is_not_served_is_not_found(
+    server: Server, path: str, said: Any, stream: bool
+) -> None:
     answer = server.post(path, {"model": "gpt-4o", "stream": stream, **said})
     assert answer.status_code == 404
     error = answer.json()["error"]
-    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, "model_not_found")
+    assert (error["type"], error["param"], error["code"]) == (
+        "invalid_request_error",
+        None,
+        "model_not_found",
+    )
     assert "gpt-4o" in error["message"]
 
 
 def test_the_only_model_answers_to_its_own_name_only(folder: Path) -> None:
     """Also where it is the default model, or the path has no rival; without a name, or by header and path, it answers."""
-    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "MLSERVER_DEFAULT_MODEL": "chat"}
+    env = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "MLSERVER_DEFAULT_MODEL": "chat",
+    }
     with Server(folder / "chat", workers=1, env=env) as alone:
         assert alone.post(CHAT, {"model": "agent", "messages": SAID}).status_code == 404
         assert alone.post(CHAT, {"model": "chat", "messages": SAID}).status_code == 200
@@ -202,7 +245,9 @@ def test_the_only_model_answers_to_its_own_name_only(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["chat", "agent", "plain"])
-def test_what_openai_clients_send_beside_the_signature_warns_of_nothing(server: Server, name: str) -> None:
+def test_what_openai_clients_send_beside_the_signature_warns_of_nothing(
+    server: Server, name: str
+) -> None:
     before = len(str(server.log))
     more = {"user": "u", "seed": 3, "stream_options": None, "n": 1, "logprobs": False}
     assert server.post(CHAT, {"model": name, "messages": SAID, **more}).status_code == 200

@@ -29,7 +29,11 @@ BOUND = 100
 ROUNDS = 100
 MEMORY = 64 * 1024  # bytes: what one small request may hold
 # Where a body of each format is sent, with which content type.
-SCORED = {"csv": "text/csv", "invocations": "application/json", "parquet": "application/vnd.apache.parquet"}
+SCORED = {
+    "csv": "text/csv",
+    "invocations": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+}
 FORMATS = ("json", "binary", "arrow", "grpc", *SCORED)
 # Models that are asked, by whether the body is for MLflow's protocol.
 MODELS = {False: ("echo",), True: ("table", "any")}
@@ -107,7 +111,12 @@ def send(server: Server, model: str, target: str, body: bytes, times: int) -> No
     elif target in SCORED:
         headers = [f"content-type: {SCORED[target]}"]
     path = "invocations" if target in SCORED else "infer"
-    whole = request("POST", f"/v2/models/{model}/{path}", None, *headers, f"content-length: {len(body)}") + body
+    whole = (
+        request(
+            "POST", f"/v2/models/{model}/{path}", None, *headers, f"content-length: {len(body)}"
+        )
+        + body
+    )
     done = 0
     while done < times:
         with wire(server.http_port) as connection:
@@ -135,7 +144,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("model, target, name", CASES)
-def test_amplification(server: Server, ordinary: dict[str, float], model: str, target: str, name: str) -> None:
+def test_amplification(
+    server: Server, ordinary: dict[str, float], model: str, target: str, name: str
+) -> None:
     body = (CORPUS / target / name).read_bytes()
     seconds = cost(server, model, target, body, ROUNDS if len(body) < 5_000 else 10)
     usual = ordinary[target]

@@ -28,7 +28,12 @@ def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     write_model(folder / "echo")
     for kind in ("wine", "frame"):
         parameters = {"uri": str(models[kind])}
-        write_settings(folder / kind, name=kind, implementation="mlserver_mlflow.MLflowRuntime", parameters=parameters)
+        write_settings(
+            folder / kind,
+            name=kind,
+            implementation="mlserver_mlflow.MLflowRuntime",
+            parameters=parameters,
+        )
     with Server(folder) as running:
         yield running
 
@@ -43,7 +48,9 @@ def stream(columns: Any, **options: Any) -> bytes:
 
 def post(server: Server, model: str, body: bytes, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return server.client.post(f"/v2/models/{model}/infer", content=body, headers={"content-type": ARROW} | named)
+    return server.client.post(
+        f"/v2/models/{model}/infer", content=body, headers={"content-type": ARROW} | named
+    )
 
 
 def table_of(response: httpx.Response) -> Any:
@@ -77,22 +84,33 @@ def test_columns_of_several_types_and_a_table_back(server: Server) -> None:
 def test_categories_as_polars_and_pandas_send_them(server: Server) -> None:
     columns = {**FRAME, "name": pa.array(["red", "white"]).dictionary_encode()}
 
-    assert table_of(post(server, "frame", stream(columns), accept=ARROW)).column("name").to_pylist() == ["red", "white"]
+    assert table_of(post(server, "frame", stream(columns), accept=ARROW)).column(
+        "name"
+    ).to_pylist() == ["red", "white"]
 
 
 def test_json_in_and_a_table_out(server: Server) -> None:
-    body = {"inputs": [tensor("x", [1.5, None], "FP64"), tensor("y", ["a", "b"], "BYTES")], "id": "7"}
-    found = table_of(server.post("/v2/models/echo/infer", body, headers={"accept": f"{ARROW}, */*;q=0.1"}))
+    body = {
+        "inputs": [tensor("x", [1.5, None], "FP64"), tensor("y", ["a", "b"], "BYTES")],
+        "id": "7",
+    }
+    found = table_of(
+        server.post("/v2/models/echo/infer", body, headers={"accept": f"{ARROW}, */*;q=0.1"})
+    )
 
     assert found.column("y").to_pylist() == ["a", "b"]
     assert found.schema.metadata[b"id"] == b"7"
 
 
 @pytest.mark.parametrize(
-    "accept", ["*/*", "application/json", f"{ARROW};q=0", "text/html", f"application/json, {ARROW};q=0.5"]
+    "accept",
+    ["*/*", "application/json", f"{ARROW};q=0", "text/html", f"application/json, {ARROW};q=0.5"],
 )
 def test_json_unless_a_table_is_asked_for(server: Server, accept: str) -> None:
-    assert post(server, "echo", stream({"x": [1]}), accept=accept).headers["content-type"] == "application/json"
+    assert (
+        post(server, "echo", stream({"x": [1]}), accept=accept).headers["content-type"]
+        == "application/json"
+    )
 
 
 def test_compressed_as_a_whole_and_inside(server: Server) -> None:
@@ -150,7 +168,9 @@ def test_without_pyarrow_the_error_says_what_to_install(
     with Server(folder, env={"PYTHONPATH": str(hidden)}) as server:
         for response in (
             post(server, "echo", stream({"x": [1]})),
-            server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}, headers={"accept": ARROW}),
+            server.post(
+                "/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}, headers={"accept": ARROW}
+            ),
         ):
             assert response.status_code == 415
             assert "pip install 'mlserver[arrow]'" in response.json()["error"]
@@ -166,7 +186,9 @@ raise ImportError
 """
 
 
-def test_nobody_waits_for_the_import_of_the_library(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_nobody_waits_for_the_import_of_the_library(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     folder, hidden = tmp_path_factory.mktemp("slow"), tmp_path_factory.mktemp("hidden")
     (hidden / "pyarrow.py").write_text(SLOW)
     write_model(folder / "echo")

@@ -39,11 +39,15 @@ TENSORS: dict[str, tuple[list[Any], bytes]] = {
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["in-process", "one-worker"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("binary")
     write_server_settings(folder, max_body_bytes=3_000_000)
     write_model(folder / "echo")
-    write_model(folder / "one", "Echo", inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, 3]}])
+    write_model(
+        folder / "one", "Echo", inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]
+    )
     with Server(folder, workers=request.param) as running:
         yield running
 
@@ -55,7 +59,12 @@ def message(document: Any, *blobs: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def binary_input(name: str, datatype: str, shape: list[int], size: int) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    return {
+        "name": name,
+        "datatype": datatype,
+        "shape": shape,
+        "parameters": {"binary_data_size": size},
+    }
 
 
 def post(server: Server, body: bytes, headers: dict[str, str], path: str = INFER) -> httpx.Response:
@@ -82,7 +91,9 @@ BLOBS = [raw for _, raw in TENSORS.values()]
 
 
 def test_every_datatype_in_and_out(server: Server) -> None:
-    document, blobs = parts(post(server, *message({**ALL, "parameters": {"binary_data_output": True}}, *BLOBS)))
+    document, blobs = parts(
+        post(server, *message({**ALL, "parameters": {"binary_data_output": True}}, *BLOBS))
+    )
 
     assert blobs == {name: raw for name, (_, raw) in TENSORS.items()}
     assert [output["shape"] for output in document["outputs"]] == [[2]] * len(TENSORS)
@@ -99,7 +110,9 @@ def test_every_datatype_in_as_binary_and_out_as_json(server: Server) -> None:
 
 
 def test_every_datatype_in_as_json_and_out_as_binary(server: Server) -> None:
-    inputs = [tensor(name, elements, name) for name, (elements, _) in TENSORS.items() if name != "BF16"]
+    inputs = [
+        tensor(name, elements, name) for name, (elements, _) in TENSORS.items() if name != "BF16"
+    ]
     _, blobs = parts(server.infer("echo", inputs, parameters={"binary_data_output": True}))
 
     assert blobs == {name: raw for name, (_, raw) in TENSORS.items() if name != "BF16"}
@@ -112,7 +125,9 @@ def test_json_and_binary_beside_each_other(server: Server) -> None:
         {"name": "a"},
         {"name": "b", "parameters": {"binary_data": False}},
     ]
-    document, blobs = parts(post(server, *message({"inputs": inputs, "outputs": wanted}, b"\x02\x03")))
+    document, blobs = parts(
+        post(server, *message({"inputs": inputs, "outputs": wanted}, b"\x02\x03"))
+    )
 
     assert blobs == {"c": b"\x04"}
     assert [(output["name"], output.get("data")) for output in document["outputs"]] == [
@@ -134,11 +149,15 @@ def test_bytes_that_are_no_text(server: Server) -> None:
     raw = b"\x02\0\0\0\xff\xfe"
     request = {"inputs": [binary_input("x", "BYTES", [1], len(raw))]}
     refused = post(server, *message(request, raw))
-    _, blobs = parts(post(server, *message({**request, "parameters": {"binary_data_output": True}}, raw)))
+    _, blobs = parts(
+        post(server, *message({**request, "parameters": {"binary_data_output": True}}, raw))
+    )
 
     assert blobs == {"x": raw}
     assert refused.status_code == 406
-    assert refused.json()["error"].startswith("Output 'x' holds bytes that are not UTF-8 text: ask for it")
+    assert refused.json()["error"].startswith(
+        "Output 'x' holds bytes that are not UTF-8 text: ask for it"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -156,7 +175,10 @@ def test_a_large_tensor(server: Server, dtype: str) -> None:
 
 
 def test_no_elements(server: Server) -> None:
-    request = {"inputs": [binary_input("x", "FP32", [0, 3], 0)], "parameters": {"binary_data_output": True}}
+    request = {
+        "inputs": [binary_input("x", "FP32", [0, 3], 0)],
+        "parameters": {"binary_data_output": True},
+    }
     document, blobs = parts(post(server, *message(request)))
 
     assert (document["outputs"][0]["shape"], blobs) == ([0, 3], {"x": b""})
@@ -183,7 +205,9 @@ def test_the_raw_form(server: Server) -> None:
     ],
 )
 def test_the_raw_form_refused(server: Server, model: str, body: bytes, text: str) -> None:
-    response = post(server, body, {"content-type": OCTETS, HEADER: "0"}, f"/v2/models/{model}/infer")
+    response = post(
+        server, body, {"content-type": OCTETS, HEADER: "0"}, f"/v2/models/{model}/infer"
+    )
 
     assert response.status_code in (400, 404)
     assert text in response.json()["error"]
@@ -192,7 +216,9 @@ def test_the_raw_form_refused(server: Server, model: str, body: bytes, text: str
 # -- compression covers the whole body --
 
 
-@pytest.mark.parametrize("encoding, compress", [("gzip", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize(
+    "encoding, compress", [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
 def test_compressed_both_ways(server: Server, encoding: str, compress: Any) -> None:
     array = np.zeros((100, 100), "f4")
     request = {
@@ -200,7 +226,11 @@ def test_compressed_both_ways(server: Server, encoding: str, compress: Any) -> N
         "parameters": {"binary_data_output": True},
     }
     body, headers = message(request, array.tobytes())
-    response = post(server, compress(body), headers | {"content-encoding": encoding, "accept-encoding": encoding})
+    response = post(
+        server,
+        compress(body),
+        headers | {"content-encoding": encoding, "accept-encoding": encoding},
+    )
 
     assert response.headers["content-encoding"] == encoding
     assert int(response.headers["content-length"]) < array.nbytes / 10
@@ -208,7 +238,9 @@ def test_compressed_both_ways(server: Server, encoding: str, compress: Any) -> N
 
 
 def test_a_bomb(server: Server) -> None:
-    body, headers = message({"inputs": [binary_input("x", "UINT8", [50_000_000], 50_000_000)]}, bytes(50_000_000))
+    body, headers = message(
+        {"inputs": [binary_input("x", "UINT8", [50_000_000], 50_000_000)]}, bytes(50_000_000)
+    )
     response = post(server, gzip.compress(body, 1), headers | {"content-encoding": "gzip"})
 
     assert response.status_code == 413
@@ -239,9 +271,17 @@ def test_header_values(server: Server, value: str) -> None:
         ([binary_input("x", "BOOL", [1], 1)], b"\x02", "0 or 1"),
         ([binary_input("x", "BYTES", [1], 8)], b"\xff\xff\xff\x7fabcd", "'x'"),
         ([binary_input("x", "BYTES", [2], 5)], b"\x01\0\0\0a", "2 BYTES elements"),
-        ([{**tensor("x", [1.0]), "parameters": {"binary_data_size": 4}}], bytes(4), "either data or"),
+        (
+            [{**tensor("x", [1.0]), "parameters": {"binary_data_size": 4}}],
+            bytes(4),
+            "either data or",
+        ),
         ([binary_input("x", "INT8", [1], 1), binary_input("x", "INT8", [1], 1)], bytes(2), "once"),
-        ([binary_input("x", "INT8", [1], 2**62), binary_input("y", "INT8", [1], 2**62)], bytes(2), "'x'"),
+        (
+            [binary_input("x", "INT8", [1], 2**62), binary_input("y", "INT8", [1], 2**62)],
+            bytes(2),
+            "'x'",
+        ),
     ],
 )
 def test_wrong_blobs(server: Server, inputs: list[dict[str, Any]], blob: bytes, text: str) -> None:
@@ -253,7 +293,10 @@ def test_wrong_blobs(server: Server, inputs: list[dict[str, Any]], blob: bytes, 
 
 @pytest.mark.parametrize(
     "asked",
-    [{"parameters": {"binary_data_output": 1}}, {"outputs": [{"name": "x", "parameters": {"binary_data": "yes"}}]}],
+    [
+        {"parameters": {"binary_data_output": 1}},
+        {"outputs": [{"name": "x", "parameters": {"binary_data": "yes"}}]},
+    ],
 )
 def test_flags_that_are_none(server: Server, asked: dict[str, Any]) -> None:
     response = server.infer("echo", [tensor("x", [1.0])], **asked)
@@ -270,7 +313,9 @@ def test_a_request_cut_anywhere(server: Server) -> None:
 
 def test_errors_are_json_whatever_was_asked(server: Server) -> None:
     response = post(
-        server, *message({**ONE, "parameters": {"binary_data_output": True}}, bytes(8)), "/v2/models/no/infer"
+        server,
+        *message({**ONE, "parameters": {"binary_data_output": True}}, bytes(8)),
+        "/v2/models/no/infer",
     )
 
     assert (response.status_code, response.headers["content-type"]) == (404, "application/json")

@@ -36,7 +36,9 @@ def write(folder: Path, name: str = "m", **settings: Any) -> None:
     write_model(folder / name, "Counts", source=COUNTS, **({"cache_enabled": True} | settings))
 
 
-def ask(server: Server, values: list[float], name: str = "m", **fields: Any) -> tuple[float, int, httpx.Response]:
+def ask(
+    server: Server, values: list[float], name: str = "m", **fields: Any
+) -> tuple[float, int, httpx.Response]:
     response = server.infer(name, [tensor("x", values, "FP64")], **fields)
     assert response.status_code == 200, response.text
     total, run = (output["data"][0] for output in response.json()["outputs"])
@@ -63,7 +65,10 @@ def test_hits_and_misses(serve: Serve, tmp_path: Path, workers: int) -> None:
     assert ask(server, [1, 2])[1] == 1
 
     found = statistics(server)
-    assert (found["inference_stats"]["cache_hit"]["count"], found["inference_stats"]["cache_miss"]["count"]) == (2, 3)
+    assert (
+        found["inference_stats"]["cache_hit"]["count"],
+        found["inference_stats"]["cache_miss"]["count"],
+    ) == (2, 3)
     assert (found["inference_stats"]["success"]["count"], found["execution_count"]) == (5, 3)
     page = server.client.get(f"{server.metrics_url}/metrics").text
     assert 'model_infer_cache_hits_total{model="m",version=""} 2.0' in page
@@ -93,7 +98,9 @@ def test_models_and_versions_have_answers_of_their_own(serve: Serve, tmp_path: P
     body = {"inputs": [tensor("x", [1], "FP64")]}
     for _ in range(2):
         assert ask(server, [1], "one")[2].json()["model_name"] == "one"
-        answers = [server.post(f"/v2/models/two/versions/{version}/infer", body).json() for version in "12"]
+        answers = [
+            server.post(f"/v2/models/two/versions/{version}/infer", body).json() for version in "12"
+        ]
         assert [answer["model_version"] for answer in answers] == ["1", "2"]
         assert [answer["outputs"][1]["data"] for answer in answers] == [[1], [10]]
 
@@ -107,7 +114,9 @@ def test_a_reload_forgets(serve: Serve, tmp_path: Path) -> None:
     assert (before, ask(server, [1])[1]) == (1, 2)
 
 
-@pytest.mark.parametrize("limit", [{"MLSERVER_CACHE_SIZE": "1"}, {"MLSERVER_CACHE_MAX_BYTES": "200"}])
+@pytest.mark.parametrize(
+    "limit", [{"MLSERVER_CACHE_SIZE": "1"}, {"MLSERVER_CACHE_MAX_BYTES": "200"}]
+)
 def test_limits(serve: Serve, tmp_path: Path, limit: dict[str, str]) -> None:
     write(tmp_path)
     server = serve(tmp_path, workers=0, env=ON | limit)

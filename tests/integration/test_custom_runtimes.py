@@ -68,7 +68,8 @@ def test_streaming_over_grpc(serve: Serve, workers: int) -> None:
     text = {"name": "text", "datatype": "BYTES", "shape": [1]}
     requests = [
         ModelInferRequestConverter.from_types(
-            InferenceRequest(id="stream", inputs=[RequestInput(**text, data=TensorData([said]))]), model_name="speaker"
+            InferenceRequest(id="stream", inputs=[RequestInput(**text, data=TensorData([said]))]),
+            model_name="speaker",
         )
         for said in ("one two", "three")
     ]
@@ -94,7 +95,9 @@ def test_custom_handler(serve: Serve, workers: int) -> None:
     server = serve(EXAMPLES / "custom-handler", workers=workers)
     assert server.post("/review", {"text": "I love it"}).json() == {"label": "good"}
     assert server.post("/review?loud=true", {"text": "awful"}).json() == {"label": "BAD"}
-    assert server.post("/v2/models/sentiment/review", {"text": "a chair"}).json() == {"label": "neutral"}
+    assert server.post("/v2/models/sentiment/review", {"text": "a chair"}).json() == {
+        "label": "neutral"
+    }
     assert server.get("/words/bad").json() == ["awful", "bad", "hate"]
     empty = server.post("/review", {"text": " "})
     assert (empty.status_code, empty.json()) == (422, {"error": "A review needs at least one word"})
@@ -126,13 +129,17 @@ def test_custom_repository(serve: Serve, workers: int, tmp_path: Path) -> None:
     assert old["outputs"][0]["data"] == [4.0]
 
     catalog = json.loads((folder / "catalog.json").read_text())
-    (folder / "catalog.json").write_text(json.dumps([*catalog, {"name": "triple", "version": "1", "factor": 3.0}]))
+    (folder / "catalog.json").write_text(
+        json.dumps([*catalog, {"name": "triple", "version": "1", "factor": 3.0}])
+    )
     assert server.post("/v2/repository/models/triple/load").status_code == 200
     [scaled] = outputs(server, "triple", tensor("x", [2.0]))
     assert scaled["data"] == [6.0]
     assert server.post("/v2/repository/models/nothing/load").status_code == 404
 
 
-@pytest.mark.parametrize("folder", sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir()))
+@pytest.mark.parametrize(
+    "folder", sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+)
 def test_every_example_is_tested(folder: str) -> None:
     assert f"test_{folder.replace('-', '_')}" in globals()

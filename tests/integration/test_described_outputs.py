@@ -24,15 +24,23 @@ with warnings.catch_warnings():
 RUNTIME = "mlserver_mlflow.MLflowRuntime"
 FRAME = pd.DataFrame({"a": [0.0, 1.0, 2.0, 5.0], "b": [1.0, 0.0, 1.0, 3.0]})
 TARGETS = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 9.0], [2.0, 1.0]])
-INPUTS = [{"name": name, "shape": [4], "datatype": "FP64", "data": FRAME[name].tolist()} for name in FRAME.columns]
+INPUTS = [
+    {"name": name, "shape": [4], "datatype": "FP64", "data": FRAME[name].tolist()}
+    for name in FRAME.columns
+]
 
 
 @pytest.fixture(scope="module", params=[0, 2])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("described")
     inputs = infer_signature(FRAME).inputs
     signatures = {
-        "targets": (TARGETS, ModelSignature(inputs, Schema([ColSpec("double", "u"), ColSpec("double", "v")]))),
+        "targets": (
+            TARGETS,
+            ModelSignature(inputs, Schema([ColSpec("double", "u"), ColSpec("double", "v")])),
+        ),
         "unnamed": (TARGETS[:, 0], infer_signature(FRAME, TARGETS[:, 0])),
     }
     for name, (targets, signature) in signatures.items():
@@ -42,16 +50,22 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             model = LinearRegression().fit(FRAME, targets)
             mlflow.sklearn.save_model(model, uri, signature=signature, pip_requirements=["mlflow"])
         parameters = {"uri": uri}
-        write_settings(folder / "served" / name, name=name, implementation=RUNTIME, parameters=parameters)
+        write_settings(
+            folder / "served" / name, name=name, implementation=RUNTIME, parameters=parameters
+        )
     for version in "1", "2":
         place = folder / "served" / f"echo-{version}"
-        write_model(place, name="echo", implementation="echo_model.Echo", parameters={"version": version})
+        write_model(
+            place, name="echo", implementation="echo_model.Echo", parameters={"version": version}
+        )
     with Server(folder / "served", workers=request.param) as running:
         yield running
 
 
 def ask(server: Server, model: str, *names: str) -> list[dict[str, Any]]:
-    answer = server.infer(model, INPUTS, **({"outputs": [{"name": name} for name in names]} if names else {}))
+    answer = server.infer(
+        model, INPUTS, **({"outputs": [{"name": name} for name in names]} if names else {})
+    )
     assert answer.status_code == 200, answer.text
     outputs: list[dict[str, Any]] = answer.json()["outputs"]
     return outputs
@@ -59,7 +73,10 @@ def ask(server: Server, model: str, *names: str) -> list[dict[str, Any]]:
 
 def test_a_declared_column_is_found_by_its_name(server: Server) -> None:
     described = server.get("/v2/models/targets").json()["outputs"]
-    assert [(tensor["name"], tensor["shape"]) for tensor in described] == [("u", [-1, 1]), ("v", [-1, 1])]
+    assert [(tensor["name"], tensor["shape"]) for tensor in described] == [
+        ("u", [-1, 1]),
+        ("v", [-1, 1]),
+    ]
     (whole,) = ask(server, "targets")
     assert whole["shape"] == [4, 2]
     v, u = ask(server, "targets", "v", "u")
@@ -76,7 +93,9 @@ def test_an_output_without_a_name_is_described_as_it_is_answered(server: Server)
     (described,) = server.get("/v2/models/unnamed").json()["outputs"]
     (output,) = ask(server, "unnamed")
     assert (
-        (described["name"], described["shape"]) == (output["name"], [-1, output["shape"][1]]) == ("output-1", [-1, 1])
+        (described["name"], described["shape"])
+        == (output["name"], [-1, output["shape"][1]])
+        == ("output-1", [-1, 1])
     )
     assert ask(server, "unnamed", "output-1")[0]["data"] == output["data"]
     # The name in the metadata of MLServer 1.x.

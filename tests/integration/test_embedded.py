@@ -31,7 +31,12 @@ class Shout(MLModel):
 @asynccontextmanager
 async def running(*models: ModelSettings, **fields: object) -> AsyncIterator[httpx.AsyncClient]:
     http_port, grpc_port, metrics_port = free_ports(3)
-    ports = {"host": "127.0.0.1", "http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
+    ports = {
+        "host": "127.0.0.1",
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "metrics_port": metrics_port,
+    }
     server = MLServer(Settings.model_validate(ports | fields))
     serving = asyncio.create_task(server.start(list(models)))
     try:
@@ -54,8 +59,13 @@ async def _ready(client: httpx.AsyncClient) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 1])
 async def test_models_given_by_the_program(workers: int) -> None:
-    models = [ModelSettings(name="ones", implementation=Ones), ModelSettings(name="shout", implementation=Shout)]
-    if workers:  # a class of this test module cannot be imported by another process; one of the package can
+    models = [
+        ModelSettings(name="ones", implementation=Ones),
+        ModelSettings(name="shout", implementation=Shout),
+    ]
+    if (
+        workers
+    ):  # a class of this test module cannot be imported by another process; one of the package can
         models = [ModelSettings(name="ones", implementation="support.embedded.Ones")]
     async with running(*models, parallel_workers=workers) as client:
         body = {"inputs": [{"name": "words", "shape": [1], "datatype": "BYTES", "data": ["hi"]}]}
@@ -68,7 +78,9 @@ async def test_models_given_by_the_program(workers: int) -> None:
 
 async def test_a_server_after_a_server() -> None:
     for _ in range(2):
-        async with running(ModelSettings(name="ones", implementation=Ones), parallel_workers=0) as client:
+        async with running(
+            ModelSettings(name="ones", implementation=Ones), parallel_workers=0
+        ) as client:
             assert (await client.get("/v2/models/ones/ready")).status_code == 200
 
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "adaptive": {},
     "cached": {"cache_enabled": True},
 }
-TYPES = {"FP32": "<f4", "FP64": "<f8", "INT8": "i1", "INT32": "<i4", "INT64": "<i8", "UINT64": "<u8", "UINT16": "<u2"}
+TYPES = {
+    "FP32": "<f4",
+    "FP64": "<f8",
+    "INT8": "i1",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "UINT64": "<u8",
+    "UINT16": "<u2",
+}
 Inputs = dict[str, tuple[str, Any]]
 Outputs = dict[str, tuple[str, list[int], bytes]]
 
@@ -78,7 +87,10 @@ def servers(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     write_server_settings(folder, cache_enabled=True, cache_size=1000)
     for name, settings in MODELS.items():
         write_model(folder / name, "Affine", source=AFFINE, **settings)
-        wine = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(models["wine"])}}
+        wine = {
+            "implementation": "mlserver_mlflow.MLflowRuntime",
+            "parameters": {"uri": str(models["wine"])},
+        }
         write_settings(folder / f"wine-{name}", name=f"wine-{name}", **wine, **settings)
     with Server(folder, workers=2) as apart, Server(folder, workers=0) as inline:
         yield Servers(apart, inline)
@@ -100,7 +112,10 @@ def by_json(server: Server, model: str, inputs: Inputs) -> Outputs:
     ]
     answer = server.infer(model, tensors)
     assert answer.status_code == 200, answer.text
-    return {one["name"]: (one["datatype"], one["shape"], from_plain(one)) for one in answer.json()["outputs"]}
+    return {
+        one["name"]: (one["datatype"], one["shape"], from_plain(one))
+        for one in answer.json()["outputs"]
+    }
 
 
 def plain(kind: str, values: Any) -> list[Any]:
@@ -111,9 +126,13 @@ def plain(kind: str, values: Any) -> list[Any]:
 
 def from_plain(one: dict[str, Any]) -> bytes:
     if one["datatype"] == "BYTES":
-        return raw_of("BYTES", np.array([text.encode() for text in one["data"]] + [None], dtype=object)[:-1])
+        return raw_of(
+            "BYTES", np.array([text.encode() for text in one["data"]] + [None], dtype=object)[:-1]
+        )
     dtype = TYPES[one["datatype"]]
-    return np.array([float("nan") if value is None else value for value in one["data"]], dtype=dtype).tobytes()
+    return np.array(
+        [float("nan") if value is None else value for value in one["data"]], dtype=dtype
+    ).tobytes()
 
 
 def by_binary(server: Server, model: str, inputs: Inputs) -> Outputs:
@@ -128,8 +147,13 @@ def by_binary(server: Server, model: str, inputs: Inputs) -> Outputs:
         for name, (kind, values) in inputs.items()
     ]
     head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
-    headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
-    answer = server.post(f"/v2/models/{model}/infer", head + b"".join(raws.values()), headers=headers)
+    headers = {
+        "inference-header-content-length": str(len(head)),
+        "content-type": "application/octet-stream",
+    }
+    answer = server.post(
+        f"/v2/models/{model}/infer", head + b"".join(raws.values()), headers=headers
+    )
     assert answer.status_code == 200, answer.text
     at = int(answer.headers["inference-header-content-length"])
     outputs = {}
@@ -141,7 +165,14 @@ def by_binary(server: Server, model: str, inputs: Inputs) -> Outputs:
     return outputs
 
 
-_CONTENTS = {"FP32": "fp32", "FP64": "fp64", "UINT64": "uint64", "INT64": "int64", "UINT16": "uint", "BYTES": "bytes"}
+_CONTENTS = {
+    "FP32": "fp32",
+    "FP64": "fp64",
+    "UINT64": "uint64",
+    "INT64": "int64",
+    "UINT16": "uint",
+    "BYTES": "bytes",
+}
 
 
 def by_grpc(server: Server, model: str, inputs: Inputs, raw: bool = True) -> Outputs:
@@ -205,10 +236,14 @@ def block(kind: str, shape: tuple[int, ...], dice: random.Random) -> Any:
         return np.array([*texts, None], dtype=object)[:-1].reshape(shape)
     if kind.startswith("FP"):
         special = [0.0, -0.0, 1.5, -1e30, 5e-324 if kind == "FP64" else 1e-45, float("nan"), 1 / 3]
-        return np.array([dice.choice(special) for _ in range(count)], dtype=TYPES[kind]).reshape(shape)
+        return np.array([dice.choice(special) for _ in range(count)], dtype=TYPES[kind]).reshape(
+            shape
+        )
     limits = np.iinfo(TYPES[kind])
     special_ints = [0, 1, int(limits.max), int(limits.min), dice.randint(0, 100)]
-    return np.array([dice.choice(special_ints) for _ in range(count)], dtype=TYPES[kind]).reshape(shape)
+    return np.array([dice.choice(special_ints) for _ in range(count)], dtype=TYPES[kind]).reshape(
+        shape
+    )
 
 
 def expected(inputs: Inputs) -> Outputs:
@@ -259,7 +294,9 @@ def test_joined_requests_get_their_own_rows(servers: Servers, where: str) -> Non
     for number in range(160):
         shape = (dice.randint(1, 7), 2)
         values = np.array([dice.random() for _ in range(shape[0] * 2)], dtype="<f4").reshape(shape)
-        questions.append((list(MODELS)[number % 4], list(WAYS)[number // 4 % 4], {"x": ("FP32", values)}))
+        questions.append(
+            (list(MODELS)[number % 4], list(WAYS)[number // 4 % 4], {"x": ("FP32", values)})
+        )
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda one: WAYS[one[1]](server, one[0], one[2]), questions))
     for (model, way, inputs), answer in zip(questions, answers, strict=True):
@@ -282,7 +319,9 @@ def wine_predictions(server: Server, model: str, rows: list[dict[str, float]]) -
         predictions[f"{model} by {protocol}"] = tuple(np.frombuffer(raw, dtype="<f8").tolist())
     bodies = {
         "dataframe_records": {"dataframe_records": rows},
-        "dataframe_split": {"dataframe_split": {"columns": list(WINE), "data": [list(row.values()) for row in rows]}},
+        "dataframe_split": {
+            "dataframe_split": {"columns": list(WINE), "data": [list(row.values()) for row in rows]}
+        },
     }
     for form, body in bodies.items():
         values = server.post(f"/v2/models/{model}/invocations", body).json()["predictions"]
@@ -344,16 +383,24 @@ def test_the_wine_model_by_every_way(servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["Haswell", "SkylakeX", "Sandybridge", "Nehalem"])
-def test_the_wine_model_under_other_blas_kernels(models: Models, tmp_path: Path, kernel: str) -> None:
+def test_the_wine_model_under_other_blas_kernels(
+    models: Models, tmp_path: Path, kernel: str
+) -> None:
     """The same under each OpenBLAS kernel that the processor can run: they round differently."""
     if kernel not in runnable_kernels():
         pytest.skip(f"this processor cannot run OpenBLAS's kernel {kernel}")
     env = {"OPENBLAS_CORETYPE": kernel}
     write_server_settings(tmp_path, cache_enabled=True, cache_size=1000)
     for name, settings in MODELS.items():
-        wine = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(models["wine"])}}
+        wine = {
+            "implementation": "mlserver_mlflow.MLflowRuntime",
+            "parameters": {"uri": str(models["wine"])},
+        }
         write_settings(tmp_path / f"wine-{name}", name=f"wine-{name}", **wine, **settings)
-    with Server(tmp_path, workers=2, env=env) as apart, Server(tmp_path, workers=0, env=env) as inline:
+    with (
+        Server(tmp_path, workers=2, env=env) as apart,
+        Server(tmp_path, workers=0, env=env) as inline,
+    ):
         check_the_wine_model(Servers(apart, inline))
 
 
@@ -408,8 +455,11 @@ class Trouble:
             if answer.status_code not in (200, 500, 503):
                 self.wrong.append(f"load: {answer.status_code} {answer.text}")
             enough = self.right + 20
-            self._server.wait(lambda enough=enough: self.right >= enough or bool(self.wrong), "callers were answered")  # type: ignore[misc]
+            self._server.wait(partial(self._has_answers, enough), "callers were answered")
         self._over.set()
+
+    def _has_answers(self, enough: int) -> bool:
+        return self.right >= enough or bool(self.wrong)
 
     def ask(self, caller: int) -> None:
         dice = random.Random(caller)
@@ -418,7 +468,9 @@ class Trouble:
             while not self._over.is_set():
                 rows = dice.randint(1, 4)
                 data = [dice.randint(-(2**40), 2**40) for _ in range(rows)]
-                body = {"inputs": [{"name": "x", "shape": [rows], "datatype": "INT64", "data": data}]}
+                body = {
+                    "inputs": [{"name": "x", "shape": [rows], "datatype": "INT64", "data": data}]
+                }
                 answer = client.post(f"{url}/{dice.choice(list(MODELS))}/infer", json=body)
                 if answer.status_code == 503:
                     continue

@@ -116,7 +116,9 @@ def test_bodies_that_are_no_request(server: Server, case: str) -> None:
 
 
 def test_another_content_type(server: Server) -> None:
-    assert_refused(server.post(INFER, ONE, headers={"content-type": "text/plain"}), 415, "text/plain")
+    assert_refused(
+        server.post(INFER, ONE, headers={"content-type": "text/plain"}), 415, "text/plain"
+    )
 
 
 # -- encodings and size --
@@ -131,7 +133,9 @@ def test_gzip(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [ONE, gzip.compress(ONE)[:-6], b"\x1f\x8b\x08", b""], ids=["plain", "cut", "head", "none"]
+    "body",
+    [ONE, gzip.compress(ONE)[:-6], b"\x1f\x8b\x08", b""],
+    ids=["plain", "cut", "head", "none"],
 )
 def test_broken_gzip(server: Server, body: bytes) -> None:
     assert_refused(post_gzip(server, body), 400)
@@ -177,14 +181,17 @@ def test_unknown_paths_and_models(server: Server, method: str, path: str, text: 
     assert_refused(server.client.request(method, path, content=body), 404, text)
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e", "%2Fetc%2Fpasswd", "a%00b", "ECHO", "é", "x" * 5_000])
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e", "%2Fetc%2Fpasswd", "a%00b", "ECHO", "é", "x" * 5_000]
+)
 def test_names_are_names_and_never_paths(server: Server, name: str) -> None:
     response = server.client.post(f"/v2/repository/models/{name}/load")
     assert response.status_code in (400, 404, 414, 431)
 
 
 @pytest.mark.parametrize(
-    "method, path, allowed", [("GET", INFER, "POST"), ("DELETE", "/v2/models/echo", "GET"), ("POST", "/v2", "GET")]
+    "method, path, allowed",
+    [("GET", INFER, "POST"), ("DELETE", "/v2/models/echo", "GET"), ("POST", "/v2", "GET")],
 )
 def test_wrong_methods(server: Server, method: str, path: str, allowed: str) -> None:
     response = server.client.request(method, path)
@@ -198,7 +205,10 @@ def test_wrong_methods(server: Server, method: str, path: str, allowed: str) -> 
 @pytest.fixture(scope="module")
 def mlflow_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("invocations-errors")
-    settings = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(models["wine"])}}
+    settings = {
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": str(models["wine"])},
+    }
     write_settings(folder, name="wine", **settings)
     with Server(folder) as running:
         yield running
@@ -259,7 +269,11 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 WRONG_SETTINGS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "no implementation": ("model-settings.json", '{"name": "a"}', ("model-settings.json", "implementation")),
+    "no implementation": (
+        "model-settings.json",
+        '{"name": "a"}',
+        ("model-settings.json", "implementation"),
+    ),
     "an unknown implementation": (
         "model-settings.json",
         '{"name": "a", "implementation": "no_such_package.Model"}',
@@ -271,7 +285,11 @@ WRONG_SETTINGS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("implementation", "NoSuchModel"),
     ),
     "no JSON": ("model-settings.json", "{", ("model-settings.json", "JSON")),
-    "a wrong type": ("settings.json", '{"http_port": "eighty"}', ("settings.json", "http_port", "eighty")),
+    "a wrong type": (
+        "settings.json",
+        '{"http_port": "eighty"}',
+        ("settings.json", "http_port", "eighty"),
+    ),
     "a broken settings.json": ("settings.json", "[", ("settings.json", "JSON")),
 }
 
@@ -282,7 +300,9 @@ def test_wrong_settings(tmp_path: Path, case: str, workers: str) -> None:
     file, text, words = WRONG_SETTINGS[case]
     (tmp_path / file).write_text(text)
     ports = {f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
-    code, output = run_mlserver("start", ".", cwd=tmp_path, env=ports | {"MLSERVER_PARALLEL_WORKERS": workers})
+    code, output = run_mlserver(
+        "start", ".", cwd=tmp_path, env=ports | {"MLSERVER_PARALLEL_WORKERS": workers}
+    )
     assert code in (1, 2), output
     said = one_line(output)
     assert all(word in said for word in words), output
@@ -297,7 +317,11 @@ def test_a_port_in_use(tmp_path: Path, kind: str, workers: str) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         env = {"MLSERVER_GRPC_PORT": "0", "MLSERVER_METRICS_PORT": "0", "MLSERVER_HTTP_PORT": "0"}
-        env |= {f"MLSERVER_{kind}_PORT": port, "MLSERVER_HOST": "127.0.0.1", "MLSERVER_PARALLEL_WORKERS": workers}
+        env |= {
+            f"MLSERVER_{kind}_PORT": port,
+            "MLSERVER_HOST": "127.0.0.1",
+            "MLSERVER_PARALLEL_WORKERS": workers,
+        }
         code, output = run_mlserver("start", ".", cwd=tmp_path, env=env)
     assert code in (1, 2)
     assert port in one_line(output)
@@ -311,14 +335,20 @@ def test_a_request_that_an_estimator_refuses_is_one_line_in_the_log(
     models.copy("wine", tmp_path / "wine")
     server = serve(tmp_path, workers=workers)
     before = len(str(server.log).splitlines())
-    columns = [tensor(name, [None if name == "pH" else value], "FP64") for name, value in WINE.items()]
+    columns = [
+        tensor(name, [None if name == "pH" else value], "FP64") for name, value in WINE.items()
+    ]
     for _ in range(3):
         answer = server.infer("wine", columns)
         assert answer.status_code == 400
         assert "NaN" in answer.json()["error"]
     row = {**WINE, "pH": None}
     assert server.post("/invocations", {"dataframe_records": [row]}).status_code == 400
-    server.wait(lambda: str(server.log).count("refused a request") >= 3, "three refusals were logged")
+    server.wait(
+        lambda: str(server.log).count("refused a request") >= 3, "three refusals were logged"
+    )
     lines = str(server.log).splitlines()[before:]
-    assert all("Model 'wine' refused a request: ValueError: Input X contains NaN" in line for line in lines), lines
+    assert all(
+        "Model 'wine' refused a request: ValueError: Input X contains NaN" in line for line in lines
+    ), lines
     assert len(lines) <= 4

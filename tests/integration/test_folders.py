@@ -54,13 +54,17 @@ def factor(server: Server, model: str) -> float:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_link_that_is_pointed_elsewhere(serve: Serve, models: Models, tmp_path: Path, workers: int) -> None:
+def test_a_link_that_is_pointed_elsewhere(
+    serve: Serve, models: Models, tmp_path: Path, workers: int
+) -> None:
     for number in (2, 3):
         release(models, tmp_path / "releases" / str(number), number)
     current = tmp_path / "served" / "current"
     current.parent.mkdir()
     point(current, tmp_path / "releases" / "2")
-    write_settings(tmp_path / "served" / "m", name="m", implementation=FLOW, parameters={"uri": "../current"})
+    write_settings(
+        tmp_path / "served" / "m", name="m", implementation=FLOW, parameters={"uri": "../current"}
+    )
     server = serve(tmp_path / "served", workers=workers)
     assert factor(server, "m") == 2
     point(current, tmp_path / "releases" / "3")
@@ -75,17 +79,24 @@ def test_a_link_that_is_pointed_elsewhere(serve: Serve, models: Models, tmp_path
     assert {factor(server, "m") for _ in range(8)} == {3}
 
 
-def test_the_served_folder_is_a_link_to_a_model(serve: Serve, models: Models, tmp_path: Path) -> None:
+def test_the_served_folder_is_a_link_to_a_model(
+    serve: Serve, models: Models, tmp_path: Path
+) -> None:
     release(models, tmp_path / "image" / "models", 3)
     (tmp_path / "mnt").mkdir()
     (tmp_path / "mnt" / "models").symlink_to("../image/models")
     environment = {"MLSERVER_MODEL_NAME": "m", "MLSERVER_MODEL_IMPLEMENTATION": FLOW}
-    server = serve(tmp_path / "mnt" / "models", env=environment | {"MLSERVER_MODEL_URI": str(tmp_path / "mnt/models")})
+    server = serve(
+        tmp_path / "mnt" / "models",
+        env=environment | {"MLSERVER_MODEL_URI": str(tmp_path / "mnt/models")},
+    )
     assert factor(server, "m") == 3
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_where_a_link_leads_is_what_is_allowed(serve: Serve, models: Models, tmp_path: Path, allowed: bool) -> None:
+def test_where_a_link_leads_is_what_is_allowed(
+    serve: Serve, models: Models, tmp_path: Path, allowed: bool
+) -> None:
     release(models, tmp_path / "elsewhere" / "2", 2)
     folder = tmp_path / "served" / "m"
     write_settings(folder, name="m", implementation=FLOW, parameters={"uri": "./current/2"})
@@ -108,9 +119,17 @@ def test_names_of_folders(serve: Serve, models: Models, tmp_path: Path) -> None:
     root = tmp_path / "100% of #1?"
     names = ["a#b", "a?b=c", "a%20b", "a b", "%2e%2e", "ünï 模型", "a;b"]
     for number, name in enumerate(names, start=3):
-        write_settings(root / name, name=f"flow-{number}", implementation=FLOW, parameters={"uri": f"./{name}"})
+        write_settings(
+            root / name, name=f"flow-{number}", implementation=FLOW, parameters={"uri": f"./{name}"}
+        )
         release(models, root / name / name, number)
-        write_model(root / "own" / name, "Reader", source=FILE_READER, name=f"own-{number}", parameters={"uri": "."})
+        write_model(
+            root / "own" / name,
+            "Reader",
+            source=FILE_READER,
+            name=f"own-{number}",
+            parameters={"uri": "."},
+        )
         (root / "own" / name / "weight.txt").write_text(str(number))
     server = serve(root, workers=1)
     assert server.post("/v2/repository/models/flow-3/load").status_code == 200

@@ -21,7 +21,9 @@ from support.connections import Connection, one_of_each, processes_of
 from support.repository import tensor, write_model, write_server_settings
 from support.server import STOP_LIMIT, Serve, Server, run_mlserver
 
-TRIES = 200  # channels that the kernel shares out at random: of two processes, one never gets them all
+TRIES = (
+    200  # channels that the kernel shares out at random: of two processes, one never gets them all
+)
 TWO = {"MLSERVER_HTTP_WORKERS": "2"}
 
 # A path of its own, and a stream of answers.
@@ -80,7 +82,9 @@ def counter(server: Server, name: str, **labels: str) -> float:
     page = httpx.get(f"{server.metrics_url}/metrics").text
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     lines = [line for line in page.splitlines() if re.match(rf"{name}[ {{]", line)]
-    return sum(float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted))
+    return sum(
+        float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted)
+    )
 
 
 def further(server: Server) -> int:
@@ -99,7 +103,9 @@ def test_all_answer_and_all_are_counted(shared: Server, each: list[Connection]) 
             echo(connection, f"{connection.process}-{number}")
 
     assert counter(shared, "model_infer_request_success_total", model="chaos") == before + 20
-    assert counter(shared, "model_infer_request_duration_seconds_count", model="chaos") == before + 20
+    assert (
+        counter(shared, "model_infer_request_duration_seconds_count", model="chaos") == before + 20
+    )
     assert counter(shared, "model_infer_requests_in_flight", model="chaos") == 0
     for connection in each:
         _, statistics = connection.ask("GET", "/v2/models/chaos/stats")
@@ -107,7 +113,13 @@ def test_all_answer_and_all_are_counted(shared: Server, each: list[Connection]) 
 
 
 def test_all_tell_the_same(each: list[Connection]) -> None:
-    for path in ("/v2", "/v2/health/ready", "/v2/models/chaos", "/v2/models/chaos/ready", "/v2/models/chaos/config"):
+    for path in (
+        "/v2",
+        "/v2/health/ready",
+        "/v2/models/chaos",
+        "/v2/models/chaos/ready",
+        "/v2/models/chaos/config",
+    ):
         first, second = (connection.ask("GET", path) for connection in each)
         assert first == second
         assert first[0] == 200
@@ -154,7 +166,9 @@ def test_all_speak_grpc(shared: Server) -> None:
     with ExitStack() as stack:
         while len(processes_of(shared, shared.grpc_port)) < 2:
             options = [("grpc.use_local_subchannel_pool", 1)]
-            channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{shared.grpc_port}", options))
+            channel = stack.enter_context(
+                grpc.insecure_channel(f"127.0.0.1:{shared.grpc_port}", options)
+            )
             infer = channel.unary_unary(
                 "/inference.GRPCInferenceService/ModelInfer",
                 pb.ModelInferRequest.SerializeToString,
@@ -167,7 +181,10 @@ def test_all_speak_grpc(shared: Server) -> None:
             assert answer.outputs[0].contents.bytes_contents[0] == b"%d" % asked
             asked += 1
             assert asked < TRIES
-    assert counter(shared, "grpc_server_handled_total", grpc_method="ModelInfer", grpc_code="OK") == before + asked
+    assert (
+        counter(shared, "grpc_server_handled_total", grpc_method="ModelInfer", grpc_code="OK")
+        == before + asked
+    )
 
 
 # -- processes that end --
@@ -183,7 +200,9 @@ def test_a_front_end_that_is_killed_comes_back(serve: Serve, tmp_path: Path, cha
     wait_until_gone([killed])
     with Connection(server) as own:
         echo(own, "a")
-    server.wait(lambda: len(server.workers) == 2 and killed not in server.workers, "another one was started")
+    server.wait(
+        lambda: len(server.workers) == 2 and killed not in server.workers, "another one was started"
+    )
 
     assert len(set(server.workers) - set(before)) == 1
     with one_of_each(server) as each:
@@ -195,7 +214,9 @@ def test_a_front_end_that_is_killed_comes_back(serve: Serve, tmp_path: Path, cha
 
 
 def wait_for_readiness(server: Server, connection: Connection, status: int) -> None:
-    server.wait(lambda: connection.ask("GET", "/v2/health/ready")[0] == status, f"readiness was {status}")
+    server.wait(
+        lambda: connection.ask("GET", "/v2/health/ready")[0] == status, f"readiness was {status}"
+    )
 
 
 def test_workers_that_die(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
@@ -226,7 +247,9 @@ def test_a_stuck_model_is_ended_whoever_asked(serve: Serve, tmp_path: Path) -> N
     with one_of_each(server) as (_, other):
         assert other.infer("chaos", request("block", "a"))[0] == 504
         server.wait_for_line("is stuck in a request past its time limit")
-        server.wait(lambda: other.infer("chaos", request("echo", "b"))[0] == 200, "the new worker answered")
+        server.wait(
+            lambda: other.infer("chaos", request("echo", "b"))[0] == 200, "the new worker answered"
+        )
 
 
 def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos) -> None:
@@ -242,14 +265,19 @@ def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos) -> None:
 
 
 @pytest.mark.parametrize("who", [0, 1])
-def test_what_was_accepted_is_answered_before_the_end(serve: Serve, tmp_path: Path, chaos: Chaos, who: int) -> None:
+def test_what_was_accepted_is_answered_before_the_end(
+    serve: Serve, tmp_path: Path, chaos: Chaos, who: int
+) -> None:
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     with ThreadPoolExecutor(1) as callers, one_of_each(server) as each:
         asked = callers.submit(each[who].infer, "chaos", request("wait", "a"))
         server.wait(lambda: chaos.told("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
-        server.wait(lambda: each[1 - who].ask("GET", "/v2/health/ready")[0] == 400, "the other was not ready any more")
+        server.wait(
+            lambda: each[1 - who].ask("GET", "/v2/health/ready")[0] == 400,
+            "the other was not ready any more",
+        )
         assert server.process.poll() is None
         chaos.put("go-a")
         status, answer = asked.result(timeout=20)
@@ -266,7 +294,9 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
         asked = callers.submit(other.infer, "chaos", request("wait", "a"))
         server.wait(lambda: chaos.told("started-a"), "the request ran")
         loading = callers.submit(own.ask, "POST", "/v2/repository/models/chaos/load")
-        server.wait(lambda: str(server.log).count("Loaded model 'chaos'") == 2, "it was loaded again")
+        server.wait(
+            lambda: str(server.log).count("Loaded model 'chaos'") == 2, "it was loaded again"
+        )
         with Connection(server) as third:
             echo(third, "b")
         assert not loading.done()
@@ -284,7 +314,10 @@ def test_all_ask_for_credentials(tmp_path: Path) -> None:
         server.wait_for_line("Ready in")
         with one_of_each(server) as each:
             assert [one.ask("GET", "/v2")[0] for one in each] == [401, 401]
-            assert [one.ask("GET", "/v2", headers={"x-api-key": "secret"})[0] for one in each] == [200, 200]
+            assert [one.ask("GET", "/v2", headers={"x-api-key": "secret"})[0] for one in each] == [
+                200,
+                200,
+            ]
 
 
 # -- refused --
@@ -307,7 +340,9 @@ def test_refused(shared: Server, tmp_path: Path, settings: dict[str, object], te
     write_model(tmp_path / "echo")
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     taken = {name: getattr(shared, name) for name, value in settings.items() if value == "taken"}
-    write_server_settings(tmp_path, host="127.0.0.1", http_workers=2, **{**ports, **settings, **taken})
+    write_server_settings(
+        tmp_path, host="127.0.0.1", http_workers=2, **{**ports, **settings, **taken}
+    )
     code, output = run_mlserver("start", str(tmp_path))
 
     assert code != 0

@@ -50,7 +50,9 @@ def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 # -- methods --
 
 
-@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/echo", "/v2/docs"])
+@pytest.mark.parametrize(
+    "path", ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/echo", "/v2/docs"]
+)
 def test_head_is_get_without_a_body(server: Server, path: str) -> None:
     got, head = server.get(path), server.client.head(path)
 
@@ -60,12 +62,20 @@ def test_head_is_get_without_a_body(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path, allowed",
-    [("/v2/models/echo", "GET, HEAD, OPTIONS"), (INFER, "OPTIONS, POST"), ("/v2", "GET, HEAD, OPTIONS")],
+    [
+        ("/v2/models/echo", "GET, HEAD, OPTIONS"),
+        (INFER, "OPTIONS, POST"),
+        ("/v2", "GET, HEAD, OPTIONS"),
+    ],
 )
 def test_options_lists_methods(server: Server, path: str, allowed: str) -> None:
     response = server.client.options(path)
 
-    assert (response.status_code, response.headers["allow"], response.content) == (200, allowed, b"")
+    assert (response.status_code, response.headers["allow"], response.content) == (
+        200,
+        allowed,
+        b"",
+    )
 
 
 def test_health_is_in_the_status_and_in_the_body(server: Server) -> None:
@@ -83,7 +93,9 @@ def test_models_are_listed(server: Server) -> None:
     assert server.get("/v2/models").json() == {"models": ["echo"]}
 
 
-@pytest.mark.parametrize("path", ["/v2/", "/v2/models/", "/v2/models/echo/", "/v2/health/ready/", "/v2/docs/"])
+@pytest.mark.parametrize(
+    "path", ["/v2/", "/v2/models/", "/v2/models/echo/", "/v2/health/ready/", "/v2/docs/"]
+)
 def test_a_slash_at_the_end_changes_nothing(server: Server, path: str) -> None:
     response = server.client.get(path, follow_redirects=False)
 
@@ -133,7 +145,9 @@ def test_headers_of_an_answer(server: Server) -> None:
         "ce-id": "1",
         "ce-requestid": "1",
     }
-    stages = [stage.partition(";")[0] for stage in headers["server-timing"].split(", ") if ";" in stage]
+    stages = [
+        stage.partition(";")[0] for stage in headers["server-timing"].split(", ") if ";" in stage
+    ]
     assert {"queue", "model", "codec"} <= set(stages)
 
 
@@ -150,7 +164,11 @@ def test_requested_outputs_choose_and_order(server: Server) -> None:
 # -- compression of answers --
 
 OPEN: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
-CLOSE: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+CLOSE: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
 BIG = json.dumps({"inputs": [tensor("x", [0.5] * 1000)]}).encode()
 
 
@@ -168,8 +186,12 @@ BIG = json.dumps({"inputs": [tensor("x", [0.5] * 1000)]}).encode()
         ("gzip;q=many", None),
     ],
 )
-def test_answers_are_compressed_as_accepted(server: Server, accepted: str, encoding: str | None) -> None:
-    with server.client.stream("POST", INFER, content=BIG, headers={"accept-encoding": accepted}) as response:
+def test_answers_are_compressed_as_accepted(
+    server: Server, accepted: str, encoding: str | None
+) -> None:
+    with server.client.stream(
+        "POST", INFER, content=BIG, headers={"accept-encoding": accepted}
+    ) as response:
         raw = b"".join(response.iter_raw())
     opened = OPEN[encoding](raw) if encoding else raw
 
@@ -190,7 +212,9 @@ def test_none_are_if_the_setting_says_so(plain_server: Server) -> None:
     assert not {"content-encoding", "vary"} & set(response.headers)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "identity", "gzip, gzip"])
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "GZIP", "x-gzip", "deflate", "identity", "gzip, gzip"]
+)
 def test_bodies_in_every_encoding(server: Server, encoding: str) -> None:
     body = BIG
     for name in encoding.lower().split(", "):
@@ -202,7 +226,9 @@ def test_bodies_in_every_encoding(server: Server, encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_body_that_grows_a_thousandfold(server: Server, encoding: str) -> None:
     pack = gzip.compress if encoding == "gzip" else zlib.compress
-    refused = server.post("/v2/models/echo/infer", pack(b" " * 60_000_000), headers={"content-encoding": encoding})
+    refused = server.post(
+        "/v2/models/echo/infer", pack(b" " * 60_000_000), headers={"content-encoding": encoding}
+    )
     assert refused.status_code == 413
     assert "100 times" in refused.json()["error"]
 
@@ -235,7 +261,9 @@ def test_an_allowed_origin_may_read(server: Server, origin: str, path: str) -> N
     assert "Origin" in headers["vary"]
 
 
-@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "https://a.trusted.example.evil.example"])
+@pytest.mark.parametrize(
+    "origin", ["https://elsewhere.example", "null", "https://a.trusted.example.evil.example"]
+)
 def test_another_origin_may_not(server: Server, origin: str) -> None:
     response = server.get("/v2", headers={"origin": origin})
 
@@ -268,7 +296,9 @@ def test_a_preflight_that_passes(server: Server) -> None:
         ("https://elsewhere.example", "PUT", "x-other", "origin, method, headers"),
     ],
 )
-def test_a_preflight_that_does_not(server: Server, origin: str, method: str, headers: str, faults: str) -> None:
+def test_a_preflight_that_does_not(
+    server: Server, origin: str, method: str, headers: str, faults: str
+) -> None:
     response = preflight(server, origin, method, headers)
 
     assert (response.status_code, response.text) == (400, f"Disallowed CORS {faults}")
@@ -276,7 +306,10 @@ def test_a_preflight_that_does_not(server: Server, origin: str, method: str, hea
 
 def test_without_the_setting_there_are_no_such_headers(plain_server: Server) -> None:
     assert preflight(plain_server, ORIGIN, "POST").status_code == 405
-    assert "access-control-allow-origin" not in plain_server.get("/v2", headers={"origin": ORIGIN}).headers
+    assert (
+        "access-control-allow-origin"
+        not in plain_server.get("/v2", headers={"origin": ORIGIN}).headers
+    )
 
 
 # -- as MLServer 1.x answered --

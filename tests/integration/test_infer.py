@@ -76,12 +76,24 @@ class Run:
     def command(self, model: str, source: str, output: str, *more: str) -> list[str]:
         port = self.server.grpc_port if "grpc" in more else self.server.http_port
         where = ["-i", str(self.folder / source), "-o", str(self.folder / output)]
-        words = ["infer", "-u", f"127.0.0.1:{port}", "-m", model, *where, "--retry-pause", "0", *more]
+        words = [
+            "infer",
+            "-u",
+            f"127.0.0.1:{port}",
+            "-m",
+            model,
+            *where,
+            "--retry-pause",
+            "0",
+            *more,
+        ]
         return [sys.executable, "-m", "mlserver", *words]
 
     def __call__(self, model: str, source: str, output: str, *more: str) -> tuple[int, str]:
         words = self.command(model, source, output, *more)
-        done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.stdout == ""
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stderr
@@ -138,7 +150,14 @@ def test_lines_travel_together(run: Run, more: tuple[str, ...]) -> None:
 
 
 def test_only_the_guilty_fail(run: Run) -> None:
-    run.write("in.jsonl", request(1), "no JSON", request(-1), request(3), {"inputs": [tensor("x", [1], shape=[2])]})
+    run.write(
+        "in.jsonl",
+        request(1),
+        "no JSON",
+        request(-1),
+        request(3),
+        {"inputs": [tensor("x", [1], shape=[2])]},
+    )
     code, text = run("picky", "in.jsonl", "out.jsonl", "-s", "5", "-v")
     assert code == 1
     assert "3 of 5 failed" in text
@@ -171,7 +190,9 @@ def test_resume_keeps_answers_and_tries_failures_again(run: Run, more: tuple[str
 def test_an_interrupted_job_goes_on(run: Run) -> None:
     count = 60
     run.write("in.jsonl", *(request(float(number)) for number in range(count)))
-    words = run.command("picky", "in.jsonl", "out.jsonl", "-w", "1", "--batch-interval", "0.05", "-vv")
+    words = run.command(
+        "picky", "in.jsonl", "out.jsonl", "-w", "1", "--batch-interval", "0.05", "-vv"
+    )
     with subprocess.Popen(words, env=clean_environment(), stderr=subprocess.PIPE, text=True) as job:
         assert job.stderr is not None
         assert job.stderr.readline() == "0: answered\n"
@@ -182,7 +203,9 @@ def test_an_interrupted_job_goes_on(run: Run) -> None:
     assert 0 < there < count
     code, text = run("picky", "in.jsonl", "out.jsonl", "--resume")
     assert (code, f"{there} kept from before" in text) == (0, True)
-    assert [data(line) for line in run.lines("out.jsonl")] == [[2.0 * number] for number in range(count)]
+    assert [data(line) for line in run.lines("out.jsonl")] == [
+        [2.0 * number] for number in range(count)
+    ]
 
 
 def test_a_busy_server_is_asked_again(run: Run) -> None:
@@ -213,7 +236,9 @@ def test_cells_are_read_as_they_look(run: Run) -> None:
     run.write("in.csv", "i,f,b,s", "1,1,true,a", "2,,false,", "3,1.5,TRUE,7")
     code, text = run("echo", "in.csv", "out.jsonl")
     assert code == 0, text
-    kinds = [(output["name"], output["datatype"]) for output in run.lines("out.jsonl")[0]["outputs"]]
+    kinds = [
+        (output["name"], output["datatype"]) for output in run.lines("out.jsonl")[0]["outputs"]
+    ]
     assert kinds == [("i", "INT64"), ("f", "FP64"), ("b", "BOOL"), ("s", "BYTES")]
     second = {output["name"]: output["data"] for output in run.lines("out.jsonl")[1]["outputs"]}
     assert second == {"i": [2], "f": [None], "b": [False], "s": [""]}
@@ -278,7 +303,11 @@ def test_variables_and_headers(server: Server, tmp_path: Path) -> None:
     }
     env = clean_environment({f"MLSERVER_INFER_{name}": value for name, value in variables.items()})
     done = subprocess.run(
-        [sys.executable, "-m", "mlserver", "infer"], env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mlserver", "infer"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert data(json.loads((tmp_path / "out.jsonl").read_text()), "x") == [1.0]
@@ -318,10 +347,19 @@ def test_no_such_input(run: Run) -> None:
         ("\ufeff" + json.dumps(request(1), indent=2), [[2.0]]),
         ("[]", []),
     ],
-    ids=["object over lines", "one line", "list over lines", "JSON lines", "byte order mark", "nothing"],
+    ids=[
+        "object over lines",
+        "one line",
+        "list over lines",
+        "JSON lines",
+        "byte order mark",
+        "nothing",
+    ],
 )
 @pytest.mark.parametrize("more", [(), ("-t", "grpc")], ids=" ".join)
-def test_json_documents(run: Run, text: str, answers: list[list[float]], more: tuple[str, ...]) -> None:
+def test_json_documents(
+    run: Run, text: str, answers: list[list[float]], more: tuple[str, ...]
+) -> None:
     (run.folder / "in.json").write_text(text)
     code, printed = run("picky", "in.json", "out.jsonl", *more)
     assert code == 0, printed
@@ -329,7 +367,8 @@ def test_json_documents(run: Run, text: str, answers: list[list[float]], more: t
 
 
 @pytest.mark.parametrize(
-    "text, reason", [("{", "in.json: "), ("5", "expected a V2 request or a list of them"), ("", "in.json: ")]
+    "text, reason",
+    [("{", "in.json: "), ("5", "expected a V2 request or a list of them"), ("", "in.json: ")],
 )
 def test_a_json_document_that_is_none(run: Run, text: str, reason: str) -> None:
     (run.folder / "in.json").write_text(text)
@@ -356,7 +395,12 @@ def test_tables_with_tabs(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "source, output",
-    [("in.jsonl", "out.xlsx"), ("in.xlsx", "out.jsonl"), ("in.jsonl", "out.feather"), ("in.csv.gz", "o")],
+    [
+        ("in.jsonl", "out.xlsx"),
+        ("in.xlsx", "out.jsonl"),
+        ("in.jsonl", "out.feather"),
+        ("in.csv.gz", "o"),
+    ],
 )
 def test_names_that_say_nothing_are_refused(run: Run, source: str, output: str) -> None:
     run.write(source, request(1))

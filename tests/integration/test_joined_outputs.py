@@ -34,7 +34,11 @@ class Frames(MLModel):
         column = pd.Categorical(values) if form == "category" else pd.array(values, dtype=form)
         return PandasCodec.encode_response(self.name, pd.DataFrame({"x": column}))
 """
-DECLARED: dict[str, DataType | None] = {"free": None, "texts": DataType.string, "longs": DataType.long}
+DECLARED: dict[str, DataType | None] = {
+    "free": None,
+    "texts": DataType.string,
+    "longs": DataType.long,
+}
 MEMBERS = 3
 # (model, form, values of three requests): each but the first would change what the first one gets
 BATCHES: list[tuple[str, str, list[list[Any]]]] = [
@@ -68,7 +72,9 @@ BATCHES: list[tuple[str, str, list[list[Any]]]] = [
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("joined")
     for name, declared in DECLARED.items():
         uri = str(save(folder / "saved" / name, declared))
@@ -76,7 +82,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         write_settings(folder / "served" / name, name=name, **common)
         joined = f"{name}-joined"
         # A batch closes when it is full.
-        write_settings(folder / "served" / joined, name=joined, max_batch_size=MEMBERS, max_batch_time=60.0, **common)
+        write_settings(
+            folder / "served" / joined,
+            name=joined,
+            max_batch_size=MEMBERS,
+            max_batch_time=60.0,
+            **common,
+        )
     write_model(folder / "served" / "frames", "Frames", source=FRAMES)
     batches = {"max_batch_size": MEMBERS, "max_batch_time": 60.0}
     write_model(folder / "served" / "frames-joined", "Frames", source=FRAMES, **batches)
@@ -119,7 +131,9 @@ WAYS: dict[str, Callable[[Server, str, list[str], str], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("model, form, batch", BATCHES, ids=str)
-def test_joined_is_alone(server: Server, way: str, model: str, form: str, batch: list[list[Any]]) -> None:
+def test_joined_is_alone(
+    server: Server, way: str, model: str, form: str, batch: list[list[Any]]
+) -> None:
     texts = [[json.dumps(value) for value in values] for values in batch]
     ask = WAYS[way]
     alone = [ask(server, model, values, form) for values in texts]
@@ -129,9 +143,17 @@ def test_joined_is_alone(server: Server, way: str, model: str, form: str, batch:
 
 
 def test_a_declared_text_has_its_datatype_whatever_the_values(server: Server) -> None:
-    for values, data in (['"cat"'], ["cat"]), (["null"], [None]), (['"cat"', "null"], ["cat", None]):
+    for values, data in (
+        (['"cat"'], ["cat"]),
+        (["null"], [None]),
+        (['"cat"', "null"], ["cat", None]),
+    ):
         _, (output,) = by_json(server, "texts", values, "frame")
-        assert (output["datatype"], output["parameters"], output["data"]) == ("BYTES", {"content_type": "str"}, data)
+        assert (output["datatype"], output["parameters"], output["data"]) == (
+            "BYTES",
+            {"content_type": "str"},
+            data,
+        )
     _, (head,), blob = by_binary(server, "texts", ['"cat"', "null"], "frame")
     assert head["parameters"] == {"content_type": "str", "missing": "[1]", "binary_data_size": 11}
     assert blob == b"\3\0\0\0cat\0\0\0\0"

@@ -20,7 +20,9 @@ from support.kafka import Cluster
 
 def test_requests_that_waited_for_the_server_are_answered(tmp_path: Path) -> None:
     with Cluster() as cluster:
-        write_server_settings(tmp_path, kafka_enabled=True, kafka_servers=cluster.servers, server_name="ours")
+        write_server_settings(
+            tmp_path, kafka_enabled=True, kafka_servers=cluster.servers, server_name="ours"
+        )
         write_model(tmp_path / "echo")
         cluster.ask({"inputs": [tensor("x", [1.5, 2.5])]}, b"early")
         with Server(tmp_path) as server:
@@ -28,7 +30,10 @@ def test_requests_that_waited_for_the_server_are_answered(tmp_path: Path) -> Non
             assert (found.key, found.body["id"]) == ("early", "early")
             assert found.body["outputs"][0]["data"] == [1.5, 2.5]
             assert found.headers["Ce-Inferenceservicename"] == "ours"
-            assert server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}).status_code == 200
+            assert (
+                server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}).status_code
+                == 200
+            )
         assert cluster.committed("ours") == 1
 
 
@@ -37,7 +42,9 @@ def test_without_the_library_the_start_ends_with_the_command_to_install_it(tmp_p
     (tmp_path / "hidden" / "confluent_kafka.py").write_text("raise ImportError('not here')")
     write_server_settings(tmp_path, kafka_enabled=True, http_port=0, grpc_port=0, metrics_port=0)
     write_model(tmp_path / "echo")
-    code, output = run_mlserver("start", str(tmp_path), env={"PYTHONPATH": str(tmp_path / "hidden")})
+    code, output = run_mlserver(
+        "start", str(tmp_path), env={"PYTHONPATH": str(tmp_path / "hidden")}
+    )
     assert code != 0
     assert "pip install 'mlserver[kafka]'" in output
     assert "Traceback" not in output
@@ -90,11 +97,16 @@ class Forwarder:
 def test_a_broker_that_comes_later(tmp_path: Path) -> None:
     """Until then the log says once what it waits for; the server serves, and joins when the broker is there."""
     (port,) = free_ports(1)
-    write_server_settings(tmp_path, kafka_enabled=True, kafka_servers=f"127.0.0.1:{port}", server_name="ours")
+    write_server_settings(
+        tmp_path, kafka_enabled=True, kafka_servers=f"127.0.0.1:{port}", server_name="ours"
+    )
     write_model(tmp_path / "echo")
     with Cluster() as cluster, Server(tmp_path) as server:
         server.wait_for_line(f"waiting for 127.0.0.1:{port} (connection refused)")
-        assert server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}).status_code == 200
+        assert (
+            server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}).status_code
+            == 200
+        )
         assert "Ready: Kafka" not in server.log
         cluster.ask({"inputs": [tensor("x", [1.5])]}, b"early")
         with Forwarder(port, cluster.servers):

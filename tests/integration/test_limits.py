@@ -59,7 +59,11 @@ class Hangs(MLModel):
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("limits")
     write_server_settings(
-        folder, max_body_bytes=16 * MiB, request_timeout=1.0, load_timeout=3.0, strict_readiness=False
+        folder,
+        max_body_bytes=16 * MiB,
+        request_timeout=1.0,
+        load_timeout=3.0,
+        strict_readiness=False,
     )
     write_model(folder / "echo")
     write_model(folder / "slow", "Slow", source=SLOW)
@@ -97,7 +101,9 @@ def test_a_declared_body_of_100_gb(server: Server) -> None:
     reset_peak(pid)
     before = peak_bytes(pid)
     with wire(server.http_port) as connection:
-        connection.send(f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 107374182400\r\n\r\n".encode())
+        connection.send(
+            f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 107374182400\r\n\r\n".encode()
+        )
         connection.send(bytes(65536))
         assert connection.answer()[0] == 413
     assert peak_bytes(pid) - before < 8 * MiB
@@ -140,7 +146,9 @@ HEAVY: dict[str, bytes] = {
     "a number of a million digits": b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":['
     + b"9" * MiB
     + b"]}]}",
-    "20,000 inputs": json.dumps({"inputs": [tensor(str(number), [1]) for number in range(20_000)]}).encode(),
+    "20,000 inputs": json.dumps(
+        {"inputs": [tensor(str(number), [1]) for number in range(20_000)]}
+    ).encode(),
     "an id of a megabyte": json.dumps({"id": "x" * MiB, "inputs": [tensor("x", [1])]}).encode(),
     "an id with a line break": json.dumps({"id": "a\nb", "inputs": [tensor("x", [1])]}).encode(),
     "an enormous product": json.dumps({"inputs": [tensor("x", [], shape=[2**62, 4])]}).encode(),
@@ -155,7 +163,9 @@ def test_heavy_requests_are_refused(server: Server, case: str) -> None:
 
 
 HARMLESS: dict[str, bytes] = {
-    "200,000 keys": json.dumps({"inputs": [], "parameters": {str(key): 0 for key in range(200_000)}}).encode(),
+    "200,000 keys": json.dumps(
+        {"inputs": [], "parameters": {str(key): 0 for key in range(200_000)}}
+    ).encode(),
     "one key again and again": b'{"inputs":[]' + b',"id":"a"' * 200_000 + b"}",
     "an enormous empty shape": json.dumps({"inputs": [tensor("x", [], shape=[2**40, 0])]}).encode(),
 }
@@ -201,8 +211,14 @@ def test_unknown_names_leave_nothing_behind(server: Server) -> None:
         return server.client.get(f"{server.metrics_url}/metrics").text
 
     def ask(number: int) -> bytes:
-        paths = (f"unknown-{number}/ready", f"unknown-to-all-{number}", f"echo/versions/{number}/ready")
-        return infer(f"unknown-{number}", 1.0) + b"".join(request("GET", f"/v2/models/{path}") for path in paths)
+        paths = (
+            f"unknown-{number}/ready",
+            f"unknown-to-all-{number}",
+            f"echo/versions/{number}/ready",
+        )
+        return infer(f"unknown-{number}", 1.0) + b"".join(
+            request("GET", f"/v2/models/{path}") for path in paths
+        )
 
     with wire(server.http_port) as connection:
 
@@ -224,7 +240,8 @@ def test_unknown_names_leave_nothing_behind(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["..", "../../etc", "/etc/passwd", "a\\b", "C:\\x", "e\u0301", "\u200b", ".", "~", "-rf"]
+    "name",
+    ["..", "../../etc", "/etc/passwd", "a\\b", "C:\\x", "e\u0301", "\u200b", ".", "~", "-rf"],
 )
 def test_names_are_never_paths(server: Server, name: str) -> None:
     stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))

@@ -80,7 +80,9 @@ SPLIT = {"dataframe_split": {"columns": ["alcohol"], "data": [[9.4]]}}
 
 
 @pytest.mark.parametrize("model", ["wine", "echo"])
-@pytest.mark.parametrize("body", [RECORDS, SPLIT, {"instances": [[1.0]]}, {"inputs": {"a": [1]}}, {"inputs": [[1.0]]}])
+@pytest.mark.parametrize(
+    "body", [RECORDS, SPLIT, {"instances": [[1.0]]}, {"inputs": {"a": [1]}}, {"inputs": [[1.0]]}]
+)
 def test_mlflows_body_sent_to_infer(server: Server, model: str, body: object) -> None:
     answer = server.post(f"/v2/models/{model}/infer", body)
     assert answer.status_code == 400
@@ -104,7 +106,9 @@ def test_a_v2_body_sent_to_invocations(server: Server, path: str) -> None:
         ("echo/versions/7/infer", "Model echo with version 7 not found"),
     ],
 )
-def test_a_wrong_name_is_said_before_a_wrong_body(server: Server, path: str, text: str, body: bytes) -> None:
+def test_a_wrong_name_is_said_before_a_wrong_body(
+    server: Server, path: str, text: str, body: bytes
+) -> None:
     for headers in ({}, {"content-encoding": "gzip"}, {"content-type": "text/x"}):
         answer = server.post(f"/v2/models/{path}", body, headers=headers)
         assert answer.status_code == 404
@@ -112,11 +116,14 @@ def test_a_wrong_name_is_said_before_a_wrong_body(server: Server, path: str, tex
 
 
 @pytest.mark.parametrize(
-    "name, version, code", [("nobody", "", "NOT_FOUND"), ("echo", "7", "NOT_FOUND"), ("echo", "", "INVALID_ARGUMENT")]
+    "name, version, code",
+    [("nobody", "", "NOT_FOUND"), ("echo", "7", "NOT_FOUND"), ("echo", "", "INVALID_ARGUMENT")],
 )
 def test_over_grpc_too(server: Server, name: str, version: str, code: str) -> None:
     """The message has more raw contents than inputs."""
-    message = dataplane_pb2.ModelInferRequest(model_name=name, model_version=version, raw_input_contents=[b"1", b"2"])
+    message = dataplane_pb2.ModelInferRequest(
+        model_name=name, model_version=version, raw_input_contents=[b"1", b"2"]
+    )
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError) as error:
@@ -172,12 +179,15 @@ def test_keys_of_parameters_that_look_like_others(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "key, meant", [("url", "uri"), ("model_uri", "uri"), ("modelUri", "uri"), ("versoin", "version")]
+    "key, meant",
+    [("url", "uri"), ("model_uri", "uri"), ("modelUri", "uri"), ("versoin", "version")],
 )
 def test_the_nearest_key_is_named(tmp_path: Path, key: str, meant: str) -> None:
     write_settings(tmp_path / "wine", name="wine", **MLFLOW, parameters={key: "./somewhere"})
     code, text = run_mlserver(
-        "start", str(tmp_path), env={f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
+        "start",
+        str(tmp_path),
+        env={f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")},
     )
     assert code == 1
     assert f"key '{key}' of 'parameters'" in text
@@ -187,7 +197,9 @@ def test_the_nearest_key_is_named(tmp_path: Path, key: str, meant: str) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     write_settings(tmp_path / "wine", name="wine", **MLFLOW, parameters={"uri": "./no/model"})
     code, text = run_mlserver(
-        "start", str(tmp_path), env={f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
+        "start",
+        str(tmp_path),
+        env={f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")},
     )
     assert code == 1
     assert f"no file or folder {tmp_path / 'wine' / 'no' / 'model'}" in text.splitlines()[-1]

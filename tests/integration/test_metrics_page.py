@@ -31,8 +31,12 @@ class Own(MLModel):
 
 def answered(page: str) -> float:
     """How many requests `echo` has answered, by a metrics page."""
-    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
-    found = [sample.value for sample in samples if sample.name == "model_infer_request_success_total"]
+    samples = [
+        sample for family in text_string_to_metric_families(page) for sample in family.samples
+    ]
+    found = [
+        sample.value for sample in samples if sample.name == "model_infer_request_success_total"
+    ]
     return sum(found)
 
 
@@ -42,14 +46,19 @@ def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int)
     write_model(tmp_path / "echo")
     server = serve(tmp_path, workers=1)
     for _ in range(10):
-        assert httpx.post(f"{server.url}/v2/models/echo/infer", json={"inputs": ASKED}).status_code == 200
+        assert (
+            httpx.post(f"{server.url}/v2/models/echo/infer", json={"inputs": ASKED}).status_code
+            == 200
+        )
     for _ in range(6):  # each over a connection of its own, which any of the processes may take
         page = httpx.get(f"{server.url}/metrics", headers={"accept-encoding": "gzip"})
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/plain; version=")
         assert answered(page.text) == 10
     assert answered(httpx.get(f"{server.metrics_url}/metrics").text) == 10
-    open_metrics = server.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    open_metrics = server.get(
+        "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
+    )
     assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
     assert server.client.head("/metrics").status_code == 200
     assert server.post("/metrics").status_code == 405
@@ -57,7 +66,10 @@ def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int)
 
 
 def test_it_needs_the_scope_for_metrics(serve: Serve, tmp_path: Path) -> None:
-    keys = (f"{key} {scope} {digest_of(key)}\n" for key, scope in {"i": "infer", "m": "metrics", "a": "admin"}.items())
+    keys = (
+        f"{key} {scope} {digest_of(key)}\n"
+        for key, scope in {"i": "infer", "m": "metrics", "a": "admin"}.items()
+    )
     (tmp_path / "keys.txt").write_text("".join(keys))
     write_server_settings(tmp_path, auth={"keys": "keys.txt"})
     write_model(tmp_path / "echo")

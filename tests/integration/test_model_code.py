@@ -49,7 +49,9 @@ def answer(server: Server, model: str, version: str | None = None) -> list[objec
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: Path, workers: int) -> None:
+def test_models_and_versions_side_by_side(
+    serve: Serve, saved: Path, tmp_path: Path, workers: int
+) -> None:
     split = {"extra": {"traffic": {"weights": {"1": 100}, "shadow": "2"}}}
     serve_model(tmp_path / "a1", saved / "1", "a", "1", parameters=split)
     serve_model(tmp_path / "a2", saved / "2", "a", "2")
@@ -79,7 +81,9 @@ def test_http_worker_processes_see_the_same(serve: Serve, saved: Path, tmp_path:
         for _ in range(8):  # each connection may be another process's
             with httpx.Client(base_url=server.url) as client:
                 for name, number in (("a", right), ("b", 2)):
-                    response = client.post(f"/v2/models/{name}/infer", content=json.dumps({"inputs": ROW}))
+                    response = client.post(
+                        f"/v2/models/{name}/infer", content=json.dumps({"inputs": ROW})
+                    )
                     assert set(response.json()["outputs"][0]["data"]) == {number}
         change_code(tmp_path / "models" / "1", 7)
         assert server.post(LOADS.format("a")).status_code == 200
@@ -99,7 +103,9 @@ def test_loads_of_changed_files(serve: Serve, saved: Path, tmp_path: Path) -> No
     assert server.post("/v2/repository/models/only/unload").status_code == 200
     assert server.post(LOADS.format("only")).status_code == 200
     assert answer(server, "only") == [5]
-    assert len(server.workers) == 2, "the pools of replaced loads have ended: the default pool and one more are left"
+    assert len(server.workers) == 2, (
+        "the pools of replaced loads have ended: the default pool and one more are left"
+    )
     assert not list((model / "code").rglob("__pycache__"))
 
 
@@ -139,7 +145,10 @@ def test_an_alias_that_moves(serve: Serve, tmp_path: Path) -> None:
         with model_options(tmp_path / str(number), number) as options:
             registry.add("team", number, options)
     registry.point("team", "champion", 1)
-    following = {"uri": "models:/team@champion", "extra": {"follow": 0.3, "cache_dir": str(tmp_path / "cache")}}
+    following = {
+        "uri": "models:/team@champion",
+        "extra": {"follow": 0.3, "cache_dir": str(tmp_path / "cache")},
+    }
     serve_model(tmp_path / "repository" / "team", "", "team", parameters=following)
     server = serve(tmp_path / "repository", workers=2, env=registry.env)
     assert answer(server, "team") == [1]

@@ -25,7 +25,12 @@ def server(
         parameters = {"version": "v/1"} if name == "a/b/c" else {}
         write_model(folder / f"model-{number}", name=name, parameters=parameters)
     wine = {"uri": str(models["wine"])}
-    write_settings(folder / "wine", name="team/wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=wine)
+    write_settings(
+        folder / "wine",
+        name="team/wine",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters=wine,
+    )
     with Server(folder, workers=1, env={"MLSERVER_HTTP_WORKERS": request.param}) as started:
         yield started
 
@@ -59,10 +64,15 @@ def test_a_slash_that_is_not_encoded_ends_the_name(server: Server) -> None:
     assert server.get("/v2/models/team/echo/ready").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/v2/models/team%252Fecho", "/v2/models/team%2fecho", "/v2%2Fmodels/team%2Fecho"])
+@pytest.mark.parametrize(
+    "path", ["/v2/models/team%252Fecho", "/v2/models/team%2fecho", "/v2%2Fmodels/team%2Fecho"]
+)
 def test_percent_signs_are_decoded_once(server: Server, path: str) -> None:
     answer = server.client.get(path)
-    expected = {"/v2/models/team%252Fecho": "team%2Fecho", "/v2/models/team%2fecho": "team/echo"}.get(path)
+    expected = {
+        "/v2/models/team%252Fecho": "team%2Fecho",
+        "/v2/models/team%2fecho": "team/echo",
+    }.get(path)
     assert answer.status_code == (404 if expected is None else 200)
     assert answer.json().get("name") == expected
 
@@ -75,7 +85,9 @@ def test_paths_that_the_model_declares_and_the_repository(server: Server) -> Non
     assert answer.status_code == 200, answer.text
     found = infer_by_all(server, "team/wine", [tensor(name, [1.0], "FP64") for name in names])
     assert isinstance(found, list)
-    assert found[0][3] == [row[0] if isinstance(row, list) else row for row in answer.json()["predictions"]]
+    assert found[0][3] == [
+        row[0] if isinstance(row, list) else row for row in answer.json()["predictions"]
+    ]
     base = f"/v2/repository/models/{quote('team/wine', safe='')}"
     assert server.post(f"{base}/unload").status_code == 200
     assert server.get(f"{path}/ready").status_code != 200
@@ -85,8 +97,12 @@ def test_paths_that_the_model_declares_and_the_repository(server: Server) -> Non
 
 def test_the_command_line_encodes_names(server: Server, tmp_path: Path) -> None:
     lines = tmp_path / "in.jsonl"
-    lines.write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.5]}]}\n')
+    lines.write_text(
+        '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.5]}]}\n'
+    )
     out, url = tmp_path / "out.jsonl", f"127.0.0.1:{server.http_port}"
-    code, printed = run_mlserver("infer", "-u", url, "-m", "team/echo", "-i", str(lines), "-o", str(out))
+    code, printed = run_mlserver(
+        "infer", "-u", url, "-m", "team/echo", "-i", str(lines), "-o", str(out)
+    )
     assert code == 0, printed
     assert '"team/echo"' in out.read_text()

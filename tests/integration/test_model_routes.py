@@ -72,7 +72,9 @@ class Handlers(MLModel):
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("routes")
     write_model(folder / "m", "Handlers", source=HANDLERS)
     with Server(folder, workers=request.param, tracebacks=True) as running:
@@ -81,12 +83,22 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("prefix", ["", "/v2/models/m"])
 def test_parameters_as_in_fastapi(server: Server, prefix: str) -> None:
-    assert server.post(f"{prefix}/body", {"text": "good"}).json() == {"model": "m", "text": "good", "stars": 3}
+    assert server.post(f"{prefix}/body", {"text": "good"}).json() == {
+        "model": "m",
+        "text": "good",
+        "stars": 3,
+    }
     headers = {"x-token": "t"}
-    assert server.get(f"{prefix}/items/7?q=x", headers=headers).json() == {"item": 7, "q": "x", "token": "t"}
+    assert server.get(f"{prefix}/items/7?q=x", headers=headers).json() == {
+        "item": 7,
+        "q": "x",
+        "token": "t",
+    }
     assert server.get(f"{prefix}/depends?number=4").json() == 8
     assert server.post(f"{prefix}/several", {"one": 1, "other": "x"}).json() == [1, "x"]
-    sent = server.post(f"{prefix}/request", b"\x00\xff", headers={"content-type": "application/x-own"}).json()
+    sent = server.post(
+        f"{prefix}/request", b"\x00\xff", headers={"content-type": "application/x-own"}
+    ).json()
     assert sent == {"size": 2, "method": "POST", "path": "/request", "type": "application/x-own"}
 
 
@@ -96,7 +108,12 @@ def test_bytes_are_text(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "path, status, text",
-    [("/refuse", 409, "not today"), ("/fail", 500, "ValueError: a bug"), ("/odd", 500, ""), ("/items/x", 422, "item")],
+    [
+        ("/refuse", 409, "not today"),
+        ("/fail", 500, "ValueError: a bug"),
+        ("/odd", 500, ""),
+        ("/items/x", 422, "item"),
+    ],
 )
 def test_errors(server: Server, path: str, status: int, text: str) -> None:
     response = server.get(path)
@@ -117,9 +134,13 @@ def test_a_body_without_a_content_type_is_json(server: Server, path: str) -> Non
     assert (answer.status_code, answer.json()["text"]) == (200, "good")
 
 
-@pytest.mark.parametrize("content_type", [FORM, "text/plain", "application/octet-stream", "application/xml", "x"])
 @pytest.mark.parametrize(
-    "body", [REVIEW, b"text=good", b"", b"\x00\xff\xfe", "é".encode("latin-1"), "☃".encode()], ids=repr
+    "content_type", [FORM, "text/plain", "application/octet-stream", "application/xml", "x"]
+)
+@pytest.mark.parametrize(
+    "body",
+    [REVIEW, b"text=good", b"", b"\x00\xff\xfe", "é".encode("latin-1"), "☃".encode()],
+    ids=repr,
 )
 def test_a_body_of_another_content_type(server: Server, content_type: str, body: bytes) -> None:
     answer = server.post("/body", body, headers={"content-type": content_type})

@@ -83,7 +83,9 @@ def test_metadata_that_fails(server: Server) -> None:
     tell(server, "fail")
     answer = server.get("/v2/models/changing")
     assert answer.status_code == 500
-    assert answer.json()["error"] == "Model changing failed to give its metadata: ValueError: no idea"
+    assert (
+        answer.json()["error"] == "Model changing failed to give its metadata: ValueError: no idea"
+    )
 
 
 def test_a_busy_model_is_not_waited_for(server: Server, tmp_path: Path) -> None:

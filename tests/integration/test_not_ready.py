@@ -52,11 +52,15 @@ def write_repository(folder: Path, **settings: Any) -> None:
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2], ids=["no workers", "1 worker", "2 front ends"])
-def loading(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def loading(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server whose models `slow` and `versioned` are loading."""
     folder = tmp_path_factory.mktemp("loading")
     write_repository(folder, http_workers=max(1, request.param))
-    with Server(folder, workers=min(1, request.param), ready="/v2/models/echo/ready", tracebacks=True) as server:
+    with Server(
+        folder, workers=min(1, request.param), ready="/v2/models/echo/ready", tracebacks=True
+    ) as server:
         server.wait_for_line("'broken' could not be loaded")
         yield server
 
@@ -97,22 +101,30 @@ def test_a_path_that_a_loading_model_may_declare(loading: Server, path: str) -> 
     assert_come_back(loading.client.request("POST", path, json={}), "loading")
 
 
-@pytest.mark.parametrize("name, version, status", [("nobody", "", 404), ("slow", "7", 404), ("nobody", "1", 404)])
-def test_what_the_repository_does_not_have(loading: Server, name: str, version: str, status: int) -> None:
+@pytest.mark.parametrize(
+    "name, version, status", [("nobody", "", 404), ("slow", "7", 404), ("nobody", "1", 404)]
+)
+def test_what_the_repository_does_not_have(
+    loading: Server, name: str, version: str, status: int
+) -> None:
     model = f"{name}/versions/{version}" if version else name
     for path in ("infer", "own", "invocations"):
         assert loading.post(f"/v2/models/{model}/{path}", INFER).status_code == status
     assert infer_over_grpc(loading, name, version) is grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize("name, version", [("slow", ""), ("versioned", ""), ("versioned", "2"), ("broken", "")])
+@pytest.mark.parametrize(
+    "name, version", [("slow", ""), ("versioned", ""), ("versioned", "2"), ("broken", "")]
+)
 def test_over_grpc(loading: Server, name: str, version: str) -> None:
     assert infer_over_grpc(loading, name, version) is grpc.StatusCode.UNAVAILABLE
 
 
 def infer_over_grpc(server: Server, name: str, version: str) -> grpc.StatusCode:
     """The status of `ModelInfer` without inputs."""
-    message = b"".join(b"%c%c%s" % (tag, len(text), text.encode()) for tag, text in ((10, name), (18, version)))
+    message = b"".join(
+        b"%c%c%s" % (tag, len(text), text.encode()) for tag, text in ((10, name), (18, version))
+    )
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         try:
@@ -165,7 +177,10 @@ def test_once_loaded(tmp_path: Path) -> None:
     write_model(tmp_path / "slow", "Slow", source=SLOW)
     with Server(tmp_path, workers=1, ready="/v2/health/live") as server:
         refused = server.infer("slow", ASKED)
-        assert (refused.status_code, refused.headers["retry-after"]) == (400, "1")  # as MLServer 1.x, by the setting
+        assert (refused.status_code, refused.headers["retry-after"]) == (
+            400,
+            "1",
+        )  # as MLServer 1.x, by the setting
         (tmp_path / "slow" / "go").touch()
         server.wait_until("/v2/health/ready")
         assert server.infer("slow", ASKED).status_code == 200
@@ -173,7 +188,9 @@ def test_once_loaded(tmp_path: Path) -> None:
         assert server.post("/nothing").status_code == 404
         (tmp_path / "slow" / "go").unlink()
         with ThreadPoolExecutor(1) as thread:
-            reload = thread.submit(httpx.post, f"{server.url}/v2/repository/models/slow/load", timeout=60)
+            reload = thread.submit(
+                httpx.post, f"{server.url}/v2/repository/models/slow/load", timeout=60
+            )
             server.wait(lambda: state(server, "slow") == "LOADING", "the reload began")
             assert server.infer("slow", ASKED).status_code == 200
             assert server.post("/own").status_code == 200
@@ -183,4 +200,8 @@ def test_once_loaded(tmp_path: Path) -> None:
 
 
 def state(server: Server, name: str) -> str:
-    return next(str(item["state"]) for item in server.post("/v2/repository/index").json() if item["name"] == name)
+    return next(
+        str(item["state"])
+        for item in server.post("/v2/repository/index").json()
+        if item["name"] == name
+    )

@@ -103,7 +103,9 @@ HEADERS = ["line break", "no name", "not ASCII", "length", "coding", "number"]
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("odd")
     write_model(folder / "odd", "Odd", source=ODD)
     with Server(folder, workers=request.param, tracebacks=True) as running:
@@ -119,7 +121,9 @@ def assert_models_fault(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("case", UNSENDABLE)
-@pytest.mark.parametrize("more", [{}, {"parameters": {"binary_data_output": True}}], ids=["JSON", "binary"])
+@pytest.mark.parametrize(
+    "more", [{}, {"parameters": {"binary_data_output": True}}], ids=["JSON", "binary"]
+)
 def test_over_rest(server: Server, case: str, more: dict[str, Any]) -> None:
     assert_models_fault(server.infer("odd", [], id=case, **more))
 
@@ -146,7 +150,11 @@ def test_over_grpc(server: Server, case: str) -> None:
 @pytest.mark.parametrize("kind", HEADERS)
 @pytest.mark.parametrize("path", ["infer", "handler"])
 def test_headers_that_cannot_be_sent_are_left_out(server: Server, path: str, kind: str) -> None:
-    answer = server.infer("odd", [], id=f"headers: {kind}") if path == "infer" else server.get(f"/headers/{kind}")
+    answer = (
+        server.infer("odd", [], id=f"headers: {kind}")
+        if path == "infer"
+        else server.get(f"/headers/{kind}")
+    )
     assert answer.status_code == 200
     assert answer.content
     assert "a\nb" not in answer.headers
@@ -183,7 +191,10 @@ for name, body in ANSWERS.items():
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("odd-mlflow")
     for name in ("deep", "double", "thing"):
-        where = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "./model"}}
+        where = {
+            "implementation": "mlserver_mlflow.MLflowRuntime",
+            "parameters": {"uri": "./model"},
+        }
         write_settings(folder / name, name=name, **where)
     command = [sys.executable, "-c", SAVE, str(folder)]
     subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=True)
@@ -193,7 +204,9 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.parametrize("name", ["deep", "double", "thing"])
 def test_mlflow_models(mlflow_server: Server, name: str) -> None:
-    scored = mlflow_server.post(f"/v2/models/{name}/invocations", {"dataframe_records": [{"x": 1.0}]})
+    scored = mlflow_server.post(
+        f"/v2/models/{name}/invocations", {"dataframe_records": [{"x": 1.0}]}
+    )
     assert (scored.status_code, scored.json()["error_code"]) == (500, "INTERNAL_ERROR")
     assert "prediction" in scored.json()["message"]
     wrong = mlflow_server.post(f"/v2/models/{name}/invocations", b"[" * 100_000)

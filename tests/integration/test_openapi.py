@@ -46,26 +46,36 @@ OUTPUTS = [{"name": "sum", "datatype": "INT64", "shape": [-1]}]
 def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("openapi")
     write_server_settings(folder, root_path="/serving")
-    write_model(folder / "known", "Echo", inputs=INPUTS, outputs=OUTPUTS, parameters={"version": "7"})
+    write_model(
+        folder / "known", "Echo", inputs=INPUTS, outputs=OUTPUTS, parameters={"version": "7"}
+    )
     write_model(folder / "any", "Echo")
     write_model(folder / "texts", "Reads", source=READS, inputs=TEXTS)
     uri = str(models["wine"])
     write_settings(
-        folder / "wine", name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": uri}
+        folder / "wine",
+        name="wine",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters={"uri": uri},
     )
     # As MLflow writes it for a model that was logged with an input example.
     shutil.copytree(models["wine"], folder / "shown" / "model")
     body = {"dataframe_split": {"columns": list(WINE), "data": [list(WINE.values())]}}
     (folder / "shown" / "model" / "serving_input_example.json").write_text(json.dumps(body))
     write_settings(
-        folder / "shown", name="shown", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": "./model"}
+        folder / "shown",
+        name="shown",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters={"uri": "./model"},
     )
     with Server(folder) as running:
         yield running
 
 
 def document(server: Server, model: str | None = None) -> dict[str, Any]:
-    response = server.get("/v2/docs/dataplane.json" if model is None else f"/v2/models/{model}/docs/dataplane.json")
+    response = server.get(
+        "/v2/docs/dataplane.json" if model is None else f"/v2/models/{model}/docs/dataplane.json"
+    )
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
@@ -88,9 +98,14 @@ def test_the_servers_document(server: Server) -> None:
 
     assert found["openapi"].startswith("3.1")
     assert found["servers"] == [{"url": "/serving"}]
-    assert {"/v2", "/v2/models", "/v2/models/{model_name}/infer", "/v2/repository/index"} <= set(found["paths"])
+    assert {"/v2", "/v2/models", "/v2/models/{model_name}/infer", "/v2/repository/index"} <= set(
+        found["paths"]
+    )
     infer = found["paths"]["/v2/models/{model_name}/versions/{model_version}/infer"]["post"]
-    assert [parameter["name"] for parameter in infer["parameters"]] == ["model_name", "model_version"]
+    assert [parameter["name"] for parameter in infer["parameters"]] == [
+        "model_name",
+        "model_version",
+    ]
     assert set(infer["parameters"][0]["examples"]) == {"known", "any", "texts", "wine", "shown"}
     assert set(infer["requestBody"]["content"]) == {
         "application/json",
@@ -109,7 +124,9 @@ def test_every_path_of_the_document_is_there(server: Server) -> None:
 def test_a_models_document_names_its_tensors(server: Server) -> None:
     found = document(server, "known")
     schema = request_schema(found)
-    known = {one["title"]: one["properties"] for one in schema["properties"]["inputs"]["items"]["anyOf"]}
+    known = {
+        one["title"]: one["properties"] for one in schema["properties"]["inputs"]["items"]["anyOf"]
+    }
 
     assert found["info"]["title"] == "Data Plane for Model known"
     assert all(path.startswith("/v2/models/known") for path in found["paths"])
@@ -159,12 +176,16 @@ def test_paths_of_the_models_own(server: Server) -> None:
     assert list(paths["/v2/models/wine/ping"]) == ["get"]
 
 
-@pytest.mark.parametrize("path", ["/v2/models/nope/docs", "/v2/models/known/versions/8/docs/dataplane.json"])
+@pytest.mark.parametrize(
+    "path", ["/v2/models/nope/docs", "/v2/models/known/versions/8/docs/dataplane.json"]
+)
 def test_unknown_models_have_none(server: Server, path: str) -> None:
     assert server.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/v2/docs", "/v2/models/known/docs", "/v2/models/known/versions/7/docs"])
+@pytest.mark.parametrize(
+    "path", ["/v2/docs", "/v2/models/known/docs", "/v2/models/known/versions/7/docs"]
+)
 def test_pages_need_nothing_from_elsewhere(server: Server, path: str) -> None:
     response = server.get(path)
 
@@ -177,7 +198,9 @@ def test_pages_need_nothing_from_elsewhere(server: Server, path: str) -> None:
 def test_the_input_example_of_a_model(server: Server) -> None:
     found = document(server, "shown")
     example = request_schema(found)["example"]
-    assert {one["name"]: one["data"] for one in example["inputs"]} == {name: [value] for name, value in WINE.items()}
+    assert {one["name"]: one["data"] for one in example["inputs"]} == {
+        name: [value] for name, value in WINE.items()
+    }
     operation = found["paths"]["/v2/models/shown/invocations"]["post"]
     body = operation["requestBody"]["content"]["application/json"]["example"]
     answer = server.post("/v2/models/shown/invocations", body).json()["predictions"]

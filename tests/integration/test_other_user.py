@@ -37,7 +37,9 @@ def closed(folder: Path) -> Path:
     return path
 
 
-def test_a_server_in_a_working_directory_that_it_may_not_read(folder: Path, closed: Path, models: Models) -> None:
+def test_a_server_in_a_working_directory_that_it_may_not_read(
+    folder: Path, closed: Path, models: Models
+) -> None:
     with OtherUsersServer(folder / "models", cwd=closed) as server:
         columns = [tensor(name, [value], "FP64") for name, value in WINE.items()]
         assert server.infer("wine", columns).json()["outputs"][0]["data"] == [models.wine_answer]

@@ -26,10 +26,14 @@ def workers(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="module")
-def server(workers: int, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    workers: int, models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """`mlserver start .` in a folder whose only file is the walk's model-settings.json."""
     folder = tmp_path_factory.mktemp("walk")
-    write_settings(folder, name=NAME, implementation=RUNTIME, parameters={"uri": str(models["wine"])})
+    write_settings(
+        folder, name=NAME, implementation=RUNTIME, parameters={"uri": str(models["wine"])}
+    )
     with Server(folder, argument=".", workers=workers) as running:
         yield running
 
@@ -56,7 +60,9 @@ def answer_of(response: Any) -> float:
 
 def test_the_model_is_the_one_of_the_walk(models: Models) -> None:
     if not models.red_wine:
-        pytest.skip("the red wine data is not here: the other tests compare with the model's own answer")
+        pytest.skip(
+            "the red wine data is not here: the other tests compare with the model's own answer"
+        )
     assert models.wine_answer == pytest.approx(RED_WINE_ANSWER, abs=1e-12)
 
 
@@ -114,7 +120,9 @@ def test_invocations_take_csv(server: Server, models: Models) -> None:
     assert response.json() == {"predictions": [pytest.approx(models.wine_answer, abs=1e-12)]}
 
 
-@pytest.mark.parametrize("path", ["/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready"])
+@pytest.mark.parametrize(
+    "path", ["/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready"]
+)
 def test_the_small_routes(server: Server, path: str) -> None:
     assert server.get(path).status_code == 200
 
@@ -130,7 +138,10 @@ def test_the_server_describes_itself(server: Server) -> None:
 
 
 def test_ready_is_a_line_with_addresses_and_models(server: Server) -> None:
-    server.wait(lambda: any(_tells_all(line, server) for line in str(server.log).splitlines()), "the ready line")
+    server.wait(
+        lambda: any(_tells_all(line, server) for line in str(server.log).splitlines()),
+        "the ready line",
+    )
 
 
 def _tells_all(line: str, server: Server) -> bool:
@@ -140,12 +151,18 @@ def _tells_all(line: str, server: Server) -> bool:
 def test_the_parent_holds_no_model_library(server: Server, workers: int) -> None:
     """With workers, the process that speaks HTTP has mapped no part of pandas or scikit-learn."""
     mapped = Path(f"/proc/{server.process.pid}/maps").read_text()
-    held = [library for library in ("/pandas/", "/sklearn/", "/scipy/", "/pyarrow/") if library in mapped]
+    held = [
+        library
+        for library in ("/pandas/", "/sklearn/", "/scipy/", "/pyarrow/")
+        if library in mapped
+    ]
     assert not held or workers == 0
 
 
 def test_start_with_a_path_from_elsewhere(serve: Serve, models: Models, tmp_path: Path) -> None:
-    folder = write_settings(tmp_path / "here", name=NAME, implementation=RUNTIME, parameters={"uri": "../wine"})
+    folder = write_settings(
+        tmp_path / "here", name=NAME, implementation=RUNTIME, parameters={"uri": "../wine"}
+    )
     models.copy("wine", tmp_path / "wine")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -163,18 +180,25 @@ def test_a_model_folder_needs_no_settings(serve: Serve, models: Models, tmp_path
 
 
 @pytest.fixture(scope="module")
-def kinds(workers: int, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def kinds(
+    workers: int, models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """One server with a model of each kind of signature."""
     folder = tmp_path_factory.mktemp("kinds")
     for kind in ("frame", "dict", "array", "python"):
-        write_settings(folder / kind, name=kind, implementation=RUNTIME, parameters={"uri": str(models[kind])})
+        write_settings(
+            folder / kind, name=kind, implementation=RUNTIME, parameters={"uri": str(models[kind])}
+        )
     with Server(folder, workers=workers) as running:
         yield running
 
 
 def outputs_of(response: Any) -> dict[str, tuple[str, list[int], list[Any]]]:
     assert response.status_code == 200, response.text
-    return {out["name"]: (out["datatype"], out["shape"], out["data"]) for out in response.json()["outputs"]}
+    return {
+        out["name"]: (out["datatype"], out["shape"], out["data"])
+        for out in response.json()["outputs"]
+    }
 
 
 def test_a_dataframe_of_several_types(kinds: Server) -> None:
@@ -199,7 +223,9 @@ def test_named_tensors(kinds: Server) -> None:
 
 
 def test_a_plain_tensor(kinds: Server) -> None:
-    (output,) = outputs_of(kinds.infer("array", [tensor("x", [1, 2, 3, 4, 5, 6], "FP64", [2, 3])])).values()
+    (output,) = outputs_of(
+        kinds.infer("array", [tensor("x", [1, 2, 3, 4, 5, 6], "FP64", [2, 3])])
+    ).values()
     assert output == ("FP64", [2, 3], [2, 4, 6, 8, 10, 12])
 
 

@@ -50,14 +50,19 @@ def test_several_models(serve: Serve, tmp_path: Path, workers: int) -> None:
     server = serve(tmp_path, workers=workers)
     assert states(server) == {("echo", None): "READY", ("sum", None): "READY"}
     inputs = [tensor("x", [1, 2, 3.5]), tensor("y", [10], "INT64")]
-    assert [one["data"] for one in server.infer("echo", inputs).json()["outputs"]] == [[1, 2, 3.5], [10]]
+    assert [one["data"] for one in server.infer("echo", inputs).json()["outputs"]] == [
+        [1, 2, 3.5],
+        [10],
+    ]
     assert server.infer("sum", inputs).json()["outputs"][0]["data"] == [16.5]
 
 
 def test_several_versions(serve: Serve, tmp_path: Path) -> None:
     for version in ("2", "10", "9"):
         folder = tmp_path / "many" / version
-        write_model(folder, "Versioned", source=VERSIONED, name="many", parameters={"version": version})
+        write_model(
+            folder, "Versioned", source=VERSIONED, name="many", parameters={"version": version}
+        )
     server = serve(tmp_path)
     assert model_answering(server, "many") == ("many", "10")
     for version in ("2", "9", "10"):
@@ -67,7 +72,9 @@ def test_several_versions(serve: Serve, tmp_path: Path) -> None:
 
 def test_two_folders_with_modules_of_one_name(serve: Serve, tmp_path: Path) -> None:
     """Each model runs its own code, though both files are called alike."""
-    source = "import helper\n" + VERSIONED.replace("outputs=[]", "outputs=[], parameters={'says': helper.SAYS}")
+    source = "import helper\n" + VERSIONED.replace(
+        "outputs=[]", "outputs=[], parameters={'says': helper.SAYS}"
+    )
     for name in ("left", "right"):
         write_model(tmp_path / name, "Versioned", source=source)
         (tmp_path / name / "helper.py").write_text(f"SAYS = '{name}'\n")
@@ -90,14 +97,19 @@ def test_load_and_unload(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config", "file:1/model.bin"])
-def test_a_load_of_anything_but_the_repository_is_refused(serve: Serve, tmp_path: Path, name: str) -> None:
+def test_a_load_of_anything_but_the_repository_is_refused(
+    serve: Serve, tmp_path: Path, name: str
+) -> None:
     write_model(tmp_path / "echo")
     server = serve(tmp_path)
     refused = server.post("/v2/repository/models/echo/load", {"parameters": {name: "{}"}})
 
     assert refused.status_code == 400
     assert f"parameter '{name}'" in refused.json()["error"]
-    assert server.post("/v2/repository/models/echo/load", {"parameters": {"own": 1}}).status_code == 200
+    assert (
+        server.post("/v2/repository/models/echo/load", {"parameters": {"own": 1}}).status_code
+        == 200
+    )
 
 
 def test_a_model_that_appears_later(serve: Serve, tmp_path: Path) -> None:
@@ -123,7 +135,9 @@ def test_settings_json_beats_variables(serve: Serve, tmp_path: Path) -> None:
 
 def test_variables_beat_dotenv(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "models" / "echo")
-    (tmp_path / ".env").write_text('MLSERVER_SERVER_NAME=dotenv\nMLSERVER_EXTENSIONS=["mine"]\nUNRELATED=1\n')
+    (tmp_path / ".env").write_text(
+        'MLSERVER_SERVER_NAME=dotenv\nMLSERVER_EXTENSIONS=["mine"]\nUNRELATED=1\n'
+    )
     server = serve(tmp_path / "models", cwd=tmp_path, env={"MLSERVER_SERVER_NAME": "variable"})
     body = server.get("/v2").json()
     assert body["name"] == "variable"
@@ -157,7 +171,11 @@ def test_mlflows_launcher(serve: Serve, models: Models, tmp_path: Path) -> None:
 def test_a_folder_of_mlflow_models(serve: Serve, models: Models, tmp_path: Path) -> None:
     """A relative uri starts at its settings file; without one the model is the folder itself."""
     models.copy("array", tmp_path / "beside" / "model")
-    write_settings(tmp_path / "beside", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": "./model"})
+    write_settings(
+        tmp_path / "beside",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters={"uri": "./model"},
+    )
     models.copy("dict", tmp_path / "inside")
     write_settings(tmp_path / "inside", implementation="mlserver_mlflow.MLflowRuntime")
     assert states(serve(tmp_path)) == {("beside", None): "READY", ("inside", None): "READY"}
@@ -210,7 +228,9 @@ def test_a_broken_model_can_be_mended(serve: Serve, tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_no_model_could_be_loaded(tmp_path: Path, workers: str) -> None:
     write_model(tmp_path / "broken", "Broken")
-    code, output = run_mlserver("start", ".", cwd=tmp_path, env=ANY_PORTS | {"MLSERVER_PARALLEL_WORKERS": workers})
+    code, output = run_mlserver(
+        "start", ".", cwd=tmp_path, env=ANY_PORTS | {"MLSERVER_PARALLEL_WORKERS": workers}
+    )
     assert code in (1, 2)
     last = output.strip().splitlines()[-1]
     assert "broken" in last
@@ -246,7 +266,9 @@ def test_the_traceback_of_a_failed_load_at_debug(serve: Serve, tmp_path: Path) -
 def test_what_ends_a_start_is_said_once(tmp_path: Path, workers: str, names: list[str]) -> None:
     for name in names:
         write_model(tmp_path / name, "Broken")
-    code, output = run_mlserver("start", ".", cwd=tmp_path, env=ANY_PORTS | {"MLSERVER_PARALLEL_WORKERS": workers})
+    code, output = run_mlserver(
+        "start", ".", cwd=tmp_path, env=ANY_PORTS | {"MLSERVER_PARALLEL_WORKERS": workers}
+    )
     assert code == 1
     assert output.count("the weights are missing") == len(names)
     assert "Traceback" not in output
@@ -287,9 +309,21 @@ class Needy(MLModel):
 @pytest.mark.parametrize(
     "module, requirements, advice",
     [
-        ("no_such_thing.deep", "# first\nNo.Such-Thing[x]>=1\n", "pip install -r {folder}/requirements.txt"),
-        ("no_such_thing", "numpy\n", "pip install -r {folder}/requirements.txt; if it is part of the model's own code"),
-        ("no_such_thing", None, "install the package that has it; if it is part of the model's own code"),
+        (
+            "no_such_thing.deep",
+            "# first\nNo.Such-Thing[x]>=1\n",
+            "pip install -r {folder}/requirements.txt",
+        ),
+        (
+            "no_such_thing",
+            "numpy\n",
+            "pip install -r {folder}/requirements.txt; if it is part of the model's own code",
+        ),
+        (
+            "no_such_thing",
+            None,
+            "install the package that has it; if it is part of the model's own code",
+        ),
     ],
 )
 def test_a_missing_module_says_what_to_install(
@@ -307,7 +341,9 @@ def test_a_missing_module_says_what_to_install(
 
 @pytest.mark.parametrize("module", ["sklearn", "mlserver_mlflow"])
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_a_missing_module_of_an_mlflow_model(models: Models, tmp_path: Path, module: str, is_listed: bool) -> None:
+def test_a_missing_module_of_an_mlflow_model(
+    models: Models, tmp_path: Path, module: str, is_listed: bool
+) -> None:
     hidden = f"raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')\n"
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / f"{module}.py").write_text(hidden)

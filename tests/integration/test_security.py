@@ -31,7 +31,12 @@ KEYS = {"i": "infer", "a": "admin", "m": "metrics"}
 OPEN = {("GET", "/v2/health/live"), ("GET", "/v2/health/ready")}
 PAGES = {
     ("GET", path)
-    for path in ("/v2/docs", "/v2/models/echo/docs", "/v2/models/other/docs", "/v2/models/echo/versions/1/docs")
+    for path in (
+        "/v2/docs",
+        "/v2/models/echo/docs",
+        "/v2/models/other/docs",
+        "/v2/models/echo/versions/1/docs",
+    )
 }
 
 
@@ -51,7 +56,12 @@ def rest_routes() -> list[tuple[str, str]]:
     nothing: Any = None
     Endpoints(Settings(), nothing, nothing, nothing).register(routes)
     Docs(Settings(), nothing).register(routes)
-    return [*routes.all, ("GET", "/nowhere"), ("POST", "/invocations"), ("GET", "/v2/models/other/docs")]
+    return [
+        *routes.all,
+        ("GET", "/nowhere"),
+        ("POST", "/invocations"),
+        ("GET", "/v2/models/other/docs"),
+    ]
 
 
 SERVICES = [
@@ -77,7 +87,9 @@ def needed(path: str) -> str:
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("keyed")
-    (folder / "keys.txt").write_text("".join(f"{key} {scope} {digest_of(key)}\n" for key, scope in KEYS.items()))
+    (folder / "keys.txt").write_text(
+        "".join(f"{key} {scope} {digest_of(key)}\n" for key, scope in KEYS.items())
+    )
     write_server_settings(folder, auth={"keys": "keys.txt"}, admin_access="credential")
     write_model(folder / "echo", parameters={"version": "1"})
     with Server(folder, workers=0) as running:
@@ -91,9 +103,17 @@ def test_rest_routes_ask_for_a_credential(keyed: Server, method: str, path: str)
         return
     if (method, path) in PAGES:  # all the same, whether there is such a model or not
         page = keyed.client.request(method, path)
-        assert (page.status_code, page.content) == (200, keyed.client.request("GET", "/v2/docs").content)
+        assert (page.status_code, page.content) == (
+            200,
+            keyed.client.request("GET", "/v2/docs").content,
+        )
         return
-    for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": ""}, {"authorization": "i"}):
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"x-api-key": ""},
+        {"authorization": "i"},
+    ):
         response = keyed.client.request(method, path, headers=headers)
         assert response.status_code == 401, response.text
         assert response.headers["www-authenticate"] == "Bearer"
@@ -112,7 +132,9 @@ def call(channel: grpc.Channel, method: MethodDescriptor, key: str | None) -> gr
     message = GetMessageClass(method.input_type)()
     metadata = (("x-api-key", key),) if key is not None else ()
     try:
-        answer = invoke(iter([message]) if kind.startswith("stream") else message, metadata=metadata, timeout=20)
+        answer = invoke(
+            iter([message]) if kind.startswith("stream") else message, metadata=metadata, timeout=20
+        )
         if kind.endswith("stream"):
             next(iter(answer), None)
             answer.cancel()
@@ -137,7 +159,11 @@ def test_grpc_methods_ask_for_a_credential(keyed: Server, method: MethodDescript
 
 
 def test_metrics_ask_for_a_credential(keyed: Server) -> None:
-    for headers, status in (({}, 401), ({"x-api-key": "i"}, 403), ({"authorization": "Bearer m"}, 200)):
+    for headers, status in (
+        ({}, 401),
+        ({"x-api-key": "i"}, 403),
+        ({"authorization": "Bearer m"}, 200),
+    ):
         assert httpx.get(f"{keyed.metrics_url}/metrics", headers=headers).status_code == status
 
 
@@ -160,7 +186,9 @@ def test_credentials_do_not_reach_models_or_the_log(tmp_path: Path) -> None:
     write_model(tmp_path / "show", "Show", source=SHOW)
     with Server(tmp_path, workers=0) as server:
         headers = {"authorization": "Bearer very-secret", "x-mine": "1"}
-        response = server.post("/v2/models/show/infer", {"inputs": [tensor("x", [1.0])]}, headers=headers)
+        response = server.post(
+            "/v2/models/show/infer", {"inputs": [tensor("x", [1.0])]}, headers=headers
+        )
         names = response.json()["outputs"][0]["data"]
         assert "x-mine" in names
         assert "authorization" not in names
@@ -212,7 +240,11 @@ class Secured:
         self.clients = Authority(folder, "clients")
         self.others = Authority(folder, "others")
         certificate, key = self.authority.issue("server")
-        group = {"certificate": certificate.name, "key": key.name, "client_ca": self.clients.path.name}
+        group = {
+            "certificate": certificate.name,
+            "key": key.name,
+            "client_ca": self.clients.path.name,
+        }
         write_server_settings(folder, tls=group)
         write_model(folder / "echo")
         self.server = Server(folder, workers=0, ready=None)
@@ -229,8 +261,14 @@ class Secured:
             return client.get(f"https://127.0.0.1:{port}{path}")
 
     def grpc_status(self, issuer: Authority | None, days: int = 1) -> grpc.StatusCode:
-        pair = [path.read_bytes() for path in issuer.issue("client-grpc", days)] if issuer else [None, None]
-        credentials = grpc.ssl_channel_credentials(self.authority.path.read_bytes(), pair[1], pair[0])
+        pair = (
+            [path.read_bytes() for path in issuer.issue("client-grpc", days)]
+            if issuer
+            else [None, None]
+        )
+        credentials = grpc.ssl_channel_credentials(
+            self.authority.path.read_bytes(), pair[1], pair[0]
+        )
         with grpc.secure_channel(f"127.0.0.1:{self.server.grpc_port}", credentials) as channel:
             return call(channel, SERVICES[0].methods_by_name["ServerLive"], None)
 
@@ -261,7 +299,9 @@ def test_clients_without_a_valid_certificate(secured: Secured, case: str) -> Non
 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
-def test_the_command_line_shows_a_certificate(secured: Secured, tmp_path: Path, transport: str) -> None:
+def test_the_command_line_shows_a_certificate(
+    secured: Secured, tmp_path: Path, transport: str
+) -> None:
     certificate, key = secured.clients.issue("client-command-line")
     mine = "--certificate", str(certificate), "--key", str(key)
     known = "--ca", str(secured.authority.path)
@@ -282,19 +322,40 @@ def test_the_command_line_shows_a_certificate(secured: Secured, tmp_path: Path, 
 def test_the_command_line_may_believe_anybody(secured: Secured, tmp_path: Path) -> None:
     certificate, key = secured.clients.issue("client-insecure")
     (tmp_path / "both.pem").write_text(certificate.read_text() + key.read_text())
-    assert score(secured, tmp_path, "rest", "--use-ssl", "--insecure", "--certificate", str(tmp_path / "both.pem")) == (
+    assert score(
+        secured,
+        tmp_path,
+        "rest",
+        "--use-ssl",
+        "--insecure",
+        "--certificate",
+        str(tmp_path / "both.pem"),
+    ) == (
         0,
         "",
     )
 
 
-def score(secured: Secured, folder: Path, transport: str, *more: str, scheme: str = "") -> tuple[int, str]:
+def score(
+    secured: Secured, folder: Path, transport: str, *more: str, scheme: str = ""
+) -> tuple[int, str]:
     """`mlserver infer` with one request. Exit code, and what it said but for the progress of a run that went well."""
     source, output = folder / "in.jsonl", folder / "out.jsonl"
     source.write_text(json.dumps({"inputs": [tensor("x", [1.5], "FP64")]}))
     output.unlink(missing_ok=True)
     port = secured.server.grpc_port if transport == "grpc" else secured.server.http_port
-    where = ["-u", f"{scheme}127.0.0.1:{port}", "-t", transport, "-m", "echo", "-i", str(source), "-o", str(output)]
+    where = [
+        "-u",
+        f"{scheme}127.0.0.1:{port}",
+        "-t",
+        transport,
+        "-m",
+        "echo",
+        "-i",
+        str(source),
+        "-o",
+        str(output),
+    ]
     code, said = run_mlserver("infer", *where, "--retries", "0", "--timeout", "10", *more)
     if code == 0:
         (answer,) = output.read_text().splitlines()
@@ -323,7 +384,11 @@ def test_changed_certificates_are_used(secured: Secured) -> None:
     """Both sides change: the server shows a new certificate, and knows clients of another authority."""
     before = secured.context(secured.clients)
     certificate, key = secured.others.issue("fresh")
-    replacements = {"server.crt": certificate, "server.key": key, "clients.pem": secured.others.path}
+    replacements = {
+        "server.crt": certificate,
+        "server.key": key,
+        "clients.pem": secured.others.path,
+    }
     kept = {name: (secured.folder / name).read_bytes() for name in replacements}
     try:
         for name, source in replacements.items():
@@ -368,10 +433,14 @@ def test_production_runs_what_is_trusted_only(models: Models, tmp_path: Path) ->
         write_settings(tmp_path / name, name=name, **mlflow, parameters={"uri": "./files"})
     with open(tmp_path / "untrusted" / "files" / "MLmodel", "a") as file:
         file.write("# changed\n")
-    write_settings(tmp_path / "outside", name="outside", **mlflow, parameters={"uri": str(models["wine"])})
+    write_settings(
+        tmp_path / "outside", name="outside", **mlflow, parameters={"uri": str(models["wine"])}
+    )
     write_model(tmp_path / "echo")
     digest = digest_of_files(str(tmp_path / "trusted" / "files"))
-    write_server_settings(tmp_path, production=True, trusted_models=[digest], strict_readiness=False)
+    write_server_settings(
+        tmp_path, production=True, trusted_models=[digest], strict_readiness=False
+    )
     with Server(tmp_path) as server:
         reasons = index(server)
         assert reasons["trusted"] == ""
@@ -380,4 +449,7 @@ def test_production_runs_what_is_trusted_only(models: Models, tmp_path: Path) ->
         assert "allowed_runtimes" in reasons["echo"]
         for reason in reasons.values():
             assert str(tmp_path) not in reason
-        assert server.post("/v2/models/trusted/invocations", {"dataframe_records": [WINE]}).status_code == 200
+        assert (
+            server.post("/v2/models/trusted/invocations", {"dataframe_records": [WINE]}).status_code
+            == 200
+        )

@@ -35,7 +35,13 @@ class Rows(MLModel):
 """
 
 
-def start(serve: Serve, folder: Path, workers: int = 0, model: dict[str, Any] | None = None, **settings: Any) -> Server:
+def start(
+    serve: Serve,
+    folder: Path,
+    workers: int = 0,
+    model: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Server:
     """A server of one model `m`, with these fields in its settings.json."""
     write_model(folder / "m", "Rows", source=ROWS, **(model or {}))
     if settings:
@@ -104,7 +110,9 @@ def test_strict_readiness(serve: Serve, tmp_path: Path, strict: bool, status: in
 
 
 def test_model_fields_reach_the_metadata(serve: Serve, tmp_path: Path) -> None:
-    inputs = [{"name": "x", "datatype": "FP32", "shape": [-1], "parameters": {"content_type": "np"}}]
+    inputs = [
+        {"name": "x", "datatype": "FP32", "shape": [-1], "parameters": {"content_type": "np"}}
+    ]
     model = {"platform": "own", "versions": ["1", "2"], "inputs": inputs, "outputs": inputs}
     found = start(serve, tmp_path, model=model).get("/v2/models/m").json()
     assert {name: found[name] for name in model} == model
@@ -132,9 +140,17 @@ def test_a_batch_closes_when_its_time_is_over(serve: Serve, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "model", [{}, {"max_batch_size": 8}, {"max_batch_time": 5.0}, {"max_batch_size": 1, "max_batch_time": 5.0}]
+    "model",
+    [
+        {},
+        {"max_batch_size": 8},
+        {"max_batch_time": 5.0},
+        {"max_batch_size": 1, "max_batch_time": 5.0},
+    ],
 )
-def test_no_batching_unless_both_are_set(serve: Serve, tmp_path: Path, model: dict[str, Any]) -> None:
+def test_no_batching_unless_both_are_set(
+    serve: Serve, tmp_path: Path, model: dict[str, Any]
+) -> None:
     server = start(serve, tmp_path, model=model)
     with ThreadPoolExecutor(3) as callers:
         assert list(callers.map(lambda _: ask(server), range(6))) == [[1]] * 6
@@ -148,7 +164,8 @@ def test_metric_names_and_labels(serve: Serve, tmp_path: Path, workers: int) -> 
     server = start(serve, tmp_path, workers, metrics_rest_server_prefix="own")
     ask(server, 2)
     server.wait(
-        lambda: 'rows_seen_sum{model_name="m",model_version=""} 2.0' in page(server), "the model's own metric came"
+        lambda: 'rows_seen_sum{model_name="m",model_version=""} 2.0' in page(server),
+        "the model's own metric came",
     )
     found = page(server)
     for line in (
@@ -212,7 +229,9 @@ CONFIG = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"own": {"format": "OWN %(message)s"}},
-    "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own", "stream": "ext://sys.stdout"}},
+    "handlers": {
+        "own": {"class": "logging.StreamHandler", "formatter": "own", "stream": "ext://sys.stdout"}
+    },
     "loggers": {"mlserver": {"handlers": ["own"], "level": "DEBUG", "propagate": False}},
 }
 
@@ -221,12 +240,19 @@ CONFIG = {
 @pytest.mark.parametrize("as_file", [False, True])
 def test_logging_settings(serve: Serve, tmp_path: Path, workers: int, as_file: bool) -> None:
     (tmp_path / "logging.json").write_text(json.dumps(CONFIG))
-    server = start(serve, tmp_path, workers, logging_settings=str(tmp_path / "logging.json") if as_file else CONFIG)
+    server = start(
+        serve,
+        tmp_path,
+        workers,
+        logging_settings=str(tmp_path / "logging.json") if as_file else CONFIG,
+    )
     ask(server)
     server.wait_for_line("OWN whispered")
 
 
-@pytest.mark.parametrize("settings, logged", [({}, False), ({"debug": True}, True), ({"access_log": True}, True)])
+@pytest.mark.parametrize(
+    "settings, logged", [({}, False), ({"debug": True}, True), ({"access_log": True}, True)]
+)
 def test_access_log(serve: Serve, tmp_path: Path, settings: dict[str, Any], logged: bool) -> None:
     server = start(serve, tmp_path, **settings)
     ask(server)
@@ -255,7 +281,11 @@ def test_cors(serve: Serve, tmp_path: Path) -> None:
         "max_age": 7,
     }
     server = start(serve, tmp_path, cors_settings=cors)
-    for origin, allowed in (("http://a.example", True), ("https://x.b.example", True), ("http://c.example", False)):
+    for origin, allowed in (
+        ("http://a.example", True),
+        ("https://x.b.example", True),
+        ("http://c.example", False),
+    ):
         answer = server.get("/v2", headers={"origin": origin})
         assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
     answer = server.get("/v2", headers={"origin": "http://a.example"})
@@ -290,6 +320,9 @@ def test_parallel_workers(serve: Serve, tmp_path: Path) -> None:
 def test_files_beat_variables(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "m", "Rows", source=ROWS)
     write_server_settings(tmp_path, server_name="of the file")
-    env = {"MLSERVER_SERVER_NAME": "of the environment", "MLSERVER_SERVER_VERSION": "of the environment"}
+    env = {
+        "MLSERVER_SERVER_NAME": "of the environment",
+        "MLSERVER_SERVER_VERSION": "of the environment",
+    }
     found = serve(tmp_path, workers=0, env=env).get("/v2").json()
     assert (found["name"], found["version"]) == ("of the file", "of the environment")

@@ -59,7 +59,12 @@ def test_a_registered_model_is_served_by_its_alias(models: Models, tmp_path: Pat
     tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     command = [sys.executable, "-c", REGISTER, str(models["wine"])]
     done = subprocess.run(
-        command, cwd=tmp_path, env=clean_environment(tracking), capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env=clean_environment(tracking),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     with Started(tmp_path, "models:/red-wine@champion", env=tracking) as server:
@@ -88,7 +93,12 @@ def test_a_folder_of_mlflow_models_is_served_without_settings_files(
     with Started(tmp_path, str(tmp_path), "--workers", str(workers)) as server:
         assert "found 4 MLflow models without model-settings.json" in server.log
         assert "linked, red, wine (1, 2)" in server.log
-        assert index(server) == {"wine/1": "READY", "wine/2": "READY", "red": "READY", "linked": "READY"}
+        assert index(server) == {
+            "wine/1": "READY",
+            "wine/2": "READY",
+            "red": "READY",
+            "linked": "READY",
+        }
         for path in ("red", "linked", "wine", "wine/versions/1"):
             assert server.infer(path, COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
         assert server.infer("wine", COLUMNS).json()["model_version"] == "2"
@@ -108,21 +118,28 @@ def test_a_folder_of_mlflow_models_is_served_without_settings_files(
 def test_settings_files_beside_mlflow_models_without_any(models: Models, tmp_path: Path) -> None:
     shutil.copytree(models["wine"], tmp_path / "files" / "red")
     shutil.copytree(models["wine"], tmp_path / "white")
-    settings = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "../files/red"}}
+    settings = {
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": "../files/red"},
+    }
     write_settings(tmp_path / "described", name="wine", **settings)
     with Started(tmp_path, str(tmp_path)) as server:
         assert index(server) == {"wine": "READY", "white": "READY"}
         assert server.infer("white", COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
 
 
-def test_one_name_for_two_models_is_refused_and_the_others_serve(models: Models, tmp_path: Path) -> None:
+def test_one_name_for_two_models_is_refused_and_the_others_serve(
+    models: Models, tmp_path: Path
+) -> None:
     for folder in ("a/model", "b/model", "red"):
         shutil.copytree(models["wine"], tmp_path / folder)
     with Started(tmp_path, str(tmp_path), ready="/v2/models/red/ready") as server:
         server.wait_for_line("Not ready")
         assert f"{tmp_path}/a/model and {tmp_path}/b/model" in server.log
         assert server.get("/v2/health/ready").status_code != 200
-        reasons = {item["name"]: item["reason"] for item in server.post("/v2/repository/index").json()}
+        reasons = {
+            item["name"]: item["reason"] for item in server.post("/v2/repository/index").json()
+        }
         assert "a/model and b/model" in reasons["model"]
 
 
@@ -161,13 +178,19 @@ def test_a_server_without_models_may_be_asked_for(tmp_path: Path, way: str) -> N
 def index(server: Server) -> dict[str, str]:
     """Name, with the version behind a slash -> state."""
     items = server.post("/v2/repository/index").json()
-    return {"/".join(filter(None, (item["name"], item.get("version")))): item["state"] for item in items}
+    return {
+        "/".join(filter(None, (item["name"], item.get("version")))): item["state"] for item in items
+    }
 
 
 def test_flags_beat_the_file(tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
-    write_server_settings(tmp_path, http_port=1, host="192.0.2.1", parallel_workers=3, server_name="from-the-file")
-    with Started(tmp_path, str(tmp_path), "--http-port", "PORT", "--host", "127.0.0.1", "--workers", "0") as server:
+    write_server_settings(
+        tmp_path, http_port=1, host="192.0.2.1", parallel_workers=3, server_name="from-the-file"
+    )
+    with Started(
+        tmp_path, str(tmp_path), "--http-port", "PORT", "--host", "127.0.0.1", "--workers", "0"
+    ) as server:
         assert server.get("/v2").json()["name"] == "from-the-file"
         assert server.workers == []
 

@@ -55,7 +55,9 @@ class Speaker(MLModel):
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("streams")
     write_model(folder / "speaker", "Speaker", source=SPEAKER)
     write_model(folder / "echo")
@@ -71,7 +73,9 @@ def stub(server: Server) -> Iterator[Any]:
 
 def message(text: str, model: str = "speaker", **fields: Any) -> pb.ModelInferRequest:
     contents = pb.InferTensorContents(bytes_contents=[text.encode()])
-    tensor = pb.ModelInferRequest.InferInputTensor(name="text", datatype="BYTES", shape=[1], contents=contents)
+    tensor = pb.ModelInferRequest.InferInputTensor(
+        name="text", datatype="BYTES", shape=[1], contents=contents
+    )
     return pb.ModelInferRequest(model_name=model, inputs=[tensor], **fields)
 
 
@@ -88,7 +92,9 @@ def events(server: Server, text: str, model: str = "speaker") -> tuple[int, list
     with server.client.stream("POST", f"/v2/models/{model}/infer_stream", json=body) as answer:
         if answer.status_code != 200:
             return answer.status_code, [json.loads(answer.read())]
-        return 200, [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line]
+        return 200, [
+            json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line
+        ]
 
 
 # -- REST --
@@ -103,10 +109,13 @@ def test_one_event_per_response(server: Server) -> None:
 
 def test_a_stream_has_the_headers_of_its_event(server: Server) -> None:
     answer = server.post(
-        "/v2/models/speaker/infer_stream", {"id": "7", "inputs": [tensor("text", ["one two"], "BYTES")]}
+        "/v2/models/speaker/infer_stream",
+        {"id": "7", "inputs": [tensor("text", ["one two"], "BYTES")]},
     )
     assert answer.headers["cache-control"] == "no-cache"
-    found = {name: answer.headers[name] for name in ("ce-id", "ce-requestid", "ce-modelid", "ce-type")}
+    found = {
+        name: answer.headers[name] for name in ("ce-id", "ce-requestid", "ce-modelid", "ce-type")
+    }
     assert found == {
         "ce-id": "7",
         "ce-requestid": "7",
@@ -153,8 +162,12 @@ def test_no_words_no_events(server: Server) -> None:
     assert events(server, " ") == (200, [])
 
 
-@pytest.mark.parametrize("word, status, text", [("refuse", 422, "not that word"), ("fail", 500, "ValueError: a bug")])
-def test_errors_before_and_after_the_first_event(server: Server, word: str, status: int, text: str) -> None:
+@pytest.mark.parametrize(
+    "word, status, text", [("refuse", 422, "not that word"), ("fail", 500, "ValueError: a bug")]
+)
+def test_errors_before_and_after_the_first_event(
+    server: Server, word: str, status: int, text: str
+) -> None:
     found_status, (error,) = events(server, word)
     assert found_status == status
     assert text in error["error"]

@@ -49,18 +49,24 @@ def collector() -> Iterator[Collector]:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("batched", [False, True])
-def test_a_request_over_rest(serve: Serve, collector: Collector, tmp_path: Path, workers: int, batched: bool) -> None:
+def test_a_request_over_rest(
+    serve: Serve, collector: Collector, tmp_path: Path, workers: int, batched: bool
+) -> None:
     settings: dict[str, Any] = {"max_batch_size": 4, "max_batch_time": 0.01} if batched else {}
     write_model(tmp_path / "m", "Traces", source=TRACES, parameters={"version": "1"}, **settings)
     env = {"MLSERVER_TRACING_SERVER": collector.address, "MLSERVER_SERVER_NAME": "tested"}
     server = serve(tmp_path, workers=workers, env=env)
     assert server.infer("m", [tensor("x", [1])], id="mine").status_code == 200
     assert server.infer("m", [tensor("x", [1])], id="mine").status_code == 200
-    assert server.post("/v2/models/m/infer", {"inputs": [tensor("x", [1])], "id": "mine"}, headers=HEADERS).is_success
+    assert server.post(
+        "/v2/models/m/infer", {"inputs": [tensor("x", [1])], "id": "mine"}, headers=HEADERS
+    ).is_success
     assert server.stop() == 0
 
     spans = collector.spans()
-    assert set(spans) == {REST_SPAN, "batch", "model", "own work"} | ({"queue"} if batched else set())
+    assert set(spans) == {REST_SPAN, "batch", "model", "own work"} | (
+        {"queue"} if batched else set()
+    )
     request, batch, model = spans[REST_SPAN], spans["batch"], spans["model"]
     assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
     assert request.parent_span_id.hex() == PARENT
@@ -68,9 +74,17 @@ def test_a_request_over_rest(serve: Serve, collector: Collector, tmp_path: Path,
     assert model.parent_span_id == batch.span_id
     assert spans["own work"].parent_span_id == request.span_id
     for part in ("batch", "model", *(["queue"] if batched else [])):
-        assert request.start_time_unix_nano <= spans[part].start_time_unix_nano <= spans[part].end_time_unix_nano
+        assert (
+            request.start_time_unix_nano
+            <= spans[part].start_time_unix_nano
+            <= spans[part].end_time_unix_nano
+        )
     attributes = {one.key: one.value.string_value for one in request.attributes}
-    assert attributes == {"mlserver.model.name": "m", "mlserver.model.version": "1", "mlserver.request.id": "mine"}
+    assert attributes == {
+        "mlserver.model.name": "m",
+        "mlserver.model.version": "1",
+        "mlserver.request.id": "mine",
+    }
     assert all(resource["service.name"] == "tested" for resource in collector.resources())
 
 
@@ -79,9 +93,13 @@ def test_a_request_over_grpc(serve: Serve, collector: Collector, tmp_path: Path)
     server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address})
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         contents = pb.InferTensorContents(fp32_contents=[1.0])
-        one = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1], contents=contents)
+        one = pb.ModelInferRequest.InferInputTensor(
+            name="x", datatype="FP32", shape=[1], contents=contents
+        )
         request = pb.ModelInferRequest(model_name="m", inputs=[one])
-        GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=tuple(HEADERS.items()), timeout=30)
+        GRPCInferenceServiceStub(channel).ModelInfer(
+            request, metadata=tuple(HEADERS.items()), timeout=30
+        )
     assert server.stop() == 0
     assert collector.spans()[GRPC_SPAN].parent_span_id.hex() == PARENT
     assert collector.spans()["own work"].trace_id.hex() == TRACE
@@ -89,7 +107,9 @@ def test_a_request_over_grpc(serve: Serve, collector: Collector, tmp_path: Path)
 
 def test_errors_and_health(collector: Collector, tmp_path: Path) -> None:
     write_model(tmp_path / "m", "Traces", source=TRACES)
-    with Server(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address}, tracebacks=True) as server:
+    with Server(
+        tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address}, tracebacks=True
+    ) as server:
         assert server.infer("m", [tensor("x", [1, 2])]).status_code == 500
         for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/m/ready"):
             server.get(path)
@@ -108,14 +128,20 @@ def test_a_collector_that_is_not_there_changes_nothing(serve: Serve, tmp_path: P
 def test_names_of_spans(serve: Serve, collector: Collector, models: Models, tmp_path: Path) -> None:
     write_model(tmp_path / "m", "Traces", source=TRACES, parameters={"version": "1"})
     write_settings(
-        tmp_path / "wine", implementation="mlserver_mlflow.MLflowRuntime", parameters={"uri": str(models["wine"])}
+        tmp_path / "wine",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters={"uri": str(models["wine"])},
     )
     server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address})
     for path in ("infer", "generate", "infer_stream", "generate_stream", "versions/1/infer"):
-        assert server.post(f"/v2/models/m/{path}", {"inputs": [tensor("x", [1])]}).status_code == 200
+        assert (
+            server.post(f"/v2/models/m/{path}", {"inputs": [tensor("x", [1])]}).status_code == 200
+        )
     assert server.post("/invocations", {"dataframe_records": [WINE]}).status_code == 200
     assert server.stop() == 0
     prefix = "POST /v2/models/{model_name}"
-    expected = {f"{prefix}/{path}" for path in ("infer", "generate", "infer_stream", "generate_stream")}
+    expected = {
+        f"{prefix}/{path}" for path in ("infer", "generate", "infer_stream", "generate_stream")
+    }
     expected |= {f"{prefix}/versions/{{model_version}}/infer", "POST /invocations"}
     assert set(collector.spans()) == expected | {"batch", "model", "own work"}

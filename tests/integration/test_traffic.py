@@ -27,7 +27,9 @@ SPLIT = {"weights": {"1": 50, "2": 50}, "sticky_header": "x-user", "shadow": "3"
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("traffic")
     for version in ("1", "2", "3"):
         parameters: dict[str, Any] = {"version": version}
@@ -40,7 +42,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def ask(server: Server, path: str = "/v2/models/m/infer", **headers: str) -> Any:
     body = {"inputs": [tensor("x", [1.0])]}
-    return server.post(path, body, headers={name.replace("_", "-"): value for name, value in headers.items()}).json()
+    return server.post(
+        path, body, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    ).json()
 
 
 def test_versions_share_and_the_shadow_is_counted(server: Server) -> None:

@@ -37,7 +37,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
     """A repository of the models."""
     repository = tmp_path_factory.mktemp("repository")
     for model in (path.parent for path in models.glob("*/MLmodel")):
-        write_settings(repository / model.name, name=model.name, implementation=RUNTIME, parameters={"uri": str(model)})
+        write_settings(
+            repository / model.name,
+            name=model.name,
+            implementation=RUNTIME,
+            parameters={"uri": str(model)},
+        )
     return repository
 
 
@@ -67,21 +72,31 @@ def predictions(server: Server, model: str, body: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("name", ["input-0", "text", "inputs", "0"])
 @pytest.mark.parametrize("shape", [[3], [3, 1]])
-def test_texts_become_the_column_that_mlflow_makes_of_a_list(server: Server, name: str, shape: list[int]) -> None:
+def test_texts_become_the_column_that_mlflow_makes_of_a_list(
+    server: Server, name: str, shape: list[int]
+) -> None:
     texts = ["good", "bad", "also good"]
     sent = tensor(name, texts, "BYTES", shape)
 
     assert described(server, "describe-texts", [sent]) == [[0], [texts]]
     answer = infer_by_all(server, "classify", [sent])
     assert isinstance(answer, list), answer
-    assert answer[0][3] == predictions(server, "classify", {"inputs": texts}) == ["POSITIVE", "NEGATIVE", "POSITIVE"]
+    assert (
+        answer[0][3]
+        == predictions(server, "classify", {"inputs": texts})
+        == ["POSITIVE", "NEGATIVE", "POSITIVE"]
+    )
 
 
 def test_a_pipeline_of_text_answers_once_per_text(server: Server) -> None:
     texts = ["good fine", "bad sad", "nice"]
     answer = infer_by_all(server, "text-column", [tensor("input-0", texts, "BYTES")])
     assert isinstance(answer, list), answer
-    assert answer[0][3] == predictions(server, "text-column", {"inputs": texts}) == ["pos", "neg", "pos"]
+    assert (
+        answer[0][3]
+        == predictions(server, "text-column", {"inputs": texts})
+        == ["pos", "neg", "pos"]
+    )
 
 
 def test_a_pipeline_that_cannot_take_mlflows_frame_refuses_over_v2_as_well(server: Server) -> None:
@@ -94,7 +109,11 @@ def test_a_pipeline_that_cannot_take_mlflows_frame_refuses_over_v2_as_well(serve
 
 
 def test_several_columns_come_by_position_or_by_the_names_of_the_metadata(server: Server) -> None:
-    columns = [tensor("p", [1.5, 2.5], "FP64"), tensor("q", [3, 4], "INT64"), tensor("r", ["a", "b"], "BYTES")]
+    columns = [
+        tensor("p", [1.5, 2.5], "FP64"),
+        tensor("q", [3, 4], "INT64"),
+        tensor("r", ["a", "b"], "BYTES"),
+    ]
     expected = [[0, 1, 2], [[1.5, 2.5], [3, 4], ["a", "b"]]]
     assert described(server, "describe-three", columns) == expected
 
@@ -136,7 +155,8 @@ def test_check_passes_and_examples_are_answered(server: Server, folder: Path) ->
 def test_no_request_makes_scikit_learn_warn_about_names(server: Server, model: str) -> None:
     types = {"FP64": 0.5, "FP32": 0.5, "BYTES": "good"}
     inputs = [
-        tensor(one["name"], [types[one["datatype"]]] * 2, one["datatype"], [2, 1]) for one in inputs_of(server, model)
+        tensor(one["name"], [types[one["datatype"]]] * 2, one["datatype"], [2, 1])
+        for one in inputs_of(server, model)
     ]
     for _ in range(3):
         assert isinstance(infer_by_all(server, model, inputs), list)
@@ -169,7 +189,10 @@ def test_columns_come_under_the_labels_of_the_signature(server: Server, model: s
 @pytest.mark.parametrize("model", ORDERS)
 def test_tensors_come_under_the_names_of_the_signature(server: Server, model: str) -> None:
     labels = ORDERS[model]
-    inputs = [tensor(str(label), [float(at), at + 10.0], "FP64", [1, 2]) for at, label in enumerate(labels)]
+    inputs = [
+        tensor(str(label), [float(at), at + 10.0], "FP64", [1, 2])
+        for at, label in enumerate(labels)
+    ]
     expected = [[label, [[float(at), at + 10.0]]] for at, label in enumerate(labels)]
 
     assert described(server, f"tensor-{model}", inputs) == expected
@@ -182,7 +205,9 @@ def test_the_columns_of_an_estimator_are_not_mixed_up(server: Server) -> None:
     forward, backward = (infer_by_all(server, "fit-201", order) for order in (sent, sent[::-1]))
     assert isinstance(forward, list), forward
     assert forward == backward
-    with_zero = infer_by_all(server, "fit-02", [tensor("2", [2.0], "FP64"), tensor("0", [1.0], "FP64")])
+    with_zero = infer_by_all(
+        server, "fit-02", [tensor("2", [2.0], "FP64"), tensor("0", [1.0], "FP64")]
+    )
     body = {"dataframe_split": {"columns": [0, 2], "data": [[1.0, 2.0]]}}
     assert isinstance(with_zero, list)
     assert with_zero[0][3] == predictions(server, "fit-02", body)
@@ -209,7 +234,11 @@ def test_the_metadata_lists_names_that_requests_may_use(server: Server) -> None:
 
 def test_two_names_of_the_same_text_are_told_apart(server: Server) -> None:
     assert [one["name"] for one in inputs_of(server, "same-text")] == ["input-0", "input-1", "c"]
-    inputs = [tensor("input-0", [1.0], "FP64"), tensor("input-1", [2.0], "FP64"), tensor("c", ["x"], "BYTES")]
+    inputs = [
+        tensor("input-0", [1.0], "FP64"),
+        tensor("input-1", [2.0], "FP64"),
+        tensor("c", ["x"], "BYTES"),
+    ]
     assert described(server, "same-text", inputs) == [["1", 1, "c"], [[1.0], [2.0], ["x"]]]
 
 
@@ -224,7 +253,10 @@ def test_lists_of_text_come_as_rows_of_a_bytes_tensor(server: Server, shape: lis
     sent = tensor("words", texts, "BYTES", shape, parameters={"content_type": "str"})
     assert described(server, "lists-words", [sent]) == [["words"], [rows]]
     if shape[1] != 1:
-        assert described(server, "lists-words", [tensor("words", texts, "BYTES", shape)]) == [["words"], [rows]]
+        assert described(server, "lists-words", [tensor("words", texts, "BYTES", shape)]) == [
+            ["words"],
+            [rows],
+        ]
 
 
 def test_one_json_text_per_row_is_still_read(server: Server) -> None:
@@ -258,7 +290,9 @@ def test_lists_among_the_params_are_json_text_over_grpc(server: Server) -> None:
 @pytest.mark.parametrize("value", ["x", "[1", "5", '{"a": 1}'])
 def test_text_that_is_no_list_is_refused(server: Server, value: str) -> None:
     for protocol in ("json", "grpc typed"):
-        answer = infer(server, "params", [tensor("x", ["a"], "BYTES")], protocol, parameters={"stop": value})
+        answer = infer(
+            server, "params", [tensor("x", ["a"], "BYTES")], protocol, parameters={"stop": value}
+        )
         assert "stop" in answer
 
 
@@ -266,7 +300,9 @@ def test_text_that_is_no_list_is_refused(server: Server, value: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["lightgbm-regressor", "lightgbm-booster", "lightgbm-classifier"])
-def test_lightgbm_gets_the_categories_that_it_was_trained_with(server: Server, models: Path, model: str) -> None:
+def test_lightgbm_gets_the_categories_that_it_was_trained_with(
+    server: Server, models: Path, model: str
+) -> None:
     pytest.importorskip("lightgbm")
     answers = json.loads((models / "lightgbm.json").read_text())
     types = {"text": "BYTES", "number": "FP64", "size": "INT64", "flag": "BOOL"}

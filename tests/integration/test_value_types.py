@@ -27,11 +27,16 @@ ENCODED = {
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("typed")
     parameters = {"uri": str(save(folder / "saved"))}
     write_settings(
-        folder / "served", name="typed", implementation="mlserver_mlflow.MLflowRuntime", parameters=parameters
+        folder / "served",
+        name="typed",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters=parameters,
     )
     with Server(folder / "served", workers=request.param) as running:
         yield running
@@ -50,9 +55,17 @@ def by_grpc(server: Server, blobs: list[bytes], content_type: str | None = None)
 
 def by_binary(server: Server, blobs: list[bytes]) -> list[str]:
     block = b"".join(len(blob).to_bytes(4, "little") + blob for blob in blobs)
-    tensor = {"name": "x", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": len(block)}}
+    tensor = {
+        "name": "x",
+        "shape": [2],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(block)},
+    }
     head = json.dumps({"inputs": [tensor]}).encode()
-    headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+    headers = {
+        "inference-header-content-length": str(len(head)),
+        "content-type": "application/octet-stream",
+    }
     answer = server.post("/v2/models/typed/infer", head + block, headers=headers)
     data: list[str] = answer.json()["outputs"][0]["data"]
     return data
@@ -62,29 +75,43 @@ def test_a_column_without_a_content_type_is_of_one_type_by_its_form(server: Serv
     for blobs in BLOBS, [b"abc", b"abc"]:
         assert by_grpc(server, blobs) == [b"bytes", b"bytes"]
         assert by_binary(server, blobs) == ["bytes", "bytes"]
-    answer = server.infer("typed", [{"name": "x", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]}])
+    answer = server.infer(
+        "typed", [{"name": "x", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]}]
+    )
     assert set(answer.json()["outputs"][0]["data"]) <= {"str", "str_"}
     assert {text.rstrip(b"_") for text in by_grpc(server, [b"a", b"b"], "str")} == {b"str"}
 
 
 @pytest.mark.parametrize("result", ENCODED)
 def test_numbers_are_sent_as_the_model_gave_them(server: Server, result: str) -> None:
-    answer = server.infer("typed", [{"name": "x", "shape": [1], "datatype": "BYTES", "data": [result]}])
+    answer = server.infer(
+        "typed", [{"name": "x", "shape": [1], "datatype": "BYTES", "data": [result]}]
+    )
     (output,) = answer.json()["outputs"]
-    assert (output["datatype"], output["parameters"]["content_type"], output["data"]) == ENCODED[result]
-    assert by_grpc(server, [result.encode()], "str") == [text.encode() for text in ENCODED[result][2]]
+    assert (output["datatype"], output["parameters"]["content_type"], output["data"]) == ENCODED[
+        result
+    ]
+    assert by_grpc(server, [result.encode()], "str") == [
+        text.encode() for text in ENCODED[result][2]
+    ]
 
 
 def test_a_value_that_contains_itself_is_named(server: Server) -> None:
-    answer = server.infer("typed", [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["cycle"]}])
+    answer = server.infer(
+        "typed", [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["cycle"]}]
+    )
     assert answer.status_code == 500
     assert "a value that contains itself or is nested too deeply" in answer.json()["error"]
 
 
 def test_polars_frames_are_tables(server: Server) -> None:
     pytest.importorskip("polars")
-    answer = server.infer("typed", [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["polars"]}])
-    outputs = {output["name"]: (output["datatype"], output["data"]) for output in answer.json()["outputs"]}
+    answer = server.infer(
+        "typed", [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["polars"]}]
+    )
+    outputs = {
+        output["name"]: (output["datatype"], output["data"]) for output in answer.json()["outputs"]
+    }
     assert outputs == {
         "n": ("BYTES", ["1", "null"]),
         "t": ("BYTES", ['"a"', "null"]),

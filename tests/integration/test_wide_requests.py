@@ -17,7 +17,10 @@ def test_the_number_of_inputs_is_a_setting(serve: Serve, tmp_path: Path, protoco
     wide = [tensor(f"x{number}", [0.5]) for number in range(12_000)]
     with_default, with_more = serve(tmp_path), serve(tmp_path, env={"MLSERVER_MAX_INPUTS": "12000"})
     refusal = infer(with_default, "echo", wide, protocol)
-    assert refusal == "Invalid inputs: expected at most 10000 inputs (setting 'max_inputs'), received 12000"
+    assert (
+        refusal
+        == "Invalid inputs: expected at most 10000 inputs (setting 'max_inputs'), received 12000"
+    )
     answer = infer(with_more, "echo", wide, protocol)
     assert isinstance(answer, list), answer
     assert len(answer) == 12_000

@@ -28,7 +28,8 @@ TOOLS = (
 INSTALL_LIMIT = 1200.0
 # What uv says when it is the network that failed.
 _NETWORK = re.compile(
-    r"error sending request|dns error|Failed to fetch|timed out|connect|No route to host", re.IGNORECASE
+    r"error sending request|dns error|Failed to fetch|timed out|connect|No route to host",
+    re.IGNORECASE,
 )
 _LOCATION = "import sys; print(sys.executable)"
 
@@ -107,11 +108,15 @@ def find_python(version: str) -> str:
     candidates: list[dict[str, str]] = [{}]
     if shutil.which("pyenv"):
         # pyenv's commands run only the versions that it was told to use.
-        listed = subprocess.run(["pyenv", "whence", name], capture_output=True, text=True, check=False)
+        listed = subprocess.run(
+            ["pyenv", "whence", name], capture_output=True, text=True, check=False
+        )
         candidates += [{"PYENV_VERSION": known} for known in reversed(listed.stdout.split())]
     for variables in candidates if shutil.which(name) else []:
         environment = {**os.environ, **variables}
-        asked = subprocess.run([name, "-c", _LOCATION], env=environment, capture_output=True, text=True, check=False)
+        asked = subprocess.run(
+            [name, "-c", _LOCATION], env=environment, capture_output=True, text=True, check=False
+        )
         if asked.returncode == 0:
             return asked.stdout.strip()
     raise NotAvailable(f"there is no {name}")
@@ -119,10 +124,20 @@ def find_python(version: str) -> str:
 
 def _uv(*arguments: str) -> str:
     command = [sys.executable, "-m", "uv", *arguments]
-    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("VIRTUAL_ENV", "PYTHONPATH")
+    }
     environment = {**kept, "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_LIMIT,
+        check=False,
     )
     if done.returncode == 0:
         return done.stdout

@@ -34,7 +34,11 @@ FLOOR_TESTS = (
 OLD_STARLETTE = "starlette<1"
 LOWEST_ARRAYS = ("numpy==1.26.*", "pandas==2.1.*")
 FLOORS = Environment(
-    "floors", "3.11", ("scikit-learn>=1.3.2", "setuptools>=70,<82"), (".[all]", "./runtimes/mlflow[full]"), lowest=True
+    "floors",
+    "3.11",
+    ("scikit-learn>=1.3.2", "setuptools>=70,<82"),
+    (".[all]", "./runtimes/mlflow[full]"),
+    lowest=True,
 )
 MATRIX = (
     Environment("mlflow-2.16", "3.11", ("mlflow==2.16.*", *LOWEST_ARRAYS)),
@@ -79,7 +83,17 @@ def run(cell: Environment) -> str:
     say(f"    {cell.versions(*SHOWN)} (installed in {installed:.0f} s)")
     tests = FLOOR_TESTS if cell.lowest else TESTS
     # Warnings are the libraries' own affair here: each cell has other ones.
-    options = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", "-o", "filterwarnings=ignore"]
+    options = [
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "filterwarnings=ignore",
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [str(cell.interpreter), "-m", "pytest", *options, *tests]
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -67,7 +67,9 @@ class CleanPlace:
 
     @staticmethod
     def _git_files() -> list[str]:
-        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+        listed = subprocess.run(
+            ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         if listed.returncode:
             pytest.skip("this is no checkout of git: there is no list of the repository's files")
         return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
@@ -91,7 +93,11 @@ class CleanPlace:
         log = cwd.parent / "log.txt"
         with log.open("w") as output:
             process = subprocess.Popen(
-                shlex.split(command), cwd=cwd, env=self.environment, stdout=output, stderr=subprocess.STDOUT
+                shlex.split(command),
+                cwd=cwd,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
             try:
                 self._wait_until_ready(process, log)
@@ -107,7 +113,10 @@ class CleanPlace:
         while time.monotonic() < deadline:
             assert process.poll() is None, log.read_text()
             try:
-                if httpx.get(f"http://localhost:{self.http_port}/v2/health/ready").status_code == 200:
+                if (
+                    httpx.get(f"http://localhost:{self.http_port}/v2/health/ready").status_code
+                    == 200
+                ):
                     return
             except httpx.TransportError:
                 pass
@@ -143,7 +152,10 @@ def test_a_model_folder_as_it_is(place: CleanPlace, model: Path) -> None:
     command, _ = commands("mlserver start")
     for _ in place.serve(command.replace("path/to/model", shlex.quote(str(model))), place.root):
         names = [
-            entry["name"] for entry in json.loads(place.run("curl -sf -X POST localhost:8080/v2/repository/index"))
+            entry["name"]
+            for entry in json.loads(
+                place.run("curl -sf -X POST localhost:8080/v2/repository/index")
+            )
         ]
         assert names == [model.name]
 
@@ -159,5 +171,7 @@ def test_from_a_trained_model_to_an_answer(place: CleanPlace, model: Path) -> No
         (output,) = json.loads(place.run(infer))["outputs"]
         assert (output["datatype"], output["shape"]) == ("FP64", [1, 1])
         assert output["data"] == [pytest.approx(RED_WINE, abs=1e-6)]
-        assert json.loads(place.run(invocations)) == {"predictions": [pytest.approx(RED_WINE, abs=1e-6)]}
+        assert json.loads(place.run(invocations)) == {
+            "predictions": [pytest.approx(RED_WINE, abs=1e-6)]
+        }
         assert json.loads(place.run(metadata))["name"] == "wine-classifier"

@@ -45,13 +45,21 @@ def test_it_passes_before_its_turn(serve: Serve, tmp_path: Path, workers: int, o
 
 def late_over_rest(server: Server) -> None:
     answer = server.infer("chaos", request("echo", "b"), parameters={"timeout": SOON})
-    assert (answer.status_code, answer.json()["error"]) == (504, "Request for model chaos timed out")
+    assert (answer.status_code, answer.json()["error"]) == (
+        504,
+        "Request for model chaos timed out",
+    )
 
 
 def late_over_grpc(server: Server) -> None:
     message = pb.ModelInferRequest(model_name="chaos")
-    message.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"echo:b")
-    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel, pytest.raises(grpc.RpcError) as problem:
+    message.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(
+        b"echo:b"
+    )
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+        pytest.raises(grpc.RpcError) as problem,
+    ):
         GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=SOON / 1e6)
     assert problem.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -62,7 +70,10 @@ def test_it_passes_in_the_model(serve: Serve, tmp_path: Path, workers: int) -> N
     server = serve(tmp_path, workers=workers)
     answer = server.infer("chaos", request("wait", "a"), parameters={"timeout": SOON})
     assert answer.status_code == 504
-    server.wait(lambda: chaos.told("cancelled-a") or not chaos.told("started-a"), "the model was told to stop")
+    server.wait(
+        lambda: chaos.told("cancelled-a") or not chaos.told("started-a"),
+        "the model was told to stop",
+    )
     assert ask(server, "echo", "b") == (200, "b")
 
 
@@ -78,7 +89,9 @@ def test_far_more_callers_than_places(serve: Serve, tmp_path: Path) -> None:
     reset_peak(pid)
     before = peak_bytes(pid)
     with ExitStack() as stack:
-        asked = {str(number): stack.enter_context(wire(server.http_port)) for number in range(CALLERS)}
+        asked = {
+            str(number): stack.enter_context(wire(server.http_port)) for number in range(CALLERS)
+        }
         for name, connection in asked.items():
             body = json.dumps({"inputs": request("wait", name)}).encode()
             connection.send(raw_request("POST", "/v2/models/chaos/infer", body))
@@ -86,7 +99,9 @@ def test_far_more_callers_than_places(serve: Serve, tmp_path: Path) -> None:
         assert beside(server) == 200
         for name in asked:
             chaos.put(f"go-{name}")
-        said |= {name: connection.answer() for name, connection in asked.items() if name not in said}
+        said |= {
+            name: connection.answer() for name, connection in asked.items() if name not in said
+        }
     assert peak_bytes(pid) - before < 64 * 2**20
     for name, (status, headers, text) in said.items():
         if status == 429:
@@ -113,7 +128,9 @@ def refusals(asked: dict[str, Wire], enough: int) -> Iterator[tuple[str, Answer]
 
 
 def beside(server: Server) -> int:
-    return server.infer("echo", [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}]).status_code
+    return server.infer(
+        "echo", [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}]
+    ).status_code
 
 
 def assert_empty(server: Server, chaos: Chaos) -> None:

@@ -48,7 +48,9 @@ def _index() -> None:
     """Skips where packages cannot be had."""
     pytest.importorskip("uv", reason="uv is not installed")
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "-"]
-    asked = subprocess.run(command, input="threadpoolctl", text=True, capture_output=True, timeout=60, check=False)
+    asked = subprocess.run(
+        command, input="threadpoolctl", text=True, capture_output=True, timeout=60, check=False
+    )
     if asked.returncode:
         pytest.skip(f"the package index cannot be reached: {asked.stderr.strip()[-200:]}")
 
@@ -62,7 +64,11 @@ def code_of(folder: Path, text: str) -> str:
 def describe(place: Path, uri: str, manager: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
     parameters = {"uri": uri, "extra": {"env_manager": manager}}
-    settings = {"name": place.name, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": parameters}
+    settings = {
+        "name": place.name,
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": parameters,
+    }
     (place / "model-settings.json").write_text(json.dumps(settings))
 
 
@@ -71,7 +77,9 @@ def write(folder: Path, name: str, requirement: str, manager: str, text: str = F
     describe(place, "./model", manager)
     code = code_of(folder.parent, text)
     signature = mlflow.models.infer_signature(np.array([[1.0]]))
-    mlflow.pyfunc.save_model(place / "model", python_model=code, signature=signature, pip_requirements=[requirement])
+    mlflow.pyfunc.save_model(
+        place / "model", python_model=code, signature=signature, pip_requirements=[requirement]
+    )
     # Only what the model needs: MLflow has added all of itself.
     (place / "model" / "requirements.txt").write_text(f"{requirement}\n")
 
@@ -99,7 +107,9 @@ def test_two_models_with_two_versions_of_one_package(tmp_path: Path) -> None:
         assert answer(server, "old") == ("1.7.2", 5.0)
         assert answer(server, "new") == ("1.8.0", 5.0)
         assert answer(server, "own") == (sklearn.__version__, 5.0)
-        reasons = {entry["name"]: entry["reason"] for entry in server.post("/v2/repository/index").json()}
+        reasons = {
+            entry["name"]: entry["reason"] for entry in server.post("/v2/repository/index").json()
+        }
         assert reasons["never"].startswith("The environment of model never cannot be built")
         assert "scikit-learn==99.0" in reasons["never"]
         assert str(server.log).count("Built the environment") == 2
@@ -138,7 +148,11 @@ SCORING = {"dataframe_split": {"columns": ["x"], "data": [[2.0]]}}
 @pytest.mark.usefixtures("_index")
 def test_models_that_pin_an_older_mlflow(tmp_path: Path) -> None:
     """Before 2.21 all of MLflow is needed; 3.12 allows starlette below 1 only; 3.1 protobuf below 7."""
-    pins = {"old": "mlflow==2.16.2", "two": "mlflow-skinny==2.22.0", "three": "mlflow-skinny==3.1.0"}
+    pins = {
+        "old": "mlflow==2.16.2",
+        "two": "mlflow-skinny==2.22.0",
+        "three": "mlflow-skinny==3.1.0",
+    }
     pins |= {"twelve": "mlflow-skinny==3.12.0", "lowest": "\n".join(LOWEST)}
     folder = tmp_path / "repository"
     for name, pin in pins.items():
@@ -152,7 +166,10 @@ def test_models_that_pin_an_older_mlflow(tmp_path: Path) -> None:
             scored = server.post(f"/v2/models/{name}/invocations", SCORING)
             assert scored.status_code == 200, scored.text
     # They run with what a worker needs, and nothing of what the server needs.
-    installed = [path.name.partition("-")[0].lower() for path in (tmp_path / "environments").rglob("*.dist-info")]
+    installed = [
+        path.name.partition("-")[0].lower()
+        for path in (tmp_path / "environments").rglob("*.dist-info")
+    ]
     assert not {"grpcio", "httptools", "msgpack", "prometheus_client"} & set(installed)
 
 
@@ -179,7 +196,9 @@ set_model(Tells())
 def test_pip_builds_as_well(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     write(folder, "tells", "joblib==1.4.2", "virtualenv", TELLS)
-    with Server(folder, env={"MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments")}, ready=None) as server:
+    with Server(
+        folder, env={"MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments")}, ready=None
+    ) as server:
         server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
         assert answer(server, "tells") == ("1.4.2", 1.0)
 

@@ -74,8 +74,15 @@ def test_an_alias_that_moves_under_load(tmp_path: Path, monkeypatch: pytest.Monk
     registry.point("wine", "champion", 1)
     folder = tmp_path / "repository"
     (folder / "wine").mkdir(parents=True)
-    parameters = {"uri": "models:/wine@champion", "extra": {"follow": 0.3, "cache_dir": str(tmp_path / "cache")}}
-    settings = {"name": "wine", "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": parameters}
+    parameters = {
+        "uri": "models:/wine@champion",
+        "extra": {"follow": 0.3, "cache_dir": str(tmp_path / "cache")},
+    }
+    settings = {
+        "name": "wine",
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": parameters,
+    }
     (folder / "wine" / "model-settings.json").write_text(json.dumps(settings))
 
     with Server(folder, workers=2, env=registry.env, tracebacks=True) as server:

@@ -29,7 +29,12 @@ END_HEADERS = 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + struct.pack(">I", stream)
+        + payload
+    )
 
 
 def literal(name: bytes, value: bytes) -> bytes:
@@ -125,8 +130,12 @@ def test_many_connections(server: Server) -> None:
     before = descriptors(server.process.pid)
     with ExitStack() as stack:
         for number in range(400):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.grpc_port)))
+            connection = stack.enter_context(
+                socket.create_connection(("127.0.0.1", server.grpc_port))
+            )
             if number % 2:
                 connection.sendall(START + frame(HEADERS, END_HEADERS, 1, CALL))
         question(server)
-    server.wait(lambda: descriptors(server.process.pid) <= before + 4, "the connections were let go")
+    server.wait(
+        lambda: descriptors(server.process.pid) <= before + 4, "the connections were let go"
+    )

@@ -108,7 +108,8 @@ SMUGGLED: dict[str, bytes] = {
     "an unknown coding": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "a coding inside of chunks": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "a coding outside of chunks": HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-    "two codings": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "two codings": HEAD
+    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
     "a vertical tab": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     "chunks in HTTP/1.0": b"POST /v2 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "LF after a chunk's size": CHUNKED + b"4\nabcd\n0\n\n",
@@ -161,7 +162,9 @@ def test_trailers_are_no_headers(server: Server) -> None:
     body = infer("echo", 3.5).partition(b"\r\n\r\n")[2]
     head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")
     with wire(server.http_port) as connection:
-        connection.send(head + b"%x\r\n%s\r\n0\r\nContent-Encoding: gzip\r\n\r\n" % (len(body), body))
+        connection.send(
+            head + b"%x\r\n%s\r\n0\r\nContent-Encoding: gzip\r\n\r\n" % (len(body), body)
+        )
         assert connection.answer()[0] == 200
 
 
@@ -279,7 +282,9 @@ def test_a_body_that_nobody_needs_is_not_awaited_for_ever(server: Server) -> Non
 def test_a_caller_that_does_not_read(server: Server) -> None:
     """Answers larger than any buffer, of which not one byte is taken: the connection is cut off."""
     value = json.dumps([0.123456789] * 80_000)
-    body = f'{{"inputs":[{{"name":"x","shape":[80000],"datatype":"FP64","data":{value}}}]}}'.encode()
+    body = (
+        f'{{"inputs":[{{"name":"x","shape":[80000],"datatype":"FP64","data":{value}}}]}}'.encode()
+    )
     with wire(server.http_port) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with pytest.raises(OSError, match=r"reset|Broken pipe"):
@@ -309,7 +314,11 @@ def test_more_connections_than_allowed(server: Server) -> None:
 def test_a_caller_who_leaves_ends_its_request(server: Server) -> None:
     def counted() -> tuple[int, int]:
         """Requests that the model has begun, and those that it was told to stop."""
-        answer = server.infer("endless", [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}], id="how many?")
+        answer = server.infer(
+            "endless",
+            [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}],
+            id="how many?",
+        )
         assert answer.status_code == 200, answer.text
         begun, stopped = answer.json()["outputs"][0]["data"]
         return begun, stopped

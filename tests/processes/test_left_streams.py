@@ -26,10 +26,16 @@ workers = pytest.mark.parametrize("workers", [0, 2])
 def test_over_grpc(serve: Serve, workers: int) -> None:
     server = serve(SPEAKER, workers=workers)
     tensor_in = RequestInput(name="text", datatype="BYTES", shape=[1], data=TensorData([TEXT]))
-    message = ModelInferRequestConverter.from_types(InferenceRequest(inputs=[tensor_in]), model_name="speaker")
+    message = ModelInferRequestConverter.from_types(
+        InferenceRequest(inputs=[tensor_in]), model_name="speaker"
+    )
     for _ in range(LEAVERS):
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-            next(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([message, message]), timeout=30))
+            next(
+                GRPCInferenceServiceStub(channel).ModelStreamInfer(
+                    iter([message, message]), timeout=30
+                )
+            )
     assert server.infer("speaker", [tensor("text", ["still here"], "BYTES")]).status_code == 200
 
 

@@ -186,7 +186,9 @@ class Ending(MLModel):
 """
 )
 
-ENDS_AT_IMPORT = ENDING + "\nfrom pathlib import Path\nend(Path(__file__).parent.name.partition('.')[2])\n"
+ENDS_AT_IMPORT = (
+    ENDING + "\nfrom pathlib import Path\nend(Path(__file__).parent.name.partition('.')[2])\n"
+)
 
 AGENT = (
     SOURCE
@@ -234,7 +236,11 @@ def write_agents(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, that nothing is declared of the input's type
         mlflow.pyfunc.save_model(
-            model, python_model=str(code), signature=signature, model_config={"ends": ""}, pip_requirements=["mlflow"]
+            model,
+            python_model=str(code),
+            signature=signature,
+            model_config={"ends": ""},
+            pip_requirements=["mlflow"],
         )
     runtime: dict[str, Any] = {"implementation": "mlserver_mlflow.MLflowRuntime"}
     write_settings(folder / "well", name="well", parameters={"uri": str(model)}, **runtime)
@@ -244,14 +250,18 @@ def write_agents(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2], ids=["in-process", "one-worker", "two-workers"])
-def custom(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def custom(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("custom")
     write_custom(folder)
     yield from serve_some(folder, request.param)
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
-def agents(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def agents(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("agents")
     write_agents(folder)
     yield from serve_some(folder, request.param)
@@ -275,7 +285,9 @@ def texts(*values: str) -> list[dict[str, Any]]:
 def grpc_request(model: str, *values: str) -> Any:
     contents = pb.InferTensorContents(bytes_contents=[value.encode() for value in values])
     shape = [len(values), 1] if len(values) == 1 else [len(values)]
-    one = pb.ModelInferRequest.InferInputTensor(name="how", datatype="BYTES", shape=shape, contents=contents)
+    one = pb.ModelInferRequest.InferInputTensor(
+        name="how", datatype="BYTES", shape=shape, contents=contents
+    )
     return pb.ModelInferRequest(model_name=model, inputs=[one])
 
 
@@ -285,7 +297,9 @@ def status_of(how: str) -> int:
 
 
 def code_of(how: str) -> grpc.StatusCode:
-    return grpc.StatusCode.INVALID_ARGUMENT if how == "unsendable-error" else grpc.StatusCode.INTERNAL
+    return (
+        grpc.StatusCode.INVALID_ARGUMENT if how == "unsendable-error" else grpc.StatusCode.INTERNAL
+    )
 
 
 def assert_reason(text: str, how: str) -> None:
@@ -343,7 +357,10 @@ def test_predict_over_rest(custom: Server, how: str) -> None:
 
 @all_ends
 def test_predict_over_grpc(custom: Server, how: str) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{custom.grpc_port}") as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{custom.grpc_port}") as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         GRPCInferenceServiceStub(channel).ModelInfer(grpc_request("ending", how), timeout=30)
     assert caught.value.code() is code_of(how)
     assert_reason(caught.value.details(), how)
@@ -363,7 +380,9 @@ def test_predict_of_mlflow_models(agents: Server, how: str) -> None:
 
 def stream_over_rest(server: Server, model: str, inputs: Any) -> list[dict[str, Any]]:
     """The events of a stream; an error before the first of them is the whole answer."""
-    with server.client.stream("POST", f"/v2/models/{model}/infer_stream", json={"inputs": inputs}) as answer:
+    with server.client.stream(
+        "POST", f"/v2/models/{model}/infer_stream", json={"inputs": inputs}
+    ) as answer:
         if answer.status_code != 200:
             return [json.loads(answer.read())]
         return [json.loads(line[5:]) for line in answer.iter_lines() if line.startswith("data:")]
@@ -373,7 +392,9 @@ def stream_over_rest(server: Server, model: str, inputs: Any) -> list[dict[str, 
 @all_ends
 def test_streams_over_rest(custom: Server, how: str, when: str) -> None:
     events = stream_over_rest(custom, "ending", texts(how, when))
-    assert [bool(event.get("outputs")) for event in events] == ([True, False] if when == "late" else [False])
+    assert [bool(event.get("outputs")) for event in events] == (
+        [True, False] if when == "late" else [False]
+    )
     assert_reason(events[-1]["error"], how)
 
 

@@ -41,7 +41,9 @@ class Rows(MLModel):
 def ask(server: Server, text: str) -> tuple[int, Any]:
     response = server.infer("rows", [tensor("x", [text], "BYTES", [1, 1])])
     body = response.json()
-    return response.status_code, body["outputs"][0]["data"] if response.status_code == 200 else body["error"]
+    return response.status_code, body["outputs"][0][
+        "data"
+    ] if response.status_code == 200 else body["error"]
 
 
 @pytest.mark.parametrize("size", [1, 8], ids=["alone", "joined"])
@@ -73,6 +75,8 @@ def test_poison_and_its_neighbours(serve: Serve, tmp_path: Path, size: int) -> N
     for number in range(POISONS):
         ran = folder / f"poison-{number}"
         assert not ran.exists() or len(ran.read_text().splitlines()) <= 2
-    assert any((folder / f"poison-{number}").exists() for number in range(POISONS)), os.listdir(folder)
+    assert any((folder / f"poison-{number}").exists() for number in range(POISONS)), os.listdir(
+        folder
+    )
     server.wait(lambda: len(server.workers) == 2, "the pool was full again")
     server.wait_until("/v2/health/ready")

@@ -63,7 +63,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "build_of_package.py").write_text("BUILD = 'of the environment'\n")
     # What MLServer 1.x environments hold: it must not be the one that runs.
     (site / "mlserver").mkdir()
-    (site / "mlserver" / "__init__.py").write_text("raise ImportError('the mlserver of the environment')\n")
+    (site / "mlserver" / "__init__.py").write_text(
+        "raise ImportError('the mlserver of the environment')\n"
+    )
     return folder
 
 
@@ -84,7 +86,9 @@ def server(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     write(folder, "own", autogenerate_inference_pool_gid=True)
     write(folder, "both", environment_path=str(environment), inference_pool_gid="group")
     write_model(folder / "here", "Where", source=WHERE, parallel_workers=0)
-    with Server(folder, workers=1, env={"MLSERVER_ENVIRONMENTS_DIR": str(folder / "unpacked")}) as running:
+    with Server(
+        folder, workers=1, env={"MLSERVER_ENVIRONMENTS_DIR": str(folder / "unpacked")}
+    ) as running:
         yield running
 
 
@@ -161,5 +165,8 @@ def test_a_load_that_fails_leaves_no_pool(environment: Path, tmp_path: Path) -> 
             response = repository(server, name, "load")
             assert response.status_code == 500, response.text
             assert server.workers == workers
-        assert "cannot be used: there is no such folder" in repository(server, "nowhere", "load").json()["error"]
+        assert (
+            "cannot be used: there is no such folder"
+            in repository(server, "nowhere", "load").json()["error"]
+        )
         assert ask(server, "good")[0] in workers

@@ -114,7 +114,9 @@ def under_load(server: Server, allowed: tuple[int, ...], trouble: Callable[[], N
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_replaced_under_load(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+def test_replaced_under_load(
+    serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
+) -> None:
     """Nobody is refused, every answer is of one load, and none is older than the one before."""
     server = serve(tmp_path, workers=workers)
 
@@ -128,7 +130,9 @@ def test_replaced_under_load(serve: Serve, tmp_path: Path, numbered: Numbered, w
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unloaded_and_loaded_under_load(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+def test_unloaded_and_loaded_under_load(
+    serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
+) -> None:
     """Refused while it is not there; else the right answer."""
     server = serve(tmp_path, workers=workers)
 
@@ -143,7 +147,9 @@ def test_unloaded_and_loaded_under_load(serve: Serve, tmp_path: Path, numbered: 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_load_that_fails_leaves_the_old_one(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+def test_a_load_that_fails_leaves_the_old_one(
+    serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
+) -> None:
     server = serve(tmp_path, workers=workers, tracebacks=True)
     settings = tmp_path / "numbered" / "model-settings.json"
     good = settings.read_text()
@@ -172,7 +178,10 @@ def test_an_unload_lets_what_runs_end(serve: Serve, tmp_path: Path, workers: int
         asked = callers.submit(ask, server, "wait", "a")
         server.wait(lambda: chaos.told("started-a"), "the request ran")
         unloading = callers.submit(server.post, "/v2/repository/models/chaos/unload")
-        server.wait(lambda: server.get("/v2/models/chaos/ready").status_code != 200, "the model took no more requests")
+        server.wait(
+            lambda: server.get("/v2/models/chaos/ready").status_code != 200,
+            "the model took no more requests",
+        )
         assert ask(server, "echo", "b")[0] in (400, 404)
         assert not asked.done()
         chaos.put("go-a")
@@ -182,7 +191,9 @@ def test_an_unload_lets_what_runs_end(serve: Serve, tmp_path: Path, workers: int
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_loading_and_unloading_again_and_again(serve: Serve, tmp_path: Path, numbered: Numbered, workers: int) -> None:
+def test_loading_and_unloading_again_and_again(
+    serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
+) -> None:
     """RELOAD_CYCLES=5000 does it ten thousand times."""
     server = serve(tmp_path, workers=workers)
     assert server.get("/v2/health/ready").status_code == 200

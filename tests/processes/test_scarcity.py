@@ -42,12 +42,25 @@ class OnAFullDisk(Server):
 class OnAReadOnlyDisk(Server):
     """Everything but the kernel's own folders is mounted for reading only."""
 
-    prefix = ("unshare", "--mount", "--map-root-user", "sh", "-c", 'mount -o remount,ro,bind / && exec "$@"', "sh")
+    prefix = (
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        'mount -o remount,ro,bind / && exec "$@"',
+        "sh",
+    )
 
 
 def possible(prefix: tuple[str, ...], *command: str) -> bool:
     try:
-        return subprocess.run([*prefix, *command], capture_output=True, timeout=20, check=False).returncode == 0
+        return (
+            subprocess.run(
+                [*prefix, *command], capture_output=True, timeout=20, check=False
+            ).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -87,7 +100,10 @@ def test_memory_that_is_not_there(tmp_path: Path) -> None:
     with Server(tmp_path, workers=1, tracebacks=True) as server:
         before = server.workers
         answer = server.infer("needy", [tensor("x", [2**60], "INT64")])
-        assert (answer.status_code, answer.json()["error"]) == (500, "Model needy failed to predict: MemoryError")
+        assert (answer.status_code, answer.json()["error"]) == (
+            500,
+            "Model needy failed to predict: MemoryError",
+        )
         assert server.infer("needy", [tensor("x", [0], "INT64")]).status_code == 200
         assert server.workers == before
 
@@ -107,7 +123,9 @@ def test_nobody_reads_the_log(tmp_path: Path, workers: int, how: str) -> None:
     """The log goes to a pipe that nobody holds any more: the server neither ends of it nor stops answering."""
     write_server_settings(tmp_path, debug=True)
     write_model(tmp_path / "echo")
-    ports = dict(zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), map(str, free_ports(3)), strict=True))
+    ports = dict(
+        zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), map(str, free_ports(3)), strict=True)
+    )
     env = {f"MLSERVER_{name}": port for name, port in ports.items()}
     env |= {"MLSERVER_HOST": "127.0.0.1", "MLSERVER_PARALLEL_WORKERS": str(workers)}
     mine, theirs = os.pipe()

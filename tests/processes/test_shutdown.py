@@ -46,7 +46,9 @@ def assert_ends(server: Server, code: int = 0) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_idle(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int, number: signal.Signals) -> None:
+def test_idle(
+    serve: Serve, tmp_path: Path, chaos: Chaos, workers: int, number: signal.Signals
+) -> None:
     server = serve(tmp_path, workers=workers)
     server.process.send_signal(number)
 
@@ -94,7 +96,11 @@ def test_a_second_signal_does_not_wait(serve: Serve, tmp_path: Path, chaos: Chao
 
 
 def test_the_drain_has_a_limit(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
-    server = serve(tmp_path, workers=1, env={"MLSERVER_DRAIN_TIMEOUT": "0.5", "MLSERVER_PARALLEL_WORKERS_TIMEOUT": "1"})
+    server = serve(
+        tmp_path,
+        workers=1,
+        env={"MLSERVER_DRAIN_TIMEOUT": "0.5", "MLSERVER_PARALLEL_WORKERS_TIMEOUT": "1"},
+    )
     with ThreadPoolExecutor(1) as callers:
         callers.submit(ask, server, "block", "a")
         server.wait(lambda: chaos.told("started-a"), "the request ran")
@@ -115,7 +121,11 @@ def test_with_dead_workers(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
 
 
 def test_with_a_stuck_worker(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
-    server = serve(tmp_path, workers=1, env={"MLSERVER_REQUEST_TIMEOUT": "600", "MLSERVER_DRAIN_TIMEOUT": "0.5"})
+    server = serve(
+        tmp_path,
+        workers=1,
+        env={"MLSERVER_REQUEST_TIMEOUT": "600", "MLSERVER_DRAIN_TIMEOUT": "0.5"},
+    )
     (pid,) = server.workers
     os.kill(pid, signal.SIGSTOP)
     server.process.send_signal(signal.SIGTERM)
@@ -146,7 +156,10 @@ def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -
 def request_of(action: str, argument: str) -> bytes:
     """An inference request of the chaos model as bytes."""
     body = json.dumps({"inputs": [tensor("x", [f"{action}:{argument}"], "BYTES")]}).encode()
-    return b"POST /v2/models/chaos/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    return b"POST /v2/models/chaos/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (
+        len(body),
+        body,
+    )
 
 
 def exchange(connection: Wire, argument: str) -> tuple[int, bool]:
@@ -194,7 +207,9 @@ def test_pipelined_requests_are_all_answered(serve: Serve, tmp_path: Path, chaos
     assert_ends(server)
 
 
-def test_an_idle_connection_may_bring_one_more_request(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+def test_an_idle_connection_may_bring_one_more_request(
+    serve: Serve, tmp_path: Path, chaos: Chaos
+) -> None:
     server = serve(tmp_path, workers=1)
     with wire(server.http_port) as connection, wire(server.http_port) as silent:
         assert exchange(connection, "before") == (200, False)
@@ -209,7 +224,9 @@ def test_an_idle_connection_may_bring_one_more_request(serve: Serve, tmp_path: P
 
 
 @pytest.mark.parametrize("http_workers", ["1", "2"])
-def test_service_for_the_shutdown_delay(serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str) -> None:
+def test_service_for_the_shutdown_delay(
+    serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
+) -> None:
     """Not ready, but new connections are answered; a second signal does not wait for the end of the delay."""
     env = {"MLSERVER_SHUTDOWN_DELAY": "600", "MLSERVER_HTTP_WORKERS": http_workers}
     server = serve(tmp_path, workers=1, env=env)
@@ -277,7 +294,9 @@ class Callers:
         while not self.over.is_set():
             if channel is None:
                 options = [("grpc.use_local_subchannel_pool", 1)]
-                channel = grpc.insecure_channel(f"127.0.0.1:{self.servers[place].grpc_port}", options)
+                channel = grpc.insecure_channel(
+                    f"127.0.0.1:{self.servers[place].grpc_port}", options
+                )
             try:
                 ask_over_grpc(channel, "chaos", b"echo:x")
                 self.answered[place] += 1
@@ -299,7 +318,9 @@ class Callers:
 
 def ask_over_grpc(channel: grpc.Channel, model: str, text: bytes) -> bool:
     contents = pb.InferTensorContents(bytes_contents=[text])
-    one = pb.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=[1], contents=contents)
+    one = pb.ModelInferRequest.InferInputTensor(
+        name="x", datatype="BYTES", shape=[1], contents=contents
+    )
     request = pb.ModelInferRequest(model_name=model, inputs=[one])
     return bool(GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30).outputs)
 
@@ -316,7 +337,9 @@ def test_a_rolling_update_loses_nothing(
     env = {"MLSERVER_HTTP_WORKERS": http_workers}
     servers = [serve(tmp_path, workers=1, env=env) for _ in range(UPDATES + 1)]
     callers = Callers(servers)
-    talk: Callable[[bool, float], None] = callers.talk_over_rest if protocol == "rest" else callers.talk_over_grpc
+    talk: Callable[[bool, float], None] = (
+        callers.talk_over_rest if protocol == "rest" else callers.talk_over_grpc
+    )
     # gRPC's library cancels a call that arrives in the instant between the shutdown and the client's reading of it: for
     # clients that wait for the answer to their last call, that cannot be.
     kinds = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.0), (False, 0.02)]
@@ -328,7 +351,9 @@ def test_a_rolling_update_loses_nothing(
                 server.wait(partial(callers.were_answered_by, number), "the clients were answered")
                 server.process.send_signal(signal.SIGTERM)
                 assert_ends(server)
-            servers[-1].wait(partial(callers.were_answered_by, UPDATES), "the clients were answered")
+            servers[-1].wait(
+                partial(callers.were_answered_by, UPDATES), "the clients were answered"
+            )
         finally:
             callers.over.set()
         for one in talking:

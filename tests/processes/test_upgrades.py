@@ -42,7 +42,9 @@ def upgraded(message: bytes, case: str) -> bytes:
 
 def chunked(message: bytes) -> bytes:
     head, _, body = message.partition(b"\r\n\r\n")
-    head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"content-length"))
+    head = b"\r\n".join(
+        line for line in head.split(b"\r\n") if not line.startswith(b"content-length")
+    )
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:5], body[5:]))
     return head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
 
@@ -81,7 +83,9 @@ def test_an_upgrade_that_awaits_permission_for_its_body(server: Server) -> None:
 
 
 def test_an_upgrade_over_a_connection_that_ends(server: Server) -> None:
-    message = infer("echo", 1.5).replace(b"\r\n", b"\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n", 1)
+    message = infer("echo", 1.5).replace(
+        b"\r\n", b"\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n", 1
+    )
     with wire(server.http_port) as connection:
         connection.send(message)
         status, headers, _ = connection.answer()

@@ -43,7 +43,9 @@ def wait_for_workers(server: Server, count: int, without: list[int]) -> None:
     server.wait_until("/v2/health/ready")
 
 
-def begin(callers: ThreadPoolExecutor, server: Server, action: str, names: list[str]) -> list[Future[tuple[int, Any]]]:
+def begin(
+    callers: ThreadPoolExecutor, server: Server, action: str, names: list[str]
+) -> list[Future[tuple[int, Any]]]:
     return [callers.submit(ask, server, action, name) for name in names]
 
 
@@ -54,7 +56,9 @@ def test_one_of_two_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos
     server = serve(tmp_path, workers=2)
     before = server.workers
     kill(before[:1])
-    assert [ask(server, "echo", str(number)) for number in range(5)] == [(200, str(number)) for number in range(5)]
+    assert [ask(server, "echo", str(number)) for number in range(5)] == [
+        (200, str(number)) for number in range(5)
+    ]
     wait_for_workers(server, 2, before[:1])
 
 
@@ -69,9 +73,15 @@ def test_all_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos, worke
     server.wait_until("/v2/models/chaos/ready", 400)
     assert server.get("/v2/health/live").status_code == 200
     status, text = ask(server, "echo", "a")
-    assert (status, text) == (503, "No worker process is alive to run the model; a new one is being started")
+    assert (status, text) == (
+        503,
+        "No worker process is alive to run the model; a new one is being started",
+    )
     (model,) = server.post("/v2/repository/index", {}).json()
-    assert (model["state"], model["reason"]) == ("UNAVAILABLE", "no worker process is alive to run the model")
+    assert (model["state"], model["reason"]) == (
+        "UNAVAILABLE",
+        "no worker process is alive to run the model",
+    )
 
     chaos.take("block-load")
     wait_for_workers(server, workers, before)
@@ -98,7 +108,9 @@ def test_all_killed_in_the_middle_of_requests(
     assert ask(server, "echo", "e") == (200, "e")
 
 
-def test_a_request_is_tried_once_more(serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor) -> None:
+def test_a_request_is_tried_once_more(
+    serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
+) -> None:
     """One worker of two dies: the other is at hand, so nobody hears of it."""
     server = serve(tmp_path, workers=2)
     (asked,) = begin(callers, server, "wait", ["a"])
@@ -111,7 +123,9 @@ def test_a_request_is_tried_once_more(serve: Serve, tmp_path: Path, chaos: Chaos
     assert asked.result(timeout=20) == (200, "a")
 
 
-def test_killing_again_and_again(serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor) -> None:
+def test_killing_again_and_again(
+    serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
+) -> None:
     """Callers with payloads of their own, while workers die: each gets its own answer or a 503, and nothing else."""
     server = serve(tmp_path, workers=2)
 
@@ -204,7 +218,9 @@ def test_health_answers_while_a_model_blocks(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_caller_that_leaves_stops_its_request(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
+def test_a_caller_that_leaves_stops_its_request(
+    serve: Serve, tmp_path: Path, chaos: Chaos, workers: int
+) -> None:
     import http.client
     import json
 
@@ -229,7 +245,10 @@ def test_overload_is_refused_with_a_time_to_come_back(
     write_chaos(tmp_path, max_queue_size=1, max_batch_size=4, max_batch_time=3600)
     server = serve(tmp_path, workers=1)
     limit = {"timeout": 5_000_000}
-    asked = [callers.submit(server.infer, "chaos", request("echo", name), parameters=limit) for name in "abc"]
+    asked = [
+        callers.submit(server.infer, "chaos", request("echo", name), parameters=limit)
+        for name in "abc"
+    ]
     responses = sorted((one.result(timeout=30) for one in asked), key=lambda one: one.status_code)
 
     assert [response.status_code for response in responses] == [429, 429, 504]
@@ -270,7 +289,9 @@ def test_nothing_can_be_loaded(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
-def test_a_model_that_cannot_be_loaded_again_leaves_the_others(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+def test_a_model_that_cannot_be_loaded_again_leaves_the_others(
+    serve: Serve, tmp_path: Path, chaos: Chaos
+) -> None:
     """A worker's replacement cannot load one of two models: the other one serves on, and both as soon as they can."""
     write_model(tmp_path / "good")
     server = serve(tmp_path, workers=1)

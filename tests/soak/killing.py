@@ -78,7 +78,9 @@ def run(folder: Path, seconds: float) -> Killing:
 def series(server: Server) -> int:
     """Lines of the metrics page, but for those that come with the first answer of a status."""
     page = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
-    return sum("status_code=" not in line and "grpc_code=" not in line for line in page.splitlines())
+    return sum(
+        "status_code=" not in line and "grpc_code=" not in line for line in page.splitlines()
+    )
 
 
 def faults(killing: Killing) -> Iterator[str]:
@@ -94,7 +96,9 @@ def main() -> int:
     found = list(faults(killing))
     for what, count in sorted(killing.counts.items()) + killing.unavailable.most_common():
         sys.stdout.write(f"{count:8,}  {what}\n")
-    sys.stdout.write(f"{killing.slowest:8.2f}  seconds for the slowest answer\n{len(found)} faults {found[:5]}\n")
+    sys.stdout.write(
+        f"{killing.slowest:8.2f}  seconds for the slowest answer\n{len(found)} faults {found[:5]}\n"
+    )
     return 1 if found else 0
 
 

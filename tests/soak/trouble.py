@@ -43,11 +43,21 @@ class Trouble:
         self.unavailable: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.slowest = 0.0
-        self._threads = [threading.Thread(target=self._loop, args=(loop,), daemon=True) for loop in self.loops()]
+        self._threads = [
+            threading.Thread(target=self._loop, args=(loop,), daemon=True) for loop in self.loops()
+        ]
 
     def loops(self) -> list[Step]:
         """What runs, each in a thread of its own."""
-        return [self.small, self.large, self.over_grpc, self.refused, self.crash, self.kill, self.reload]
+        return [
+            self.small,
+            self.large,
+            self.over_grpc,
+            self.refused,
+            self.crash,
+            self.kill,
+            self.reload,
+        ]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -97,7 +107,10 @@ class Trouble:
             b'{"inputs":[{"name":"x","shape":[%d],"datatype":"UINT8","parameters":{"binary_data_size":%d}}],'
             b'"parameters":{"binary_data_output":true}}' % (len(raw), len(raw))
         )
-        headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+        headers = {
+            "inference-header-content-length": str(len(head)),
+            "content-type": "application/octet-stream",
+        }
         answer = client.post("/v2/models/alone/infer", content=head + raw, headers=headers)
         if self._note(answer, "binary") and not answer.content.endswith(raw):
             self.wrong.append("binary: other bytes came back")
@@ -108,7 +121,9 @@ class Trouble:
             stub = GRPCInferenceServiceStub(channel)
             for _ in range(50):
                 value = dice.randint(0, 2**60)
-                message = pb.ModelInferRequest(model_name="joined", raw_input_contents=[struct.pack("<q", value)])
+                message = pb.ModelInferRequest(
+                    model_name="joined", raw_input_contents=[struct.pack("<q", value)]
+                )
                 message.inputs.add(name="x", datatype="INT64", shape=[1])
                 began = time.monotonic()
                 try:
@@ -133,13 +148,18 @@ class Trouble:
     def refused(self, client: httpx.Client, dice: random.Random) -> float:
         number = dice.randrange(10**9)
         self._note(client.post(f"/v2/models/unknown-{number}/infer", json={}), "unknown")
-        self._note(client.post("/v2/models/alone/infer", content=b"{" * dice.randint(1, 1000)), "no JSON")
+        self._note(
+            client.post("/v2/models/alone/infer", content=b"{" * dice.randint(1, 1000)), "no JSON"
+        )
         return 0.05
 
     def crash(self, client: httpx.Client, dice: random.Random) -> float:
         """Send some of a request, perhaps all of it, and be gone without a word."""
         whole = infer("joined", 1.0)
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._server.http_port), 5) as one:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._server.http_port), 5) as one,
+        ):
             one.sendall(whole[: dice.randint(1, len(whole))])
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.counts["crashed clients"] += 1

@@ -22,11 +22,15 @@ class Authority:
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         builder = self._builder(self._name, self._key, days=1).add_extension(usage, critical=True)
         constraints = x509.BasicConstraints(ca=True, path_length=0)
-        self._certificate = builder.add_extension(constraints, critical=True).sign(self._key, hashes.SHA256())
+        self._certificate = builder.add_extension(constraints, critical=True).sign(
+            self._key, hashes.SHA256()
+        )
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name)
         builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
@@ -45,7 +49,9 @@ class Authority:
         builder = self._builder(subject, key, days)
         builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        certificate = builder.add_extension(authority, critical=False).sign(self._key, hashes.SHA256())
+        certificate = builder.add_extension(authority, critical=False).sign(
+            self._key, hashes.SHA256()
+        )
         paths = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         form = serialization.PrivateFormat.PKCS8

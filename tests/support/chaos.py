@@ -107,7 +107,9 @@ def ask(server: Server, action: str, argument: str) -> tuple[int, Any]:
     """Ask for an action. Returns the status, and the answer's element or the error's text."""
     response = server.infer("chaos", request(action, argument))
     body = response.json()
-    return response.status_code, body["outputs"][0]["data"][0] if response.status_code == 200 else body["error"]
+    return response.status_code, body["outputs"][0]["data"][
+        0
+    ] if response.status_code == 200 else body["error"]
 
 
 def wait_until_gone(pids: list[int], limit: float = 20.0) -> None:

@@ -40,11 +40,19 @@ class Collector(TraceServiceServicer):
 
     def resources(self) -> list[dict[str, str]]:
         with self._lock:
-            return [{one.key: one.value.string_value for one in resource.attributes} for resource in self._resources]
+            return [
+                {one.key: one.value.string_value for one in resource.attributes}
+                for resource in self._resources
+            ]
 
     def __enter__(self) -> Self:
         self._server.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._server.stop(1.0).wait()

@@ -28,17 +28,28 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._connection.close()
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
         """Status, and the answer's JSON (None: it has none)."""
         status, text = self._ask(method, path, body, headers)
         return status, json.loads(text) if text else None
 
-    def _ask(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    def _ask(
+        self, method: str, path: str, body: Any, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         content = None if body is None else json.dumps(body)
-        self._connection.request(method, path, content, {"content-type": "application/json", **(headers or {})})
+        self._connection.request(
+            method, path, content, {"content-type": "application/json", **(headers or {})}
+        )
         response = self._connection.getresponse()
         return response.status, response.read()
 
@@ -48,7 +59,9 @@ class Connection:
     def stream(self, model: str, inputs: list[dict[str, Any]]) -> tuple[int, list[Any]]:
         """Status, and the events of the answer."""
         status, text = self._ask("POST", f"/v2/models/{model}/infer_stream", {"inputs": inputs})
-        return status, [json.loads(event.removeprefix(b"data: ")) for event in text.split(b"\n\n") if event]
+        return status, [
+            json.loads(event.removeprefix(b"data: ")) for event in text.split(b"\n\n") if event
+        ]
 
 
 @contextmanager

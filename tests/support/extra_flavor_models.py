@@ -43,12 +43,18 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "period_frame": lambda: pd.DataFrame({"t": pd.period_range("2020-01", periods=2, freq="M")}),
     "indexed_frame": lambda: pd.DataFrame({"n": [1, 2]}, index=["x", "y"]),
     "twice_named": lambda: pd.DataFrame([[1, 2]], columns=["a", "a"]),
-    "two_levels": lambda: pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])),
+    "two_levels": lambda: pd.DataFrame(
+        [[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])
+    ),
     "no_columns": lambda: pd.DataFrame(index=[0, 1]),
     "no_frame_rows": lambda: pd.DataFrame({"a": []}),
     "infinite_frame": lambda: pd.DataFrame({"f": [float("inf"), -float("inf"), float("nan")]}),
-    "narrow_frame": lambda: pd.DataFrame({"f": np.array([0.1], "float32"), "i": np.array([1], "int8")}),
-    "big_frame": lambda: pd.DataFrame({"i": [2**63 - 1], "u": np.array([2**64 - 1], "uint64"), "o": [2**70]}),
+    "narrow_frame": lambda: pd.DataFrame(
+        {"f": np.array([0.1], "float32"), "i": np.array([1], "int8")}
+    ),
+    "big_frame": lambda: pd.DataFrame(
+        {"i": [2**63 - 1], "u": np.array([2**64 - 1], "uint64"), "o": [2**70]}
+    ),
     "sparse_frame": lambda: pd.DataFrame({"s": pd.arrays.SparseArray([0, 0, 1])}),
     "decimal_frame": lambda: pd.DataFrame({"d": [decimal.Decimal("1.10")]}),
     "array_frame": lambda: pd.DataFrame({"a": [np.array([1.0, 2.0]), np.array([3.0])]}),
@@ -59,7 +65,9 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "rounded_list": lambda: [2**53 + 1, 0.5],
     "signed_list": lambda: [2**63, -1],
     "boolean_list": lambda: [True, 2, 0.5],
-    "missing_frame": lambda: pd.DataFrame({"label": ["cat", None], "n": pd.array([1, None], dtype="Int64")}),
+    "missing_frame": lambda: pd.DataFrame(
+        {"label": ["cat", None], "n": pd.array([1, None], dtype="Int64")}
+    ),
     "infinities": lambda: [float("inf"), -float("inf")],
     "inf_array": lambda: np.array([np.inf, -np.inf, np.nan, -0.0, 1e-320, 1e300]),
     "f32_array": lambda: np.array([0.1, 16777217.0, 3.4e38], dtype="float32"),
@@ -114,7 +122,9 @@ DEEP: dict[str, Any] = {
     "objects": Array(POINT),
     "maps": Map(Array(DataType.string)),
     "blobs": Array(DataType.binary),
-    "times": Object([Property("t", DataType.datetime), Property("b", DataType.boolean, required=False)]),
+    "times": Object(
+        [Property("t", DataType.datetime), Property("b", DataType.boolean, required=False)]
+    ),
 }
 
 SINCE = dict.fromkeys(("deep_anything", "every_param"), TYPE_HINTS)
@@ -146,7 +156,9 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     **{f"tensor_{dtype}": lambda dtype=dtype: echo(tensor_of(dtype)) for dtype in DTYPES},  # type: ignore[misc]
     **{f"deep_{name}": lambda kind=kind: echo(columns((kind, "x"))) for name, kind in DEEP.items()},  # type: ignore[misc]
     "deep_anything": lambda: echo(columns((Array(AnyType()), "x"))),
-    "optional": lambda: echo(columns(("double", "d", False), ("long", "l", False), ("string", "s", False))),
+    "optional": lambda: echo(
+        columns(("double", "d", False), ("long", "l", False), ("string", "s", False))
+    ),
 }
 
 
@@ -205,12 +217,18 @@ def parquets() -> Iterator[Case]:
     yield case("linear", parquet(THREE, compression="gzip"), PARQUET)
     for body in (good[:-8], good[8:], good[:100], b"PAR1PAR1", b""):
         yield case("linear", body, PARQUET)
-    for content_type in (f"{PARQUET}; charset=utf-8", f"{PARQUET};charset=latin-1", f"{PARQUET}; version=1"):
+    for content_type in (
+        f"{PARQUET}; charset=utf-8",
+        f"{PARQUET};charset=latin-1",
+        f"{PARQUET}; version=1",
+    ):
         yield case("linear", good, content_type)
     for content_type in ("application/x-parquet", PARQUET.upper(), "application/octet-stream"):
         yield case("linear", good, content_type)
     for content_type in (JSON, CSV):
-        yield case("linear", good[:60], content_type)  # MLflow repeats the whole body, this server a bounded part
+        yield case(
+            "linear", good[:60], content_type
+        )  # MLflow repeats the whole body, this server a bounded part
 
 
 def csvs() -> Iterator[Case]:
@@ -330,7 +348,15 @@ def deep() -> Iterator[Case]:
 
 
 def optional() -> Iterator[Case]:
-    for row in ({}, {"l": 1}, {"d": None, "l": 1}, {"l": None, "s": None}, {"d": 1, "s": "x"}, {"s": None}, {"z": 1}):
+    for row in (
+        {},
+        {"l": 1},
+        {"d": None, "l": 1},
+        {"l": None, "s": None},
+        {"d": 1, "s": "x"},
+        {"s": None},
+        {"z": 1},
+    ):
         yield case("optional", {"dataframe_records": [row]})
         yield case("optional", {"inputs": [row]})
         yield case("optional", {"instances": [row]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,18 @@ def describe(value: Any) -> Any:
     """What a model received, as JSON values: types, dtypes and contents."""
     if isinstance(value, pd.DataFrame):
         columns = {str(name): describe(value[name]) for name in value.columns}
-        return {"frame": columns, "order": [str(name) for name in value.columns], "index": str(list(value.index))}
+        return {
+            "frame": columns,
+            "order": [str(name) for name in value.columns],
+            "index": str(list(value.index)),
+        }
     if isinstance(value, pd.Series):
         return [str(value.dtype), [describe(item) for item in value.tolist()]]
     if isinstance(value, np.ndarray):
-        return [f"array {value.dtype} {value.shape}", [describe(item) for item in value.ravel().tolist()]]
+        return [
+            f"array {value.dtype} {value.shape}",
+            [describe(item) for item in value.ravel().tolist()],
+        ]
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -149,7 +157,9 @@ class Chats(mlflow.pyfunc.ChatModel):  # type: ignore[misc]
         from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
 
         said = ChatMessage(role="assistant", content=f"{messages[-1].content} {params.temperature}")
-        return ChatCompletionResponse(choices=[ChatChoice(message=said)], created=1, id="x", model="m")
+        return ChatCompletionResponse(
+            choices=[ChatChoice(message=said)], created=1, id="x", model="m"
+        )
 
 
 class Responds(ResponsesAgent):  # type: ignore[misc]
@@ -222,9 +232,14 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "full_nullable": lambda: pd.DataFrame(
         {"i": pd.array([1, 2], dtype="Int64"), "b": pd.array([True, False], dtype="boolean")}
     ),
-    "category": lambda: pd.DataFrame({"c": pd.Categorical(["u", "v"]), "n": pd.Categorical([1, 2])}),
+    "category": lambda: pd.DataFrame(
+        {"c": pd.Categorical(["u", "v"]), "n": pd.Categorical([1, 2])}
+    ),
     "dates": lambda: pd.DataFrame(
-        {"t": pd.to_datetime(pd.Series(["2020-01-02", None])), "d": [dt.date(2020, 1, 2), dt.date(2021, 1, 2)]}
+        {
+            "t": pd.to_datetime(pd.Series(["2020-01-02", None])),
+            "d": [dt.date(2020, 1, 2), dt.date(2021, 1, 2)],
+        }
     ),
     "labels": lambda: pd.DataFrame([[1, 2.5], [3, 4.5]]),
     "bytes_frame": lambda: pd.DataFrame({"b": [b"hi", b"\xff"]}),
@@ -289,17 +304,31 @@ class Returns(PythonModel):  # type: ignore[misc]
 
 def columns(*specs: tuple[Any, ...]) -> Schema:
     """(type, name[, required]) ..."""
-    return Schema([ColSpec(kind, *rest[:1], *([] if len(rest) < 2 else [rest[1]])) for kind, *rest in specs])
+    return Schema(
+        [ColSpec(kind, *rest[:1], *([] if len(rest) < 2 else [rest[1]])) for kind, *rest in specs]
+    )
 
 
 def echo(inputs: Schema | None, params: ParamSchema | None = None) -> Callable[[Path], None]:
-    signature = ModelSignature(inputs=inputs, params=params) if inputs is not None or params is not None else None
+    signature = (
+        ModelSignature(inputs=inputs, params=params)
+        if inputs is not None or params is not None
+        else None
+    )
     return python_model(Echo(), signature)
 
 
-def python_model(model: Any, signature: ModelSignature | None = None, **more: Any) -> Callable[[Path], None]:
+def echo_column(kind: str, name: str) -> Callable[[Path], None]:
+    return echo(columns((kind, name)))
+
+
+def python_model(
+    model: Any, signature: ModelSignature | None = None, **more: Any
+) -> Callable[[Path], None]:
     def save(path: Path) -> None:
-        mlflow.pyfunc.save_model(path, python_model=model, signature=signature, pip_requirements=["mlflow"], **more)
+        mlflow.pyfunc.save_model(
+            path, python_model=model, signature=signature, pip_requirements=["mlflow"], **more
+        )
 
     return save
 
@@ -307,7 +336,12 @@ def python_model(model: Any, signature: ModelSignature | None = None, **more: An
 def estimator(model: Any, signature: ModelSignature | None, **more: Any) -> Callable[[Path], None]:
     def save(path: Path) -> None:
         mlflow.sklearn.save_model(
-            model, path, signature=signature, pip_requirements=["mlflow"], serialization_format="cloudpickle", **more
+            model,
+            path,
+            signature=signature,
+            pip_requirements=["mlflow"],
+            serialization_format="cloudpickle",
+            **more,
         )
 
     return save
@@ -325,7 +359,9 @@ ONE_HOT = Pipeline(
     [
         (
             "columns",
-            ColumnTransformer([("one", OneHotEncoder(handle_unknown="ignore"), ["word"])], remainder="passthrough"),
+            ColumnTransformer(
+                [("one", OneHotEncoder(handle_unknown="ignore"), ["word"])], remainder="passthrough"
+            ),
         ),
         ("linear", LinearRegression()),
     ]
@@ -334,28 +370,42 @@ ONE_HOT = Pipeline(
 # Model -> the first release of MLflow that can save it.
 TYPE_HINTS = (2, 20)
 SINCE: dict[str, tuple[int, int]] = {
-    **dict.fromkeys(("people", "shouts", "blobs", "whens", "sums", "chats", "echo_any"), TYPE_HINTS),
+    **dict.fromkeys(
+        ("people", "shouts", "blobs", "whens", "sums", "chats", "echo_any"), TYPE_HINTS
+    ),
     **dict.fromkeys(("responds", "repeats"), (3, 0)),
 }
 
 MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
-    "linear": lambda: estimator(LinearRegression().fit(FRAME, TARGET), infer_signature(FRAME, TARGET)),
+    "linear": lambda: estimator(
+        LinearRegression().fit(FRAME, TARGET), infer_signature(FRAME, TARGET)
+    ),
     "net": lambda: estimator(
-        ElasticNet(alpha=0.1).fit(FRAME, TARGET), infer_signature(FRAME, pd.DataFrame({"quality": TARGET}))
+        ElasticNet(alpha=0.1).fit(FRAME, TARGET),
+        infer_signature(FRAME, pd.DataFrame({"quality": TARGET})),
     ),
     "wide": lambda: estimator(
         LinearRegression().fit(FRAME, np.column_stack([TARGET, -TARGET])),
         infer_signature(FRAME, np.column_stack([TARGET, -TARGET])),
     ),
-    "labels": lambda: estimator(LogisticRegression().fit(FRAME, LABELS), infer_signature(FRAME, LABELS)),
+    "labels": lambda: estimator(
+        LogisticRegression().fit(FRAME, LABELS), infer_signature(FRAME, LABELS)
+    ),
     "proba": lambda: estimator(
-        LogisticRegression().fit(FRAME, LABELS), infer_signature(FRAME), pyfunc_predict_fn="predict_proba"
+        LogisticRegression().fit(FRAME, LABELS),
+        infer_signature(FRAME),
+        pyfunc_predict_fn="predict_proba",
     ),
     "scaled": lambda: estimator(
-        make_pipeline(StandardScaler(), LinearRegression()).fit(FRAME, TARGET), infer_signature(FRAME, TARGET)
+        make_pipeline(StandardScaler(), LinearRegression()).fit(FRAME, TARGET),
+        infer_signature(FRAME, TARGET),
     ),
-    "mixed": lambda: estimator(DecisionTreeRegressor(max_depth=4).fit(MIXED, TARGET), infer_signature(MIXED, TARGET)),
-    "one": lambda: estimator(LinearRegression().fit(FRAME[["a"]], TARGET), infer_signature(FRAME[["a"]], TARGET)),
+    "mixed": lambda: estimator(
+        DecisionTreeRegressor(max_depth=4).fit(MIXED, TARGET), infer_signature(MIXED, TARGET)
+    ),
+    "one": lambda: estimator(
+        LinearRegression().fit(FRAME[["a"]], TARGET), infer_signature(FRAME[["a"]], TARGET)
+    ),
     "words": lambda: estimator(ONE_HOT.fit(WORDS, TARGET), infer_signature(WORDS, TARGET)),
     "unnamed_tensor": lambda: estimator(
         LinearRegression().fit(FRAME.to_numpy(), TARGET), infer_signature(FRAME.to_numpy(), TARGET)
@@ -365,11 +415,21 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "tensors": lambda: python_model(
         Double(),
         ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1, 3), "y")])
+            inputs=Schema(
+                [
+                    TensorSpec(np.dtype("float32"), (-1, 2), "x"),
+                    TensorSpec(np.dtype("int64"), (-1, 3), "y"),
+                ]
+            )
         ),
     ),
     "echo_tensors": lambda: echo(
-        Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1, 3), "y")])
+        Schema(
+            [
+                TensorSpec(np.dtype("float32"), (-1, 2), "x"),
+                TensorSpec(np.dtype("int64"), (-1, 3), "y"),
+            ]
+        )
     ),
     "echo_tensor": lambda: echo(Schema([TensorSpec(np.dtype("float64"), (-1, 3))])),
     "echo_times": lambda: echo(Schema([TensorSpec(np.dtype("datetime64[s]"), (-1,))])),
@@ -377,7 +437,7 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "echo_mixed_names": lambda: echo(columns((DataType.double, "0"), (DataType.double, 1))),
     "echo_list": lambda: echo(infer_signature(["a", "b"]).inputs),
     "echo_text_tensor": lambda: echo(Schema([TensorSpec(np.dtype("str"), (-1,))])),
-    **{f"echo_{kind}": lambda kind=kind, name=name: echo(columns((kind, name))) for kind, name in SCALARS},  # type: ignore[misc]
+    **{f"echo_{kind}": partial(echo_column, kind, name) for kind, name in SCALARS},
     "echo_all": lambda: echo(columns(*((kind, name, kind != "double") for kind, name in SCALARS))),
     "echo_numbers": lambda: echo(columns(("double", "d"), ("long", "l"), ("boolean", "bo"))),
     "echo_unnamed": lambda: echo(Schema([ColSpec("double"), ColSpec("long")])),
@@ -398,7 +458,9 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
     "responds": lambda: python_model(Responds()),
     "repeats": lambda: python_model(Repeats()),
     "configured": lambda: python_model(
-        Configured(), ModelSignature(inputs=columns(("double", "d"))), model_config={"k": 1, "z": "d"}
+        Configured(),
+        ModelSignature(inputs=columns(("double", "d"))),
+        model_config={"k": 1, "z": "d"},
     ),
     "fails": lambda: python_model(Fails(), ModelSignature(inputs=columns(("double", "x")))),
     "returns": lambda: python_model(Returns(), ModelSignature(inputs=columns(("string", "what")))),

@@ -58,7 +58,9 @@ class Road:
         concurrency: Requests that a model works on at once; the rest wait in its queue.
     """
 
-    def __init__(self, settings: Settings, models: Sequence[ModelSettings], concurrency: int = 64) -> None:
+    def __init__(
+        self, settings: Settings, models: Sequence[ModelSettings], concurrency: int = 64
+    ) -> None:
         self._settings = settings
         self._models = models
         self._slots = Slots(concurrency)
@@ -81,6 +83,9 @@ class Road:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self._executor.stop(5.0)

@@ -34,30 +34,48 @@ class Cluster:
     """
 
     def __init__(self) -> None:
-        self._cluster = kafka.Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1}, logger=_silent)
+        self._cluster = kafka.Producer(
+            {"bootstrap.servers": "none", "test.mock.num.brokers": 1}, logger=_silent
+        )
         brokers = self._cluster.list_topics(timeout=LIMIT).brokers.values()
         self.servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
         own = {"bootstrap.servers": self.servers}
         self._producer = kafka.Producer({**own, "linger.ms": 0}, logger=_silent)
-        self._reader = kafka.Consumer({**own, "group.id": "test", "enable.auto.commit": False}, logger=_silent)
-        self._reader.assign([kafka.TopicPartition(OUTPUT, number, 0) for number in self._partitions(OUTPUT)])
+        self._reader = kafka.Consumer(
+            {**own, "group.id": "test", "enable.auto.commit": False}, logger=_silent
+        )
+        self._reader.assign(
+            [kafka.TopicPartition(OUTPUT, number, 0) for number in self._partitions(OUTPUT)]
+        )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._reader.close()
 
-    def send(self, value: bytes | None, key: bytes | None = None, headers: Mapping[str, Any] | None = None) -> None:
+    def send(
+        self,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
         """Put a message into the input topic."""
         self._producer.produce(INPUT, value, key, headers=list((headers or {}).items()))
         assert self._producer.flush(LIMIT) == 0
 
-    def ask(self, value: Any, key: bytes | None = None, model: str = "echo", **headers: str) -> None:
+    def ask(
+        self, value: Any, key: bytes | None = None, model: str = "echo", **headers: str
+    ) -> None:
         """Put a request for a model into the input topic."""
-        named = {"mlserver-model": model} | {name.replace("_", "-"): text for name, text in headers.items()}
+        named = {"mlserver-model": model} | {
+            name.replace("_", "-"): text for name, text in headers.items()
+        }
         self.send(orjson.dumps(value), key, named)
 
     def answers(self, count: int) -> list[Answer]:
@@ -70,7 +88,9 @@ class Cluster:
             if message is not None and message.error() is None:
                 key = message.key()
                 headers = {name: value.decode() for name, value in message.headers() or ()}
-                found.append(Answer(key and key.decode("latin-1"), orjson.loads(message.value()), headers))
+                found.append(
+                    Answer(key and key.decode("latin-1"), orjson.loads(message.value()), headers)
+                )
         return found
 
     def answer(self) -> Answer:
@@ -78,7 +98,9 @@ class Cluster:
 
     def committed(self, group: str = "mlserver") -> int:
         """How many messages of the input topic a group has done with."""
-        asked = kafka.Consumer({"bootstrap.servers": self.servers, "group.id": group}, logger=_silent)
+        asked = kafka.Consumer(
+            {"bootstrap.servers": self.servers, "group.id": group}, logger=_silent
+        )
         try:
             partitions = [kafka.TopicPartition(INPUT, number) for number in self._partitions(INPUT)]
             return sum(max(one.offset, 0) for one in asked.committed(partitions, timeout=LIMIT))

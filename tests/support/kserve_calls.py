@@ -40,7 +40,9 @@ def request_of(datatype: str, binary: bool, model: str = "echo") -> Any:
 def same(answer: Any, datatype: str) -> bool:
     found = np.array(answer.outputs[0].as_numpy()).reshape(ARRAYS[datatype].shape)
     if datatype == "BYTES":
-        found = np.array([[one.encode() if isinstance(one, str) else one for one in found.ravel()]], object)
+        found = np.array(
+            [[one.encode() if isinstance(one, str) else one for one in found.ravel()]], object
+        )
     return answer.id == "7" and bool((found == ARRAYS[datatype]).all())
 
 
@@ -56,8 +58,13 @@ async def rest(url: str) -> dict[str, Any]:
         }
         for datatype in ARRAYS:
             for binary in (True, False):
-                if binary or datatype not in ("FP16", "BYTES"):  # this client writes those as JSON in forms of its own
-                    answer = await client.infer(url, request_of(datatype, binary), model_name="echo")
+                if binary or datatype not in (
+                    "FP16",
+                    "BYTES",
+                ):  # this client writes those as JSON in forms of its own
+                    answer = await client.infer(
+                        url, request_of(datatype, binary), model_name="echo"
+                    )
                     found[f"{datatype} {'binary' if binary else 'json'}"] = same(answer, datatype)
         try:
             await client.infer(url, request_of("FP32", False, "nope"), model_name="nope")
@@ -88,4 +95,6 @@ async def grpc(address: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps({"rest": asyncio.run(rest(sys.argv[1])), "grpc": asyncio.run(grpc(sys.argv[2]))}))
+    sys.stdout.write(
+        json.dumps({"rest": asyncio.run(rest(sys.argv[1])), "grpc": asyncio.run(grpc(sys.argv[2]))})
+    )

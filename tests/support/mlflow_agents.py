@@ -32,7 +32,12 @@ def models() -> dict[str, Any]:
     """Models that repeat the last message: word by word if they stream, and failing at the word "fail"."""
     from mlflow.pyfunc import ChatAgent, ChatModel, ResponsesAgent
     from mlflow.types.agent import ChatAgentChunk, ChatAgentMessage, ChatAgentResponse
-    from mlflow.types.llm import ChatChoice, ChatCompletionChunk, ChatCompletionResponse, ChatMessage
+    from mlflow.types.llm import (
+        ChatChoice,
+        ChatCompletionChunk,
+        ChatCompletionResponse,
+        ChatMessage,
+    )
     from mlflow.types.responses import ResponsesAgentResponse, ResponsesAgentStreamEvent
 
     def words(text: str) -> Any:
@@ -75,7 +80,13 @@ def models() -> dict[str, Any]:
             for word in words(str(request.input[-1].content)):
                 yield ResponsesAgentStreamEvent(**self.create_text_delta(delta=word, item_id="1"))
 
-    return {"chat": Chat(), "plain": Plain(), "agent": Agent(), "responds": Responds(), "whole": Whole()}
+    return {
+        "chat": Chat(),
+        "plain": Plain(),
+        "agent": Agent(),
+        "responds": Responds(),
+        "whole": Whole(),
+    }
 
 
 def save(folder: Path) -> None:
@@ -85,7 +96,9 @@ def save(folder: Path) -> None:
         (folder / name).mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            mlflow.pyfunc.save_model(folder / name / "model", python_model=model, pip_requirements=["mlflow"])
+            mlflow.pyfunc.save_model(
+                folder / name / "model", python_model=model, pip_requirements=["mlflow"]
+            )
         settings = {
             "name": name,
             "implementation": "mlserver_mlflow.MLflowRuntime",

@@ -26,7 +26,9 @@ class Case:
 def case(model: str, body: Any, content_type: str = JSON) -> Case:
     if isinstance(body, bytes):
         return Case(model, body, content_type)
-    return Case(model, body.encode() if isinstance(body, str) else json.dumps(body).encode(), content_type)
+    return Case(
+        model, body.encode() if isinstance(body, str) else json.dumps(body).encode(), content_type
+    )
 
 
 ROW = [1, 2.5, -0.5]
@@ -172,8 +174,36 @@ VALUES: dict[str, list[Any]] = {
     "boolean": [True, False, 1, 2, 0.5, 0, "true", "", None, [True]],
     "integer": [1, 1.0, "1", True, 1.5, "1.5", None, 2**31, -(2**31), 2**40, 1e10, [1]],
     "long": [1, 1.0, 1.5, "7", True, 1e18, 2**63 - 1, 2**63, 2**64, None, "x"],
-    "float": [1, 1.5, "2.5", True, "nan", 1e40, 16777217, 2**53 + 1, 9007199791611905, None, 0.1, 1e-50],
-    "double": [1, 1.5, "NaN", "inf", True, 2**53 + 1, 10**20, None, "x", [1], "1_000", " 7.4 ", "0x10", {"k": 1}],
+    "float": [
+        1,
+        1.5,
+        "2.5",
+        True,
+        "nan",
+        1e40,
+        16777217,
+        2**53 + 1,
+        9007199791611905,
+        None,
+        0.1,
+        1e-50,
+    ],
+    "double": [
+        1,
+        1.5,
+        "NaN",
+        "inf",
+        True,
+        2**53 + 1,
+        10**20,
+        None,
+        "x",
+        [1],
+        "1_000",
+        " 7.4 ",
+        "0x10",
+        {"k": 1},
+    ],
     "string": ["x", 1, 1.5, True, None, {"a": 1}, ["a"], ""],
     "binary": ["aGk=", "!!!", "aGk", 1, None, ""],
     "datetime": [
@@ -278,7 +308,10 @@ def unnamed() -> Iterator[Any]:
 
 NESTED = {
     "echo_array": ("arr", [[1.0, 2.5], [], [1, 2], [1], [1, 2.5], ["1"], None, 3]),
-    "echo_object": ("obj", [{"x": 1}, {"x": 1, "y": "t"}, {"y": "t"}, {"x": 1, "z": 2}, {"x": 1.5}, None, 5]),
+    "echo_object": (
+        "obj",
+        [{"x": 1}, {"x": 1, "y": "t"}, {"y": "t"}, {"x": 1, "z": 2}, {"x": 1.5}, None, 5],
+    ),
     "echo_map": ("mp", [{"k": 1.5}, {}, {"k": 1}, {"k": 2}, {"k": "x"}, None]),
     "echo_any": ("any", [1, "x", [1, 2], {"k": 1}, None]),
 }
@@ -321,7 +354,15 @@ def texts() -> Iterator[Case]:
 def agents() -> Iterator[Case]:
     """Bodies of chat models and agents, which carry no envelope."""
     message = {"role": "user", "content": "Hello!"}
-    for messages in ([message], [message, message], [], "x", [{"content": "x"}], [message | {"extra": 1}], None):
+    for messages in (
+        [message],
+        [message, message],
+        [],
+        "x",
+        [{"content": "x"}],
+        [message | {"extra": 1}],
+        None,
+    ):
         yield case("chats", {"messages": messages})
         yield case("responds", {"input": messages})
     for more in (

@@ -43,7 +43,10 @@ def _objects(values: Sequence[Any]) -> Any:
 
 
 def _masked(values: list[Any]) -> Any:
-    return np.ma.array([0 if value is None else value for value in values], mask=[value is None for value in values])
+    return np.ma.array(
+        [0 if value is None else value for value in values],
+        mask=[value is None for value in values],
+    )
 
 
 FORMS: dict[str, Callable[[list[Any]], Any]] = {
@@ -58,10 +61,16 @@ FORMS: dict[str, Callable[[list[Any]], Any]] = {
     "int64[pyarrow]": lambda values: pd.DataFrame({"x": pd.array(values, dtype="int64[pyarrow]")}),
     "int32[pyarrow]": lambda values: pd.DataFrame({"x": pd.array(values, dtype="int32[pyarrow]")}),
     "bool[pyarrow]": lambda values: pd.DataFrame({"x": pd.array(values, dtype="bool[pyarrow]")}),
-    "string[pyarrow]": lambda values: pd.DataFrame({"x": pd.array(values, dtype="string[pyarrow]")}),
-    "double[pyarrow]": lambda values: pd.DataFrame({"x": pd.array(values, dtype="double[pyarrow]")}),
+    "string[pyarrow]": lambda values: pd.DataFrame(
+        {"x": pd.array(values, dtype="string[pyarrow]")}
+    ),
+    "double[pyarrow]": lambda values: pd.DataFrame(
+        {"x": pd.array(values, dtype="double[pyarrow]")}
+    ),
     "datetimes": lambda values: pd.DataFrame({"x": pd.to_datetime(values)}),
-    "records": lambda values: pd.DataFrame.from_records([{} if v is None else {"x": v} for v in values]).assign(y=1),
+    "records": lambda values: pd.DataFrame.from_records(
+        [{} if v is None else {"x": v} for v in values]
+    ).assign(y=1),
     "series": lambda values: pd.Series(values, name="x"),
     "array": np.array,
     "datetime64": lambda values: np.array(values, dtype="datetime64"),
@@ -70,7 +79,9 @@ FORMS: dict[str, Callable[[list[Any]], Any]] = {
     "rows": lambda values: np.array([[value, value] for value in values]),
     "list": list,
     "arrays": lambda values: [np.array([value]) for value in values],
-    "numbers": lambda values: [np.int64(v) if isinstance(v, int) else np.float32(v) for v in values],
+    "numbers": lambda values: [
+        np.int64(v) if isinstance(v, int) else np.float32(v) for v in values
+    ],
     "dict": lambda values: {"x": list(values), "y": np.array(values)},
     "Nested": lambda values: [{"value": value, "list": [value]} for value in values],
 }
@@ -83,7 +94,9 @@ with warnings.catch_warnings():
         """The values of column `value`, as the form of column `form`."""
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            values = [value_of(text) if isinstance(text, str) else None for text in model_input["value"]]
+            values = [
+                value_of(text) if isinstance(text, str) else None for text in model_input["value"]
+            ]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return FORMS[model_input["form"].iloc[0]](values)

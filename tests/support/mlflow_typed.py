@@ -24,7 +24,9 @@ def _cycle() -> list[Any]:
 
 def _polars() -> Any:
     polars = import_module("polars")  # is optional, for mypy too
-    return polars.DataFrame({"n": [1, None], "t": ["a", None], "f": [0.5, None], "b": [True, False]})
+    return polars.DataFrame(
+        {"n": [1, None], "t": ["a", None], "f": [0.5, None], "b": [True, False]}
+    )
 
 
 RESULTS: dict[str, Callable[[], Any]] = {

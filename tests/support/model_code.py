@@ -115,7 +115,9 @@ def model_options(
             yield {**options, "python_model": str(script), "artifacts": {"step": str(step)}}
 
 
-def save_model(folder: Path, number: int, kind: str = "loader", extra: dict[str, str] | None = None) -> Path:
+def save_model(
+    folder: Path, number: int, kind: str = "loader", extra: dict[str, str] | None = None
+) -> Path:
     """Save a model into a folder; see `model_options`."""
     with model_options(folder, number, kind, extra) as options:
         mlflow.pyfunc.save_model(folder, **options)
@@ -138,8 +140,14 @@ def save_plain(folder: Path, body: str) -> Path:
     return folder
 
 
-def serve_model(folder: Path, uri: Path | str, name: str, version: str | None = None, **more: object) -> None:
+def serve_model(
+    folder: Path, uri: Path | str, name: str, version: str | None = None, **more: object
+) -> None:
     """Write the settings of a model into a folder of a repository."""
     parameters = {"uri": str(uri)} | dict(more.pop("parameters", {}))  # type: ignore[call-overload]
-    about = {"name": name, "implementation": RUNTIME, "parameters": {**parameters, "version": version}}
+    about = {
+        "name": name,
+        "implementation": RUNTIME,
+        "parameters": {**parameters, "version": version},
+    }
     write_settings(folder, **about | more)

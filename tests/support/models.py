@@ -62,7 +62,14 @@ def build(folder: Path) -> None:
     """Build every kind of model below `folder`. Raises `AssertionError` with the builder's output if that fails."""
     data = wine_data()
     command = [sys.executable, __file__, str(folder), *([str(data)] if data else [])]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -97,7 +104,9 @@ def frame(folder: Path) -> None:
     """Columns of several types in; every row's `name`, `count` and `ratio` and the sum of the numbers out, as columns."""
     import pandas as pd
 
-    example = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "ratio": [0.5, 1.5], "flag": [True, False]})
+    example = pd.DataFrame(
+        {"name": ["a", "b"], "count": [1, 2], "ratio": [0.5, 1.5], "flag": [True, False]}
+    )
     save_function(folder, FRAME, example, example[["name"]].assign(total=[1.5, 3.5]))
 
 
@@ -106,7 +115,9 @@ def named_tensors(folder: Path) -> None:
     import numpy as np
 
     example = {"left": np.ones((2, 3), dtype="float32"), "right": np.ones((2, 3), dtype="float32")}
-    save_function(folder, NAMED_TENSORS, example, {"sum": example["left"], "difference": example["left"]})
+    save_function(
+        folder, NAMED_TENSORS, example, {"sum": example["left"], "difference": example["left"]}
+    )
 
 
 def array(folder: Path) -> None:
@@ -162,7 +173,9 @@ def save_estimator(folder: Path, model: Any, inputs: Any, outputs: Any) -> None:
     mlflow.sklearn.save_model(model, folder, signature=signature, pip_requirements=["scikit-learn"])
 
 
-def save_function(folder: Path, body: str, inputs: Any, outputs: Any, params: dict[str, Any] | None = None) -> None:
+def save_function(
+    folder: Path, body: str, inputs: Any, outputs: Any, params: dict[str, Any] | None = None
+) -> None:
     """Save a model given as source text, as MLflow's "models from code" does: nothing is pickled."""
     import mlflow.pyfunc
     from mlflow.models import infer_signature
@@ -170,7 +183,9 @@ def save_function(folder: Path, body: str, inputs: Any, outputs: Any, params: di
     source = folder.parent / f"{folder.name}_source.py"
     source.write_text(MODULE.format(body=body))
     signature = infer_signature(inputs, outputs, params)
-    mlflow.pyfunc.save_model(folder, python_model=str(source), signature=signature, pip_requirements=["mlflow"])
+    mlflow.pyfunc.save_model(
+        folder, python_model=str(source), signature=signature, pip_requirements=["mlflow"]
+    )
 
 
 def main(folder: Path, data: Path | None) -> None:

@@ -37,7 +37,9 @@ exec setpriv --reuid 12345 --regid 12345 --clear-groups env -u HOME -u USER -u L
 def prefix() -> tuple[str, ...]:
     """The command that runs another one as that user."""
     needed = [Path(sys.base_prefix), Path(sys.prefix), Path(__file__).resolve().parents[2]]
-    closed = next((parent for path in needed for parent in reversed(path.parents) if _is_closed(parent)), None)
+    closed = next(
+        (parent for path in needed for parent in reversed(path.parents) if _is_closed(parent)), None
+    )
     kept = [str(path) for path in needed if closed is not None and path.is_relative_to(closed)]
     names = ["unshare", "--mount", "--propagation", "private", "bash", "-c", SCRIPT, "bash"]
     return (*names, str(closed or ""), *kept, "--")
@@ -51,9 +53,16 @@ def why_not() -> str:
     if not all(map(shutil.which, ("unshare", "setpriv", "bash"))):
         return "unshare or setpriv is not installed"
     done = subprocess.run(
-        [*prefix(), sys.executable, "-c", "import mlserver"], capture_output=True, text=True, check=False
+        [*prefix(), sys.executable, "-c", "import mlserver"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    return f"another user cannot run this Python: {done.stderr.strip()[-200:]}" if done.returncode else ""
+    return (
+        f"another user cannot run this Python: {done.stderr.strip()[-200:]}"
+        if done.returncode
+        else ""
+    )
 
 
 def _is_closed(folder: Path) -> bool:
@@ -63,6 +72,10 @@ def _is_closed(folder: Path) -> bool:
 class OtherUsersServer(Server):
     """`mlserver start` as that user."""
 
-    def __init__(self, folder: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         self.prefix = prefix()
-        super().__init__(folder, cwd=cwd, env={"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}, workers=1)
+        super().__init__(
+            folder, cwd=cwd, env={"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}, workers=1
+        )

@@ -55,7 +55,9 @@ class Model:
             ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
             for one in request.inputs
         ]
-        return InferenceResponse(model_name=self.settings.name, outputs=outputs, parameters=Parameters(tag=self.tag))
+        return InferenceResponse(
+            model_name=self.settings.name, outputs=outputs, parameters=Parameters(tag=self.tag)
+        )
 
     async def stream(
         self, requests: AsyncIterator[InferenceRequest], call: RequestContext
@@ -65,7 +67,9 @@ class Model:
 
     async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
         return HTTPResponse(
-            201, [(b"content-type", b"text/x"), (b"content-length", b"9"), (b"x-own", b"1")], request.path.encode()
+            201,
+            [(b"content-type", b"text/x"), (b"content-length", b"9"), (b"x-own", b"1")],
+            request.path.encode(),
         )
 
     unavailable_reason = "the test says so"
@@ -110,7 +114,9 @@ class Executor:
 class Bench:
     """A registry and a data plane over `Executor`."""
 
-    def __init__(self, drain_timeout: float | None = None, policy: BatchPolicy | None = None, **settings: Any) -> None:
+    def __init__(
+        self, drain_timeout: float | None = None, policy: BatchPolicy | None = None, **settings: Any
+    ) -> None:
         self.executor = Executor()
         self.metrics = ServerMetrics()
         self._telemetry = Telemetry(self.metrics)
@@ -120,7 +126,14 @@ class Bench:
         self.data_plane.accepting = True
 
     def _pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
-        return Scheduler(entry.name, loaded, self._policy, AdmissionPolicy(), self._telemetry.meter(entry), _Slots())
+        return Scheduler(
+            entry.name,
+            loaded,
+            self._policy,
+            AdmissionPolicy(),
+            self._telemetry.meter(entry),
+            _Slots(),
+        )
 
     async def load(self, name: str = "m", version: str | None = None, **info: Any) -> Model:
         """Load a model version. Raises what the registry raises."""
@@ -128,7 +141,9 @@ class Bench:
         await self.registry.load(model_settings(name, version))
         return self.executor.models[-1]
 
-    async def fail(self, name: str = "m", version: str | None = None, text: str = "no weights") -> None:
+    async def fail(
+        self, name: str = "m", version: str | None = None, text: str = "no weights"
+    ) -> None:
         """Load a model version that cannot be loaded."""
         self.executor.problem = MLServerError(text, 500)
         try:
@@ -138,7 +153,9 @@ class Bench:
         else:
             raise AssertionError
 
-    async def ask(self, name: str = "m", version: str | None = None, **fields: Any) -> InferenceResponse:
+    async def ask(
+        self, name: str = "m", version: str | None = None, **fields: Any
+    ) -> InferenceResponse:
         return await self.data_plane.infer(request(**fields), name, version)
 
 

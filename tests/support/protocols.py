@@ -19,7 +19,9 @@ PROTOCOLS = ("json", "binary", "grpc raw", "grpc typed")
 Outputs = list[tuple[str, str, list[int], list[Any]]]
 
 
-def infer(server: Server, model: str, inputs: list[dict[str, Any]], protocol: str, **fields: Any) -> Outputs | str:
+def infer(
+    server: Server, model: str, inputs: list[dict[str, Any]], protocol: str, **fields: Any
+) -> Outputs | str:
     """Run inference. `inputs` and `fields` are those of the JSON body."""
     body = {"inputs": inputs, **fields}
     if protocol == "json":
@@ -28,7 +30,10 @@ def infer(server: Server, model: str, inputs: list[dict[str, Any]], protocol: st
     request = InferenceRequest.model_validate(body)
     if protocol == "binary":
         data, head = write_binary(request)
-        headers = {"inference-header-content-length": str(head), "content-type": "application/octet-stream"}
+        headers = {
+            "inference-header-content-length": str(head),
+            "content-type": "application/octet-stream",
+        }
         answer = server.post(f"/v2/models/{quote(model, safe='')}/infer", data, headers=headers)
         if answer.status_code != 200:
             return str(answer.json()["error"])
@@ -42,7 +47,9 @@ def infer(server: Server, model: str, inputs: list[dict[str, Any]], protocol: st
     return _outputs(messages.read_response(found))
 
 
-def infer_by_all(server: Server, model: str, inputs: list[dict[str, Any]], **fields: Any) -> Outputs | str:
+def infer_by_all(
+    server: Server, model: str, inputs: list[dict[str, Any]], **fields: Any
+) -> Outputs | str:
     """The answer, which is the same by every protocol."""
     answers = {protocol: infer(server, model, inputs, protocol, **fields) for protocol in PROTOCOLS}
     first = answers["json"]
@@ -63,16 +70,25 @@ def _from_binary(content: bytes, head: int) -> Outputs:
         output["data"], rest = [], rest[size:]
     response = InferenceResponse.model_validate(document)
     at = head
-    for output, described in zip(response.outputs, json.loads(content[:head])["outputs"], strict=True):
+    for output, described in zip(
+        response.outputs, json.loads(content[:head])["outputs"], strict=True
+    ):
         size = described["parameters"]["binary_data_size"]
-        output.data = type(output.data).from_raw(content[at : at + size], str(output.datatype), output.shape)
+        output.data = type(output.data).from_raw(
+            content[at : at + size], str(output.datatype), output.shape
+        )
         at += size
     return _outputs(response)
 
 
 def _outputs(response: InferenceResponse) -> Outputs:
     return [
-        (output.name, str(output.datatype), list(output.shape), [_plain(item) for item in output.data.root])
+        (
+            output.name,
+            str(output.datatype),
+            list(output.shape),
+            [_plain(item) for item in output.data.root],
+        )
         for output in response.outputs
     ]
 

@@ -54,7 +54,18 @@ def install(packages: Sequence[str] = (*RUNTIMES, *LIBRARIES), name: str = "publ
 
 
 def _pip(options: list[str]) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1", "--timeout", "15"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--retries",
+        "1",
+        "--timeout",
+        "15",
+    ]
     done = subprocess.run(
         [*command, "--disable-pip-version-check", *options],
         stdout=subprocess.PIPE,
@@ -101,7 +112,10 @@ def main(folder: Path) -> None:
     rows = features[::30]
     answers: dict[str, Any] = {"rows": rows.tolist()}
 
-    first, second = LogisticRegression(max_iter=500), DecisionTreeClassifier(max_depth=1, random_state=0)
+    first, second = (
+        LogisticRegression(max_iter=500),
+        DecisionTreeClassifier(max_depth=1, random_state=0),
+    )
     for version, estimator in (("1", first), ("2", second)):
         estimator.fit(features, labels)
         _make(folder / f"sklearn-{version}")
@@ -113,7 +127,9 @@ def main(folder: Path) -> None:
     booster.save_model(_make(folder / "lightgbm") / "model.bst")
     answers["lightgbm"] = booster.predict(rows).tolist()
 
-    cat = catboost.CatBoostClassifier(iterations=5, verbose=False, allow_writing_files=False).fit(features, labels)
+    cat = catboost.CatBoostClassifier(iterations=5, verbose=False, allow_writing_files=False).fit(
+        features, labels
+    )
     cat.save_model(str(_make(folder / "catboost") / "model.cbm"))
     answers["catboost"] = cat.predict(rows).ravel().tolist()
 

@@ -37,7 +37,10 @@ class Wire:
                 raise EOFError(f"the connection ended after {self._left!r}")
         head, _, self._left = self._left.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
         size = int(headers.get("content-length", "0"))
         while len(self._left) < size:
             if not self._more():

@@ -65,7 +65,9 @@ def write_server_settings(folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def write_model(folder: Path, kind: str = "Echo", *, source: str | None = None, **settings: Any) -> Path:
+def write_model(
+    folder: Path, kind: str = "Echo", *, source: str | None = None, **settings: Any
+) -> Path:
     """Write a model of one class with its settings.
 
     Args:
@@ -77,9 +79,18 @@ def write_model(folder: Path, kind: str = "Echo", *, source: str | None = None, 
     module = f"{kind.lower()}_model"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(textwrap.dedent(source or SOURCES[kind]))
-    return write_settings(folder, **{"name": folder.name, "implementation": f"{module}.{kind}"} | settings)
+    return write_settings(
+        folder, **{"name": folder.name, "implementation": f"{module}.{kind}"} | settings
+    )
 
 
-def tensor(name: str, data: Any, datatype: str = "FP32", shape: list[int] | None = None, **more: Any) -> dict[str, Any]:
+def tensor(
+    name: str, data: Any, datatype: str = "FP32", shape: list[int] | None = None, **more: Any
+) -> dict[str, Any]:
     """One V2 input; the shape is the data's length unless given."""
-    return {"name": name, "shape": [len(data)] if shape is None else shape, "datatype": datatype, "data": data} | more
+    return {
+        "name": name,
+        "shape": [len(data)] if shape is None else shape,
+        "datatype": datatype,
+        "data": data,
+    } | more

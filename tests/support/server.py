@@ -26,10 +26,14 @@ from typing import Any, Protocol, Self
 
 import httpx
 
-START_LIMIT = 60.0  # seconds from start to ready; loading MLflow itself takes a few, more on a busy machine
+START_LIMIT = (
+    60.0  # seconds from start to ready; loading MLflow itself takes a few, more on a busy machine
+)
 STOP_LIMIT = 15.0  # seconds from SIGTERM to the end
 _draw = random.SystemRandom()  # a test may seed the common generator
-LOOK_AGAIN = 0.05  # seconds after which an unanswered question is asked again, if no log line came first
+LOOK_AGAIN = (
+    0.05  # seconds after which an unanswered question is asked again, if no log line came first
+)
 
 
 # Below the ports that systems give to connections that go out: those may be taken between the choice and the server's start.
@@ -49,11 +53,17 @@ def free_ports(count: int) -> list[int]:
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without anything that configures a server, plus `extra`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLSERVER_", "MLFLOW_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLSERVER_", "MLFLOW_"))
+    }
     return {**kept, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
-def run_mlserver(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str]:
+def run_mlserver(
+    *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[int, str]:
     """Run the command line to its end. Returns the exit code and everything it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "mlserver", *args],
@@ -134,15 +144,28 @@ class Server:
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}"
-        self._command = [*self.prefix, sys.executable, "-m", "mlserver", "start", argument or str(folder)]
+        self._command = [
+            *self.prefix,
+            sys.executable,
+            "-m",
+            "mlserver",
+            "start",
+            argument or str(folder),
+        ]
         self._cwd = cwd or folder
         self.folder = folder
         self._ready, self._tracebacks = ready, tracebacks
         self._env = clean_environment(self._own_env(workers) | dict(env or {}))
 
     def _own_env(self, workers: int | None) -> dict[str, str]:
-        ports = {"HTTP_PORT": self.http_port, "GRPC_PORT": self.grpc_port, "METRICS_PORT": self.metrics_port}
-        own = {f"MLSERVER_{name}": str(port) for name, port in ports.items()} | {"MLSERVER_HOST": "127.0.0.1"}
+        ports = {
+            "HTTP_PORT": self.http_port,
+            "GRPC_PORT": self.grpc_port,
+            "METRICS_PORT": self.metrics_port,
+        }
+        own = {f"MLSERVER_{name}": str(port) for name, port in ports.items()} | {
+            "MLSERVER_HOST": "127.0.0.1"
+        }
         return own if workers is None else own | {"MLSERVER_PARALLEL_WORKERS": str(workers)}
 
     # -- its life --
@@ -167,14 +190,21 @@ class Server:
                 raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         code = self.stop()
         if error is not None:
             error.add_note(f"The server's log:\n{self.log}")
             return
         assert code == 0, f"the server ended with {code} (None: it had to be killed):\n{self.log}"
         assert not self.left_behind, f"processes left behind: {self.left_behind}\n{self.log}"
-        assert self._tracebacks or "Traceback" not in self.log, f"a traceback in the log:\n{self.log}"
+        assert self._tracebacks or "Traceback" not in self.log, (
+            f"a traceback in the log:\n{self.log}"
+        )
 
     def _end(self, number: signal.Signals) -> int | None:
         """Signal the process unless it is gone, and wait. Returns its exit code; None = it had to be killed."""
@@ -221,7 +251,9 @@ class Server:
         while not condition():
             if self.process.poll() is not None:
                 self.log.close()
-                raise AssertionError(f"the server ended with {self.process.returncode} before {what}:\n{self.log}")
+                raise AssertionError(
+                    f"the server ended with {self.process.returncode} before {what}:\n{self.log}"
+                )
             if time.monotonic() > deadline:
                 raise AssertionError(f"{limit} s passed before {what}:\n{self.log}")
             self.log.wait_for_news(LOOK_AGAIN)

@@ -84,14 +84,20 @@ def save_function(folder: Path, body: str, signature: Any) -> None:
 
     source = folder.parent / f"{folder.name}_source.py"
     source.write_text(MODULE.format(body=body))
-    mlflow.pyfunc.save_model(folder, python_model=str(source), signature=signature, pip_requirements=["mlflow"])
+    mlflow.pyfunc.save_model(
+        folder, python_model=str(source), signature=signature, pip_requirements=["mlflow"]
+    )
 
 
 def save_estimator(folder: Path, model: Any, signature: Any) -> None:
     import mlflow.sklearn
 
     mlflow.sklearn.save_model(
-        model, folder, signature=signature, serialization_format="cloudpickle", pip_requirements=["scikit-learn"]
+        model,
+        folder,
+        signature=signature,
+        serialization_format="cloudpickle",
+        pip_requirements=["scikit-learn"],
     )
 
 
@@ -128,7 +134,9 @@ def functions(folder: Path) -> None:
     save_function(folder / "params", PARAMS, infer_signature(["a"], ["b"], params))
     unusable = pd.DataFrame([[1.0, 2.0, 3.0, 4.0]], columns=UNUSABLE)
     save_function(folder / "unusable", DESCRIBE, infer_signature(unusable, ["x"]))
-    twice = Schema([ColSpec(DataType.double, "1"), ColSpec(DataType.double, 1), ColSpec(DataType.string, "c")])
+    twice = Schema(
+        [ColSpec(DataType.double, "1"), ColSpec(DataType.double, 1), ColSpec(DataType.string, "c")]
+    )
     save_function(folder / "same-text", DESCRIBE, ModelSignature(twice))
 
 
@@ -155,13 +163,25 @@ def estimators(folder: Path) -> None:
     named = pd.DataFrame(numbers, columns=["a", "b", "c"])
     mixed = named.astype({"a": "float32"})
     answer = np.array([1.0])
-    save_estimator(folder / "fit-array", LinearRegression().fit(numbers, target), infer_signature(mixed, answer))
-    save_estimator(folder / "fit-frame", LinearRegression().fit(named, target), infer_signature(numbers, answer))
+    save_estimator(
+        folder / "fit-array",
+        LinearRegression().fit(numbers, target),
+        infer_signature(mixed, answer),
+    )
+    save_estimator(
+        folder / "fit-frame",
+        LinearRegression().fit(named, target),
+        infer_signature(numbers, answer),
+    )
     forest = RandomForestRegressor(n_estimators=3, random_state=0)
-    save_estimator(folder / "forest-array", forest.fit(numbers, target), infer_signature(named, answer))
+    save_estimator(
+        folder / "forest-array", forest.fit(numbers, target), infer_signature(named, answer)
+    )
     for name, order in (("fit-201", [2, 0, 1]), ("fit-02", [0, 2])):
         frame = pd.DataFrame(numbers[:, : len(order)], columns=order)
-        save_estimator(folder / name, LinearRegression().fit(frame, target), infer_signature(frame, answer))
+        save_estimator(
+            folder / name, LinearRegression().fit(frame, target), infer_signature(frame, answer)
+        )
 
 
 def lightgbm(folder: Path) -> None:
@@ -185,18 +205,28 @@ def lightgbm(folder: Path) -> None:
     label = (target > target.median()).astype(int)
     signature = infer_signature(plain, np.array([1.0]))
     models = {
-        "lightgbm-regressor": lightgbm.LGBMRegressor(n_estimators=20, verbose=-1).fit(frame, target),
+        "lightgbm-regressor": lightgbm.LGBMRegressor(n_estimators=20, verbose=-1).fit(
+            frame, target
+        ),
         "lightgbm-booster": lightgbm.train({"verbose": -1}, lightgbm.Dataset(frame, target), 20),
-        "lightgbm-classifier": lightgbm.LGBMClassifier(n_estimators=20, verbose=-1).fit(frame, label),
+        "lightgbm-classifier": lightgbm.LGBMClassifier(n_estimators=20, verbose=-1).fit(
+            frame, label
+        ),
     }
     asked = frame.head(4).copy()
     asked["text"] = pd.Categorical(["a", "c", "b", None], categories=["a", "b", "c"])
-    answers: dict[str, Any] = {name: model.predict(asked).tolist() for name, model in models.items()}
+    answers: dict[str, Any] = {
+        name: model.predict(asked).tolist() for name, model in models.items()
+    }
     answers["probabilities"] = models["lightgbm-classifier"].predict_proba(asked).ravel().tolist()
-    answers["rows"] = {name: plain[name].head(4).tolist() for name in drawn} | {"text": ["a", "c", "b", "unseen"]}
+    answers["rows"] = {name: plain[name].head(4).tolist() for name in drawn} | {
+        "text": ["a", "c", "b", "unseen"]
+    }
     (folder / "lightgbm.json").write_text(json.dumps(answers))
     for name, model in models.items():
-        mlflow.lightgbm.save_model(model, folder / name, signature=signature, pip_requirements=["lightgbm"])
+        mlflow.lightgbm.save_model(
+            model, folder / name, signature=signature, pip_requirements=["lightgbm"]
+        )
 
 
 def main(folder: Path) -> None:

@@ -64,7 +64,11 @@ def test_registering_a_function() -> None:
 
     holder = Base()
     holder.late = register_custom_handler(CustomHandler(rest_path="/late"), late)  # type: ignore[attr-defined]
-    assert [handler.rest_path for handler, _ in get_custom_handlers(holder)] == ["/a", "/late", "/z"]
+    assert [handler.rest_path for handler, _ in get_custom_handlers(holder)] == [
+        "/a",
+        "/late",
+        "/z",
+    ]
 
 
 def test_an_object_without_handlers() -> None:

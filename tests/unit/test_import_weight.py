@@ -15,7 +15,10 @@ PRINT_MODULES = "import sys; print(*sys.modules, file=sys.stderr)"
 def loaded_by(code: str) -> set[str]:
     """The modules in a fresh interpreter after `code`."""
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{PRINT_MODULES}"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{code}\n{PRINT_MODULES}"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(done.stderr.split())
 
@@ -37,7 +40,13 @@ def test_help_loads_neither_numpy_nor_a_web_framework() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["mlserver.server", "mlserver.http_workers.worker", "mlserver.rest", "mlserver.handlers", "mlserver.parallel"],
+    [
+        "mlserver.server",
+        "mlserver.http_workers.worker",
+        "mlserver.rest",
+        "mlserver.handlers",
+        "mlserver.parallel",
+    ],
 )
 def test_the_server_loads_no_model_library(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"fastapi", *MODELS}
@@ -45,4 +54,11 @@ def test_the_server_loads_no_model_library(module: str) -> None:
 
 def test_a_worker_loads_no_front_end() -> None:
     loaded = loaded_by("import mlserver.parallel.worker.worker")
-    assert not loaded & {"mlserver.rest", "mlserver.grpc", "mlserver.kafka", "mlserver.server", *WEB, *MODELS}
+    assert not loaded & {
+        "mlserver.rest",
+        "mlserver.grpc",
+        "mlserver.kafka",
+        "mlserver.server",
+        *WEB,
+        *MODELS,
+    }

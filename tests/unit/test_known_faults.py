@@ -73,7 +73,9 @@ def test_the_cure_stays_in_the_line_that_others_need() -> None:
     assert fault.cure("3.20.0") == "pip install 'protobuf>=6.31.1'"
 
 
-@pytest.mark.parametrize("text, release", [("1.2.3", (1, 2, 3)), ("1.2rc1", (1, 2)), ("2!1.0", (2,)), ("x", (0,))])
+@pytest.mark.parametrize(
+    "text, release", [("1.2.3", (1, 2, 3)), ("1.2rc1", (1, 2)), ("2!1.0", (2,)), ("x", (0,))]
+)
 def test_releases(text: str, release: tuple[int, ...]) -> None:
     assert parse_release(text) == release
 

@@ -26,7 +26,9 @@ ROWS = [
 ROW = {name: number for number, names in enumerate(ROWS) for name in names.split()}
 FRONT_ENDS = {"grpc", "kafka", "rest"}
 MAY_IMPORT_WIRE = {*FRONT_ENDS, "cli", "cloudevents", "wire"}
-MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if path.name != "version.py")
+MODULES = sorted(
+    path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if path.name != "version.py"
+)
 
 
 def place(module: Path) -> str:
@@ -56,10 +58,16 @@ def test_imports_lower_rows_only(module: Path) -> None:
     own = place(module)
     assert not own or own in ROW, f"give {own} a row, here and in ARCHITECTURE.md"
     for other in {name for name in imports(module) if own and name != own}:
-        assert other in ROW, f"{module} imports {other} from the front door: import it from the module that defines it"
+        assert other in ROW, (
+            f"{module} imports {other} from the front door: import it from the module that defines it"
+        )
         assert ROW[other] <= ROW[own], f"{module} imports {other}, which is a row above it"
-        assert other != "wire" or own in MAY_IMPORT_WIRE, f"{module} imports wire: only front ends and the client do"
-        assert not {own, other} <= FRONT_ENDS, f"{module} imports {other}: front ends do not know each other"
+        assert other != "wire" or own in MAY_IMPORT_WIRE, (
+            f"{module} imports wire: only front ends and the client do"
+        )
+        assert not {own, other} <= FRONT_ENDS, (
+            f"{module} imports {other}: front ends do not know each other"
+        )
 
 
 def test_no_cycles() -> None:

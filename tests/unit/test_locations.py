@@ -15,7 +15,15 @@ from mlserver.settings import ModelParameters, ModelSettings
 
 @pytest.mark.parametrize(
     "uri",
-    ["s3://b/x", "models:/wine/3", "models:/wine@a#b", "runs:/1/m", "dbfs:/m", "mlflow-artifacts:/1", "https://h/x"],
+    [
+        "s3://b/x",
+        "models:/wine/3",
+        "models:/wine@a#b",
+        "runs:/1/m",
+        "dbfs:/m",
+        "mlflow-artifacts:/1",
+        "https://h/x",
+    ],
 )
 def test_addresses(uri: str) -> None:
     assert is_address(uri)
@@ -59,14 +67,18 @@ def test_links(tmp_path: Path) -> None:
     assert not is_below(str(tmp_path / "ab"), str(tmp_path / "a"))
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self") or os.getuid() != 0, reason="needs /proc, and root for chroot")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self") or os.getuid() != 0, reason="needs /proc, and root for chroot"
+)
 def test_the_file_system_of_another_process(tmp_path: Path) -> None:
     """KServe's modelcar: the model's folder is a link to `/proc/PID/root/models`, in another container."""
     (tmp_path / "root" / "models").mkdir(parents=True)
     (tmp_path / "root" / "models" / "file").write_text("there")
     code = "import os, sys\nos.chroot(sys.argv[1])\nprint('ready', flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-c", code, str(tmp_path / "root")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
         (tmp_path / "models").symlink_to(f"/proc/{other.pid}/root/models")
@@ -86,7 +98,9 @@ def test_settings_with_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
 
     def resolved(uri: str | None) -> str | None:
-        settings = ModelSettings(name="m", implementation="a.B", parameters=ModelParameters(uri=uri))
+        settings = ModelSettings(
+            name="m", implementation="a.B", parameters=ModelParameters(uri=uri)
+        )
         settings._source = str(tmp_path / "model-settings.json")
         found = with_resolved_folder(settings).parameters
         assert settings.parameters is not None
@@ -94,7 +108,9 @@ def test_settings_with_links(tmp_path: Path) -> None:
         return found.uri if found is not None else None
 
     assert resolved("link") == str(tmp_path / "real")
-    assert resolved("./link/model.json") == str(tmp_path / "real" / "model.json")  # its ending says what it is
+    assert resolved("./link/model.json") == str(
+        tmp_path / "real" / "model.json"
+    )  # its ending says what it is
     assert resolved(f"file://{tmp_path}/link") == str(tmp_path / "real")
     for uri in ("missing", "s3://b/x", "models:/wine", None):
         assert resolved(uri) == uri

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from mlserver.context import model_context
-from mlserver.logging import LoggerName, ModelLoggerFormatter, apply_logging_file, configure_logger, get_logger, logger
+from mlserver.logging import (
+    LoggerName,
+    ModelLoggerFormatter,
+    apply_logging_file,
+    configure_logger,
+    get_logger,
+    logger,
+)
 from mlserver.settings import ModelParameters, ModelSettings, Settings, SettingsError
 
 WINE = ModelSettings(name="wine", implementation="a.B", parameters=ModelParameters(version="2"))
@@ -41,7 +48,9 @@ def text(message: str, *args: Any, exc_info: Any = None) -> str:
 
 
 def structured(message: str, *args: Any, exc_info: Any = None) -> dict[str, Any]:
-    line = ModelLoggerFormatter(Settings(use_structured_logging=True)).format(record(message, *args, exc_info=exc_info))
+    line = ModelLoggerFormatter(Settings(use_structured_logging=True)).format(
+        record(message, *args, exc_info=exc_info)
+    )
     assert "\n" not in line
     parsed: dict[str, Any] = json.loads(line)
     return parsed
@@ -126,7 +135,9 @@ def test_level(settings: Settings, level: int) -> None:
     assert configure_logger(settings).level == level
 
 
-def test_to_standard_output_once_however_often_it_is_configured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_to_standard_output_once_however_often_it_is_configured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for _ in range(3):
         configure_logger(Settings())
     logging.getLogger("mlserver.grpc").info("hello")
@@ -143,13 +154,17 @@ def test_structured_lines_on_standard_output(capsys: pytest.CaptureFixture[str])
 
 CONFIG: dict[str, Any] = {
     "version": 1,
-    "handlers": {"own": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "own"}},
+    "handlers": {
+        "own": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "own"}
+    },
     "formatters": {"own": {"format": "OWN %(message)s"}},
     "loggers": {"mlserver": {"level": "DEBUG", "handlers": ["own"], "propagate": False}},
 }
 
 
-def test_logging_settings_as_an_object_and_as_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logging_settings_as_an_object_and_as_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "logging.json"
     path.write_text(json.dumps(CONFIG))
     other = logging.getLogger("somebody.else")
@@ -162,12 +177,16 @@ def test_logging_settings_as_an_object_and_as_a_file(tmp_path: Path, capsys: pyt
 
 def test_a_configured_root_gets_every_line_once(capsys: pytest.CaptureFixture[str]) -> None:
     config = {key: CONFIG[key] for key in ("handlers", "formatters")}
-    configure_logger(Settings(logging_settings={**config, "root": {"level": "INFO", "handlers": ["own"]}}))
+    configure_logger(
+        Settings(logging_settings={**config, "root": {"level": "INFO", "handlers": ["own"]}})
+    )
     logger.info("hello")
     assert capsys.readouterr().out == "OWN hello\n"
 
 
-def test_logging_settings_in_the_configparser_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logging_settings_in_the_configparser_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "logging.ini"
     path.write_text(
         "[loggers]\nkeys=root\n[handlers]\nkeys=h\n[formatters]\nkeys=f\n[logger_root]\nlevel=INFO\nhandlers=h\n"
@@ -191,7 +210,9 @@ def test_a_file_that_is_not_there_is_a_warning(capsys: pytest.CaptureFixture[str
         ("a.ini", "nonsense", "not a logging configuration"),
     ],
 )
-def test_a_wrong_configuration_is_one_line(name: str, content: str, expected: str, tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_one_line(
+    name: str, content: str, expected: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(SettingsError) as caught:

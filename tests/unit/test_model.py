@@ -38,7 +38,9 @@ from mlserver.types import (
 
 
 def model(
-    content_type: str | None = None, inputs: dict[str, str] | None = None, outputs: dict[str, str] | None = None
+    content_type: str | None = None,
+    inputs: dict[str, str] | None = None,
+    outputs: dict[str, str] | None = None,
 ) -> MLModel:
     """A model whose metadata gives these content types."""
     return MLModel(
@@ -53,12 +55,16 @@ def model(
 
 
 def described(name: str, content_type: str) -> MetadataTensor:
-    return MetadataTensor(name=name, datatype="BYTES", shape=[-1], parameters=Parameters(content_type=content_type))
+    return MetadataTensor(
+        name=name, datatype="BYTES", shape=[-1], parameters=Parameters(content_type=content_type)
+    )
 
 
 def text(name: str = "x", content_type: str | None = None) -> RequestInput:
     parameters = Parameters(content_type=content_type) if content_type else None
-    return RequestInput(name=name, shape=[1], datatype="BYTES", data=["UHl0aG9u"], parameters=parameters)
+    return RequestInput(
+        name=name, shape=[1], datatype="BYTES", data=["UHl0aG9u"], parameters=parameters
+    )
 
 
 # -- what it is --
@@ -66,15 +72,23 @@ def text(name: str = "x", content_type: str | None = None) -> RequestInput:
 
 async def test_metadata() -> None:
     described_model = model("pd", {"a": "np"}, {"b": "str"})
-    assert (described_model.name, described_model.version, described_model.ready) == ("m", "v1", False)
+    assert (described_model.name, described_model.version, described_model.ready) == (
+        "m",
+        "v1",
+        False,
+    )
     assert described_model.row_wise is False
     metadata = await described_model.metadata()
     assert metadata.model_dump() == {
         "name": "m",
         "versions": [],
         "platform": "",
-        "inputs": [{"name": "a", "datatype": "BYTES", "shape": [-1], "parameters": {"content_type": "np"}}],
-        "outputs": [{"name": "b", "datatype": "BYTES", "shape": [-1], "parameters": {"content_type": "str"}}],
+        "inputs": [
+            {"name": "a", "datatype": "BYTES", "shape": [-1], "parameters": {"content_type": "np"}}
+        ],
+        "outputs": [
+            {"name": "b", "datatype": "BYTES", "shape": [-1], "parameters": {"content_type": "str"}}
+        ],
         "parameters": {"content_type": "pd"},
     }
 
@@ -147,7 +161,11 @@ def test_decode(own: str | None, metadata: str | None, default: Any, expected: A
 
 def test_a_decoded_value_is_kept_unless_a_content_type_says_otherwise() -> None:
     request_input = RequestInput(
-        name="x", shape=[1], datatype="BYTES", data=["a"], parameters=Parameters(_decoded_payload=None)
+        name="x",
+        shape=[1],
+        datatype="BYTES",
+        data=["a"],
+        parameters=Parameters(_decoded_payload=None),
     )
     assert has_decoded(request_input)
     assert model().decode(request_input, StringCodec) is None
@@ -168,7 +186,9 @@ def test_a_decoded_value_shows_in_no_dump() -> None:
 
 @pytest.mark.parametrize("own, of_model", [("str", None), (None, "str"), ("str", "np")])
 def test_decode_request_by_content_type(own: str | None, of_model: str | None) -> None:
-    request = InferenceRequest(parameters=Parameters(content_type=own) if own else None, inputs=[text()])
+    request = InferenceRequest(
+        parameters=Parameters(content_type=own) if own else None, inputs=[text()]
+    )
     assert model(of_model).decode_request(request, NumpyRequestCodec) == ["UHl0aG9u"]
 
 
@@ -203,8 +223,12 @@ def test_a_frame_by_the_metadata() -> None:
 
 
 def test_a_frame_comes_back_equal_although_the_metadata_differs() -> None:
-    frame = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": ["x", None], "c": pd.Categorical(["u", "v"])})
-    decoded = model("pd", {"a": "np", "b": "str", "c": "str"}).decode_request(PandasCodec.encode_request(frame))
+    frame = pd.DataFrame(
+        {"a": pd.array([1, None], dtype="Int64"), "b": ["x", None], "c": pd.Categorical(["u", "v"])}
+    )
+    decoded = model("pd", {"a": "np", "b": "str", "c": "str"}).decode_request(
+        PandasCodec.encode_request(frame)
+    )
     pd.testing.assert_frame_equal(decoded, frame)
 
 
@@ -222,24 +246,33 @@ def test_a_frame_comes_back_equal_although_the_metadata_differs() -> None:
         ("unknown", "base64", StringCodec, ["a"], "str"),
     ],
 )
-def test_encode(own: str | None, metadata: str | None, default: Any, payload: Any, expected: str) -> None:
+def test_encode(
+    own: str | None, metadata: str | None, default: Any, payload: Any, expected: str
+) -> None:
     parameters = Parameters(content_type=own) if own else None
     outputs = {"y": metadata} if metadata else {}
-    encoded = model(outputs=outputs).encode(payload, RequestOutput(name="y", parameters=parameters), default)
+    encoded = model(outputs=outputs).encode(
+        payload, RequestOutput(name="y", parameters=parameters), default
+    )
     assert encoded.name == "y"
     assert encoded.parameters == Parameters(content_type=expected)
 
 
 def test_encode_without_a_codec() -> None:
-    with pytest.raises(CodecNotFound, match="Codec not found for output field with name 'y' and type dict"):
+    with pytest.raises(
+        CodecNotFound, match="Codec not found for output field with name 'y' and type dict"
+    ):
         model().encode({}, RequestOutput(name="y"))
-    with pytest.raises(CodecNotFound, match="Codec not found for output response with name 'm' and type tuple"):
+    with pytest.raises(
+        CodecNotFound, match="Codec not found for output response with name 'm' and type tuple"
+    ):
         model().encode_response(())
 
 
 @pytest.mark.parametrize("of_model", [None, "np", "pd", "str", "unknown"])
 @pytest.mark.parametrize(
-    "payload, expected", [(np.array([1]), "np"), (["a"], "str"), ([], "str"), (pd.DataFrame({"a": [1]}), "pd")]
+    "payload, expected",
+    [(np.array([1]), "np"), (["a"], "str"), ([], "str"), (pd.DataFrame({"a": [1]}), "pd")],
 )
 def test_encode_response_by_the_payload(of_model: str | None, payload: Any, expected: str) -> None:
     response = model(of_model).encode_response(payload)
@@ -250,11 +283,20 @@ def test_encode_response_by_the_payload(of_model: str | None, payload: Any, expe
 def test_encode_response_by_default() -> None:
     assert model().encode_response(("a",), StringRequestCodec).outputs == [
         ResponseOutput(
-            name="output-1", shape=[1, 1], datatype="BYTES", data=[b"a"], parameters=Parameters(content_type="str")
+            name="output-1",
+            shape=[1, 1],
+            datatype="BYTES",
+            data=[b"a"],
+            parameters=Parameters(content_type="str"),
         )
     ]
 
 
 def test_batch_dimension() -> None:
-    assert [inject_batch_dimension(shape) for shape in ([], [3], [3, 1], [0, 2])] == [[1], [3, 1], [3, 1], [0, 2]]
+    assert [inject_batch_dimension(shape) for shape in ([], [3], [3, 1], [0, 2])] == [
+        [1],
+        [3, 1],
+        [3, 1],
+        [0, 2],
+    ]
     assert NumpyCodec.encode_output("y", np.array([1, 2])).shape == [2, 1]

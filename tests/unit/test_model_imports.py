@@ -100,14 +100,25 @@ def test_two_folders_with_the_same_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["plain", "member", "deep", "deep_member", "relative"])
 def test_imports_inside_functions_stay_in_the_folder(call: str, tmp_path: Path) -> None:
     # The first claims the names, so the second and third are kept apart.
-    models = [model_imports.load("runtime.Model", late(tmp_path / who, who), "x") for who in ("a", "b", "c")]
+    models = [
+        model_imports.load("runtime.Model", late(tmp_path / who, who), "x")
+        for who in ("a", "b", "c")
+    ]
     assert [getattr(model(), call)() for model in models[1:]] == ["b", "c"]
     assert models[1]().world() == "/1OrderedDict"
 
 
 def test_a_helper_alone_may_share_its_name(tmp_path: Path) -> None:
-    a = write(tmp_path / "a", only_a="import helper\nclass Model:\n    who = helper.WHO", helper="WHO = 'a'")
-    b = write(tmp_path / "b", only_b="import helper\nclass Model:\n    who = helper.WHO", helper="WHO = 'b'")
+    a = write(
+        tmp_path / "a",
+        only_a="import helper\nclass Model:\n    who = helper.WHO",
+        helper="WHO = 'a'",
+    )
+    b = write(
+        tmp_path / "b",
+        only_b="import helper\nclass Model:\n    who = helper.WHO",
+        helper="WHO = 'b'",
+    )
     assert model_imports.load("only_a.Model", a, "x").who == "a"
     assert model_imports.load("only_b.Model", b, "x").who == "b"
 
@@ -155,7 +166,9 @@ def test_a_file_that_was_wrong_and_is_mended(tmp_path: Path) -> None:
 
 
 def test_another_models_module_is_never_an_answer(tmp_path: Path) -> None:
-    model_imports.load("runtime.Model", write(tmp_path / "a", runtime=RUNTIME, helper="WHO = 'a'"), "x")
+    model_imports.load(
+        "runtime.Model", write(tmp_path / "a", runtime=RUNTIME, helper="WHO = 'a'"), "x"
+    )
     with pytest.raises(SettingsError, match="No module named 'runtime'"):
         model_imports.load("runtime.Model", write(tmp_path / "b", other=""), "x")
 
@@ -163,24 +176,38 @@ def test_another_models_module_is_never_an_answer(tmp_path: Path) -> None:
 def test_a_module_on_the_search_path_is_found_though_another_model_has_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(write(tmp_path / "shared", runtime=RUNTIME, helper="WHO = 'shared'"))
+    monkeypatch.syspath_prepend(
+        write(tmp_path / "shared", runtime=RUNTIME, helper="WHO = 'shared'")
+    )
     own = write(tmp_path / "own", runtime=RUNTIME, helper="WHO = 'own'")
     assert model_imports.load("runtime.Model", own, "x").who == "own"
     assert model_imports.load("runtime.Model", str(tmp_path), "x").who == "shared"
 
 
 def test_the_standard_library_is_not_hidden(tmp_path: Path) -> None:
-    a = write(tmp_path / "a", runtime="import json\nclass Model:\n    who = json.dumps", json="raise RuntimeError")
-    b = write(tmp_path / "b", runtime="import json\nclass Model:\n    who = json.dumps", json="raise RuntimeError")
+    a = write(
+        tmp_path / "a",
+        runtime="import json\nclass Model:\n    who = json.dumps",
+        json="raise RuntimeError",
+    )
+    b = write(
+        tmp_path / "b",
+        runtime="import json\nclass Model:\n    who = json.dumps",
+        json="raise RuntimeError",
+    )
     assert model_imports.load("runtime.Model", a, "x").who("s") == '"s"'
     assert model_imports.load("runtime.Model", b, "x").who("s") == '"s"'
 
 
-@pytest.mark.parametrize("text", ["class Model: pass", "raise RuntimeError('no')", "import not_there_at_all"])
+@pytest.mark.parametrize(
+    "text", ["class Model: pass", "raise RuntimeError('no')", "import not_there_at_all"]
+)
 @pytest.mark.parametrize("kept_apart", [False, True])
 def test_the_search_path_is_as_before(text: str, kept_apart: bool, tmp_path: Path) -> None:
     if kept_apart:
-        model_imports.load("runtime.Model", write(tmp_path / "first", runtime="class Model: pass"), "x")
+        model_imports.load(
+            "runtime.Model", write(tmp_path / "first", runtime="class Model: pass"), "x"
+        )
     before = list(sys.path)
     with contextlib.suppress(RuntimeError, SettingsError):
         model_imports.load("runtime.Model", write(tmp_path / "second", runtime=text), "x")
@@ -192,12 +219,20 @@ def test_the_search_path_is_as_before(text: str, kept_apart: bool, tmp_path: Pat
     [
         ("Model", "expected an import path such as 'package.module.Class', received 'Model'"),
         ("", "expected an import path"),
-        ("no_such_module.Model", "'no_such_module.Model' cannot be imported: No module named 'no_such_module'"),
-        ("pathlib.Nothing", "'pathlib.Nothing' cannot be imported: module 'pathlib' has no 'Nothing'"),
+        (
+            "no_such_module.Model",
+            "'no_such_module.Model' cannot be imported: No module named 'no_such_module'",
+        ),
+        (
+            "pathlib.Nothing",
+            "'pathlib.Nothing' cannot be imported: module 'pathlib' has no 'Nothing'",
+        ),
         ("broken.Model", "'broken.Model' cannot be imported: No module named 'not_there_at_all'"),
     ],
 )
-def test_what_cannot_be_imported_is_said_in_one_line(path: str, expected: str, tmp_path: Path) -> None:
+def test_what_cannot_be_imported_is_said_in_one_line(
+    path: str, expected: str, tmp_path: Path
+) -> None:
     folder = write(tmp_path, broken="import not_there_at_all")
     with pytest.raises(SettingsError) as caught:
         model_imports.load(path, folder, "model 'm': implementation")
@@ -210,7 +245,8 @@ def test_types_of_a_class_kept_apart_can_be_resolved(tmp_path: Path) -> None:
 
     text = "from __future__ import annotations\nclass Own: pass\nclass Model:\n    field: Own\n"
     classes: list[Any] = [
-        model_imports.load("typed_runtime.Model", write(tmp_path / who, typed_runtime=text), "x") for who in "ab"
+        model_imports.load("typed_runtime.Model", write(tmp_path / who, typed_runtime=text), "x")
+        for who in "ab"
     ]
     hints = [get_type_hints(each)["field"] for each in classes]
     assert hints[0] is not hints[1]
@@ -228,7 +264,10 @@ def __getattr__(name):
 @pytest.mark.parametrize(
     "inner, reason",
     [
-        ("import json\njson.no_such_function\n", "AttributeError: module 'json' has no attribute 'no_such_function'"),
+        (
+            "import json\njson.no_such_function\n",
+            "AttributeError: module 'json' has no attribute 'no_such_function'",
+        ),
         ("raise AttributeError('the true reason')\n", "AttributeError: the true reason"),
         ("import no_such_package\n", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("Other = 1\n", "ImportError: cannot import name 'Model'"),
@@ -244,8 +283,12 @@ def test_a_module_that_imports_late_tells_the_true_reason(
     assert f"'lazy_outer.Model' cannot be imported: {reason}" in failed.value.message
 
 
-@pytest.mark.parametrize("path", ["lazy_outer.Nothing", "lazy_outer.Nothing.Inner", "lazy_outer:Nothing"])
-def test_a_module_without_the_name_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["lazy_outer.Nothing", "lazy_outer.Nothing.Inner", "lazy_outer:Nothing"]
+)
+def test_a_module_without_the_name_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     folder = write(tmp_path, lazy_outer=LAZY, lazy_inner="class Model: pass\n")
     with pytest.raises(SettingsError, match=r"has no 'Nothing|No module named"):

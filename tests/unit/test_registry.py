@@ -30,7 +30,11 @@ async def waiting_for(condition: asyncio.Task[object]) -> None:
 
 
 async def test_nothing_is_loaded(bench: Bench) -> None:
-    assert (bench.registry.entries(), bench.registry.defaults(), bench.registry.versions("m")) == ([], [], [])
+    assert (bench.registry.entries(), bench.registry.defaults(), bench.registry.versions("m")) == (
+        [],
+        [],
+        [],
+    )
     with pytest.raises(ModelNotFound, match="Model m not found"):
         bench.registry.find("m")
     with pytest.raises(ModelNotFound, match="Model m with version 1 not found"):
@@ -41,9 +45,16 @@ async def test_names_and_versions(bench: Bench) -> None:
     for name, version in [("m", "1"), ("m", "2"), ("n", None)]:
         await bench.load(name, version)
 
-    assert [(entry.name, entry.version) for entry in bench.registry.entries()] == [("m", "1"), ("m", "2"), ("n", None)]
+    assert [(entry.name, entry.version) for entry in bench.registry.entries()] == [
+        ("m", "1"),
+        ("m", "2"),
+        ("n", None),
+    ]
     assert [entry.version for entry in bench.registry.versions("m")] == ["1", "2"]
-    assert [(entry.name, entry.version) for entry in bench.registry.defaults()] == [("m", "2"), ("n", None)]
+    assert [(entry.name, entry.version) for entry in bench.registry.defaults()] == [
+        ("m", "2"),
+        ("n", None),
+    ]
     assert bench.registry.find("m", "1").version == "1"
     assert bench.registry.find("m").version == "2"
     with pytest.raises(ModelNotFound, match="version 3"):
@@ -65,7 +76,12 @@ async def test_names_and_versions(bench: Bench) -> None:
     ],
 )
 def test_default_version(versions: list[str | None], best: str | None) -> None:
-    assert default_version([ModelVersion(model_settings("m", version)) for version in versions]).version == best
+    assert (
+        default_version(
+            [ModelVersion(model_settings("m", version)) for version in versions]
+        ).version
+        == best
+    )
 
 
 async def test_the_default_is_a_version_that_is_loaded(bench: Bench) -> None:
@@ -269,7 +285,10 @@ async def test_load_unload_and_ask_all_at_once(bench: Bench) -> None:
     async with asyncio.timeout(LIMIT):
         told = [answer for answer in await asyncio.gather(*work) if answer is not None]
 
-    assert set(told) <= {model.tag for model in bench.executor.models} | {"NOT_FOUND", "UNAVAILABLE"}
+    assert set(told) <= {model.tag for model in bench.executor.models} | {
+        "NOT_FOUND",
+        "UNAVAILABLE",
+    }
     living = [model for model in bench.executor.models if not model.unloaded]
     assert len(living) == len(bench.registry.entries())
 

@@ -13,7 +13,17 @@ SOURCES = [ROOT / "src" / "mlserver", ROOT / "runtimes" / "mlflow" / "mlserver_m
 FILES = sorted(path for source in SOURCES for path in source.rglob("*.py"))
 
 # Reading any of these runs code that is in the data.
-PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "multiprocessing"}
+PICKLES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+    "multiprocessing",
+}
 # What would run or fetch what a caller sent.
 CALLS = {
     "eval",
@@ -45,11 +55,20 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(file: Path) -> None:
             assert ast.unparse(node.func) not in CALLS, f"line {node.lineno}"
             for keyword in node.keywords:
                 is_true = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
-                assert not (keyword.arg in ("shell", "allow_pickle") and is_true), f"line {node.lineno}"
+                assert not (keyword.arg in ("shell", "allow_pickle") and is_true), (
+                    f"line {node.lineno}"
+                )
 
 
 # What tells the time of the day. Durations and deadlines are counted by a clock that never jumps; these modules tell dates.
-WALL_CLOCKS = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "datetime.now", "datetime.utcnow"}
+WALL_CLOCKS = {
+    "time.time",
+    "time.time_ns",
+    "time.localtime",
+    "time.gmtime",
+    "datetime.now",
+    "datetime.utcnow",
+}
 TELL_DATES = {
     "metrics/model_statistics.py": "the protocol's time of the last inference",
     "security/credentials.py": "the end of a token",
@@ -60,13 +79,26 @@ TELL_DATES = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_the_clock_on_the_wall_is_for_dates_only(file: Path) -> None:
-    asked = {ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+    asked = {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
     if asked & WALL_CLOCKS:
         assert inside(file) in TELL_DATES
 
 
 # What fetches addresses; none of these modules is given one by a caller of the server.
-FETCHERS = {"urllib.request", "http.client", "httpx", "requests", "aiohttp", "urllib3", "ftplib", "smtplib"}
+FETCHERS = {
+    "urllib.request",
+    "http.client",
+    "httpx",
+    "requests",
+    "aiohttp",
+    "urllib3",
+    "ftplib",
+    "smtplib",
+}
 MAY_FETCH = {
     "security/credentials.py": "the issuer's keys, from the address in the settings",
     "cli/scoring/client.py": "the server that the command names",

@@ -155,7 +155,9 @@ def parsed(tmp_path: Path, content: Any) -> Settings:
 
 
 @pytest.mark.parametrize(
-    "cls, table", [(Settings, SERVER), (ModelParameters, PARAMETERS), (CORSSettings, CORS)], ids=lambda x: str(x)[:30]
+    "cls, table",
+    [(Settings, SERVER), (ModelParameters, PARAMETERS), (CORSSettings, CORS)],
+    ids=lambda x: str(x)[:30],
 )
 def test_the_table_above_names_every_field(cls: type[Settings], table: dict[str, Any]) -> None:
     assert set(table) == set(cls.model_fields)
@@ -163,7 +165,12 @@ def test_the_table_above_names_every_field(cls: type[Settings], table: dict[str,
 
 @pytest.mark.parametrize("name, default, given, expected", rows(SERVER))
 def test_server_fields(
-    name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str,
+    default: Any,
+    given: Any,
+    expected: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     assert getattr(Settings(), name) == default
     assert getattr(parsed(tmp_path, {name: given}), name) == expected
@@ -172,7 +179,9 @@ def test_server_fields(
 
 
 @pytest.mark.parametrize("name, default, given, expected", rows(MODEL))
-def test_model_fields(name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_fields(
+    name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert getattr(ModelSettings(implementation="a.B"), name) == default
     assert getattr(ModelSettings.load({"implementation": "a.B", name: given}), name) == expected
     monkeypatch.setenv(f"MLSERVER_MODEL_{name.upper()}", text(given))
@@ -180,7 +189,9 @@ def test_model_fields(name: str, default: Any, given: Any, expected: Any, monkey
 
 
 @pytest.mark.parametrize("name, default, given, expected", rows(PARAMETERS))
-def test_parameter_fields(name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameter_fields(
+    name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert getattr(ModelParameters(), name) == default
     assert getattr(ModelParameters.model_validate({name: given}), name) == expected
     monkeypatch.setenv(f"mlserver_model_{name}", text(given))
@@ -188,15 +199,24 @@ def test_parameter_fields(name: str, default: Any, given: Any, expected: Any, mo
 
 
 @pytest.mark.parametrize("name, default, given, expected", rows(CORS))
-def test_cors_fields(name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cors_fields(
+    name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert getattr(CORSSettings(), name) == default
     monkeypatch.setenv(f"MLSERVER_{name.upper()}", text(given))
     assert getattr(CORSSettings(), name) == expected
 
 
 def test_tensors_of_a_model() -> None:
-    tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 1], "parameters": {"content_type": "np"}}
-    settings = ModelSettings.model_validate({"implementation": "a.B", "inputs": [tensor], "outputs": [tensor]})
+    tensor = {
+        "name": "x",
+        "datatype": "FP32",
+        "shape": [-1, 1],
+        "parameters": {"content_type": "np"},
+    }
+    settings = ModelSettings.model_validate(
+        {"implementation": "a.B", "inputs": [tensor], "outputs": [tensor]}
+    )
     assert str(settings.inputs[0].datatype) == "FP32"
     assert settings.outputs[0].parameters is not None
     assert settings.outputs[0].parameters.content_type == "np"
@@ -239,7 +259,9 @@ def test_cors_stays_off_if_only_its_fields_are_set(monkeypatch: pytest.MonkeyPat
     assert Settings().cors_settings is None
 
 
-def test_parameters_that_the_file_leaves_out_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_that_the_file_leaves_out_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/mnt/models")
     monkeypatch.setenv("MLSERVER_MODEL_VERSION", "v9")
     settings = ModelSettings.load({"implementation": "a.B", "parameters": {"version": "v1"}})
@@ -249,7 +271,9 @@ def test_parameters_that_the_file_leaves_out_come_from_the_environment(monkeypat
 
 
 def test_dot_env_leaks_nothing_into_the_parameters() -> None:
-    Path(".env").write_text("MLSERVER_HTTP_PORT=7001\nSECRET=x\nMLSERVER_MODEL_URI=/m\nMLSERVER_MODEL_HOBBY=x\n")
+    Path(".env").write_text(
+        "MLSERVER_HTTP_PORT=7001\nSECRET=x\nMLSERVER_MODEL_URI=/m\nMLSERVER_MODEL_HOBBY=x\n"
+    )
     parameters = ModelParameters.model_validate({"own": 1})
     assert parameters.model_extra == {"own": 1}
     assert parameters.uri == "/m"
@@ -260,7 +284,9 @@ def test_variables_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().http_port == 7001
 
 
-def test_an_unrelated_variable_of_a_fields_name_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unrelated_variable_of_a_fields_name_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("IMPLEMENTATION", "x.Y")
     monkeypatch.setenv("HTTP_PORT", "1")
     assert Settings().http_port == 8080
@@ -268,7 +294,9 @@ def test_an_unrelated_variable_of_a_fields_name_is_not_read(monkeypatch: pytest.
         ModelSettings.load()
 
 
-def test_an_empty_variable_counts_as_not_set_where_text_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_not_set_where_text_makes_no_sense(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLSERVER_HTTP_PORT", "")
     monkeypatch.setenv("MLSERVER_EXTENSIONS", "")
     monkeypatch.setenv("MLSERVER_METRICS_ENDPOINT", "")
@@ -292,13 +320,28 @@ def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     "content, expected",
     [
         ({"http_port": "abc"}, "{file}: field 'http_port': expected an integer, received \"abc\""),
-        ({"http_port": 70000}, "{file}: field 'http_port': expected less than or equal to 65535, received 70000"),
-        ({"debug": "perhaps"}, "{file}: field 'debug': expected true or false, received \"perhaps\""),
+        (
+            {"http_port": 70000},
+            "{file}: field 'http_port': expected less than or equal to 65535, received 70000",
+        ),
+        (
+            {"debug": "perhaps"},
+            "{file}: field 'debug': expected true or false, received \"perhaps\"",
+        ),
         ({"extensions": "a"}, "{file}: field 'extensions': expected a list, received \"a\""),
         ({"cors_settings": 3}, "{file}: field 'cors_settings': expected an object, received 3"),
-        ({"cors_settings": {"max_age": []}}, "{file}: field 'cors_settings.max_age': expected an integer, received []"),
-        ({"validation_status": 500}, "{file}: field 'validation_status': expected 400 or 422, received 500"),
-        ({"request_timeout": 0}, "{file}: field 'request_timeout': expected greater than 0, received 0"),
+        (
+            {"cors_settings": {"max_age": []}},
+            "{file}: field 'cors_settings.max_age': expected an integer, received []",
+        ),
+        (
+            {"validation_status": 500},
+            "{file}: field 'validation_status': expected 400 or 422, received 500",
+        ),
+        (
+            {"request_timeout": 0},
+            "{file}: field 'request_timeout': expected greater than 0, received 0",
+        ),
         ({"host": None}, "{file}: field 'host': expected a string, received null"),
         (
             {"log_level": "loud"},
@@ -348,11 +391,14 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "environment variable MLSERVER_HTTP_PORT: field 'http_port': expected an integer, received \"abc\""
     )
     monkeypatch.setenv("MLSERVER_EXTENSIONS", "a,b")
-    with pytest.raises(SettingsError, match="environment variable MLSERVER_EXTENSIONS: expected JSON"):
+    with pytest.raises(
+        SettingsError, match="environment variable MLSERVER_EXTENSIONS: expected JSON"
+    ):
         Settings.load()
     monkeypatch.setenv("MLSERVER_MODEL_EXTRA", "a,b")
     with pytest.raises(
-        SettingsError, match=r'^environment variable MLSERVER_MODEL_EXTRA: expected JSON, received "a,b"$'
+        SettingsError,
+        match=r'^environment variable MLSERVER_MODEL_EXTRA: expected JSON, received "a,b"$',
     ):
         ModelSettings.load({"implementation": "a.B", "parameters": {}})
 
@@ -362,7 +408,10 @@ def test_a_missing_implementation(tmp_path: Path) -> None:
     path.write_text('{"name": "m"}')
     with pytest.raises(SettingsError) as caught:
         ModelSettings.parse_file(path)
-    assert caught.value.message == f"{path}: field 'implementation': expected a value, received nothing"
+    assert (
+        caught.value.message
+        == f"{path}: field 'implementation': expected a value, received nothing"
+    )
 
 
 def test_wrong_values_in_code_raise_as_pydantic_does() -> None:
@@ -372,7 +421,9 @@ def test_wrong_values_in_code_raise_as_pydantic_does() -> None:
         ModelSettings(name="x")
 
 
-def test_unknown_keys_are_ignored_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_keys_are_ignored_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "mlserver"):
         for _ in range(2):
             parsed(tmp_path, {"htp_port": 1, "$schema": "x", "zzzzzzzz": 2})
@@ -392,14 +443,25 @@ def test_unknown_keys_are_ignored_and_said_once(tmp_path: Path, caplog: pytest.L
 def test_a_pool_id_is_made_on_request_and_stays() -> None:
     first = ModelParameters(autogenerate_inference_pool_gid=True)
     assert first.inference_pool_gid
-    assert first.inference_pool_gid != ModelParameters(autogenerate_inference_pool_gid=True).inference_pool_gid
-    assert ModelParameters(autogenerate_inference_pool_gid=True, inference_pool_gid="g").inference_pool_gid == "g"
+    assert (
+        first.inference_pool_gid
+        != ModelParameters(autogenerate_inference_pool_gid=True).inference_pool_gid
+    )
+    assert (
+        ModelParameters(
+            autogenerate_inference_pool_gid=True, inference_pool_gid="g"
+        ).inference_pool_gid
+        == "g"
+    )
 
 
 def test_the_implementation_is_not_imported_until_it_is_read() -> None:
     settings = ModelSettings.load({"implementation": "this.does.not.Exist", "name": "m"})
     assert settings.implementation_ == "this.does.not.Exist"
-    with pytest.raises(SettingsError, match=r"model 'm': implementation: 'this\.does\.not\.Exist' cannot be imported"):
+    with pytest.raises(
+        SettingsError,
+        match=r"model 'm': implementation: 'this\.does\.not\.Exist' cannot be imported",
+    ):
         _ = settings.implementation
 
 
@@ -408,7 +470,9 @@ def test_a_class_is_taken_as_implementation_even_a_local_one() -> None:
         pass
 
     settings = ModelSettings(implementation=Local)
-    assert settings.implementation_.endswith("test_a_class_is_taken_as_implementation_even_a_local_one.<locals>.Local")
+    assert settings.implementation_.endswith(
+        "test_a_class_is_taken_as_implementation_even_a_local_one.<locals>.Local"
+    )
     assert settings.implementation is Local
     settings.implementation = Path
     assert settings.implementation is Path
@@ -427,21 +491,27 @@ def test_the_repository_class_by_path_and_by_class() -> None:
 
 
 def test_the_dump_speaks_of_implementation() -> None:
-    dumped = ModelSettings(implementation="a.B", name="m").model_dump(by_alias=True, exclude_unset=True)
+    dumped = ModelSettings(implementation="a.B", name="m").model_dump(
+        by_alias=True, exclude_unset=True
+    )
     assert dumped == {"implementation": "a.B", "name": "m"}
 
 
 # -- the way into a worker ---------------------------------------------------------------------------------------------
 
 
-def test_a_frame_loses_nothing_and_reads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_frame_loses_nothing_and_reads_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = tmp_path / "model-settings.json"
     path.write_text(
         json.dumps(
             {
                 "name": "m",
                 "implementation": "a.B",
-                "inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"tags": ["t"]}}],
+                "inputs": [
+                    {"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"tags": ["t"]}}
+                ],
                 "parameters": {"own": {"deep": [1, None]}, "extra": {"k": 1.5}},
             }
         )
@@ -464,7 +534,9 @@ def test_a_frame_of_settings_with_a_local_class() -> None:
     class Local:
         pass
 
-    got = Settings.from_frame(Settings(model_repository_implementation=Local, http_port=1).to_frame())
+    got = Settings.from_frame(
+        Settings(model_repository_implementation=Local, http_port=1).to_frame()
+    )
     assert got.http_port == 1
     assert str(got.model_repository_implementation).endswith("Local")
     with pytest.raises(TypeError, match="ModelSettings was expected"):
@@ -472,7 +544,9 @@ def test_a_frame_of_settings_with_a_local_class() -> None:
 
 
 def test_a_frame_in_another_process(tmp_path: Path) -> None:
-    sent = ModelSettings(name="m", implementation="a.B", parameters=ModelParameters(uri="/m", version="3"))
+    sent = ModelSettings(
+        name="m", implementation="a.B", parameters=ModelParameters(uri="/m", version="3")
+    )
     code = (
         "import sys; from mlserver.settings import ModelSettings; "
         "got = ModelSettings.from_frame(sys.stdin.buffer.read()); print(got.name, got.version, got.parameters.uri)"

@@ -89,7 +89,9 @@ def test_list_to_array_to_raw_to_list(case: tuple[str, list[int], list[Any]]) ->
 
     raw = Tensor.from_array(array).to_raw(datatype, shape)
     assert bytes(raw) == bytes(Tensor(elements).to_raw(datatype, shape))
-    assert Tensor.from_raw(raw, datatype, shape).to_array(datatype, shape).ravel().tolist() == elements
+    assert (
+        Tensor.from_raw(raw, datatype, shape).to_array(datatype, shape).ravel().tolist() == elements
+    )
 
 
 @given(tensors())
@@ -126,7 +128,10 @@ def test_integers_to_their_limits(datatype: str) -> None:
     low, high = int(limits.min), int(limits.max)
     roots: list[Any] = [[low, high], [[low], [high]], (low, high)]
     for root in roots:
-        assert Tensor.from_raw(Tensor(root).to_raw(datatype, [2]), datatype, [2]).root == [low, high]
+        assert Tensor.from_raw(Tensor(root).to_raw(datatype, [2]), datatype, [2]).root == [
+            low,
+            high,
+        ]
     for outside in (low - 1, high + 1, float(high) * 2 + 2, 1e300, math.inf):
         for out in ([outside], [[outside]], [outside, 0]):
             assert datatype in refusal(out, datatype, [len(out)])
@@ -248,7 +253,10 @@ def test_refused(root: Any, datatype: str, shape: list[int], words: list[str]) -
 @pytest.mark.parametrize("datatype", ["FP32", "BYTES", "BF16"])
 def test_hostile_shapes(shape: list[int], words: str, datatype: str) -> None:
     assert words in refusal([], datatype, shape)
-    for make in (lambda: Tensor([]).to_array(datatype, shape), lambda: Tensor.from_raw(b"", datatype, shape)):
+    for make in (
+        lambda: Tensor([]).to_array(datatype, shape),
+        lambda: Tensor.from_raw(b"", datatype, shape),
+    ):
         with pytest.raises(TensorError, match=words):
             make()
 
@@ -288,10 +296,19 @@ ELEMENTS = [b"", b"a", b"\x00\xff", b"x" * 300]
 
 def test_what_is_neither_text_nor_bytes_is_json() -> None:
     block = join_bytes_block(["é", 1, 1.5, True, [1, "é", None], {"k": 2}])
-    assert split_bytes_block(block) == ["é".encode(), b"1", b"1.5", b"true", '[1, "é", null]'.encode(), b'{"k": 2}']
+    assert split_bytes_block(block) == [
+        "é".encode(),
+        b"1",
+        b"1.5",
+        b"true",
+        '[1, "é", null]'.encode(),
+        b'{"k": 2}',
+    ]
 
 
-@pytest.mark.parametrize("tensor", [Tensor(["a", None]), Tensor.from_array(np.array(["a", None], dtype=object))])
+@pytest.mark.parametrize(
+    "tensor", [Tensor(["a", None]), Tensor.from_array(np.array(["a", None], dtype=object))]
+)
 def test_null_has_no_bytes(tensor: Tensor) -> None:
     with pytest.raises(TensorError, match="null"):
         tensor.to_raw("BYTES", [2])
@@ -322,7 +339,10 @@ def test_random_blocks_are_whole_or_refused(block: bytes, count: int) -> None:
 
 
 def test_text_becomes_utf8() -> None:
-    assert Tensor(["snow ☃", b"\xff"]).to_raw("BYTES", [2]) == b"\x08\0\0\0snow \xe2\x98\x83\x01\0\0\0\xff"
+    assert (
+        Tensor(["snow ☃", b"\xff"]).to_raw("BYTES", [2])
+        == b"\x08\0\0\0snow \xe2\x98\x83\x01\0\0\0\xff"
+    )
 
 
 def test_one_text_is_one_element() -> None:
@@ -372,7 +392,14 @@ def test_raw_of_an_array_is_a_view_of_it() -> None:
 def test_arrays_of_any_layout(make: Any) -> None:
     array = make(np.arange(6.0).reshape(2, 3))
 
-    assert struct.unpack("<6d", Tensor.from_array(array).to_raw("FP64", [2, 3])) == (0, 1, 2, 3, 4, 5)
+    assert struct.unpack("<6d", Tensor.from_array(array).to_raw("FP64", [2, 3])) == (
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    )
 
 
 def test_all_faces_of_a_converted_array_agree() -> None:
@@ -391,7 +418,9 @@ def test_text_in_an_array_of_numbers_is_refused() -> None:
         Tensor.from_array(np.array([None], dtype=object)).normalize("INT8", [1])
 
 
-@pytest.mark.parametrize("data", [np.zeros(2), np.array(["a", "b"]), np.array([b"a", None], dtype=object)])
+@pytest.mark.parametrize(
+    "data", [np.zeros(2), np.array(["a", "b"]), np.array([b"a", None], dtype=object)]
+)
 def test_arrays_of_another_size_are_refused(data: Any) -> None:
     with pytest.raises(TensorError, match=r"3 elements for shape \[3\], received 2"):
         Tensor.from_array(data).normalize("FP64" if data.dtype.kind == "f" else "BYTES", [3])
@@ -471,7 +500,8 @@ def test_brief(value: Any, text: str) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        st.none() | st.text() | st.integers(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
 def test_brief_is_brief(value: Any) -> None:

@@ -44,7 +44,9 @@ async def test_uri_of_a_file(folder: Path) -> None:
 
 
 async def test_uri_of_a_folder(folder: Path) -> None:
-    assert await get_model_uri(settings(str(folder)), ["none", "model.json", "model.bin"]) == str(folder / "model.json")
+    assert await get_model_uri(settings(str(folder)), ["none", "model.json", "model.bin"]) == str(
+        folder / "model.json"
+    )
     assert await get_model_uri(settings(f"{folder}/../{folder.name}/")) == str(folder)
     assert await get_model_uri(settings(str(folder)), ["none"]) == str(folder)
 
@@ -52,7 +54,13 @@ async def test_uri_of_a_folder(folder: Path) -> None:
 async def test_relative_uris_start_at_the_settings_file(folder: Path) -> None:
     source = folder / "model-settings.json"
     source.write_text(
-        json.dumps({"name": "m", "implementation": "mlserver.MLModel", "parameters": {"uri": "./model.bin"}})
+        json.dumps(
+            {
+                "name": "m",
+                "implementation": "mlserver.MLModel",
+                "parameters": {"uri": "./model.bin"},
+            }
+        )
     )
     loaded = ModelSettings.parse_file(str(source))
     assert await get_model_uri(loaded) == str(folder / "model.bin")
@@ -60,7 +68,9 @@ async def test_relative_uris_start_at_the_settings_file(folder: Path) -> None:
     assert to_absolute_path(loaded, "/elsewhere") == "/elsewhere"
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/model", "models:/wine@champion", "runs:/1/model", "https://host/m"])
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/model", "models:/wine@champion", "runs:/1/model", "https://host/m"]
+)
 async def test_other_schemes_are_left_alone(uri: str) -> None:
     assert await get_model_uri(settings(uri), ["model.bin"]) == uri
 
@@ -69,7 +79,10 @@ async def test_no_model_there(folder: Path) -> None:
     with pytest.raises(InvalidModelURI, match=r"Invalid URI specified for model m \(.*nothing\)"):
         await get_model_uri(settings(str(folder / "nothing")))
     for bare in (settings(None), ModelSettings(name="m", implementation=MLModel)):
-        with pytest.raises(InvalidModelURI, match=r"^Invalid URI specified for model m: 'parameters.uri' is not set$"):
+        with pytest.raises(
+            InvalidModelURI,
+            match=r"^Invalid URI specified for model m: 'parameters.uri' is not set$",
+        ):
             await get_model_uri(bare)
 
 
@@ -90,7 +103,9 @@ def test_headers_go_in(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mon
 
 
 def test_headers_come_out() -> None:
-    response = InferenceResponse(model_name="m", outputs=[], parameters=Parameters(headers={"a": "1"}, k=1))
+    response = InferenceResponse(
+        model_name="m", outputs=[], parameters=Parameters(headers={"a": "1"}, k=1)
+    )
     assert extract_headers(response) == {"a": "1"}
     assert extract_headers(response) is None
     assert response.parameters is not None

@@ -64,19 +64,33 @@ class Case:
     def request(self) -> InferenceRequest:
         inputs = [
             RequestInput(
-                name=t.name, shape=t.shape, datatype=t.datatype, data=t.data(), parameters=t.parameters or None
+                name=t.name,
+                shape=t.shape,
+                datatype=t.datatype,
+                data=t.data(),
+                parameters=t.parameters or None,
             )
             for t in self.tensors
         ]
-        wanted = [RequestOutput(name=name, parameters=values or None) for name, values in self.outputs or []]
+        wanted = [
+            RequestOutput(name=name, parameters=values or None)
+            for name, values in self.outputs or []
+        ]
         return InferenceRequest(
-            id=self.id or None, inputs=inputs, outputs=wanted or None, parameters=self.parameters or None
+            id=self.id or None,
+            inputs=inputs,
+            outputs=wanted or None,
+            parameters=self.parameters or None,
         )
 
     def response(self) -> InferenceResponse:
         outputs = [
             ResponseOutput(
-                name=t.name, shape=t.shape, datatype=t.datatype, data=t.data(), parameters=t.parameters or None
+                name=t.name,
+                shape=t.shape,
+                datatype=t.datatype,
+                data=t.data(),
+                parameters=t.parameters or None,
             )
             for t in self.tensors
         ]
@@ -94,7 +108,9 @@ class Case:
     def in_json(self) -> bool:
         return all(t.json is not None for t in self.tensors)
 
-    def _head(self, tensors: list[dict[str, Any]], of_request: bool, more: dict[str, Any]) -> dict[str, Any]:
+    def _head(
+        self, tensors: list[dict[str, Any]], of_request: bool, more: dict[str, Any]
+    ) -> dict[str, Any]:
         head: dict[str, Any] = {} if of_request else {"model_name": "m"}
         if self.version and not of_request:
             head["model_version"] = self.version
@@ -104,7 +120,8 @@ class Case:
         head["inputs" if of_request else "outputs"] = tensors
         if self.outputs is not None and of_request:
             head["outputs"] = [
-                {"name": name} | ({"parameters": values} if values else {}) for name, values in self.outputs
+                {"name": name} | ({"parameters": values} if values else {})
+                for name, values in self.outputs
             ]
         return head
 
@@ -132,7 +149,12 @@ class Case:
     def _tensors(self, raw: bool) -> list[dict[str, Any]]:
         made = []
         for t in self.tensors:
-            tensor = {"name": t.name, "datatype": t.datatype, "shape": t.shape, "parameters": _proto(t.parameters)}
+            tensor = {
+                "name": t.name,
+                "datatype": t.datatype,
+                "shape": t.shape,
+                "parameters": _proto(t.parameters),
+            }
             if not raw and t.raw:
                 tensor["contents"] = {t.contents: t.json if t.typed is None else t.typed}
             made.append(tensor)
@@ -145,7 +167,9 @@ class Case:
             id=self.id,
             parameters=_proto(self.parameters),
             inputs=self._tensors(raw),
-            outputs=[{"name": name, "parameters": _proto(values)} for name, values in self.outputs or []],
+            outputs=[
+                {"name": name, "parameters": _proto(values)} for name, values in self.outputs or []
+            ],
             raw_input_contents=[t.raw for t in self.tensors] if raw else [],
         )
 
@@ -168,7 +192,9 @@ def _head_of(t: T, more: dict[str, Any]) -> dict[str, Any]:
 
 def _proto(parameters: dict[str, Any]) -> Any:
     kinds = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
-    return {key: pb.InferParameter(**{kinds[type(value)]: value}) for key, value in parameters.items()}
+    return {
+        key: pb.InferParameter(**{kinds[type(value)]: value}) for key, value in parameters.items()
+    }
 
 
 def numbers(datatype: str, code: str, values: list[Any], proto_field: str, **more: Any) -> Case:
@@ -203,24 +229,43 @@ CASES: dict[str, Case] = {
     "BYTES": texts("a", "", "nul \0 inside", "snow ☃ 𝄞"),
     "BYTES that are no text": texts(b"\xff\xfe", b"\x00"),
     # numbers that JSON writes as null, or not at all
-    "NaN in FP32": Case([T("FP32", [2], struct.pack("<2f", NAN, 1), [None, 1.0], "fp32_contents", [NAN, 1.0])]),
+    "NaN in FP32": Case(
+        [T("FP32", [2], struct.pack("<2f", NAN, 1), [None, 1.0], "fp32_contents", [NAN, 1.0])]
+    ),
     "NaN in FP16": Case([T("FP16", [2], struct.pack("<2e", NAN, 1), [None, 1.0])]),
-    "infinities": Case([T("FP64", [2], struct.pack("<2d", INF, -INF), None, "fp64_contents", [INF, -INF])]),
+    "infinities": Case(
+        [T("FP64", [2], struct.pack("<2d", INF, -INF), None, "fp64_contents", [INF, -INF])]
+    ),
     # shapes
     "empty": numbers("FP32", "f", [], "fp32_contents", shape=[0, 3]),
     "empty BYTES": texts(shape=[2, 0]),
     "scalar": numbers("INT64", "q", [7], "int64_contents", shape=[]),
     "one": numbers("FP64", "d", [5.5], "fp64_contents", shape=[1, 1]),
     "rank 4": numbers("INT32", "i", list(range(24)), "int_contents", shape=[1, 2, 3, 4]),
-    "many": numbers("FP32", "f", [value / 4 for value in range(1000)], "fp32_contents", shape=[10, 100]),
-    "many small integers": numbers("INT8", "b", [value % 100 for value in range(1000)], "int_contents"),
+    "many": numbers(
+        "FP32", "f", [value / 4 for value in range(1000)], "fp32_contents", shape=[10, 100]
+    ),
+    "many small integers": numbers(
+        "INT8", "b", [value % 100 for value in range(1000)], "int_contents"
+    ),
     # everything around the tensors
     "no tensors": Case([]),
-    "several tensors": Case([TWO, T("BYTES", [1], b"\1\0\0\0a", ["a"], "bytes_contents", [b"a"], name="y")]),
+    "several tensors": Case(
+        [TWO, T("BYTES", [1], b"\1\0\0\0a", ["a"], "bytes_contents", [b"a"], name="y")]
+    ),
     "names": Case([T("INT8", [1], b"\7", [7], "int_contents", name='é ☃ "quoted"')]),
     "id and version": Case([TWO], id="request 1", version="v2"),
     "parameters": Case(
-        [T("FP32", [1], struct.pack("<f", 1), [1.0], "fp32_contents", parameters={"content_type": "np", "flag": True})],
+        [
+            T(
+                "FP32",
+                [1],
+                struct.pack("<f", 1),
+                [1.0],
+                "fp32_contents",
+                parameters={"content_type": "np", "flag": True},
+            )
+        ],
         parameters={
             "content_type": "pd",
             "yes": True,

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from mlserver.errors import MLServerError, PayloadTooLarge
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    ResponseOutput,
+    TensorData,
+)
 from mlserver.wire.arrow import stream as arrow
 
 pa = pytest.importorskip("pyarrow")
@@ -60,14 +66,26 @@ COLUMNS: dict[str, tuple[Any, tuple[str, list[int], str | None, list[Any]]]] = {
     "text": (pa.array(["a", "snow \u2603"]), ("BYTES", [2, 1], None, ["a", "snow \u2603"])),
     "missing text": (pa.array(["a", None]), ("BYTES", [2, 1], None, ["a", None])),
     "large text": (pa.array(["a", ""], pa.large_string()), ("BYTES", [2, 1], None, ["a", ""])),
-    "text views": (pa.array(["a", "b" * 20], pa.string_view()), ("BYTES", [2, 1], None, ["a", "b" * 20])),
+    "text views": (
+        pa.array(["a", "b" * 20], pa.string_view()),
+        ("BYTES", [2, 1], None, ["a", "b" * 20]),
+    ),
     "categories": (pa.array(["x", "x"]).dictionary_encode(), ("BYTES", [2, 1], None, ["x", "x"])),
     "bytes": (pa.array([b"\xff", b""]), ("BYTES", [2, 1], "base64", [b"/w==", b""])),
-    "timestamps": (pa.array([DAY, None]), ("BYTES", [2, 1], "datetime", ["2020-01-02T03:00:00", "NaT"])),
+    "timestamps": (
+        pa.array([DAY, None]),
+        ("BYTES", [2, 1], "datetime", ["2020-01-02T03:00:00", "NaT"]),
+    ),
     "dates": (pa.array([DAY.date()]), ("BYTES", [1, 1], "datetime", ["2020-01-02"])),
     "lists": (pa.array([[1, 2], [3]]), ("BYTES", [2, 1], "pd_json", ["[1, 2]", "[3]"])),
-    "fixed lists": (pa.array([[1, 2], [3, 4]], pa.list_(pa.int8(), 2)), ("INT8", [2, 2], None, [1, 2, 3, 4])),
-    "structures": (pa.array([{"a": DAY}]), ("BYTES", [1, 1], "pd_json", ['{"a": "2020-01-02T03:00:00"}'])),
+    "fixed lists": (
+        pa.array([[1, 2], [3, 4]], pa.list_(pa.int8(), 2)),
+        ("INT8", [2, 2], None, [1, 2, 3, 4]),
+    ),
+    "structures": (
+        pa.array([{"a": DAY}]),
+        ("BYTES", [1, 1], "pd_json", ['{"a": "2020-01-02T03:00:00"}']),
+    ),
     "no rows": (pa.array([], pa.float32()), ("FP32", [0, 1], None, [])),
 }
 
@@ -160,7 +178,9 @@ def test_a_compressed_bomb(codec: str) -> None:
 def repeated_view(text: bytes, count: int) -> Any:
     """An array of views of one text."""
     view = struct.pack("<i4sii", len(text), text[:4], 0, 0)
-    return pa.Array.from_buffers(pa.string_view(), count, [None, pa.py_buffer(view * count), pa.py_buffer(text)])
+    return pa.Array.from_buffers(
+        pa.string_view(), count, [None, pa.py_buffer(view * count), pa.py_buffer(text)]
+    )
 
 
 @pytest.mark.parametrize(

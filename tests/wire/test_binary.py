@@ -47,11 +47,18 @@ def body_of(head: Any, *blobs: bytes) -> tuple[bytes, int]:
 
 
 def binary_input(name: str, datatype: str, shape: list[int], size: int) -> dict[str, Any]:
-    return {"name": name, "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": size}}
+    return {
+        "name": name,
+        "shape": shape,
+        "datatype": datatype,
+        "parameters": {"binary_data_size": size},
+    }
 
 
 def all_tensors() -> tuple[bytes, int]:
-    inputs = [binary_input(name, name, shape, len(raw)) for name, (shape, raw, _) in TENSORS.items()]
+    inputs = [
+        binary_input(name, name, shape, len(raw)) for name, (shape, raw, _) in TENSORS.items()
+    ]
     inputs.insert(1, {"name": "json", "shape": [1], "datatype": "INT8", "data": [7]})
     return body_of({"inputs": inputs}, *(raw for _, raw, _ in TENSORS.values()))
 
@@ -100,17 +107,37 @@ def refusal(body: bytes, length: int | None, metadata: MetadataModelResponse | N
 @pytest.mark.parametrize(
     "head, blob, text",
     [
-        ({"inputs": [binary_input("x", "FP32", [2], 8)]}, b"1234567", "8 bytes of binary data, received 7"),
-        ({"inputs": [binary_input("x", "FP32", [2], 8)]}, b"123456789", "8 bytes of binary data after the JSON"),
+        (
+            {"inputs": [binary_input("x", "FP32", [2], 8)]},
+            b"1234567",
+            "8 bytes of binary data, received 7",
+        ),
+        (
+            {"inputs": [binary_input("x", "FP32", [2], 8)]},
+            b"123456789",
+            "8 bytes of binary data after the JSON",
+        ),
         ({"inputs": [binary_input("x", "FP32", [2], 4)]}, b"1234", "8 bytes for FP32"),
         ({"inputs": [binary_input("x", "FP32", [2], -8)]}, b"", "binary_data_size"),
         ({"inputs": [binary_input("x", "FP32", [2], True)]}, b"", "binary_data_size"),
         ({"inputs": [binary_input("x", "FP32", [2**40, 2**40], 8)]}, b"12345678", "held in memory"),
         ({"inputs": [binary_input("x", "FP32", [-1], 8)]}, b"12345678", "non-negative"),
-        ({"inputs": [binary_input("x", "BYTES", [1], 6)]}, b"\xff\xff\xff\xffab", "inside the data"),
+        (
+            {"inputs": [binary_input("x", "BYTES", [1], 6)]},
+            b"\xff\xff\xff\xffab",
+            "inside the data",
+        ),
         ({"inputs": [binary_input("x", "BYTES", [1], 6)]}, b"\x01\x00\x00\x00ab", "4-byte length"),
-        ({"inputs": [binary_input("x", "BYTES", [2], 5)]}, b"\x01\x00\x00\x00a", "2 BYTES elements"),
-        ({"inputs": [{**binary_input("x", "INT8", [1], 1), "data": [1]}]}, b"1", "either data or binary_data_size"),
+        (
+            {"inputs": [binary_input("x", "BYTES", [2], 5)]},
+            b"\x01\x00\x00\x00a",
+            "2 BYTES elements",
+        ),
+        (
+            {"inputs": [{**binary_input("x", "INT8", [1], 1), "data": [1]}]},
+            b"1",
+            "either data or binary_data_size",
+        ),
         ({"inputs": [{"parameters": {"binary_data_size": 0}}]}, b"", "inputs[0].name"),
         ({"inputs": [binary_input("x", "FP99", [1], 1)]}, b"1", "inputs[0].datatype"),
         ({"inputs": 3}, b"", "inputs"),
@@ -173,7 +200,9 @@ def test_header(value: str | None, length: int | None) -> None:
     assert binary.read_header(value, 100) == length
 
 
-@pytest.mark.parametrize("value", ["", "-1", "101", "1.5", "x", "1e2", "٣", "9" * 5000, "0x10", "1_0"])
+@pytest.mark.parametrize(
+    "value", ["", "-1", "101", "1.5", "x", "1e2", "٣", "9" * 5000, "0x10", "1_0"]
+)
 def test_bad_headers(value: str) -> None:
     with pytest.raises(MLServerError, match="Inference-Header-Content-Length") as error:
         binary.read_header(value, 100)
@@ -184,7 +213,9 @@ def test_bad_headers(value: str) -> None:
 
 
 def metadata(datatype: str, shape: list[int], count: int = 1) -> MetadataModelResponse:
-    inputs = [{"name": f"x{number}", "datatype": datatype, "shape": shape} for number in range(count)]
+    inputs = [
+        {"name": f"x{number}", "datatype": datatype, "shape": shape} for number in range(count)
+    ]
     return MetadataModelResponse.model_validate({"name": "m", "platform": "", "inputs": inputs})
 
 
@@ -204,7 +235,9 @@ def test_raw_form(datatype: str, described: list[int], body: bytes, shape: list[
     (tensor,) = request.inputs
 
     assert (tensor.name, str(tensor.datatype), tensor.shape) == ("x0", datatype, shape)
-    assert tensor.data.raw == (body if datatype != "BYTES" else len(body).to_bytes(4, "little") + body)
+    assert tensor.data.raw == (
+        body if datatype != "BYTES" else len(body).to_bytes(4, "little") + body
+    )
     assert all_binary(binary.pop_binary_outputs(request))
 
 
@@ -228,7 +261,9 @@ def test_raw_form_refused(described: MetadataModelResponse | None, body: bytes, 
 
 
 def test_missing_texts_are_empty_and_named() -> None:
-    output = ResponseOutput.model_validate({"name": "y", "shape": [3], "datatype": "BYTES", "data": [None, "a", None]})
+    output = ResponseOutput.model_validate(
+        {"name": "y", "shape": [3], "datatype": "BYTES", "data": [None, "a", None]}
+    )
     response = InferenceResponse(model_name="m", outputs=[output])
     parts, length = binary.write_response(response, binary.BinaryOutputs(True, {}))
     head = json.loads(bytes(parts[0]))["outputs"][0]
@@ -241,15 +276,27 @@ def test_missing_texts_are_empty_and_named() -> None:
 
 @pytest.mark.parametrize("text", ["[3]", "[1]", "[-1]", "[0.5]", "0", "x", "[" * 10_000])
 def test_positions_that_are_none(text: str) -> None:
-    tensor = {"name": "x", "shape": [3], "datatype": "BYTES", "parameters": {"missing": text, "binary_data_size": 13}}
+    tensor = {
+        "name": "x",
+        "shape": [3],
+        "datatype": "BYTES",
+        "parameters": {"missing": text, "binary_data_size": 13},
+    }
     head = json.dumps({"inputs": [tensor]}).encode()
     body = head + bytes(4) + b"\1\0\0\0a" + bytes(4)
-    with pytest.raises(MLServerError, match="Invalid parameter 'missing'.*: expected a JSON list of positions"):
+    with pytest.raises(
+        MLServerError, match="Invalid parameter 'missing'.*: expected a JSON list of positions"
+    ):
         binary.read_request(body, len(head))
 
 
 def test_missing_texts_of_a_request() -> None:
-    tensor = {"name": "x", "shape": [2], "datatype": "BYTES", "parameters": {"missing": "[1]", "binary_data_size": 9}}
+    tensor = {
+        "name": "x",
+        "shape": [2],
+        "datatype": "BYTES",
+        "parameters": {"missing": "[1]", "binary_data_size": 9},
+    }
     head = json.dumps({"inputs": [tensor]}).encode()
     request = binary.read_request(head + b"\1\0\0\0a" + bytes(4), len(head))
     assert request.inputs[0].data.root == [b"a", None]
@@ -257,7 +304,9 @@ def test_missing_texts_of_a_request() -> None:
 
 def answer() -> InferenceResponse:
     outputs = [
-        ResponseOutput.model_validate({"name": name, "shape": shape, "datatype": name, "data": data})
+        ResponseOutput.model_validate(
+            {"name": name, "shape": shape, "datatype": name, "data": data}
+        )
         for name, shape, data in [
             ("FP32", [2], TensorData.from_array(np.array([0.5, np.nan], "f4"))),
             ("BYTES", [2], TensorData(["a", b"bc"])),
@@ -282,9 +331,12 @@ def wanted(default: bool | None, **outputs: bool | None) -> binary.BinaryOutputs
 def asking(default: bool | None, **outputs: bool | None) -> InferenceRequest:
     parameters = {} if default is None else {"binary_data_output": default}
     requested = [
-        {"name": name, "parameters": {} if flag is None else {"binary_data": flag}} for name, flag in outputs.items()
+        {"name": name, "parameters": {} if flag is None else {"binary_data": flag}}
+        for name, flag in outputs.items()
     ]
-    return InferenceRequest.model_validate({"inputs": [], "parameters": parameters, "outputs": requested or None})
+    return InferenceRequest.model_validate(
+        {"inputs": [], "parameters": parameters, "outputs": requested or None}
+    )
 
 
 def test_all_outputs_binary() -> None:
@@ -298,7 +350,10 @@ def test_all_outputs_binary() -> None:
         {"binary_data_size": 1},
     ]
     assert not any("data" in output for output in document["outputs"])
-    assert body[length:] == struct.pack("<2f", 0.5, float("nan")) + b"\x01\0\0\0a\x02\0\0\0bc" + b"\x03"
+    assert (
+        body[length:]
+        == struct.pack("<2f", 0.5, float("nan")) + b"\x01\0\0\0a\x02\0\0\0bc" + b"\x03"
+    )
 
 
 def test_an_output_says_for_itself() -> None:
@@ -321,8 +376,14 @@ def test_json_unless_asked(request_: InferenceRequest) -> None:
 @pytest.mark.parametrize(
     "asked, text",
     [
-        ({"parameters": {"binary_data_output": "yes"}}, "'binary_data_output' of the request: expected true or false"),
-        ({"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}, "'binary_data' of output 'y'"),
+        (
+            {"parameters": {"binary_data_output": "yes"}},
+            "'binary_data_output' of the request: expected true or false",
+        ),
+        (
+            {"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},
+            "'binary_data' of output 'y'",
+        ),
     ],
 )
 def test_flags_are_true_or_false(asked: dict[str, Any], text: str) -> None:
@@ -343,11 +404,15 @@ def test_the_model_sees_nothing_of_it() -> None:
 
     assert request_.parameters is not None
     assert not request_.parameters.model_extra
-    assert [output.parameters.model_extra for output in request_.outputs or () if output.parameters] == [{}, {}]
+    assert [
+        output.parameters.model_extra for output in request_.outputs or () if output.parameters
+    ] == [{}, {}]
 
 
 def test_the_model_may_not_answer_with_less_than_its_shape() -> None:
-    output = ResponseOutput.model_validate({"name": "y", "shape": [2], "datatype": "FP32", "data": [1.0]})
+    output = ResponseOutput.model_validate(
+        {"name": "y", "shape": [2], "datatype": "FP32", "data": [1.0]}
+    )
     with pytest.raises(MLServerError, match="output 'y'") as error:
         binary.write_response(InferenceResponse(model_name="m", outputs=[output]), wanted(True))
     assert error.value.status_code == 500

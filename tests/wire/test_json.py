@@ -124,10 +124,16 @@ def test_a_large_value_is_not_repeated() -> None:
     st.dictionaries(
         st.sampled_from(["inputs", "id", "parameters", "outputs", "more"]),
         st.recursive(
-            st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+            st.none()
+            | st.booleans()
+            | st.integers(-(2**63), 2**64 - 1)
+            | st.floats(allow_nan=False)
+            | st.text(),
             lambda inner: (
                 st.lists(inner, max_size=3)
-                | st.dictionaries(st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), inner)
+                | st.dictionaries(
+                    st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), inner
+                )
             ),
             max_leaves=8,
         ),
@@ -146,10 +152,18 @@ def test_any_document_is_a_request_or_refused(document: Any) -> None:
 
 TENSOR = {
     "name": st.text(max_size=3) | st.none(),
-    "shape": st.lists(st.integers(-1, 3) | st.sampled_from([2**31, 2**63, True, 1.0, "1"]), max_size=3),
-    "datatype": st.sampled_from(["FP32", "INT8", "UINT64", "BOOL", "BYTES", "FP16", "BF16", "FP99", "", None]),
+    "shape": st.lists(
+        st.integers(-1, 3) | st.sampled_from([2**31, 2**63, True, 1.0, "1"]), max_size=3
+    ),
+    "datatype": st.sampled_from(
+        ["FP32", "INT8", "UINT64", "BOOL", "BYTES", "FP16", "BF16", "FP99", "", None]
+    ),
     "data": st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=3),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats(allow_nan=False)
+        | st.text(max_size=3),
         lambda inner: st.lists(inner, max_size=4),
         max_leaves=10,
     ),
@@ -171,7 +185,10 @@ def test_any_tensors_are_settled_or_refused(tensors: Any) -> None:
 # -- the plain form is read by a road of its own: it must tell the same as the validator --
 
 
-@given(st.lists(st.fixed_dictionaries(TENSOR), max_size=2), st.none() | st.text(max_size=3) | st.integers(0, 9))
+@given(
+    st.lists(st.fixed_dictionaries(TENSOR), max_size=2),
+    st.none() | st.text(max_size=3) | st.integers(0, 9),
+)
 def test_plain_requests_are_what_the_validator_makes(tensors: Any, request_id: Any) -> None:
     document = {"inputs": tensors, "id": request_id}
 
@@ -182,7 +199,9 @@ def test_plain_requests_are_what_the_validator_makes(tensors: Any, request_id: A
             return error.faults
 
     plain = orjson.loads(orjson.dumps(document))
-    assert read(plain) == read(plain | {"parameters": None})  # which says nothing, but is not the plain form
+    assert read(plain) == read(
+        plain | {"parameters": None}
+    )  # which says nothing, but is not the plain form
 
 
 # -- writing --
@@ -192,7 +211,9 @@ def written(datatype: str, data: Any, shape: list[int] | None = None, **fields: 
     made = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
     output = ResponseOutput(name="y", datatype=datatype, shape=shape or [len(data)], data=made)
     made.normalize(datatype, output.shape)
-    return json.write_response(InferenceResponse(model_name="m", outputs=[output], **fields)).decode()
+    return json.write_response(
+        InferenceResponse(model_name="m", outputs=[output], **fields)
+    ).decode()
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -228,7 +249,11 @@ def test_answers_have_only_what_is_set() -> None:
     assert json.write_response(empty) == b'{"model_name":"m","parameters":{},"outputs":[]}'
 
     full = InferenceResponse(
-        model_name="m", model_version="1", id="i", outputs=[], parameters=Parameters(content_type="np", k=None)
+        model_name="m",
+        model_version="1",
+        id="i",
+        outputs=[],
+        parameters=Parameters(content_type="np", k=None),
     )
     assert library.loads(json.write_response(full)) == {
         "model_name": "m",
@@ -240,14 +265,22 @@ def test_answers_have_only_what_is_set() -> None:
 
 
 def test_bytes_that_are_no_text() -> None:
-    with pytest.raises(MLServerError, match="Output 'y' holds bytes that are not UTF-8 text") as error:
+    with pytest.raises(
+        MLServerError, match="Output 'y' holds bytes that are not UTF-8 text"
+    ) as error:
         written("BYTES", [b"\xff"])
     assert error.value.status_code == 406
 
 
 @pytest.mark.parametrize(
     "value, text",
-    [(np.float32(0.5), "0.5"), (np.array([1]), "[1]"), (b"a", '"a"'), (TensorData([1]), "[1]"), (1j, '"1j"')],
+    [
+        (np.float32(0.5), "0.5"),
+        (np.array([1]), "[1]"),
+        (b"a", '"a"'),
+        (TensorData([1]), "[1]"),
+        (1j, '"1j"'),
+    ],
 )
 def test_parameters_of_any_type(value: Any, text: str) -> None:
     body = written("INT8", [1], parameters=Parameters(k=value))
@@ -270,10 +303,16 @@ def test_what_was_written_is_read() -> None:
 @pytest.mark.parametrize("is_share", [False, True])
 @pytest.mark.parametrize("datatype, dtype", [("FP16", "f2"), ("FP32", "f4"), ("FP64", "f8")])
 @pytest.mark.parametrize("count", [1, 40])
-def test_infinities_are_null_and_named(is_share: bool, datatype: str, dtype: str, count: int) -> None:
+def test_infinities_are_null_and_named(
+    is_share: bool, datatype: str, dtype: str, count: int
+) -> None:
     array = np.array([[np.inf, 0.5], [np.nan, -np.inf]] * count, dtype)
-    output = ResponseOutput(name="y", shape=[2 * count, 2], datatype=datatype, data=TensorData.from_array(array))
-    response = InferenceResponse(model_name="m", outputs=[output], parameters=Parameters(content_type="np"))
+    output = ResponseOutput(
+        name="y", shape=[2 * count, 2], datatype=datatype, data=TensorData.from_array(array)
+    )
+    response = InferenceResponse(
+        model_name="m", outputs=[output], parameters=Parameters(content_type="np")
+    )
     if is_share:
         response, _ = split(response, [2 * count - 1, 1])
         array = array[:-1]
@@ -281,7 +320,9 @@ def test_infinities_are_null_and_named(is_share: bool, datatype: str, dtype: str
     shown = orjson.loads(body)["outputs"][0]
     flat = array.ravel().tolist()
     assert shown["data"] == [value if np.isfinite(value) else None for value in flat]
-    assert shown["parameters"]["infinity"] == [at for at, value in enumerate(flat) if value == np.inf]
+    assert shown["parameters"]["infinity"] == [
+        at for at, value in enumerate(flat) if value == np.inf
+    ]
     negative = [at for at, value in enumerate(flat) if value == -np.inf]
     assert shown["parameters"].get("negative_infinity", []) == negative
     read = json_client.read_response(body).outputs[0]
@@ -290,5 +331,7 @@ def test_infinities_are_null_and_named(is_share: bool, datatype: str, dtype: str
 
 def test_nan_alone_names_nothing() -> None:
     output = ResponseOutput(name="y", shape=[2], datatype="FP64", data=TensorData([1.0, None]))
-    shown = orjson.loads(json.write_response(InferenceResponse(model_name="m", outputs=[output])))["outputs"][0]
+    shown = orjson.loads(json.write_response(InferenceResponse(model_name="m", outputs=[output])))[
+        "outputs"
+    ][0]
     assert shown == {"name": "y", "shape": [2], "datatype": "FP64", "data": [1.0, None]}

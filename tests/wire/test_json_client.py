@@ -23,7 +23,10 @@ REQUEST = InferenceRequest(
     inputs=[
         RequestInput(name="i", shape=[2], datatype="INT64", data=TensorData([1, -2])),
         RequestInput(
-            name="f", shape=[2, 1], datatype="FP32", data=TensorData.from_array(np.array([[0.5], [np.nan]], "f4"))
+            name="f",
+            shape=[2, 1],
+            datatype="FP32",
+            data=TensorData.from_array(np.array([[0.5], [np.nan]], "f4")),
         ),
         RequestInput(
             name="s",
@@ -78,10 +81,14 @@ def test_json_responses_are_read() -> None:
 
 
 def test_binary_responses_are_read() -> None:
-    parts, length = binary.write_response(RESPONSE, binary.BinaryOutputs(False, {"b": True, "h": True}))
+    parts, length = binary.write_response(
+        RESPONSE, binary.BinaryOutputs(False, {"b": True, "h": True})
+    )
     read = json_client.read_response(b"".join(parts), length)
     assert [each.data.root for each in read.outputs] == [[True, False], ["text"], [0.5, 2.0]]
-    assert all("binary_data_size" not in (each.parameters or Parameters()).plain() for each in read.outputs)
+    assert all(
+        "binary_data_size" not in (each.parameters or Parameters()).plain() for each in read.outputs
+    )
 
 
 @pytest.mark.parametrize(

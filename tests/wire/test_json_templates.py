@@ -24,20 +24,42 @@ TOKENS = (
     | st.decimals(-1000, 1000, places=6).map(lambda value: f"{value:f}")
     | st.text("0123456789.-+eE", min_size=1, max_size=22)
     | st.sampled_from(
-        ["-0", "-0.0", "0", "0.0", "1e400", "1E5", "01", "1.", ".5", "9007199254740993", "NaN", "255", "256"]
+        [
+            "-0",
+            "-0.0",
+            "0",
+            "0.0",
+            "1e400",
+            "1E5",
+            "01",
+            "1.",
+            ".5",
+            "9007199254740993",
+            "NaN",
+            "255",
+            "256",
+        ]
     )
 )
 IDS = st.none() | st.text(max_size=8) | st.sampled_from(['a"b', "a\\", '"id"', "1"])
 
 
 # What may stand beside the inputs. Some hold what looks like the data or the id of a request.
-SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from([0.5, "1", '"data": [1]', '"id": "1"'])
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.sampled_from([0.5, "1", '"data": [1]', '"id": "1"'])
+)
 NAMES = st.sampled_from(["content_type", "k", "id", "data", "timeout"])
 PARAMETERS = st.dictionaries(NAMES, SCALARS | st.just([1]), max_size=2)
 OUTPUTS = st.lists(
-    st.fixed_dictionaries({"name": st.text(max_size=3)}, optional={"parameters": PARAMETERS}), max_size=2
+    st.fixed_dictionaries({"name": st.text(max_size=3)}, optional={"parameters": PARAMETERS}),
+    max_size=2,
 )
-RESTS = st.fixed_dictionaries({}, optional={"parameters": st.none() | PARAMETERS, "outputs": st.none() | OUTPUTS})
+RESTS = st.fixed_dictionaries(
+    {}, optional={"parameters": st.none() | PARAMETERS, "outputs": st.none() | OUTPUTS}
+)
 
 
 def body(
@@ -82,7 +104,9 @@ def test_a_layout_reads_what_the_parser_reads(data: st.DataObject) -> None:
     datatype = data.draw(st.sampled_from(DATATYPES))
     names = data.draw(
         st.lists(
-            st.text(max_size=6) | st.sampled_from(['"data": [1]', "data", "id", '"id": "1"']), min_size=1, max_size=4
+            st.text(max_size=6) | st.sampled_from(['"data": [1]', "data", "id", '"id": "1"']),
+            min_size=1,
+            max_size=4,
         )
     )
     first = data.draw(st.booleans())
@@ -103,16 +127,22 @@ def test_a_layout_reads_what_the_parser_reads(data: st.DataObject) -> None:
 
 
 @given(
-    st.sampled_from(DATATYPES), st.lists(st.integers(0, 255), min_size=1, max_size=5), st.none() | st.uuids().map(str)
+    st.sampled_from(DATATYPES),
+    st.lists(st.integers(0, 255), min_size=1, max_size=5),
+    st.none() | st.uuids().map(str),
 )
-def test_plain_bodies_have_a_layout(datatype: str, values: list[int], request_id: str | None) -> None:
+def test_plain_bodies_have_a_layout(
+    datatype: str, values: list[int], request_id: str | None
+) -> None:
     names = [f"x{at}" for at in range(len(values))]
     one = body(datatype, names, ["7"] * len(values), request_id, True)
     request = wire.one_row(wire.read_json(one))
     assert request is not None
     layout = json_templates.learn(one, request)
     assert layout is not None
-    found = layout.read(body(datatype, names, [str(value) for value in values], request_id and "other", True))
+    found = layout.read(
+        body(datatype, names, [str(value) for value in values], request_id and "other", True)
+    )
     assert found is not None
     assert found.id == (request_id and "other")
     rows = packed(found)
@@ -124,7 +154,11 @@ def test_plain_bodies_have_a_layout(datatype: str, values: list[int], request_id
 def test_reading_is_the_same_from_the_first_body_to_the_hundredth() -> None:
     for at in range(100):
         one = body(
-            "FP64", ["a layout", "b"], [f"{at}.25", f"-{at}.5e0" if at % 7 == 0 else "0.1"], f"id-{at}", at % 2 == 0
+            "FP64",
+            ["a layout", "b"],
+            [f"{at}.25", f"-{at}.5e0" if at % 7 == 0 else "0.1"],
+            f"id-{at}",
+            at % 2 == 0,
         )
         assert shown(wire.read_request(one)) == parsed(one)
         bad = body("FP64", ["a layout", "b"], ["1.0", "x"], None, True)
@@ -152,5 +186,7 @@ def test_only_so_many_patterns_are_made() -> None:
         assert request is not None
         for _ in range(json_templates.SEEN_BEFORE):
             own.saw(one, request)
-    made = sum(own.read(body("FP64", [f"column {at}"], ["1"], None, True)) is not None for at in range(256))
+    made = sum(
+        own.read(body("FP64", [f"column {at}"], ["1"], None, True)) is not None for at in range(256)
+    )
     assert made == json_templates.MOST_PATTERNS

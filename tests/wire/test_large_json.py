@@ -24,8 +24,16 @@ def body_of(*inputs: Any, **fields: Any) -> bytes:
     return orjson.dumps({"inputs": list(inputs), **fields})
 
 
-def one(data: Any, datatype: str = "FP32", shape: list[int] | None = None, **more: Any) -> dict[str, Any]:
-    return {"name": "x", "shape": [len(data)] if shape is None else shape, "datatype": datatype, "data": data, **more}
+def one(
+    data: Any, datatype: str = "FP32", shape: list[int] | None = None, **more: Any
+) -> dict[str, Any]:
+    return {
+        "name": "x",
+        "shape": [len(data)] if shape is None else shape,
+        "datatype": datatype,
+        "data": data,
+        **more,
+    }
 
 
 def normalized(read: Any) -> Any:
@@ -37,7 +45,14 @@ def normalized(read: Any) -> Any:
     except (MLServerError, TensorError) as error:
         return str(error)
     kept = [
-        (tensor.name, tensor.shape, tensor.datatype, tensor.parameters, bytes(tensor.data.raw or b""), tensor.data.root)
+        (
+            tensor.name,
+            tensor.shape,
+            tensor.datatype,
+            tensor.parameters,
+            bytes(tensor.data.raw or b""),
+            tensor.data.root,
+        )
         for tensor in request.inputs
     ]
     return kept, request.id, request.parameters, request.outputs
@@ -61,7 +76,9 @@ SURE: dict[str, bytes] = {
     "rounded once": body_of(one([2**53 + 1, 2**63 + 2**39 + 1, 16777217, *TEN])),
     "negative zero": body_of(one([-0.0, *TEN])),
     "half": body_of(one([65504, 0.1, *TEN], "FP16")),
-    "texts and flags beside": body_of(one([1.5] * 9), {**one(["a", "b"], "BYTES"), "name": "y"}, one([True], "BOOL")),
+    "texts and flags beside": body_of(
+        one([1.5] * 9), {**one(["a", "b"], "BYTES"), "name": "y"}, one([True], "BOOL")
+    ),
     "everything": body_of(
         one(TEN, parameters={"content_type": "np", "deep": {"a": None}}),
         id="7",
@@ -125,9 +142,16 @@ def test_left_to_the_other(case: str) -> None:
 
 
 NUMBERS = st.one_of(
-    st.integers(-(2**65), 2**65), st.floats(), st.booleans(), st.none(), st.just(-0.0), st.text(max_size=2)
+    st.integers(-(2**65), 2**65),
+    st.floats(),
+    st.booleans(),
+    st.none(),
+    st.just(-0.0),
+    st.text(max_size=2),
 )
-ROWS = st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=8, max_size=9), max_size=3)
+ROWS = st.lists(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=8, max_size=9), max_size=3
+)
 DATA = st.one_of(
     st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20),
     st.lists(st.integers(-130, 300), max_size=20),
@@ -138,7 +162,12 @@ DATA = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(DATA, st.sampled_from(DATATYPES), st.lists(st.integers(0, 12), max_size=2)), max_size=2))
+@given(
+    st.lists(
+        st.tuples(DATA, st.sampled_from(DATATYPES), st.lists(st.integers(0, 12), max_size=2)),
+        max_size=2,
+    )
+)
 def test_any_request(tensors: list[tuple[Any, str, list[int]]]) -> None:
     inputs = [
         {"name": str(at), "datatype": datatype, "shape": shape or [len(data)], "data": data}

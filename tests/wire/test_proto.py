@@ -45,7 +45,9 @@ TYPED = [name for name in VALUES if name != "FP16"]
 
 
 def request(datatype: str, values: list[Any], shape: list[int] | None = None) -> InferenceRequest:
-    tensor = RequestInput(name="x", shape=shape or [len(values)], datatype=datatype, data=TensorData(values))
+    tensor = RequestInput(
+        name="x", shape=shape or [len(values)], datatype=datatype, data=TensorData(values)
+    )
     return InferenceRequest(inputs=[tensor])
 
 
@@ -62,7 +64,9 @@ def over_the_wire(sent: pb.ModelInferRequest) -> pb.ModelInferRequest:
 @pytest.mark.parametrize("datatype", VALUES)
 def test_every_datatype_there_and_back(datatype: str, raw: bool, repeat: int) -> None:
     values = VALUES[datatype] * repeat
-    sent = over_the_wire(messages.write_request(request(datatype, values, [2, len(values) // 2]), "m", "v", raw=raw))
+    sent = over_the_wire(
+        messages.write_request(request(datatype, values, [2, len(values) // 2]), "m", "v", raw=raw)
+    )
 
     received = messages.read_request(sent)
 
@@ -74,7 +78,9 @@ def test_every_datatype_there_and_back(datatype: str, raw: bool, repeat: int) ->
 
 @pytest.mark.parametrize("datatype", TYPED)
 def test_typed_responses_use_the_field_of_their_datatype(datatype: str) -> None:
-    output = ResponseOutput(name="y", shape=[4], datatype=datatype, data=TensorData(VALUES[datatype]))
+    output = ResponseOutput(
+        name="y", shape=[4], datatype=datatype, data=TensorData(VALUES[datatype])
+    )
     sent = messages.write_response(InferenceResponse(model_name="m", outputs=[output]))
 
     assert [field.name for field, _ in sent.outputs[0].contents.ListFields()] == [FIELDS[datatype]]
@@ -93,7 +99,9 @@ def test_one_raw_datatype_makes_the_whole_response_raw() -> None:
 
 
 def test_bfloat16_travels_raw_and_widens() -> None:
-    received = messages.read_request(message({"name": "x", "datatype": "BF16", "shape": [1]}, raw=(b"\x80\x3f",)))
+    received = messages.read_request(
+        message({"name": "x", "datatype": "BF16", "shape": [1]}, raw=(b"\x80\x3f",))
+    )
 
     assert received.inputs[0].data.to_array("BF16", [1]).tolist() == [1.0]
 
@@ -141,7 +149,10 @@ def test_empty_tensors_and_scalars(raw: bool) -> None:
 
 FP32 = {"name": "x", "datatype": "FP32", "shape": [2]}
 REFUSED: dict[str, tuple[pb.ModelInferRequest, str]] = {
-    "fewer raw entries": (message(FP32, FP32, raw=(bytes(8),)), "one entry for each of the 2 tensors"),
+    "fewer raw entries": (
+        message(FP32, FP32, raw=(bytes(8),)),
+        "one entry for each of the 2 tensors",
+    ),
     "more raw entries": (message(FP32, raw=(bytes(8), bytes(8))), "received 2 entries"),
     "raw and typed": (
         message({**FP32, "contents": {"fp32_contents": [1, 2]}}, raw=(bytes(8),)),
@@ -151,29 +162,58 @@ REFUSED: dict[str, tuple[pb.ModelInferRequest, str]] = {
     "raw too long": (message(FP32, raw=(bytes(9),)), "received 9 bytes"),
     "typed too few": (message({**FP32, "contents": {"fp32_contents": [1]}}), "2 elements"),
     "no contents": (message(FP32), "2 elements for shape \\[2\\], received 0"),
-    "wrong field": (message({**FP32, "contents": {"int_contents": [1, 2]}}), "FP32 in contents.fp32_contents"),
+    "wrong field": (
+        message({**FP32, "contents": {"int_contents": [1, 2]}}),
+        "FP32 in contents.fp32_contents",
+    ),
     "two fields": (
         message({**FP32, "contents": {"int_contents": [1, 2], "fp32_contents": [1, 2]}}),
         "received contents.int_contents",
     ),
     "typed FP16": (
-        message({"name": "x", "datatype": "FP16", "shape": [1], "contents": {"bytes_contents": [b"ab"]}}),
+        message(
+            {"name": "x", "datatype": "FP16", "shape": [1], "contents": {"bytes_contents": [b"ab"]}}
+        ),
         "FP16 in raw_input_contents",
     ),
     "no datatype": (message({"name": "x", "shape": [1]}), "datatype of tensor 'x'"),
-    "unknown datatype": (message({"name": "x", "datatype": "fp32", "shape": [1]}), "received 'fp32'"),
+    "unknown datatype": (
+        message({"name": "x", "datatype": "fp32", "shape": [1]}),
+        "received 'fp32'",
+    ),
     "300 in INT8": (
-        message({"name": "x", "datatype": "INT8", "shape": [1], "contents": {"int_contents": [300]}}),
+        message(
+            {"name": "x", "datatype": "INT8", "shape": [1], "contents": {"int_contents": [300]}}
+        ),
         "numbers in the range of INT8",
     ),
     "300 in many INT8": (
-        message({"name": "x", "datatype": "INT8", "shape": [99], "contents": {"int_contents": [300] * 99}}),
+        message(
+            {
+                "name": "x",
+                "datatype": "INT8",
+                "shape": [99],
+                "contents": {"int_contents": [300] * 99},
+            }
+        ),
         "numbers in the range of INT8",
     ),
-    "negative dimension": (message({"name": "x", "datatype": "INT8", "shape": [-1]}, raw=(b"a",)), "non-negative"),
-    "huge shape": (message({"name": "x", "datatype": "INT8", "shape": [2**40, 2**40]}), "held in memory"),
-    "huge raw shape": (message({"name": "x", "datatype": "INT8", "shape": [2**62]}, raw=(b"",)), "held in memory"),
-    "deep shape": (message({"name": "x", "datatype": "INT8", "shape": [1] * 33}, raw=(b"a",)), "32 dimensions"),
+    "negative dimension": (
+        message({"name": "x", "datatype": "INT8", "shape": [-1]}, raw=(b"a",)),
+        "non-negative",
+    ),
+    "huge shape": (
+        message({"name": "x", "datatype": "INT8", "shape": [2**40, 2**40]}),
+        "held in memory",
+    ),
+    "huge raw shape": (
+        message({"name": "x", "datatype": "INT8", "shape": [2**62]}, raw=(b"",)),
+        "held in memory",
+    ),
+    "deep shape": (
+        message({"name": "x", "datatype": "INT8", "shape": [1] * 33}, raw=(b"a",)),
+        "32 dimensions",
+    ),
     "BYTES past the end": (
         message({"name": "x", "datatype": "BYTES", "shape": [1]}, raw=(b"\xff\xff\xff\xffab",)),
         "BYTES elements inside the data",
@@ -226,16 +266,28 @@ def test_truncated_messages_never_pass_as_another_request() -> None:
 
 
 def test_parameters_keep_their_types() -> None:
-    values = {"yes": True, "no": False, "int": -(2**63), "big": 2**64 - 1, "float": 0.25, "text": "t", "empty": ""}
+    values = {
+        "yes": True,
+        "no": False,
+        "int": -(2**63),
+        "big": 2**64 - 1,
+        "float": 0.25,
+        "text": "t",
+        "empty": "",
+    }
     sent = over_the_wire(
-        messages.write_request(InferenceRequest(inputs=[], parameters=Parameters(**values, content_type="np")), "m")
+        messages.write_request(
+            InferenceRequest(inputs=[], parameters=Parameters(**values, content_type="np")), "m"
+        )
     )
     received = messages.read_request(sent).parameters
 
     assert received is not None
     assert received.content_type == "np"
     assert received.model_extra == values
-    assert {key: type(value) for key, value in received.model_extra.items()} == {k: type(v) for k, v in values.items()}
+    assert {key: type(value) for key, value in received.model_extra.items()} == {
+        k: type(v) for k, v in values.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -272,7 +324,9 @@ def test_headers_are_metadata_not_a_parameter() -> None:
 
 def test_ids_versions_and_requested_outputs() -> None:
     wanted = InferenceRequest(
-        id="7", inputs=[], outputs=[RequestOutput(name="y", parameters=Parameters(content_type="str"))]
+        id="7",
+        inputs=[],
+        outputs=[RequestOutput(name="y", parameters=Parameters(content_type="str"))],
     )
     sent = messages.write_request(wanted, "m", "v2")
     assert (sent.model_name, sent.model_version, sent.id) == ("m", "v2", "7")
@@ -298,7 +352,8 @@ def test_random_raw_requests_are_read_or_refused(
     datatypes: list[str], shapes: list[list[int]], raw: list[bytes]
 ) -> None:
     tensors = [
-        {"name": str(index), "datatype": datatype, "shape": shapes[index]} for index, datatype in enumerate(datatypes)
+        {"name": str(index), "datatype": datatype, "shape": shapes[index]}
+        for index, datatype in enumerate(datatypes)
     ]
     received = read(message(*tensors, raw=tuple(raw)).SerializeToString())
     if received is not None:

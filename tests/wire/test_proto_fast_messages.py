@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver.errors import InvalidPayload, MLServerError
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    ResponseOutput,
+    TensorData,
+)
 from mlserver.types.row_block import packed
 from mlserver.wire.pb import dataplane_pb2 as pb
 from mlserver.wire.proto import fast_messages, messages
@@ -21,7 +27,9 @@ from mlserver.wire.proto.contents import FIELDS
 CODES = {"FP32": "f", "FP64": "d", "INT64": "q", "UINT8": "B"}
 
 
-def message(values: list[Any], datatype: str, raw: bool, shape: tuple[int, ...] = (1,), **more: Any) -> bytes:
+def message(
+    values: list[Any], datatype: str, raw: bool, shape: tuple[int, ...] = (1,), **more: Any
+) -> bytes:
     """A request of one row."""
     made = pb.ModelInferRequest(model_name="m", id="7", **more)
     for at, value in enumerate(values):
@@ -35,7 +43,13 @@ def message(values: list[Any], datatype: str, raw: bool, shape: tuple[int, ...] 
 
 def shown(request: InferenceRequest) -> list[Any]:
     tensors = [
-        (one.name, str(one.datatype), one.shape, one.parameters, bytes(one.data.to_raw(str(one.datatype), one.shape)))
+        (
+            one.name,
+            str(one.datatype),
+            one.shape,
+            one.parameters,
+            bytes(one.data.to_raw(str(one.datatype), one.shape)),
+        )
         for one in request.inputs
     ]
     return [request.id, request.parameters, request.outputs, *tensors]
@@ -57,9 +71,12 @@ def by_messages(data: bytes) -> InferenceRequest:
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1)])
 @pytest.mark.parametrize(
-    ("datatype", "raw"), [("FP32", False), ("FP64", False), ("FP32", True), ("FP64", True), ("INT64", True)]
+    ("datatype", "raw"),
+    [("FP32", False), ("FP64", False), ("FP32", True), ("FP64", True), ("INT64", True)],
 )
-def test_a_layout_is_known_from_the_second_time(datatype: str, raw: bool, shape: tuple[int, ...]) -> None:
+def test_a_layout_is_known_from_the_second_time(
+    datatype: str, raw: bool, shape: tuple[int, ...]
+) -> None:
     for values in ([1, 2, 3], [4, 0, -6]):
         data = message(values, datatype, raw, shape)
         received = fast_messages.read_request(data)
@@ -72,16 +89,22 @@ def test_a_layout_is_known_from_the_second_time(datatype: str, raw: bool, shape:
 @given(st.data())
 def test_bytes_changed_on_the_way(data: st.DataObject) -> None:
     """Whatever arrives in place of a request whose layout is known is read as the messages read it."""
-    datatype, raw = data.draw(st.sampled_from([("FP32", False), ("FP64", False), ("FP32", True), ("UINT8", True)]))
+    datatype, raw = data.draw(
+        st.sampled_from([("FP32", False), ("FP64", False), ("FP32", True), ("UINT8", True)])
+    )
     known = message([1, 2], datatype, raw)
     fast_messages.read_request(known)
     changed = bytearray(known)
     for _ in range(data.draw(st.integers(0, 3))):
         changed[data.draw(st.integers(0, len(known) - 1))] = data.draw(st.integers(0, 255))
-    body = bytes(changed[: data.draw(st.integers(0, len(known)))] if data.draw(st.booleans()) else changed)
+    body = bytes(
+        changed[: data.draw(st.integers(0, len(known)))] if data.draw(st.booleans()) else changed
+    )
 
     for _ in range(2):
-        assert outcome(lambda: fast_messages.read_request(body).request) == outcome(lambda: by_messages(body))
+        assert outcome(lambda: fast_messages.read_request(body).request) == outcome(
+            lambda: by_messages(body)
+        )
 
 
 def test_an_element_that_only_looks_like_one() -> None:
@@ -90,7 +113,9 @@ def test_an_element_that_only_looks_like_one() -> None:
     head = pb.ModelInferRequest.InferInputTensor(datatype="FP32", shape=[1]).SerializeToString()
     for tail in (b"aaaa", b"bbbb"):
         name = b"n\x2a\x06\x32\x04" + tail
-        tensor = head + b"\x2a" + bytes([len(contents)]) + contents + b"\x0a" + bytes([len(name)]) + name
+        tensor = (
+            head + b"\x2a" + bytes([len(contents)]) + contents + b"\x0a" + bytes([len(name)]) + name
+        )
         data = b"\x0a\x01m\x2a" + bytes([len(tensor)]) + tensor
         (found,) = fast_messages.read_request(data).request.inputs
         assert (found.name, found.data.root) == (name.decode(), [1.0])
@@ -98,7 +123,12 @@ def test_an_element_that_only_looks_like_one() -> None:
 
 @pytest.mark.parametrize(
     ("raws", "received"),
-    [([b"\0" * 4], "1 entries"), ([b"\0" * 4] * 3, "3 entries"), ([b"\0" * 4, b"\0" * 8], "8 bytes"), ([], "0")],
+    [
+        ([b"\0" * 4], "1 entries"),
+        ([b"\0" * 4] * 3, "3 entries"),
+        ([b"\0" * 4, b"\0" * 8], "8 bytes"),
+        ([], "0"),
+    ],
 )
 def test_a_known_layout_with_other_contents(raws: list[bytes], received: str) -> None:
     data = message([1, 2], "FP32", True)
@@ -148,7 +178,9 @@ def large(*sizes: int) -> pb.ModelInferRequest:
     return made
 
 
-@pytest.mark.parametrize("sizes", [(100_000,), (70_000, 0, 3), (*[1] * 200, 70_000)], ids=["one", "some", "many"])
+@pytest.mark.parametrize(
+    "sizes", [(100_000,), (70_000, 0, 3), (*[1] * 200, 70_000)], ids=["one", "some", "many"]
+)
 def test_large_raw_contents(sizes: tuple[int, ...]) -> None:
     data = large(*sizes).SerializeToString()
     received = fast_messages.read_request(data)
@@ -175,7 +207,9 @@ def test_large_bytes_changed_on_the_way(data: st.DataObject) -> None:
         changed[data.draw(st.sampled_from(edges))] = data.draw(st.integers(0, 255))
     body = bytes(changed[: data.draw(st.sampled_from([len(known), len(known) - 1, 70_020]))])
 
-    assert outcome(lambda: fast_messages.read_request(body).request) == outcome(lambda: by_messages(body))
+    assert outcome(lambda: fast_messages.read_request(body).request) == outcome(
+        lambda: by_messages(body)
+    )
 
 
 def test_a_large_message_of_many_fields() -> None:
@@ -191,7 +225,9 @@ def test_a_large_message_of_many_fields() -> None:
 
 OUTPUTS = {
     "FP32": ResponseOutput(name="a", shape=[2], datatype="FP32", data=[1.5, None]),
-    "FP64": ResponseOutput(name="a", shape=[1, 1], datatype="FP64", data=[0.1], parameters={"content_type": "np"}),
+    "FP64": ResponseOutput(
+        name="a", shape=[1, 1], datatype="FP64", data=[0.1], parameters={"content_type": "np"}
+    ),
     "many": ResponseOutput(name="a", shape=[200], datatype="FP32", data=list(range(200))),
     "none": ResponseOutput(name="a", shape=[0], datatype="FP32", data=[]),
     "BOOL": ResponseOutput(name="a", shape=[2], datatype="BOOL", data=[True, False]),
@@ -223,7 +259,9 @@ def test_responses(name: str, raw: bool, parameters: dict[str, Any] | None) -> N
 @pytest.mark.parametrize("raw", [True, False])
 def test_an_answer_that_does_not_fit(raw: bool) -> None:
     output = ResponseOutput(name="a", shape=[3], datatype="FP32", data=TensorData([1, 2]))
-    with pytest.raises(MLServerError, match="The model's answer is not valid: Invalid data of tensor 'a'") as problem:
+    with pytest.raises(
+        MLServerError, match="The model's answer is not valid: Invalid data of tensor 'a'"
+    ) as problem:
         fast_messages.write_response(InferenceResponse(model_name="m", outputs=[output]), raw)
     assert problem.value.status_code == 500
 

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+)
 from mlserver.wire import binary, json, json_client
 from mlserver.wire.pb import dataplane_pb2 as pb
 from mlserver.wire.proto import fast_messages, messages
@@ -22,7 +28,11 @@ TYPED = [name for name, case in CASES.items() if case.in_typed_contents]
 
 def plain(parameters: Parameters | None) -> dict[str, Any]:
     """Parameters as a dictionary whose values cannot be taken for one another; none and empty are the same."""
-    return {key: (type(value), value) for key, value in parameters.plain().items()} if parameters is not None else {}
+    return (
+        {key: (type(value), value) for key, value in parameters.plain().items()}
+        if parameters is not None
+        else {}
+    )
 
 
 def elements(tensor: RequestInput | ResponseOutput) -> tuple[list[Any], list[int]]:
@@ -55,7 +65,11 @@ def assert_same_request(found: InferenceRequest, case: Case) -> None:
 
 def assert_same_response(found: InferenceResponse, case: Case) -> None:
     expected = case.response()
-    assert (found.model_name, found.model_version, found.id) == ("m", expected.model_version, expected.id)
+    assert (found.model_name, found.model_version, found.id) == (
+        "m",
+        expected.model_version,
+        expected.id,
+    )
     assert plain(found.parameters) == plain(expected.parameters)
     assert_same_tensors(found.outputs, expected.outputs)
 
@@ -72,9 +86,15 @@ def same_numbers(one: Any, other: Any) -> bool:
 def test_json(name: str) -> None:
     case = CASES[name]
     assert_same_request(json.read_request(library.dumps(case.json_document(True)).encode()), case)
-    assert_same_response(json_client.read_response(library.dumps(case.json_document(False)).encode()), case)
-    assert same_numbers(library.loads(json_client.write_json(case.request())), case.json_document(True))
-    assert same_numbers(library.loads(json.write_response(case.response())), case.json_document(False))
+    assert_same_response(
+        json_client.read_response(library.dumps(case.json_document(False)).encode()), case
+    )
+    assert same_numbers(
+        library.loads(json_client.write_json(case.request())), case.json_document(True)
+    )
+    assert same_numbers(
+        library.loads(json.write_response(case.response())), case.json_document(False)
+    )
 
 
 # -- the binary extension --
@@ -110,17 +130,27 @@ def shown(message: pb.ModelInferRequest | pb.ModelInferResponse) -> str:
     return str(message)
 
 
-@pytest.mark.parametrize("name, raw", [(name, raw) for name in CASES for raw in (False, True) if raw or name in TYPED])
+@pytest.mark.parametrize(
+    "name, raw", [(name, raw) for name in CASES for raw in (False, True) if raw or name in TYPED]
+)
 def test_protobuf(name: str, raw: bool) -> None:
     case = CASES[name]
     request, response = case.proto_request(raw), case.proto_response(raw)
-    assert_same_request(messages.read_request(pb.ModelInferRequest.FromString(request.SerializeToString())), case)
-    assert_same_response(messages.read_response(pb.ModelInferResponse.FromString(response.SerializeToString())), case)
-    assert shown(messages.write_request(case.request(), "m", case.version, raw=raw)) == shown(request)
+    assert_same_request(
+        messages.read_request(pb.ModelInferRequest.FromString(request.SerializeToString())), case
+    )
+    assert_same_response(
+        messages.read_response(pb.ModelInferResponse.FromString(response.SerializeToString())), case
+    )
+    assert shown(messages.write_request(case.request(), "m", case.version, raw=raw)) == shown(
+        request
+    )
     assert shown(messages.write_response(case.response(), raw=raw)) == shown(response)
 
 
-@pytest.mark.parametrize("name, raw", [(name, raw) for name in CASES for raw in (False, True) if raw or name in TYPED])
+@pytest.mark.parametrize(
+    "name, raw", [(name, raw) for name in CASES for raw in (False, True) if raw or name in TYPED]
+)
 def test_protobuf_in_bytes(name: str, raw: bool) -> None:
     case = CASES[name]
     data = case.proto_request(raw).SerializeToString()

@@ -49,7 +49,12 @@ LENGTHS = [*range(101), 1000]
 
 
 def typed_message(datatype: str, values: list[Any]) -> pb.ModelInferRequest:
-    tensor = {"name": "x", "datatype": datatype, "shape": [len(values)], "contents": {FIELDS[datatype]: values}}
+    tensor = {
+        "name": "x",
+        "datatype": datatype,
+        "shape": [len(values)],
+        "contents": {FIELDS[datatype]: values},
+    }
     sent = pb.ModelInferRequest(model_name="m", inputs=[tensor])
     return pb.ModelInferRequest.FromString(sent.SerializeToString())
 

@@ -7,7 +7,13 @@ from typing import Any
 from mlserver import MLModel
 from mlserver.codecs import CodecError, InputCodec, StringCodec, register_input_codec
 from mlserver.codecs.lists import is_list_of
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+)
 
 Color = tuple[int, int, int]
 
@@ -29,7 +35,9 @@ class ColorCodec(InputCodec):
 
     @classmethod
     def encode_output(cls, name: str, payload: list[Color], **options: Any) -> ResponseOutput:
-        output = StringCodec.encode_output(name, ["#{:02x}{:02x}{:02x}".format(*color) for color in payload])
+        output = StringCodec.encode_output(
+            name, ["#{:02x}{:02x}{:02x}".format(*color) for color in payload]
+        )
         output.parameters = Parameters(content_type=cls.ContentType)
         return output
 

@@ -27,7 +27,9 @@ class Catalog(ModelRepository):
             ModelSettings(
                 name=entry["name"],
                 implementation=Scaler,
-                parameters=ModelParameters(version=entry["version"], extra={"factor": entry["factor"]}),
+                parameters=ModelParameters(
+                    version=entry["version"], extra={"factor": entry["factor"]}
+                ),
             )
             for entry in entries
         ]
@@ -45,5 +47,7 @@ class Scaler(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         assert self.settings.parameters is not None
         values = self.decode(payload.inputs[0], default_codec=NumpyCodec)
-        output = NumpyCodec.encode_output("scaled", values * self.settings.parameters.extra["factor"])
+        output = NumpyCodec.encode_output(
+            "scaled", values * self.settings.parameters.extra["factor"]
+        )
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])

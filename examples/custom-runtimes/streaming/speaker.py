@@ -15,7 +15,9 @@ class Speaker(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         return self.said(self.words(payload))
 
-    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
         async for payload in payloads:
             for word in self.words(payload):
                 yield self.said([word])

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlserver.codecs import NumpyCodec, RequestCodec, get_decoded_or_raw, register_request_codec
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -22,7 +29,9 @@ class TensorDictCodec(RequestCodec):
 
     @classmethod
     def can_encode(cls, payload: Any) -> bool:
-        return isinstance(payload, dict) and all(isinstance(value, np.ndarray) for value in payload.values())
+        return isinstance(payload, dict) and all(
+            isinstance(value, np.ndarray) for value in payload.values()
+        )
 
     @classmethod
     def encode_response(

@@ -35,7 +35,9 @@ SCALARS: dict[DataType, tuple[str, str]] = {
     DataType.binary: ("BYTES", "base64"),
     DataType.datetime: ("BYTES", "datetime"),
 }
-NUMBERS = frozenset((DataType.boolean, DataType.integer, DataType.long, DataType.float, DataType.double))
+NUMBERS = frozenset(
+    (DataType.boolean, DataType.integer, DataType.long, DataType.float, DataType.double)
+)
 # NumPy's kind and item size -> V2 datatype, for tensors.
 TENSORS: dict[tuple[str, int], str] = {
     ("b", 1): "BOOL",
@@ -57,7 +59,8 @@ def to_metadata_tensors(schema: Schema, prefix: str = DefaultInputPrefix) -> lis
         # One output without a name is answered as output-1, as by MLServer 1.x.
         first = 1 if len(schema.inputs) == 1 else 0
         names = [
-            f"{prefix}{at}" if spec.name is None else str(spec.name) for at, spec in enumerate(schema.inputs, first)
+            f"{prefix}{at}" if spec.name is None else str(spec.name)
+            for at, spec in enumerate(schema.inputs, first)
         ]
         renamed = {}
     return [

@@ -36,7 +36,13 @@ from .fastpath.predictors import FastPath, run_per_request
 from .invocations import base64_columns, json_formats, openapi_examples, openapi_trials, scoring
 from .loading import code_files, path_aliases, shipped_code, sources
 from .loading.pyfunc import from_type_hint, load_model, with_exact_names
-from .metadata import DefaultOutputPrefix, to_metadata_tensors, to_model_content_type, to_params, warn_of_renamed_inputs
+from .metadata import (
+    DefaultOutputPrefix,
+    to_metadata_tensors,
+    to_model_content_type,
+    to_params,
+    warn_of_renamed_inputs,
+)
 from .v2 import categories, predict_methods
 from .v2.declared_outputs import DeclaredOutputs
 from .v2.join_backoff import Joining
@@ -66,7 +72,9 @@ class MLflowRuntime(MLModel):
     async def load(self) -> bool:
         self._source = await sources.resolve(self._settings)
         uri = code_files.checked(self.name, self._source.folder)
-        self._claim = await asyncio.to_thread(shipped_code.claim, self.name, uri, self._source.address)
+        self._claim = await asyncio.to_thread(
+            shipped_code.claim, self.name, uri, self._source.address
+        )
         try:
             return await self._load(uri)
         except BaseException:
@@ -81,13 +89,17 @@ class MLflowRuntime(MLModel):
             self._model = load_model(path, model_config=self._model_config())
         except MlflowException as error:
             place = (self._source and self._source.address) or uri
-            raise MLServerError(f"Model {self.name} cannot be loaded from '{place}': {error.message}", 500) from error
+            raise MLServerError(
+                f"Model {self.name} cannot be loaded from '{place}': {error.message}", 500
+            ) from error
         traces.normalize()
         self._signature = self._model.metadata.signature
         self._input_schema = self._model.metadata.get_input_schema()
         self._streams = routes.streams(self._model)
         self._params_schema = self._model.metadata.get_params_schema()
-        self._binaries = base64_columns.columns(self._input_schema, self._extra, from_type_hint(self._model))
+        self._binaries = base64_columns.columns(
+            self._input_schema, self._extra, from_type_hint(self._model)
+        )
         self._describe()
         sklearn_arrays.ignore_feature_name_warnings()
         self._checking = categories.with_categories(with_exact_names(self._model))
@@ -104,7 +116,10 @@ class MLflowRuntime(MLModel):
         self._encoder = Encoder(self.name, self.version, self._declared)
         self._joining = Joining(self.name)
         self._shown = await openapi_trials.choose_examples(
-            self, openapi_examples.of(uri), self.inputs or [], may_predict=routes.kind_of(self._model) is None
+            self,
+            openapi_examples.of(uri),
+            self.inputs or [],
+            may_predict=routes.kind_of(self._model) is None,
         )
         if self._extra.get("follow"):
             await asyncio.to_thread(openapi_trials.answer_example, self.name, self._score, uri)
@@ -225,7 +240,9 @@ class MLflowRuntime(MLModel):
             NotTogether: that cannot be had from one result, so the scheduler runs them one by one.
         """
         self._joining.check()
-        if self._plan.per_request and (self._plan.is_estimator or self._settings.max_batch_size <= 1):
+        if self._plan.per_request and (
+            self._plan.is_estimator or self._settings.max_batch_size <= 1
+        ):
             path = self._path
             data = path.read(payload) if path is not None else None
             if path is None or data is None:
@@ -233,10 +250,14 @@ class MLflowRuntime(MLModel):
             result = await self._run(run_per_request, path, data, members)
         else:
             result = await self._result(payload)
-        self._joining.normalize(is_separable(result, Members(members, self._plan.has_fixed_types), self._declared))
+        self._joining.normalize(
+            is_separable(result, Members(members, self._plan.has_fixed_types), self._declared)
+        )
         return result
 
-    async def _predict_by(self, names: list[str], payload: InferenceRequest, alone: bool) -> InferenceResponse:
+    async def _predict_by(
+        self, names: list[str], payload: InferenceRequest, alone: bool
+    ) -> InferenceResponse:
         """Answer with the results of methods of the estimator, beside those of predict unless they are wanted alone."""
         assert self._methods is not None
         data = self._methods.read(payload)
@@ -277,7 +298,9 @@ class MLflowRuntime(MLModel):
             return scoring.score(scoring.RaisingModel(self._model, error), body, content_type)
         return scoring.written(result)
 
-    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
         """One response per chunk of the model's `predict_stream`; a model without one answers once, by `predict`."""
         async for payload in payloads:
             if not self._streams:
@@ -287,7 +310,9 @@ class MLflowRuntime(MLModel):
                 read = await asyncio.to_thread(
                     scoring.read, self._model, *invocations.unwrap_body(payload), self._binaries
                 )
-                stream = self._stream_with_trace if self._tells_trace(payload) else self._stream_with
+                stream = (
+                    self._stream_with_trace if self._tells_trace(payload) else self._stream_with
+                )
                 async for chunk in self._chunks(
                     Decoded(read.data, AppliedContentType(None, FROM_REQUEST)), read.params, stream
                 ):
@@ -298,14 +323,18 @@ class MLflowRuntime(MLModel):
                 yield self._encoder.encode(chunk)
             return
 
-    async def _chunks(self, decoded: Decoded, params: dict[str, Any] | None, stream: Any) -> AsyncIterator[Any]:
+    async def _chunks(
+        self, decoded: Decoded, params: dict[str, Any] | None, stream: Any
+    ) -> AsyncIterator[Any]:
         """The chunks of a stream, made in threads, but all of them in one context, as MLflow's tracing needs it."""
         context = contextvars.copy_context()
         end = object()
         chunks: Any = None
         try:
             chunks = await self._run(context.run, stream, decoded.data, params, in_thread=True)
-            while (chunk := await self._run(context.run, next, chunks, end, in_thread=True)) is not end:
+            while (
+                chunk := await self._run(context.run, next, chunks, end, in_thread=True)
+            ) is not end:
                 yield chunk
         except MLServerError as error:
             raise explained(error, decoded, self._input_schema) from None
@@ -349,7 +378,9 @@ class MLflowRuntime(MLModel):
         data = decode_inference_request(payload, self._settings, self._metadata_inputs)
         if data is None:
             known = "pd, np, dict, str"
-            raise MLServerError(f"Unknown content type '{content_type}' of the request: expected one of {known}")
+            raise MLServerError(
+                f"Unknown content type '{content_type}' of the request: expected one of {known}"
+            )
         return Decoded(data, AppliedContentType(content_type, FROM_REQUEST))
 
     async def _run(self, predict: Any, *arguments: Any, in_thread: bool | None = None) -> Any:
@@ -370,7 +401,9 @@ class MLflowRuntime(MLModel):
         is_refusal = isinstance(error, ValueError) and not self._plan.in_thread
         scoring.log_failure(self.name, error, is_refusal or openapi_trials.is_running())
         status = 400 if is_refusal else 500
-        return scoring.model_error(f"Model {self.name} failed to predict: {describe(error)}", status)
+        return scoring.model_error(
+            f"Model {self.name} failed to predict: {describe(error)}", status
+        )
 
     # -- MLflow's own protocol, as methods --
 

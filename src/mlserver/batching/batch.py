@@ -12,8 +12,23 @@ from itertools import accumulate
 from typing import Any, cast
 
 from ..tensor import FORMATS, flat_elements, join_bytes_block, split_bytes_block
-from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
-from ..types.row_block import BatchedOutputs, OutputSlice, PackedRequest, PackedResponse, RowBlock, join_rows, packed
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
+from ..types.row_block import (
+    BatchedOutputs,
+    OutputSlice,
+    PackedRequest,
+    PackedResponse,
+    RowBlock,
+    join_rows,
+    packed,
+)
 
 
 class RowsDisagree(Exception):
@@ -40,7 +55,9 @@ def batch_key(request: InferenceRequest) -> Any:
     parameters, outputs = request.parameters, request.outputs
     common = (
         None if parameters is None else _frozen(parameters),
-        None if outputs is None else [(output.name, _frozen(output.parameters)) for output in outputs],
+        None
+        if outputs is None
+        else [(output.name, _frozen(output.parameters)) for output in outputs],
     )
     table = packed(request)
     if table is not None:
@@ -79,9 +96,17 @@ def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
         rows = join_rows(cast(list[RowBlock], tables))
         return PackedRequest.of(None, rows, _shared_parameters(requests), first.outputs)
     total = sum([request.inputs[0].shape[0] for request in requests])
-    inputs = [_join_input(parts, total) for parts in zip(*[request.inputs for request in requests], strict=True)]
+    inputs = [
+        _join_input(parts, total)
+        for parts in zip(*[request.inputs for request in requests], strict=True)
+    ]
     return InferenceRequest.build(
-        {"id": None, "parameters": _shared_parameters(requests), "inputs": inputs, "outputs": first.outputs}
+        {
+            "id": None,
+            "parameters": _shared_parameters(requests),
+            "inputs": inputs,
+            "outputs": first.outputs,
+        }
     )
 
 
@@ -115,7 +140,13 @@ def _join_input(parts: tuple[RequestInput, ...], total: int) -> RequestInput:
             elements.extend(flat_elements(part.data.root, part.shape))
         data = TensorData(elements)
     return RequestInput.build(
-        {"name": first.name, "shape": shape, "datatype": datatype, "parameters": first.parameters, "data": data}
+        {
+            "name": first.name,
+            "shape": shape,
+            "datatype": datatype,
+            "parameters": first.parameters,
+            "data": data,
+        }
     )
 
 
@@ -133,7 +164,9 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
     if all(str(output.datatype) in FORMATS for output in response.outputs):
         joined = BatchedOutputs(response.outputs, total)
         return [
-            PackedResponse.of(response, _own(response.parameters), OutputSlice(joined, start, count))
+            PackedResponse.of(
+                response, _own(response.parameters), OutputSlice(joined, start, count)
+            )
             for start, count in zip(accumulate(rows, initial=0), rows, strict=False)
         ]
     columns = [_split_output(output, rows, total) for output in response.outputs]
@@ -179,17 +212,27 @@ def _split_output(output: ResponseOutput, rows: Sequence[int], total: int) -> li
     return parts
 
 
-def _split_elements(output: ResponseOutput, rows: Sequence[int], total: int) -> list[ResponseOutput]:
+def _split_elements(
+    output: ResponseOutput, rows: Sequence[int], total: int
+) -> list[ResponseOutput]:
     data, inner = output.data, output.shape[1:]
     was_raw = data.raw is not None
-    elements = split_bytes_block(data.raw) if data.raw is not None else flat_elements(data.root, output.shape)
+    elements = (
+        split_bytes_block(data.raw)
+        if data.raw is not None
+        else flat_elements(data.root, output.shape)
+    )
     step = len(elements) // total
     block = data.block_shape
     block_inner = inner if block is None else list(block[1:])
     parts, at = [], 0
     for count in rows:
         own = elements[at : at + count * step]
-        part = TensorData.trusted(join_bytes_block(own), "BYTES", [count, *block_inner]) if was_raw else TensorData(own)
+        part = (
+            TensorData.trusted(join_bytes_block(own), "BYTES", [count, *block_inner])
+            if was_raw
+            else TensorData(own)
+        )
         parts.append(_part(output, [count, *inner], part))
         at += count * step
     return parts

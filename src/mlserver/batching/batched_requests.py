@@ -34,7 +34,9 @@ class BatchedRequests:
             self.merged_request = InferenceRequest(inputs=[])
             return
         if not requests or not all(self._rows):
-            raise MLServerError("Requests can be joined if each has inputs with the same number of rows, at least one")
+            raise MLServerError(
+                "Requests can be joined if each has inputs with the same number of rows, at least one"
+            )
         first = batch_key(requests[0])
         if any(batch_key(request) != first for request in requests[1:]):
             raise MLServerError(

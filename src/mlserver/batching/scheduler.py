@@ -41,9 +41,22 @@ class SchedulerMetrics(Protocol):
 class QueuedRequest:
     """One waiting request."""
 
-    __slots__ = ("arrived", "batch", "call", "future", "key", "priority", "request", "rows", "task", "timer")
+    __slots__ = (
+        "arrived",
+        "batch",
+        "call",
+        "future",
+        "key",
+        "priority",
+        "request",
+        "rows",
+        "task",
+        "timer",
+    )
 
-    def __init__(self, request: InferenceRequest, call: RequestContext, rows: int, arrived: float) -> None:
+    def __init__(
+        self, request: InferenceRequest, call: RequestContext, rows: int, arrived: float
+    ) -> None:
         self.request = request
         self.call = call
         self.rows = rows
@@ -159,7 +172,9 @@ class Scheduler:
 
     # -- one request --
 
-    async def _infer_at_once(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def _infer_at_once(
+        self, request: InferenceRequest, call: RequestContext
+    ) -> InferenceResponse:
         started = time.monotonic()
         self._meter.not_queued()
         self._begin()
@@ -271,7 +286,9 @@ class Scheduler:
         call = RequestContext(
             members=rows,
             deadline=None if None in deadlines else max(d for d in deadlines if d is not None),
-            trace_parent=batch[0].call.trace_parent,  # a call of the model can be part of one trace only
+            trace_parent=batch[
+                0
+            ].call.trace_parent,  # a call of the model can be part of one trace only
         )
         try:
             response = await self._next.infer(join([entry.request for entry in batch]), call)
@@ -333,7 +350,9 @@ def _stopped() -> Unavailable:
     return Unavailable("The run of the model was stopped before it answered")
 
 
-async def _counted(requests: AsyncIterator[InferenceRequest], call: RequestContext) -> AsyncIterator[InferenceRequest]:
+async def _counted(
+    requests: AsyncIterator[InferenceRequest], call: RequestContext
+) -> AsyncIterator[InferenceRequest]:
     """The requests of a stream, whose rows are added up."""
     async for request in requests:
         call.timings.batch_rows += rows_of(request)

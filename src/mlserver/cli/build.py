@@ -19,7 +19,9 @@ from .terminal import CommandError
 @click.argument("folder", default=".", type=click.Path())
 @click.option("-t", "--tag", help="Name of the image.")
 @click.option("--no-cache", is_flag=True, help="Build every layer anew.")
-@click.option("--engine", default="docker", show_default=True, help="Program that builds, such as podman.")
+@click.option(
+    "--engine", default="docker", show_default=True, help="Program that builds, such as podman."
+)
 @image_options
 def command(folder: str, tag: str | None, no_cache: bool, engine: str, **options: Any) -> None:
     """Build an image that serves FOLDER, with the Dockerfile that `mlserver dockerfile` would write."""
@@ -39,13 +41,22 @@ def command(folder: str, tag: str | None, no_cache: bool, engine: str, **options
 def arguments(engine: str, file: Path, folder: Path, tag: str | None, no_cache: bool) -> list[str]:
     """The command line; values are bound to their options, so that none can pose as an option."""
     tags = [f"--tag={tag}"] if tag else []
-    return [engine, "build", f"--file={file}", *tags, *(["--no-cache"] if no_cache else []), str(folder.resolve())]
+    return [
+        engine,
+        "build",
+        f"--file={file}",
+        *tags,
+        *(["--no-cache"] if no_cache else []),
+        str(folder.resolve()),
+    ]
 
 
 def run(words: list[str]) -> None:
     """Run the engine. Raises `CommandError` if there is none, or if it fails."""
     try:
-        code = subprocess.run(words, env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False).returncode
+        code = subprocess.run(
+            words, env={**os.environ, "DOCKER_BUILDKIT": "1"}, check=False
+        ).returncode
     except OSError as error:
         raise CommandError(
             f"{words[0]} cannot be run: {error.strerror}; `mlserver dockerfile` writes the Dockerfile alone"

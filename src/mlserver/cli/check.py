@@ -39,9 +39,18 @@ class Finding:
 
 @click.command(name="check", short_help="Try every model of a folder without serving it.")
 @click.argument("model", metavar="FOLDER|URI", type=click.Path())
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds for a model to load, and to answer.")
+@click.option(
+    "--timeout",
+    default=300.0,
+    show_default=True,
+    help="Seconds for a model to load, and to answer.",
+)
 @click.option("--no-predict", is_flag=True, help="Load the models, but ask them nothing.")
-@click.option("--strict", is_flag=True, help="Notes, such as requirements that are not met, count as failures.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Notes, such as requirements that are not met, count as failures.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show the log of the models.")
 def command(model: str, timeout: float, no_predict: bool, strict: bool, verbose: bool) -> None:
     """Check that the models of FOLDER, or the one at URI, can be served: their settings, that each loads in a worker
@@ -155,8 +164,13 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) 
         else:
             finding.problem = f"it refused {sample.origin}: {error.message}"
         return
-    outputs = ", ".join(f"{each.name} {each.datatype}{list(each.shape)}" for each in response.outputs) or "nothing"
-    finding.facts.append(f"answered {sample.origin} in {call.timings.model_ns / 1e6:.1f} ms: {outputs}")
+    outputs = (
+        ", ".join(f"{each.name} {each.datatype}{list(each.shape)}" for each in response.outputs)
+        or "nothing"
+    )
+    finding.facts.append(
+        f"answered {sample.origin} in {call.timings.model_ns / 1e6:.1f} ms: {outputs}"
+    )
 
 
 def show(finding: Finding) -> None:

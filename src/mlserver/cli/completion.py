@@ -20,4 +20,6 @@ def command(shell: str) -> None:
     """
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(click.get_current_context().find_root().command, {}, "mlserver", _VARIABLE).source())
+    click.echo(
+        found(click.get_current_context().find_root().command, {}, "mlserver", _VARIABLE).source()
+    )

@@ -15,9 +15,15 @@ from .terminal import CommandError
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what goes into the image."""
     for option in (
-        click.option("--python", metavar="3.X", help="Python of the image; by default the model's, else this one."),
         click.option(
-            "--mlserver", metavar="REQUIREMENT", help="What pip installs as the server; by default this version."
+            "--python",
+            metavar="3.X",
+            help="Python of the image; by default the model's, else this one.",
+        ),
+        click.option(
+            "--mlserver",
+            metavar="REQUIREMENT",
+            help="What pip installs as the server; by default this version.",
         ),
         click.option(
             "--runtime",
@@ -29,7 +35,12 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             help="Folder with wheels that pip takes before the package index.",
         ),
-        click.option("--system-package", "system_packages", multiple=True, help="Debian package, such as libgomp1."),
+        click.option(
+            "--system-package",
+            "system_packages",
+            multiple=True,
+            help="Debian package, such as libgomp1.",
+        ),
     ):
         command = option(command)
     return command
@@ -53,9 +64,13 @@ def text_for(
     return text
 
 
-@click.command(name="dockerfile", short_help="Write the Dockerfile of an image that serves a folder.")
+@click.command(
+    name="dockerfile", short_help="Write the Dockerfile of an image that serves a folder."
+)
 @click.argument("folder", default=".", type=click.Path())
-@click.option("-i", "--include-dockerignore", is_flag=True, help="Write a Dockerfile.dockerignore as well.")
+@click.option(
+    "-i", "--include-dockerignore", is_flag=True, help="Write a Dockerfile.dockerignore as well."
+)
 @image_options
 def command(folder: str, include_dockerignore: bool, **options: Any) -> None:
     """Write FOLDER/Dockerfile: a slim image with Python, this server, the models' requirements and the models.
@@ -74,4 +89,6 @@ def command(folder: str, include_dockerignore: bool, **options: Any) -> None:
             raise CommandError(f"{path}: cannot be written: {error.strerror}") from None
         click.echo(f"wrote {path}")
     if WHEELS_CONTEXT in files[target / "Dockerfile"]:
-        click.echo(f"build it with: docker build --build-context {WHEELS_CONTEXT}={options['wheels']} {folder}")
+        click.echo(
+            f"build it with: docker build --build-context {WHEELS_CONTEXT}={options['wheels']} {folder}"
+        )

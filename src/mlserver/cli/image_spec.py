@@ -161,11 +161,19 @@ def _json(path: Path) -> dict[str, Any]:
 def _add_model(image: Image, place: Path) -> None:
     settings = _json(place / "model-settings.json")
     mlflow_here = (place / "MLmodel").is_file()
-    image.mlflow |= mlflow_here or str(settings.get("implementation", "")).startswith("mlserver_mlflow.")
+    image.mlflow |= mlflow_here or str(settings.get("implementation", "")).startswith(
+        "mlserver_mlflow."
+    )
     parameters = settings.get("parameters")
     uri = parameters.get("uri") if isinstance(parameters, dict) else None
-    if isinstance(uri, str) and "://" not in uri and not (place / uri).resolve().is_relative_to(image.folder.resolve()):
-        image.remarks.append(f"{_shown(image, place)}: uri {uri} is outside of the folder, so it is not in the image")
+    if (
+        isinstance(uri, str)
+        and "://" not in uri
+        and not (place / uri).resolve().is_relative_to(image.folder.resolve())
+    ):
+        image.remarks.append(
+            f"{_shown(image, place)}: uri {uri} is outside of the folder, so it is not in the image"
+        )
     _choose_python(image, place / "python_env.yaml")
     requirements = place / "requirements.txt"
     if requirements.is_file():
@@ -188,7 +196,9 @@ def _choose_python(image: Image, path: Path) -> None:
 def _wish(image: Image, major: int, minor: int, source: Path) -> None:
     """The first model that names a version decides."""
     if (major, minor) < OLDEST_PYTHON:
-        image.remarks.append(f"{_shown(image, source)} asks for Python {major}.{minor}; mlserver needs 3.11 or newer")
+        image.remarks.append(
+            f"{_shown(image, source)} asks for Python {major}.{minor}; mlserver needs 3.11 or newer"
+        )
     elif not image.python:
         image.python = f"{major}.{minor}"
 
@@ -233,7 +243,9 @@ def _dependencies(path: Path) -> list[Any]:
     try:
         yaml: Any = import_module("yaml")
     except ImportError:
-        raise CommandError(f"{path}: reading conda files needs PyYAML: pip install pyyaml") from None
+        raise CommandError(
+            f"{path}: reading conda files needs PyYAML: pip install pyyaml"
+        ) from None
     try:
         content = yaml.safe_load(_read(path))
     except yaml.YAMLError as error:
@@ -247,7 +259,9 @@ def _add_requirement(image: Image, path: Path, requirement: str) -> None:
         image.files.append(_relative(image, path.parent / found["file"]))
         _include(image, path.parent / found["file"])
     elif requirement not in image.requirements:
-        image.requirements += shlex.split(requirement) if requirement.startswith("-") else [requirement]
+        image.requirements += (
+            shlex.split(requirement) if requirement.startswith("-") else [requirement]
+        )
 
 
 def _read(path: Path) -> str:
@@ -274,7 +288,9 @@ def _shown(image: Image, path: Path) -> str:
 # -- the text --
 
 
-def dockerfile(image: Image, mlserver: str | None = None, system_packages: tuple[str, ...] = ()) -> str:
+def dockerfile(
+    image: Image, mlserver: str | None = None, system_packages: tuple[str, ...] = ()
+) -> str:
     """The Dockerfile.
 
     Args:
@@ -333,7 +349,9 @@ def _health(image: Image) -> list[str]:
     # Nobody stands between a container and itself: its certificate is for another name.
     context = "context=ssl._create_unverified_context(), " if image.tls else ""
     ask = f"import ssl, urllib.request; urllib.request.urlopen({url}, {context}timeout=4)"
-    return [f"HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD {_array('python', '-c', ask)}"]
+    return [
+        f"HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD {_array('python', '-c', ask)}"
+    ]
 
 
 def _system(packages: tuple[str, ...]) -> list[str]:
@@ -342,7 +360,9 @@ def _system(packages: tuple[str, ...]) -> list[str]:
     for name in packages:
         if not _SYSTEM_PACKAGE.fullmatch(name):
             raise CommandError(f"'{name}' is not the name of a Debian package")
-    install = f"apt-get update && apt-get install --yes --no-install-recommends {' '.join(packages)}"
+    install = (
+        f"apt-get update && apt-get install --yes --no-install-recommends {' '.join(packages)}"
+    )
     return [f"RUN {_array('sh', '-c', f'{install} && rm -rf /var/lib/apt/lists/*')}"]
 
 

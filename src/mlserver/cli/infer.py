@@ -45,7 +45,9 @@ class _Header(click.ParamType):  # type: ignore[type-arg]
         lines = [line.strip() for line in rv.splitlines() if line.strip()]
         return [header for line in lines for header in _headers_of(line)]
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
         name, colon, text = str(value).partition(":")
@@ -64,8 +66,16 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     return click.option(*names, envvar=f"MLSERVER_INFER_{env}", show_default=True, **options)
 
 
-@click.command(name="infer", short_help="Score a file of requests or rows against a running server.")
-@_option("--url", "-u", env="URL", default="localhost:8080", help="The server: HOST:PORT; for gRPC, of its gRPC port.")
+@click.command(
+    name="infer", short_help="Score a file of requests or rows against a running server."
+)
+@_option(
+    "--url",
+    "-u",
+    env="URL",
+    default="localhost:8080",
+    help="The server: HOST:PORT; for gRPC, of its gRPC port.",
+)
 @_option("--model-name", "-m", env="MODEL_NAME", required=True, help="The model to ask.")
 @_option(
     "--input-data-path",
@@ -85,8 +95,22 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     type=click.Path(path_type=Path),
     help="The output: .csv, .tsv, .parquet, or .jsonl (also .json): one answer in JSON per line.",
 )
-@_option("--workers", "-w", env="WORKERS", default=10, type=click.IntRange(1), help="Requests under way at once.")
-@_option("--retries", "-r", env="RETRIES", default=3, type=click.IntRange(0), help="Further tries of a request.")
+@_option(
+    "--workers",
+    "-w",
+    env="WORKERS",
+    default=10,
+    type=click.IntRange(1),
+    help="Requests under way at once.",
+)
+@_option(
+    "--retries",
+    "-r",
+    env="RETRIES",
+    default=3,
+    type=click.IntRange(0),
+    help="Further tries of a request.",
+)
 @_option(
     "--retry-pause",
     env="RETRY_PAUSE",
@@ -101,11 +125,22 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     type=click.IntRange(1),
     help=f"Lines or rows in one request.  [default: {LINE_BATCH}; for tables {TABLE_BATCH}]",
 )
-@_option("--binary-data", "-b", env="BINARY_DATA", is_flag=True, help="Send tensors as bytes, not as JSON numbers.")
+@_option(
+    "--binary-data",
+    "-b",
+    env="BINARY_DATA",
+    is_flag=True,
+    help="Send tensors as bytes, not as JSON numbers.",
+)
 @_option("--verbose", "-v", env="VERBOSE", is_flag=True, help="Name every item that failed.")
 @_option("--extra-verbose", "-vv", env="EXTRA_VERBOSE", is_flag=True, help="Name every item.")
 @_option(
-    "--transport", "-t", env="TRANSPORT", default="rest", type=click.Choice(["rest", "grpc"]), help="The protocol."
+    "--transport",
+    "-t",
+    env="TRANSPORT",
+    default="rest",
+    type=click.Choice(["rest", "grpc"]),
+    help="The protocol.",
 )
 @_option(
     "--request-headers",
@@ -131,12 +166,23 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     help="Seconds that each worker waits before a request.",
 )
 @_option(
-    "--batch-jitter", env="BATCH_JITTER", default=0.0, type=click.FloatRange(0), help="Up to so many more, by chance."
+    "--batch-jitter",
+    env="BATCH_JITTER",
+    default=0.0,
+    type=click.FloatRange(0),
+    help="Up to so many more, by chance.",
 )
 @_option("--use-ssl", env="USE_SSL", is_flag=True, help="Speak TLS.")
 @_option("--insecure", env="INSECURE", is_flag=True, help="Believe any certificate.")
-@_option("--ca", env="CA", type=_PEM, help="The authorities to believe, in PEM.  [default: the machine's]")
-@_option("--certificate", env="CERTIFICATE", type=_PEM, help="The client's own certificate, in PEM.")
+@_option(
+    "--ca",
+    env="CA",
+    type=_PEM,
+    help="The authorities to believe, in PEM.  [default: the machine's]",
+)
+@_option(
+    "--certificate", env="CERTIFICATE", type=_PEM, help="The client's own certificate, in PEM."
+)
 @_option("--key", env="KEY", type=_PEM, help="Its key, in PEM.  [default: in the same file]")
 @_option(
     "--resume",
@@ -150,7 +196,10 @@ def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
     Exit code 0: every item was answered. 1: some were not; their lines hold the reason. 130: interrupted; --resume goes on.
     """
     patience = RetryPolicy(
-        options["retries"], options["retry_pause"], options["batch_interval"], options["batch_jitter"]
+        options["retries"],
+        options["retry_pause"],
+        options["batch_interval"],
+        options["batch_jitter"],
     )
     check_suffix(source)
     export.check(output)
@@ -182,7 +231,12 @@ def _client(options: dict[str, Any]) -> Client:
 
 
 def _run(
-    client: Client, path: Path, output: Path, resume: bool, patience: RetryPolicy, options: dict[str, Any]
+    client: Client,
+    path: Path,
+    output: Path,
+    resume: bool,
+    patience: RetryPolicy,
+    options: dict[str, Any],
 ) -> None:
     source = _open(client, path, patience)
     total = source.count()
@@ -196,7 +250,9 @@ def _run(
         progress = Progress(total, len(journal.done), sys.stderr)
         first: ItemResult | None = None
         try:
-            for done in ScoringJob(client, options["workers"], patience).run(source.works(size, journal.done)):
+            for done in ScoringJob(client, options["workers"], patience).run(
+                source.works(size, journal.done)
+            ):
                 failed = [each for each in done if not journal.write(each)]
                 first = first or next(iter(failed), None)
                 journal.flush()
@@ -211,7 +267,9 @@ def _run(
         if not progress.failed:
             lines.unlink()
     if progress.failed:
-        raise CommandError(f"{progress.failed} of {total} failed{_reason(first)}; --resume tries them again")
+        raise CommandError(
+            f"{progress.failed} of {total} failed{_reason(first)}; --resume tries them again"
+        )
 
 
 def _reason(failed: ItemResult | None) -> str:

@@ -18,8 +18,14 @@ _NAME = "{{name}}"
 
 @click.command(name="init", short_help="Write a small working model with its test.")
 @click.argument("folder", default="my-model", type=click.Path(file_okay=False))
-@click.option("-t", "--template", help="A folder or URL of a cookiecutter template, in place of the built-in model.")
-@click.option("--no-input", is_flag=True, help="Take the template's default for everything it would ask.")
+@click.option(
+    "-t",
+    "--template",
+    help="A folder or URL of a cookiecutter template, in place of the built-in model.",
+)
+@click.option(
+    "--no-input", is_flag=True, help="Take the template's default for everything it would ask."
+)
 def command(folder: str, template: str | None, no_input: bool) -> None:
     """Write a model into FOLDER (default: my-model) that can be tested, served and changed.
 
@@ -59,7 +65,10 @@ def write_model(target: Path) -> list[Path]:
 def templates() -> dict[str, str]:
     """The files of the built-in model: name -> text, with a place for the model's name."""
     folder = resources.files(__package__) / "templates"
-    found = sorted((each for each in folder.iterdir() if each.name.endswith(_SUFFIX)), key=lambda each: each.name)
+    found = sorted(
+        (each for each in folder.iterdir() if each.name.endswith(_SUFFIX)),
+        key=lambda each: each.name,
+    )
     return {each.name.removesuffix(_SUFFIX): each.read_text() for each in found}
 
 
@@ -73,7 +82,9 @@ def from_cookiecutter(template: str, target: str, no_input: bool) -> None:
         cookiecutter: Any = import_module("cookiecutter.main")
         errors: Any = import_module("cookiecutter.exceptions")
     except ImportError:
-        raise CommandError("templates of your own need cookiecutter: pip install cookiecutter") from None
+        raise CommandError(
+            "templates of your own need cookiecutter: pip install cookiecutter"
+        ) from None
     try:
         os.makedirs(target, exist_ok=True)
         made = cookiecutter.cookiecutter(template, output_dir=target, no_input=no_input)

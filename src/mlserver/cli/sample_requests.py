@@ -57,7 +57,9 @@ def _given(model: ModelSettings) -> Sample | None:
 
 def _from_mlflow(model: ModelSettings, info: ModelInfo) -> Sample | None:
     """MLflow's example is a body for `/invocations`; the model says which wire format reads it."""
-    route = next((route for route in info.routes if route.wire and route.path == "/invocations"), None)
+    route = next(
+        (route for route in info.routes if route.wire and route.path == "/invocations"), None
+    )
     if route is None:
         return None
     shown = route.config.get("example")  # a large one is not here, but in the model's folder
@@ -86,7 +88,9 @@ def _invented(info: ModelInfo) -> Sample | None:
     described = info.metadata.inputs
     if not described or not all(_content_type(each) in _TEXTS for each in described):
         return None
-    return Sample(InferenceRequest(inputs=[_input(each) for each in described]), "made-up data", invented=True)
+    return Sample(
+        InferenceRequest(inputs=[_input(each) for each in described]), "made-up data", invented=True
+    )
 
 
 def _input(described: MetadataTensor) -> RequestInput:

@@ -29,14 +29,22 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _PORT = click.IntRange(0, 65535)
 
 
-@click.command(name="start", short_help="Serve the models of a folder, or one MLflow model from anywhere.")
+@click.command(
+    name="start", short_help="Serve the models of a folder, or one MLflow model from anywhere."
+)
 @click.argument("model", metavar="FOLDER|URI", type=click.Path())
 @click.option("--host", help="Address to listen on.")
 @click.option("--http-port", type=_PORT, help="Port for REST; 0 = any free one.")
 @click.option("--grpc-port", type=_PORT, help="Port for gRPC; 0 = any free one.")
 @click.option("--metrics-port", type=_PORT, help="Port for metrics; 0 = any free one.")
-@click.option("--workers", "parallel_workers", type=click.IntRange(0), help="Worker processes; 0 = none.")
-@click.option("--http-workers", type=click.IntRange(1), help="Processes that speak HTTP and gRPC on the same ports.")
+@click.option(
+    "--workers", "parallel_workers", type=click.IntRange(0), help="Worker processes; 0 = none."
+)
+@click.option(
+    "--http-workers",
+    type=click.IntRange(1),
+    help="Processes that speak HTTP and gRPC on the same ports.",
+)
 @click.option("--name", help="Name of the model; for a URI, or a folder that is an MLflow model.")
 def command(model: str, name: str | None, **flags: Any) -> None:
     """Serve the models of FOLDER, or the MLflow model at URI.
@@ -76,7 +84,9 @@ def prepare(model: str, name: str | None = None, flags: dict[str, Any] | None = 
         _require_models(model, settings)
         return settings
     if not os.path.isfile(os.path.join(model, "MLmodel")):
-        raise SettingsError(f"--name: {model} is not an MLflow model; the names are in its model-settings.json files")
+        raise SettingsError(
+            f"--name: {model} is not an MLflow model; the names are in its model-settings.json files"
+        )
     return _of_uri(os.path.abspath(model), name, flags or {})
 
 
@@ -87,7 +97,11 @@ def _require_models(folder: str, settings: Settings) -> None:
         SettingsError: there is nothing to serve, and no settings.json or setting that asks for a server without models.
     """
     has_settings = os.path.isfile(os.path.join(folder, DEFAULT_SETTINGS_FILENAME))
-    is_meant = has_settings or not settings.load_models_at_startup or settings.model_repository_implementation
+    is_meant = (
+        has_settings
+        or not settings.load_models_at_startup
+        or settings.model_repository_implementation
+    )
     if is_meant or has_models(folder) or load_from_environment(folder) is not None:
         return
     raise SettingsError(
@@ -140,7 +154,9 @@ def _warn_of_ineffective_variables(path: str, written: dict[str, Any]) -> None:
 
 def _of_uri(uri: str, name: str, flags: dict[str, Any]) -> Settings:
     if importlib.util.find_spec("mlserver_mlflow") is None:
-        raise click.ClickException("MLflow models need the MLflow runtime: pip install mlserver-mlflow")
+        raise click.ClickException(
+            "MLflow models need the MLflow runtime: pip install mlserver-mlflow"
+        )
     settings = Settings.load(flags)
     settings.model_repository_implementation = GIVEN_MODELS
     model = {"name": name, "implementation": MLFLOW, "parameters": {"uri": uri}}
@@ -153,7 +169,9 @@ def name_of_uri(uri: str) -> str:
     scheme, _, rest = uri.partition(":")
     parts = [part for part in rest.partition("?")[0].split("/") if part]
     if not parts:
-        raise SettingsError(f"{uri}: expected a model's address, such as models:/name@alias or runs:/ID/model")
+        raise SettingsError(
+            f"{uri}: expected a model's address, such as models:/name@alias or runs:/ID/model"
+        )
     return parts[0].partition("@")[0] if scheme == "models" else parts[-1]
 
 

@@ -21,4 +21,6 @@ def command() -> None:
             click.echo(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    click.echo(f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}")
+    click.echo(
+        f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
+    )

@@ -133,7 +133,9 @@ class RequestCodec:
 
     @classmethod
     @deprecated("RequestCodec.encode() is now called encode_response()")
-    def encode(cls, model_name: str, payload: Any, model_version: str | None = None) -> InferenceResponse:
+    def encode(
+        cls, model_name: str, payload: Any, model_version: str | None = None
+    ) -> InferenceResponse:
         return cls.encode_response(model_name, payload, model_version)
 
     @classmethod
@@ -182,7 +184,10 @@ class _Registry(Generic[C]):
         if hint in (None, type(None)):
             return None
         for codec in self._imported():
-            if any(fits(hint, offered) for offered in (codec.TypeHint, *getattr(codec, "OtherHints", ()))):
+            if any(
+                fits(hint, offered)
+                for offered in (codec.TypeHint, *getattr(codec, "OtherHints", ()))
+            ):
                 return codec
         return None
 

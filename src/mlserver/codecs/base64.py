@@ -49,12 +49,16 @@ class Base64Codec(InputCodec):
         return is_list_of(payload, bytes)
 
     @classmethod
-    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
+    def encode_output(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> ResponseOutput:
         data = [_encode(element, use_bytes) for element in payload]
         return bytes_output(name, data, cls.ContentType)
 
     @classmethod
-    def encode_input(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> RequestInput:
+    def encode_input(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> RequestInput:
         return super().encode_input(name, payload, use_bytes=use_bytes, **kwargs)
 
     @classmethod

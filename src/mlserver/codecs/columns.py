@@ -83,9 +83,13 @@ def write_column(series: pd.Series[Any], use_bytes: bool = True) -> Column:
         return _write_nullable(series, numbers, use_bytes)
     if isinstance(dtype, pd.StringDtype | pd.PeriodDtype) or _name_of(dtype) == _ARROW_TEXT:
         hint = {} if dtype == _TEXT else {DTYPE: _name_of(dtype)}
-        values = [None if gone else str(value) for value, gone in zip(series, series.isna(), strict=True)]
+        values = [
+            None if gone else str(value) for value, gone in zip(series, series.isna(), strict=True)
+        ]
         return _text(values, hint, _name_of(dtype), use_bytes)
-    raise CodecError(f"no tensor can carry pandas' {dtype}; convert it to numbers, text or datetimes")
+    raise CodecError(
+        f"no tensor can carry pandas' {dtype}; convert it to numbers, text or datetimes"
+    )
 
 
 def _write_numpy(series: pd.Series[Any], dtype: np.dtype[Any], use_bytes: bool) -> Column:
@@ -94,7 +98,9 @@ def _write_numpy(series: pd.Series[Any], dtype: np.dtype[Any], use_bytes: bool) 
     if dtype.kind == "M":
         return _write_datetimes(series, str(dtype), use_bytes)
     if dtype.kind == "m":
-        return Column("INT64", TensorData.from_array(series.to_numpy().view("i8")), None, {DTYPE: str(dtype)})
+        return Column(
+            "INT64", TensorData.from_array(series.to_numpy().view("i8")), None, {DTYPE: str(dtype)}
+        )
     hint = {} if dtype.isnative else {DTYPE: dtype.str}
     return Column(to_datatype(dtype).value, TensorData.from_array(series.to_numpy()), None, hint)
 
@@ -104,23 +110,34 @@ def _write_nullable(series: pd.Series[Any], numbers: np.dtype[Any], use_bytes: b
     hints = {DTYPE: _name_of(series.dtype)}
     missing = bool(series.isna().any())
     if not missing or numbers.kind == "f":
-        array = series.to_numpy(dtype=numbers, na_value=np.nan) if missing else series.to_numpy(dtype=numbers)
+        array = (
+            series.to_numpy(dtype=numbers, na_value=np.nan)
+            if missing
+            else series.to_numpy(dtype=numbers)
+        )
         return Column(to_datatype(numbers).value, TensorData.from_array(array), None, hints)
     known = series.dropna()
     if numbers.kind in "iu" and all(
         abs(int(bound)) <= _EXACT for bound in ([known.min(), known.max()] if len(known) else [])
     ):
-        return Column("FP64", TensorData.from_array(series.to_numpy(dtype="f8", na_value=np.nan)), None, hints)
+        return Column(
+            "FP64", TensorData.from_array(series.to_numpy(dtype="f8", na_value=np.nan)), None, hints
+        )
     values = [None if gone else value for value, gone in zip(series, series.isna(), strict=True)]
     return _json(values, hints, use_bytes)
 
 
 def _write_datetimes(series: pd.Series[Any], hint: str, use_bytes: bool) -> Column:
-    texts = [MISSING if gone else value.isoformat() for value, gone in zip(series, series.isna(), strict=True)]
+    texts = [
+        MISSING if gone else value.isoformat()
+        for value, gone in zip(series, series.isna(), strict=True)
+    ]
     return Column("BYTES", _encoded(texts, use_bytes), DatetimeCodec.ContentType, {DTYPE: hint})
 
 
-def _write_categories(series: pd.Series[Any], dtype: pd.CategoricalDtype, use_bytes: bool) -> Column:
+def _write_categories(
+    series: pd.Series[Any], dtype: pd.CategoricalDtype, use_bytes: bool
+) -> Column:
     listed = write_column(pd.Series(dtype.categories.array), use_bytes)
     note = {
         "dtype": listed.hints.get(DTYPE, _name_of(dtype.categories.dtype)),
@@ -138,20 +155,27 @@ def _write_objects(values: list[Any], use_bytes: bool) -> Column:
     """A column of Python objects: as text, bytes or datetimes if all are, else as JSON."""
     if all(isinstance(value, str) for value in values):
         return _text(
-            values, {} if _TEXT.kind == "O" and isinstance(_TEXT, np.dtype) else {DTYPE: "object"}, "object", use_bytes
+            values,
+            {} if _TEXT.kind == "O" and isinstance(_TEXT, np.dtype) else {DTYPE: "object"},
+            "object",
+            use_bytes,
         )
     if all(isinstance(value, bytes) for value in values):
         if all(map(_is_utf8, values)):
             data = TensorData(values if use_bytes else [value.decode("utf-8") for value in values])
             return Column("BYTES", data, StringCodec.ContentType, {DTYPE: "bytes"})
-        return Column("BYTES", Base64Codec.encode_output("", values, use_bytes).data, Base64Codec.ContentType)
+        return Column(
+            "BYTES", Base64Codec.encode_output("", values, use_bytes).data, Base64Codec.ContentType
+        )
     if all(isinstance(value, str | bytes) for value in values):
         return _text([decode_str(value) for value in values], {}, "object", use_bytes)
     if all(isinstance(value, date) and not pd.isna(value) for value in values):
         exact = "datetime" if all(isinstance(value, datetime) for value in values) else "date"
         if exact == "datetime" or not any(isinstance(value, datetime) for value in values):
             texts = [value.isoformat() for value in values]
-            return Column("BYTES", _encoded(texts, use_bytes), DatetimeCodec.ContentType, {DTYPE: exact})
+            return Column(
+                "BYTES", _encoded(texts, use_bytes), DatetimeCodec.ContentType, {DTYPE: exact}
+            )
     return _json(values, _missing_marker(values), use_bytes)
 
 
@@ -170,7 +194,10 @@ def _text(values: list[Any], hints: dict[str, str], dtype: str, use_bytes: bool)
 
 def _json(values: list[Any], hints: dict[str, str], use_bytes: bool) -> Column:
     return Column(
-        "BYTES", JsonColumnCodec.encode_output("", values, use_bytes).data, JsonColumnCodec.ContentType, hints
+        "BYTES",
+        JsonColumnCodec.encode_output("", values, use_bytes).data,
+        JsonColumnCodec.ContentType,
+        hints,
     )
 
 
@@ -179,7 +206,10 @@ def _encoded(texts: list[str], use_bytes: bool) -> TensorData:
 
 
 def _jsonable(values: Any) -> list[Any]:
-    return [None if pd.api.types.is_scalar(value) and pd.isna(value) else _json_value(value) for value in values]
+    return [
+        None if pd.api.types.is_scalar(value) and pd.isna(value) else _json_value(value)
+        for value in values
+    ]
 
 
 def _json_value(value: Any) -> Any:
@@ -251,7 +281,9 @@ def _inferred(values: Any, tensor: RequestInput) -> Any:
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
     rows = array.shape[0] if array.ndim else 1
     if array.size != rows:
-        raise CodecError(f"expected one value per row (shape [N] or [N, 1]), received shape {list(array.shape)}")
+        raise CodecError(
+            f"expected one value per row (shape [N] or [N, 1]), received shape {list(array.shape)}"
+        )
     return array.reshape(rows)
 
 
@@ -300,8 +332,18 @@ def _restore(values: Any, hint: str, categories: Any = None) -> Any:
         if isinstance(dtype, np.dtype):
             return np.asarray(values, dtype=dtype)
         return pd.array(values, dtype=dtype)
-    except (TypeError, ValueError, LookupError, ImportError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise CodecError(f"values {brief(values)} are not of {DTYPE} {hint!r} ({type_name(type(error))})") from None
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ImportError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        raise CodecError(
+            f"values {brief(values)} are not of {DTYPE} {hint!r} ({type_name(type(error))})"
+        ) from None
 
 
 def _allowed(dtype: Any) -> Any:
@@ -326,7 +368,8 @@ def _restore_categories(values: Any, note: Any) -> pd.Categorical:
         raise CodecError(f"parameter {CATEGORIES} does not list the categories")
     kind = str(described.get("dtype", "object"))
     dtype = pd.CategoricalDtype(
-        pd.Index(as_declared(_restore(described["values"], kind))), ordered=bool(described.get("ordered"))
+        pd.Index(as_declared(_restore(described["values"], kind))),
+        ordered=bool(described.get("ordered")),
     )
     found = [None if value is None else value for value in values]
     known = [value is not None for value in found]

@@ -17,7 +17,13 @@ MISSING = "NaT"
 
 
 def _encode(element: Any, use_bytes: bool) -> str | bytes:
-    text = element.isoformat() if isinstance(element, datetime) else MISSING if element is None else element
+    text = (
+        element.isoformat()
+        if isinstance(element, datetime)
+        else MISSING
+        if element is None
+        else element
+    )
     return text.encode("ascii") if use_bytes and isinstance(text, str) else text
 
 
@@ -48,12 +54,16 @@ class DatetimeCodec(InputCodec):
         return is_list_of(payload, (str, datetime))
 
     @classmethod
-    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
+    def encode_output(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> ResponseOutput:
         data = [_encode(element, use_bytes) for element in payload]
         return bytes_output(name, data, cls.ContentType)
 
     @classmethod
-    def encode_input(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> RequestInput:
+    def encode_input(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> RequestInput:
         return super().encode_input(name, payload, use_bytes=use_bytes, **kwargs)
 
     @classmethod

@@ -8,7 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..types import InferenceRequest, InferenceResponse, MetadataTensor, RequestInput, ResponseOutput
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataTensor,
+    RequestInput,
+    ResponseOutput,
+)
 from .base import (
     InputCodecLike,
     RequestCodec,
@@ -48,9 +54,12 @@ class SignatureCodec(RequestCodec):
         self._arguments = {
             parameter.name: _argument(parameter, hints.get(parameter.name))
             for parameter in parameters
-            if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+            if parameter.kind
+            not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         }
-        self._rest = next((name for name, arg in self._arguments.items() if arg.request_codec), None)
+        self._rest = next(
+            (name for name, arg in self._arguments.items() if arg.request_codec), None
+        )
 
     def decode_request(  # type: ignore[override]
         self, request: InferenceRequest, metadata_inputs: Mapping[str, MetadataTensor] = _NO_TENSORS
@@ -85,10 +94,15 @@ class SignatureCodec(RequestCodec):
         for index, (value, hint) in enumerate(self._results(payload)):
             if value is not None:
                 outputs.extend(self._encode_value(index, value, hint))
-        return InferenceResponse(model_name=model_name, model_version=model_version, outputs=outputs)
+        return InferenceResponse(
+            model_name=model_name, model_version=model_version, outputs=outputs
+        )
 
     def _decode_rest(
-        self, request: InferenceRequest, others: list[RequestInput], metadata_inputs: Mapping[str, MetadataTensor]
+        self,
+        request: InferenceRequest,
+        others: list[RequestInput],
+        metadata_inputs: Mapping[str, MetadataTensor],
     ) -> Any:
         codec = self._arguments[str(self._rest)].request_codec
         assert codec is not None
@@ -175,4 +189,6 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> _Argument:
     if input_codec is None and request_codec is None:
         shown = "unknown: it has no type hint" if hint is None else type_name(hint)
         raise CodecNotFound(parameter.name, shown, is_input=True)
-    return _Argument(hint, nullable, parameter.default is not inspect.Parameter.empty, input_codec, request_codec)
+    return _Argument(
+        hint, nullable, parameter.default is not inspect.Parameter.empty, input_codec, request_codec
+    )

@@ -30,7 +30,9 @@ class CodecNotFound(MLServerError):
         place += ("request" if is_input else "response") if is_request else "field"
         facts = [f"name '{name}'"] if name else []
         facts += [f"type {payload_type}"] if payload_type else []
-        super().__init__(f"Codec not found for {place}" + (f" with {' and '.join(facts)}" if facts else ""))
+        super().__init__(
+            f"Codec not found for {place}" + (f" with {' and '.join(facts)}" if facts else "")
+        )
 
 
 class InputsNotFound(MLServerError):
@@ -42,11 +44,17 @@ class InputsNotFound(MLServerError):
         known: Argument names and their type hints.
     """
 
-    def __init__(self, unexpected: Iterable[str], missing: Iterable[str], known: Mapping[str, Any]) -> None:
+    def __init__(
+        self, unexpected: Iterable[str], missing: Iterable[str], known: Mapping[str, Any]
+    ) -> None:
         parts = [f"unexpected {_quoted(unexpected)}"] if unexpected else []
         parts += [f"missing {_quoted(missing)}"] if missing else []
-        wanted = ", ".join(f"'{name}' ({type_name(hint)})" for name, hint in known.items()) or "none"
-        super().__init__(f"Inputs do not match the model's arguments: {'; '.join(parts)}. Expected inputs: {wanted}")
+        wanted = (
+            ", ".join(f"'{name}' ({type_name(hint)})" for name, hint in known.items()) or "none"
+        )
+        super().__init__(
+            f"Inputs do not match the model's arguments: {'; '.join(parts)}. Expected inputs: {wanted}"
+        )
 
 
 class OutputNotFound(MLServerError):
@@ -68,7 +76,9 @@ class OutputNotFound(MLServerError):
 def type_name(hint: Any) -> str:
     """A type or type hint as a user would write it: `numpy.ndarray`, `list[str]`."""
     if isinstance(hint, type) and not hasattr(hint, "__args__"):
-        return hint.__name__ if hint.__module__ == "builtins" else f"{hint.__module__}.{hint.__name__}"
+        return (
+            hint.__name__ if hint.__module__ == "builtins" else f"{hint.__module__}.{hint.__name__}"
+        )
     return str(hint).replace("typing.", "")
 
 

@@ -50,4 +50,6 @@ def unwrap_optional(hint: Any) -> tuple[Any, bool]:
 def fits(hint: Any, offered: Any) -> bool:
     """Whether a codec that offers one type serves a hint: the same type, or the bare class of a parametrised hint."""
     wanted = canonical(hint)
-    return bool(wanted == canonical(offered)) or (isinstance(wanted, tuple) and wanted[0] is offered)
+    return bool(wanted == canonical(offered)) or (
+        isinstance(wanted, tuple) and wanted[0] is offered
+    )

@@ -55,7 +55,9 @@ def encode_to_json_bytes(value: Any) -> bytes:
     except (TypeError, ValueError):
         pass  # integers over 64 bits, and what really cannot be written
     try:
-        return json.dumps(value, cls=JSONEncoderWithArray, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        return json.dumps(
+            value, cls=JSONEncoderWithArray, separators=(",", ":"), allow_nan=False
+        ).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise CodecError(f"no JSON for a value of type {type_name(type(value))}: {error}") from None
 
@@ -95,13 +97,19 @@ class JsonColumnCodec(InputCodec):
     TypeHint: ClassVar[Any] = None
 
     @classmethod
-    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
+    def encode_output(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> ResponseOutput:
         data = [encode_to_json(element, use_bytes) for element in payload]
         return bytes_output(name, data, cls.ContentType)
 
     @classmethod
     def decode_input(cls, request_input: RequestInput) -> list[Any]:
         try:
-            return [decode_from_bytelike_json_to_dict(element) for element in elements(request_input)]
+            return [
+                decode_from_bytelike_json_to_dict(element) for element in elements(request_input)
+            ]
         except CodecError as error:
-            raise CodecError(f"tensor '{request_input.name}' of content type pd_json: {error.reason}") from None
+            raise CodecError(
+                f"tensor '{request_input.name}' of content type pd_json: {error.reason}"
+            ) from None

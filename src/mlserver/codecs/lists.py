@@ -10,9 +10,13 @@ from ..types import Datatype, Parameters, RequestInput, ResponseOutput, TensorDa
 ListElement = TypeVar("ListElement")
 
 
-def is_list_of(payload: Any, instance_type: type[ListElement] | tuple[type[ListElement], ...]) -> bool:
+def is_list_of(
+    payload: Any, instance_type: type[ListElement] | tuple[type[ListElement], ...]
+) -> bool:
     """Whether the payload is a list whose every element is an instance; true for the empty list."""
-    return isinstance(payload, list) and all(isinstance(element, instance_type) for element in payload)
+    return isinstance(payload, list) and all(
+        isinstance(element, instance_type) for element in payload
+    )
 
 
 def as_list(payload: Any) -> list[Any]:

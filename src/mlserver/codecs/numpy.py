@@ -19,9 +19,25 @@ from .errors import CodecError, type_name
 from .lists import elements
 from .utils import InputOrOutput, SingleInputRequestCodec, inject_batch_dimension
 
-_DATATYPES: dict[np.dtype[Any], Datatype] = {np.dtype(code): Datatype(name) for name, code in DTYPES.items()}
+_DATATYPES: dict[np.dtype[Any], Datatype] = {
+    np.dtype(code): Datatype(name) for name, code in DTYPES.items()
+}
 _TEXT_KINDS = "OSUT"  # object, bytes, text of fixed width, text of variable width
-_DATETIME_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")  # coarsest first
+_DATETIME_UNITS = (
+    "Y",
+    "M",
+    "W",
+    "D",
+    "h",
+    "m",
+    "s",
+    "ms",
+    "us",
+    "ns",
+    "ps",
+    "fs",
+    "as",
+)  # coarsest first
 
 
 def to_datatype(dtype: np.dtype[Any]) -> Datatype:
@@ -80,7 +96,9 @@ def _encode_object(element: Any) -> Any:
         return convert_nan(element)
     if type(element).__name__ in ("NAType", "NaTType"):
         return None
-    raise CodecError(f"no tensor can carry an object array with elements of type {type_name(type(element))}")
+    raise CodecError(
+        f"no tensor can carry an object array with elements of type {type_name(type(element))}"
+    )
 
 
 def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
@@ -88,7 +106,9 @@ def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
     if not isinstance(array, np.ma.MaskedArray):
         return np.asarray(array)
     if array.dtype.kind not in "fO" and np.ma.is_masked(array):
-        raise CodecError(f"no tensor can carry masked elements of {array.dtype.name}; use a float array")
+        raise CodecError(
+            f"no tensor can carry masked elements of {array.dtype.name}; use a float array"
+        )
     return np.asarray(array.filled(np.nan if array.dtype.kind == "f" else None))
 
 
@@ -134,13 +154,20 @@ def as_datetimes(texts: Iterable[Any]) -> NDArray[Any]:
         ValueError: a text is no ISO 8601, or has a zone.
     """
     values = ["NaT" if text is None else text for text in texts]
-    units = {np.datetime_data(np.datetime64(text))[0] for text in values if str(text).lower() not in ("", "nat")}
+    units = {
+        np.datetime_data(np.datetime64(text))[0]
+        for text in values
+        if str(text).lower() not in ("", "nat")
+    }
     unit = max(units, key=_DATETIME_UNITS.index, default="D")
     return np.array(values, dtype=f"datetime64[{unit}]")
 
 
 def _decode_datetimes(tensor: InputOrOutput) -> NDArray[Any]:
-    texts = [element.decode("utf-8") if isinstance(element, bytes) else element for element in elements(tensor)]
+    texts = [
+        element.decode("utf-8") if isinstance(element, bytes) else element
+        for element in elements(tensor)
+    ]
     try:
         return as_datetimes(texts).reshape(tensor.shape)
     except (ValueError, TypeError):
@@ -163,7 +190,9 @@ class NumpyCodec(InputCodec):
         return isinstance(payload, np.ndarray)
 
     @classmethod
-    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
+    def encode_output(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> ResponseOutput:
         array = _unmasked(payload)
         datatype = to_datatype(array.dtype)
         text = datatype is Datatype.BYTES
@@ -171,8 +200,12 @@ class NumpyCodec(InputCodec):
             name=name,
             datatype=datatype,
             shape=inject_batch_dimension(list(array.shape)),
-            data=TensorData(_encode_text(array, use_bytes)) if text else TensorData.from_array(array),
-            parameters=Parameters(content_type="datetime" if array.dtype.kind == "M" else cls.ContentType),
+            data=TensorData(_encode_text(array, use_bytes))
+            if text
+            else TensorData.from_array(array),
+            parameters=Parameters(
+                content_type="datetime" if array.dtype.kind == "M" else cls.ContentType
+            ),
         )
 
     @classmethod

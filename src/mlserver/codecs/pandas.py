@@ -18,7 +18,14 @@ except ImportError as problem:
 
 from ..context import joined_rows
 from ..errors import CannotBatch
-from ..types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 from .base import RequestCodec
 from .columns import Column, as_declared, hint_of, read_column, write_column
 from .errors import CodecError
@@ -48,7 +55,12 @@ class PandasCodec(RequestCodec):
 
     @classmethod
     def encode_response(
-        cls, model_name: str, payload: Any, model_version: str | None = None, use_bytes: bool = True, **kwargs: Any
+        cls,
+        model_name: str,
+        payload: Any,
+        model_version: str | None = None,
+        use_bytes: bool = True,
+        **kwargs: Any,
     ) -> InferenceResponse:
         return InferenceResponse(
             model_name=model_name,
@@ -62,7 +74,9 @@ class PandasCodec(RequestCodec):
         return _frame([RequestInput.build(dict(output)) for output in response.outputs])
 
     @classmethod
-    def encode_request(cls, payload: Any, use_bytes: bool = True, **kwargs: Any) -> InferenceRequest:
+    def encode_request(
+        cls, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> InferenceRequest:
         return InferenceRequest(
             parameters=Parameters(content_type=cls.ContentType),
             inputs=[RequestInput(**tensor) for tensor in _tensors(payload, use_bytes)],
@@ -89,9 +103,20 @@ class PandasCodec(RequestCodec):
 def _tensors(frame: pd.DataFrame, use_bytes: bool) -> list[dict[str, Any]]:
     """The fields of one tensor per column."""
     tensors = []
-    for name, label, column in zip(_names(frame.columns), frame.columns, _columns(frame, use_bytes), strict=True):
-        hints = column.hints if name == label else {**column.hints, LABEL: str(encode_to_json(label, use_bytes=False))}
-        fields = {"name": name, "shape": [len(frame), 1], "datatype": column.datatype, "data": column.data}
+    for name, label, column in zip(
+        _names(frame.columns), frame.columns, _columns(frame, use_bytes), strict=True
+    ):
+        hints = (
+            column.hints
+            if name == label
+            else {**column.hints, LABEL: str(encode_to_json(label, use_bytes=False))}
+        )
+        fields = {
+            "name": name,
+            "shape": [len(frame), 1],
+            "datatype": column.datatype,
+            "data": column.data,
+        }
         tensors.append({**fields, **_parameters(column, hints)})
     return tensors
 
@@ -124,9 +149,15 @@ def _check_joined(frame: pd.DataFrame) -> None:
         for rows in members:
             part = series.iloc[start : start + rows]
             own = write_column(part)
-            if (own.datatype, own.content_type, own.hints) != (whole.datatype, whole.content_type, whole.hints):
+            if (own.datatype, own.content_type, own.hints) != (
+                whole.datatype,
+                whole.content_type,
+                whole.hints,
+            ):
                 raise CannotBatch
-            if isinstance(series.dtype, pd.CategoricalDtype) and part.nunique() != len(series.dtype.categories):
+            if isinstance(series.dtype, pd.CategoricalDtype) and part.nunique() != len(
+                series.dtype.categories
+            ):
                 raise CannotBatch  # alone, it may have the categories that it uses
             start += rows
 
@@ -144,9 +175,17 @@ def _names(labels: pd.Index) -> list[str]:
     taken = {label for label in labels if isinstance(label, str)}
     seen: set[str] = set()
     for label in labels:
-        name = label if isinstance(label, str) else ".".join(map(str, label if isinstance(label, tuple) else (label,)))
+        name = (
+            label
+            if isinstance(label, str)
+            else ".".join(map(str, label if isinstance(label, tuple) else (label,)))
+        )
         stem, number = name, 0
-        while name in seen or (number and name in taken) or (not isinstance(label, str) and name in taken):
+        while (
+            name in seen
+            or (number and name in taken)
+            or (not isinstance(label, str) and name in taken)
+        ):
             number += 1
             name = f"{stem}.{number}"
         seen.add(name)
@@ -194,7 +233,8 @@ def _labels(tensors: Sequence[RequestInput]) -> pd.Index:
     if not any(noted):
         return _text_labels(tuple(tensor.name for tensor in tensors))
     labels = [
-        tensor.name if note is None else _label(note, tensor.name) for tensor, note in zip(tensors, noted, strict=True)
+        tensor.name if note is None else _label(note, tensor.name)
+        for tensor, note in zip(tensors, noted, strict=True)
     ]
     return pd.Index(labels)
 

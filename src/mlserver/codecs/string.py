@@ -25,11 +25,15 @@ def decode_str(encoded: bytes | str | None, str_codec: str = "utf-8") -> Any:
     if isinstance(encoded, str) or encoded is None:
         return encoded
     if not isinstance(encoded, (bytes, bytearray, memoryview)):
-        raise CodecError(f"expected text, received {brief(encoded)} of type {type(encoded).__name__}")
+        raise CodecError(
+            f"expected text, received {brief(encoded)} of type {type(encoded).__name__}"
+        )
     try:
         return bytes(encoded).decode(str_codec)
     except UnicodeDecodeError:
-        raise CodecError(f"expected {str_codec.upper()} text, received {brief(bytes(encoded))}") from None
+        raise CodecError(
+            f"expected {str_codec.upper()} text, received {brief(bytes(encoded))}"
+        ) from None
 
 
 class StringCodec(InputCodec):
@@ -43,12 +47,18 @@ class StringCodec(InputCodec):
         return is_list_of(payload, str)
 
     @classmethod
-    def encode_output(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> ResponseOutput:
-        data = [encode_str(text) if use_bytes and isinstance(text, str) else text for text in payload]
+    def encode_output(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> ResponseOutput:
+        data = [
+            encode_str(text) if use_bytes and isinstance(text, str) else text for text in payload
+        ]
         return bytes_output(name, data, cls.ContentType)
 
     @classmethod
-    def encode_input(cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any) -> RequestInput:
+    def encode_input(
+        cls, name: str, payload: Any, use_bytes: bool = True, **kwargs: Any
+    ) -> RequestInput:
         return super().encode_input(name, payload, use_bytes=use_bytes, **kwargs)
 
     @classmethod
@@ -56,7 +66,9 @@ class StringCodec(InputCodec):
         try:
             return [decode_str(element) for element in elements(request_input)]
         except CodecError as error:
-            raise CodecError(f"tensor '{request_input.name}' of content type str: {error.reason}") from None
+            raise CodecError(
+                f"tensor '{request_input.name}' of content type str: {error.reason}"
+            ) from None
 
 
 class StringRequestCodec(SingleInputRequestCodec):

@@ -37,7 +37,9 @@ DecodedParameterName = "_decoded_payload"
 
 InputOrOutput: TypeAlias = RequestInput | ResponseOutput
 Codec: TypeAlias = InputCodecLike | RequestCodecLike
-Parametrised: TypeAlias = InferenceRequest | RequestInput | RequestOutput | ResponseOutput | InferenceResponse
+Parametrised: TypeAlias = (
+    InferenceRequest | RequestInput | RequestOutput | ResponseOutput | InferenceResponse
+)
 
 _NO_TENSORS: Mapping[str, MetadataTensor] = {}
 
@@ -52,7 +54,9 @@ def inject_batch_dimension(shape: list[int]) -> list[int]:
 
 def has_decoded(parametrised: Parametrised) -> bool:
     """Whether a decoded payload is kept (it may be None)."""
-    return parametrised.parameters is not None and hasattr(parametrised.parameters, DecodedParameterName)
+    return parametrised.parameters is not None and hasattr(
+        parametrised.parameters, DecodedParameterName
+    )
 
 
 def get_decoded(parametrised: Parametrised) -> Any:
@@ -64,7 +68,11 @@ def get_decoded_or_raw(parametrised: Parametrised) -> Any:
     """The decoded payload that is kept, else a tensor's data, else the object itself."""
     if has_decoded(parametrised):
         return get_decoded(parametrised)
-    return parametrised.data if isinstance(parametrised, RequestInput | ResponseOutput) else parametrised
+    return (
+        parametrised.data
+        if isinstance(parametrised, RequestInput | ResponseOutput)
+        else parametrised
+    )
 
 
 def _save_decoded(parametrised: Parametrised, decoded: Any) -> None:
@@ -113,7 +121,9 @@ def decode_inference_request(
     """
     content_type = content_type_of(inference_request, model_settings)
     codec = find_request_codec(content_type) if content_type else None
-    decode_inputs(inference_request, metadata_inputs, skip_numbers=codec is not None and _reads_numbers(codec))
+    decode_inputs(
+        inference_request, metadata_inputs, skip_numbers=codec is not None and _reads_numbers(codec)
+    )
     if codec is None:
         return get_decoded(inference_request)
     decoded = codec.decode_request(inference_request)
@@ -122,7 +132,9 @@ def decode_inference_request(
 
 
 def decode_inputs(
-    inference_request: InferenceRequest, metadata_inputs: Mapping[str, MetadataTensor], skip_numbers: bool = False
+    inference_request: InferenceRequest,
+    metadata_inputs: Mapping[str, MetadataTensor],
+    skip_numbers: bool = False,
 ) -> None:
     """Decode each input by its own or its metadata's content type.
 
@@ -131,7 +143,10 @@ def decode_inputs(
     """
     for request_input in inference_request.inputs:
         number = skip_numbers and not is_bytes(request_input)
-        if number and content_type_of(request_input, metadata_inputs.get(request_input.name)) in (None, "np"):
+        if number and content_type_of(request_input, metadata_inputs.get(request_input.name)) in (
+            None,
+            "np",
+        ):
             continue
         decode_request_input(request_input, metadata_inputs)
 
@@ -171,7 +186,9 @@ def _input_codec_of(payload: Any) -> InputCodecLike | None:
     return codec
 
 
-def encode_inference_response(payload: Any, model_settings: ModelSettings) -> InferenceResponse | None:
+def encode_inference_response(
+    payload: Any, model_settings: ModelSettings
+) -> InferenceResponse | None:
     """Encode a value as a response; None when no codec is found.
 
     The codec is that of the model's content type if it takes the value, else the first that does.
@@ -224,7 +241,11 @@ class SingleInputRequestCodec(RequestCodec):
     @classmethod
     def decode_request(cls, request: InferenceRequest) -> Any:
         request_input = cls._only(request.inputs, "input")
-        return get_decoded(request_input) if has_decoded(request_input) else cls.InputCodec.decode_input(request_input)
+        return (
+            get_decoded(request_input)
+            if has_decoded(request_input)
+            else cls.InputCodec.decode_input(request_input)
+        )
 
     @classmethod
     def _only(cls, tensors: list[Any], kind: str) -> Any:

@@ -75,7 +75,10 @@ class EnvironmentSpec:
 
     @property
     def key(self) -> str:
-        files = [_read(os.path.join(self.folder, name)) for name in ("requirements.txt", "constraints.txt")]
+        files = [
+            _read(os.path.join(self.folder, name))
+            for name in ("requirements.txt", "constraints.txt")
+        ]
         parts = [self.manager, self.python, self.lines, files, sys.version, platform.machine()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -101,17 +104,29 @@ def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
     code_policy.rules().check_files(settings.name, read["folder"], code)
     lines = (*read["lines"], *WORKER_REQUIREMENTS)
     return EnvironmentSpec(
-        settings.name, manager, read["python"] or _own_version(), lines, read["folder"], read["source"]
+        settings.name,
+        manager,
+        read["python"] or _own_version(),
+        lines,
+        read["folder"],
+        read["source"],
     )
 
 
 def _read_model(settings: ModelSettings) -> dict[str, Any]:
     """The model's files and what they say, from a process of the runtime's: this one knows no MLflow."""
     if importlib.util.find_spec(RUNTIME) is None:
-        raise EnvironmentBuildError(settings.name, "'env_manager' is for MLflow models: pip install mlserver-mlflow")
-    logger.info("Model '%s': reading its requirements, after fetching it if it is not here yet", settings.name)
+        raise EnvironmentBuildError(
+            settings.name, "'env_manager' is for MLflow models: pip install mlserver-mlflow"
+        )
+    logger.info(
+        "Model '%s': reading its requirements, after fetching it if it is not here yet",
+        settings.name,
+    )
     command = [sys.executable, "-P", "-m", f"{RUNTIME}.loading.environment_spec"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_variables())
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_variables()
+    )
     with _stoppable(process):
         answer, _ = process.communicate(settings.to_frame())
     if process.returncode:
@@ -131,8 +146,12 @@ def _own_version() -> str:
 def build(recipe: EnvironmentSpec, folder: str) -> None:
     """Make the environment in `folder`, anew. Blocks, with progress in the log. Raises `EnvironmentBuildError`."""
     shutil.rmtree(folder, ignore_errors=True)
-    logger.info("Building the environment of model '%s' with %s: %s", recipe.model, recipe.manager, folder)
-    make, install = _with_uv(recipe, folder) if recipe.manager == "uv" else _with_pip(recipe, folder)
+    logger.info(
+        "Building the environment of model '%s' with %s: %s", recipe.model, recipe.manager, folder
+    )
+    make, install = (
+        _with_uv(recipe, folder) if recipe.manager == "uv" else _with_pip(recipe, folder)
+    )
     try:
         _run(recipe, make)
         list_of_requirements = os.path.join(folder, "requirements-of-model.txt")
@@ -154,7 +173,9 @@ def _rooted(line: str, folder: str) -> str:
 
 def _with_uv(recipe: EnvironmentSpec, folder: str) -> tuple[list[str], list[str]]:
     if importlib.util.find_spec("uv") is None:
-        raise EnvironmentBuildError(recipe.model, "uv is not installed: pip install 'mlserver-mlflow[uv]'")
+        raise EnvironmentBuildError(
+            recipe.model, "uv is not installed: pip install 'mlserver-mlflow[uv]'"
+        )
     uv = [sys.executable, "-P", "-m", "uv"]
     python = sys.executable if recipe.python == _own_version() else recipe.python
     install = [*uv, "pip", "install", "--python", os.path.join(folder, "bin", "python")]
@@ -162,10 +183,15 @@ def _with_uv(recipe: EnvironmentSpec, folder: str) -> tuple[list[str], list[str]
 
 
 def _with_pip(recipe: EnvironmentSpec, folder: str) -> tuple[list[str], list[str]]:
-    python = sys.executable if recipe.python == _own_version() else shutil.which(f"python{recipe.python}")
+    python = (
+        sys.executable
+        if recipe.python == _own_version()
+        else shutil.which(f"python{recipe.python}")
+    )
     if python is None:
         raise EnvironmentBuildError(
-            recipe.model, f"there is no python{recipe.python} on this machine (env_manager 'uv' gets one)"
+            recipe.model,
+            f"there is no python{recipe.python} on this machine (env_manager 'uv' gets one)",
         )
     # -P: the installers run in the model's folder, and what lies there is no part of them.
     # What is never imported need not be compiled; that would take longer than all the rest.
@@ -194,11 +220,17 @@ def _run(recipe: EnvironmentSpec, command: Sequence[str]) -> None:
                     logger.info("Environment of model '%s': %s", recipe.model, line)
         code = process.wait()
     if code:
-        raise EnvironmentBuildError(recipe.model, " ".join(said)[-REASON:] or f"the installer ended with {code}")
+        raise EnvironmentBuildError(
+            recipe.model, " ".join(said)[-REASON:] or f"the installer ended with {code}"
+        )
 
 
 def _variables() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONHOME", "VIRTUAL_ENV")
+    }
 
 
 @contextmanager

@@ -29,7 +29,9 @@ MAX_FILES = 1_000_000
 MAX_BYTES = 64 * 1024**3
 CHECK_TIMEOUT = 120
 _COMPLETE = ".mlserver-complete"
-_BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "parallel", "worker", "bootstrap.py")
+_BOOTSTRAP = os.path.join(
+    os.path.dirname(os.path.dirname(__file__)), "parallel", "worker", "bootstrap.py"
+)
 # What a packed virtual environment has in place of its interpreter: a link to the one it was made with.
 _INTERPRETER = re.compile(r"(\./)?bin/python(\d+(\.\d+)?)?")
 _hashes: dict[tuple[str, int, int], str] = {}
@@ -71,7 +73,10 @@ class Environment:
         """The environment variables of a process in it, from those of this one."""
         kept = {name: value for name, value in base.items() if name != "PYTHONHOME"}
         path = os.path.dirname(self.python)
-        return kept | {"VIRTUAL_ENV": self.folder, "PATH": os.pathsep.join([path, kept.get("PATH", os.defpath)])}
+        return kept | {
+            "VIRTUAL_ENV": self.folder,
+            "PATH": os.pathsep.join([path, kept.get("PATH", os.defpath)]),
+        }
 
     def check(self) -> None:
         """Raises `EnvironmentNotFound`, with the reason, if a worker cannot run in it."""
@@ -90,7 +95,9 @@ class Environment:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EnvironmentNotFound(self.name, f"its bin/python does not run: {error}") from None
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"its bin/python ended with {done.returncode}"]
+            lines = done.stderr.strip().splitlines() or [
+                f"its bin/python ended with {done.returncode}"
+            ]
             raise EnvironmentNotFound(self.name, f"{lines[-1]} (install mlserver in it)")
 
 
@@ -113,7 +120,10 @@ def _standard_library() -> int:
 
 
 def _is_installed(entry: str, standard_library: str) -> bool:
-    return os.path.isdir(entry) and entry not in (standard_library, os.path.join(standard_library, "lib-dynload"))
+    return os.path.isdir(entry) and entry not in (
+        standard_library,
+        os.path.join(standard_library, "lib-dynload"),
+    )
 
 
 # -- finding --
@@ -137,7 +147,9 @@ def find_environment(settings: ModelSettings, environments_dir: str) -> Environm
         folder = _path(settings, parameters.environment_path)
         if not os.path.isdir(folder):
             raise EnvironmentNotFound(parameters.environment_path, "there is no such folder")
-        return Environment(compute_hash_of_string(os.path.realpath(folder)), folder, parameters.environment_path)
+        return Environment(
+            compute_hash_of_string(os.path.realpath(folder)), folder, parameters.environment_path
+        )
     recipe = builder.find_environment_spec(settings)
     return build(recipe, environments_dir) if recipe is not None else None
 
@@ -219,8 +231,14 @@ def _extract(tarball: str, folder: str) -> None:
         for member in archive:
             files, size = files + 1, size + member.size
             if files > MAX_FILES or size > MAX_BYTES:
-                raise ValueError(f"it holds more than {MAX_FILES} files or {MAX_BYTES // 1024**3} GiB")
-            if member.issym() and os.path.isabs(member.linkname) and _INTERPRETER.fullmatch(member.name):
+                raise ValueError(
+                    f"it holds more than {MAX_FILES} files or {MAX_BYTES // 1024**3} GiB"
+                )
+            if (
+                member.issym()
+                and os.path.isabs(member.linkname)
+                and _INTERPRETER.fullmatch(member.name)
+            ):
                 interpreters.append((member.name, member.linkname))
             else:
                 archive.extract(member, folder, filter="data")
@@ -236,6 +254,8 @@ def _relocate(folder: str) -> None:
     script = os.path.join(folder, "bin", "conda-unpack")
     if os.path.isfile(script):
         python = os.path.join(folder, "bin", "python")
-        done = subprocess.run([python, script], capture_output=True, text=True, timeout=CHECK_TIMEOUT, check=False)
+        done = subprocess.run(
+            [python, script], capture_output=True, text=True, timeout=CHECK_TIMEOUT, check=False
+        )
         if done.returncode:
             raise ValueError(f"its conda-unpack failed: {done.stderr.strip()[-500:]}")

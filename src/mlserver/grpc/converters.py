@@ -59,7 +59,9 @@ class ModelInferResponseConverter:
         return response
 
     @classmethod
-    def from_types(cls, type_object: InferenceResponse, use_raw: bool = False) -> pb.ModelInferResponse:
+    def from_types(
+        cls, type_object: InferenceResponse, use_raw: bool = False
+    ) -> pb.ModelInferResponse:
         return messages.write_response(type_object, use_raw)
 
 
@@ -95,7 +97,9 @@ class RepositoryIndexRequestConverter:
         return metadata.read_index_request(pb_object)
 
     @classmethod
-    def from_types(cls, type_object: RepositoryIndexRequest, repository_name: str = "") -> pb.RepositoryIndexRequest:
+    def from_types(
+        cls, type_object: RepositoryIndexRequest, repository_name: str = ""
+    ) -> pb.RepositoryIndexRequest:
         return metadata.write_index_request(type_object, repository_name)
 
 

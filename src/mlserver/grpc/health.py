@@ -21,12 +21,16 @@ class HealthServicer:
     def __init__(self, data_plane: DataPlane) -> None:
         self._data_plane = data_plane
 
-    async def check(self, request: pb.HealthCheckRequest, context: Context) -> pb.HealthCheckResponse:
+    async def check(
+        self, request: pb.HealthCheckRequest, context: Context
+    ) -> pb.HealthCheckResponse:
         if request.service not in SERVICES:
             raise MLServerError(f"Service {request.service[:100]!r} is not known here", 404)
         return await self._state()
 
-    async def watch(self, request: pb.HealthCheckRequest, context: Context, write: StreamWriter) -> None:
+    async def watch(
+        self, request: pb.HealthCheckRequest, context: Context, write: StreamWriter
+    ) -> None:
         """The state now, and each change, until the client leaves."""
         if request.service not in SERVICES:
             # A name that is unknown now is no error: the protocol lets it appear later.

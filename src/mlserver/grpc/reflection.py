@@ -22,7 +22,10 @@ class ReflectionServicer:
         self._services = sorted(services)
 
     async def server_reflection_info(
-        self, requests: AsyncIterator[pb.ServerReflectionRequest], context: Context, write: StreamWriter
+        self,
+        requests: AsyncIterator[pb.ServerReflectionRequest],
+        context: Context,
+        write: StreamWriter,
     ) -> None:
         async for request in requests:
             await write(self._answer(request))

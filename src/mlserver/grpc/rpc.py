@@ -117,7 +117,11 @@ class RPCInterceptor:
 
         async def unary(request: Any, context: Context) -> Any:
             metrics.grpc_received(*label)
-            work = _refuse(request) if isinstance(request, MLServerError) else behaviour(request, context)
+            work = (
+                _refuse(request)
+                if isinstance(request, MLServerError)
+                else behaviour(request, context)
+            )
             response = await self._run(label, context, work)
             metrics.grpc_sent(*label)
             return response
@@ -125,14 +129,22 @@ class RPCInterceptor:
         async def server_stream(request: Any, context: Context) -> None:
             metrics.grpc_received(*label)
             writer = StreamWriter(context, metrics, label)
-            work = _refuse(request) if isinstance(request, MLServerError) else behaviour(request, context, writer)
+            work = (
+                _refuse(request)
+                if isinstance(request, MLServerError)
+                else behaviour(request, context, writer)
+            )
             await self._run(label, context, work)
 
         async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
             counted = _counted(requests, metrics, label)
-            await self._run(label, context, behaviour(counted, context, StreamWriter(context, metrics, label)))
+            await self._run(
+                label, context, behaviour(counted, context, StreamWriter(context, metrics, label))
+            )
 
-        return {"unary_unary": unary, "unary_stream": server_stream, "stream_stream": both_streams}[kind]
+        return {"unary_unary": unary, "unary_stream": server_stream, "stream_stream": both_streams}[
+            kind
+        ]
 
     def _checked(self, scope: str, behaviour: Behaviour) -> Behaviour:
         """The method for callers who may call it."""
@@ -191,7 +203,9 @@ class StreamWriter:
         self._metrics.grpc_sent(*self._label)
 
 
-async def _counted(requests: AsyncIterator[Any], metrics: ServerMetrics, label: Label) -> AsyncIterator[Any]:
+async def _counted(
+    requests: AsyncIterator[Any], metrics: ServerMetrics, label: Label
+) -> AsyncIterator[Any]:
     async for request in requests:
         metrics.grpc_received(*label)
         if isinstance(request, MLServerError):

@@ -50,13 +50,17 @@ class GRPCServer:
     ) -> None:
         self._server = grpc.aio.server(options=_options(settings))
         access_log = settings.debug if settings.access_log is None else settings.access_log
-        self._guard = guard = RPCInterceptor(metrics or ServerMetrics(), access or Authorizer(settings), access_log)
+        self._guard = guard = RPCInterceptor(
+            metrics or ServerMetrics(), access or Authorizer(settings), access_log
+        )
         events = CloudEvents(settings.server_name, get_namespace())
         dataplane = dataplane_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         repository = model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepositoryService"]
         health = health_pb2.DESCRIPTOR.services_by_name["Health"]
         reflection = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-        described = ReflectionServicer([dataplane.full_name, repository.full_name, health.full_name, *NAMES])
+        described = ReflectionServicer(
+            [dataplane.full_name, repository.full_name, health.full_name, *NAMES]
+        )
         inference = InferenceServicer(data_plane, model_repository_handlers, events)
         self._server.add_generic_rpc_handlers(
             (
@@ -108,12 +112,17 @@ def _bind(server: Any, settings: Settings) -> int:
     credentials = grpc_credentials(settings.tls) if settings.tls is not None else None
     try:
         bound: int = (
-            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
         )
     except RuntimeError:
         bound = 0
     if not bound:
-        raise MLServerError(f"Cannot listen on {address} (setting 'grpc_port'): the port is taken or not allowed", 500)
+        raise MLServerError(
+            f"Cannot listen on {address} (setting 'grpc_port'): the port is taken or not allowed",
+            500,
+        )
     return bound
 
 

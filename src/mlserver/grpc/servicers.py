@@ -15,13 +15,27 @@ from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
 from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse
-from ..wire.headers import CLOUDEVENTS_HEADER_ID, CLOUDEVENTS_HEADER_REQUEST_ID, CloudEvents, server_timing
+from ..wire.headers import (
+    CLOUDEVENTS_HEADER_ID,
+    CLOUDEVENTS_HEADER_REQUEST_ID,
+    CloudEvents,
+    server_timing,
+)
 from ..wire.pb import dataplane_pb2 as pb
 from ..wire.pb import model_repository_pb2 as repository_pb
 from ..wire.proto import fast_messages
 from ..wire.proto import messages as proto
 from ..wire.proto import metadata as proto_metadata
-from .rpc import Context, Metadata, StreamWriter, call_of, failure_of, logger, metadata_of, metadata_value
+from .rpc import (
+    Context,
+    Metadata,
+    StreamWriter,
+    call_of,
+    failure_of,
+    logger,
+    metadata_of,
+    metadata_value,
+)
 from .streams import ModelStream, by_model, one_by_one
 
 # Names of spans.
@@ -38,32 +52,48 @@ Model = tuple[str, str]
 class InferenceServicer:
     """`inference.GRPCInferenceService`."""
 
-    def __init__(self, data_plane: DataPlane, repository: RepositoryControl, events: CloudEvents) -> None:
+    def __init__(
+        self, data_plane: DataPlane, repository: RepositoryControl, events: CloudEvents
+    ) -> None:
         self._data_plane = data_plane
         self._repository = repository
         self._events = events
 
     # -- health and metadata --
 
-    async def server_live(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+    async def server_live(
+        self, request: pb.ServerLiveRequest, context: Context
+    ) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=await self._data_plane.live())
 
-    async def server_ready(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+    async def server_ready(
+        self, request: pb.ServerReadyRequest, context: Context
+    ) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=await self._data_plane.ready())
 
-    async def model_ready(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+    async def model_ready(
+        self, request: pb.ModelReadyRequest, context: Context
+    ) -> pb.ModelReadyResponse:
         ready = await self._data_plane.model_ready(request.name, request.version or None)
         return pb.ModelReadyResponse(ready=ready)
 
-    async def server_metadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+    async def server_metadata(
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
         return proto_metadata.write_server_metadata(await self._data_plane.metadata())
 
-    async def model_metadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+    async def model_metadata(
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
         metadata = await self._data_plane.model_metadata(request.name, request.version or None)
         return proto_metadata.write_model_metadata(metadata)
 
-    async def model_config(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
-        return proto_metadata.write_model_config(self._data_plane.model_config(request.name, request.version or None))
+    async def model_config(
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        return proto_metadata.write_model_config(
+            self._data_plane.model_config(request.name, request.version or None)
+        )
 
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, context: Context
@@ -125,12 +155,17 @@ class InferenceServicer:
         if stream.last is not None:
             context.set_trailing_metadata(self._trailing(*stream.last, 0))
 
-    def _trailing(self, response: InferenceResponse, call: RequestContext, codec_ns: int) -> Metadata:
+    def _trailing(
+        self, response: InferenceResponse, call: RequestContext, codec_ns: int
+    ) -> Metadata:
         fixed = _event(self._events, response.model_name)
         ids: Metadata = ()
         if response.id:
             text = metadata_value(CLOUDEVENTS_HEADER_ID, response.id)
-            ids = ((CLOUDEVENTS_HEADER_ID.lower(), text), (CLOUDEVENTS_HEADER_REQUEST_ID.lower(), text))
+            ids = (
+                (CLOUDEVENTS_HEADER_ID.lower(), text),
+                (CLOUDEVENTS_HEADER_REQUEST_ID.lower(), text),
+            )
         made: Metadata = (*fixed, *ids, ("server-timing", server_timing(call.timings, codec_ns)))
         if not call.response_headers:
             return made
@@ -144,7 +179,9 @@ class InferenceServicer:
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
         message = pb.RepositoryIndexResponse()
-        proto_metadata.write_index(await self._repository.index(proto_metadata.read_index_request(request)), message)
+        proto_metadata.write_index(
+            await self._repository.index(proto_metadata.read_index_request(request)), message
+        )
         return message
 
     async def repository_model_load(
@@ -164,7 +201,9 @@ class InferenceServicer:
 class _Stream:
     """The answers of one `ModelStreamInfer` call."""
 
-    def __init__(self, data_plane: DataPlane, context: Context, write: StreamWriter, raw: bool) -> None:
+    def __init__(
+        self, data_plane: DataPlane, context: Context, write: StreamWriter, raw: bool
+    ) -> None:
         self._data_plane = data_plane
         self._context = context
         self._write = write
@@ -178,7 +217,9 @@ class _Stream:
         A model that stops reading before that is asked anew for the next request.
         """
         while (first := await lane.next()) is not None:
-            async with aclosing(self._responses(_read(lane.conversation(first)), model)) as responses:
+            async with aclosing(
+                self._responses(_read(lane.conversation(first)), model)
+            ) as responses:
                 async for response, call in responses:
                     await self._write(_written(response, self._raw))
                     self.last = response, call
@@ -246,7 +287,9 @@ class RepositoryServicer:
     ) -> repository_pb.RepositoryIndexResponse:
         self._warn()
         message = repository_pb.RepositoryIndexResponse()
-        proto_metadata.write_index(await self._repository.index(proto_metadata.read_index_request(request)), message)
+        proto_metadata.write_index(
+            await self._repository.index(proto_metadata.read_index_request(request)), message
+        )
         return message
 
     async def repository_model_load(
@@ -278,7 +321,10 @@ def wants_triton_form(message: pb.ModelInferRequest, context: Context) -> bool:
     """
     if any(name.startswith("triton_") for name in message.parameters):
         return True
-    return any(name == STREAM_FORM and value == "triton" for name, value in context.invocation_metadata() or ())
+    return any(
+        name == STREAM_FORM and value == "triton"
+        for name, value in context.invocation_metadata() or ()
+    )
 
 
 def _compress(context: Context, call: RequestContext) -> None:

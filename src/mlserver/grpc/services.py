@@ -51,7 +51,9 @@ def generic_handler(
     """
     handlers = {}
     for method in service.methods:
-        behaviour = getattr(servicer, method.name, None) or getattr(servicer, snake_case(method.name), None)
+        behaviour = getattr(servicer, method.name, None) or getattr(
+            servicer, snake_case(method.name), None
+        )
         if behaviour is None:
             continue
         make = getattr(grpc, f"{kind_of(method)}_rpc_method_handler")

@@ -66,7 +66,8 @@ async def by_model(
 
 
 async def one_by_one(
-    items: AsyncIterator[Item], answer: Callable[[Item, Callable[[], Awaitable[None]]], Awaitable[None]]
+    items: AsyncIterator[Item],
+    answer: Callable[[Item, Callable[[], Awaitable[None]]], Awaitable[None]],
 ) -> None:
     """Answer each request in a task of its own.
 

@@ -43,7 +43,9 @@ class AliasWatcher:
         if entry in self._tasks or seconds_of(entry.settings) is None:
             return
         if source_of(loaded) in (None, _address(entry.settings)):
-            logger.warning("Model '%s' is not followed: its address names one version for good", entry.name)
+            logger.warning(
+                "Model '%s' is not followed: its address names one version for good", entry.name
+            )
             return
         task = asyncio.get_running_loop().create_task(self._follow(entry))
         self._tasks[entry] = task
@@ -68,7 +70,9 @@ class AliasWatcher:
                 newest = await _newest(loaded, _address(entry.settings))
             except MLServerError as error:
                 pause = min(2 * pause, max(LONGEST_PAUSE, every))
-                logger.warning("Model '%s': %s; next look in %.0f s", entry.name, error.message, pause)
+                logger.warning(
+                    "Model '%s': %s; next look in %.0f s", entry.name, error.message, pause
+                )
                 continue
             pause = every
             if newest == source_of(loaded):
@@ -95,7 +99,10 @@ def seconds_of(settings: ModelSettings) -> float | None:
     if value is None or value is False:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        logger.error("Model '%s': 'follow' must be a number of seconds above 0; it is not followed", settings.name)
+        logger.error(
+            "Model '%s': 'follow' must be a number of seconds above 0; it is not followed",
+            settings.name,
+        )
         return None
     return float(value)
 

@@ -20,7 +20,13 @@ from ..pipeline import RequestContext
 from ..registry import LOAD_RETRY, ModelPipeline, ModelRegistryView, ModelVersion
 from ..security.credentials import CREDENTIALS
 from ..settings import Settings
-from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse, MetadataServerResponse, Parameters
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataServerResponse,
+    Parameters,
+)
 from .requested_outputs import select
 from .stream_deadline import StreamDeadline
 from .telemetry import Telemetry
@@ -59,7 +65,11 @@ class DataPlane:
     """
 
     def __init__(
-        self, settings: Settings, registry: ModelRegistryView, telemetry: Telemetry, gather: Gather | None = None
+        self,
+        settings: Settings,
+        registry: ModelRegistryView,
+        telemetry: Telemetry,
+        gather: Gather | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -93,7 +103,10 @@ class DataPlane:
         return MetadataServerResponse(
             name=self._settings.server_name,
             version=self._settings.server_version,
-            extensions=[*EXTENSIONS, *(name for name in self._settings.extensions if name not in EXTENSIONS)],
+            extensions=[
+                *EXTENSIONS,
+                *(name for name in self._settings.extensions if name not in EXTENSIONS),
+            ],
         )
 
     def names(self) -> list[str]:
@@ -113,7 +126,9 @@ class DataPlane:
         entry = self._registry.find(name, version)
         self._usable(entry)
         if not entry.ready:
-            raise self._with_status(ModelNotReady(entry.name, entry.version, retry_after=LOAD_RETRY))
+            raise self._with_status(
+                ModelNotReady(entry.name, entry.version, retry_after=LOAD_RETRY)
+            )
 
     @property
     def loading(self) -> bool:
@@ -148,13 +163,19 @@ class DataPlane:
         loaded, _ = self._usable(entry)
         metadata = loaded.info.metadata
         found = [*(metadata.versions or ()), *self._loaded_versions(entry.name)]
-        return metadata.model_copy(update={"versions": list(dict.fromkeys(found))}) if found else metadata
+        return (
+            metadata.model_copy(update={"versions": list(dict.fromkeys(found))})
+            if found
+            else metadata
+        )
 
     def _loaded_versions(self, name: str) -> Iterator[str]:
         """The versions of a model that answer now; one without a version may have said which it is."""
         for entry in self._registry.versions(name):
             if entry.ready and entry.loaded is not None:
-                yield from [entry.version] if entry.version else entry.loaded.info.metadata.versions or ()
+                yield from (
+                    [entry.version] if entry.version else entry.loaded.info.metadata.versions or ()
+                )
 
     def model_config(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A minimal configuration in the form of Triton's, for clients that ask before they send."""
@@ -168,15 +189,21 @@ class DataPlane:
             "backend": "mlserver",
             "max_batch_size": batch_size,
             "input": [_config_tensor(tensor, bool(batch_size)) for tensor in metadata.inputs or []],
-            "output": [_config_tensor(tensor, bool(batch_size)) for tensor in metadata.outputs or []],
+            "output": [
+                _config_tensor(tensor, bool(batch_size)) for tensor in metadata.outputs or []
+            ],
         }
         if batch_size:
             config["dynamic_batching"] = {}
-        if loaded.info.streams and not loaded.info.row_wise:  # row by row, there is one answer to each request
+        if (
+            loaded.info.streams and not loaded.info.row_wise
+        ):  # row by row, there is one answer to each request
             config["model_transaction_policy"] = {"decoupled": True}
         return config
 
-    async def statistics(self, name: str | None = None, version: str | None = None) -> dict[str, Any]:
+    async def statistics(
+        self, name: str | None = None, version: str | None = None
+    ) -> dict[str, Any]:
         """Counts and nanoseconds per model version, in the form of the statistics extension."""
         if name is None:
             entries = self._registry.entries()
@@ -184,15 +211,25 @@ class DataPlane:
             entries = [self._registry.find(name, version)]
         else:
             entries = self._registry.versions(self._registry.find(name).name)
-        counted = [entry.statistics for entry in entries] if self._gather is None else await self._gather(entries)
+        counted = (
+            [entry.statistics for entry in entries]
+            if self._gather is None
+            else await self._gather(entries)
+        )
         rows = zip(entries, counted, strict=True)
         # Clients of the extension read versions as numbers; no folder of versions is called 0.
-        return {"model_stats": [sums.to_plain(entry.name, entry.version or "0") for entry, sums in rows]}
+        return {
+            "model_stats": [sums.to_plain(entry.name, entry.version or "0") for entry, sums in rows]
+        }
 
     # -- inference --
 
     async def infer(
-        self, payload: InferenceRequest, name: str, version: str | None = None, call: RequestContext | None = None
+        self,
+        payload: InferenceRequest,
+        name: str,
+        version: str | None = None,
+        call: RequestContext | None = None,
     ) -> InferenceResponse:
         """Answer a request of the model.
 
@@ -213,7 +250,9 @@ class DataPlane:
             self._traffic.ask_shadow(shadow, response, call)
         return response
 
-    async def _serve(self, entry: ModelVersion, payload: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def _serve(
+        self, entry: ModelVersion, payload: InferenceRequest, call: RequestContext
+    ) -> InferenceResponse:
         """Answer a request by one version, counted."""
         started = time.perf_counter_ns()
         loaded, pipeline = self._usable(entry)
@@ -297,7 +336,10 @@ class DataPlane:
     def routes_of(self, name: str, version: str | None = None) -> list[ModelRoute]:
         """The REST paths that one model declares; none if there is no such model."""
         try:
-            return [ModelRoute(name, version, own.route) for own in _routes(self._registry.find(name, version))]
+            return [
+                ModelRoute(name, version, own.route)
+                for own in _routes(self._registry.find(name, version))
+            ]
         except ModelNotFound:
             return []
 
@@ -307,7 +349,11 @@ class DataPlane:
         if found.version or entry.split is None:
             return found.route
         own = [other.route for other in _routes(self._traffic.choose(entry, call))]
-        same = [route for route in own if (route.path, route.method) == (found.route.path, found.route.method)]
+        same = [
+            route
+            for route in own
+            if (route.path, route.method) == (found.route.path, found.route.method)
+        ]
         return same[0] if same and same[0].wire else found.route
 
     async def wait_shadows_idle(self) -> None:
@@ -319,7 +365,9 @@ class DataPlane:
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
         if self._settings.auth is not None:
-            request.headers = [(name, value) for name, value in request.headers if name.decode() not in CREDENTIALS]
+            request.headers = [
+                (name, value) for name, value in request.headers if name.decode() not in CREDENTIALS
+            ]
         try:
             async with asyncio.timeout(self._limit_of(entry)):
                 return await loaded.route(request, RequestContext())
@@ -349,12 +397,17 @@ class DataPlane:
                 payload.put(parameters=parameters)
             headers = dict(call.headers)
             if self._settings.auth is not None:  # what opens this server is not for its models
-                headers = {name: value for name, value in headers.items() if name not in CREDENTIALS}
+                headers = {
+                    name: value for name, value in headers.items() if name not in CREDENTIALS
+                }
             parameters.put(headers=headers)
 
     @staticmethod
     def _finish(
-        entry: ModelVersion, payload: InferenceRequest | None, response: InferenceResponse, call: RequestContext
+        entry: ModelVersion,
+        payload: InferenceRequest | None,
+        response: InferenceResponse,
+        call: RequestContext,
     ) -> None:
         version = response.model_version
         own_id = payload.id if payload is not None else generate_id()

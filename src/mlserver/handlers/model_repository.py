@@ -12,7 +12,12 @@ from ..registry import Registry
 from ..repository import ModelRepository
 from ..settings import ModelSettings
 from ..tensor import brief
-from ..types import RepositoryIndexRequest, RepositoryIndexResponse, RepositoryIndexResponseItem, State
+from ..types import (
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    RepositoryIndexResponseItem,
+    State,
+)
 
 logger = get_logger()
 
@@ -53,10 +58,15 @@ class ModelRepositoryHandlers:
         for entry in self._registry.entries():
             state, reason = entry.state, entry.reason
             if state is State.READY and not entry.ready:
-                state, reason = State.UNAVAILABLE, entry.loaded.unavailable_reason if entry.loaded else ""
+                state, reason = (
+                    State.UNAVAILABLE,
+                    entry.loaded.unavailable_reason if entry.loaded else "",
+                )
             items[entry.name, entry.version] = _item(entry.name, entry.version, state, reason)
         for entry in self._registry.leaving:
-            items.setdefault((entry.name, entry.version), _item(entry.name, entry.version, entry.state, ""))
+            items.setdefault(
+                (entry.name, entry.version), _item(entry.name, entry.version, entry.state, "")
+            )
         for settings in await self._repository.list():
             key = settings.name, settings.version
             items.setdefault(key, _item(*key, State.UNAVAILABLE, ""))
@@ -77,7 +87,9 @@ class ModelRepositoryHandlers:
 
     async def _load(self, name: str) -> bool:
         found = await self._repository.find(name)
-        results = await asyncio.gather(*(self._registry.load(settings) for settings in found), return_exceptions=True)
+        results = await asyncio.gather(
+            *(self._registry.load(settings) for settings in found), return_exceptions=True
+        )
         for result in results:
             if isinstance(result, MLServerError):
                 result.args = (without_paths(result.message),)  # the log has it whole
@@ -131,4 +143,6 @@ class ModelRepositoryHandlers:
 
 
 def _item(name: str, version: str | None, state: State, reason: str) -> RepositoryIndexResponseItem:
-    return RepositoryIndexResponseItem(name=name, version=version, state=state, reason=without_paths(reason))
+    return RepositoryIndexResponseItem(
+        name=name, version=version, state=state, reason=without_paths(reason)
+    )

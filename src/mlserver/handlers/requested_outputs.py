@@ -13,7 +13,11 @@ from ..types import InferenceResponse, MetadataTensor, RequestOutput, ResponseOu
 _UNITS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
-def select(response: InferenceResponse, wanted: Sequence[RequestOutput], described: Sequence[MetadataTensor]) -> None:
+def select(
+    response: InferenceResponse,
+    wanted: Sequence[RequestOutput],
+    described: Sequence[MetadataTensor],
+) -> None:
     """Keep the outputs that were asked for, in that order.
 
     A model's metadata may name its outputs otherwise than its answers do (MLflow's signatures say `quality` or `output-0`
@@ -35,11 +39,15 @@ def select(response: InferenceResponse, wanted: Sequence[RequestOutput], describ
         unknown = [name for name in unknown if name not in by_name]
     if unknown:
         there = ", ".join(f"'{output.name}'" for output in response.outputs) or "none"
-        raise MLServerError(f"Invalid outputs: the model has no output '{unknown[0]}'; its outputs are {there}")
+        raise MLServerError(
+            f"Invalid outputs: the model has no output '{unknown[0]}'; its outputs are {there}"
+        )
     response.outputs = [by_name[output.name] for output in wanted]
 
 
-def _by_place(outputs: Sequence[ResponseOutput], described: Sequence[MetadataTensor]) -> dict[str, ResponseOutput]:
+def _by_place(
+    outputs: Sequence[ResponseOutput], described: Sequence[MetadataTensor]
+) -> dict[str, ResponseOutput]:
     """The outputs under the metadata's names, where those are other names of as many tensors."""
     names = {output.name for output in outputs}
     if names == {"output-1"} == {tensor.name for tensor in described}:
@@ -48,13 +56,22 @@ def _by_place(outputs: Sequence[ResponseOutput], described: Sequence[MetadataTen
     if len(outputs) != len(described) or any(tensor.name in names for tensor in described):
         return {}
     pairs = zip(outputs, described, strict=True)
-    return {tensor.name: ResponseOutput.build({**output.__dict__, "name": tensor.name}) for output, tensor in pairs}
+    return {
+        tensor.name: ResponseOutput.build({**output.__dict__, "name": tensor.name})
+        for output, tensor in pairs
+    }
 
 
-def _by_column(outputs: Sequence[ResponseOutput], described: Sequence[MetadataTensor]) -> dict[str, ResponseOutput]:
+def _by_column(
+    outputs: Sequence[ResponseOutput], described: Sequence[MetadataTensor]
+) -> dict[str, ResponseOutput]:
     """The columns of one output [rows, n] under the names of n described outputs of one element per row."""
     names = [tensor.name for tensor in described]
-    if len(outputs) != 1 or len(names) < 2 or any(tensor.shape not in ([-1], [-1, 1]) for tensor in described):
+    if (
+        len(outputs) != 1
+        or len(names) < 2
+        or any(tensor.shape not in ([-1], [-1, 1]) for tensor in described)
+    ):
         return {}
     (output,) = outputs
     if len(output.shape) != 2 or output.shape[1] != len(names) or output.name in names:

@@ -38,7 +38,9 @@ class StreamDeadline:
         """The answers. Raises `TimeoutError` if one takes too long."""
         iterator = aiter(responses)
         while True:
-            async with asyncio.timeout(None if self._caller_is_slow else self._seconds) as self._timeout:
+            async with asyncio.timeout(
+                None if self._caller_is_slow else self._seconds
+            ) as self._timeout:
                 try:
                     response = await anext(iterator)
                 except StopAsyncIteration:

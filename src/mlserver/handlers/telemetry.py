@@ -17,7 +17,9 @@ class Telemetry:
         self._metrics = metrics
 
     def answered(self, entry: ModelVersion, timings: Timings, elapsed_ns: int) -> None:
-        entry.statistics.answered(timings, timings.batch_rows // max(timings.batch_requests, 1), elapsed_ns)
+        entry.statistics.answered(
+            timings, timings.batch_rows // max(timings.batch_requests, 1), elapsed_ns
+        )
         self._metrics.in_flight(entry.name, entry.version, -1)
         self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, True)
 
@@ -27,7 +29,9 @@ class Telemetry:
     def failed(self, entry: ModelVersion, elapsed_ns: int, error: BaseException) -> None:
         entry.statistics.failed(elapsed_ns)
         self._metrics.in_flight(entry.name, entry.version, -1)
-        if not isinstance(error, (asyncio.CancelledError, GeneratorExit)):  # those left by themselves
+        if not isinstance(
+            error, (asyncio.CancelledError, GeneratorExit)
+        ):  # those left by themselves
             self._metrics.observe_infer(entry.name, entry.version, elapsed_ns / 1e9, False)
 
     def shadowed(self, entry: ModelVersion, outcome: str) -> None:

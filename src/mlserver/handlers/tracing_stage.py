@@ -30,7 +30,9 @@ class TracingStage:
         name, version: The model's.
     """
 
-    def __init__(self, pipeline: ModelPipeline, provider: TracerProvider, name: str, version: str | None) -> None:
+    def __init__(
+        self, pipeline: ModelPipeline, provider: TracerProvider, name: str, version: str | None
+    ) -> None:
         self._pipeline = pipeline
         self._tracer = provider.get_tracer("mlserver")
         self._name = name
@@ -92,14 +94,24 @@ class TracingStage:
         if not timings.model_ns:
             return
         began = max(started + timings.queue_ns, ended - timings.transport_ns - timings.model_ns)
-        counts = {"mlserver.batch.requests": timings.batch_requests, "mlserver.batch.rows": timings.batch_rows}
+        counts = {
+            "mlserver.batch.requests": timings.batch_requests,
+            "mlserver.batch.rows": timings.batch_rows,
+        }
         batch = self._part("batch", span, began, ended, counts)
         before = timings.transport_ns // 2
         self._part("model", batch, began + before, min(ended, began + before + timings.model_ns))
 
     def _part(
-        self, name: str, parent: Span, started: int, ended: int, attributes: dict[str, Any] | None = None
+        self,
+        name: str,
+        parent: Span,
+        started: int,
+        ended: int,
+        attributes: dict[str, Any] | None = None,
     ) -> Span:
-        span = self._tracer.start_span(name, set_span_in_context(parent), attributes=attributes, start_time=started)
+        span = self._tracer.start_span(
+            name, set_span_in_context(parent), attributes=attributes, start_time=started
+        )
         span.end(ended)
         return span

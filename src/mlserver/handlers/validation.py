@@ -35,7 +35,9 @@ def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> No
     table = packed(request)
     names = tuple([tensor.name for tensor in request.inputs]) if table is None else table.names
     if len(names) > max_inputs:
-        raise InvalidInput("inputs", f"at most {max_inputs} inputs (setting 'max_inputs')", f"{len(names)}")
+        raise InvalidInput(
+            "inputs", f"at most {max_inputs} inputs (setting 'max_inputs')", f"{len(names)}"
+        )
     if names not in _good_names:
         _check_names(names)
     _check_parameters(request.parameters, "the request")
@@ -53,11 +55,15 @@ def _normalize(inputs: Sequence[RequestInput]) -> None:
         datatype: Any = tensor.datatype
         if datatype not in _DATATYPES:
             expected = f"one of {', '.join(DATATYPES)}"
-            raise InvalidInput(f"datatype of input '{_shown(tensor.name)}'", expected, brief(datatype))
+            raise InvalidInput(
+                f"datatype of input '{_shown(tensor.name)}'", expected, brief(datatype)
+            )
         try:
             tensor.data.normalize(datatype, tensor.shape)
         except TensorError as error:
-            raise InvalidInput(f"data of input '{_shown(tensor.name)}'", error.expected, error.received) from None
+            raise InvalidInput(
+                f"data of input '{_shown(tensor.name)}'", error.expected, error.received
+            ) from None
         if datatype == "BYTES" and tensor.data.raw is None:
             _check_elements(tensor)
 
@@ -65,8 +71,14 @@ def _normalize(inputs: Sequence[RequestInput]) -> None:
 def _check_elements(tensor: RequestInput) -> None:
     """Elements may be any JSON value (null is a missing text), but not without bounds."""
     elements = tensor.data.root
-    if type(elements) is list and not _TEXTS.issuperset(map(type, elements)) and _deeper_than(elements, MAX_DEPTH):
-        raise InvalidInput(f"data of input '{_shown(tensor.name)}'", f"at most {MAX_DEPTH} levels of lists", "more")
+    if (
+        type(elements) is list
+        and not _TEXTS.issuperset(map(type, elements))
+        and _deeper_than(elements, MAX_DEPTH)
+    ):
+        raise InvalidInput(
+            f"data of input '{_shown(tensor.name)}'", f"at most {MAX_DEPTH} levels of lists", "more"
+        )
 
 
 def _check_parameters(parameters: Parameters | None, owner: str) -> None:
@@ -76,20 +88,28 @@ def _check_parameters(parameters: Parameters | None, owner: str) -> None:
         return
     for name, value in extra.items():
         if isinstance(value, (dict, list)) and _deeper_than(value, MAX_DEPTH):
-            raise InvalidInput(f"parameter '{_shown(name)}' of {owner}", f"at most {MAX_DEPTH} levels", "more")
+            raise InvalidInput(
+                f"parameter '{_shown(name)}' of {owner}", f"at most {MAX_DEPTH} levels", "more"
+            )
 
 
 def _check_tensors_parameters(parameters: Parameters | None, owner: str) -> None:
     _check_parameters(parameters, owner)
     for name in (parameters.__pydantic_extra__ if parameters is not None else None) or ():
         if name in _NOT_OFFERED:
-            raise MLServerError(f"Invalid parameter '{name}' of {owner}: this server has no {_NOT_OFFERED[name]}")
+            raise MLServerError(
+                f"Invalid parameter '{name}' of {owner}: this server has no {_NOT_OFFERED[name]}"
+            )
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
     inner = [value]
     for _ in range(levels):
-        lists = [one.values() if isinstance(one, dict) else one for one in inner if isinstance(one, (dict, list))]
+        lists = [
+            one.values() if isinstance(one, dict) else one
+            for one in inner
+            if isinstance(one, (dict, list))
+        ]
         inner = [one for parts in lists for one in parts]
         if not inner:
             return False
@@ -100,7 +120,9 @@ def _check_names(names: tuple[str, ...]) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise InvalidInput(f"input '{_shown(name)}'", "each input name once", "the name a second time")
+            raise InvalidInput(
+                f"input '{_shown(name)}'", "each input name once", "the name a second time"
+            )
         seen.add(name)
         if not name.isprintable() or len(name) > MAX_NAME:
             _check_name(name)
@@ -114,7 +136,9 @@ def check_id(request: InferenceRequest) -> None:
     """Ids are echoed into headers and logs: bounded, and without control characters."""
     request_id = request.id
     if request_id and (len(request_id) > MAX_NAME or not request_id.isprintable()):
-        raise InvalidInput("id", f"printable text of at most {MAX_NAME} characters", brief(request_id))
+        raise InvalidInput(
+            "id", f"printable text of at most {MAX_NAME} characters", brief(request_id)
+        )
 
 
 def _check_name(name: str) -> None:
@@ -134,7 +158,9 @@ def seconds_of_timeout(value: object) -> float | None:
         return None
     value = _number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise InvalidInput("parameter 'timeout'", "microseconds as a non-negative number", brief(value))
+        raise InvalidInput(
+            "parameter 'timeout'", "microseconds as a non-negative number", brief(value)
+        )
     return float(min(value, MAX_TIMEOUT)) / 1e6 if value else None
 
 
@@ -144,10 +170,16 @@ def priority_of(value: object) -> int:
         return 0
     value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise MLServerError(f"Invalid parameter 'priority': expected a non-negative integer, received {brief(value)}")
+        raise MLServerError(
+            f"Invalid parameter 'priority': expected a non-negative integer, received {brief(value)}"
+        )
     return value
 
 
 def _number(value: object) -> object:
     """Digits as the integer they mean: headers and some clients have text only."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
+    return (
+        int(value)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+        else value
+    )

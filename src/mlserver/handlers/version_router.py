@@ -40,9 +40,15 @@ class VersionRouter:
         """The entry that answers a request for a model whose default entry has a split; kept in `call.chosen`."""
         split = default.split
         assert split is not None
-        usable = {entry.version: entry for entry in self._registry.versions(default.name) if entry.ready}
+        usable = {
+            entry.version: entry for entry in self._registry.versions(default.name) if entry.ready
+        }
         if call.chosen is None:
-            key = call.headers.get(split.sticky_header) if call.headers is not None and split.sticky_header else None
+            key = (
+                call.headers.get(split.sticky_header)
+                if call.headers is not None and split.sticky_header
+                else None
+            )
             names = [version for version in usable if version is not None]
             call.chosen = split.choose(names, None if key is None else str(key))
         return usable.get(call.chosen, default) if call.chosen is not None else default
@@ -54,11 +60,18 @@ class VersionRouter:
         split = default.split
         if split is None or split.shadow is None or split.shadow == answering.version:
             return None
-        found = [entry for entry in self._registry.versions(default.name) if entry.version == split.shadow]
+        found = [
+            entry
+            for entry in self._registry.versions(default.name)
+            if entry.version == split.shadow
+        ]
         return (found[0], _copy(payload)) if found and found[0].ready else None
 
     def ask_shadow(
-        self, shadow: tuple[ModelVersion, InferenceRequest], answer: InferenceResponse, call: RequestContext
+        self,
+        shadow: tuple[ModelVersion, InferenceRequest],
+        answer: InferenceResponse,
+        call: RequestContext,
     ) -> None:
         """Ask in the background. Returns at once."""
         entry, payload = shadow
@@ -66,7 +79,9 @@ class VersionRouter:
             self._count(entry, "dropped")
             return
         own = RequestContext(headers=call.headers)
-        task = asyncio.get_running_loop().create_task(self._compare(entry, payload, answer.outputs, own))
+        task = asyncio.get_running_loop().create_task(
+            self._compare(entry, payload, answer.outputs, own)
+        )
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -75,13 +90,19 @@ class VersionRouter:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _compare(
-        self, entry: ModelVersion, payload: InferenceRequest, expected: list[ResponseOutput], call: RequestContext
+        self,
+        entry: ModelVersion,
+        payload: InferenceRequest,
+        expected: list[ResponseOutput],
+        call: RequestContext,
     ) -> None:
         try:
             response = await self._serve(entry, payload, call)
             outcome = "same" if _plain(response.outputs) == _plain(expected) else "different"
         except Exception as error:
-            logger.debug("The shadow version '%s' of model '%s' failed: %s", entry.version, entry.name, error)
+            logger.debug(
+                "The shadow version '%s' of model '%s' failed: %s", entry.version, entry.name, error
+            )
             outcome = "failed"
         self._count(entry, outcome)
 
@@ -90,16 +111,24 @@ def _copy(payload: InferenceRequest) -> InferenceRequest:
     """The same tensors under heads of their own: whoever serves a request may change its heads and parameters."""
     parameters = payload.parameters
     inputs: list[RequestInput] = [
-        tensor.model_copy(update={"parameters": tensor.parameters and tensor.parameters.model_copy(deep=True)})
+        tensor.model_copy(
+            update={"parameters": tensor.parameters and tensor.parameters.model_copy(deep=True)}
+        )
         for tensor in payload.inputs
     ]
-    update = {"inputs": inputs, "parameters": parameters and parameters.model_copy(deep=True), "id": None}
+    update = {
+        "inputs": inputs,
+        "parameters": parameters and parameters.model_copy(deep=True),
+        "id": None,
+    }
     return payload.model_copy(update=update)
 
 
 def _plain(outputs: list[ResponseOutput]) -> list[object]:
     """What must be equal: names, datatypes, shapes and elements bit for bit."""
-    return [(output.name, str(output.datatype), output.shape, _elements(output)) for output in outputs]
+    return [
+        (output.name, str(output.datatype), output.shape, _elements(output)) for output in outputs
+    ]
 
 
 def _elements(output: ResponseOutput) -> object:

@@ -61,7 +61,9 @@ class WorkerConnections:
         lost: Told the number of a worker when the line to it breaks.
     """
 
-    def __init__(self, control_socket: socket.socket, first: int, lost: Callable[[int], None]) -> None:
+    def __init__(
+        self, control_socket: socket.socket, first: int, lost: Callable[[int], None]
+    ) -> None:
         self._control_socket = control_socket
         self._first = first
         self._lost = lost
@@ -123,7 +125,9 @@ class ReplicaRegistry(ModelRegistryView):
         metrics: Has series for what is known here.
     """
 
-    def __init__(self, workers: WorkerConnections, build_pipeline: PipelineBuilder, metrics: ServerMetrics) -> None:
+    def __init__(
+        self, workers: WorkerConnections, build_pipeline: PipelineBuilder, metrics: ServerMetrics
+    ) -> None:
         super().__init__()
         self._workers = workers
         self._build_pipeline = build_pipeline
@@ -165,7 +169,9 @@ class ReplicaRegistry(ModelRegistryView):
             self._leaving.pop(key, None)
 
     async def drained(self) -> None:
-        await asyncio.gather(super().drained(), *(pipeline.drained() for pipeline in self._leaving.values()))
+        await asyncio.gather(
+            super().drained(), *(pipeline.drained() for pipeline in self._leaving.values())
+        )
 
     def _announce(self, row: ModelSnapshot) -> ModelVersion:
         assert row.settings is not None

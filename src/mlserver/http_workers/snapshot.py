@@ -106,7 +106,14 @@ def read(values: dict[str, Any]) -> StateSnapshot:
 
 
 def _read_row(
-    serial: int, key: str | None, pool: int, limit: float | None, state: str, reason: str, settings: Any, info: Any
+    serial: int,
+    key: str | None,
+    pool: int,
+    limit: float | None,
+    state: str,
+    reason: str,
+    settings: Any,
+    info: Any,
 ) -> ModelSnapshot:
     made = None if settings is None else ModelSettings.from_frame(settings)
     told = None if info is None else ModelInfo.from_plain(info)

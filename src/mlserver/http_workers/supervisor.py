@@ -96,14 +96,19 @@ class HTTPWorkerSupervisor:
         try:
             await asyncio.shield(self._starting)
         except (WorkerDied, MLServerError, TimeoutError, OSError) as error:
-            raise MLServerError(f"A front end process could not be started: {error!r}", 500) from None
+            raise MLServerError(
+                f"A front end process could not be started: {error!r}", 500
+            ) from None
         await self.told()
 
     async def stop(self, closing: float) -> None:
         """Let them close their connections within `closing` seconds, then end them."""
         self._stopping = True
         self._note_progress()
-        ending: list[asyncio.Future[Any]] = [*self._tasks, *([self._starting] if self._starting else [])]
+        ending: list[asyncio.Future[Any]] = [
+            *self._tasks,
+            *([self._starting] if self._starting else []),
+        ]
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
@@ -123,7 +128,11 @@ class HTTPWorkerSupervisor:
         }
         front = HTTPWorkerProcess(index, actions, self._on_exit, self._on_notification)
         self._processes.add(front)
-        init = {"settings": owned.settings.to_frame(), "sys_path": import_folders(), "number": index}
+        init = {
+            "settings": owned.settings.to_frame(),
+            "sys_path": import_folders(),
+            "number": index,
+        }
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await front.start(init, START_TIMEOUT)
@@ -153,7 +162,11 @@ class HTTPWorkerSupervisor:
     async def _replace(self, dead: HTTPWorkerProcess) -> None:
         code = await dead.reap()
         self._processes.discard(dead)
-        logger.error("Front end process %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code))
+        logger.error(
+            "Front end process %s ended unexpectedly (%s); starting another",
+            dead.pid,
+            describe_exit(code),
+        )
         pause = 0.0 if time.monotonic() - dead.born > STEADY_AFTER else self._pauses[dead.index]
         while True:
             await asyncio.sleep(pause)
@@ -162,7 +175,11 @@ class HTTPWorkerSupervisor:
                 await self._start_front(dead.index)
                 return
             except (WorkerDied, MLServerError, TimeoutError, OSError) as error:
-                logger.error("A front end process could not be started: %r; trying again in %.1f s", error, pause)
+                logger.error(
+                    "A front end process could not be started: %r; trying again in %.1f s",
+                    error,
+                    pause,
+                )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -195,7 +212,11 @@ class HTTPWorkerSupervisor:
             except WorkerDied:
                 return
             except (MLServerError, TimeoutError) as error:
-                logger.error("Front end process %s does not take what it is told, so it is ended: %r", front.pid, error)
+                logger.error(
+                    "Front end process %s does not take what it is told, so it is ended: %r",
+                    front.pid,
+                    error,
+                )
                 front.kill()
                 return
             self._note_progress()
@@ -274,7 +295,9 @@ class HTTPWorkerSupervisor:
         """What it counted stays in the sums, as far as it was told."""
         self._past_metrics.absorb(front.counts["metrics"], ended=True)
         for serial, values in front.counts["statistics"]:
-            self._past_statistics.setdefault(serial, ModelStatistics()).add(ModelStatistics.from_frame(values))
+            self._past_statistics.setdefault(serial, ModelStatistics()).add(
+                ModelStatistics.from_frame(values)
+            )
 
     # -- answering --
 
@@ -284,16 +307,24 @@ class HTTPWorkerSupervisor:
         what, argument = frame.head
         answer: Any
         if what == "index":
-            answer = (await repository.index(RepositoryIndexRequest(ready=argument))).model_dump(mode="json")
+            answer = (await repository.index(RepositoryIndexRequest(ready=argument))).model_dump(
+                mode="json"
+            )
         else:
-            answer = await (repository.load(argument) if what == "load" else repository.unload(argument))
+            answer = await (
+                repository.load(argument) if what == "load" else repository.unload(argument)
+            )
         return Frame(MessageType.REPLY, frame.id, answer)
 
     async def _answer_statistics(self, frame: Frame) -> Frame:
         assert self._owned is not None
         entries = {entry.serial: entry for entry in self._owned.registry.entries()}
-        sums = await self.statistics([entries[serial] for serial in frame.head if serial in entries])
-        by_serial = dict(zip([serial for serial in frame.head if serial in entries], sums, strict=True))
+        sums = await self.statistics(
+            [entries[serial] for serial in frame.head if serial in entries]
+        )
+        by_serial = dict(
+            zip([serial for serial in frame.head if serial in entries], sums, strict=True)
+        )
         answer = [by_serial.get(serial, ModelStatistics()).to_frame() for serial in frame.head]
         return Frame(MessageType.REPLY, frame.id, answer)
 
@@ -343,14 +374,20 @@ def own_ports(settings: Settings) -> Settings:
     """
     from ..rest.http.server import bind
 
-    hosts = {"http_port": settings.host, "grpc_port": settings.host, "admin_port": settings.admin_host}
+    hosts = {
+        "http_port": settings.host,
+        "grpc_port": settings.host,
+        "admin_port": settings.admin_host,
+    }
     wanted = {field: getattr(settings, field) for field in hosts}
     held: dict[str, socket.socket] = {}
     try:
         for field, port in wanted.items():
             if port is not None:
                 held[field] = bind(hosts[field], port, field)
-        return settings.model_copy(update={field: one.getsockname()[1] for field, one in held.items()})
+        return settings.model_copy(
+            update={field: one.getsockname()[1] for field, one in held.items()}
+        )
     finally:
         for one in held.values():
             one.close()
@@ -358,6 +395,10 @@ def own_ports(settings: Settings) -> Settings:
 
 def _check(settings: Settings) -> None:
     if sys.platform != "linux":
-        raise SettingsError("http_workers: more than 1 needs Linux, whose processes can share a port")
+        raise SettingsError(
+            "http_workers: more than 1 needs Linux, whose processes can share a port"
+        )
     if settings.parallel_workers <= 0:
-        raise SettingsError("http_workers: more than 1 needs models in workers: set parallel_workers to 1 or more")
+        raise SettingsError(
+            "http_workers: more than 1 needs models in workers: set parallel_workers to 1 or more"
+        )

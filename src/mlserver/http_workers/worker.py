@@ -107,8 +107,12 @@ class HTTPWorker:
         configure_logger(settings)
         import_from(frame.head["sys_path"])
         self._works = PipelineFactory(settings)
-        self._workers = WorkerConnections(control_socket_from_fd(frame.head["post"]), frame.head["number"], self._lost)
-        self._mirror = ReplicaRegistry(self._workers, self._works.build_pipeline, self._works.metrics)
+        self._workers = WorkerConnections(
+            control_socket_from_fd(frame.head["post"]), frame.head["number"], self._lost
+        )
+        self._mirror = ReplicaRegistry(
+            self._workers, self._works.build_pipeline, self._works.metrics
+        )
         self._data_plane = DataPlane(settings, self._mirror, self._works.telemetry, self._gather)
         self._watch = asyncio.create_task(self._look_for_stuck_workers())
         return _done(frame)
@@ -145,7 +149,10 @@ class HTTPWorker:
         return _done(frame)
 
     async def _count(self, frame: Frame) -> Frame:
-        statistics = [[serial, entry.statistics.to_frame()] for serial, entry in self._mirror.by_serial().items()]
+        statistics = [
+            [serial, entry.statistics.to_frame()]
+            for serial, entry in self._mirror.by_serial().items()
+        ]
         return _done(frame, {"metrics": self._works.metrics.export(), "statistics": statistics})
 
     async def _close(self, frame: Frame) -> Frame:

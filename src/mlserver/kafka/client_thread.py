@@ -74,8 +74,12 @@ class KafkaClientThread:
         self._progress: dict[tuple[str, int], OffsetTracker] = {}
         try:
             told = {"error_cb": self._outages.on_error}
-            self._consumer = self._library.Consumer({**consumer_config(settings), **told}, logger=LibraryLog())
-            self._producer = self._library.Producer({**producer_config(settings), **told}, logger=LibraryLog())
+            self._consumer = self._library.Consumer(
+                {**consumer_config(settings), **told}, logger=LibraryLog()
+            )
+            self._producer = self._library.Producer(
+                {**producer_config(settings), **told}, logger=LibraryLog()
+            )
         except (self._library.KafkaException, TypeError, ValueError) as error:
             raise MLServerError(f"Cannot use the Kafka settings: {error}", 500) from None
 
@@ -114,7 +118,9 @@ class KafkaClientThread:
 
         topic = self._settings.kafka_topic_output
         try:
-            self._producer.produce(topic, reply.value, reply.key, headers=reply.headers, on_delivery=delivered)
+            self._producer.produce(
+                topic, reply.value, reply.key, headers=reply.headers, on_delivery=delivered
+            )
         except BufferError:
             self._loop.call_later(WAIT, self.send, work, reply)
         except self._library.KafkaException as exc:
@@ -151,7 +157,9 @@ class KafkaClientThread:
             self._hand_over(self._ended.set)
 
     def _is_over(self) -> bool:
-        return self._deadline is not None and (not self._in_flight or time.monotonic() >= self._deadline)
+        return self._deadline is not None and (
+            not self._in_flight or time.monotonic() >= self._deadline
+        )
 
     def _turn(self) -> None:
         """Wait for whichever can go on: the consumer while there is room for more, else the producer.
@@ -207,7 +215,9 @@ class KafkaClientThread:
         if offset is None or self._progress.get((work.topic, work.partition)) is not work.progress:
             return  # not yet, or the partition is another member's by now
         with contextlib.suppress(self._library.KafkaException):
-            self._consumer.store_offsets(offsets=[self._library.TopicPartition(work.topic, work.partition, offset)])
+            self._consumer.store_offsets(
+                offsets=[self._library.TopicPartition(work.topic, work.partition, offset)]
+            )
 
     def _on_assign(self, _: object, partitions: list[Any]) -> None:
         self._assigned.update((one.topic, one.partition) for one in partitions)
@@ -246,7 +256,12 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
 def producer_config(settings: Settings) -> dict[str, Any]:
     """librdkafka's properties for the producer. What an answer may measure is for the topic to say."""
     largest = min(max(settings.max_body_bytes, 1_000_000), 1_000_000_000)
-    return {**_common(settings), "linger.ms": 0, "message.max.bytes": largest, **_own(settings, "producer.")}
+    return {
+        **_common(settings),
+        "linger.ms": 0,
+        "message.max.bytes": largest,
+        **_own(settings, "producer."),
+    }
 
 
 def _common(settings: Settings) -> dict[str, Any]:
@@ -256,5 +271,13 @@ def _common(settings: Settings) -> dict[str, Any]:
 def _own(settings: Settings, prefix: str) -> dict[str, Any]:
     """The properties of `kafka_config` for both clients, and those for this one."""
     config = settings.kafka_config
-    both = {name: value for name, value in config.items() if not name.startswith(("consumer.", "producer."))}
-    return both | {name.removeprefix(prefix): value for name, value in config.items() if name.startswith(prefix)}
+    both = {
+        name: value
+        for name, value in config.items()
+        if not name.startswith(("consumer.", "producer."))
+    }
+    return both | {
+        name.removeprefix(prefix): value
+        for name, value in config.items()
+        if name.startswith(prefix)
+    }

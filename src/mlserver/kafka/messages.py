@@ -81,7 +81,11 @@ def write_response(response: InferenceResponse, call: RequestContext, events: Cl
         headers = {name: value for name, value in headers.items() if name.lower() not in own}
         headers.update(call.response_headers)
     key = response.id.encode() if response.id else None
-    return Reply(key, json.write_response(response), [(name, _bytes(value)) for name, value in headers.items()])
+    return Reply(
+        key,
+        json.write_response(response),
+        [(name, _bytes(value)) for name, value in headers.items()],
+    )
 
 
 def write_error(error: MLServerError, key: bytes | None) -> Reply:
@@ -92,7 +96,9 @@ def write_error(error: MLServerError, key: bytes | None) -> Reply:
 def write_too_large(refused: Reply) -> Reply:
     """What is said instead of an answer that the topic does not take; it leaves out even the key if that is the trouble."""
     is_error = any(name == STATUS for name, _ in refused.headers)
-    problem = MLServerError(f"The answer of {len(refused.value)} bytes is larger than the output topic allows", 500)
+    problem = MLServerError(
+        f"The answer of {len(refused.value)} bytes is larger than the output topic allows", 500
+    )
     return write_error(problem, None if is_error else refused.key)
 
 

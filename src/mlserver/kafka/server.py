@@ -11,7 +11,15 @@ from ..security.authorization import INFER, Authorizer, Caller
 from ..settings import Settings
 from ..wire.headers import CloudEvents, get_namespace
 from .client_thread import ConsumedRecord, KafkaClientThread, logger
-from .messages import Incoming, Reply, read_headers, read_model, read_request, write_error, write_response
+from .messages import (
+    Incoming,
+    Reply,
+    read_headers,
+    read_model,
+    read_request,
+    write_error,
+    write_response,
+)
 
 
 class KafkaServer:
@@ -24,7 +32,9 @@ class KafkaServer:
         MLServerError: the library is not installed (the text has the command), or the settings are not valid for it.
     """
 
-    def __init__(self, settings: Settings, data_plane: DataPlane, access: Authorizer | None = None) -> None:
+    def __init__(
+        self, settings: Settings, data_plane: DataPlane, access: Authorizer | None = None
+    ) -> None:
         self._settings = settings
         self._data_plane = data_plane
         self._access = access or Authorizer(settings)

@@ -42,9 +42,19 @@ class CustomMetric:
         try:
             value = float(amount)
         except (TypeError, ValueError):
-            raise InvalidMetric(self.metric.name, f"expected a number, received {type(amount).__name__}") from None
+            raise InvalidMetric(
+                self.metric.name, f"expected a number, received {type(amount).__name__}"
+            ) from None
         sink = _sink or receive
-        sink(Sample(self.metric.name, self.metric.description, self.model_name, self.model_version, value))
+        sink(
+            Sample(
+                self.metric.name,
+                self.metric.description,
+                self.model_name,
+                self.model_version,
+                value,
+            )
+        )
 
     @contextmanager
     def time(self) -> Iterator[None]:
@@ -61,13 +71,19 @@ class ModelHistogram:
 
     def __init__(self, name: str, description: str) -> None:
         if not _NAME.fullmatch(name):
-            raise InvalidMetric(name, "a name has letters, digits, '_' and ':', and starts with no digit")
+            raise InvalidMetric(
+                name, "a name has letters, digits, '_' and ':', and starts with no digit"
+            )
         self.name = name
         self.description = description or name
 
     def labels(self, *values: Any, **named: Any) -> CustomMetric:
         """The series of one model."""
-        if (values and named) or (named and sorted(named) != sorted(LABELS)) or (values and len(values) != len(LABELS)):
+        if (
+            (values and named)
+            or (named and sorted(named) != sorted(LABELS))
+            or (values and len(values) != len(LABELS))
+        ):
             raise ValueError(f"the labels are {LABELS[0]} and {LABELS[1]}")
         name, version = values or (named[label] for label in LABELS)
         return CustomMetric(self, str(name), str(version or ""))
@@ -133,7 +149,9 @@ def receive(observation: Sample) -> None:
     with _lock:
         held = _observed.get(observation.name)
         if held is None:
-            held = _observed[observation.name] = Histogram(observation.name, observation.description, LABELS)
+            held = _observed[observation.name] = Histogram(
+                observation.name, observation.description, LABELS
+            )
         held.observe((observation.model_name, observation.model_version), observation.value)
 
 

@@ -67,7 +67,9 @@ class _Registration:
         try:
             self._register(collector)
         except ValueError:
-            if not described or any(self._types.get(name) != kind for name, kind in described.items()):
+            if not described or any(
+                self._types.get(name) != kind for name, kind in described.items()
+            ):
                 raise
             with _lock:
                 _parts.append(collector)
@@ -113,7 +115,9 @@ class _SharedValues:
         key = (typ, name, tuple(labelnames), tuple(labelvalues), options.get("multiprocess_mode"))
         with self._lock:
             if key not in self._made:
-                self._made[key] = self._value_class(typ, metric_name, name, labelnames, labelvalues, *more, **options)
+                self._made[key] = self._value_class(
+                    typ, metric_name, name, labelnames, labelvalues, *more, **options
+                )
             return self._made[key]
 
 

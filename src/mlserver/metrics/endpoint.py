@@ -53,16 +53,23 @@ class MetricsServer:
             await _live(receive, send)
         elif scope["type"] == "http":
             status, kind, body = await self._answer(scope)
-            headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+            headers = [
+                (b"content-type", kind.encode()),
+                (b"content-length", str(len(body)).encode()),
+            ]
             await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+            await send(
+                {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+            )
 
     async def _answer(self, scope: Scope) -> tuple[int, str, bytes]:
         if (scope["path"].rstrip("/") or "/") != self._path:
             return 404, "application/json", b'{"error":"Not Found"}'
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "application/json", b'{"error":"Method Not Allowed"}'
-        accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
+        accept = next(
+            (value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), ""
+        )
         return 200, *await self.page(accept)
 
     async def page(self, accept: str) -> tuple[str, bytes]:
@@ -102,7 +109,9 @@ def _families(pipeline: ServerMetrics | None, tasks: int) -> Iterator[Metric]:
     for family in pipeline.collect() if pipeline else ():
         own.add(family.name)
         yield family
-    registered = (family for source in (REGISTRY, PROCESS, *declared.parts()) for family in source.collect())
+    registered = (
+        family for source in (REGISTRY, PROCESS, *declared.parts()) for family in source.collect()
+    )
     yield from merge(chain(registered, shared.collect()), own)
 
 

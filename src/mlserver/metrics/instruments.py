@@ -102,7 +102,11 @@ class Histogram:
     """How many up to each bound, and how much in all, per combination of labels."""
 
     def __init__(
-        self, name: str, description: str, labels: Sequence[str], bounds: Sequence[float] = DEFAULT_BUCKETS
+        self,
+        name: str,
+        description: str,
+        labels: Sequence[str],
+        bounds: Sequence[float] = DEFAULT_BUCKETS,
     ) -> None:
         self.name = name
         self.description = description

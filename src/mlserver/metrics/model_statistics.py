@@ -117,7 +117,12 @@ class ModelStatistics:
             "inference_stats": {part: duration.to_plain() for part, duration in stats.items()},
             "response_stats": {},
             "batch_stats": [
-                {"batch_size": size, "compute_input": empty, "compute_infer": spent.to_plain(), "compute_output": empty}
+                {
+                    "batch_size": size,
+                    "compute_input": empty,
+                    "compute_infer": spent.to_plain(),
+                    "compute_output": empty,
+                }
                 for size, spent in sorted(self.batches.items())
             ],
             "memory_usage": [],

@@ -22,7 +22,10 @@ _MODEL_LONG = ("model_name", "model_version")
 _REST = ("method", "path", "status_code", "app_name")
 _GRPC = ("grpc_type", "grpc_service", "grpc_method")
 # HTTP method -> labels of the requests that are open. What is no known method shares one series.
-_OPEN = {method: (method, APP_NAME) for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
+_OPEN = {
+    method: (method, APP_NAME)
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+}
 _OPEN_OTHER = ("OTHER", APP_NAME)
 _UNSEEN = (0.0,)  # counts of a model that has no series
 
@@ -38,36 +41,70 @@ class ServerMetrics:
         self._rest_prefix = rest_prefix
         self._models: set[tuple[str, str]] = set()
 
-        self._success = Counter("model_infer_request_success", "Inference requests answered", _MODEL)
-        self._failure = Counter("model_infer_request_failure", "Inference requests that failed", _MODEL)
-        self._duration = Summary("model_infer_request_duration", "Seconds per inference request", _MODEL)
-        self._seconds = Histogram("model_infer_request_duration_seconds", "Seconds per inference request", _MODEL)
-        self._queue_seconds = Histogram("model_infer_queue_duration_seconds", "Seconds waiting for the model", _MODEL)
+        self._success = Counter(
+            "model_infer_request_success", "Inference requests answered", _MODEL
+        )
+        self._failure = Counter(
+            "model_infer_request_failure", "Inference requests that failed", _MODEL
+        )
+        self._duration = Summary(
+            "model_infer_request_duration", "Seconds per inference request", _MODEL
+        )
+        self._seconds = Histogram(
+            "model_infer_request_duration_seconds", "Seconds per inference request", _MODEL
+        )
+        self._queue_seconds = Histogram(
+            "model_infer_queue_duration_seconds", "Seconds waiting for the model", _MODEL
+        )
         self._batch_requests = Histogram(
             "model_infer_batch_requests", "Requests in one call of the model", _MODEL, COUNT_BUCKETS
         )
-        self._batch_rows = Histogram("model_infer_batch_rows", "Rows in one call of the model", _MODEL, COUNT_BUCKETS)
-        self._in_flight = Gauge("model_infer_requests_in_flight", "Requests that wait or are computed", _MODEL)
-        self._rejected = Counter("model_infer_requests_rejected", "Requests refused at the door", (*_MODEL, "reason"))
-        self._swaps = Counter("model_swaps", "New versions of followed models, loaded or failed", (*_MODEL, "outcome"))
-        self._shadows = Counter("model_shadow_requests", "Requests copied to a shadow version", (*_MODEL, "outcome"))
-        self._cache_hits = Counter("model_infer_cache_hits", "Requests answered from the response cache", _MODEL)
+        self._batch_rows = Histogram(
+            "model_infer_batch_rows", "Rows in one call of the model", _MODEL, COUNT_BUCKETS
+        )
+        self._in_flight = Gauge(
+            "model_infer_requests_in_flight", "Requests that wait or are computed", _MODEL
+        )
+        self._rejected = Counter(
+            "model_infer_requests_rejected", "Requests refused at the door", (*_MODEL, "reason")
+        )
+        self._swaps = Counter(
+            "model_swaps", "New versions of followed models, loaded or failed", (*_MODEL, "outcome")
+        )
+        self._shadows = Counter(
+            "model_shadow_requests", "Requests copied to a shadow version", (*_MODEL, "outcome")
+        )
+        self._cache_hits = Counter(
+            "model_infer_cache_hits", "Requests answered from the response cache", _MODEL
+        )
         self._cache_misses = Counter(
             "model_infer_cache_misses", "Requests that the response cache did not have", _MODEL
         )
         self._batch_queue = Histogram(
-            "batch_request_queue", "Requests waiting when one more arrives", _MODEL_LONG, COUNT_BUCKETS
+            "batch_request_queue",
+            "Requests waiting when one more arrives",
+            _MODEL_LONG,
+            COUNT_BUCKETS,
         )
         self._parallel_queue = Histogram(
-            "parallel_request_queue", "Calls of a model under way when one more is sent", (), COUNT_BUCKETS
+            "parallel_request_queue",
+            "Calls of a model under way when one more is sent",
+            (),
+            COUNT_BUCKETS,
         )
 
         self._rest_requests = Counter(f"{rest_prefix}_requests", "HTTP requests", _REST)
-        self._rest_seconds = Histogram(f"{rest_prefix}_request_duration_seconds", "Seconds per HTTP request", _REST)
-        self._rest_open = Gauge(f"{rest_prefix}_requests_in_progress", "Open HTTP requests", ("method", "app_name"))
+        self._rest_seconds = Histogram(
+            f"{rest_prefix}_request_duration_seconds", "Seconds per HTTP request", _REST
+        )
+        self._rest_open = Gauge(
+            f"{rest_prefix}_requests_in_progress", "Open HTTP requests", ("method", "app_name")
+        )
 
         self._grpc_started = Counter("grpc_server_started", "RPCs started", _GRPC)
-        self._grpc_handled = Counter("grpc_server_handled", "RPCs finished, by code", (*_GRPC, "grpc_code"))
+        self._grpc_handled = Counter(
+            "grpc_server_handled", "RPCs finished, by code", (*_GRPC, "grpc_code")
+        )
         self._grpc_received = Counter("grpc_server_msg_received", "Messages received", _GRPC)
         self._grpc_sent = Counter("grpc_server_msg_sent", "Messages sent", _GRPC)
         self._grpc_seconds = Histogram("grpc_server_handling_seconds", "Seconds per RPC", _GRPC)
@@ -198,7 +235,10 @@ class ServerMetrics:
 
     def export(self) -> dict[str, list[Any]]:
         """All counts, for another process: name -> pairs of labels and value."""
-        return {metric.name: [[labels, value] for labels, value in metric.values.items()] for metric in self._all()}
+        return {
+            metric.name: [[labels, value] for labels, value in metric.values.items()]
+            for metric in self._all()
+        }
 
     def absorb(self, export: Mapping[str, Sequence[Any]], ended: bool = False) -> None:
         """Add what another process counted; of one that has `ended`, nothing is under way any more."""
@@ -219,10 +259,21 @@ class ServerMetrics:
         return sums
 
     def _all(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:
-        return (*self._of_models(), *self._by_outcome(), self._parallel_queue, *self._of_front_ends())
+        return (
+            *self._of_models(),
+            *self._by_outcome(),
+            self._parallel_queue,
+            *self._of_front_ends(),
+        )
 
     def _of_models(self) -> tuple[Counter | Gauge | Summary | Histogram, ...]:
-        counts = (self._success, self._failure, self._in_flight, self._cache_hits, self._cache_misses)
+        counts = (
+            self._success,
+            self._failure,
+            self._in_flight,
+            self._cache_hits,
+            self._cache_misses,
+        )
         times = (self._duration, self._seconds, self._queue_seconds)
         return (*counts, *times, self._batch_requests, self._batch_rows, self._batch_queue)
 
@@ -231,5 +282,11 @@ class ServerMetrics:
 
     def _of_front_ends(self) -> tuple[Counter | Gauge | Histogram, ...]:
         rest = (self._rest_requests, self._rest_seconds, self._rest_open)
-        grpc = (self._grpc_started, self._grpc_handled, self._grpc_received, self._grpc_sent, self._grpc_seconds)
+        grpc = (
+            self._grpc_started,
+            self._grpc_handled,
+            self._grpc_received,
+            self._grpc_sent,
+            self._grpc_seconds,
+        )
         return (*rest, *grpc)

@@ -49,7 +49,8 @@ class SharedFolder:
             self.path = Path(tempfile.mkdtemp(prefix="mlserver-metrics-", dir=parent))
         except OSError as error:
             logger.warning(
-                "Metrics that models declare with prometheus_client are not shown: no folder can be made (%s)", error
+                "Metrics that models declare with prometheus_client are not shown: no folder can be made (%s)",
+                error,
             )
             return
         _open.append(self)
@@ -84,7 +85,9 @@ class SharedFolder:
         readable = [file for file in files if file not in self._unreadable]
         try:
             return list(MultiProcessCollector.merge(readable))  # type: ignore[no-untyped-call]
-        except Exception:  # a file of another version of prometheus_client's, in an environment of a model's
+        except (
+            Exception
+        ):  # a file of another version of prometheus_client's, in an environment of a model's
             for file in readable:
                 self._try(file)
             readable = [file for file in files if file not in self._unreadable]
@@ -100,7 +103,9 @@ class SharedFolder:
 
     def _leave_out(self, file: str, error: Exception) -> None:
         self._unreadable.add(file)
-        logger.warning("Metrics of a worker process cannot be read: %s: %s", type(error).__name__, error)
+        logger.warning(
+            "Metrics of a worker process cannot be read: %s: %s", type(error).__name__, error
+        )
 
     def _absorb_if_ended(self, file: Path) -> None:
         kind, _, pid = file.stem.rpartition("_")
@@ -121,7 +126,9 @@ class SharedFolder:
         file.unlink()
 
 
-def _joined(kind: str, known: tuple[float, float] | None, more: tuple[float, float]) -> tuple[float, float]:
+def _joined(
+    kind: str, known: tuple[float, float] | None, more: tuple[float, float]
+) -> tuple[float, float]:
     """Value and time of a metric of two processes that have ended."""
     if known is None:
         return more

@@ -86,7 +86,9 @@ class ChildProcess(RPCClient):
             loop.add_reader(self._pidfd, self._on_closed, None)
         async with asyncio.timeout(timeout):
             await self._hello
-            await self.call(MessageType.INIT, init if post_number is None else {**init, "post": post_number})
+            await self.call(
+                MessageType.INIT, init if post_number is None else {**init, "post": post_number}
+            )
 
     def send_fd(self, connection: socket.socket, number: int) -> None:
         """Give the process a connection of its own to somebody else. Raises `OSError` if it takes none."""
@@ -107,7 +109,9 @@ class ChildProcess(RPCClient):
         if self.gone:
             return
         if isinstance(reason, FrameError):
-            logger.error("Process %s sent bytes that are no frame; it is ended: %s", self.pid, reason)
+            logger.error(
+                "Process %s sent bytes that are no frame; it is ended: %s", self.pid, reason
+            )
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)

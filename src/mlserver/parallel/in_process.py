@@ -63,7 +63,10 @@ class InlineExecutor:
         parameters = settings.parameters
         own = parameters.extra.get("env_manager", "local") != "local" if parameters else False
         if own or (parameters and (parameters.environment_path or parameters.environment_tarball)):
-            logger.warning("Model '%s' runs in the server's own process: its environment is ignored", settings.name)
+            logger.warning(
+                "Model '%s' runs in the server's own process: its environment is ignored",
+                settings.name,
+            )
         self._keys += 1
         key = f"{settings.name}#{self._keys}"
         try:
@@ -84,13 +87,17 @@ class InlineExecutor:
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the models' thread; cancelling the caller cancels the work."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(with_result(work), self._loop))
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(with_result(work), self._loop)
+        )
 
 
 class InlineModel:
     """A model in the models' thread."""
 
-    def __init__(self, executor: InlineExecutor, runner: ModelRunner, key: str, info: ModelInfo) -> None:
+    def __init__(
+        self, executor: InlineExecutor, runner: ModelRunner, key: str, info: ModelInfo
+    ) -> None:
         self._executor = executor
         self._runner = runner
         self._key = key
@@ -175,5 +182,7 @@ class _Answers:
         async with self._one_at_a_time:
             try:
                 await self._responses.aclose()  # type: ignore[attr-defined]
-            except RuntimeError as error:  # `GeneratorExit` of a task that it awaited leaves it as if it ran
+            except (
+                RuntimeError
+            ) as error:  # `GeneratorExit` of a task that it awaited leaves it as if it ran
                 logger.debug("A stream could not be closed: %s", error)

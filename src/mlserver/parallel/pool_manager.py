@@ -105,7 +105,9 @@ class PoolManager:
             if self._metrics is None:
                 self._metrics = SharedFolder(self._settings)
             workers, variables = self._settings.parallel_workers, self._metrics.variables()
-            pool = WorkerPool(workers, self._settings, environment, self._listener, variables, may_load)
+            pool = WorkerPool(
+                workers, self._settings, environment, self._listener, variables, may_load
+            )
             shared = self._shared[key] = RefCountedPool(pool)
         shared.users += 1
         acquire = PoolReference(self, key, shared)
@@ -173,7 +175,9 @@ class PoolExecutor:
     async def load(self, settings: ModelSettings) -> LoadedModel:
         if settings.parallel_workers is not None and settings.parallel_workers <= 0:
             return await self._load_here(settings)
-        environment = await asyncio.to_thread(find_environment, settings, self._settings.environments_dir)
+        environment = await asyncio.to_thread(
+            find_environment, settings, self._settings.environments_dir
+        )
         # An alias may move while the environment is built, which is right for the version that it named before.
         settings = with_resolved_uri(settings, environment.source if environment else None)
         code = await asyncio.to_thread(_shipped_code, settings)
@@ -203,7 +207,11 @@ class PoolExecutor:
         return PooledModel(acquire, key, info, limit, self._listener)
 
     async def _pool_reference(
-        self, settings: ModelSettings, environment: Environment | None, code: _Code | None, model_key: str
+        self,
+        settings: ModelSettings,
+        environment: Environment | None,
+        code: _Code | None,
+        model_key: str,
     ) -> PoolReference:
         group = (settings.parameters.inference_pool_gid if settings.parameters else None) or ""
         place = environment.key if environment else ""
@@ -214,8 +222,14 @@ class PoolExecutor:
         else:
             key, may_load = PoolKey(place, group, model_key), isolation.ANY_CODE
         if code is not None:
-            whose = f"the worker pool of group '{group}' for equal code" if group else "a worker pool of its own"
-            logger.info("Model '%s': runs in %s, since it ships code (%s)", settings.name, whose, code.names)
+            whose = (
+                f"the worker pool of group '{group}' for equal code"
+                if group
+                else "a worker pool of its own"
+            )
+            logger.info(
+                "Model '%s': runs in %s, since it ships code (%s)", settings.name, whose, code.names
+            )
         if environment is not None and key not in self._pools:
             await asyncio.to_thread(environment.check)
         return await self._pools.acquire(key, environment, may_load)
@@ -223,7 +237,9 @@ class PoolExecutor:
     async def _load_here(self, settings: ModelSettings) -> LoadedModel:
         if self._listener is not None:
             text = "runs in the server's own process ('parallel_workers' of 0), which further front ends cannot ask"
-            raise MLServerError(f"Model {settings.name} {text}: set 'http_workers' to 1, or leave it out", 500)
+            raise MLServerError(
+                f"Model {settings.name} {text}: set 'http_workers' to 1, or leave it out", 500
+            )
         if self._inline is None:
             self._inline = InlineExecutor(self._settings.load_timeout)
             await self._inline.start()
@@ -255,7 +271,12 @@ class PooledModel(RemoteModel):
     """A model in the workers of a pool, and its hold on that."""
 
     def __init__(
-        self, acquire: PoolReference, key: str, info: ModelInfo, limit: float | None, listener: WorkerListener | None
+        self,
+        acquire: PoolReference,
+        key: str,
+        info: ModelInfo,
+        limit: float | None,
+        listener: WorkerListener | None,
     ) -> None:
         super().__init__(acquire.pool, key, info, limit)
         self.pool = acquire.pool
@@ -274,7 +295,10 @@ class PooledModel(RemoteModel):
 def _shipped_code(settings: ModelSettings) -> _Code | None:
     """The code that an MLflow model on this machine ships, by its files; None = none, or the worker finds out. Blocks."""
     package = builder.RUNTIME
-    if not settings.implementation_.startswith((f"{package}.", f"{package}:")) or find_spec(package) is None:
+    if (
+        not settings.implementation_.startswith((f"{package}.", f"{package}:"))
+        or find_spec(package) is None
+    ):
         return None
     try:
         # Of all modules of the runtime only this one and the wire format may be imported here: neither needs MLflow.

@@ -55,7 +55,9 @@ class WorkerGroup(Generic[L]):
                 async with asyncio.timeout(max(0.0, limit - time.monotonic())):
                     await changed.wait()
             except TimeoutError:
-                raise Unavailable("No worker process is alive to run the model; a new one is being started") from None
+                raise Unavailable(
+                    "No worker process is alive to run the model; a new one is being started"
+                ) from None
 
     def _announce(self) -> None:
         self._changed.set()
@@ -70,7 +72,9 @@ class RemoteModel:
         limit: Seconds after which a worker that does not answer and does not react is to be ended.
     """
 
-    def __init__(self, group: WorkerGroup[Any], key: str, info: ModelInfo, limit: float | None) -> None:
+    def __init__(
+        self, group: WorkerGroup[Any], key: str, info: ModelInfo, limit: float | None
+    ) -> None:
         self._group = group
         self.key = key
         self.limit = limit
@@ -89,7 +93,13 @@ class RemoteModel:
 
     async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
-        head = [self.key, call.deadline, call.members, call.trace_parent, pack_request(request, buffers)]
+        head = [
+            self.key,
+            call.deadline,
+            call.members,
+            call.trace_parent,
+            pack_request(request, buffers),
+        ]
         started = time.perf_counter_ns()
         for attempt in (1, 2):
             worker = await self._group.worker_for(self.key)
@@ -98,7 +108,9 @@ class RemoteModel:
                 break
             except WorkerDied:
                 if attempt == 2:
-                    raise Unavailable("Two worker processes ended while they ran this request") from None
+                    raise Unavailable(
+                        "Two worker processes ended while they ran this request"
+                    ) from None
                 await asyncio.sleep(SECOND_TRY)
         model_ns, values = frame.head
         call.timings.model_ns = model_ns
@@ -118,7 +130,9 @@ class RemoteModel:
                     return
                 model_ns, values = frame.head
                 call.timings.model_ns += model_ns
-                call.timings.transport_ns += max(0, elapsed - model_ns)  # the model may have worked ahead
+                call.timings.transport_ns += max(
+                    0, elapsed - model_ns
+                )  # the model may have worked ahead
                 yield unpack_response(values, frame.buffers)
         except WorkerDied:
             raise Unavailable("The worker process ended in the middle of this stream") from None
@@ -140,11 +154,15 @@ class RemoteModel:
         worker = await self._group.worker_for(self.key)
         head = [self.key, request.method, request.path, request.query, request.headers]
         try:
-            frame = await worker.call(MessageType.ROUTE, head, [request.body] if request.body else (), self.limit)
+            frame = await worker.call(
+                MessageType.ROUTE, head, [request.body] if request.body else (), self.limit
+            )
         except WorkerDied:
             raise Unavailable("The worker process ended while it ran this request") from None
         status, headers = frame.head
-        return HTTPResponse(status, [(name, value) for name, value in headers], bytes(frame.buffers[0]))
+        return HTTPResponse(
+            status, [(name, value) for name, value in headers], bytes(frame.buffers[0])
+        )
 
 
 def _load_of(worker: RPCClient) -> int:

@@ -39,7 +39,9 @@ START_TIMEOUT = 120.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 # Before a worker that lacks a model is to be replaced by a complete one.
 FIRST_REPAIR, LONGEST_REPAIR = 1.0, 30.0
-STEADY_AFTER = 60.0  # seconds of life after which a worker's death is no longer held against its successor
+STEADY_AFTER = (
+    60.0  # seconds of life after which a worker's death is no longer held against its successor
+)
 WATCH_INTERVAL = 0.5
 PING_GRACE = 1.0
 
@@ -84,7 +86,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._home = home
         self._variables = dict(variables or {})
         self._may_load = may_load
-        self._command = [sys.executable, "-m", "mlserver.parallel.worker.worker"] if home is None else home.command()
+        self._command = (
+            [sys.executable, "-m", "mlserver.parallel.worker.worker"]
+            if home is None
+            else home.command()
+        )
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._one_by_one = asyncio.Lock()
@@ -102,7 +108,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     async def start(self) -> None:
         """Start all workers. Raises `MLServerError` if one cannot start."""
-        results = await asyncio.gather(*(self._start_worker() for _ in range(self._size)), return_exceptions=True)
+        results = await asyncio.gather(
+            *(self._start_worker() for _ in range(self._size)), return_exceptions=True
+        )
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
             await self.stop(1.0)
@@ -128,9 +136,15 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             WorkerDied, TimeoutError, OSError: it cannot even be started.
         """
         shared = self._listener is not None
-        worker = WorkerProcess(self._command, self._environment(), self._on_exit, self._on_notification, shared)
+        worker = WorkerProcess(
+            self._command, self._environment(), self._on_exit, self._on_notification, shared
+        )
         paths = import_folders() if self._home is None else own_paths()
-        init = {"settings": self._settings.to_frame(), "sys_path": paths, "may_load": self._may_load}
+        init = {
+            "settings": self._settings.to_frame(),
+            "sys_path": paths,
+            "may_load": self._may_load,
+        }
         try:
             await worker.start(init, START_TIMEOUT)
             while missing := self._missing_in(worker, left_out):
@@ -189,7 +203,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     async def _replace(self, dead: WorkerProcess) -> None:
         code = await dead.reap()
-        logger.error("Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code))
+        logger.error(
+            "Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code)
+        )
         born, pause = time.monotonic(), FIRST_PAUSE
         left_out: set[str] = set()
         stuck_reports: Counter[str] = Counter()
@@ -210,7 +226,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
                     left_out.clear()  # a worker without a model is of no use
                 continue
             except Exception as error:
-                logger.error("A replacement worker could not be started: %r; trying again in %.1f s", error, pause)
+                logger.error(
+                    "A replacement worker could not be started: %r; trying again in %.1f s",
+                    error,
+                    pause,
+                )
                 continue
             if left_out:
                 self._spawn(self._complete(worker))
@@ -228,7 +248,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             try:
                 await self._start_worker()
             except Exception as error:
-                logger.error("A worker with all models could not be started: %s; trying again in %.0f s", error, pause)
+                logger.error(
+                    "A worker with all models could not be started: %s; trying again in %.0f s",
+                    error,
+                    pause,
+                )
 
     def _forgive(self) -> None:
         self._deaths = max(0, self._deaths - 1)
@@ -291,7 +315,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             if key not in self._infos and _is_mutable_alias(settings):
                 workers = workers[:1]  # what the first one finds there, the others load
             loads = [self._load_into(worker, key, settings) for worker in workers]
-            problems = [one for one in await asyncio.gather(*loads, return_exceptions=True) if one is not None]
+            problems = [
+                one
+                for one in await asyncio.gather(*loads, return_exceptions=True)
+                if one is not None
+            ]
             if not all(isinstance(problem, WorkerDied) for problem in problems):
                 raise next(problem for problem in problems if not isinstance(problem, WorkerDied))
             if problems:
@@ -309,7 +337,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
                 await self._load_into(lacking[0], key, settings)
             except WorkerDied:
                 how = describe_exit(await lacking[0].reap())
-                raise ModelFailed(f"Model {settings.name}: the worker process ended ({how}) while it loaded") from None
+                raise ModelFailed(
+                    f"Model {settings.name}: the worker process ended ({how}) while it loaded"
+                ) from None
 
     async def _some_worker(self) -> None:
         try:
@@ -325,10 +355,14 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         try:
             async with asyncio.timeout(limit):
                 frame = await worker.call(
-                    MessageType.LOAD, {"key": key, "settings": settings.to_frame()}, kill_after=limit
+                    MessageType.LOAD,
+                    {"key": key, "settings": settings.to_frame()},
+                    kill_after=limit,
                 )
         except TimeoutError:
-            raise MLServerError(f"Its load took longer than {limit:g} seconds (setting 'load_timeout')", 504) from None
+            raise MLServerError(
+                f"Its load took longer than {limit:g} seconds (setting 'load_timeout')", 504
+            ) from None
         worker.loaded.add(key)
         self._infos[key] = ModelInfo.from_plain(frame.head)
 
@@ -340,7 +374,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         for worker in holders:
             worker.loaded.discard(key)
         answers = await asyncio.gather(
-            *(worker.call(MessageType.UNLOAD, {"key": key}) for worker in holders), return_exceptions=True
+            *(worker.call(MessageType.UNLOAD, {"key": key}) for worker in holders),
+            return_exceptions=True,
         )
         for answer in answers:
             if isinstance(answer, MLServerError):
@@ -370,4 +405,6 @@ def with_resolved_uri(settings: ModelSettings, source: str | None) -> ModelSetti
     """The settings with the address that a model was found at, so that all of its parts are of the same version."""
     if source is None or settings.parameters is None or not _is_mutable_alias(settings):
         return settings
-    return settings.model_copy(update={"parameters": settings.parameters.model_copy(update={"uri": source})})
+    return settings.model_copy(
+        update={"parameters": settings.parameters.model_copy(update={"uri": source})}
+    )

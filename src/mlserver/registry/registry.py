@@ -90,7 +90,9 @@ class ModelVersion:
         """The model and its road. Raises `ModelNotReady` if there are none."""
         if self.loaded is None or self.pipeline is None or not self.loaded.info.ready:
             reason = without_paths(self.reason) or None
-            raise ModelNotReady(self.name, self.version, reason, LOAD_RETRY if self.loading else None)
+            raise ModelNotReady(
+                self.name, self.version, reason, LOAD_RETRY if self.loading else None
+            )
         return self.loaded, self.pipeline
 
 
@@ -129,7 +131,9 @@ class ModelRegistryView:
 
     async def drained(self) -> None:
         """Wait until no model has anything to do."""
-        await asyncio.gather(*(entry.pipeline.drained() for entry in self.entries() if entry.pipeline is not None))
+        await asyncio.gather(
+            *(entry.pipeline.drained() for entry in self.entries() if entry.pipeline is not None)
+        )
 
     def _choose_default(self, name: str) -> None:
         self.generation += 1
@@ -137,11 +141,15 @@ class ModelRegistryView:
         if not versions:
             self._defaults.pop(name, None)
             return
-        candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(versions.values())
+        candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(
+            versions.values()
+        )
         asking = [entry for entry in candidates if entry.configured_split is not None]
         split = default_version(asking).configured_split if asking else None
         # A shadow is never what callers see, though it mostly is the newest.
-        shown = [entry for entry in candidates if split is None or entry.version != split.shadow] or candidates
+        shown = [
+            entry for entry in candidates if split is None or entry.version != split.shadow
+        ] or candidates
         for entry in versions.values():
             entry.split = None
         default = self._defaults[name] = default_version(shown)
@@ -218,7 +226,9 @@ class Registry(ModelRegistryView):
                 entry.reason = exc.message
                 self._has_failed(entry)
                 if is_logged:
-                    logger.error("Model '%s'%s could not be loaded: %s", entry.name, _of(entry), exc.message)
+                    logger.error(
+                        "Model '%s'%s could not be loaded: %s", entry.name, _of(entry), exc.message
+                    )
                 raise
             except BaseException as error:
                 entry.reason = f"Its load ended with {type(error).__name__}"
@@ -236,7 +246,12 @@ class Registry(ModelRegistryView):
             if entry.reason:
                 logger.error("Model '%s'%s is not ready: %s", entry.name, _of(entry), entry.reason)
             else:
-                logger.info("Loaded model '%s'%s in %.2f s", entry.name, _of(entry), loaded.info.load_seconds)
+                logger.info(
+                    "Loaded model '%s'%s in %.2f s",
+                    entry.name,
+                    _of(entry),
+                    loaded.info.load_seconds,
+                )
             if before is not None:
                 with suppress(MLServerError):  # its `unload` raised: the log has it
                     await self._retire(before, road_before)
@@ -280,7 +295,9 @@ class Registry(ModelRegistryView):
                 if pipeline is not None:
                     await pipeline.drained()
         except TimeoutError:
-            logger.warning("A model is unloaded though requests still run: they took longer than 'drain_timeout'")
+            logger.warning(
+                "A model is unloaded though requests still run: they took longer than 'drain_timeout'"
+            )
         await loaded.unload()
 
     def _lock(self, name: str) -> asyncio.Lock:

@@ -79,7 +79,9 @@ def _weights(said: Any) -> tuple[tuple[str, float], ...]:
     for version, weight in said.items():
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not number or not 0 <= weight <= 1e9:
-            raise InvalidInput(f"{field} of version '{version}'", "a number from 0 to 1e9", repr(weight))
+            raise InvalidInput(
+                f"{field} of version '{version}'", "a number from 0 to 1e9", repr(weight)
+            )
     if not any(said.values()):
         raise InvalidInput(field, "at least one weight above 0", repr(said))
     return tuple((str(version), float(weight)) for version, weight in said.items())

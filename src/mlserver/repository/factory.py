@@ -23,7 +23,11 @@ class ModelRepositoryFactory:
         try:
             repository = cls(root=settings.model_repository_root, **arguments)
         except TypeError as error:
-            raise SettingsError(f"model_repository_implementation: {cls.__name__} cannot be made: {error}") from error
+            raise SettingsError(
+                f"model_repository_implementation: {cls.__name__} cannot be made: {error}"
+            ) from error
         if not isinstance(repository, ModelRepository):
-            raise SettingsError(f"model_repository_implementation: {cls.__name__} is not a ModelRepository")
+            raise SettingsError(
+                f"model_repository_implementation: {cls.__name__} is not a ModelRepository"
+            )
         return repository

@@ -113,10 +113,14 @@ def _walk(root: str, unreadable: Callable[[str], None]) -> Iterator[str | MLflow
         if store and not place.in_store:
             yield place.path
         below = replace(place, in_store=place.in_store or store)
-        if SETTINGS_FILENAME in names and os.path.isfile(file := os.path.join(place.path, SETTINGS_FILENAME)):
+        if SETTINGS_FILENAME in names and os.path.isfile(
+            file := os.path.join(place.path, SETTINGS_FILENAME)
+        ):
             yield file
             below = replace(below, owner=below.owner or place.path)
-        if MLFLOW_MODEL_FILENAME in names and os.path.isfile(os.path.join(place.path, MLFLOW_MODEL_FILENAME)):
+        if MLFLOW_MODEL_FILENAME in names and os.path.isfile(
+            os.path.join(place.path, MLFLOW_MODEL_FILENAME)
+        ):
             if not place.is_part:
                 yield MLflowFolder(place.path, real, place.depth, below.in_store, below.owner)
             below = replace(below, is_part=True)

@@ -48,7 +48,9 @@ def load_mlflow_model(folder: str) -> ModelSettings | None:
     from_environment = load_from_environment(folder)
     if from_environment is not None:
         return from_environment
-    return _complete(ModelSettings.load({"implementation": MLFLOW_IMPLEMENTATION}), os.path.abspath(folder))
+    return _complete(
+        ModelSettings.load({"implementation": MLFLOW_IMPLEMENTATION}), os.path.abspath(folder)
+    )
 
 
 def describe_mlflow_model(folder: str, name: str, version: str | None) -> ModelSettings:
@@ -58,7 +60,9 @@ def describe_mlflow_model(folder: str, name: str, version: str | None) -> ModelS
         SettingsError: a variable `MLSERVER_MODEL_*` is wrong.
     """
     parameters = {"uri": folder} | ({"version": version} if version else {})
-    return ModelSettings.load({"name": name, "implementation": MLFLOW_IMPLEMENTATION, "parameters": parameters})
+    return ModelSettings.load(
+        {"name": name, "implementation": MLFLOW_IMPLEMENTATION, "parameters": parameters}
+    )
 
 
 def name_of(path: str) -> str:
@@ -67,7 +71,11 @@ def name_of(path: str) -> str:
         name = read_json_object(path).get("name")
     except SettingsError:
         name = None
-    return name if isinstance(name, str) and name else os.path.basename(os.path.dirname(os.path.abspath(path)))
+    return (
+        name
+        if isinstance(name, str) and name
+        else os.path.basename(os.path.dirname(os.path.abspath(path)))
+    )
 
 
 def _complete(settings: ModelSettings, folder: str) -> ModelSettings:

@@ -72,7 +72,9 @@ def discover(root: str, contents: Contents, described: list[ModelSettings]) -> D
     return discovery
 
 
-def _select(root: str, contents: Contents, described: list[ModelSettings], discovery: Discovery) -> list[MLflowFolder]:
+def _select(
+    root: str, contents: Contents, described: list[ModelSettings], discovery: Discovery
+) -> list[MLflowFolder]:
     """The folders to serve: not those of a settings file, and tracking stores only if there is nothing else."""
     referred = {real for settings in described if (real := _real_folder(settings)) is not None}
     free = [folder for folder in contents.mlflow_models if not _is_below_any(folder.real, referred)]
@@ -122,7 +124,11 @@ def _name_folder(root: str, folder: MLflowFolder) -> NamedFolder:
     above = os.path.dirname(home)
     if is_version(os.path.basename(home)) and os.path.basename(above):
         home, version = above, os.path.basename(home)
-    uri = folder.path if os.path.realpath(root) + folder.path[len(root) :] == folder.real else folder.real
+    uri = (
+        folder.path
+        if os.path.realpath(root) + folder.path[len(root) :] == folder.real
+        else folder.real
+    )
     return NamedFolder(folder.path, uri, os.path.basename(home), version, home)
 
 
@@ -139,7 +145,8 @@ def _without_collisions(
         foreign = [settings for settings in others if not _is_sibling(settings, folders[0])]
         if foreign:
             discovery.warnings += [
-                f"{each.path}: left out, model '{name}' is also in {foreign[0].folder}" for each in folders
+                f"{each.path}: left out, model '{name}' is also in {foreign[0].folder}"
+                for each in folders
             ]
             continue
         if len({each.home for each in folders}) > 1:

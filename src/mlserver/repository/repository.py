@@ -56,7 +56,9 @@ class SchemalessModelRepository(ModelRepository):
     def __init__(self, root: str, **arguments: Any) -> None:
         if arguments:
             names = ", ".join(sorted(arguments))
-            raise SettingsError(f"model_repository_implementation_args: unknown argument(s) {names}")
+            raise SettingsError(
+                f"model_repository_implementation_args: unknown argument(s) {names}"
+            )
         super().__init__(os.path.abspath(root))
         self._problems: dict[str, str] = {}
         self._said: set[str] = set()
@@ -88,7 +90,9 @@ class SchemalessModelRepository(ModelRepository):
         problems: dict[str, str] = {}
         contents = find_contents(self._root, self._say)
         files = contents.settings_files
-        models = self._distinct([each for each in (self._model(file, problems) for file in files) if each])
+        models = self._distinct(
+            [each for each in (self._model(file, problems) for file in files) if each]
+        )
         alone = None if models else self._read_single(has_files=bool(files))
         if alone is not None:
             models = [alone]
@@ -135,7 +139,9 @@ class SchemalessModelRepository(ModelRepository):
             first = kept.setdefault((settings.name, settings.version), settings)
             if first is not settings:
                 version = f" version '{settings.version}'" if settings.version else ""
-                self._say(f"{settings.folder}: left out, model '{settings.name}'{version} is also in {first.folder}")
+                self._say(
+                    f"{settings.folder}: left out, model '{settings.name}'{version} is also in {first.folder}"
+                )
         return list(kept.values())
 
     def _say(self, text: str, level: int = logging.WARNING) -> None:

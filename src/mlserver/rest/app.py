@@ -75,7 +75,9 @@ class RESTApp:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        request = Request(scope["method"], self._path(scope), scope["query_string"], scope["headers"])
+        request = Request(
+            scope["method"], self._path(scope), scope["query_string"], scope["headers"]
+        )
         request.client = scope["client"]
         template = ""
         self._metrics.rest_started(request.method)
@@ -92,8 +94,12 @@ class RESTApp:
                 self._metrics.rest(request.method, template, status, seconds)
             else:
                 self._metrics.rest_dropped(request.method)
-            if self._access_log and not (request.path.startswith(_HEALTH) and not self._settings.debug):
-                logger.info('"%s %s" %d %.1f ms', request.method, request.path, status, seconds * 1000)
+            if self._access_log and not (
+                request.path.startswith(_HEALTH) and not self._settings.debug
+            ):
+                logger.info(
+                    '"%s %s" %d %.1f ms', request.method, request.path, status, seconds * 1000
+                )
 
     def _path(self, scope: Any) -> str:
         path: str = scope["path"]
@@ -128,7 +134,10 @@ class RESTApp:
                 await self._take_body(request, receive)
                 reply = await self._model_routes.answer(own, request)
         except MethodNotAllowed as error:
-            asks = request.method == "OPTIONS" and request.header(b"access-control-request-method") is None
+            asks = (
+                request.method == "OPTIONS"
+                and request.header(b"access-control-request-method") is None
+            )
             reply = Reply(200, headers=_allow(error)) if asks else self._error(error)
         except MLServerError as error:
             reply = self._error(self._path_first(error, request, template))
@@ -136,7 +145,9 @@ class RESTApp:
             raise
         except Exception:
             logger.exception("A request for %s failed", request.path)
-            reply = Reply(500, write_document({"error": "Internal error; the server's log has the reason"}))
+            reply = Reply(
+                500, write_document({"error": "Internal error; the server's log has the reason"})
+            )
         if self._cors is not None:
             reply.headers.extend(self._cors.headers(request))
         return reply, template
@@ -158,7 +169,9 @@ class RESTApp:
 
     async def _check_access(self, scope: str, request: Request) -> None:
         if scope:
-            await self._access.check(scope, Caller(request.client[0] if request.client else "", request.headers))
+            await self._access.check(
+                scope, Caller(request.client[0] if request.client else "", request.headers)
+            )
 
     async def _take_body(self, request: Request, receive: Receive) -> None:
         if request.method not in ("GET", "HEAD"):
@@ -167,9 +180,15 @@ class RESTApp:
     def _path_first(self, error: MLServerError, request: Request, template: str) -> MLServerError:
         """Return the error to answer: a fault of the path's model is said before one of the body."""
         name = request.segments.get("model_name")
-        if name is None or error.status_code not in _BODY_FAULTS or not template.startswith("/v2/models"):
+        if (
+            name is None
+            or error.status_code not in _BODY_FAULTS
+            or not template.startswith("/v2/models")
+        ):
             return error
-        return self._model_routes.fault_of_model(name, request.segments.get("model_version")) or error
+        return (
+            self._model_routes.fault_of_model(name, request.segments.get("model_version")) or error
+        )
 
     def _error(self, error: MLServerError) -> Reply:
         status, body = error.status_code, write_error(error)
@@ -201,16 +220,22 @@ class RESTApp:
                 if name:
                     reply.headers.append((b"content-encoding", name.encode()))
             reply.headers.append((b"vary", b"Accept-Encoding"))
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
+        await send(
+            {"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()}
+        )
         if isinstance(body, list):
             for part in body[:-1]:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         last = body[-1] if isinstance(body, list) else body
         await send({"type": "http.response.body", "body": last})
 
-    async def _send_stream(self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any) -> None:
+    async def _send_stream(
+        self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any
+    ) -> None:
         """Send as it comes; when the caller leaves, the work is stopped."""
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
+        await send(
+            {"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()}
+        )
         sending = asyncio.ensure_future(_send_parts(parts, send))
         watching = asyncio.ensure_future(_disconnected(receive))
         try:

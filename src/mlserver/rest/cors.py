@@ -15,10 +15,15 @@ class Cors:
 
     def __init__(self, settings: CORSSettings) -> None:
         self._settings = settings
-        self._pattern = re.compile(settings.allow_origin_regex) if settings.allow_origin_regex else None
+        self._pattern = (
+            re.compile(settings.allow_origin_regex) if settings.allow_origin_regex else None
+        )
 
     def is_preflight(self, request: Request) -> bool:
-        return request.method == "OPTIONS" and request.header(b"access-control-request-method") is not None
+        return (
+            request.method == "OPTIONS"
+            and request.header(b"access-control-request-method") is not None
+        )
 
     def allows(self, origin: str) -> bool:
         settings = self._settings
@@ -60,11 +65,22 @@ class Cors:
         if not wanted <= allowed and "*" not in settings.allow_headers:
             faults.append("headers")
         if faults:
-            return Reply(400, f"Disallowed CORS {', '.join(faults)}".encode(), "text/plain; charset=utf-8")
-        methods = settings.allow_methods if "*" not in settings.allow_methods else ["GET", "POST", "OPTIONS"]
+            return Reply(
+                400, f"Disallowed CORS {', '.join(faults)}".encode(), "text/plain; charset=utf-8"
+            )
+        methods = (
+            settings.allow_methods
+            if "*" not in settings.allow_methods
+            else ["GET", "POST", "OPTIONS"]
+        )
         headers = [
             ("access-control-allow-methods", ", ".join(methods)),
             ("access-control-max-age", str(settings.max_age)),
-            ("access-control-allow-headers", asked if "*" in settings.allow_headers else ", ".join(sorted(allowed))),
+            (
+                "access-control-allow-headers",
+                asked if "*" in settings.allow_headers else ", ".join(sorted(allowed)),
+            ),
         ]
-        return Reply(200, b"OK", "text/plain; charset=utf-8", raw_headers(headers) + self.headers(request))
+        return Reply(
+            200, b"OK", "text/plain; charset=utf-8", raw_headers(headers) + self.headers(request)
+        )

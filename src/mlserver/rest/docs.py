@@ -17,7 +17,10 @@ _POLICY = (
     b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_PAGE_HEADERS: RawHeaders = [(b"content-security-policy", _POLICY), (b"x-content-type-options", b"nosniff")]
+_PAGE_HEADERS: RawHeaders = [
+    (b"content-security-policy", _POLICY),
+    (b"x-content-type-options", b"nosniff"),
+]
 
 
 class Docs:
@@ -31,7 +34,10 @@ class Docs:
         """Add every route to the router."""
         router.add("GET", "/v2/docs", self.page)
         router.add("GET", "/v2/docs/dataplane.json", self.server_document)
-        for model in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
+        for model in (
+            "/v2/models/{model_name}",
+            "/v2/models/{model_name}/versions/{model_version}",
+        ):
             router.add("GET", f"{model}/docs", self.model_page)
             router.add("GET", f"{model}/docs/dataplane.json", self.model_document)
 
@@ -41,19 +47,27 @@ class Docs:
     async def model_page(self, request: Request) -> Reply:
         # A page is open to everybody, for a browser's address line has no credential; it must not tell which models there are.
         if self._settings.auth is None:
-            await self._data_plane.model_ready(request.segments["model_name"], request.segments.get("model_version"))
+            await self._data_plane.model_ready(
+                request.segments["model_name"], request.segments.get("model_version")
+            )
         return await self.page(request)
 
     async def server_document(self, request: Request) -> Reply:
         settings = self._settings
-        document = openapi.server_document(settings.root_path, settings.server_version, self._data_plane.names())
+        document = openapi.server_document(
+            settings.root_path, settings.server_version, self._data_plane.names()
+        )
         return Reply(body=write_document(document))
 
     async def model_document(self, request: Request) -> Reply:
         name, version = request.segments["model_name"], request.segments.get("model_version")
         metadata = await self._data_plane.model_metadata(name, version)
         routes = [own.route for own in self._data_plane.routes_of(name, version)]
-        return Reply(body=write_document(openapi.model_document(self._settings.root_path, metadata, version, routes)))
+        return Reply(
+            body=write_document(
+                openapi.model_document(self._settings.root_path, metadata, version, routes)
+            )
+        )
 
 
 @cache

@@ -16,7 +16,16 @@ from ..wire import json
 from ..wire.headers import CloudEvents, server_timing
 from . import negotiation
 from .bounded_cache import BoundedCache
-from .messages import EVENT_STREAM, JSON, RawHeaders, Reply, Request, header_value, model_headers, raw_headers
+from .messages import (
+    EVENT_STREAM,
+    JSON,
+    RawHeaders,
+    Reply,
+    Request,
+    header_value,
+    model_headers,
+    raw_headers,
+)
 from .negotiation import EncodedBody
 from .routing import Router
 
@@ -25,7 +34,11 @@ class Endpoints:
     """The routes, bound to what they ask."""
 
     def __init__(
-        self, settings: Settings, data_plane: DataPlane, repository: RepositoryControl, events: CloudEvents
+        self,
+        settings: Settings,
+        data_plane: DataPlane,
+        repository: RepositoryControl,
+        events: CloudEvents,
     ) -> None:
         self._settings = settings
         self._data_plane = data_plane
@@ -40,7 +53,10 @@ class Endpoints:
         router.add("GET", "/v2/health/ready", self.ready)
         router.add("GET", "/v2/models", self.models)
         router.add("GET", "/v2/models/stats", self.statistics)
-        for model in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
+        for model in (
+            "/v2/models/{model_name}",
+            "/v2/models/{model_name}/versions/{model_version}",
+        ):
             router.add("GET", model, self.model_metadata)
             router.add("GET", f"{model}/ready", self.model_ready)
             router.add("GET", f"{model}/config", self.model_config)
@@ -73,7 +89,9 @@ class Endpoints:
         return _document(json.write_document({"models": self._data_plane.names()}))
 
     async def model_metadata(self, request: Request) -> Reply:
-        return _document(json.write_message(await self._data_plane.model_metadata(*_model(request))))
+        return _document(
+            json.write_message(await self._data_plane.model_metadata(*_model(request)))
+        )
 
     async def model_config(self, request: Request) -> Reply:
         return _document(json.write_document(self._data_plane.model_config(*_model(request))))
@@ -96,7 +114,11 @@ class Endpoints:
         response = await self._data_plane.infer(payload, name, version, call)
         started = time.perf_counter_ns()
         try:
-            written = EncodedBody(json.write_response(response), JSON) if write is None else write(response)
+            written = (
+                EncodedBody(json.write_response(response), JSON)
+                if write is None
+                else write(response)
+            )
         except MLServerError:
             raise
         except Exception as error:
@@ -104,7 +126,9 @@ class Endpoints:
         codec_ns += time.perf_counter_ns() - started
         return self._inference_reply(written, response, call, codec_ns)
 
-    async def _read(self, incoming: negotiation.RequestFormat, name: str, version: str | None) -> InferenceRequest:
+    async def _read(
+        self, incoming: negotiation.RequestFormat, name: str, version: str | None
+    ) -> InferenceRequest:
         if not negotiation.is_prepared(incoming):  # others are not to wait for a large import
             await asyncio.to_thread(negotiation.prepare)
         if not incoming.is_raw:
@@ -130,7 +154,9 @@ class Endpoints:
         """CloudEvents headers; all but the ids are the same for every answer of a model."""
         headers = self._events_of.get(model)
         if headers is None:
-            headers = self._events_of.keep(model, raw_headers(self._events.response(model, None).items()))
+            headers = self._events_of.keep(
+                model, raw_headers(self._events.response(model, None).items())
+            )
         if not response_id:
             return headers.copy()
         raw_id = header_value(response_id)
@@ -155,15 +181,22 @@ class Endpoints:
             await responses.aclose()  # type: ignore[attr-defined]
             raise
         headers = [] if first is None else self._event_headers(first.model_name, first.id)
-        headers += [(b"server-timing", server_timing(call.timings, codec_ns).encode()), (b"cache-control", b"no-cache")]
+        headers += [
+            (b"server-timing", server_timing(call.timings, codec_ns).encode()),
+            (b"cache-control", b"no-cache"),
+        ]
         return Reply(200, _events(first, responses), EVENT_STREAM, headers)
 
     # -- repository --
 
     async def index(self, request: Request) -> Reply:
         document = json.read_json(request.body) if request.body.strip() else {}
-        if not isinstance(document, dict) or not isinstance(document.get("ready"), (bool, type(None))):
-            raise InvalidPayload('Invalid body: expected an object like {"ready": true}, or no body')
+        if not isinstance(document, dict) or not isinstance(
+            document.get("ready"), (bool, type(None))
+        ):
+            raise InvalidPayload(
+                'Invalid body: expected an object like {"ready": true}, or no body'
+            )
         index = await self._repository.index(RepositoryIndexRequest(ready=document.get("ready")))
         return _document(json.write_document([item.model_dump(mode="json") for item in index]))
 
@@ -209,7 +242,9 @@ async def _one(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:
     yield payload
 
 
-async def _events(first: InferenceResponse | None, responses: AsyncIterator[InferenceResponse]) -> AsyncIterator[bytes]:
+async def _events(
+    first: InferenceResponse | None, responses: AsyncIterator[InferenceResponse]
+) -> AsyncIterator[bytes]:
     """Responses as events. An error in the middle is an event with `error`, then the stream ends."""
     try:
         if first is not None:

@@ -51,15 +51,22 @@ class RESTServer:
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
         Docs(settings, data_plane).register(router)
         routes = ModelRoutes(data_plane, settings.default_model)
-        app = RESTApp(settings, router, routes, metrics, access or Authorizer(settings), metrics_page)
+        app = RESTApp(
+            settings, router, routes, metrics, access or Authorizer(settings), metrics_page
+        )
         shared = settings.http_workers > 1
-        root, listener = settings.root_path, bind(settings.host, settings.http_port, "http_port", shared)
+        root, listener = (
+            settings.root_path,
+            bind(settings.host, settings.http_port, "http_port", shared),
+        )
         self.address = f"REST on {_url(settings, settings.host, listener)}"
         if metrics_page is not None and not settings.has_metrics_port:
             self.address += f", metrics at {settings.metrics_endpoint}"
         self._servers = [HTTPListener(listener, app, settings, root)]
         if settings.admin_port is not None:
-            app = RESTApp(settings, router, routes, metrics, Authorizer(settings, admin_address=True))
+            app = RESTApp(
+                settings, router, routes, metrics, Authorizer(settings, admin_address=True)
+            )
             listener = bind(settings.admin_host, settings.admin_port, "admin_port", shared)
             self.address += f", administration on {_url(settings, settings.admin_host, listener)}"
             self._servers.append(HTTPListener(listener, app, settings, root))
@@ -98,7 +105,9 @@ class MetricsFrontEnd:
         listener = bind(settings.host, settings.metrics_port or 0, "metrics_port")
         path = "/" + (settings.metrics_endpoint or "").strip("/")
         self.address = f"metrics on {_url(settings, settings.host, listener)}{path}"
-        self._server = HTTPListener(listener, _Guarded(page, access) if access.asks_everybody else page, settings)
+        self._server = HTTPListener(
+            listener, _Guarded(page, access) if access.asks_everybody else page, settings
+        )
 
     async def start(self) -> None:
         await self._server.start()
@@ -124,13 +133,20 @@ class _Guarded:
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
         try:
             client = scope["client"]
-            await self._access.check(METRICS, Caller(client[0] if client else "", Headers(scope["headers"])))
+            await self._access.check(
+                METRICS, Caller(client[0] if client else "", Headers(scope["headers"]))
+            )
         except MLServerError as error:
             body = write_error(error)
-            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+            ]
             if error.status_code == 401:
                 headers.append((b"www-authenticate", b"Bearer"))
-            await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
+            await send(
+                {"type": "http.response.start", "status": error.status_code, "headers": headers}
+            )
             await send({"type": "http.response.body", "body": body})
         else:
             await self._page(scope, receive, send)

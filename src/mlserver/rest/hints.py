@@ -17,11 +17,20 @@ _HINTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"/(v2/)?(docs|redoc|swagger|openapi)(\.json|/.*)?", _DOCS),
         (r"/v2/models/(?P<name>[^/:]+)(/versions/[^/]+)?[/:](predict|score|invoke|explain)", ""),
         (r"/v1/models/(?P<name>[^/:]+)([/:]predict|[/:]explain)?(/.*)?", ""),
-        (r"/v1/chat/completions|/v1/(responses|completions|embeddings)", "no agent that answers it is loaded"),
+        (
+            r"/v1/chat/completions|/v1/(responses|completions|embeddings)",
+            "no agent that answers it is loaded",
+        ),
         (r"/(invocations|ping|version)", _MLFLOW),
-        (r"/v2/models/[^/]+(/versions/[^/]+)?/(invocations|ping|version)", "only MLflow models have this path"),
+        (
+            r"/v2/models/[^/]+(/versions/[^/]+)?/(invocations|ping|version)",
+            "only MLflow models have this path",
+        ),
         (r"/predictions/(?P<name>[^/:]+)", ""),
-        (r"/(api/)?(v1/|v1.0/)?(predict|predictions|score|infer|inference|invoke|generate)(/.*)?", _INFER),
+        (
+            r"/(api/)?(v1/|v1.0/)?(predict|predictions|score|infer|inference|invoke|generate)(/.*)?",
+            _INFER,
+        ),
         (r"/(api/|v1/)?models(/.*)?", f"models are listed at /v2/models; {_INFER}"),
         (r"/(v2/)?(health|healthz|livez|readyz|live|ready|status)(/.*)?", _HEALTH),
         (r"/(v2/)?metrics", _METRICS),

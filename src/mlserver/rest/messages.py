@@ -12,7 +12,9 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 # RFC 9110 5.6.2: what a header may be called.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 # What the front end says itself of an answer's size and its connection.
-_FRAMING = frozenset(("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"))
+_FRAMING = frozenset(
+    ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
+)
 RawHeaders = list[tuple[bytes, bytes]]
 # A body in one piece, or in parts that are sent one after another without being joined.
 Body = bytes | list[bytes | memoryview]
@@ -29,7 +31,9 @@ class Headers(Mapping[str, str]):
 
     def _decoded(self) -> dict[str, str]:
         if self._values is None:
-            self._values = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw}
+            self._values = {
+                name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw
+            }
         return self._values
 
     def __getitem__(self, name: str) -> str:

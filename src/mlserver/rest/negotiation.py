@@ -81,7 +81,9 @@ def is_prepared(incoming: RequestFormat) -> bool:
 # -- reading --
 
 
-def read(incoming: RequestFormat, metadata: MetadataModelResponse | None = None) -> InferenceRequest:
+def read(
+    incoming: RequestFormat, metadata: MetadataModelResponse | None = None
+) -> InferenceRequest:
     """The request in a body.
 
     Args:
@@ -95,7 +97,9 @@ def read(incoming: RequestFormat, metadata: MetadataModelResponse | None = None)
     if reader is None:
         if not (incoming.kind.startswith(b"application/") and incoming.kind.endswith(b"+json")):
             shown = incoming.kind.decode("latin-1")
-            raise UnsupportedMediaType(f"Content-Type '{shown}' is not supported; supported: {', '.join(SUPPORTED)}")
+            raise UnsupportedMediaType(
+                f"Content-Type '{shown}' is not supported; supported: {', '.join(SUPPORTED)}"
+            )
         reader = _read_json
     return reader(incoming, metadata)
 
@@ -107,7 +111,9 @@ def _read_json(incoming: RequestFormat, metadata: MetadataModelResponse | None) 
     return binary.read_request(incoming.body, header_length, metadata)
 
 
-def _read_arrow(incoming: RequestFormat, metadata: MetadataModelResponse | None) -> InferenceRequest:
+def _read_arrow(
+    incoming: RequestFormat, metadata: MetadataModelResponse | None
+) -> InferenceRequest:
     from ..wire.arrow import stream
 
     return stream.read_request(incoming.body, incoming.limit)

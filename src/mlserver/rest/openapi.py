@@ -38,10 +38,30 @@ _MESSAGES = (
     RepositoryIndexResponse,
 )
 _INFER = [
-    ("post", "/infer", "Ask the model", {"body": "InferenceRequest", "answer": "InferenceResponse"}),
-    ("post", "/generate", "The same as `infer`", {"body": "InferenceRequest", "answer": "InferenceResponse"}),
-    ("post", "/infer_stream", "Ask the model; answers come as events", {"body": "InferenceRequest", "answer": _EVENTS}),
-    ("post", "/generate_stream", "The same as `infer_stream`", {"body": "InferenceRequest", "answer": _EVENTS}),
+    (
+        "post",
+        "/infer",
+        "Ask the model",
+        {"body": "InferenceRequest", "answer": "InferenceResponse"},
+    ),
+    (
+        "post",
+        "/generate",
+        "The same as `infer`",
+        {"body": "InferenceRequest", "answer": "InferenceResponse"},
+    ),
+    (
+        "post",
+        "/infer_stream",
+        "Ask the model; answers come as events",
+        {"body": "InferenceRequest", "answer": _EVENTS},
+    ),
+    (
+        "post",
+        "/generate_stream",
+        "The same as `infer_stream`",
+        {"body": "InferenceRequest", "answer": _EVENTS},
+    ),
 ]
 # Method, path behind the model's, summary, what goes in and out.
 _OF_MODEL: list[tuple[str, str, str, dict[str, str]]] = [
@@ -72,7 +92,9 @@ def server_document(root_path: str, version: str, models: list[str]) -> Document
     for base in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
         for method, path, summary, shape in _OF_MODEL:
             _add(paths, method, base + path, summary, shape)
-    for operation in (operation for operations in paths.values() for operation in operations.values()):
+    for operation in (
+        operation for operations in paths.values() for operation in operations.values()
+    ):
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "model_name" and models:
                 parameter["examples"] = {name: {"value": name} for name in models}
@@ -88,7 +110,9 @@ def model_document(
         version: The version asked for; None = the default one.
     """
     routes = list(routes)
-    base = f"/v2/models/{quote(metadata.name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+    base = f"/v2/models/{quote(metadata.name, safe='')}" + (
+        f"/versions/{quote(version, safe='')}" if version else ""
+    )
     paths: Document = {}
     for method, path, summary, shape in _OF_MODEL:
         _add(paths, method, base + path, summary, shape)
@@ -101,7 +125,9 @@ def model_document(
     return _document(title, version or "default", root_path, paths, schemas)
 
 
-def _document(title: str, version: str, root_path: str, paths: Document, schemas: Document) -> Document:
+def _document(
+    title: str, version: str, root_path: str, paths: Document, schemas: Document
+) -> Document:
     document: Document = {"openapi": "3.1.0", "info": {"title": title, "version": version}}
     if root_path:
         document["servers"] = [{"url": root_path}]
@@ -112,7 +138,8 @@ def _document(title: str, version: str, root_path: str, paths: Document, schemas
 def _schemas() -> Document:
     """The messages of the protocol, by their names."""
     _, found = models_json_schema(
-        [(message, "validation") for message in _MESSAGES], ref_template="#/components/schemas/{model}"
+        [(message, "validation") for message in _MESSAGES],
+        ref_template="#/components/schemas/{model}",
     )
     return dict(found["$defs"])
 
@@ -129,13 +156,19 @@ def _add(paths: Document, method: str, path: str, summary: str, shape: dict[str,
     parameters = [name for name in ("model_name", "model_version") if f"{{{name}}}" in path]
     if parameters:
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in parameters
         ]
     if "body" in shape:
         content: Document = {JSON: {"schema": _reference(shape["body"])}}
         if shape["body"] == "InferenceRequest":
-            content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (OCTETS, ARROW)}
-        operation["requestBody"] = {"required": shape["body"] == "InferenceRequest", "content": content}
+            content |= {
+                kind: {"schema": {"type": "string", "format": "binary"}} for kind in (OCTETS, ARROW)
+            }
+        operation["requestBody"] = {
+            "required": shape["body"] == "InferenceRequest",
+            "content": content,
+        }
     paths.setdefault(path, {})[method] = operation
 
 
@@ -149,7 +182,10 @@ def _answer(answer: str | None) -> Document:
 
 
 def _error() -> Document:
-    return {"description": "What is wrong", "content": {JSON: {"schema": _reference("InferenceErrorResponse")}}}
+    return {
+        "description": "What is wrong",
+        "content": {JSON: {"schema": _reference("InferenceErrorResponse")}},
+    }
 
 
 def _reference(name: str) -> Document:
@@ -177,7 +213,9 @@ def _add_own(paths: Document, base: str, route: Route) -> None:
 _TEXTS = {"base64": "dGV4dA==", "datetime": "2000-01-01T00:00:00", "pd_json": "{}"}
 
 
-def _request_schema(general: Document, metadata: MetadataModelResponse, given: list[Document | None]) -> Document:
+def _request_schema(
+    general: Document, metadata: MetadataModelResponse, given: list[Document | None]
+) -> Document:
     """The request with the model's inputs in place of any; a model that names none takes any.
 
     Args:
@@ -197,7 +235,10 @@ def _request_schema(general: Document, metadata: MetadataModelResponse, given: l
         if example is not None:  # better none than one that is refused
             schema["example"] = example
     if outputs:
-        listed = {"name": {"enum": [tensor.name for tensor in outputs]}, "parameters": {"type": "object"}}
+        listed = {
+            "name": {"enum": [tensor.name for tensor in outputs]},
+            "parameters": {"type": "object"},
+        }
         wanted = {"type": "object", "required": ["name"], "properties": listed}
         properties["outputs"] = {"type": "array", "items": wanted}
     return schema
@@ -242,7 +283,11 @@ def _made_up(inputs: Iterable[MetadataTensor]) -> Document | None:
 def _example(tensor: MetadataTensor) -> Document | None:
     """A tensor to send: the one in the metadata's parameter `example`, else one row of zeros; None if that is large."""
     datatype = str(tensor.datatype)
-    given = (tensor.parameters.model_extra or {}).get("example") if tensor.parameters is not None else None
+    given = (
+        (tensor.parameters.model_extra or {}).get("example")
+        if tensor.parameters is not None
+        else None
+    )
     shape = [1 if size < 0 else size for size in tensor.shape]
     if isinstance(given, list) and given:
         rest = prod(shape[1:]) or 1

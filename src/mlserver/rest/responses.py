@@ -14,7 +14,9 @@ class Response(JSONResponse):
     """JSON in which NumPy values are numbers and lists, and bytes are the text they hold."""
 
     def render(self, content: Any) -> bytes:
-        return encode_to_json_bytes(content.model_dump() if isinstance(content, BaseModel) else content)
+        return encode_to_json_bytes(
+            content.model_dump() if isinstance(content, BaseModel) else content
+        )
 
 
 class ServerSentEvent:

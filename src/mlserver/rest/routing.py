@@ -21,7 +21,9 @@ def decode_path(path: str) -> str:
     """A path as it came -> text whose slashes are those between segments; `%2F` and `%25` stand for the others."""
     if "%" not in path:
         return path
-    return "/".join(unquote(part).replace("%", "%25").replace("/", "%2F") for part in path.split("/"))
+    return "/".join(
+        unquote(part).replace("%", "%25").replace("/", "%2F") for part in path.split("/")
+    )
 
 
 def decode_segment(part: str) -> str:
@@ -34,7 +36,9 @@ class MethodNotAllowed(MLServerError):
 
     def __init__(self, method: str, path: str, allowed: list[str]) -> None:
         self.allowed = sorted({*allowed, "OPTIONS", *(["HEAD"] if "GET" in allowed else [])})
-        super().__init__(f"Method {method} is not allowed on {path}; allowed: {', '.join(self.allowed)}", 405)
+        super().__init__(
+            f"Method {method} is not allowed on {path}; allowed: {', '.join(self.allowed)}", 405
+        )
 
 
 @dataclass
@@ -83,7 +87,9 @@ class Router:
             raise MethodNotAllowed(method, path, sorted(node.endpoints))
         return endpoint, segments, node.template
 
-    def _find(self, node: _Node, parts: list[str], at: int, segments: dict[str, str]) -> _Node | None:
+    def _find(
+        self, node: _Node, parts: list[str], at: int, segments: dict[str, str]
+    ) -> _Node | None:
         if at == len(parts):
             return node if node.endpoints else None
         fixed = node.fixed.get(parts[at])

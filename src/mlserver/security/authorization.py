@@ -105,7 +105,9 @@ class Authorizer:
         if scope == OPEN or (scope != ADMIN and not self._ways):
             return
         if scope == ADMIN and self._admin_elsewhere:
-            raise Forbidden("Models are loaded and unloaded at the address of the setting 'admin_port' only")
+            raise Forbidden(
+                "Models are loaded and unloaded at the address of the setting 'admin_port' only"
+            )
         identity = await self._identify(caller) if self._ways else None
         if identity is not None:
             if scope in identity.scopes:
@@ -115,7 +117,9 @@ class Authorizer:
         if scope == ADMIN and self._may_without_credential(caller):
             return
         if self._ways:
-            raise Unauthenticated("A credential is needed: 'Authorization: Bearer ...' or 'X-API-Key: ...'")
+            raise Unauthenticated(
+                "A credential is needed: 'Authorization: Bearer ...' or 'X-API-Key: ...'"
+            )
         raise Forbidden(_explain_refusal(caller))
 
     async def _identify(self, caller: Caller) -> Identity | None:

@@ -36,7 +36,9 @@ class CodePolicy:
         self._sources = settings.allowed_model_sources
         if settings.production:
             self._runtimes = MLFLOW if self._runtimes is None else self._runtimes
-            self._sources = [settings.model_repository_root] if self._sources is None else self._sources
+            self._sources = (
+                [settings.model_repository_root] if self._sources is None else self._sources
+            )
         self._trusted = settings.trusted_models
 
     def check(self, model: ModelSettings) -> None:
@@ -61,7 +63,8 @@ class CodePolicy:
         found = list(code) if self._production else []
         if found and not self._is_trusted(folder):
             raise CodeNotAllowed(
-                name, f"reading it runs code ({', '.join(found[:3])}); see the setting 'trusted_models'"
+                name,
+                f"reading it runs code ({', '.join(found[:3])}); see the setting 'trusted_models'",
             )
 
     @property
@@ -72,22 +75,29 @@ class CodePolicy:
     def _check_runtime(self, model: ModelSettings, allowed: list[str]) -> None:
         path = model.implementation_.replace(":", ".")
         if not any(path == one or (one.endswith(".") and path.startswith(one)) for one in allowed):
-            raise CodeNotAllowed(model.name, f"its runtime '{path}' is not among the setting 'allowed_runtimes'")
+            raise CodeNotAllowed(
+                model.name, f"its runtime '{path}' is not among the setting 'allowed_runtimes'"
+            )
         # A file of the runtime's name beside the model would be imported in its place.
         head = path.partition(".")[0]
         for folder in {model.folder or ".", self._repository}:
             if any(entry == head or entry.startswith(f"{head}.") for entry in _entries(folder)):
-                raise CodeNotAllowed(model.name, f"its folder has a '{head}' of its own (setting 'allowed_runtimes')")
+                raise CodeNotAllowed(
+                    model.name, f"its folder has a '{head}' of its own (setting 'allowed_runtimes')"
+                )
 
     def _check_source(self, model: ModelSettings, place: str, allowed: list[str]) -> None:
         path = locate(place, model.folder)
         if path is not None:
             inside = any(is_below(path, one) for one in map(locate, allowed) if one is not None)
         else:
-            inside = ".." not in unquote(place).split("/") and any(_starts_with(place, one) for one in allowed)
+            inside = ".." not in unquote(place).split("/") and any(
+                _starts_with(place, one) for one in allowed
+            )
         if not inside:
             raise CodeNotAllowed(
-                model.name, "it comes from a place that is not among the setting 'allowed_model_sources'"
+                model.name,
+                "it comes from a place that is not among the setting 'allowed_model_sources'",
             )
 
     def _is_trusted(self, folder: str) -> bool:
@@ -122,7 +132,9 @@ def digest_of(folder: str) -> str:
     for path in sorted(_files(folder)):
         with open(path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{os.path.relpath(path, folder)}\0{content}\n".encode(errors="surrogateescape"))
+        whole.update(
+            f"{os.path.relpath(path, folder)}\0{content}\n".encode(errors="surrogateescape")
+        )
     return _DIGEST + whole.hexdigest()
 
 

@@ -97,7 +97,10 @@ class KeyFile:
         self._refresh()
         digest = digest_of(credential).encode()
         found = None
-        for known, identity in self._keys:  # all of them, whichever fits: the time taken tells nothing
+        for (
+            known,
+            identity,
+        ) in self._keys:  # all of them, whichever fits: the time taken tells nothing
             if hmac.compare_digest(known, digest):
                 found = identity
         return found
@@ -122,7 +125,9 @@ def parse_keys(text: str, where: str) -> list[tuple[bytes, Identity]]:
             continue
         match = _LINE.fullmatch(content)
         if match is None:
-            raise SettingsError(f"{where} line {number}: expected NAME SCOPES SHA256, as 'mlserver key' prints it")
+            raise SettingsError(
+                f"{where} line {number}: expected NAME SCOPES SHA256, as 'mlserver key' prints it"
+            )
         scopes = frozenset(match["scopes"].split(","))
         if not scopes <= set(SCOPES):
             raise SettingsError(f"{where} line {number}: expected scopes among {','.join(SCOPES)}")
@@ -186,7 +191,9 @@ class Tokens:
             await asyncio.to_thread(self._fetch_again)
         return self._keys.get(name)
 
-    def _checked(self, token: str, key: Any, remembered: dict[str, tuple[float, Identity]]) -> Identity | None:
+    def _checked(
+        self, token: str, key: Any, remembered: dict[str, tuple[float, Identity]]
+    ) -> Identity | None:
         """Whose token that is. `remembered` is from before the key was: what an old key has opened is forgotten with it."""
         settings = self._settings
         try:
@@ -203,8 +210,12 @@ class Tokens:
         except (self._jwt.PyJWTError, TypeError, ValueError, OverflowError):
             return None
         given = claims.get(settings.scopes_claim, "")
-        names = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
-        identity = Identity(str(claims.get("sub", "")), frozenset(str(name) for name in names) & set(SCOPES))
+        names = (
+            given.split() if isinstance(given, str) else given if isinstance(given, list) else []
+        )
+        identity = Identity(
+            str(claims.get("sub", "")), frozenset(str(name) for name in names) & set(SCOPES)
+        )
         if len(remembered) >= _REMEMBERED:
             remembered.clear()
         remembered[token] = until, identity
@@ -217,7 +228,9 @@ class Tokens:
             try:
                 self._fetch()
             except (SettingsError, OSError, ValueError) as error:
-                logger.error("The issuer's keys (setting 'auth.jwt.jwks') cannot be read: %s", error)
+                logger.error(
+                    "The issuer's keys (setting 'auth.jwt.jwks') cannot be read: %s", error
+                )
             self._fetched = time.monotonic()
 
     def _fetch(self) -> None:
@@ -232,7 +245,9 @@ class Tokens:
             RecursionError,
             self._jwt.PyJWTError,
         ) as error:
-            raise SettingsError(f"auth.jwt.jwks: cannot be used: {type(error).__name__}: {error}") from None
+            raise SettingsError(
+                f"auth.jwt.jwks: cannot be used: {type(error).__name__}: {error}"
+            ) from None
         keys = {key.key_id: key for key in found.keys if key.key_type != "oct"}
         if not keys:
             raise SettingsError("auth.jwt.jwks: holds no public key")

@@ -49,7 +49,10 @@ class Certificates(Generic[T]):
         return True
 
     def _look(self) -> list[tuple[int, int, int] | None]:
-        return [_stamp(path) for path in (self._settings.certificate, self._settings.key, self._settings.client_ca)]
+        return [
+            _stamp(path)
+            for path in (self._settings.certificate, self._settings.key, self._settings.client_ca)
+        ]
 
 
 def _stamp(path: str | None) -> tuple[int, int, int] | None:

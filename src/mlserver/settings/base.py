@@ -16,7 +16,14 @@ from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, Set
 
 from .. import model_imports
 from .security import place_groups
-from .sources import Variables, explain, has_env_file, read_json_object, warn_of_unknown, without_env_file
+from .sources import (
+    Variables,
+    explain,
+    has_env_file,
+    read_json_object,
+    warn_of_unknown,
+    without_env_file,
+)
 
 ENV_FILE_SETTINGS = ".env"
 
@@ -77,7 +84,9 @@ class BaseSettings(PydanticBaseSettings):
     _classes: ClassesByPath = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
-        classes = {key: values[key] for key in self._import_paths if inspect.isclass(values.get(key))}
+        classes = {
+            key: values[key] for key in self._import_paths if inspect.isclass(values.get(key))
+        }
         for key, cls in classes.items():
             values[key] = model_imports.path_of(cls)
         if type(self).model_config.get("extra") != "allow":
@@ -138,18 +147,34 @@ class BaseSettings(PydanticBaseSettings):
         return cls.model_validate(obj)
 
     def dict(
-        self, by_alias: bool = True, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any
+        self,
+        by_alias: bool = True,
+        exclude_unset: bool = True,
+        exclude_none: bool = True,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """What is set, under the names of settings files (`implementation`)."""
-        return self.model_dump(by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
+        return self.model_dump(
+            by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs
+        )
 
-    def json(self, by_alias: bool = True, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any) -> str:
+    def json(
+        self,
+        by_alias: bool = True,
+        exclude_unset: bool = True,
+        exclude_none: bool = True,
+        **kwargs: Any,
+    ) -> str:
         """`dict` as JSON: the text of a settings file."""
-        return self.model_dump_json(by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
+        return self.model_dump_json(
+            by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs
+        )
 
     def to_frame(self) -> bytes:
         """These settings for a worker process, as plain data. Every field is in it, the unset ones too."""
-        return msgspec.msgpack.encode([type(self).__name__, self.model_dump(by_alias=True), self._source])
+        return msgspec.msgpack.encode(
+            [type(self).__name__, self.model_dump(by_alias=True), self._source]
+        )
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:

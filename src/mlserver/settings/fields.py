@@ -321,9 +321,13 @@ class ModelSettings(BaseSettings):
             SettingsError: There is no such module or class.
         """
         given = self._classes.get("implementation")
-        return given or model_imports.load(self.implementation_, self.folder, f"model '{self.name}': implementation")
+        return given or model_imports.load(
+            self.implementation_, self.folder, f"model '{self.name}': implementation"
+        )
 
     @implementation.setter
     def implementation(self, value: Any) -> None:
         self._classes = {"implementation": value} if inspect.isclass(value) else {}
-        self.implementation_ = model_imports.path_of(value) if inspect.isclass(value) else str(value)
+        self.implementation_ = (
+            model_imports.path_of(value) if inspect.isclass(value) else str(value)
+        )

@@ -13,7 +13,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 AdminAccess = Literal["loopback", "credential", "any"]
 # Signatures that only the issuer can make: with the symmetric ones, whoever checks a token could also issue it.
-_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_ALGORITHMS = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+)
 
 
 def _known_algorithms(value: list[str]) -> list[str]:
@@ -66,7 +77,11 @@ class JWTSettings(_Group):
     """What `iss` must be; None = anything."""
     audience: str | None = None
     """What `aud` must hold; None = tokens with an audience are refused."""
-    algorithms: Annotated[list[str], AfterValidator(_known_algorithms)] = ["RS256", "ES256", "EdDSA"]
+    algorithms: Annotated[list[str], AfterValidator(_known_algorithms)] = [
+        "RS256",
+        "ES256",
+        "EdDSA",
+    ]
     scopes_claim: str = "scope"
     """Claim with the scopes: a list, or names with blanks between them."""
     leeway: Annotated[float, Field(ge=0, le=300)] = 30

@@ -54,7 +54,9 @@ class Variables(PydanticBaseSettingsSource):
     not set, unless the field takes text.
     """
 
-    def __init__(self, settings_cls: type[PydanticBaseSettings], variables: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, settings_cls: type[PydanticBaseSettings], variables: Mapping[str, str | None]
+    ) -> None:
         super().__init__(settings_cls)
         self.variables = {key.lower(): value for key, value in variables.items()}
 
@@ -102,7 +104,9 @@ def _parse(text: str, name: str, takes_text: bool) -> Any:
     except ValueError:
         if takes_text:
             return text
-        raise SettingsError(f"environment variable {name}: expected JSON, received {shown(text)}") from None
+        raise SettingsError(
+            f"environment variable {name}: expected JSON, received {shown(text)}"
+        ) from None
 
 
 @contextmanager
@@ -145,7 +149,9 @@ def read_json_object(path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{path}: not valid JSON: line {error.lineno} column {error.colno}: {error.msg}") from None
+        raise SettingsError(
+            f"{path}: not valid JSON: line {error.lineno} column {error.colno}: {error.msg}"
+        ) from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: not valid JSON: the file is not UTF-8 text") from None
     except OSError as error:
@@ -158,7 +164,10 @@ def read_json_object(path: str) -> dict[str, Any]:
 
 
 def explain(
-    error: ValidationError, cls: type[PydanticBaseSettings], given: Mapping[str, Any], source: str | None
+    error: ValidationError,
+    cls: type[PydanticBaseSettings],
+    given: Mapping[str, Any],
+    source: str | None,
 ) -> SettingsError:
     """One line for all that pydantic found wrong.
 
@@ -173,7 +182,9 @@ def explain(
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, SettingsError):  # a variable of an object inside
             return inner
-        path = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "json-"))]
+        path = [
+            str(part) for part in item["loc"] if not str(part).startswith(("function-", "json-"))
+        ]
         field = ".".join(path) or "(all)"
         expected = _EXPECTED.get(
             item["type"], item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -195,21 +206,31 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
-def warn_of_misspelled(cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None) -> None:
+def warn_of_misspelled(
+    cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None
+) -> None:
     """Warn once for each further key of a class that keeps such keys, if it looks like one of its own."""
     known = sorted(cls.model_fields)
     for key in keys:
         words = re.split(r"[^a-z]+", re.sub(r"([A-Z])", r"_\1", key).lower())
-        near = [name for name in known if name in words] or difflib.get_close_matches(key.lower(), known, n=1)
+        near = [name for name in known if name in words] or difflib.get_close_matches(
+            key.lower(), known, n=1
+        )
         text = f"{source or cls.__name__}: key '{key}' of 'parameters' is not known"
         if near and text not in _already_said:
             _already_said.add(text)
-            logging.getLogger("mlserver").warning("%s and left to the runtime; did you mean '%s'?", text, near[0])
+            logging.getLogger("mlserver").warning(
+                "%s and left to the runtime; did you mean '%s'?", text, near[0]
+            )
 
 
-def warn_of_unknown(cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None) -> None:
+def warn_of_unknown(
+    cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None
+) -> None:
     """Say once for each key that it is ignored, and which known key is nearest."""
-    known = {public_name(field, name) for name, field in cls.model_fields.items()} | cls.model_fields.keys()
+    known = {
+        public_name(field, name) for name, field in cls.model_fields.items()
+    } | cls.model_fields.keys()
     for key in keys:
         if key in known or key.startswith("_") or key.startswith("$"):
             continue

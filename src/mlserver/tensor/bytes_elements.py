@@ -89,13 +89,16 @@ def check_bytes_block(block: memoryview, count: int) -> None:
     at = found = 0
     while at < block.nbytes:
         if at + 4 > block.nbytes:
-            raise TensorError("a 4-byte length before each BYTES element", f"{block.nbytes - at} trailing bytes")
+            raise TensorError(
+                "a 4-byte length before each BYTES element", f"{block.nbytes - at} trailing bytes"
+            )
         size = int.from_bytes(block[at : at + 4], "little")
         at += 4 + size
         found += 1
         if at > block.nbytes:
             raise TensorError(
-                "BYTES elements inside the data", f"a length of {size} that ends {at - block.nbytes} bytes past it"
+                "BYTES elements inside the data",
+                f"a length of {size} that ends {at - block.nbytes} bytes past it",
             )
     if found != count:
         raise TensorError(f"{count} BYTES elements", str(found))

@@ -42,7 +42,9 @@ def raw_of_array(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> me
     if datatype == "BYTES":
         return join_bytes_block(flat_elements(array, shape))
     if array.size != element_count(shape):
-        raise TensorError(f"{element_count(shape)} elements for shape {list(shape)}", str(array.size))
+        raise TensorError(
+            f"{element_count(shape)} elements for shape {list(shape)}", str(array.size)
+        )
     if datatype == "BF16":
         return (array.astype("<f4").reshape(-1).view("<u4") >> 16).astype("<u2").tobytes()
     block = np.ascontiguousarray(cast(array, datatype))
@@ -92,7 +94,11 @@ def _numbers(root: Any, datatype: str) -> NDArray[Any]:
             return _integers(np.array(root), root, dtype, datatype)
         with np.errstate(over="ignore"):
             array = np.array(root, dtype=dtype)
-        if dtype.itemsize < 8 and np.isinf(array).any() and not np.isinf(np.array(root, dtype="f8")).any():
+        if (
+            dtype.itemsize < 8
+            and np.isinf(array).any()
+            and not np.isinf(np.array(root, dtype="f8")).any()
+        ):
             raise TensorError(f"numbers in the range of {datatype}", brief(root))
         return array
     except TensorError:
@@ -100,7 +106,11 @@ def _numbers(root: Any, datatype: str) -> NDArray[Any]:
     except OverflowError:
         raise TensorError(f"numbers in the range of {datatype}", brief(root)) from None
     except (ValueError, TypeError) as error:
-        expected = f"{datatype} numbers" if "homogeneous" not in str(error) else "nested lists of equal length"
+        expected = (
+            f"{datatype} numbers"
+            if "homogeneous" not in str(error)
+            else "nested lists of equal length"
+        )
         raise TensorError(expected, brief(root)) from None
 
 
@@ -111,7 +121,9 @@ def _integers(found: NDArray[Any], root: Any, dtype: np.dtype[Any], datatype: st
     if found.size == 0:
         return found.astype(dtype)
     if dtype.kind == "b":
-        if found.dtype.kind == "b" or (found.dtype.kind in "iu" and bool(np.isin(found, (0, 1)).all())):
+        if found.dtype.kind == "b" or (
+            found.dtype.kind in "iu" and bool(np.isin(found, (0, 1)).all())
+        ):
             return found.astype(dtype)
         raise TensorError("booleans", brief(root))
     if found.dtype.kind in "OU":
@@ -120,10 +132,14 @@ def _integers(found: NDArray[Any], root: Any, dtype: np.dtype[Any], datatype: st
     if found.dtype.kind == "f" and not np.isfinite(found).all():
         raise TensorError(f"{datatype} numbers", brief(root))
     if found.dtype.kind == "f" and float(np.abs(found).max()) >= 2**53:
-        found = np.array(root, dtype=object)  # NumPy has rounded large integers to floats: take them as they came
+        found = np.array(
+            root, dtype=object
+        )  # NumPy has rounded large integers to floats: take them as they came
     low, high = found.min(), found.max()
     # 2**63 and 2**64 are exact as floats, the largest integers below them are not: compare with < there.
-    too_high = float(high) >= float(limits.max) + 1 if found.dtype.kind == "f" else int(high) > limits.max
+    too_high = (
+        float(high) >= float(limits.max) + 1 if found.dtype.kind == "f" else int(high) > limits.max
+    )
     if too_high or int(low) < limits.min:
         raise TensorError(f"numbers in the range of {datatype}", brief(root))
     return found.astype(dtype)

@@ -71,13 +71,17 @@ def element_count(shape: Sequence[int]) -> int:
     count = math.prod(shape)
     size = count or math.prod(filter(None, shape))
     if size < 0 or size > MAX_ELEMENTS or any(dim < 0 for dim in shape):
-        raise TensorError("a shape of non-negative dimensions that can be held in memory", brief(list(shape)))
+        raise TensorError(
+            "a shape of non-negative dimensions that can be held in memory", brief(list(shape))
+        )
     return count
 
 
 def reshaped(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     if array.size != element_count(shape):
-        raise TensorError(f"{element_count(shape)} elements for shape {list(shape)}", str(array.size))
+        raise TensorError(
+            f"{element_count(shape)} elements for shape {list(shape)}", str(array.size)
+        )
     return array.reshape(tuple(shape))
 
 
@@ -106,8 +110,14 @@ def brief(value: Any, limit: int = 80, depth: int = 4) -> str:
         parts = ", ".join(brief(item, 20, depth - 1) for item in value[:8])
         text = f"[{parts}]" if len(value) <= 8 else f"[{parts}, ...] ({len(value)} elements)"
     elif isinstance(value, dict):
-        parts = ", ".join(f"{brief(key, 20)}: {brief(value[key], 20, depth - 1)}" for key in list(value)[:8] if depth)
-        text = f"{{{parts}}}" if len(value) <= 8 and depth else f"{{{parts}...}} ({len(value)} keys)"
+        parts = ", ".join(
+            f"{brief(key, 20)}: {brief(value[key], 20, depth - 1)}"
+            for key in list(value)[:8]
+            if depth
+        )
+        text = (
+            f"{{{parts}}}" if len(value) <= 8 and depth else f"{{{parts}...}} ({len(value)} keys)"
+        )
     elif isinstance(value, (str, bytes)) and len(value) > limit:
         text = repr(value[:limit]) + "..."
     else:

@@ -6,7 +6,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from .bytes_elements import check_bytes_block, check_elements, flat_elements, join_bytes_block, split_bytes_block
+from .bytes_elements import (
+    check_bytes_block,
+    check_elements,
+    flat_elements,
+    join_bytes_block,
+    split_bytes_block,
+)
 from .conversion import PACK_ONE, array_from_raw, array_of, cast, pack, raw_of_array, without_nan
 from .datatypes import FORMATS, TensorError, brief, element_count, item_size, reshaped
 
@@ -55,7 +61,8 @@ class Tensor:
             check_bytes_block(view, count)
         elif view.nbytes != count * item_size(datatype):
             raise TensorError(
-                f"{count * item_size(datatype)} bytes for {datatype} {list(shape)}", f"{view.nbytes} bytes"
+                f"{count * item_size(datatype)} bytes for {datatype} {list(shape)}",
+                f"{view.nbytes} bytes",
             )
         elif datatype == "BOOL" and (others := bytes(view).translate(None, b"\0\1")):
             raise TensorError("a byte of 0 or 1 for each BOOL", str(others[0]))
@@ -98,7 +105,9 @@ class Tensor:
                 self._root = split_bytes_block(self._raw)
             else:
                 array = self._own_array()
-                self._root = without_nan(array.ravel().tolist(), "FP64" if array.dtype.kind == "f" else "")
+                self._root = without_nan(
+                    array.ravel().tolist(), "FP64" if array.dtype.kind == "f" else ""
+                )
         return self._root
 
     @property
@@ -178,7 +187,8 @@ class Tensor:
             self.to_raw(datatype, shape)
         elif shape is not self._shape and element_count(shape) != element_count(self._shape):
             raise TensorError(
-                f"{element_count(shape)} elements for shape {list(shape)}", str(element_count(self._shape))
+                f"{element_count(shape)} elements for shape {list(shape)}",
+                str(element_count(self._shape)),
             )
 
     def _own_array(self) -> NDArray[Any]:

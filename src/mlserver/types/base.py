@@ -12,11 +12,17 @@ class BaseModel(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(protected_namespaces=(), use_enum_values=True)
 
-    def model_dump(self, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any) -> dict[str, Any]:
+    def model_dump(
+        self, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any
+    ) -> dict[str, Any]:
         return super().model_dump(exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
 
-    def model_dump_json(self, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any) -> str:
-        return super().model_dump_json(exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs)
+    def model_dump_json(
+        self, exclude_unset: bool = True, exclude_none: bool = True, **kwargs: Any
+    ) -> str:
+        return super().model_dump_json(
+            exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs
+        )
 
     def put(self, **values: Any) -> None:
         """Assign fields without pydantic's bookkeeping: for the road, which does it for every request."""

@@ -63,7 +63,9 @@ class Parameters(BaseModel):
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
         """Parameters from plain values that are known to be right, without validating them."""
-        made = cls.build({"content_type": values.get("content_type"), "headers": values.get("headers")})
+        made = cls.build(
+            {"content_type": values.get("content_type"), "headers": values.get("headers")}
+        )
         extra = {key: value for key, value in values.items() if key not in FIXED_PARAMETERS}
         object.__setattr__(made, "__pydantic_extra__", extra)
         if extra:
@@ -78,7 +80,11 @@ class Parameters(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """All parameters that are set, as one plain dictionary."""
-        values = {key: value for key, value in self.__dict__.items() if value is not None and key in FIXED_PARAMETERS}
+        values = {
+            key: value
+            for key, value in self.__dict__.items()
+            if value is not None and key in FIXED_PARAMETERS
+        }
         return values | self.__pydantic_extra__ if self.__pydantic_extra__ else values
 
 

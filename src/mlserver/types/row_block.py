@@ -101,7 +101,13 @@ class RowBlock(NamedTuple):
                 code: Any = FORMATS[self.datatype]
                 raw = block.cast(code)[at::width].tobytes()
             data = TensorData.trusted(raw, self.datatype, shape)
-            values = {"name": name, "shape": shape.copy(), "datatype": self.datatype, "parameters": None, "data": data}
+            values = {
+                "name": name,
+                "shape": shape.copy(),
+                "datatype": self.datatype,
+                "parameters": None,
+                "data": data,
+            }
             made.append(RequestInput.build(values))
         return made
 
@@ -129,7 +135,9 @@ def join_rows(parts: Sequence[RowBlock]) -> RowBlock:
     """Rows of the same layout, one after the other."""
     first = parts[0]
     block = b"".join([part.block for part in parts])
-    return RowBlock(first.names, first.datatype, first.shape, sum([part.rows for part in parts]), block)
+    return RowBlock(
+        first.names, first.datatype, first.shape, sum([part.rows for part in parts]), block
+    )
 
 
 class BatchedOutputs:
@@ -149,7 +157,10 @@ class BatchedOutputs:
 
     def __init__(self, outputs: list[ResponseOutput], total: int) -> None:
         self.outputs = outputs
-        self.raws = [memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B") for output in outputs]
+        self.raws = [
+            memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
+            for output in outputs
+        ]
         self.steps = [raw.nbytes // total for raw in self.raws]
         self.shown: dict[int, Any] = {}
 
@@ -178,7 +189,11 @@ class OutputSlice(NamedTuple):
 
     def _tensor(self, at: int, whole: ResponseOutput) -> ResponseOutput:
         data = TensorData.trusted(self.raw(at), str(whole.datatype), self.block_shape(at))
-        values = {"name": whole.name, "shape": [self.rows, *whole.shape[1:]], "datatype": whole.datatype}
+        values = {
+            "name": whole.name,
+            "shape": [self.rows, *whole.shape[1:]],
+            "datatype": whole.datatype,
+        }
         return ResponseOutput.build({**values, "parameters": whole.parameters, "data": data})
 
 
@@ -188,7 +203,9 @@ class PackedResponse(LazyMessage, InferenceResponse):
     _lazy = "outputs"
 
     @classmethod
-    def of(cls, whole: InferenceResponse, parameters: Parameters | None, share: OutputSlice) -> Self:
+    def of(
+        cls, whole: InferenceResponse, parameters: Parameters | None, share: OutputSlice
+    ) -> Self:
         """The share of one request in the answer to several."""
         head = {"model_name": whole.model_name, "model_version": whole.model_version, "id": None}
         made = cls.build({**head, "parameters": parameters})

@@ -17,7 +17,9 @@ _SCHEMA: dict[str, Any] = {"title": "TensorData", "type": "array", "items": {}}
 class TensorData(Tensor):
     """The `data` of a tensor as a field of a message; see `mlserver.tensor.Tensor` for its faces."""
 
-    model_fields: ClassVar[Mapping[str, FieldInfo]] = {"root": FieldInfo(annotation=Any, title="TensorData")}
+    model_fields: ClassVar[Mapping[str, FieldInfo]] = {
+        "root": FieldInfo(annotation=Any, title="TensorData")
+    }
     model_extra: ClassVar[None] = None
     model_fields_set: ClassVar[frozenset[str]] = frozenset({"root"})
 

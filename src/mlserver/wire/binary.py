@@ -38,7 +38,9 @@ def read_header(value: str | None, content_length: int) -> int | None:
     text = value.strip()
     length = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
     if not 0 <= length <= content_length:
-        raise InvalidInput(f"header {HEADER}", f"a length from 0 to the body's {content_length}", repr(value[:40]))
+        raise InvalidInput(
+            f"header {HEADER}", f"a length from 0 to the body's {content_length}", repr(value[:40])
+        )
     return length
 
 
@@ -46,7 +48,9 @@ def read_header(value: str | None, content_length: int) -> int | None:
 
 
 def read_request(
-    body: bytes | memoryview, header_length: int | None, metadata: MetadataModelResponse | None = None
+    body: bytes | memoryview,
+    header_length: int | None,
+    metadata: MetadataModelResponse | None = None,
 ) -> InferenceRequest:
     """A request of the road; its binary tensors are views of `body`.
 
@@ -87,7 +91,9 @@ def _take_size(index: int, tensor: Any) -> int | None:
         return None
     size = parameters.pop("binary_data_size")
     if type(size) is not int or size < 0:
-        raise InvalidInput(f"inputs[{index}].parameters.binary_data_size", "a number of bytes", repr(size)[:40])
+        raise InvalidInput(
+            f"inputs[{index}].parameters.binary_data_size", "a number of bytes", repr(size)[:40]
+        )
     if "data" in tensor:
         raise InvalidInput(f"inputs[{index}]", "either data or binary_data_size", "both")
     tensor["data"] = []
@@ -102,19 +108,25 @@ def _fill(request: InferenceRequest, sizes: list[int | None], blob: memoryview) 
             continue
         if size > len(blob) - at:
             left = len(blob) - at
-            raise InvalidInput(f"data of input '{tensor.name}'", f"{size} bytes of binary data", f"{left} bytes")
+            raise InvalidInput(
+                f"data of input '{tensor.name}'", f"{size} bytes of binary data", f"{left} bytes"
+            )
         tensor.data = _tensor(blob[at : at + size], tensor)
         restore_missing(tensor)
         at += size
     if at != len(blob):
-        raise InvalidInput("body", f"{at} bytes of binary data after the JSON", f"{len(blob)} bytes")
+        raise InvalidInput(
+            "body", f"{at} bytes of binary data after the JSON", f"{len(blob)} bytes"
+        )
 
 
 def _tensor(raw: memoryview, tensor: RequestInput) -> TensorData:
     try:
         return TensorData.from_raw(raw, str(tensor.datatype), tensor.shape)
     except TensorError as error:
-        raise InvalidInput(f"data of input '{tensor.name}'", error.expected, error.received) from None
+        raise InvalidInput(
+            f"data of input '{tensor.name}'", error.expected, error.received
+        ) from None
 
 
 def _read_raw(body: memoryview, metadata: MetadataModelResponse | None) -> InferenceRequest:
@@ -128,7 +140,9 @@ def _read_raw(body: memoryview, metadata: MetadataModelResponse | None) -> Infer
     datatype = str(described.datatype)
     raw = memoryview(len(body).to_bytes(4, "little") + body) if datatype == "BYTES" else body
     shape = _raw_shape(described, len(body))
-    tensor = RequestInput(name=described.name, shape=shape, datatype=described.datatype, data=TensorData())
+    tensor = RequestInput(
+        name=described.name, shape=shape, datatype=described.datatype, data=TensorData()
+    )
     tensor.data = _tensor(raw, tensor)
     return InferenceRequest(inputs=[tensor], parameters=Parameters.of({"binary_data_output": True}))
 
@@ -194,7 +208,9 @@ def _take_flag(parameters: Parameters | None, key: str, owner: str) -> bool | No
     return value
 
 
-def write_response(response: InferenceResponse, wanted: BinaryOutputs) -> tuple[list[bytes | memoryview], int | None]:
+def write_response(
+    response: InferenceResponse, wanted: BinaryOutputs
+) -> tuple[list[bytes | memoryview], int | None]:
     """The parts of the body, in order and not joined, and the length of the JSON head; None = all of it is JSON.
 
     Raises:
@@ -204,7 +220,9 @@ def write_response(response: InferenceResponse, wanted: BinaryOutputs) -> tuple[
     if not any(binary):
         return [json.write_response(response)], None
 
-    in_json = [output for output, is_binary in zip(response.outputs, binary, strict=True) if not is_binary]
+    in_json = [
+        output for output, is_binary in zip(response.outputs, binary, strict=True) if not is_binary
+    ]
     document = json.document_of(response.model_copy(update={"outputs": in_json}))
     json.name_infinities(document["outputs"], in_json)
     written = iter(document["outputs"])
@@ -227,7 +245,9 @@ def _raw(output: ResponseOutput) -> memoryview:
     try:
         return memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
     except TensorError as error:
-        raise MLServerError(f"The model's output '{output.name}' is not valid: {error}", 500) from None
+        raise MLServerError(
+            f"The model's output '{output.name}' is not valid: {error}", 500
+        ) from None
 
 
 def _binary_head(output: ResponseOutput, size: int) -> dict[str, Any]:

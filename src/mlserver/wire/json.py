@@ -17,16 +17,28 @@ from pydantic import ValidationError
 
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
-from ..types import InferenceRequest, InferenceResponse, Parameters, RequestOutput, ResponseOutput, TensorData
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestOutput,
+    ResponseOutput,
+    TensorData,
+)
 from ..types.row_block import ROW_CODES, OutputSlice, PackedRequest, RowBlock, packed
 from . import large_json
 from .json_templates import LARGEST, Layouts
 from .missing import infinities
 
-_validate_request: Callable[[Any], InferenceRequest] = InferenceRequest.__pydantic_validator__.validate_python
+_validate_request: Callable[[Any], InferenceRequest] = (
+    InferenceRequest.__pydantic_validator__.validate_python
+)
 _ONE = ([1], [1, 1])
 _STRINGS, _LISTS = frozenset((str,)), frozenset((list,))
-_FIELDS, _OUTPUT_FIELDS = frozenset(("id", "inputs", "outputs", "parameters")), frozenset(("name", "parameters"))
+_FIELDS, _OUTPUT_FIELDS = (
+    frozenset(("id", "inputs", "outputs", "parameters")),
+    frozenset(("name", "parameters")),
+)
 _layouts = Layouts()
 _Rest = tuple[Parameters | None, list[RequestOutput] | None]
 # Literals that Python's and other writers put into JSON, which has no form for them.
@@ -54,14 +66,20 @@ def read_json(body: bytes | memoryview) -> Any:
         where = f"at line {error.lineno} column {error.colno}"
         literal = _LITERAL.match(error.doc, error.pos)
         if literal is not None and literal[0] not in ("true", "false"):
-            raise _not_json(f"{literal[0]} {where}, {_SAID_OF[literal[0].lower()]}", error.pos) from None
+            raise _not_json(
+                f"{literal[0]} {where}, {_SAID_OF[literal[0].lower()]}", error.pos
+            ) from None
         raise _not_json(f"{error.msg} {where}", error.pos) from None
     except RecursionError:
         raise _not_json("a body nested too deep", 0) from None
 
 
 def _not_json(received: str, position: int) -> InvalidPayload:
-    fault = {"type": "json_invalid", "loc": ["body", position], "msg": f"JSON decode error: {received}"}
+    fault = {
+        "type": "json_invalid",
+        "loc": ["body", position],
+        "msg": f"JSON decode error: {received}",
+    }
     return InvalidPayload(f"Invalid body: expected a JSON document, received {received}", [fault])
 
 
@@ -115,7 +133,15 @@ def one_row(document: Any) -> PackedRequest | None:
         ):
             return None
         block = _row_of(width, datatype).pack(*[element for (element,) in data])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, struct.error):
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        struct.error,
+    ):
         return None
     shape = (1,) if len(shapes[0]) == 2 else ()
     return PackedRequest.of(request_id, RowBlock(tuple(names), datatype, shape, 1, block), *rest)
@@ -136,7 +162,11 @@ def _rest_of(document: dict[str, Any]) -> _Rest | None:
         name, free = output["name"], output.get("parameters")
         if type(name) is not str or not _OUTPUT_FIELDS.issuperset(output) or not _are_plain(free):
             return None
-        wanted.append(RequestOutput.build({"name": name, "parameters": None if free is None else Parameters.of(free)}))
+        wanted.append(
+            RequestOutput.build(
+                {"name": name, "parameters": None if free is None else Parameters.of(free)}
+            )
+        )
     return own, wanted
 
 
@@ -157,8 +187,14 @@ def _row_of(width: int, datatype: str) -> struct.Struct:
 def request_of(document: Any) -> InferenceRequest:
     """A parsed document -> request. Raises `InvalidPayload`."""
     if not isinstance(document, dict):
-        fault = {"type": "model_attributes_type", "loc": ["body"], "msg": "Input should be an object"}
-        raise InvalidPayload(f"Invalid body: expected an object with 'inputs', received {brief(document)}", [fault])
+        fault = {
+            "type": "model_attributes_type",
+            "loc": ["body"],
+            "msg": "Input should be an object",
+        }
+        raise InvalidPayload(
+            f"Invalid body: expected an object with 'inputs', received {brief(document)}", [fault]
+        )
     try:
         return _validate_request(document)
     except ValidationError as exc:
@@ -174,7 +210,9 @@ def _hint_of(document: dict[str, Any]) -> str:
         return f"; a body with '{key}' is MLflow's: MLflow models take it at /invocations"
     inputs = document.get("inputs")
     tensors = inputs if isinstance(inputs, list) else []
-    if inputs is not None and not any(isinstance(tensor, dict) and "name" in tensor for tensor in tensors):
+    if inputs is not None and not any(
+        isinstance(tensor, dict) and "name" in tensor for tensor in tensors
+    ):
         return "; if 'inputs' is meant in MLflow's form, MLflow models take it at /invocations"
     return ""
 
@@ -183,7 +221,9 @@ def describe(error: ValidationError) -> InvalidPayload:
     """pydantic's findings as one error: the first in words, all as faults."""
     faults = error.errors(include_url=False, include_context=False)
     first = faults[0]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    field = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
+    ).lstrip(".")
     if first["type"] == "missing":
         text = f"Invalid {field}: this field is required and missing"
     else:
@@ -222,7 +262,10 @@ def _write_share(response: InferenceResponse, share: OutputSlice) -> bytes:
             orjson.dumps(head_of(output), default=_default, option=_OPTIONS)[:-1] + b',"data":'
             for output in share.tensors()
         ]
-    parts = [orjson.dumps(_head_of_response(response), default=_default, option=_OPTIONS)[:-1], b',"outputs":[']
+    parts = [
+        orjson.dumps(_head_of_response(response), default=_default, option=_OPTIONS)[:-1],
+        b',"outputs":[',
+    ]
     for at, head in enumerate(heads):
         datatype = str(share.joined.outputs[at].datatype)
         shape = share.block_shape(at)

@@ -11,7 +11,14 @@ from pydantic import ValidationError
 
 from ..errors import InvalidInput
 from ..tensor import TensorError
-from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse, RequestInput, ResponseOutput, TensorData
+from ..types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 from . import json
 from .missing import restore_infinities, restore_missing, without_missing
 
@@ -85,13 +92,17 @@ def read_response(body: bytes, header_length: int | None = None) -> InferenceRes
     for output, size in zip(response.outputs, sizes, strict=True):
         try:
             if size is not None:
-                output.data = TensorData.from_raw(blob[at : at + size], str(output.datatype), output.shape)
+                output.data = TensorData.from_raw(
+                    blob[at : at + size], str(output.datatype), output.shape
+                )
                 restore_missing(output)
                 at += size
             output.data.normalize(str(output.datatype), output.shape)
             restore_infinities(output)
         except TensorError as error:
-            raise InvalidInput(f"data of output '{output.name}'", error.expected, error.received) from None
+            raise InvalidInput(
+                f"data of output '{output.name}'", error.expected, error.received
+            ) from None
     return response
 
 

@@ -42,16 +42,31 @@ class Layout:
         id_at: Which group is the id; None = requests have none.
     """
 
-    __slots__ = ("_datatype", "_id_at", "_match", "_names", "_number", "_outputs", "_pack", "_parameters", "_shape")
+    __slots__ = (
+        "_datatype",
+        "_id_at",
+        "_match",
+        "_names",
+        "_number",
+        "_outputs",
+        "_pack",
+        "_parameters",
+        "_shape",
+    )
 
-    def __init__(self, pattern: re.Pattern[bytes], request: PackedRequest, rows: RowBlock, id_at: int | None) -> None:
+    def __init__(
+        self, pattern: re.Pattern[bytes], request: PackedRequest, rows: RowBlock, id_at: int | None
+    ) -> None:
         self._match = pattern.fullmatch
         self._names, self._datatype, self._shape = rows.names, rows.datatype, rows.shape
         self._number: Callable[[bytes], Any] = float if _is_float(rows.datatype) else int
         self._pack = struct.Struct(f"<{len(rows.names)}{ROW_CODES[rows.datatype]}").pack
         self._id_at = id_at
         # Requests change on the road: the pattern has copies of its own, and gives each request others.
-        self._parameters, self._outputs = _copied(request.parameters), _copied_outputs(request.outputs)
+        self._parameters, self._outputs = (
+            _copied(request.parameters),
+            _copied_outputs(request.outputs),
+        )
 
     def read(self, body: bytes) -> PackedRequest | None:
         """The request in a body; None if it does not fit."""
@@ -70,7 +85,9 @@ class Layout:
         rows = RowBlock(self._names, self._datatype, self._shape, 1, block)
         if self._parameters is None and self._outputs is None:
             return PackedRequest.of(request_id, rows)
-        return PackedRequest.of(request_id, rows, _copied(self._parameters), _copied_outputs(self._outputs))
+        return PackedRequest.of(
+            request_id, rows, _copied(self._parameters), _copied_outputs(self._outputs)
+        )
 
 
 def learn(body: bytes, request: PackedRequest) -> Layout | None:
@@ -78,7 +95,10 @@ def learn(body: bytes, request: PackedRequest) -> Layout | None:
     rows = packed(request)
     if rows is None or rows.rows != 1 or not _is_flat(request):
         return None
-    gaps = [(found.span(1), _DECIMAL if _is_float(rows.datatype) else _INTEGER) for found in _DATA.finditer(body)]
+    gaps = [
+        (found.span(1), _DECIMAL if _is_float(rows.datatype) else _INTEGER)
+        for found in _DATA.finditer(body)
+    ]
     if len(gaps) != len(rows.names):
         return None
     id_at = None
@@ -92,13 +112,20 @@ def learn(body: bytes, request: PackedRequest) -> Layout | None:
         id_at = [span for span, _ in gaps].index(ids[0].span(1))
     layout = Layout(_pattern(body, gaps), request, rows, id_at)
     again = layout.read(body)
-    return layout if again is not None and again.id == request.id and packed(again) == rows else None
+    return (
+        layout if again is not None and again.id == request.id and packed(again) == rows else None
+    )
 
 
 def _is_flat(request: PackedRequest) -> bool:
     """Whether parameters hold nothing that two requests could not share."""
     given = [request.parameters, *(output.parameters for output in request.outputs or ())]
-    return all(isinstance(value, _SCALARS) for one in given if one is not None for value in one.plain().values())
+    return all(
+        isinstance(value, _SCALARS)
+        for one in given
+        if one is not None
+        for value in one.plain().values()
+    )
 
 
 def _copied(parameters: Parameters | None) -> Parameters | None:
@@ -108,7 +135,10 @@ def _copied(parameters: Parameters | None) -> Parameters | None:
 def _copied_outputs(outputs: Sequence[RequestOutput] | None) -> list[RequestOutput] | None:
     if outputs is None:
         return None
-    return [RequestOutput.build({"name": one.name, "parameters": _copied(one.parameters)}) for one in outputs]
+    return [
+        RequestOutput.build({"name": one.name, "parameters": _copied(one.parameters)})
+        for one in outputs
+    ]
 
 
 def _pattern(body: bytes, gaps: list[tuple[tuple[int, int], bytes]]) -> re.Pattern[bytes]:

@@ -52,12 +52,16 @@ def restore_missing(tensor: RequestInput | ResponseOutput) -> None:
     text = extra.pop(MISSING)
     raw = tensor.data.raw
     elements: list[Any] = (
-        split_bytes_block(raw) if raw is not None else list(flat_elements(tensor.data.root, tensor.shape))
+        split_bytes_block(raw)
+        if raw is not None
+        else list(flat_elements(tensor.data.root, tensor.shape))
     )
     positions = _positions(text)
     if positions is None or any(at >= len(elements) or elements[at] for at in positions):
         expected = "a JSON list of positions of empty elements"
-        raise InvalidInput(f"parameter '{MISSING}' of tensor '{tensor.name}'", expected, repr(text)[:60])
+        raise InvalidInput(
+            f"parameter '{MISSING}' of tensor '{tensor.name}'", expected, repr(text)[:60]
+        )
     for at in positions:
         elements[at] = None
     tensor.data = TensorData(elements)
@@ -82,7 +86,10 @@ def infinities(datatype: str, data: TensorData, shape: Sequence[int]) -> dict[st
         elements = memoryview(raw).cast("B").cast(code).tolist()
     else:
         elements = data.to_array(datatype, shape).reshape(-1).tolist()
-    found = {name: [at for at, item in enumerate(elements) if item == value] for name, value in INFINITIES.items()}
+    found = {
+        name: [at for at, item in enumerate(elements) if item == value]
+        for name, value in INFINITIES.items()
+    }
     return {name: positions for name, positions in found.items() if positions}
 
 
@@ -97,6 +104,10 @@ def restore_infinities(output: ResponseOutput) -> None:
     for name, value in INFINITIES.items():
         positions = extra.pop(name, None) or []
         if not all(type(at) is int and 0 <= at < flat.size for at in positions):
-            raise InvalidInput(f"parameter '{name}' of output '{output.name}'", "a list of positions", repr(positions))
+            raise InvalidInput(
+                f"parameter '{name}' of output '{output.name}'",
+                "a list of positions",
+                repr(positions),
+            )
         flat[positions] = value
     output.data = TensorData.from_array(array)

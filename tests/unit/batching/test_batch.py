@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from mlserver.batching.batch import RowsDisagree, batch_key, join, rows_of, split
 from mlserver.tensor import DTYPES, join_bytes_block
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 
 NUMBERS = [name for name in DTYPES if name != "BOOL"]
 TEXTS = st.text(max_size=5) | st.binary(max_size=5)
@@ -26,7 +33,9 @@ def request(*inputs: RequestInput, **fields: Any) -> InferenceRequest:
     return made
 
 
-def tensor(name: str, datatype: str, shape: list[int], elements: list[Any], face: str = "list") -> RequestInput:
+def tensor(
+    name: str, datatype: str, shape: list[int], elements: list[Any], face: str = "list"
+) -> RequestInput:
     """An input whose data came in one of the faces in which it can come."""
     data = TensorData(elements)
     if face == "array" and datatype != "BYTES":
@@ -49,7 +58,9 @@ def batches(draw: st.DrawFn) -> list[InferenceRequest]:
             max_size=3,
         )
     )
-    parameters = draw(st.none() | st.dictionaries(st.sampled_from(["content_type", "k"]), st.text(max_size=3)))
+    parameters = draw(
+        st.none() | st.dictionaries(st.sampled_from(["content_type", "k"]), st.text(max_size=3))
+    )
     outputs = draw(st.none() | st.lists(st.sampled_from(["out0", "out1"]), max_size=2, unique=True))
     made = []
     for rows in draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)):
@@ -60,9 +71,17 @@ def batches(draw: st.DrawFn) -> list[InferenceRequest]:
             count = math.prod(shape)
             one = TEXTS if datatype == "BYTES" else st.integers(0, 1 if datatype == "BOOL" else 100)
             inputs.append(
-                tensor(f"in{index}", datatype, shape, draw(st.lists(one, min_size=count, max_size=count)), face)
+                tensor(
+                    f"in{index}",
+                    datatype,
+                    shape,
+                    draw(st.lists(one, min_size=count, max_size=count)),
+                    face,
+                )
             )
-        fields: dict[str, Any] = {"outputs": None if outputs is None else [{"name": name} for name in outputs]}
+        fields: dict[str, Any] = {
+            "outputs": None if outputs is None else [{"name": name} for name in outputs]
+        }
         made.append(request(*inputs, parameters=parameters, **fields))
     return made
 
@@ -75,17 +94,26 @@ def row_wise(asked: InferenceRequest, keep_rank: bool = True) -> InferenceRespon
         array = one.data.to_array(datatype, shape)
         if datatype == "BYTES":
             data = TensorData([element[::-1] for element in array.ravel()])
-            outputs.append(ResponseOutput(name=f"out{index}", datatype="BYTES", shape=shape, data=data))
+            outputs.append(
+                ResponseOutput(name=f"out{index}", datatype="BYTES", shape=shape, data=data)
+            )
             continue
         doubled = array if datatype == "BOOL" else array + array
         outputs.append(
-            ResponseOutput(name=f"out{index}", datatype=datatype, shape=shape, data=TensorData.from_array(doubled))
+            ResponseOutput(
+                name=f"out{index}",
+                datatype=datatype,
+                shape=shape,
+                data=TensorData.from_array(doubled),
+            )
         )
         sums = array.reshape(shape[0], -1).sum(axis=1, dtype="f8")
         # As codecs do: the array keeps its rank, the shape that is shown has a column more.
         shown = [shape[0]] if keep_rank else [shape[0], 1]
         outputs.append(
-            ResponseOutput(name=f"sum{index}", datatype="FP64", shape=shown, data=TensorData.from_array(sums))
+            ResponseOutput(
+                name=f"sum{index}", datatype="FP64", shape=shown, data=TensorData.from_array(sums)
+            )
         )
     parameters = None if asked.parameters is None else Parameters.of(asked.parameters.plain())
     return InferenceResponse(model_name="m", outputs=outputs, parameters=parameters)
@@ -122,7 +150,9 @@ def test_batched_is_unbatched(requests: list[InferenceRequest], keep_rank: bool)
 @given(batches())
 @settings(max_examples=50)
 def test_answers_share_nothing_that_a_caller_may_write_to(requests: list[InferenceRequest]) -> None:
-    answers = split(row_wise(join([*requests, *requests])), [rows_of(one) for one in [*requests, *requests]])
+    answers = split(
+        row_wise(join([*requests, *requests])), [rows_of(one) for one in [*requests, *requests]]
+    )
     answers[0].id = "first"
     answers[0].outputs.pop()
     if answers[0].parameters is not None:
@@ -163,12 +193,20 @@ def test_requests_that_differ(what: str) -> None:
 def test_parameters_of_another_type_differ(one: Any, other: Any) -> None:
     """To a model, `true` may mean something else than 1, though Python finds them equal."""
     assert batch_key(simple(parameters={"k": one})) != batch_key(simple(parameters={"k": other}))
-    with_output = [simple(outputs=[{"name": "o", "parameters": {"k": value}}]) for value in (one, other)]
+    with_output = [
+        simple(outputs=[{"name": "o", "parameters": {"k": value}}]) for value in (one, other)
+    ]
     assert batch_key(with_output[0]) != batch_key(with_output[1])
 
 
 @pytest.mark.parametrize(
-    "fields", [{"id": "1"}, {"parameters": {}}, {"parameters": {"headers": {"a": "b"}}}, {"parameters": None}]
+    "fields",
+    [
+        {"id": "1"},
+        {"parameters": {}},
+        {"parameters": {"headers": {"a": "b"}}},
+        {"parameters": None},
+    ],
 )
 def test_what_does_not_matter(fields: dict[str, Any]) -> None:
     assert batch_key(simple(5, **fields)) == batch_key(simple())
@@ -190,7 +228,9 @@ def test_what_does_not_matter(fields: dict[str, Any]) -> None:
     ],
 )
 def test_rows(shapes: list[list[int]], rows: int) -> None:
-    inputs = [tensor(str(at), "INT8", shape, [0] * math.prod(shape)) for at, shape in enumerate(shapes)]
+    inputs = [
+        tensor(str(at), "INT8", shape, [0] * math.prod(shape)) for at, shape in enumerate(shapes)
+    ]
 
     assert rows_of(request(*inputs)) == rows
 

@@ -12,7 +12,8 @@ def test_full_is_full() -> None:
     limits = AdmissionPolicy(max_queue_size=2)
     limits.admit("m", 1, 0.1)
     with pytest.raises(
-        Overloaded, match=r"Model m is overloaded: 2 requests wait already \(setting 'max_queue_size'\)"
+        Overloaded,
+        match=r"Model m is overloaded: 2 requests wait already \(setting 'max_queue_size'\)",
     ):
         limits.admit("m", 2, 0.1)
 
@@ -35,7 +36,15 @@ def test_when_to_come_back(pace: float, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "own, asked, deadline",
-    [(None, None, None), (2.0, None, 102.0), (None, 101.0, 101.0), (2.0, 101.0, 101.0), (2.0, 200.0, 102.0)],
+    [
+        (None, None, None),
+        (2.0, None, 102.0),
+        (None, 101.0, 101.0),
+        (2.0, 101.0, 101.0),
+        (2.0, 200.0, 102.0),
+    ],
 )
-def test_the_earlier_deadline_counts(own: float | None, asked: float | None, deadline: float | None) -> None:
+def test_the_earlier_deadline_counts(
+    own: float | None, asked: float | None, deadline: float | None
+) -> None:
     assert AdmissionPolicy(request_timeout=own).deadline(100.0, asked) == deadline

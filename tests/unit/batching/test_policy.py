@@ -60,19 +60,37 @@ def test_an_empty_line() -> None:
 
 
 def test_only_those_that_agree() -> None:
-    line = line_of([Waiting("a"), Waiting("x", key="other"), Waiting("b"), Waiting("y", key="other"), Waiting("c")])
+    line = line_of(
+        [
+            Waiting("a"),
+            Waiting("x", key="other"),
+            Waiting("b"),
+            Waiting("y", key="other"),
+            Waiting("c"),
+        ]
+    )
 
     assert drain(line, BatchPolicy(9)) == ["abc", "xy"]
 
 
 def test_those_without_rows_go_alone() -> None:
-    line = line_of([Waiting("a", rows=0), Waiting("b", rows=0), Waiting("c"), Waiting("d", rows=0), Waiting("e")])
+    line = line_of(
+        [
+            Waiting("a", rows=0),
+            Waiting("b", rows=0),
+            Waiting("c"),
+            Waiting("d", rows=0),
+            Waiting("e"),
+        ]
+    )
 
     assert drain(line, BatchPolicy(9)) == ["a", "b", "ce", "d"]
 
 
 def test_at_most_so_many_rows() -> None:
-    line = line_of([Waiting("a", 3), Waiting("b", 3), Waiting("c", 2), Waiting("d", 9), Waiting("e", 1)])
+    line = line_of(
+        [Waiting("a", 3), Waiting("b", 3), Waiting("c", 2), Waiting("d", 9), Waiting("e", 1)]
+    )
 
     assert drain(line, BatchPolicy(9, max_rows=5)) == ["ac", "be", "d"]
 
@@ -88,7 +106,9 @@ def test_the_search_for_those_that_agree_is_bounded() -> None:
 
 
 def test_lower_numbers_first_and_none_last() -> None:
-    line = line_of([Waiting("z"), Waiting("c", priority=3), Waiting("a", priority=1), Waiting("b", priority=1)])
+    line = line_of(
+        [Waiting("z"), Waiting("c", priority=3), Waiting("a", priority=1), Waiting("b", priority=1)]
+    )
 
     assert drain(line, BatchPolicy()) == ["a", "b", "c", "z"]
 
@@ -162,7 +182,9 @@ def test_nobody_waits_in_vain(entries: list[Waiting], taken: str) -> None:
     st.integers(1, 4),
     st.integers(1, 10),
 )
-def test_every_request_is_taken_once_and_in_turn(entries: list[Waiting], size: int, rows: int) -> None:
+def test_every_request_is_taken_once_and_in_turn(
+    entries: list[Waiting], size: int, rows: int
+) -> None:
     line = line_of(entries)
     policy = BatchPolicy(size, max_rows=rows)
     taken: list[Waiting] = []

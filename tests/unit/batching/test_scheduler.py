@@ -12,9 +12,22 @@ import pytest
 from mlserver.batching.admission import AdmissionPolicy
 from mlserver.batching.queue import BatchPolicy
 from mlserver.batching.scheduler import Scheduler
-from mlserver.errors import DeadlineExceeded, InvalidInput, MLServerError, ModelFailed, Overloaded, Unavailable
+from mlserver.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    MLServerError,
+    ModelFailed,
+    Overloaded,
+    Unavailable,
+)
 from mlserver.pipeline import RequestContext
-from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 
 LIMIT = 30.0  # seconds after which a test has failed; nothing here takes one
 
@@ -36,7 +49,9 @@ class Run:
     def answer(self, rows: int | None = None) -> None:
         """Answer each row with its double, or with another number of rows than there are."""
         doubled = [2 * value for value in self.values][:rows]
-        output = ResponseOutput(name="y", shape=[len(doubled)], datatype="FP64", data=TensorData(doubled))
+        output = ResponseOutput(
+            name="y", shape=[len(doubled)], datatype="FP64", data=TensorData(doubled)
+        )
         self._answer.set_result(InferenceResponse(model_name="m", outputs=[output]))
 
     def fail(self, error: BaseException) -> None:
@@ -130,9 +145,13 @@ class Bench:
         self.scheduler = Scheduler("m", self.stage, policy, limits, self.meter, self.slots)
         self.callers: list[asyncio.Task[Any]] = []
 
-    def ask(self, *values: float, call: RequestContext | None = None, **fields: Any) -> asyncio.Task[InferenceResponse]:
+    def ask(
+        self, *values: float, call: RequestContext | None = None, **fields: Any
+    ) -> asyncio.Task[InferenceResponse]:
         """A caller: its task is the answer."""
-        tensor = RequestInput(name="x", shape=[len(values)], datatype="FP64", data=TensorData(list(values)))
+        tensor = RequestInput(
+            name="x", shape=[len(values)], datatype="FP64", data=TensorData(list(values))
+        )
         tensor.data.normalize("FP64", tensor.shape)
         request = InferenceRequest(inputs=[tensor], **fields)
         task = asyncio.ensure_future(self.scheduler.infer(request, call or RequestContext()))
@@ -190,14 +209,21 @@ async def test_an_idle_model_gets_a_request_at_once(bench: Callable[..., Bench])
 
     assert await values_of(caller) == [2.0, 4.0]
     assert one.meter.batches == [(1, 2)]
-    assert (call.timings.batch_requests, call.timings.batch_rows, call.timings.queue_ns) == (1, 2, 0)
+    assert (call.timings.batch_requests, call.timings.batch_rows, call.timings.queue_ns) == (
+        1,
+        2,
+        0,
+    )
 
 
 async def test_what_arrives_while_the_model_is_busy_is_joined(bench: Callable[..., Bench]) -> None:
     one = bench()
     first = await one.busy()
     calls = [RequestContext() for _ in range(3)]
-    callers = [one.ask(*values, call=call) for values, call in zip([(1.0,), (2.0, 3.0), (4.0,)], calls, strict=True)]
+    callers = [
+        one.ask(*values, call=call)
+        for values, call in zip([(1.0,), (2.0, 3.0), (4.0,)], calls, strict=True)
+    ]
     await one.waiting(3)
     assert not one.stage.runs
     first.answer()
@@ -207,7 +233,9 @@ async def test_what_arrives_while_the_model_is_busy_is_joined(bench: Callable[..
     joined.answer()
     assert [await values_of(caller) for caller in callers] == [[2.0], [4.0, 6.0], [8.0]]
     assert one.meter.batches == [(1, 1), (3, 4)]
-    assert [(call.timings.batch_requests, call.timings.batch_rows) for call in calls] == [(3, 4)] * 3
+    assert [(call.timings.batch_requests, call.timings.batch_rows) for call in calls] == [
+        (3, 4)
+    ] * 3
     assert all(call.timings.queue_ns > 0 for call in calls)
 
 
@@ -277,7 +305,10 @@ async def test_a_full_batch_waits_no_longer(bench: Callable[..., Bench]) -> None
 async def test_priorities_go_first(bench: Callable[..., Bench]) -> None:
     one = bench(BatchPolicy())
     first = await one.busy()
-    low, high = one.ask(1.0, call=RequestContext(priority=2)), one.ask(2.0, call=RequestContext(priority=1))
+    low, high = (
+        one.ask(1.0, call=RequestContext(priority=2)),
+        one.ask(2.0, call=RequestContext(priority=1)),
+    )
     await one.waiting(2)
     first.answer()
     for values in ([2.0], [1.0]):
@@ -291,7 +322,9 @@ async def test_priorities_go_first(bench: Callable[..., Bench]) -> None:
 # -- failures --
 
 
-async def joined_with(one: Bench, *values: float) -> tuple[list[asyncio.Task[InferenceResponse]], Run]:
+async def joined_with(
+    one: Bench, *values: float
+) -> tuple[list[asyncio.Task[InferenceResponse]], Run]:
     """Callers whose requests are joined, and their run."""
     first = await one.busy()
     callers = [one.ask(value) for value in values]
@@ -320,8 +353,12 @@ async def test_only_the_guilty_member_fails(bench: Callable[..., Bench]) -> None
         await callers[1]
 
 
-@pytest.mark.parametrize("problem", [InvalidInput("x", "a", "b"), MLServerError("?", 422), MLServerError("?", 500)])
-async def test_faults_that_one_member_may_cause(bench: Callable[..., Bench], error: MLServerError) -> None:
+@pytest.mark.parametrize(
+    "problem", [InvalidInput("x", "a", "b"), MLServerError("?", 422), MLServerError("?", 500)]
+)
+async def test_faults_that_one_member_may_cause(
+    bench: Callable[..., Bench], error: MLServerError
+) -> None:
     one = bench()
     callers, run = await joined_with(one, 1.0, 2.0)
     run.fail(error)
@@ -353,7 +390,9 @@ async def test_an_answer_with_other_rows_is_not_split(bench: Callable[..., Bench
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_what_is_no_error_of_ours_is_told_as_one(bench: Callable[..., Bench], count: int) -> None:
+async def test_what_is_no_error_of_ours_is_told_as_one(
+    bench: Callable[..., Bench], count: int
+) -> None:
     one = bench()
     callers, run = await joined_with(one, *[1.0] * count)
     run.fail(ZeroDivisionError("x"))
@@ -365,7 +404,9 @@ async def test_what_is_no_error_of_ours_is_told_as_one(bench: Callable[..., Benc
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-async def test_a_cancelled_next_stage_leaves_nobody_hanging(bench: Callable[..., Bench], count: int) -> None:
+async def test_a_cancelled_next_stage_leaves_nobody_hanging(
+    bench: Callable[..., Bench], count: int
+) -> None:
     """A model may raise CancelledError, or its loop may be stopped: each caller is told."""
     one = bench()
     if count:
@@ -563,11 +604,16 @@ async def test_streams_pass_and_count(bench: Callable[..., Bench]) -> None:
     async def requests() -> AsyncIterator[InferenceRequest]:
         for value in (1.0, 2.0):
             yield InferenceRequest(
-                inputs=[RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([value]))]
+                inputs=[
+                    RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([value]))
+                ]
             )
 
     async def consume() -> list[Any]:
-        return [answer.outputs[0].data.root async for answer in one.scheduler.stream(requests(), RequestContext())]
+        return [
+            answer.outputs[0].data.root
+            async for answer in one.scheduler.stream(requests(), RequestContext())
+        ]
 
     consumer = asyncio.ensure_future(consume())
     (await one.stage.next()).answer()
@@ -588,7 +634,9 @@ async def test_closing_a_stream_closes_the_next_stage(bench: Callable[..., Bench
 
     async def requests() -> AsyncIterator[InferenceRequest]:
         while True:
-            yield InferenceRequest(inputs=[RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([1.0]))])
+            yield InferenceRequest(
+                inputs=[RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([1.0]))]
+            )
 
     stream = one.scheduler.stream(requests(), RequestContext())
     first = asyncio.ensure_future(anext(stream))
@@ -600,7 +648,9 @@ async def test_closing_a_stream_closes_the_next_stage(bench: Callable[..., Bench
     assert one.scheduler.in_flight == 0
 
 
-async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(bench: Callable[..., Bench]) -> None:
+async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(
+    bench: Callable[..., Bench],
+) -> None:
     """Else the model would never be idle again, and the server's end would wait for its whole grace."""
     one = bench()
 

@@ -19,7 +19,9 @@ def counted(rows: int) -> ModelStatistics:
 
 def test_they_travel() -> None:
     sent = counted(3)
-    received = ModelStatistics.from_frame(msgspec.msgpack.decode(msgspec.msgpack.encode(sent.to_frame())))
+    received = ModelStatistics.from_frame(
+        msgspec.msgpack.decode(msgspec.msgpack.encode(sent.to_frame()))
+    )
     assert received.to_plain("m", "1") == sent.to_plain("m", "1")
 
 
@@ -34,5 +36,8 @@ def test_sums() -> None:
     assert plain["inference_stats"]["fail"] == {"count": 3, "ns": 15}
     assert plain["inference_stats"]["compute_infer"] == {"count": 3, "ns": 6}
     assert plain["inference_stats"]["cache_hit"] == {"count": 3, "ns": 3}
-    assert [(one["batch_size"], one["compute_infer"]["count"]) for one in plain["batch_stats"]] == [(3, 2), (4, 1)]
+    assert [(one["batch_size"], one["compute_infer"]["count"]) for one in plain["batch_stats"]] == [
+        (3, 2),
+        (4, 1),
+    ]
     assert plain["last_inference"] > 0

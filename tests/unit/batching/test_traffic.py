@@ -14,7 +14,9 @@ from mlserver.settings import ModelParameters, ModelSettings
 
 def read(traffic: Any) -> TrafficSplit | None:
     parameters = ModelParameters(extra={"traffic": traffic})
-    return read_traffic_split(ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters))
+    return read_traffic_split(
+        ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters)
+    )
 
 
 def test_settings() -> None:

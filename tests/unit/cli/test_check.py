@@ -61,13 +61,18 @@ def block(text: str, name: str) -> str:
     """What was said of one model."""
     lines = text.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith(f"{name}: "))
-    end = next((index for index in range(start + 1, len(lines)) if not lines[index].startswith("  ")), len(lines))
+    end = next(
+        (index for index in range(start + 1, len(lines)) if not lines[index].startswith("  ")),
+        len(lines),
+    )
     return "\n".join(lines[start:end])
 
 
 def test_a_folder_of_good_and_bad_models(tmp_path: Path) -> None:
     named = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
-    write_model(tmp_path / "made-up", inputs=[named, {"name": "s", "datatype": "BYTES", "shape": [-1]}])
+    write_model(
+        tmp_path / "made-up", inputs=[named, {"name": "s", "datatype": "BYTES", "shape": [-1]}]
+    )
     sampled = write_model(tmp_path / "sampled", "Sum", parameters={"version": "v1"})
     (sampled / "sample-request.json").write_text(json.dumps({"inputs": [tensor("x", [1.0, 2.0])]}))
     write_model(tmp_path / "silent")
@@ -116,7 +121,9 @@ def test_a_model_that_never_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", ["raises", "refuses"])
 def test_made_up_data_that_is_refused_is_a_note(tmp_path: Path, version: str) -> None:
     inputs = [{"name": "x", "datatype": "FP32", "shape": [-1]}]
-    folder = write_model(tmp_path / "picky", "Picky", source=PICKY, inputs=inputs, parameters={"version": version})
+    folder = write_model(
+        tmp_path / "picky", "Picky", source=PICKY, inputs=inputs, parameters={"version": version}
+    )
     code, text = run_mlserver("check", str(tmp_path))
     assert code == 0, text
     assert "note: it refused made-up data: " in text
@@ -131,7 +138,12 @@ def test_made_up_data_that_is_refused_is_a_note(tmp_path: Path, version: str) ->
 
 
 def test_made_up_data_that_ends_the_process_is_a_failure(tmp_path: Path) -> None:
-    write_model(tmp_path / "fatal", "Fatal", source=FATAL, inputs=[{"name": "x", "datatype": "FP32", "shape": [-1]}])
+    write_model(
+        tmp_path / "fatal",
+        "Fatal",
+        source=FATAL,
+        inputs=[{"name": "x", "datatype": "FP32", "shape": [-1]}],
+    )
     code, text = run_mlserver("check", str(tmp_path))
     assert code == 1
     assert "FAILED" in block(text, "fatal")

@@ -28,13 +28,24 @@ def test_every_command_is_described(name: str) -> None:
 @pytest.mark.parametrize("name", ["start", "check", "infer", "init", "dockerfile", "build"])
 def test_every_option_is_described(name: str) -> None:
     text = (DOCS / "cli.md").read_text()
-    options = [option for param in commands()[name].params if isinstance(param, click.Option) for option in param.opts]
+    options = [
+        option
+        for param in commands()[name].params
+        if isinstance(param, click.Option)
+        for option in param.opts
+    ]
     assert [option for option in options if f"`{option}`" not in text] == []
 
 
 def test_code_of_the_page_is_code_of_the_examples() -> None:
-    sources = [path.read_text() for path in (ROOT / "examples" / "custom-runtimes").rglob("*.*") if path.is_file()]
-    blocks = re.findall(r"```(?:python|json)\n(.*?)```", (DOCS / "custom-runtimes.md").read_text(), re.DOTALL)
+    sources = [
+        path.read_text()
+        for path in (ROOT / "examples" / "custom-runtimes").rglob("*.*")
+        if path.is_file()
+    ]
+    blocks = re.findall(
+        r"```(?:python|json)\n(.*?)```", (DOCS / "custom-runtimes.md").read_text(), re.DOTALL
+    )
     assert len(blocks) >= 8
     for block in blocks:
         assert any(block in source for source in sources), block

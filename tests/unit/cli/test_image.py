@@ -90,7 +90,10 @@ def test_a_folder_with_a_model(tmp_path: Path) -> None:
 def test_health_is_asked_as_the_server_speaks(tmp_path: Path) -> None:
     tls = {"certificate": "cert.pem", "key": "key.pem"}
     write_server_settings(tmp_path, tls=tls)
-    assert "'https://127.0.0.1:8080/v2/health/live', context=" in made_for(tmp_path)["HEALTHCHECK"][0][-1]
+    assert (
+        "'https://127.0.0.1:8080/v2/health/live', context="
+        in made_for(tmp_path)["HEALTHCHECK"][0][-1]
+    )
     write_server_settings(tmp_path, tls={**tls, "client_ca": "ca.pem"})
     assert made_for(tmp_path)["HEALTHCHECK"] == []
 
@@ -109,7 +112,13 @@ def test_requirements_files_are_followed(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("-r base.txt\nscipy; python_version > '3'\n")
     (tmp_path / "a model" / "requirements.txt").write_text("pandas\n")
     found = made_for(tmp_path)
-    assert sorted(found.copied) == [".", "a model/requirements.txt", "base.txt", "limits.txt", "requirements.txt"]
+    assert sorted(found.copied) == [
+        ".",
+        "a model/requirements.txt",
+        "base.txt",
+        "limits.txt",
+        "requirements.txt",
+    ]
     assert found.installed.count("--requirement") == 2
     assert found.copied[-1] == "."  # a change of the models does not install everything again
 
@@ -149,7 +158,12 @@ def test_pip_options_of_a_conda_file(tmp_path: Path) -> None:
     (tmp_path / "conda.yaml").write_text("dependencies: [pip: ['-r more.txt', '--find-links x']]\n")
     found = made_for(tmp_path)
     assert found.copied == ["more.txt", "."]
-    assert found.installed[1:] == ["--requirement", "/opt/requirements/more.txt", "--find-links", "x"]
+    assert found.installed[1:] == [
+        "--requirement",
+        "/opt/requirements/more.txt",
+        "--find-links",
+        "x",
+    ]
 
 
 def test_the_python_of_the_model(tmp_path: Path) -> None:
@@ -168,11 +182,15 @@ def test_a_model_outside_of_the_folder(tmp_path: Path) -> None:
 
 def test_system_packages(tmp_path: Path) -> None:
     found = made_for(tmp_path, system_packages=("libgomp1",))
-    assert any("apt-get install --yes --no-install-recommends libgomp1 " in run[-1] for run in found["RUN"])
+    assert any(
+        "apt-get install --yes --no-install-recommends libgomp1 " in run[-1] for run in found["RUN"]
+    )
 
 
 def test_the_server_can_be_another(tmp_path: Path) -> None:
-    assert made_for(tmp_path, mlserver="mlserver[arrow]>=2,<3").installed == ["mlserver[arrow]>=2,<3"]
+    assert made_for(tmp_path, mlserver="mlserver[arrow]>=2,<3").installed == [
+        "mlserver[arrow]>=2,<3"
+    ]
 
 
 def test_the_command_writes_both_files(tmp_path: Path) -> None:
@@ -190,7 +208,9 @@ def test_the_command_writes_both_files(tmp_path: Path) -> None:
         (["--python", "3.12\nUSER root"], 2, "--python: expected a version"),
     ],
 )
-def test_what_cannot_be_in_a_dockerfile_is_refused(tmp_path: Path, more: list[str], code: int, expected: str) -> None:
+def test_what_cannot_be_in_a_dockerfile_is_refused(
+    tmp_path: Path, more: list[str], code: int, expected: str
+) -> None:
     found, text = run_mlserver("dockerfile", str(tmp_path), *more)
     assert (found, text.count("\n"), expected in text) == (code, 1, True), text
     assert not list(tmp_path.iterdir())
@@ -216,10 +236,14 @@ def test_build_calls_the_engine(tmp_path: Path) -> None:
     """The engine is a script that tells how it was called: what Docker would do is Docker's business."""
     engine = tmp_path / "engine"
     told = tmp_path / "told"
-    engine.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}"\ncat "${{2#--file=}}" >> "{told}"\n')
+    engine.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}"\ncat "${{2#--file=}}" >> "{told}"\n'
+    )
     engine.chmod(0o755)
     write_model(tmp_path / "models" / "echo")
-    code, text = run_mlserver("build", str(tmp_path / "models"), "-t", "mine:1", "--engine", str(engine))
+    code, text = run_mlserver(
+        "build", str(tmp_path / "models"), "-t", "mine:1", "--engine", str(engine)
+    )
     assert (code, text) == (0, "built mine:1\n")
     words = told.read_text().splitlines()
     assert words[0] == "build"
@@ -228,7 +252,9 @@ def test_build_calls_the_engine(tmp_path: Path) -> None:
     assert not list((tmp_path / "models").glob("Dockerfile*"))
 
 
-@pytest.mark.parametrize("engine, expected", [("false", "exit code 1"), ("no-such-engine", "cannot be run")])
+@pytest.mark.parametrize(
+    "engine, expected", [("false", "exit code 1"), ("no-such-engine", "cannot be run")]
+)
 def test_build_fails_in_one_line(tmp_path: Path, engine: str, expected: str) -> None:
     code, text = run_mlserver("build", str(tmp_path), "--engine", engine)
     assert (code, text.count("\n"), expected in text) == (1, 1, True), text
@@ -252,7 +278,10 @@ def test_a_generic_image(tmp_path: Path) -> None:
     code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "mlflow")
     assert code == 0, text
     found = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
-    assert found.installed == [f"mlserver=={__version__}", f"mlserver-mlflow[full,uv]=={__version__}"]
+    assert found.installed == [
+        f"mlserver=={__version__}",
+        f"mlserver-mlflow[full,uv]=={__version__}",
+    ]
     assert found.copied == []
     assert found["CMD"] == [["mlserver", "start", "/mnt/models"]]
     code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "sklearn")
@@ -286,7 +315,9 @@ def test_wheels_from_elsewhere(tmp_path: Path, more: tuple[str, ...]) -> None:
     engine = tmp_path / "engine"
     engine.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$(dirname "$0")/called"\n')
     engine.chmod(0o755)
-    code, text = run_mlserver("build", str(folder), "--wheels", str(wheels), "--engine", str(engine), *more)
+    code, text = run_mlserver(
+        "build", str(folder), "--wheels", str(wheels), "--engine", str(engine), *more
+    )
     assert code == 0, text
     called = (tmp_path / "called").read_text().splitlines()
     assert called[-2:] == [f"--build-context=wheels-of-the-server={wheels}", str(folder)]

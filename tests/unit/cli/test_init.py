@@ -53,18 +53,27 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.py"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("cookiecutter") is not None, reason="cookiecutter is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("cookiecutter") is not None, reason="cookiecutter is installed"
+)
 def test_a_template_needs_cookiecutter(tmp_path: Path) -> None:
     code, text = run_mlserver("init", "--template", str(tmp_path), cwd=tmp_path)
-    assert (code, text) == (1, "mlserver: templates of your own need cookiecutter: pip install cookiecutter\n")
+    assert (code, text) == (
+        1,
+        "mlserver: templates of your own need cookiecutter: pip install cookiecutter\n",
+    )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("cookiecutter") is None, reason="cookiecutter is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("cookiecutter") is None, reason="cookiecutter is not installed"
+)
 def test_a_template_is_written(tmp_path: Path) -> None:
     template = tmp_path / "template"
     (template / "{{cookiecutter.name}}").mkdir(parents=True)
     (template / "cookiecutter.json").write_text('{"name": "mine"}')
-    (template / "{{cookiecutter.name}}" / "model-settings.json").write_text('{"name": "{{cookiecutter.name}}"}')
+    (template / "{{cookiecutter.name}}" / "model-settings.json").write_text(
+        '{"name": "{{cookiecutter.name}}"}'
+    )
     code, text = run_mlserver("init", "out", "-t", str(template), "--no-input", cwd=tmp_path)
     assert code == 0, text
     assert (tmp_path / "out" / "mine" / "model-settings.json").read_text() == '{"name": "mine"}'

@@ -49,7 +49,10 @@ def test_every_command_has_help(name: str) -> None:
     [
         (["strat"], "mlserver: No such command"),
         (["start"], "mlserver start: Missing argument"),
-        (["start", "/no/such/folder"], "/no/such/folder: expected a folder with models, but it does not exist"),
+        (
+            ["start", "/no/such/folder"],
+            "/no/such/folder: expected a folder with models, but it does not exist",
+        ),
         (["start", "models:/"], "models:/: expected a model's address"),
         (["start", "--http-port", "99999", "."], "--http-port"),
         (["start", "--name", "x", "."], "is not an MLflow model"),
@@ -93,9 +96,15 @@ def test_completion_prints_a_script(shell: str) -> None:
 
 
 def test_completion_completes() -> None:
-    asked = {"_MLSERVER_COMPLETE": "bash_complete", "COMP_WORDS": "mlserver comp", "COMP_CWORD": "1"}
+    asked = {
+        "_MLSERVER_COMPLETE": "bash_complete",
+        "COMP_WORDS": "mlserver comp",
+        "COMP_CWORD": "1",
+    }
     code = "from mlserver.cli import main; main(prog_name='mlserver')"
-    done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "plain,completion"
 
 

@@ -19,7 +19,9 @@ def _text(value: Any) -> str:
 
 
 def _over_json(message: Message) -> Message:
-    return type(message).model_validate(orjson.loads(orjson.dumps(message.model_dump(), default=_text)))
+    return type(message).model_validate(
+        orjson.loads(orjson.dumps(message.model_dump(), default=_text))
+    )
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,9 @@ def test_twins_follow() -> None:
     assert PointCodec.decode_output(ResponseOutput(**encoded.model_dump())).x == 2.5
 
 
-def test_old_names_work_and_say_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_names_work_and_say_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logging.getLogger("mlserver"), "propagate", True)
     output = PointCodec.encode("x", Point(2.5))
     assert PointCodec.decode(RequestInput(**output.model_dump())).x == 2.5
@@ -164,7 +166,9 @@ def test_old_names_work_and_say_so(caplog: pytest.LogCaptureFixture, monkeypatch
 def test_unfinished_codecs_say_what_is_missing() -> None:
     for call in (
         lambda: codecs.InputCodec.encode_output("x", 1),
-        lambda: codecs.InputCodec.decode_input(RequestInput(name="x", shape=[1], datatype="FP32", data=[1])),
+        lambda: codecs.InputCodec.decode_input(
+            RequestInput(name="x", shape=[1], datatype="FP32", data=[1])
+        ),
         lambda: codecs.RequestCodec.encode_response("m", 1),
         lambda: codecs.RequestCodec.encode_request(1),
     ):

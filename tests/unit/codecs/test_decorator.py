@@ -13,13 +13,25 @@ import pytest
 from mlserver import MLModel, ModelSettings
 from mlserver.codecs import DatetimeCodec, NumpyCodec, PandasCodec, StringCodec, decode_args
 from mlserver.codecs.errors import CodecError, CodecNotFound, InputsNotFound, OutputNotFound
-from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, Parameters, RequestInput
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataTensor,
+    Parameters,
+    RequestInput,
+)
 
 
-async def answer(predict: Callable[..., Any], *inputs: RequestInput, **settings: Any) -> InferenceResponse:
+async def answer(
+    predict: Callable[..., Any], *inputs: RequestInput, **settings: Any
+) -> InferenceResponse:
     """What a model with this `predict` answers."""
-    model = MLModel(ModelSettings(name="m", implementation=MLModel, parameters={"version": "v1"}, **settings))
-    response: InferenceResponse = await decode_args(predict)(model, InferenceRequest(inputs=list(inputs)))
+    model = MLModel(
+        ModelSettings(name="m", implementation=MLModel, parameters={"version": "v1"}, **settings)
+    )
+    response: InferenceResponse = await decode_args(predict)(
+        model, InferenceRequest(inputs=list(inputs))
+    )
     return response
 
 
@@ -30,7 +42,12 @@ TIMES = DatetimeCodec.encode_input("times", [dt.datetime(2020, 1, 1)])
 
 
 async def test_arguments_by_name() -> None:
-    async def predict(self: MLModel, words: List[str], rows: np.ndarray, times: list[dt.datetime]) -> np.ndarray:  # noqa: UP006
+    async def predict(
+        self: MLModel,
+        words: List[str],  # noqa: UP006
+        rows: np.ndarray,
+        times: list[dt.datetime],
+    ) -> np.ndarray:
         assert words == ["a", "b"]
         assert times == [dt.datetime(2020, 1, 1)]
         return rows * 2
@@ -46,7 +63,10 @@ async def test_a_function_that_is_not_async() -> None:
         return words[::-1]
 
     model = MLModel(ModelSettings(name="m", implementation=MLModel))
-    assert decode_args(predict)(model, InferenceRequest(inputs=[WORDS])).outputs[0].data.root == [b"b", b"a"]
+    assert decode_args(predict)(model, InferenceRequest(inputs=[WORDS])).outputs[0].data.root == [
+        b"b",
+        b"a",
+    ]
 
 
 async def test_inputs_that_may_be_absent() -> None:
@@ -86,7 +106,12 @@ async def test_all_other_inputs_become_the_frame() -> None:
         NumpyCodec.encode_input("y", np.array([3, 4])),
         RequestInput(name="j", shape=[2, 1], datatype="BYTES", data=["[1]", "[2]"]),
         inputs=[
-            MetadataTensor(name="j", shape=[-1, 1], datatype="BYTES", parameters=Parameters(content_type="pd_json"))
+            MetadataTensor(
+                name="j",
+                shape=[-1, 1],
+                datatype="BYTES",
+                parameters=Parameters(content_type="pd_json"),
+            )
         ],
     )
     assert [(output.name, output.data.root) for output in response.outputs] == [("y", [4, 5])]
@@ -102,14 +127,21 @@ async def test_several_outputs(hint: Any) -> None:
 
     predict.__annotations__["return"] = hint
     outputs = (await answer(predict, ROWS)).outputs
-    assert [(output.name, str(output.datatype)) for output in outputs] == [("output-0", "FP64"), ("output-1", "BYTES")]
+    assert [(output.name, str(output.datatype)) for output in outputs] == [
+        ("output-0", "FP64"),
+        ("output-1", "BYTES"),
+    ]
 
 
 async def test_as_many_outputs_as_there_are_values() -> None:
     async def predict(self: MLModel, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         return rows, rows, rows
 
-    assert [output.name for output in (await answer(predict, ROWS)).outputs] == ["output-0", "output-1", "output-2"]
+    assert [output.name for output in (await answer(predict, ROWS)).outputs] == [
+        "output-0",
+        "output-1",
+        "output-2",
+    ]
 
 
 async def test_an_output_that_is_none_is_left_out() -> None:
@@ -141,7 +173,8 @@ async def test_inputs_and_arguments_that_do_not_agree() -> None:
     async def predict(self: MLModel, words: list[str], rows: np.ndarray) -> None: ...
 
     with pytest.raises(
-        InputsNotFound, match=r"unexpected 'times'; missing 'rows'\. Expected.*'words' \(list\[str\]\)"
+        InputsNotFound,
+        match=r"unexpected 'times'; missing 'rows'\. Expected.*'words' \(list\[str\]\)",
     ) as raised:
         await answer(predict, WORDS, TIMES)
     assert raised.value.status_code == 400
@@ -159,7 +192,9 @@ def test_a_hint_without_a_codec_is_refused_at_once() -> None:
 
     async def bare(self, number) -> None: ...  # type: ignore[no-untyped-def]
 
-    with pytest.raises(CodecNotFound, match="Codec not found for input field with name 'number' and type int"):
+    with pytest.raises(
+        CodecNotFound, match="Codec not found for input field with name 'number' and type int"
+    ):
         decode_args(hinted)
     with pytest.raises(CodecNotFound, match=r"'number'.*no type hint"):
         decode_args(bare)
@@ -171,4 +206,6 @@ async def test_the_request_of_a_whole_frame() -> None:
         return ["equal"]
 
     sent = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": pd.Categorical(["x", "y"])})
-    assert (await answer(predict, *PandasCodec.encode_request(sent).inputs)).outputs[0].data.root == [b"equal"]
+    assert (await answer(predict, *PandasCodec.encode_request(sent).inputs)).outputs[
+        0
+    ].data.root == [b"equal"]

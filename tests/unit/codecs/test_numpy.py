@@ -16,7 +16,10 @@ from mlserver.codecs.numpy import _encode_data, _to_ndarray, convert_nan, to_dat
 from mlserver.types import Datatype, InferenceRequest, Parameters, RequestInput, TensorData
 
 OverJson = Callable[[Any], Any]
-NUMBERS = [np.dtype(code) for code in ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]]
+NUMBERS = [
+    np.dtype(code)
+    for code in ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
+]
 
 
 @given(
@@ -42,7 +45,8 @@ def test_text_of_any_length_round_trips(texts: list[str], over_json: OverJson) -
 
 
 @pytest.mark.parametrize(
-    "shape, sent", [((3,), [3, 1]), ((), [1]), ((2, 3), [2, 3]), ((0,), [0, 1]), ((1, 1, 1), [1, 1, 1])]
+    "shape, sent",
+    [((3,), [3, 1]), ((), [1]), ((2, 3), [2, 3]), ((0,), [0, 1]), ((1, 1, 1), [1, 1, 1])],
 )
 def test_shapes(shape: tuple[int, ...], sent: list[int]) -> None:
     array = np.ones(shape)
@@ -83,7 +87,9 @@ def test_data_as_a_list() -> None:
 
 def test_text_for_json() -> None:
     assert NumpyCodec.encode_output("o", np.array(["é"]), use_bytes=False).data.root == ["é"]
-    assert NumpyCodec.encode_output("o", np.array(["é".encode()]), use_bytes=False).data.root == ["é"]
+    assert NumpyCodec.encode_output("o", np.array(["é".encode()]), use_bytes=False).data.root == [
+        "é"
+    ]
 
 
 def test_datetimes_travel_as_iso_text(over_json: OverJson) -> None:
@@ -157,7 +163,9 @@ def test_raw_bytes_become_an_array_that_can_be_written_to() -> None:
 
 def test_raw_text_keeps_every_length() -> None:
     block = b"".join(len(text).to_bytes(4, "little") + text for text in (b"a", b"longer", b""))
-    decoded = NumpyCodec.decode_input(tensor([3], "BYTES", TensorData.from_raw(block, "BYTES", [3])))
+    decoded = NumpyCodec.decode_input(
+        tensor([3], "BYTES", TensorData.from_raw(block, "BYTES", [3]))
+    )
     assert decoded.tolist() == [b"a", b"longer", b""]
 
 
@@ -170,7 +178,9 @@ def test_brain_floats_widen() -> None:
     "shape, datatype, data",
     [([3], "FP32", [1, 2]), ([-1, 2], "FP32", [1, 2]), ([1], "INT8", [300]), ([2], "BYTES", ["a"])],
 )
-def test_what_does_not_fit_names_the_tensor(shape: list[int], datatype: str, data: list[Any]) -> None:
+def test_what_does_not_fit_names_the_tensor(
+    shape: list[int], datatype: str, data: list[Any]
+) -> None:
     with pytest.raises(CodecError, match="tensor 'x': expected"):
         NumpyCodec.decode_input(tensor(shape, datatype, data))
 
@@ -182,15 +192,35 @@ def test_datetime_text_that_is_none() -> None:
 
 def test_one_tensor_only() -> None:
     request = InferenceRequest(inputs=[tensor([1], "FP32", [1]), tensor([1], "FP32", [1])])
-    with pytest.raises(CodecError, match=r"The 'np' codec only supports a single input tensor \(2 were received\)"):
+    with pytest.raises(
+        CodecError, match=r"The 'np' codec only supports a single input tensor \(2 were received\)"
+    ):
         NumpyRequestCodec.decode_request(request)
 
 
 def test_datatypes_and_dtypes() -> None:
     assert [to_datatype(dtype).value for dtype in NUMBERS] == [
-        *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
+        *(
+            "BOOL",
+            "UINT8",
+            "UINT16",
+            "UINT32",
+            "UINT64",
+            "INT8",
+            "INT16",
+            "INT32",
+            "INT64",
+            "FP16",
+            "FP32",
+            "FP64",
+        )
     ]
-    assert to_datatype(np.dtype("S3")) is to_datatype(np.dtype("U3")) is to_datatype(np.dtype(object)) is Datatype.BYTES
+    assert (
+        to_datatype(np.dtype("S3"))
+        is to_datatype(np.dtype("U3"))
+        is to_datatype(np.dtype(object))
+        is Datatype.BYTES
+    )
     assert to_dtype(tensor([1], "FP16", [1])) == np.dtype("f2")
     assert to_dtype(tensor([1], "BYTES", ["a"])) == np.dtype(object)
 
@@ -216,13 +246,19 @@ def test_response_round_trip(over_json: OverJson) -> None:
         ("INT64", [2**53 + 1, 0.0]),
     ],
 )
-def test_large_integers_are_exact_however_they_are_nested(datatype: str, numbers: list[Any]) -> None:
+def test_large_integers_are_exact_however_they_are_nested(
+    datatype: str, numbers: list[Any]
+) -> None:
     for data in (numbers, [[number] for number in numbers]):
         assert NumpyCodec.decode_input(tensor([2, 1], datatype, data)).ravel().tolist() == numbers
 
 
-@pytest.mark.parametrize("datatype, number", [("UINT64", 2**64), ("UINT64", -1), ("INT64", 2**63), ("INT64", 1e300)])
-def test_integers_out_of_range_are_refused_however_they_are_nested(datatype: str, number: Any) -> None:
+@pytest.mark.parametrize(
+    "datatype, number", [("UINT64", 2**64), ("UINT64", -1), ("INT64", 2**63), ("INT64", 1e300)]
+)
+def test_integers_out_of_range_are_refused_however_they_are_nested(
+    datatype: str, number: Any
+) -> None:
     for data in ([number, 0], [[number], [0]], [[number], [0.5]]):
         with pytest.raises(CodecError, match=f"range of {datatype}"):
             NumpyCodec.decode_input(tensor([2, 1], datatype, data))
@@ -239,7 +275,9 @@ def test_integers_out_of_range_are_refused_however_they_are_nested(datatype: str
         ([], "datetime64[D]"),
     ],
 )
-def test_datetimes_have_the_finest_unit_of_their_texts(texts: list[str | None], expected: str) -> None:
+def test_datetimes_have_the_finest_unit_of_their_texts(
+    texts: list[str | None], expected: str
+) -> None:
     found = NumpyCodec.decode_input(tensor([len(texts)], "BYTES", texts, content_type="datetime"))
     missing = [text if text else "NaT" for text in texts]
     np.testing.assert_array_equal(found, np.array(missing, dtype=expected))

@@ -63,7 +63,9 @@ COLUMNS: dict[str, Any] = {
     "nanoseconds": times("2020-01-01T00:00:00.123456789", None, unit="ns"),
     "seconds": times("2020-01-01", "1500-02-01", unit="s"),
     "zoned": times("2020-01-01", "2021-07-03").dt.tz_localize("Europe/Paris"),
-    "zoned with gaps": times("2020-01-01T00:00:00.123456789", None, unit="ns").dt.tz_localize("UTC"),
+    "zoned with gaps": times("2020-01-01T00:00:00.123456789", None, unit="ns").dt.tz_localize(
+        "UTC"
+    ),
     "zone of minutes": times("2020-01-01").dt.tz_localize("+01:30"),
     "durations": pandas.to_timedelta([1, 2], unit="s"),
     "durations with gaps": series([pd.Timedelta(5), pd.NaT], "timedelta64[ns]"),
@@ -75,7 +77,9 @@ COLUMNS: dict[str, Any] = {
     "boolean categories": pandas.Categorical([True, False]),
     "datetime categories": pandas.Categorical(pandas.to_datetime(["2020-01-01", "2020-01-02"])),
     "datetime categories with gaps": pandas.Categorical(pandas.to_datetime(["2020-01-01", None])),
-    "object categories": pandas.Categorical(series(["a", None], object), categories=pd.Index(["a"], dtype=object)),
+    "object categories": pandas.Categorical(
+        series(["a", None], object), categories=pd.Index(["a"], dtype=object)
+    ),
     "no category used": pandas.Categorical([None, None], categories=["q"]),
     "periods": pandas.array(["2020-01", None], dtype="period[M]"),
     "sparse": pd.arrays.SparseArray([0, 0, 1]),
@@ -84,7 +88,9 @@ COLUMNS: dict[str, Any] = {
     "bytes that are no text": [b"\xff\x00", b""],
     "dates": [dt.date(2020, 1, 2), dt.date(2021, 1, 1)],
     "datetime objects": series([dt.datetime(2020, 1, 1, 2, 3), dt.datetime(2021, 1, 1)], object),
-    "datetimes of several zones": series([dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2021, 1, 1)], object),
+    "datetimes of several zones": series(
+        [dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2021, 1, 1)], object
+    ),
     "objects": series(["x", None, 3, [1, [2]], {"k": 2**70}, True], object),
     "lists of equal length": [[1, 2], [3, 4]],
     "no rows": series([], "f8"),
@@ -97,11 +103,17 @@ COLUMNS: dict[str, Any] = {
 FRAMES: dict[str, pd.DataFrame] = {
     "no columns": pd.DataFrame(),
     "one dtype": pd.DataFrame(np.arange(6.0).reshape(2, 3), columns=["a", "b", "c"]),
-    "several dtypes": pd.DataFrame({"i": [1, 2], "f": [0.5, np.nan], "t": ["x", "y"], "b": [True, False]}),
+    "several dtypes": pd.DataFrame(
+        {"i": [1, 2], "f": [0.5, np.nan], "t": ["x", "y"], "b": [True, False]}
+    ),
     "integer labels": pd.DataFrame([[1, 2, 3.5]], columns=[0, 1, 2]),
     "duplicate labels": pd.DataFrame([[1, 2, "x"]], columns=["a", "a", "a.1"]),
-    "labels of one text": pd.DataFrame([[1, 2, "x"]], columns=pd.Index(["a", 0, "0"], dtype=object)),
-    "tuples as labels": pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])),
+    "labels of one text": pd.DataFrame(
+        [[1, 2, "x"]], columns=pd.Index(["a", 0, "0"], dtype=object)
+    ),
+    "tuples as labels": pd.DataFrame(
+        [[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])
+    ),
 }
 
 
@@ -120,7 +132,9 @@ def test_arrow_column_round_trip(dtype: str, over_json: OverJson) -> None:
     chosen = pd.ArrowDtype(pa.string()) if dtype == "string" else dtype
     values: Any = {"string": ["a", None], "bool[pyarrow]": [True, None]}.get(dtype, [1, None])
     frame = pd.DataFrame({"column": series(values, chosen), "full": series(values[:1] * 2, chosen)})
-    pd.testing.assert_frame_equal(PandasCodec.decode_request(over_json(PandasCodec.encode_request(frame))), frame)
+    pd.testing.assert_frame_equal(
+        PandasCodec.decode_request(over_json(PandasCodec.encode_request(frame))), frame
+    )
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
@@ -211,7 +225,9 @@ def test_what_cannot_travel_is_named(values: Any, named: str) -> None:
 # -- decoding what clients send --
 
 
-def tensor(name: str, shape: list[int], datatype: str, data: Any, **parameters: Any) -> RequestInput:
+def tensor(
+    name: str, shape: list[int], datatype: str, data: Any, **parameters: Any
+) -> RequestInput:
     return RequestInput(
         name=name,
         shape=shape,
@@ -241,29 +257,51 @@ def test_columns_keep_their_datatypes() -> None:
 
 def test_numbers_are_the_frames_own() -> None:
     raw = np.arange(3, dtype="<f4").tobytes()
-    frame = decode(*(tensor(name, [3], "FP32", TensorData.from_raw(raw, "FP32", [3])) for name in "ab"))
+    frame = decode(
+        *(tensor(name, [3], "FP32", TensorData.from_raw(raw, "FP32", [3])) for name in "ab")
+    )
     frame["a"] += 1
     frame.loc[0, "b"] = 7
     assert frame.to_numpy().tolist() == [[1, 7], [2, 1], [3, 2]]
     assert np.frombuffer(raw, "<f4").tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("texts", [['{"k": [1]}', "null"], [b'{"k": [1]}', b"null"], [{"k": [1]}, None]])
+@pytest.mark.parametrize(
+    "texts", [['{"k": [1]}', "null"], [b'{"k": [1]}', b"null"], [{"k": [1]}, None]]
+)
 def test_json_columns(texts: list[Any]) -> None:
-    assert decode(tensor("j", [2, 1], "BYTES", texts, content_type="pd_json"))["j"].tolist() == [{"k": [1]}, None]
+    assert decode(tensor("j", [2, 1], "BYTES", texts, content_type="pd_json"))["j"].tolist() == [
+        {"k": [1]},
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
     "tensors, text",
     [
         ([tensor("a", [2, 2], "FP32", [1, 2, 3, 4])], r"column 'a'.*one value per row.*\[2, 2\]"),
-        ([tensor("a", [2], "FP32", [1, 2]), tensor("b", [3], "FP32", [1, 2, 3])], "'a' has 2, 'b' has 3"),
+        (
+            [tensor("a", [2], "FP32", [1, 2]), tensor("b", [3], "FP32", [1, 2, 3])],
+            "'a' has 2, 'b' has 3",
+        ),
         ([tensor("a", [1], "BYTES", ["{"], content_type="pd_json")], "column 'a'.*JSON"),
         ([tensor("a", [1], "BYTES", ["x"], content_type="datetime")], "column 'a'.*ISO 8601"),
-        ([tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="int64")], "column 'a'.*int64"),
-        ([tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="no such")], "column 'a'.*no such"),
-        ([tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="U1000000000")], "column 'a'.*U1000000000"),
-        ([tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="category")], "pandas_categories"),
+        (
+            [tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="int64")],
+            "column 'a'.*int64",
+        ),
+        (
+            [tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="no such")],
+            "column 'a'.*no such",
+        ),
+        (
+            [tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="U1000000000")],
+            "column 'a'.*U1000000000",
+        ),
+        (
+            [tensor("a", [1], "BYTES", ["x"], content_type="str", pandas_dtype="category")],
+            "pandas_categories",
+        ),
         ([tensor("a", [1], "FP32", [1], pandas_label="{")], "pandas_label"),
     ],
 )

@@ -49,7 +49,11 @@ def test_text_round_trip(texts: list[str], over_json: OverJson) -> None:
 
 def test_text_as_published_servers_do() -> None:
     assert StringCodec.encode_output("o", ["é"]) == ResponseOutput(
-        name="o", shape=[1, 1], datatype="BYTES", data=["é".encode()], parameters=Parameters(content_type="str")
+        name="o",
+        shape=[1, 1],
+        datatype="BYTES",
+        data=["é".encode()],
+        parameters=Parameters(content_type="str"),
     )
     assert StringCodec.encode_input("i", ["é"], use_bytes=False).data.root == ["é"]
     assert (encode_str("é"), decode_str("é".encode()), decode_str("é"), decode_str(None)) == (
@@ -75,7 +79,9 @@ def test_decode_text(given_: RequestInput, expected: list[Any]) -> None:
     assert StringCodec.decode_input(given_) == expected
 
 
-@pytest.mark.parametrize("given_, named", [(tensor([1], datatype="INT32"), "int"), (tensor([b"\xff"]), "UTF-8")])
+@pytest.mark.parametrize(
+    "given_, named", [(tensor([1], datatype="INT32"), "int"), (tensor([b"\xff"]), "UTF-8")]
+)
 def test_what_is_no_text_is_named(given_: RequestInput, named: str) -> None:
     with pytest.raises(CodecError, match=f"tensor 'x' of content type str.*{named}"):
         StringCodec.decode_input(given_)
@@ -87,7 +93,10 @@ def test_what_is_no_text_is_named(given_: RequestInput, named: str) -> None:
 @given(blobs=st.lists(st.binary()))
 def test_base64_round_trip(blobs: list[bytes]) -> None:
     for use_bytes in (True, False):
-        assert Base64Codec.decode_input(Base64Codec.encode_input("x", blobs, use_bytes=use_bytes)) == blobs
+        assert (
+            Base64Codec.decode_input(Base64Codec.encode_input("x", blobs, use_bytes=use_bytes))
+            == blobs
+        )
 
 
 def test_base64_elements() -> None:
@@ -112,9 +121,9 @@ def test_datetime_round_trip(times: list[dt.datetime], over_json: OverJson) -> N
 
 
 def test_datetime_elements() -> None:
-    assert DatetimeCodec.encode_output("x", ["2020-01-01", dt.datetime(2020, 1, 2), None]).data.root == [
-        *(b"2020-01-01", b"2020-01-02T00:00:00", b"NaT")
-    ]
+    assert DatetimeCodec.encode_output(
+        "x", ["2020-01-01", dt.datetime(2020, 1, 2), None]
+    ).data.root == [*(b"2020-01-01", b"2020-01-02T00:00:00", b"NaT")]
     assert DatetimeCodec.decode_input(tensor(["2020-01-01T00:00:00Z", None, b"NaT"])) == [
         *(dt.datetime(2020, 1, 1, tzinfo=dt.UTC), None, None)
     ]
@@ -125,7 +134,11 @@ def test_datetime_elements() -> None:
 # -- JSON --
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda children: st.lists(children) | st.dictionaries(st.text(), children),
     max_leaves=8,
 )
@@ -146,7 +159,9 @@ def test_json_of_arrays_and_times() -> None:
         "f": 2**70,
     }
     expected = b'{"a":[[1],[2]],"b":0.5,"c":"2020-01-02","d":"x","e":null}'
-    assert encode_to_json_bytes({key: part for key, part in value.items() if key != "f"}) == expected
+    assert (
+        encode_to_json_bytes({key: part for key, part in value.items() if key != "f"}) == expected
+    )
     assert json.loads(encode_to_json({"f": 2**70, "a": np.array([1])})) == {"f": 2**70, "a": [1]}
     assert encode_to_json([1, "é"], use_bytes=False) == '[1,"é"]'
     assert json.dumps([np.int64(1), {2}], cls=JSONEncoderWithArray) == "[1, [2]]"

@@ -16,7 +16,13 @@ from mlserver import MLModel, ModelSettings, Settings
 from mlserver.errors import MLServerError
 from mlserver.grpc import GRPCServer
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    ResponseOutput,
+    TensorData,
+)
 from support.inline_pipeline import Road
 
 
@@ -28,14 +34,19 @@ class Echo(MLModel):
         headers = (payload.parameters.headers if payload.parameters else None) or {}
         shown = {"X-Seen": headers["show"], "Ce-Source": "mine"} if "show" in headers else None
         return InferenceResponse(
-            model_name=self.name, model_version=self.version, outputs=outputs, parameters=Parameters(headers=shown)
+            model_name=self.name,
+            model_version=self.version,
+            outputs=outputs,
+            parameters=Parameters(headers=shown),
         )
 
 
 class Words(MLModel):
     """Streams the words of each text that it reads, with the number of the text before them."""
 
-    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
         number = 0
         async for payload in payloads:
             number += 1
@@ -120,7 +131,9 @@ async def start() -> AsyncIterator[Start]:
     """`await start(models, concurrency=..., **settings)` gives a server that stops with the test."""
     async with AsyncExitStack() as stack:
 
-        async def started(models: list[ModelSettings] | None = None, concurrency: int = 64, **settings: Any) -> Serving:
+        async def started(
+            models: list[ModelSettings] | None = None, concurrency: int = 64, **settings: Any
+        ) -> Serving:
             chosen = Settings(host="127.0.0.1", grpc_port=0, **settings)
             pipeline = await stack.enter_async_context(Road(chosen, models or MODELS, concurrency))
             server = GRPCServer(chosen, pipeline.data_plane, pipeline.handlers, pipeline.metrics)

@@ -15,9 +15,13 @@ from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferRespo
 from mlserver.types import InferenceRequest, RequestInput, TensorData
 
 
-def fp32(values: list[float], model: str = "echo", raw: bool = False, **fields: Any) -> pb.ModelInferRequest:
+def fp32(
+    values: list[float], model: str = "echo", raw: bool = False, **fields: Any
+) -> pb.ModelInferRequest:
     tensor = RequestInput(name="x", shape=[len(values)], datatype="FP32", data=TensorData(values))
-    request = ModelInferRequestConverter.from_types(InferenceRequest(inputs=[tensor]), model, use_raw=raw)
+    request = ModelInferRequestConverter.from_types(
+        InferenceRequest(inputs=[tensor]), model, use_raw=raw
+    )
     request.MergeFrom(pb.ModelInferRequest(**fields))
     return request
 
@@ -64,7 +68,9 @@ async def test_requested_outputs(serving: Any) -> None:
 
 
 async def test_metadata_there_and_back(serving: Any) -> None:
-    call = serving.stub.ModelInfer(fp32([1.0], id="é 1"), metadata=(("show", "yes"), ("some-bin", b"\xff")))
+    call = serving.stub.ModelInfer(
+        fp32([1.0], id="é 1"), metadata=(("show", "yes"), ("some-bin", b"\xff"))
+    )
     await call
     trailing = dict(list(await call.trailing_metadata()))
 
@@ -72,7 +78,13 @@ async def test_metadata_there_and_back(serving: Any) -> None:
     assert trailing["ce-source"] == "mine"
     assert trailing["ce-id"] == trailing["ce-requestid"] == "%C3%A9 1"
     assert trailing["ce-type"] == "io.seldon.serving.inference.response"
-    assert re.findall(r"(\w+);", trailing["server-timing"]) == ["queue", "batch", "model", "transport", "codec"]
+    assert re.findall(r"(\w+);", trailing["server-timing"]) == [
+        "queue",
+        "batch",
+        "model",
+        "transport",
+        "codec",
+    ]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -146,7 +158,9 @@ async def test_message_limit(start: Any) -> None:
     await serving.stub.ModelInfer(fp32([0.0] * 20_000, raw=True))
     too_large = fp32([0.0] * 30_000, raw=True)
 
-    assert (await failure(serving.stub.ModelInfer(too_large)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await failure(serving.stub.ModelInfer(too_large)))[
+        0
+    ] is grpc.StatusCode.RESOURCE_EXHAUSTED
     bomb = serving.stub.ModelInfer(too_large, compression=grpc.Compression.Gzip)
     assert (await failure(bomb))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 

@@ -51,7 +51,9 @@ async def test_ready(serving: Any) -> None:
 
 
 async def test_metadata(start: Any) -> None:
-    tensor = MetadataTensor(name="x", datatype="FP32", shape=[-1, 4], parameters=Parameters(content_type="np", low=0.5))
+    tensor = MetadataTensor(
+        name="x", datatype="FP32", shape=[-1, 4], parameters=Parameters(content_type="np", low=0.5)
+    )
     from mlserver import MLModel
 
     described = ModelSettings(
@@ -64,7 +66,9 @@ async def test_metadata(start: Any) -> None:
         max_batch_time=0.1,
     )
     serving = await start([described], server_name="here", extensions=["mine"])
-    server = ServerMetadataResponseConverter.to_types(await serving.stub.ServerMetadata(pb.ServerMetadataRequest()))
+    server = ServerMetadataResponseConverter.to_types(
+        await serving.stub.ServerMetadata(pb.ServerMetadataRequest())
+    )
     model = ModelMetadataResponseConverter.to_types(
         await serving.stub.ModelMetadata(pb.ModelMetadataRequest(name="described"))
     )
@@ -72,19 +76,33 @@ async def test_metadata(start: Any) -> None:
 
     assert server.name == "here"
     assert "mine" in server.extensions
-    assert (model.name, model.platform, model.versions, model.inputs) == ("described", "p", ["a"], [tensor])
+    assert (model.name, model.platform, model.versions, model.inputs) == (
+        "described",
+        "p",
+        ["a"],
+        [tensor],
+    )
     assert config.input[0].name == "x"
     assert (
         config.input[0].data_type
-        == dict(pb.DESCRIPTOR.dependencies[0].enum_types_by_name["DataType"].values_by_name)["TYPE_FP32"].number
+        == dict(pb.DESCRIPTOR.dependencies[0].enum_types_by_name["DataType"].values_by_name)[
+            "TYPE_FP32"
+        ].number
     )
 
 
 async def test_statistics(serving: Any) -> None:
-    tensor = {"name": "x", "datatype": "INT8", "shape": [3], "contents": {"int_contents": [1, 2, 3]}}
+    tensor = {
+        "name": "x",
+        "datatype": "INT8",
+        "shape": [3],
+        "contents": {"int_contents": [1, 2, 3]},
+    }
     for _ in range(2):
         await serving.stub.ModelInfer(pb.ModelInferRequest(model_name="echo", inputs=[tensor]))
-    (model,) = (await serving.stub.ModelStatistics(pb.ModelStatisticsRequest(name="echo"))).model_stats
+    (model,) = (
+        await serving.stub.ModelStatistics(pb.ModelStatisticsRequest(name="echo"))
+    ).model_stats
     everything = await serving.stub.ModelStatistics(pb.ModelStatisticsRequest())
 
     assert (model.name, model.version, model.execution_count) == ("echo", "v1", 2)
@@ -102,16 +120,22 @@ async def test_repository(start: Any, serving: Any, sad: ModelSettings) -> None:
     states = {
         item.name: item.state
         for item in (
-            await stub.RepositoryIndex(RepositoryIndexRequestConverter.from_types(RepositoryIndexRequest()))
+            await stub.RepositoryIndex(
+                RepositoryIndexRequestConverter.from_types(RepositoryIndexRequest())
+            )
         ).models
     }
     assert (states["echo"], states["other"]) == ("READY", "UNAVAILABLE")
 
     await stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="other"))
-    index = RepositoryIndexResponseConverter.to_types(await stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)))
+    index = RepositoryIndexResponseConverter.to_types(
+        await stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True))
+    )
     assert "other" in {item.name for item in index}
 
-    code, text = await failure(stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="nope")))
+    code, text = await failure(
+        stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="nope"))
+    )
     assert (code, text) == (grpc.StatusCode.NOT_FOUND, "Model nope not found")
 
     other = pb.RepositoryModelLoadRequest(model_name="other")
@@ -123,7 +147,9 @@ async def test_repository(start: Any, serving: Any, sad: ModelSettings) -> None:
 
 async def test_a_failed_load_is_told_with_its_reason(start: Any, sad: ModelSettings) -> None:
     serving = await start([sad])
-    code, text = await failure(serving.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="sad")))
+    code, text = await failure(
+        serving.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="sad"))
+    )
     assert code is grpc.StatusCode.INTERNAL
     assert "no file" in text
 
@@ -171,7 +197,9 @@ async def test_health_watch(serving: Any) -> None:
     assert (await call.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     call.cancel()
 
-    unknown = health(serving, "Watch", "unary_stream")(health_pb2.HealthCheckRequest(service="nope"), timeout=20)
+    unknown = health(serving, "Watch", "unary_stream")(
+        health_pb2.HealthCheckRequest(service="nope"), timeout=20
+    )
     assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
     unknown.cancel()
 
@@ -192,7 +220,9 @@ async def test_reflection(serving: Any, version: str) -> None:
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    listed, symbol, file, missing, extensions, empty = [r async for r in call(iter(requests), timeout=20)]
+    listed, symbol, file, missing, extensions, empty = [
+        r async for r in call(iter(requests), timeout=20)
+    ]
 
     assert {service.name for service in listed.list_services_response.service} >= {
         "inference.GRPCInferenceService",
@@ -223,7 +253,9 @@ async def test_what_is_not_served_says_so(serving: Any) -> None:
     ],
 )
 async def test_bytes_that_are_no_message(serving: Any, path: str, kind: str, caplog: Any) -> None:
-    call = getattr(serving.channel, kind)(f"/{path}")(iter([b"\xff"]) if kind[:6] == "stream" else b"\xff", timeout=20)
+    call = getattr(serving.channel, kind)(f"/{path}")(
+        iter([b"\xff"]) if kind[:6] == "stream" else b"\xff", timeout=20
+    )
 
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "Invalid message" in await call.details()
@@ -235,7 +267,9 @@ async def test_a_taken_port_is_named(start: Any, serving: Any) -> None:
     from mlserver.grpc import GRPCServer
 
     taken = Settings(host="127.0.0.1", grpc_port=serving.server.port)
-    with pytest.raises(MLServerError, match=f"127.0.0.1:{serving.server.port} .setting 'grpc_port'"):
+    with pytest.raises(
+        MLServerError, match=f"127.0.0.1:{serving.server.port} .setting 'grpc_port'"
+    ):
         GRPCServer(taken, serving.pipeline.data_plane, serving.pipeline.handlers)
 
 

@@ -14,7 +14,12 @@ from mlserver.wire.pb import dataplane_pb2
 
 
 def text(words: str, model: str = "words", **fields: Any) -> pb.ModelInferRequest:
-    tensor = {"name": "t", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [words.encode()]}}
+    tensor = {
+        "name": "t",
+        "datatype": "BYTES",
+        "shape": [1],
+        "contents": {"bytes_contents": [words.encode()]},
+    }
     return pb.ModelInferRequest(model_name=model, inputs=[tensor], **fields)
 
 
@@ -24,8 +29,13 @@ def word(response: pb.ModelInferResponse) -> str:
     return str(response.outputs[0].contents.bytes_contents[0].decode())
 
 
-async def answers(serving: Any, *requests: pb.ModelInferRequest, **options: Any) -> list[pb.ModelInferResponse]:
-    return [response async for response in serving.stub.ModelStreamInfer(iter(requests), timeout=20, **options)]
+async def answers(
+    serving: Any, *requests: pb.ModelInferRequest, **options: Any
+) -> list[pb.ModelInferResponse]:
+    return [
+        response
+        async for response in serving.stub.ModelStreamInfer(iter(requests), timeout=20, **options)
+    ]
 
 
 # -- MLServer's form --
@@ -41,11 +51,21 @@ async def test_one_conversation_with_a_model_that_streams(serving: Any) -> None:
 async def test_a_model_without_streams_answers_each_request(serving: Any) -> None:
     responses = await answers(serving, *(text(word, "echo", id=word) for word in "abc"))
 
-    assert [(response.id, word(response)) for response in responses] == [("a", "a"), ("b", "b"), ("c", "c")]
+    assert [(response.id, word(response)) for response in responses] == [
+        ("a", "a"),
+        ("b", "b"),
+        ("c", "c"),
+    ]
 
 
 async def test_each_model_of_a_stream_answers_its_own(serving: Any) -> None:
-    requests = [text("a", "words"), text("x", "echo"), text("y", "other"), text("b", "words"), text("z", "echo")]
+    requests = [
+        text("a", "words"),
+        text("x", "echo"),
+        text("y", "other"),
+        text("b", "words"),
+        text("z", "echo"),
+    ]
     responses = await answers(serving, *requests)
 
     by_model: dict[str, list[str]] = {}
@@ -74,7 +94,9 @@ async def test_answers_come_while_the_client_still_asks(serving: Any) -> None:
 
 async def test_raw_requests_get_raw_answers(serving: Any) -> None:
     tensor = {"name": "t", "datatype": "BYTES", "shape": [1]}
-    request = pb.ModelInferRequest(model_name="words", inputs=[tensor], raw_input_contents=[b"\x01\x00\x00\x00a"])
+    request = pb.ModelInferRequest(
+        model_name="words", inputs=[tensor], raw_input_contents=[b"\x01\x00\x00\x00a"]
+    )
     (response,) = await answers(serving, request)
 
     assert list(response.raw_output_contents) == [b"\x03\x00\x00\x001:a"]
@@ -84,12 +106,20 @@ async def test_raw_requests_get_raw_answers(serving: Any) -> None:
     "request_, code",
     [
         (text("a", "nope"), grpc.StatusCode.NOT_FOUND),
-        (pb.ModelInferRequest(model_name="words", inputs=[{"name": "x"}]), grpc.StatusCode.INVALID_ARGUMENT),
-        (pb.ModelInferRequest(model_name="echo", inputs=[{"name": "x"}]), grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            pb.ModelInferRequest(model_name="words", inputs=[{"name": "x"}]),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            pb.ModelInferRequest(model_name="echo", inputs=[{"name": "x"}]),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
         (text("ok fail"), grpc.StatusCode.INTERNAL),
     ],
 )
-async def test_an_error_is_the_streams_status(serving: Any, request_: pb.ModelInferRequest, code: Any) -> None:
+async def test_an_error_is_the_streams_status(
+    serving: Any, request_: pb.ModelInferRequest, code: Any
+) -> None:
     call = serving.stub.ModelStreamInfer(iter([request_]), timeout=20)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         _ = [response async for response in call]
@@ -119,7 +149,9 @@ async def test_a_client_that_leaves_stops_the_model(serving: Any, stuck: Any) ->
 FINAL = {"triton_enable_empty_final_response": pb.InferParameter(bool_param=True)}
 
 
-async def in_triton_form(serving: Any, *requests: pb.ModelInferRequest, **options: Any) -> list[Any]:
+async def in_triton_form(
+    serving: Any, *requests: pb.ModelInferRequest, **options: Any
+) -> list[Any]:
     """What a client that knows ModelStreamInferResponse reads."""
     call = serving.channel.stream_stream(
         "/inference.GRPCInferenceService/ModelStreamInfer",
@@ -131,7 +163,11 @@ async def in_triton_form(serving: Any, *requests: pb.ModelInferRequest, **option
 
 def final(response: Any) -> bool | None:
     parameters = response.infer_response.parameters
-    return parameters["triton_final_response"].bool_param if "triton_final_response" in parameters else None
+    return (
+        parameters["triton_final_response"].bool_param
+        if "triton_final_response" in parameters
+        else None
+    )
 
 
 async def test_each_request_is_a_conversation_of_its_own(serving: Any) -> None:
@@ -141,7 +177,11 @@ async def test_each_request_is_a_conversation_of_its_own(serving: Any) -> None:
     seen = [(response.infer_response.id, final(response)) for response in responses]
 
     assert seen == [("1", False), ("1", False), ("1", True), ("2", False), ("2", True)]
-    assert [word(r.infer_response) for r in responses if r.infer_response.outputs] == ["1:a", "1:b", "1:c"]
+    assert [word(r.infer_response) for r in responses if r.infer_response.outputs] == [
+        "1:a",
+        "1:b",
+        "1:c",
+    ]
 
 
 async def test_the_one_answer_of_a_model_without_streams_is_the_last(serving: Any) -> None:
@@ -153,14 +193,22 @@ async def test_the_one_answer_of_a_model_without_streams_is_the_last(serving: An
 
 async def test_the_form_can_be_asked_for_by_metadata(serving: Any) -> None:
     requests = [text(str(number), "echo", id=str(number)) for number in range(200)]
-    responses = await in_triton_form(serving, *requests, metadata=(("mlserver-stream-form", "triton"),))
+    responses = await in_triton_form(
+        serving, *requests, metadata=(("mlserver-stream-form", "triton"),)
+    )
 
-    assert [response.infer_response.id for response in responses] == [request.id for request in requests]
+    assert [response.infer_response.id for response in responses] == [
+        request.id for request in requests
+    ]
     assert {final(response) for response in responses} == {None}
 
 
 async def test_an_error_does_not_end_the_stream(serving: Any) -> None:
-    requests = [text("a", "nope", id="1", parameters=FINAL), text("fail", id="2"), text("b", "echo", id="3")]
+    requests = [
+        text("a", "nope", id="1", parameters=FINAL),
+        text("fail", id="2"),
+        text("b", "echo", id="3"),
+    ]
     responses = await in_triton_form(serving, *requests)
 
     assert [(r.infer_response.id, r.error_message) for r in responses[::2]] == [
@@ -170,7 +218,9 @@ async def test_an_error_does_not_end_the_stream(serving: Any) -> None:
     assert "a word failed" in responses[1].error_message
 
 
-async def test_a_slow_request_keeps_the_order_and_holds_nobody_up_in_the_model(serving: Any, stuck: Any) -> None:
+async def test_a_slow_request_keeps_the_order_and_holds_nobody_up_in_the_model(
+    serving: Any, stuck: Any
+) -> None:
     async def requests() -> AsyncIterator[pb.ModelInferRequest]:
         soon = {"timeout": pb.InferParameter(int64_param=300_000), **FINAL}
         yield text("a", "stuck", id="1", parameters=soon)

@@ -17,7 +17,10 @@ LOCAL, REMOTE = "127.0.0.1", "192.0.2.7"
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("keys") / "keys.txt"
-    path.write_text("# who may what\n" + "".join(f"{key} {scopes} {digest_of(key)}\n" for key, scopes in KEYS.items()))
+    path.write_text(
+        "# who may what\n"
+        + "".join(f"{key} {scopes} {digest_of(key)}\n" for key, scopes in KEYS.items())
+    )
     return str(path)
 
 
@@ -50,7 +53,11 @@ async def test_without_auth_all_but_administration_is_open() -> None:
         ("127.0.0.1", {"x_forwarded_for": "192.0.2.7"}, 403),
         ("127.0.0.1", {"forwarded": "for=192.0.2.7"}, 403),
         ("127.0.0.1", {"via": "1.1 proxy"}, 403),
-        ("127.0.0.1", {"origin": "https://evil.example"}, 403),  # a page in a browser on this machine
+        (
+            "127.0.0.1",
+            {"origin": "https://evil.example"},
+            403,
+        ),  # a page in a browser on this machine
     ],
 )
 async def test_administration_is_for_programs_on_this_machine(
@@ -59,28 +66,41 @@ async def test_administration_is_for_programs_on_this_machine(
     assert await status(Authorizer(Settings()), ADMIN, address, **headers) == expected
 
 
-@pytest.mark.parametrize("rule, local, remote", [("loopback", 200, 403), ("credential", 403, 403), ("any", 200, 200)])
+@pytest.mark.parametrize(
+    "rule, local, remote", [("loopback", 200, 403), ("credential", 403, 403), ("any", 200, 200)]
+)
 async def test_admin_access(rule: str, local: int, remote: int) -> None:
     access = Authorizer(Settings(admin_access=rule))
-    assert (await status(access, ADMIN, LOCAL), await status(access, ADMIN, REMOTE)) == (local, remote)
+    assert (await status(access, ADMIN, LOCAL), await status(access, ADMIN, REMOTE)) == (
+        local,
+        remote,
+    )
 
 
 @pytest.mark.parametrize("rule", ["loopback", "credential", "any", None])
 @pytest.mark.parametrize("address", [LOCAL, REMOTE])
-async def test_a_shown_credential_decides(keys: str, rule: AdminAccess | None, address: str) -> None:
+async def test_a_shown_credential_decides(
+    keys: str, rule: AdminAccess | None, address: str
+) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys), admin_access=rule))
     expected = {"a": 200, "i": 403, "m": 403, "wrong": 401}
-    assert {key: await status(access, ADMIN, address, x_api_key=key) for key in expected} == expected
+    assert {
+        key: await status(access, ADMIN, address, x_api_key=key) for key in expected
+    } == expected
 
 
 @pytest.mark.parametrize(
-    "rule, local, remote", [("loopback", 200, 401), ("credential", 401, 401), ("any", 200, 200), (None, 401, 401)]
+    "rule, local, remote",
+    [("loopback", 200, 401), ("credential", 401, 401), ("any", 200, 200), (None, 401, 401)],
 )
 async def test_admin_access_with_auth_and_no_credential(
     keys: str, rule: AdminAccess | None, local: int, remote: int
 ) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys), admin_access=rule))
-    assert (await status(access, ADMIN, LOCAL), await status(access, ADMIN, REMOTE)) == (local, remote)
+    assert (await status(access, ADMIN, LOCAL), await status(access, ADMIN, REMOTE)) == (
+        local,
+        remote,
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +112,9 @@ async def test_admin_access_with_auth_and_no_credential(
         (LOCAL, "x-forwarded-for", "through a proxy (header 'x-forwarded-for')"),
     ],
 )
-async def test_the_refusal_says_why_and_names_the_setting(address: str, header: str, text: str) -> None:
+async def test_the_refusal_says_why_and_names_the_setting(
+    address: str, header: str, text: str
+) -> None:
     with pytest.raises(MLServerError, match="admin_access") as caught:
         await Authorizer(Settings()).check(ADMIN, Caller(address, {header: "1"} if header else {}))
     assert text in caught.value.message
@@ -107,17 +129,28 @@ async def test_a_key_opens_its_scopes_and_no_other(keys: str, key: str, scope: s
     assert await status(access, scope, x_api_key=key) == expected
 
 
-@pytest.mark.parametrize("shown", [{}, {"authorization": "Basic aTppCg=="}, {"authorization": "Bearer "}])
+@pytest.mark.parametrize(
+    "shown", [{}, {"authorization": "Basic aTppCg=="}, {"authorization": "Bearer "}]
+)
 async def test_no_credential(keys: str, shown: dict[str, str]) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys)))
-    assert [await status(access, scope, **shown) for scope in (OPEN, INFER, METRICS, ADMIN)] == [200, 401, 401, 401]
+    assert [await status(access, scope, **shown) for scope in (OPEN, INFER, METRICS, ADMIN)] == [
+        200,
+        401,
+        401,
+        401,
+    ]
     assert await status(access, ADMIN, LOCAL, **shown) == 401
 
 
-@pytest.mark.parametrize("key", ["wrong", "I", "i ", "i\0", "é", "i" * 100_000, digest_of("i"), "a.b.c"])
+@pytest.mark.parametrize(
+    "key", ["wrong", "I", "i ", "i\0", "é", "i" * 100_000, digest_of("i"), "a.b.c"]
+)
 async def test_a_wrong_key(keys: str, key: str) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys)))
-    assert [await status(access, scope, x_api_key=key) for scope in (OPEN, INFER, METRICS, ADMIN)] == [
+    assert [
+        await status(access, scope, x_api_key=key) for scope in (OPEN, INFER, METRICS, ADMIN)
+    ] == [
         200,
         401,
         401,

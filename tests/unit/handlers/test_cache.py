@@ -14,7 +14,14 @@ from mlserver.cache.response_cache import CacheStage, LocalCache, request_key
 from mlserver.errors import MLServerError
 from mlserver.handlers.validation import check_request
 from mlserver.pipeline import RequestContext
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, RequestOutput, ResponseOutput
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    RequestOutput,
+    ResponseOutput,
+)
 
 
 class Road:
@@ -41,7 +48,13 @@ class Road:
 
 def answer(request: InferenceRequest) -> InferenceResponse:
     outputs = [
-        ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, parameters=one.parameters, data=one.data)
+        ResponseOutput(
+            name=one.name,
+            shape=one.shape,
+            datatype=one.datatype,
+            parameters=one.parameters,
+            data=one.data,
+        )
         for one in request.inputs
     ]
     parameters = Parameters(headers={"x-model": "yes"}, extra=[1, {"k": None}])
@@ -51,14 +64,20 @@ def answer(request: InferenceRequest) -> InferenceResponse:
 def request(data: Any = (1.0, 2.0), datatype: str = "FP64", **more: Any) -> InferenceRequest:
     shape = more.pop("shape", [len(data)])
     one = RequestInput(
-        name=more.pop("name", "x"), shape=shape, datatype=datatype, data=list(data), **more.pop("tensor", {})
+        name=more.pop("name", "x"),
+        shape=shape,
+        datatype=datatype,
+        data=list(data),
+        **more.pop("tensor", {}),
     )
     made = InferenceRequest(inputs=[one], **more)
     check_request(made)
     return made
 
 
-def cached(pipeline: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None) -> CacheStage:
+def cached(
+    pipeline: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None
+) -> CacheStage:
     return CacheStage(pipeline, store or LocalCache(), name, version, lambda hit, ns: None)
 
 
@@ -72,7 +91,13 @@ elements = {
     "BOOL": st.booleans(),
     "BYTES": st.text(),
 }
-plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False)
+plain = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text()
+    | st.floats(allow_nan=False)
+)
 
 
 @st.composite
@@ -81,14 +106,25 @@ def requests(draw: st.DrawFn) -> InferenceRequest:
     for name in draw(st.lists(st.sampled_from("abc"), min_size=1, unique=True)):
         datatype = draw(st.sampled_from(sorted(elements)))
         data = draw(st.lists(elements[datatype], min_size=0, max_size=4))
-        parameters = draw(st.none() | st.dictionaries(st.sampled_from("pq"), plain).map(Parameters.of))
-        inputs.append(RequestInput(name=name, shape=[len(data)], datatype=datatype, data=data, parameters=parameters))
+        parameters = draw(
+            st.none() | st.dictionaries(st.sampled_from("pq"), plain).map(Parameters.of)
+        )
+        inputs.append(
+            RequestInput(
+                name=name, shape=[len(data)], datatype=datatype, data=data, parameters=parameters
+            )
+        )
     made = InferenceRequest(
         id=draw(st.none() | st.text()),
-        parameters=draw(st.none() | st.dictionaries(st.sampled_from("rs"), plain).map(Parameters.of)),
+        parameters=draw(
+            st.none() | st.dictionaries(st.sampled_from("rs"), plain).map(Parameters.of)
+        ),
         inputs=inputs,
         outputs=draw(
-            st.none() | st.lists(st.sampled_from("abc").map(lambda name: RequestOutput(name=name)), max_size=2)
+            st.none()
+            | st.lists(
+                st.sampled_from("abc").map(lambda name: RequestOutput(name=name)), max_size=2
+            )
         ),
     )
     check_request(made)
@@ -113,7 +149,9 @@ async def test_cached_is_computed(asked: list[InferenceRequest]) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(requests(), requests())
-def test_the_same_key_means_the_same_content(one: InferenceRequest, other: InferenceRequest) -> None:
+def test_the_same_key_means_the_same_content(
+    one: InferenceRequest, other: InferenceRequest
+) -> None:
     assert (request_key(one) == request_key(other)) <= (repr(content(one)) == repr(content(other)))
 
 
@@ -169,7 +207,9 @@ def test_large_tensors_count_too() -> None:
 
 async def test_models_versions_and_loads_do_not_share() -> None:
     store, roads = LocalCache(), [Road() for _ in range(4)]
-    for pipeline, (name, version) in zip(roads, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True):
+    for pipeline, (name, version) in zip(
+        roads, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True
+    ):
         cache = cached(pipeline, store, name, version)
         await cache.infer(request(), RequestContext())
     assert [pipeline.asked for pipeline in roads] == [1, 1, 1, 1]
@@ -254,7 +294,11 @@ def test_bytes_are_bounded() -> None:
     assert (len(store), store.bytes_held) == (1, 3)
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"dd"]), st.binary(max_size=8), st.booleans())))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"a", b"b", b"c", b"dd"]), st.binary(max_size=8), st.booleans())
+    )
+)
 def test_the_store_holds_what_was_used_last(steps: list[tuple[bytes, bytes, bool]]) -> None:
     store, model = LocalCache(3, max_bytes=16), dict[bytes, bytes]()
     for key, value, insert in steps:

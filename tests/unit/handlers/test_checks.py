@@ -23,13 +23,23 @@ from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput, TensorData
 
 
-def tensor(name: str = "x", datatype: Any = "FP32", shape: Any = (1,), data: Any = (1.0,), **more: Any) -> RequestInput:
-    values = {"name": name, "datatype": datatype, "shape": list(shape), "data": TensorData(list(data)), **more}
+def tensor(
+    name: str = "x", datatype: Any = "FP32", shape: Any = (1,), data: Any = (1.0,), **more: Any
+) -> RequestInput:
+    values = {
+        "name": name,
+        "datatype": datatype,
+        "shape": list(shape),
+        "data": TensorData(list(data)),
+        **more,
+    }
     return RequestInput.build({"parameters": None, **values})
 
 
 def request(*inputs: RequestInput, **more: Any) -> InferenceRequest:
-    return InferenceRequest.build({"id": None, "parameters": None, "inputs": list(inputs), "outputs": None, **more})
+    return InferenceRequest.build(
+        {"id": None, "parameters": None, "inputs": list(inputs), "outputs": None, **more}
+    )
 
 
 def refusal(made: InferenceRequest) -> str:
@@ -58,27 +68,50 @@ def test_numbers_leave_as_bytes() -> None:
     "made, words",
     [
         (request(tensor(), tensor()), "input 'x': expected each input name once"),
-        (request(tensor("a\0b")), "name of an input: expected text without control characters, received 'a\\x00b'"),
+        (
+            request(tensor("a\0b")),
+            "name of an input: expected text without control characters, received 'a\\x00b'",
+        ),
         (request(tensor("\x7f")), "without control characters"),
-        (request(tensor("n" * (MAX_NAME + 1))), f"at most {MAX_NAME} characters, received {MAX_NAME + 1}"),
+        (
+            request(tensor("n" * (MAX_NAME + 1))),
+            f"at most {MAX_NAME} characters, received {MAX_NAME + 1}",
+        ),
         (request(tensor(datatype="FLOAT")), "datatype of input 'x': expected one of BOOL, "),
-        (request(tensor("long" * 100, data=[1, 2])), "expected 1 elements for shape [1], received 2"),
-        (request(tensor(shape=[-1])), "data of input 'x': expected a shape of non-negative dimensions"),
-        (request(*[tensor(str(number)) for number in range(MAX_INPUTS + 1)]), f"at most {MAX_INPUTS} inputs"),
-        (request(parameters=Parameters(k=nested(MAX_DEPTH + 1))), "parameter 'k' of the request: expected at most 32"),
+        (
+            request(tensor("long" * 100, data=[1, 2])),
+            "expected 1 elements for shape [1], received 2",
+        ),
+        (
+            request(tensor(shape=[-1])),
+            "data of input 'x': expected a shape of non-negative dimensions",
+        ),
+        (
+            request(*[tensor(str(number)) for number in range(MAX_INPUTS + 1)]),
+            f"at most {MAX_INPUTS} inputs",
+        ),
+        (
+            request(parameters=Parameters(k=nested(MAX_DEPTH + 1))),
+            "parameter 'k' of the request: expected at most 32",
+        ),
         (request(parameters=Parameters(k=nested(900))), "at most 32 levels"),
         (
             request(tensor(datatype="BYTES", data=[nested(400)])),
             "data of input 'x': expected at most 32 levels of lists",
         ),
         (request(tensor(parameters=Parameters(k=nested(40)))), "parameter 'k' of input 'x'"),
-        (request(outputs=[RequestOutput(name="y", parameters=Parameters(k=nested(40)))]), "of output 'y'"),
+        (
+            request(outputs=[RequestOutput(name="y", parameters=Parameters(k=nested(40)))]),
+            "of output 'y'",
+        ),
         (
             request(outputs=[RequestOutput(name="y", parameters=Parameters(classification=2))]),
             "parameter 'classification' of output 'y': this server has no classification",
         ),
         (
-            request(outputs=[RequestOutput(name="y", parameters=Parameters(shared_memory_region="r"))]),
+            request(
+                outputs=[RequestOutput(name="y", parameters=Parameters(shared_memory_region="r"))]
+            ),
             "parameter 'shared_memory_region' of output 'y': this server has no shared memory",
         ),
         (
@@ -144,14 +177,18 @@ def test_timeouts(value: Any, seconds: float | None) -> None:
     assert seconds_of_timeout(value) == (None if seconds is None else pytest.approx(seconds))
 
 
-@pytest.mark.parametrize("value", [-1, True, "soon", "1.5", "²", "٣", "", "9" * 5000, math.nan, math.inf, [], {}])
+@pytest.mark.parametrize(
+    "value", [-1, True, "soon", "1.5", "²", "٣", "", "9" * 5000, math.nan, math.inf, [], {}]
+)
 def test_timeouts_that_are_none(value: Any) -> None:
     with pytest.raises(MLServerError, match="Invalid parameter 'timeout'") as error:
         seconds_of_timeout(value)
     assert error.value.status_code == 400
 
 
-@pytest.mark.parametrize("value, priority", [(None, 0), (0, 0), (3, 3), ("7", 7), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(
+    "value, priority", [(None, 0), (0, 0), (3, 3), ("7", 7), (2**31 - 1, 2**31 - 1)]
+)
 def test_priorities(value: Any, priority: int) -> None:
     assert priority_of(value) == priority
 

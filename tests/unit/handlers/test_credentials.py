@@ -32,7 +32,8 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
 @pytest.mark.parametrize(
-    "line", ["a", "a infer", "a infer 12", f"a root {digest_of('k')}", f"a infer {digest_of('k')} x"]
+    "line",
+    ["a", "a infer", "a infer 12", f"a root {digest_of('k')}", f"a infer {digest_of('k')} x"],
 )
 def test_wrong_lines_are_named(line: str) -> None:
     with pytest.raises(SettingsError, match="keys.txt line 2"):
@@ -67,7 +68,8 @@ async def test_a_changed_file_is_read_and_a_wrong_one_is_not_used(
 KEYS = json.dumps(
     {
         "keys": [
-            json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "rsa", "alg": "RS256"},
+            json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key()))
+            | {"kid": "rsa", "alg": "RS256"},
             json.loads(jwt.algorithms.ECAlgorithm.to_jwk(CURVE.public_key())) | {"kid": "ec"},
         ]
     }
@@ -87,7 +89,13 @@ def tokens(jwks: Path, **settings: Any) -> Tokens:
 
 
 def token(key: Any = KEY, kid: str | None = "rsa", algorithm: str = "RS256", **claims: Any) -> str:
-    told = {"sub": "me", "iss": "https://issuer", "aud": "mlserver", "exp": time.time() + 60, "scope": "infer admin x"}
+    told = {
+        "sub": "me",
+        "iss": "https://issuer",
+        "aud": "mlserver",
+        "exp": time.time() + 60,
+        "scope": "infer admin x",
+    }
     told = {name: value for name, value in (told | claims).items() if value is not None}
     return jwt.encode(told, key, algorithm=algorithm, headers={"kid": kid} if kid else {})
 
@@ -103,7 +111,9 @@ async def test_a_good_token(jwks: Path) -> None:
     assert listed == Identity("me", frozenset({"metrics"}))
 
 
-PUBLIC = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+PUBLIC = KEY.public_key().public_bytes(
+    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+)
 
 
 def confused() -> str:
@@ -116,7 +126,13 @@ def confused() -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=")
 
     head = part(json.dumps({"alg": "HS256", "kid": "rsa", "typ": "JWT"}).encode())
-    told = {"sub": "me", "iss": "https://issuer", "aud": "mlserver", "exp": time.time() + 60, "scope": "infer"}
+    told = {
+        "sub": "me",
+        "iss": "https://issuer",
+        "aud": "mlserver",
+        "exp": time.time() + 60,
+        "scope": "infer",
+    }
     body = head + b"." + part(json.dumps(told).encode())
     return (body + b"." + part(hmac.new(PUBLIC, body, hashlib.sha256).digest())).decode()
 
@@ -189,7 +205,9 @@ async def test_a_key_that_is_taken_back(jwks: Path, monkeypatch: pytest.MonkeyPa
     pytest.fail("the token is still taken")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AA", "kid": "x"}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AA", "kid": "x"}]}']
+)
 def test_wrong_key_sets(jwks: Path, text: str) -> None:
     replace(jwks, text)
     with pytest.raises(SettingsError, match=r"auth\.jwt\.jwks"):
@@ -251,7 +269,10 @@ def issuer(tmp_path: Path) -> Iterator[Issuer]:
 
 
 def answered(body: bytes, status: str = "200 OK", length: int | None = None) -> bytes:
-    return f"HTTP/1.1 {status}\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n".encode()
+        + body
+    )
 
 
 async def test_keys_from_an_address(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,9 @@ async def test_model_metadata(bench: Bench) -> None:
 async def test_configuration() -> None:
     bench = Bench(policy=BatchPolicy(16))
     tensors = [MetadataTensor(name="x", datatype="BYTES", shape=[-1, 3])]
-    await bench.load(metadata=MetadataModelResponse(name="m", platform="p", inputs=tensors), streams=True)
+    await bench.load(
+        metadata=MetadataModelResponse(name="m", platform="p", inputs=tensors), streams=True
+    )
     config = bench.data_plane.model_config("m")
 
     assert (config["name"], config["platform"], config["max_batch_size"]) == ("m", "p", 16)
@@ -129,12 +131,16 @@ def test_ids_are_random_uuids() -> None:
     made = {generate_id() for _ in range(1000)}
 
     assert len(made) == 1000
-    assert all(uuid.UUID(one).version == 4 and uuid.UUID(one).variant == uuid.RFC_4122 for one in made)
+    assert all(
+        uuid.UUID(one).version == 4 and uuid.UUID(one).variant == uuid.RFC_4122 for one in made
+    )
 
 
 async def test_the_models_own_version_is_kept(bench: Bench) -> None:
     model = await bench.load("m", "3")
-    model.response = lambda asked: InferenceResponse(model_name="m", model_version="own", outputs=[])
+    model.response = lambda asked: InferenceResponse(
+        model_name="m", model_version="own", outputs=[]
+    )
 
     assert (await bench.ask()).model_version == "own"
 
@@ -203,7 +209,9 @@ async def test_headers_of_the_answer_are_not_part_of_it(bench: Bench) -> None:
         ({"parameters": {"priority": -1}}, "priority"),
     ],
 )
-async def test_bad_requests_never_reach_the_model(bench: Bench, fields: dict[str, Any], words: str) -> None:
+async def test_bad_requests_never_reach_the_model(
+    bench: Bench, fields: dict[str, Any], words: str
+) -> None:
     model = await bench.load()
     with pytest.raises(MLServerError, match=words) as error:
         await bench.ask(**fields)
@@ -223,11 +231,15 @@ async def test_requests_for_what_is_not_there(bench: Bench) -> None:
 
 
 def two_outputs(asked: InferenceRequest) -> InferenceResponse:
-    outputs = [ResponseOutput(name=name, shape=[1], datatype="INT8", data=TensorData([1])) for name in "ab"]
+    outputs = [
+        ResponseOutput(name=name, shape=[1], datatype="INT8", data=TensorData([1])) for name in "ab"
+    ]
     return InferenceResponse(model_name="m", outputs=outputs)
 
 
-@pytest.mark.parametrize("wanted, names", [(None, "ab"), ([], "ab"), (["b"], "b"), (["b", "a"], "ba")])
+@pytest.mark.parametrize(
+    "wanted, names", [(None, "ab"), ([], "ab"), (["b"], "b"), (["b", "a"], "ba")]
+)
 async def test_requested_outputs(bench: Bench, wanted: list[str] | None, names: str) -> None:
     (await bench.load()).response = two_outputs
     outputs = None if wanted is None else [RequestOutput(name=name) for name in wanted]
@@ -244,7 +256,9 @@ async def test_an_output_that_the_model_does_not_give(bench: Bench) -> None:
 
 async def test_outputs_may_be_asked_for_by_the_metadatas_names(bench: Bench) -> None:
     described = [MetadataTensor(name=name, datatype="INT8", shape=[-1]) for name in "xy"]
-    (await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))).response = two_outputs
+    (
+        await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))
+    ).response = two_outputs
     answer = await bench.ask(outputs=[RequestOutput(name="y"), RequestOutput(name="a")])
 
     assert [output.name for output in answer.outputs] == ["y", "a"]
@@ -254,7 +268,9 @@ async def test_outputs_may_be_asked_for_by_the_metadatas_names(bench: Bench) -> 
 
 async def test_metadata_that_shares_a_name_with_the_answer_renames_nothing(bench: Bench) -> None:
     described = [MetadataTensor(name=name, datatype="INT8", shape=[-1]) for name in "xa"]
-    (await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))).response = two_outputs
+    (
+        await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))
+    ).response = two_outputs
     with pytest.raises(MLServerError, match="no output 'x'"):
         await bench.ask(outputs=[RequestOutput(name="x")])
 
@@ -275,7 +291,12 @@ async def test_statistics(bench: Bench) -> None:
     await asyncio.wait([leaving])
 
     (one,) = (await bench.data_plane.statistics("m", "1"))["model_stats"]
-    assert (one["name"], one["version"], one["inference_count"], one["execution_count"]) == ("m", "1", 2, 2)
+    assert (one["name"], one["version"], one["inference_count"], one["execution_count"]) == (
+        "m",
+        "1",
+        2,
+        2,
+    )
     assert one["inference_stats"]["success"]["count"] == 1
     assert one["inference_stats"]["fail"]["count"] == 2
     assert len((await bench.data_plane.statistics("m"))["model_stats"]) == 2
@@ -294,7 +315,9 @@ async def stream_of(*payloads: InferenceRequest) -> AsyncIterator[InferenceReque
 
 async def test_streams_carry_the_first_id(bench: Bench) -> None:
     await bench.load("m", "1", streams=True)
-    stream = bench.data_plane.infer_stream(stream_of(request(id="first"), request(id="second")), "m")
+    stream = bench.data_plane.infer_stream(
+        stream_of(request(id="first"), request(id="second")), "m"
+    )
     answers = [answer async for answer in stream]
 
     assert bench.data_plane.streams("m")
@@ -303,10 +326,14 @@ async def test_streams_carry_the_first_id(bench: Bench) -> None:
 
 async def test_streams_give_the_outputs_that_are_wanted(bench: Bench) -> None:
     (await bench.load("m", "1", streams=True)).response = two_outputs
-    stream = bench.data_plane.infer_stream(stream_of(request(outputs=[RequestOutput(name="b")]), request()), "m")
+    stream = bench.data_plane.infer_stream(
+        stream_of(request(outputs=[RequestOutput(name="b")]), request()), "m"
+    )
     assert [[output.name for output in answer.outputs] async for answer in stream] == [["b"], ["b"]]
 
-    stream = bench.data_plane.infer_stream(stream_of(request(outputs=[RequestOutput(name="c")])), "m")
+    stream = bench.data_plane.infer_stream(
+        stream_of(request(outputs=[RequestOutput(name="c")])), "m"
+    )
     with pytest.raises(MLServerError, match="no output 'c'"):
         await anext(stream)
 
@@ -344,7 +371,10 @@ async def test_routes(bench: Bench) -> None:
     await bench.load("n", routes=(route("/n"),))
     await bench.fail("broken")
 
-    assert [(own.name, own.route.path) for own in bench.data_plane.routes()] == [("m", "/two"), ("n", "/n")]
+    assert [(own.name, own.route.path) for own in bench.data_plane.routes()] == [
+        ("m", "/two"),
+        ("n", "/n"),
+    ]
     assert [own.route.path for own in bench.data_plane.routes_of("m", "1")] == ["/one"]
     assert bench.data_plane.routes_of("nobody") == []
     answer = await bench.data_plane.route("m", "1", HTTPRequest("GET", "/one"))
@@ -358,13 +388,18 @@ async def test_a_batch_answers_each_caller_under_its_own_id() -> None:
     bench = Bench(policy=BatchPolicy(8))
     model = await bench.load(row_wise=True)
     model.go.clear()
-    asked = [asyncio.ensure_future(bench.ask(id=str(number), data=[float(number)])) for number in range(5)]
+    asked = [
+        asyncio.ensure_future(bench.ask(id=str(number), data=[float(number)]))
+        for number in range(5)
+    ]
     for _ in range(10):
         await asyncio.sleep(0)
     model.go.set()
     answers = await asyncio.gather(*asked)
 
     assert [answer.id for answer in answers] == ["0", "1", "2", "3", "4"]
-    assert [answer.outputs[0].data.root for answer in answers] == [[float(number)] for number in range(5)]
+    assert [answer.outputs[0].data.root for answer in answers] == [
+        [float(number)] for number in range(5)
+    ]
     assert {tag_of(answer) for answer in answers} == {model.tag}
     assert len(model.requests) == 2

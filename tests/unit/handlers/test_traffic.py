@@ -25,14 +25,20 @@ async def bench() -> Bench:
 async def load(bench: Bench, version: str, **traffic: Any) -> Model:
     extra = {"traffic": traffic} if traffic else {}
     parameters = ModelParameters(version=version, extra=extra)
-    await bench.registry.load(ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters))
+    await bench.registry.load(
+        ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters)
+    )
     return bench.executor.models[-1]
 
 
 def outcomes(bench: Bench) -> dict[str, float]:
     """How many copies of requests ended how."""
-    families = [family for family in bench.metrics.collect() if family.name == "model_shadow_requests"]
-    samples = [sample for family in families for sample in family.samples if sample.name.endswith("_total")]
+    families = [
+        family for family in bench.metrics.collect() if family.name == "model_shadow_requests"
+    ]
+    samples = [
+        sample for family in families for sample in family.samples if sample.name.endswith("_total")
+    ]
     return {sample.labels["outcome"]: sample.value for sample in samples}
 
 
@@ -62,7 +68,9 @@ async def test_a_version_that_is_gone_leaves_its_share_to_the_others(bench: Benc
     assert {await version_of(bench) for _ in range(50)} == {"1"}
     await load(bench, "1")
     await load(bench, "2")
-    assert {await version_of(bench) for _ in range(50)} == {"2"}  # nobody asks for a split any longer
+    assert {await version_of(bench) for _ in range(50)} == {
+        "2"
+    }  # nobody asks for a split any longer
 
 
 async def test_streams_are_shared_too(bench: Bench) -> None:

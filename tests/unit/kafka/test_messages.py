@@ -49,7 +49,9 @@ def test_headers_that_will_not_do(headers: dict[str, str], name: str) -> None:
     assert caught.value.status_code == 422
 
 
-@pytest.mark.parametrize("key, expected", [(None, "own"), (b"", "own"), (b"k", "k"), ("é".encode(), "é")])
+@pytest.mark.parametrize(
+    "key, expected", [(None, "own"), (b"", "own"), (b"k", "k"), ("é".encode(), "é")]
+)
 def test_the_key_replaces_the_id(key: bytes | None, expected: str) -> None:
     assert messages.read_request(Incoming(key, BODY, ()), 1000).id == expected
 
@@ -115,10 +117,14 @@ def test_what_the_library_is_told() -> None:
     assert consumer["enable.auto.offset.store"] is False
     assert consumer["group.id"] == "s"
     assert consumer_config(Settings(kafka_group_id="g"))["group.id"] == "g"
-    assert not {"consumer.auto.offset.reset", "producer.linger.ms", "auto.offset.reset"} & set(producer)
+    assert not {"consumer.auto.offset.reset", "producer.linger.ms", "auto.offset.reset"} & set(
+        producer
+    )
 
 
-async def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_library_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(MLServerError, match=r"kafka_enabled.*pip install 'mlserver\[kafka\]'"):
         KafkaClientThread(Settings(), lambda works: None)

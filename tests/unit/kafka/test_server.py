@@ -71,7 +71,9 @@ def cluster() -> Iterator[Cluster]:
 @asynccontextmanager
 async def front_end(cluster: Cluster, **more: Any) -> AsyncIterator[KafkaServer]:
     config = {"consumer.session.timeout.ms": 3000, "consumer.heartbeat.interval.ms": 300}
-    settings = Settings(kafka_servers=cluster.servers, max_body_bytes=100_000, kafka_config=config, **more)
+    settings = Settings(
+        kafka_servers=cluster.servers, max_body_bytes=100_000, kafka_config=config, **more
+    )
     async with Road(settings, MODELS) as pipeline:
         server = KafkaServer(settings, pipeline.data_plane)
         await server.start()
@@ -100,7 +102,11 @@ async def test_every_message_is_answered(cluster: Cluster) -> None:
     async with front_end(cluster):
         cluster.ask(request(7, id="own"), b"the-key", X_Sent="hello")
         found = await asyncio.to_thread(cluster.answer)
-        assert (found.key, found.body["id"], found.body["model_name"]) == ("the-key", "the-key", "echo")
+        assert (found.key, found.body["id"], found.body["model_name"]) == (
+            "the-key",
+            "the-key",
+            "echo",
+        )
         assert found.body["outputs"][0]["data"] == [7]
         assert found.headers["x-seen"] == "hello"
         assert (found.headers["Ce-Id"], found.headers["Ce-Modelid"]) == ("the-key", "echo")
@@ -154,7 +160,9 @@ async def test_a_burst_over_the_bound_waits_in_the_topic(cluster: Cluster) -> No
         assert await asyncio.to_thread(cluster.committed) == 0
         GATE.set()
         found = await asyncio.to_thread(cluster.answers, len(keys))
-        assert {answer.key: str(answer.body["outputs"][0]["data"][0]) for answer in found} == {key: key for key in keys}
+        assert {answer.key: str(answer.body["outputs"][0]["data"][0]) for answer in found} == {
+            key: key for key in keys
+        }
     assert await asyncio.to_thread(cluster.committed) == len(keys)
 
 
@@ -172,7 +180,9 @@ async def test_stopping_answers_what_was_taken_and_leaves_the_rest(cluster: Clus
 
     async with front_end(cluster):
         rest = await asyncio.to_thread(cluster.answers, 8)
-    assert sorted(str(answer.key) for answer in first + rest) == [f"{number}" for number in range(10)]
+    assert sorted(str(answer.key) for answer in first + rest) == [
+        f"{number}" for number in range(10)
+    ]
     assert await asyncio.to_thread(cluster.committed) == 10
 
 
@@ -187,7 +197,9 @@ async def test_what_is_not_answered_in_time_is_taken_again(cluster: Cluster) -> 
         assert (await asyncio.to_thread(cluster.answer)).key == "late"
 
 
-async def test_a_credential_is_needed_where_the_settings_say_so(cluster: Cluster, tmp_path: Any) -> None:
+async def test_a_credential_is_needed_where_the_settings_say_so(
+    cluster: Cluster, tmp_path: Any
+) -> None:
     (tmp_path / "keys").write_text("")
     async with front_end(cluster, auth={"keys": str(tmp_path / "keys")}):
         cluster.ask(request(), b"1")

@@ -85,9 +85,14 @@ def test_outside_of_a_model_is_an_error() -> None:
         metrics.register("t_outside", "x").time()
 
 
-@pytest.mark.parametrize("name, given", [("t bad", 1), ("1t", 1), ("t-x", 1), ("t_text", "many"), ("t_none", None)])
+@pytest.mark.parametrize(
+    "name, given", [("t bad", 1), ("1t", 1), ("t-x", 1), ("t_text", "many"), ("t_none", None)]
+)
 def test_names_and_values_that_prometheus_does_not_take(name: str, given: Any) -> None:
-    with model_context(WINE), pytest.raises(InvalidMetric, match=f"Metric '{name}' cannot be logged"):
+    with (
+        model_context(WINE),
+        pytest.raises(InvalidMetric, match=f"Metric '{name}' cannot be logged"),
+    ):
         metrics.log(**{name: given})
 
 
@@ -97,7 +102,10 @@ def test_a_sink_gets_what_is_observed_and_receive_counts_it() -> None:
     metrics.register("t_sent", "Words").labels("wine", "2").observe(1)
     with model_context(PLAIN):
         metrics.log(t_sent=2)
-    assert sent == [Sample("t_sent", "Words", "wine", "2", 1.0), Sample("t_sent", "Words", "plain", "", 2.0)]
+    assert sent == [
+        Sample("t_sent", "Words", "wine", "2", 1.0),
+        Sample("t_sent", "Words", "plain", "", 2.0),
+    ]
     assert value("t_sent_count") is None
     for each in sent:
         metrics.receive(Sample._make(list(each)))

@@ -19,14 +19,22 @@ def test_a_histogram_counts_as_prometheus_client_does(value: float) -> None:
     ours = Histogram("h", "x", ())
     ours.observe((), value)
     (family,) = registry.collect()
-    expected = [(each.name, each.labels, each.value) for each in family.samples if not each.name.endswith("_created")]
+    expected = [
+        (each.name, each.labels, each.value)
+        for each in family.samples
+        if not each.name.endswith("_created")
+    ]
     assert [(each.name, each.labels, each.value) for each in ours.family().samples] == expected
 
 
 def test_not_a_number_is_above_all_bounds() -> None:
     histogram = Histogram("h", "x", ())
     histogram.observe((), math.nan)
-    samples = {each.labels.get("le"): each.value for each in histogram.family().samples if "le" in each.labels}
+    samples = {
+        each.labels.get("le"): each.value
+        for each in histogram.family().samples
+        if "le" in each.labels
+    }
     assert samples["+Inf"] == 1
     assert sum(samples.values()) == 1
     assert len(samples) == len(DEFAULT_BUCKETS) + 1
@@ -46,6 +54,9 @@ def test_a_summary() -> None:
     summary = Summary("s", "x", ("a",))
     summary.observe(("1",), 2)
     summary.observe(("1",), 3)
-    assert [(each.name, each.value) for each in summary.family().samples] == [("s_count", 2), ("s_sum", 5)]
+    assert [(each.name, each.value) for each in summary.family().samples] == [
+        ("s_count", 2),
+        ("s_sum", 5),
+    ]
     summary.remove(("1",))
     assert summary.family().samples == []

@@ -86,7 +86,10 @@ def test_inference() -> None:
     assert view("model_infer_request_failure_total", **WINE) == 1
     assert view("model_infer_request_duration_count", **WINE) == 3
     assert view("model_infer_request_duration_sum", **WINE) == 8.75
-    buckets = [view("model_infer_request_duration_seconds_bucket", le=le, **WINE) for le in ("0.1", "0.5", "+Inf")]
+    buckets = [
+        view("model_infer_request_duration_seconds_bucket", le=le, **WINE)
+        for le in ("0.1", "0.5", "+Inf")
+    ]
     assert buckets == [0, 2, 3]
 
 

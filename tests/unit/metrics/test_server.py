@@ -15,8 +15,12 @@ from mlserver.metrics import MetricsServer, ServerMetrics, configure_metrics
 from mlserver.settings import ModelSettings, Settings
 
 
-async def call(server: MetricsServer, path: str = "/metrics", method: str = "GET", accept: str = "") -> httpx.Response:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=server), base_url="http://test") as client:
+async def call(
+    server: MetricsServer, path: str = "/metrics", method: str = "GET", accept: str = ""
+) -> httpx.Response:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=server), base_url="http://test"
+    ) as client:
         return await client.request(method, path, headers={"accept": accept})
 
 
@@ -52,8 +56,12 @@ async def test_a_models_metric_cannot_break_the_page() -> None:
 
 
 async def test_open_metrics_on_request() -> None:
-    response = await call(MetricsServer(Settings()), accept="application/openmetrics-text; version=1.0.0")
-    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    response = await call(
+        MetricsServer(Settings()), accept="application/openmetrics-text; version=1.0.0"
+    )
+    assert response.headers["content-type"].startswith(
+        "application/openmetrics-text; version=1.0.0"
+    )
     assert response.text.endswith("# EOF\n")
 
 

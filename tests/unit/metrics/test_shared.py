@@ -75,7 +75,9 @@ def test_processes_that_have_ended(folder: SharedFolder) -> None:
 def test_a_file_that_cannot_be_read(folder: SharedFolder, caplog: pytest.LogCaptureFixture) -> None:
     assert folder.path is not None
     count(folder, 3)
-    (folder.path / f"counter_{os.getpid()}.db").write_bytes(b"\x40\0\0\0\0\0\0\0\x08\0\0\0no json..." + bytes(60))
+    (folder.path / f"counter_{os.getpid()}.db").write_bytes(
+        b"\x40\0\0\0\0\0\0\0\x08\0\0\0no json..." + bytes(60)
+    )
     (folder.path / "summary_999999999.db").write_bytes(b"\x40\0\0\0\0\0\0\0\xff\0\0\0" + bytes(60))
     with caplog.at_level(logging.WARNING):
         for _ in range(2):

@@ -34,7 +34,9 @@ class Oracle:
 
     async def post(self, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         if hasattr(self._app, "wsgi_app"):
-            with httpx.Client(transport=httpx.WSGITransport(app=self._app), base_url="http://mlflow") as client:
+            with httpx.Client(
+                transport=httpx.WSGITransport(app=self._app), base_url="http://mlflow"
+            ) as client:
                 return await asyncio.to_thread(client.post, path, content=content, headers=headers)
         transport = httpx.ASGITransport(app=self._app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://mlflow") as asynchronous:
@@ -70,7 +72,9 @@ class MLflowModels:
 
     async def runtime(self, name: str) -> MLflowRuntime:
         settings = ModelSettings(
-            name=name, implementation=MLflowRuntime, parameters=ModelParameters(uri=str(self.path(name)))
+            name=name,
+            implementation=MLflowRuntime,
+            parameters=ModelParameters(uri=str(self.path(name))),
         )
         runtime = MLflowRuntime(settings)
         with warnings.catch_warnings():

@@ -37,9 +37,13 @@ set_model(Repeats())
 
 async def test_an_agent_that_was_logged_from_code(tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text(FROM_CODE)
-    mlflow.pyfunc.save_model(tmp_path / "m", python_model=str(tmp_path / "agent.py"), pip_requirements=["mlflow"])
+    mlflow.pyfunc.save_model(
+        tmp_path / "m", python_model=str(tmp_path / "agent.py"), pip_requirements=["mlflow"]
+    )
     parameters = ModelParameters(uri=str(tmp_path / "m"))
-    runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
+    runtime = MLflowRuntime(
+        ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters)
+    )
     await runtime.load()
     assert {"/responses", "/v1/models", "/agent/info"} <= {route.path for route in runtime.routes()}
 

@@ -22,7 +22,9 @@ TEXT = base64.b64encode(BYTES).decode()
 
 async def runtime(mlflow_models: MLflowModels, name: str, **extra: Any) -> MLflowRuntime:
     parameters = ModelParameters(uri=str(mlflow_models.path(name)), extra=extra)
-    made = MLflowRuntime(ModelSettings(name=name, implementation=MLflowRuntime, parameters=parameters))
+    made = MLflowRuntime(
+        ModelSettings(name=name, implementation=MLflowRuntime, parameters=parameters)
+    )
     await made.load()
     return made
 
@@ -57,15 +59,21 @@ async def test_one_value_and_none_at_all(mlflow_models: MLflowModels) -> None:
     assert (await sent(model, {"inputs": {"bi": [""]}}))["frame"]["bi"][1] == [describe(b"")]
 
 
-async def test_without_the_setting_text_is_taken_as_mlflow_takes_it(mlflow_models: MLflowModels) -> None:
+async def test_without_the_setting_text_is_taken_as_mlflow_takes_it(
+    mlflow_models: MLflowModels,
+) -> None:
     for extra in ({}, {"base64_inputs": False}):
-        got = await sent(await runtime(mlflow_models, "echo_binary", **extra), {"inputs": {"bi": [TEXT]}})
+        got = await sent(
+            await runtime(mlflow_models, "echo_binary", **extra), {"inputs": {"bi": [TEXT]}}
+        )
         assert got["frame"]["bi"][1] == [describe(TEXT.encode())]
 
 
 @pytest.mark.parametrize("value", ["!!!", "aGk", "None ", "é", None, 1, {"k": 1}])
 @pytest.mark.parametrize("form", ["inputs", "instances"])
-async def test_what_is_no_base64_is_refused(mlflow_models: MLflowModels, form: str, value: Any) -> None:
+async def test_what_is_no_base64_is_refused(
+    mlflow_models: MLflowModels, form: str, value: Any
+) -> None:
     model = await runtime(mlflow_models, "echo_binary", base64_inputs=True)
     for data in ({"bi": [TEXT, value]}, [{"bi": TEXT}, {"bi": value}], [TEXT, value]):
         with pytest.raises(MLServerError, match="Column 'bi' is binary: expected base64") as caught:
@@ -82,9 +90,17 @@ async def test_other_columns_stay_as_they_are(mlflow_models: MLflowModels) -> No
     assert got["frame"]["bi"][1] == [describe(BYTES)]
 
 
-async def test_bodies_that_are_wrong_otherwise_are_left_to_mlflow(mlflow_models: MLflowModels) -> None:
+async def test_bodies_that_are_wrong_otherwise_are_left_to_mlflow(
+    mlflow_models: MLflowModels,
+) -> None:
     model = await runtime(mlflow_models, "echo_binary", base64_inputs=True)
-    bodies: list[Any] = [[], {}, {"inputs": 5}, {"inputs": {"other": ["x"]}}, {"inputs": [TEXT], "instances": [TEXT]}]
+    bodies: list[Any] = [
+        [],
+        {},
+        {"inputs": 5},
+        {"inputs": {"other": ["x"]}},
+        {"inputs": [TEXT], "instances": [TEXT]},
+    ]
     for body in bodies:
         with pytest.raises(MLServerError):
             await sent(model, body)

@@ -24,14 +24,25 @@ def row(count: int) -> list[int]:
 BOMBS: dict[str, bytes | dict[str, Any]] = {
     "csv: a wide header over short rows": b"," * MANY + b"\n" + b"1\n" * MANY,
     "csv: a wide row over short rows": b"a\n" + b"," * MANY + b"\n" + b"1\n" * MANY,
-    "csv: quotes and blank lines before the header": b' \n\nx"' + b"," * 900 + b'\n"\n"' + b"1\n" * MANY,
+    "csv: quotes and blank lines before the header": b' \n\nx"'
+    + b"," * 900
+    + b'\n"\n"'
+    + b"1\n" * MANY,
     "csv: carriage returns only": b"," * 900 + b"\r" + b"1\r" * MANY,
     "csv: more columns than any model takes": b"," * MANY,
-    "split: one long row": {"dataframe_split": {"columns": ["a"], "data": [row(900)] + [[]] * MANY}},
-    "split: more columns than any model takes": {"dataframe_split": {"columns": ["a"] * MANY, "data": []}},
-    "records: a key in each row": {"dataframe_records": [{f"c{number}": 1} for number in range(900)]},
+    "split: one long row": {
+        "dataframe_split": {"columns": ["a"], "data": [row(900)] + [[]] * MANY}
+    },
+    "split: more columns than any model takes": {
+        "dataframe_split": {"columns": ["a"] * MANY, "data": []}
+    },
+    "records: a key in each row": {
+        "dataframe_records": [{f"c{number}": 1} for number in range(900)]
+    },
     "instances: a key in each row": {"instances": [{f"c{number}": 1} for number in range(900)]},
-    "inputs: more columns than any model takes": {"inputs": {f"c{number}": [1] for number in range(MANY)}},
+    "inputs: more columns than any model takes": {
+        "inputs": {f"c{number}": [1] for number in range(MANY)}
+    },
     "csv: columns without rows": b"," * 600,
     "csv: columns without rows, and a line of blanks": b"," * 600 + b"\n \t\n",
     "csv: columns without rows, and an odd end of line": b"," * 600 + b"\n\r,",
@@ -40,11 +51,21 @@ BOMBS: dict[str, bytes | dict[str, Any]] = {
     "csv: quotes that break every line": b"c" + b',"\n"' * 900 + b"\n" + b"1\n" * 5000,
     "split: columns without rows": {"dataframe_split": {"columns": ["a"] * 600, "data": []}},
     "split: levels of columns": {"dataframe_split": {"columns": [[1]] * 300, "data": []}},
-    "split: levels of rows": {"dataframe_split": {"columns": ["a"], "index": [[1]] * 300, "data": [[1]]}},
-    "split: labels of empty objects": {"dataframe_split": {"columns": row(900), "data": [{}] * 900}},
-    "split: labels of nothing": {"dataframe_split": {"columns": row(900), "index": row(900), "data": {}}},
-    "split: a key in each row": {"dataframe_split": {"data": [{f"c{number}": 1} for number in range(900)]}},
-    "split: a row in each column": {"dataframe_split": {"data": {f"c{at}": {str(at): 1} for at in range(900)}}},
+    "split: levels of rows": {
+        "dataframe_split": {"columns": ["a"], "index": [[1]] * 300, "data": [[1]]}
+    },
+    "split: labels of empty objects": {
+        "dataframe_split": {"columns": row(900), "data": [{}] * 900}
+    },
+    "split: labels of nothing": {
+        "dataframe_split": {"columns": row(900), "index": row(900), "data": {}}
+    },
+    "split: a key in each row": {
+        "dataframe_split": {"data": [{f"c{number}": 1} for number in range(900)]}
+    },
+    "split: a row in each column": {
+        "dataframe_split": {"data": {f"c{at}": {str(at): 1} for at in range(900)}}
+    },
     "split: one long column beside numbers": {
         "dataframe_split": {"data": {"a": row(9000), **{f"c{number}": 1 for number in range(900)}}}
     },
@@ -78,19 +99,28 @@ GOOD: dict[str, tuple[bytes | dict[str, Any], int]] = {
     "no csv": (b"", 0),
     "csv without rows": (WIDE.encode(), 2000),
     "csv with an index": (b"a,b\n" + b"x,y,1,2\n" * MANY, 2),
-    "csv with a text of many commas": (b"a,b\n" + b"1,x\n" * MANY + b'1,"' + b"," * 900 + b'"\n', 2),
+    "csv with a text of many commas": (
+        b"a,b\n" + b"1,x\n" * MANY + b'1,"' + b"," * 900 + b'"\n',
+        2,
+    ),
     "records": ({"dataframe_records": [{"a": 1, "b": 2}] * MANY}, 2),
     "records with missing keys": ({"dataframe_records": [{"a": 1}, {"b": 2}, {"c": 3}] * MANY}, 3),
     "split": ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]] * MANY}}, 2),
     "instances": ({"instances": [row(28)] * 2000}, 0),
     "numbers": ({"instances": row(MANY)}, 0),
     "columns": ({"inputs": {"a": row(MANY), "b": row(MANY)}}, 2),
-    "an object of one long column and options": ({"inputs": {"a": row(MANY), **{f"o{at}": 1 for at in range(20)}}}, 21),
+    "an object of one long column and options": (
+        {"inputs": {"a": row(MANY), **{f"o{at}": 1 for at in range(20)}}},
+        21,
+    ),
     "split with an index": (
         {"dataframe_split": {"index": row(2000), "columns": ["a", "b"], "data": [[1, 2]] * 2000}},
         2,
     ),
-    "split with levels": ({"dataframe_split": {"columns": [row(300), row(300)], "data": [row(300)] * 10}}, 300),
+    "split with levels": (
+        {"dataframe_split": {"columns": [row(300), row(300)], "data": [row(300)] * 10}},
+        300,
+    ),
     "of no form": ({"dataframe_split": "x" * 5000, "instances": None}, 0),
 }
 
@@ -101,7 +131,8 @@ def test_tables(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" * 30_000, b"{" * 5000, b'{"instances": [NaN' + b", 1" * 5000 + b"]}", b"[1]" * 2000]
+    "body",
+    [b"[" * 30_000, b"{" * 5000, b'{"instances": [NaN' + b", 1" * 5000 + b"]}", b"[1]" * 2000],
 )
 def test_what_is_no_document_is_left_to_the_reader(body: bytes) -> None:
     check_json(body, 0)
@@ -144,13 +175,25 @@ PARQUET_BOMBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "texts of one entry": ({"a": TEXTS}, {}, "texts have more"),
     "texts in lists": ({"a": [TEXTS]}, {}, "texts have more"),
     "texts in maps": (
-        {"a": pa.array([[(str(at), TEXT) for at in range(2000)]], pa.map_(pa.string(), pa.string()))},
+        {
+            "a": pa.array(
+                [[(str(at), TEXT) for at in range(2000)]], pa.map_(pa.string(), pa.string())
+            )
+        },
         {},
         "texts have more",
     ),
     "texts in objects": ({"a": [{"k": TEXT}] * 2000}, {}, "texts have more"),
-    "bytes of one length": ({"a": pa.array([TEXT.encode()] * 2000, pa.binary(10_000))}, {}, "texts may have more"),
-    "prefixes": ({"a": TEXTS}, {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"}, "texts may have more"),
+    "bytes of one length": (
+        {"a": pa.array([TEXT.encode()] * 2000, pa.binary(10_000))},
+        {},
+        "texts may have more",
+    ),
+    "prefixes": (
+        {"a": TEXTS},
+        {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"},
+        "texts may have more",
+    ),
 }
 
 
@@ -169,7 +212,9 @@ def test_parquet_that_is_broken() -> None:
     for _ in range(3000):
         changed = bytearray(body)
         for _ in range(dice.randint(1, 3)):
-            changed[dice.randrange(len(changed))] = dice.choice((0, 1, 127, 128, 255, dice.randrange(256)))
+            changed[dice.randrange(len(changed))] = dice.choice(
+                (0, 1, 127, 128, 255, dice.randrange(256))
+            )
         try:
             check_parquet(bytes(changed), 3)
         except ValueError:

@@ -48,13 +48,19 @@ async def answer_of(served: Served, case: Case) -> tuple[int, Any]:
 
 async def expected_of(served: Served, case: Case) -> tuple[int, Any]:
     """MLflow's answer, without its stack trace; bare texts as the message of an error."""
-    response = await served.oracle.post("/invocations", content=case.body, headers={"content-type": case.content_type})
+    response = await served.oracle.post(
+        "/invocations", content=case.body, headers={"content-type": case.content_type}
+    )
     if response.status_code == 200:
         return 200, response.content
     if response.headers["content-type"].startswith("application/json"):
         return response.status_code, comparable(response.json())
     if response.status_code == 415:
-        fields = {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"} if MLFLOW >= (3, 12) else {}
+        fields = (
+            {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"}
+            if MLFLOW >= (3, 12)
+            else {}
+        )
         return 415, {"error_code": "BAD_REQUEST", "message": response.text, **fields}
     return response.status_code, {"error_code": "INTERNAL_ERROR", "message": ...}
 

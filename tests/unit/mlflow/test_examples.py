@@ -30,7 +30,9 @@ OUTPUTS: dict[str, dict[str, Any]] = {
 def train_wine(folder: Path, *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES / "wine" / "train.py"), *arguments]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -56,15 +58,20 @@ async def test_the_wine_example_gives_the_answer_of_the_walk(tmp_path: Path) -> 
     data = wine_data()
     if data is None:
         pytest.skip("the red wine data is not here")
-    said = train_wine(tmp_path, "0.5", "0.5", "--data", str(data), "--settings", "model-settings.json")
+    said = train_wine(
+        tmp_path, "0.5", "0.5", "--data", str(data), "--settings", "model-settings.json"
+    )
     assert (Path(said.splitlines()[-1]) / "MLmodel").is_file()
     inputs: list[dict[str, Any]] = [
-        {"name": name, "shape": [1], "datatype": "FP32", "data": [value]} for name, value in WINE.items()
+        {"name": name, "shape": [1], "datatype": "FP32", "data": [value]}
+        for name, value in WINE.items()
     ]
     for content_type, of_inputs in ((None, None), ("pd", "np")):
         for tensor in inputs:
             tensor["parameters"] = {"content_type": of_inputs}
-        response = await answer(tmp_path, {"inputs": inputs, "parameters": {"content_type": content_type}})
+        response = await answer(
+            tmp_path, {"inputs": inputs, "parameters": {"content_type": content_type}}
+        )
         (output,) = response.outputs
         assert output.data.root == pytest.approx([5.5768839], abs=5e-8)
         assert (output.name, str(output.datatype), output.shape) == ("quality", "FP64", [1, 1])

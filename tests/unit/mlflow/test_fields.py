@@ -35,7 +35,9 @@ def test_fields(body: bytes) -> None:
 @given(st.text('ab," \n', max_size=30))
 def test_as_pandas_reads_them(text: str) -> None:
     try:
-        rows = pd.read_csv(io.StringIO(text), header=None, names=range(40), index_col=False, dtype=str)
+        rows = pd.read_csv(
+            io.StringIO(text), header=None, names=range(40), index_col=False, dtype=str
+        )
         table = pd.read_csv(io.StringIO(text))
     except (pd.errors.EmptyDataError, pd.errors.ParserError):
         return

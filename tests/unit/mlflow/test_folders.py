@@ -18,8 +18,36 @@ from support.models import save_function
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 NAMES = (
-    *("a b", "a#b", "a?b", "a%20b", "a%23b", "%2e%2e", "..%2fa", "%252e", "ünï", "模型", "a:b", "models:1", "a;b=c"),
-    *("a&b", "a\\b", "a'\"b", "[x]", "{x}", "~", "$HOME", "a..b", "a\nb", "a+b", "m@x", "-m", "s3:"),
+    *(
+        "a b",
+        "a#b",
+        "a?b",
+        "a%20b",
+        "a%23b",
+        "%2e%2e",
+        "..%2fa",
+        "%252e",
+        "ünï",
+        "模型",
+        "a:b",
+        "models:1",
+        "a;b=c",
+    ),
+    *(
+        "a&b",
+        "a\\b",
+        "a'\"b",
+        "[x]",
+        "{x}",
+        "~",
+        "$HOME",
+        "a..b",
+        "a\nb",
+        "a+b",
+        "m@x",
+        "-m",
+        "s3:",
+    ),
 )
 BODY = """
     def predict(self, context, model_input, params=None):
@@ -44,7 +72,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def answer(uri: str, source: Path | None = None) -> float:
-    settings = ModelSettings(name="m", implementation=MLflowRuntime, parameters=ModelParameters(uri=uri))
+    settings = ModelSettings(
+        name="m", implementation=MLflowRuntime, parameters=ModelParameters(uri=uri)
+    )
     settings._source = str(source) if source is not None else None
     runtime = MLflowRuntime(settings)
     await runtime.load()
@@ -122,7 +152,9 @@ async def test_files_that_are_links(tmp_path: Path, builds: dict[int, Path]) -> 
     folder = tmp_path / "snapshot"
     shutil.copytree(builds[1], folder)
     replace_files_by_links(folder, tmp_path / "blobs")
-    with pytest.raises(MLServerError, match="link out of its folder, which MLflow does not follow: copy"):
+    with pytest.raises(
+        MLServerError, match="link out of its folder, which MLflow does not follow: copy"
+    ):
         await answer(str(folder))
     shutil.copy2((folder / "MLmodel").resolve(), folder / "copy")
     os.replace(folder / "copy", folder / "MLmodel")

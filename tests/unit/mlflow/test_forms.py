@@ -24,11 +24,19 @@ from mlserver_mlflow.loading.pyfunc import scoring_server
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TYPES = ["double", "float", "long", "integer", "boolean"]
-TENSOR_SCHEMA = Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int16"), (-1,), "y")])
-TENSOR_CONFIG = {"kind": "tensors", "tensors": [["x", "FP32", [-1, 2]], ["y", "INT16", [-1]]], "named": True}
+TENSOR_SCHEMA = Schema(
+    [TensorSpec(np.dtype("float32"), (-1, 2), "x"), TensorSpec(np.dtype("int16"), (-1,), "y")]
+)
+TENSOR_CONFIG = {
+    "kind": "tensors",
+    "tensors": [["x", "FP32", [-1, 2]], ["y", "INT16", [-1]]],
+    "named": True,
+}
 
 PLAIN: dict[str, st.SearchStrategy[Any]] = {
-    "double": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.booleans(),
+    "double": st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-(2**70), 2**70)
+    | st.booleans(),
     "float": st.floats(-1e40, 1e40, allow_nan=False)
     | st.integers(-(2**54), 2**54)
     | st.sampled_from([0.1, 1e-46, 16777217]),
@@ -82,7 +90,9 @@ def bodies(draw: st.DrawFn, kinds: list[str]) -> dict[str, Any]:
 
 
 # One type for all columns is read by a shorter way (packed rows) than several are.
-@pytest.mark.parametrize("kinds", [TYPES, *([kind] * 3 for kind in TYPES), ["double"]], ids="-".join)
+@pytest.mark.parametrize(
+    "kinds", [TYPES, *([kind] * 3 for kind in TYPES), ["double"]], ids="-".join
+)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_columns(kinds: list[str], data: st.DataObject) -> None:
@@ -90,7 +100,9 @@ def test_columns(kinds: list[str], data: st.DataObject) -> None:
     request = json_formats.read_request(text.encode(), config_of(kinds))
     if request is not None:
         expected = enforced(text, schema_of(kinds))
-        found = pd.DataFrame({tensor.name: array_of(tensor).reshape(-1) for tensor in request.inputs})
+        found = pd.DataFrame(
+            {tensor.name: array_of(tensor).reshape(-1) for tensor in request.inputs}
+        )
         pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
@@ -135,7 +147,9 @@ def test_plain_bodies_are_read_here(rows: int) -> None:
         assert request is not None
         assert [(tensor.name, str(tensor.datatype), tensor.shape) for tensor in request.inputs] == [
             (name, datatype, [rows, 1])
-            for name, datatype in zip(names, ["FP64", "FP32", "INT64", "INT32", "BOOL"], strict=True)
+            for name, datatype in zip(
+                names, ["FP64", "FP32", "INT64", "INT32", "BOOL"], strict=True
+            )
         ]
 
 

@@ -19,7 +19,15 @@ OF_THE_OLDEST = {
     "mlflow.pyfunc": {"PyFuncModel", "load_model", "scoring_server"},
     "mlflow.store.artifact.artifact_repository_registry": {"get_artifact_repository"},
     "mlflow.types": {"DataType", "schema"},
-    "mlflow.types.schema": {"Array", "ColSpec", "Map", "Object", "ParamSchema", "Schema", "TensorSpec"},
+    "mlflow.types.schema": {
+        "Array",
+        "ColSpec",
+        "Map",
+        "Object",
+        "ParamSchema",
+        "Schema",
+        "TensorSpec",
+    },
     "mlflow.version": {"VERSION"},
 }
 # What MLflow's scoring server has from 2.15 on: its other names come and go.
@@ -43,7 +51,15 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 def test_names_are_those_of_the_oldest_release(file: Path) -> None:
     tree = ast.parse(file.read_text())
     for module, name in imported(tree):
-        assert name in OF_THE_OLDEST.get(module, set()), f"{module}.{name}: MLflow 2.15 may lack it; use getattr"
+        assert name in OF_THE_OLDEST.get(module, set()), (
+            f"{module}.{name}: MLflow 2.15 may lack it; use getattr"
+        )
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "scoring_server":
-            assert node.attr in SCORING_SERVER, f"line {node.lineno}: MLflow 2.15 may lack it; use getattr"
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "scoring_server"
+        ):
+            assert node.attr in SCORING_SERVER, (
+                f"line {node.lineno}: MLflow 2.15 may lack it; use getattr"
+            )

@@ -36,7 +36,13 @@ VALUES = st.one_of(
     st.sampled_from([0, 1, 2, -1, 2**53 + 1, 2**63, 2**64, 2**70]),
     st.sampled_from([0.0, -0.0, 0.5, 1.0, 1e300, {"float": "nan"}, {"float": "inf"}]),
     st.sampled_from(["", "cat", "1", "True", "None", "nan", "é\0"]),
-    st.sampled_from([{"date": "2020-01-02"}, {"time": "2020-01-02T00:00:00"}, {"time": "2020-01-02T03:04:05.678901"}]),
+    st.sampled_from(
+        [
+            {"date": "2020-01-02"},
+            {"time": "2020-01-02T00:00:00"},
+            {"time": "2020-01-02T03:04:05.678901"},
+        ]
+    ),
     st.sampled_from([{"bytes": "00ff"}, {"bytes": "6869"}]),
     st.sampled_from([[], [1, 0.5], {"a": 1}, {}]),
 )
@@ -48,7 +54,9 @@ KINDS = [
     st.one_of(st.none(), st.booleans()),
     st.one_of(st.booleans(), st.integers(0, 2), st.sampled_from([0.5, 1.0])),
     st.sampled_from([1, 2**53 + 1, 2**63, -1, 0.5]),
-    st.sampled_from([{"date": "2020-01-02"}, {"time": "2020-01-02T03:04:05"}, {"time": "2020-01-02T00:00:00"}]),
+    st.sampled_from(
+        [{"date": "2020-01-02"}, {"time": "2020-01-02T03:04:05"}, {"time": "2020-01-02T00:00:00"}]
+    ),
     st.one_of(st.none(), st.sampled_from([{"bytes": "00ff"}, "cat"])),
     VALUES,
 ]
@@ -94,11 +102,17 @@ class Loaded:
         raise NotImplementedError
 
 
-MODELS: dict[str, DataType | None] = {"free": None, "texts": DataType.string, "longs": DataType.long}
+MODELS: dict[str, DataType | None] = {
+    "free": None,
+    "texts": DataType.string,
+    "longs": DataType.long,
+}
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.Runner, dict[str, Loaded]]]:
+def loaded(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[asyncio.Runner, dict[str, Loaded]]]:
     folder: Path = tmp_path_factory.mktemp("results")
     before = dict(os.environ)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
@@ -109,7 +123,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.R
             uri = str(save(folder / name, declared))
             parameters = ModelParameters(uri=uri)
             model = ModelSettings(
-                name=name, implementation=MLflowRuntime, parameters=parameters, max_batch_size=8, max_batch_time=0.01
+                name=name,
+                implementation=MLflowRuntime,
+                parameters=parameters,
+                max_batch_size=8,
+                max_batch_time=0.01,
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -124,22 +142,30 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.R
 
 
 def request_of(values: Sequence[Any], form: str) -> InferenceRequest:
-    return InferenceRequest.model_validate({"inputs": inputs_of([json.dumps(value) for value in values], form)})
+    return InferenceRequest.model_validate(
+        {"inputs": inputs_of([json.dumps(value) for value in values], form)}
+    )
 
 
 async def answer(stage: Any, values: Sequence[Any], form: str) -> Any:
     """The response as JSON, or the error."""
     try:
-        return json.loads(wire.write_response(await stage.infer(request_of(values, form), RequestContext())))
+        return json.loads(
+            wire.write_response(await stage.infer(request_of(values, form), RequestContext()))
+        )
     except MLServerError as error:
         return error.status_code, error.message
 
 
-async def both(model: Loaded, batch: Sequence[Sequence[Any]], form: str) -> tuple[list[Any], list[Any]]:
+async def both(
+    model: Loaded, batch: Sequence[Sequence[Any]], form: str
+) -> tuple[list[Any], list[Any]]:
     """The answers alone, and joined."""
     alone = [await answer(model, values, form) for values in batch]
     model.batches.clear()
-    scheduler = Scheduler("m", model, BatchPolicy(len(batch), 60.0), AdmissionPolicy(100, None), Meter(), OneSlot())
+    scheduler = Scheduler(
+        "m", model, BatchPolicy(len(batch), 60.0), AdmissionPolicy(100, None), Meter(), OneSlot()
+    )
     joined = await asyncio.gather(*(answer(scheduler, values, form) for values in batch))
     await scheduler.drained()
     assert model.batches[0] == len(batch)
@@ -152,7 +178,10 @@ CASES = [(name, form) for name in MODELS for form in FORMS if name == "free" or 
 
 @pytest.mark.parametrize("name, form", CASES)
 def test_joined_is_alone(
-    loaded: tuple[asyncio.Runner, dict[str, Loaded]], name: str, form: str, monkeypatch: pytest.MonkeyPatch
+    loaded: tuple[asyncio.Runner, dict[str, Loaded]],
+    name: str,
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop, models = loaded
     monkeypatch.setattr(join_backoff, "LONGEST_PAUSE", 0)  # every batch is tried

@@ -10,7 +10,12 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object, Property, SparkMLVector
 
 from mlserver.types import MetadataTensor, Parameters
-from mlserver_mlflow.metadata import _get_content_type, _get_shape, to_metadata_tensors, to_model_content_type
+from mlserver_mlflow.metadata import (
+    _get_content_type,
+    _get_shape,
+    to_metadata_tensors,
+    to_model_content_type,
+)
 from unit.mlflow.conftest import MLflowModels
 
 OBJECT = Object([Property("x", DataType.long)])
@@ -41,7 +46,9 @@ SPECS: list[tuple[ColSpec | TensorSpec, tuple[str, str], list[int]]] = [
 
 
 @pytest.mark.parametrize("spec, content_type, shape", SPECS, ids=str)
-def test_types_and_shapes(spec: ColSpec | TensorSpec, content_type: tuple[str, str], shape: list[int]) -> None:
+def test_types_and_shapes(
+    spec: ColSpec | TensorSpec, content_type: tuple[str, str], shape: list[int]
+) -> None:
     assert _get_content_type(spec) == content_type
     assert _get_shape(spec) == shape
 
@@ -49,15 +56,21 @@ def test_types_and_shapes(spec: ColSpec | TensorSpec, content_type: tuple[str, s
 def test_names_come_from_the_signature_or_from_positions() -> None:
     named = to_metadata_tensors(Schema([ColSpec("double", "d"), ColSpec("string", "s")]))
     assert named == [
-        MetadataTensor(name="d", datatype="FP64", shape=[-1, 1], parameters=Parameters(content_type="np")),
-        MetadataTensor(name="s", datatype="BYTES", shape=[-1, 1], parameters=Parameters(content_type="str")),
+        MetadataTensor(
+            name="d", datatype="FP64", shape=[-1, 1], parameters=Parameters(content_type="np")
+        ),
+        MetadataTensor(
+            name="s", datatype="BYTES", shape=[-1, 1], parameters=Parameters(content_type="str")
+        ),
     ]
     unnamed = to_metadata_tensors(Schema([ColSpec("double"), ColSpec("string")]), prefix="output-")
     assert [tensor.name for tensor in unnamed] == ["output-0", "output-1"]
 
 
 def test_what_v2_has_no_field_for_is_in_the_parameters() -> None:
-    (tensor,) = to_metadata_tensors(Schema([ColSpec(Array(DataType.double), "arr", required=False)]))
+    (tensor,) = to_metadata_tensors(
+        Schema([ColSpec(Array(DataType.double), "arr", required=False)])
+    )
     assert tensor.parameters is not None
     assert tensor.parameters.model_extra == {
         "required": False,

@@ -35,7 +35,9 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "discriminant": lambda: LinearDiscriminantAnalysis().fit(FRAME, LABELS),
     "clusters": lambda: KMeans(3, random_state=0, n_init=1).fit(FRAME),
     "two_targets": lambda: MultiOutputClassifier(LogisticRegression()).fit(FRAME, TWO),
-    "uneven_targets": lambda: DecisionTreeClassifier(max_depth=2, random_state=0).fit(FRAME, UNEVEN),
+    "uneven_targets": lambda: DecisionTreeClassifier(max_depth=2, random_state=0).fit(
+        FRAME, UNEVEN
+    ),
 }
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
 
@@ -57,7 +59,9 @@ class Shelf:
             # Given requirements spare MLflow the search for them, which takes it seconds.
             options = {"serialization_format": "cloudpickle", "pip_requirements": ["scikit-learn"]}
             mlflow.sklearn.save_model(estimator, folder, signature=signature, **options)
-        return ModelSettings(name=name, implementation=MLflowRuntime, parameters=ModelParameters(uri=str(folder)))
+        return ModelSettings(
+            name=name, implementation=MLflowRuntime, parameters=ModelParameters(uri=str(folder))
+        )
 
     def estimator(self, name: str) -> Any:
         if name not in self._estimators:
@@ -77,7 +81,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 
 def asking(frame: pd.DataFrame, *outputs: str, **fields: Any) -> InferenceRequest:
     inputs = [
-        {"name": name, "datatype": "FP64", "shape": [len(frame)], "data": TensorData.from_array(frame[name].to_numpy())}
+        {
+            "name": name,
+            "datatype": "FP64",
+            "shape": [len(frame)],
+            "data": TensorData.from_array(frame[name].to_numpy()),
+        }
         for name in frame.columns
     ]
     return InferenceRequest.model_validate(
@@ -176,25 +185,40 @@ async def test_joined_requests_give_each_what_it_gets_alone(shelf: Shelf, name: 
 async def test_results_that_cannot_be_put_together_are_made_one_by_one(shelf: Shelf) -> None:
     runtime = await shelf.runtime("uneven_targets")
     requests = [asking(FRAME.head(2), "predict_proba"), asking(FRAME.tail(1), "predict_proba")]
-    with model_context(runtime.settings, [2, 1]), pytest.raises(MLServerError, match="predicted together"):
+    with (
+        model_context(runtime.settings, [2, 1]),
+        pytest.raises(MLServerError, match="predicted together"),
+    ):
         await runtime.predict(join(requests))
 
 
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
 async def test_boosters(library: str, tmp_path: Path) -> None:
     module = pytest.importorskip(library)
-    classes = {"xgboost": "XGBClassifier", "lightgbm": "LGBMClassifier", "catboost": "CatBoostClassifier"}
+    classes = {
+        "xgboost": "XGBClassifier",
+        "lightgbm": "LGBMClassifier",
+        "catboost": "CatBoostClassifier",
+    }
     options = {"catboost": {"iterations": 3, "verbose": False}}.get(library, {"n_estimators": 3})
     estimator = getattr(module, classes[library])(**options).fit(FRAME, (TARGET > 3).astype(int))
     signature = infer_signature(FRAME, estimator.predict(FRAME))
-    getattr(mlflow, library).save_model(estimator, tmp_path / "model", signature=signature, pip_requirements=[library])
+    getattr(mlflow, library).save_model(
+        estimator, tmp_path / "model", signature=signature, pip_requirements=[library]
+    )
     settings = ModelSettings(
-        name="boosted", implementation=MLflowRuntime, parameters=ModelParameters(uri=str(tmp_path / "model"))
+        name="boosted",
+        implementation=MLflowRuntime,
+        parameters=ModelParameters(uri=str(tmp_path / "model")),
     )
     runtime = MLflowRuntime(settings)
     await runtime.load()
     found = by_name(await runtime.predict(asking(FRAME.head(4), "predict", "predict_proba")))
-    np.testing.assert_array_equal(found["predict"].ravel(), estimator.predict(FRAME.head(4)).ravel())
-    np.testing.assert_allclose(found["predict_proba"], estimator.predict_proba(FRAME.head(4)), rtol=1e-6)
+    np.testing.assert_array_equal(
+        found["predict"].ravel(), estimator.predict(FRAME.head(4)).ravel()
+    )
+    np.testing.assert_allclose(
+        found["predict_proba"], estimator.predict_proba(FRAME.head(4)), rtol=1e-6
+    )
     with pytest.raises(MLServerError, match="no method 'transform'"):
         await runtime.predict(asking(FRAME.head(1), "transform"))

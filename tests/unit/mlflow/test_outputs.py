@@ -22,7 +22,11 @@ Output = tuple[str, str, list[int], str | None, list[Any]]
 
 
 def one(
-    datatype: str, shape: list[int], content_type: str | None, data: list[Any], name: str = "output-1"
+    datatype: str,
+    shape: list[int],
+    content_type: str | None,
+    data: list[Any],
+    name: str = "output-1",
 ) -> list[Output]:
     return [(name, datatype, shape, content_type, data)]
 
@@ -60,7 +64,10 @@ ENCODED: dict[str, tuple[str | None, list[Output]]] = {
             ("d", "BYTES", [2, 1], "datetime", [b"2020-01-02", b"2021-01-02"]),
         ],
     ),
-    "labels": ("pd", [("0", "INT64", [2, 1], None, [1, 3]), ("1", "FP64", [2, 1], None, [2.5, 4.5])]),
+    "labels": (
+        "pd",
+        [("0", "INT64", [2, 1], None, [1, 3]), ("1", "FP64", [2, 1], None, [2.5, 4.5])],
+    ),
     "bytes_frame": ("pd", [("b", "BYTES", [2, 1], "base64", [b"aGk=", b"/w=="])]),
     "numbers": ("np", one("INT64", [3, 1], "np", [1, 2, 3])),
     "floats": ("np", one("FP64", [2, 1], "np", [1.5, None])),
@@ -96,7 +103,12 @@ ENCODED: dict[str, tuple[str | None, list[Output]]] = {
     "object_array": (None, one("BYTES", [3, 1], "pd_json", [b'"a"', b"1", b"null"])),
     "date_array": (
         None,
-        one("BYTES", [2, 1], "datetime", [b"2020-01-02T00:00:00.000000000", b"2021-01-02T00:00:00.000000000"]),
+        one(
+            "BYTES",
+            [2, 1],
+            "datetime",
+            [b"2020-01-02T00:00:00.000000000", b"2021-01-02T00:00:00.000000000"],
+        ),
     ),
     "zero_d": ("np", one("FP64", [1], "np", [2.5])),
     "no_rows": ("np", one("FP64", [0, 2], "np", [])),
@@ -116,12 +128,20 @@ ENCODED: dict[str, tuple[str | None, list[Output]]] = {
     "masked_floats": ("np", one("FP64", [2, 1], "np", [1.5, None])),
     "masked_list": (None, one("BYTES", [1, 1], "pd_json", [b"[1,null]"])),
     "unmasked": ("np", one("INT64", [2, 1], "np", [1, 2])),
-    "infinite_object": (None, one("BYTES", [2, 1], "pd_json", [b'{"a":"Infinity"}', b'["-Infinity",null]'])),
+    "infinite_object": (
+        None,
+        one("BYTES", [2, 1], "pd_json", [b'{"a":"Infinity"}', b'["-Infinity",null]']),
+    ),
     "arrow_narrow": ("pd", one("INT32", [2, 1], None, [1, 2], "x")),
     "scalar_big": (None, one("BYTES", [1], "pd_json", [b"1180591620717411303424"])),
     "int_keys": (None, [("1", "INT64", [1, 1], "np", [1]), ("2", "INT64", [1, 1], "np", [2])]),
 }
-NOT_ENCODABLE = {"set": "set", "complex": "complex128", "generator": "generator", "wide": "longdouble"}
+NOT_ENCODABLE = {
+    "set": "set",
+    "complex": "complex128",
+    "generator": "generator",
+    "wide": "longdouble",
+}
 
 
 def asking_for(result: str) -> InferenceRequest:
@@ -175,7 +195,9 @@ def test_a_declared_double_is_one_whatever_is_missing(values: Any) -> None:
 
 @pytest.mark.parametrize("result", ["cycle", "deep"])
 async def test_a_value_without_an_end_is_named(mlflow_models: MLflowModels, result: str) -> None:
-    with pytest.raises(MLServerError, match="a value that contains itself or is nested too deeply") as caught:
+    with pytest.raises(
+        MLServerError, match="a value that contains itself or is nested too deeply"
+    ) as caught:
         await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     assert caught.value.status_code == 500
 
@@ -185,7 +207,9 @@ def test_every_result_of_the_zoo_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("result", ["frame", "nullable", "full_nullable", "labels", "bytes_frame"])
-async def test_a_frame_is_read_back_by_the_pandas_codec(mlflow_models: MLflowModels, result: str) -> None:
+async def test_a_frame_is_read_back_by_the_pandas_codec(
+    mlflow_models: MLflowModels, result: str
+) -> None:
     response = await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     frame = RESULTS[result]()
     found = PandasCodec.decode_response(response)
@@ -196,7 +220,9 @@ async def test_a_frame_is_read_back_by_the_pandas_codec(mlflow_models: MLflowMod
 
 
 async def test_a_single_output_carries_the_signatures_name(mlflow_models: MLflowModels) -> None:
-    inputs = [{"name": name, "datatype": "FP64", "shape": [1], "data": [1]} for name in ("a", "b", "c")]
+    inputs = [
+        {"name": name, "datatype": "FP64", "shape": [1], "data": [1]} for name in ("a", "b", "c")
+    ]
     for model, expected in (("net", "quality"), ("linear", "output-1")):
         response = await (await mlflow_models(model)).runtime.predict(
             InferenceRequest.model_validate({"inputs": inputs})

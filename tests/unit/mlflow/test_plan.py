@@ -17,7 +17,13 @@ from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-DATATYPES = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
+DATATYPES = {
+    "float64": "FP64",
+    "float32": "FP32",
+    "int64": "INT64",
+    "int32": "INT32",
+    "bool": "BOOL",
+}
 
 
 def request_of(frame: pd.DataFrame, datatype: str = "") -> InferenceRequest:
@@ -36,9 +42,13 @@ def request_of(frame: pd.DataFrame, datatype: str = "") -> InferenceRequest:
     return request
 
 
-@pytest.mark.parametrize("model", ["linear", "net", "wide", "labels", "proba", "scaled", "mixed", "no_outputs"])
+@pytest.mark.parametrize(
+    "model", ["linear", "net", "wide", "labels", "proba", "scaled", "mixed", "no_outputs"]
+)
 @pytest.mark.parametrize("rows", [1, 2, 5, 33, 400, 3000])
-async def test_results_equal_those_of_pyfunc_bit_for_bit(mlflow_models: MLflowModels, model: str, rows: int) -> None:
+async def test_results_equal_those_of_pyfunc_bit_for_bit(
+    mlflow_models: MLflowModels, model: str, rows: int
+) -> None:
     served = await mlflow_models(model)
     source = MIXED if model == "mixed" else FRAME
     frame = source.sample(rows, replace=True, random_state=rows).reset_index(drop=True)
@@ -52,7 +62,9 @@ async def test_results_equal_those_of_pyfunc_bit_for_bit(mlflow_models: MLflowMo
     assert data is not None, "this request needs the short way"
     expected = served.loaded.predict(frame)
     assert_same(path.run(data), expected)
-    assert_same(np.asarray(await first_output(served.runtime, request)).reshape(expected.shape), expected)
+    assert_same(
+        np.asarray(await first_output(served.runtime, request)).reshape(expected.shape), expected
+    )
 
 
 async def first_output(runtime: Any, request: InferenceRequest) -> Any:
@@ -114,7 +126,9 @@ class Counts:
         return np.full(len(data), float(self.calls))
 
 
-async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(mlflow_models: MLflowModels) -> None:
+async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(
+    mlflow_models: MLflowModels,
+) -> None:
     from mlflow.models import Model
 
     decided = selection.make(PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Counts()))
@@ -123,20 +137,27 @@ async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(mlflow_m
     assert decided.path is None
 
 
-async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(mlflow_models: MLflowModels) -> None:
+async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(
+    mlflow_models: MLflowModels,
+) -> None:
     from mlflow.models import Model
 
     decided = selection.make(PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Sums()))
     assert decided.row_wise
     assert decided.per_request
     assert decided.path is not None
-    columns = [str(spec.name) for spec in Model.load(str(mlflow_models.path("linear"))).get_input_schema().inputs]
+    columns = [
+        str(spec.name)
+        for spec in Model.load(str(mlflow_models.path("linear"))).get_input_schema().inputs
+    ]
     data = pd.DataFrame({name: [1.0, 2.0, 3.0] for name in columns})
     together = run_per_request(decided.path, data, [1, 2])
     assert together.tolist() == [len(columns), 5 * len(columns), 5 * len(columns)]
 
 
-async def test_joined_requests_get_every_bit_that_they_get_alone(mlflow_models: MLflowModels) -> None:
+async def test_joined_requests_get_every_bit_that_they_get_alone(
+    mlflow_models: MLflowModels,
+) -> None:
     decided = selection.make((await mlflow_models("linear")).loaded)
     assert isinstance(decided.path, ColumnsPredictor)
     random = np.random.default_rng(3)
@@ -144,13 +165,16 @@ async def test_joined_requests_get_every_bit_that_they_get_alone(mlflow_models: 
     data = np.asfortranarray(random.standard_normal((sum(rows), len(decided.path.names))) * 10)
     ends = np.cumsum(rows)
     alone = [
-        decided.path.run(np.asfortranarray(data[end - count : end])) for count, end in zip(rows, ends, strict=True)
+        decided.path.run(np.asfortranarray(data[end - count : end]))
+        for count, end in zip(rows, ends, strict=True)
     ]
     together = run_per_request(decided.path, data, rows)
     assert together.tobytes() == np.concatenate(alone).tobytes()
 
 
-async def test_requests_that_need_more_care_are_left_to_the_general_way(mlflow_models: MLflowModels) -> None:
+async def test_requests_that_need_more_care_are_left_to_the_general_way(
+    mlflow_models: MLflowModels,
+) -> None:
     path = selection.make((await mlflow_models("linear")).loaded).path
     assert path is not None
 
@@ -171,7 +195,9 @@ async def test_requests_that_need_more_care_are_left_to_the_general_way(mlflow_m
     assert np.asarray(shuffled).tolist() == FRAME[:2].to_numpy().tolist()
 
 
-async def test_missing_values_are_refused_as_the_estimator_refuses_them(mlflow_models: MLflowModels) -> None:
+async def test_missing_values_are_refused_as_the_estimator_refuses_them(
+    mlflow_models: MLflowModels,
+) -> None:
     from mlserver.errors import MLServerError
 
     frame = FRAME[:2].copy()

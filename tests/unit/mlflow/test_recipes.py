@@ -38,7 +38,9 @@ def asked(settings: ModelSettings, env: dict[str, str] | None = None) -> dict[st
 
 def settings_of(uri: str) -> ModelSettings:
     return ModelSettings(
-        name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=ModelParameters(uri=uri)
+        name="wine",
+        implementation="mlserver_mlflow.MLflowRuntime",
+        parameters=ModelParameters(uri=uri),
     )
 
 

@@ -27,7 +27,9 @@ from unit.mlflow.conftest import MLflowModels
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def asking(name: str, data: list[Any], parameters: dict[str, Any] | None = None) -> InferenceRequest:
+def asking(
+    name: str, data: list[Any], parameters: dict[str, Any] | None = None
+) -> InferenceRequest:
     inputs = [{"name": name, "datatype": "FP64", "shape": [len(data)], "data": data}]
     return InferenceRequest.model_validate({"inputs": inputs, "parameters": parameters})
 
@@ -58,7 +60,9 @@ async def test_predict_is_called_with_data_and_params(
         ("d\n1\n2\n", "text/csv", None),
     ],
 )
-async def test_invocations_as_a_method(mlflow_models: MLflowModels, body: str, content_type: str, params: Any) -> None:
+async def test_invocations_as_a_method(
+    mlflow_models: MLflowModels, body: str, content_type: str, params: Any
+) -> None:
     runtime = await mlflow_models.runtime("echo_params")
     with patch.object(runtime._model, "predict", return_value=[7]) as predict:
         response = await runtime.invocations(body, content_type)
@@ -68,7 +72,9 @@ async def test_invocations_as_a_method(mlflow_models: MLflowModels, body: str, c
 
 
 @pytest.mark.parametrize("content_type", ["", "application/pdf"])
-async def test_invocations_refuses_other_content_types(mlflow_models: MLflowModels, content_type: str) -> None:
+async def test_invocations_refuses_other_content_types(
+    mlflow_models: MLflowModels, content_type: str
+) -> None:
     response = await (await mlflow_models.runtime("linear")).invocations("x", content_type)
     assert response.status_code == 415
     assert f"Got '{content_type}'" in json.loads(bytes(response.body))["message"]
@@ -94,7 +100,9 @@ async def test_model_config_of_the_settings_reaches_the_model(
 ) -> None:
     async def config_of(extra: dict[str, Any]) -> Any:
         parameters = ModelParameters(uri=str(mlflow_models.path("configured")), extra=extra)
-        runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
+        runtime = MLflowRuntime(
+            ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters)
+        )
         await runtime.load()
         response = await runtime.predict(asking("d", [1.0]))
         return json.loads(response.outputs[0].data.root[0])
@@ -108,7 +116,9 @@ async def test_model_config_of_the_settings_reaches_the_model(
 
 async def load_from(uri: str | None) -> MLflowRuntime:
     parameters = ModelParameters(uri=uri)
-    runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
+    runtime = MLflowRuntime(
+        ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters)
+    )
     await runtime.load()
     return runtime
 
@@ -128,24 +138,37 @@ async def test_where_no_model_is(tmp_path: Path) -> None:
         await load_from(str(tmp_path))
 
 
-async def test_addresses_that_mlflow_resolves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_that_mlflow_resolves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     with mlflow.start_run() as run:
         model = LinearRegression().fit(FRAME, TARGET)
         signature = infer_signature(FRAME, TARGET)
         info = mlflow.sklearn.log_model(
-            model, name="m", signature=signature, registered_model_name="Reg", pip_requirements=["mlflow"]
+            model,
+            name="m",
+            signature=signature,
+            registered_model_name="Reg",
+            pip_requirements=["mlflow"],
         )
     mlflow.MlflowClient().set_registered_model_alias("Reg", "champion", 1)
-    for uri in ("models:/Reg/1", "models:/Reg@champion", info.model_uri, f"runs:/{run.info.run_id}/m"):
+    for uri in (
+        "models:/Reg/1",
+        "models:/Reg@champion",
+        info.model_uri,
+        f"runs:/{run.info.run_id}/m",
+    ):
         assert (await load_from(uri)).inputs is not None
     for uri in ("models:/Reg@nobody", "models:/Reg/2", "models:/None/1"):
         with pytest.raises(MLServerError, match=f"Model m cannot be loaded from '{uri}'"):
             await load_from(uri)
 
 
-async def streamed(mlflow_models: MLflowModels, model: str, request: InferenceRequest) -> AsyncIterator[Any]:
+async def streamed(
+    mlflow_models: MLflowModels, model: str, request: InferenceRequest
+) -> AsyncIterator[Any]:
     async def requests() -> AsyncIterator[InferenceRequest]:
         yield request
 
@@ -159,11 +182,18 @@ def text_of(text: str) -> InferenceRequest:
 
 
 async def test_a_streamable_model_streams(mlflow_models: MLflowModels) -> None:
-    assert [chunk async for chunk in streamed(mlflow_models, "spells", text_of("abc"))] == [[b"a"], [b"b"], [b"c"]]
+    assert [chunk async for chunk in streamed(mlflow_models, "spells", text_of("abc"))] == [
+        [b"a"],
+        [b"b"],
+        [b"c"],
+    ]
 
 
 async def test_other_models_answer_a_stream_once(mlflow_models: MLflowModels) -> None:
-    assert len([chunk async for chunk in streamed(mlflow_models, "echo_params", asking("d", [1.0]))]) == 1
+    assert (
+        len([chunk async for chunk in streamed(mlflow_models, "echo_params", asking("d", [1.0]))])
+        == 1
+    )
 
 
 async def test_an_error_within_a_stream_comes_after_its_chunks(mlflow_models: MLflowModels) -> None:
@@ -188,10 +218,19 @@ def test_the_dict_codec_goes_both_ways() -> None:
     assert TensorDictCodec.can_encode(arrays)
     assert not TensorDictCodec.can_encode({"x": [1]})
     response = TensorDictCodec.encode_response("m", arrays)
-    assert [(output.name, output.shape) for output in response.outputs] == [("x", [1, 2]), ("y", [2, 1])]
+    assert [(output.name, output.shape) for output in response.outputs] == [
+        ("x", [1, 2]),
+        ("y", [2, 1]),
+    ]
     decoded = TensorDictCodec.decode_response(response)
-    assert {name: array.tolist() for name, array in decoded.items()} == {"x": [[1.0, 2.0]], "y": [[1], [2]]}
-    assert TensorDictCodec.decode_request(TensorDictCodec.encode_request(arrays)).keys() == arrays.keys()
+    assert {name: array.tolist() for name, array in decoded.items()} == {
+        "x": [[1.0, 2.0]],
+        "y": [[1], [2]],
+    }
+    assert (
+        TensorDictCodec.decode_request(TensorDictCodec.encode_request(arrays)).keys()
+        == arrays.keys()
+    )
 
 
 def test_the_wire_format_is_light() -> None:

@@ -42,7 +42,13 @@ def test_no_code(tmp_path: Path, described: str, files: tuple[str, ...]) -> None
     ("described", "files", "names", "modules", "stray"),
     [
         ("    code: code\n", ("code/prep.py",), "prep.py", {"prep"}, set()),
-        ("    code: 'code'\n", ("code/team/__init__.py", "code/team/late.py"), "team/", {"team"}, set()),
+        (
+            "    code: 'code'\n",
+            ("code/team/__init__.py", "code/team/late.py"),
+            "team/",
+            {"team"},
+            set(),
+        ),
         ("    code: code\n", ("code/team/inner/late.py",), "team/", {"team"}, set()),
         ("    code: code\n", ("code/fast.cpython-311-x86_64-linux-gnu.so",), None, {"fast"}, set()),
         ("    code: lib\n", ("lib/a.py", "lib/b.txt"), "a.py, b.txt", {"a", "b"}, set()),
@@ -53,7 +59,12 @@ def test_no_code(tmp_path: Path, described: str, files: tuple[str, ...]) -> None
     ],
 )
 def test_code(
-    tmp_path: Path, described: str, files: tuple[str, ...], names: str | None, modules: set[str], stray: set[str]
+    tmp_path: Path,
+    described: str,
+    files: tuple[str, ...],
+    names: str | None,
+    modules: set[str],
+    stray: set[str],
 ) -> None:
     code = write(tmp_path, described, *files)
     assert code is not None
@@ -91,7 +102,9 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_that_of_paths_and_bytes(tmp_path: Path) -> None:
-    one, other = (write(tmp_path / name, "    code: code\n", "code/prep.py") for name in ("one", "other"))
+    one, other = (
+        write(tmp_path / name, "    code: code\n", "code/prep.py") for name in ("one", "other")
+    )
     assert one is not None
     assert other is not None
     assert one.digest == other.digest
@@ -103,7 +116,9 @@ def test_the_digest_is_that_of_paths_and_bytes(tmp_path: Path) -> None:
             (tmp_path / "other" / "code" / "prep.py").write_text("# code/prep.PY")
         elif change == "name":
             (tmp_path / "other" / "code" / "prep.py").write_text("# code/prep.py")
-            (tmp_path / "other" / "code" / "prep.py").rename(tmp_path / "other" / "code" / "post.py")
+            (tmp_path / "other" / "code" / "prep.py").rename(
+                tmp_path / "other" / "code" / "post.py"
+            )
         changed = find(str(tmp_path / "other"))
         assert changed is not None
         assert (changed.digest == one.digest) == (change == "same")

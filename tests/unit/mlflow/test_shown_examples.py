@@ -39,12 +39,16 @@ FRAME = pd.DataFrame(
 PARAMS = ParamSchema([ParamSpec("temp", DataType.double, 0.1)])
 
 
-async def loaded(folder: Path, example: Any, params: ParamSchema | None = None, model: Any = None) -> MLflowRuntime:
+async def loaded(
+    folder: Path, example: Any, params: ParamSchema | None = None, model: Any = None
+) -> MLflowRuntime:
     signature = infer_signature(example[0] if isinstance(example, tuple) else example)
     signature.params = params
     python_model(model or Echo(), signature, input_example=example)(folder / "m")
     parameters = ModelParameters(uri=str(folder / "m"))
-    runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
+    runtime = MLflowRuntime(
+        ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters)
+    )
     await runtime.load()
     return runtime
 
@@ -75,7 +79,9 @@ async def told(runtime: MLflowRuntime, request: InferenceRequest) -> Any:
     ],
     ids=["frame", "params", "array", "arrays", "list", "integers"],
 )
-async def test_both_forms_mean_the_same(tmp_path: Path, example: Any, params: ParamSchema | None) -> None:
+async def test_both_forms_mean_the_same(
+    tmp_path: Path, example: Any, params: ParamSchema | None
+) -> None:
     runtime = await loaded(tmp_path, example, params)
     config = shown(runtime)
     body = json.dumps(config["example"], allow_nan=False).encode()
@@ -99,9 +105,21 @@ async def test_a_list_of_texts_is_the_one_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["chats", "deep_anything", "deep_blobs", "deep_maps", "echo_any", "echo_object", "people", "repeats", "sums"],
+    [
+        "chats",
+        "deep_anything",
+        "deep_blobs",
+        "deep_maps",
+        "echo_any",
+        "echo_object",
+        "people",
+        "repeats",
+        "sums",
+    ],
 )
-async def test_columns_of_lists_and_objects_can_be_sent(mlflow_models: MLflowModels, name: str) -> None:
+async def test_columns_of_lists_and_objects_can_be_sent(
+    mlflow_models: MLflowModels, name: str
+) -> None:
     runtime = await mlflow_models.runtime(name)
     (config,) = (route.config for route in runtime.routes() if "v2_example" in route.config)
     response = await runtime.predict(InferenceRequest.model_validate(config["v2_example"]))
@@ -129,7 +147,9 @@ RELEASED = threading.Event()
 
 
 @pytest.mark.parametrize("text, is_shown", [("ok", True), ("bad", False)])
-async def test_an_example_that_the_model_refuses_is_not_shown(tmp_path: Path, text: str, is_shown: bool) -> None:
+async def test_an_example_that_the_model_refuses_is_not_shown(
+    tmp_path: Path, text: str, is_shown: bool
+) -> None:
     """Decoding would have taken both, and the made-up request."""
     runtime = await loaded(tmp_path, pd.DataFrame({"text": [text]}), model=Picky())
     example = shown(runtime)["v2_example"]
@@ -138,7 +158,9 @@ async def test_an_example_that_the_model_refuses_is_not_shown(tmp_path: Path, te
         assert (await runtime.predict(InferenceRequest.model_validate(example))).outputs
 
 
-async def test_a_refused_example_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_example_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "mlserver"):
         await loaded(tmp_path, pd.DataFrame({"text": ["bad"]}), model=Picky())
     assert caplog.messages == []
@@ -162,7 +184,9 @@ async def test_no_example(tmp_path: Path) -> None:
     assert of(str(tmp_path / "m")) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"inputs": "' + "x" * MOST + '"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "5", '{"inputs": "' + "x" * MOST + '"}', "[" * 100_000]
+)
 def test_files_that_are_not_shown(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert of(str(tmp_path)) is None

@@ -33,7 +33,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> MLflowRegistry:
 
 
 @pytest.fixture
-def _asked(registry: MLflowRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _asked(
+    registry: MLflowRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
     """The registry is the one that this process asks; its cache is empty."""
     import mlflow
 
@@ -49,7 +51,9 @@ def _asked(registry: MLflowRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 async def answer(uri: str, version: str | None = None) -> tuple[float, str | None, str | None]:
     """What the model answers, the version that the answer carries, and the source that the metadata tell."""
     parameters = ModelParameters(uri=uri, version=version)
-    runtime = MLflowRuntime(ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters))
+    runtime = MLflowRuntime(
+        ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters)
+    )
     await runtime.load()
     response = await runtime.predict(InferenceRequest.model_validate(ROW))
     found = (await runtime.metadata()).parameters
@@ -84,7 +88,9 @@ async def test_the_settings_version_goes_first() -> None:
 
 
 @pytest.mark.usefixtures("_asked")
-@pytest.mark.parametrize("uri", ["models:/wine@nobody", "models:/wine/9", "models:/nothing", f"models:/m-{'0' * 32}"])
+@pytest.mark.parametrize(
+    "uri", ["models:/wine@nobody", "models:/wine/9", "models:/nothing", f"models:/m-{'0' * 32}"]
+)
 async def test_what_the_registry_does_not_have(uri: str) -> None:
     with pytest.raises(MLServerError) as caught:
         await answer(uri)
@@ -95,7 +101,12 @@ async def test_what_the_registry_does_not_have(uri: str) -> None:
 def test_one_copy_per_model_whatever_its_address(registry: MLflowRegistry) -> None:
     info = registry.infos[1]
     cache = Cache.at()
-    addresses = ("models:/wine/2", "models:/wine@champion", info.model_uri, f"runs:/{info.run_id}/model")
+    addresses = (
+        "models:/wine/2",
+        "models:/wine@champion",
+        info.model_uri,
+        f"runs:/{info.run_id}/model",
+    )
     folders = {fetch(uri, cache, "m").folder for uri in addresses}
     assert len(folders) == 1
     assert info.model_id in folders.pop()
@@ -140,7 +151,10 @@ def test_a_registry_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_keys() -> None:
-    one, other = key_of(b"model_uuid: 0123456789abcdef\n"), key_of(b"model_uuid: 0123456789abcdef\nrun_id: x\n")
+    one, other = (
+        key_of(b"model_uuid: 0123456789abcdef\n"),
+        key_of(b"model_uuid: 0123456789abcdef\nrun_id: x\n"),
+    )
     assert one.startswith("0123456789abcdef-")
     assert one != other
     assert key_of(b"model_id: ../../etc\n").startswith("model-")

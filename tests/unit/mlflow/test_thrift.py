@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mlserver_mlflow.invocations.limits.thrift_compact import BROKEN, CompactReader, number, part, parts
+from mlserver_mlflow.invocations.limits.thrift_compact import (
+    BROKEN,
+    CompactReader,
+    number,
+    part,
+    parts,
+)
 
 
 def test_every_kind() -> None:
@@ -25,7 +31,17 @@ def test_every_kind() -> None:
     )
     reader = CompactReader(b"before" + body, 6)
     found = reader.struct()
-    assert found == {1: 2, 4: None, 5: None, 6: None, 7: [1, 2], 8: None, 9: {1: -1}, 64: 3, 65: [{}]}
+    assert found == {
+        1: 2,
+        4: None,
+        5: None,
+        6: None,
+        7: [1, 2],
+        8: None,
+        9: {1: -1},
+        64: 3,
+        65: [{}],
+    }
     assert reader.at == 6 + len(body)
     assert number(found, 1) == 2
     assert number(found, 99) == 0

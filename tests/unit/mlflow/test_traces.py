@@ -56,7 +56,9 @@ async def answer_of(runtime: MLflowRuntime, path: str, body: Any, headers: dict[
     request.put(parameters=Parameters.of({**known, "headers": headers}))
     writer = openai_format.open_stream(text, route.config)
     if writer is None:
-        return comparable(openai_format.write_response(await runtime.predict(request), route.config)[1].decode())
+        return comparable(
+            openai_format.write_response(await runtime.predict(request), route.config)[1].decode()
+        )
     parts = [writer.event(response) async for response in runtime.predict_stream(_one(request))]
     return comparable(b"".join([*parts, writer.end(None)]).decode())
 
@@ -67,9 +69,15 @@ async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
 
 @pytest.mark.parametrize("path", ["/responses", "/invocations"])
 @pytest.mark.parametrize("more", [{}, {"stream": True}, {"stream": False}], ids=str)
-@pytest.mark.parametrize("headers", [{}, {HEADER: "true"}, {HEADER: "TRUE"}, {HEADER: "false"}, {HEADER: "1"}], ids=str)
+@pytest.mark.parametrize(
+    "headers", [{}, {HEADER: "true"}, {HEADER: "TRUE"}, {HEADER: "false"}, {HEADER: "1"}], ids=str
+)
 async def test_as_the_agent_server_answers(
-    oracle: httpx.AsyncClient, runtime: MLflowRuntime, path: str, more: dict[str, Any], headers: dict[str, str]
+    oracle: httpx.AsyncClient,
+    runtime: MLflowRuntime,
+    path: str,
+    more: dict[str, Any],
+    headers: dict[str, str],
 ) -> None:
     expected = await oracle.post(path, json={**ASKED, **more}, headers=headers)
     assert expected.status_code == 200
@@ -85,19 +93,27 @@ def _off() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_off")
 @pytest.mark.parametrize("more", [{}, {"stream": True}], ids=str)
-async def test_where_no_trace_can_be(oracle: httpx.AsyncClient, runtime: MLflowRuntime, more: dict[str, Any]) -> None:
+async def test_where_no_trace_can_be(
+    oracle: httpx.AsyncClient, runtime: MLflowRuntime, more: dict[str, Any]
+) -> None:
     headers = {HEADER: "true"}
     expected = await oracle.post("/responses", json={**ASKED, **more}, headers=headers)
     assert "MLFLOW_NO_OP_SPAN_TRACE_ID" in expected.text
-    assert await answer_of(runtime, "/responses", {**ASKED, **more}, headers) == comparable(expected.text)
+    assert await answer_of(runtime, "/responses", {**ASKED, **more}, headers) == comparable(
+        expected.text
+    )
 
 
 async def test_the_trace_is_in_the_store(runtime: MLflowRuntime) -> None:
     (route,) = (route for route in runtime.routes() if route.path == "/responses")
-    request = openai_format.read_request(json.dumps(ASKED).encode(), "application/json", route.config)
+    request = openai_format.read_request(
+        json.dumps(ASKED).encode(), "application/json", route.config
+    )
     known = request.parameters.plain() if request.parameters is not None else {}
     request.put(parameters=Parameters.of({**known, "headers": {HEADER: "true"}}))
-    document = json.loads(openai_format.write_response(await runtime.predict(request), route.config)[1])
+    document = json.loads(
+        openai_format.write_response(await runtime.predict(request), route.config)[1]
+    )
     flush: Callable[..., None] = mlflow.flush_trace_async_logging
     flush()
     trace = mlflow.get_trace(document["metadata"]["trace_id"])
@@ -117,10 +133,14 @@ async def test_off_until_somebody_says_where_traces_go(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(None)
     try:
-        nowhere = await answer_of(await mlflow_models.runtime("repeats"), "/responses", ASKED, asked)
+        nowhere = await answer_of(
+            await mlflow_models.runtime("repeats"), "/responses", ASKED, asked
+        )
         assert nowhere["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
         mlflow.set_tracking_uri(before)
-        somewhere = await answer_of(await mlflow_models.runtime("repeats"), "/responses", ASKED, asked)
+        somewhere = await answer_of(
+            await mlflow_models.runtime("repeats"), "/responses", ASKED, asked
+        )
         assert somewhere["metadata"]["trace_id"] == "tr-"
     finally:
         mlflow.set_tracking_uri(before)

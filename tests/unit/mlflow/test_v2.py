@@ -18,8 +18,19 @@ ABC = ("a", "b", "c")
 SIGNATURE = "because of the model's signature"
 
 
-def tensor(name: str, datatype: str, data: list[Any], shape: list[int] | None = None, content_type: str = "") -> Tensor:
-    made = {"name": name, "datatype": datatype, "shape": [len(data)] if shape is None else shape, "data": data}
+def tensor(
+    name: str,
+    datatype: str,
+    data: list[Any],
+    shape: list[int] | None = None,
+    content_type: str = "",
+) -> Tensor:
+    made = {
+        "name": name,
+        "datatype": datatype,
+        "shape": [len(data)] if shape is None else shape,
+        "data": data,
+    }
     return made | {"parameters": {"content_type": content_type}} if content_type else made
 
 
@@ -30,11 +41,15 @@ def three(datatype: str, data: list[Any], shape: list[int] | None = None) -> lis
 def request_of(inputs: list[Tensor], parameters: dict[str, Any] | None = None) -> InferenceRequest:
     request = InferenceRequest.model_validate({"inputs": inputs, "parameters": parameters})
     for item in request.inputs:
-        item.data.normalize(str(item.datatype), item.shape)  # as every request is by the time it meets a model
+        item.data.normalize(
+            str(item.datatype), item.shape
+        )  # as every request is by the time it meets a model
     return request
 
 
-async def ask(served: Served, inputs: list[Tensor], parameters: dict[str, Any] | None = None) -> list[Any]:
+async def ask(
+    served: Served, inputs: list[Tensor], parameters: dict[str, Any] | None = None
+) -> list[Any]:
     response = await served.runtime.predict(request_of(inputs, parameters))
     return list(response.outputs[0].data.root)
 
@@ -56,7 +71,12 @@ RECEIVED: list[tuple[str, list[Tensor], dict[str, Any] | None, Any]] = [
     ("double", [tensor("d", "FP32", [7.4])], None, ["float64", ["float 7.400000095367432"]]),
     ("double", [tensor("d", "INT64", [3, 7])], None, ["float64", ["float 3.0", "float 7.0"]]),
     ("double", [tensor("d", "FP64", [None])], None, ["float64", ["float nan"]]),
-    ("double", [tensor("d", "FP64", [1, 2], [2, 1])], {"content_type": "pd"}, ["float64", ["float 1.0", "float 2.0"]]),
+    (
+        "double",
+        [tensor("d", "FP64", [1, 2], [2, 1])],
+        {"content_type": "pd"},
+        ["float64", ["float 1.0", "float 2.0"]],
+    ),
     ("string", [tensor("s", "BYTES", ["x", "ü"])], None, ["str", ["str 'x'", "str 'ü'"]]),
     ("string", [tensor("s", "BYTES", [None])], None, ["object", ["NoneType None"]]),
     ("binary", [tensor("bi", "BYTES", ["aGk="])], None, ["object", ["bytes b'hi'"]]),
@@ -64,7 +84,13 @@ RECEIVED: list[tuple[str, list[Tensor], dict[str, Any] | None, Any]] = [
     ("binary", [tensor("bi", "BYTES", ["aGk="], None, "str")], None, ["str", ["str 'aGk='"]]),
     (
         "datetime",
-        [tensor("dt", "BYTES", ["2020-01-02", "2020-01-02T03:04:05Z", "2020-01-02T03:04:05.123456789+02:00"])],
+        [
+            tensor(
+                "dt",
+                "BYTES",
+                ["2020-01-02", "2020-01-02T03:04:05Z", "2020-01-02T03:04:05.123456789+02:00"],
+            )
+        ],
         None,
         [
             "datetime64[ns]",
@@ -75,20 +101,66 @@ RECEIVED: list[tuple[str, list[Tensor], dict[str, Any] | None, Any]] = [
             ],
         ],
     ),
-    ("array", [tensor("arr", "BYTES", ["[1, 2]", "[]"])], None, ["object", [["float 1.0", "float 2.0"], []]]),
-    ("array", [tensor("arr", "FP64", [1, 2], [1, 2])], None, ["object", [["float 1.0", "float 2.0"]]]),
-    ("array", [tensor("arr", "INT64", [1, 2], [1, 2])], None, ["object", [["float 1.0", "float 2.0"]]]),
-    ("array", [tensor("arr", "BYTES", [[1.5, 2]], [1], "pd_json")], None, ["object", [["float 1.5", "float 2.0"]]]),
-    ("object", [tensor("obj", "BYTES", ['{"x":1}'])], None, ["object", [{"x": "int64 np.int64(1)"}]]),
-    ("object", [tensor("obj", "BYTES", [{"x": 1}], [1])], None, ["object", [{"x": "int64 np.int64(1)"}]]),
-    ("map", [tensor("mp", "BYTES", ['{"k":2}'])], None, ["object", [{"k": "float64 np.float64(2.0)"}]]),
-    ("any", [tensor("any", "BYTES", ['{"k":2}', '"t"'])], None, ["object", [{"k": "int 2"}, "str 't'"]]),
+    (
+        "array",
+        [tensor("arr", "BYTES", ["[1, 2]", "[]"])],
+        None,
+        ["object", [["float 1.0", "float 2.0"], []]],
+    ),
+    (
+        "array",
+        [tensor("arr", "FP64", [1, 2], [1, 2])],
+        None,
+        ["object", [["float 1.0", "float 2.0"]]],
+    ),
+    (
+        "array",
+        [tensor("arr", "INT64", [1, 2], [1, 2])],
+        None,
+        ["object", [["float 1.0", "float 2.0"]]],
+    ),
+    (
+        "array",
+        [tensor("arr", "BYTES", [[1.5, 2]], [1], "pd_json")],
+        None,
+        ["object", [["float 1.5", "float 2.0"]]],
+    ),
+    (
+        "object",
+        [tensor("obj", "BYTES", ['{"x":1}'])],
+        None,
+        ["object", [{"x": "int64 np.int64(1)"}]],
+    ),
+    (
+        "object",
+        [tensor("obj", "BYTES", [{"x": 1}], [1])],
+        None,
+        ["object", [{"x": "int64 np.int64(1)"}]],
+    ),
+    (
+        "map",
+        [tensor("mp", "BYTES", ['{"k":2}'])],
+        None,
+        ["object", [{"k": "float64 np.float64(2.0)"}]],
+    ),
+    (
+        "any",
+        [tensor("any", "BYTES", ['{"k":2}', '"t"'])],
+        None,
+        ["object", [{"k": "int 2"}, "str 't'"]],
+    ),
 ]
 
 
-@pytest.mark.parametrize("model, inputs, parameters, expected", RECEIVED, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    "model, inputs, parameters, expected", RECEIVED, ids=lambda value: str(value)[:60]
+)
 async def test_a_column_reaches_the_model_in_the_type_of_the_signature(
-    mlflow_models: MLflowModels, model: str, inputs: list[Tensor], parameters: dict[str, Any] | None, expected: Any
+    mlflow_models: MLflowModels,
+    model: str,
+    inputs: list[Tensor],
+    parameters: dict[str, Any] | None,
+    expected: Any,
 ) -> None:
     (text,) = await ask(await mlflow_models(f"echo_{model}"), inputs, parameters)
     frame = json.loads(text)["data"]["frame"]
@@ -100,22 +172,40 @@ WHOLE: list[tuple[str, list[Tensor], dict[str, Any] | None, Any]] = [
     ("echo_tensor", [tensor("x", "INT64", [1, 2, 3], [1, 3])], None, "array float64 (1, 3)"),
     ("echo_tensor", three("FP64", [1.0, 2.0]), {"content_type": "pd"}, "array float64 (2, 3)"),
     ("echo_text_tensor", [tensor("x", "BYTES", ["x", "yy"])], None, "array <U2 (2,)"),
-    ("echo_times", [tensor("x", "BYTES", ["2020-01-01", "2020-01-01T02:03"])], None, "array datetime64[s] (2,)"),
-    ("echo_times", [tensor("x", "BYTES", ["2020-01-01", "2021-02"], None, "str")], None, "array datetime64[s] (2,)"),
+    (
+        "echo_times",
+        [tensor("x", "BYTES", ["2020-01-01", "2020-01-01T02:03"])],
+        None,
+        "array datetime64[s] (2,)",
+    ),
+    (
+        "echo_times",
+        [tensor("x", "BYTES", ["2020-01-01", "2021-02"], None, "str")],
+        None,
+        "array datetime64[s] (2,)",
+    ),
     ("echo_none", [tensor("x", "FP32", [1, 2], [1, 2])], None, "array float32 (1, 2)"),
     ("echo_none", [tensor("x", "BYTES", ["a", "b"])], None, "array <U1 (2,)"),
 ]
 
 
-@pytest.mark.parametrize("model, inputs, parameters, expected", WHOLE, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    "model, inputs, parameters, expected", WHOLE, ids=lambda value: str(value)[:60]
+)
 async def test_a_tensor_reaches_the_model_in_the_dtype_of_the_signature(
-    mlflow_models: MLflowModels, model: str, inputs: list[Tensor], parameters: dict[str, Any] | None, expected: str
+    mlflow_models: MLflowModels,
+    model: str,
+    inputs: list[Tensor],
+    parameters: dict[str, Any] | None,
+    expected: str,
 ) -> None:
     (text,) = await ask(await mlflow_models(model), inputs, parameters)
     assert json.loads(text)["data"][0] == expected
 
 
-async def test_without_a_signature_columns_of_equal_length_are_a_frame(mlflow_models: MLflowModels) -> None:
+async def test_without_a_signature_columns_of_equal_length_are_a_frame(
+    mlflow_models: MLflowModels,
+) -> None:
     inputs = [tensor("s", "BYTES", ["a", "b"]), tensor("n", "INT64", [1, 2], [2, 1])]
     (text,) = await ask(await mlflow_models("echo_none"), inputs)
     assert json.loads(text)["data"]["order"] == ["s", "n"]
@@ -125,17 +215,28 @@ async def test_without_a_signature_columns_of_equal_length_are_a_frame(mlflow_mo
 
 
 async def test_content_type_str_on_the_request_gives_a_list(mlflow_models: MLflowModels) -> None:
-    (text,) = await ask(await mlflow_models("echo_none"), [tensor("x", "BYTES", ["a", "b"])], {"content_type": "str"})
+    (text,) = await ask(
+        await mlflow_models("echo_none"),
+        [tensor("x", "BYTES", ["a", "b"])],
+        {"content_type": "str"},
+    )
     assert json.loads(text)["data"] == ["str 'a'", "str 'b'"]
 
 
 async def test_named_tensors_in_and_out(mlflow_models: MLflowModels) -> None:
     served = await mlflow_models("tensors")
-    inputs = [tensor("y", "INT32", [1, 2, 3], [1, 3]), tensor("x", "FP64", [1, 2], [1, 2]), tensor("z", "FP64", [1])]
+    inputs = [
+        tensor("y", "INT32", [1, 2, 3], [1, 3]),
+        tensor("x", "FP64", [1, 2], [1, 2]),
+        tensor("z", "FP64", [1]),
+    ]
     response = await served.runtime.predict(request_of(inputs))
     assert response.parameters is not None
     assert response.parameters.content_type == "dict"
-    found = {output.name: (str(output.datatype), output.shape, output.data.root) for output in response.outputs}
+    found = {
+        output.name: (str(output.datatype), output.shape, output.data.root)
+        for output in response.outputs
+    }
     assert found == {"twice": ("FP32", [1, 2], [2.0, 4.0]), "sum": ("INT64", [1, 1], [6])}
 
 
@@ -152,7 +253,9 @@ async def test_a_frame_model_answers_whatever_the_number_type(
 
 async def test_params_come_from_the_requests_parameters(mlflow_models: MLflowModels) -> None:
     served, inputs = await mlflow_models("echo_params"), [tensor("d", "FP64", [1])]
-    (text,) = await ask(served, inputs, {"temp": 0.9, "stop": ["a"], "unknown": 1, "content_type": "pd"})
+    (text,) = await ask(
+        served, inputs, {"temp": 0.9, "stop": ["a"], "unknown": 1, "content_type": "pd"}
+    )
     expected = {"temp": "float 0.9", "stop": ["str 'a'"], "n": "int 1", "flag": "bool False"}
     assert json.loads(text)["params"] == expected
     (text,) = await ask(served, inputs)
@@ -161,7 +264,11 @@ async def test_params_come_from_the_requests_parameters(mlflow_models: MLflowMod
 
 TYPE_HINTS: list[tuple[str, list[Tensor], list[Any]]] = [
     ("shouts", [tensor("any", "BYTES", ["ab", "c"])], [b"AB", b"C"]),
-    ("people", [tensor("input-0", "BYTES", ['{"name":"Ann"}', '{"name":"Bo","age":4}'])], [b"Ann 3", b"Bo 4"]),
+    (
+        "people",
+        [tensor("input-0", "BYTES", ['{"name":"Ann"}', '{"name":"Bo","age":4}'])],
+        [b"Ann 3", b"Bo 4"],
+    ),
     ("people", [tensor("name", "BYTES", ["Ann"]), tensor("age", "INT64", [5])], [b"Ann 5"]),
     ("people", [tensor("name", "BYTES", ["Ann"])], [b"Ann 3"]),
     ("sums", [tensor("x", "BYTES", ['{"a":1}', '{"a":2,"b":5}'])], [1, 7]),
@@ -191,7 +298,13 @@ REFUSED: list[tuple[str, list[Tensor], dict[str, Any] | None, int, list[str]]] =
     ("linear", three("FP64", [1, 2], [1, 2]), None, 400, ["input 'a'", "[n] or [n, 1]", "[1, 2]"]),
     ("linear", three("FP64", [1], []), None, 400, ["input 'a'", "[n] or [n, 1]"]),
     ("linear", three("FP64", [None]), None, 400, ["NaN"]),
-    ("linear", [tensor("a", "FP64", [1]), tensor("q", "FP64", [1])], None, 400, ["missing ['b', 'c']", "['q']"]),
+    (
+        "linear",
+        [tensor("a", "FP64", [1]), tensor("q", "FP64", [1])],
+        None,
+        400,
+        ["missing ['b', 'c']", "['q']"],
+    ),
     ("linear", [tensor("a", "FP64", [1]), *three("FP64", [1])], None, 400, ["several named 'a'"]),
     (
         "linear",
@@ -200,7 +313,13 @@ REFUSED: list[tuple[str, list[Tensor], dict[str, Any] | None, int, list[str]]] =
         400,
         ["input 'b'", "1 rows", "received 2"],
     ),
-    ("linear", three("FP64", [1]), {"content_type": "bogus"}, 400, ["'bogus'", "pd, np, dict, str"]),
+    (
+        "linear",
+        three("FP64", [1]),
+        {"content_type": "bogus"},
+        400,
+        ["'bogus'", "pd, np, dict, str"],
+    ),
     (
         "linear",
         [tensor("x", "FP64", [1, 2, 3], [1, 3])],
@@ -209,15 +328,39 @@ REFUSED: list[tuple[str, list[Tensor], dict[str, Any] | None, int, list[str]]] =
         ["missing inputs ['a', 'b', 'c']", "'np' applied because of the request's parameters"],
     ),
     ("echo_boolean", [tensor("bo", "UINT8", [1])], None, 400, ["boolean (BOOL)", "received UINT8"]),
-    ("echo_integer", [tensor("i", "INT64", [2**40])], None, 400, ["integer (INT32)", "cannot hold exactly"]),
+    (
+        "echo_integer",
+        [tensor("i", "INT64", [2**40])],
+        None,
+        400,
+        ["integer (INT32)", "cannot hold exactly"],
+    ),
     ("echo_integer", [tensor("i", "FP64", [3.5])], None, 400, ["integer (INT32)", "fractions"]),
-    ("echo_integer", [tensor("i", "FP64", [None])], None, 400, ["integer (INT32)", "missing values"]),
+    (
+        "echo_integer",
+        [tensor("i", "FP64", [None])],
+        None,
+        400,
+        ["integer (INT32)", "missing values"],
+    ),
     ("echo_long", [tensor("l", "UINT64", [2**63])], None, 400, ["long (INT64)", "UINT64"]),
     ("echo_float", [tensor("f", "INT64", [2**24 + 1])], None, 400, ["float (FP32)", "INT64"]),
     ("echo_string", [tensor("s", "BYTES", [1])], None, 400, ["input 's'", "text", "int"]),
-    ("echo_string", [tensor("s", "INT64", [1])], None, 400, ["input 's'", "string (BYTES)", "INT64"]),
+    (
+        "echo_string",
+        [tensor("s", "INT64", [1])],
+        None,
+        400,
+        ["input 's'", "string (BYTES)", "INT64"],
+    ),
     ("echo_datetime", [tensor("dt", "BYTES", ["x"])], None, 400, ["input 'dt'", "ISO 8601", "'x'"]),
-    ("echo_datetime", [tensor("dt", "INT64", [5])], None, 400, ["input 'dt'", "datetime (BYTES)", "INT64"]),
+    (
+        "echo_datetime",
+        [tensor("dt", "INT64", [5])],
+        None,
+        400,
+        ["input 'dt'", "datetime (BYTES)", "INT64"],
+    ),
     (
         "echo_datetime",
         [tensor("dt", "BYTES", ["2020-01-02"], None, "str")],
@@ -225,9 +368,27 @@ REFUSED: list[tuple[str, list[Tensor], dict[str, Any] | None, int, list[str]]] =
         400,
         ["column dt", "'str' applied because of the input's parameters"],
     ),
-    ("echo_array", [tensor("arr", "BYTES", ['["x"]'])], None, 400, ["Input 'arr'", "float64", "'pd_json' applied"]),
-    ("echo_array", [tensor("arr", "BYTES", ["nope"])], None, 400, ["input 'arr'", "JSON text", "'pd_json' applied"]),
-    ("echo_object", [tensor("obj", "BYTES", ['{"y":"t"}'])], None, 400, ["Input 'obj'", "Missing required properties"]),
+    (
+        "echo_array",
+        [tensor("arr", "BYTES", ['["x"]'])],
+        None,
+        400,
+        ["Input 'arr'", "float64", "'pd_json' applied"],
+    ),
+    (
+        "echo_array",
+        [tensor("arr", "BYTES", ["nope"])],
+        None,
+        400,
+        ["input 'arr'", "JSON text", "'pd_json' applied"],
+    ),
+    (
+        "echo_object",
+        [tensor("obj", "BYTES", ['{"y":"t"}'])],
+        None,
+        400,
+        ["Input 'obj'", "Missing required properties"],
+    ),
     ("tensors", [tensor("x", "FP64", [1, 2], [1, 2])], None, 400, ["missing ['y']"]),
     (
         "tensors",
@@ -245,7 +406,13 @@ REFUSED: list[tuple[str, list[Tensor], dict[str, Any] | None, int, list[str]]] =
     ),
     ("echo_tensor", three("FP64", [1]), None, 400, ["one input", "'np' applied", "a, b, c"]),
     ("echo_params", [tensor("d", "FP64", [1])], {"temp": "x"}, 400, ["Invalid parameters", "temp"]),
-    ("echo_double", [tensor("d", "FP64", [1], None, "str")], None, 400, ["input 'd'", "BYTES for content type 'str'"]),
+    (
+        "echo_double",
+        [tensor("d", "FP64", [1], None, "str")],
+        None,
+        400,
+        ["input 'd'", "BYTES for content type 'str'"],
+    ),
     ("fails", [tensor("x", "FP64", [1])], None, 500, ["ValueError: one"]),
     ("fails", [tensor("x", "FP64", [2])], None, 429, ["two"]),
     ("fails", [tensor("x", "FP64", [3])], None, 404, ["three"]),
@@ -253,7 +420,9 @@ REFUSED: list[tuple[str, list[Tensor], dict[str, Any] | None, int, list[str]]] =
 ]
 
 
-@pytest.mark.parametrize("model, inputs, parameters, status, parts", REFUSED, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    "model, inputs, parameters, status, parts", REFUSED, ids=lambda value: str(value)[:60]
+)
 async def test_what_does_not_fit_is_refused_by_name(
     mlflow_models: MLflowModels,
     model: str,

@@ -127,8 +127,12 @@ def models_folder(tmp_path: Path) -> Iterator[None]:
 
 def model_settings(kind: str = "Does", **extra: Any) -> ModelSettings:
     parameters = ModelParameters(extra=extra) if extra else None
-    return ModelSettings(name="m", implementation=f"models_of_execution.{kind}", parameters=parameters)
+    return ModelSettings(
+        name="m", implementation=f"models_of_execution.{kind}", parameters=parameters
+    )
 
 
 def request(text: str) -> InferenceRequest:
-    return InferenceRequest(inputs=[RequestInput(name="x", shape=[1], datatype="BYTES", data=TensorData([text]))])
+    return InferenceRequest(
+        inputs=[RequestInput(name="x", shape=[1], datatype="BYTES", data=TensorData([text]))]
+    )

@@ -20,7 +20,9 @@ MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.xgboost\n    
 
 def settings_of(folder: Path, manager: str = "uv") -> ModelSettings:
     parameters = ModelParameters(uri=str(folder), extra={"env_manager": manager})
-    return ModelSettings(name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=parameters)
+    return ModelSettings(
+        name="wine", implementation="mlserver_mlflow.MLflowRuntime", parameters=parameters
+    )
 
 
 def model(folder: Path, requirements: str = "joblib\n") -> Path:
@@ -33,7 +35,12 @@ def model(folder: Path, requirements: str = "joblib\n") -> Path:
 
 def test_local_builds_nothing(tmp_path: Path) -> None:
     assert find_environment_spec(settings_of(tmp_path, "local")) is None
-    assert find_environment_spec(ModelSettings(name="wine", implementation="mlserver_mlflow.MLflowRuntime")) is None
+    assert (
+        find_environment_spec(
+            ModelSettings(name="wine", implementation="mlserver_mlflow.MLflowRuntime")
+        )
+        is None
+    )
 
 
 def test_the_model_s_requirements_and_the_server_s_own(tmp_path: Path) -> None:
@@ -46,7 +53,11 @@ def test_the_model_s_requirements_and_the_server_s_own(tmp_path: Path) -> None:
 
 def test_the_key_follows_the_content(tmp_path: Path) -> None:
     keys = set()
-    for folder, text in (("one", "joblib==1.4.0"), ("same", "joblib==1.4.0"), ("other", "joblib==1.5.0")):
+    for folder, text in (
+        ("one", "joblib==1.4.0"),
+        ("same", "joblib==1.4.0"),
+        ("other", "joblib==1.5.0"),
+    ):
         recipe = find_environment_spec(settings_of(model(tmp_path / folder, text)))
         assert recipe is not None
         keys.add(recipe.key)
@@ -73,11 +84,15 @@ def _rules() -> Iterator[None]:
 def test_in_production_nothing_is_installed_for_a_model_that_is_not_trusted(tmp_path: Path) -> None:
     folder = model(tmp_path / "wine")
     code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path)))
-    with pytest.raises(CodeNotAllowed, match="requirements that 'virtualenv' installs.*trusted_models"):
+    with pytest.raises(
+        CodeNotAllowed, match="requirements that 'virtualenv' installs.*trusted_models"
+    ):
         find_environment(settings_of(folder, "virtualenv"), str(tmp_path / "environments"))
     assert not (tmp_path / "environments").exists()
     digest = digest_of(str(folder))
-    code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest]))
+    code_policy.apply(
+        Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest])
+    )
     assert find_environment_spec(settings_of(folder)) is not None
     (folder / "requirements.txt").write_text("something-else\n")
     with pytest.raises(CodeNotAllowed):

@@ -53,7 +53,9 @@ def test_a_folder_is_found_beside_the_settings_file(tmp_path: Path) -> None:
     (tmp_path / "model-settings.json").write_text(
         '{"implementation": "mlserver.MLModel", "parameters": {"environment_path": "env"}}'
     )
-    found = find_environment(ModelSettings.parse_file(tmp_path / "model-settings.json"), str(tmp_path))
+    found = find_environment(
+        ModelSettings.parse_file(tmp_path / "model-settings.json"), str(tmp_path)
+    )
     assert found is not None
     assert found.folder == str(tmp_path / "env")
 
@@ -97,7 +99,9 @@ def test_what_was_left_half_unpacked_is_done_anew(tmp_path: Path) -> None:
 
 
 def test_two_servers_unpack_one_after_the_other(tmp_path: Path) -> None:
-    tarball = str(pack(tmp_path / "env.tar.gz", files={f"lib/{at}": bytes(1000) for at in range(200)}))
+    tarball = str(
+        pack(tmp_path / "env.tar.gz", files={f"lib/{at}": bytes(1000) for at in range(200)})
+    )
     together, counts = Barrier(4), []
 
     def work() -> None:
@@ -135,7 +139,11 @@ def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path, bad: tarfile.Ta
 
 
 def test_an_interpreter_link_leads_to_interpreters_only(tmp_path: Path) -> None:
-    tarball = pack(tmp_path / "env.tar.gz", member("bin/python", tarfile.SYMTYPE, "/bin/sh"), files={"bin/x": b""})
+    tarball = pack(
+        tmp_path / "env.tar.gz",
+        member("bin/python", tarfile.SYMTYPE, "/bin/sh"),
+        files={"bin/x": b""},
+    )
     folder = unpack(str(tarball), str(tmp_path / "envs"), "env").folder
     assert not os.path.lexists(os.path.join(folder, "bin", "python"))
 

@@ -26,7 +26,9 @@ KINDS = ("inline", "pool")
 
 @pytest.fixture
 async def executor(kind: str) -> AsyncIterator[Executor]:
-    made: Executor = InlineExecutor() if kind == "inline" else PoolExecutor(Settings(parallel_workers=2))
+    made: Executor = (
+        InlineExecutor() if kind == "inline" else PoolExecutor(Settings(parallel_workers=2))
+    )
     await made.start()
     yield made
     await made.stop(5.0)
@@ -50,7 +52,9 @@ async def test_what_a_model_tells_of_itself(executor: Executor) -> None:
     model = await executor.load(model_settings())
 
     assert (model.info.ready, model.info.row_wise, model.info.streams) == (True, False, True)
-    assert [(route.path, route.method, route.handler) for route in model.info.routes] == [("/twice", "POST", "twice")]
+    assert [(route.path, route.method, route.handler) for route in model.info.routes] == [
+        ("/twice", "POST", "twice")
+    ]
     assert model.info.metadata.name == "m"
     assert model.info.load_seconds > 0
     assert model.available
@@ -63,7 +67,9 @@ async def test_a_load_that_returns_false(executor: Executor) -> None:
 
 
 async def test_a_load_that_raises(executor: Executor) -> None:
-    with pytest.raises(MLServerError, match="Model m failed to load: ValueError: no weights") as error:
+    with pytest.raises(
+        MLServerError, match="Model m failed to load: ValueError: no weights"
+    ) as error:
         await executor.load(model_settings(load="raise"))
     assert error.value.status_code == 500
 
@@ -99,7 +105,9 @@ async def test_many_at_once(executor: Executor) -> None:
 
 async def test_what_a_model_raises(executor: Executor) -> None:
     model = await executor.load(model_settings())
-    with pytest.raises(MLServerError, match="Model m failed to predict: ValueError: not today") as error:
+    with pytest.raises(
+        MLServerError, match="Model m failed to predict: ValueError: not today"
+    ) as error:
         await ask(model, "raise:not today")
 
     assert (error.value.status_code, error.value.code) == (500, "INTERNAL")

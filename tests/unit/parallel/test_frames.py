@@ -109,12 +109,17 @@ def test_slices_of_every_size(buffer_size: int) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.binary(max_size=60), st.lists(st.binary(max_size=200), max_size=3)), max_size=6),
+    st.lists(
+        st.tuples(st.binary(max_size=60), st.lists(st.binary(max_size=200), max_size=3)), max_size=6
+    ),
     st.lists(st.integers(1, 300), min_size=1),
     st.integers(24, 400),
 )
 def test_any_frames_in_any_slices(contents: Any, sizes: list[int], buffer_size: int) -> None:
-    frames = [Frame(MessageType.INFER, number, head, buffers) for number, (head, buffers) in enumerate(contents)]
+    frames = [
+        Frame(MessageType.INFER, number, head, buffers)
+        for number, (head, buffers) in enumerate(contents)
+    ]
 
     def slices() -> Iterator[int]:
         while True:
@@ -166,7 +171,11 @@ def test_no_frames(data: bytes) -> None:
         read(data)
 
 
-@given(st.binary(max_size=100), st.sampled_from([written(frame) for frame in FRAMES]), st.integers(0, 100))
+@given(
+    st.binary(max_size=100),
+    st.sampled_from([written(frame) for frame in FRAMES]),
+    st.integers(0, 100),
+)
 @settings(max_examples=300)
 def test_mutated_bytes_are_frames_or_refused(noise: bytes, frame: bytes, at: int) -> None:
     data = frame[:at] + noise + frame[at + len(noise) :]
@@ -194,8 +203,12 @@ def back_over_the_wire(response: InferenceResponse) -> InferenceResponse:
     return unpack_response(frame.head, frame.buffers)
 
 
-def normalized(name: str, datatype: str, shape: list[int], data: Any, **fields: Any) -> RequestInput:
-    tensor = RequestInput(name=name, datatype=datatype, shape=shape, data=TensorData(data), **fields)
+def normalized(
+    name: str, datatype: str, shape: list[int], data: Any, **fields: Any
+) -> RequestInput:
+    tensor = RequestInput(
+        name=name, datatype=datatype, shape=shape, data=TensorData(data), **fields
+    )
     tensor.data.normalize(datatype, shape)
     return tensor
 
@@ -204,14 +217,21 @@ REQUESTS = {
     "nothing": InferenceRequest(inputs=[]),
     "everything": InferenceRequest(
         id="7",
-        parameters=Parameters(content_type="pd", headers={"a": "b"}, k=[1, {"n": None}], big=2**64 - 1),
+        parameters=Parameters(
+            content_type="pd", headers={"a": "b"}, k=[1, {"n": None}], big=2**64 - 1
+        ),
         inputs=[
-            normalized("x", "FP32", [2, 1], [0.5, -0.0], parameters={"content_type": "np", "scale": 2.5}),
+            normalized(
+                "x", "FP32", [2, 1], [0.5, -0.0], parameters={"content_type": "np", "scale": 2.5}
+            ),
             normalized("s", "BYTES", [3], ["é", "\0", ""]),
             normalized("b", "BYTES", [2], [b"\xff\x00", b""]),
             normalized("nested", "BYTES", [2, 1], [["a"], [None]]),
         ],
-        outputs=[RequestOutput(name="y"), RequestOutput(name="z", parameters=Parameters(content_type="str"))],
+        outputs=[
+            RequestOutput(name="y"),
+            RequestOutput(name="z", parameters=Parameters(content_type="str")),
+        ],
     ),
     "no outputs": InferenceRequest(inputs=[], outputs=[], parameters={}),
     "empty and scalar": InferenceRequest(
@@ -238,7 +258,9 @@ def test_requests(name: str) -> None:
 
 def test_raw_bytes_elements_stay_raw() -> None:
     data = TensorData.from_raw(b"\x02\0\0\0\xff\xfe", "BYTES", [1])
-    request = InferenceRequest(inputs=[RequestInput(name="x", datatype="BYTES", shape=[1], data=data)])
+    request = InferenceRequest(
+        inputs=[RequestInput(name="x", datatype="BYTES", shape=[1], data=data)]
+    )
     received = over_the_wire(request).inputs[0].data
 
     assert received.representations == ("raw",)
@@ -247,12 +269,17 @@ def test_raw_bytes_elements_stay_raw() -> None:
 
 @pytest.mark.parametrize("count", [INLINE_LIMIT - 1, INLINE_LIMIT, 3 * 2**18])
 def test_small_data_in_the_head_and_large_beside_it(count: int) -> None:
-    sent = InferenceRequest(inputs=[normalized("x", "UINT8", [count], [7] * count), normalized("y", "UINT8", [1], [8])])
+    sent = InferenceRequest(
+        inputs=[normalized("x", "UINT8", [count], [7] * count), normalized("y", "UINT8", [1], [8])]
+    )
     buffers: list[Any] = []
     pack_request(sent, buffers)
 
     assert len(buffers) == (count >= INLINE_LIMIT)
-    assert [bytes(one.data.raw or b"") for one in over_the_wire(sent).inputs] == [b"\7" * count, b"\10"]
+    assert [bytes(one.data.raw or b"") for one in over_the_wire(sent).inputs] == [
+        b"\7" * count,
+        b"\10",
+    ]
 
 
 @given(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 3), max_size=3), st.data())
@@ -262,7 +289,9 @@ def test_any_numbers(datatype: str, shape: list[int], data: st.DataObject) -> No
     raw = data.draw(st.binary(min_size=count * dtype.itemsize, max_size=count * dtype.itemsize))
     if datatype == "BOOL":
         raw = bytes(byte & 1 for byte in raw)
-    tensor = RequestInput(name="x", datatype=datatype, shape=shape, data=TensorData.from_raw(raw, datatype, shape))
+    tensor = RequestInput(
+        name="x", datatype=datatype, shape=shape, data=TensorData.from_raw(raw, datatype, shape)
+    )
     received = over_the_wire(InferenceRequest(inputs=[tensor])).inputs[0]
 
     assert bytes(received.data.to_raw(datatype, shape)) == raw
@@ -274,8 +303,12 @@ def test_any_numbers(datatype: str, shape: list[int], data: st.DataObject) -> No
 
 def test_responses_keep_the_rank_that_the_model_gave() -> None:
     array = np.arange(3.0)
-    output = ResponseOutput(name="y", datatype="FP64", shape=[3, 1], data=TensorData.from_array(array))
-    received = back_over_the_wire(InferenceResponse(model_name="m", model_version="1", id="i", outputs=[output]))
+    output = ResponseOutput(
+        name="y", datatype="FP64", shape=[3, 1], data=TensorData.from_array(array)
+    )
+    received = back_over_the_wire(
+        InferenceResponse(model_name="m", model_version="1", id="i", outputs=[output])
+    )
 
     assert (received.model_name, received.model_version, received.id) == ("m", "1", "i")
     assert received.outputs[0].shape == [3, 1]
@@ -348,7 +381,12 @@ def test_values_that_cannot_travel(value: Any) -> None:
 
 def test_errors_keep_what_a_caller_may_see() -> None:
     problem = unpack_error(pack_error(MLServerError("no", 418, code="ABORTED", details={"k": 1})))
-    assert (problem.message, problem.status_code, problem.code, problem.details) == ("no", 418, "ABORTED", {"k": 1})
+    assert (problem.message, problem.status_code, problem.code, problem.details) == (
+        "no",
+        418,
+        "ABORTED",
+        {"k": 1},
+    )
 
     kinds = [InvalidInput("x", "a", "b"), ModelFailed("m")]
     assert [(unpack_error(pack_error(one)).status_code, one.code) for one in kinds] == [
@@ -357,7 +395,9 @@ def test_errors_keep_what_a_caller_may_see() -> None:
     ]
 
 
-@pytest.mark.parametrize("problem, text", [(ValueError("x"), "ValueError: x"), (KeyError(), "KeyError")])
+@pytest.mark.parametrize(
+    "problem, text", [(ValueError("x"), "ValueError: x"), (KeyError(), "KeyError")]
+)
 def test_other_exceptions_are_internal(error: Exception, text: str) -> None:
     told_error = unpack_error(pack_error(error))
 

@@ -7,7 +7,12 @@ import socket
 
 import pytest
 
-from mlserver.parallel.rpc.fd_passing import control_socket_from_fd, create_control_sockets, send_fd, taken
+from mlserver.parallel.rpc.fd_passing import (
+    control_socket_from_fd,
+    create_control_sockets,
+    send_fd,
+    taken,
+)
 
 
 def test_connections_arrive_with_their_numbers() -> None:
@@ -23,7 +28,9 @@ def test_connections_arrive_with_their_numbers() -> None:
         for number, connection in arrived:
             with connection:
                 assert connection.recv(8) == b"%d" % number
-                assert connection.recv(8) == b""  # the other end was closed, and nobody else holds this one
+                assert (
+                    connection.recv(8) == b""
+                )  # the other end was closed, and nobody else holds this one
                 assert not connection.get_inheritable()
         assert [number for number, _ in arrived] == [7, 8]
 

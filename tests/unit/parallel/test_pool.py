@@ -73,7 +73,13 @@ async def test_the_least_busy_worker_is_asked(pool: PoolExecutor) -> None:
 async def test_workers_are_light(pool: PoolExecutor) -> None:
     model = await pool.load(model_settings())
 
-    assert await ask(model, "modules:pandas,mlflow,uvicorn,starlette,fastapi,grpc,mlserver.rest,mlserver.server") == ""
+    assert (
+        await ask(
+            model,
+            "modules:pandas,mlflow,uvicorn,starlette,fastapi,grpc,mlserver.rest,mlserver.server",
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -129,21 +135,28 @@ async def test_a_stream_is_not_tried_again(pool: PoolExecutor) -> None:
 
 async def test_a_load_that_ends_its_workers(pool: PoolExecutor) -> None:
     good = await pool.load(model_settings())
-    with pytest.raises(MLServerError, match=r"Model m: the worker process ended \(exit code 3\) while it loaded"):
+    with pytest.raises(
+        MLServerError, match=r"Model m: the worker process ended \(exit code 3\) while it loaded"
+    ):
         await pool.load(model_settings(load="exit"))
     await until(lambda: len(pool.pids) == 2)
 
     assert await ask(good, "echo:a") == "a"
 
 
-async def test_metrics_reach_the_server(pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_reach_the_server(
+    pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     received: list[metrics.Sample] = []
     monkeypatch.setattr(metrics, "receive", received.append)
     model = await pool.load(model_settings())
     await ask(model, "log:7")
     await until(lambda: len(received) == 2)
 
-    assert {(one.name, one.value) for one in received} == {("from_the_loop", 7.0), ("from_a_thread", 7.0)}
+    assert {(one.name, one.value) for one in received} == {
+        ("from_the_loop", 7.0),
+        ("from_a_thread", 7.0),
+    }
 
 
 async def test_values_that_cannot_travel_are_told_and_harm_nobody(pool: PoolExecutor) -> None:
@@ -167,6 +180,8 @@ async def test_stopping_ends_all(pool: PoolExecutor) -> None:
             os.kill(pid, 0)
 
 
-@pytest.mark.parametrize("code, text", [(0, "exit code 0"), (-9, "signal SIGKILL"), (-99, "signal 99")])
+@pytest.mark.parametrize(
+    "code, text", [(0, "exit code 0"), (-9, "signal SIGKILL"), (-99, "signal 99")]
+)
 def test_exits_in_words(code: int, text: str) -> None:
     assert describe_exit(code) == text

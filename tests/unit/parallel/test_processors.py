@@ -16,7 +16,10 @@ NONE = {"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}
 
 
 def v1(folder: str, limit: int, period: int = 100_000) -> dict[str, str]:
-    return {f"{folder}/cpu.cfs_quota_us": f"{limit}\n", f"{folder}/cpu.cfs_period_us": f"{period}\n"}
+    return {
+        f"{folder}/cpu.cfs_quota_us": f"{limit}\n",
+        f"{folder}/cpu.cfs_period_us": f"{period}\n",
+    }
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,14 @@ def v1(folder: str, limit: int, period: int = 100_000) -> dict[str, str]:
         ("0::/\n", {f"{V2}/cpu.max": "0 0\n"}, None),
         # The smallest of a group and those above it.
         (SLICE, {f"{V2}/kubepods.slice/pod1/box/cpu.max": "400000 100000\n"}, 4.0),
-        (SLICE, {f"{V2}/kubepods.slice/pod1/cpu.max": "300000 100000\n", f"{V2}/cpu.max": "max 100000\n"}, 3.0),
+        (
+            SLICE,
+            {
+                f"{V2}/kubepods.slice/pod1/cpu.max": "300000 100000\n",
+                f"{V2}/cpu.max": "max 100000\n",
+            },
+            3.0,
+        ),
         (
             SLICE,
             {
@@ -79,7 +89,9 @@ def test_quota(tmp_path: Path, groups: str, files: dict[str, str], expected: flo
         (1, 2, 64.0, 2),
     ],
 )
-def test_threads_per_worker(workers: int, processors: int, limit: float | None, expected: int) -> None:
+def test_threads_per_worker(
+    workers: int, processors: int, limit: float | None, expected: int
+) -> None:
     assert threads_per_worker(workers, processors, limit) == expected
 
 

@@ -12,13 +12,21 @@ import pytest
 from mlserver import MLModel, ModelSettings
 from mlserver.codecs import NumpyCodec, decode_args
 from mlserver.custom_routes import Route
-from mlserver.errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound
+from mlserver.errors import (
+    DeadlineExceeded,
+    InferenceError,
+    MLServerError,
+    ModelFailed,
+    ModelNotFound,
+)
 from mlserver.parallel.worker.model_runner import ModelRunner
 from mlserver.pipeline import RequestContext
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
-REQUEST = InferenceRequest(inputs=[RequestInput(name="x", shape=[2], datatype="FP64", data=[1.0, 2.0])])
+REQUEST = InferenceRequest(
+    inputs=[RequestInput(name="x", shape=[2], datatype="FP64", data=[1.0, 2.0])]
+)
 
 
 class Waits(MLModel):
@@ -112,7 +120,9 @@ class Misbehaves(MLModel):
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
         async for payload in payloads:
             yield await self.predict(payload)
 
@@ -128,7 +138,9 @@ class DeclaresNonsense(MLModel):
 async def misbehaving(how: str) -> ModelRunner:
     runner = ModelRunner()
     parameters = ModelParameters(extra={"how": how})
-    await runner.load("m#1", ModelSettings(name="m", implementation=Misbehaves, parameters=parameters))
+    await runner.load(
+        "m#1", ModelSettings(name="m", implementation=Misbehaves, parameters=parameters)
+    )
     return runner
 
 
@@ -145,14 +157,23 @@ async def first_of_stream(runner: ModelRunner) -> InferenceResponse | None:
         ("exit", ModelFailed, 500, "Model m failed to predict: SystemExit: 3"),
         ("cancelled", ModelFailed, 500, "Model m failed to predict: CancelledError"),
         ("refuses", MLServerError, 418, "too warm"),
-        ("wrong", ModelFailed, 500, "Model m returned output 'y' that is wrong: expected 3 elements"),
+        (
+            "wrong",
+            ModelFailed,
+            500,
+            "Model m returned output 'y' that is wrong: expected 3 elements",
+        ),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_misbehaviour(how: str, error: type[MLServerError], status: int, text: str, streamed: bool) -> None:
+async def test_misbehaviour(
+    how: str, error: type[MLServerError], status: int, text: str, streamed: bool
+) -> None:
     runner = await misbehaving(how)
     with pytest.raises(error, match=text) as told:
-        await (first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, RequestContext()))
+        await (
+            first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, RequestContext())
+        )
     assert told.value.status_code == status
 
 
@@ -181,7 +202,9 @@ async def test_what_failed_to_load_is_not_there() -> None:
 async def test_unloading_always_lets_go() -> None:
     runner = await misbehaving("waits")
 
-    with pytest.raises(ModelFailed, match=r"Model m was unloaded, but its unload\(\) failed: ValueError: no"):
+    with pytest.raises(
+        ModelFailed, match=r"Model m was unloaded, but its unload\(\) failed: ValueError: no"
+    ):
         await runner.unload("m#1")
     with pytest.raises(ModelNotFound):
         await runner.infer("m#1", REQUEST, RequestContext())

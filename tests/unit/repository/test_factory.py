@@ -48,7 +48,9 @@ def resolve(implementation: Any, **arguments: Any) -> ModelRepository:
 
 async def test_the_default(root: Path) -> None:
     (root / "MLmodel").touch()
-    repository = ModelRepositoryFactory.resolve_model_repository(Settings(model_repository_root=str(root)))
+    repository = ModelRepositoryFactory.resolve_model_repository(
+        Settings(model_repository_root=str(root))
+    )
     assert isinstance(repository, SchemalessModelRepository)
     assert [settings.name for settings in await repository.list()] == ["models"]
 
@@ -73,7 +75,11 @@ def test_ones_own_class_by_import_path(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "implementation, arguments, expected",
     [
-        ("no.Such", {}, "model_repository_implementation: 'no.Such' cannot be imported: No module named 'no'"),
+        (
+            "no.Such",
+            {},
+            "model_repository_implementation: 'no.Such' cannot be imported: No module named 'no'",
+        ),
         (Shelf, {"colour": 1}, "Shelf cannot be made: .*unexpected keyword argument 'colour'"),
         (Half, {}, "Half cannot be made: .*abstract"),
         ("pathlib.Path", {}, "Path cannot be made|Path is not a ModelRepository"),
@@ -81,7 +87,11 @@ def test_ones_own_class_by_import_path(tmp_path: Path, monkeypatch: pytest.Monke
         (None, {"colour": 1}, r"unknown argument\(s\) colour"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:support for supplying keyword arguments to pathlib:DeprecationWarning")
-def test_what_is_wrong_is_said(implementation: Any, arguments: dict[str, Any], expected: str) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:support for supplying keyword arguments to pathlib:DeprecationWarning"
+)
+def test_what_is_wrong_is_said(
+    implementation: Any, arguments: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(SettingsError, match=expected):
         resolve(implementation, **arguments)

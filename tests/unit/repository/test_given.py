@@ -8,7 +8,11 @@ from mlserver.errors import ModelNotFound
 from mlserver.repository import ModelRepositoryFactory
 from mlserver.settings import Settings
 
-VALUES = {"name": "wine", "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": "models:/wine@best"}}
+VALUES = {
+    "name": "wine",
+    "implementation": "mlserver_mlflow.MLflowRuntime",
+    "parameters": {"uri": "models:/wine@best"},
+}
 
 
 async def test_the_models_are_the_values() -> None:

@@ -43,7 +43,10 @@ async def served(root: Path) -> dict[str, str | None]:
     [
         (["red", "white"], {"red": "red", "white": "white"}),
         (["team/deep/red"], {"red": "team/deep/red"}),
-        (["wine/1", "wine/2", "wine/10"], {"wine/1": "wine/1", "wine/10": "wine/10", "wine/2": "wine/2"}),
+        (
+            ["wine/1", "wine/2", "wine/10"],
+            {"wine/1": "wine/1", "wine/10": "wine/10", "wine/2": "wine/2"},
+        ),
         (["1", "2"], {"models/1": "1", "models/2": "2"}),
         (["red wine", "b%20c", "d#e"], {"red wine": "red wine", "b%20c": "b%20c", "d#e": "d#e"}),
         (["wine", "wine/artifacts/inner", "wine/1"], {"wine": "wine"}),
@@ -52,8 +55,14 @@ async def served(root: Path) -> dict[str, str | None]:
         (["mlruns/0/models/m-1/artifacts"], {"m-1": "mlruns/0/models/m-1/artifacts"}),
         ([f"mlruns/0/{RUN}/artifacts/model"], {"model": f"mlruns/0/{RUN}/artifacts/model"}),
         (["mlruns/0/models/m-1/artifacts", "red"], {"red": "red"}),
-        (["mlartifacts/0/models/m-1/artifacts", "mlruns/.trash/x"], {"m-1": "mlartifacts/0/models/m-1/artifacts"}),
-        (["0/models/m-1/artifacts", "0/models/m-2/artifacts"], {f"m-{n}": f"0/models/m-{n}/artifacts" for n in (1, 2)}),
+        (
+            ["mlartifacts/0/models/m-1/artifacts", "mlruns/.trash/x"],
+            {"m-1": "mlartifacts/0/models/m-1/artifacts"},
+        ),
+        (
+            ["0/models/m-1/artifacts", "0/models/m-2/artifacts"],
+            {f"m-{n}": f"0/models/m-{n}/artifacts" for n in (1, 2)},
+        ),
         (["wine/1/artifacts"], {"wine/1": "wine/1/artifacts"}),
         (["venv/lib/site-packages/mlflow/example", "red"], {"red": "red"}),
         (["a/b/c/d/e/f/g/h/i/ten"], {"ten": "a/b/c/d/e/f/g/h/i/ten"}),
@@ -76,7 +85,9 @@ async def test_what_is_served_is_said_once(root: Path, caplog: pytest.LogCapture
     ]
 
 
-@pytest.mark.parametrize("folders", [("a/wine", "b/wine"), ("a/wine/1", "b/wine/2"), ("a/wine", "b/wine/1")])
+@pytest.mark.parametrize(
+    "folders", [("a/wine", "b/wine"), ("a/wine/1", "b/wine/2"), ("a/wine", "b/wine/1")]
+)
 async def test_one_name_in_two_folders_is_refused_with_both(
     root: Path, folders: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -101,19 +112,26 @@ async def test_a_settings_file_speaks_for_its_folder(root: Path) -> None:
     assert await served(root) == {"rot": "red", "white": "white"}
 
 
-@pytest.mark.parametrize("uri", ["../red", "../red/", "../red/MLmodel", "file://{root}/red", "{root}/red"])
+@pytest.mark.parametrize(
+    "uri", ["../red", "../red/", "../red/MLmodel", "file://{root}/red", "{root}/red"]
+)
 async def test_a_model_that_a_settings_file_refers_to_is_served_once(root: Path, uri: str) -> None:
     write_mlflow_models(root, "red", "white")
     write_settings(root / "described", name="rot", parameters={"uri": uri.format(root=root)})
     assert set(await served(root)) == {"rot", "white"}
 
 
-async def test_models_below_a_settings_file_are_its_own(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_models_below_a_settings_file_are_its_own(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_mlflow_models(root, "pair/left", "pair/right", "white")
     write_settings(root / "pair", implementation="pair.Pair", parameters={"uri": "./left"})
     with caplog.at_level(logging.INFO, "mlserver"):
         assert set(await served(root)) == {"pair", "white"}
-    assert any(f"{root}/pair/right: this MLflow model is not served by itself" in text for text in caplog.messages)
+    assert any(
+        f"{root}/pair/right: this MLflow model is not served by itself" in text
+        for text in caplog.messages
+    )
 
 
 async def test_a_wrong_settings_file_keeps_its_folder(root: Path) -> None:
@@ -136,7 +154,9 @@ async def test_a_version_with_settings_beside_one_without(root: Path) -> None:
     assert set(await served(root)) == {"wine/1", "wine/2"}
 
 
-async def test_a_tracking_store_is_not_served_beside_settings(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_tracking_store_is_not_served_beside_settings(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_mlflow_models(root, "mlruns/0/models/m-1/artifacts", "mlruns/0/models/m-2/artifacts")
     write_settings(root / "wine", parameters={"uri": "../mlruns/0/models/m-1/artifacts"})
     with caplog.at_level(logging.INFO, "mlserver"):
@@ -178,14 +198,18 @@ async def test_a_root_that_is_a_link(root: Path, tmp_path: Path) -> None:
 # -- the environment, and limits --
 
 
-async def test_variables_of_single_models_do_not_rename_several(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_variables_of_single_models_do_not_rename_several(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_mlflow_models(root, "red", "white")
     monkeypatch.setenv("MLSERVER_MODEL_NAME", "other")
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/elsewhere")
     assert await served(root) == {"red": "red", "white": "white"}
 
 
-async def test_a_model_of_the_environment_is_the_only_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_of_the_environment_is_the_only_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_mlflow_models(root, "red", "white")
     monkeypatch.setenv("MLSERVER_MODEL_NAME", "other")
     monkeypatch.setenv("MLSERVER_MODEL_URI", str(root / "red"))
@@ -196,5 +220,7 @@ async def test_a_model_of_the_environment_is_the_only_one(root: Path, monkeypatc
 async def test_too_many_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_MODELS", 2)
     write_mlflow_models(root, "a", "b", "c")
-    with pytest.raises(SettingsError, match="expected at most 2 MLflow models without settings files, found 3"):
+    with pytest.raises(
+        SettingsError, match="expected at most 2 MLflow models without settings files, found 3"
+    ):
         await served(root)

@@ -105,12 +105,22 @@ async def test_a_root_that_is_a_link(root: Path, tmp_path: Path, write: Write) -
 
 
 async def test_name_and_uri_of_the_file_beat_the_folder(root: Path, write: Write) -> None:
-    path = write("a", {"implementation": "a.B", "name": "wine", "parameters": {"uri": "./m", "version": "v1"}})
+    path = write(
+        "a",
+        {"implementation": "a.B", "name": "wine", "parameters": {"uri": "./m", "version": "v1"}},
+    )
     (settings,) = await found(root)
-    assert (settings.name, settings.version, uri(settings), settings.folder) == ("wine", "v1", "./m", str(path.parent))
+    assert (settings.name, settings.version, uri(settings), settings.folder) == (
+        "wine",
+        "v1",
+        "./m",
+        str(path.parent),
+    )
 
 
-async def test_variables_beat_the_folder(root: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_variables_beat_the_folder(
+    root: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/mnt/models")
     monkeypatch.setenv("MLSERVER_MODEL_VERSION", "3")
     monkeypatch.setenv("MLSERVER_MODEL_IMPLEMENTATION", "e.F")
@@ -126,7 +136,12 @@ async def test_variables_beat_the_folder(root: Path, write: Write, monkeypatch: 
 
 @pytest.mark.parametrize(
     "folder, name, version, warned",
-    [("wine", "wine", None, False), ("1", "wine", "1", False), ("x", "wine", "1", True), (".", "wine", None, False)],
+    [
+        ("wine", "wine", None, False),
+        ("1", "wine", "1", False),
+        ("x", "wine", "1", True),
+        (".", "wine", None, False),
+    ],
 )
 async def test_a_name_unlike_the_folders_is_said_once(
     folder: str,
@@ -147,7 +162,10 @@ async def test_a_name_unlike_the_folders_is_said_once(
 
 async def test_versions_and_find(root: Path, write: Write) -> None:
     for version in ("1", "2"):
-        write(f"wine/{version}", {"implementation": "a.B", "name": "wine", "parameters": {"version": version}})
+        write(
+            f"wine/{version}",
+            {"implementation": "a.B", "name": "wine", "parameters": {"version": version}},
+        )
     write("other")
     repository = SchemalessModelRepository(str(root))
     assert [settings.version for settings in await repository.find("wine")] == ["1", "2"]
@@ -156,7 +174,9 @@ async def test_versions_and_find(root: Path, write: Write) -> None:
         await repository.find("none")
 
 
-async def test_one_version_twice_is_the_first(root: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_version_twice_is_the_first(
+    root: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
     for folder in ("a", "b"):
         write(folder, {"implementation": f"{folder}.M", "name": "wine"})
     with caplog.at_level(logging.WARNING, "mlserver"):
@@ -179,7 +199,11 @@ async def test_changes_are_seen(root: Path, write: Write) -> None:
     "content, name, reason",
     [
         ("{", "bad", "bad/model-settings.json: not valid JSON: line 1 column 2"),
-        ({}, "bad", "bad/model-settings.json: field 'implementation': expected a value, received nothing"),
+        (
+            {},
+            "bad",
+            "bad/model-settings.json: field 'implementation': expected a value, received nothing",
+        ),
         (
             {"name": "wine", "implementation": "a.B", "max_batch_size": "many"},
             "wine",
@@ -194,7 +218,12 @@ async def test_changes_are_seen(root: Path, write: Write) -> None:
     ],
 )
 async def test_a_wrong_file_is_a_problem_and_the_others_serve(
-    content: object, name: str, reason: str, root: Path, write: Write, caplog: pytest.LogCaptureFixture
+    content: object,
+    name: str,
+    reason: str,
+    root: Path,
+    write: Write,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     write("bad", content)
     write("good")
@@ -207,7 +236,9 @@ async def test_a_wrong_file_is_a_problem_and_the_others_serve(
     (line,) = caplog.messages
     assert line.startswith(f"{root}/{reason}")
     assert "\n" not in line
-    with pytest.raises(MLServerError, match=f"Model {name} cannot be loaded: bad/model-settings.json"):
+    with pytest.raises(
+        MLServerError, match=f"Model {name} cannot be loaded: bad/model-settings.json"
+    ):
         await repository.find(name)
     write("bad")
     await repository.list()
@@ -228,7 +259,9 @@ async def test_a_folder_that_may_not_be_read(root: Path, write: Write) -> None:
 # -- no file at all ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_model_from_the_environment_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_from_the_environment_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_NAME", "wine")
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/mnt/models")
     assert await found(root) == []
@@ -268,11 +301,16 @@ async def test_the_root_is_an_mlflow_model(root: Path, monkeypatch: pytest.Monke
     )
 
 
-async def test_the_environment_beats_what_an_mlflow_model_says(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_beats_what_an_mlflow_model_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (root / "MLmodel").touch()
     monkeypatch.setenv("MLSERVER_MODEL_NAME", "mlflow-model")
     (settings,) = await found(root)
-    assert (settings.name, settings.implementation_) == ("mlflow-model", "mlserver_mlflow.MLflowRuntime")
+    assert (settings.name, settings.implementation_) == (
+        "mlflow-model",
+        "mlserver_mlflow.MLflowRuntime",
+    )
     monkeypatch.setenv("MLSERVER_MODEL_IMPLEMENTATION", "a.B")
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/other")
     (settings,) = await found(root)

@@ -28,7 +28,9 @@ def raw_deflate(data: bytes) -> bytes:
 
 def receiving(*chunks: bytes, gone: bool = False) -> Receive:
     """An ASGI `receive` that hands out these chunks, and after them either the end or a closed connection."""
-    messages: list[dict[str, Any]] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
+    ]
     if gone or not messages:
         messages.append({"type": "http.disconnect"} if gone else {"type": "http.request"})
     else:
@@ -50,7 +52,8 @@ async def read(*chunks: bytes, limit: int = LIMIT, **headers: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "chunks", [(), (b"",), (b"abc",), (b"a", b"", b"bc"), tuple(b"%c" % byte for byte in b"x" * 500)]
+    "chunks",
+    [(), (b"",), (b"abc",), (b"a", b"", b"bc"), tuple(b"%c" % byte for byte in b"x" * 500)],
 )
 async def test_any_chunks(chunks: tuple[bytes, ...]) -> None:
     assert await read(*chunks) == b"".join(chunks)
@@ -59,7 +62,9 @@ async def test_any_chunks(chunks: tuple[bytes, ...]) -> None:
 @pytest.mark.parametrize("chunks", [(b"abcdef",), (b"abc", b"def"), (b"a",) * 6])
 async def test_the_limit_is_counted_in_bytes(chunks: tuple[bytes, ...]) -> None:
     assert await read(*chunks, limit=6) == b"".join(chunks)
-    with pytest.raises(PayloadTooLarge, match=r"larger than 5 bytes \(setting 'max_body_bytes'\)") as error:
+    with pytest.raises(
+        PayloadTooLarge, match=r"larger than 5 bytes \(setting 'max_body_bytes'\)"
+    ) as error:
         await read(*chunks, limit=5)
     assert (error.value.status_code, error.value.code) == (413, "RESOURCE_EXHAUSTED")
 
@@ -120,7 +125,8 @@ async def test_encodings(encoding: str, packed: Callable[[bytes], bytes], size: 
 
 
 @pytest.mark.parametrize(
-    "encoding, packed", [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)]
+    "encoding, packed",
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)],
 )
 async def test_one_byte_over_the_limit(encoding: str, packed: Callable[[bytes], bytes]) -> None:
     assert len(await read(packed(bytes(LIMIT)), content_encoding=encoding)) == LIMIT
@@ -184,7 +190,10 @@ async def test_beyond_that_to_100_times_its_size(
 
 def test_many_members() -> None:
     """As parallel compressors write them; a million empty ones cost what reading them costs, not its square."""
-    assert inflate(gzip.compress(b"ab") + gzip.compress(b"") + gzip.compress(b"c"), "gzip", 10) == b"abc"
+    assert (
+        inflate(gzip.compress(b"ab") + gzip.compress(b"") + gzip.compress(b"c"), "gzip", 10)
+        == b"abc"
+    )
     assert inflate(gzip.compress(b"") * 100_000, "gzip", 10) == b""
     with pytest.raises(PayloadTooLarge):
         inflate(gzip.compress(b"x") * 11, "gzip", 10)
@@ -199,7 +208,8 @@ def test_members_of_any_size(members: list[bytes], padding: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, packed", [("gzip", gzip.compress(b"abc" * 9, mtime=0)), ("deflate", zlib.compress(b"abc" * 9))]
+    "name, packed",
+    [("gzip", gzip.compress(b"abc" * 9, mtime=0)), ("deflate", zlib.compress(b"abc" * 9))],
 )
 def test_truncated_at_every_byte(name: str, packed: bytes) -> None:
     for size in range(1, len(packed)):
@@ -217,7 +227,8 @@ def test_noise_is_refused_or_read(data: bytes, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding", ["br", "gzip, br", "zstd", "compress", "gzip, gzip, gzip", ", ".join(["gzip"] * 999)]
+    "encoding",
+    ["br", "gzip, br", "zstd", "compress", "gzip, gzip, gzip", ", ".join(["gzip"] * 999)],
 )
 async def test_encodings_that_are_not_supported(encoding: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="Content-Encoding") as error:
@@ -243,7 +254,11 @@ async def test_encodings_that_are_not_supported(encoding: str) -> None:
 )
 @pytest.mark.parametrize("size", [600, 100_000])
 async def test_answers_in_what_the_caller_accepts(accepted: bytes, name: str, size: int) -> None:
-    unpack: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}
+    unpack: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": gzip.decompress,
+        "deflate": zlib.decompress,
+        "": bytes,
+    }
     body, chosen = await compressed(b"a" * size, accepted)
 
     assert chosen == name

@@ -39,9 +39,18 @@ class Wire(asyncio.Transport):
 
 
 def exchange(
-    wire: Wire, method: str = "POST", keep_alive: bool = True, expects: bool = False, version: str = "1.1"
+    wire: Wire,
+    method: str = "POST",
+    keep_alive: bool = True,
+    expects: bool = False,
+    version: str = "1.1",
 ) -> RequestResponseCycle:
-    scope: dict[str, Any] = {"type": "http", "method": method, "headers": [], "http_version": version}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": method,
+        "headers": [],
+        "http_version": version,
+    }
     return RequestResponseCycle(
         scope, wire, FlowControl(wire), [(b"date", b"today")], keep_alive, expects, lambda: None
     )
@@ -60,7 +69,9 @@ async def test_head_and_body_are_one_write() -> None:
     answer = exchange(wire)
     await answer.send(start(200, (b"Content-Length", b"2"), (b"x-a", b"1\t2")))
     await answer.send(body(b"ok"))
-    assert wire.written == [b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 2\r\nx-a: 1\t2\r\n\r\nok"]
+    assert wire.written == [
+        b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 2\r\nx-a: 1\t2\r\n\r\nok"
+    ]
     assert answer.response_complete
     assert not wire.closed
 
@@ -118,7 +129,15 @@ async def test_head_gets_the_length_but_no_body() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [(b"x", b"1\r\ny: 2"), (b"x", b"a\nb"), (b"x", b"\0"), (b"x y", b"1"), (b"x:", b"1"), (b"", b"1")]
+    "header",
+    [
+        (b"x", b"1\r\ny: 2"),
+        (b"x", b"a\nb"),
+        (b"x", b"\0"),
+        (b"x y", b"1"),
+        (b"x:", b"1"),
+        (b"", b"1"),
+    ],
 )
 async def test_headers_cannot_be_split(header: tuple[bytes, bytes]) -> None:
     wire = Wire()

@@ -35,7 +35,9 @@ async def reply_to(bench: Bench, made: Request, default_model: str | None = None
     return None if found is None else await routes.answer(found, made)
 
 
-def who(bench: Bench, made: Request, default_model: str | None = None) -> tuple[str, str | None] | None:
+def who(
+    bench: Bench, made: Request, default_model: str | None = None
+) -> tuple[str, str | None] | None:
     found = ModelRoutes(bench.data_plane, default_model).match(made)
     return None if found is None else (found.name, found.version)
 
@@ -57,7 +59,9 @@ async def test_one_model_declares_a_path(bench: Bench) -> None:
 
 
 async def test_methods(bench: Bench) -> None:
-    await bench.load(routes=(route("/own"), route("/own", method="GET"), route("/get", method="GET")))
+    await bench.load(
+        routes=(route("/own"), route("/own", method="GET"), route("/get", method="GET"))
+    )
 
     assert who(bench, asked("/own", "GET")) == ("m", None)
     with pytest.raises(MethodNotAllowed) as refusal:
@@ -67,8 +71,16 @@ async def test_methods(bench: Bench) -> None:
 
 @pytest.mark.parametrize("path", ["/fixed", "/own", "/v2/models/m/own"])
 async def test_head_is_get(bench: Bench, path: str) -> None:
-    await bench.load(routes=(route("/fixed", method="GET", static="x"), route("/own", method="GET", handler="own")))
-    got, head = await reply_to(bench, asked(path, "GET")), await reply_to(bench, asked(path, "HEAD"))
+    await bench.load(
+        routes=(
+            route("/fixed", method="GET", static="x"),
+            route("/own", method="GET", handler="own"),
+        )
+    )
+    got, head = (
+        await reply_to(bench, asked(path, "GET")),
+        await reply_to(bench, asked(path, "HEAD")),
+    )
 
     assert head is not None
     assert head == got
@@ -85,7 +97,9 @@ async def test_a_head_of_its_own(bench: Bench) -> None:
 async def test_several_models_declare_a_path(bench: Bench) -> None:
     for name in "mn":
         await bench.load(name, routes=(route("/own"),))
-    with pytest.raises(MLServerError, match=r"Several models answer /own: 'm', 'n'\. Use /v2/models/NAME/own"):
+    with pytest.raises(
+        MLServerError, match=r"Several models answer /own: 'm', 'n'\. Use /v2/models/NAME/own"
+    ):
         who(bench, asked("/own"))
     with pytest.raises(MLServerError, match="'nobody'.*does not answer /own; these do: 'm', 'n'"):
         who(bench, asked("/own", x_mlserver_model="nobody"), default_model="m")
@@ -126,7 +140,9 @@ def test_templates(template: str, path: str, fits: bool) -> None:
 
 
 async def test_fixed_answers(bench: Bench) -> None:
-    model = await bench.load(routes=(route("/ping", method="GET", static="pong", content_type="text/plain"),))
+    model = await bench.load(
+        routes=(route("/ping", method="GET", static="pong", content_type="text/plain"),)
+    )
     reply = await reply_to(bench, asked("/ping", "GET"))
     assert reply is not None
     assert (reply.status, reply.body, reply.content_type) == (200, b"pong", "text/plain")
@@ -155,14 +171,18 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> str:
             raise MLServerError("that is no list", 422)
         return request([config["factor"] * value for value in json.loads(body)])
 
-    def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple[int, bytes, str]:
+    def write_response(
+        response: InferenceResponse, config: dict[str, Any]
+    ) -> tuple[int, bytes, str]:
         return 200, json.dumps(response.outputs[0].data.root).encode(), "text/list"
 
     def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, bytes, str]:
         return error.status_code, error.message.encode(), "text/error"
 
     module = ModuleType("wire_of_a_test")
-    vars(module).update(read_request=read_request, write_response=write_response, write_error=write_error)
+    vars(module).update(
+        read_request=read_request, write_response=write_response, write_error=write_error
+    )
     monkeypatch.setitem(sys.modules, "wire_of_a_test", module)
     return "wire_of_a_test"
 

@@ -56,10 +56,17 @@ def router() -> Router:
             {"name": "m", "version": "1"},
         ),
         ("POST", "/v2/repository/index", "/v2/repository/index", {}),
-        ("POST", "/v2/repository/r/index", "/v2/repository/{repository}/index", {"repository": "r"}),
+        (
+            "POST",
+            "/v2/repository/r/index",
+            "/v2/repository/{repository}/index",
+            {"repository": "r"},
+        ),
     ],
 )
-def test_matches(router: Router, method: str, path: str, template: str, segments: dict[str, str]) -> None:
+def test_matches(
+    router: Router, method: str, path: str, template: str, segments: dict[str, str]
+) -> None:
     for _ in range(2):  # the second time it is remembered
         found = router.match(method, path)
         assert found is not None
@@ -67,7 +74,17 @@ def test_matches(router: Router, method: str, path: str, template: str, segments
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "", "/v1", "/v2/models", "/v2/models//infer", "/v2/models/m/x", "/v2/models/m/versions", "/v2/x/y/z"]
+    "path",
+    [
+        "/",
+        "",
+        "/v1",
+        "/v2/models",
+        "/v2/models//infer",
+        "/v2/models/m/x",
+        "/v2/models/m/versions",
+        "/v2/x/y/z",
+    ],
 )
 def test_no_such_path(router: Router, path: str) -> None:
     assert router.match("GET", path) is None
@@ -84,7 +101,9 @@ def test_no_such_path(router: Router, path: str) -> None:
     ],
 )
 def test_other_methods(router: Router, method: str, path: str, allowed: list[str]) -> None:
-    with pytest.raises(MethodNotAllowed, match=f"Method {method} is not allowed on {path}") as refusal:
+    with pytest.raises(
+        MethodNotAllowed, match=f"Method {method} is not allowed on {path}"
+    ) as refusal:
         router.match(method, path)
     assert (refusal.value.status_code, refusal.value.allowed) == (405, allowed)
 

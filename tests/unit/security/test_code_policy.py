@@ -16,7 +16,9 @@ FLOW = "mlserver_mlflow.MLflowRuntime"
 
 def model(folder: Path, implementation: str = FLOW, **parameters: Any) -> ModelSettings:
     path = folder / "model-settings.json"
-    return ModelSettings.load({"name": "m", "implementation": implementation, "parameters": parameters}, str(path))
+    return ModelSettings.load(
+        {"name": "m", "implementation": implementation, "parameters": parameters}, str(path)
+    )
 
 
 def allowed(trust: CodePolicy, settings: ModelSettings) -> bool:
@@ -46,13 +48,18 @@ def test_everything_is_allowed_unless_told_otherwise(tmp_path: Path) -> None:
         (FLOW, [], False),
     ],
 )
-def test_runtimes(tmp_path: Path, implementation: str, rules: list[str] | None, expected: bool) -> None:
-    trust = CodePolicy(Settings(production=True, model_repository_root=str(tmp_path), allowed_runtimes=rules))
+def test_runtimes(
+    tmp_path: Path, implementation: str, rules: list[str] | None, expected: bool
+) -> None:
+    trust = CodePolicy(
+        Settings(production=True, model_repository_root=str(tmp_path), allowed_runtimes=rules)
+    )
     assert allowed(trust, model(tmp_path, implementation)) is expected
 
 
 @pytest.mark.parametrize(
-    "name", ["mlserver_mlflow.py", "mlserver_mlflow", "mlserver_mlflow.cpython-311-x86_64-linux-gnu.so"]
+    "name",
+    ["mlserver_mlflow.py", "mlserver_mlflow", "mlserver_mlflow.cpython-311-x86_64-linux-gnu.so"],
 )
 def test_a_runtime_is_not_hidden_by_a_file_of_its_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "m"
@@ -96,9 +103,19 @@ def test_folders(tmp_path: Path) -> None:
     assert allowed(trust, model(root / "m", uri="."))
     assert allowed(trust, model(root / "m", uri="./not-there-yet"))
     assert allowed(trust, model(root / "m", uri=f"file://{root}/m/x"))
-    for uri in ("../..", str(outside), f"file://{outside}", "link", "/etc/passwd", "file:///etc", "s3://a/b"):
+    for uri in (
+        "../..",
+        str(outside),
+        f"file://{outside}",
+        "link",
+        "/etc/passwd",
+        "file:///etc",
+        "s3://a/b",
+    ):
         assert not allowed(trust, model(root / "m", uri=uri)), uri
-    assert not allowed(trust, model(root / "m", uri=".", environment_tarball=str(outside / "env.tar.gz")))
+    assert not allowed(
+        trust, model(root / "m", uri=".", environment_tarball=str(outside / "env.tar.gz"))
+    )
     assert not allowed(trust, model(root / "m", uri=".", environment_path=str(outside)))
 
 
@@ -109,8 +126,14 @@ def test_files_that_are_code(tmp_path: Path) -> None:
     with pytest.raises(CodeNotAllowed, match=r"model\.pkl.*trusted_models"):
         CodePolicy(Settings(**settings)).check_files("m", str(tmp_path), ["model.pkl"])
     digest = digest_of(str(tmp_path))
-    CodePolicy(Settings(**settings, trusted_models=[str(tmp_path)])).check_files("m", str(tmp_path), ["model.pkl"])
-    CodePolicy(Settings(**settings, trusted_models=[digest])).check_files("m", str(tmp_path), ["model.pkl"])
+    CodePolicy(Settings(**settings, trusted_models=[str(tmp_path)])).check_files(
+        "m", str(tmp_path), ["model.pkl"]
+    )
+    CodePolicy(Settings(**settings, trusted_models=[digest])).check_files(
+        "m", str(tmp_path), ["model.pkl"]
+    )
     (tmp_path / "model.pkl").write_bytes(b"\x80\x04.")
     with pytest.raises(CodeNotAllowed):
-        CodePolicy(Settings(**settings, trusted_models=[digest])).check_files("m", str(tmp_path), ["model.pkl"])
+        CodePolicy(Settings(**settings, trusted_models=[digest])).check_files(
+            "m", str(tmp_path), ["model.pkl"]
+        )

@@ -16,7 +16,13 @@ from mlserver.cache.response_cache import request_key
 from mlserver.errors import InvalidPayload
 from mlserver.handlers.validation import check_request
 from mlserver.parallel.rpc import protocol
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    ResponseOutput,
+    TensorData,
+)
 from mlserver.types.row_block import PackedRequest, packed
 from mlserver.wire import json
 from mlserver.wire.proto import fast_messages, messages
@@ -40,7 +46,12 @@ def rows(draw: st.DrawFn) -> list[bytes]:
         orjson.dumps(
             {
                 "inputs": [
-                    {"name": name, "shape": shape, "datatype": datatype, "data": [draw(NUMBERS[datatype])]}
+                    {
+                        "name": name,
+                        "shape": shape,
+                        "datatype": datatype,
+                        "data": [draw(NUMBERS[datatype])],
+                    }
                     for name in names
                 ]
             }
@@ -58,7 +69,12 @@ def validated(body: bytes, **rest: Any) -> InferenceRequest:
 
 def shown(request: InferenceRequest) -> list[tuple[str, str, list[int], bytes]]:
     return [
-        (tensor.name, str(tensor.datatype), tensor.shape, bytes(tensor.data.to_raw(str(tensor.datatype), tensor.shape)))
+        (
+            tensor.name,
+            str(tensor.datatype),
+            tensor.shape,
+            bytes(tensor.data.to_raw(str(tensor.datatype), tensor.shape)),
+        )
         for tensor in request.inputs
     ]
 
@@ -66,8 +82,12 @@ def shown(request: InferenceRequest) -> list[tuple[str, str, list[int], bytes]]:
 RESTS = st.fixed_dictionaries(
     {},
     optional={
-        "parameters": st.fixed_dictionaries({"content_type": st.sampled_from(["pd", "np"]), "k": st.integers(0, 2)}),
-        "outputs": st.lists(st.sampled_from([{"name": "y"}, {"name": "z", "parameters": {"p": 1}}]), min_size=1),
+        "parameters": st.fixed_dictionaries(
+            {"content_type": st.sampled_from(["pd", "np"]), "k": st.integers(0, 2)}
+        ),
+        "outputs": st.lists(
+            st.sampled_from([{"name": "y"}, {"name": "z", "parameters": {"p": 1}}]), min_size=1
+        ),
     },
 )
 
@@ -98,11 +118,16 @@ def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: boo
 
 
 @given(rows(), RESTS, RESTS)
-def test_packed_with_parameters_and_outputs(bodies: list[bytes], rest: dict[str, Any], other: dict[str, Any]) -> None:
+def test_packed_with_parameters_and_outputs(
+    bodies: list[bytes], rest: dict[str, Any], other: dict[str, Any]
+) -> None:
     """They go with the row, into the key of its batch, the key of its answer in the cache, and the worker's frame."""
 
     def received(more: dict[str, Any]) -> list[InferenceRequest]:
-        sent = [messages.write_request(validated(body, **more), "m", raw=True) for body in [bodies[0], *bodies]]
+        sent = [
+            messages.write_request(validated(body, **more), "m", raw=True)
+            for body in [bodies[0], *bodies]
+        ]
         return [fast_messages.read_request(message.SerializeToString()).request for message in sent]
 
     requests = received(rest)[1:]
@@ -120,7 +145,9 @@ def framed(request: InferenceRequest) -> InferenceRequest:
     """A request as it comes out of the frame that it was put into."""
     buffers: list[bytes] = []
     parts = protocol.encode(
-        protocol.Frame(protocol.MessageType.INFER, 1, protocol.pack_request(request, buffers), buffers)
+        protocol.Frame(
+            protocol.MessageType.INFER, 1, protocol.pack_request(request, buffers), buffers
+        )
     )
     reader = protocol.FrameReader()
     data = b"".join(parts)
@@ -191,7 +218,9 @@ def test_what_stands_beside_the_inputs_is_left_to_the_validator(rest: dict[str, 
 
 def test_names_are_checked() -> None:
     column = {"shape": [1], "datatype": "FP32", "data": [1]}
-    request = json.read_request(orjson.dumps({"inputs": [{"name": "x", **column}, {"name": "x", **column}]}))
+    request = json.read_request(
+        orjson.dumps({"inputs": [{"name": "x", **column}, {"name": "x", **column}]})
+    )
     with pytest.raises(Exception, match="input 'x'"):
         check_request(request)
 
@@ -218,7 +247,15 @@ def answers(draw: st.DrawFn) -> tuple[InferenceResponse, list[int]]:
         array = draw(arrays(dtype, (total, *inner)))
         data = TensorData.from_array(array)
         shape = [total, *inner] if inner else [total, 1]  # a vector is shown as a column
-        datatype = {"f8": "FP64", "f4": "FP32", "f2": "FP16", "i8": "INT64", "i4": "INT32", "u1": "UINT8", "b1": "BOOL"}
+        datatype = {
+            "f8": "FP64",
+            "f4": "FP32",
+            "f2": "FP16",
+            "i8": "INT64",
+            "i4": "INT32",
+            "u1": "UINT8",
+            "b1": "BOOL",
+        }
         outputs.append(
             ResponseOutput(
                 name=f'out "{at}"',
@@ -233,7 +270,9 @@ def answers(draw: st.DrawFn) -> tuple[InferenceResponse, list[int]]:
 
 
 @given(answers())
-def test_shares_say_the_same_before_and_after_they_are_unpacked(case: tuple[InferenceResponse, list[int]]) -> None:
+def test_shares_say_the_same_before_and_after_they_are_unpacked(
+    case: tuple[InferenceResponse, list[int]],
+) -> None:
     whole, counts = case
     shares = split(whole, counts)
     at = 0

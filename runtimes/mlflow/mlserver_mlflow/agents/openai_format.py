@@ -25,7 +25,12 @@ FLOATS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 RENAMED = frozenset({"max_completion_tokens"})
 DONE = b"data: [DONE]\n\n"
 # Status -> what OpenAI's clients know the error as.
-ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> InferenceRequest:
@@ -56,7 +61,11 @@ def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple
     status, body, content_type = invocations.write_response(response, config)
     if config["form"] != "chat":
         return status, body, content_type
-    return status, json.dumps(_completion(json.loads(body), response, config)).encode(), content_type
+    return (
+        status,
+        json.dumps(_completion(json.loads(body), response, config)).encode(),
+        content_type,
+    )
 
 
 def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, bytes, str]:
@@ -90,7 +99,9 @@ def open_stream(body: bytes, config: dict[str, Any]) -> Events | None:
     except ValueError:
         return None  # MLflow's own code says what is wrong
     unwrapped = isinstance(asked, dict) and ("messages" in asked or "input" in asked)
-    return Events(config) if config["streams"] and unwrapped and asked.get("stream") is True else None
+    return (
+        Events(config) if config["streams"] and unwrapped and asked.get("stream") is True else None
+    )
 
 
 class Events:
@@ -132,7 +143,9 @@ class Completions(Events):
             return b""
         reasons = [choice.get("finish_reason") for choice in document["choices"]]
         self._finished = self._finished or any(reasons)
-        return _event({**document, **self._head, "model": document.get("model") or self._head["model"]})
+        return _event(
+            {**document, **self._head, "model": document.get("model") or self._head["model"]}
+        )
 
     def end(self, error: MLServerError | None) -> bytes:
         if error is not None:
@@ -173,7 +186,9 @@ def _as_chat(asked: dict[str, Any]) -> None:
     """Put what OpenAI's protocol allows in several forms into the one that MLflow's signature has."""
     messages = asked.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise MLServerError("Invalid 'messages': expected a list of objects with 'role' and 'content'")
+        raise MLServerError(
+            "Invalid 'messages': expected a list of objects with 'role' and 'content'"
+        )
     asked["messages"] = [_message(message) for message in messages]
     if isinstance(asked.get("stop"), str):
         asked["stop"] = [asked["stop"]]
@@ -185,9 +200,14 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in message.items() if value is not None}
     parts = kept.get("content")
     if isinstance(parts, list):
-        texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+        texts = [
+            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+            for part in parts
+        ]
         if not all(isinstance(text, str) for text in texts):
-            raise MLServerError("Invalid 'content' of a message: expected a text or parts of type 'text'")
+            raise MLServerError(
+                "Invalid 'content' of a message: expected a text or parts of type 'text'"
+            )
         kept["content"] = "".join(str(text) for text in texts)
     return kept
 
@@ -195,15 +215,29 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 # -- answers --
 
 
-def _completion(document: dict[str, Any], response: InferenceResponse, config: dict[str, Any]) -> dict[str, Any]:
+def _completion(
+    document: dict[str, Any], response: InferenceResponse, config: dict[str, Any]
+) -> dict[str, Any]:
     """A whole answer as OpenAI's `chat.completion`."""
     head = _head(response, "chat.completion")
     if config["kind"] != CHAT_AGENT:
-        return {**document, "id": document.get("id") or head["id"], "model": document.get("model") or head["model"]}
+        return {
+            **document,
+            "id": document.get("id") or head["id"],
+            "model": document.get("model") or head["model"],
+        }
     said = [message for message in document["messages"] if message["role"] == "assistant"]
     message = (said or document["messages"] or [{"role": "assistant", "content": ""}])[-1]
-    choice = {"index": 0, "message": message, "finish_reason": document.get("finish_reason") or "stop"}
-    more = {name: document[name] for name in ("usage", "custom_outputs") if document.get(name) is not None}
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": document.get("finish_reason") or "stop",
+    }
+    more = {
+        name: document[name]
+        for name in ("usage", "custom_outputs")
+        if document.get(name) is not None
+    }
     return {**head, "choices": [choice], **more}
 
 
@@ -222,15 +256,28 @@ def _chunk_of_agent(document: dict[str, Any]) -> dict[str, Any]:
     usage = {"usage": document["usage"]} if document.get("usage") else {}
     if delta.get("role") != "assistant":
         return {"choices": [], **usage}
-    kept = {name: delta[name] for name in ("role", "content", "tool_calls") if delta.get(name) is not None}
+    kept = {
+        name: delta[name]
+        for name in ("role", "content", "tool_calls")
+        if delta.get(name) is not None
+    }
     if "tool_calls" in kept:
-        kept["tool_calls"] = [{"index": index, **call} for index, call in enumerate(kept["tool_calls"])]
-    return {"choices": [{"index": 0, "delta": kept, "finish_reason": document.get("finish_reason")}], **usage}
+        kept["tool_calls"] = [
+            {"index": index, **call} for index, call in enumerate(kept["tool_calls"])
+        ]
+    return {
+        "choices": [{"index": 0, "delta": kept, "finish_reason": document.get("finish_reason")}],
+        **usage,
+    }
 
 
 def _chunk_of_whole(completion: dict[str, Any]) -> dict[str, Any]:
     choices = [
-        {"index": choice.get("index", 0), "delta": choice["message"], "finish_reason": choice.get("finish_reason")}
+        {
+            "index": choice.get("index", 0),
+            "delta": choice["message"],
+            "finish_reason": choice.get("finish_reason"),
+        }
         for choice in completion["choices"]
     ]
     return {"model": completion["model"], "choices": choices}
@@ -243,7 +290,9 @@ def _events_of_whole(answer: dict[str, Any]) -> list[dict[str, Any]]:
         for index, item in enumerate(answer.get("output", []))
     ]
     trace_id = (answer.get("metadata") or {}).get("trace_id")
-    last = [{"trace_id": trace_id}] if trace_id is not None else []  # as after the events of a stream
+    last = (
+        [{"trace_id": trace_id}] if trace_id is not None else []
+    )  # as after the events of a stream
     return [*items, {"type": "response.completed", "response": answer}, *last]
 
 
@@ -257,7 +306,12 @@ def _status(error: MLServerError) -> int:
 
 def _error(error: MLServerError) -> dict[str, Any]:
     if isinstance(error, ModelNotFound):
-        return {"message": error.message, "type": "invalid_request_error", "param": None, "code": "model_not_found"}
+        return {
+            "message": error.message,
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "model_not_found",
+        }
     status = _status(error)
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"message": error.message, "type": kind, "param": None, "code": error.code.lower()}

@@ -14,7 +14,10 @@ from ..loading.pyfunc import PyFuncModel, raw_model, wrapper_module
 WIRE = "mlserver_mlflow.agents.openai_format"
 # Module of the class that MLflow wraps a model with -> kind of model. The flavor's loader does not tell the kind of a model
 # that was logged from code.
-KINDS = {f"mlflow.pyfunc.loaders.{kind}": kind for kind in ("chat_model", "chat_agent", "responses_agent")}
+KINDS = {
+    f"mlflow.pyfunc.loaders.{kind}": kind
+    for kind in ("chat_model", "chat_agent", "responses_agent")
+}
 
 
 def kind_of(model: PyFuncModel) -> str | None:
@@ -48,18 +51,36 @@ def routes(name: str, model: PyFuncModel, shown: dict[str, Any]) -> list[Route]:
         return []
     config: dict[str, Any] = {"kind": kind, "streams": streams(model)}
     fields = _fields(model)
-    listed = {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "mlserver"}]}
+    listed = {
+        "object": "list",
+        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "mlserver"}],
+    }
     found = [
         Route(
-            "/invocations", "POST", handler="invocations", wire=WIRE, config={**config, "form": "invocations", **shown}
+            "/invocations",
+            "POST",
+            handler="invocations",
+            wire=WIRE,
+            config={**config, "form": "invocations", **shown},
         ),
         Route("/v1/models", "GET", static=json.dumps(listed), config={"joined": "data"}),
     ]
     if kind != "responses_agent":
-        return [*found, Route("/v1/chat/completions", "POST", wire=WIRE, config={**config, **fields, "form": "chat"})]
+        return [
+            *found,
+            Route(
+                "/v1/chat/completions",
+                "POST",
+                wire=WIRE,
+                config={**config, **fields, "form": "chat"},
+            ),
+        ]
     info = {"name": name, "use_case": "agent", "mlflow_version": VERSION, "agent_api": "responses"}
     paths = ("/responses", "/v1/responses")
-    own = [Route(path, "POST", wire=WIRE, config={**config, **fields, "form": "responses"}) for path in paths]
+    own = [
+        Route(path, "POST", wire=WIRE, config={**config, **fields, "form": "responses"})
+        for path in paths
+    ]
     return [*found, *own, Route("/agent/info", "GET", static=json.dumps(info))]
 
 

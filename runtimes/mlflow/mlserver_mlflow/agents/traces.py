@@ -56,7 +56,9 @@ def answered(answer: Callable[[], str]) -> str:
         if not isinstance(document, dict) or "predictions" in document:
             return text
         span.set_outputs(document)
-        return json.dumps({**document, "metadata": {**(document.get("metadata") or {}), TRACE_ID: span.trace_id}})
+        return json.dumps(
+            {**document, "metadata": {**(document.get("metadata") or {}), TRACE_ID: span.trace_id}}
+        )
 
 
 def followed(chunks: Iterator[Any]) -> Iterator[Any]:

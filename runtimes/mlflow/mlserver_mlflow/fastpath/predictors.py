@@ -24,7 +24,9 @@ from ..metadata import TENSORS
 
 # dtype that the model gets -> datatypes that it holds without loss, as MLflow's own enforcement allows.
 WIDENED: dict[str, frozenset[str]] = {
-    "float64": frozenset(("FP64", "FP32", "FP16", "INT32", "INT16", "INT8", "UINT32", "UINT16", "UINT8")),
+    "float64": frozenset(
+        ("FP64", "FP32", "FP16", "INT32", "INT16", "INT8", "UINT32", "UINT16", "UINT8")
+    ),
     "float32": frozenset(("FP32", "FP16")),
     "int64": frozenset(("INT64", "INT32", "INT16", "INT8", "UINT32", "UINT16", "UINT8")),
     "int32": frozenset(("INT32", "INT16", "INT8", "UINT16", "UINT8")),
@@ -69,7 +71,10 @@ def run_per_request(path: FastPath, data: Any, members: Sequence[int]) -> Any:
 def concatenated(results: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Arrays of one dtype, one after the other. Raises `CannotBatch`: NumPy would convert some of them."""
     first = results[0].dtype
-    if any(result.dtype != first and (result.dtype.kind != first.kind or first.kind != "U") for result in results):
+    if any(
+        result.dtype != first and (result.dtype.kind != first.kind or first.kind != "U")
+        for result in results
+    ):
         raise CannotBatch
     return np.concatenate(results)
 
@@ -92,7 +97,9 @@ class ColumnsPredictor:
     labels: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
-        self._index = pd.Index(self.names if self.labels is None else self.labels, tupleize_cols=False)
+        self._index = pd.Index(
+            self.names if self.labels is None else self.labels, tupleize_cols=False
+        )
         self._one = self.dtypes[0] if len(set(self.dtypes)) == 1 else None
         self._held = [WIDENED[str(dtype)] for dtype in self.dtypes]
 
@@ -109,7 +116,10 @@ class ColumnsPredictor:
         if self.max_rows and rows > self.max_rows:
             return None
         if self._one is None:
-            columns = [_flat(tensor).astype(dtype) for tensor, dtype in zip(inputs, self.dtypes, strict=True)]
+            columns = [
+                _flat(tensor).astype(dtype)
+                for tensor, dtype in zip(inputs, self.dtypes, strict=True)
+            ]
             return pd.DataFrame(dict(zip(self._index, columns, strict=True)))
         block = _block(inputs, rows, self._one).T
         return pd.DataFrame(block, columns=self._index, copy=False) if self.as_frame else block
@@ -120,7 +130,9 @@ class ColumnsPredictor:
             return None
         if self.max_rows and table.rows > self.max_rows:
             return None
-        block = np.frombuffer(table.block, dtype=TENSOR_DTYPES[table.datatype]).reshape(table.rows, len(self.names))
+        block = np.frombuffer(table.block, dtype=TENSOR_DTYPES[table.datatype]).reshape(
+            table.rows, len(self.names)
+        )
         if list(table.names) != self.names:
             order = {name: at for at, name in enumerate(table.names)}
             if order.keys() != set(self.names):
@@ -148,7 +160,11 @@ class ColumnsPredictor:
         if len(shape) not in (1, 2) or shape[1:] not in ([], [1]) or not shape[0]:
             return None
         for tensor, held in zip(inputs, self._held, strict=True):
-            if tensor.shape != shape or str(tensor.datatype) not in held or not _has_no_type(tensor):
+            if (
+                tensor.shape != shape
+                or str(tensor.datatype) not in held
+                or not _has_no_type(tensor)
+            ):
                 return None
         return inputs
 
@@ -168,15 +184,25 @@ class TensorsPredictor:
         self._labels = self.names if self.labels is None else self.labels
 
     def read(self, request: InferenceRequest) -> Any | None:
-        if not _is_plain(request, "dict" if self.named else "np") or len(request.inputs) != len(self.names):
+        if not _is_plain(request, "dict" if self.named else "np") or len(request.inputs) != len(
+            self.names
+        ):
             return None
-        known = {tensor.name: tensor for tensor in request.inputs} if self.named else {self.names[0]: request.inputs[0]}
+        known = (
+            {tensor.name: tensor for tensor in request.inputs}
+            if self.named
+            else {self.names[0]: request.inputs[0]}
+        )
         if known.keys() != set(self.names):
             return None
         arrays: dict[Any, NDArray[Any]] = {}
-        for name, label, dtype, shape in zip(self.names, self._labels, self.dtypes, self.shapes, strict=True):
+        for name, label, dtype, shape in zip(
+            self.names, self._labels, self.dtypes, self.shapes, strict=True
+        ):
             tensor = known[name]
-            if not _has_no_type(tensor) or TENSORS.get((dtype.kind, dtype.itemsize)) != str(tensor.datatype):
+            if not _has_no_type(tensor) or TENSORS.get((dtype.kind, dtype.itemsize)) != str(
+                tensor.datatype
+            ):
                 return None
             if not fits(tensor.shape, shape) or 0 in tensor.shape:
                 return None
@@ -194,7 +220,9 @@ class TensorsPredictor:
 
 def fits(shape: Sequence[int], spec: Sequence[int]) -> bool:
     """Whether a shape is one that the signature allows (-1 is any size)."""
-    return len(shape) == len(spec) and all(want in (-1, got) for got, want in zip(shape, spec, strict=True))
+    return len(shape) == len(spec) and all(
+        want in (-1, got) for got, want in zip(shape, spec, strict=True)
+    )
 
 
 def _is_plain(request: InferenceRequest, content_type: str) -> bool:
@@ -202,7 +230,9 @@ def _is_plain(request: InferenceRequest, content_type: str) -> bool:
     parameters = request.parameters
     if request.outputs:
         return False
-    return parameters is None or (parameters.content_type in (None, content_type) and not parameters.model_extra)
+    return parameters is None or (
+        parameters.content_type in (None, content_type) and not parameters.model_extra
+    )
 
 
 def _has_no_type(tensor: RequestInput) -> bool:
@@ -221,6 +251,8 @@ def _block(inputs: list[RequestInput], rows: int, dtype: np.dtype[Any]) -> NDArr
         for at, tensor in enumerate(inputs):
             block[at] = _flat(tensor)
         return block
-    joined = bytearray().join([tensor.data.to_raw(str(datatype), tensor.shape) for tensor in inputs])
+    joined = bytearray().join(
+        [tensor.data.to_raw(str(datatype), tensor.shape) for tensor in inputs]
+    )
     array = np.frombuffer(joined, dtype=TENSOR_DTYPES[str(datatype)]).reshape(len(inputs), rows)
     return array if array.dtype == dtype else array.astype(dtype)

@@ -27,7 +27,11 @@ class SampleInputs:
     @property
     def most(self) -> int:
         """How many rows there are."""
-        return len(next(iter(self._data.values()))) if isinstance(self._data, dict) else len(self._data)
+        return (
+            len(next(iter(self._data.values())))
+            if isinstance(self._data, dict)
+            else len(self._data)
+        )
 
     def rows(self, count: int, start: int = 0) -> Any:
         """`count` rows from `start` on, in new memory."""
@@ -38,12 +42,17 @@ class SampleInputs:
         """Rows for this signature, or None if it is not one of numbers with a first dimension of any size."""
         random = np.random.default_rng(SEED)
         if schema.is_tensor_spec():
-            if not all(spec.shape and spec.shape[0] == -1 and spec.type.kind in "biuf" for spec in schema.inputs):
+            if not all(
+                spec.shape and spec.shape[0] == -1 and spec.type.kind in "biuf"
+                for spec in schema.inputs
+            ):
                 return None
             arrays = [_tensor(random, spec.type, spec.shape) for spec in schema.inputs]
             if not schema.has_input_names():
                 return cls(arrays[0])
-            return cls({str(spec.name): array for spec, array in zip(schema.inputs, arrays, strict=True)})
+            return cls(
+                {str(spec.name): array for spec, array in zip(schema.inputs, arrays, strict=True)}
+            )
         if not schema.has_input_names() or not all(map(is_number, schema.inputs)):
             return None
         columns = {}
@@ -71,11 +80,15 @@ def _column(random: np.random.Generator, kind: DataType, seen: NDArray[Any] | No
     if seen is None:
         scale: NDArray[Any] = random.choice(np.array([0.1, 1.0, 10.0]), MOST)
         return np.asarray(random.standard_normal(MOST) * scale, dtype=dtype)
-    center: NDArray[Any] = random.choice(seen[np.isfinite(seen)], MOST) if np.isfinite(seen).any() else np.zeros(MOST)
+    center: NDArray[Any] = (
+        random.choice(seen[np.isfinite(seen)], MOST) if np.isfinite(seen).any() else np.zeros(MOST)
+    )
     return np.asarray(center * (1 + 0.1 * random.standard_normal(MOST)), dtype=dtype)
 
 
-def _tensor(random: np.random.Generator, dtype: np.dtype[Any], shape: Sequence[int]) -> NDArray[Any]:
+def _tensor(
+    random: np.random.Generator, dtype: np.dtype[Any], shape: Sequence[int]
+) -> NDArray[Any]:
     size = [MOST if at == 0 else ANY_SIZE if dim == -1 else dim for at, dim in enumerate(shape)]
     # Large tensors (images) are tried with few rows.
     rows = max(3, min(MOST, 200_000 // max(1, int(np.prod(size[1:])))))

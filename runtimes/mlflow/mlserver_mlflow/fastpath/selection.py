@@ -36,7 +36,16 @@ logger = get_logger()
 # Flavors whose predict treats rows one by one, as far as anybody can promise; each model is still checked.
 ROW_WISE = frozenset(
     f"mlflow.{flavor}"
-    for flavor in ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "keras", "tensorflow", "pytorch")
+    for flavor in (
+        "sklearn",
+        "xgboost",
+        "lightgbm",
+        "catboost",
+        "onnx",
+        "keras",
+        "tensorflow",
+        "pytorch",
+    )
 )
 # How many rows from which on: mostly one, for that is what most requests hold.
 CHECKED_ROWS = (*((1, start) for start in range(8)), (2, 0), (3, 1), (17, 100), (1025, 0))
@@ -78,7 +87,11 @@ class ExecutionPlan:
 def make(model: PyFuncModel) -> ExecutionPlan:
     """Decide for a loaded model."""
     is_estimator = model.loader_module not in sklearn_arrays.TENSOR_FLAVORS
-    return replace(_make(model), has_fixed_types=sklearn_arrays.has_fixed_types(model), is_estimator=is_estimator)
+    return replace(
+        _make(model),
+        has_fixed_types=sklearn_arrays.has_fixed_types(model),
+        is_estimator=is_estimator,
+    )
 
 
 def _make(model: PyFuncModel) -> ExecutionPlan:
@@ -120,20 +133,30 @@ def _implementation(model: PyFuncModel) -> Predict:
 def _path(schema: Schema, predict: Predict) -> ColumnsPredictor | TensorsPredictor | None:
     if schema.is_tensor_spec():
         specs: list[TensorSpec] = schema.inputs
-        if not all(spec.shape and (spec.type.kind, spec.type.itemsize) in TENSORS for spec in specs):
+        if not all(
+            spec.shape and (spec.type.kind, spec.type.itemsize) in TENSORS for spec in specs
+        ):
             return None
         named = schema.has_input_names()
         names = input_names(schema, DefaultInputPrefix)
         dtypes, shapes = [spec.type for spec in specs], [list(spec.shape) for spec in specs]
         return TensorsPredictor(names, dtypes, shapes, named, predict, input_labels(schema))
-    if not schema.has_input_names() or not all(is_number(spec) and spec.required for spec in schema.inputs):
+    if not schema.has_input_names() or not all(
+        is_number(spec) and spec.required for spec in schema.inputs
+    ):
         return None
-    names, dtypes = input_names(schema, DefaultInputPrefix), [spec.type.to_numpy() for spec in schema.inputs]
+    names, dtypes = (
+        input_names(schema, DefaultInputPrefix),
+        [spec.type.to_numpy() for spec in schema.inputs],
+    )
     return ColumnsPredictor(names, dtypes, predict, labels=input_labels(schema))
 
 
 def _checked(
-    model: PyFuncModel, plan: ExecutionPlan, path: ColumnsPredictor | TensorsPredictor, draws: SampleInputs
+    model: PyFuncModel,
+    plan: ExecutionPlan,
+    path: ColumnsPredictor | TensorsPredictor,
+    draws: SampleInputs,
 ) -> ExecutionPlan:
     """The plan of a model of a known flavor, after trial predictions."""
     path.run(draws.rows(1))  # the first call of many a library sets it up
@@ -156,7 +179,9 @@ def _checked(
     return replace(plan, row_wise=row_wise, per_request=not exactly, path=path, config=config)
 
 
-def _with_arrays(model: PyFuncModel, path: ColumnsPredictor, draws: SampleInputs) -> ColumnsPredictor:
+def _with_arrays(
+    model: PyFuncModel, path: ColumnsPredictor, draws: SampleInputs
+) -> ColumnsPredictor:
     """The path that hands arrays to the estimator, if that is proven to make no difference."""
     one_type = len(set(path.dtypes)) == 1 and path.dtypes[0].kind in "fi"
     if not one_type or model.loader_module != "mlflow.sklearn":
@@ -182,7 +207,9 @@ def _proven_rows(model: PyFuncModel, predict: Predict, draws: SampleInputs) -> i
             except BaseException:
                 return 0
         # A part of the estimator that remembers names would warn with every request.
-        if any("feature names" in str(item.message) for item in caught) or not isinstance(result, np.ndarray):
+        if any("feature names" in str(item.message) for item in caught) or not isinstance(
+            result, np.ndarray
+        ):
             return 0
         if not _same(result, model.predict(frame)):
             break
@@ -190,7 +217,9 @@ def _proven_rows(model: PyFuncModel, predict: Predict, draws: SampleInputs) -> i
     return proven
 
 
-def rows_are_independent(path: FastPath, draws: SampleInputs, counts: Sequence[int] = JOINED_ROW_COUNTS) -> bool:
+def rows_are_independent(
+    path: FastPath, draws: SampleInputs, counts: Sequence[int] = JOINED_ROW_COUNTS
+) -> bool:
     """Whether predicting rows together gives, bit for bit, what predicting each alone gives.
 
     False as well if that takes longer to find out than a start should.
@@ -251,7 +280,9 @@ def _same_arrays(one: NDArray[Any], other: NDArray[Any]) -> bool:
     if one.dtype.kind == "O":
         return one.shape == other.shape and bool(one.tolist() == other.tolist())
     # Text is as wide as its longest element, which joined rows may change.
-    same_type = one.dtype == other.dtype or (one.dtype.kind == other.dtype.kind and one.dtype.kind in "US")
+    same_type = one.dtype == other.dtype or (
+        one.dtype.kind == other.dtype.kind and one.dtype.kind in "US"
+    )
     if one.dtype.kind in "US":
         return same_type and one.tolist() == other.tolist()
     return same_type and one.shape == other.shape and one.tobytes() == other.tobytes()
@@ -262,7 +293,10 @@ def _forms(path: ColumnsPredictor | TensorsPredictor | None, schema: Schema) -> 
     if schema.has_input_names() and not (has_text_names(schema) and has_exact_names(schema)):
         return {}  # the keys of JSON are text: MLflow decides what they mean
     if isinstance(path, ColumnsPredictor):
-        return {"kind": "columns", "columns": [[str(spec.name), spec.type.name] for spec in schema.inputs]}
+        return {
+            "kind": "columns",
+            "columns": [[str(spec.name), spec.type.name] for spec in schema.inputs],
+        }
     if path is None or any(shape[0] != -1 for shape in path.shapes):
         return {}
     datatypes = [TENSORS[dtype.kind, dtype.itemsize] for dtype in path.dtypes]
@@ -274,12 +308,15 @@ def _output(result: Any) -> dict[str, Any] | None:
     if isinstance(result, np.ndarray) and result.ndim:
         if (result.dtype.kind, result.dtype.itemsize) in TENSORS:
             return {"output": "array", "rank": result.ndim}
-        text = result.dtype.kind == "U" or (result.dtype.kind == "O" and all(type(item) is str for item in result.flat))
+        text = result.dtype.kind == "U" or (
+            result.dtype.kind == "O" and all(type(item) is str for item in result.flat)
+        )
         return {"output": "array", "rank": result.ndim} if text else None
     if isinstance(result, dict) and result and all(type(key) is str for key in result):
         parts = result.values()
         numeric = all(
-            isinstance(part, np.ndarray) and (part.dtype.kind, part.dtype.itemsize) in TENSORS for part in parts
+            isinstance(part, np.ndarray) and (part.dtype.kind, part.dtype.itemsize) in TENSORS
+            for part in parts
         )
         return {"output": "dict"} if numeric else None
     return None

@@ -16,13 +16,28 @@ from .predictors import Predict
 BY_NAME = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion"))
 # Their predict is `X @ coef_ + intercept_` behind twenty times as much checking of X.
 LINEAR = frozenset(
-    ("ElasticNet", "ElasticNetCV", "Lasso", "LassoCV", "LinearRegression", "Ridge", "RidgeCV", "LassoLars", "Lars")
+    (
+        "ElasticNet",
+        "ElasticNetCV",
+        "Lasso",
+        "LassoCV",
+        "LinearRegression",
+        "Ridge",
+        "RidgeCV",
+        "LassoLars",
+        "Lars",
+    )
 )
 
 
 # Their results are looked up and added row by row, so other rows in the same call cannot change a bit.
 TREE_FLAVORS = frozenset(("mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"))
-TREE_MODULES = ("sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._hist_gradient")
+TREE_MODULES = (
+    "sklearn.tree.",
+    "sklearn.ensemble._forest",
+    "sklearn.ensemble._gb",
+    "sklearn.ensemble._hist_gradient",
+)
 
 
 def ignore_feature_name_warnings() -> None:
@@ -38,7 +53,9 @@ def is_tree_model(model: PyFuncModel) -> bool:
     """Whether a model is made of decision trees and nothing else."""
     if model.loader_module in TREE_FLAVORS:
         return True
-    return model.loader_module == "mlflow.sklearn" and type(raw_model(model)).__module__.startswith(TREE_MODULES)
+    return model.loader_module == "mlflow.sklearn" and type(raw_model(model)).__module__.startswith(
+        TREE_MODULES
+    )
 
 
 # Their results have the dtype that the trained model gives them.
@@ -54,7 +71,10 @@ def has_fixed_types(model: PyFuncModel) -> bool:
     estimator = raw_model(model)
     while type(estimator).__name__ == "Pipeline" and estimator.steps:
         estimator = estimator.steps[-1][1]
-    return type(estimator).__module__.startswith("sklearn.") and type(estimator).__name__ not in BY_NAME
+    return (
+        type(estimator).__module__.startswith("sklearn.")
+        and type(estimator).__name__ not in BY_NAME
+    )
 
 
 def array_predictors(estimator: Any, predict_fn: str) -> Iterator[Predict]:
@@ -88,7 +108,8 @@ def without_feature_names(estimator: Any) -> Any | None:
     twin = copy.copy(estimator)
     if type(estimator).__name__ == "Pipeline":
         steps = [
-            (name, step if step in (None, "passthrough") else without_feature_names(step)) for name, step in twin.steps
+            (name, step if step in (None, "passthrough") else without_feature_names(step))
+            for name, step in twin.steps
         ]
         twin.steps = steps
         return twin if all(step is not None for _, step in steps) else None

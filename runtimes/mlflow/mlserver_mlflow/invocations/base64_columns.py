@@ -36,7 +36,9 @@ def columns(schema: Schema | None, extra: dict[str, Any], from_type_hint: bool) 
     if not wanted or schema is None or from_type_hint or not schema.has_input_names():
         return frozenset()
     return frozenset(
-        str(spec.name) for spec in schema.inputs if isinstance(spec, ColSpec) and spec.type == DataType.binary
+        str(spec.name)
+        for spec in schema.inputs
+        if isinstance(spec, ColSpec) and spec.type == DataType.binary
     )
 
 
@@ -55,7 +57,9 @@ def check(body: bytes | str, names: frozenset[str]) -> None:
     for form in FORMS:
         for name, element in _elements(document[form], names) if form in document else ():
             if not _is_base64(element):
-                raise ValueError(f"Column '{name}' is binary: expected base64 text (setting '{SETTING}')")
+                raise ValueError(
+                    f"Column '{name}' is binary: expected base64 text (setting '{SETTING}')"
+                )
 
 
 def _elements(data: Any, names: frozenset[str]) -> Iterator[tuple[str, Any]]:
@@ -70,7 +74,9 @@ def _elements(data: Any, names: frozenset[str]) -> Iterator[tuple[str, Any]]:
         return
     for row in rows:
         if isinstance(row, dict):
-            yield from ((name, element) for name in names & row.keys() for element in _flat(row[name]))
+            yield from (
+                (name, element) for name in names & row.keys() for element in _flat(row[name])
+            )
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -59,7 +59,9 @@ def read_request(body: bytes | str, config: dict[str, Any]) -> InferenceRequest 
         return None
     if isinstance(inputs, RowBlock):
         return PackedRequest.of(None, inputs)
-    return InferenceRequest.build({"id": None, "parameters": None, "inputs": inputs, "outputs": None})
+    return InferenceRequest.build(
+        {"id": None, "parameters": None, "inputs": inputs, "outputs": None}
+    )
 
 
 def _read_inputs(body: bytes | str, config: dict[str, Any]) -> Inputs | None:
@@ -94,7 +96,12 @@ class ColumnsReader:
         elif form in ("inputs", "instances"):
             if type(value) is dict:
                 return self._from_columns(value)
-            if type(value) is list and len(self.names) == 1 and value and type(value[0]) is not dict:
+            if (
+                type(value) is list
+                and len(self.names) == 1
+                and value
+                and type(value[0]) is not dict
+            ):
                 return self._from_columns({self.names[0]: value})
             strict = form == "inputs" and not OBJECT_TYPES.issuperset(self.types)
             rows = None if strict else self._objects(value)
@@ -107,7 +114,9 @@ class ColumnsReader:
             return None
         columns, rows = value["columns"], value["data"]
         width = len(self.names)
-        if type(rows) is not list or not all(type(row) is list and len(row) == width for row in rows):
+        if type(rows) is not list or not all(
+            type(row) is list and len(row) == width for row in rows
+        ):
             return None
         if columns == self.names:
             return rows
@@ -118,9 +127,15 @@ class ColumnsReader:
 
     def _objects(self, value: Any) -> Table | None:
         width = len(self.names)
-        if type(value) is not list or not all(type(row) is dict and len(row) == width for row in value):
+        if type(value) is not list or not all(
+            type(row) is dict and len(row) == width for row in value
+        ):
             return None
-        return [self._pick(row) for row in value] if width > 1 else [[row[self.names[0]]] for row in value]
+        return (
+            [self._pick(row) for row in value]
+            if width > 1
+            else [[row[self.names[0]]] for row in value]
+        )
 
     @cached_property
     def _pick(self) -> itemgetter[Any]:
@@ -171,7 +186,9 @@ class TensorsReader:
             return None
         names = [name for name, _, _ in self.specs]
         if type(value) is list and value and form == "instances" and type(value[0]) is dict:
-            if not self.named or not all(type(row) is dict and len(row) == len(names) for row in value):
+            if not self.named or not all(
+                type(row) is dict and len(row) == len(names) for row in value
+            ):
                 return None
             value = {name: [row[name] for row in value] for name in names}
         elif type(value) is list and len(names) == 1:
@@ -180,7 +197,9 @@ class TensorsReader:
             return None
         if len(value) != len(names):
             return None
-        inputs = [_array_input(name, datatype, shape, value[name]) for name, datatype, shape in self.specs]
+        inputs = [
+            _array_input(name, datatype, shape, value[name]) for name, datatype, shape in self.specs
+        ]
         found = [tensor for tensor in inputs if tensor is not None]
         same = len({tensor.shape[0] for tensor in found}) == 1
         return found if same and len(found) == len(names) else None

@@ -30,7 +30,13 @@ _VALUES = {
     "datetime": "2000-01-01T00:00:00",
     "any": "text",
 }
-_SCALARS = {"BOOL": "boolean", "INT32": "integer", "INT64": "long", "FP32": "float", "FP64": "double"}
+_SCALARS = {
+    "BOOL": "boolean",
+    "INT32": "integer",
+    "INT64": "long",
+    "FP32": "float",
+    "FP64": "double",
+}
 
 
 def of(folder: str) -> Document | None:
@@ -47,7 +53,10 @@ def of(folder: str) -> Document | None:
         return None
     split = body.get("dataframe_split")
     if _size(body) > MOST and isinstance(split, dict) and isinstance(split.get("data"), list):
-        body = {**body, "dataframe_split": {"columns": split.get("columns"), "data": split["data"][:1]}}
+        body = {
+            **body,
+            "dataframe_split": {"columns": split.get("columns"), "data": split["data"][:1]},
+        }
     return body if _size(body) <= MOST else None
 
 
@@ -56,16 +65,26 @@ def as_request(body: Document, inputs: Iterable[MetadataTensor]) -> Document | N
     split, data = body.get("dataframe_split"), body.get("inputs")
     try:
         if isinstance(split, dict):
-            rows = dict(zip(map(str, split["columns"]), zip(*split["data"], strict=True), strict=True))
-            tensors = [_column(tensor, rows[tensor.name]) for tensor in inputs if tensor.name in rows]
+            rows = dict(
+                zip(map(str, split["columns"]), zip(*split["data"], strict=True), strict=True)
+            )
+            tensors = [
+                _column(tensor, rows[tensor.name]) for tensor in inputs if tensor.name in rows
+            ]
         elif isinstance(data, dict):
-            tensors = [_array(tensor, data[tensor.name]) for tensor in inputs if tensor.name in data]
+            tensors = [
+                _array(tensor, data[tensor.name]) for tensor in inputs if tensor.name in data
+            ]
         elif isinstance(data, list):
             (tensor,) = inputs
-            is_column = tensor.shape == [-1, 1] and not any(isinstance(value, list) for value in data)
+            is_column = tensor.shape == [-1, 1] and not any(
+                isinstance(value, list) for value in data
+            )
             tensors = [_column(tensor, data) if is_column else _array(tensor, data)]
         else:  # an agent's: its columns are the body's fields
-            tensors = [_column(tensor, [body[tensor.name]]) for tensor in inputs if tensor.name in body]
+            tensors = [
+                _column(tensor, [body[tensor.name]]) for tensor in inputs if tensor.name in body
+            ]
     except (KeyError, TypeError, ValueError):
         return None
     if not tensors:
@@ -94,7 +113,12 @@ def _made_up_tensor(tensor: MetadataTensor) -> Document:
         return _column(tensor, [_made_up(tensor)])
     shape = [1 if size < 0 else size for size in tensor.shape]
     element = _element(str(tensor.datatype), "", _made_up(tensor))
-    return {"name": tensor.name, "shape": shape, "datatype": str(tensor.datatype), "data": [element] * _count(tensor)}
+    return {
+        "name": tensor.name,
+        "shape": shape,
+        "datatype": str(tensor.datatype),
+        "data": [element] * _count(tensor),
+    }
 
 
 def _extra(tensor: MetadataTensor) -> Document:
@@ -103,7 +127,9 @@ def _extra(tensor: MetadataTensor) -> Document:
 
 def _made_up(tensor: MetadataTensor) -> Any:
     kind = tensor.parameters.content_type if tensor.parameters is not None else None
-    scalar = {"base64": "binary", "datetime": "datetime"}.get(kind or "", _SCALARS.get(str(tensor.datatype), "string"))
+    scalar = {"base64": "binary", "datetime": "datetime"}.get(
+        kind or "", _SCALARS.get(str(tensor.datatype), "string")
+    )
     return _value(_extra(tensor).get("mlflow_type", {"type": scalar}))
 
 
@@ -121,7 +147,12 @@ def _value(kind: Document) -> Any:
 def _column(tensor: MetadataTensor, values: Iterable[Any]) -> Document:
     kind = (tensor.parameters.content_type if tensor.parameters is not None else None) or ""
     elements = [_element(str(tensor.datatype), kind, value) for value in values]
-    return {"name": tensor.name, "shape": [len(elements), 1], "datatype": str(tensor.datatype), "data": elements}
+    return {
+        "name": tensor.name,
+        "shape": [len(elements), 1],
+        "datatype": str(tensor.datatype),
+        "data": elements,
+    }
 
 
 def _element(datatype: str, kind: str, value: Any) -> Any:
@@ -131,7 +162,9 @@ def _element(datatype: str, kind: str, value: Any) -> Any:
     if datatype == "BYTES":
         if not isinstance(value, str):
             raise TypeError
-        return "".join(value.split()) if kind == "base64" else value  # MLflow breaks base64 into lines
+        return (
+            "".join(value.split()) if kind == "base64" else value
+        )  # MLflow breaks base64 into lines
     if value is None and not datatype.startswith("FP"):
         raise TypeError
     return value

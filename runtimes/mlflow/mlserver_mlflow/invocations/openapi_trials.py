@@ -55,7 +55,9 @@ async def choose_examples(
     if not inputs:
         return chosen
     own = openapi_examples.as_request(body, inputs) if body is not None else None
-    candidates = [candidate for candidate in (own, openapi_examples.made_up(inputs)) if candidate is not None]
+    candidates = [
+        candidate for candidate in (own, openapi_examples.made_up(inputs)) if candidate is not None
+    ]
     is_answered: bool | None = None
     try:
         async with asyncio.timeout(LIMIT):

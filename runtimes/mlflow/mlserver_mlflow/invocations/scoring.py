@@ -43,7 +43,9 @@ UNEXPECTED = (
 )
 # MLflow's errors have these fields from 3.12 on.
 CLIENT = (
-    {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"} if hasattr(MlflowException(""), "sqlstate") else {}
+    {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"}
+    if hasattr(MlflowException(""), "sqlstate")
+    else {}
 )
 
 
@@ -78,7 +80,9 @@ class ScoringAdapter:
         return answer
 
 
-def score(model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()) -> str:
+def score(
+    model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()
+) -> str:
     """The JSON text that answers a scoring body.
 
     Args:
@@ -109,7 +113,9 @@ def score(model: Model, body: bytes | str, content_type: str, binaries: frozense
     except RecursionError as error:
         if scored.has_answered:
             raise serialization_error(error) from error
-        raise failure("Invalid input. The body is nested too deeply.", 400, "BAD_REQUEST", **CLIENT) from None
+        raise failure(
+            "Invalid input. The body is nested too deeply.", 400, "BAD_REQUEST", **CLIENT
+        ) from None
     except Exception as error:
         # The model has answered by now, and its answer cannot be written.
         raise serialization_error(error) from error
@@ -129,7 +135,9 @@ def _as_data(body: bytes | str) -> bytes | str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise failure(f"Invalid input. The body is not UTF-8: {error}", 400, "BAD_REQUEST", **CLIENT) from None
+        raise failure(
+            f"Invalid input. The body is not UTF-8: {error}", 400, "BAD_REQUEST", **CLIENT
+        ) from None
 
 
 def _unsupported(content_type: str) -> str | None:
@@ -177,7 +185,9 @@ class CapturingModel:
         return []
 
 
-def read(model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()) -> CapturingModel:
+def read(
+    model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()
+) -> CapturingModel:
     """Data and params of a scoring body, as MLflow's scoring function reads them. Raises what `score` raises."""
     found = CapturingModel(model)
     score(found, body, content_type, binaries)
@@ -216,7 +226,10 @@ def serialization_error(error: Exception) -> MLServerError:
 
 def refusal(error: MlflowException) -> MLServerError:
     """MLflow's exception as the error that reaches the caller, without the stack trace."""
-    fields = {"sqlstate": getattr(error, "sqlstate", None), "error_class": getattr(error, "error_class", None)}
+    fields = {
+        "sqlstate": getattr(error, "sqlstate", None),
+        "error_class": getattr(error, "error_class", None),
+    }
     return failure(error.message, error.get_http_status_code(), error.error_code, **fields)
 
 
@@ -233,8 +246,12 @@ def explain_v2(error: MLServerError, body: bytes, model_name: str) -> MLServerEr
     if status != 400 or not _is_v2(body):
         return error
     message = (error.details or {}).get("message", error.message)
-    text = f"{message} (This body is one of the V2 protocol: POST it to /v2/models/{model_name}/infer)"
-    return MLServerError(text, error.status_code, details={**(error.details or {}), "message": text})
+    text = (
+        f"{message} (This body is one of the V2 protocol: POST it to /v2/models/{model_name}/infer)"
+    )
+    return MLServerError(
+        text, error.status_code, details={**(error.details or {}), "message": text}
+    )
 
 
 def _is_v2(body: bytes) -> bool:

@@ -13,7 +13,14 @@ import math
 from typing import Any
 
 from mlserver.errors import MLServerError
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput, TensorData
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
 from mlserver.types.row_block import packed
 
 from . import json_formats, json_numbers
@@ -25,7 +32,8 @@ BODY = "body"
 JSON = "application/json"
 # Content types whose body may be read here. MLflow compares case-sensitively and refuses all other parameters.
 PLAIN_JSON = frozenset(
-    JSON + suffix for suffix in ("", "; charset=utf-8", ";charset=utf-8", "; charset=UTF-8", ";charset=UTF-8")
+    JSON + suffix
+    for suffix in ("", "; charset=utf-8", ";charset=utf-8", "; charset=UTF-8", ";charset=UTF-8")
 )
 # Status of an error that did not come from MLflow -> MLflow's error code.
 ERROR_CODES = {
@@ -86,10 +94,18 @@ def unwrap_body(request: InferenceRequest) -> tuple[bytes, str]:
     return body, str(extra.get(HEADER, ""))
 
 
-def answer(model_name: str, model_version: str | None, body: bytes | str, status: int = 200) -> InferenceResponse:
+def answer(
+    model_name: str, model_version: str | None, body: bytes | str, status: int = 200
+) -> InferenceResponse:
     """The response that carries a finished body back."""
     data = body.encode("utf-8") if isinstance(body, str) else body
-    tensor = {"name": BODY, "shape": [1], "datatype": "BYTES", "parameters": None, "data": TensorData([data])}
+    tensor = {
+        "name": BODY,
+        "shape": [1],
+        "datatype": "BYTES",
+        "parameters": None,
+        "data": TensorData([data]),
+    }
     return InferenceResponse.build(
         {
             "model_name": model_name,
@@ -110,11 +126,16 @@ def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple
         return status, element.encode("utf-8") if isinstance(element, str) else bytes(element), JSON
     share = packed(response)
     if config.get("output") == "dict":
-        parts = [f"{json.dumps(output.name)}: {_predictions(output, None)}" for output in response.outputs]
+        parts = [
+            f"{json.dumps(output.name)}: {_predictions(output, None)}"
+            for output in response.outputs
+        ]
         text = f"{{{', '.join(parts)}}}"
     elif share is not None:
         output = share.joined.outputs[0]
-        text = _numbers(share.raw(0), str(output.datatype), share.block_shape(0), config.get("rank"))
+        text = _numbers(
+            share.raw(0), str(output.datatype), share.block_shape(0), config.get("rank")
+        )
     else:
         text = _predictions(response.outputs[0], config.get("rank"))
     return 200, f'{{"predictions": {text}}}'.encode(), JSON
@@ -126,10 +147,16 @@ def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, byte
     if "error_code" in details:
         fields = {name: details[name] for name in ERROR_FIELDS if details.get(name) is not None}
         return int(details.get("status", error.status_code)), json.dumps(fields).encode(), JSON
-    code = ERROR_CODES.get(error.status_code, "BAD_REQUEST" if error.status_code < 500 else "INTERNAL_ERROR")
+    code = ERROR_CODES.get(
+        error.status_code, "BAD_REQUEST" if error.status_code < 500 else "INTERNAL_ERROR"
+    )
     if error.code == "UNAVAILABLE":
         code = "TEMPORARILY_UNAVAILABLE"
-    return error.status_code, json.dumps({"error_code": code, "message": error.message}).encode(), JSON
+    return (
+        error.status_code,
+        json.dumps({"error_code": code, "message": error.message}).encode(),
+        JSON,
+    )
 
 
 def _predictions(output: ResponseOutput, rank: int | None) -> str:

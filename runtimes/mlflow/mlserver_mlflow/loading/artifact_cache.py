@@ -49,7 +49,9 @@ class Cache:
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise MLServerError(f"The folder for fetched models cannot be made: {error.strerror}", 500) from None
+            raise MLServerError(
+                f"The folder for fetched models cannot be made: {error.strerror}", 500
+            ) from None
         return cls(root)
 
     @property
@@ -90,7 +92,9 @@ class Cache:
         if key_of((came / MLMODEL).read_bytes()) != key:
             raise OSError(f"{address} changed while it was fetched")
         os.rename(came, place / "model")
-        shutil.rmtree(part, ignore_errors=True)  # what is left where a store fetches into a folder below
+        shutil.rmtree(
+            part, ignore_errors=True
+        )  # what is left where a store fetches into a folder below
         _write(place / "manifest.json", manifest_of(place / "model"))
 
     def _is_whole(self, key: str) -> bool:
@@ -156,7 +160,9 @@ def _users() -> Path:
     folder = Path(tempfile.gettempdir()) / f"mlserver-models-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise MLServerError(f"No folder for fetched models: set {VARIABLE} to one that can be written", 500)
+        raise MLServerError(
+            f"No folder for fetched models: set {VARIABLE} to one that can be written", 500
+        )
     return folder
 
 

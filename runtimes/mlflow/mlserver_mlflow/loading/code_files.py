@@ -40,10 +40,19 @@ def code_in(name: str, folder: str) -> list[str]:
         with open(os.path.join(folder, MLMODEL), encoding="utf-8") as file:
             described = yaml.safe_load(file)
         flavor = described["flavors"]["python_function"]
-        loader, data = str(flavor["loader_module"]), flavor.get("model_path") or flavor.get("data") or "."
+        loader, data = (
+            str(flavor["loader_module"]),
+            flavor.get("model_path") or flavor.get("data") or ".",
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        raise MLServerError(f"Model {name}: '{MLMODEL}' does not describe a model with a pyfunc flavor", 422) from None
-    found = [f"'{key}' in {MLMODEL}" for key in ("code", "model_code_path", "python_model") if flavor.get(key)]
+        raise MLServerError(
+            f"Model {name}: '{MLMODEL}' does not describe a model with a pyfunc flavor", 422
+        ) from None
+    found = [
+        f"'{key}' in {MLMODEL}"
+        for key in ("code", "model_code_path", "python_model")
+        if flavor.get(key)
+    ]
     formats = DATA_ONLY.get(loader)
     if formats is None:
         return [*found, f"loader {loader}"]

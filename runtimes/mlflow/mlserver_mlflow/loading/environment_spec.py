@@ -32,7 +32,13 @@ def read(settings: ModelSettings) -> dict[str, Any]:
     folder = os.path.abspath(source.folder)
     python, lines = requirements_of(settings.name, folder)
     code = code_files.code_in(settings.name, folder)
-    return {"folder": folder, "source": source.address, "python": python, "lines": lines, "code": code}
+    return {
+        "folder": folder,
+        "source": source.address,
+        "python": python,
+        "lines": lines,
+        "code": code,
+    }
 
 
 def requirements_of(name: str, folder: str) -> tuple[str | None, list[str]]:
@@ -45,17 +51,23 @@ def requirements_of(name: str, folder: str) -> tuple[str | None, list[str]]:
     conda = _yaml(name, os.path.join(folder, "conda.yaml"))
     parts = conda.get("dependencies") or []
     listed = [part for part in parts if isinstance(part, str)]
-    python = str(described.get("python") or next((part for part in listed if part.startswith("python")), ""))
+    python = str(
+        described.get("python") or next((part for part in listed if part.startswith("python")), "")
+    )
     found = _VERSION.search(python)
     version = f"{found[1]}.{found[2]}" if found else None
     if described.get("dependencies"):
         return version, [str(line) for line in described["dependencies"]]
     if os.path.isfile(os.path.join(folder, "requirements.txt")):
         return version, ["-r requirements.txt"]
-    packages = [str(line) for part in parts if isinstance(part, dict) for line in part.get("pip") or []]
+    packages = [
+        str(line) for part in parts if isinstance(part, dict) for line in part.get("pip") or []
+    ]
     if not packages:
         wanted = "python_env.yaml, requirements.txt or conda.yaml with pip packages"
-        raise MLServerError(f"The environment of model {name} cannot be built: its folder has no {wanted}", 500)
+        raise MLServerError(
+            f"The environment of model {name} cannot be built: its folder has no {wanted}", 500
+        )
     return version, packages
 
 
@@ -68,7 +80,9 @@ def _yaml(name: str, path: str) -> dict[str, Any]:
             found = yaml.safe_load(file)
     except (OSError, ValueError, yaml.YAMLError) as error:
         what = f"{os.path.basename(path)} is no YAML: {error}"
-        raise MLServerError(f"The environment of model {name} cannot be built: {what}", 500) from None
+        raise MLServerError(
+            f"The environment of model {name} cannot be built: {what}", 500
+        ) from None
     return found if isinstance(found, dict) else {}
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from mlflow.version import VERSION
 
 with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
+    warnings.filterwarnings(
+        "ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning
+    )
     from mlflow import pyfunc
     from mlflow.models import model as models_from_code
     from mlflow.pyfunc import PyFuncModel

@@ -60,7 +60,11 @@ def find(folder: str) -> ShippedCode | None:
     scripts = _scripts(described)
     roots = [part for part in code_folders if os.path.isdir(os.path.join(folder, part))]
     in_roots = [path for root in roots for path in _files_below(folder, root)]
-    elsewhere = [path for path in _files_below(folder, "") if path not in set(in_roots) and _is_code(folder, path)]
+    elsewhere = [
+        path
+        for path in _files_below(folder, "")
+        if path not in set(in_roots) and _is_code(folder, path)
+    ]
     stray = [path for path in elsewhere if path not in scripts]
     if not stray and not in_roots:
         return None
@@ -139,7 +143,11 @@ def _module_name(entry: str) -> str:
 
 def _stray_modules(folder: str, paths: Iterable[str]) -> Iterator[str]:
     """Names under which modules outside of a code folder may be imported: modules, packages, and what archives hold."""
-    packages = {os.path.dirname(path) for path in paths if _module_name(os.path.basename(path)) == "__init__"}
+    packages = {
+        os.path.dirname(path)
+        for path in paths
+        if _module_name(os.path.basename(path)) == "__init__"
+    }
     for path in paths:
         parent, name = os.path.split(path)
         if name.endswith(_ARCHIVES):

@@ -82,10 +82,13 @@ def _folder(settings: ModelSettings, uri: str) -> str:
     if os.path.isfile(uri) and os.path.basename(uri) == MLMODEL:
         uri = os.path.dirname(uri)
     if os.path.isfile(uri):
-        raise InvalidModelURI(settings.name, f"{uri} is a file; expected the folder that holds '{MLMODEL}'")
+        raise InvalidModelURI(
+            settings.name, f"{uri} is a file; expected the folder that holds '{MLMODEL}'"
+        )
     if not os.path.isfile(os.path.join(uri, MLMODEL)):
         raise MLServerError(
-            f"Model {settings.name}: the folder {uri} is not an MLflow model, it has no file '{MLMODEL}'", 422
+            f"Model {settings.name}: the folder {uri} is not an MLflow model, it has no file '{MLMODEL}'",
+            422,
         )
     folder = resolve_links(uri)
     if not is_below(os.path.join(folder, MLMODEL), folder):
@@ -148,7 +151,8 @@ def _version(name: str, alias: str | None, stage: str | None) -> str:
         versions = _all_versions(client, name)
     if not versions:
         raise MLServerError(
-            f"The registry has no version of model '{name}'" + (f" in stage '{stage}'" if stage else "")
+            f"The registry has no version of model '{name}'"
+            + (f" in stage '{stage}'" if stage else "")
         )
     return str(max(int(version.version) for version in versions))
 

@@ -30,7 +30,9 @@ def with_categories(model: PyFuncModel) -> PyFuncModel:
     positions = _categorical_positions(booster, schema, len(categories))
     if positions is None:
         return model
-    return with_implementation(model, _Wrapper(model._model_impl, dict(zip(positions, categories, strict=True))))
+    return with_implementation(
+        model, _Wrapper(model._model_impl, dict(zip(positions, categories, strict=True)))
+    )
 
 
 def _categorical_positions(booster: Any, schema: Schema, count: int) -> list[int] | None:
@@ -43,8 +45,12 @@ def _categorical_positions(booster: Any, schema: Schema, count: int) -> list[int
     names = booster.feature_name()
     if len(names) != len(schema.inputs):
         return None
-    by_model = [position for position, name in enumerate(names) if infos.get(name, {}).get("values")]
-    by_type = [position for position, spec in enumerate(schema.inputs) if spec.type == DataType.string]
+    by_model = [
+        position for position, name in enumerate(names) if infos.get(name, {}).get("values")
+    ]
+    by_type = [
+        position for position, spec in enumerate(schema.inputs) if spec.type == DataType.string
+    ]
     return next((found for found in (by_model, by_type) if len(found) == count), None)
 
 
@@ -91,4 +97,6 @@ def _as_categories(column: Any, categories: list[Any]) -> Any:
         return column
     known = pd.Index(categories, dtype=object)
     codes = known.get_indexer(pd.Index(column, dtype=object))
-    return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(categories)), index=column.index)
+    return pd.Series(
+        pd.Categorical.from_codes(codes, categories=pd.Index(categories)), index=column.index
+    )

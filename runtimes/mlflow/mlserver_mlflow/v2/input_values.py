@@ -36,18 +36,26 @@ def check_rows(columns: dict[str, Any]) -> None:
     if len(set(rows.values())) > 1:
         name, count = next(iter(rows.items()))
         other = next(key for key, size in rows.items() if size != count)
-        raise InvalidInput(f"input '{other}'", f"{count} rows as in input '{name}'", str(rows[other]))
+        raise InvalidInput(
+            f"input '{other}'", f"{count} rows as in input '{name}'", str(rows[other])
+        )
 
 
-def read_column(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType) -> Any:
+def read_column(
+    tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType
+) -> Any:
     """The values of one column, one per row."""
     shape = tensor.shape
     is_bytes = str(tensor.datatype) == "BYTES"
     nested = (
-        isinstance(spec, ColSpec) and isinstance(spec.type, Array) and (not is_bytes or _has_lists(tensor, applied))
+        isinstance(spec, ColSpec)
+        and isinstance(spec.type, Array)
+        and (not is_bytes or _has_lists(tensor, applied))
     )
     if not nested and (len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1)):
-        raise InvalidInput(f"input '{tensor.name}'", "shape [n] or [n, 1] for a column", f"{shape} ({applied})")
+        raise InvalidInput(
+            f"input '{tensor.name}'", "shape [n] or [n, 1] for a column", f"{shape} ({applied})"
+        )
     if is_bytes and nested:
         values: Any = _read_lists(tensor, spec, applied)
     elif is_bytes:
@@ -73,12 +81,16 @@ def _read_lists(tensor: RequestInput, spec: Any, applied: AppliedContentType) ->
     while isinstance(kind, Array):
         kind = kind.dtype
     if applied.reason != FROM_INPUT:
-        applied = AppliedContentType(SCALARS[kind][1] if isinstance(kind, DataType) else "pd_json", applied.reason)
+        applied = AppliedContentType(
+            SCALARS[kind][1] if isinstance(kind, DataType) else "pd_json", applied.reason
+        )
     values = _objects(as_list(read_values(tensor, applied)))
     return list(values.reshape(tensor.shape).tolist())
 
 
-def read_array(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType) -> NDArray[Any]:
+def read_array(
+    tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType
+) -> NDArray[Any]:
     """The array of one tensor, in the signature's dtype if there is one."""
     dtype = spec.type if isinstance(spec, TensorSpec) else None
     if str(tensor.datatype) != "BYTES":
@@ -88,12 +100,16 @@ def read_array(tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied:
         try:
             return type_enforcement.as_dtype(array, dtype)
         except type_enforcement.NotExactError:
-            raise type_enforcement.refusal(tensor.name, f"a tensor of {dtype}", str(tensor.datatype), applied) from None
+            raise type_enforcement.refusal(
+                tensor.name, f"a tensor of {dtype}", str(tensor.datatype), applied
+            ) from None
     values = read_values(tensor, applied)
     try:
         return _text_array(values, dtype).reshape(tensor.shape)
     except (ValueError, TypeError):
-        raise type_enforcement.refusal(tensor.name, f"a tensor of {dtype}", "BYTES", applied) from None
+        raise type_enforcement.refusal(
+            tensor.name, f"a tensor of {dtype}", "BYTES", applied
+        ) from None
 
 
 def as_list(values: Any) -> list[Any]:
@@ -152,7 +168,9 @@ def _checked(tensor: RequestInput) -> NDArray[Any]:
         return tensor.data.to_array(str(tensor.datatype), tensor.shape)
     except ValueError as error:
         expected = f"{tensor.datatype} elements for shape {list(tensor.shape)}"
-        raise InvalidInput(f"input '{tensor.name}'", expected, f"data that does not fit: {error}") from None
+        raise InvalidInput(
+            f"input '{tensor.name}'", expected, f"data that does not fit: {error}"
+        ) from None
 
 
 def read_values(tensor: RequestInput, applied: AppliedContentType) -> Any:
@@ -175,7 +193,11 @@ def read_values(tensor: RequestInput, applied: AppliedContentType) -> Any:
 
 def _custom_codec(applied: AppliedContentType) -> InputCodecLike | None:
     """A codec that somebody registered beside the built-in ones."""
-    if applied.content_type is None or applied.content_type in READERS or applied.content_type in ("np", "pd"):
+    if (
+        applied.content_type is None
+        or applied.content_type in READERS
+        or applied.content_type in ("np", "pd")
+    ):
         return None
     return find_input_codec(applied.content_type)
 
@@ -186,7 +208,10 @@ def _decoded_by(codec: Any, tensor: RequestInput) -> Any:
 
 def _as_sent(elements: list[Any]) -> list[Any]:
     """Elements by the form in which they came: JSON text is `str`, raw bytes are `bytes`."""
-    return [bytes(element) if isinstance(element, bytearray | memoryview) else element for element in elements]
+    return [
+        bytes(element) if isinstance(element, bytearray | memoryview) else element
+        for element in elements
+    ]
 
 
 def _text(elements: list[Any]) -> list[Any]:
@@ -204,7 +229,11 @@ def _text(elements: list[Any]) -> list[Any]:
 
 
 def _decoded(element: Any) -> Any:
-    return bytes(element).decode("utf-8") if isinstance(element, bytes | bytearray | memoryview) else element
+    return (
+        bytes(element).decode("utf-8")
+        if isinstance(element, bytes | bytearray | memoryview)
+        else element
+    )
 
 
 def _strings(elements: list[Any]) -> list[str | None]:
@@ -254,7 +283,10 @@ def _is_iso(text: str) -> bool:
 
 
 def _json_values(elements: list[Any]) -> list[Any]:
-    return [json.loads(element) if isinstance(element, str | bytes | bytearray) else element for element in elements]
+    return [
+        json.loads(element) if isinstance(element, str | bytes | bytearray) else element
+        for element in elements
+    ]
 
 
 READERS: dict[str, Callable[[list[Any]], Any]] = {

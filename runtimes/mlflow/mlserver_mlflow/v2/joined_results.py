@@ -25,7 +25,16 @@ from mlserver.types import ResponseOutput
 
 from .declared_outputs import DeclaredOutputs, Kind, cast, number_type
 from .plain_values import label
-from .response_encoder import BASE64, DATETIME, PD_JSON, STR, column_names, of_array, of_column, of_list
+from .response_encoder import (
+    BASE64,
+    DATETIME,
+    PD_JSON,
+    STR,
+    column_names,
+    of_array,
+    of_column,
+    of_list,
+)
 
 # The content type of a declared column, whatever is missing in it.
 _DECLARED = {DataType.string: STR, DataType.binary: BASE64, DataType.datetime: DATETIME}
@@ -53,7 +62,10 @@ class Members:
         return [0, *accumulate(self.counts)][:-1]
 
     def slices(self) -> list[slice]:
-        return [slice(start, start + count) for start, count in zip(self.starts, self.counts, strict=True)]
+        return [
+            slice(start, start + count)
+            for start, count in zip(self.starts, self.counts, strict=True)
+        ]
 
 
 def is_separable(result: Any, members: Members, declared: DeclaredOutputs) -> bool:
@@ -66,14 +78,22 @@ def is_separable(result: Any, members: Members, declared: DeclaredOutputs) -> bo
         if len(result) != members.total:
             return True
         columns = zip(column_names(result), range(result.shape[1]), strict=True)
-        return all(_is_column(result.iloc[:, at], members, declared.kind_of(name)) for name, at in columns)
+        return all(
+            _is_column(result.iloc[:, at], members, declared.kind_of(name)) for name, at in columns
+        )
     if isinstance(result, dict):
-        return all(_is_part(value, members, declared.kind_of(label(key))) for key, value in result.items())
+        return all(
+            _is_part(value, members, declared.kind_of(label(key))) for key, value in result.items()
+        )
     if hasattr(result, "toarray") and hasattr(result, "nnz"):
         result = result.toarray()
     if type(result).__module__.partition(".")[0] == "polars":
         return False
-    kind = declared.kind_of(str(result.name)) or declared.single if isinstance(result, pd.Series) else single
+    kind = (
+        declared.kind_of(str(result.name)) or declared.single
+        if isinstance(result, pd.Series)
+        else single
+    )
     return _is_part(result, members, kind)
 
 
@@ -84,7 +104,9 @@ def _is_part(value: Any, members: Members, kind: Kind) -> bool:
         return not value.ndim or len(value) != members.total or _is_array(value, members, kind)
     if isinstance(value, list | tuple):
         items = list(value)
-        return len(items) != members.total or _is_uniform(items, members, lambda part: of_list("", part, kind))
+        return len(items) != members.total or _is_uniform(
+            items, members, lambda part: of_list("", part, kind)
+        )
     return True
 
 
@@ -94,7 +116,9 @@ def _is_array(array: NDArray[Any], members: Members, kind: Kind) -> bool:
     if array.dtype.kind in "biuf":
         return _is_number_array(array, members, kind)
     if array.dtype.kind in "US":
-        return members.has_fixed_types or not any(_are_numerals(array[part].ravel()) for part in members.slices())
+        return members.has_fixed_types or not any(
+            _are_numerals(array[part].ravel()) for part in members.slices()
+        )
     if array.dtype.kind == "M" and not members.has_fixed_types:
         return False  # NumPy's unit is that of the finest element
     encode: Encode = lambda part: of_array("", part, kind)  # noqa: E731
@@ -121,7 +145,9 @@ def _inferred_array(part: NDArray[Any]) -> Any:
         return part
 
 
-def _is_number_array(array: NDArray[Any], members: Members, kind: Kind, in_column: bool = False) -> bool:
+def _is_number_array(
+    array: NDArray[Any], members: Members, kind: Kind, in_column: bool = False
+) -> bool:
     dtype = number_type(kind)
     if dtype is not None:
         whole = cast(array, kind)
@@ -129,7 +155,9 @@ def _is_number_array(array: NDArray[Any], members: Members, kind: Kind, in_colum
             return True
         if any(cast(array[part], kind).dtype != whole.dtype for part in members.slices()):
             return False
-    return members.has_fixed_types or not _may_be_widened(array, members.starts, in_column=in_column)
+    return members.has_fixed_types or not _may_be_widened(
+        array, members.starts, in_column=in_column
+    )
 
 
 def _is_column(column: pd.Series[Any], members: Members, kind: Kind) -> bool:
@@ -142,7 +170,11 @@ def _is_column(column: pd.Series[Any], members: Members, kind: Kind) -> bool:
         return True
     if isinstance(kind, str) and content_type == PD_JSON:
         return True
-    if content_type in (STR, BASE64) and not column.isna().any() and not pd.api.types.is_timedelta64_dtype(dtype):
+    if (
+        content_type in (STR, BASE64)
+        and not column.isna().any()
+        and not pd.api.types.is_timedelta64_dtype(dtype)
+    ):
         return True  # every element is text, or bytes
     if not members.has_fixed_types:
         parts = [column.iloc[part] for part in members.slices()]
@@ -161,10 +193,14 @@ def _are_widened(column: pd.Series[Any], members: Members) -> bool:
         # Categories that are equal are one: 1, 1.0 and True.
         return not all(isinstance(category, str) for category in dtype.categories)
     if pd.api.types.is_unsigned_integer_dtype(dtype) and getattr(dtype, "itemsize", 8) == 8:
-        return _may_be_widened(column.to_numpy(dtype="u8", na_value=0), members.starts, in_column=True)
+        return _may_be_widened(
+            column.to_numpy(dtype="u8", na_value=0), members.starts, in_column=True
+        )
     if not pd.api.types.is_float_dtype(dtype):
         return False
-    return _may_be_widened(column.astype(object).to_numpy(dtype="f8", na_value=np.nan), members.starts, in_column=True)
+    return _may_be_widened(
+        column.astype(object).to_numpy(dtype="f8", na_value=np.nan), members.starts, in_column=True
+    )
 
 
 def _may_be_widened(array: NDArray[Any], starts: Sequence[int], in_column: bool = False) -> bool:
@@ -206,7 +242,9 @@ def _is_numeral(text: str | bytes) -> bool:
     return True
 
 
-def _is_uniform(values: Any, members: Members, encode: Encode, inferred: Callable[[Any], Any] | None = None) -> bool:
+def _is_uniform(
+    values: Any, members: Members, encode: Encode, inferred: Callable[[Any], Any] | None = None
+) -> bool:
     """Whether each request's part is encoded as in the whole.
 
     Args:

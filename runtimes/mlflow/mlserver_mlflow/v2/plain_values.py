@@ -17,7 +17,9 @@ class NotEncodableError(TypeError):
     """A value that has no form in V2."""
 
     def __init__(self, value: Any) -> None:
-        super().__init__(f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins."))
+        super().__init__(
+            f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        )
 
 
 def iso(item: Any) -> str:

@@ -39,13 +39,19 @@ class Methods:
     """
 
     def __init__(
-        self, methods: dict[str, Method], model: PyFuncModel, path: FastPath | None, outputs: Iterable[str]
+        self,
+        methods: dict[str, Method],
+        model: PyFuncModel,
+        path: FastPath | None,
+        outputs: Iterable[str],
     ) -> None:
         self._methods = methods
         self._model = model
         # Only `predict` was proven on arrays; a frame is what the estimator was fitted with.
         self._path = (
-            dataclasses.replace(path, as_frame=True, max_rows=0) if isinstance(path, ColumnsPredictor) else path
+            dataclasses.replace(path, as_frame=True, max_rows=0)
+            if isinstance(path, ColumnsPredictor)
+            else path
         )
         self._outputs = frozenset(outputs)
 
@@ -59,7 +65,9 @@ class Methods:
         for name in METHODS:
             if name in wanted and name not in self._methods:
                 there = ", ".join(f"'{known}'" for known in self._methods) or "none"
-                raise MLServerError(f"Invalid outputs: the model has no method '{name}'; its methods are {there}")
+                raise MLServerError(
+                    f"Invalid outputs: the model has no method '{name}'; its methods are {there}"
+                )
         return [name for name in METHODS if name in wanted]
 
     def read(self, payload: InferenceRequest) -> Any | None:
@@ -78,12 +86,22 @@ class Methods:
         if len(members) < 2 or self._path is None:
             return {name: self._methods[name](data) for name in names}
         ends = list(accumulate(members))
-        parts = [self._path.part(data, slice(end - rows, end)) for end, rows in zip(ends, members, strict=True)]
-        return {name: _joined([_rows_first(self._methods[name](part)) for part in parts]) for name in names}
+        parts = [
+            self._path.part(data, slice(end - rows, end))
+            for end, rows in zip(ends, members, strict=True)
+        ]
+        return {
+            name: _joined([_rows_first(self._methods[name](part)) for part in parts])
+            for name in names
+        }
 
-    def run_enforced(self, data: Any, params: dict[str, Any] | None, names: list[str]) -> dict[str, Any]:
+    def run_enforced(
+        self, data: Any, params: dict[str, Any] | None, names: list[str]
+    ) -> dict[str, Any]:
         """The results of methods on data that MLflow checks and converts first."""
-        results: dict[str, Any] = with_implementation(self._model, _Several(self, names)).predict(data, params=params)
+        results: dict[str, Any] = with_implementation(self._model, _Several(self, names)).predict(
+            data, params=params
+        )
         return results
 
 
@@ -103,10 +121,17 @@ def of(model: PyFuncModel, path: FastPath | None) -> Methods | None:
     if model.loader_module not in FLAVORS:
         return None
     estimator, wrapper = raw_model(model), model._model_impl
-    methods = {name: getattr(estimator, name) for name in METHODS if callable(getattr(estimator, name, None))}
+    methods = {
+        name: getattr(estimator, name)
+        for name in METHODS
+        if callable(getattr(estimator, name, None))
+    }
     if model.loader_module != "mlflow.sklearn":
         # The wrappers make of the data what their library's own boosters take.
-        methods = {"predict": wrapper.predict, **{name: call for name, call in methods.items() if name != "predict"}}
+        methods = {
+            "predict": wrapper.predict,
+            **{name: call for name, call in methods.items() if name != "predict"},
+        }
     schema = model.metadata.get_output_schema()
     names = schema.input_names() if schema is not None and schema.has_input_names() else []
     return Methods(methods, model, path, map(str, names))
@@ -117,7 +142,12 @@ def without_outputs(payload: InferenceRequest) -> InferenceRequest:
     rows = packed(payload)
     if rows is not None:
         return PackedRequest.of(payload.id, rows, payload.parameters)
-    values = {"id": payload.id, "parameters": payload.parameters, "inputs": payload.inputs, "outputs": None}
+    values = {
+        "id": payload.id,
+        "parameters": payload.parameters,
+        "inputs": payload.inputs,
+        "outputs": None,
+    }
     return InferenceRequest.build(values)
 
 
@@ -147,7 +177,11 @@ def _rows_first(result: Any) -> Any:
         return result.to_numpy()
     if hasattr(result, "toarray") and hasattr(result, "nnz"):
         return result.toarray()
-    if isinstance(result, list) and result and all(isinstance(part, np.ndarray) and part.ndim for part in result):
+    if (
+        isinstance(result, list)
+        and result
+        and all(isinstance(part, np.ndarray) and part.ndim for part in result)
+    ):
         # One array of probabilities per target: by rows they are split and read like everything else.
         if len({part.shape for part in result}) == 1:
             return np.stack(result, axis=1)

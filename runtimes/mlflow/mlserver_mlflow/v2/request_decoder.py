@@ -61,7 +61,9 @@ class Decoder:
         from_type_hint: The signature came from a Python type hint, so the model checks its data itself.
     """
 
-    def __init__(self, schema: Schema | None, content_type: str | None = None, from_type_hint: bool = False) -> None:
+    def __init__(
+        self, schema: Schema | None, content_type: str | None = None, from_type_hint: bool = False
+    ) -> None:
         self._schema = schema
         self._from_type_hint = from_type_hint
         self._default = AppliedContentType(content_type, FROM_SETTINGS)
@@ -72,10 +74,14 @@ class Decoder:
         if schema is not None:
             self._default = AppliedContentType(to_model_content_type(schema), FROM_SIGNATURE)
             labels = input_labels(schema)
-            for spec, label, tensor in zip(schema.inputs, labels, to_metadata_tensors(schema), strict=True):
+            for spec, label, tensor in zip(
+                schema.inputs, labels, to_metadata_tensors(schema), strict=True
+            ):
                 self._specs[tensor.name] = spec
                 self._labels[tensor.name] = label
-                self._content_types[tensor.name] = str(tensor.parameters and tensor.parameters.content_type)
+                self._content_types[tensor.name] = str(
+                    tensor.parameters and tensor.parameters.content_type
+                )
         self._has_other_labels = any(name != label for name, label in self._labels.items())
 
     def knows(self, content_type: str | None) -> bool:
@@ -115,7 +121,11 @@ class Decoder:
             return None
         if self._named:
             return self._specs.get(name)
-        return self._schema.inputs[position] if position < len(self._schema.inputs) else self._schema.inputs[-1]
+        return (
+            self._schema.inputs[position]
+            if position < len(self._schema.inputs)
+            else self._schema.inputs[-1]
+        )
 
     def _applied(self, tensor: RequestInput, position: int) -> AppliedContentType:
         explicit = content_type_of(tensor.parameters)
@@ -124,7 +134,9 @@ class Decoder:
         if self._named:
             return AppliedContentType(self._content_types.get(tensor.name), FROM_SIGNATURE)
         types = list(self._content_types.values())
-        return AppliedContentType(types[min(position, len(types) - 1)] if types else None, FROM_SIGNATURE)
+        return AppliedContentType(
+            types[min(position, len(types) - 1)] if types else None, FROM_SIGNATURE
+        )
 
     # -- the four forms --
 
@@ -141,7 +153,10 @@ class Decoder:
             inputs = self._in_positions(inputs)
         for position, tensor in enumerate(inputs):
             if fields:
-                spec, applied = None, AppliedContentType(content_type_of(tensor.parameters), FROM_INPUT)
+                spec, applied = (
+                    None,
+                    AppliedContentType(content_type_of(tensor.parameters), FROM_INPUT),
+                )
             else:
                 spec, applied = self._spec(tensor.name, position), self._applied(tensor, position)
             decoded.inputs[tensor.name] = applied
@@ -181,7 +196,11 @@ class Decoder:
         given = {tensor.name: tensor for tensor in inputs}
         if given.keys() == self._specs.keys():
             return [given[name] for name in names]
-        misplaced = [name for name, place in zip(given, names, strict=False) if name in self._specs and name != place]
+        misplaced = [
+            name
+            for name, place in zip(given, names, strict=False)
+            if name in self._specs and name != place
+        ]
         if len(inputs) != width or misplaced:
             expected = f"{width} inputs, by position or as {_shown(names)} (the model's signature has no names)"
             raise InvalidInput("inputs", expected, _shown(list(given)))
@@ -205,7 +224,9 @@ class Decoder:
         for position, tensor in enumerate(inputs):
             applied = decoded.inputs[tensor.name] = self._applied(tensor, position)
             label = self._labels[tensor.name] if self._named else tensor.name
-            decoded.data[label] = input_values.read_array(tensor, self._spec(tensor.name, position), applied)
+            decoded.data[label] = input_values.read_array(
+                tensor, self._spec(tensor.name, position), applied
+            )
         return decoded
 
     def _single(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
@@ -216,10 +237,14 @@ class Decoder:
         decoded = Decoded(None, form, {tensor.name: self._applied(tensor, 0)})
         applied = decoded.inputs[tensor.name]
         if form.content_type == "str":
-            decoded.data = list(input_values.read_values(tensor, AppliedContentType("str", form.reason)))
+            decoded.data = list(
+                input_values.read_values(tensor, AppliedContentType("str", form.reason))
+            )
         else:
             spec = self._spec(tensor.name, 0)
-            decoded.data = input_values.read_array(tensor, spec if isinstance(spec, TensorSpec) else None, applied)
+            decoded.data = input_values.read_array(
+                tensor, spec if isinstance(spec, TensorSpec) else None, applied
+            )
         return decoded
 
     def _guessed(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
@@ -228,15 +253,21 @@ class Decoder:
             return self._single(inputs, form)
         lengths = {tensor.shape[0] if tensor.shape else -1 for tensor in inputs}
         flat = all(len(tensor.shape) == 1 or tensor.shape[1:] == [1] for tensor in inputs)
-        return self._frame(inputs, form) if flat and len(lengths) == 1 else self._arrays(inputs, form)
+        return (
+            self._frame(inputs, form) if flat and len(lengths) == 1 else self._arrays(inputs, form)
+        )
 
     def _require(self, inputs: list[RequestInput]) -> None:
         given = [tensor.name for tensor in inputs]
-        missing = [name for name, spec in self._specs.items() if spec.required and name not in given]
+        missing = [
+            name for name, spec in self._specs.items() if spec.required and name not in given
+        ]
         if missing:
             extra = [name for name in given if name not in self._specs]
             hint = f"; not in the signature: {extra}" if extra else ""
-            raise InvalidInput("inputs", f"all of the signature's inputs, missing {missing}", f"{given}{hint}")
+            raise InvalidInput(
+                "inputs", f"all of the signature's inputs, missing {missing}", f"{given}{hint}"
+            )
 
 
 def _split_columns(tensor: RequestInput, names: list[str]) -> list[RequestInput]:
@@ -288,6 +319,8 @@ def explained(error: MLServerError, decoded: Decoded, schema: Schema | None) -> 
         return error
     # MLflow repeats all data and the whole schema before it says what is wrong.
     _, _, short = error.message.rpartition("'. Error: ")
-    name = type_enforcement.first_invalid_column(decoded.data, schema) if schema is not None else None
+    name = (
+        type_enforcement.first_invalid_column(decoded.data, schema) if schema is not None else None
+    )
     text = f"Input '{name}': {short}" if name is not None else short
     return MLServerError(f"{text} {decoded.explain()}", error.status_code, details=details)

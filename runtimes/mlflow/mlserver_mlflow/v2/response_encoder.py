@@ -23,7 +23,16 @@ from mlserver.types import InferenceResponse, Parameters, ResponseOutput, Tensor
 
 from ..metadata import TENSORS
 from .declared_outputs import DeclaredOutputs, Kind, cast, number_type
-from .plain_values import NotEncodableError, duration, is_dataclass, is_missing, iso, label, plain, to_json
+from .plain_values import (
+    NotEncodableError,
+    duration,
+    is_dataclass,
+    is_missing,
+    iso,
+    label,
+    plain,
+    to_json,
+)
 
 UNNAMED = "output-1"
 NP, STR, BASE64, DATETIME, PD_JSON = "np", "str", "base64", "datetime", "pd_json"
@@ -36,14 +45,18 @@ class Encoder:
         declared: What the signature says of the outputs.
     """
 
-    def __init__(self, model_name: str, model_version: str | None, declared: DeclaredOutputs | None = None) -> None:
+    def __init__(
+        self, model_name: str, model_version: str | None, declared: DeclaredOutputs | None = None
+    ) -> None:
         self._name = model_name
         self._version = model_version
         self._declared = declared or DeclaredOutputs()
         names = self._declared.names
         self._only = names[0] if len(names) == 1 else UNNAMED
         # One array may hold all of several declared columns.
-        self._kind = self._declared.single if self._declared.single is not None else self._declared.common
+        self._kind = (
+            self._declared.single if self._declared.single is not None else self._declared.common
+        )
 
     def encode(self, result: Any) -> InferenceResponse:
         """The response for a model's result.
@@ -77,7 +90,9 @@ class Encoder:
             return "pd", of_frame(result, self._declared)
         if isinstance(result, pd.Series):
             name = self._only if result.name is None or self._only != UNNAMED else str(result.name)
-            return "pd", [of_column(name, result, self._declared.kind_of(name) or self._declared.single)]
+            return "pd", [
+                of_column(name, result, self._declared.kind_of(name) or self._declared.single)
+            ]
         if isinstance(result, dict):
             return _of_dict(result, self._declared)
         if isinstance(result, list | tuple):
@@ -98,12 +113,20 @@ def tensor(
 ) -> ResponseOutput:
     """A response output, made without validating what this module knows to be right."""
     parameters = _parameters(content_type)
-    values = {"name": name, "shape": list(shape), "datatype": datatype, "parameters": parameters, "data": data}
+    values = {
+        "name": name,
+        "shape": list(shape),
+        "datatype": datatype,
+        "parameters": parameters,
+        "data": data,
+    }
     return ResponseOutput.build(values)
 
 
 def _parameters(content_type: str | None) -> Parameters | None:
-    return Parameters.build({"content_type": content_type, "headers": None}) if content_type else None
+    return (
+        Parameters.build({"content_type": content_type, "headers": None}) if content_type else None
+    )
 
 
 def of_array(name: str, array: NDArray[Any], kind: Kind = None) -> ResponseOutput:
@@ -120,9 +143,13 @@ def of_array(name: str, array: NDArray[Any], kind: Kind = None) -> ResponseOutpu
     if array.dtype.kind == "f":
         return tensor(name, "FP64", shape, TensorData.from_array(_exact_doubles(array)), NP)
     if array.dtype.kind in "US":
-        is_string = isinstance(kind, DataType) and kind == DataType.string and array.dtype.kind == "U"
+        is_string = (
+            isinstance(kind, DataType) and kind == DataType.string and array.dtype.kind == "U"
+        )
         content_type = STR if is_string else NP
-        return tensor(name, "BYTES", shape, TensorData([_bytes(item) for item in flat.tolist()]), content_type)
+        return tensor(
+            name, "BYTES", shape, TensorData([_bytes(item) for item in flat.tolist()]), content_type
+        )
     if array.dtype.kind == "M":
         return tensor(name, "BYTES", shape, _texts(map(str, flat)), DATETIME)
     if array.dtype.kind == "m":
@@ -136,7 +163,9 @@ def _shape_of(array: NDArray[Any]) -> list[int]:
     return [*array.shape, 1] if array.ndim == 1 else [*array.shape] or [1]
 
 
-def _of_object_array(name: str, items: list[Any], shape: Sequence[int], kind: Kind) -> ResponseOutput:
+def _of_object_array(
+    name: str, items: list[Any], shape: Sequence[int], kind: Kind
+) -> ResponseOutput:
     is_tensor = isinstance(kind, np.dtype)
     is_text = all(isinstance(item, str) or (is_tensor and item is None) for item in items)
     if is_text and (kind is None or is_tensor):
@@ -166,7 +195,9 @@ def of_frame(frame: pd.DataFrame, declared: DeclaredOutputs | None = None) -> li
     """One output per column."""
     known = declared or DeclaredOutputs()
     names = column_names(frame)
-    return [of_column(name, frame.iloc[:, at], known.kind_of(name)) for at, name in enumerate(names)]
+    return [
+        of_column(name, frame.iloc[:, at], known.kind_of(name)) for at, name in enumerate(names)
+    ]
 
 
 def column_names(frame: pd.DataFrame) -> list[str]:
@@ -180,7 +211,9 @@ def of_column(name: str, column: pd.Series[Any], kind: Kind = None) -> ResponseO
     shape = [len(column), 1]
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        column = column.astype(dtype.categories.dtype) if not column.hasnans else column.astype(object)
+        column = (
+            column.astype(dtype.categories.dtype) if not column.hasnans else column.astype(object)
+        )
         dtype = column.dtype
     if isinstance(dtype, np.dtype) and (dtype.kind, dtype.itemsize) in TENSORS:
         return _of_number_column(name, column.to_numpy(), kind)
@@ -192,7 +225,9 @@ def of_column(name: str, column: pd.Series[Any], kind: Kind = None) -> ResponseO
         found = _of_nullable(name, column, kind)
         if found is not None:
             return found
-    return _of_objects(name, [None if is_missing(item) else item for item in column.tolist()], shape, kind, None)
+    return _of_objects(
+        name, [None if is_missing(item) else item for item in column.tolist()], shape, kind, None
+    )
 
 
 def _of_number_column(name: str, array: NDArray[Any], kind: Kind) -> ResponseOutput:
@@ -238,14 +273,32 @@ def of_scalar(name: str, value: Any, kind: Kind = None) -> ResponseOutput:
     """One value; None is JSON's null."""
     if isinstance(value, np.datetime64 | np.timedelta64):
         return of_array(name, np.array(value))
-    if isinstance(value, bool | int | float | str | bytes | bytearray | np.generic | dt.date | dt.time | dt.timedelta):
+    if isinstance(
+        value,
+        bool
+        | int
+        | float
+        | str
+        | bytes
+        | bytearray
+        | np.generic
+        | dt.date
+        | dt.time
+        | dt.timedelta,
+    ):
         return _of_objects(name, [value], [1], kind)
     return _of_objects(name, [plain(value)], [1], kind)
 
 
-def _of_dict(result: dict[Any, Any], declared: DeclaredOutputs) -> tuple[str | None, list[ResponseOutput]]:
-    outputs = [of_value(label(key), value, declared.kind_of(label(key))) for key, value in result.items()]
-    return "dict" if all(isinstance(value, np.ndarray) for value in result.values()) else None, outputs
+def _of_dict(
+    result: dict[Any, Any], declared: DeclaredOutputs
+) -> tuple[str | None, list[ResponseOutput]]:
+    outputs = [
+        of_value(label(key), value, declared.kind_of(label(key))) for key, value in result.items()
+    ]
+    return "dict" if all(
+        isinstance(value, np.ndarray) for value in result.values()
+    ) else None, outputs
 
 
 def of_value(name: str, value: Any, kind: Kind = None) -> ResponseOutput:
@@ -283,7 +336,11 @@ def _of_objects(
     if array is not None:
         array = cast(array, kind).reshape(shape)
         return tensor(
-            name, TENSORS[array.dtype.kind, array.dtype.itemsize], shape, TensorData.from_array(array), numbers
+            name,
+            TENSORS[array.dtype.kind, array.dtype.itemsize],
+            shape,
+            TensorData.from_array(array),
+            numbers,
         )
     return tensor(name, "BYTES", shape, _texts(to_json(plain(item)) for item in items), PD_JSON)
 
@@ -317,7 +374,9 @@ def _array_of(items: list[Any]) -> NDArray[Any] | None:
 
 def exact_array(items: list[Any]) -> NDArray[Any] | None:
     """Numbers as an array that has the same values, and booleans only among booleans; None if there is none."""
-    if not items or not all(isinstance(item, bool | int | float | np.number | np.bool_) for item in items):
+    if not items or not all(
+        isinstance(item, bool | int | float | np.number | np.bool_) for item in items
+    ):
         return None
     booleans = sum(isinstance(item, bool | np.bool_) for item in items)
     if booleans not in (0, len(items)):
@@ -328,7 +387,10 @@ def exact_array(items: list[Any]) -> NDArray[Any] | None:
     if array.dtype.kind == "f" and not any(isinstance(item, float | np.floating) for item in items):
         return None
     made = array.tolist()
-    is_exact = all(one == other or (one != one and other != other) for one, other in zip(made, items, strict=True))
+    is_exact = all(
+        one == other or (one != one and other != other)
+        for one, other in zip(made, items, strict=True)
+    )
     return array if is_exact else None
 
 
@@ -337,7 +399,9 @@ def _b64(item: bytes | bytearray) -> bytes:
 
 
 # Types of objects, the content type, how one is written, and the declared type of which a missing value is written so.
-_WRITERS: tuple[tuple[Any, str, Callable[[Any], str | bytes], DataType | None, bytes | None], ...] = (
+_WRITERS: tuple[
+    tuple[Any, str, Callable[[Any], str | bytes], DataType | None, bytes | None], ...
+] = (
     (str, STR, lambda item: item, DataType.string, None),
     ((bytes, bytearray), BASE64, _b64, DataType.binary, None),
     ((dt.date, pd.Timestamp), DATETIME, iso, DataType.datetime, b"NaT"),

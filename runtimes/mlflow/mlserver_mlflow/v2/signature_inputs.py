@@ -21,14 +21,19 @@ def input_labels(schema: Schema) -> list[Any]:
 
     Not `schema.input_names()`, which takes the position for every name that is false: the column 0 at position 1 would be 1.
     """
-    return [position if spec.name is None else spec.name for position, spec in enumerate(schema.inputs)]
+    return [
+        position if spec.name is None else spec.name for position, spec in enumerate(schema.inputs)
+    ]
 
 
 def input_names(schema: Schema, prefix: str) -> list[str]:
     """What V2 calls each input; those without a usable name by `prefix` and their position."""
     texts = [None if spec.name is None else str(spec.name) for spec in schema.inputs]
     counts = Counter(texts)
-    given = [text if text is not None and counts[text] == 1 and _is_usable(text) else None for text in texts]
+    given = [
+        text if text is not None and counts[text] == 1 and _is_usable(text) else None
+        for text in texts
+    ]
     taken = {text for text in given if text is not None}
     names = []
     for position, text in enumerate(given):
@@ -41,7 +46,11 @@ def input_names(schema: Schema, prefix: str) -> list[str]:
 
 def renamed_inputs(schema: Schema, names: Sequence[str]) -> dict[str, str]:
     """The V2 names that stand for a label whose text no request can carry -> that text."""
-    labels = {name: str(spec.name) for name, spec in zip(names, schema.inputs, strict=True) if spec.name is not None}
+    labels = {
+        name: str(spec.name)
+        for name, spec in zip(names, schema.inputs, strict=True)
+        if spec.name is not None
+    }
     return {name: label for name, label in labels.items() if name != label}
 
 
@@ -52,7 +61,9 @@ def has_exact_names(schema: Schema) -> bool:
 
 def has_text_names(schema: Schema) -> bool:
     """Whether all inputs have names that V2 and the model's data share."""
-    return all(type(spec.name) is str for spec in schema.inputs) and not renamed_inputs(schema, input_names(schema, ""))
+    return all(type(spec.name) is str for spec in schema.inputs) and not renamed_inputs(
+        schema, input_names(schema, "")
+    )
 
 
 class ExactSchema(Schema):  # type: ignore[misc]  # MLflow has no types
@@ -62,10 +73,18 @@ class ExactSchema(Schema):  # type: ignore[misc]  # MLflow has no types
         return input_labels(self)
 
     def required_input_names(self) -> list[Any]:
-        return [label for label, spec in zip(input_labels(self), self.inputs, strict=True) if spec.required]
+        return [
+            label
+            for label, spec in zip(input_labels(self), self.inputs, strict=True)
+            if spec.required
+        ]
 
     def optional_input_names(self) -> list[Any]:
-        return [label for label, spec in zip(input_labels(self), self.inputs, strict=True) if not spec.required]
+        return [
+            label
+            for label, spec in zip(input_labels(self), self.inputs, strict=True)
+            if not spec.required
+        ]
 
 
 def _is_usable(name: str) -> bool:

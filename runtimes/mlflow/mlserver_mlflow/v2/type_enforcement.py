@@ -81,7 +81,9 @@ def _as_integers(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array.astype(dtype)
 
 
-def column(name: str, values: Any, spec: ColSpec, datatype: str, applied: AppliedContentType) -> Any:
+def column(
+    name: str, values: Any, spec: ColSpec, datatype: str, applied: AppliedContentType
+) -> Any:
     """The values of one column, ready for MLflow's own enforcement.
 
     Raises:
@@ -118,7 +120,9 @@ def _received(datatype: str, values: Any, is_array: bool, kind: DataType) -> str
         return f"{datatype} with missing values"
     if floats:
         return f"{datatype} with fractions or out of range"
-    return f"{datatype} with values it cannot hold exactly" if values.dtype.kind in "iu" else datatype
+    return (
+        f"{datatype} with values it cannot hold exactly" if values.dtype.kind in "iu" else datatype
+    )
 
 
 def first_invalid_column(frame: Any, schema: Schema) -> str | None:

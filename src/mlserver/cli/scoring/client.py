@@ -46,7 +46,11 @@ class Refusal(Exception):
     """
 
     def __init__(
-        self, message: str, again: bool = False, after: float | None = None, unreachable: bool = False
+        self,
+        message: str,
+        again: bool = False,
+        after: float | None = None,
+        unreachable: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -83,10 +87,15 @@ class RESTClient:
     def __init__(self, target: Target) -> None:
         split = urlsplit(target.url if "://" in target.url else f"//{target.url}")
         if split.scheme not in ("", "http", "https") or not split.hostname:
-            raise CommandError(f"--url: expected HOST:PORT or http(s)://HOST:PORT, received '{target.url}'")
+            raise CommandError(
+                f"--url: expected HOST:PORT or http(s)://HOST:PORT, received '{target.url}'"
+            )
         self._target = target
         self._context = target.trust.context() if target.tls or split.scheme == "https" else None
-        self._host, self._port = split.hostname, split.port or (80 if self._context is None else 443)
+        self._host, self._port = (
+            split.hostname,
+            split.port or (80 if self._context is None else 443),
+        )
         self._path = f"{split.path.rstrip('/')}/v2/models/{quote(target.model, safe='')}"
         self._own = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
@@ -115,7 +124,9 @@ class RESTClient:
         except MLServerError as error:
             raise Refusal(f"the server's answer is no response: {error.message}") from None
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int | None, bytes]:
+    def _ask(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int | None, bytes]:
         try:
             answer, content = self._exchange(method, path, body, headers)
         except TimeoutError:
@@ -127,7 +138,9 @@ class RESTClient:
         except (OSError, http.client.HTTPException) as error:
             self._drop()
             where = f"{self._host}:{self._port}"
-            raise Refusal(f"{where} cannot be reached: {_words(error)}", again=True, unreachable=True) from None
+            raise Refusal(
+                f"{where} cannot be reached: {_words(error)}", again=True, unreachable=True
+            ) from None
         if answer.status != 200:
             raise _refusal(answer, content)
         length = answer.getheader(HEADER)
@@ -155,7 +168,9 @@ class RESTClient:
         if found is None:
             timeout = self._target.timeout
             if self._context is not None:
-                found = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._context)
+                found = http.client.HTTPSConnection(
+                    self._host, self._port, timeout=timeout, context=self._context
+                )
             else:
                 found = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
             self._own.connection = found
@@ -188,7 +203,9 @@ def _refusal(answer: http.client.HTTPResponse, content: bytes) -> Refusal:
         from ...wire import json
 
         document = json.read_json(content)
-        text = str(document["error"]) if isinstance(document, dict) and "error" in document else text
+        text = (
+            str(document["error"]) if isinstance(document, dict) and "error" in document else text
+        )
     except MLServerError:
         pass
     after = answer.getheader("retry-after") or ""
@@ -200,7 +217,9 @@ class GRPCClient:
     """Over gRPC, with one channel for all threads."""
 
     def __init__(self, target: Target) -> None:
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines; what went wrong is said in ours
+        os.environ.setdefault(
+            "GRPC_VERBOSITY", "NONE"
+        )  # its own log lines; what went wrong is said in ours
         import grpc
 
         from ...grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
@@ -219,7 +238,9 @@ class GRPCClient:
         from ...wire.pb import dataplane_pb2 as pb
         from ...wire.proto.metadata import read_model_metadata
 
-        return read_model_metadata(self._call("ModelMetadata", pb.ModelMetadataRequest(name=self._target.model), {}))
+        return read_model_metadata(
+            self._call("ModelMetadata", pb.ModelMetadataRequest(name=self._target.model), {})
+        )
 
     def infer(self, request: InferenceRequest) -> InferenceResponse:
         from ...wire.proto import messages
@@ -236,15 +257,21 @@ class GRPCClient:
 
         metadata = [(name.lower(), value) for name, value in headers.items()]
         try:
-            return getattr(self._stub, method)(message, timeout=self._target.timeout, metadata=metadata)
+            return getattr(self._stub, method)(
+                message, timeout=self._target.timeout, metadata=metadata
+            )
         except grpc.RpcError as error:
             failed: Any = error
             code = failed.code().name
             after = dict(failed.trailing_metadata() or ()).get("retry-after")
             # A server's own UNAVAILABLE comes with metadata of ours; the channel's own has none.
-            nobody = code == "UNAVAILABLE" and "failed to connect" in (failed.details() or "").lower()
+            nobody = (
+                code == "UNAVAILABLE" and "failed to connect" in (failed.details() or "").lower()
+            )
             later = code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
-            raise Refusal(failed.details() or code, later, float(after) if after else None, nobody) from None
+            raise Refusal(
+                failed.details() or code, later, float(after) if after else None, nobody
+            ) from None
         except ValueError as error:  # the channel was closed under it
             raise Refusal(str(error), unreachable=True) from None
 

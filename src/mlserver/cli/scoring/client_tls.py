@@ -33,7 +33,9 @@ class Trust:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
         except OSError as error:  # those of TLS too
-            raise CommandError(f"the certificates cannot be used: {getattr(error, 'reason', None) or error}") from None
+            raise CommandError(
+                f"the certificates cannot be used: {getattr(error, 'reason', None) or error}"
+            ) from None
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -45,5 +47,7 @@ class Trust:
 
         self.context()  # says what is wrong with the files: gRPC only fails to connect
         key = self.key or self.certificate
-        parts = [None if path is None else path.read_bytes() for path in (self.ca, key, self.certificate)]
+        parts = [
+            None if path is None else path.read_bytes() for path in (self.ca, key, self.certificate)
+        ]
         return grpc.ssl_channel_credentials(*parts)

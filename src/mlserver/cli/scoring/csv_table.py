@@ -35,7 +35,9 @@ class CSVTable:
         self._delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first.count)
         names = next(csv.reader([first], delimiter=self._delimiter), [])
         if not names or len(set(names)) != len(names):
-            raise CommandError(f"{self._path}: expected a header with distinct names of columns in the first line")
+            raise CommandError(
+                f"{self._path}: expected a header with distinct names of columns in the first line"
+            )
         return names
 
     def _rows(self) -> Iterator[list[str]]:
@@ -72,7 +74,9 @@ class CSVTable:
         if waiting.items or waiting.failed:
             yield waiting.work(shape)
 
-    def _values(self, row: list[str], places: list[int], readers: list[Callable[[str], Any]]) -> list[Any]:
+    def _values(
+        self, row: list[str], places: list[int], readers: list[Callable[[str], Any]]
+    ) -> list[Any]:
         if len(row) != len(self._names):
             raise ValueError(f"expected {len(self._names)} values, received {len(row)}")
         values = []

@@ -100,7 +100,9 @@ def _write_parquet(lines: Path, target: Path, names: list[str]) -> None:
     try:
         parquet.write_table(arrow.table(columns), target)
     except arrow.ArrowException as error:
-        raise CommandError(f"the answers do not form a table: {error}; write JSON lines instead") from None
+        raise CommandError(
+            f"the answers do not form a table: {error}; write JSON lines instead"
+        ) from None
 
 
 def _parquet() -> Any:

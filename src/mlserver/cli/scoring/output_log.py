@@ -43,7 +43,10 @@ class OutputLog:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._file.close()
 
@@ -96,7 +99,9 @@ class OutputLog:
         """Replace the file by these of its lines; it is whole at every moment."""
         with (
             self._path.open("rb") as old,
-            tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=f".{self._path.name}.", delete=False) as new,
+            tempfile.NamedTemporaryFile(
+                dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
+            ) as new,
         ):
             for _, start, size in entries:
                 _copy(old, new, start, size)

@@ -22,7 +22,11 @@ _KINDS = {
     "halffloat": "FP16",
     "float": "FP32",
     "double": "FP64",
-    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{
+        f"{sign}int{bits}": f"{sign.upper()}INT{bits}"
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
 }
 
 
@@ -35,7 +39,9 @@ class ParquetTable:
         try:
             self._file = parquet.ParquetFile(path)
         except Exception as error:
-            raise CommandError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+            raise CommandError(
+                f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}"
+            ) from None
         schema = self._file.schema_arrow
         kinds = {field.name: _kind(field.type) for field in schema}
         self._layout = layout(schema.names, metadata, kinds)

@@ -19,7 +19,9 @@ class Progress:
         stream: Where the line is drawn; only if it is a terminal.
     """
 
-    def __init__(self, total: int, before: int, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, total: int, before: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.total, self.before, self.done, self.failed = total, before, 0, 0
         self._stream, self._clock = stream, clock
         self._on = stream.isatty()
@@ -56,7 +58,9 @@ class Progress:
         seconds = self._clock() - self._started
         rate = self.done / seconds if seconds > 0 else 0.0
         kept = f", {self.before} kept from before" if self.before else ""
-        return f"{self.done - self.failed} answered, {self.failed} failed{kept}; {rate:.0f} per second"
+        return (
+            f"{self.done - self.failed} answered, {self.failed} failed{kept}; {rate:.0f} per second"
+        )
 
 
 def _clock_time(seconds: float | None) -> str:

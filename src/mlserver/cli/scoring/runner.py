@@ -80,7 +80,9 @@ class ScoringJob:
         try:
             for work in works:
                 under_way.append(pool.submit(self.do, work))
-                while len(under_way) >= AHEAD * self._workers or (under_way and under_way[0].done()):
+                while len(under_way) >= AHEAD * self._workers or (
+                    under_way and under_way[0].done()
+                ):
                     yield self._noted(under_way.popleft().result())
             while under_way:
                 yield self._noted(under_way.popleft().result())
@@ -110,7 +112,9 @@ class ScoringJob:
         except Refusal as error:
             return self._apart(work, error.message, error.again)
         except RowsDisagree:
-            return self._apart(work, "the model's answer has another number of rows than the batch", False)
+            return self._apart(
+                work, "the model's answer has another number of rows than the batch", False
+            )
         except MLServerError as error:
             return self._apart(work, error.message, False)
         return [

@@ -59,7 +59,9 @@ def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
 def check_suffix(path: Path) -> None:
     """Raises `CommandError` for a file whose name does not say how to read it."""
     if path.suffix and path.suffix.lower() not in SUFFIXES:
-        raise CommandError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, received '{path.suffix}'")
+        raise CommandError(
+            f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, received '{path.suffix}'"
+        )
 
 
 def has_request_per_line(path: Path) -> bool:
@@ -95,7 +97,9 @@ class JSONLines:
                 if waiting:
                     yield joined(waiting)
                     waiting = []
-                yield WorkItem([number], [0], [None], None, {number: ItemFailure(error.message, NOT_SENT)})
+                yield WorkItem(
+                    [number], [0], [None], None, {number: ItemFailure(error.message, NOT_SENT)}
+                )
                 continue
             if waiting and not _agree(waiting[0][1], request):
                 yield joined(waiting)
@@ -126,7 +130,9 @@ class JSONDocument(JSONLines):
         except MLServerError as error:
             raise CommandError(f"{path}: {error.message}") from None
         if not isinstance(document, (dict, list)):
-            raise CommandError(f"{path}: expected a V2 request or a list of them, received {type(document).__name__}")
+            raise CommandError(
+                f"{path}: expected a V2 request or a list of them, received {type(document).__name__}"
+            )
         self._requests = document if isinstance(document, list) else [document]
 
     def count(self) -> int:
@@ -164,7 +170,13 @@ def joined(members: list[tuple[int, InferenceRequest]]) -> WorkItem:
     request = join(requests)
     request.id = generate_uuid()
     middle = len(members) // 2
-    return WorkItem(items, rows, ids, request, halves=lambda: (joined(members[:middle]), joined(members[middle:])))
+    return WorkItem(
+        items,
+        rows,
+        ids,
+        request,
+        halves=lambda: (joined(members[:middle]), joined(members[middle:])),
+    )
 
 
 def line_is_response(line: bytes) -> int | None:

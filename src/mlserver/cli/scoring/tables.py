@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...types import InferenceRequest, MetadataModelResponse, MetadataTensor, Parameters, RequestInput, TensorData
+from ...types import (
+    InferenceRequest,
+    MetadataModelResponse,
+    MetadataTensor,
+    Parameters,
+    RequestInput,
+    TensorData,
+)
 from ...utils import generate_uuid
 from ..terminal import CommandError
 from .items import ItemFailure, WorkItem
@@ -40,7 +47,9 @@ class Layout:
     content_type: str | None = None
 
 
-def layout(names: Sequence[str], metadata: MetadataModelResponse | None, kinds: Mapping[str, str]) -> Layout:
+def layout(
+    names: Sequence[str], metadata: MetadataModelResponse | None, kinds: Mapping[str, str]
+) -> Layout:
     """Match the columns with the inputs that the model names.
 
     A model that names its inputs gets those columns only. A model with one input as wide as the table gets all of them as
@@ -61,7 +70,9 @@ def layout(names: Sequence[str], metadata: MetadataModelResponse | None, kinds: 
         [tensor] = described.values()
         if len(tensor.shape) == 2 and tensor.shape[1] in (-1, len(names)):
             return Layout([Column(name, str(tensor.datatype)) for name in names], tensor.name, own)
-    missing = [name for name, tensor in described.items() if name not in wanted and _required(tensor)]
+    missing = [
+        name for name, tensor in described.items() if name not in wanted and _required(tensor)
+    ]
     if missing:
         raise CommandError(
             f"the table has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names))}"
@@ -97,14 +108,20 @@ class Rows:
         """The request of these rows."""
         everything = sorted([*self.items, *self.failed])
         if not self.items:
-            return WorkItem(everything, [0] * len(everything), [None] * len(everything), None, self.failed)
+            return WorkItem(
+                everything, [0] * len(everything), [None] * len(everything), None, self.failed
+            )
         request = InferenceRequest(
             id=generate_uuid(),
             inputs=list(self._inputs(shape)),
             parameters=Parameters(content_type=shape.content_type) if shape.content_type else None,
         )
         ones = [1] * len(self.items)
-        halves = None if len(self.items) == 1 else lambda: (self._part(0).work(shape), self._part(1).work(shape))
+        halves = (
+            None
+            if len(self.items) == 1
+            else lambda: (self._part(0).work(shape), self._part(1).work(shape))
+        )
         return WorkItem(self.items, ones, [None] * len(self.items), request, self.failed, halves)
 
     def _part(self, which: int) -> Rows:
@@ -116,7 +133,9 @@ class Rows:
         count = len(self.items)
         if shape.matrix is not None:
             flat = [value for row in zip(*self.values, strict=True) for value in row]
-            yield _input(shape.matrix, [count, len(self.values)], shape.columns[0].datatype, None, flat)
+            yield _input(
+                shape.matrix, [count, len(self.values)], shape.columns[0].datatype, None, flat
+            )
             return
         for column, values in zip(shape.columns, self.values, strict=True):
             width = len(values[0]) if isinstance(values[0], list) else 0
@@ -125,8 +144,12 @@ class Rows:
             yield _input(column.name, [count, *tail], column.datatype, column.content_type, flat)
 
 
-def _input(name: str, shape: list[int], datatype: str, content_type: str | None, values: list[Any]) -> RequestInput:
+def _input(
+    name: str, shape: list[int], datatype: str, content_type: str | None, values: list[Any]
+) -> RequestInput:
     parameters = Parameters(content_type=content_type) if content_type else None
-    tensor = RequestInput(name=name, shape=shape, datatype=datatype, data=TensorData(values), parameters=parameters)
+    tensor = RequestInput(
+        name=name, shape=shape, datatype=datatype, data=TensorData(values), parameters=parameters
+    )
     tensor.data.normalize(datatype, shape)
     return tensor

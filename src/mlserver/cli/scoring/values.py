@@ -28,5 +28,7 @@ def integer_for(datatype: str, value: int) -> int:
 def refuse(expected: str, value: Any) -> ValueError:
     """The error for a value that is of another kind."""
     return ValueError(
-        f"expected {expected}, received {str(value)[:40]!r}" if value is not None else f"expected {expected}"
+        f"expected {expected}, received {str(value)[:40]!r}"
+        if value is not None
+        else f"expected {expected}"
     )

@@ -58,7 +58,11 @@ class RPCClient:
     # -- calls --
 
     async def call(
-        self, kind: MessageType, head: Any, buffers: Sequence[Any] = (), kill_after: float | None = None
+        self,
+        kind: MessageType,
+        head: Any,
+        buffers: Sequence[Any] = (),
+        kill_after: float | None = None,
     ) -> Frame:
         """Send a frame and wait for its answer.
 
@@ -72,7 +76,9 @@ class RPCClient:
         if self.gone or self._channel is None:
             raise WorkerDied
         frame_id = next(self._ids)
-        self._channel.send(Frame(kind, frame_id, head, buffers))  # first, for it raises if a value cannot be sent
+        self._channel.send(
+            Frame(kind, frame_id, head, buffers)
+        )  # first, for it raises if a value cannot be sent
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._pending[frame_id] = answer
         self.running += 1
@@ -84,7 +90,9 @@ class RPCClient:
             self._channel.send(Frame(MessageType.CANCEL, frame_id, None))
             raise
 
-    async def stream(self, key: str, requests: AsyncIterator[InferenceRequest]) -> AsyncIterator[Frame]:
+    async def stream(
+        self, key: str, requests: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[Frame]:
         """Open a stream: requests are sent as the model pulls them, its answers come as the caller pulls them."""
         if self.gone or self._channel is None:
             raise WorkerDied
@@ -119,7 +127,9 @@ class RPCClient:
             if not ended:
                 channel.send(Frame(MessageType.CANCEL, frame_id, None))
 
-    async def _feed(self, channel: FramedConnection, frame_id: int, requests: AsyncIterator[InferenceRequest]) -> None:
+    async def _feed(
+        self, channel: FramedConnection, frame_id: int, requests: AsyncIterator[InferenceRequest]
+    ) -> None:
         """Send the stream's next request, or its end; what goes wrong in reading it ends the stream."""
         try:
             request = await anext(requests, None)

@@ -23,7 +23,9 @@ class FramedConnection(asyncio.BufferedProtocol):
         on_closed: Called once when the connection ends, with the reason or None.
     """
 
-    def __init__(self, on_frame: Callable[[Frame], None], on_closed: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self, on_frame: Callable[[Frame], None], on_closed: Callable[[Exception | None], None]
+    ) -> None:
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._reader = FrameReader()
@@ -67,7 +69,12 @@ class FramedConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         told = self._on_closed
         # Both ends refer to each other, so the collector alone would find them, and it seldom looks: let go of what is large.
-        self._on_frame, self._on_closed, self._reader, self._transport = _drop, _ignore, FrameReader(0), None
+        self._on_frame, self._on_closed, self._reader, self._transport = (
+            _drop,
+            _ignore,
+            FrameReader(0),
+            None,
+        )
         told(exc)
 
 
@@ -80,10 +87,14 @@ def _drop(frame: Frame) -> None:
 
 
 async def open_channel(
-    end: socket.socket, on_frame: Callable[[Frame], None], on_closed: Callable[[Exception | None], None]
+    end: socket.socket,
+    on_frame: Callable[[Frame], None],
+    on_closed: Callable[[Exception | None], None],
 ) -> FramedConnection:
     """A channel over one end of a connected socket pair."""
     end.setblocking(False)
     loop = asyncio.get_running_loop()
-    _, channel = await loop.create_connection(lambda: FramedConnection(on_frame, on_closed), sock=end)
+    _, channel = await loop.create_connection(
+        lambda: FramedConnection(on_frame, on_closed), sock=end
+    )
     return channel

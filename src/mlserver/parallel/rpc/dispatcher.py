@@ -30,7 +30,9 @@ class RPCDispatcher:
         """Begin to answer a call. False: this frame is none."""
         action = self._actions.get(frame.kind)
         if action is not None:
-            self._tasks[frame.id] = asyncio.get_running_loop().create_task(self._answer(action, frame))
+            self._tasks[frame.id] = asyncio.get_running_loop().create_task(
+                self._answer(action, frame)
+            )
         elif frame.kind == MessageType.PING:
             self._send(Frame(MessageType.REPLY, frame.id, None))
         elif frame.kind == MessageType.CANCEL:

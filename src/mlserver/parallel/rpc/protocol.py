@@ -214,7 +214,11 @@ def _decode(view: memoryview) -> Frame:
 def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
     """A request as plain values; the data of large tensors is appended to `buffers`."""
     wanted = request.outputs
-    outputs = None if wanted is None else [[output.name, pack_parameters(output.parameters)] for output in wanted]
+    outputs = (
+        None
+        if wanted is None
+        else [[output.name, pack_parameters(output.parameters)] for output in wanted]
+    )
     table = packed(request)
     if table is None:
         inputs: Any = [_pack_tensor(tensor, buffers) for tensor in request.inputs]
@@ -268,7 +272,9 @@ def unpack_response(values: list[Any], buffers: Sequence[Any]) -> InferenceRespo
             "model_version": version,
             "id": response_id,
             "parameters": unpack_parameters(parameters),
-            "outputs": [ResponseOutput.build(_unpack_tensor(tensor, buffers)) for tensor in outputs],
+            "outputs": [
+                ResponseOutput.build(_unpack_tensor(tensor, buffers)) for tensor in outputs
+            ],
         }
     )
 
@@ -333,4 +339,6 @@ def pack_error(error: BaseException) -> dict[str, Any]:
 
 
 def unpack_error(values: dict[str, Any]) -> MLServerError:
-    return MLServerError(values["message"], values["status"], code=values["code"], details=values["details"])
+    return MLServerError(
+        values["message"], values["status"], code=values["code"], details=values["details"]
+    )

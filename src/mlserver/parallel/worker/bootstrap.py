@@ -16,7 +16,9 @@ OLDEST = (3, 11)
 def main() -> None:
     version, paths, end = sys.argv[1], sys.argv[2:-1], sys.argv[-1]
     if sys.version_info[:2] < OLDEST:
-        raise SystemExit(f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}")
+        raise SystemExit(
+            f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}"
+        )
     sys.path.pop(0)  # this script's folder
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         sys.path.extend(paths)
@@ -32,7 +34,9 @@ def _find_own_package() -> None:
     """Make `mlserver` mean the package that this file lies in."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     init = os.path.join(folder, "__init__.py")
-    spec = importlib.util.spec_from_file_location("mlserver", init, submodule_search_locations=[folder])
+    spec = importlib.util.spec_from_file_location(
+        "mlserver", init, submodule_search_locations=[folder]
+    )
     assert spec is not None
     assert spec.loader is not None
     sys.modules["mlserver"] = module = importlib.util.module_from_spec(spec)

@@ -78,7 +78,9 @@ class RouteApp:
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
                 answer.status = message["status"]
-                answer.headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", [])]
+                answer.headers = [
+                    (bytes(name), bytes(value)) for name, value in message.get("headers", [])
+                ]
             elif message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
 
@@ -86,7 +88,9 @@ class RouteApp:
             await self._app(scope, receive, send)
         except Exception as error:
             log("A custom handler failed", error)
-            raise MLServerError(f"The handler of {request.path} failed: {describe(error)}", 500) from None
+            raise MLServerError(
+                f"The handler of {request.path} failed: {describe(error)}", 500
+            ) from None
         answer.body = b"".join(parts)
         return answer
 

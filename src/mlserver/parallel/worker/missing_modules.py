@@ -35,7 +35,10 @@ _OF_FULL_MLFLOW = frozenset(
 
 def explain_missing(error: BaseException, settings: ModelSettings) -> str | None:
     """What to do about the missing module behind an error, in one sentence; None if the error has another reason."""
-    missing = next((each for each in _chain(error) if isinstance(each, ModuleNotFoundError) and each.name), None)
+    missing = next(
+        (each for each in _chain(error) if isinstance(each, ModuleNotFoundError) and each.name),
+        None,
+    )
     if missing is None or missing.name is None:
         return None
     module = missing.name.partition(".")[0]
@@ -48,7 +51,11 @@ def explain_missing(error: BaseException, settings: ModelSettings) -> str | None
     if path is not None and _lists(path, package):
         return f"The package '{package}' is not installed: pip install -r {path}{isolated}"
     if is_mlflow and package in _OF_FULL_MLFLOW:
-        also = f" (the model's requirements do not name it; install them with pip install -r {path})" if path else ""
+        also = (
+            f" (the model's requirements do not name it; install them with pip install -r {path})"
+            if path
+            else ""
+        )
         return f"The package '{package}' is not installed: {_FULL}{also}"
     if path is not None:
         return (

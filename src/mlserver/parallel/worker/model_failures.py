@@ -75,8 +75,15 @@ def plain_error(error: MLServerError) -> MLServerError:
     try:
         message, status, code = error.message, error.status_code, error.code
         message.encode()
-        if type(status) is int and 400 <= status <= 599 and type(code) is str and len(message) <= 2 * LONGEST:
-            return error if is_encodable(error.details) else MLServerError(message, status, code=code)
+        if (
+            type(status) is int
+            and 400 <= status <= 599
+            and type(code) is str
+            and len(message) <= 2 * LONGEST
+        ):
+            return (
+                error if is_encodable(error.details) else MLServerError(message, status, code=code)
+            )
     except BaseException as second:
         logger.debug("An error of a model has no plain fields: %s", type(second).__name__)
     return MLServerError(without_paths(describe(error)), 500)
@@ -90,7 +97,9 @@ class ModelThreads(concurrent.futures.ThreadPoolExecutor):
     closes the coroutines that await it instead of being raised in them.
     """
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> concurrent.futures.Future[Any]:
+    def submit(
+        self, function: Callable[..., Any], /, *args: Any, **options: Any
+    ) -> concurrent.futures.Future[Any]:
         return super().submit(_with_result, function, args, options)
 
 
@@ -116,7 +125,9 @@ def prepare_loop(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_default_executor(ModelThreads(thread_name_prefix="asyncio"))
 
 
-def run_protected(loop: asyncio.AbstractEventLoop, run: Callable[[], Any], is_over: Callable[[], bool]) -> None:
+def run_protected(
+    loop: asyncio.AbstractEventLoop, run: Callable[[], Any], is_over: Callable[[], bool]
+) -> None:
     """Run an event loop on when a task of a model's own, or a callback, ends it.
 
     asyncio lets `SystemExit` and `KeyboardInterrupt` of any task leave the loop, with all others in the middle.

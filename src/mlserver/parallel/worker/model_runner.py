@@ -14,7 +14,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...context import model_context
-from ...errors import DeadlineExceeded, InferenceError, MLServerError, ModelFailed, ModelNotFound, describe
+from ...errors import (
+    DeadlineExceeded,
+    InferenceError,
+    MLServerError,
+    ModelFailed,
+    ModelNotFound,
+    describe,
+)
 from ...pipeline import RequestContext
 from ...settings import ModelSettings
 from ...tensor import TensorError
@@ -62,7 +69,9 @@ class ModelRunner:
         self._models[key] = model
         return info
 
-    async def infer(self, key: str, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(
+        self, key: str, request: InferenceRequest, call: RequestContext
+    ) -> InferenceResponse:
         """The model's `predict`. A request that comes after its deadline is not run."""
         if call.trace_parent is not None:
             from ...tracing import resumed
@@ -71,10 +80,14 @@ class ModelRunner:
                 return await self._infer(key, request, call)
         return await self._infer(key, request, call)
 
-    async def _infer(self, key: str, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def _infer(
+        self, key: str, request: InferenceRequest, call: RequestContext
+    ) -> InferenceResponse:
         model = self._model(key)
         if call.deadline is not None and time.monotonic() >= call.deadline:
-            raise DeadlineExceeded(f"Request for model {model.name} timed out before the model could run it")
+            raise DeadlineExceeded(
+                f"Request for model {model.name} timed out before the model could run it"
+            )
         task = asyncio.current_task()
         with model_context(model.settings, call.members):
             try:
@@ -88,7 +101,9 @@ class ModelRunner:
                     raise
                 raise to_error(error, f"Model {model.name} failed to predict") from error
 
-    async def stream(self, key: str, requests: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+    async def stream(
+        self, key: str, requests: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
         """The model's `predict_stream`."""
         model = self._model(key)
         with model_context(model.settings):
@@ -124,7 +139,9 @@ class ModelRunner:
             except BaseException as error:
                 if is_stop(error, task):
                     raise
-                raise to_error(error, f"Model {model.name} failed to answer {request.path}") from error
+                raise to_error(
+                    error, f"Model {model.name} failed to answer {request.path}"
+                ) from error
 
     async def metadata(self, key: str) -> MetadataModelResponse:
         """Return what the model says of itself now."""
@@ -171,7 +188,9 @@ class ModelRunner:
             except BaseException as error:
                 if is_stop(error, task):
                     raise
-                raise to_error(error, f"Model {model.name} was unloaded, but its unload() failed") from error
+                raise to_error(
+                    error, f"Model {model.name} was unloaded, but its unload() failed"
+                ) from error
 
     def _model(self, key: str) -> MLModel:
         try:
@@ -204,7 +223,9 @@ async def _describe(model: MLModel, ready: bool) -> ModelInfo:
 async def _metadata(model: MLModel) -> MetadataModelResponse:
     metadata: object = await model.metadata()
     if not isinstance(metadata, MetadataModelResponse):
-        raise TypeError(f"metadata() must return MetadataModelResponse, not {type(metadata).__name__}")
+        raise TypeError(
+            f"metadata() must return MetadataModelResponse, not {type(metadata).__name__}"
+        )
     return metadata
 
 
@@ -228,7 +249,9 @@ def _load_error(error: BaseException, settings: ModelSettings) -> MLServerError:
     advice = explain_missing(error, settings)
     if advice is None:
         return found
-    return MLServerError(f"{found.message}. {advice}", found.status_code, code=found.code, details=found.details)
+    return MLServerError(
+        f"{found.message}. {advice}", found.status_code, code=found.code, details=found.details
+    )
 
 
 def _implementation(settings: ModelSettings) -> type[MLModel]:
@@ -238,15 +261,21 @@ def _implementation(settings: ModelSettings) -> type[MLModel]:
         return implementation
     except ModuleNotFoundError as exc:
         if exc.name and f"{path}.".startswith(f"{exc.name}."):
-            raise MLServerError(f"Unknown implementation '{path}': no module named '{exc.name}'", 500) from None
-        raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(exc)}", 500) from None
+            raise MLServerError(
+                f"Unknown implementation '{path}': no module named '{exc.name}'", 500
+            ) from None
+        raise MLServerError(
+            f"Implementation '{path}' cannot be imported: {describe(exc)}", 500
+        ) from None
     except MLServerError:
         raise
     except BaseException as error:
         if is_stop(error, asyncio.current_task()):
             raise
         log(f"Implementation '{path}' cannot be imported", error, logging.DEBUG)
-        raise MLServerError(f"Implementation '{path}' cannot be imported: {describe(error)}", 500) from error
+        raise MLServerError(
+            f"Implementation '{path}' cannot be imported: {describe(error)}", 500
+        ) from error
 
 
 def _make_route_app(model: MLModel) -> RouteApp:
@@ -269,10 +298,14 @@ def _checked(model: MLModel, response: object) -> InferenceResponse:
         raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)
     if not isinstance(response.outputs, list):
         kind = type(response.outputs).__name__
-        raise ModelFailed(f"Model {model.name} returned outputs that are wrong: expected a list, received {kind}")
+        raise ModelFailed(
+            f"Model {model.name} returned outputs that are wrong: expected a list, received {kind}"
+        )
     for output in response.outputs:
         try:
             output.data.normalize(str(output.datatype), output.shape)
         except TensorError as error:
-            raise ModelFailed(f"Model {model.name} returned output '{output.name}' that is wrong: {error}") from None
+            raise ModelFailed(
+                f"Model {model.name} returned output '{output.name}' that is wrong: {error}"
+            ) from None
     return response

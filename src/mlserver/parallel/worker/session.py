@@ -56,7 +56,9 @@ class PeerSession:
         traced: Whether spans of the models' own code join their requests' traces.
     """
 
-    def __init__(self, runner: ModelRunner, actions: Mapping[int, RPCHandler] | None = None) -> None:
+    def __init__(
+        self, runner: ModelRunner, actions: Mapping[int, RPCHandler] | None = None
+    ) -> None:
         self._runner = runner
         self.traced = False
         own: dict[int, RPCHandler] = {
@@ -101,7 +103,11 @@ class PeerSession:
         if frame.kind == MessageType.PULL:
             stream.wanted.release()
         else:
-            stream.inbox.put(unpack_request(frame.head, frame.buffers) if frame.kind == MessageType.ITEM else None)
+            stream.inbox.put(
+                unpack_request(frame.head, frame.buffers)
+                if frame.kind == MessageType.ITEM
+                else None
+            )
 
     # -- one method per kind of call --
 
@@ -115,7 +121,9 @@ class PeerSession:
         response = await self._runner.infer(key, request, call)
         elapsed = time.perf_counter_ns() - started
         buffers: list[Any] = []
-        return Frame(MessageType.REPLY, frame.id, [elapsed, pack_response(response, buffers)], buffers)
+        return Frame(
+            MessageType.REPLY, frame.id, [elapsed, pack_response(response, buffers)], buffers
+        )
 
     def _open_stream(self, frame_id: int) -> None:
         """At once, not when the stream's task first runs: the frames that follow may have come with this one."""
@@ -133,7 +141,14 @@ class PeerSession:
                     return Frame(MessageType.END, frame.id, None)
                 await stream.wanted.acquire()
                 buffers: list[Any] = []
-                self.send(Frame(MessageType.ITEM, frame.id, [elapsed, pack_response(response, buffers)], buffers))
+                self.send(
+                    Frame(
+                        MessageType.ITEM,
+                        frame.id,
+                        [elapsed, pack_response(response, buffers)],
+                        buffers,
+                    )
+                )
         finally:
             self._streams.pop(frame.id, None)
 
@@ -146,4 +161,6 @@ class PeerSession:
         body = bytes(frame.buffers[0]) if frame.buffers else b""
         request = HTTPRequest(method, path, query, [(name, value) for name, value in headers], body)
         response = await self._runner.route(key, request)
-        return Frame(MessageType.REPLY, frame.id, [response.status, response.headers], [response.body])
+        return Frame(
+            MessageType.REPLY, frame.id, [response.status, response.headers], [response.body]
+        )

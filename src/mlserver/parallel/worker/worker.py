@@ -112,7 +112,9 @@ class Worker:
             self._loop.call_soon_threadsafe(self._server.send, frame)
 
     async def _load(self, frame: Frame) -> Frame:
-        info = await self._runner.load(frame.head["key"], ModelSettings.from_frame(frame.head["settings"]))
+        info = await self._runner.load(
+            frame.head["key"], ModelSettings.from_frame(frame.head["settings"])
+        )
         # A model's libraries are a million objects that live as long as it does: the collector need not visit them, and
         # requests need not wait for it.
         gc.freeze()

@@ -41,7 +41,11 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
         ClientGone: there is nobody to answer.
     """
     declared = request.header(b"content-length")
-    if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+    if (
+        declared is not None
+        and declared.isdigit()
+        and (len(declared) > 18 or int(declared) > limit)
+    ):
         raise PayloadTooLarge(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
@@ -70,10 +74,16 @@ async def _read_rest(start: bytes, receive: Receive, limit: int) -> bytes:
 
 
 async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
-    names = [name for part in encodings.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+    names = [
+        name
+        for part in encodings.split(",")
+        if (name := part.strip().lower()) not in ("", "identity")
+    ]
     bound = max(_FREE_EXPANSION, _MAX_EXPANSION * len(body))
     if len(names) > _MOST_ENCODINGS:
-        raise UnsupportedMediaType(f"Content-Encoding: at most {_MOST_ENCODINGS} are supported, received {len(names)}")
+        raise UnsupportedMediaType(
+            f"Content-Encoding: at most {_MOST_ENCODINGS} are supported, received {len(names)}"
+        )
     for name in reversed(names):
         if name not in _WINDOWS:
             raise UnsupportedMediaType(
@@ -116,7 +126,9 @@ def inflate(data: bytes, name: str, limit: int) -> bytes:
                 return _inflate(data, -zlib.MAX_WBITS, limit)
             except zlib.error:
                 pass
-        raise MLServerError(f"Invalid body: expected {name} data, received data that does not decompress") from error
+        raise MLServerError(
+            f"Invalid body: expected {name} data, received data that does not decompress"
+        ) from error
 
 
 def _inflate(data: bytes, window: int, limit: int) -> bytes:

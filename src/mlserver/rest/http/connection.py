@@ -28,7 +28,9 @@ MAX_HEAD = 64 * 1024  # bytes of the request line and the headers together
 MAX_HEADERS = 256
 MAX_CHUNKS = 100_000  # of one body; each costs far more than the byte that it may carry
 MAX_PIPELINED = 64  # requests of one connection that wait for the answer to an earlier one
-LEAST_READ = 16 * 1024  # bytes of an answer that a caller takes per `body_timeout`, unless less is left
+LEAST_READ = (
+    16 * 1024
+)  # bytes of an answer that a caller takes per `body_timeout`, unless less is left
 
 
 _NO_HTTP_2 = "HTTP/1.1 and HTTP/1.0 are spoken here; gRPC (HTTP/2) has a port of its own (setting 'grpc_port')"
@@ -203,7 +205,9 @@ class Connection(HttpToolsProtocol):
         if b"transfer-encoding" in names:
             coding = dict(headers)[b"transfer-encoding"].strip().lower()
             if coding != b"chunked" or version == "1.0":
-                raise RequestRejected(400, "Invalid HTTP request: the only Transfer-Encoding read here is 'chunked'")
+                raise RequestRejected(
+                    400, "Invalid HTTP request: the only Transfer-Encoding read here is 'chunked'"
+                )
         if len(names) > MAX_HEADERS:
             raise RequestRejected(431, f"More than {MAX_HEADERS} headers")
         if self._head + self._arriving > MAX_HEAD:
@@ -211,7 +215,9 @@ class Connection(HttpToolsProtocol):
             if size > MAX_HEAD:
                 raise RequestRejected(431, f"The headers are larger than {MAX_HEAD} bytes")
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise RequestRejected(400, f"More than {MAX_PIPELINED} requests were sent without waiting for answers")
+            raise RequestRejected(
+                400, f"More than {MAX_PIPELINED} requests were sent without waiting for answers"
+            )
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -229,7 +235,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.end()
         running = self._running
         self._phase = (
-            ConnectionState.ANSWER if running is not None and not running.response_complete else ConnectionState.IDLE
+            ConnectionState.ANSWER
+            if running is not None and not running.response_complete
+            else ConnectionState.IDLE
         )
         self._since = self._bounds.now
 
@@ -291,7 +299,11 @@ class Connection(HttpToolsProtocol):
 
     def close_if_idle(self, since: float) -> None:
         """Close the connection if it has been idle from that time on and nothing has arrived that is not read yet."""
-        if self._phase is not ConnectionState.IDLE or self._since > since or self.transport.is_closing():
+        if (
+            self._phase is not ConnectionState.IDLE
+            or self._since > since
+            or self.transport.is_closing()
+        ):
             return
         if not is_readable(self.transport.get_extra_info("socket")):
             self.transport.close()
@@ -308,7 +320,10 @@ class Connection(HttpToolsProtocol):
             else:
                 what = "headers" if self._phase is ConnectionState.HEAD else "body"
                 self._refuse(
-                    RequestRejected(408, f"The request's {what} took too long (setting '{what.rstrip('s')}_timeout')")
+                    RequestRejected(
+                        408,
+                        f"The request's {what} took too long (setting '{what.rstrip('s')}_timeout')",
+                    )
                 )
 
     def _look_at_unread(self) -> None:
@@ -336,7 +351,11 @@ class Connection(HttpToolsProtocol):
                 return
             running.disconnected = True
             running.wake()
-        in_body = running is not None and running is self.cycle and self._phase is not ConnectionState.HEAD
+        in_body = (
+            running is not None
+            and running is self.cycle
+            and self._phase is not ConnectionState.HEAD
+        )
         if running is not None and in_body and running.response_started:
             self.transport.close()
             return
@@ -382,12 +401,17 @@ def _refusal(error: httptools.HttpParserError) -> RequestRejected:
         # Not the caller's fault: a version of uvicorn or httptools, say, that lacks what this module uses.
         logger.error("A request could not be read", exc_info=cause)
         return RequestRejected(500, "The request could not be read: internal error of the server")
-    return RequestRejected(400, f"Invalid HTTP request: {'not understood' if is_callback else error}")
+    return RequestRejected(
+        400, f"Invalid HTTP request: {'not understood' if is_callback else error}"
+    )
 
 
 def _answer(error: RequestRejected) -> bytes:
     body = write_document({"error": error.text})
-    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    head = (
+        b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        % len(body)
+    )
     return STATUS_LINE[error.status] + head + body
 
 
@@ -395,4 +419,6 @@ def _parsed(url: bytes) -> tuple[str, bytes, bytes]:
     """Path, path as it came, and query of a request's target."""
     found = httptools.parse_url(url)
     raw_path = found.path or b""
-    return _known_urls.keep(url, (decode_path(raw_path.decode("ascii")), raw_path, found.query or b""))
+    return _known_urls.keep(
+        url, (decode_path(raw_path.decode("ascii")), raw_path, found.query or b"")
+    )

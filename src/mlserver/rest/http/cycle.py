@@ -17,7 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE
 Message = MutableMapping[str, Any]
 RawHeader = tuple[bytes, bytes]
 
-_JOINED = 64 * 1024  # bytes of a body up to which it is copied behind its head, so that both are one write
+_JOINED = (
+    64 * 1024
+)  # bytes of a body up to which it is copied behind its head, so that both are one write
 _CONTROLS = bytes(code for code in range(32) if code != 9) + b"\x7f"
 _WITHOUT_BODY = (204, 304)
 # Names of headers that were found good -> in lower case.
@@ -197,7 +199,12 @@ class RequestResponseCycle:
             parts.append(b"connection: close\r\n")
             lines += 1
         bare = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY
-        if length is None and not self._chunked and not bare and self.scope["http_version"] == "1.0":
+        if (
+            length is None
+            and not self._chunked
+            and not bare
+            and self.scope["http_version"] == "1.0"
+        ):
             self._until_close = True  # HTTP/1.0 has no chunks; and no such connection is kept
         elif length is None and not self._chunked and not bare:
             self._chunked = True

@@ -38,7 +38,9 @@ def bind(host: str, port: int, setting: str, shared: bool = False) -> socket.soc
         listener.close()
         reason = error.strerror or str(error)
         address = join_address(host, port)
-        raise MLServerError(f"Cannot listen on {address} (setting '{setting}'): {reason}", 500) from None
+        raise MLServerError(
+            f"Cannot listen on {address} (setting '{setting}'): {reason}", 500
+        ) from None
     listener.setblocking(False)
     listener.set_inheritable(False)
     return listener
@@ -63,11 +65,19 @@ def allow_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-HANDSHAKES = 0.05  # seconds that connections under way get to be there before a listening socket is closed
+HANDSHAKES = (
+    0.05  # seconds that connections under way get to be there before a listening socket is closed
+)
 _SO_ATTACH_FILTER = 26
 # Classic BPF over a TCP segment: drop those with SYN and without ACK, which open a connection. The instructions load the
 # flags, mask SYN and ACK, compare, and keep or drop.
-_NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 1, 0, 0x02), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
+_NO_SYN = (
+    (0x30, 0, 0, 13),
+    (0x54, 0, 0, 0x12),
+    (0x15, 1, 0, 0x02),
+    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0),
+)
 
 
 def ignore_new_connections(listener: socket.socket) -> bool:
@@ -116,7 +126,9 @@ class HTTPListener:
         MLServerError: the certificates cannot be used.
     """
 
-    def __init__(self, listener: socket.socket, app: Any, settings: Settings, root_path: str = "") -> None:
+    def __init__(
+        self, listener: socket.socket, app: Any, settings: Settings, root_path: str = ""
+    ) -> None:
         self._listener = listener
         self._bounds = bounds = ConnectionTimeouts(settings)
         config = uvicorn.Config(

@@ -23,7 +23,9 @@ from ..routing import MethodNotAllowed, decode_segment
 from . import wire
 
 MODEL_HEADER = b"x-mlserver-model"
-_UNDER_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<path>/.+)")
+_UNDER_MODEL = re.compile(
+    r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<path>/.+)"
+)
 
 
 class ModelRoutes:
@@ -95,14 +97,20 @@ class ModelRoutes:
         if under is not None:
             of_model = self._data_plane.routes_of(under.name, under.version)
             return [own for own in of_model if matches(own.route.path, under.path)]
-        return [own for own in self._data_plane.routes() if matches(own.route.path, decode_segment(path))]
+        return [
+            own
+            for own in self._data_plane.routes()
+            if matches(own.route.path, decode_segment(path))
+        ]
 
     def _with_method(self, request: Request, declared: list[ModelRoute]) -> ModelRoute | None:
         if not declared:
             return None
         found = self._answering(request, declared)
         if not found:
-            raise MethodNotAllowed(request.method, request.path, sorted({own.route.method for own in declared}))
+            raise MethodNotAllowed(
+                request.method, request.path, sorted({own.route.method for own in declared})
+            )
         header = request.header(MODEL_HEADER)
         if header is not None and not _UNDER_MODEL.fullmatch(request.path):
             self._check_header(header.decode("latin-1"), request, found)
@@ -123,9 +131,13 @@ class ModelRoutes:
     def _answering(request: Request, declared: list[ModelRoute]) -> list[ModelRoute]:
         """The routes for the method of a request; HEAD is GET whose body is not sent."""
         own = [one for one in declared if one.route.method == request.method]
-        return own or [one for one in declared if (request.method, one.route.method) == ("HEAD", "GET")]
+        return own or [
+            one for one in declared if (request.method, one.route.method) == ("HEAD", "GET")
+        ]
 
-    def _choose(self, request: Request, found: list[ModelRoute], by_body: bool = True) -> ModelRoute:
+    def _choose(
+        self, request: Request, found: list[ModelRoute], by_body: bool = True
+    ) -> ModelRoute:
         names = [own.name for own in found]
         wanted = self._chosen(request)
         if wanted in names:
@@ -157,9 +169,13 @@ class ModelRoutes:
                 return Reply(*wire.wire_of(found).write_error(error, route.config))
             return await wire.answer(self._data_plane, asked, request)
         path = _own_path(request.path)
-        forwarded = HTTPRequest(route.method, path, request.query, request.raw_headers, request.body)
+        forwarded = HTTPRequest(
+            route.method, path, request.query, request.raw_headers, request.body
+        )
         answer = await self._data_plane.route(found.name, found.version, forwarded)
-        given = model_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
+        given = model_headers(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers
+        )
         content_type = dict(given).get(b"content-type", b"").decode("latin-1")
         kept = [pair for pair in given if pair[0] != b"content-type"]
         return Reply(answer.status, answer.body, content_type, kept)
@@ -194,9 +210,15 @@ class ModelRoutes:
         if _under_model(request.path) is not None:
             declared = [found]
         key = found.route.config["joined"]
-        ready = [own for own in declared if await self._data_plane.model_ready(own.name, own.version)]
-        entries = [entry for own in ready for entry in json.loads(own.route.static or "{}").get(key, [])]
-        return Reply(200, json.dumps({**json.loads(found.route.static or "{}"), key: entries}).encode())
+        ready = [
+            own for own in declared if await self._data_plane.model_ready(own.name, own.version)
+        ]
+        entries = [
+            entry for own in ready for entry in json.loads(own.route.static or "{}").get(key, [])
+        ]
+        return Reply(
+            200, json.dumps({**json.loads(found.route.static or "{}"), key: entries}).encode()
+        )
 
 
 def _says_model(found: ModelRoute) -> bool:
@@ -218,7 +240,9 @@ def _under_model(path: str) -> _UnderModel | None:
         return None
     version = found["version"]
     return _UnderModel(
-        decode_segment(found["name"]), version and decode_segment(version), decode_segment(found["path"])
+        decode_segment(found["name"]),
+        version and decode_segment(version),
+        decode_segment(found["path"]),
     )
 
 
@@ -235,7 +259,9 @@ def matches(template: str, path: str) -> bool:
         return False
     parts = re.split(r"(\{[^}]*\})", template)
     pattern = "".join(
-        re.escape(part) if not part.startswith("{") else (".+" if part.endswith(":path}") else "[^/]+")
+        re.escape(part)
+        if not part.startswith("{")
+        else (".+" if part.endswith(":path}") else "[^/]+")
         for part in parts
     )
     return re.fullmatch(pattern, path) is not None

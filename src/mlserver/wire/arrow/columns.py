@@ -93,7 +93,9 @@ def read(name: str, column: Any) -> RequestInput:
     if kind in _NUMBERS:
         return _tensor(name, *_numbers(name, array))
     if kinds.is_boolean(kind) and not array.null_count:
-        return _tensor(name, "BOOL", TensorData.from_array(array.to_numpy(zero_copy_only=False)), len(array))
+        return _tensor(
+            name, "BOOL", TensorData.from_array(array.to_numpy(zero_copy_only=False)), len(array)
+        )
     if kinds.is_fixed_size_list(kind) and kind.value_type in _NUMBERS and not array.null_count:
         values = array.flatten()
         if not values.null_count:
@@ -108,7 +110,9 @@ def _numbers(name: str, array: Any) -> tuple[str, TensorData, int]:
     if not kinds.is_floating(array.type):
         bounds = pc.min_max(array).as_py()
         if max(abs(bounds["min"] or 0), abs(bounds["max"] or 0)) > _EXACT:
-            raise InvalidInput(f"column '{name}'", "no missing values beside integers over 2**53", "both")
+            raise InvalidInput(
+                f"column '{name}'", "no missing values beside integers over 2**53", "both"
+            )
         array, datatype = array.cast(pa.float64()), "FP64"
     return datatype, TensorData.from_array(array.to_numpy(zero_copy_only=False)), rows
 
@@ -123,7 +127,9 @@ def _block(array: Any, datatype: str) -> TensorData:
 
 def _lists(name: str, values: Any, rows: int, size: int) -> RequestInput:
     datatype = _NUMBERS[values.type]
-    data = TensorData.trusted(memoryview(_block(values, datatype).raw or b""), datatype, [rows, size])
+    data = TensorData.trusted(
+        memoryview(_block(values, datatype).raw or b""), datatype, [rows, size]
+    )
     return RequestInput(name=name, shape=[rows, size], datatype=datatype, data=data)
 
 
@@ -131,7 +137,9 @@ def _elements(array: Any) -> tuple[TensorData, str | None]:
     """The elements of a column that is no block of numbers, and their content type."""
     kind = array.type
     if kind in _TEXTS:
-        return TensorData(array.cast(pa.large_string()).to_numpy(zero_copy_only=False).tolist()), None
+        return TensorData(
+            array.cast(pa.large_string()).to_numpy(zero_copy_only=False).tolist()
+        ), None
     if kind in _BYTES and not array.null_count:
         return TensorData([base64.b64encode(value) for value in array.to_pylist()]), "base64"
     if kinds.is_date(kind) or kinds.is_timestamp(kind):
@@ -163,7 +171,9 @@ def write(output: ResponseOutput) -> Any:
         array = _texts(output)
     elif datatype in _TYPES:
         raw = output.data.to_raw(datatype, shape)
-        array = pa.Array.from_buffers(_TYPES[datatype], element_count(shape), [None, pa.py_buffer(raw)])
+        array = pa.Array.from_buffers(
+            _TYPES[datatype], element_count(shape), [None, pa.py_buffer(raw)]
+        )
     else:  # BOOL, which Arrow packs, and BF16, which it does not know
         array = pa.array(output.data.to_array(datatype, shape).reshape(-1))
     width = element_count(shape[1:])

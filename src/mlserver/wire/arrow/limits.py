@@ -32,7 +32,9 @@ def check(body: bytes | memoryview, limit: int) -> None:
             if total > limit:
                 raise PayloadTooLarge(limit)
     except (struct.error, IndexError):
-        raise InvalidPayload("Invalid body: expected an Arrow stream, received a broken message") from None
+        raise InvalidPayload(
+            "Invalid body: expected an Arrow stream, received a broken message"
+        ) from None
 
 
 def _messages(view: memoryview) -> Iterator[tuple[_Table, int]]:
@@ -100,7 +102,11 @@ class _Table:
 
     def table(self, field: int) -> _Table | None:
         place = self._place(field)
-        return _Table(self._view, place + struct.unpack_from("<I", self._view, place)[0]) if place else None
+        return (
+            _Table(self._view, place + struct.unpack_from("<I", self._view, place)[0])
+            if place
+            else None
+        )
 
     def pairs(self, field: int) -> Iterator[tuple[int, int]]:
         """A vector of structs of two 64-bit numbers."""
@@ -136,7 +142,11 @@ def _written_out(array: Any) -> int:
         return int(array.nbytes)
     if kinds.is_dictionary(kind):
         sizes = _text_sizes(array.dictionary)
-        each = sizes[array.indices.drop_null().to_numpy(zero_copy_only=False)].sum() if len(sizes) else 0
+        each = (
+            sizes[array.indices.drop_null().to_numpy(zero_copy_only=False)].sum()
+            if len(sizes)
+            else 0
+        )
         return int(each) + _EACH * count
     if kinds.is_string_view(kind) or kinds.is_binary_view(kind):
         return int(_text_sizes(array).sum()) + _EACH * count
@@ -163,5 +173,7 @@ def _text_sizes(array: Any) -> Any:
         return views[4 * start : 4 * (start + count) : 4].astype("i8")
     if kind in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
         code = "<i4" if kind in (pa.string(), pa.binary()) else "<i8"
-        return np.diff(np.frombuffer(array.buffers()[1], code)[start : start + count + 1]).astype("i8")
+        return np.diff(np.frombuffer(array.buffers()[1], code)[start : start + count + 1]).astype(
+            "i8"
+        )
     return np.full(count, _EACH, "i8")

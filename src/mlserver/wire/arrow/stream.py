@@ -36,7 +36,9 @@ def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
     # What is in a column is met when it is looked at: texts that are not UTF-8, dates after the year 9999.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0][:200]
-        raise InvalidPayload(f"Invalid body: expected an Arrow stream, received one that says: {reason}") from None
+        raise InvalidPayload(
+            f"Invalid body: expected an Arrow stream, received one that says: {reason}"
+        ) from None
 
 
 def _request_of(table: Any) -> InferenceRequest:
@@ -79,10 +81,16 @@ def write_response(response: InferenceResponse) -> memoryview:
     rows = {output.name: output.shape[0] if output.shape else 1 for output in response.outputs}
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in rows.items())
-        raise MLServerError(f"The outputs are no table, for they differ in rows ({listed}): ask for JSON", 406)
+        raise MLServerError(
+            f"The outputs are no table, for they differ in rows ({listed}): ask for JSON", 406
+        )
     arrays = [columns.write(output) for output in response.outputs]
     names = [output.name for output in response.outputs]
-    facts = {"model_name": response.model_name, "model_version": response.model_version, "id": response.id}
+    facts = {
+        "model_name": response.model_name,
+        "model_version": response.model_version,
+        "id": response.id,
+    }
     metadata = {name: value for name, value in facts.items() if value is not None}
     fields = [pa.field(name, array.type) for name, array in zip(names, arrays, strict=True)]
     schema = pa.schema(fields, metadata=metadata)

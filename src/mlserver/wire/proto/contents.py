@@ -10,7 +10,15 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...tensor import DTYPES, FORMATS, TensorError, bytes_of, element_count, flat_elements, split_bytes_block
+from ...tensor import (
+    DTYPES,
+    FORMATS,
+    TensorError,
+    bytes_of,
+    element_count,
+    flat_elements,
+    split_bytes_block,
+)
 from ...types import TensorData
 from ..pb import dataplane_pb2 as pb
 
@@ -48,7 +56,9 @@ FIELD_DTYPES: dict[str, str] = {
 _FEW = 32
 
 
-def read_contents(contents: pb.InferTensorContents, datatype: str, shape: Sequence[int]) -> TensorData:
+def read_contents(
+    contents: pb.InferTensorContents, datatype: str, shape: Sequence[int]
+) -> TensorData:
     """Typed contents -> data.
 
     Raises:
@@ -69,7 +79,9 @@ def read_contents(contents: pb.InferTensorContents, datatype: str, shape: Sequen
     if count > _FEW:
         return TensorData.from_array(_array(elements, datatype))
     try:
-        return TensorData.trusted(struct.pack(f"<{count}{FORMATS[datatype]}", *elements), datatype, shape)
+        return TensorData.trusted(
+            struct.pack(f"<{count}{FORMATS[datatype]}", *elements), datatype, shape
+        )
     except (struct.error, OverflowError):
         raise TensorError(f"numbers in the range of {datatype}", str(list(elements))) from None
 
@@ -95,7 +107,9 @@ def _array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
     return array.astype(dtype)
 
 
-def write_contents(contents: pb.InferTensorContents, data: TensorData, datatype: str, shape: Sequence[int]) -> None:
+def write_contents(
+    contents: pb.InferTensorContents, data: TensorData, datatype: str, shape: Sequence[int]
+) -> None:
     """Data -> typed contents, for a datatype that has a field.
 
     Raises:
@@ -106,14 +120,18 @@ def write_contents(contents: pb.InferTensorContents, data: TensorData, datatype:
         contents.MergeFromString(serialized)
 
 
-def serialized_contents(data: TensorData, datatype: str, shape: Sequence[int]) -> tuple[bytes, bytes | memoryview]:
+def serialized_contents(
+    data: TensorData, datatype: str, shape: Sequence[int]
+) -> tuple[bytes, bytes | memoryview]:
     """Data -> typed contents in bytes, in two parts: what stands before the elements, and the elements.
 
     Raises:
         TensorError: the data does not fit.
     """
     if datatype == "BYTES":
-        return b"", pb.InferTensorContents(bytes_contents=bytes_elements(data, shape)).SerializeToString()
+        return b"", pb.InferTensorContents(
+            bytes_contents=bytes_elements(data, shape)
+        ).SerializeToString()
     raw = data.to_raw(datatype, shape)
     tag = PACKED_TAGS.get(datatype)
     if tag is None:

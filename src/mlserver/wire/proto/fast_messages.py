@@ -78,7 +78,10 @@ def read_request(data: bytes) -> ParsedRequest:
         else:
             request = messages.read_request(pb.ModelInferRequest.FromString(data))
             _learn(request.inputs, inputs, raws)
-    except (DecodeError, UnicodeDecodeError) as error:  # the latter from protobuf's pure Python implementation
+    except (
+        DecodeError,
+        UnicodeDecodeError,
+    ) as error:  # the latter from protobuf's pure Python implementation
         raise InvalidPayload(f"Invalid message: {error}") from None
     return ParsedRequest(request, parts.model_name, parts.model_version, bool(raws))
 
@@ -137,7 +140,10 @@ def _layout_of(tensors: Sequence[RequestInput]) -> _Layout | None:
     shape, datatype = tensors[0].shape, str(tensors[0].datatype)
     if shape not in _ONE or datatype not in ROW_CODES:
         return None
-    if any(one.shape != shape or str(one.datatype) != datatype or one.parameters is not None for one in tensors):
+    if any(
+        one.shape != shape or str(one.datatype) != datatype or one.parameters is not None
+        for one in tensors
+    ):
         return None
     names = tuple([tensor.name for tensor in tensors])
     return _Layout(names, datatype, tuple(shape[1:]), ITEM_SIZES[datatype])
@@ -146,7 +152,9 @@ def _layout_of(tensors: Sequence[RequestInput]) -> _Layout | None:
 def _canonical(tensor: RequestInput) -> bytes:
     """An input without parameters as protobuf libraries write it: fields in the order of their numbers, numbers packed."""
     datatype = str(tensor.datatype)
-    message = pb.ModelInferRequest.InferInputTensor(name=tensor.name, datatype=datatype, shape=tensor.shape)
+    message = pb.ModelInferRequest.InferInputTensor(
+        name=tensor.name, datatype=datatype, shape=tensor.shape
+    )
     write_contents(message.contents, tensor.data, datatype, tensor.shape)
     return message.SerializeToString(deterministic=True)
 
@@ -261,7 +269,9 @@ def _content_type(parameters: Parameters) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _head(model_name: str, model_version: str | None) -> bytes:
-    return pb.ModelInferResponse(model_name=model_name, model_version=model_version or "").SerializeToString()
+    return pb.ModelInferResponse(
+        model_name=model_name, model_version=model_version or ""
+    ).SerializeToString()
 
 
 @lru_cache(maxsize=1024)
@@ -273,7 +283,9 @@ def _parameters(content_type: str | None) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _output_head(name: str, datatype: str, shape: tuple[int, ...], content_type: str | None) -> bytes:
+def _output_head(
+    name: str, datatype: str, shape: tuple[int, ...], content_type: str | None
+) -> bytes:
     message = pb.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape)
     if content_type is not None:
         message.parameters["content_type"].string_param = content_type

@@ -41,7 +41,9 @@ def uses_raw(message: pb.ModelInferRequest) -> bool:
 # -- requests --
 
 
-def read_request(message: pb.ModelInferRequest, raws: Sequence[bytes | memoryview] | None = None) -> InferenceRequest:
+def read_request(
+    message: pb.ModelInferRequest, raws: Sequence[bytes | memoryview] | None = None
+) -> InferenceRequest:
     """A request of the road.
 
     Args:
@@ -51,8 +53,13 @@ def read_request(message: pb.ModelInferRequest, raws: Sequence[bytes | memoryvie
         InvalidInput: the message is no valid request; the text names the input.
     """
     # Slices: iterating over protobuf's containers costs more than all of the rest.
-    inputs = _read_tensors(message.inputs[:], message.raw_input_contents[:] if raws is None else raws, RequestInput)
-    outputs = [RequestOutput(name=out.name, parameters=read_parameters(out.parameters)) for out in message.outputs[:]]
+    inputs = _read_tensors(
+        message.inputs[:], message.raw_input_contents[:] if raws is None else raws, RequestInput
+    )
+    outputs = [
+        RequestOutput(name=out.name, parameters=read_parameters(out.parameters))
+        for out in message.outputs[:]
+    ]
     values: dict[str, Any] = {
         "id": message.id or None,
         "parameters": read_parameters(message.parameters),
@@ -66,7 +73,9 @@ def write_request(
     request: InferenceRequest, model_name: str, model_version: str | None = None, raw: bool = False
 ) -> pb.ModelInferRequest:
     """A client's message for one model; raw contents if asked for, or if an input has no typed form."""
-    message = pb.ModelInferRequest(model_name=model_name, model_version=model_version or "", id=request.id or "")
+    message = pb.ModelInferRequest(
+        model_name=model_name, model_version=model_version or "", id=request.id or ""
+    )
     write_parameters(message.parameters, request.parameters)
     for output in request.outputs or ():
         write_parameters(message.outputs.add(name=output.name).parameters, output.parameters)
@@ -88,13 +97,19 @@ def write_response(response: InferenceResponse, raw: bool = False) -> pb.ModelIn
         MLServerError: (500) an output does not fit its own datatype and shape.
     """
     message = pb.ModelInferResponse(
-        model_name=response.model_name, model_version=response.model_version or "", id=response.id or ""
+        model_name=response.model_name,
+        model_version=response.model_version or "",
+        id=response.id or "",
     )
     if response.parameters is not None:
         write_parameters(message.parameters, response.parameters)
     raw = raw or needs_raw(response.outputs)
     try:
-        _write_tensors(response.outputs, message.outputs.add, message.raw_output_contents.append if raw else None)
+        _write_tensors(
+            response.outputs,
+            message.outputs.add,
+            message.raw_output_contents.append if raw else None,
+        )
     except InvalidInput as error:
         raise MLServerError(f"The model's answer is not valid: {error.message}", 500) from None
     return message
@@ -111,7 +126,9 @@ def read_response(message: pb.ModelInferResponse) -> InferenceResponse:
         "model_version": message.model_version or None,
         "id": message.id or None,
         "parameters": read_parameters(message.parameters),
-        "outputs": _read_tensors(message.outputs[:], message.raw_output_contents[:], ResponseOutput),
+        "outputs": _read_tensors(
+            message.outputs[:], message.raw_output_contents[:], ResponseOutput
+        ),
     }
     return InferenceResponse.build(values)
 
@@ -125,14 +142,22 @@ def _read_tensors(
     if not raws:
         return [_read_tensor(tensor, None, kind) for tensor in tensors]
     if len(raws) != len(tensors):
-        raise InvalidInput("raw contents", f"one entry for each of the {len(tensors)} tensors", f"{len(raws)} entries")
+        raise InvalidInput(
+            "raw contents",
+            f"one entry for each of the {len(tensors)} tensors",
+            f"{len(raws)} entries",
+        )
     return [_read_tensor(tensor, raw, kind) for tensor, raw in zip(tensors, raws, strict=True)]
 
 
-def _read_tensor(tensor: InferTensor, raw: bytes | memoryview | None, kind: type[AnyTensor]) -> AnyTensor:
+def _read_tensor(
+    tensor: InferTensor, raw: bytes | memoryview | None, kind: type[AnyTensor]
+) -> AnyTensor:
     name, datatype, shape = tensor.name, tensor.datatype, tensor.shape[:]
     if datatype not in DATATYPES:
-        raise InvalidInput(f"datatype of tensor '{name}'", f"one of {', '.join(DATATYPES)}", repr(datatype[:40]))
+        raise InvalidInput(
+            f"datatype of tensor '{name}'", f"one of {', '.join(DATATYPES)}", repr(datatype[:40])
+        )
     try:
         if raw is None:
             data = read_contents(tensor.contents, datatype, shape)
@@ -143,7 +168,9 @@ def _read_tensor(tensor: InferTensor, raw: bytes | memoryview | None, kind: type
     except TensorError as error:
         raise InvalidInput(f"data of tensor '{name}'", error.expected, error.received) from None
     parameters = read_parameters(tensor.parameters)
-    made = kind.build({"name": name, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data})
+    made = kind.build(
+        {"name": name, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data}
+    )
     if parameters is not None:
         restore_missing(made)
     return made
@@ -154,7 +181,9 @@ def needs_raw(tensors: Sequence[AnyTensor]) -> bool:
 
 
 def _write_tensors(
-    tensors: Sequence[AnyTensor], add: Callable[..., InferTensor], add_raw: Callable[[bytes], None] | None
+    tensors: Sequence[AnyTensor],
+    add: Callable[..., InferTensor],
+    add_raw: Callable[[bytes], None] | None,
 ) -> None:
     for tensor in map(without_missing, tensors):
         datatype = str(tensor.datatype)
@@ -167,7 +196,9 @@ def _write_tensors(
             else:
                 add_raw(bytes(tensor.data.to_raw(datatype, tensor.shape)))
         except TensorError as error:
-            raise InvalidInput(f"data of tensor '{tensor.name}'", error.expected, error.received) from None
+            raise InvalidInput(
+                f"data of tensor '{tensor.name}'", error.expected, error.received
+            ) from None
 
 
 # -- parameters --

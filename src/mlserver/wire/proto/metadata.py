@@ -35,15 +35,21 @@ AnyIndexResponse = pb.RepositoryIndexResponse | repository_pb.RepositoryIndexRes
 
 
 def write_server_metadata(metadata: MetadataServerResponse) -> pb.ServerMetadataResponse:
-    return pb.ServerMetadataResponse(name=metadata.name, version=metadata.version, extensions=metadata.extensions)
+    return pb.ServerMetadataResponse(
+        name=metadata.name, version=metadata.version, extensions=metadata.extensions
+    )
 
 
 def read_server_metadata(message: pb.ServerMetadataResponse) -> MetadataServerResponse:
-    return MetadataServerResponse(name=message.name, version=message.version, extensions=list(message.extensions))
+    return MetadataServerResponse(
+        name=message.name, version=message.version, extensions=list(message.extensions)
+    )
 
 
 def write_model_metadata(metadata: MetadataModelResponse) -> pb.ModelMetadataResponse:
-    message = pb.ModelMetadataResponse(name=metadata.name, versions=metadata.versions or (), platform=metadata.platform)
+    message = pb.ModelMetadataResponse(
+        name=metadata.name, versions=metadata.versions or (), platform=metadata.platform
+    )
     write_parameters(message.parameters, metadata.parameters)
     for tensor in metadata.inputs or ():
         _write_tensor(message.inputs.add(), tensor)
@@ -88,7 +94,9 @@ def read_index_request(message: AnyIndexRequest) -> RepositoryIndexRequest:
     return RepositoryIndexRequest(ready=message.ready)
 
 
-def write_index_request(request: RepositoryIndexRequest, repository_name: str = "") -> pb.RepositoryIndexRequest:
+def write_index_request(
+    request: RepositoryIndexRequest, repository_name: str = ""
+) -> pb.RepositoryIndexRequest:
     return pb.RepositoryIndexRequest(repository_name=repository_name, ready=bool(request.ready))
 
 
@@ -96,13 +104,18 @@ def write_index(index: RepositoryIndexResponse, message: AnyIndexResponse) -> No
     """Fill `message`, of either service, with the models of an index."""
     for item in index:
         state = item.state.value if isinstance(item.state, State) else str(item.state)
-        message.models.add(name=item.name, version=item.version or "", state=state, reason=item.reason)
+        message.models.add(
+            name=item.name, version=item.version or "", state=state, reason=item.reason
+        )
 
 
 def read_index(message: AnyIndexResponse) -> RepositoryIndexResponse:
     items = [
         RepositoryIndexResponseItem(
-            name=item.name, version=item.version or None, state=State(item.state), reason=item.reason
+            name=item.name,
+            version=item.version or None,
+            state=State(item.state),
+            reason=item.reason,
         )
         for item in message.models
     ]

@@ -9,7 +9,13 @@ import pytest
 
 from mlserver.cli.scoring.client import Refusal
 from mlserver.cli.scoring.items import ItemFailure, ItemResult, WorkItem
-from mlserver.cli.scoring.runner import LONGEST_PAUSE, RetryPolicy, ScoringJob, Unreachable, patiently
+from mlserver.cli.scoring.runner import (
+    LONGEST_PAUSE,
+    RetryPolicy,
+    ScoringJob,
+    Unreachable,
+    patiently,
+)
 from mlserver.cli.scoring.source import joined
 from mlserver.types import (
     InferenceRequest,
@@ -62,8 +68,14 @@ def work(*values: float, start: int = 0) -> WorkItem:
     return joined([(start + index, one(value)) for index, value in enumerate(values)])
 
 
-def run(answer: Answer, *works: WorkItem, workers: int = 4, patience: RetryPolicy = AT_ONCE) -> list[ItemResult]:
-    return [done for group in ScoringJob(Memory(answer), workers, patience).run(iter(works)) for done in group]
+def run(
+    answer: Answer, *works: WorkItem, workers: int = 4, patience: RetryPolicy = AT_ONCE
+) -> list[ItemResult]:
+    return [
+        done
+        for group in ScoringJob(Memory(answer), workers, patience).run(iter(works))
+        for done in group
+    ]
 
 
 def test_results_come_in_the_order_of_the_works() -> None:
@@ -78,7 +90,9 @@ def test_results_come_in_the_order_of_the_works() -> None:
 
     done = run(late_first, *(work(float(number), start=number) for number in range(50)))
     assert [each.item for each in done] == list(range(50))
-    assert [each.response.outputs[0].data.root for each in done if each.response] == [[2.0 * n] for n in range(50)]
+    assert [each.response.outputs[0].data.root for each in done if each.response] == [
+        [2.0 * n] for n in range(50)
+    ]
 
 
 def test_a_refused_batch_is_taken_apart() -> None:
@@ -93,11 +107,17 @@ def test_a_refused_batch_is_taken_apart() -> None:
 
 def test_an_answer_that_cannot_be_split_is_asked_for_item_by_item() -> None:
     def total(request: InferenceRequest) -> InferenceResponse:
-        output = ResponseOutput(name="sum", shape=[1], datatype="FP64", data=TensorData([sum(values_of(request))]))
+        output = ResponseOutput(
+            name="sum", shape=[1], datatype="FP64", data=TensorData([sum(values_of(request))])
+        )
         return InferenceResponse(model_name="m", outputs=[output])
 
     done = run(total, work(1, 2, 3))
-    assert [each.response.outputs[0].data.root for each in done if each.response] == [[1.0], [2.0], [3.0]]
+    assert [each.response.outputs[0].data.root for each in done if each.response] == [
+        [1.0],
+        [2.0],
+        [3.0],
+    ]
 
 
 def test_hopeless_batches_are_not_taken_apart_for_ever() -> None:
@@ -142,7 +162,12 @@ def test_a_job_ends_when_nobody_is_there() -> None:
 
 def test_pauses_double_and_the_server_counts_first() -> None:
     patience = RetryPolicy(first_pause=1.0)
-    assert [patience.pause(attempt, None) for attempt in (1, 2, 3, 20)] == [1.0, 2.0, 4.0, LONGEST_PAUSE]
+    assert [patience.pause(attempt, None) for attempt in (1, 2, 3, 20)] == [
+        1.0,
+        2.0,
+        4.0,
+        LONGEST_PAUSE,
+    ]
     assert patience.pause(3, 0.5) == 0.5
     assert patience.pause(1, 3600.0) == LONGEST_PAUSE
 

@@ -24,7 +24,9 @@ def test_share_rate_and_time_left() -> None:
     progress = Progress(100, 20, terminal, clock)
     clock.now += 2.0
     progress.add(30, 1)
-    assert terminal.getvalue().endswith(" 50% [############            ] 50/100  15/s  0:03 left  1 failed")
+    assert terminal.getvalue().endswith(
+        " 50% [############            ] 50/100  15/s  0:03 left  1 failed"
+    )
     assert progress.line(7200.0).endswith("0/s  3:20:00 left  1 failed")
     progress.end()
     assert terminal.getvalue().endswith("\r\x1b[K")

@@ -21,11 +21,16 @@ def model(*inputs: MetadataTensor, content_type: str | None = None) -> MetadataM
 
 def named(name: str, datatype: str, shape: list[int], **parameters: Any) -> MetadataTensor:
     return MetadataTensor(
-        name=name, datatype=datatype, shape=shape, parameters=Parameters(**parameters) if parameters else None
+        name=name,
+        datatype=datatype,
+        shape=shape,
+        parameters=Parameters(**parameters) if parameters else None,
     )
 
 
-def works(tmp_path: Path, text: str, metadata: MetadataModelResponse | None = None, size: int = 100) -> list[WorkItem]:
+def works(
+    tmp_path: Path, text: str, metadata: MetadataModelResponse | None = None, size: int = 100
+) -> list[WorkItem]:
     path = tmp_path / "table.csv"
     path.write_text(text, encoding="utf-8")
     return list(open_source(path, metadata).works(size, set()))
@@ -33,11 +38,17 @@ def works(tmp_path: Path, text: str, metadata: MetadataModelResponse | None = No
 
 def inputs(work: WorkItem) -> list[tuple[str, str, list[int], Any]]:
     assert work.request is not None
-    return [(each.name, str(each.datatype), each.shape, each.data.root) for each in work.request.inputs]
+    return [
+        (each.name, str(each.datatype), each.shape, each.data.root) for each in work.request.inputs
+    ]
 
 
 def test_the_model_says_which_columns_and_types(tmp_path: Path) -> None:
-    metadata = model(named("a", "FP32", [-1, 1]), named("b", "BYTES", [-1], content_type="str"), content_type="pd")
+    metadata = model(
+        named("a", "FP32", [-1, 1]),
+        named("b", "BYTES", [-1], content_type="str"),
+        content_type="pd",
+    )
     [work] = works(tmp_path, "b,extra,a\n1,x,2\n3,y,\n", metadata)
     assert inputs(work) == [("b", "BYTES", [2], ["1", "3"]), ("a", "FP32", [2, 1], [2.0, None])]
     assert work.request is not None
@@ -62,7 +73,13 @@ def test_values_show_the_type(tmp_path: Path) -> None:
     text = "\ufeffint,big,float,flag,text\n1,9223372036854775808,1e3,yes,ä\n-2,1,,no,\n"
     [work] = works(tmp_path, text)
     kinds = {name: datatype for name, datatype, *_ in inputs(work)}
-    assert kinds == {"int": "INT64", "big": "FP64", "float": "FP64", "flag": "BOOL", "text": "BYTES"}
+    assert kinds == {
+        "int": "INT64",
+        "big": "FP64",
+        "float": "FP64",
+        "flag": "BOOL",
+        "text": "BYTES",
+    }
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

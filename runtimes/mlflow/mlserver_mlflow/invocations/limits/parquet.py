@@ -48,7 +48,10 @@ def footer(body: bytes) -> ParquetFooter:
         return ParquetFooter(0, 0, [])  # as readers see at once
     file = CompactReader(body, len(body) - 8 - size).struct()
     leaves = sum(not number(element, _CHILDREN) for element in parts(file, _SCHEMA)[1:])
-    groups = [[part(column, _ABOUT) for column in parts(group, _COLUMNS)] for group in parts(file, _GROUPS)]
+    groups = [
+        [part(column, _ABOUT) for column in parts(group, _COLUMNS)]
+        for group in parts(file, _GROUPS)
+    ]
     for group in groups:
         if len(group) != leaves or not all(column.keys() >= _REQUIRED for column in group):
             raise ValueError(BROKEN)

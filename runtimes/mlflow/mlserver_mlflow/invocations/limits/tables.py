@@ -41,7 +41,9 @@ def check_csv(body: bytes | str, names: int) -> None:
     if not widths:
         return
     _check(max(widths), len(widths), sum(widths), names)
-    odd = b"\r," in data  # pandas may take the two for one end of a line, and then has another header
+    odd = (
+        b"\r," in data
+    )  # pandas may take the two for one end of a line, and then has another header
     if len(widths) == 1 or odd:
         _check_empty(max(widths), names)
     if len(widths) > 1:
@@ -150,7 +152,9 @@ def _keys(values: Iterable[Any]) -> set[str]:
 def _check(columns: int, rows: int, cells: int, names: int) -> None:
     most = names + EXTRA_COLUMNS if names else ANY_COLUMNS
     if columns > most:
-        raise ValueError(f"Invalid input. The table has {columns} columns; at most {most} are read.")
+        raise ValueError(
+            f"Invalid input. The table has {columns} columns; at most {most} are read."
+        )
     if columns * rows > SMALL + SPARSE * cells:
         raise ValueError(
             f"Invalid input. The table has {rows} rows and {columns} columns, but only {cells} values; fill it, or send fewer"
@@ -167,4 +171,6 @@ def _check_empty(columns: int, names: int) -> None:
 
 def _check_levels(levels: int) -> None:
     if levels > LEVELS:
-        raise ValueError(f"Invalid input. The table has {levels} columns of labels; at most {LEVELS} are read.")
+        raise ValueError(
+            f"Invalid input. The table has {levels} columns of labels; at most {LEVELS} are read."
+        )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 # Kinds of values. A boolean field is its kind; in a list it is a byte.
-_TRUE, _FALSE, _BYTE, _NUMBERS, _DOUBLE, _BINARY, _LISTS, _MAP, _STRUCT = 1, 2, 3, (4, 5, 6), 7, 8, (9, 10), 11, 12
+_TRUE, _FALSE, _BYTE, _NUMBERS, _DOUBLE, _BINARY, _LISTS, _MAP, _STRUCT = (
+    1,
+    2,
+    3,
+    (4, 5, 6),
+    7,
+    8,
+    (9, 10),
+    11,
+    12,
+)
 _DEEP = 64
 _LONGEST = 70  # bits of a number, in sevens
 BROKEN = "a head in it is broken"

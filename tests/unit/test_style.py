@@ -1,0 +1,131 @@
+"""The language and the density of the code, checked: old words stay out, a statement holds one idea."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("src/", "runtimes/", "tests/", "benchmarks/", "examples/")
+TEXT_SUFFIXES = {".py", ".md", ".html", ".toml", ".json", ".sh"}
+
+# Words of an earlier private language -> the field's word (style rule 1).
+OLD_WORDS = {
+    "road": "pipeline, path",
+    "roads": "pipelines, paths",
+    "told": "notified, received",
+    "whoever": "the caller, the client",
+    "nobody": "no caller, no client",
+    "somebody": "a caller, a client",
+    "anew": "again",
+    "guilty": "failing",
+    "forgive": "decay",
+    "forgives": "decays",
+    "crew": "worker group",
+    "desk": "dispatcher",
+    "settle": "normalize",
+    "settles": "normalizes",
+    "settled": "normalized",
+    "travel": "pass, be sent",
+    "travels": "passes, is sent",
+    "traveller": "request",
+    "zoo": "models",
+    "front door": "public API",
+    "at the door": "on admission",
+    "for good": "permanently",
+    "faces": "representations",
+    "errand": "request",
+    "suspect": "report",
+}
+_OLD = re.compile(rf"\b({'|'.join(map(re.escape, OLD_WORDS))})\b", re.IGNORECASE)
+_SELF = "tests/unit/test_style.py"
+
+
+def tracked_files() -> list[str]:
+    """Paths of the tracked text files, relative to the repository."""
+    listing = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    paths = [Path(line) for line in listing.stdout.splitlines()]
+    return [
+        str(path)
+        for path in paths
+        if (path.suffix in TEXT_SUFFIXES or path.name == "Makefile")
+        and "benchmarks/results" not in str(path)
+        and "corpus" not in path.parts
+        and (ROOT / path).is_file()
+    ]
+
+
+FILES = tracked_files()
+PYTHON = [name for name in FILES if name.endswith(".py") and name.startswith(CODE)]
+SOURCES = [name for name in PYTHON if name.startswith(("src/", "runtimes/")) and "_pb2" not in name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_old_words(name: str) -> None:
+    if name == _SELF:
+        return
+    hits = [
+        f"{name}:{number}: '{match.group(1)}', write {OLD_WORDS[match.group(1).lower()]}"
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        for match in [_OLD.search(line)]
+        if match
+    ]
+    assert not hits, "\n".join(hits)
+
+
+# Where a rule makes a place worse, the place wins: path and line's text -> the reason.
+DENSE_ON_PURPOSE: dict[tuple[str, str], str] = {}
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def own_expressions(statement: ast.stmt) -> list[ast.AST]:
+    """The expression nodes of a statement without those of the statements inside it."""
+    pending = [
+        child for child in ast.iter_child_nodes(statement) if not isinstance(child, ast.stmt)
+    ]
+    nodes: list[ast.AST] = []
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ExceptHandler | ast.match_case):
+            continue
+        nodes.append(node)
+        pending += [
+            child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)
+        ]
+    return nodes
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_statement_has_at_most_one_comprehension_and_one_conditional(name: str) -> None:
+    text = (ROOT / name).read_text()
+    lines = text.splitlines()
+    dense = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.stmt):
+            continue
+        nodes = own_expressions(node)
+        comprehensions = sum(isinstance(item, _COMPREHENSIONS) for item in nodes)
+        conditionals = sum(isinstance(item, ast.IfExp) for item in nodes)
+        source = lines[node.lineno - 1].strip()
+        is_dense = max(comprehensions, conditionals, comprehensions + conditionals - 1) > 1
+        if is_dense and (name, source) not in DENSE_ON_PURPOSE:
+            dense.append(f"{name}:{node.lineno}: {source}")
+    assert not dense, "give a part a name:\n" + "\n".join(dense)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_size_of_files_and_functions(name: str) -> None:
+    """Files of at most 400 lines, functions of at most 60 (docstrings not counted)."""
+    text = (ROOT / name).read_text()
+    assert text.count("\n") <= 400, f"{name} has {text.count(chr(10))} lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = (ast.get_docstring(node, clean=False) or "").count("\n") + 1
+            size = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
+            assert size <= 60, f"{name}:{node.lineno}: {node.name} has {size} lines"
