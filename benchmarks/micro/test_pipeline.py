@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 
 from benchmarks import cases
 from mlserver.assembly import PipelineFactory
+from mlserver.cloudevents import CloudEvents
 from mlserver.custom_routes import Route
 from mlserver.handlers import DataPlane
 from mlserver.parallel.executor import ModelInfo
@@ -44,7 +45,6 @@ from mlserver.rest.routing import Router
 from mlserver.rest.runtime_routes.matching import ModelRoutes
 from mlserver.settings import ModelSettings, Settings
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse
-from mlserver.wire.headers import CloudEvents
 
 from .conftest import response_of
 

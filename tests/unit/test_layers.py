@@ -13,8 +13,8 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
 ROWS = [
     "_optional errors pipeline tensor types version",
     "context isolation known_faults locations logging metrics model_imports security settings tracing",
-    "codecs custom_routes middleware model raw repository utils wire",
-    "cloudevents env",
+    "cloudevents codecs custom_routes middleware model raw repository utils wire",
+    "env",
     "parallel",
     "batching",
     "registry",
@@ -25,7 +25,7 @@ ROWS = [
 ]
 ROW = {name: number for number, names in enumerate(ROWS) for name in names.split()}
 FRONT_ENDS = {"grpc", "kafka", "rest"}
-MAY_IMPORT_WIRE = {*FRONT_ENDS, "cli", "cloudevents", "wire"}
+MAY_IMPORT_WIRE = {*FRONT_ENDS, "cli", "wire"}
 MODULES = sorted(
     path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if path.name != "version.py"
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl
@@ -14,7 +15,6 @@ from ..metrics.server_metrics import ServerMetrics
 from ..security.authorization import Authorizer
 from ..security.tls import grpc_credentials
 from ..settings import Settings
-from ..wire.headers import CloudEvents, get_namespace
 from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from .health import HealthServicer
 from .reflection import NAMES, ReflectionServicer

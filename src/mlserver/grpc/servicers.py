@@ -10,17 +10,17 @@ from functools import lru_cache
 import grpc
 from google.protobuf.message import DecodeError
 
+from ..cloudevents import (
+    CLOUDEVENTS_HEADER_ID,
+    CLOUDEVENTS_HEADER_REQUEST_ID,
+    CloudEvents,
+)
 from ..errors import MLServerError, serialization_error
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
 from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse
-from ..wire.headers import (
-    CLOUDEVENTS_HEADER_ID,
-    CLOUDEVENTS_HEADER_REQUEST_ID,
-    CloudEvents,
-    server_timing,
-)
+from ..wire.headers import server_timing
 from ..wire.pb import dataplane_pb2 as pb
 from ..wire.pb import model_repository_pb2 as repository_pb
 from ..wire.proto import fast_messages
@@ -337,7 +337,7 @@ def _compress(context: Context, call: RequestContext) -> None:
 @lru_cache(maxsize=1024)
 def _event(events: CloudEvents, model: str) -> Metadata:
     """The metadata that all answers of a model share."""
-    return metadata_of(events.response(model, None).items())
+    return metadata_of(events.build_response_headers(model, None).items())
 
 
 def _written(response: InferenceResponse, raw: bool) -> pb.ModelInferResponse:

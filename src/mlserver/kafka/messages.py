@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..cloudevents import CloudEvents
 from ..errors import MLServerError, PayloadTooLarge
 from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse
 from ..wire import json
-from ..wire.headers import CloudEvents
 from .errors import InvalidMessageHeaders
 
 MODEL = "mlserver-model"
@@ -75,7 +75,9 @@ def read_request(message: Incoming, limit: int) -> InferenceRequest:
 
 def write_response(response: InferenceResponse, call: RequestContext, events: CloudEvents) -> Reply:
     """An answer: its id is the key; CloudEvents and the model's own headers, which win."""
-    headers: dict[str, object] = dict(events.response(response.model_name, response.id))
+    headers: dict[str, object] = dict(
+        events.build_response_headers(response.model_name, response.id)
+    )
     if call.response_headers:
         own = {name.lower() for name in call.response_headers}
         headers = {name: value for name, value in headers.items() if name.lower() not in own}

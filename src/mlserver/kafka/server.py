@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..pipeline import RequestContext
 from ..security.authorization import INFER, Authorizer, Caller
 from ..settings import Settings
-from ..wire.headers import CloudEvents, get_namespace
 from .client_thread import ConsumedRecord, KafkaClientThread, logger
 from .messages import (
     Incoming,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from ..cloudevents import CloudEvents
 from ..errors import InvalidPayload, MLServerError, serialization_error
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
@@ -13,7 +14,7 @@ from ..pipeline import RequestContext
 from ..settings import Settings
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
 from ..wire import json
-from ..wire.headers import CloudEvents, server_timing
+from ..wire.headers import server_timing
 from . import negotiation
 from .bounded_cache import BoundedCache
 from .messages import (
@@ -155,7 +156,7 @@ class Endpoints:
         headers = self._events_of.get(model)
         if headers is None:
             headers = self._events_of.keep(
-                model, raw_headers(self._events.response(model, None).items())
+                model, raw_headers(self._events.build_response_headers(model, None).items())
             )
         if not response_id:
             return headers.copy()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
+from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl
@@ -13,7 +14,6 @@ from ..metrics.endpoint import MetricsPage, MetricsServer
 from ..metrics.server_metrics import ServerMetrics
 from ..security.authorization import METRICS, Authorizer, Caller
 from ..settings import Settings
-from ..wire.headers import CloudEvents, get_namespace
 from ..wire.json import write_error
 from .app import RESTApp
 from .docs import Docs

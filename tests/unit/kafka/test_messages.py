@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from mlserver.cloudevents import CloudEvents
 from mlserver.errors import MLServerError, PayloadTooLarge
 from mlserver.kafka import InvalidMessageHeaders, messages
 from mlserver.kafka.client_thread import KafkaClientThread, consumer_config, producer_config
@@ -17,7 +18,6 @@ from mlserver.kafka.offset_tracker import OffsetTracker
 from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceResponse, ResponseOutput
-from mlserver.wire.headers import CloudEvents
 
 BODY = b'{"id": "own", "inputs": [{"name": "x", "shape": [1], "datatype": "INT32", "data": [1]}]}'
 
