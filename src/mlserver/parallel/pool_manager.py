@@ -302,7 +302,7 @@ def _shipped_code(settings: ModelSettings) -> _Code | None:
         return None
     try:
         # Of all modules of the runtime only this one and the wire format may be imported here: neither needs MLflow.
-        module = import_module(f"{package}.shipped_code")
+        module = import_module(f"{package}.loading.shipped_code")
     except ImportError:
         return None  # the load fails for the same reason, and says it
     code = module.of_settings(settings)

@@ -380,8 +380,8 @@ def test_values_that_cannot_travel(value: Any) -> None:
 
 
 def test_errors_keep_what_a_caller_may_see() -> None:
-    problem = unpack_error(pack_error(MLServerError("no", 418, code="ABORTED", details={"k": 1})))
-    assert (problem.message, problem.status_code, problem.code, problem.details) == (
+    error = unpack_error(pack_error(MLServerError("no", 418, code="ABORTED", details={"k": 1})))
+    assert (error.message, error.status_code, error.code, error.details) == (
         "no",
         418,
         "ABORTED",
@@ -396,7 +396,7 @@ def test_errors_keep_what_a_caller_may_see() -> None:
 
 
 @pytest.mark.parametrize(
-    "problem, text", [(ValueError("x"), "ValueError: x"), (KeyError(), "KeyError")]
+    "error, text", [(ValueError("x"), "ValueError: x"), (KeyError(), "KeyError")]
 )
 def test_other_exceptions_are_internal(error: Exception, text: str) -> None:
     told_error = unpack_error(pack_error(error))

@@ -1,38 +1,39 @@
-"""Starts a worker with the interpreter of another environment: run by path, `python bootstrap.py VERSION PATH... FD`.
+"""Starts a worker with the interpreter of another environment: `python bootstrap.py VERSION PATH... FD`.
 
-The worker is always this server's own (the two ends of the channel must agree), whatever `mlserver` the environment holds.
-All other packages are the environment's; what it lacks comes from this server's environment (the PATHs), which is last in
-line and left out if its Python is another VERSION. It has no imports from its package, for it makes that package findable.
-With `check` for FD it only tries whether all that is possible.
+The worker runs this server's own `mlserver`, whichever version the environment holds, because both ends of a connection
+must use the same protocol. All other packages are imported from the environment, and after that from the server's
+environment (the PATHs), unless its Python is another VERSION. This file has no imports from its package, because it makes
+that package importable. With `check` for FD it only imports the worker.
 """
 
 import importlib.util
 import os
 import sys
 
-OLDEST = (3, 11)
+OLDEST_PYTHON = (3, 11)
 
 
 def main() -> None:
-    version, paths, end = sys.argv[1], sys.argv[2:-1], sys.argv[-1]
-    if sys.version_info[:2] < OLDEST:
-        raise SystemExit(
-            f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}"
-        )
+    version, paths, fd = sys.argv[1], sys.argv[2:-1], sys.argv[-1]
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        raise SystemExit(f"Python: expected {oldest} or newer, received {sys.version.split()[0]}")
     sys.path.pop(0)  # this script's folder
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         sys.path.extend(paths)
-    _find_own_package()
-    sys.argv = [sys.argv[0], end]
+    _import_server_package()
+    sys.argv = [sys.argv[0], fd]
     from mlserver.parallel.worker import worker
 
-    if end != "check":
+    if fd != "check":
         worker.main()
 
 
-def _find_own_package() -> None:
-    """Make `mlserver` mean the package that this file lies in."""
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+def _import_server_package() -> None:
+    """Bind the name `mlserver` to the package that contains this file."""
+    folder = os.path.abspath(__file__)
+    for _ in ("worker", "parallel", "mlserver"):
+        folder = os.path.dirname(folder)
     init = os.path.join(folder, "__init__.py")
     spec = importlib.util.spec_from_file_location(
         "mlserver", init, submodule_search_locations=[folder]
