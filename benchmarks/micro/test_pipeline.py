@@ -74,13 +74,13 @@ class Answering:
         head = [
             "wine#1",
             call.deadline,
-            call.members,
+            call.rows_per_request,
             call.trace_parent,
             pack_request(request, buffers),
         ]
         encode(Frame(MessageType.INFER, 1, head, buffers))
         await asyncio.sleep(0)
-        values = pack_response(response_of(sum(call.members) or 1, 1), buffers)
+        values = pack_response(response_of(sum(call.rows_per_request) or 1, 1), buffers)
         answer = b"".join(encode(Frame(MessageType.REPLY, 1, values)))
         self._reader.get_buffer()[: len(answer)] = answer
         return unpack_response(self._reader.filled(len(answer))[0].head, ())

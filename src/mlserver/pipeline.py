@@ -34,8 +34,8 @@ class RequestContext:
         deadline: Monotonic second after which nobody waits for the answer; None = no limit.
         priority: 1 is highest; 0 = the model's default.
         trace_parent: W3C trace context that the model's code goes on with; set by the tracing stage, and by nobody else.
-        members: Rows of each request that was joined into this one, in order; () = it came as it is.
-        chosen: The version that the traffic split chose for this request; None = none yet.
+        rows_per_request: Rows of each request that was joined into this one, in order; () = it came as it is.
+        selected_version: The version that the traffic split chose for this request; None = none yet.
         headers: The caller's headers or invocation metadata, lower-cased.
         operation: The HTTP method and route, or the RPC, that the request came by: the name of its span.
         response_headers: Headers that the model wants on the answer.
@@ -45,8 +45,8 @@ class RequestContext:
     deadline: float | None = None
     priority: int = 0
     trace_parent: str | None = None
-    members: Sequence[int] = ()
-    chosen: str | None = None
+    rows_per_request: Sequence[int] = ()
+    selected_version: str | None = None
     headers: Mapping[str, Any] | None = None
     operation: str | None = None
     response_headers: dict[str, Any] | None = None
@@ -60,12 +60,12 @@ class RequestContext:
 class Stage(Protocol):
     """One stage of one model's road."""
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         """Answer one request. Raises `MLServerError` for whatever the caller should hear of."""
         ...
 
     def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         """Answer a stream of requests with a stream of responses. Closing the iterator stops the work."""
         ...

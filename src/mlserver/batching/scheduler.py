@@ -44,7 +44,7 @@ class QueuedRequest:
     __slots__ = (
         "arrived",
         "batch",
-        "call",
+        "context",
         "future",
         "key",
         "priority",
@@ -55,14 +55,14 @@ class QueuedRequest:
     )
 
     def __init__(
-        self, request: InferenceRequest, call: RequestContext, rows: int, arrived: float
+        self, request: InferenceRequest, context: RequestContext, rows: int, arrived: float
     ) -> None:
         self.request = request
-        self.call = call
+        self.context = context
         self.rows = rows
         self.key: Any = batch_key(request) if rows else None
         self.arrived = arrived
-        self.priority = call.priority
+        self.priority = context.priority
         self.future: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
         self.batch: list[QueuedRequest] = []  # those it runs with, itself among them
@@ -127,7 +127,7 @@ class Scheduler:
         """Wait until nothing waits and nothing is under way."""
         await self._idle.wait()
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         """Answer a request, alone or in a batch.
 
         Raises:
@@ -135,30 +135,30 @@ class Scheduler:
             DeadlineExceeded: its time was over before there was an answer.
         """
         now = time.monotonic()
-        call.deadline = self._limits.deadline(now, call.deadline)
-        if call.deadline is not None and call.deadline <= now:
+        context.deadline = self._limits.deadline(now, context.deadline)
+        if context.deadline is not None and context.deadline <= now:
             self._meter.rejected("deadline")
             raise self._too_late()
         rows = rows_of(request)
-        call.timings.batch_rows = rows
+        context.timings.batch_rows = rows
         if not self._queue and self._under_way < self._slots.free() and not self._policy.max_wait:
-            return await self._infer_at_once(request, call)
+            return await self._infer_at_once(request, context)
         try:
             self._limits.admit(self._name, len(self._queue), self._avg_seconds_per_request)
         except MLServerError:
             self._meter.rejected("queue_full")
             raise
         self._meter.waiting(len(self._queue))
-        return await self._wait_in_line(QueuedRequest(request, call, rows, now))
+        return await self._wait_in_line(QueuedRequest(request, context, rows, now))
 
     async def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         """Pass a stream on; streams are neither joined nor queued. Each is one run of the model on the rows of all its requests."""
         self._meter.sent(self.in_flight)
         self._streams += 1
         self._idle.clear()
-        responses = self._next.stream(_counted(requests, call), call)
+        responses = self._next.stream(_counted(requests, context), context)
         try:
             async for response in responses:
                 yield response
@@ -166,23 +166,23 @@ class Scheduler:
             try:
                 await responses.aclose()  # type: ignore[attr-defined]
             finally:  # closing may fail or be cancelled; a stream that still counted would keep the server from ending
-                self._meter.executed(1, call.timings.batch_rows, call.timings.model_ns / 1e9)
+                self._meter.executed(1, context.timings.batch_rows, context.timings.model_ns / 1e9)
                 self._streams -= 1
                 self._check_idle()
 
     # -- one request --
 
     async def _infer_at_once(
-        self, request: InferenceRequest, call: RequestContext
+        self, request: InferenceRequest, context: RequestContext
     ) -> InferenceResponse:
         started = time.monotonic()
         self._meter.not_queued()
         self._begin()
         try:
-            if call.deadline is None:
-                return await self._next.infer(request, call)
-            async with asyncio.timeout(call.deadline - started):
-                return await self._next.infer(request, call)
+            if context.deadline is None:
+                return await self._next.infer(request, context)
+            async with asyncio.timeout(context.deadline - started):
+                return await self._next.infer(request, context)
         except TimeoutError:
             raise self._too_late() from None
         except asyncio.CancelledError:
@@ -190,12 +190,12 @@ class Scheduler:
                 raise  # the caller left
             raise _stopped() from None
         finally:
-            self._executed(1, call.timings.batch_rows, time.monotonic() - started)
+            self._executed(1, context.timings.batch_rows, time.monotonic() - started)
             self._finish()
 
     async def _wait_in_line(self, entry: QueuedRequest) -> InferenceResponse:
-        if entry.call.deadline is not None:
-            remaining = entry.call.deadline - entry.arrived
+        if entry.context.deadline is not None:
+            remaining = entry.context.deadline - entry.arrived
             entry.timer = asyncio.get_running_loop().call_later(remaining, self._expire, entry)
         self._queue.push(entry)
         self._idle.clear()
@@ -254,9 +254,9 @@ class Scheduler:
         started = time.monotonic()
         rows = sum(entry.rows for entry in batch)
         for entry in batch:
-            entry.call.timings.queue_ns = int((started - entry.arrived) * 1e9)
-            entry.call.timings.batch_requests = len(batch)
-            entry.call.timings.batch_rows = rows
+            entry.context.timings.queue_ns = int((started - entry.arrived) * 1e9)
+            entry.context.timings.batch_requests = len(batch)
+            entry.context.timings.batch_rows = rows
             self._meter.queued(started - entry.arrived)
         try:
             if len(batch) == 1:
@@ -273,7 +273,7 @@ class Scheduler:
 
     async def _run_alone(self, entry: QueuedRequest) -> None:
         try:
-            response = await self._next.infer(entry.request, entry.call)
+            response = await self._next.infer(entry.request, entry.context)
         except Exception as error:
             _fail(entry, error)
         else:
@@ -281,17 +281,17 @@ class Scheduler:
                 entry.future.set_result(response)
 
     async def _run_joined(self, batch: list[QueuedRequest]) -> None:
-        deadlines = [entry.call.deadline for entry in batch]
+        deadlines = [entry.context.deadline for entry in batch]
         rows = [entry.rows for entry in batch]
-        call = RequestContext(
-            members=rows,
+        context = RequestContext(
+            rows_per_request=rows,
             deadline=None if None in deadlines else max(d for d in deadlines if d is not None),
             trace_parent=batch[
                 0
-            ].call.trace_parent,  # a call of the model can be part of one trace only
+            ].context.trace_parent,  # a call of the model can be part of one trace only
         )
         try:
-            response = await self._next.infer(join([entry.request for entry in batch]), call)
+            response = await self._next.infer(join([entry.request for entry in batch]), context)
             responses = split(response, rows)
         except RowsDisagree:
             await self._run_one_by_one(batch)
@@ -306,14 +306,14 @@ class Scheduler:
                 _fail(entry, error)
         else:
             for entry, own in zip(batch, responses, strict=True):
-                entry.call.timings.model_ns = call.timings.model_ns
-                entry.call.timings.transport_ns = call.timings.transport_ns
+                entry.context.timings.model_ns = context.timings.model_ns
+                entry.context.timings.transport_ns = context.timings.transport_ns
                 if not entry.future.done():
                     entry.future.set_result(own)
 
     async def _run_one_by_one(self, batch: list[QueuedRequest]) -> None:
         for entry in batch:
-            entry.call.timings.batch_requests, entry.call.timings.batch_rows = 1, entry.rows
+            entry.context.timings.batch_requests, entry.context.timings.batch_rows = 1, entry.rows
             if not entry.future.done():
                 await self._run_alone(entry)
 
@@ -351,11 +351,11 @@ def _stopped() -> Unavailable:
 
 
 async def _counted(
-    requests: AsyncIterator[InferenceRequest], call: RequestContext
+    requests: AsyncIterator[InferenceRequest], context: RequestContext
 ) -> AsyncIterator[InferenceRequest]:
     """The requests of a stream, whose rows are added up."""
     async for request in requests:
-        call.timings.batch_rows += rows_of(request)
+        context.timings.batch_rows += rows_of(request)
         yield request
 
 

@@ -115,20 +115,20 @@ class CacheStage:
     async def drained(self) -> None:
         await self._pipeline.drained()
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
         try:
             key = request_key(request, self._own)
         except _NOT_PLAIN:
-            return await self._pipeline.infer(request, call)
+            return await self._pipeline.infer(request, context)
         found = self._store.lookup(key)
         if found is not None:
-            call.timings.batch_rows = rows_of(request)
+            context.timings.batch_rows = rows_of(request)
             response = unpack(found)
             self._count(True, time.perf_counter_ns() - started)
             return response
         elapsed = time.perf_counter_ns() - started
-        response = await self._pipeline.infer(request, call)
+        response = await self._pipeline.infer(request, context)
         started = time.perf_counter_ns()
         with suppress(*_NOT_PLAIN):
             self._store.insert(key, pack(response))
@@ -136,9 +136,9 @@ class CacheStage:
         return response
 
     def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        return self._pipeline.stream(requests, call)
+        return self._pipeline.stream(requests, context)
 
 
 def request_key(request: InferenceRequest, own: bytes = b"") -> bytes:

@@ -229,29 +229,29 @@ class DataPlane:
         payload: InferenceRequest,
         name: str,
         version: str | None = None,
-        call: RequestContext | None = None,
+        context: RequestContext | None = None,
     ) -> InferenceResponse:
         """Answer a request of the model.
 
         Args:
-            call: Deadline, headers and the like; the timings of the answer are left in it.
+            context: Deadline, headers and the like; the timings of the answer are left in it.
 
         Raises:
             MLServerError: what the caller should hear of.
         """
-        call = call or RequestContext()
+        context = context or RequestContext()
         entry = self._registry.find(name, version)
         if version or entry.split is None:
-            return await self._serve(entry, payload, call)
-        chosen = self._traffic.choose(entry, call)
+            return await self._serve(entry, payload, context)
+        chosen = self._traffic.choose(entry, context)
         shadow = self._traffic.shadow_of(entry, chosen, payload)
-        response = await self._serve(chosen, payload, call)
+        response = await self._serve(chosen, payload, context)
         if shadow is not None:
-            self._traffic.ask_shadow(shadow, response, call)
+            self._traffic.ask_shadow(shadow, response, context)
         return response
 
     async def _serve(
-        self, entry: ModelVersion, payload: InferenceRequest, call: RequestContext
+        self, entry: ModelVersion, payload: InferenceRequest, context: RequestContext
     ) -> InferenceResponse:
         """Answer a request by one version, counted."""
         started = time.perf_counter_ns()
@@ -259,15 +259,15 @@ class DataPlane:
         self._telemetry.began(entry)
         try:
             check_request(payload, self._settings.max_inputs)
-            self._prepare(payload, call, with_headers=not loaded.info.row_wise)
-            response = await pipeline.infer(payload, call)
+            self._prepare(payload, context, with_headers=not loaded.info.row_wise)
+            response = await pipeline.infer(payload, context)
             if payload.outputs:
                 select(response, payload.outputs, loaded.info.metadata.outputs or ())
         except BaseException as error:
             self._telemetry.failed(entry, time.perf_counter_ns() - started, error)
             raise
-        self._finish(entry, payload, response, call)
-        self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
+        self._finish(entry, payload, response, context)
+        self._telemetry.answered(entry, context.timings, time.perf_counter_ns() - started)
         return response
 
     def streams(self, name: str, version: str | None = None) -> bool:
@@ -280,7 +280,7 @@ class DataPlane:
         payloads: AsyncIterator[InferenceRequest],
         name: str,
         version: str | None = None,
-        call: RequestContext | None = None,
+        context: RequestContext | None = None,
     ) -> AsyncIterator[InferenceResponse]:
         """Answer a stream of requests with a stream of responses; all carry the first request's id, and the outputs it wants.
 
@@ -288,10 +288,10 @@ class DataPlane:
             DeadlineExceeded: an answer took longer than a request may.
         """
         started = time.perf_counter_ns()
-        call = call or RequestContext()
+        context = context or RequestContext()
         entry = self._registry.find(name, version)
         if not version and entry.split is not None:
-            entry = self._traffic.choose(entry, call)
+            entry = self._traffic.choose(entry, context)
         loaded, pipeline = self._usable(entry)
         first: InferenceRequest | None = None
         patience = StreamDeadline(self._limit_of(entry))
@@ -301,17 +301,17 @@ class DataPlane:
             nonlocal first
             async for payload in patience.asking(payloads):
                 check_request(payload, self._settings.max_inputs)
-                self._prepare(payload, call, with_headers=True)
+                self._prepare(payload, context, with_headers=True)
                 if first is None:
                     first = payload
                 yield payload
 
-        responses = pipeline.stream(checked(), call)
+        responses = pipeline.stream(checked(), context)
         try:
             async for response in patience.answering(responses):
                 if first is not None and first.outputs:
                     select(response, first.outputs, loaded.info.metadata.outputs or ())
-                self._finish(entry, first, response, call)
+                self._finish(entry, first, response, context)
                 yield response
         except TimeoutError:
             error = DeadlineExceeded(f"Model {entry.name} gave no answer in time")
@@ -322,7 +322,7 @@ class DataPlane:
             raise
         finally:
             await responses.aclose()  # type: ignore[attr-defined]
-        self._telemetry.answered(entry, call.timings, time.perf_counter_ns() - started)
+        self._telemetry.answered(entry, context.timings, time.perf_counter_ns() - started)
 
     @property
     def generation(self) -> int:
@@ -343,12 +343,12 @@ class DataPlane:
         except ModelNotFound:
             return []
 
-    def chosen_route(self, found: ModelRoute, call: RequestContext) -> Route:
-        """The route of the version that will answer this call: versions may read and write the same path differently."""
+    def chosen_route(self, found: ModelRoute, context: RequestContext) -> Route:
+        """The route of the version that will answer this request: versions may read and write the same path differently."""
         entry = self._registry.find(found.name, found.version)
         if found.version or entry.split is None:
             return found.route
-        own = [other.route for other in _routes(self._traffic.choose(entry, call))]
+        own = [other.route for other in _routes(self._traffic.choose(entry, context))]
         same = [
             route
             for route in own
@@ -377,7 +377,9 @@ class DataPlane:
     def _limit_of(self, entry: ModelVersion) -> float | None:
         return entry.settings.request_timeout or self._settings.request_timeout
 
-    def _prepare(self, payload: InferenceRequest, call: RequestContext, with_headers: bool) -> None:
+    def _prepare(
+        self, payload: InferenceRequest, context: RequestContext, with_headers: bool
+    ) -> None:
         """Id, limits and headers. Models that see only rows (`row_wise`) get no headers: they cannot depend on them."""
         check_id(payload)
         if payload.id is None:
@@ -388,14 +390,16 @@ class DataPlane:
             seconds = seconds_of_timeout(extra.pop("timeout", None))
             if seconds is not None:
                 asked = time.monotonic() + seconds
-                call.deadline = asked if call.deadline is None else min(asked, call.deadline)
-            call.priority = priority_of(extra.pop("priority", None)) or call.priority
+                context.deadline = (
+                    asked if context.deadline is None else min(asked, context.deadline)
+                )
+            context.priority = priority_of(extra.pop("priority", None)) or context.priority
             parameters.put(headers=None)
-        if with_headers and call.headers is not None:
+        if with_headers and context.headers is not None:
             if parameters is None:
                 parameters = Parameters()
                 payload.put(parameters=parameters)
-            headers = dict(call.headers)
+            headers = dict(context.headers)
             if self._settings.auth is not None:  # what opens this server is not for its models
                 headers = {
                     name: value for name, value in headers.items() if name not in CREDENTIALS
@@ -407,14 +411,14 @@ class DataPlane:
         entry: ModelVersion,
         payload: InferenceRequest | None,
         response: InferenceResponse,
-        call: RequestContext,
+        context: RequestContext,
     ) -> None:
         version = response.model_version
         own_id = payload.id if payload is not None else generate_id()
         response.put(id=own_id, model_version=entry.version if version is None else version)
         parameters = response.parameters
         if parameters is not None and parameters.headers is not None:
-            call.response_headers = parameters.headers
+            context.response_headers = parameters.headers
             parameters.put(headers=None)
 
 

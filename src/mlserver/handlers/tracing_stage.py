@@ -45,19 +45,19 @@ class TracingStage:
     async def drained(self) -> None:
         await self._pipeline.drained()
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
-        with self._span("infer", call, request.id) as span:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
+        with self._span("infer", context, request.id) as span:
             started = time.time_ns()
             try:
-                return await self._pipeline.infer(request, call)
+                return await self._pipeline.infer(request, context)
             finally:
-                self._draw_parts(span, call.timings, started, time.time_ns())
+                self._draw_parts(span, context.timings, started, time.time_ns())
 
     async def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        with self._span("stream", call, None) as span:
-            responses, count = self._pipeline.stream(requests, call), 0
+        with self._span("stream", context, None) as span:
+            responses, count = self._pipeline.stream(requests, context), 0
             try:
                 async for response in responses:
                     count += 1
@@ -67,16 +67,16 @@ class TracingStage:
                 await responses.aclose()  # type: ignore[attr-defined]
 
     @contextmanager
-    def _span(self, kind: str, call: RequestContext, request_id: str | None) -> Iterator[Span]:
+    def _span(self, kind: str, context: RequestContext, request_id: str | None) -> Iterator[Span]:
         """A span under the caller's own; the model's code gets it as its parent."""
-        headers: dict[str, Any] = dict(call.headers or {})
-        if call.trace_parent:
-            headers["traceparent"] = call.trace_parent
+        headers: dict[str, Any] = dict(context.headers or {})
+        if context.trace_parent:
+            headers["traceparent"] = context.trace_parent
         attributes = self._attributes | ({"mlserver.request.id": request_id} if request_id else {})
-        name = call.operation or f"{kind} {self._name}"
+        name = context.operation or f"{kind} {self._name}"
         span = self._tracer.start_span(name, context_of(headers), SpanKind.SERVER, attributes)
         own = span.get_span_context()
-        call.trace_parent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+        context.trace_parent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
         try:
             yield span
         except MLServerError as error:

@@ -36,22 +36,26 @@ class VersionRouter:
         self._serve = serve
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def choose(self, default: ModelVersion, call: RequestContext) -> ModelVersion:
-        """The entry that answers a request for a model whose default entry has a split; kept in `call.chosen`."""
+    def choose(self, default: ModelVersion, context: RequestContext) -> ModelVersion:
+        """The entry that answers a request for a model whose default entry has a split; kept in `context.selected_version`."""
         split = default.split
         assert split is not None
         usable = {
             entry.version: entry for entry in self._registry.versions(default.name) if entry.ready
         }
-        if call.chosen is None:
+        if context.selected_version is None:
             key = (
-                call.headers.get(split.sticky_header)
-                if call.headers is not None and split.sticky_header
+                context.headers.get(split.sticky_header)
+                if context.headers is not None and split.sticky_header
                 else None
             )
             names = [version for version in usable if version is not None]
-            call.chosen = split.choose(names, None if key is None else str(key))
-        return usable.get(call.chosen, default) if call.chosen is not None else default
+            context.selected_version = split.choose(names, None if key is None else str(key))
+        return (
+            usable.get(context.selected_version, default)
+            if context.selected_version is not None
+            else default
+        )
 
     def shadow_of(
         self, default: ModelVersion, answering: ModelVersion, payload: InferenceRequest
@@ -71,14 +75,14 @@ class VersionRouter:
         self,
         shadow: tuple[ModelVersion, InferenceRequest],
         answer: InferenceResponse,
-        call: RequestContext,
+        context: RequestContext,
     ) -> None:
         """Ask in the background. Returns at once."""
         entry, payload = shadow
         if len(self._under_way) >= MOST:
             self._count(entry, "dropped")
             return
-        own = RequestContext(headers=call.headers)
+        own = RequestContext(headers=context.headers)
         task = asyncio.get_running_loop().create_task(
             self._compare(entry, payload, answer.outputs, own)
         )
@@ -94,10 +98,10 @@ class VersionRouter:
         entry: ModelVersion,
         payload: InferenceRequest,
         expected: list[ResponseOutput],
-        call: RequestContext,
+        context: RequestContext,
     ) -> None:
         try:
-            response = await self._serve(entry, payload, call)
+            response = await self._serve(entry, payload, context)
             outcome = "same" if _plain(response.outputs) == _plain(expected) else "different"
         except Exception as error:
             logger.debug(

@@ -96,7 +96,7 @@ class RemoteModel:
         head = [
             self.key,
             call.deadline,
-            call.members,
+            call.rows_per_request,
             call.trace_parent,
             pack_request(request, buffers),
         ]

@@ -93,7 +93,7 @@ class Loaded:
         self.batches: list[int] = []
 
     async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
-        self.batches.append(max(1, len(call.members)))
+        self.batches.append(max(1, len(call.rows_per_request)))
         return await self._runner.infer(self._key, request, call)
 
     def stream(

@@ -89,7 +89,7 @@ class ModelRunner:
                 f"Request for model {model.name} timed out before the model could run it"
             )
         task = asyncio.current_task()
-        with model_context(model.settings, call.members):
+        with model_context(model.settings, call.rows_per_request):
             try:
                 # A plain function is taken too, which is what `decode_args` makes of one.
                 response: object = model.predict(request)

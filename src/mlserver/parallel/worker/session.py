@@ -112,8 +112,8 @@ class PeerSession:
     # -- one method per kind of call --
 
     async def _infer(self, frame: Frame) -> Frame:
-        key, deadline, members, trace_parent, values = frame.head
-        call = RequestContext(deadline=deadline, members=members)
+        key, deadline, rows_per_request, trace_parent, values = frame.head
+        call = RequestContext(deadline=deadline, rows_per_request=rows_per_request)
         if self.traced:
             call.trace_parent = trace_parent
         request = unpack_request(values, frame.buffers)
