@@ -137,7 +137,7 @@ async def test_a_load_that_returns_false(bench: Bench) -> None:
     assert (entry.state, entry.reason) == (State.UNAVAILABLE, "load() of the model returned False")
 
 
-@pytest.mark.parametrize("problem", [ZeroDivisionError("x"), asyncio.CancelledError()])
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), asyncio.CancelledError()])
 async def test_whatever_ends_a_load_ends_the_loading(bench: Bench, error: BaseException) -> None:
     bench.executor.problem = error
     with pytest.raises(type(error)):

@@ -354,7 +354,7 @@ async def test_only_the_guilty_member_fails(bench: Callable[..., Bench]) -> None
 
 
 @pytest.mark.parametrize(
-    "problem", [InvalidInput("x", "a", "b"), MLServerError("?", 422), MLServerError("?", 500)]
+    "error", [InvalidInput("x", "a", "b"), MLServerError("?", 422), MLServerError("?", 500)]
 )
 async def test_faults_that_one_member_may_cause(
     bench: Callable[..., Bench], error: MLServerError

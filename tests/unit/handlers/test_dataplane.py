@@ -161,9 +161,9 @@ async def test_limits_are_taken_from_the_parameters(bench: Bench) -> None:
 
 async def test_the_earlier_deadline_counts(bench: Bench) -> None:
     model = await bench.load()
-    call = RequestContext(deadline=time.monotonic() + 5)
-    asked = call.deadline
-    await bench.data_plane.infer(request(parameters={"timeout": 60_000_000}), "m", call=call)
+    context = RequestContext(deadline=time.monotonic() + 5)
+    asked = context.deadline
+    await bench.data_plane.infer(request(parameters={"timeout": 60_000_000}), "m", context=context)
 
     assert model.calls[0].deadline == asked
 
@@ -179,8 +179,10 @@ async def test_a_deadline_that_passes(bench: Bench) -> None:
 @pytest.mark.parametrize("row_wise", [False, True])
 async def test_headers_reach_models_that_may_depend_on_them(bench: Bench, row_wise: bool) -> None:
     model = await bench.load(row_wise=row_wise)
-    call = RequestContext(headers={"x-user": "ann"})
-    await bench.data_plane.infer(request(parameters={"headers": {"forged": "yes"}}), "m", call=call)
+    context = RequestContext(headers={"x-user": "ann"})
+    await bench.data_plane.infer(
+        request(parameters={"headers": {"forged": "yes"}}), "m", context=context
+    )
     parameters = model.requests[0].parameters
 
     assert parameters is not None
@@ -192,10 +194,10 @@ async def test_headers_of_the_answer_are_not_part_of_it(bench: Bench) -> None:
     model.response = lambda asked: InferenceResponse(
         model_name="m", outputs=[], parameters=Parameters(headers={"x-own": "1"}, k=2)
     )
-    call = RequestContext()
-    response = await bench.data_plane.infer(request(), "m", call=call)
+    context = RequestContext()
+    response = await bench.data_plane.infer(request(), "m", context=context)
 
-    assert call.response_headers == {"x-own": "1"}
+    assert context.response_headers == {"x-own": "1"}
     assert response.parameters is not None
     assert response.parameters.plain() == {"k": 2}
 
