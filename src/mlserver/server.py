@@ -78,9 +78,9 @@ class MLServer:
         """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""
         settings, gather = self._settings, None
         if self._http_workers is not None:
-            from .http_workers.supervisor import own_ports
+            from .http_workers.supervisor import reserve_ports
 
-            settings, gather = own_ports(settings), self._http_workers.metrics
+            settings, gather = reserve_ports(settings), self._http_workers.metrics
         metrics = MetricsServer(settings, self._works.metrics, gather)
         page = metrics.page if settings.metrics_endpoint else None
         parts = settings, self._data_plane, self._repository_control(), page
@@ -126,7 +126,7 @@ class MLServer:
 
     def _tell_fronts(self) -> None:
         if self._http_workers is not None:
-            self._http_workers.changed()
+            self._http_workers.publish_state()
 
     def _accept(self, accepting: bool) -> None:
         self._data_plane.accepting = accepting
@@ -187,7 +187,7 @@ class MLServer:
         is_logged = len(models) + len(self._repository.problems) > 1
         loaded = await self._handlers.load_all(models, is_logged)
         if self._http_workers is not None:
-            await self._http_workers.started()
+            await self._http_workers.wait_started()
         return loaded
 
     async def _load(self, models: list[ModelSettings]) -> None:
@@ -212,7 +212,7 @@ class MLServer:
         self._accept(True)
         self._was_ready = True
         if self._http_workers is not None:
-            await self._http_workers.told()
+            await self._http_workers.wait_synchronized()
         self._say_ready([f"'{label}'" for label in reasons])
 
     def _say_ready(self, failed: list[str]) -> None:
@@ -260,7 +260,7 @@ class MLServer:
 
     async def _drained(self) -> None:
         """Take no more connections; return when all that has begun is answered."""
-        others = [] if self._http_workers is None else [self._http_workers.drained()]
+        others = [] if self._http_workers is None else [self._http_workers.drain()]
         await asyncio.gather(*(front_end.drain() for front_end in self._front_ends), *others)
         await self._registry.drained()
 
@@ -299,9 +299,9 @@ def _executor(settings: Settings, http_workers: HTTPWorkerSupervisor | None) -> 
         from .parallel.pool_manager import PoolExecutor
 
         return PoolExecutor(settings, http_workers)
-    from .parallel.in_process import InlineExecutor
+    from .parallel.in_process import InProcessExecutor
 
-    return InlineExecutor(settings.load_timeout)
+    return InProcessExecutor(settings.load_timeout)
 
 
 def _nothing_loaded(reasons: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from mlserver.handlers import DataPlane, ModelRepositoryHandlers
 from mlserver.handlers.telemetry import Telemetry
 from mlserver.metrics.server_metrics import ServerMetrics
 from mlserver.parallel.executor import LoadedModel
-from mlserver.parallel.in_process import InlineExecutor
+from mlserver.parallel.in_process import InProcessExecutor
 from mlserver.registry import ModelVersion, Registry
 from mlserver.repository import ModelRepository
 from mlserver.settings import ModelSettings, Settings
@@ -66,7 +66,7 @@ class Road:
         self._slots = Slots(concurrency)
         self.metrics = ServerMetrics()
         self._telemetry = Telemetry(self.metrics)
-        self._executor = InlineExecutor()
+        self._executor = InProcessExecutor()
         registry = Registry(self._executor, self._scheduler, self.metrics, 5.0)
         self.data_plane = DataPlane(settings, registry, self._telemetry)
         self.handlers = ModelRepositoryHandlers(Listed(models), registry)

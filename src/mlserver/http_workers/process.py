@@ -27,7 +27,7 @@ class HTTPWorkerProcess(ChildProcess):
         index: Its place; a successor has the same.
         actions: Answer what it asks.
         on_exit: Called once when it is gone.
-        on_told: Called with whatever else it says.
+        on_notification: Called with whatever else it says.
 
     Attributes:
         is_open: Whether it listens.
@@ -42,16 +42,16 @@ class HTTPWorkerProcess(ChildProcess):
         index: int,
         actions: Mapping[int, RPCHandler],
         on_exit: Callable[[HTTPWorkerProcess], None],
-        on_told: Callable[[HTTPWorkerProcess, Frame], None],
+        on_notification: Callable[[HTTPWorkerProcess, Frame], None],
     ) -> None:
         dispatcher = RPCDispatcher(actions, self.send)
 
         def take(frame: Frame) -> None:
             if not dispatcher.take(frame):
-                on_told(self, frame)
+                on_notification(self, frame)
 
         command = [sys.executable, "-m", "mlserver.http_workers.worker"]
-        super().__init__(command, os.environ, lambda _: on_exit(self), take, takes_connections=True)
+        super().__init__(command, os.environ, lambda _: on_exit(self), take, accepts_fds=True)
         self.index = index
         self.born = time.monotonic()
         self.is_open = False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ..metrics.server_metrics import ServerMetrics
 from ..parallel.remote_model import RemoteModel, WorkerGroup
 from ..parallel.rpc.client import RPCClient
-from ..parallel.rpc.fd_passing import taken
+from ..parallel.rpc.fd_passing import receive_fds
 from ..parallel.rpc.protocol import Frame
 from ..registry import ModelPipeline, ModelRegistryView, ModelVersion, PipelineBuilder
 from ..registry.traffic_split import read_traffic_split
@@ -76,7 +76,7 @@ class WorkerConnections:
 
     async def update(self, rows: Sequence[tuple[int, int, list[str]]]) -> None:
         """From now on these are the workers; others are left when they have answered what they were asked."""
-        for number, end in taken(self._control_socket):
+        for number, end in receive_fds(self._control_socket):
             line = WorkerClient(number, self._forget)
             await line.open(end)
             self._lines[number] = line
@@ -104,7 +104,7 @@ class WorkerConnections:
     async def _leave(self, number: int) -> None:
         line = self._lines.pop(number)
         try:
-            await line.answered()
+            await line.wait_idle()
             line.close()
         finally:
             del self._leaving[number]

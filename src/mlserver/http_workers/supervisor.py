@@ -17,7 +17,7 @@ from ..logging import get_logger
 from ..metrics.endpoint import MetricsPage
 from ..metrics.model_statistics import ModelStatistics
 from ..metrics.server_metrics import ServerMetrics
-from ..parallel.child_main import import_folders
+from ..parallel.child_main import absolute_sys_path
 from ..parallel.child_process import describe_exit
 from ..parallel.pool_manager import PoolExecutor
 from ..parallel.rpc.client import WorkerDied
@@ -90,7 +90,7 @@ class HTTPWorkerSupervisor:
         self._owned = owned
         self._starting = asyncio.gather(*(self._start_front(index) for index in self._indices))
 
-    async def started(self) -> None:
+    async def wait_started(self) -> None:
         """Return when all are there and know all models. Raises `MLServerError` if one cannot be started."""
         assert self._starting is not None
         try:
@@ -99,7 +99,7 @@ class HTTPWorkerSupervisor:
             raise MLServerError(
                 f"A front end process could not be started: {error!r}", 500
             ) from None
-        await self.told()
+        await self.wait_synchronized()
 
     async def stop(self, closing: float) -> None:
         """Let them close their connections within `closing` seconds, then end them."""
@@ -130,7 +130,7 @@ class HTTPWorkerSupervisor:
         self._processes.add(front)
         init = {
             "settings": owned.settings.to_frame(),
-            "sys_path": import_folders(),
+            "sys_path": absolute_sys_path(),
             "number": index,
         }
         try:
@@ -188,15 +188,15 @@ class HTTPWorkerSupervisor:
 
     # -- telling --
 
-    def changed(self) -> None:
+    def publish_state(self) -> None:
         """Models, workers or readiness are not as they were."""
         self._revision += 1
         for front in self._http_workers:
             front.news.set()
 
-    workers_changed = changed
+    on_workers_changed = publish_state
 
-    async def told(self) -> None:
+    async def wait_synchronized(self) -> None:
         """Return when every front end knows what is known here now."""
         revision = self._revision
         while not self._stopping and any(front.told < revision for front in self._http_workers):
@@ -252,12 +252,12 @@ class HTTPWorkerSupervisor:
         """Have them say with each answer from now on that its connection ends."""
         self._spawn(self._ask_all(MessageType.LAST_ANSWERS, None, TELL_LIMIT))
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         """Have them take no more connections; return when none of them has anything to do."""
         await self._ask_all(MessageType.DRAIN, None, None)
 
     async def _ask_all(self, kind: MessageType, head: Any, limit: float | None) -> None:
-        await self.told()
+        await self.wait_synchronized()
         await asyncio.gather(*(front.ask(kind, head, limit) for front in self._http_workers))
 
     async def metrics(self) -> ServerMetrics:
@@ -355,16 +355,16 @@ class SynchronizedRepository:
         try:
             return await self._repository.load(name)
         finally:
-            await self._http_workers.told()
+            await self._http_workers.wait_synchronized()
 
     async def unload(self, name: str) -> bool:
         try:
             return await self._repository.unload(name)
         finally:
-            await self._http_workers.told()
+            await self._http_workers.wait_synchronized()
 
 
-def own_ports(settings: Settings) -> Settings:
+def reserve_ports(settings: Settings) -> Settings:
     """The settings with ports that nobody listens on, also where any free one was asked for.
 
     The sockets that share a port cannot tell: they would share it with another server's just as well.

@@ -19,7 +19,7 @@ from ..errors import Unavailable
 from ..handlers import DataPlane
 from ..logging import configure_logger
 from ..metrics.model_statistics import ModelStatistics
-from ..parallel.child_main import be_child, import_from
+from ..parallel.child_main import extend_sys_path, run_child
 from ..parallel.rpc.client import RPCClient, WorkerDied
 from ..parallel.rpc.dispatcher import RPCDispatcher, RPCHandler
 from ..parallel.rpc.fd_passing import control_socket_from_fd
@@ -105,7 +105,7 @@ class HTTPWorker:
     async def _init(self, frame: Frame) -> Frame:
         self._settings = settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
-        import_from(frame.head["sys_path"])
+        extend_sys_path(frame.head["sys_path"])
         self._works = PipelineFactory(settings)
         self._workers = WorkerConnections(
             control_socket_from_fd(frame.head["post"]), frame.head["number"], self._lost
@@ -190,4 +190,4 @@ async def _serve(end: socket.socket) -> None:
 
 if __name__ == "__main__":
     gc.set_threshold(*GC_THRESHOLD)
-    be_child(_serve)
+    run_child(_serve)

@@ -13,7 +13,7 @@ from typing import Any
 from .worker.model_failures import prepare_loop, run_protected
 
 
-def be_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
+def run_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
     """Serve the channel whose number is the first argument, until it closes; then end this process.
 
     The server decides when that is: signals for the whole group are left to it.
@@ -61,11 +61,11 @@ def _run_child(work: Coroutine[Any, Any, None]) -> None:
         run_protected(loop, lambda: loop.run_until_complete(task), task.done)
 
 
-def import_from(folders: list[str]) -> None:
+def extend_sys_path(folders: list[str]) -> None:
     """Import from where the server does."""
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
 
 
-def import_folders() -> list[str]:
+def absolute_sys_path() -> list[str]:
     """Where this process imports from, for another one to do the same."""
     return [os.path.abspath(entry) for entry in sys.path]

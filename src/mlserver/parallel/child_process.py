@@ -26,8 +26,8 @@ class ChildProcess(RPCClient):
         command: Arguments that start it; the number of its end of the channel is appended.
         environment: Its whole environment.
         on_exit: Called once on the loop when the process is gone, however it went.
-        on_told: Called with each frame that is no answer.
-        takes_connections: Whether further connections can be handed to it (see `send_fd`).
+        on_notification: Called with each frame that is no answer.
+        accepts_fds: Whether further connections can be handed to it (see `send_fd`).
 
     Attributes:
         number: Like no other process's of this server, ever.
@@ -38,14 +38,14 @@ class ChildProcess(RPCClient):
         command: Sequence[str],
         environment: Mapping[str, str],
         on_exit: Callable[[ChildProcess], None],
-        on_told: Callable[[Frame], None],
-        takes_connections: bool = False,
+        on_notification: Callable[[Frame], None],
+        accepts_fds: bool = False,
     ) -> None:
-        super().__init__(on_told)
+        super().__init__(on_notification)
         self._command = command
         self._environment = environment
         self._on_exit = on_exit
-        self._takes_connections = takes_connections
+        self._takes_connections = accepts_fds
         self._process: subprocess.Popen[bytes] | None = None
         self._hello: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[int] | None = None
@@ -147,7 +147,7 @@ class ChildProcess(RPCClient):
     async def retire(self, grace: float) -> None:
         """Answer what was asked, then end."""
         try:
-            await self.answered()
+            await self.wait_idle()
         finally:
             await self.stop(grace)
 

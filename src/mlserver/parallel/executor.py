@@ -15,7 +15,7 @@ from ..settings import ModelSettings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 
 # Seconds that a model may take to say what it is; after that, what it said last is the answer.
-METADATA_LIMIT = 1.0
+METADATA_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Executor(Protocol):
 class WorkerListener(Protocol):
     """The other processes that ask the workers: the server's further front ends."""
 
-    def workers_changed(self) -> None:
+    def on_workers_changed(self) -> None:
         """A worker is ready or gone, or holds other models than before."""
         ...
 

@@ -18,8 +18,8 @@ from ..metrics import adapt_when_imported
 from ..pipeline import RequestContext
 from ..settings import ModelSettings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
-from .executor import METADATA_LIMIT, HTTPRequest, HTTPResponse, ModelInfo
-from .stream_timer import StreamClock
+from .executor import METADATA_TIMEOUT, HTTPRequest, HTTPResponse, ModelInfo
+from .stream_timer import StreamTimer
 from .worker.model_failures import prepare_loop, run_protected, with_result
 from .worker.model_runner import ModelRunner
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 logger = get_logger()
 
 
-class InlineExecutor:
+class InProcessExecutor:
     """A runner in a thread.
 
     Args:
@@ -59,7 +59,7 @@ class InlineExecutor:
         adapt_when_imported()
         self._thread.start()
 
-    async def load(self, settings: ModelSettings) -> InlineModel:
+    async def load(self, settings: ModelSettings) -> InProcessModel:
         parameters = settings.parameters
         own = parameters.extra.get("env_manager", "local") != "local" if parameters else False
         if own or (parameters and (parameters.environment_path or parameters.environment_tarball)):
@@ -75,7 +75,7 @@ class InlineExecutor:
         except TimeoutError:
             limit = f"{self._load_timeout:g} seconds (setting 'load_timeout')"
             raise MLServerError(f"Its load took longer than {limit}", 504) from None
-        return InlineModel(self, self._runner, key, info)
+        return InProcessModel(self, self._runner, key, info)
 
     async def stop(self, grace: float) -> None:
         if self._thread.is_alive():
@@ -92,11 +92,11 @@ class InlineExecutor:
         )
 
 
-class InlineModel:
+class InProcessModel:
     """A model in the models' thread."""
 
     def __init__(
-        self, executor: InlineExecutor, runner: ModelRunner, key: str, info: ModelInfo
+        self, executor: InProcessExecutor, runner: ModelRunner, key: str, info: ModelInfo
     ) -> None:
         self._executor = executor
         self._runner = runner
@@ -131,7 +131,7 @@ class InlineModel:
                     return
                 yield request
 
-        clock = StreamClock()
+        clock = StreamTimer()
         answers = _Answers(self._runner.stream(self._key, clock.asking(fed())), clock)
         try:
             while True:
@@ -145,7 +145,7 @@ class InlineModel:
 
     async def metadata(self) -> MetadataModelResponse:
         try:
-            async with asyncio.timeout(METADATA_LIMIT):
+            async with asyncio.timeout(METADATA_TIMEOUT):
                 self._last_metadata = await self._executor.call(self._runner.metadata(self._key))
         except TimeoutError:
             pass
@@ -169,7 +169,7 @@ class _Answers:
     lock lets the pull end first.
     """
 
-    def __init__(self, responses: AsyncIterator[InferenceResponse], clock: StreamClock) -> None:
+    def __init__(self, responses: AsyncIterator[InferenceResponse], clock: StreamTimer) -> None:
         self._responses = responses
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()

@@ -22,7 +22,7 @@ from ..metrics.shared import SharedFolder
 from ..settings import ModelSettings, Settings
 from .child_process import ChildProcess as WorkerProcess
 from .executor import LoadedModel, ModelInfo, WorkerListener
-from .in_process import InlineExecutor
+from .in_process import InProcessExecutor
 from .remote_model import RemoteModel
 from .worker_pool import WorkerPool, with_resolved_uri
 
@@ -166,7 +166,7 @@ class PoolExecutor:
         self._settings = settings
         self._listener = listener
         self._keys = 0
-        self._inline: InlineExecutor | None = None
+        self._inline: InProcessExecutor | None = None
         self._default: PoolReference | None = None
 
     async def start(self) -> None:
@@ -241,7 +241,7 @@ class PoolExecutor:
                 f"Model {settings.name} {text}: set 'http_workers' to 1, or leave it out", 500
             )
         if self._inline is None:
-            self._inline = InlineExecutor(self._settings.load_timeout)
+            self._inline = InProcessExecutor(self._settings.load_timeout)
             await self._inline.start()
         return await self._inline.load(settings)
 

@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar
 from ..errors import Unavailable
 from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
-from .executor import METADATA_LIMIT, HTTPRequest, HTTPResponse, ModelInfo
+from .executor import METADATA_TIMEOUT, HTTPRequest, HTTPResponse, ModelInfo
 from .rpc.client import RPCClient, WorkerDied
 from .rpc.protocol import MessageType, pack_request, unpack_response
-from .stream_timer import StreamClock
+from .stream_timer import StreamTimer
 
 REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
 # Seconds before a request whose worker died is tried on another: who died together with it is known to be dead by then.
@@ -36,10 +36,10 @@ class WorkerGroup(Generic[L]):
     def ready_workers(self) -> int:
         return len(self._ready)
 
-    def holds(self, key: str) -> bool:
+    def has_model(self, key: str) -> bool:
         return any(key in worker.loaded for worker in self._ready)
 
-    async def worker_for(self, key: str) -> L:
+    async def pick_worker(self, key: str) -> L:
         """The least busy worker that holds the model; waits a moment for one to come back.
 
         Raises:
@@ -85,7 +85,7 @@ class RemoteModel:
 
     @property
     def available(self) -> bool:
-        return self._group.holds(self.key)
+        return self._group.has_model(self.key)
 
     @property
     def capacity(self) -> int:
@@ -102,7 +102,7 @@ class RemoteModel:
         ]
         started = time.perf_counter_ns()
         for attempt in (1, 2):
-            worker = await self._group.worker_for(self.key)
+            worker = await self._group.pick_worker(self.key)
             try:
                 frame = await worker.call(MessageType.INFER, head, buffers, self.limit)
                 break
@@ -120,8 +120,8 @@ class RemoteModel:
     async def stream(
         self, requests: AsyncIterator[InferenceRequest], call: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        worker = await self._group.worker_for(self.key)
-        clock = StreamClock()
+        worker = await self._group.pick_worker(self.key)
+        clock = StreamTimer()
         frames = worker.stream(self.key, clock.asking(requests))
         try:
             while True:
@@ -142,8 +142,8 @@ class RemoteModel:
     async def metadata(self) -> MetadataModelResponse:
         """Ask a worker. One that is busy is not waited for: then it is what the model said last."""
         try:
-            async with asyncio.timeout(METADATA_LIMIT):
-                worker = await self._group.worker_for(self.key)
+            async with asyncio.timeout(METADATA_TIMEOUT):
+                worker = await self._group.pick_worker(self.key)
                 frame = await worker.call(MessageType.METADATA, self.key)
         except (TimeoutError, WorkerDied, Unavailable):
             return self._last_metadata or self.info.metadata
@@ -151,7 +151,7 @@ class RemoteModel:
         return self._last_metadata
 
     async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
-        worker = await self._group.worker_for(self.key)
+        worker = await self._group.pick_worker(self.key)
         head = [self.key, request.method, request.path, request.query, request.headers]
         try:
             frame = await worker.call(

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class StreamClock:
+class StreamTimer:
     """Measures the answers of one stream; the time for which the caller's next request is waited for does not count."""
 
     def __init__(self) -> None:

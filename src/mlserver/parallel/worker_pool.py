@@ -22,7 +22,7 @@ from ..errors import MLServerError, ModelFailed, Unavailable
 from ..isolation import NO_CODE
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
-from .child_main import import_folders
+from .child_main import absolute_sys_path
 from .child_process import ChildProcess as WorkerProcess
 from .child_process import describe_exit
 from .executor import ModelInfo, WorkerListener
@@ -139,7 +139,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         worker = WorkerProcess(
             self._command, self._environment(), self._on_exit, self._on_notification, shared
         )
-        paths = import_folders() if self._home is None else own_paths()
+        paths = absolute_sys_path() if self._home is None else own_paths()
         init = {
             "settings": self._settings.to_frame(),
             "sys_path": paths,
@@ -287,7 +287,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     def _notify_listener(self) -> None:
         if self._listener is not None:
-            self._listener.workers_changed()
+            self._listener.on_workers_changed()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -12,7 +12,7 @@ import pytest
 
 from mlserver.errors import DeadlineExceeded, MLServerError
 from mlserver.parallel.executor import Executor, HTTPRequest, LoadedModel
-from mlserver.parallel.in_process import InlineExecutor
+from mlserver.parallel.in_process import InProcessExecutor
 from mlserver.parallel.pool_manager import PoolExecutor
 from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
@@ -27,7 +27,7 @@ KINDS = ("inline", "pool")
 @pytest.fixture
 async def executor(kind: str) -> AsyncIterator[Executor]:
     made: Executor = (
-        InlineExecutor() if kind == "inline" else PoolExecutor(Settings(parallel_workers=2))
+        InProcessExecutor() if kind == "inline" else PoolExecutor(Settings(parallel_workers=2))
     )
     await made.start()
     yield made
@@ -228,7 +228,7 @@ async def test_unloaded_is_gone(executor: Executor) -> None:
 
 
 async def test_inline_runs_in_a_thread_of_its_own() -> None:
-    executor = InlineExecutor()
+    executor = InProcessExecutor()
     await executor.start()
     model = await executor.load(model_settings())
     blocked = asyncio.ensure_future(ask(model, "block:0.05"))
@@ -240,15 +240,15 @@ async def test_inline_runs_in_a_thread_of_its_own() -> None:
 
 
 async def test_inline_may_stop_without_a_start_and_twice() -> None:
-    await InlineExecutor().stop(1.0)
-    executor = InlineExecutor()
+    await InProcessExecutor().stop(1.0)
+    executor = InProcessExecutor()
     await executor.start()
     await executor.stop(1.0)
     await executor.stop(1.0)
 
 
 async def test_inline_stops_with_work_under_way() -> None:
-    executor = InlineExecutor()
+    executor = InProcessExecutor()
     await executor.start()
     model = await executor.load(model_settings())
     waiting = asyncio.ensure_future(ask(model, "wait:"))

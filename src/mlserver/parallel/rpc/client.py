@@ -23,7 +23,7 @@ class RPCClient:
     """A channel to another process, and the calls that it has not answered.
 
     Args:
-        on_told: Called with each frame that is no answer.
+        on_notification: Called with each frame that is no answer.
 
     Attributes:
         loaded: Keys of the models that a worker at the other end holds; kept by the owner of the line.
@@ -31,8 +31,8 @@ class RPCClient:
         gone: Whether the other end is; then it stays so.
     """
 
-    def __init__(self, on_told: Callable[[Frame], object]) -> None:
-        self._on_notification = on_told
+    def __init__(self, on_notification: Callable[[Frame], object]) -> None:
+        self._on_notification = on_notification
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._streams: dict[int, asyncio.Queue[Frame | None]] = {}
@@ -148,7 +148,7 @@ class RPCClient:
         """Whether a call has outlived its `kill_after`."""
         return any(limit < now for limit in self._kill_at.values())
 
-    async def answered(self) -> None:
+    async def wait_idle(self) -> None:
         """Return when every call has its answer."""
         while self._pending:
             await asyncio.wait(list(self._pending.values()))

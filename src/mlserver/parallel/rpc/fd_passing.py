@@ -36,7 +36,7 @@ def send_fd(control_socket: socket.socket, connection: socket.socket, number: in
     socket.send_fds(control_socket, [_NUMBER.pack(number)], [connection.fileno()])
 
 
-def taken(control_socket: socket.socket) -> Iterator[tuple[int, socket.socket]]:
+def receive_fds(control_socket: socket.socket) -> Iterator[tuple[int, socket.socket]]:
     """The connections that wait to be taken, each with its number."""
     while True:
         try:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 GAP = 0.02
 
 
-class LoadClock:
+class LoadTimer:
     """Measures the loads of one event loop.
 
     Args:
@@ -42,7 +42,7 @@ class _Timed(Awaitable[T], Generic[T]):
         waited: Seconds between its steps in which other loads blocked the loop until its next step.
     """
 
-    def __init__(self, load: Coroutine[Any, Any, T], clock: LoadClock) -> None:
+    def __init__(self, load: Coroutine[Any, Any, T], clock: LoadTimer) -> None:
         self._load = load
         self._clock = clock
         self.waited = 0.0

@@ -28,7 +28,7 @@ from ...tensor import TensorError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ..executor import HTTPRequest, HTTPResponse, ModelInfo
 from ..rpc.protocol import is_encodable
-from .load_timer import LoadClock
+from .load_timer import LoadTimer
 from .missing_modules import explain_missing
 from .model_failures import is_stop, log, to_error
 
@@ -43,7 +43,7 @@ class ModelRunner:
     def __init__(self) -> None:
         self._models: dict[str, MLModel] = {}
         self._apps: dict[str, RouteApp] = {}
-        self._load_clock = LoadClock()
+        self._load_clock = LoadTimer()
 
     async def load(self, key: str, settings: ModelSettings) -> ModelInfo:
         """Import the implementation, make the model and load it.

@@ -15,7 +15,7 @@ from ..executor import HTTPRequest
 from ..rpc.connection import FramedConnection, open_channel
 from ..rpc.dispatcher import RPCDispatcher, RPCHandler
 from ..rpc.protocol import Frame, MessageType, pack_response, unpack_request
-from ..stream_timer import StreamClock
+from ..stream_timer import StreamTimer
 from .model_runner import ModelRunner
 
 
@@ -133,7 +133,7 @@ class PeerSession:
     async def _stream(self, frame: Frame) -> Frame:
         stream = self._streams[frame.id]
         try:
-            clock = StreamClock()
+            clock = StreamTimer()
             responses = self._runner.stream(frame.head["key"], clock.asking(aiter(stream.inbox)))
             while True:
                 response, elapsed = await clock.next(responses)

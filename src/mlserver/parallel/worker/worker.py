@@ -20,9 +20,9 @@ from ...logging import configure_logger, get_logger
 from ...security import code_policy
 from ...settings import ModelSettings, Settings
 from ...tracing import get_tracer_provider, publish
-from ..child_main import be_child, import_from
+from ..child_main import extend_sys_path, run_child
 from ..rpc.dispatcher import RPCHandler
-from ..rpc.fd_passing import control_socket_from_fd, taken
+from ..rpc.fd_passing import control_socket_from_fd, receive_fds
 from ..rpc.protocol import Frame, MessageType
 from .model_runner import ModelRunner
 from .session import PeerSession
@@ -67,7 +67,7 @@ class Worker:
         settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
         code_policy.apply(settings)
-        import_from(frame.head["sys_path"])
+        extend_sys_path(frame.head["sys_path"])
         isolation.restrict(frame.head["may_load"])
         from ... import metrics
 
@@ -92,7 +92,7 @@ class Worker:
 
     def _accept_peer(self, control_socket: socket.socket) -> None:
         """Further front ends begin to ask."""
-        for _, end in taken(control_socket):
+        for _, end in receive_fds(control_socket):
             task = self._loop.create_task(self._serve_peer(end))
             self._peers.add(task)
             task.add_done_callback(self._peers.discard)
@@ -134,7 +134,7 @@ async def _serve(end: socket.socket) -> None:
 
 def main() -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    be_child(_serve)
+    run_child(_serve)
 
 
 if __name__ == "__main__":

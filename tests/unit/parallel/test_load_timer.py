@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mlserver.parallel.worker.load_timer import LoadClock
+from mlserver.parallel.worker.load_timer import LoadTimer
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
 async def durations(*loads: float) -> list[float]:
     """The durations of loads that each wait for a thread and then block the loop, all at the same time."""
     clock = Clock()
-    loading = LoadClock(clock)
+    loading = LoadTimer(clock)
 
     async def load(seconds: float) -> str:
         await asyncio.sleep(0)
@@ -44,7 +44,7 @@ async def test_loads_that_block_the_loop_for_each_other() -> None:
 
 async def test_a_wait_of_its_own_counts() -> None:
     clock = Clock()
-    loading = LoadClock(clock)
+    loading = LoadTimer(clock)
     fetched = asyncio.Event()
 
     async def slow() -> None:
@@ -63,7 +63,7 @@ async def test_a_wait_of_its_own_counts() -> None:
 
 
 async def test_errors_and_cancellations_pass_through() -> None:
-    loading = LoadClock()
+    loading = LoadTimer()
     heard = []
 
     async def fails() -> None:

@@ -10,21 +10,21 @@ import pytest
 from mlserver.parallel.rpc.fd_passing import (
     control_socket_from_fd,
     create_control_sockets,
+    receive_fds,
     send_fd,
-    taken,
 )
 
 
 def test_connections_arrive_with_their_numbers() -> None:
     mine, theirs = create_control_sockets()
     with mine, theirs:
-        assert list(taken(theirs)) == []
+        assert list(receive_fds(theirs)) == []
         for number in (7, 8):
             here, there = socket.socketpair()
             with here, there:
                 send_fd(mine, there, number)
                 here.sendall(b"%d" % number)
-        arrived = list(taken(theirs))
+        arrived = list(receive_fds(theirs))
         for number, connection in arrived:
             with connection:
                 assert connection.recv(8) == b"%d" % number
@@ -46,9 +46,9 @@ def test_an_inherited_end() -> None:
     mine, theirs = create_control_sockets()
     with mine, control_socket_from_fd(os.dup(theirs.fileno())) as inherited:
         theirs.close()
-        assert list(taken(inherited)) == []
+        assert list(receive_fds(inherited)) == []
         here, there = socket.socketpair()
         with here, there:
             send_fd(mine, there, 1)
-        ((_, connection),) = taken(inherited)
+        ((_, connection),) = receive_fds(inherited)
         connection.close()

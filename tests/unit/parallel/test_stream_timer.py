@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mlserver.parallel import stream_timer
-from mlserver.parallel.stream_timer import StreamClock
+from mlserver.parallel.stream_timer import StreamTimer
 
 
 class Clock:
@@ -37,7 +37,7 @@ async def test_waiting_for_the_caller_does_not_count(clock: Clock) -> None:
             yield item
             clock.now += 3
 
-    stream = StreamClock()
+    stream = StreamTimer()
     answers = model(stream.asking(caller()))
 
     assert await stream.next(answers) == ("a", 7)
