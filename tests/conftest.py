@@ -1,27 +1,40 @@
-"""Fixtures of every test: MLflow models, built once, and a way to serve a folder."""
+"""Fixtures of every test: MLflow models, built once per machine, and a server for a folder."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.models import Models, build
+from support import mlflow_agents as agent_models_builder
+from support import models as models_builder
+from support import signature_models as signature_models_builder
+from support.models import Models
 from support.reliability_index import TESTS, p0_tests
 from support.server import Serve, Server
 
-# The machine may be busy: an example that takes long is no failure.
+# An example that takes long on a busy machine is no failure. `make test` draws the same examples in
+# every run; HYPOTHESIS_PROFILE=random (`make fuzz`) draws new ones.
 settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("any machine")
+settings.register_profile("random", settings.get_profile("repeatable"), derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# Fixtures of models that a child process builds, by name.
+MODEL_BUILDERS: dict[str, Callable[[], object]] = {
+    "models": models_builder.build,
+    "signature_models": signature_models_builder.build,
+    "agent_models": agent_models_builder.build,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the rows that must hold in every release are marked `p0`."""
+    """Mark the tests of the rows that must hold in every release with `p0`."""
     for item in items:
         if isinstance(item, pytest.Function):
             file = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
@@ -29,17 +42,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.p0)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the models that the selected tests need, before the first test's time limit starts."""
+    if session.config.option.collectonly:
+        return
+    names: set[str] = set()
+    for item in session.items:
+        names.update(getattr(item, "fixturenames", ()))
+    for name, build in MODEL_BUILDERS.items():
+        if name in names:
+            build()
+
+
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Real MLflow models of every kind. Read-only: `copy` one to change it."""
-    folder = tmp_path_factory.mktemp("mlflow-models")
-    build(folder)
-    answers = json.loads((folder / "answers.json").read_text())
-    return Models(folder, answers["wine"], answers["red"])
+def models() -> Models:
+    """MLflow models of every kind. Read-only: `copy` one to change it."""
+    return models_builder.build()
+
+
+@pytest.fixture(scope="session")
+def signature_models() -> Path:
+    """The folder of the models in `support.signature_models`. Read-only."""
+    return signature_models_builder.build()
+
+
+@pytest.fixture(scope="session")
+def agent_models() -> Path:
+    """A repository of the models in `support.mlflow_agents`. Read-only."""
+    return agent_models_builder.build()
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """`serve(folder, ...)` starts a `Server` that ends, checked, with the test."""
+    """`serve(folder, ...)` starts a `Server`, which the end of the test stops and checks."""
     with ExitStack() as servers:
         yield lambda folder, **options: servers.enter_context(Server(folder, **options))

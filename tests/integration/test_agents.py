@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.mlflow_agents import KINDS, build
+from support.mlflow_agents import KINDS
 from support.server import Server
 
 SAID = [{"role": "user", "content": "one two"}]
@@ -19,16 +19,10 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("agents")
-    build(made)
-    return made
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    with Server(folder, workers=1, env=env, tracebacks=True) as running:
+def server(agent_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    store = tmp_path_factory.mktemp("traces") / "mlflow.db"
+    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+    with Server(agent_models, workers=1, env=env, tracebacks=True, cwd=store.parent) as running:
         yield running
 
 
@@ -201,10 +195,10 @@ def test_the_id_of_the_trace(server: Server) -> None:
 
 
 def test_without_a_tracking_server_no_trace_is_written_anywhere(
-    folder: Path, tmp_path: Path
+    agent_models: Path, tmp_path: Path
 ) -> None:
     headers = {"x-mlflow-return-trace-id": "true"}
-    with Server(folder / "responds", workers=1, cwd=tmp_path) as alone:
+    with Server(agent_models / "responds", workers=1, cwd=tmp_path) as alone:
         answer = alone.post("/responses", {"input": "one two"}, headers=headers).json()
     assert answer["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
     assert list(tmp_path.iterdir()) == []
@@ -228,13 +222,13 @@ def test_a_model_that_is_not_served_is_not_found(
     assert "gpt-4o" in error["message"]
 
 
-def test_the_only_model_answers_to_its_own_name_only(folder: Path) -> None:
+def test_the_only_model_answers_to_its_own_name_only(agent_models: Path, tmp_path: Path) -> None:
     """Also where it is the default model, or the path has no rival; without a name, or by header and path, it answers."""
     env = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
         "MLSERVER_DEFAULT_MODEL": "chat",
     }
-    with Server(folder / "chat", workers=1, env=env) as alone:
+    with Server(agent_models / "chat", workers=1, env=env, cwd=tmp_path) as alone:
         assert alone.post(CHAT, {"model": "agent", "messages": SAID}).status_code == 404
         assert alone.post(CHAT, {"model": "chat", "messages": SAID}).status_code == 200
         assert alone.post(CHAT, {"messages": SAID}).status_code == 200

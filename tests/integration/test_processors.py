@@ -42,15 +42,15 @@ def threads(server: Server) -> list[int]:
 
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
 @pytest.mark.parametrize("pinned, workers", [(1, 1), (2, 1), (2, 2), (2, 3)])
-def test_affinity(folder: Path, with_resolved_uri: int, workers: int) -> None:
+def test_affinity(folder: Path, pinned: int, workers: int) -> None:
     processors = sorted(os.sched_getaffinity(0))
-    if len(processors) < with_resolved_uri:
+    if len(processors) < pinned:
         pytest.skip("this machine has too few processors")
 
     class Pinned(Server):
-        prefix = ("taskset", "-c", ",".join(map(str, processors[:with_resolved_uri])))
+        prefix = ("taskset", "-c", ",".join(map(str, processors[:pinned])))
 
-    limit = min(with_resolved_uri, quota() or with_resolved_uri)
+    limit = min(pinned, quota() or pinned)
     with Pinned(folder, workers=workers) as server:
         assert threads(server) == [max(1, int(limit / workers))] * 3
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from support import signature_models
 from support.protocols import infer, infer_by_all
 from support.repository import tensor, write_settings
 from support.server import Server, run_mlserver
@@ -25,18 +24,10 @@ WARNINGS = ("valid feature names", "has feature names")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every model of `signature_models`."""
-    models = tmp_path_factory.mktemp("signatures")
-    signature_models.build(models)
-    return models
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, signature_models: Path) -> Path:
     """A repository of the models."""
     repository = tmp_path_factory.mktemp("repository")
-    for model in (path.parent for path in models.glob("*/MLmodel")):
+    for model in (path.parent for path in signature_models.glob("*/MLmodel")):
         write_settings(
             repository / model.name,
             name=model.name,
@@ -301,10 +292,10 @@ def test_text_that_is_no_list_is_refused(server: Server, value: str) -> None:
 
 @pytest.mark.parametrize("model", ["lightgbm-regressor", "lightgbm-booster", "lightgbm-classifier"])
 def test_lightgbm_gets_the_categories_that_it_was_trained_with(
-    server: Server, models: Path, model: str
+    server: Server, signature_models: Path, model: str
 ) -> None:
     pytest.importorskip("lightgbm")
-    answers = json.loads((models / "lightgbm.json").read_text())
+    answers = json.loads((signature_models / "lightgbm.json").read_text())
     types = {"text": "BYTES", "number": "FP64", "size": "INT64", "flag": "BOOL"}
     inputs = [tensor(name, values, types[name]) for name, values in answers["rows"].items()]
 

@@ -1,31 +1,29 @@
-"""Chat models and agents of MLflow, saved by a process of its own (`build`) so that no test process needs MLflow."""
+"""Chat models and agents of MLflow, built in a child process: tests do not import MLflow.
+
+`python -m support.mlflow_agents FOLDER` writes them; the fixture `agent_models` calls `build`.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+from support.model_cache import build_once, run_builder
+
 KINDS = ("chat", "plain", "agent", "responds", "whole")
 
 
-def build(folder: Path) -> None:
-    """A folder of model settings below `folder` for every kind. Raises `AssertionError` with the builder's output."""
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+def build() -> Path:
+    """Return a model repository with a model of every kind, built once per machine."""
+    return build_once(
+        "agents", [Path(__file__)], lambda folder: run_builder("support.mlflow_agents", folder)
     )
-    assert done.returncode == 0, done.stdout
 
 
-# -- from here on: the process that builds --
+# -- the builder process --
 
 
 def models() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Real MLflow models for the tests, built by a process of its own so that no test process needs MLflow or scikit-learn.
+"""MLflow models for the tests, one per kind, built in a child process: tests import neither MLflow nor scikit-learn.
 
-Run as `python models.py FOLDER [WINE_CSV]`; it writes one MLflow model per kind into FOLDER, and `answers.json` with what the
-wine model itself predicts. `build` is what the fixtures call.
+`python -m support.models FOLDER [WINE_CSV]` writes one MLflow model per kind into FOLDER, and
+`answers.json` with the wine model's prediction. The fixture `models` calls `build`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.model_cache import build_once, run_builder
+
 KINDS = ("wine", "frame", "dict", "array", "python")
-# One red wine: what the walk asks about, in the order of the model's columns.
+# One row of the red wine data, in the order of the model's columns.
 WINE = {
     "fixed acidity": 7.4,
     "volatile acidity": 0.7,
@@ -36,7 +37,7 @@ DATA = "winequality-red.csv"
 
 @dataclass(frozen=True)
 class Models:
-    """MLflow models on disk, by kind (see `KINDS`), and the wine model's own answer for the walk's wine."""
+    """MLflow models on disk by kind (see `KINDS`), and the wine model's prediction for `WINE`."""
 
     folder: Path
     wine_answer: float
@@ -46,40 +47,37 @@ class Models:
         return self.folder / kind
 
     def copy(self, kind: str, to: Path) -> Path:
-        """A copy that a test may write to. Returns `to`."""
+        """Copy a model, so that a test may write to it. Returns `to`."""
         shutil.copytree(self[kind], to)
         return to
 
 
 def wine_data() -> Path | None:
-    """The red wine data of the UCI repository: the file named by WINE_DATA, or a copy in a `shared/data` beside this repository."""
+    """The UCI red wine data: the file named by WINE_DATA, or `../shared/data/winequality-red.csv`."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data" / DATA
     named = Path(os.environ.get("WINE_DATA", beside))
     return named if named.is_file() else None
 
 
-def build(folder: Path) -> None:
-    """Build every kind of model below `folder`. Raises `AssertionError` with the builder's output if that fails."""
+def build() -> Models:
+    """Return every kind of model, built once per machine."""
     data = wine_data()
-    command = [sys.executable, __file__, str(folder), *([str(data)] if data else [])]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+    arguments = [] if data is None else [str(data)]
+    sources = [Path(__file__), *map(Path, arguments)]
+    folder = build_once(
+        "models", sources, lambda folder: run_builder("support.models", folder, *arguments)
     )
-    assert done.returncode == 0, done.stdout
+    answers = json.loads((folder / "answers.json").read_text())
+    return Models(folder, wine_answer=answers["wine"], red_wine=answers["red"])
 
 
-# -- from here on: the process that builds --
+# -- the builder process --
 
 
 def wine(folder: Path, data: Path | None) -> float:
-    """The walk's model: an ElasticNet on the red wine data, with columns in and an integer quality out.
+    """Save the quick start's model, an ElasticNet on the red wine data. Returns its prediction for `WINE`.
 
-    Without the data, scikit-learn's bundled wines stand in under the same column names. Returns its answer for `WINE`.
+    Without the data, it is trained on scikit-learn's bundled wines under the same column names.
     """
     import numpy as np
     import pandas as pd
@@ -101,7 +99,7 @@ def wine(folder: Path, data: Path | None) -> float:
 
 
 def frame(folder: Path) -> None:
-    """Columns of several types in; every row's `name`, `count` and `ratio` and the sum of the numbers out, as columns."""
+    """Save a model of columns of several types: it returns each row's `name` and `count + ratio`."""
     import pandas as pd
 
     example = pd.DataFrame(
@@ -111,7 +109,7 @@ def frame(folder: Path) -> None:
 
 
 def named_tensors(folder: Path) -> None:
-    """Two named tensors in; their sum and their difference out, by name."""
+    """Save a model of two named tensors: it returns their sum and difference by name."""
     import numpy as np
 
     example = {"left": np.ones((2, 3), dtype="float32"), "right": np.ones((2, 3), dtype="float32")}
@@ -121,7 +119,7 @@ def named_tensors(folder: Path) -> None:
 
 
 def array(folder: Path) -> None:
-    """One tensor without a name in; twice its values out."""
+    """Save a model of one unnamed tensor: it returns twice its values."""
     import numpy as np
 
     example = np.ones((2, 3), dtype="float64")
@@ -129,7 +127,7 @@ def array(folder: Path) -> None:
 
 
 def python(folder: Path) -> None:
-    """A function of text, with a parameter: the length of each text, times `factor`."""
+    """Save a model of texts with a parameter: it returns the length of each text times `factor`."""
     import pandas as pd
 
     example = pd.DataFrame({"text": ["one", "three"]})
@@ -176,7 +174,7 @@ def save_estimator(folder: Path, model: Any, inputs: Any, outputs: Any) -> None:
 def save_function(
     folder: Path, body: str, inputs: Any, outputs: Any, params: dict[str, Any] | None = None
 ) -> None:
-    """Save a model given as source text, as MLflow's "models from code" does: nothing is pickled."""
+    """Save a model from code (nothing is pickled): `body` is the class body with `predict`."""
     import mlflow.pyfunc
     from mlflow.models import infer_signature
 

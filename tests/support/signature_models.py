@@ -1,6 +1,6 @@
-"""MLflow models whose signatures have no names or unusual ones, built by a process of its own.
+"""MLflow models whose signatures have no names or unusual ones, built in a child process.
 
-Run as `python signature_models.py FOLDER`. `build` is what the fixtures call. Each folder is a model repository's.
+`python -m support.signature_models FOLDER` writes them; the fixture `signature_models` calls `build`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+from support.model_cache import build_once, run_builder
 
 UNUSABLE = ["a\nb", "x" * 2000, "t\tb", "plain"]
 ORDERS: dict[str, list[Any]] = {
@@ -25,22 +25,16 @@ ORDERS: dict[str, list[Any]] = {
 }
 
 
-def build(folder: Path) -> None:
-    """Write every model, with its settings. Raises `AssertionError` with the builder's output if that fails."""
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder)],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+def build() -> Path:
+    """Return the folder of every model, built once per machine."""
+    return build_once(
+        "signatures",
+        [Path(__file__)],
+        lambda folder: run_builder("support.signature_models", folder),
     )
-    assert done.returncode == 0, done.stdout
 
 
-# -- from here on: the process that builds --
+# -- the builder process --
 
 # Answers with a description of the frame or dictionary that came.
 DESCRIBE = """
