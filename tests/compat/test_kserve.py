@@ -16,7 +16,7 @@ from support.published import IndexUnreachable, install
 from support.repository import write_model
 from support.server import Server
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 # The client, and what importing it needs beyond the tests' own environment (it also holds a server and Kubernetes' client).
 PACKAGES = [

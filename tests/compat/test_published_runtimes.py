@@ -13,7 +13,7 @@ from support.published import IndexUnreachable, install, train
 from support.repository import tensor, write_settings
 from support.server import Server
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 IMPLEMENTATIONS = {
     "sklearn": "mlserver_sklearn.SKLearnModel",

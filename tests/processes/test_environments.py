@@ -17,7 +17,11 @@ from support.mlflow_registry import MLflowRegistry
 from support.repository import tensor
 from support.server import Server
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(600),
+]
 
 BUILD_LIMIT = 300.0
 # A model from code: it fits and predicts with the scikit-learn that it finds.

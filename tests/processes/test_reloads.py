@@ -189,6 +189,7 @@ def test_an_unload_lets_what_runs_end(serve: Serve, tmp_path: Path, workers: int
         assert unloading.result(timeout=20).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loading_and_unloading_again_and_again(
