@@ -117,7 +117,7 @@ async def ours() -> Callable[[], Any]:
     works = PipelineFactory(settings)
     registry = Registry(cast(Any, _Executor()), works.build_pipeline, works.metrics, 5)
     await registry.load(ModelSettings(name="wine", implementation="a.Model"))
-    data_plane = DataPlane(settings, registry, works.telemetry)
+    data_plane = DataPlane(settings, registry)
     data_plane.accepting = True
     router = Router()
     Endpoints(settings, data_plane, cast(Any, None), CloudEvents("mlserver")).register(router)

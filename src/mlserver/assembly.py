@@ -16,7 +16,6 @@ from .batching.scheduler import Scheduler
 from .cache.response_cache import CacheStage, LocalCache
 from .handlers import DataPlane
 from .handlers.model_repository import RepositoryControl
-from .handlers.telemetry import Telemetry
 from .metrics.endpoint import MetricsPage
 from .metrics.server_metrics import ServerMetrics
 from .parallel.executor import LoadedModel
@@ -40,7 +39,6 @@ class PipelineFactory:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = ServerMetrics(settings.metrics_rest_server_prefix)
-        self.telemetry = Telemetry(self.metrics)
         self.access = Authorizer(settings)
         caches = settings.cache_enabled and settings.cache_size > 0
         self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes) if caches else None
@@ -58,18 +56,17 @@ class PipelineFactory:
             settings.request_timeout or self._settings.request_timeout,
         )
         joins_while_busy = policy.max_requests > 1 and not policy.max_wait
-        slots = _WorkerCapacity(loaded, 1 if joins_while_busy else CONCURRENCY)
-        scheduler = Scheduler(
-            entry.name, loaded, policy, limits, self.telemetry.meter(entry), slots
+        runs_per_worker = 1 if joins_while_busy else CONCURRENCY
+        pipeline: ModelPipeline = Scheduler(
+            entry.name, loaded, policy, limits, entry.metrics, runs_per_worker
         )
-        pipeline: ModelPipeline = scheduler
         if self._cache is not None and settings.cache_enabled:
             pipeline = CacheStage(
                 pipeline,
                 self._cache,
                 entry.name,
                 entry.version,
-                self.telemetry.cache_counter(entry),
+                entry.metrics.cache_lookup,
             )
         if self._tracing is not None:
             from .handlers.tracing_stage import TracingStage
@@ -99,17 +96,6 @@ class PipelineFactory:
         """Send off what has not been sent yet."""
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.shutdown)
-
-
-class _WorkerCapacity:
-    """As many as the model can run at once; follows its live workers."""
-
-    def __init__(self, loaded: LoadedModel, per_worker: int) -> None:
-        self._loaded = loaded
-        self._per_worker = per_worker
-
-    def free(self) -> int:
-        return self._loaded.capacity * self._per_worker
 
 
 def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:

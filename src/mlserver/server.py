@@ -56,11 +56,11 @@ class MLServer:
             settings.drain_timeout,
             self._tell_fronts,
         )
-        self._following = AliasWatcher(self._registry, self._works.metrics)
+        self._following = AliasWatcher(self._registry)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
         self._handlers = ModelRepositoryHandlers(self._repository, self._registry)
         gather = None if self._http_workers is None else self._http_workers.statistics
-        self._data_plane = DataPlane(settings, self._registry, self._works.telemetry, gather)
+        self._data_plane = DataPlane(settings, self._registry, gather)
         self._front_ends: list[Any] = []
         self._kafka: Any = None
         self._stop_asked = asyncio.Event()

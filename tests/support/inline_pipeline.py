@@ -16,7 +16,6 @@ from mlserver.batching.queue import BatchPolicy
 from mlserver.batching.scheduler import Scheduler
 from mlserver.errors import ModelNotFound
 from mlserver.handlers import DataPlane, ModelRepositoryHandlers
-from mlserver.handlers.telemetry import Telemetry
 from mlserver.metrics.server_metrics import ServerMetrics
 from mlserver.parallel.executor import LoadedModel
 from mlserver.parallel.in_process import InProcessExecutor
@@ -41,16 +40,6 @@ class Listed(ModelRepository):
         return found
 
 
-class Slots:
-    """Room for so many requests in the model at once."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def free(self) -> int:
-        return self._count
-
-
 class Road:
     """Everything a front end is given, with the models loaded.
 
@@ -63,18 +52,17 @@ class Road:
     ) -> None:
         self._settings = settings
         self._models = models
-        self._slots = Slots(concurrency)
+        self._concurrency = concurrency
         self.metrics = ServerMetrics()
-        self._telemetry = Telemetry(self.metrics)
         self._executor = InProcessExecutor()
         registry = Registry(self._executor, self._scheduler, self.metrics, 5.0)
-        self.data_plane = DataPlane(settings, registry, self._telemetry)
+        self.data_plane = DataPlane(settings, registry)
         self.handlers = ModelRepositoryHandlers(Listed(models), registry)
 
     def _scheduler(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
         limits = AdmissionPolicy(self._settings.max_queue_size, self._settings.request_timeout)
-        meter = self._telemetry.meter(entry)
-        return Scheduler(entry.name, loaded, BatchPolicy(), limits, meter, self._slots)
+        policy, metrics = BatchPolicy(), entry.metrics
+        return Scheduler(entry.name, loaded, policy, limits, metrics, self._concurrency)
 
     async def __aenter__(self) -> Self:
         await self._executor.start()

@@ -12,7 +12,6 @@ from mlserver.batching.scheduler import Scheduler
 from mlserver.custom_routes import Route
 from mlserver.errors import MLServerError
 from mlserver.handlers import DataPlane
-from mlserver.handlers.telemetry import Telemetry
 from mlserver.metrics.server_metrics import ServerMetrics
 from mlserver.parallel.executor import HTTPRequest, HTTPResponse, LoadedModel, ModelInfo
 from mlserver.pipeline import RequestContext
@@ -119,21 +118,13 @@ class Bench:
     ) -> None:
         self.executor = Executor()
         self.metrics = ServerMetrics()
-        self._telemetry = Telemetry(self.metrics)
         self._policy = policy or BatchPolicy()
         self.registry = Registry(self.executor, self._pipeline, self.metrics, drain_timeout)
-        self.data_plane = DataPlane(Settings(**settings), self.registry, self._telemetry)
+        self.data_plane = DataPlane(Settings(**settings), self.registry)
         self.data_plane.accepting = True
 
     def _pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
-        return Scheduler(
-            entry.name,
-            loaded,
-            self._policy,
-            AdmissionPolicy(),
-            self._telemetry.meter(entry),
-            _Slots(),
-        )
+        return Scheduler(entry.name, loaded, self._policy, AdmissionPolicy(), entry.metrics)
 
     async def load(self, name: str = "m", version: str | None = None, **info: Any) -> Model:
         """Load a model version. Raises what the registry raises."""
@@ -157,11 +148,6 @@ class Bench:
         self, name: str = "m", version: str | None = None, **fields: Any
     ) -> InferenceResponse:
         return await self.data_plane.infer(request(**fields), name, version)
-
-
-class _Slots:
-    def free(self) -> int:
-        return 1
 
 
 def model_settings(name: str = "m", version: str | None = None) -> ModelSettings:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
+from mlserver.metrics import ServerMetrics
 from mlserver.registry import ModelVersion, default_version
 from mlserver.types import State
 from support.pipeline import Bench, model_settings, tag_of
@@ -76,12 +77,9 @@ async def test_names_and_versions(bench: Bench) -> None:
     ],
 )
 def test_default_version(versions: list[str | None], best: str | None) -> None:
-    assert (
-        default_version(
-            [ModelVersion(model_settings("m", version)) for version in versions]
-        ).version
-        == best
-    )
+    metrics = ServerMetrics().for_model("m", None)
+    entries = [ModelVersion(model_settings("m", version), metrics) for version in versions]
+    assert default_version(entries).version == best
 
 
 async def test_the_default_is_a_version_that_is_loaded(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""What bounds a model's queue: how many may wait, how long they may take, and when to come back. Pure."""
+"""Admission: the bounds of one model's queue. Pure, with the clock passed in."""
 
 from __future__ import annotations
 
@@ -6,29 +6,38 @@ from dataclasses import dataclass
 
 from ..errors import Overloaded
 
+# Seconds a rejected client is asked to wait (`Retry-After`).
+MIN_RETRY_AFTER = 1.0
+MAX_RETRY_AFTER = 60.0
+
 
 @dataclass(frozen=True)
 class AdmissionPolicy:
     """Bounds of one model's queue.
 
     Attributes:
-        max_queue_size: Requests that may wait; one more is refused at once.
-        request_timeout: Seconds from arrival to answer; None = only what the caller asks for.
+        max_queue_size: Requests in the queue at most; another one is rejected.
+        request_timeout: Seconds from arrival to response at most; None = only the request's own deadline holds.
     """
 
     max_queue_size: int = 1000
     request_timeout: float | None = None
 
-    def admit(self, name: str, waiting: int, seconds_per_request: float) -> None:
-        """Raises `Overloaded`, with the time the queue needs to drain, if `waiting` requests are as many as may wait."""
+    def admit(self, name: str, waiting: int, avg_seconds_per_request: float) -> None:
+        """Check that the queue of `waiting` requests has room for another one.
+
+        Raises:
+            Overloaded: it is full. `retry_after` is the time that the queue needs to drain, from 1 to 60 s.
+        """
         if waiting >= self.max_queue_size:
-            retry_after = min(60.0, max(1.0, waiting * seconds_per_request))
+            drain_seconds = waiting * avg_seconds_per_request
+            retry_after = min(MAX_RETRY_AFTER, max(MIN_RETRY_AFTER, drain_seconds))
             text = f"Model {name} is overloaded: {waiting} requests wait already (setting 'max_queue_size')"
             raise Overloaded(text, retry_after)
 
-    def deadline(self, now: float, asked: float | None) -> float | None:
-        """The earlier of the model's own limit and what the caller asked for, as a monotonic second."""
-        own = None if self.request_timeout is None else now + self.request_timeout
-        if own is None or asked is None:
-            return asked if own is None else own
-        return min(own, asked)
+    def deadline(self, now: float, requested: float | None) -> float | None:
+        """Return the earlier one of the model's limit and the requested deadline, in monotonic seconds."""
+        if self.request_timeout is None:
+            return requested
+        limit = now + self.request_timeout
+        return limit if requested is None else min(limit, requested)

@@ -1,45 +1,53 @@
-"""The scheduler of one model: a stage that admits or refuses, lets requests wait with a deadline, and joins them.
+"""The scheduler of one model: a stage with admission, a queue with deadlines, and adaptive batching.
 
-A request is sent on at once when the model is idle. What arrives while it is busy waits, and is joined into one batch as
-soon as it is free: no added wait at low load, full batches under load. The rules are in `policy`, `batch` and `limits`;
-this thin task drives them.
+While the model has free capacity, a request is sent to it at once. Requests that arrive while it is busy are queued, and
+joined into one batch when it is free: no added latency at low load, large batches at high load. The rules are in `queue`,
+`batch` and `admission`; this module runs them on the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
-from ..errors import CODES, DeadlineExceeded, MLServerError, Unavailable
+from ..errors import CODES, DeadlineExceeded, MLServerError, Overloaded, Unavailable
 from ..pipeline import RequestContext, Stage
 from ..types import InferenceRequest, InferenceResponse
 from .admission import AdmissionPolicy
 from .batch import RowsDisagree, batch_key, join, rows_of, split
 from .queue import BatchPolicy, RequestQueue
 
-_FAULTS_OF_A_MEMBER = ("INVALID_ARGUMENT", "INTERNAL", "UNKNOWN", "FAILED_PRECONDITION")
+# Codes of errors that a single request of a batch may have caused.
+_CAUSED_BY_ONE_REQUEST = ("INVALID_ARGUMENT", "INTERNAL", "UNKNOWN", "FAILED_PRECONDITION")
+# Weight of the latest run in the moving average of the seconds per request.
+_SMOOTHING = 0.1
 
 
 class SchedulerMetrics(Protocol):
-    """Who counts what the scheduler does."""
+    """Records what the scheduler does; see `metrics.model_metrics.ModelMetrics`."""
 
-    def sent(self, under_way: int) -> None: ...
+    def request_queued(self, queue_size: int) -> None: ...
 
-    def not_queued(self) -> None: ...
+    def request_rejected(self, reason: str) -> None: ...
 
-    def queued(self, seconds: float) -> None: ...
+    def run_started(self, in_flight: int, queue_seconds: Sequence[float]) -> None: ...
 
-    def executed(self, requests: int, rows: int, seconds: float) -> None: ...
+    def run_finished(self, requests: int, rows: int, seconds: float) -> None: ...
 
-    def waiting(self, requests: int) -> None: ...
 
-    def rejected(self, reason: str) -> None: ...
+class ModelStage(Stage, Protocol):
+    """The stage that runs the model."""
+
+    @property
+    def capacity(self) -> int:
+        """Live workers, at least 1."""
+        ...
 
 
 class QueuedRequest:
-    """One waiting request."""
+    """A request in the queue, or in a batch that runs."""
 
     __slots__ = (
         "arrived",
@@ -64,139 +72,149 @@ class QueuedRequest:
         self.arrived = arrived
         self.priority = context.priority
         self.future: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
-        self.timer: asyncio.TimerHandle | None = None
-        self.batch: list[QueuedRequest] = []  # those it runs with, itself among them
-        self.task: asyncio.Task[None] | None = None  # what runs them
+        self.timer: asyncio.TimerHandle | None = None  # calls `_expire` at the deadline
+        self.batch: Sequence[QueuedRequest] = ()  # the batch it runs in, itself included
+        self.task: asyncio.Task[None] | None = None  # the task that runs the batch
 
 
 class Scheduler:
-    """Requests of one model on their way to the next stage.
+    """Admits, queues and batches the requests of one model.
 
     Args:
         name: The model's name, for messages.
-        next_stage: Where requests go.
-        policy: When batches close.
-        limits: What bounds the queue.
-        meter: Who counts.
-        slots: How many batches (or requests, without batching) may be under way; asked anew each time, for it follows the
-            number of live workers.
+        next_stage: Runs the model.
+        policy: When batches are closed.
+        limits: Bounds of the queue.
+        metrics: Records requests and batches.
+        runs_per_worker: Batches, or requests without batching, that one worker runs at the same time.
+        clock: Monotonic seconds, as in `RequestContext.deadline`.
     """
 
     def __init__(
         self,
         name: str,
-        next_stage: Stage,
+        next_stage: ModelStage,
         policy: BatchPolicy,
         limits: AdmissionPolicy,
-        meter: SchedulerMetrics,
-        slots: Capacity,
+        metrics: SchedulerMetrics,
+        runs_per_worker: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._next = next_stage
         self._policy = policy
         self._limits = limits
-        self._meter = meter
-        self._slots = slots
+        self._metrics = metrics
+        self._runs_per_worker = runs_per_worker
+        self._clock = clock
         self._queue: RequestQueue[QueuedRequest] = RequestQueue()
-        self._under_way = 0
+        self._runs = 0
         self._streams = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake: asyncio.TimerHandle | None = None
-        self._avg_seconds_per_request = 0.0  # seconds per request, smoothed
+        self._dispatch_timer: asyncio.TimerHandle | None = None
+        self._avg_seconds_per_request = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __repr__(self) -> str:
-        return f"Scheduler({self._name!r}, waiting={len(self._queue)}, under_way={self._under_way})"
+        return f"Scheduler({self._name!r}, waiting={self.waiting}, under_way={self._runs})"
 
     @property
     def max_batch_size(self) -> int:
-        """Requests in one batch at most; 1 = they are not joined."""
+        """Requests per batch at most; 1 = no batching."""
         return self._policy.max_requests
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        """Requests in the queue."""
+        return self._queue.size
 
     @property
     def in_flight(self) -> int:
-        """Requests, batches and streams that the next stage works on."""
-        return self._under_way + self._streams
+        """Requests, batches and streams at the next stage."""
+        return self._runs + self._streams
 
     async def drained(self) -> None:
-        """Wait until nothing waits and nothing is under way."""
+        """Wait until the queue is empty and nothing is in flight."""
         await self._idle.wait()
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
-        """Answer a request, alone or in a batch.
+        """Return the response to a request, run alone or in a batch.
 
         Raises:
-            Overloaded: too many wait already.
-            DeadlineExceeded: its time was over before there was an answer.
+            Overloaded: the queue is full.
+            DeadlineExceeded: the deadline passed before the model answered.
         """
-        now = time.monotonic()
-        context.deadline = self._limits.deadline(now, context.deadline)
+        now = self._clock()
+        if self._limits.request_timeout is not None:
+            context.deadline = self._limits.deadline(now, context.deadline)
         if context.deadline is not None and context.deadline <= now:
-            self._meter.rejected("deadline")
-            raise self._too_late()
+            self._metrics.request_rejected("deadline")
+            raise self._deadline_exceeded()
         rows = rows_of(request)
         context.timings.batch_rows = rows
-        if not self._queue and self._under_way < self._slots.free() and not self._policy.max_wait:
-            return await self._infer_at_once(request, context)
-        try:
-            self._limits.admit(self._name, len(self._queue), self._avg_seconds_per_request)
-        except MLServerError:
-            self._meter.rejected("queue_full")
-            raise
-        self._meter.waiting(len(self._queue))
-        return await self._wait_in_line(QueuedRequest(request, context, rows, now))
+        if self._queue.size or self._policy.max_wait or not self._has_capacity():
+            return await self._infer_queued(request, context, rows, now)
+        return await self._infer_at_once(request, context, now)
 
     async def stream(
         self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        """Pass a stream on; streams are neither joined nor queued. Each is one run of the model on the rows of all its requests."""
-        self._meter.sent(self.in_flight)
+        """Pass a stream to the model, without queue or batching. It counts as one run on the rows of all its requests."""
+        self._metrics.run_started(self.in_flight, ())
         self._streams += 1
         self._idle.clear()
-        responses = self._next.stream(_counted(requests, context), context)
+        responses = self._next.stream(_add_rows(requests, context), context)
         try:
             async for response in responses:
                 yield response
         finally:
             try:
                 await responses.aclose()  # type: ignore[attr-defined]
-            finally:  # closing may fail or be cancelled; a stream that still counted would keep the server from ending
-                self._meter.executed(1, context.timings.batch_rows, context.timings.model_ns / 1e9)
+            finally:  # `aclose` may raise; a stream still counted would block the shutdown
+                timings = context.timings
+                self._metrics.run_finished(1, timings.batch_rows, timings.model_ns / 1e9)
                 self._streams -= 1
                 self._check_idle()
 
     # -- one request --
 
+    def _has_capacity(self) -> bool:
+        return not self._runs or self._runs < self._next.capacity * self._runs_per_worker
+
     async def _infer_at_once(
-        self, request: InferenceRequest, context: RequestContext
+        self, request: InferenceRequest, context: RequestContext, started: float
     ) -> InferenceResponse:
-        started = time.monotonic()
-        self._meter.not_queued()
-        self._begin()
+        self._metrics.run_started(self._runs + self._streams, (0.0,))
+        self._runs += 1
+        self._idle.clear()
         try:
             if context.deadline is None:
                 return await self._next.infer(request, context)
             async with asyncio.timeout(context.deadline - started):
                 return await self._next.infer(request, context)
         except TimeoutError:
-            raise self._too_late() from None
+            raise self._deadline_exceeded() from None
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise  # the caller left
-            raise _stopped() from None
+                raise  # the client has disconnected
+            raise _run_stopped() from None
         finally:
-            self._executed(1, context.timings.batch_rows, time.monotonic() - started)
-            self._finish()
+            self._finish_run(1, context.timings.batch_rows, self._clock() - started)
 
-    async def _wait_in_line(self, entry: QueuedRequest) -> InferenceResponse:
-        if entry.context.deadline is not None:
-            remaining = entry.context.deadline - entry.arrived
-            entry.timer = asyncio.get_running_loop().call_later(remaining, self._expire, entry)
+    async def _infer_queued(
+        self, request: InferenceRequest, context: RequestContext, rows: int, now: float
+    ) -> InferenceResponse:
+        try:
+            self._limits.admit(self._name, self._queue.size, self._avg_seconds_per_request)
+        except Overloaded:
+            self._metrics.request_rejected("queue_full")
+            raise
+        self._metrics.request_queued(self._queue.size)
+        entry = QueuedRequest(request, context, rows, now)
+        if context.deadline is not None:
+            loop = asyncio.get_running_loop()
+            entry.timer = loop.call_later(context.deadline - now, self._expire, entry)
         self._queue.push(entry)
         self._idle.clear()
         self._dispatch()
@@ -205,59 +223,62 @@ class Scheduler:
         finally:
             if entry.timer is not None:
                 entry.timer.cancel()
-            # A caller that left frees its place; in a batch that others wait for its rows are computed and dropped.
-            if entry.future.cancelled():
-                self._forget(entry)
+            if entry.future.cancelled():  # the client has disconnected
+                self._abandon(entry)
 
     def _expire(self, entry: QueuedRequest) -> None:
+        """Fail a request whose deadline has passed."""
         if not entry.future.done():
-            entry.future.set_exception(self._too_late())
-            self._meter.rejected("deadline")
-            self._forget(entry)
+            entry.future.set_exception(self._deadline_exceeded())
+            self._metrics.request_rejected("deadline")
+            self._abandon(entry)
 
-    def _forget(self, entry: QueuedRequest) -> None:
-        """Nobody waits for this entry any more: out of line with it, or stop its work."""
+    def _abandon(self, entry: QueuedRequest) -> None:
+        """Remove an abandoned request from the queue, or cancel its batch if no other request in it is waiting."""
         if self._queue.remove(entry):
             self._check_idle()
-        elif entry.task is not None and all(member.future.done() for member in entry.batch):
+        elif entry.task is not None and all(other.future.done() for other in entry.batch):
             entry.task.cancel()
 
-    def _too_late(self) -> DeadlineExceeded:
+    def _deadline_exceeded(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"Request for model {self._name} timed out")
 
     # -- batches --
 
     def _dispatch(self) -> None:
-        """Start whatever may run now."""
-        while self._queue and self._under_way < self._slots.free():
-            batch, wait = self._queue.take(self._policy, time.monotonic())
+        """Start a run for each batch that is closed, while the model has capacity."""
+        while self._queue.size and self._has_capacity():
+            now = self._clock()
+            batch, wait = self._queue.take(self._policy, now)
             if not batch:
-                self._wake_after(wait)
+                self._dispatch_after(wait)
                 return
             batch = [entry for entry in batch if not entry.future.done()]
             if not batch:
                 continue
-            self._begin()
-            task = asyncio.get_running_loop().create_task(self._run(batch))
-            for entry in batch:
-                entry.task, entry.batch = task, batch
+            waited = [now - entry.arrived for entry in batch]
+            self._metrics.run_started(self._runs + self._streams, waited)
+            self._runs += 1
+            task = asyncio.get_running_loop().create_task(self._run(batch, now))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self._check_idle()
 
-    def _wake_after(self, seconds: float) -> None:
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake = asyncio.get_running_loop().call_later(seconds, self._dispatch)
+    def _dispatch_after(self, seconds: float) -> None:
+        if self._dispatch_timer is not None:
+            self._dispatch_timer.cancel()
+        self._dispatch_timer = asyncio.get_running_loop().call_later(seconds, self._dispatch)
 
-    async def _run(self, batch: list[QueuedRequest]) -> None:
-        started = time.monotonic()
+    async def _run(self, batch: list[QueuedRequest], started: float) -> None:
+        # `_abandon` may cancel this task from here on. A task cancelled before its first step would skip `_finish_run`.
+        task = asyncio.current_task()
         rows = sum(entry.rows for entry in batch)
         for entry in batch:
-            entry.context.timings.queue_ns = int((started - entry.arrived) * 1e9)
-            entry.context.timings.batch_requests = len(batch)
-            entry.context.timings.batch_rows = rows
-            self._meter.queued(started - entry.arrived)
+            entry.task, entry.batch = task, batch
+            timings = entry.context.timings
+            timings.queue_ns = int((started - entry.arrived) * 1e9)
+            timings.batch_requests = len(batch)
+            timings.batch_rows = rows
         try:
             if len(batch) == 1:
                 await self._run_alone(batch[0])
@@ -265,13 +286,14 @@ class Scheduler:
                 await self._run_joined(batch)
         finally:
             for entry in batch:
-                entry.task, entry.batch = None, []
-                if not entry.future.done():  # whatever happened, nobody is left waiting
-                    _fail(entry, _stopped())
-            self._executed(len(batch), rows, time.monotonic() - started)
-            self._finish()
+                entry.task, entry.batch = None, ()
+                if not entry.future.done():  # the run was cancelled
+                    _fail(entry, _run_stopped())
+            self._finish_run(len(batch), rows, self._clock() - started)
 
     async def _run_alone(self, entry: QueuedRequest) -> None:
+        if entry.future.done():
+            return
         try:
             response = await self._next.infer(entry.request, entry.context)
         except Exception as error:
@@ -281,79 +303,72 @@ class Scheduler:
                 entry.future.set_result(response)
 
     async def _run_joined(self, batch: list[QueuedRequest]) -> None:
-        deadlines = [entry.context.deadline for entry in batch]
+        if all(entry.future.done() for entry in batch):
+            return
         rows = [entry.rows for entry in batch]
         context = RequestContext(
             rows_per_request=rows,
-            deadline=None if None in deadlines else max(d for d in deadlines if d is not None),
-            trace_parent=batch[
-                0
-            ].context.trace_parent,  # a call of the model can be part of one trace only
+            deadline=_latest_deadline(batch),
+            # One execution of the model belongs to one trace.
+            trace_parent=batch[0].context.trace_parent,
         )
         try:
             response = await self._next.infer(join([entry.request for entry in batch]), context)
             responses = split(response, rows)
         except RowsDisagree:
             await self._run_one_by_one(batch)
-        except MLServerError as error:
-            if error.code in _FAULTS_OF_A_MEMBER:
-                await self._run_one_by_one(batch)  # so that only the guilty one fails
-            else:
-                for entry in batch:
-                    _fail(entry, error)
         except Exception as error:
+            if isinstance(error, MLServerError) and error.code in _CAUSED_BY_ONE_REQUEST:
+                await self._run_one_by_one(batch)
+                return
             for entry in batch:
                 _fail(entry, error)
         else:
-            for entry, own in zip(batch, responses, strict=True):
+            for entry, entry_response in zip(batch, responses, strict=True):
                 entry.context.timings.model_ns = context.timings.model_ns
                 entry.context.timings.transport_ns = context.timings.transport_ns
                 if not entry.future.done():
-                    entry.future.set_result(own)
+                    entry.future.set_result(entry_response)
 
     async def _run_one_by_one(self, batch: list[QueuedRequest]) -> None:
+        """Run each request of a failed batch alone, so that only the failing request gets the error."""
         for entry in batch:
             entry.context.timings.batch_requests, entry.context.timings.batch_rows = 1, entry.rows
-            if not entry.future.done():
-                await self._run_alone(entry)
+            await self._run_alone(entry)
 
-    # -- bookkeeping --
-
-    def _begin(self) -> None:
-        self._meter.sent(self._under_way + self._streams)
-        self._under_way += 1
-        self._idle.clear()
-
-    def _finish(self) -> None:
-        self._under_way -= 1
-        if self._queue:
+    def _finish_run(self, requests: int, rows: int, seconds: float) -> None:
+        self._metrics.run_finished(requests, rows, seconds)
+        average = self._avg_seconds_per_request
+        self._avg_seconds_per_request = average + _SMOOTHING * (seconds / requests - average)
+        self._runs -= 1
+        if self._queue.size:
             self._dispatch()
-        else:
-            self._check_idle()
-
-    def _check_idle(self) -> None:
-        if not self.in_flight and not self._queue:
+        elif not self._runs and not self._streams:
             self._idle.set()
 
-    def _executed(self, requests: int, rows: int, seconds: float) -> None:
-        self._meter.executed(requests, rows, seconds)
-        self._avg_seconds_per_request += 0.1 * (seconds / requests - self._avg_seconds_per_request)
+    def _check_idle(self) -> None:
+        if not self._runs and not self._streams and not self._queue.size:
+            self._idle.set()
 
 
-class Capacity(Protocol):
-    """How many batches may be under way at a time."""
+def _latest_deadline(batch: Sequence[QueuedRequest]) -> float | None:
+    """Return the latest deadline in the batch; None if a request has none."""
+    latest = float("-inf")
+    for entry in batch:
+        if entry.context.deadline is None:
+            return None
+        latest = max(latest, entry.context.deadline)
+    return latest
 
-    def free(self) -> int: ...
 
-
-def _stopped() -> Unavailable:
+def _run_stopped() -> Unavailable:
     return Unavailable("The run of the model was stopped before it answered")
 
 
-async def _counted(
+async def _add_rows(
     requests: AsyncIterator[InferenceRequest], context: RequestContext
 ) -> AsyncIterator[InferenceRequest]:
-    """The requests of a stream, whose rows are added up."""
+    """Yield the requests of a stream, adding their rows to `context.timings.batch_rows`."""
     async for request in requests:
         context.timings.batch_rows += rows_of(request)
         yield request

@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from ..errors import MLServerError
 from ..logging import get_logger
-from ..metrics.server_metrics import ServerMetrics
 from ..parallel.executor import HTTPRequest, LoadedModel
 from ..pipeline import RequestContext
 from ..registry import ModelVersion, Registry
@@ -33,9 +32,8 @@ TRY_AGAIN = 600.0
 class AliasWatcher:
     """Follows the models that ask for it, one task each, from their first load to their unload."""
 
-    def __init__(self, registry: Registry, metrics: ServerMetrics) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._metrics = metrics
         self._tasks: dict[ModelVersion, asyncio.Task[None]] = {}
 
     def watch(self, entry: ModelVersion, loaded: LoadedModel) -> None:
@@ -87,9 +85,9 @@ class AliasWatcher:
         try:
             await self._registry.load(entry.settings)
         except MLServerError:  # the registry has logged it, and the index tells the reason
-            self._metrics.swapped(entry.name, entry.version, False)
+            entry.metrics.swapped(False)
             return False
-        self._metrics.swapped(entry.name, entry.version, True)
+        entry.metrics.swapped(True)
         return True
 
 

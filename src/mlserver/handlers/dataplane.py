@@ -29,7 +29,6 @@ from ..types import (
 )
 from .requested_outputs import select
 from .stream_deadline import StreamDeadline
-from .telemetry import Telemetry
 from .validation import check_id, check_request, priority_of, seconds_of_timeout
 from .version_router import VersionRouter
 
@@ -60,7 +59,6 @@ class DataPlane:
     Args:
         settings: The server's.
         registry: What is loaded.
-        telemetry: Who counts.
         gather: Asks other processes what they counted of models, and gives the sums; None = there are no others.
     """
 
@@ -68,14 +66,12 @@ class DataPlane:
         self,
         settings: Settings,
         registry: ModelRegistryView,
-        telemetry: Telemetry,
         gather: Gather | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._telemetry = telemetry
         self._gather = gather
-        self._traffic = VersionRouter(registry, telemetry.shadowed, self._serve)
+        self._traffic = VersionRouter(registry, self._serve)
         # Set by the server: False until every model that should load has been tried, and again when it stops.
         self.accepting = False
 
@@ -255,8 +251,11 @@ class DataPlane:
     ) -> InferenceResponse:
         """Answer a request by one version, counted."""
         started = time.perf_counter_ns()
-        loaded, pipeline = self._usable(entry)
-        self._telemetry.began(entry)
+        try:
+            loaded, pipeline = entry.usable()
+        except ModelNotReady as error:
+            raise self._with_status(error) from None
+        entry.metrics.request_started()
         try:
             check_request(payload, self._settings.max_inputs)
             self._prepare(payload, context, with_headers=not loaded.info.row_wise)
@@ -264,10 +263,10 @@ class DataPlane:
             if payload.outputs:
                 select(response, payload.outputs, loaded.info.metadata.outputs or ())
         except BaseException as error:
-            self._telemetry.failed(entry, time.perf_counter_ns() - started, error)
+            entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started, error)
             raise
         self._finish(entry, payload, response, context)
-        self._telemetry.answered(entry, context.timings, time.perf_counter_ns() - started)
+        entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started)
         return response
 
     def streams(self, name: str, version: str | None = None) -> bool:
@@ -295,7 +294,7 @@ class DataPlane:
         loaded, pipeline = self._usable(entry)
         first: InferenceRequest | None = None
         patience = StreamDeadline(self._limit_of(entry))
-        self._telemetry.began(entry)
+        entry.metrics.request_started()
 
         async def checked() -> AsyncIterator[InferenceRequest]:
             nonlocal first
@@ -315,14 +314,14 @@ class DataPlane:
                 yield response
         except TimeoutError:
             error = DeadlineExceeded(f"Model {entry.name} gave no answer in time")
-            self._telemetry.failed(entry, time.perf_counter_ns() - started, error)
+            entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started, error)
             raise error from None
         except BaseException as error:
-            self._telemetry.failed(entry, time.perf_counter_ns() - started, error)
+            entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started, error)
             raise
         finally:
             await responses.aclose()  # type: ignore[attr-defined]
-        self._telemetry.answered(entry, context.timings, time.perf_counter_ns() - started)
+        entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started)
 
     @property
     def generation(self) -> int:

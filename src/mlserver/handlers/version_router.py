@@ -18,7 +18,6 @@ logger = get_logger()
 
 # Questions to shadow versions that are under way at once, of the whole server.
 MOST = 8
-Count = Callable[[ModelVersion, str], None]
 Serve = Callable[[ModelVersion, InferenceRequest, RequestContext], Awaitable[InferenceResponse]]
 
 
@@ -26,13 +25,11 @@ class VersionRouter:
     """Chooses versions, and keeps the shadows' questions.
 
     Args:
-        count: Counts one copy of a request by its outcome.
         serve: Answers a request by an entry, as it does for callers.
     """
 
-    def __init__(self, registry: ModelRegistryView, count: Count, serve: Serve) -> None:
+    def __init__(self, registry: ModelRegistryView, serve: Serve) -> None:
         self._registry = registry
-        self._count = count
         self._serve = serve
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -80,7 +77,7 @@ class VersionRouter:
         """Ask in the background. Returns at once."""
         entry, payload = shadow
         if len(self._under_way) >= MOST:
-            self._count(entry, "dropped")
+            entry.metrics.shadowed("dropped")
             return
         own = RequestContext(headers=context.headers)
         task = asyncio.get_running_loop().create_task(
@@ -108,7 +105,7 @@ class VersionRouter:
                 "The shadow version '%s' of model '%s' failed: %s", entry.version, entry.name, error
             )
             outcome = "failed"
-        self._count(entry, outcome)
+        entry.metrics.shadowed(outcome)
 
 
 def _copy(payload: InferenceRequest) -> InferenceRequest:

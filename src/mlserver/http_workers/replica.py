@@ -175,7 +175,9 @@ class ReplicaRegistry(ModelRegistryView):
 
     def _announce(self, row: ModelSnapshot) -> ModelVersion:
         assert row.settings is not None
-        entry = ModelVersion(row.settings, serial=row.serial)
+        settings = row.settings
+        metrics = self._metrics.for_model(settings.name, settings.version)
+        entry = ModelVersion(settings, metrics, serial=row.serial)
         self._metrics.add_model(entry.name, entry.version)
         return entry
 

@@ -113,7 +113,7 @@ class HTTPWorker:
         self._mirror = ReplicaRegistry(
             self._workers, self._works.build_pipeline, self._works.metrics
         )
-        self._data_plane = DataPlane(settings, self._mirror, self._works.telemetry, self._gather)
+        self._data_plane = DataPlane(settings, self._mirror, self._gather)
         self._watch = asyncio.create_task(self._look_for_stuck_workers())
         return _done(frame)
 

@@ -1,7 +1,7 @@
-"""Counters, gauges and histograms as plain data: counting costs a dictionary and a list, and needs no library.
+"""Counters, gauges, summaries and histograms as plain data, converted to prometheus_client's families on collection.
 
-They become prometheus_client's families only when somebody looks. Not locked: each belongs to one thread, or its owner
-has a lock; a look from another thread may miss what is counted at that moment.
+An observation changes one dictionary entry and needs no library. There are no locks: an instrument belongs to one thread,
+or its owner has a lock. A collection from another thread may miss an observation made at the same time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Labels = tuple[str, ...]
 
 # prometheus_client's default upper bounds, which the published dashboards expect.
 DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-# For things that are counted, not timed.
+# Upper bounds for numbers of requests and rows.
 COUNT_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
 class LabeledValue:
-    """One number per combination of labels."""
+    """One number per combination of label values."""
 
     kind: ClassVar[str]
 
@@ -40,36 +40,38 @@ class LabeledValue:
         self.values.pop(labels, None)
 
     def absorb(self, labels: Labels, value: Any) -> None:
-        """Add a value of `values` of another process's."""
+        """Add one of another process's `values`."""
         self.add(labels, value)
 
     def family(self) -> Metric:
         from prometheus_client import metrics_core
 
-        made: metrics_core.CounterMetricFamily | metrics_core.GaugeMetricFamily
+        family: metrics_core.CounterMetricFamily | metrics_core.GaugeMetricFamily
         if self.kind == "counter":
-            made = metrics_core.CounterMetricFamily(self.name, self.description, labels=self.labels)
+            family = metrics_core.CounterMetricFamily(
+                self.name, self.description, labels=self.labels
+            )
         else:
-            made = metrics_core.GaugeMetricFamily(self.name, self.description, labels=self.labels)
+            family = metrics_core.GaugeMetricFamily(self.name, self.description, labels=self.labels)
         for labels, value in list(self.values.items()):
-            made.add_metric(labels, value)
-        return made
+            family.add_metric(labels, value)
+        return family
 
 
 class Counter(LabeledValue):
-    """Only goes up. Prometheus sees the name with `_total`."""
+    """A number that only grows. Published with the suffix `_total`."""
 
     kind = "counter"
 
 
 class Gauge(LabeledValue):
-    """Goes up and down."""
+    """A number that grows and shrinks."""
 
     kind = "gauge"
 
 
 class Summary:
-    """How many and how much, per combination of labels."""
+    """Number and sum of the observations, per combination of label values."""
 
     def __init__(self, name: str, description: str, labels: Sequence[str]) -> None:
         self.name = name
@@ -85,21 +87,21 @@ class Summary:
         self.values.pop(labels, None)
 
     def absorb(self, labels: Labels, value: Any) -> None:
-        """Add a value of `values` of another process's."""
+        """Add one of another process's `values`."""
         count, total = self.values.get(labels, (0, 0.0))
         self.values[labels] = (count + value[0], total + value[1])
 
     def family(self) -> Metric:
         from prometheus_client.metrics_core import SummaryMetricFamily
 
-        made = SummaryMetricFamily(self.name, self.description, labels=self.labels)
+        family = SummaryMetricFamily(self.name, self.description, labels=self.labels)
         for labels, (count, total) in list(self.values.items()):
-            made.add_metric(labels, count_value=count, sum_value=total)
-        return made
+            family.add_metric(labels, count_value=count, sum_value=total)
+        return family
 
 
 class Histogram:
-    """How many up to each bound, and how much in all, per combination of labels."""
+    """Number of observations per bucket and their sum, per combination of label values."""
 
     def __init__(
         self,
@@ -112,38 +114,41 @@ class Histogram:
         self.description = description
         self.labels = tuple(labels)
         self.bounds = tuple(bounds)
-        # Per combination: one count for each bound, one for what is above all, and the sum.
+        # Per combination: the count of each bucket (`bounds`, then +Inf), then the sum of the observations.
         self.values: dict[Labels, list[float]] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
         counts = self.values.get(labels) or self.counts(labels)
-        # NaN is above all bounds.
-        counts[bisect_left(self.bounds, value) if value == value else len(self.bounds)] += 1
+        is_nan = value != value
+        counts[len(self.bounds) if is_nan else bisect_left(self.bounds, value)] += 1
         counts[-1] += value
 
     def counts(self, labels: Labels) -> list[float]:
-        """The counts of one combination, for an owner that adds to them itself, as `observe` does."""
+        """Return the counts of one combination, for an owner that adds to them as `observe` does."""
         return self.values.setdefault(labels, [0] * (len(self.bounds) + 1) + [0.0])
 
     def remove(self, labels: Labels) -> None:
         self.values.pop(labels, None)
 
     def absorb(self, labels: Labels, value: Any) -> None:
-        """Add a value of `values` of another process's."""
-        held = self.counts(labels)
-        held[:] = [own + more for own, more in zip(held, value, strict=True)]
+        """Add one of another process's `values`."""
+        counts = self.counts(labels)
+        counts[:] = [count + other for count, other in zip(counts, value, strict=True)]
 
     def family(self) -> Metric:
         from prometheus_client.metrics_core import HistogramMetricFamily
         from prometheus_client.utils import floatToGoString
 
-        made = HistogramMetricFamily(self.name, self.description, labels=self.labels)
-        for labels, held in list(self.values.items()):
-            counts = list(held)
+        family = HistogramMetricFamily(self.name, self.description, labels=self.labels)
+        for labels, values in list(self.values.items()):
+            counts = list(values)
             buckets: list[tuple[str, float]] = []
-            reached = 0.0
+            cumulative = 0.0
             for bound, count in zip((*self.bounds, math.inf), counts[:-1], strict=True):
-                reached += count
-                buckets.append((floatToGoString(bound), reached))  # type: ignore[no-untyped-call]
-            made.add_metric(labels, buckets=buckets, sum_value=counts[-1])
-        return made
+                cumulative += count
+                buckets.append((floatToGoString(bound), cumulative))  # type: ignore[no-untyped-call]
+            family.add_metric(labels, buckets=buckets, sum_value=counts[-1])
+        return family
+
+
+Instrument = Counter | Gauge | Summary | Histogram

@@ -17,6 +17,7 @@ from ..errors import MLServerError, ModelNotFound, ModelNotReady, without_paths
 from ..locations import with_resolved_folder
 from ..logging import get_logger
 from ..metrics import ServerMetrics, forget
+from ..metrics.model_metrics import ModelMetrics
 from ..metrics.model_statistics import ModelStatistics
 from ..parallel.executor import Executor, LoadedModel
 from ..pipeline import Stage
@@ -62,13 +63,13 @@ class ModelVersion:
     """
 
     settings: ModelSettings
+    metrics: ModelMetrics
     state: State = State.LOADING
     reason: str = ""
     loaded: LoadedModel | None = None
     pipeline: ModelPipeline | None = None
     configured_split: TrafficSplit | None = None
     split: TrafficSplit | None = None
-    statistics: ModelStatistics = field(default_factory=ModelStatistics)
     serial: int = field(default_factory=itertools.count(1).__next__)
     # Of the settings, which a reload replaces by others of the same name and version.
     name: str = field(init=False)
@@ -76,6 +77,11 @@ class ModelVersion:
 
     def __post_init__(self) -> None:
         self.name, self.version = self.settings.name, self.settings.version
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Its requests in the terms of the statistics extension."""
+        return self.metrics.statistics
 
     @property
     def ready(self) -> bool:
@@ -197,7 +203,8 @@ class Registry(ModelRegistryView):
         if known is not None:
             return known
         self.missing.discard(settings.name)
-        entry = ModelVersion(settings)
+        metrics = self._metrics.for_model(settings.name, settings.version)
+        entry = ModelVersion(settings, metrics)
         self._metrics.add_model(settings.name, settings.version)
         self._entries.setdefault(settings.name, {})[settings.version] = entry
         self._choose_default(settings.name)

@@ -1,10 +1,9 @@
-"""The scheduler between its callers and a next stage that does what the test says, when it says so."""
+"""The scheduler, between callers and a next stage whose responses the test sends, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -29,16 +28,20 @@ from mlserver.types import (
     TensorData,
 )
 
-LIMIT = 30.0  # seconds after which a test has failed; nothing here takes one
+LIMIT = 30.0  # virtual seconds after which a test has failed
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Run:
-    """One request at the next stage, which the test answers."""
+    """A request at the next stage; the test sends its response."""
 
-    def __init__(self, request: InferenceRequest, call: RequestContext) -> None:
+    def __init__(self, request: InferenceRequest, context: RequestContext) -> None:
         self.request = request
-        self.call = call
-        self.left = False
+        self.context = context
+        self.was_cancelled = False
         self._answer: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
 
     @property
@@ -61,37 +64,38 @@ class Run:
         try:
             return await self._answer
         except asyncio.CancelledError:
-            self.left = True
+            self.was_cancelled = True
             raise
 
 
 class NextStage:
-    """Hands every request to the test."""
+    """Passes every request to the test."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.all_runs: list[Run] = []
+        self.capacity = 1
         self._news = asyncio.Event()
         self.closed_streams = 0
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
-        run = Run(request, call)
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
+        run = Run(request, context)
         self.runs.append(run)
         self.all_runs.append(run)
         self._news.set()
         return await run.result()
 
     async def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         try:
             async for request in requests:
-                yield await self.infer(request, call)
+                yield await self.infer(request, context)
         finally:
             self.closed_streams += 1
 
     async def next(self) -> Run:
-        """The next request that arrives here."""
+        """Return the next request that arrives."""
         async with asyncio.timeout(LIMIT):
             while not self.runs:
                 self._news.clear()
@@ -99,95 +103,82 @@ class NextStage:
         return self.runs.pop(0)
 
 
-class Meter:
-    """Remembers what it was told."""
+class RecordedMetrics:
+    """Records what the scheduler reports."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, int]] = []
+        self.batches: list[tuple[int, int, float]] = []
         self.rejections: list[str] = []
-        self.queue_times = 0
-        self.at_once = 0
-        self.under_way: list[int] = []
+        self.queue_sizes: list[int] = []
+        self.queue_seconds: list[float] = []
+        self.in_flight: list[int] = []
 
-    def sent(self, under_way: int) -> None:
-        self.under_way.append(under_way)
+    def request_queued(self, queue_size: int) -> None:
+        self.queue_sizes.append(queue_size)
 
-    def not_queued(self) -> None:
-        self.at_once += 1
-
-    def queued(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.queue_times += 1
-
-    def executed(self, requests: int, rows: int, seconds: float) -> None:
-        self.batches.append((requests, rows))
-
-    def waiting(self, requests: int) -> None:
-        assert requests >= 0
-
-    def rejected(self, reason: str) -> None:
+    def request_rejected(self, reason: str) -> None:
         self.rejections.append(reason)
 
+    def run_started(self, in_flight: int, queue_seconds: Sequence[float]) -> None:
+        self.in_flight.append(in_flight)
+        self.queue_seconds += queue_seconds
 
-class Slots:
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def free(self) -> int:
-        return self.count
+    def run_finished(self, requests: int, rows: int, seconds: float) -> None:
+        self.batches.append((requests, rows, seconds))
 
 
 class Bench:
-    """A scheduler with everything around it."""
+    """A scheduler with its next stage and metrics."""
 
-    def __init__(self, policy: BatchPolicy, limits: AdmissionPolicy, slots: int) -> None:
-        self.stage, self.meter, self.slots = NextStage(), Meter(), Slots(slots)
-        self.scheduler = Scheduler("m", self.stage, policy, limits, self.meter, self.slots)
+    def __init__(self, policy: BatchPolicy, limits: AdmissionPolicy, capacity: int) -> None:
+        self.stage, self.metrics = NextStage(), RecordedMetrics()
+        self.stage.capacity = capacity
+        self.scheduler = Scheduler("m", self.stage, policy, limits, self.metrics, clock=now)
         self.callers: list[asyncio.Task[Any]] = []
 
     def ask(
-        self, *values: float, call: RequestContext | None = None, **fields: Any
+        self, *values: float, context: RequestContext | None = None, **fields: Any
     ) -> asyncio.Task[InferenceResponse]:
-        """A caller: its task is the answer."""
+        """Start a caller; its task returns the response."""
         tensor = RequestInput(
             name="x", shape=[len(values)], datatype="FP64", data=TensorData(list(values))
         )
         tensor.data.normalize("FP64", tensor.shape)
         request = InferenceRequest(inputs=[tensor], **fields)
-        task = asyncio.ensure_future(self.scheduler.infer(request, call or RequestContext()))
+        task = asyncio.ensure_future(self.scheduler.infer(request, context or RequestContext()))
         self.callers.append(task)
         return task
 
     async def busy(self) -> Run:
-        """The first request, which keeps the one slot."""
+        """Start a request that occupies the model; return its run."""
         self.ask(0.0)
         return await self.stage.next()
 
     async def waiting(self, count: int) -> None:
-        """Return when so many wait."""
+        """Wait until the queue has so many requests."""
         async with asyncio.timeout(LIMIT):
             while self.scheduler.waiting != count:  # noqa: ASYNC110 - a few turns of the loop, no time
                 await asyncio.sleep(0)
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Callable[..., Bench]]:
-    made: list[Bench] = []
+async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
 
     def make(
         policy: BatchPolicy = BatchPolicy(8),  # noqa: B008 - frozen
         limits: AdmissionPolicy = AdmissionPolicy(),  # noqa: B008 - frozen
-        slots: int = 1,
+        capacity: int = 1,
     ) -> Bench:
-        made.append(Bench(policy, limits, slots))
-        return made[-1]
+        benches.append(Bench(policy, limits, capacity))
+        return benches[-1]
 
     yield make
-    for one in made:
+    for bench in benches:
         async with asyncio.timeout(LIMIT):
-            await one.scheduler.drained()
-            await asyncio.gather(*one.callers, return_exceptions=True)
-        assert (one.scheduler.waiting, one.scheduler.in_flight) == (0, 0)
+            await bench.scheduler.drained()
+            await asyncio.gather(*bench.callers, return_exceptions=True)
+        assert (bench.scheduler.waiting, bench.scheduler.in_flight) == (0, 0)
 
 
 async def values_of(caller: asyncio.Task[InferenceResponse]) -> list[Any]:
@@ -199,82 +190,95 @@ async def values_of(caller: asyncio.Task[InferenceResponse]) -> list[Any]:
 # -- joining --
 
 
-async def test_an_idle_model_gets_a_request_at_once(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    call = RequestContext()
-    caller = one.ask(1.0, 2.0, call=call)
-    run = await one.stage.next()
-    assert run.call is call
+async def test_an_idle_model_receives_a_request_at_once(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    context = RequestContext()
+    caller = bench.ask(1.0, 2.0, context=context)
+    run = await bench.stage.next()
+    assert run.context is context
+    await asyncio.sleep(0.25)
     run.answer()
 
     assert await values_of(caller) == [2.0, 4.0]
-    assert one.meter.batches == [(1, 2)]
-    assert (call.timings.batch_requests, call.timings.batch_rows, call.timings.queue_ns) == (
+    assert bench.metrics.batches == [(1, 2, 0.25)]
+    assert bench.metrics.queue_seconds == [0.0]
+    assert (
+        context.timings.batch_requests,
+        context.timings.batch_rows,
+        context.timings.queue_ns,
+    ) == (
         1,
         2,
         0,
     )
 
 
-async def test_what_arrives_while_the_model_is_busy_is_joined(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    first = await one.busy()
-    calls = [RequestContext() for _ in range(3)]
+async def test_requests_that_arrive_while_the_model_is_busy_are_joined(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    first = await bench.busy()
+    contexts = [RequestContext() for _ in range(3)]
     callers = [
-        one.ask(*values, call=call)
-        for values, call in zip([(1.0,), (2.0, 3.0), (4.0,)], calls, strict=True)
+        bench.ask(*values, context=context)
+        for values, context in zip([(1.0,), (2.0, 3.0), (4.0,)], contexts, strict=True)
     ]
-    await one.waiting(3)
-    assert not one.stage.runs
+    await bench.waiting(3)
+    assert not bench.stage.runs
+    await asyncio.sleep(0.5)
     first.answer()
 
-    joined = await one.stage.next()
+    joined = await bench.stage.next()
     assert joined.values == [1.0, 2.0, 3.0, 4.0]
     joined.answer()
     assert [await values_of(caller) for caller in callers] == [[2.0], [4.0, 6.0], [8.0]]
-    assert one.meter.batches == [(1, 1), (3, 4)]
-    assert [(call.timings.batch_requests, call.timings.batch_rows) for call in calls] == [
-        (3, 4)
-    ] * 3
-    assert all(call.timings.queue_ns > 0 for call in calls)
+    assert bench.metrics.batches == [(1, 1, 0.5), (3, 4, 0.0)]
+    assert bench.metrics.queue_sizes == [0, 1, 2]
+    assert bench.metrics.queue_seconds == [0.0, 0.5, 0.5, 0.5]
+    assert [
+        (context.timings.batch_requests, context.timings.batch_rows) for context in contexts
+    ] == [(3, 4)] * 3
+    assert [context.timings.queue_ns for context in contexts] == [500_000_000] * 3
 
 
-async def test_those_that_differ_run_after_one_another(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    first = await one.busy()
-    alike = [one.ask(1.0), one.ask(2.0, parameters={"k": 1}), one.ask(3.0)]
-    await one.waiting(3)
+async def test_requests_that_differ_run_one_after_another(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    first = await bench.busy()
+    alike = [bench.ask(1.0), bench.ask(2.0, parameters={"k": 1}), bench.ask(3.0)]
+    await bench.waiting(3)
     first.answer()
 
     for values in ([1.0, 3.0], [2.0]):
-        run = await one.stage.next()
+        run = await bench.stage.next()
         assert run.values == values
-        assert not one.stage.runs
+        assert not bench.stage.runs
         run.answer()
     assert [await values_of(caller) for caller in alike] == [[2.0], [4.0], [6.0]]
 
 
-async def test_without_batching_slots_bound_what_is_under_way(bench: Callable[..., Bench]) -> None:
-    one = bench(BatchPolicy(), slots=2)
-    callers = [one.ask(float(value)) for value in range(4)]
-    await one.waiting(2)
-    assert len(one.stage.runs) == one.scheduler.in_flight == 2
+async def test_without_batching_the_capacity_bounds_the_runs(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(BatchPolicy(), capacity=2)
+    callers = [bench.ask(float(value)) for value in range(4)]
+    await bench.waiting(2)
+    assert len(bench.stage.runs) == bench.scheduler.in_flight == 2
     for value in range(4):
-        run = await one.stage.next()
+        run = await bench.stage.next()
         assert run.values == [float(value)]
         run.answer()
 
     assert [await values_of(caller) for caller in callers] == [[0.0], [2.0], [4.0], [6.0]]
 
 
-async def test_more_workers_mean_more_batches(bench: Callable[..., Bench]) -> None:
-    one = bench(BatchPolicy(2))
-    first = await one.busy()
-    callers = [one.ask(float(value)) for value in range(4)]
-    await one.waiting(4)
-    one.slots.count = 2
+async def test_more_workers_mean_more_batches(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(BatchPolicy(2))
+    first = await bench.busy()
+    callers = [bench.ask(float(value)) for value in range(4)]
+    await bench.waiting(4)
+    bench.stage.capacity = 2
     first.answer()
-    runs = [await one.stage.next(), await one.stage.next()]
+    runs = [await bench.stage.next(), await bench.stage.next()]
     for run in runs:
         assert len(run.values) == 2
         run.answer()
@@ -282,37 +286,39 @@ async def test_more_workers_mean_more_batches(bench: Callable[..., Bench]) -> No
     assert [await values_of(caller) for caller in callers] == [[0.0], [2.0], [4.0], [6.0]]
 
 
-async def test_the_first_of_a_batch_waits_no_longer_than_asked(bench: Callable[..., Bench]) -> None:
-    one = bench(BatchPolicy(3, max_wait=0.05), slots=4)
-    started = time.monotonic()
-    alone = one.ask(1.0)
-    run = await one.stage.next()
-    assert time.monotonic() - started >= 0.04
+async def test_the_first_request_of_a_batch_waits_max_wait(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(BatchPolicy(3, max_wait=0.05), capacity=4)
+    started = now()
+    alone = bench.ask(1.0)
+    run = await bench.stage.next()
+    assert now() - started == pytest.approx(0.05)
     run.answer()
     assert await values_of(alone) == [2.0]
 
 
-async def test_a_full_batch_waits_no_longer(bench: Callable[..., Bench]) -> None:
-    one = bench(BatchPolicy(3, max_wait=3600.0), slots=4)
-    callers = [one.ask(float(value)) for value in range(3)]
-    run = await one.stage.next()
+async def test_a_full_batch_runs_at_once(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(BatchPolicy(3, max_wait=3600.0), capacity=4)
+    callers = [bench.ask(float(value)) for value in range(3)]
+    run = await bench.stage.next()
     assert run.values == [0.0, 1.0, 2.0]
     run.answer()
 
     assert [await values_of(caller) for caller in callers] == [[0.0], [2.0], [4.0]]
 
 
-async def test_priorities_go_first(bench: Callable[..., Bench]) -> None:
-    one = bench(BatchPolicy())
-    first = await one.busy()
+async def test_higher_priorities_run_first(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(BatchPolicy())
+    first = await bench.busy()
     low, high = (
-        one.ask(1.0, call=RequestContext(priority=2)),
-        one.ask(2.0, call=RequestContext(priority=1)),
+        bench.ask(1.0, context=RequestContext(priority=2)),
+        bench.ask(2.0, context=RequestContext(priority=1)),
     )
-    await one.waiting(2)
+    await bench.waiting(2)
     first.answer()
     for values in ([2.0], [1.0]):
-        run = await one.stage.next()
+        run = await bench.stage.next()
         assert run.values == values
         run.answer()
 
@@ -323,24 +329,26 @@ async def test_priorities_go_first(bench: Callable[..., Bench]) -> None:
 
 
 async def joined_with(
-    one: Bench, *values: float
+    bench: Bench, *values: float
 ) -> tuple[list[asyncio.Task[InferenceResponse]], Run]:
-    """Callers whose requests are joined, and their run."""
-    first = await one.busy()
-    callers = [one.ask(value) for value in values]
-    await one.waiting(len(values))
+    """Return callers whose requests are joined, and their run."""
+    first = await bench.busy()
+    callers = [bench.ask(value) for value in values]
+    await bench.waiting(len(values))
     first.answer()
-    run = await one.stage.next()
+    run = await bench.stage.next()
     assert len(run.values) == len(values)
     return callers, run
 
 
-async def test_only_the_guilty_member_fails(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    callers, run = await joined_with(one, 1.0, 2.0, 3.0)
+async def test_only_the_failing_request_of_a_batch_gets_the_error(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    callers, run = await joined_with(bench, 1.0, 2.0, 3.0)
     run.fail(ModelFailed("a row is bad"))
     for value in (1.0, 2.0, 3.0):
-        alone = await one.stage.next()
+        alone = await bench.stage.next()
         assert alone.values == [value]
         if value == 2.0:
             alone.fail(ModelFailed("mine"))
@@ -356,45 +364,47 @@ async def test_only_the_guilty_member_fails(bench: Callable[..., Bench]) -> None
 @pytest.mark.parametrize(
     "error", [InvalidInput("x", "a", "b"), MLServerError("?", 422), MLServerError("?", 500)]
 )
-async def test_faults_that_one_member_may_cause(
-    bench: Callable[..., Bench], error: MLServerError
+async def test_errors_that_one_request_may_cause_run_the_batch_one_by_one(
+    make_bench: Callable[..., Bench], error: MLServerError
 ) -> None:
-    one = bench()
-    callers, run = await joined_with(one, 1.0, 2.0)
+    bench = make_bench()
+    callers, run = await joined_with(bench, 1.0, 2.0)
     run.fail(error)
     for _ in callers:
-        (await one.stage.next()).answer()
+        (await bench.stage.next()).answer()
 
     assert [await values_of(caller) for caller in callers] == [[2.0], [4.0]]
 
 
-async def test_faults_of_the_server_hit_all(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    callers, run = await joined_with(one, 1.0, 2.0)
+async def test_errors_of_the_server_fail_the_whole_batch(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    callers, run = await joined_with(bench, 1.0, 2.0)
     run.fail(Unavailable("no worker"))
 
     for caller in callers:
         with pytest.raises(Unavailable, match="no worker"):
             await caller
-    assert not one.stage.runs
+    assert not bench.stage.runs
 
 
-async def test_an_answer_with_other_rows_is_not_split(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    callers, run = await joined_with(one, 1.0, 2.0)
+async def test_a_response_with_another_number_of_rows_is_not_split(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    callers, run = await joined_with(bench, 1.0, 2.0)
     run.answer(rows=1)
     for _ in callers:
-        (await one.stage.next()).answer()
+        (await bench.stage.next()).answer()
 
     assert [await values_of(caller) for caller in callers] == [[2.0], [4.0]]
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_what_is_no_error_of_ours_is_told_as_one(
-    bench: Callable[..., Bench], count: int
+async def test_other_exceptions_become_internal_errors(
+    make_bench: Callable[..., Bench], count: int
 ) -> None:
-    one = bench()
-    callers, run = await joined_with(one, *[1.0] * count)
+    bench = make_bench()
+    callers, run = await joined_with(bench, *[1.0] * count)
     run.fail(ZeroDivisionError("x"))
 
     for caller in callers:
@@ -404,16 +414,16 @@ async def test_what_is_no_error_of_ours_is_told_as_one(
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-async def test_a_cancelled_next_stage_leaves_nobody_hanging(
-    bench: Callable[..., Bench], count: int
+async def test_a_cancelled_next_stage_fails_every_caller(
+    make_bench: Callable[..., Bench], count: int
 ) -> None:
-    """A model may raise CancelledError, or its loop may be stopped: each caller is told."""
-    one = bench()
+    """A model may raise CancelledError, or its loop may be stopped: each caller gets an error."""
+    bench = make_bench()
     if count:
-        callers, run = await joined_with(one, *[1.0] * count)
+        callers, run = await joined_with(bench, *[1.0] * count)
     else:
-        callers = [one.ask(1.0)]
-        run = await one.stage.next()
+        callers = [bench.ask(1.0)]
+        run = await bench.stage.next()
     run.fail(asyncio.CancelledError())
 
     async with asyncio.timeout(LIMIT):
@@ -424,89 +434,91 @@ async def test_a_cancelled_next_stage_leaves_nobody_hanging(
 # -- deadlines --
 
 
-async def test_a_request_that_expired_never_runs(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() - 1))
+async def test_an_expired_request_never_runs(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    late = bench.ask(1.0, context=RequestContext(deadline=now() - 1))
     with pytest.raises(DeadlineExceeded, match="Request for model m timed out"):
         await late
 
-    assert one.stage.all_runs == []
-    assert one.meter.rejections == ["deadline"]
+    assert bench.stage.all_runs == []
+    assert bench.metrics.rejections == ["deadline"]
 
 
-async def test_a_deadline_in_the_queue(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    first = await one.busy()
-    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() + 0.02))
-    on_time = one.ask(2.0)
+async def test_a_deadline_in_the_queue(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    first = await bench.busy()
+    late = bench.ask(1.0, context=RequestContext(deadline=now() + 0.02))
+    on_time = bench.ask(2.0)
     with pytest.raises(DeadlineExceeded):
         await late
-    assert one.scheduler.waiting == 1
+    assert bench.scheduler.waiting == 1
     first.answer()
-    run = await one.stage.next()
+    run = await bench.stage.next()
     assert run.values == [2.0]
     run.answer()
 
     assert await values_of(on_time) == [4.0]
-    assert one.meter.rejections == ["deadline"]
+    assert bench.metrics.rejections == ["deadline"]
 
 
-async def test_a_deadline_in_the_model(bench: Callable[..., Bench]) -> None:
-    one = bench(limits=AdmissionPolicy(request_timeout=0.02))
-    late = one.ask(1.0)
-    run = await one.stage.next()
+async def test_a_deadline_in_the_model(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(limits=AdmissionPolicy(request_timeout=0.02))
+    late = bench.ask(1.0)
+    run = await bench.stage.next()
     with pytest.raises(DeadlineExceeded):
         await late
 
-    assert run.left
-    assert run.call.deadline is not None
-    assert one.scheduler.in_flight == 0
+    assert run.was_cancelled
+    assert run.context.deadline is not None
+    assert bench.scheduler.in_flight == 0
 
 
-async def test_a_deadline_in_the_model_after_the_queue(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    first = await one.busy()
-    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() + 0.1))
-    await one.waiting(1)
+async def test_a_deadline_in_the_model_after_the_queue(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    first = await bench.busy()
+    late = bench.ask(1.0, context=RequestContext(deadline=now() + 0.1))
+    await bench.waiting(1)
     first.answer()
-    run = await one.stage.next()
+    run = await bench.stage.next()
     with pytest.raises(DeadlineExceeded):
         await late
-    await one.scheduler.drained()
+    await bench.scheduler.drained()
 
-    assert run.left
+    assert run.was_cancelled
 
 
-async def test_a_deadline_of_one_member_leaves_the_others(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    first = await one.busy()
-    late = one.ask(1.0, call=RequestContext(deadline=time.monotonic() + 0.1))
-    patient = one.ask(2.0)
-    await one.waiting(2)
+async def test_the_deadline_of_one_request_does_not_stop_its_batch(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    first = await bench.busy()
+    late = bench.ask(1.0, context=RequestContext(deadline=now() + 0.1))
+    patient = bench.ask(2.0)
+    await bench.waiting(2)
     first.answer()
-    run = await one.stage.next()
+    run = await bench.stage.next()
     with pytest.raises(DeadlineExceeded):
         await late
-    assert not run.left
-    assert run.call.deadline is None
+    assert not run.was_cancelled
+    assert run.context.deadline is None
     run.answer()
 
     assert await values_of(patient) == [4.0]
 
 
-# -- callers that leave --
+# -- clients that disconnect --
 
 
-async def test_leaving_the_queue(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    first = await one.busy()
-    leaving, staying = one.ask(1.0), one.ask(2.0)
-    await one.waiting(2)
+async def test_a_disconnected_client_leaves_the_queue(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    first = await bench.busy()
+    leaving, staying = bench.ask(1.0), bench.ask(2.0)
+    await bench.waiting(2)
     leaving.cancel()
     await asyncio.wait([leaving])
-    assert one.scheduler.waiting == 1
+    assert bench.scheduler.waiting == 1
     first.answer()
-    run = await one.stage.next()
+    run = await bench.stage.next()
     assert run.values == [2.0]
     run.answer()
 
@@ -514,92 +526,151 @@ async def test_leaving_the_queue(bench: Callable[..., Bench]) -> None:
 
 
 @pytest.mark.parametrize("queued", [False, True])
-async def test_leaving_the_model_frees_its_slot(bench: Callable[..., Bench], queued: bool) -> None:
-    one = bench()
-    first = await one.busy() if queued else None
-    leaving = one.ask(1.0)
+async def test_a_disconnected_client_frees_the_capacity(
+    make_bench: Callable[..., Bench], queued: bool
+) -> None:
+    bench = make_bench()
+    first = await bench.busy() if queued else None
+    leaving = bench.ask(1.0)
     if first is not None:
-        await one.waiting(1)
+        await bench.waiting(1)
         first.answer()
-    run = await one.stage.next()
+    run = await bench.stage.next()
     leaving.cancel()
-    await one.scheduler.drained()
-    assert run.left
-    staying = one.ask(2.0)
-    (await one.stage.next()).answer()
+    await bench.scheduler.drained()
+    assert run.was_cancelled
+    staying = bench.ask(2.0)
+    (await bench.stage.next()).answer()
 
     assert await values_of(staying) == [4.0]
 
 
-async def test_leaving_a_batch_leaves_the_others(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    callers, run = await joined_with(one, 1.0, 2.0)
+async def test_a_disconnected_client_does_not_stop_its_batch(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    callers, run = await joined_with(bench, 1.0, 2.0)
     callers[0].cancel()
     await asyncio.wait([callers[0]])
-    assert not run.left
+    assert not run.was_cancelled
     run.answer()
 
     assert await values_of(callers[1]) == [4.0]
 
 
-async def test_those_that_left_are_not_run_one_by_one(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    callers, run = await joined_with(one, 1.0, 2.0)
+async def test_abandoned_requests_are_not_run_one_by_one(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    callers, run = await joined_with(bench, 1.0, 2.0)
     callers[0].cancel()
     await asyncio.wait([callers[0]])
     run.fail(ModelFailed("?"))
-    alone = await one.stage.next()
+    alone = await bench.stage.next()
     assert alone.values == [2.0]
     alone.answer()
 
     assert await values_of(callers[1]) == [4.0]
 
 
-async def test_a_batch_that_all_left_is_stopped(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    callers, run = await joined_with(one, 1.0, 2.0)
+async def test_a_batch_without_callers_is_cancelled(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    callers, run = await joined_with(bench, 1.0, 2.0)
     for caller in callers:
         caller.cancel()
-    await one.scheduler.drained()
+    await bench.scheduler.drained()
 
-    assert run.left
+    assert run.was_cancelled
 
 
-async def test_leaving_before_the_batch_begins(bench: Callable[..., Bench]) -> None:
-    """The place of a request that left in the very moment its batch was taken is not computed."""
-    one = bench(BatchPolicy(3, max_wait=3600.0))
-    callers = [one.ask(1.0), one.ask(2.0)]
-    await one.waiting(2)
+async def test_disconnecting_before_the_batch_closes(make_bench: Callable[..., Bench]) -> None:
+    """Requests without a caller are removed from the queue."""
+    bench = make_bench(BatchPolicy(3, max_wait=3600.0))
+    callers = [bench.ask(1.0), bench.ask(2.0)]
+    await bench.waiting(2)
     for caller in callers:
         caller.cancel()
-    await one.scheduler.drained()
+    await bench.scheduler.drained()
 
-    assert one.stage.all_runs == []
+    assert bench.stage.all_runs == []
 
 
 # -- overload --
 
 
-async def test_overload_is_refused_at_once(bench: Callable[..., Bench]) -> None:
-    one = bench(limits=AdmissionPolicy(max_queue_size=2))
-    first = await one.busy()
-    callers = [one.ask(1.0), one.ask(2.0)]
-    await one.waiting(2)
-    with pytest.raises(Overloaded, match="2 requests wait already") as refusal:
-        await one.ask(3.0)
-    assert refusal.value.retry_after >= 1.0
-    assert one.meter.rejections == ["queue_full"]
+async def test_overload_is_rejected_at_once(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(limits=AdmissionPolicy(max_queue_size=2))
+    first = await bench.busy()
+    callers = [bench.ask(1.0), bench.ask(2.0)]
+    await bench.waiting(2)
+    with pytest.raises(Overloaded, match="2 requests wait already") as rejection:
+        await bench.ask(3.0)
+    assert rejection.value.retry_after == 1.0
+    assert bench.metrics.rejections == ["queue_full"]
     first.answer()
-    (await one.stage.next()).answer()
+    (await bench.stage.next()).answer()
 
     assert [await values_of(caller) for caller in callers] == [[2.0], [4.0]]
+
+
+async def test_retry_after_follows_the_measured_seconds_per_request(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """Two runs of 100 s and 50 s per request: the average moves by a tenth of the difference each time."""
+    bench = make_bench(BatchPolicy(2), AdmissionPolicy(max_queue_size=2))
+    first = await bench.busy()
+    bench.ask(1.0)
+    bench.ask(2.0)
+    await bench.waiting(2)
+    await asyncio.sleep(100)
+    first.answer()
+    second = await bench.stage.next()
+    bench.ask(3.0)
+    bench.ask(4.0)
+    await bench.waiting(2)
+    with pytest.raises(Overloaded) as rejection:
+        await bench.ask(5.0)
+    assert rejection.value.retry_after == pytest.approx(2 * 10.0)
+    await asyncio.sleep(100)
+    second.answer()
+    third = await bench.stage.next()
+    bench.ask(6.0)
+    bench.ask(7.0)
+    await bench.waiting(2)
+    with pytest.raises(Overloaded) as rejection:
+        await bench.ask(8.0)
+    assert rejection.value.retry_after == pytest.approx(2 * (10.0 + 0.1 * (50.0 - 10.0)))
+    third.answer()
+    (await bench.stage.next()).answer()
+
+
+async def test_abandoning_a_batch_before_the_first_step_of_its_task(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """A task that is cancelled before its first step runs no `finally`: the capacity must be released all the same."""
+    bench = make_bench()
+    first = await bench.busy()
+    abandoned = bench.ask(1.0)
+    await bench.waiting(1)
+    loop = asyncio.get_running_loop()
+
+    def create_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        abandoned.cancel()
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop.set_task_factory(create_task)
+    first.answer()
+    await asyncio.wait([abandoned])
+    loop.set_task_factory(None)
+
+    async with asyncio.timeout(LIMIT):
+        await bench.scheduler.drained()
+    assert bench.stage.runs == []
 
 
 # -- streams and draining --
 
 
-async def test_streams_pass_and_count(bench: Callable[..., Bench]) -> None:
-    one = bench()
+async def test_streams_are_passed_on_and_in_flight(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
 
     async def requests() -> AsyncIterator[InferenceRequest]:
         for value in (1.0, 2.0):
@@ -612,25 +683,25 @@ async def test_streams_pass_and_count(bench: Callable[..., Bench]) -> None:
     async def consume() -> list[Any]:
         return [
             answer.outputs[0].data.root
-            async for answer in one.scheduler.stream(requests(), RequestContext())
+            async for answer in bench.scheduler.stream(requests(), RequestContext())
         ]
 
     consumer = asyncio.ensure_future(consume())
-    (await one.stage.next()).answer()
-    second = await one.stage.next()
-    assert one.scheduler.in_flight == 1
-    draining = asyncio.ensure_future(one.scheduler.drained())
+    (await bench.stage.next()).answer()
+    second = await bench.stage.next()
+    assert bench.scheduler.in_flight == 1
+    draining = asyncio.ensure_future(bench.scheduler.drained())
     await asyncio.sleep(0)
     assert not draining.done()
     second.answer()
 
     assert await consumer == [[2.0], [4.0]]
     await draining
-    assert one.stage.closed_streams == 1
+    assert bench.stage.closed_streams == 1
 
 
-async def test_closing_a_stream_closes_the_next_stage(bench: Callable[..., Bench]) -> None:
-    one = bench()
+async def test_closing_a_stream_closes_the_next_stage(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
 
     async def requests() -> AsyncIterator[InferenceRequest]:
         while True:
@@ -638,25 +709,25 @@ async def test_closing_a_stream_closes_the_next_stage(bench: Callable[..., Bench
                 inputs=[RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([1.0]))]
             )
 
-    stream = one.scheduler.stream(requests(), RequestContext())
+    stream = bench.scheduler.stream(requests(), RequestContext())
     first = asyncio.ensure_future(anext(stream))
-    (await one.stage.next()).answer()
+    (await bench.stage.next()).answer()
     await first
     await stream.aclose()  # type: ignore[attr-defined]
 
-    assert one.stage.closed_streams == 1
-    assert one.scheduler.in_flight == 0
+    assert bench.stage.closed_streams == 1
+    assert bench.scheduler.in_flight == 0
 
 
-async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(
-    bench: Callable[..., Bench],
+async def test_a_stream_that_fails_to_close_is_no_longer_in_flight(
+    make_bench: Callable[..., Bench],
 ) -> None:
-    """Else the model would never be idle again, and the server's end would wait for its whole grace."""
-    one = bench()
+    """Otherwise the shutdown would wait for the whole drain timeout."""
+    bench = make_bench()
 
     class Stubborn(NextStage):
         async def stream(
-            self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+            self, requests: AsyncIterator[InferenceRequest], context: RequestContext
         ) -> AsyncIterator[InferenceResponse]:
             try:
                 yield InferenceResponse(model_name="m", outputs=[])
@@ -667,7 +738,7 @@ async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(
         return
         yield
 
-    scheduler = Scheduler("m", Stubborn(), BatchPolicy(), AdmissionPolicy(), one.meter, one.slots)
+    scheduler = Scheduler("m", Stubborn(), BatchPolicy(), AdmissionPolicy(), bench.metrics)
     stream = scheduler.stream(none(), RequestContext())
     await anext(stream)
     with pytest.raises(RuntimeError, match="cannot be closed"):
@@ -677,15 +748,15 @@ async def test_a_stream_that_cannot_be_closed_does_not_count_for_ever(
     assert scheduler.in_flight == 0
 
 
-async def test_drained_waits_for_all(bench: Callable[..., Bench]) -> None:
-    one = bench()
-    await one.scheduler.drained()
-    first = await one.busy()
-    one.ask(1.0)
-    await one.waiting(1)
-    draining = asyncio.ensure_future(one.scheduler.drained())
+async def test_drained_waits_for_the_queue_and_the_runs(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    await bench.scheduler.drained()
+    first = await bench.busy()
+    bench.ask(1.0)
+    await bench.waiting(1)
+    draining = asyncio.ensure_future(bench.scheduler.drained())
     first.answer()
-    second = await one.stage.next()
+    second = await bench.stage.next()
     assert not draining.done()
     second.answer()
 
@@ -693,12 +764,12 @@ async def test_drained_waits_for_all(bench: Callable[..., Bench]) -> None:
         await draining
 
 
-async def test_what_it_says_of_itself(bench: Callable[..., Bench]) -> None:
-    one = bench(BatchPolicy(8))
-    first = await one.busy()
-    one.ask(1.0)
-    await one.waiting(1)
-    assert repr(one.scheduler) == "Scheduler('m', waiting=1, under_way=1)"
-    assert one.scheduler.max_batch_size == 8
+async def test_repr_and_batch_size(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(BatchPolicy(8))
+    first = await bench.busy()
+    bench.ask(1.0)
+    await bench.waiting(1)
+    assert repr(bench.scheduler) == "Scheduler('m', waiting=1, under_way=1)"
+    assert bench.scheduler.max_batch_size == 8
     first.answer()
-    (await one.stage.next()).answer()
+    (await bench.stage.next()).answer()

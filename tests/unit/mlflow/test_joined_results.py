@@ -65,27 +65,20 @@ BATCHES = st.sampled_from(KINDS).flatmap(
 )
 
 
-class Meter:
-    def sent(self, under_way: int) -> None: ...
+class NoMetrics:
+    def request_queued(self, queue_size: int) -> None: ...
 
-    def not_queued(self) -> None: ...
+    def request_rejected(self, reason: str) -> None: ...
 
-    def queued(self, seconds: float) -> None: ...
+    def run_started(self, in_flight: int, queue_seconds: Sequence[float]) -> None: ...
 
-    def executed(self, requests: int, rows: int, seconds: float) -> None: ...
-
-    def waiting(self, requests: int) -> None: ...
-
-    def rejected(self, reason: str) -> None: ...
-
-
-class OneSlot:
-    def free(self) -> int:
-        return 1
+    def run_finished(self, requests: int, rows: int, seconds: float) -> None: ...
 
 
 class Loaded:
     """A loaded model as the scheduler's next stage, which counts how its requests came."""
+
+    capacity = 1
 
     def __init__(self, runner: ModelRunner, key: str) -> None:
         self._runner = runner
@@ -164,7 +157,7 @@ async def both(
     alone = [await answer(model, values, form) for values in batch]
     model.batches.clear()
     scheduler = Scheduler(
-        "m", model, BatchPolicy(len(batch), 60.0), AdmissionPolicy(100, None), Meter(), OneSlot()
+        "m", model, BatchPolicy(len(batch), 60.0), AdmissionPolicy(100, None), NoMetrics()
     )
     joined = await asyncio.gather(*(answer(scheduler, values, form) for values in batch))
     await scheduler.drained()

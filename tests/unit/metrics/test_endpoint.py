@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mlserver import metrics
 from mlserver.context import model_context
 from mlserver.metrics import MetricsServer, ServerMetrics, configure_metrics
+from mlserver.pipeline import Timings
 from mlserver.settings import ModelSettings, Settings
 
 
@@ -35,7 +36,7 @@ def families(page: str) -> dict[str, Any]:
 async def test_the_page_has_the_roads_the_models_and_the_processs_metrics() -> None:
     pipeline = ServerMetrics()
     pipeline.add_model("wine", None)
-    pipeline.observe_infer("wine", None, 1, ok=True)
+    pipeline.for_model("wine", None).request_finished(Timings(), 10**9)
     with model_context(ModelSettings(name="wine", implementation="a.B")):
         metrics.log(t_page=1)
     response = await call(MetricsServer(Settings(), pipeline))

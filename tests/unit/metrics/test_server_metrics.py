@@ -1,13 +1,17 @@
-"""The server's own metrics: names and labels as published, bounded by what is loaded."""
+"""The server's own metrics: published names and labels; series of loaded models only."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
+from mlserver.errors import MLServerError
 from mlserver.metrics import ServerMetrics
+from mlserver.metrics.model_metrics import ModelMetrics
+from mlserver.pipeline import Timings
 
 INFER = "/v2/models/{model_name}/infer"
 REST = {"method": "POST", "path": INFER, "status_code": "200", "app_name": "mlserver"}
@@ -17,12 +21,12 @@ WINE = {"model": "wine", "version": "2"}
 
 
 class View:
-    """What Prometheus would read."""
+    """The metrics as Prometheus reads them."""
 
-    def __init__(self, pipeline: ServerMetrics) -> None:
+    def __init__(self, metrics: ServerMetrics) -> None:
         class Source(Collector):
             def collect(self) -> Any:
-                return pipeline.collect()
+                return metrics.collect()
 
         self.registry = CollectorRegistry()
         self.registry.register(Source())
@@ -43,9 +47,9 @@ class View:
 
 
 def wine() -> ServerMetrics:
-    pipeline = ServerMetrics()
-    pipeline.add_model("wine", "2")
-    return pipeline
+    metrics = ServerMetrics()
+    metrics.add_model("wine", "2")
+    return metrics
 
 
 def test_names_and_kinds() -> None:
@@ -77,11 +81,13 @@ def test_names_and_kinds() -> None:
 
 
 def test_inference() -> None:
-    pipeline = wine()
-    pipeline.observe_infer("wine", "2", 0.5, ok=True)
-    pipeline.observe_infer("wine", "2", 0.25, ok=True)
-    pipeline.observe_infer("wine", "2", 8, ok=False)
-    view = View(pipeline)
+    metrics = wine()
+    wine_metrics = metrics.for_model("wine", "2")
+    wine_metrics.request_finished(Timings(), 500_000_000)
+    wine_metrics.request_finished(Timings(), 250_000_000)
+    wine_metrics.request_finished(Timings(), 8_000_000_000, MLServerError("?"))
+    wine_metrics.request_finished(Timings(), 9_000_000_000, asyncio.CancelledError())
+    view = View(metrics)
     assert view("model_infer_request_success_total", **WINE) == 2
     assert view("model_infer_request_failure_total", **WINE) == 1
     assert view("model_infer_request_duration_count", **WINE) == 3
@@ -93,122 +99,133 @@ def test_inference() -> None:
     assert buckets == [0, 2, 3]
 
 
-def test_queue_batches_and_refusals() -> None:
-    pipeline = wine()
-    pipeline.in_flight("wine", "2", +1)
-    pipeline.in_flight("wine", "2", +1)
-    pipeline.in_flight("wine", "2", -1)
-    pipeline.observe_queue("wine", "2", 0.001)
-    pipeline.observe_waiting("wine", "2", 3)
-    pipeline.observe_batch("wine", "2", 2, 40)
-    pipeline.rejected("wine", "2", "queue_full")
-    pipeline.observe_parallel_queue(1)
-    view = View(pipeline)
+def test_queue_batches_and_rejections() -> None:
+    metrics = wine()
+    wine_metrics = metrics.for_model("wine", "2")
+    for _ in range(3):
+        wine_metrics.request_started()
+    wine_metrics.request_finished(Timings(), 1)
+    wine_metrics.request_finished(Timings(), 1, asyncio.CancelledError())
+    wine_metrics.run_started(4, (0.0, 0.006))
+    wine_metrics.request_queued(3)
+    wine_metrics.run_finished(2, 40, 0.1)
+    wine_metrics.request_rejected("queue_full")
+    view = View(metrics)
     assert view("model_infer_requests_in_flight", **WINE) == 1
-    assert view("model_infer_queue_duration_seconds_count", **WINE) == 1
+    assert view("model_infer_queue_duration_seconds_count", **WINE) == 2
+    assert view("model_infer_queue_duration_seconds_sum", **WINE) == 0.006
+    assert view("model_infer_queue_duration_seconds_bucket", le="0.005", **WINE) == 1
     assert view("batch_request_queue_sum", model_name="wine", model_version="2") == 3
     assert view("model_infer_batch_requests_sum", **WINE) == 2
     assert view("model_infer_batch_rows_bucket", le="32.0", **WINE) == 0
     assert view("model_infer_batch_rows_bucket", le="64.0", **WINE) == 1
     assert view("model_infer_requests_rejected_total", reason="queue_full", **WINE) == 1
-    assert view("parallel_request_queue_count") == 1
+    assert view("parallel_request_queue_bucket", le="2.0") == 0
+    assert view("parallel_request_queue_bucket", le="4.0") == 1
+    assert view("parallel_request_queue_sum") == 4
 
 
-def observe_everything(pipeline: ServerMetrics, model: str, version: str | None) -> None:
-    pipeline.observe_infer(model, version, 1, ok=True)
-    pipeline.observe_infer(model, version, 1, ok=False)
-    pipeline.observe_queue(model, version, 1)
-    pipeline.observe_waiting(model, version, 1)
-    pipeline.observe_batch(model, version, 1, 1)
-    pipeline.in_flight(model, version, 1)
-    pipeline.rejected(model, version, "deadline")
+def record_everything(model: ModelMetrics) -> None:
+    model.request_started()
+    model.request_queued(1)
+    model.request_rejected("deadline")
+    model.run_started(0, (1.0,))
+    model.run_finished(1, 1, 1.0)
+    model.request_finished(Timings(), 1)
+    model.request_finished(Timings(), 1, ValueError())
+    model.cache_lookup(True, 1)
+    model.cache_lookup(False, 1)
+    model.shadowed("same")
+    model.swapped(True)
 
 
-def test_models_that_are_not_loaded_make_no_series() -> None:
-    pipeline = wine()
+def test_models_that_are_not_loaded_have_no_series() -> None:
+    metrics = wine()
     for model, version in (("none", None), ("wine", None), ("wine", "3")):
-        observe_everything(pipeline, model, version)
-    assert View(pipeline).labelled(model="none") == []
-    assert View(pipeline).labelled(model="wine") == []
+        record_everything(metrics.for_model(model, version))
+    assert View(metrics).labelled(model="none") == []
+    assert View(metrics).labelled(model="wine") == []
 
 
 def test_a_model_without_a_version() -> None:
-    pipeline = ServerMetrics()
-    pipeline.add_model("plain", None)
-    pipeline.observe_infer("plain", None, 1, ok=True)
-    assert View(pipeline)("model_infer_request_success_total", model="plain", version="") == 1
+    metrics = ServerMetrics()
+    metrics.add_model("plain", None)
+    metrics.for_model("plain", None).request_finished(Timings(), 1)
+    assert View(metrics)("model_infer_request_success_total", model="plain", version="") == 1
 
 
-def test_the_series_of_a_model_go_with_it_and_with_it_alone() -> None:
-    pipeline = wine()
-    pipeline.add_model("wine", "1")
+def test_removing_a_model_removes_its_series_and_no_others() -> None:
+    metrics = wine()
+    metrics.add_model("wine", "1")
     for version in ("1", "2"):
-        observe_everything(pipeline, "wine", version)
-    assert len(set(View(pipeline).labelled(**WINE))) > 10
-    pipeline.remove_model("wine", "2")
-    assert View(pipeline).labelled(**WINE) == []
-    assert View(pipeline).labelled(model_version="2") == []
-    assert View(pipeline).labelled(model="wine", version="1")
-    observe_everything(pipeline, "wine", "2")
-    assert View(pipeline).labelled(**WINE) == []
+        record_everything(metrics.for_model("wine", version))
+    assert len(set(View(metrics).labelled(**WINE))) > 10
+    metrics.remove_model("wine", "2")
+    assert View(metrics).labelled(**WINE) == []
+    assert View(metrics).labelled(model_version="2") == []
+    assert View(metrics).labelled(model="wine", version="1")
+    record_everything(metrics.for_model("wine", "2"))
+    assert View(metrics).labelled(**WINE) == []
 
 
 def test_loading_again_keeps_the_counts() -> None:
-    pipeline = wine()
-    pipeline.observe_infer("wine", "2", 1, ok=True)
-    pipeline.add_model("wine", "2")
-    assert View(pipeline)("model_infer_request_success_total", **WINE) == 1
+    metrics = wine()
+    metrics.for_model("wine", "2").request_finished(Timings(), 1)
+    metrics.add_model("wine", "2")
+    assert View(metrics)("model_infer_request_success_total", **WINE) == 1
 
 
 def test_rest() -> None:
-    pipeline = ServerMetrics()
-    view = View(pipeline)
+    metrics = ServerMetrics()
+    view = View(metrics)
     for _ in range(3):
-        pipeline.rest_started("POST")
-    pipeline.rest("POST", INFER, 200, 0.02)
-    pipeline.rest_dropped("POST")
+        metrics.rest_started("POST")
+    metrics.rest("POST", INFER, 200, 0.02)
+    metrics.rest_dropped("POST")
     assert view("rest_server_requests_total", **REST) == 1
     assert view("rest_server_request_duration_seconds_bucket", le="0.025", **REST) == 1
     assert view("rest_server_requests_in_progress", method="POST", app_name="mlserver") == 1
 
 
-def test_rest_with_another_prefix_and_made_up_methods() -> None:
-    pipeline = ServerMetrics("mine")
+def test_rest_with_another_prefix_and_unknown_methods() -> None:
+    metrics = ServerMetrics("mine")
     for method in ("BREW", "WHEN"):
-        pipeline.rest_started(method)
-        pipeline.rest(method, "/x", 405, 0.1)
+        metrics.rest_started(method)
+        metrics.rest(method, "/x", 405, 0.1)
     labels = {"method": "OTHER", "path": "/x", "status_code": "405", "app_name": "mlserver"}
-    assert View(pipeline)("mine_requests_total", **labels) == 2
-    assert View(pipeline)("mine_requests_in_progress", method="OTHER", app_name="mlserver") == 0
+    assert View(metrics)("mine_requests_total", **labels) == 2
+    assert View(metrics)("mine_requests_in_progress", method="OTHER", app_name="mlserver") == 0
 
 
 def test_grpc() -> None:
-    pipeline = ServerMetrics()
-    pipeline.grpc_started(*RPC)
-    pipeline.grpc_received(*RPC)
-    pipeline.grpc_sent(*RPC)
-    pipeline.grpc(RPC, "OK", 0.2)
-    view = View(pipeline)
+    metrics = ServerMetrics()
+    metrics.grpc_started(*RPC)
+    metrics.grpc_received(*RPC)
+    metrics.grpc_sent(*RPC)
+    metrics.grpc(RPC, "OK", 0.2)
+    view = View(metrics)
     for series in ("started", "msg_received", "msg_sent"):
         assert view(f"grpc_server_{series}_total", **GRPC) == 1
     assert view("grpc_server_handled_total", grpc_code="OK", **GRPC) == 1
     assert view("grpc_server_handling_seconds_sum", **GRPC) == 0.2
 
 
-def counted(requests: int) -> ServerMetrics:
-    """Another process that answered so many requests, and works on one more."""
-    pipeline = wine()
+def recorded(requests: int) -> ServerMetrics:
+    """Return the metrics of a process that answered so many requests and runs another one."""
+    metrics = wine()
+    wine_metrics = metrics.for_model("wine", "2")
     for _ in range(requests):
-        pipeline.observe_infer("wine", "2", 0.1, ok=True)
-        pipeline.rest("POST", INFER, 200, 0.1)
-    pipeline.in_flight("wine", "2", 1)
-    pipeline.rejected("wine", "2", "deadline")
-    return pipeline
+        wine_metrics.request_started()
+        wine_metrics.request_finished(Timings(), 100_000_000)
+        metrics.rest("POST", INFER, 200, 0.1)
+    wine_metrics.request_started()
+    wine_metrics.request_rejected("deadline")
+    return metrics
 
 
 def test_the_sum_of_several_processes() -> None:
-    own = counted(1)
-    view = View(own.with_others([counted(2).export(), counted(3).export()]))
+    own = recorded(1)
+    view = View(own.with_others([recorded(2).export(), recorded(3).export()]))
 
     assert view("model_infer_request_success_total", **WINE) == 6
     assert view("model_infer_request_duration_count", **WINE) == 6
@@ -219,14 +236,14 @@ def test_the_sum_of_several_processes() -> None:
     assert View(own)("model_infer_request_success_total", **WINE) == 1
 
 
-def test_the_sum_has_only_models_that_are_there() -> None:
-    other = counted(2)
+def test_the_sum_has_loaded_models_only() -> None:
+    other = recorded(2)
     assert View(ServerMetrics().with_others([other.export()])).labelled(**WINE) == []
 
 
-def test_what_a_process_counted_that_has_ended() -> None:
+def test_gauges_of_an_ended_process_are_left_out() -> None:
     past = ServerMetrics()
-    past.absorb(counted(2).export(), ended=True)
+    past.absorb(recorded(2).export(), ended=True)
     view = View(wine().with_others([past.export()]))
 
     assert view("model_infer_request_success_total", **WINE) == 2

@@ -111,7 +111,7 @@ async def test_a_shadow_is_compared_and_never_seen(bench: Bench) -> None:
     assert outcomes(bench) == {"same": 1, "different": 1, "failed": 1}
 
 
-async def test_a_slow_shadow_slows_nobody(bench: Bench) -> None:
+async def test_a_slow_shadow_does_not_delay_responses(bench: Bench) -> None:
     await load(bench, "2", shadow="3")
     shadow = await load(bench, "3")
     shadow.go.clear()

@@ -1,24 +1,27 @@
-"""Counts of one model version: as another process sends them, and their sums."""
+"""Statistics of one model version: as frames for other processes, and their sums."""
 
 from __future__ import annotations
 
 import msgspec
 
+from mlserver.metrics import ServerMetrics
 from mlserver.metrics.model_statistics import ModelStatistics
 from mlserver.pipeline import Timings
 
 
-def counted(rows: int) -> ModelStatistics:
-    statistics = ModelStatistics()
-    statistics.answered(Timings(queue_ns=1, model_ns=2, transport_ns=3), rows, 10)
-    statistics.executed(rows, 2)
-    statistics.failed(5)
-    statistics.looked_up(True, 1)
-    return statistics
+def recorded(rows: int) -> ModelStatistics:
+    """Statistics after one success, one failure and one cache hit."""
+    metrics = ServerMetrics().for_model("m", "1")
+    metrics.run_finished(1, rows, 2e-9)
+    timings = Timings(queue_ns=1, model_ns=2, transport_ns=3, batch_rows=rows)
+    metrics.request_finished(timings, 10)
+    metrics.request_finished(Timings(), 5, ValueError())
+    metrics.cache_lookup(True, 1)
+    return metrics.statistics
 
 
-def test_they_travel() -> None:
-    sent = counted(3)
+def test_frames() -> None:
+    sent = recorded(3)
     received = ModelStatistics.from_frame(
         msgspec.msgpack.decode(msgspec.msgpack.encode(sent.to_frame()))
     )
@@ -28,7 +31,7 @@ def test_they_travel() -> None:
 def test_sums() -> None:
     sums = ModelStatistics()
     for rows in (3, 3, 4):
-        sums.add(counted(rows))
+        sums.add(recorded(rows))
     plain = sums.to_plain("m", "")
 
     assert (plain["inference_count"], plain["execution_count"]) == (10, 3)

@@ -33,13 +33,13 @@ def line_of(entries: Iterable[Waiting]) -> RequestQueue[Waiting]:
 
 def take(line: RequestQueue[Waiting], policy: BatchPolicy, now: float = NOW) -> str:
     batch, wait = line.take(policy, now)
-    assert bool(batch) or wait > 0 or not len(line)
+    assert bool(batch) or wait > 0 or not line.size
     return "".join(entry.name for entry in batch)
 
 
 def drain(line: RequestQueue[Waiting], policy: BatchPolicy) -> list[str]:
     taken = []
-    while len(line):
+    while line.size:
         taken.append(take(line, policy))
     return taken
 
@@ -99,7 +99,7 @@ def test_the_search_for_those_that_agree_is_bounded() -> None:
     line = line_of([Waiting("a"), *(Waiting("x", key="other") for _ in range(9)), Waiting("b")])
 
     assert take(line, BatchPolicy(4)) == "a"
-    assert len(line) == 10
+    assert line.size == 10
 
 
 # -- priorities --
@@ -126,7 +126,7 @@ def test_leaving_the_line() -> None:
     assert line.remove(entries[1])
     assert not line.remove(entries[1])
     assert not line.remove(Waiting("a"))
-    assert len(line) == 2
+    assert line.size == 2
     assert drain(line, BatchPolicy()) == ["a", "c"]
     assert not line.remove(entries[0])
 
@@ -152,7 +152,7 @@ def test_a_batch_waits_for_its_first_member() -> None:
     batch, wait = line.take(WAITS, NOW)
     assert batch == []
     assert wait == pytest.approx(0.3)
-    assert len(line) == 2
+    assert line.size == 2
     assert take(line, WAITS, NOW + 0.3 + 1e-9) == "ab"
 
 
@@ -188,7 +188,7 @@ def test_every_request_is_taken_once_and_in_turn(
     line = line_of(entries)
     policy = BatchPolicy(size, max_rows=rows)
     taken: list[Waiting] = []
-    while len(line):
+    while line.size:
         batch, _ = line.take(policy, NOW)
         assert 1 <= len(batch) <= size
         assert len(batch) == 1 or sum(entry.rows for entry in batch) <= rows
