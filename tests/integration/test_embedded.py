@@ -13,7 +13,7 @@ import pytest
 from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import decode_args
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
-from support.server import free_ports
+from support.ports import free_ports
 
 
 class Ones(MLModel):

@@ -16,7 +16,7 @@ import pytest
 
 from mlserver.security.credentials import digest_of
 from mlserver.wire.pb import dataplane_pb2 as pb
-from support.chaos import Chaos, request, wait_until_gone, write_chaos
+from support.chaos import Chaos, build_inputs, wait_until_gone, write_chaos
 from support.connections import Connection, one_of_each, processes_of
 from support.repository import tensor, write_model, write_server_settings
 from support.server import STOP_LIMIT, Serve, Server, run_mlserver
@@ -73,7 +73,7 @@ def chaos(tmp_path: Path) -> Chaos:
 
 def echo(connection: Connection, text: str) -> None:
     """Ask for an echo, and see that it is one."""
-    status, answer = connection.infer("chaos", request("echo", text))
+    status, answer = connection.infer("chaos", build_inputs("echo", text))
     assert (status, answer["outputs"][0]["data"]) == (200, [text]), answer
 
 
@@ -225,16 +225,16 @@ def test_workers_that_die(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server.wait_for_line("Ready in")
     with one_of_each(server) as each:
         before = [pid for pid in server.workers if pid != each[1].process]
-        chaos.put("block-load")  # the replacements cannot get ready
+        chaos.add_marker("block-load")  # the replacements cannot get ready
         for pid in before:
             os.kill(pid, signal.SIGKILL)
         wait_until_gone(before)
         for connection in each:
             wait_for_readiness(server, connection, 400)
-            status, problem = connection.infer("chaos", request("echo", "a"))
+            status, problem = connection.infer("chaos", build_inputs("echo", "a"))
             assert status == 503
             assert problem["error"].startswith("No worker process is alive to run the model")
-        chaos.take("block-load")
+        chaos.remove_marker("block-load")
         for connection in each:
             wait_for_readiness(server, connection, 200)
             echo(connection, "b")
@@ -245,10 +245,11 @@ def test_a_stuck_model_is_ended_whoever_asked(serve: Serve, tmp_path: Path) -> N
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     with one_of_each(server) as (_, other):
-        assert other.infer("chaos", request("block", "a"))[0] == 504
+        assert other.infer("chaos", build_inputs("block", "a"))[0] == 504
         server.wait_for_line("is stuck in a request past its time limit")
         server.wait(
-            lambda: other.infer("chaos", request("echo", "b"))[0] == 200, "the new worker answered"
+            lambda: other.infer("chaos", build_inputs("echo", "b"))[0] == 200,
+            "the new worker answered",
         )
 
 
@@ -271,19 +272,19 @@ def test_what_was_accepted_is_answered_before_the_end(
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     with ThreadPoolExecutor(1) as callers, one_of_each(server) as each:
-        asked = callers.submit(each[who].infer, "chaos", request("wait", "a"))
-        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        asked = callers.submit(each[who].infer, "chaos", build_inputs("wait", "a"))
+        server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
         server.wait(
             lambda: each[1 - who].ask("GET", "/v2/health/ready")[0] == 400,
             "the other was not ready any more",
         )
         assert server.process.poll() is None
-        chaos.put("go-a")
+        chaos.add_marker("go-a")
         status, answer = asked.result(timeout=20)
         assert (status, answer["outputs"][0]["data"]) == (200, ["a"])
     assert server.process.wait(STOP_LIMIT) == 0
-    wait_until_gone(server.family())
+    wait_until_gone(server.list_processes())
 
 
 def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
@@ -291,8 +292,8 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     with ThreadPoolExecutor(2) as callers, one_of_each(server) as (own, other):
-        asked = callers.submit(other.infer, "chaos", request("wait", "a"))
-        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        asked = callers.submit(other.infer, "chaos", build_inputs("wait", "a"))
+        server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         loading = callers.submit(own.ask, "POST", "/v2/repository/models/chaos/load")
         server.wait(
             lambda: str(server.log).count("Loaded model 'chaos'") == 2, "it was loaded again"
@@ -300,7 +301,7 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
         with Connection(server) as third:
             echo(third, "b")
         assert not loading.done()
-        chaos.put("go-a")
+        chaos.add_marker("go-a")
         assert asked.result(timeout=20)[0] == 200
         assert loading.result(timeout=20)[0] == 200
 

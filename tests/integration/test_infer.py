@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from support.models import WINE, Models
+from support.ports import free_ports
 from support.repository import tensor, write_model
-from support.server import Serve, Server, clean_environment, free_ports
+from support.server import Serve, Server, clean_environment
 
 # Doubles its input, counts the requests in `calls`, and refuses negative numbers.
 PICKY = """

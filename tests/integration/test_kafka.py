@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server, free_ports, run_mlserver
+from support.server import Server, run_mlserver
 
 pytest.importorskip("confluent_kafka")
 

@@ -109,8 +109,8 @@ class OnePort(Server):
 
     metrics_port_setting = ""
 
-    def _own_env(self, workers: int | None) -> dict[str, str]:
-        own = super()._own_env(workers)
+    def _default_env(self, workers: int | None) -> dict[str, str]:
+        own = super()._default_env(workers)
         return own | {"MLSERVER_METRICS_PORT": self.metrics_port_setting or str(self.http_port)}
 
 

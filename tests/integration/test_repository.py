@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from support.models import WINE, Models
+from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings, write_settings
-from support.server import Serve, Server, free_ports, run_mlserver
+from support.server import Serve, Server, run_mlserver
 
 ANY_PORTS = {f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
 

@@ -24,8 +24,9 @@ from mlserver.settings import Settings
 from mlserver.wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from support.certificates import Authority
 from support.models import WINE, Models
+from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings, write_settings
-from support.server import Server, free_ports, run_mlserver
+from support.server import Server, run_mlserver
 
 KEYS = {"i": "infer", "a": "admin", "m": "metrics"}
 OPEN = {("GET", "/v2/health/live"), ("GET", "/v2/health/ready")}

@@ -20,7 +20,8 @@ import httpx
 import pytest
 
 from support.models import wine_data
-from support.server import STOP_LIMIT, clean_environment, free_ports
+from support.ports import free_ports
+from support.server import STOP_LIMIT, clean_environment
 
 from .environments import ROOT
 

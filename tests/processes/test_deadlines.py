@@ -14,7 +14,7 @@ import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
-from support.chaos import Chaos, ask, request, write_chaos
+from support.chaos import Chaos, build_inputs, infer_chaos, write_chaos
 from support.memory import peak_bytes, reset_peak
 from support.raw_http import Wire, wire
 from support.raw_http import request as raw_request
@@ -33,18 +33,18 @@ def test_it_passes_before_its_turn(serve: Serve, tmp_path: Path, workers: int, o
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)
     with ThreadPoolExecutor(1) as callers:
-        first = callers.submit(ask, server, "block", "a")
-        server.wait(lambda: chaos.told("started-a"), "the first request ran")
+        first = callers.submit(infer_chaos, server, "block", "a")
+        server.wait(lambda: chaos.has_marker("started-a"), "the first request ran")
         late_over_rest(server) if over == "rest" else late_over_grpc(server)
         assert not first.done()
-        chaos.put("go-a")
+        chaos.add_marker("go-a")
         assert first.result(timeout=20) == (200, "a")
-    assert ask(server, "echo", "c") == (200, "c")
-    assert not chaos.told("started-b")
+    assert infer_chaos(server, "echo", "c") == (200, "c")
+    assert not chaos.has_marker("started-b")
 
 
 def late_over_rest(server: Server) -> None:
-    answer = server.infer("chaos", request("echo", "b"), parameters={"timeout": SOON})
+    answer = server.infer("chaos", build_inputs("echo", "b"), parameters={"timeout": SOON})
     assert (answer.status_code, answer.json()["error"]) == (
         504,
         "Request for model chaos timed out",
@@ -68,13 +68,13 @@ def late_over_grpc(server: Server) -> None:
 def test_it_passes_in_the_model(serve: Serve, tmp_path: Path, workers: int) -> None:
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)
-    answer = server.infer("chaos", request("wait", "a"), parameters={"timeout": SOON})
+    answer = server.infer("chaos", build_inputs("wait", "a"), parameters={"timeout": SOON})
     assert answer.status_code == 504
     server.wait(
-        lambda: chaos.told("cancelled-a") or not chaos.told("started-a"),
+        lambda: chaos.has_marker("cancelled-a") or not chaos.has_marker("started-a"),
         "the model was told to stop",
     )
-    assert ask(server, "echo", "b") == (200, "b")
+    assert infer_chaos(server, "echo", "b") == (200, "b")
 
 
 # -- more than can be served --
@@ -93,12 +93,12 @@ def test_far_more_callers_than_places(serve: Serve, tmp_path: Path) -> None:
             str(number): stack.enter_context(wire(server.http_port)) for number in range(CALLERS)
         }
         for name, connection in asked.items():
-            body = json.dumps({"inputs": request("wait", name)}).encode()
+            body = json.dumps({"inputs": build_inputs("wait", name)}).encode()
             connection.send(raw_request("POST", "/v2/models/chaos/infer", body))
         said = dict(refusals(asked, CALLERS // 2))
         assert beside(server) == 200
         for name in asked:
-            chaos.put(f"go-{name}")
+            chaos.add_marker(f"go-{name}")
         said |= {
             name: connection.answer() for name, connection in asked.items() if name not in said
         }
@@ -134,6 +134,6 @@ def beside(server: Server) -> int:
 
 
 def assert_empty(server: Server, chaos: Chaos) -> None:
-    assert ask(server, "echo", "afterwards") == (200, "afterwards")
+    assert infer_chaos(server, "echo", "afterwards") == (200, "afterwards")
     page = server.client.get(f"{server.metrics_url}/metrics").text
     assert 'model_infer_requests_in_flight{model="chaos",version=""} 0.0' in page

@@ -272,10 +272,10 @@ def serve_some(folder: Path, workers: int) -> Iterator[Server]:
     env = {"MLSERVER_STRICT_READINESS": "false"}
     with Server(folder, workers=workers, env=env, tracebacks=True) as server:
         server.wait_for_line("Ready in ")
-        before = server.family()
+        before = server.list_processes()
         assert len(before) == workers + 1
         yield server
-        assert server.family() == before
+        assert server.list_processes() == before
 
 
 def texts(*values: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.chaos import ask, write_chaos
+from support.chaos import infer_chaos, write_chaos
 from support.memory import descriptors, held_bytes
 from support.repository import tensor, write_model
 from support.server import Serve, Server
@@ -175,16 +175,16 @@ def test_an_unload_lets_what_runs_end(serve: Serve, tmp_path: Path, workers: int
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)
     with ThreadPoolExecutor(2) as callers:
-        asked = callers.submit(ask, server, "wait", "a")
-        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        asked = callers.submit(infer_chaos, server, "wait", "a")
+        server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         unloading = callers.submit(server.post, "/v2/repository/models/chaos/unload")
         server.wait(
             lambda: server.get("/v2/models/chaos/ready").status_code != 200,
             "the model took no more requests",
         )
-        assert ask(server, "echo", "b")[0] in (400, 404)
+        assert infer_chaos(server, "echo", "b")[0] in (400, 404)
         assert not asked.done()
-        chaos.put("go-a")
+        chaos.add_marker("go-a")
         assert asked.result(timeout=20) == (200, "a")
         assert unloading.result(timeout=20).status_code == 200
 
@@ -205,7 +205,7 @@ def test_loading_and_unloading_again_and_again(
             numbered.reload(server)
             assert check(question(server, 1), 1) == numbered.number
         page = httpx.get(f"{server.metrics_url}/metrics").text
-        pids = server.family()
+        pids = server.list_processes()
         held = [held_bytes(pid) / MiB for pid in pids]
         return held, sum(descriptors(pid) for pid in pids), len(page.splitlines())
 

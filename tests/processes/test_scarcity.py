@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings
-from support.server import STOP_LIMIT, Server, clean_environment, free_ports
+from support.server import STOP_LIMIT, Server, clean_environment
 
 ONE = [tensor("x", [1.5])]
 NEEDY = """
@@ -87,7 +88,7 @@ def test_no_shared_memory_is_used(tmp_path: Path, workers: int) -> None:
     with Server(tmp_path, workers=workers) as server:
         for size in (1, 1000, 1_000_000):
             assert server.infer("echo", [tensor("x", [1.5] * size)]).status_code == 200
-        for pid in server.family():
+        for pid in server.list_processes():
             maps = Path(f"/proc/{pid}/maps").read_text()
             links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
             assert "/dev/shm" not in maps + "".join(links)

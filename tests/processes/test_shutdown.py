@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,8 @@ import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
-from support.chaos import Chaos, ask, wait_until_gone, write_chaos
+from mlserver.rest.http.timeouts import LAST_REQUEST
+from support.chaos import Chaos, infer_chaos, wait_until_gone, write_chaos
 from support.raw_http import Wire, wire
 from support.repository import tensor
 from support.server import STOP_LIMIT, Serve, Server
@@ -41,7 +43,7 @@ def readiness(server: Server) -> int:
 def assert_ends(server: Server, code: int = 0) -> None:
     """Without another signal, with this code, and with no process left."""
     assert server.process.wait(STOP_LIMIT) == code
-    wait_until_gone(server.family())
+    wait_until_gone(server.list_processes())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
@@ -57,9 +59,9 @@ def test_idle(
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_while_loading(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
-    chaos.put("block-load")
+    chaos.add_marker("block-load")
     server = serve(tmp_path, workers=workers, ready="/v2/health/live")
-    server.wait(lambda: chaos.told("loading"), "the model was loading")
+    server.wait(lambda: chaos.has_marker("loading"), "the model was loading")
     assert readiness(server) == 400
     server.process.send_signal(signal.SIGTERM)
 
@@ -70,13 +72,16 @@ def test_with_requests_in_flight(serve: Serve, tmp_path: Path, chaos: Chaos) -> 
     """Not ready at once; what was accepted is answered."""
     server = serve(tmp_path, workers=1)
     with ThreadPoolExecutor(2) as callers:
-        asked = [callers.submit(ask, server, "wait", name) for name in "ab"]
-        server.wait(lambda: chaos.told("started-a") and chaos.told("started-b"), "the requests ran")
+        asked = [callers.submit(infer_chaos, server, "wait", name) for name in "ab"]
+        server.wait(
+            lambda: chaos.has_marker("started-a") and chaos.has_marker("started-b"),
+            "the requests ran",
+        )
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
         assert server.process.poll() is None
-        chaos.put("go-a")
-        chaos.put("go-b")
+        chaos.add_marker("go-a")
+        chaos.add_marker("go-b")
 
         assert [one.result(timeout=20) for one in asked] == [(200, "a"), (200, "b")]
     assert_ends(server)
@@ -85,8 +90,8 @@ def test_with_requests_in_flight(serve: Serve, tmp_path: Path, chaos: Chaos) -> 
 def test_a_second_signal_does_not_wait(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(tmp_path, workers=1)
     with ThreadPoolExecutor(1) as callers:
-        asked = callers.submit(ask, server, "block", "a")
-        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        asked = callers.submit(infer_chaos, server, "block", "a")
+        server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
         server.process.send_signal(signal.SIGTERM)
@@ -102,8 +107,8 @@ def test_the_drain_has_a_limit(serve: Serve, tmp_path: Path, chaos: Chaos) -> No
         env={"MLSERVER_DRAIN_TIMEOUT": "0.5", "MLSERVER_PARALLEL_WORKERS_TIMEOUT": "1"},
     )
     with ThreadPoolExecutor(1) as callers:
-        callers.submit(ask, server, "block", "a")
-        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        callers.submit(infer_chaos, server, "block", "a")
+        server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
         assert_ends(server)
     assert "requests still run" in server.log
@@ -111,7 +116,7 @@ def test_the_drain_has_a_limit(serve: Serve, tmp_path: Path, chaos: Chaos) -> No
 
 def test_with_dead_workers(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(tmp_path, workers=2)
-    chaos.put("block-load")  # and their replacements never get ready
+    chaos.add_marker("block-load")  # and their replacements never get ready
     for pid in server.workers:
         os.kill(pid, signal.SIGKILL)
     server.wait_until("/v2/health/ready", 400)
@@ -141,8 +146,8 @@ def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -
     with ThreadPoolExecutor(1) as callers:
         workers = server.workers
         if busy:
-            callers.submit(ask, server, "block", "a")
-            server.wait(lambda: chaos.told("started-a"), "the request ran")
+            callers.submit(infer_chaos, server, "block", "a")
+            server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.kill()
         server.process.wait(STOP_LIMIT)
         wait_until_gone(workers)
@@ -179,7 +184,7 @@ def test_answers_after_the_signal_end_their_connections(
     with wire(port) as busy, wire(port) as idle, wire(server.metrics_port) as scraper:
         assert exchange(idle, "before") == (200, False)
         busy.send(request_of("wait", "a"))
-        server.wait(lambda: chaos.told("started-a"), "the request ran")
+        server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
         assert exchange(idle, "after") == (200, True)
@@ -187,7 +192,7 @@ def test_answers_after_the_signal_end_their_connections(
             assert exchange(new, "new") == (200, True)
         scraper.send(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
         assert scraper.answer()[1]["connection"] == "close"
-        chaos.put("go-a")
+        chaos.add_marker("go-a")
         assert busy.answer()[:1] == (200,)
     assert_ends(server)
 
@@ -197,27 +202,60 @@ def test_pipelined_requests_are_all_answered(serve: Serve, tmp_path: Path, chaos
     server = serve(tmp_path, workers=1)
     with wire(server.http_port) as connection:
         connection.send(request_of("wait", "a") + request_of("echo", "b") + request_of("echo", "c"))
-        server.wait(lambda: chaos.told("started-a"), "the first request ran")
+        server.wait(lambda: chaos.has_marker("started-a"), "the first request ran")
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
-        chaos.put("go-a")
+        chaos.add_marker("go-a")
         answers = [connection.answer() for _ in range(3)]
     assert [status for status, _, _ in answers] == [200, 200, 200]
     assert [headers.get("connection") for _, headers, _ in answers] == [None, None, "close"]
     assert_ends(server)
 
 
+def wait_until_refused(port: int) -> float:
+    """Return when the port refuses connections: when the last one that was accepted began.
+
+    A server that is about to close its port ignores new connections, and the kernel repeats an ignored
+    SYN after 1 s: too late for `LAST_REQUEST`, so each attempt has a short timeout.
+    """
+    accepted = time.monotonic()
+    deadline = accepted + STOP_LIMIT
+    while time.monotonic() < deadline:
+        started = time.monotonic()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=0.05).close()
+            accepted = started
+        except (ConnectionRefusedError, ConnectionResetError):
+            return accepted
+        except TimeoutError:
+            continue
+        time.sleep(0.005)
+    raise AssertionError(f"port {port} accepts connections after {STOP_LIMIT} s")
+
+
 def test_an_idle_connection_may_bring_one_more_request(
     serve: Serve, tmp_path: Path, chaos: Chaos
 ) -> None:
-    server = serve(tmp_path, workers=1)
-    with wire(server.http_port) as connection, wire(server.http_port) as silent:
-        assert exchange(connection, "before") == (200, False)
-        server.process.send_signal(signal.SIGTERM)
-        server.wait(lambda: readiness(server) == 0, "the port was closed")
-        assert exchange(connection, "after") == (200, True)
-        silent.ended()
-    assert_ends(server)
+    """The port is closed, and for `LAST_REQUEST` seconds a request on an idle connection is answered.
+
+    If this process was too slow to send the request in that time, another server is tried.
+    """
+    for _ in range(10):
+        server = serve(tmp_path, workers=1)
+        with wire(server.http_port) as connection, wire(server.http_port) as silent:
+            assert exchange(connection, "before") == (200, False)
+            server.process.send_signal(signal.SIGTERM)
+            accepted = wait_until_refused(server.http_port)
+            connection.send(request_of("echo", "after"))
+            is_in_time = time.monotonic() - accepted < LAST_REQUEST
+            if is_in_time:
+                status, headers, _ = connection.answer()
+                assert (status, headers.get("connection")) == (200, "close")
+                silent.ended()
+        assert_ends(server)
+        if is_in_time:
+            return
+    pytest.skip(f"this machine was too slow to send a request within {LAST_REQUEST} s")
 
 
 # -- service after the signal --

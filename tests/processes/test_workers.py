@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.chaos import Chaos, ask, request, wait_until_gone, write_chaos
+from support.chaos import Chaos, build_inputs, infer_chaos, wait_until_gone, write_chaos
 from support.repository import write_model, write_server_settings
 from support.server import Serve, Server, run_mlserver
 
@@ -46,7 +46,7 @@ def wait_for_workers(server: Server, count: int, without: list[int]) -> None:
 def begin(
     callers: ThreadPoolExecutor, server: Server, action: str, names: list[str]
 ) -> list[Future[tuple[int, Any]]]:
-    return [callers.submit(ask, server, action, name) for name in names]
+    return [callers.submit(infer_chaos, server, action, name) for name in names]
 
 
 # -- killed --
@@ -56,7 +56,7 @@ def test_one_of_two_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos
     server = serve(tmp_path, workers=2)
     before = server.workers
     kill(before[:1])
-    assert [ask(server, "echo", str(number)) for number in range(5)] == [
+    assert [infer_chaos(server, "echo", str(number)) for number in range(5)] == [
         (200, str(number)) for number in range(5)
     ]
     wait_for_workers(server, 2, before[:1])
@@ -66,13 +66,13 @@ def test_one_of_two_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos
 def test_all_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
     server = serve(tmp_path, workers=workers)
     before = server.workers
-    chaos.put("block-load")  # the replacements cannot get ready
+    chaos.add_marker("block-load")  # the replacements cannot get ready
     kill(before)
     wait_until_gone(before)
     server.wait_until("/v2/health/ready", 400)
     server.wait_until("/v2/models/chaos/ready", 400)
     assert server.get("/v2/health/live").status_code == 200
-    status, text = ask(server, "echo", "a")
+    status, text = infer_chaos(server, "echo", "a")
     assert (status, text) == (
         503,
         "No worker process is alive to run the model; a new one is being started",
@@ -83,9 +83,9 @@ def test_all_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos, worke
         "no worker process is alive to run the model",
     )
 
-    chaos.take("block-load")
+    chaos.remove_marker("block-load")
     wait_for_workers(server, workers, before)
-    assert ask(server, "echo", "a") == (200, "a")
+    assert infer_chaos(server, "echo", "a") == (200, "a")
 
 
 def test_all_killed_in_the_middle_of_requests(
@@ -95,17 +95,19 @@ def test_all_killed_in_the_middle_of_requests(
     before = server.workers
     names = ["a", "b", "c", "d"]
     asked = begin(callers, server, "wait", names)
-    server.wait(lambda: all(chaos.told(f"started-{name}") for name in names), "all requests ran")
+    server.wait(
+        lambda: all(chaos.has_marker(f"started-{name}") for name in names), "all requests ran"
+    )
     kill(before)
     for name in names:
-        chaos.put(f"go-{name}")
+        chaos.add_marker(f"go-{name}")
 
     for name, caller in zip(names, asked, strict=True):
         status, text = caller.result(timeout=20)
         assert status in ANSWERED, text
         assert status == 503 or text == name
     wait_for_workers(server, 2, before)
-    assert ask(server, "echo", "e") == (200, "e")
+    assert infer_chaos(server, "echo", "e") == (200, "e")
 
 
 def test_a_request_is_tried_once_more(
@@ -114,8 +116,8 @@ def test_a_request_is_tried_once_more(
     """One worker of two dies: the other is at hand, so nobody hears of it."""
     server = serve(tmp_path, workers=2)
     (asked,) = begin(callers, server, "wait", ["a"])
-    server.wait(lambda: chaos.told("started-a"), "the request ran")
-    chaos.put("go-a")
+    server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
+    chaos.add_marker("go-a")
     guilty = int((tmp_path / "chaos" / "started-a").read_text() or "0")
     if guilty in server.workers:
         kill([guilty])
@@ -132,7 +134,7 @@ def test_killing_again_and_again(
     def talk(caller: int) -> dict[int, int]:
         counts = dict.fromkeys(ANSWERED, 0)
         for number in range(40):
-            status, text = ask(server, "echo", f"{caller}-{number}")
+            status, text = infer_chaos(server, "echo", f"{caller}-{number}")
             assert status in ANSWERED, text
             assert status == 503 or text == f"{caller}-{number}"
             counts[status] += 1
@@ -154,21 +156,21 @@ def test_killing_again_and_again(
 def test_a_model_that_ends_its_process(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(tmp_path, workers=2)
     before = server.workers
-    status, text = ask(server, "leave", "a")
+    status, text = infer_chaos(server, "leave", "a")
     assert (status, text) == (503, "Two worker processes ended while they ran this request")
     wait_for_workers(server, 2, before)
 
-    assert ask(server, "echo", "b") == (200, "b")
+    assert infer_chaos(server, "echo", "b") == (200, "b")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_model_that_calls_exit(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
     server = serve(tmp_path, workers=workers, tracebacks=True)
-    status, text = ask(server, "exit", "a")
+    status, text = infer_chaos(server, "exit", "a")
     assert (status, text) == (500, "Model chaos failed to predict: SystemExit: 0")
 
     assert len(server.workers) == workers
-    assert ask(server, "echo", "b") == (200, "b")
+    assert infer_chaos(server, "echo", "b") == (200, "b")
     server.wait_until("/v2/health/ready")
 
 
@@ -180,12 +182,12 @@ def test_a_stuck_model_is_ended_at_its_limit(serve: Serve, tmp_path: Path, actio
     chaos = write_chaos(tmp_path, request_timeout=0.5)
     server = serve(tmp_path, workers=1)
     before = server.workers
-    status, text = ask(server, action, "a")
+    status, text = infer_chaos(server, action, "a")
     assert (status, text) == (504, "Request for model chaos timed out")
-    assert chaos.told("started-a")
+    assert chaos.has_marker("started-a")
     wait_for_workers(server, 1, before)
 
-    server.wait(lambda: ask(server, "echo", "b") == (200, "b"), "the new worker answered")
+    server.wait(lambda: infer_chaos(server, "echo", "b") == (200, "b"), "the new worker answered")
     assert "is stuck in a request past its time limit" in server.log
 
 
@@ -193,9 +195,9 @@ def test_a_slow_model_that_can_be_stopped_keeps_its_worker(serve: Serve, tmp_pat
     chaos = write_chaos(tmp_path, request_timeout=0.3)
     server = serve(tmp_path, workers=1)
     before = server.workers
-    assert ask(server, "wait", "a")[0] == 504
-    server.wait(lambda: chaos.told("cancelled-a"), "the request was stopped in the model")
-    assert ask(server, "echo", "b") == (200, "b")
+    assert infer_chaos(server, "wait", "a")[0] == 504
+    server.wait(lambda: chaos.has_marker("cancelled-a"), "the request was stopped in the model")
+    assert infer_chaos(server, "echo", "b") == (200, "b")
     assert server.workers == before
 
 
@@ -205,13 +207,13 @@ def test_health_answers_while_a_model_blocks(
     for workers in (0, 1):
         server = serve(tmp_path, workers=workers)
         (asked,) = begin(callers, server, "block", ["a"])
-        server.wait(lambda: chaos.told("started-a"), "the model blocked")
+        server.wait(lambda: chaos.has_marker("started-a"), "the model blocked")
         for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/chaos/ready", "/v2"):
             assert server.get(path).status_code == 200
-        chaos.put("go-a")
+        chaos.add_marker("go-a")
         assert asked.result(timeout=20) == (200, "a")
-        chaos.take("go-a")
-        chaos.take("started-a")
+        chaos.remove_marker("go-a")
+        chaos.remove_marker("started-a")
 
 
 # -- callers that leave --
@@ -226,13 +228,13 @@ def test_a_caller_that_leaves_stops_its_request(
 
     server = serve(tmp_path, workers=workers)
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port)
-    body = json.dumps({"inputs": request("wait", "a")})
+    body = json.dumps({"inputs": build_inputs("wait", "a")})
     connection.request("POST", "/v2/models/chaos/infer", body, {"content-type": "application/json"})
-    server.wait(lambda: chaos.told("started-a"), "the request ran")
+    server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
     connection.close()
 
-    server.wait(lambda: chaos.told("cancelled-a"), "the request was stopped in the model")
-    assert ask(server, "echo", "b") == (200, "b")
+    server.wait(lambda: chaos.has_marker("cancelled-a"), "the request was stopped in the model")
+    assert infer_chaos(server, "echo", "b") == (200, "b")
 
 
 # -- overload --
@@ -246,7 +248,7 @@ def test_overload_is_refused_with_a_time_to_come_back(
     server = serve(tmp_path, workers=1)
     limit = {"timeout": 5_000_000}
     asked = [
-        callers.submit(server.infer, "chaos", request("echo", name), parameters=limit)
+        callers.submit(server.infer, "chaos", build_inputs("echo", name), parameters=limit)
         for name in "abc"
     ]
     responses = sorted((one.result(timeout=30) for one in asked), key=lambda one: one.status_code)
@@ -260,7 +262,7 @@ def test_overload_is_refused_with_a_time_to_come_back(
 
 
 def test_a_model_that_ends_its_worker_while_loading(serve: Serve, tmp_path: Path) -> None:
-    write_chaos(tmp_path).put("exit-in-load")
+    write_chaos(tmp_path).add_marker("exit-in-load")
     write_model(tmp_path / "good")
     server = serve(tmp_path, workers=2, ready="/v2/models/good/ready")
     server.wait_for_line("Not ready")
@@ -270,7 +272,7 @@ def test_a_model_that_ends_its_worker_while_loading(serve: Serve, tmp_path: Path
     assert index["good"]["state"] == "READY"
     assert index["chaos"]["state"] == "UNAVAILABLE"
     assert "ended" in index["chaos"]["reason"]
-    status, text = ask(server, "echo", "a")
+    status, text = infer_chaos(server, "echo", "a")
     assert status == 503
     assert "not ready" in text
     before = server.workers
@@ -280,7 +282,7 @@ def test_a_model_that_ends_its_worker_while_loading(serve: Serve, tmp_path: Path
 
 
 def test_nothing_can_be_loaded(tmp_path: Path) -> None:
-    write_chaos(tmp_path).put("exit-in-load")
+    write_chaos(tmp_path).add_marker("exit-in-load")
     write_server_settings(tmp_path, http_port=0, grpc_port=0, metrics_port=0, host="127.0.0.1")
     code, text = run_mlserver("start", str(tmp_path), env={"MLSERVER_PARALLEL_WORKERS": "1"})
 
@@ -295,7 +297,7 @@ def test_a_model_that_cannot_be_loaded_again_leaves_the_others(
     """A worker's replacement cannot load one of two models: the other one serves on, and both as soon as they can."""
     write_model(tmp_path / "good")
     server = serve(tmp_path, workers=1)
-    chaos.put("exit-in-load")
+    chaos.add_marker("exit-in-load")
     before = server.workers
     kill(before)
     one = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
@@ -303,7 +305,7 @@ def test_a_model_that_cannot_be_loaded_again_leaves_the_others(
     assert server.get("/v2/models/chaos/ready").status_code == 400
     assert server.get("/v2/health/ready").status_code == 400
 
-    chaos.take("exit-in-load")
+    chaos.remove_marker("exit-in-load")
     server.wait_until("/v2/health/ready")
-    assert ask(server, "echo", "a") == (200, "a")
+    assert infer_chaos(server, "echo", "a") == (200, "a")
     server.wait(lambda: len(server.workers) == 1, "the worker without the model was gone")

@@ -88,7 +88,7 @@ def processes_of(server: Server, port: int, peer: int | None = None) -> list[int
             ours, theirs = (int(address.rpartition(":")[2], 16) for address in fields[1:3])
             if ours == port and theirs and peer in (None, theirs) and fields[3] == "01":
                 inodes.add(f"socket:[{fields[9]}]")
-    return [pid for pid in server.family() if inodes & _sockets(pid)]
+    return [pid for pid in server.list_processes() if inodes & _sockets(pid)]
 
 
 def _sockets(pid: int) -> set[str]:

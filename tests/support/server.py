@@ -1,71 +1,51 @@
-"""A real server as a test's neighbour: started as a process, watched through its log, asked over HTTP, ended by its id.
+"""A server process for tests, with its log and an HTTP client.
 
     with Server(folder) as server:
         server.get("/v2/health/ready")
 
-Leaving the block sends SIGTERM and checks that the server ended in time, with code 0, without a traceback in its log and
-without a process left behind.
+The end of the block sends SIGTERM and checks that the server exits in time, with code 0, without a
+traceback in its log and without a child process that survives it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import httpx
 
-START_LIMIT = (
-    60.0  # seconds from start to ready; loading MLflow itself takes a few, more on a busy machine
-)
-STOP_LIMIT = 15.0  # seconds from SIGTERM to the end
-_draw = random.SystemRandom()  # a test may seed the common generator
-LOOK_AGAIN = (
-    0.05  # seconds after which an unanswered question is asked again, if no log line came first
-)
+from support.ports import free_ports
 
-
-# Below the ports that systems give to connections that go out: those may be taken between the choice and the server's start.
-PORTS = range(10_000, 32_000)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on, drawn at random: other processes of tests draw too."""
-    found: list[int] = []
-    while len(found) < count:
-        port = _draw.choice(PORTS)
-        with socket.socket() as tried, suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            found.append(port)
-    return found if len(set(found)) == count else free_ports(count)
+# Seconds from the start to ready: importing MLflow takes a few, more on a busy machine.
+START_LIMIT = 60.0
+STOP_LIMIT = 15.0  # seconds from SIGTERM to the exit
+POLL_INTERVAL = 0.05  # seconds between two tries of a condition if no log line arrives
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without anything that configures a server, plus `extra`."""
-    kept = {
+    """This process's environment without the variables that configure a server, plus `extra`."""
+    variables = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("MLSERVER_", "MLFLOW_"))
     }
-    return {**kept, "PYTHONUNBUFFERED": "1", **(extra or {})}
+    return {**variables, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
 def run_mlserver(
     *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> tuple[int, str]:
-    """Run the command line to its end. Returns the exit code and everything it printed."""
-    done = subprocess.run(
+    """Run `mlserver ARGS` until it exits. Returns the exit code and its output."""
+    completed = subprocess.run(
         [sys.executable, "-m", "mlserver", *args],
         env=clean_environment(env),
         cwd=cwd,
@@ -75,57 +55,57 @@ def run_mlserver(
         timeout=START_LIMIT,
         check=False,
     )
-    return done.returncode, done.stdout
+    return completed.returncode, completed.stdout
 
 
 class Log:
-    """What a process prints, line by line, with a way to wait for more."""
+    """The output of a process, read line by line in a thread."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._lines: list[str] = []
-        self._news = threading.Condition()
+        self._new_line = threading.Condition()
         self._thread = threading.Thread(target=self._read, args=(process,), name="log", daemon=True)
         self._thread.start()
 
     def __str__(self) -> str:
-        with self._news:
+        with self._new_line:
             return "".join(self._lines)
 
     def __contains__(self, text: str) -> bool:
         return text in str(self)
 
-    def wait_for_news(self, timeout: float) -> None:
+    def wait_for_line(self, timeout: float) -> None:
         """Return at the next line, or after `timeout` seconds."""
-        with self._news:
-            self._news.wait(timeout)
+        with self._new_line:
+            self._new_line.wait(timeout)
 
     def close(self) -> None:
-        """Read what is left after the process has ended."""
+        """Read the rest of the output after the process has exited."""
         self._thread.join(STOP_LIMIT)
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                with self._news:
+                with self._new_line:
                     self._lines.append(line)
-                    self._news.notify_all()
+                    self._new_line.notify_all()
 
 
 class Server:
-    """`mlserver start FOLDER` as a process on free ports of 127.0.0.1.
+    """`mlserver start FOLDER` in a process, on free ports of 127.0.0.1.
 
     Args:
-        folder: The model repository; also the process's working directory unless `cwd` is given.
-        argument: What stands behind `start`; default: the folder's path.
-        env: More environment variables. They win over the ports and the address chosen here.
+        folder: The model repository; also the working directory unless `cwd` is given.
+        argument: The argument of `start`; default: the folder's path.
+        env: Environment variables that override the ports and the address chosen here.
         workers: `MLSERVER_PARALLEL_WORKERS`; None leaves the server's default.
-        cwd: Where the command is run.
-        ready: What to wait for: a path that must answer 200. None returns as soon as the process runs.
-        tracebacks: Whether the log may hold one (a model's own failure is worth showing whole).
+        cwd: The working directory.
+        ready: A path; `__enter__` returns when it answers 200. None: return at once.
+        tracebacks: Whether the log may contain tracebacks (a model's exception is logged with one).
 
     Attributes:
-        prefix: A command that runs the server's command in its place; for subclasses.
+        prefix: A command that runs the server's command, such as `prlimit ...`; for subclasses.
     """
 
     prefix: Sequence[str] = ()
@@ -155,20 +135,21 @@ class Server:
         self._cwd = cwd or folder
         self.folder = folder
         self._ready, self._tracebacks = ready, tracebacks
-        self._env = clean_environment(self._own_env(workers) | dict(env or {}))
+        self._env = clean_environment(self._default_env(workers) | dict(env or {}))
 
-    def _own_env(self, workers: int | None) -> dict[str, str]:
+    def _default_env(self, workers: int | None) -> dict[str, str]:
         ports = {
             "HTTP_PORT": self.http_port,
             "GRPC_PORT": self.grpc_port,
             "METRICS_PORT": self.metrics_port,
         }
-        own = {f"MLSERVER_{name}": str(port) for name, port in ports.items()} | {
-            "MLSERVER_HOST": "127.0.0.1"
-        }
-        return own if workers is None else own | {"MLSERVER_PARALLEL_WORKERS": str(workers)}
+        variables = {f"MLSERVER_{name}": str(port) for name, port in ports.items()}
+        variables["MLSERVER_HOST"] = "127.0.0.1"
+        if workers is not None:
+            variables["MLSERVER_PARALLEL_WORKERS"] = str(workers)
+        return variables
 
-    # -- its life --
+    # -- start and stop --
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -178,7 +159,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # the server and its workers form one process group: see `family`
+            start_new_session=True,  # one process group, see `list_processes`
         )
         self.log = Log(self.process)
         self.client = httpx.Client(base_url=self.url, timeout=30, follow_redirects=True)
@@ -194,20 +175,22 @@ class Server:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         code = self.stop()
         if error is not None:
             error.add_note(f"The server's log:\n{self.log}")
             return
-        assert code == 0, f"the server ended with {code} (None: it had to be killed):\n{self.log}"
-        assert not self.left_behind, f"processes left behind: {self.left_behind}\n{self.log}"
+        assert code == 0, f"the server exited with {code} (None: it was killed):\n{self.log}"
+        assert not self.surviving_processes, (
+            f"processes that survived the server: {self.surviving_processes}\n{self.log}"
+        )
         assert self._tracebacks or "Traceback" not in self.log, (
             f"a traceback in the log:\n{self.log}"
         )
 
     def _end(self, number: signal.Signals) -> int | None:
-        """Signal the process unless it is gone, and wait. Returns its exit code; None = it had to be killed."""
+        """Signal the process and wait. Returns its exit code, or None if it was killed."""
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -215,48 +198,48 @@ class Server:
             code: int | None = self.process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
             code = None
-        self.left_behind = self.family()
-        if self.left_behind:
+        self.surviving_processes = self.list_processes()
+        if self.surviving_processes:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(STOP_LIMIT)
         self.log.close()
         return code
 
     def stop(self) -> int | None:
-        """End the server now, by SIGTERM. Returns its exit code; None = it had to be killed."""
+        """Stop the server with SIGTERM. Returns its exit code, or None if it was killed."""
         return self._end(signal.SIGTERM)
 
-    def family(self) -> list[int]:
-        """Ids of the live processes of the server's group: itself and its workers (zombies do not count)."""
-        found = []
+    def list_processes(self) -> list[int]:
+        """Ids of the live processes of the server's group, the server included, zombies excluded."""
+        pids = []
         for entry in Path("/proc").glob("[0-9]*/stat"):
             try:
                 state, _, group = entry.read_text().rpartition(")")[2].split()[:3]
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if int(group) == self.process.pid and state != "Z":
-                found.append(int(entry.parent.name))
-        return sorted(found)
+                pids.append(int(entry.parent.name))
+        return sorted(pids)
 
     @property
     def workers(self) -> list[int]:
-        """Ids of the live processes beside the server itself."""
-        return [pid for pid in self.family() if pid != self.process.pid]
+        """Ids of the server's live child processes."""
+        return [pid for pid in self.list_processes() if pid != self.process.pid]
 
     # -- waiting --
 
     def wait(self, condition: Callable[[], bool], what: str, limit: float = START_LIMIT) -> None:
-        """Return when `condition()` holds; it is tried at every log line, and now and then without one."""
+        """Return when `condition()` holds; tried at every log line and every `POLL_INTERVAL` seconds."""
         deadline = time.monotonic() + limit
         while not condition():
             if self.process.poll() is not None:
                 self.log.close()
                 raise AssertionError(
-                    f"the server ended with {self.process.returncode} before {what}:\n{self.log}"
+                    f"the server exited with {self.process.returncode} before {what}:\n{self.log}"
                 )
             if time.monotonic() > deadline:
                 raise AssertionError(f"{limit} s passed before {what}:\n{self.log}")
-            self.log.wait_for_news(LOOK_AGAIN)
+            self.log.wait_for_line(POLL_INTERVAL)
 
     def wait_until(self, path: str, status: int = 200, limit: float = START_LIMIT) -> None:
         """Return when GET `path` answers with `status`."""
@@ -270,27 +253,27 @@ class Server:
         self.wait(answers, f"GET {path} answered {status}", limit)
 
     def wait_for_line(self, text: str, limit: float = START_LIMIT) -> None:
-        """Return when `text` stands in the log."""
-        self.wait(lambda: text in self.log, f"the log said {text!r}", limit)
+        """Return when the log contains `text`."""
+        self.wait(lambda: text in self.log, f"the log contained {text!r}", limit)
 
-    # -- asking --
+    # -- requests --
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.client.get(path, **options)
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        """POST `body`: bytes and text as they are, anything else as JSON."""
+        """POST `body`: bytes and text unchanged, other values as JSON."""
         if not isinstance(body, (bytes, str)):
             body = b"" if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json"} | dict(options.pop("headers", {}))
         return self.client.post(path, content=body, headers=headers, **options)
 
     def infer(self, model: str, inputs: list[dict[str, Any]], **fields: Any) -> httpx.Response:
-        """POST a V2 request of these inputs (and further top-level fields) to `model`."""
+        """POST a V2 request with these inputs and further top-level fields to `model`."""
         return self.post(f"/v2/models/{model}/infer", {"inputs": inputs, **fields})
 
 
 class Serve(Protocol):
-    """The fixture `serve`."""
+    """Type of the fixture `serve`."""
 
     def __call__(self, folder: Path, **options: Any) -> Server: ...

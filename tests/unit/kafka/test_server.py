@@ -19,7 +19,7 @@ from support.inline_pipeline import Road
 pytest.importorskip("confluent_kafka")
 
 from support.kafka import LIMIT, Cluster
-from support.server import free_ports
+from support.ports import free_ports
 
 GATE = threading.Event()
 
