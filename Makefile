@@ -82,7 +82,7 @@ fuzz: $(STAMP)  ## a hundred thousand hostile bodies, each of which may at worst
 	@HYPOTHESIS_PROFILE=random FUZZ_ROUNDS=$(or $(ROUNDS),25000) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -q tests/fuzz
 
 chaos: $(STAMP)  ## all workers killed every 1.5 s for SECONDS=60 while clients ask: no wrong answer, no hang, no 500
-	@cd tests && ../$(BIN)/python -m soak.killing $(or $(SECONDS),60)
+	@cd tests && ../$(BIN)/python -m soak.worker_kills $(or $(SECONDS),60)
 
 soak: $(STAMP)  ## load, crashing clients, killed workers and reloads for MINUTES=30; writes docs/soak.md
 	@cd tests && ../$(BIN)/python -m soak.run $(or $(MINUTES),30) --report

@@ -20,7 +20,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from support.inline_pipeline import Road
+from support.inline_pipeline import InlinePipeline
 
 client_module = pytest.importorskip("tritonclient.grpc")
 aio_module = pytest.importorskip("tritonclient.grpc.aio")
@@ -73,7 +73,7 @@ async def address() -> AsyncIterator[str]:
         ),
         ModelSettings(name="letters", implementation=Letters),
     ]
-    async with Road(settings, models) as pipeline:
+    async with InlinePipeline(settings, models) as pipeline:
         server = GRPCServer(settings, pipeline.data_plane, pipeline.handlers, pipeline.metrics)
         await server.start()
         yield f"127.0.0.1:{server.port}"

@@ -1,4 +1,4 @@
-"""Bodies that are nearly right: what is kept in the corpus, changed at random in the ways that readers trip over."""
+"""Random mutations of the corpus: bodies that are nearly valid."""
 
 from __future__ import annotations
 
@@ -60,82 +60,82 @@ LARGEST = 64 * 1024
 
 
 def corpus(target: str) -> list[bytes]:
-    """The kept bodies of one format, in the order of their names."""
+    """The corpus of one format, sorted by file name."""
     return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
 
 
-def mutated(bodies: list[bytes], dice: random.Random) -> bytes:
-    """One of the bodies after one to four changes."""
-    body = dice.choice(bodies)
-    for _ in range(dice.randint(1, 4)):
-        body = dice.choice(_CHANGES)(body, bodies, dice)[:LARGEST]
+def mutate(bodies: list[bytes], rng: random.Random) -> bytes:
+    """Return one of the bodies after one to four changes."""
+    body = rng.choice(bodies)
+    for _ in range(rng.randint(1, 4)):
+        body = rng.choice(_CHANGES)(body, bodies, rng)[:LARGEST]
     return body
 
 
-def _flip(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
+def _flip_bit(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
     if not body:
         return body
     changed = bytearray(body)
-    changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
+    changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _number(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
-    """Another number in the place of one."""
-    found = list(_NUMBER.finditer(body))
-    if not found:
+def _replace_number(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
+    """Replace a number with a boundary value."""
+    numbers = list(_NUMBER.finditer(body))
+    if not numbers:
         return body
-    one = dice.choice(found)
-    return body[: one.start()] + dice.choice(_NUMBERS) + body[one.end() :]
+    match = rng.choice(numbers)
+    return body[: match.start()] + rng.choice(_NUMBERS) + body[match.end() :]
 
 
-def _insert(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
-    at = dice.randint(0, len(body))
-    return body[:at] + dice.choice(_TOKENS) + body[at:]
+def _insert_token(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
+    offset = rng.randint(0, len(body))
+    return body[:offset] + rng.choice(_TOKENS) + body[offset:]
 
 
-def _part(body: bytes, dice: random.Random) -> tuple[int, int]:
-    start = dice.randint(0, len(body))
-    return start, min(len(body), start + dice.choice((1, 2, 4, 8, 16, 64, 256)))
+def _choose_slice(body: bytes, rng: random.Random) -> tuple[int, int]:
+    start = rng.randint(0, len(body))
+    return start, min(len(body), start + rng.choice((1, 2, 4, 8, 16, 64, 256)))
 
 
-def _remove(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
-    start, end = _part(body, dice)
+def _remove_slice(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
+    start, end = _choose_slice(body, rng)
     return body[:start] + body[end:]
 
 
-def _repeat(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
-    start, end = _part(body, dice)
-    return body[:start] + body[start:end] * dice.choice((2, 3, 50)) + body[end:]
+def _repeat_slice(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
+    start, end = _choose_slice(body, rng)
+    return body[:start] + body[start:end] * rng.choice((2, 3, 50)) + body[end:]
 
 
-def _cut(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
-    return body[: dice.randint(0, len(body))]
+def _truncate(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
+    return body[: rng.randint(0, len(body))]
 
 
-def _splice(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
-    other = dice.choice(bodies)
-    return body[: dice.randint(0, len(body))] + other[dice.randint(0, len(other)) :]
+def _splice(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
+    other = rng.choice(bodies)
+    return body[: rng.randint(0, len(body))] + other[rng.randint(0, len(other)) :]
 
 
-def _word(body: bytes, bodies: list[bytes], dice: random.Random) -> bytes:
-    """Other bytes where a length or an offset may be."""
+def _replace_word(body: bytes, bodies: list[bytes], rng: random.Random) -> bytes:
+    """Replace four bytes, which may be a length or an offset."""
     if len(body) < 4:
         return body
-    at = dice.randint(0, len(body) - 4)
-    word = dice.choice(
+    offset = rng.randint(0, len(body) - 4)
+    word = rng.choice(
         (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\1\0\0\0")
     )
-    return body[:at] + word + body[at + 4 :]
+    return body[:offset] + word + body[offset + 4 :]
 
 
 _CHANGES: list[Callable[[bytes, list[bytes], random.Random], bytes]] = [
-    _flip,
-    _number,
-    _insert,
-    _remove,
-    _repeat,
-    _cut,
+    _flip_bit,
+    _replace_number,
+    _insert_token,
+    _remove_slice,
+    _repeat_slice,
+    _truncate,
     _splice,
-    _word,
+    _replace_word,
 ]

@@ -1,7 +1,7 @@
-"""One function per format: bytes in, and an exception only if a server would have answered with a 5xx.
+"""Fuzz targets, one function per format: it raises only if a server would have answered with a 5xx.
 
-Each reads a body as its front end does, checks it as the data plane does, answers with what it read, and writes that answer
-in every format.
+Each reads a body like its front end, validates it like the data plane, runs an echo model, and writes
+the response in every format.
 """
 
 from __future__ import annotations
@@ -22,25 +22,30 @@ from mlserver.wire.proto import fast_messages, messages
 LIMIT = 1024 * 1024  # bytes after decompression, as `max_body_bytes`
 
 
-def _travel(incoming: RequestFormat) -> None:
+def _run_request(incoming: RequestFormat) -> None:
     try:
         request = negotiation.read(incoming)
         negotiation.writer(incoming, request)
-        _answer(request)
+        _run_echo(request)
     except MLServerError as error:
-        _only_refused(error)
+        _assert_client_error(error)
 
 
-def _answer(request: InferenceRequest) -> None:
-    """As an echo model would, in every format that could be asked for."""
+def _run_echo(request: InferenceRequest) -> None:
+    """Validate the request and write an echo model's response in every format."""
     check_request(request)
     check_id(request)
     extra = (request.parameters.model_extra if request.parameters else None) or {}
     seconds_of_timeout(extra.get("timeout"))
     priority_of(extra.get("priority"))
     outputs = [
-        ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
-        for one in request.inputs
+        ResponseOutput(
+            name=tensor.name,
+            shape=tensor.shape,
+            datatype=tensor.datatype,
+            data=tensor.data,
+        )
+        for tensor in request.inputs
     ]
     response = InferenceResponse(model_name="echo", id=request.id, outputs=outputs)
     written = pb.ModelInferResponse.FromString(fast_messages.write_response(response, True))
@@ -49,36 +54,36 @@ def _answer(request: InferenceRequest) -> None:
     json.write_response(response)
 
 
-def _only_refused(error: MLServerError) -> None:
+def _assert_client_error(error: MLServerError) -> None:
     assert 400 <= error.status_code < 500, error
     assert len(error.message) < 4096, f"a text of {len(error.message)} characters"
     json.write_error(error)
 
 
 def read_json(data: bytes) -> None:
-    _travel(RequestFormat(data, b"application/json", None, b"", LIMIT))
+    _run_request(RequestFormat(data, b"application/json", None, b"", LIMIT))
 
 
 def read_binary(data: bytes) -> None:
     """The first line is the value of the header `Inference-Header-Content-Length`."""
     head, _, body = data.partition(b"\n")
-    _travel(RequestFormat(body, b"application/octet-stream", head, b"", LIMIT))
+    _run_request(RequestFormat(body, b"application/octet-stream", head, b"", LIMIT))
 
 
 def read_grpc(data: bytes) -> None:
     try:
-        _answer(fast_messages.read_request(data).request)
+        _run_echo(fast_messages.read_request(data).request)
     except MLServerError as error:
-        _only_refused(error)
+        _assert_client_error(error)
 
 
 def read_arrow(data: bytes) -> None:
-    _travel(RequestFormat(data, ARROW.encode(), None, b"", LIMIT))
+    _run_request(RequestFormat(data, ARROW.encode(), None, b"", LIMIT))
 
 
 @cache
-def _scored() -> Any:
-    """A model for MLflow's scoring bodies, with three typed columns; it answers with what it got."""
+def _scoring_model() -> Any:
+    """An echo model for MLflow's scoring bodies, with three typed columns."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
@@ -113,9 +118,9 @@ def _score(data: bytes, content_type: str) -> None:
     try:
         request = invocations.read_request(data, content_type, {})
         check_request(request)
-        scoring.score(_scored(), *invocations.unwrap_body(request))
+        scoring.score(_scoring_model(), *invocations.unwrap_body(request))
     except MLServerError as error:
-        _only_refused(error)
+        _assert_client_error(error)
 
 
 def read_csv(data: bytes) -> None:

@@ -218,30 +218,30 @@ WAYS: dict[str, Callable[[Server, str, Inputs], Outputs]] = {
 # -- questions --
 
 
-def question(dice: random.Random) -> Inputs:
+def question(rng: random.Random) -> Inputs:
     """One to three inputs of random types and inner shapes, with the same number of rows."""
-    rows, inputs = dice.randint(1, 5), {}
-    for number in range(dice.randint(1, 3)):
-        shape = (rows, *(dice.randint(1, 3) for _ in range(dice.randint(0, 2))))
-        kind = dice.choice([*TYPES, "BYTES"])
-        inputs[f"x{number}"] = (kind, block(kind, shape, dice))
+    rows, inputs = rng.randint(1, 5), {}
+    for number in range(rng.randint(1, 3)):
+        shape = (rows, *(rng.randint(1, 3) for _ in range(rng.randint(0, 2))))
+        kind = rng.choice([*TYPES, "BYTES"])
+        inputs[f"x{number}"] = (kind, block(kind, shape, rng))
     return inputs
 
 
-def block(kind: str, shape: tuple[int, ...], dice: random.Random) -> Any:
+def block(kind: str, shape: tuple[int, ...], rng: random.Random) -> Any:
     count = int(np.prod(shape))
     if kind == "BYTES":
         words = ["", "é", "𝄞 and more", "a\0b", "x" * 300]
-        texts = [dice.choice(words).encode() for _ in range(count)]
+        texts = [rng.choice(words).encode() for _ in range(count)]
         return np.array([*texts, None], dtype=object)[:-1].reshape(shape)
     if kind.startswith("FP"):
         special = [0.0, -0.0, 1.5, -1e30, 5e-324 if kind == "FP64" else 1e-45, float("nan"), 1 / 3]
-        return np.array([dice.choice(special) for _ in range(count)], dtype=TYPES[kind]).reshape(
+        return np.array([rng.choice(special) for _ in range(count)], dtype=TYPES[kind]).reshape(
             shape
         )
     limits = np.iinfo(TYPES[kind])
-    special_ints = [0, 1, int(limits.max), int(limits.min), dice.randint(0, 100)]
-    return np.array([dice.choice(special_ints) for _ in range(count)], dtype=TYPES[kind]).reshape(
+    special_ints = [0, 1, int(limits.max), int(limits.min), rng.randint(0, 100)]
+    return np.array([rng.choice(special_ints) for _ in range(count)], dtype=TYPES[kind]).reshape(
         shape
     )
 
@@ -289,11 +289,11 @@ def test_every_way_gives_the_same_bits(servers: Servers, seed: int) -> None:
 def test_joined_requests_get_their_own_rows(servers: Servers, where: str) -> None:
     """Sixteen at a time, of different row counts and values, in every batching model and by every way."""
     server: Server = getattr(servers, where)
-    dice = random.Random(where)
+    rng = random.Random(where)
     questions: list[tuple[str, str, Inputs]] = []
     for number in range(160):
-        shape = (dice.randint(1, 7), 2)
-        values = np.array([dice.random() for _ in range(shape[0] * 2)], dtype="<f4").reshape(shape)
+        shape = (rng.randint(1, 7), 2)
+        values = np.array([rng.random() for _ in range(shape[0] * 2)], dtype="<f4").reshape(shape)
         questions.append(
             (list(MODELS)[number % 4], list(WAYS)[number // 4 % 4], {"x": ("FP32", values)})
         )
@@ -422,19 +422,19 @@ def test_each_caller_gets_its_own_answer_whatever_happens(tmp_path: Path) -> Non
         write_model(tmp_path / name, "Affine", source=AFFINE, **settings)
     write_server_settings(tmp_path, cache_enabled=True)
     with Server(tmp_path, workers=2) as server:
-        trouble = Trouble(server)
+        disturbance = Disturbance(server)
         with ThreadPoolExecutor(8) as threads:
-            asking = [threads.submit(trouble.ask, number) for number in range(6)]
-            leaving = threads.submit(trouble.leave)
-            trouble.cause()
+            asking = [threads.submit(disturbance.ask, number) for number in range(6)]
+            leaving = threads.submit(disturbance.leave)
+            disturbance.cause()
             for each in (*asking, leaving):
                 each.result(60)
         server.wait_until("/v2/health/ready")
-    assert trouble.right > 50
-    assert not trouble.wrong, trouble.wrong[:3]
+    assert disturbance.right > 50
+    assert not disturbance.wrong, disturbance.wrong[:3]
 
 
-class Trouble:
+class Disturbance:
     """Callers, and what happens to their server."""
 
     def __init__(self, server: Server) -> None:
@@ -462,16 +462,16 @@ class Trouble:
         return self.right >= enough or bool(self.wrong)
 
     def ask(self, caller: int) -> None:
-        dice = random.Random(caller)
+        rng = random.Random(caller)
         url = f"{self._server.url}/v2/models"
         with httpx.Client(timeout=30) as client:
             while not self._over.is_set():
-                rows = dice.randint(1, 4)
-                data = [dice.randint(-(2**40), 2**40) for _ in range(rows)]
+                rows = rng.randint(1, 4)
+                data = [rng.randint(-(2**40), 2**40) for _ in range(rows)]
                 body = {
                     "inputs": [{"name": "x", "shape": [rows], "datatype": "INT64", "data": data}]
                 }
-                answer = client.post(f"{url}/{dice.choice(list(MODELS))}/infer", json=body)
+                answer = client.post(f"{url}/{rng.choice(list(MODELS))}/infer", json=body)
                 if answer.status_code == 503:
                     continue
                 if answer.status_code != 200:

@@ -91,8 +91,8 @@ def check(answer: tuple[int, Any], value: int, others: tuple[int, ...] = ()) -> 
     return int(number)
 
 
-def under_load(server: Server, allowed: tuple[int, ...], trouble: Callable[[], None]) -> list[int]:
-    """Callers ask while `trouble` happens. The numbers of the loads that answered the first of them, in order."""
+def under_load(server: Server, allowed: tuple[int, ...], change: Callable[[], None]) -> list[int]:
+    """Callers ask while `change` happens. The numbers of the loads that answered the first of them, in order."""
     over = Event()
 
     def talk(caller: int) -> list[int]:
@@ -106,7 +106,7 @@ def under_load(server: Server, allowed: tuple[int, ...], trouble: Callable[[], N
     with ThreadPoolExecutor(3) as callers:
         talking = [callers.submit(talk, caller) for caller in range(3)]
         try:
-            trouble()
+            change()
         finally:
             over.set()
         first, *_ = [one.result() for one in talking]
@@ -120,12 +120,12 @@ def test_replaced_under_load(
     """Nobody is refused, every answer is of one load, and none is older than the one before."""
     server = serve(tmp_path, workers=workers)
 
-    def trouble() -> None:
+    def change() -> None:
         for _ in range(10):
             numbered.reload(server)
             assert check(question(server, 1), 1) == numbered.number
 
-    numbers = under_load(server, (), trouble)
+    numbers = under_load(server, (), change)
     assert numbers == sorted(numbers)
 
 
@@ -136,13 +136,13 @@ def test_unloaded_and_loaded_under_load(
     """Refused while it is not there; else the right answer."""
     server = serve(tmp_path, workers=workers)
 
-    def trouble() -> None:
+    def change() -> None:
         for _ in range(10):
             assert numbered.unload(server).status_code == 200
             assert question(server, 1)[0] in (400, 404)
             numbered.reload(server)
 
-    under_load(server, (400, 404), trouble)
+    under_load(server, (400, 404), change)
     assert check(question(server, 1), 1) == numbered.number
 
 
@@ -154,7 +154,7 @@ def test_a_load_that_fails_leaves_the_old_one(
     settings = tmp_path / "numbered" / "model-settings.json"
     good = settings.read_text()
 
-    def trouble() -> None:
+    def change() -> None:
         for text, whole in (("half a num", True), ("0", False)):
             numbered.write(text)
             settings.write_text(good if whole else good[: len(good) // 2])
@@ -164,7 +164,7 @@ def test_a_load_that_fails_leaves_the_old_one(
             assert check(question(server, 1), 1) == 0
         settings.write_text(good)
 
-    assert set(under_load(server, (), trouble)) == {0}
+    assert set(under_load(server, (), change)) == {0}
     server.wait_until("/v2/models/numbered/ready")
     numbered.reload(server)
     assert check(question(server, 1), 1) == 1

@@ -363,7 +363,7 @@ def ask_over_grpc(channel: grpc.Channel, model: str, text: bytes) -> bool:
     return bool(GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30).outputs)
 
 
-UPDATES = 4
+UPDATES = 2
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])

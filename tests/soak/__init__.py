@@ -1,1 +1,1 @@
-"""A long run under load and trouble: what must stay flat is sampled."""
+"""Soak tests: the server under load and faults, with samples of its resources."""

@@ -1,7 +1,8 @@
-"""The soak: `python -m soak.run MINUTES [--report]` from this repository's `tests`. Ends with 1 if anything grew or was wrong.
+"""The soak test: `python -m soak.run MINUTES [--report]` from `tests`.
 
-Memory, descriptors, threads, tasks and shared memory of the server are sampled. They are compared between the second and the
-last quarter of the run: the first is the warming up.
+It samples the server's memory, descriptors, threads, tasks and shared memory, and compares the second
+quarter of the run with the last; the first is warm-up. Exit code 1: one of them grew, or a response was
+wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from statistics import median
 
 import httpx
 
-from soak.trouble import MODELS, Trouble
+from soak.load import MODELS, LoadGenerator
 from support.memory import descriptors, held_bytes
 from support.repository import write_model, write_server_settings
 from support.server import Server
@@ -30,7 +31,7 @@ INTERVAL = 2.0  # seconds between samples
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the server."""
+    """One measurement of the server."""
 
     minute: float
     memory: float  # MiB, server process
@@ -42,8 +43,8 @@ class Sample:
     shared: int  # files in /dev/shm
 
 
-# How much each may grow.
-MAY_GROW: dict[str, Callable[[float], float]] = {
+# The growth that each may have.
+ALLOWED_GROWTH: dict[str, Callable[[float], float]] = {
     "memory": lambda before: 0.05 * before + 4,
     "workers": lambda before: 0.05 * before + 4,
     "descriptors": lambda before: 8,
@@ -54,20 +55,20 @@ MAY_GROW: dict[str, Callable[[float], float]] = {
 }
 
 
-def look(server: Server, started: float) -> Sample:
+def take_sample(server: Server, started: float) -> Sample:
     pid = server.process.pid
     page = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
     tasks = re.search(r"^mlserver_event_loop_tasks ([0-9.]+)$", page, re.MULTILINE)
-    held = []
+    worker_bytes = []
     for worker in server.workers:
         try:
-            held.append(held_bytes(worker))
-        except (OSError, LookupError):  # it has just been killed
+            worker_bytes.append(held_bytes(worker))
+        except (OSError, LookupError):  # the worker has just been killed
             continue
     return Sample(
         minute=(time.monotonic() - started) / 60,
         memory=held_bytes(pid) / 2**20,
-        workers=max(held, default=0) / 2**20,
+        workers=max(worker_bytes, default=0) / 2**20,
         descriptors=descriptors(pid),
         threads=len(os.listdir(f"/proc/{pid}/task")),
         tasks=int(float(tasks[1])) if tasks else 0,
@@ -76,43 +77,43 @@ def look(server: Server, started: float) -> Sample:
     )
 
 
-def run(minutes: float) -> tuple[list[Sample], Trouble]:
+def run(minutes: float) -> tuple[list[Sample], LoadGenerator]:
     with tempfile.TemporaryDirectory(prefix="mlserver-soak-") as name:
         folder = Path(name)
         write_server_settings(folder, strict_readiness=False)
         write_model(folder / "alone", max_batch_size=1)
         write_model(folder / "joined", max_batch_size=16, max_batch_time=0.005)
         with Server(folder, workers=2) as server:
-            trouble = Trouble(server)
-            trouble.start()
+            load = LoadGenerator(server)
+            load.start()
             started, samples = time.monotonic(), list[Sample]()
             while time.monotonic() - started < minutes * 60:
                 time.sleep(INTERVAL)
-                samples.append(look(server, started))
-            trouble.stop()
+                samples.append(take_sample(server, started))
+            load.stop()
             for model in MODELS:
                 server.wait_until(f"/v2/models/{model}/ready")
-    return samples, trouble
+    return samples, load
 
 
-def grown(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
-    """Per column: the median of the second quarter, that of the last, and whether that is too much."""
+def measure_growth(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
+    """Per column: the medians of the second and the last quarter, and whether it grew too much."""
     quarter = len(samples) // 4
     second, last = samples[quarter : 2 * quarter], samples[-quarter:]
-    found = {}
-    for name, may in MAY_GROW.items():
-        before = median(getattr(one, name) for one in second)
-        after = median(getattr(one, name) for one in last)
-        found[name] = (before, after, after - before > may(before))
-    return found
+    growth = {}
+    for name, allowed in ALLOWED_GROWTH.items():
+        before = median(getattr(sample, name) for sample in second)
+        after = median(getattr(sample, name) for sample in last)
+        growth[name] = (before, after, after - before > allowed(before))
+    return growth
 
 
-def write_report(samples: list[Sample], trouble: Trouble, minutes: float) -> None:
+def write_report(samples: list[Sample], load: LoadGenerator, minutes: float) -> None:
     table = "\n".join(
         f"| {name} | {before:,.0f} | {after:,.0f} | {'too much' if bad else 'flat'} |"
-        for name, (before, after, bad) in grown(samples).items()
+        for name, (before, after, bad) in measure_growth(samples).items()
     )
-    counts = "\n".join(f"| {what} | {count:,} |" for what, count in sorted(trouble.counts.items()))
+    counts = "\n".join(f"| {what} | {count:,} |" for what, count in sorted(load.counts.items()))
     plot(samples)
     (DOCS / "soak.md").write_text(
         TEXT.format(
@@ -120,7 +121,7 @@ def write_report(samples: list[Sample], trouble: Trouble, minutes: float) -> Non
             machine=f"{platform.system()}, {os.cpu_count()} processors, Python {platform.python_version()}",
             table=table,
             counts=counts,
-            wrong=len(trouble.wrong),
+            wrong=len(load.wrong),
         )
     )
 
@@ -158,9 +159,9 @@ def plot(samples: list[Sample]) -> None:
 
     columns = ("memory", "workers", "descriptors", "tasks")
     figure, axes = plt.subplots(len(columns), 1, figsize=(9, 8), sharex=True)
-    minutes = [one.minute for one in samples]
+    minutes = [sample.minute for sample in samples]
     for axis, name in zip(axes, columns, strict=True):
-        axis.plot(minutes, [getattr(one, name) for one in samples], linewidth=1)
+        axis.plot(minutes, [getattr(sample, name) for sample in samples], linewidth=1)
         axis.set_ylabel(name + (" (MiB)" if name in ("memory", "workers") else ""))
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
@@ -170,15 +171,17 @@ def plot(samples: list[Sample]) -> None:
 
 
 def main() -> int:
-    minutes = float(next((one for one in sys.argv[1:] if not one.startswith("-")), "30"))
-    samples, trouble = run(minutes)
+    minutes = float(
+        next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "30")
+    )
+    samples, load = run(minutes)
     if "--report" in sys.argv:
-        write_report(samples, trouble, minutes)
-    growth = grown(samples)
+        write_report(samples, load, minutes)
+    growth = measure_growth(samples)
     for name, (before, after, bad) in growth.items():
         sys.stdout.write(f"{name:12} {before:10.1f} -> {after:10.1f}{'  GREW' if bad else ''}\n")
-    sys.stdout.write(f"{dict(trouble.counts)}\nwrong: {len(trouble.wrong)} {trouble.wrong[:5]}\n")
-    return 1 if trouble.wrong or any(bad for _, _, bad in growth.values()) else 0
+    sys.stdout.write(f"{dict(load.counts)}\nwrong: {len(load.wrong)} {load.wrong[:5]}\n")
+    return 1 if load.wrong or any(bad for _, _, bad in growth.values()) else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The road without front ends: real handlers, registry and scheduler over models in a thread, for tests of a front end.
+"""The pipeline without front ends: handlers, registry and scheduler over models in a thread.
 
-async with Road(Settings(), [ModelSettings(name="echo", implementation=Echo)]) as road:
-    road.data_plane, road.handlers
+    async with InlinePipeline(Settings(), [ModelSettings(name="echo", implementation=Echo)]) as pipeline:
+        pipeline.data_plane, pipeline.handlers
+
+For tests of a front end.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from mlserver.repository import ModelRepository
 from mlserver.settings import ModelSettings, Settings
 
 
-class Listed(ModelRepository):
-    """A repository of models that are given, not read."""
+class StaticRepository(ModelRepository):
+    """A repository of these models."""
 
     def __init__(self, models: Sequence[ModelSettings]) -> None:
         self.models = list(models)
@@ -34,17 +36,17 @@ class Listed(ModelRepository):
         return self.models
 
     async def find(self, name: str) -> builtins.list[ModelSettings]:
-        found = [settings for settings in self.models if settings.name == name]
-        if not found:
+        versions = [settings for settings in self.models if settings.name == name]
+        if not versions:
             raise ModelNotFound(name)
-        return found
+        return versions
 
 
-class Road:
-    """Everything a front end is given, with the models loaded.
+class InlinePipeline:
+    """The data plane and repository handlers that a front end receives, with the models loaded.
 
     Args:
-        concurrency: Requests that a model works on at once; the rest wait in its queue.
+        concurrency: Requests that a model runs at once; the others wait in its queue.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Road:
         self._executor = InProcessExecutor()
         registry = Registry(self._executor, self._scheduler, self.metrics, 5.0)
         self.data_plane = DataPlane(settings, registry)
-        self.handlers = ModelRepositoryHandlers(Listed(models), registry)
+        self.handlers = ModelRepositoryHandlers(StaticRepository(models), registry)
 
     def _scheduler(self, entry: ModelVersion, loaded: LoadedModel) -> Scheduler:
         limits = AdmissionPolicy(self._settings.max_queue_size, self._settings.request_timeout)

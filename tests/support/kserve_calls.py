@@ -84,7 +84,7 @@ async def grpc(address: str) -> dict[str, Any]:
         }
         for datatype in ARRAYS:
             for binary in (True, False):
-                if binary or datatype != "FP16":  # which only travels raw
+                if binary or datatype != "FP16":  # which has no typed contents
                     answer = await client.infer(request_of(datatype, binary))
                     found[f"{datatype} {'raw' if binary else 'typed'}"] = same(answer, datatype)
         try:

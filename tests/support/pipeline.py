@@ -1,4 +1,7 @@
-"""A road without processes: an executor whose models do what the test says, for the stages that stand before it."""
+"""A pipeline without processes: the test decides what its executor's models do.
+
+For tests of the stages before the executor.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from mlserver.types import (
 
 
 class Model:
-    """A loaded model that answers its inputs, and with `tag` as a parameter."""
+    """A loaded model that returns its inputs, and `tag` as a parameter."""
 
     def __init__(self, settings: ModelSettings, info: ModelInfo, tag: str) -> None:
         self.settings = settings
@@ -51,8 +54,13 @@ class Model:
         if self.response is not None:
             return self.response(request)
         outputs = [
-            ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
-            for one in request.inputs
+            ResponseOutput(
+                name=tensor.name,
+                shape=tensor.shape,
+                datatype=tensor.datatype,
+                data=tensor.data,
+            )
+            for tensor in request.inputs
         ]
         return InferenceResponse(
             model_name=self.settings.name, outputs=outputs, parameters=Parameters(tag=self.tag)
@@ -82,11 +90,11 @@ class Model:
 
 
 class Executor:
-    """Loads `Model`s; `problem` makes the next load fail, `go` holds loads back."""
+    """Loads `Model`s; `load_error` makes the next load fail, loads wait for `go`."""
 
     def __init__(self) -> None:
         self.models: list[Model] = []
-        self.problem: BaseException | None = None
+        self.load_error: BaseException | None = None
         self.ready = True
         self.info: dict[str, Any] = {}
         self.go = asyncio.Event()
@@ -97,9 +105,9 @@ class Executor:
 
     async def load(self, settings: ModelSettings) -> LoadedModel:
         await self.go.wait()
-        if self.problem is not None:
-            problem, self.problem = self.problem, None
-            raise problem
+        if self.load_error is not None:
+            error, self.load_error = self.load_error, None
+            raise error
         metadata = MetadataModelResponse(name=settings.name, platform="test")
         fields: dict[str, Any] = {"metadata": metadata, "ready": self.ready} | self.info
         info = ModelInfo(**fields)
@@ -127,7 +135,7 @@ class Bench:
         return Scheduler(entry.name, loaded, self._policy, AdmissionPolicy(), entry.metrics)
 
     async def load(self, name: str = "m", version: str | None = None, **info: Any) -> Model:
-        """Load a model version. Raises what the registry raises."""
+        """Load a model version. Raises the registry's error."""
         self.executor.info = info
         await self.registry.load(model_settings(name, version))
         return self.executor.models[-1]
@@ -136,7 +144,7 @@ class Bench:
         self, name: str = "m", version: str | None = None, text: str = "no weights"
     ) -> None:
         """Load a model version that cannot be loaded."""
-        self.executor.problem = MLServerError(text, 500)
+        self.executor.load_error = MLServerError(text, 500)
         try:
             await self.registry.load(model_settings(name, version))
         except MLServerError as error:
@@ -162,7 +170,7 @@ def request(data: Any = (1.0, 2.0), name: str = "x", **fields: Any) -> Inference
 
 
 def tag_of(response: InferenceResponse) -> str:
-    """Which loaded model answered."""
+    """The tag of the loaded model that answered."""
     assert response.parameters is not None
     return str((response.parameters.model_extra or {})["tag"])
 

@@ -137,7 +137,7 @@ async def test_a_load_that_returns_false(bench: Bench) -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), asyncio.CancelledError()])
 async def test_whatever_ends_a_load_ends_the_loading(bench: Bench, error: BaseException) -> None:
-    bench.executor.problem = error
+    bench.executor.load_error = error
     with pytest.raises(type(error)):
         await bench.registry.load(model_settings())
 

@@ -23,7 +23,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from support.inline_pipeline import Road
+from support.inline_pipeline import InlinePipeline
 
 
 class Echo(MLModel):
@@ -117,7 +117,7 @@ MODELS = [
 class Serving:
     """A server under test, and a client of it."""
 
-    pipeline: Road
+    pipeline: InlinePipeline
     server: GRPCServer
     channel: Any
     stub: Any
@@ -135,7 +135,9 @@ async def start() -> AsyncIterator[Start]:
             models: list[ModelSettings] | None = None, concurrency: int = 64, **settings: Any
         ) -> Serving:
             chosen = Settings(host="127.0.0.1", grpc_port=0, **settings)
-            pipeline = await stack.enter_async_context(Road(chosen, models or MODELS, concurrency))
+            pipeline = await stack.enter_async_context(
+                InlinePipeline(chosen, models or MODELS, concurrency)
+            )
             server = GRPCServer(chosen, pipeline.data_plane, pipeline.handlers, pipeline.metrics)
             stack.push_async_callback(server.stop)
             await server.start()

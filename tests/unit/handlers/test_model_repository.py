@@ -9,7 +9,7 @@ import pytest
 from mlserver.errors import MLServerError
 from mlserver.handlers import ModelRepositoryHandlers
 from mlserver.types import RepositoryIndexRequest
-from support.inline_pipeline import Listed
+from support.inline_pipeline import StaticRepository
 from support.pipeline import Bench, model_settings
 
 
@@ -18,7 +18,9 @@ class Repository:
 
     def __init__(self) -> None:
         self.bench = Bench()
-        self.handlers = ModelRepositoryHandlers(Listed([model_settings()]), self.bench.registry)
+        self.handlers = ModelRepositoryHandlers(
+            StaticRepository([model_settings()]), self.bench.registry
+        )
 
     async def state(self) -> tuple[str, str]:
         (item,) = await self.handlers.index(RepositoryIndexRequest())
@@ -58,7 +60,7 @@ async def test_from_load_to_unload(repository: Repository) -> None:
 
 
 async def test_the_reason_of_a_failure_lasts_until_the_next_load(repository: Repository) -> None:
-    repository.bench.executor.problem = MLServerError("no weights", 500)
+    repository.bench.executor.load_error = MLServerError("no weights", 500)
     with pytest.raises(MLServerError):
         await repository.handlers.load("m")
     assert await repository.state() == ("UNAVAILABLE", "no weights")

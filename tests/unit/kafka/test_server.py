@@ -14,7 +14,7 @@ from mlserver import MLModel
 from mlserver.kafka import KafkaServer
 from mlserver.settings import ModelSettings, Settings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
-from support.inline_pipeline import Road
+from support.inline_pipeline import InlinePipeline
 
 pytest.importorskip("confluent_kafka")
 
@@ -74,7 +74,7 @@ async def front_end(cluster: Cluster, **more: Any) -> AsyncIterator[KafkaServer]
     settings = Settings(
         kafka_servers=cluster.servers, max_body_bytes=100_000, kafka_config=config, **more
     )
-    async with Road(settings, MODELS) as pipeline:
+    async with InlinePipeline(settings, MODELS) as pipeline:
         server = KafkaServer(settings, pipeline.data_plane)
         await server.start()
         try:
@@ -209,7 +209,7 @@ async def test_a_credential_is_needed_where_the_settings_say_so(
 async def test_brokers_that_cannot_be_reached_hold_nothing_up() -> None:
     (port,) = free_ports(1)
     settings = Settings(kafka_servers=f"127.0.0.1:{port}")
-    async with Road(settings, MODELS[:1]) as pipeline, asyncio.timeout(LIMIT):
+    async with InlinePipeline(settings, MODELS[:1]) as pipeline, asyncio.timeout(LIMIT):
         server = KafkaServer(settings, pipeline.data_plane)
         await server.stop(LIMIT)  # not started yet
         server = KafkaServer(settings, pipeline.data_plane)

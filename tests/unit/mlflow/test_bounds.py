@@ -207,13 +207,13 @@ def test_parquet_bombs(case: str, version: str) -> None:
 
 def test_parquet_that_is_broken() -> None:
     """Whatever is changed in it, it is refused or passed, and never makes the check fail."""
-    body, dice = parquet(PARQUET["nested"]), random.Random(1)
+    body, rng = parquet(PARQUET["nested"]), random.Random(1)
     refused = 0
     for _ in range(3000):
         changed = bytearray(body)
-        for _ in range(dice.randint(1, 3)):
-            changed[dice.randrange(len(changed))] = dice.choice(
-                (0, 1, 127, 128, 255, dice.randrange(256))
+        for _ in range(rng.randint(1, 3)):
+            changed[rng.randrange(len(changed))] = rng.choice(
+                (0, 1, 127, 128, 255, rng.randrange(256))
             )
         try:
             check_parquet(bytes(changed), 3)
