@@ -121,7 +121,7 @@ async def ours() -> Callable[[], Any]:
     data_plane.accepting = True
     router = Router()
     Endpoints(settings, data_plane, cast(Any, None), CloudEvents("mlserver")).register(router)
-    app = RESTApp(settings, router, ModelRoutes(data_plane, None), works.metrics, works.access)
+    app = RESTApp(settings, router, ModelRoutes(data_plane, None), works.metrics, works.authorizer)
     return partial(
         Connection,
         ConnectionTimeouts(settings),

@@ -1,7 +1,7 @@
-"""Puts the stages of the road together from the settings: the same in every process that has front ends.
+"""Assembles the pipeline stages and front ends from the settings.
 
-Who owns the models (and with them the data plane) is elsewhere: `server`, and `http_workers` for its further processes. Nothing
-else puts stages together, and nothing is attached to a stage afterwards.
+Each process with front ends has one factory: the server (`server`) and the HTTP workers (`http_workers`). Stages are
+assembled only here, and nothing is attached to a stage afterwards.
 """
 
 from __future__ import annotations
@@ -23,33 +23,35 @@ from .registry import ModelPipeline, ModelVersion
 from .security.authorization import Authorizer
 from .settings import ModelSettings, Settings
 
-# Requests joined at most when a row-wise model asks for no particular size.
-AUTOMATIC_BATCH = 256
-# Requests of a model without batching that one worker works on at once: models that wait for I/O overlap them.
+# Requests per batch at most, for row-wise models without the setting `max_batch_size`.
+DEFAULT_BATCH_SIZE = 256
+# Requests per worker at the same time, for models without batching: models that wait for I/O overlap them.
 CONCURRENCY = 64
 
 
 class PipelineFactory:
-    """What all roads of one process share, and the plan that they are built after.
+    """Builds the pipeline of each model, and holds what all pipelines of a process share.
 
-    Args:
-        settings: The server's.
+    Attributes:
+        metrics: The server's own metrics.
+        authorizer: Authenticates and authorizes requests in front ends.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = ServerMetrics(settings.metrics_rest_server_prefix)
-        self.access = Authorizer(settings)
-        caches = settings.cache_enabled and settings.cache_size > 0
-        self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes) if caches else None
-        self._tracing = _tracing(settings)
+        self.authorizer = Authorizer(settings)
+        self._cache: LocalCache | None = None
+        if settings.cache_enabled and settings.cache_size > 0:
+            self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes)
+        self._tracing = _create_tracer_provider(settings)
 
     def build_pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
-        """The stages between the data plane and a loaded model."""
+        """Return the stages between the data plane and a loaded model."""
         settings = entry.settings
         for route in loaded.info.routes:
             if route.wire:
-                import_module(route.wire)  # now, rather than within the first request
+                import_module(route.wire)  # at load, so that the first request does not pay for it
         policy = batch_policy(settings, loaded.info.row_wise)
         limits = AdmissionPolicy(
             settings.max_queue_size or self._settings.max_queue_size,
@@ -81,33 +83,33 @@ class PipelineFactory:
         repository: RepositoryControl,
         metrics_page: MetricsPage | None,
     ) -> list[Any]:
-        """REST and gRPC, bound to their ports already, so that a taken port is known before a model is loaded.
+        """Return the REST and gRPC servers. Both are bound to their ports, so that a port in use fails before models load.
 
         Args:
-            metrics_page: Gives the page with the sums of all processes; None = there is none.
+            metrics_page: Renders the metrics of all processes; None = no metrics endpoint.
         """
         from .grpc.server import GRPCServer
         from .rest.front_end import RESTServer
 
-        parts = settings, data_plane, repository, self.metrics, self.access
+        parts = settings, data_plane, repository, self.metrics, self.authorizer
         return [RESTServer(*parts, metrics_page=metrics_page), GRPCServer(*parts)]
 
     async def close(self) -> None:
-        """Send off what has not been sent yet."""
+        """Send the remaining spans."""
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.shutdown)
 
 
 def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:
-    """What the model's settings ask for; unset, row-wise models join what arrives while they are busy."""
+    """Return the batching of a model. By default, row-wise models batch the requests that arrive while they are busy."""
     if settings.max_batch_size > 1 and settings.max_batch_time > 0:
         return BatchPolicy(settings.max_batch_size, settings.max_batch_time)
     if row_wise and settings.max_batch_size != 1:
-        return BatchPolicy(settings.max_batch_size or AUTOMATIC_BATCH)
+        return BatchPolicy(settings.max_batch_size or DEFAULT_BATCH_SIZE)
     return BatchPolicy()
 
 
-def _tracing(settings: Settings) -> Any:
+def _create_tracer_provider(settings: Settings) -> Any:
     if not settings.tracing_server:
         return None
     from .tracing import get_tracer_provider, publish

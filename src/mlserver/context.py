@@ -1,4 +1,4 @@
-"""Which model the running code belongs to, for logs and metrics: two context variables and the block that sets them."""
+"""Context variables that name the model whose code is running, for logs and metrics."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .settings import ModelSettings
 
-# Both raise LookupError outside of a model's code; the version is "" for a model without one.
+# Unset outside of a model's code; the version is "" for a model without one.
 model_name_var: ContextVar[str] = ContextVar("model_name")
 model_version_var: ContextVar[str] = ContextVar("model_version")
 _joined_rows: ContextVar[Sequence[int]] = ContextVar("joined_rows", default=())
 
 
 def joined_rows() -> Sequence[int]:
-    """Rows of each request in the batch that the running `predict` was given, in order; () = it is one request.
+    """Return the rows of each request in the batch that `predict` is running on, in order; () = a single request.
 
-    For runtimes whose results may depend, be it in the last bit, on how many rows are computed together.
+    For runtimes whose results depend, if only in the last bit, on how many rows are computed together.
     """
     return _joined_rows.get()
 
 
 class model_context:  # noqa: N801 - a public name of 1.x, used like a function
-    """Run a block as that model's code. Blocks nest; tasks and `asyncio.to_thread` started inside belong to the model.
+    """Context manager that runs a block as a model's code.
 
-    A class rather than a generator: every request enters one.
+    Blocks nest. Tasks and threads (`asyncio.to_thread`) started inside belong to the model as well. A class is cheaper
+    than `@contextmanager`, and each request enters one.
     """
 
     __slots__ = ("_joined", "_joined_token", "_name", "_name_token", "_version", "_version_token")
@@ -42,7 +43,7 @@ class model_context:  # noqa: N801 - a public name of 1.x, used like a function
         self._joined_token = _joined_rows.set(self._joined)
 
     def __exit__(self, *exception: object) -> None:
-        # A stream that another task closes ends in that task's context, where there is nothing to set back.
+        # A stream closed by another task exits in that task's context, where the tokens are not valid.
         try:
             _joined_rows.reset(self._joined_token)
             model_version_var.reset(self._version_token)
@@ -52,6 +53,6 @@ class model_context:  # noqa: N801 - a public name of 1.x, used like a function
 
 
 def current_model() -> tuple[str, str] | None:
-    """Name and version ("" for none) of the model whose code is running; None outside of any."""
+    """Return name and version ("" for none) of the model whose code is running; None outside of a model's code."""
     name = model_name_var.get(None)
     return None if name is None else (name, model_version_var.get(""))

@@ -1,7 +1,7 @@
-"""The contract of the road: every stage past the front ends takes a request and gives a response, and stages nest.
+"""The contract between the stages of the inference pipeline.
 
-`Stage` is all that one stage knows of the next. `RequestContext` is what accompanies one request along the road: its deadline and
-the timings that each stage leaves behind. Nothing here imports a protocol, a framework or a process.
+A stage takes a request and returns a response; stages nest, and each knows only this contract of the next one.
+`RequestContext` accompanies a request through all stages. Nothing here imports a protocol, a framework or a process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Timings:
-    """Where one request's time went, in nanoseconds; `batch_requests` and `batch_rows` say how it was joined."""
+    """Durations of one request in nanoseconds, and the size of the batch it ran in."""
 
     queue_ns: int = 0
     model_ns: int = 0
@@ -28,18 +28,18 @@ class Timings:
 
 @dataclass(slots=True)
 class RequestContext:
-    """What travels beside a request.
+    """Data of one request beside its message.
 
     Attributes:
-        deadline: Monotonic second after which nobody waits for the answer; None = no limit.
+        deadline: Monotonic seconds after which the request fails; None = no limit.
         priority: 1 is highest; 0 = the model's default.
-        trace_parent: W3C trace context that the model's code goes on with; set by the tracing stage, and by nobody else.
-        rows_per_request: Rows of each request that was joined into this one, in order; () = it came as it is.
-        selected_version: The version that the traffic split chose for this request; None = none yet.
-        headers: The caller's headers or invocation metadata, lower-cased.
-        operation: The HTTP method and route, or the RPC, that the request came by: the name of its span.
-        response_headers: Headers that the model wants on the answer.
-        timings: Filled by the stages on the way back.
+        trace_parent: W3C trace context of the model's spans. Only the tracing stage sets it.
+        rows_per_request: Rows of each request in the batch, in order; () = not a batch.
+        selected_version: Version selected by the traffic split; None = not selected yet.
+        headers: The client's HTTP headers or gRPC metadata, with names in lower case.
+        operation: HTTP method and route, or the RPC; the name of the request's span.
+        response_headers: Headers that the model adds to the response.
+        timings: Filled in by the stages.
     """
 
     deadline: float | None = None
@@ -53,19 +53,19 @@ class RequestContext:
     timings: Timings = field(default_factory=Timings)
 
     def remaining(self) -> float | None:
-        """Seconds left before the deadline (may be negative); None = no limit."""
+        """Return the seconds until the deadline (negative if it has passed); None = no limit."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
 
 class Stage(Protocol):
-    """One stage of one model's road."""
+    """One stage of one model's pipeline."""
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
-        """Answer one request. Raises `MLServerError` for whatever the caller should hear of."""
+        """Return the response to one request. Raises `MLServerError` for errors reported to the client."""
         ...
 
     def stream(
         self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        """Answer a stream of requests with a stream of responses. Closing the iterator stops the work."""
+        """Yield responses to a stream of requests. Closing the iterator stops the work."""
         ...

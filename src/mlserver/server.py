@@ -1,6 +1,6 @@
-"""The server's own process: builds all parts, in the order of travel seen from the road's end, starts and stops them.
+"""The server: builds, starts and stops all parts, from the executor to the front ends.
 
-Executor, then the registry with a road per model, then the data plane, then the front ends.
+The order is executor, registry with one pipeline per model, data plane, front ends.
 """
 
 from __future__ import annotations
@@ -36,75 +36,75 @@ SIGNALS = tuple(
 
 
 class NothingLoaded(MLServerError):
-    """There were models to load, and not one of them could be."""
+    """None of the models could be loaded."""
 
 
 class MLServer:
-    """A server: made from settings inside of a running event loop, started once, stopped once."""
+    """A server. Create it inside a running event loop, start it once, and stop it once."""
 
     def __init__(self, settings: Settings) -> None:
         configure_logger(settings)
         code_policy.apply(settings)
         self._settings = settings
-        self._works = PipelineFactory(settings)
-        self._http_workers = _further_fronts(settings)
-        self._executor = _executor(settings, self._http_workers)
+        self._factory = PipelineFactory(settings)
+        self._http_workers = _create_http_worker_supervisor(settings)
+        self._executor = _create_executor(settings, self._http_workers)
         self._registry = Registry(
             self._executor,
             self._build_pipeline,
-            self._works.metrics,
+            self._factory.metrics,
             settings.drain_timeout,
-            self._tell_fronts,
+            self._publish_state,
         )
-        self._following = AliasWatcher(self._registry)
+        self._alias_watcher = AliasWatcher(self._registry)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)
         self._handlers = ModelRepositoryHandlers(self._repository, self._registry)
         gather = None if self._http_workers is None else self._http_workers.statistics
         self._data_plane = DataPlane(settings, self._registry, gather)
         self._front_ends: list[Any] = []
         self._kafka: Any = None
-        self._stop_asked = asyncio.Event()
-        self._end_now = asyncio.Event()
+        self._stop_requested = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._was_ready = False
         self._started_at = time.monotonic()
 
-    # -- the road --
+    # -- assembly --
 
     def _build_pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
-        self._following.watch(entry, loaded)
-        return self._works.build_pipeline(entry, loaded)
+        self._alias_watcher.watch(entry, loaded)
+        return self._factory.build_pipeline(entry, loaded)
 
     def _build_front_ends(self) -> list[Any]:
-        """Front ends, bound to their ports already, so that a taken port is known before a model is loaded."""
+        """Return the front ends, bound to their ports, so that a port in use fails before models load."""
         settings, gather = self._settings, None
         if self._http_workers is not None:
             from .http_workers.supervisor import reserve_ports
 
             settings, gather = reserve_ports(settings), self._http_workers.metrics
-        metrics = MetricsServer(settings, self._works.metrics, gather)
+        metrics = MetricsServer(settings, self._factory.metrics, gather)
         page = metrics.page if settings.metrics_endpoint else None
         parts = settings, self._data_plane, self._repository_control(), page
-        front_ends = self._works.build_front_ends(*parts)
+        front_ends = self._factory.build_front_ends(*parts)
         if self._settings.has_metrics_port:
             from .rest.front_end import MetricsFrontEnd
 
-            front_ends.append(MetricsFrontEnd(settings, metrics, self._works.access))
+            front_ends.append(MetricsFrontEnd(settings, metrics, self._factory.authorizer))
         if settings.kafka_enabled:
             from .kafka import KafkaServer
 
-            self._kafka = KafkaServer(settings, self._data_plane, self._works.access)
+            self._kafka = KafkaServer(settings, self._data_plane, self._factory.authorizer)
         if self._http_workers is not None:
-            self._start_fronts(self._http_workers, settings, metrics.page)
+            self._start_http_workers(self._http_workers, settings, metrics.page)
         return front_ends
 
-    def _start_fronts(
+    def _start_http_workers(
         self, http_workers: HTTPWorkerSupervisor, settings: Settings, page: MetricsPage
     ) -> None:
         from .http_workers.supervisor import PrimaryState
         from .parallel.pool_manager import PoolExecutor
 
         assert isinstance(self._executor, PoolExecutor)
-        repository, metrics = self._repository_control(), self._works.metrics
+        repository, metrics = self._repository_control(), self._factory.metrics
         http_workers.start(
             PrimaryState(
                 settings,
@@ -124,31 +124,30 @@ class MLServer:
 
         return SynchronizedRepository(self._handlers, self._http_workers)
 
-    def _tell_fronts(self) -> None:
+    def _publish_state(self) -> None:
         if self._http_workers is not None:
             self._http_workers.publish_state()
 
     def _accept(self, accepting: bool) -> None:
         self._data_plane.accepting = accepting
-        self._tell_fronts()
+        self._publish_state()
 
-    # -- the life --
+    # -- start and stop --
 
     async def start(self, models_settings: Sequence[ModelSettings] = ()) -> None:
         """Serve until `stop` or a signal.
 
         Args:
-            models_settings: Models to load; by default those of the repository, if `load_models_at_startup`.
+            models_settings: Models to load; () = those of the repository, if `load_models_at_startup`.
 
         Raises:
-            MLServerError: a port is taken, a worker cannot start, or not one of the models could be loaded.
+            MLServerError: a port is in use, a worker cannot start, or none of the models could be loaded.
         """
         restore = self._capture_signals()
         try:
             models = list(models_settings) or await self._models_at_startup()
-            for (
-                settings
-            ) in models:  # before a port is open: a model of the repository is never unknown
+            # Before a port is open, so that no model of the repository is answered with "not found".
+            for settings in models:
                 self._registry.announce(settings)
             starting = asyncio.create_task(self._executor.start())
             checking = asyncio.create_task(asyncio.to_thread(_warn_of_known_faults))
@@ -159,31 +158,33 @@ class MLServer:
             finally:
                 await asyncio.gather(starting, checking)
             await self._load(models)
-            if self._kafka is not None and not self._stop_asked.is_set():
-                # Messages can wait; taken before there are models, they would all be refused.
+            if self._kafka is not None and not self._stop_requested.is_set():
+                # Messages consumed before models are loaded would all be rejected.
                 self._front_ends.append(self._kafka)
                 await self._kafka.start()
-            await self._stop_asked.wait()
+            await self._stop_requested.wait()
         finally:
             await self._shut_down()
             restore()
 
     async def stop(self, sig: int | None = None) -> None:
-        """Ask the server to stop: `start` returns when it has. A second time: without waiting for requests."""
-        if self._stop_asked.is_set():
-            self._end_now.set()
+        """Request a graceful shutdown; `start` returns when it has ended. A second call skips the wait for running requests."""
+        if self._stop_requested.is_set():
+            self._stop_now.set()
         self._accept(False)
-        self._stop_asked.set()
+        self._stop_requested.set()
         for front_end in self._front_ends:
             front_end.end_connections()
         if self._http_workers is not None:
             self._http_workers.end_connections()
 
     async def _models_at_startup(self) -> list[ModelSettings]:
-        return list(await self._repository.list()) if self._settings.load_models_at_startup else []
+        if not self._settings.load_models_at_startup:
+            return []
+        return list(await self._repository.list())
 
     async def _load_all(self, models: list[ModelSettings]) -> int:
-        # The reason why an only model cannot be loaded is what the start ends with: it need not be logged as well.
+        # The failure of an only model is the error that `start` raises; logging it as well would repeat it.
         is_logged = len(models) + len(self._repository.problems) > 1
         loaded = await self._handlers.load_all(models, is_logged)
         if self._http_workers is not None:
@@ -192,9 +193,9 @@ class MLServer:
 
     async def _load(self, models: list[ModelSettings]) -> None:
         loading = asyncio.create_task(self._load_all(models))
-        asked = asyncio.create_task(self._stop_asked.wait())
-        await asyncio.wait((loading, asked), return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
+        stopping = asyncio.create_task(self._stop_requested.wait())
+        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
         if not loading.done():
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -202,22 +203,23 @@ class MLServer:
         loaded = await loading
         problems = self._repository.problems if self._settings.load_models_at_startup else {}
         reasons = {
-            _label(entry): entry.reason for entry in self._registry.entries() if entry.reason
+            _format_entry(entry): entry.reason for entry in self._registry.entries() if entry.reason
         } | dict(problems)
         self._registry.missing.update(problems)
         if reasons and not loaded:
-            raise NothingLoaded(_nothing_loaded(reasons))
-        # What is there now stays: the collector need not look at it again, nor requests wait until it has.
+            raise NothingLoaded(_describe_failures(reasons))
+        # Objects made so far stay alive: without this, each full collection would examine them again and delay requests.
         gc.freeze()
         self._accept(True)
         self._was_ready = True
         if self._http_workers is not None:
             await self._http_workers.wait_synchronized()
-        self._say_ready([f"'{label}'" for label in reasons])
+        self._log_ready([f"'{label}'" for label in reasons])
 
-    def _say_ready(self, failed: list[str]) -> None:
+    def _log_ready(self, failed: list[str]) -> None:
         names = (
-            ", ".join(_label(entry) for entry in self._registry.entries() if entry.ready) or "none"
+            ", ".join(_format_entry(entry) for entry in self._registry.entries() if entry.ready)
+            or "none"
         )
         addresses = ", ".join(front_end.address for front_end in self._front_ends)
         if self._http_workers is not None:
@@ -230,50 +232,52 @@ class MLServer:
             )
 
     async def _shut_down(self) -> None:
-        """Drain, then close from the front to the back."""
+        """Drain, then close in the order of a request: front ends, executor, tracing."""
         self._accept(False)
-        await self._following.stop()
-        if self._was_ready and self._stop_asked.is_set():
-            await self._wait_unless_hurried(asyncio.sleep(self._settings.shutdown_delay), None)
-        is_drained = await self._wait_unless_hurried(self._drained(), self._settings.drain_timeout)
+        await self._alias_watcher.stop()
+        if self._was_ready and self._stop_requested.is_set():
+            await self._wait_unless_stopped(asyncio.sleep(self._settings.shutdown_delay), None)
+        is_drained = await self._wait_unless_stopped(self._drained(), self._settings.drain_timeout)
         if not is_drained:
             logger.warning("Stopping although requests still run")
-        closing = 1.0 if is_drained else 0.1
-        others = [] if self._http_workers is None else [self._http_workers.stop(closing)]
-        await asyncio.gather(*(front_end.stop(closing) for front_end in self._front_ends), *others)
+        close_timeout = 1.0 if is_drained else 0.1
+        others = [] if self._http_workers is None else [self._http_workers.stop(close_timeout)]
+        await asyncio.gather(
+            *(front_end.stop(close_timeout) for front_end in self._front_ends), *others
+        )
         await self._executor.stop(self._settings.parallel_workers_timeout if is_drained else 0.1)
-        await self._works.close()
+        await self._factory.close()
 
-    async def _wait_unless_hurried(
+    async def _wait_unless_stopped(
         self, work: Coroutine[Any, Any, None], limit: float | None
     ) -> bool:
-        """Wait for the work, for so many seconds, or until the server is asked a second time to stop. Is it done?"""
+        """Wait for `work`, at most `limit` seconds, and no longer than the second call of `stop`. Returns whether it is done."""
         working = asyncio.create_task(work)
-        hurry = asyncio.create_task(self._end_now.wait())
-        await asyncio.wait((working, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        stopping = asyncio.create_task(self._stop_now.wait())
+        await asyncio.wait((working, stopping), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         is_done = working.done()
-        for task in (working, hurry):
+        for task in (working, stopping):
             task.cancel()
         if is_done:
             await working
         return is_done
 
     async def _drained(self) -> None:
-        """Take no more connections; return when all that has begun is answered."""
+        """Accept no more connections, and wait for the responses to all requests that have started."""
         others = [] if self._http_workers is None else [self._http_workers.drain()]
         await asyncio.gather(*(front_end.drain() for front_end in self._front_ends), *others)
         await self._registry.drained()
 
     def _capture_signals(self) -> Any:
-        """Signals ask for the end; what handled them before does so again afterwards."""
+        """Stop the server on SIGINT, SIGTERM and SIGQUIT. Returns a function that restores the previous handlers."""
         loop = asyncio.get_running_loop()
-        before = {}
+        previous = {}
         for number in SIGNALS:
-            before[number] = signal.getsignal(number)
+            previous[number] = signal.getsignal(number)
             loop.add_signal_handler(number, lambda: loop.create_task(self.stop()))
 
         def restore() -> None:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
 
@@ -286,7 +290,7 @@ def _warn_of_known_faults() -> None:
     known_faults.warn()
 
 
-def _further_fronts(settings: Settings) -> HTTPWorkerSupervisor | None:
+def _create_http_worker_supervisor(settings: Settings) -> HTTPWorkerSupervisor | None:
     if settings.http_workers == 1:
         return None
     from .http_workers.supervisor import HTTPWorkerSupervisor
@@ -294,7 +298,7 @@ def _further_fronts(settings: Settings) -> HTTPWorkerSupervisor | None:
     return HTTPWorkerSupervisor(settings)
 
 
-def _executor(settings: Settings, http_workers: HTTPWorkerSupervisor | None) -> Executor:
+def _create_executor(settings: Settings, http_workers: HTTPWorkerSupervisor | None) -> Executor:
     if settings.parallel_workers > 0:
         from .parallel.pool_manager import PoolExecutor
 
@@ -304,14 +308,14 @@ def _executor(settings: Settings, http_workers: HTTPWorkerSupervisor | None) -> 
     return InProcessExecutor(settings.load_timeout)
 
 
-def _nothing_loaded(reasons: Mapping[str, str]) -> str:
-    """The line that a start without a single model ends with. Of several models, the log has the reasons."""
+def _describe_failures(reasons: Mapping[str, str]) -> str:
+    """Return the error message of a start without any loaded model. The reasons of several models are in the log only."""
     (label, reason), *others = reasons.items()
     if not others:
         return f"No model could be loaded; '{label}': {reason}"
-    names = ", ".join(f"'{each}'" for each in reasons)
+    names = ", ".join(f"'{label}'" for label in reasons)
     return f"No model could be loaded, the reasons are in the log above: {names}"
 
 
-def _label(entry: ModelVersion) -> str:
+def _format_entry(entry: ModelVersion) -> str:
     return f"{entry.name} ({entry.version})" if entry.version else entry.name

@@ -235,7 +235,7 @@ class _Stream:
         final = message.parameters.get("triton_enable_empty_final_response")
         wants_final = final is not None and final.bool_param
         try:
-            streams = self._data_plane.streams(model[0], model[1] or None)
+            streams = self._data_plane.has_streams(model[0], model[1] or None)
             async with aclosing(self._responses(_read(_only(message)), model)) as responses:
                 async for response, call in responses:
                     await my_turn()
@@ -263,7 +263,7 @@ class _Stream:
     ) -> AsyncGenerator[tuple[InferenceResponse, RequestContext], None]:
         """The model's answers to a stream; a model without a way of its own gets each request like any other."""
         name, version = model[0], model[1] or None
-        if not self._data_plane.streams(name, version):
+        if not self._data_plane.has_streams(name, version):
             async for payload in payloads:
                 call = call_of(self._context, MODEL_STREAM_INFER)
                 yield await self._data_plane.infer(payload, name, version, call), call

@@ -71,7 +71,7 @@ class DataPlane:
         self._settings = settings
         self._registry = registry
         self._gather = gather
-        self._traffic = VersionRouter(registry, self._serve)
+        self._router = VersionRouter(registry, self._serve)
         # Set by the server: False until every model that should load has been tried, and again when it stops.
         self.accepting = False
 
@@ -105,7 +105,7 @@ class DataPlane:
             ],
         )
 
-    def names(self) -> list[str]:
+    def model_names(self) -> list[str]:
         """The models that are loaded or should be, in the order in which they came."""
         return [entry.name for entry in self._registry.defaults()]
 
@@ -239,11 +239,11 @@ class DataPlane:
         entry = self._registry.find(name, version)
         if version or entry.split is None:
             return await self._serve(entry, payload, context)
-        chosen = self._traffic.choose(entry, context)
-        shadow = self._traffic.shadow_of(entry, chosen, payload)
+        chosen = self._router.select_version(entry, context)
+        shadow = self._router.shadow_of(entry, chosen, payload)
         response = await self._serve(chosen, payload, context)
         if shadow is not None:
-            self._traffic.ask_shadow(shadow, response, context)
+            self._router.ask_shadow(shadow, response, context)
         return response
 
     async def _serve(
@@ -269,7 +269,7 @@ class DataPlane:
         entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started)
         return response
 
-    def streams(self, name: str, version: str | None = None) -> bool:
+    def has_streams(self, name: str, version: str | None = None) -> bool:
         """Whether the model has a way of its own with streams; else `infer` serves each request of one just as well."""
         loaded, _ = self._usable(self._registry.find(name, version))
         return loaded.info.streams
@@ -290,7 +290,7 @@ class DataPlane:
         context = context or RequestContext()
         entry = self._registry.find(name, version)
         if not version and entry.split is not None:
-            entry = self._traffic.choose(entry, context)
+            entry = self._router.select_version(entry, context)
         loaded, pipeline = self._usable(entry)
         first: InferenceRequest | None = None
         patience = StreamDeadline(self._limit_of(entry))
@@ -332,7 +332,7 @@ class DataPlane:
         """The REST paths that the default versions declare, in the order in which the models came."""
         return [own for entry in self._registry.defaults() for own in _routes(entry)]
 
-    def routes_of(self, name: str, version: str | None = None) -> list[ModelRoute]:
+    def get_routes(self, name: str, version: str | None = None) -> list[ModelRoute]:
         """The REST paths that one model declares; none if there is no such model."""
         try:
             return [
@@ -342,12 +342,12 @@ class DataPlane:
         except ModelNotFound:
             return []
 
-    def chosen_route(self, found: ModelRoute, context: RequestContext) -> Route:
+    def select_route(self, found: ModelRoute, context: RequestContext) -> Route:
         """The route of the version that will answer this request: versions may read and write the same path differently."""
         entry = self._registry.find(found.name, found.version)
         if found.version or entry.split is None:
             return found.route
-        own = [other.route for other in _routes(self._traffic.choose(entry, context))]
+        own = [other.route for other in _routes(self._router.select_version(entry, context))]
         same = [
             route
             for route in own
@@ -357,7 +357,7 @@ class DataPlane:
 
     async def wait_shadows_idle(self) -> None:
         """Wait until no shadow version works on a copy of a request."""
-        await self._traffic.normalized()
+        await self._router.wait_idle()
 
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to one of a model's own REST paths."""

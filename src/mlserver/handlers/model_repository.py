@@ -63,7 +63,7 @@ class ModelRepositoryHandlers:
                     entry.loaded.unavailable_reason if entry.loaded else "",
                 )
             items[entry.name, entry.version] = _item(entry.name, entry.version, state, reason)
-        for entry in self._registry.leaving:
+        for entry in self._registry.retiring:
             items.setdefault(
                 (entry.name, entry.version), _item(entry.name, entry.version, entry.state, "")
             )

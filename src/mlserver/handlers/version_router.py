@@ -33,7 +33,7 @@ class VersionRouter:
         self._serve = serve
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def choose(self, default: ModelVersion, context: RequestContext) -> ModelVersion:
+    def select_version(self, default: ModelVersion, context: RequestContext) -> ModelVersion:
         """The entry that answers a request for a model whose default entry has a split; kept in `context.selected_version`."""
         split = default.split
         assert split is not None
@@ -86,7 +86,7 @@ class VersionRouter:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def normalized(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no shadow is asked."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 

@@ -106,12 +106,12 @@ class HTTPWorker:
         self._settings = settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
         extend_sys_path(frame.head["sys_path"])
-        self._works = PipelineFactory(settings)
+        self._factory = PipelineFactory(settings)
         self._workers = WorkerConnections(
             control_socket_from_fd(frame.head["post"]), frame.head["number"], self._lost
         )
         self._mirror = ReplicaRegistry(
-            self._workers, self._works.build_pipeline, self._works.metrics
+            self._workers, self._factory.build_pipeline, self._factory.metrics
         )
         self._data_plane = DataPlane(settings, self._mirror, self._gather)
         self._watch = asyncio.create_task(self._look_for_stuck_workers())
@@ -127,7 +127,7 @@ class HTTPWorker:
     async def _open(self, frame: Frame) -> Frame:
         page = self._metrics_page if self._settings.metrics_endpoint else None
         parts = self._settings, self._data_plane, RemoteRepository(self._control), page
-        self._front_ends = self._works.build_front_ends(*parts)
+        self._front_ends = self._factory.build_front_ends(*parts)
         for front_end in self._front_ends:
             await front_end.start()
         gc.freeze()
@@ -153,11 +153,11 @@ class HTTPWorker:
             [serial, entry.statistics.to_frame()]
             for serial, entry in self._mirror.by_serial().items()
         ]
-        return _done(frame, {"metrics": self._works.metrics.export(), "statistics": statistics})
+        return _done(frame, {"metrics": self._factory.metrics.export(), "statistics": statistics})
 
     async def _close(self, frame: Frame) -> Frame:
         await asyncio.gather(*(front_end.stop(frame.head) for front_end in self._front_ends))
-        await self._works.close()
+        await self._factory.close()
         return _done(frame)
 
     # -- what it asks and tells --

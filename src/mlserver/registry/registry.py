@@ -193,7 +193,7 @@ class Registry(ModelRegistryView):
         self._changed = changed
         self._locks: dict[str, asyncio.Lock] = {}
         # No longer found by callers, but not yet gone: they answer what they have begun.
-        self.leaving: list[ModelVersion] = []
+        self.retiring: list[ModelVersion] = []
 
     # -- changing --
 
@@ -284,12 +284,12 @@ class Registry(ModelRegistryView):
             forget(name, version or "")
             loaded, entry.loaded = entry.loaded, None
             self._changed()
-            self.leaving.append(entry)
+            self.retiring.append(entry)
             try:
                 if loaded is not None:
                     await self._retire(loaded, entry.pipeline)
             finally:
-                self.leaving.remove(entry)
+                self.retiring.remove(entry)
             logger.info("Unloaded model '%s'%s", name, _of(entry))
 
     def _has_failed(self, entry: ModelVersion) -> None:

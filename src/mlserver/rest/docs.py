@@ -55,14 +55,14 @@ class Docs:
     async def server_document(self, request: Request) -> Reply:
         settings = self._settings
         document = openapi.server_document(
-            settings.root_path, settings.server_version, self._data_plane.names()
+            settings.root_path, settings.server_version, self._data_plane.model_names()
         )
         return Reply(body=write_document(document))
 
     async def model_document(self, request: Request) -> Reply:
         name, version = request.segments["model_name"], request.segments.get("model_version")
         metadata = await self._data_plane.model_metadata(name, version)
-        routes = [own.route for own in self._data_plane.routes_of(name, version)]
+        routes = [own.route for own in self._data_plane.get_routes(name, version)]
         return Reply(
             body=write_document(
                 openapi.model_document(self._settings.root_path, metadata, version, routes)

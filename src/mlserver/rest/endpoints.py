@@ -87,7 +87,7 @@ class Endpoints:
         return _document(json.write_message(await self._data_plane.metadata()))
 
     async def models(self, request: Request) -> Reply:
-        return _document(json.write_document({"models": self._data_plane.names()}))
+        return _document(json.write_document({"models": self._data_plane.model_names()}))
 
     async def model_metadata(self, request: Request) -> Reply:
         return _document(

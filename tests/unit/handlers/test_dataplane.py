@@ -322,7 +322,7 @@ async def test_streams_carry_the_first_id(bench: Bench) -> None:
     )
     answers = [answer async for answer in stream]
 
-    assert bench.data_plane.streams("m")
+    assert bench.data_plane.has_streams("m")
     assert [(answer.id, answer.model_version) for answer in answers] == [("first", "1")] * 2
 
 
@@ -377,8 +377,8 @@ async def test_routes(bench: Bench) -> None:
         ("m", "/two"),
         ("n", "/n"),
     ]
-    assert [own.route.path for own in bench.data_plane.routes_of("m", "1")] == ["/one"]
-    assert bench.data_plane.routes_of("nobody") == []
+    assert [own.route.path for own in bench.data_plane.get_routes("m", "1")] == ["/one"]
+    assert bench.data_plane.get_routes("nobody") == []
     answer = await bench.data_plane.route("m", "1", HTTPRequest("GET", "/one"))
     assert (answer.status, answer.body) == (201, b"/one")
 

@@ -95,7 +95,7 @@ class ModelRoutes:
     def _find(self, path: str) -> list[ModelRoute]:
         under = _under_model(path)
         if under is not None:
-            of_model = self._data_plane.routes_of(under.name, under.version)
+            of_model = self._data_plane.get_routes(under.name, under.version)
             return [own for own in of_model if matches(own.route.path, under.path)]
         return [
             own

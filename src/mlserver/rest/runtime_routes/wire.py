@@ -35,7 +35,7 @@ def _module(name: str) -> Any:
 async def answer(data_plane: DataPlane, found: ModelRoute, request: Request) -> Reply:
     """Send the request down the model's ordinary road; every error is written by the wire format."""
     call = RequestContext(headers=request.headers, operation=request.operation)
-    route = data_plane.chosen_route(found, call)
+    route = data_plane.select_route(found, call)
     wire, config = _module(route.wire), route.config
     content_type = request.header(b"content-type")
     started = time.perf_counter_ns()
