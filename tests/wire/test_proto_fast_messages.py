@@ -19,7 +19,6 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.types.row_block import packed
 from mlserver.wire.pb import dataplane_pb2 as pb
 from mlserver.wire.proto import fast_messages, messages
 from mlserver.wire.proto.contents import FIELDS
@@ -81,7 +80,7 @@ def test_a_layout_is_known_from_the_second_time(
         data = message(values, datatype, raw, shape)
         received = fast_messages.read_request(data)
 
-    assert packed(received.request) is not None
+    assert received.request.rows is not None
     assert (received.model_name, received.model_version, received.raw) == ("m", "", raw)
     assert shown(received.request) == shown(by_messages(data))
 
@@ -147,7 +146,7 @@ def test_parameters_and_outputs_beside_a_known_row(raw: bool) -> None:
     data = message([1], "FP32", raw, parameters=parameters, outputs=outputs)
     received = fast_messages.read_request(data).request
 
-    assert packed(received) is not None
+    assert received.rows is not None
     assert received.parameters is not None
     assert received.outputs is not None
     assert shown(received) == shown(by_messages(data))

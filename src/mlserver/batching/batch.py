@@ -23,11 +23,10 @@ from ..types import (
 from ..types.row_block import (
     BatchedOutputs,
     OutputSlice,
-    PackedRequest,
-    PackedResponse,
+    OutputSliceResponse,
     RowBlock,
+    RowBlockRequest,
     join_rows,
-    packed,
 )
 
 
@@ -37,17 +36,16 @@ class RowsDisagree(Exception):
 
 def rows_of(request: InferenceRequest) -> int:
     """Rows of a request: the first dimension that all its inputs share; 0 if there is none (never joined)."""
-    table = packed(request)
-    if table is not None:
-        return table.rows
-    rows = 0
+    if request.rows is not None:
+        return request.rows.row_count
+    row_count = 0
     for tensor in request.inputs:
-        if not tensor.shape or (rows and tensor.shape[0] != rows):
+        if not tensor.shape or (row_count and tensor.shape[0] != row_count):
             return 0
-        rows = tensor.shape[0]
-        if not rows:
+        row_count = tensor.shape[0]
+        if not row_count:
             return 0
-    return rows
+    return row_count
 
 
 def batch_key(request: InferenceRequest) -> Any:
@@ -59,9 +57,9 @@ def batch_key(request: InferenceRequest) -> Any:
         if outputs is None
         else [(output.name, _frozen(output.parameters)) for output in outputs],
     )
-    table = packed(request)
-    if table is not None:
-        return (*common, *_key_of_rows(*table[:3]))
+    rows = request.rows
+    if rows is not None:
+        return (*common, *_key_of_rows(rows.names, rows.datatype, rows.shape))
     inputs = request.inputs
     return (
         *common,
@@ -74,7 +72,7 @@ def batch_key(request: InferenceRequest) -> Any:
 
 @lru_cache(maxsize=1024)
 def _key_of_rows(names: tuple[str, ...], datatype: str, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The same as that of the tensors that packed rows stand for, so that both join."""
+    """Return the key of the tensors that a row block represents, so that both join."""
     width = len(names)
     return list(names), [datatype] * width, [list(shape)] * width, [None] * width
 
@@ -91,10 +89,10 @@ def _frozen(parameters: Parameters | None) -> str | None:
 def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
     """One request with the rows of all, in order. They must have the same `batch_key`, and rows."""
     first = requests[0]
-    tables = [packed(request) for request in requests]
-    if None not in tables:
-        rows = join_rows(cast(list[RowBlock], tables))
-        return PackedRequest.of(None, rows, _shared_parameters(requests), first.outputs)
+    blocks = [request.rows for request in requests]
+    if None not in blocks:
+        rows = join_rows(cast(list[RowBlock], blocks))
+        return RowBlockRequest.from_rows(rows, None, _shared_parameters(requests), first.outputs)
     total = sum([request.inputs[0].shape[0] for request in requests])
     inputs = [
         _join_input(parts, total)
@@ -164,7 +162,7 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
     if all(str(output.datatype) in FORMATS for output in response.outputs):
         joined = BatchedOutputs(response.outputs, total)
         return [
-            PackedResponse.of(
+            OutputSliceResponse.from_slice(
                 response, _own(response.parameters), OutputSlice(joined, start, count)
             )
             for start, count in zip(accumulate(rows, initial=0), rows, strict=False)

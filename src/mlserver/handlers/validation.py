@@ -9,7 +9,6 @@ from typing import Any
 from ..errors import InvalidInput, MLServerError
 from ..tensor import DATATYPES, TensorError, brief
 from ..types import InferenceRequest, Parameters, RequestInput
-from ..types.row_block import packed
 
 MAX_INPUTS = 10_000  # the default of the setting `max_inputs`
 MAX_NAME = 1024
@@ -32,8 +31,8 @@ def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> No
     Raises:
         InvalidInput: names the input, what was expected and what came.
     """
-    table = packed(request)
-    names = tuple([tensor.name for tensor in request.inputs]) if table is None else table.names
+    rows = request.rows
+    names = tuple([tensor.name for tensor in request.inputs]) if rows is None else rows.names
     if len(names) > max_inputs:
         raise InvalidInput(
             "inputs", f"at most {max_inputs} inputs (setting 'max_inputs')", f"{len(names)}"
@@ -44,7 +43,7 @@ def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> No
     for output in request.outputs or ():
         if output.parameters is not None:
             _check_tensors_parameters(output.parameters, f"output '{_shown(output.name)}'")
-    if table is None:  # packed numbers were checked when they were packed
+    if rows is None:  # the numbers of a row block were checked when the block was made
         _normalize(request.inputs)
 
 

@@ -1,4 +1,4 @@
-"""The protocol's messages as public pydantic models: the one representation on the road."""
+"""The protocol's messages as public pydantic models: what wire formats return and models receive."""
 
 from .dataplane import (
     Datatype,
@@ -24,6 +24,7 @@ from .model_repository import (
     RepositoryUnloadErrorResponse,
     State,
 )
+from .row_block import OutputSlice, RowBlock, RowBlockRequest
 
 __all__ = [
     "Datatype",
@@ -35,6 +36,7 @@ __all__ = [
     "MetadataServerErrorResponse",
     "MetadataServerResponse",
     "MetadataTensor",
+    "OutputSlice",
     "Parameters",
     "RepositoryIndexRequest",
     "RepositoryIndexResponse",
@@ -44,6 +46,8 @@ __all__ = [
     "RequestInput",
     "RequestOutput",
     "ResponseOutput",
+    "RowBlock",
+    "RowBlockRequest",
     "State",
     "TensorData",
 ]

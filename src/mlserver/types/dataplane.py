@@ -6,13 +6,16 @@ The fields and their names are the Open Inference Protocol's. Formats (JSON, pro
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ConfigDict
 from pydantic_core import CoreSchema, core_schema
 
 from .base import BaseModel
 from .tensor_data import TensorData as TensorData
+
+if TYPE_CHECKING:
+    from .row_block import OutputSlice, RowBlock
 
 
 class Datatype(Enum):
@@ -119,22 +122,34 @@ class RequestOutput(BaseModel):
 
 
 class InferenceRequest(BaseModel):
-    """What a front end reads, and all that the road carries towards the model."""
+    """An inference request, from the front end to the model."""
 
     id: str | None = None
     parameters: Parameters | None = None
     inputs: list[RequestInput]
     outputs: list[RequestOutput] | None = None
 
+    @property
+    def rows(self) -> RowBlock | None:
+        """The inputs as one block of rows; None if the request holds tensors (see `RowBlockRequest`)."""
+        values = self.__dict__
+        return None if "inputs" in values else values.get("rows")
+
 
 class InferenceResponse(BaseModel):
-    """What the road carries back."""
+    """An inference response, from the model to the front end."""
 
     model_name: str
     model_version: str | None = None
     id: str | None = None
     parameters: Parameters | None = None
     outputs: list[ResponseOutput]
+
+    @property
+    def output_slice(self) -> OutputSlice | None:
+        """The outputs as rows of a batch's outputs; None if the response holds tensors (see `OutputSliceResponse`)."""
+        values = self.__dict__
+        return None if "outputs" in values else values.get("output_slice")
 
 
 class InferenceErrorResponse(BaseModel):

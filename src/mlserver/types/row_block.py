@@ -1,14 +1,22 @@
-"""Messages that hold their tensors packed, and make them when somebody looks: a request of one table, a share of an answer.
+"""Requests backed by one block of rows, and responses backed by a slice of a batch's outputs.
 
-A table of one datatype is what most requests hold, and a dozen tensors of one number each cost more than everything else
-on the road; the answers of joined requests are rows of one answer. What is packed says the same as the tensors it stands for;
-whoever asks for `inputs` or `outputs` gets those.
+Most requests hold one table of one datatype. Twelve tensors of one number each cost more to build, check, join and
+send than all other stages together, so such a request stays one `RowBlock` from the wire format to the model:
+
+- `request.rows` is the block, or None for a request that holds tensors.
+- `request.inputs` is computed from the block when it is first read, and cached. The tensors may then be changed by
+  the caller, so from that moment `request.rows` is None.
+
+`response.output_slice` and `response.outputs` of a response to one request of a batch behave the same. Measured
+(docs/decisions/row-block.md, `make bench-micro`): frames 4.3 times, batch keys 5.7 times, joins of 16 requests 11 times
+and validation 3 times as fast as with tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, overload
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
 
 from ..tensor import FORMATS, item_size
 from .base import BaseModel
@@ -22,208 +30,212 @@ from .dataplane import (
     TensorData,
 )
 
-# Datatypes that rows may have -> `struct` code: those with a fixed width that `memoryview` knows, without BOOL.
+# Datatype of a block -> `struct` code: fixed widths that `memoryview.cast` supports, without BOOL and FP16.
 ROW_CODES = {name: code for name, code in FORMATS.items() if code not in "?e"}
-
-
-class LazyTensors(Protocol):
-    """What a packed message holds."""
-
-    def tensors(self) -> list[Any]:
-        """The tensors that it stands for."""
-        ...
-
-
-class LazyMessage(BaseModel):
-    """A message one field of which is `LazyTensors` until somebody looks at it."""
-
-    _lazy: ClassVar[str]
-
-    def __getattr__(self, name: str) -> Any:
-        # Called only for what is not there: the tensors, until they were asked for.
-        contents: LazyTensors | None = self.__dict__.get("packed")
-        if name != self._lazy or contents is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        del self.__dict__["packed"]
-        self.__dict__[name] = contents.tensors()
-        return self.__dict__[name]
-
-    def model_dump(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:
-        self.unpack()
-        return super().model_dump(*arguments, **keywords)
-
-    def model_dump_json(self, *arguments: Any, **keywords: Any) -> str:
-        self.unpack()
-        return super().model_dump_json(*arguments, **keywords)
-
-    def __eq__(self, other: object) -> bool:
-        # As messages, packed and unpacked are the same.
-        for each in (self, other):
-            if isinstance(each, LazyMessage):
-                each.unpack()
-        return isinstance(other, BaseModel) and self.__dict__ == other.__dict__
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def unpack(self) -> list[Any]:
-        """The tensors, from now on."""
-        tensors: list[Any] = getattr(self, self._lazy)
-        return tensors
 
 
 class RowBlock(NamedTuple):
     """Rows of a table whose columns are inputs of one datatype.
 
     Attributes:
-        names: Of the columns.
-        datatype: Of all columns: one of `ROW_CODES`.
+        names: The columns' names.
+        datatype: The columns' datatype, one of `ROW_CODES`.
         shape: The shape of each column without its first dimension: () or (1,).
-        rows: How many there are.
-        block: The elements row by row, in the binary encoding.
+        row_count: Number of rows.
+        block: The elements in row-major order, in the binary encoding.
     """
 
     names: tuple[str, ...]
     datatype: str
     shape: tuple[int, ...]
-    rows: int
+    row_count: int
     block: bytes | memoryview
 
-    def tensors(self) -> list[RequestInput]:
-        """The tensors that the columns stand for."""
-        width, size = len(self.names), item_size(self.datatype)
-        shape = [self.rows, *self.shape]
-        block = memoryview(self.block).cast("B")
-        made = []
-        for at, name in enumerate(self.names):
-            if self.rows == 1:
-                raw: bytes | memoryview = block[at * size : (at + 1) * size]
-            else:
-                code: Any = FORMATS[self.datatype]
-                raw = block.cast(code)[at::width].tobytes()
-            data = TensorData.trusted(raw, self.datatype, shape)
-            values = {
+    def to_inputs(self) -> list[RequestInput]:
+        """Return one tensor per column."""
+        return [self._to_input(index, name) for index, name in enumerate(self.names)]
+
+    def _to_input(self, index: int, name: str) -> RequestInput:
+        shape = [self.row_count, *self.shape]
+        data = TensorData.trusted(self._read_column(index), self.datatype, shape)
+        return RequestInput.build(
+            {
                 "name": name,
                 "shape": shape.copy(),
                 "datatype": self.datatype,
                 "parameters": None,
                 "data": data,
             }
-            made.append(RequestInput.build(values))
-        return made
+        )
 
-
-class PackedRequest(LazyMessage, InferenceRequest):
-    """A request whose inputs are `RowBlock` until somebody looks at them."""
-
-    _lazy = "inputs"
-
-    @classmethod
-    def of(
-        cls,
-        request_id: str | None,
-        rows: RowBlock,
-        parameters: Parameters | None = None,
-        outputs: list[RequestOutput] | None = None,
-    ) -> Self:
-        made = cls.build({"id": request_id, "parameters": parameters, "outputs": outputs})
-        made.__dict__["packed"] = rows
-        made.__pydantic_fields_set__.add("inputs")
-        return made
+    def _read_column(self, index: int) -> bytes | memoryview:
+        block = memoryview(self.block).cast("B")
+        if self.row_count == 1:
+            size = item_size(self.datatype)
+            return block[index * size : (index + 1) * size]
+        code: Any = FORMATS[self.datatype]
+        return block.cast(code)[index :: len(self.names)].tobytes()
 
 
 def join_rows(parts: Sequence[RowBlock]) -> RowBlock:
-    """Rows of the same layout, one after the other."""
-    first = parts[0]
-    block = b"".join([part.block for part in parts])
-    return RowBlock(
-        first.names, first.datatype, first.shape, sum([part.rows for part in parts]), block
-    )
+    """Concatenate blocks of the same columns, datatype and shape."""
+    names, datatype, shape, _, _ = parts[0]
+    row_count = sum([part.row_count for part in parts])
+    return RowBlock(names, datatype, shape, row_count, b"".join([part.block for part in parts]))
 
 
 class BatchedOutputs:
-    """The outputs of one answer to several requests. All hold numbers, in the binary encoding, row after row.
+    """The outputs of one response to several requests: fixed-width numbers, row after row.
 
     Args:
-        outputs: Each with `total` rows, in its shape and in its block.
-        total: Rows of all requests.
+        outputs: The outputs, with `row_count` rows each.
+        row_count: Rows of all requests.
 
     Attributes:
-        raws: The elements of each output.
-        steps: Bytes of one row of each output.
-        shown: For a wire format: what all shares of so many rows have in common.
+        blocks: The elements of each output, in the binary encoding.
+        row_sizes: Bytes of one row of each output.
+        json_heads: Rows of a slice -> the JSON before the data of each output (filled by `wire.json`).
     """
 
-    __slots__ = ("outputs", "raws", "shown", "steps")
+    __slots__ = ("blocks", "json_heads", "outputs", "row_sizes")
 
-    def __init__(self, outputs: list[ResponseOutput], total: int) -> None:
+    def __init__(self, outputs: list[ResponseOutput], row_count: int) -> None:
         self.outputs = outputs
-        self.raws = [
+        self.blocks = [
             memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
             for output in outputs
         ]
-        self.steps = [raw.nbytes // total for raw in self.raws]
-        self.shown: dict[int, Any] = {}
+        self.row_sizes = [block.nbytes // row_count for block in self.blocks]
+        self.json_heads: dict[int, list[bytes]] = {}
 
 
 class OutputSlice(NamedTuple):
-    """Some rows of a joined answer: the answer to one of its requests."""
+    """Consecutive rows of batched outputs: the outputs of one request of the batch."""
 
-    joined: BatchedOutputs
+    batch: BatchedOutputs
     start: int
-    rows: int
+    row_count: int
 
-    def raw(self, output: int) -> memoryview:
-        """The elements of one output."""
-        step = self.joined.steps[output]
-        return self.joined.raws[output][self.start * step : (self.start + self.rows) * step]
+    def read_block(self, index: int) -> memoryview:
+        """Return the elements of one output."""
+        size = self.batch.row_sizes[index]
+        return self.batch.blocks[index][self.start * size : (self.start + self.row_count) * size]
 
-    def block_shape(self, output: int) -> list[int]:
-        """The shape that the model gave the elements; an output's own may have one dimension more."""
-        whole = self.joined.outputs[output]
-        block = whole.data.block_shape
-        return [self.rows, *(whole.shape if block is None else block)[1:]]
+    def block_shape(self, index: int) -> list[int]:
+        """Return the shape in which the model returned one output; `ResponseOutput.shape` may add a dimension."""
+        output = self.batch.outputs[index]
+        shape = output.data.block_shape
+        return [self.row_count, *(output.shape if shape is None else shape)[1:]]
 
-    def tensors(self) -> list[ResponseOutput]:
-        """The outputs that the shares stand for."""
-        return [self._tensor(at, output) for at, output in enumerate(self.joined.outputs)]
+    def to_outputs(self) -> list[ResponseOutput]:
+        """Return one tensor per output."""
+        return [self._to_output(index) for index in range(len(self.batch.outputs))]
 
-    def _tensor(self, at: int, whole: ResponseOutput) -> ResponseOutput:
-        data = TensorData.trusted(self.raw(at), str(whole.datatype), self.block_shape(at))
-        values = {
-            "name": whole.name,
-            "shape": [self.rows, *whole.shape[1:]],
-            "datatype": whole.datatype,
-        }
-        return ResponseOutput.build({**values, "parameters": whole.parameters, "data": data})
+    def _to_output(self, index: int) -> ResponseOutput:
+        output = self.batch.outputs[index]
+        data = TensorData.trusted(
+            self.read_block(index), str(output.datatype), self.block_shape(index)
+        )
+        return ResponseOutput.build(
+            {
+                "name": output.name,
+                "shape": [self.row_count, *output.shape[1:]],
+                "datatype": output.datatype,
+                "parameters": output.parameters,
+                "data": data,
+            }
+        )
 
 
-class PackedResponse(LazyMessage, InferenceResponse):
-    """A response whose outputs are a `OutputSlice` until somebody looks at them."""
+class _BlockMessage(BaseModel):
+    """A message whose tensors are computed from a block.
 
-    _lazy = "outputs"
+    The block is in the instance's dictionary under `_block_key` until the tensors are in it under `_tensors_key`.
+    """
+
+    _block_key: ClassVar[str]
+    _tensors_key: ClassVar[str]
+
+    def read_tensors(self) -> list[Any]:
+        """Return the tensors; the block is released."""
+        tensors: list[Any] = getattr(self, self._tensors_key)
+        self.__dict__.pop(self._block_key, None)
+        return tensors
+
+    def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self.read_tensors()
+        return super().model_dump(*args, **kwargs)
+
+    def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
+        self.read_tensors()
+        return super().model_dump_json(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the tensors, whichever of the two messages is backed by a block."""
+        for message in (self, other):
+            if isinstance(message, _BlockMessage):
+                message.read_tensors()
+        return isinstance(other, BaseModel) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class RowBlockRequest(_BlockMessage, InferenceRequest):
+    """A request backed by a `RowBlock`."""
+
+    _block_key = "rows"
+    _tensors_key = "inputs"
 
     @classmethod
-    def of(
-        cls, whole: InferenceResponse, parameters: Parameters | None, share: OutputSlice
+    def from_rows(
+        cls,
+        rows: RowBlock,
+        request_id: str | None = None,
+        parameters: Parameters | None = None,
+        outputs: list[RequestOutput] | None = None,
     ) -> Self:
-        """The share of one request in the answer to several."""
-        head = {"model_name": whole.model_name, "model_version": whole.model_version, "id": None}
-        made = cls.build({**head, "parameters": parameters})
-        made.__dict__["packed"] = share
-        made.__pydantic_fields_set__.add("outputs")
-        return made
+        """Return a request whose inputs are the columns of `rows`."""
+        request = cls.build({"id": request_id, "parameters": parameters, "outputs": outputs})
+        request.__dict__["rows"] = rows
+        request.__pydantic_fields_set__.add("inputs")
+        return request
 
 
-@overload
-def packed(message: InferenceRequest) -> RowBlock | None: ...
+class OutputSliceResponse(_BlockMessage, InferenceResponse):
+    """A response backed by an `OutputSlice`."""
+
+    _block_key = "output_slice"
+    _tensors_key = "outputs"
+
+    @classmethod
+    def from_slice(
+        cls, batched: InferenceResponse, parameters: Parameters | None, output_slice: OutputSlice
+    ) -> Self:
+        """Return the response to one request of a batch.
+
+        Args:
+            batched: The response to the batch.
+            parameters: The parameters of the new response.
+            output_slice: The rows of the request.
+        """
+        head = {"model_name": batched.model_name, "model_version": batched.model_version}
+        response = cls.build({**head, "id": None, "parameters": parameters})
+        response.__dict__["output_slice"] = output_slice
+        response.__pydantic_fields_set__.add("outputs")
+        return response
 
 
-@overload
-def packed(message: InferenceResponse) -> OutputSlice | None: ...
+def _compute_field(message_class: type[_BlockMessage], compute: Callable[[Any], Any]) -> None:
+    """Make a class's tensors a cached property.
+
+    Assigned to the finished class: pydantic takes a property in the class body for the field's default value.
+    """
+    field = cached_property(compute)
+    field.__set_name__(message_class, message_class._tensors_key)
+    setattr(message_class, message_class._tensors_key, field)
 
 
-def packed(message: Any) -> Any:
-    """What a message holds that is packed still, else None."""
-    values = message.__dict__
-    contents = values.get("packed")
-    return None if contents is None or message._lazy in values else contents
+_compute_field(RowBlockRequest, lambda request: request.__dict__.pop("rows").to_inputs())
+_compute_field(
+    OutputSliceResponse, lambda response: response.__dict__.pop("output_slice").to_outputs()
+)

@@ -20,14 +20,16 @@ from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..types import (
     InferenceRequest,
     InferenceResponse,
+    OutputSlice,
     Parameters,
     RequestOutput,
     ResponseOutput,
+    RowBlock,
+    RowBlockRequest,
     TensorData,
 )
-from ..types.row_block import ROW_CODES, OutputSlice, PackedRequest, RowBlock, packed
+from ..types.row_block import ROW_CODES
 from . import large_json
-from .json_templates import LARGEST, Layouts
 from .missing import infinities
 
 _validate_request: Callable[[Any], InferenceRequest] = (
@@ -39,7 +41,6 @@ _FIELDS, _OUTPUT_FIELDS = (
     frozenset(("id", "inputs", "outputs", "parameters")),
     frozenset(("name", "parameters")),
 )
-_layouts = Layouts()
 _Rest = tuple[Parameters | None, list[RequestOutput] | None]
 # Literals that Python's and other writers put into JSON, which has no form for them.
 _LITERAL = re.compile(r"(NaN|Infinity|inf|None|True|False)\b", re.IGNORECASE)
@@ -85,27 +86,12 @@ def _not_json(received: str, position: int) -> InvalidPayload:
 
 def read_request(body: bytes | memoryview) -> InferenceRequest:
     """Raises `InvalidPayload`, which names the field, what was expected and what came."""
-    if len(body) <= LARGEST and type(body) is bytes:
-        return _read_small(body)
     large = large_json.read_document(body) if len(body) >= large_json.LARGE else None
     document = read_json(body) if large is None else large
     return one_row(document) or request_of(document)
 
 
-def _read_small(body: bytes) -> InferenceRequest:
-    """A body of which many more may come that differ only in their numbers."""
-    known = _layouts.read(body)
-    if known is not None:
-        return known
-    document = read_json(body)
-    row = one_row(document)
-    if row is None:
-        return request_of(document)
-    _layouts.saw(body, row)
-    return row
-
-
-def one_row(document: Any) -> PackedRequest | None:
+def one_row(document: Any) -> RowBlockRequest | None:
     """A request of one row of numbers, packed; None for any other, which the validator reads.
 
     That is one tensor of one element per column, all of one datatype: the form of most requests. What is accepted here
@@ -144,7 +130,8 @@ def one_row(document: Any) -> PackedRequest | None:
     ):
         return None
     shape = (1,) if len(shapes[0]) == 2 else ()
-    return PackedRequest.of(request_id, RowBlock(tuple(names), datatype, shape, 1, block), *rest)
+    rows = RowBlock(tuple(names), datatype, shape, 1, block)
+    return RowBlockRequest.from_rows(rows, request_id, *rest)
 
 
 def _rest_of(document: dict[str, Any]) -> _Rest | None:
@@ -234,9 +221,8 @@ def describe(error: ValidationError) -> InvalidPayload:
 
 def write_response(response: InferenceResponse) -> bytes:
     """Raises `MLServerError`: an output holds bytes that are no text."""
-    share = packed(response)
-    if share is not None:
-        return _write_share(response, share)
+    if response.output_slice is not None:
+        return _write_slice(response, response.output_slice)
     body = orjson.dumps(document_of(response), default=_default, option=_OPTIONS)
     if b"null" not in body:  # far quicker than to look at each number
         return body
@@ -254,22 +240,23 @@ def name_infinities(shown: list[dict[str, Any]], outputs: Sequence[ResponseOutpu
             head["data"] = head.pop("data")  # last, as everywhere
 
 
-def _write_share(response: InferenceResponse, share: OutputSlice) -> bytes:
+def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> bytes:
     """One of several answers to joined requests: all but ids and numbers is written once for all of them."""
-    heads = share.joined.shown.get(share.rows)
+    batch, row_count = output_slice.batch, output_slice.row_count
+    heads = batch.json_heads.get(row_count)
     if heads is None:
-        heads = share.joined.shown[share.rows] = [
+        heads = batch.json_heads[row_count] = [
             orjson.dumps(head_of(output), default=_default, option=_OPTIONS)[:-1] + b',"data":'
-            for output in share.tensors()
+            for output in output_slice.to_outputs()
         ]
     parts = [
         orjson.dumps(_head_of_response(response), default=_default, option=_OPTIONS)[:-1],
         b',"outputs":[',
     ]
     for at, head in enumerate(heads):
-        datatype = str(share.joined.outputs[at].datatype)
-        shape = share.block_shape(at)
-        data = TensorData.trusted(share.raw(at), datatype, shape)
+        datatype = str(batch.outputs[at].datatype)
+        shape = output_slice.block_shape(at)
+        data = TensorData.trusted(output_slice.read_block(at), datatype, shape)
         text = orjson.dumps(_numbers(data, datatype, shape), option=_OPTIONS)
         if b"null" in text and infinities(datatype, data, shape):
             return write_response(_unpacked(response))

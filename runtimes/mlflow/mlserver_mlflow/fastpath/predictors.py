@@ -16,8 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlserver.errors import CannotBatch
-from mlserver.types import InferenceRequest, RequestInput
-from mlserver.types.row_block import RowBlock, packed
+from mlserver.types import InferenceRequest, RequestInput, RowBlock
 
 from ..invocations.json_formats import TENSOR_DTYPES
 from ..metadata import TENSORS
@@ -106,7 +105,7 @@ class ColumnsPredictor:
     def read(self, request: InferenceRequest) -> Any | None:
         if not _is_plain(request, "pd"):
             return None
-        table = packed(request)
+        table = request.rows
         if table is not None and self._one is not None:
             return self._read_rows(table)
         inputs = self._in_order(request.inputs)
@@ -125,13 +124,13 @@ class ColumnsPredictor:
         return pd.DataFrame(block, columns=self._index, copy=False) if self.as_frame else block
 
     def _read_rows(self, table: RowBlock) -> Any | None:
-        """The argument from rows that came packed."""
+        """The argument from a row block."""
         if table.datatype not in self._held[0] or len(table.names) != len(self.names):
             return None
-        if self.max_rows and table.rows > self.max_rows:
+        if self.max_rows and table.row_count > self.max_rows:
             return None
         block = np.frombuffer(table.block, dtype=TENSOR_DTYPES[table.datatype]).reshape(
-            table.rows, len(self.names)
+            table.row_count, len(self.names)
         )
         if list(table.names) != self.names:
             order = {name: at for at, name in enumerate(table.names)}

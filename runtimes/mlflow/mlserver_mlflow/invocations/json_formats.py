@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mlserver.types import InferenceRequest, RequestInput, TensorData
-from mlserver.types.row_block import PackedRequest, RowBlock
+from mlserver.types import InferenceRequest, RequestInput, RowBlock, RowBlockRequest, TensorData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +57,7 @@ def read_request(body: bytes | str, config: dict[str, Any]) -> InferenceRequest 
     if inputs is None:
         return None
     if isinstance(inputs, RowBlock):
-        return PackedRequest.of(None, inputs)
+        return RowBlockRequest.from_rows(inputs)
     return InferenceRequest.build(
         {"id": None, "parameters": None, "inputs": inputs, "outputs": None}
     )

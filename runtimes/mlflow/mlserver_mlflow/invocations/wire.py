@@ -21,7 +21,6 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.types.row_block import packed
 
 from . import json_formats, json_numbers
 
@@ -124,17 +123,20 @@ def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple
         (element,) = response.outputs[0].data.root
         status = int((parameters.model_extra or {}).get(STATUS, 200))
         return status, element.encode("utf-8") if isinstance(element, str) else bytes(element), JSON
-    share = packed(response)
+    output_slice = response.output_slice
     if config.get("output") == "dict":
         parts = [
             f"{json.dumps(output.name)}: {_predictions(output, None)}"
             for output in response.outputs
         ]
         text = f"{{{', '.join(parts)}}}"
-    elif share is not None:
-        output = share.joined.outputs[0]
+    elif output_slice is not None:
+        output = output_slice.batch.outputs[0]
         text = _numbers(
-            share.raw(0), str(output.datatype), share.block_shape(0), config.get("rank")
+            output_slice.read_block(0),
+            str(output.datatype),
+            output_slice.block_shape(0),
+            config.get("rank"),
         )
     else:
         text = _predictions(response.outputs[0], config.get("rank"))

@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mlserver.errors import CannotBatch, MLServerError
-from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
-from mlserver.types.row_block import PackedRequest, packed
+from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput, RowBlockRequest
 
 from ..fastpath.predictors import ColumnsPredictor, FastPath, concatenated
 from ..loading.pyfunc import PyFuncModel, raw_model, with_implementation
@@ -139,9 +138,8 @@ def of(model: PyFuncModel, path: FastPath | None) -> Methods | None:
 
 def without_outputs(payload: InferenceRequest) -> InferenceRequest:
     """The same request for everything that the model gives: the server itself picks from that what was wanted."""
-    rows = packed(payload)
-    if rows is not None:
-        return PackedRequest.of(payload.id, rows, payload.parameters)
+    if payload.rows is not None:
+        return RowBlockRequest.from_rows(payload.rows, payload.id, payload.parameters)
     values = {
         "id": payload.id,
         "parameters": payload.parameters,

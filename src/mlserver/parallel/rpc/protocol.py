@@ -32,7 +32,7 @@ from ...types import (
     ResponseOutput,
     TensorData,
 )
-from ...types.row_block import PackedRequest, RowBlock, packed
+from ...types.row_block import RowBlock, RowBlockRequest
 
 PREFIX = struct.Struct("<BBHIQQ")
 INLINE_LIMIT = 16 * 1024
@@ -219,15 +219,15 @@ def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
         if wanted is None
         else [[output.name, pack_parameters(output.parameters)] for output in wanted]
     )
-    table = packed(request)
-    if table is None:
+    rows = request.rows
+    if rows is None:
         inputs: Any = [_pack_tensor(tensor, buffers) for tensor in request.inputs]
     else:
-        block: Any = table.block
+        block: Any = rows.block
         if len(block) >= INLINE_LIMIT:
             buffers.append(block)
             block = len(buffers) - 1
-        inputs = {"rows": [*table[:4], block]}
+        inputs = {"rows": [*rows[:4], block]}
     return [request.id, pack_parameters(request.parameters), inputs, outputs]
 
 
@@ -238,7 +238,7 @@ def unpack_request(values: list[Any], buffers: Sequence[Any]) -> InferenceReques
         names, datatype, shape, count, block = inputs["rows"]
         block = buffers[block] if isinstance(block, int) else block
         rows = RowBlock(tuple(names), datatype, tuple(shape), count, block)
-        return PackedRequest.of(request_id, rows, unpack_parameters(parameters), outputs)
+        return RowBlockRequest.from_rows(rows, request_id, unpack_parameters(parameters), outputs)
     return InferenceRequest.build(
         {
             "id": request_id,

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from ...errors import InvalidPayload
 from ...tensor import ITEM_SIZES, TensorError
 from ...types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
-from ...types.row_block import ROW_CODES, PackedRequest, RowBlock
+from ...types.row_block import ROW_CODES, RowBlock, RowBlockRequest
 from ..pb import dataplane_pb2 as pb
 from ..pb import parts_pb2
 from . import messages
@@ -89,11 +89,11 @@ def read_request(data: bytes) -> ParsedRequest:
 def _packed_request(parts: Parts, rows: RowBlock) -> InferenceRequest:
     """A request whose inputs are these rows."""
     if not parts.parameters and not parts.outputs:
-        return PackedRequest.of(parts.id or None, rows)
+        return RowBlockRequest.from_rows(rows, parts.id or None)
     for field in ("inputs", "raw_input_contents"):
         parts.ClearField(field)
     rest = messages.read_request(pb.ModelInferRequest.FromString(parts.SerializeToString()))
-    return PackedRequest.of(rest.id, rows, rest.parameters, rest.outputs)
+    return RowBlockRequest.from_rows(rows, rest.id, rest.parameters, rest.outputs)
 
 
 def _known_row(inputs: list[bytes], raws: list[bytes]) -> RowBlock | None:

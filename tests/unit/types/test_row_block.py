@@ -23,7 +23,7 @@ from mlserver.types import (
     ResponseOutput,
     TensorData,
 )
-from mlserver.types.row_block import PackedRequest, packed
+from mlserver.types.row_block import RowBlockRequest
 from mlserver.wire import json
 from mlserver.wire.proto import fast_messages, messages
 
@@ -96,10 +96,10 @@ RESTS = st.fixed_dictionaries(
 def test_packed_is_the_same_as_validated(bodies: list[bytes], rest: dict[str, Any]) -> None:
     for body in [orjson.dumps(orjson.loads(body) | rest) for body in bodies]:
         request = json.read_request(body)
-        assert packed(request) is not None
+        assert request.rows is not None
         assert rows_of(request) == 1
         assert shown(request) == shown(validated(body))
-        assert packed(request) is None
+        assert request.rows is None
         assert request == validated(body)
         assert json.read_request(body).model_dump() == validated(body).model_dump()
 
@@ -110,7 +110,7 @@ def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: boo
         sent = messages.write_request(validated(body), "m", raw=raw).SerializeToString()
         request = fast_messages.read_request(sent).request
     if raw or str(validated(body).inputs[0].datatype).startswith("FP"):
-        assert packed(request) is not None
+        assert request.rows is not None
     assert rows_of(request) == 1
     assert batch_key(request) == batch_key(json.read_request(body))
     assert shown(request) == shown(validated(body))
@@ -134,7 +134,7 @@ def test_packed_with_parameters_and_outputs(
     expected = [validated(body, **rest) for body in bodies]
     joined = join(requests)
     arrived = framed(joined)
-    assert isinstance(arrived, PackedRequest)
+    assert isinstance(arrived, RowBlockRequest)
     assert arrived == join(expected)
     assert batch_key(requests[0]) == batch_key(expected[0])
     assert (batch_key(requests[0]) == batch_key(received(other)[0])) == (rest == other)
@@ -162,7 +162,7 @@ def test_joined_and_framed_packed_is_the_same_as_tensors(bodies: list[bytes]) ->
     assert all(batch_key(request) == batch_key(requests[0]) for request in requests)
     assert batch_key(validated(bodies[0])) == batch_key(requests[0])
     arrived = framed(join(requests))
-    assert isinstance(arrived, PackedRequest)
+    assert isinstance(arrived, RowBlockRequest)
     assert shown(arrived) == shown(join([validated(body) for body in bodies]))
 
 
@@ -190,7 +190,7 @@ def test_what_is_not_plain_is_left_to_the_validator(tensor: dict[str, object]) -
         request = json.read_request(body)
     except InvalidPayload:
         return
-    assert packed(request) is None
+    assert request.rows is None
 
 
 @pytest.mark.parametrize(
@@ -278,11 +278,11 @@ def test_shares_say_the_same_before_and_after_they_are_unpacked(
     at = 0
     for number, (share, count) in enumerate(zip(shares, counts, strict=True)):
         share.put(id=f"id {number}", model_version="3")
-        assert packed(share) is not None
+        assert share.output_slice is not None
         shown = json.write_response(share)
-        assert packed(share) is not None
+        assert share.output_slice is not None
         assert "outputs" in share.model_dump()
-        assert packed(share) is None
+        assert share.output_slice is None
         assert json.write_response(share) == shown
         for own, output in zip(share.outputs, whole.outputs, strict=True):
             assert own.shape == [count, *output.shape[1:]]
@@ -295,5 +295,5 @@ def test_new_outputs_take_the_place_of_a_share() -> None:
     output = ResponseOutput(name="y", shape=[2], datatype="INT64", data=TensorData([1, 2]))
     share, _ = split(InferenceResponse(model_name="m", outputs=[output]), [1, 1])
     share.outputs = []
-    assert packed(share) is None
+    assert share.output_slice is None
     assert orjson.loads(json.write_response(share))["outputs"] == []
