@@ -18,7 +18,8 @@ from support.server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-# The client, and what importing it needs beyond the tests' own environment (it also holds a server and Kubernetes' client).
+# The client and the imports that the tests' environment lacks; it also contains a server and a
+# Kubernetes client.
 PACKAGES = [
     "kserve==0.21.0",
     "cloudevents==1.13.0",
@@ -37,8 +38,8 @@ PACKAGES = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What each client got for each of its calls."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The result of each call of each client."""
     try:
         packages = install(PACKAGES, "kserve")
     except IndexUnreachable as error:
@@ -68,11 +69,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("client", ["rest", "grpc"])
-def test_every_call(found: dict[str, Any], client: str) -> None:
-    calls = found[client]
+def test_every_call_of_the_client(results: dict[str, Any], client: str) -> None:
+    calls = results[client]
     error = calls.pop("error")
 
     assert "Model nope not found" in error
-    assert calls.pop("nobody_ready", False) is False
+    assert calls.pop("missing_model_ready", False) is False
     assert {name: answer for name, answer in calls.items() if answer is not True} == {}
     assert len(calls) > len(kserve_calls.ARRAYS)

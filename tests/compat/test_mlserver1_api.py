@@ -1,4 +1,4 @@
-"""What the names of MLServer 1.x do: arguments, results and texts as release 1.7.1 has them."""
+"""The API of MLServer 1.x: arguments, results and texts as in release 1.7.1."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_tensor_data_is_read_and_written(root: Any) -> None:
     )
 
 
-def test_tensor_data_of_other_faces() -> None:
+def test_tensor_data_of_other_representations() -> None:
     array = TensorData.from_array(np.array([[1.5, math.nan], [2.0, 3.0]]))
     assert array.model_dump() == [1.5, None, 2.0, 3.0]
     assert array.json() == "[1.5,null,2.0,3.0]"
@@ -194,7 +194,7 @@ def test_raw_contents() -> None:
     assert unpack(elem=tensor, raw=pack(elem=tensor)) == [1, 2]
 
 
-def test_no_requests_to_join() -> None:
+def test_an_empty_list_of_requests() -> None:
     batch = BatchedRequests()
     assert batch.inference_requests == {}
     assert batch.merged_request.inputs == []

@@ -1,4 +1,7 @@
-"""Where this server answers otherwise than MLServer 1.7.1 on purpose: the rows of docs/compatibility.md, through a real server."""
+"""Deliberate differences to MLServer 1.7.1.
+
+The rows of docs/compatibility.md, through a real server.
+"""
 
 from __future__ import annotations
 

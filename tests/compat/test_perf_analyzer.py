@@ -1,7 +1,8 @@
-"""NVIDIA's load generator, the real program, against a server with a worker.
+"""NVIDIA's load generator perf_analyzer against a server with a worker.
 
-It reads a model's metadata and configuration, sends what they describe, and reads the statistics before and after. The program
-is taken from the variable PERF_ANALYZER or from PATH; docs/compatibility.md says where it comes from.
+It reads a model's metadata and configuration, sends matching requests, and reads the statistics
+before and after. The program is taken from the variable PERF_ANALYZER or from PATH;
+docs/compatibility.md names its source.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from support.server import Server
 
 PROGRAM = os.environ.get("PERF_ANALYZER") or shutil.which("perf_analyzer")
 REQUESTS = 24
-LIMIT = 120.0  # seconds that one run may take
+LIMIT = 120.0  # time limit of one run in seconds
 
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="perf_analyzer is neither on PATH nor named by PERF_ANALYZER"
@@ -69,7 +70,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator
     ],
     ids=lambda value: value if isinstance(value, str) else "".join(value[1:]).replace("--", "-"),
 )
-def test_it_measures(server: Server, tmp_path: Path, model: str, options: list[str]) -> None:
+def test_perf_analyzer_measures_the_model(
+    server: Server, tmp_path: Path, model: str, options: list[str]
+) -> None:
     port = server.http_port if "http" in options else server.grpc_port
     report = tmp_path / "report.csv"
     count = ["--request-count", str(REQUESTS), "--concurrency-range", "4", "-f", str(report)]
@@ -103,7 +106,7 @@ def test_it_measures(server: Server, tmp_path: Path, model: str, options: list[s
 
 
 def counted(server: Server, model: str) -> int:
-    """Requests that the model answered, by the statistics."""
+    """The number of successful requests in the model's statistics."""
     (only,) = server.get(f"/v2/models/{model}/stats").json()["model_stats"]
     count: int = only["inference_stats"]["success"]["count"]
     return count

@@ -1,4 +1,4 @@
-"""The names that programs written for MLServer 1.x import: each must be there, under the module it has always had."""
+"""The names that programs for MLServer 1.x import, each in its module of 1.x."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_public_names(module: str) -> None:
     assert not missing
 
 
-def test_the_front_door_lists_what_it_has() -> None:
+def test_the_package_lists_its_names() -> None:
     import mlserver
 
     assert set(NAMES["mlserver"].split()) <= {*dir(mlserver)}

@@ -1,4 +1,4 @@
-"""The runtimes of MLServer 1.x, as the package index has them, on this server: unchanged, in one process and with workers."""
+"""Published runtimes of MLServer 1.x, unchanged, in one process and with workers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def rows(values: list[list[float]], datatype: str = "FP64", **more: Any) -> dict
 
 
 def outputs(response: Any) -> dict[str, list[Any]]:
-    """The outputs of an answer, by name, as lists of rows (or of values, for one column)."""
+    """The outputs of a response by name, as lists of rows, or of values for one column."""
     assert response.status_code == 200, response.text
     found = {}
     for output in response.json()["outputs"]:
@@ -109,7 +109,9 @@ def test_predict(server: Server, answers: dict[str, Any], name: str, datatype: s
 
 
 @pytest.mark.parametrize("name", ["sklearn", "xgboost"])
-def test_predict_proba_if_asked_for(server: Server, answers: dict[str, Any], name: str) -> None:
+def test_a_requested_predict_proba_output(
+    server: Server, answers: dict[str, Any], name: str
+) -> None:
     response = server.infer(
         name, [rows(answers["rows"])], outputs=[{"name": "predict_proba"}, {"name": "predict"}]
     )

@@ -1,4 +1,7 @@
-"""schemathesis reads our OpenAPI documents and sends what they allow, and what they do not: never an answer of 500 or above."""
+"""schemathesis generates valid and invalid requests from the OpenAPI documents.
+
+No response of 500 or above.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ INPUTS = [
     {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
     {"name": "text", "datatype": "BYTES", "shape": [-1]},
 ]
-# Unloading the model would leave nothing to ask.
+# Unloading the model would make the other paths answer 404.
 LEFT_OUT = ["--exclude-path-regex", "/(un)?load$"]
 BOUNDS = [
     "--max-examples",

@@ -1,4 +1,4 @@
-"""NVIDIA's published gRPC client, in the same process as our own messages, against a real server."""
+"""NVIDIA's published gRPC client in one process with this package's messages, against a real server."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_every_datatype(address: str, datatype: str) -> None:
     assert result.get_response().id == "7"
 
 
-async def test_bfloat16(address: str) -> None:
+async def test_bfloat16_tensors(address: str) -> None:
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     array = np.array([[1.0, -2.5]], bfloat16)
     result = await in_thread(
@@ -255,7 +255,7 @@ async def test_asyncio_stream(address: str) -> None:
         yield {"model_name": "letters", "inputs": [text], "request_id": "1"}
 
     async with aio_module.InferenceServerClient(address) as client:
-        # This client has no argument for the final response, so the metadata says which form it reads.
+        # The client has no argument for the final response: metadata selects the form.
         stream = client.stream_infer(requests(), headers={"mlserver-stream-form": "triton"})
         answers = [answer async for answer in stream]
 

@@ -1,4 +1,4 @@
-"""NVIDIA's published HTTP client and its asyncio form, against a server with a worker."""
+"""NVIDIA's published HTTP client, blocking and asyncio, against a server with a worker."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_datatype(
     assert result.get_response()["id"] == "7"
 
 
-def test_bytes_that_are_no_text(client: Any) -> None:
+def test_bytes_that_are_not_text(client: Any) -> None:
     array = np.array([[b"\xff\x00"]], object)
 
     np.testing.assert_array_equal(
@@ -185,7 +185,7 @@ def test_parameters_timeout_and_priority(client: Any) -> None:
     np.testing.assert_array_equal(result.as_numpy("x"), ARRAYS["FP32"])
 
 
-def test_many_at_once(client: Any) -> None:
+def test_concurrent_requests(client: Any) -> None:
     waiting = [
         client.async_infer("echo", [input_of("INT32", np.array([[number]], "i4"))])
         for number in range(32)
@@ -195,7 +195,7 @@ def test_many_at_once(client: Any) -> None:
 
 
 def test_a_request_made_apart(server: Server) -> None:
-    """`generate_request_body` and `parse_response_body` are for programs that bring their own HTTP."""
+    """`generate_request_body` and `parse_response_body` work with another HTTP client."""
     array = np.arange(6, dtype="f8").reshape(2, 3)
     body, head = client_module.InferenceServerClient.generate_request_body(
         [input_of("FP64", array)]
@@ -239,7 +239,7 @@ async def test_asyncio_compression(server: Server, algorithm: str) -> None:
     np.testing.assert_array_equal(result.as_numpy("x"), array)
 
 
-async def test_asyncio_everything_else(server: Server) -> None:
+async def test_the_other_methods_with_asyncio(server: Server) -> None:
     async with aio_module.InferenceServerClient(server.url.removeprefix("http://")) as client:
         assert await client.is_server_live()
         assert await client.is_server_ready()

@@ -1,1 +1,1 @@
-"""Hostile bytes for every format: what a body may do at worst is be refused."""
+"""Fuzz tests: malicious bytes for every format may only be rejected."""

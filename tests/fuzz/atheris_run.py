@@ -6,9 +6,9 @@ It needs atheris, in an environment of its own that sees this one's packages:
     PYTHONPATH=src:runtimes/mlflow:$(echo .venv/lib/python3*/site-packages) \\
         .venvs/atheris/bin/python tests/fuzz/atheris_run.py json -max_total_time=60 -max_len=8192
 
-The targets are those that `test_fuzz.py` runs over tests/corpus. The search starts with that corpus; what it finds interesting goes to
-FOLDER (default: a temporary one), a body that raised, hung or took too much memory to the current folder. Such a body is added to
-tests/corpus/TARGET, named by what it did.
+The targets are those that `test_fuzz.py` runs over tests/corpus. The search starts with that corpus; bodies of new coverage are written to
+FOLDER (default: a temporary one), a body that raised, hung or used too much memory to the current folder. Add such a body to
+tests/corpus/TARGET, named after its effect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
-# What the targets import late is to be watched too.
+# Instrument the modules that the targets import late, too.
 LATE = (
     "mlserver.wire.arrow.stream",
     "mlserver.wire.large_json",

@@ -1,6 +1,7 @@
-"""Writes the first bodies of the corpus: right ones of every kind, and the worst ones known. Run: python -m fuzz.make_corpus
+"""Writes the initial corpus.
 
-Bodies that a fuzzer found are added to the folders by hand, named by what they did.
+Valid bodies of every kind, and known attacks. Run: python -m fuzz.make_corpus
+Bodies that a fuzzer found are added to the folders by hand, named after their effect.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def grpc_bodies() -> None:
         for raw in (False, True):
             try:
                 message = messages.write_request(request, "echo", None, raw)
-            except Exception:  # what no client could write is left to mutations
+            except Exception:  # bodies that no client writes are left to mutations
                 continue
             put("grpc", f"{name}{' raw' if raw else ''}", message.SerializeToString())
 

@@ -1,4 +1,4 @@
-"""Environments of the matrix: each a Python and requirements, made by uv under `.venvs` and kept by the hash of what they hold."""
+"""Environments of the test matrix, created by uv under `.venvs`, one per hash of their content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOOLS = (
     "packaging",
 )
 INSTALL_LIMIT = 1200.0
-# What uv says when it is the network that failed.
+# uv's messages of network errors.
 _NETWORK = re.compile(
     r"error sending request|dns error|Failed to fetch|timed out|connect|No route to host",
     re.IGNORECASE,
@@ -35,23 +35,20 @@ _LOCATION = "import sys; print(sys.executable)"
 
 
 class NotAvailable(Exception):
-    """Something that this machine does not have: an interpreter, or a package index that answers."""
+    """This machine lacks an interpreter, or a reachable package index."""
 
 
 class InstallFailed(Exception):
-    """The requirements cannot be installed together; the text is uv's."""
+    """The requirements conflict; the text is uv's."""
 
 
 @dataclass(frozen=True)
 class Environment:
     """One cell of the matrix.
 
-    Attributes:
-        name: Its folder is `.venvs/matrix-NAME`.
-        python: `major.minor`.
-        requirements: Beside this server, its MLflow runtime and the tests' tools.
-        own: How this server and its runtime are installed.
-        lowest: Whether the lowest versions are chosen that `pyproject.toml` allows.
+    `.venvs/matrix-NAME`, with a Python `major.minor` and requirements.
+    `own` lists this repository's projects to install; with `lowest`, the lowest versions that
+    `pyproject.toml` allows are installed.
     """
 
     name: str
@@ -69,11 +66,10 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def install(self) -> None:
-        """Make the environment, unless it is there with the same content.
+        """Create the environment, unless it exists with the same content.
 
-        Raises:
-            NotAvailable: there is no such Python here, or no package index.
-            InstallFailed: the requirements contradict each other.
+        Raises `NotAvailable` without such a Python or a package index, and `InstallFailed` if the
+        requirements conflict.
         """
         python = find_python(self.python)
         files = [path.read_text() for path in PROJECTS]
@@ -86,7 +82,7 @@ class Environment:
         resolution = "lowest-direct" if self.lowest else "highest"
         own = [argument for project in self.own for argument in ("--editable", project)]
         self._pip("install", "--quiet", "--resolution", resolution, *own, *self.requirements)
-        # The tools come second, so that they take part in no choice of versions.
+        # Installed after the requirements, so that the tools do not influence their versions.
         installed = self.folder / "installed.txt"
         installed.write_text(self._pip("freeze", "--exclude-editable"))
         self._pip("install", "--quiet", "--constraints", str(installed), *TOOLS)
@@ -107,7 +103,7 @@ def find_python(version: str) -> str:
     name = f"python{version}"
     candidates: list[dict[str, str]] = [{}]
     if shutil.which("pyenv"):
-        # pyenv's commands run only the versions that it was told to use.
+        # pyenv's shims run only the versions that PYENV_VERSION selects.
         listed = subprocess.run(
             ["pyenv", "whence", name], capture_output=True, text=True, check=False
         )

@@ -1,8 +1,8 @@
-"""Runs the quick start and the differential tests beside several MLflows, Pythons, NumPys and pandas: `make test-matrix`.
+"""Runs the quick start and the differential tests with several versions of MLflow, Python, NumPy and pandas.
 
-    python -m matrix.run [NAME ...]      the cells of these names, `short`, or all but the floors
-
-A cell that this machine lacks something for is skipped, with the reason. Exit code 1: a cell failed.
+`python -m matrix.run [NAME ...]`: the cells of these names, `short`, or all but the floors. A
+cell that needs something this machine lacks is skipped, with the reason. Exit code 1: a cell
+failed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FLOOR_TESTS = (
     "tests/integration/test_infer.py",
     "tests/integration/test_model_routes.py",
     "tests/unit/codecs",
-    # pandas 2.1 itself cannot make all of its frames
+    # pandas 2.1 cannot construct all of its frames
     "--deselect=tests/unit/codecs/test_pandas.py::test_any_frame_round_trip",
     "tests/unit/grpc",
 )
-# MLflow's own scoring server, which the differential tests ask, needs this before 3.11.
+# MLflow's scoring server before 3.11, which the differential tests call, needs this.
 OLD_STARLETTE = "starlette<1"
 LOWEST_ARRAYS = ("numpy==1.26.*", "pandas==2.1.*")
 FLOORS = Environment(
@@ -69,7 +69,7 @@ def main(names: Sequence[str]) -> int:
 
 
 def run(cell: Environment) -> str:
-    """The outcome in one line: what passed, FAILED, or skipped and why."""
+    """Run one cell. Returns its outcome in one line: passed, FAILED, or skipped with the reason."""
     start = time.monotonic()
     say(f"--- {cell.name}: Python {cell.python}, {' '.join(cell.requirements)}")
     try:
@@ -82,7 +82,7 @@ def run(cell: Environment) -> str:
     installed = time.monotonic() - start
     say(f"    {cell.versions(*SHOWN)} (installed in {installed:.0f} s)")
     tests = FLOOR_TESTS if cell.lowest else TESTS
-    # Warnings are the libraries' own affair here: each cell has other ones.
+    # Each cell has other versions of the libraries, with other warnings.
     options = [
         "-q",
         "-n",

@@ -1,6 +1,7 @@
-"""The README's own commands, in order, in a clean virtual environment: install, train, serve, ask. `make test-readme` runs it.
+"""The README's commands in order, in a clean virtual environment (`make test-readme`).
 
-What differs from the README: a copy of the repository, free ports, and the wine data from this machine if they are here.
+Differences to the README: a copy of the repository, free ports, and the wine data of this machine
+if present.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RED_WINE = 5.5768839
 
 
 def commands(beginning: str) -> list[str]:
-    """The commands of the README that begin like this, without their comments."""
+    """The README's commands that begin like this, without their comments."""
     lines = [block for language, block in BLOCKS if language == "bash" and block.startswith("curl")]
     for language, block in BLOCKS:
         if language == "bash" and not block.startswith("curl"):
@@ -44,7 +45,7 @@ def commands(beginning: str) -> list[str]:
 
 
 class CleanPlace:
-    """A copy of the repository and a virtual environment with what the README installs."""
+    """A copy of the repository, and a virtual environment with the README's packages."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "repository"
@@ -76,7 +77,7 @@ class CleanPlace:
         return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
     def run(self, command: str, cwd: Path | None = None) -> str:
-        """Run a command with bash; returns what it printed. Raises `AssertionError` if it fails."""
+        """Run a command with bash. Returns its output; raises `AssertionError` if it fails."""
         done = subprocess.run(
             ["bash", "-c", command.replace("localhost:8080", f"localhost:{self.http_port}")],
             cwd=cwd or self.root,
@@ -90,7 +91,7 @@ class CleanPlace:
         return done.stdout
 
     def serve(self, command: str, cwd: Path) -> Iterator[None]:
-        """Run `mlserver start ...` until the block ends, from when it is ready."""
+        """Run `mlserver start ...`, ready at the start of the block, until its end."""
         log = cwd.parent / "log.txt"
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -149,7 +150,7 @@ def model(place: CleanPlace) -> Path:
     return Path(folder)
 
 
-def test_a_model_folder_as_it_is(place: CleanPlace, model: Path) -> None:
+def test_serve_a_model_folder(place: CleanPlace, model: Path) -> None:
     command, _ = commands("mlserver start")
     for _ in place.serve(command.replace("path/to/model", shlex.quote(str(model))), place.root):
         names = [
@@ -161,7 +162,7 @@ def test_a_model_folder_as_it_is(place: CleanPlace, model: Path) -> None:
         assert names == [model.name]
 
 
-def test_from_a_trained_model_to_an_answer(place: CleanPlace, model: Path) -> None:
+def test_train_serve_and_infer(place: CleanPlace, model: Path) -> None:
     _, command = commands("mlserver start")
     (settings,) = (block for language, block in BLOCKS if language == "json")
     folder = place.root.parent / "serve"

@@ -1,4 +1,4 @@
-"""Requests whose time is over: told so, and never run if that happened before their turn."""
+"""Request timeouts: a request that times out in the queue never runs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("over", ["rest", "grpc"])
-def test_it_passes_before_its_turn(serve: Serve, tmp_path: Path, workers: int, over: str) -> None:
-    """The model's process is blocked by one request; the next one's time passes; it is answered at once and never run."""
+def test_a_timeout_in_the_queue(serve: Serve, tmp_path: Path, workers: int, over: str) -> None:
+    """A request that times out in the queue is answered at once and never runs."""
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)
     with ThreadPoolExecutor(1) as callers:
@@ -65,23 +65,26 @@ def late_over_grpc(server: Server) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_it_passes_in_the_model(serve: Serve, tmp_path: Path, workers: int) -> None:
+def test_a_timeout_in_the_model(serve: Serve, tmp_path: Path, workers: int) -> None:
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)
     answer = server.infer("chaos", build_inputs("wait", "a"), parameters={"timeout": SOON})
     assert answer.status_code == 504
     server.wait(
         lambda: chaos.has_marker("cancelled-a") or not chaos.has_marker("started-a"),
-        "the model was told to stop",
+        "the model was cancelled",
     )
     assert infer_chaos(server, "echo", "b") == (200, "b")
 
 
-# -- more than can be served --
+# -- more requests than can be served --
 
 
-def test_far_more_callers_than_places(serve: Serve, tmp_path: Path) -> None:
-    """Each is either answered, with its own, or refused at once with a time to come back; another model is not held up."""
+def test_many_more_requests_than_the_queue_holds(serve: Serve, tmp_path: Path) -> None:
+    """Each request is answered or rejected at once with `Retry-After`.
+
+    Another model keeps responding.
+    """
     chaos = write_chaos(tmp_path, max_queue_size=PLACES)
     write_model(tmp_path / "echo")
     server = serve(tmp_path, workers=1)
@@ -113,14 +116,14 @@ def test_far_more_callers_than_places(serve: Serve, tmp_path: Path) -> None:
 
 
 def refusals(asked: dict[str, Wire], enough: int) -> Iterator[tuple[str, Answer]]:
-    """The answers that come while the model answers nobody, until there are enough."""
+    """Responses that arrive while the model runs none, up to `count`."""
     with selectors.DefaultSelector() as waiting:
         for name, connection in asked.items():
             waiting.register(connection.socket, selectors.EVENT_READ, name)
         found = 0
         while found < enough:
             ready = waiting.select(60)
-            assert ready, "nobody was refused"
+            assert ready, "no request was rejected"
             for key, _ in ready:
                 waiting.unregister(key.fileobj)
                 found += 1

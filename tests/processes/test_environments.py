@@ -1,6 +1,4 @@
-"""Models whose environments are built from their own requirements: two scikit-learns in one server, one that cannot be, one of
-a registry, and one by pip.
-"""
+"""Environments built from models' requirements, by uv and by pip."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ pytestmark = [
 ]
 
 BUILD_LIMIT = 300.0
-# A model from code: it fits and predicts with the scikit-learn that it finds.
+# A model from code that trains and predicts with the installed scikit-learn.
 FITS = """
 import numpy as np
 from mlflow.models import set_model
@@ -49,7 +47,7 @@ set_model(Fits())
 
 @pytest.fixture(scope="module")
 def _index() -> None:
-    """Skips where packages cannot be had."""
+    """Skip without uv or a package index."""
     pytest.importorskip("uv", reason="uv is not installed")
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "-"]
     asked = subprocess.run(
@@ -84,7 +82,7 @@ def write(folder: Path, name: str, requirement: str, manager: str, text: str = F
     mlflow.pyfunc.save_model(
         place / "model", python_model=code, signature=signature, pip_requirements=[requirement]
     )
-    # Only what the model needs: MLflow has added all of itself.
+    # Only the model's requirement: MLflow adds its own.
     (place / "model" / "requirements.txt").write_text(f"{requirement}\n")
 
 
@@ -122,7 +120,7 @@ def test_two_models_with_two_versions_of_one_package(tmp_path: Path) -> None:
         assert "Building the environment" not in server.log
 
 
-# Tells which MLflow it runs with, for models that pin one.
+# Returns the version of MLflow, for models that pin one.
 PINNED = """
 import mlflow
 from mlflow.models import set_model
@@ -151,7 +149,10 @@ SCORING = {"dataframe_split": {"columns": ["x"], "data": [[2.0]]}}
 
 @pytest.mark.usefixtures("_index")
 def test_models_that_pin_an_older_mlflow(tmp_path: Path) -> None:
-    """Before 2.21 all of MLflow is needed; 3.12 allows starlette below 1 only; 3.1 protobuf below 7."""
+    """MLflow before 2.21 has no skinny package for this.
+
+    3.12 needs starlette below 1, 3.1 protobuf below 7.
+    """
     pins = {
         "old": "mlflow==2.16.2",
         "two": "mlflow-skinny==2.22.0",
@@ -169,7 +170,7 @@ def test_models_that_pin_an_older_mlflow(tmp_path: Path) -> None:
             assert answer(server, name) == (pin.rpartition("==")[2], 5.0)
             scored = server.post(f"/v2/models/{name}/invocations", SCORING)
             assert scored.status_code == 200, scored.text
-    # They run with what a worker needs, and nothing of what the server needs.
+    # The environments have a worker's requirements and none of the server's.
     installed = [
         path.name.partition("-")[0].lower()
         for path in (tmp_path / "environments").rglob("*.dist-info")
@@ -177,7 +178,7 @@ def test_models_that_pin_an_older_mlflow(tmp_path: Path) -> None:
     assert not {"grpcio", "httptools", "msgpack", "prometheus_client"} & set(installed)
 
 
-# Tells where its packages come from; it needs next to none, for pip takes its time.
+# Returns where joblib was imported from. Its only requirement, because pip is slow.
 TELLS = """
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
@@ -197,7 +198,7 @@ set_model(Tells())
 
 
 @pytest.mark.usefixtures("_index")
-def test_pip_builds_as_well(tmp_path: Path) -> None:
+def test_pip_builds_an_environment(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     write(folder, "tells", "joblib==1.4.2", "virtualenv", TELLS)
     with Server(
@@ -208,7 +209,7 @@ def test_pip_builds_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_index")
-def test_a_model_of_a_registry_is_fetched_before_its_environment_is_built(tmp_path: Path) -> None:
+def test_a_registry_model_is_downloaded_before_its_environment_is_built(tmp_path: Path) -> None:
     registry = MLflowRegistry(tmp_path)
     registry.add("tells", 0.0, code_of(tmp_path, TELLS))
     registry.point("tells", "champion", 1)
@@ -223,7 +224,7 @@ def test_a_model_of_a_registry_is_fetched_before_its_environment_is_built(tmp_pa
     registry.add("tells", 0.0, code_of(tmp_path, TELLS))
     with Server(tmp_path / "repository", env=env, ready=None) as server:
         server.wait_for_line("Building the environment", limit=BUILD_LIMIT)
-        registry.point("tells", "champion", 2)  # too late: the environment is the first version's
+        registry.point("tells", "champion", 2)  # too late: the environment is that of version 1
         server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
         assert answer(server, "tells") == ("1.4.2", 1.0)
         found = server.get("/v2/models/tells").json()["parameters"]

@@ -1,4 +1,7 @@
-"""A server that follows an alias of a real MLflow registry: it moves under load, points to a broken model, and moves on."""
+"""The alias watcher with a real MLflow registry.
+
+An alias moves under load, to a broken model and on.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 ROW = [tensor("x", [1.0], datatype="FP64", shape=[1, 1])]
 
 
-# Predicts while it is logged, and nowhere else.
+# Predicts only in the process that logs it.
 REFUSES = """
 import os
 
@@ -39,7 +42,7 @@ set_model(Refuses())
 
 
 class Callers(threading.Thread):
-    """One caller that asks without a pause and keeps what it hears."""
+    """A client in a closed loop that records its responses."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(name="caller")
@@ -63,7 +66,9 @@ def answers_of(server: Server) -> tuple[str, float]:
     return found["model_version"], found["outputs"][0]["data"][0]
 
 
-def test_an_alias_that_moves_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alias_that_moves_under_load_loses_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = MLflowRegistry(tmp_path)
     for version in (1, 2):
         registry.add("wine", float(version))

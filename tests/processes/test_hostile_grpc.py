@@ -1,6 +1,7 @@
-"""HTTP/2 as no gRPC library would speak it: floods of streams, resets, pings and settings, and connections that say nothing.
+"""Malicious HTTP/2 clients.
 
-Every test ends by asking an ordinary question of the same server, over another connection.
+Floods of streams, resets, pings and settings, and silent connections.
+Every test ends with a valid request over another connection to the same server.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from support.repository import write_model
 from support.server import Server
 
 COUNT = 20_000
-ENOUGH = 3.0  # seconds in which a server took nothing
+ENOUGH = 3.0  # seconds without a byte read by the server
 MiB = 2**20
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
@@ -38,7 +39,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """A header that is not to be remembered."""
+    """A header field without indexing."""
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
@@ -106,7 +107,7 @@ def question(server: Server) -> None:
 
 
 def send(connection: socket.socket, pieces: list[bytes]) -> None:
-    """Send until all is sent or the server takes no more; what it says is thrown away."""
+    """Send until all is sent or the server reads no more; its responses are discarded."""
     with contextlib.suppress(ConnectionError, TimeoutError):
         for at in range(0, len(pieces), 200):
             connection.settimeout(ENOUGH)
@@ -118,15 +119,18 @@ def send(connection: socket.socket, pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("case", FLOODS)
-def test_floods(server: Server, case: str) -> None:
+def test_a_flood_leaves_the_server_responsive(server: Server, case: str) -> None:
     start = b"" if case == "no HTTP/2" else START
     with socket.create_connection(("127.0.0.1", server.grpc_port)) as connection:
         send(connection, [start, *FLOODS[case]])
         question(server)
 
 
-def test_many_connections(server: Server) -> None:
-    """Half of them silent, half of them with an open stream; they leave nothing behind."""
+def test_many_connections_are_released(server: Server) -> None:
+    """Half of the connections silent, half with an open stream.
+
+    All their resources are released.
+    """
     before = descriptors(server.process.pid)
     with ExitStack() as stack:
         for number in range(400):

@@ -1,6 +1,6 @@
-"""What no client library would send: two readings of one request, floods, and callers who are slow or silent on purpose.
+"""Malicious HTTP/1.1 clients: ambiguous requests, floods, and slow or silent connections.
 
-Every test ends by asking an ordinary question of the same server, over another connection.
+Every test ends with a valid request over another connection to the same server.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ def server(running: Server) -> Iterator[Server]:
 
 
 def refused(connection: Wire, *statuses: int) -> str:
-    """The connection's next and last answer is an error in the usual form. Returns its text."""
+    """Read the connection's last response, which must be an error in the usual form.
+
+    Returns its text.
+    """
     status, headers, body = connection.answer()
     assert status in statuses, body
     assert headers["connection"] == "close"
@@ -80,7 +83,7 @@ def refused(connection: Wire, *statuses: int) -> str:
     return text
 
 
-# -- one request, two readings --
+# -- ambiguous requests --
 
 SMUGGLED: dict[str, bytes] = {
     "length and chunks": HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -134,14 +137,14 @@ SMUGGLED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", SMUGGLED)
-def test_what_could_be_read_in_two_ways(server: Server, case: str) -> None:
+def test_ambiguous_requests_are_rejected(server: Server, case: str) -> None:
     with wire(server.http_port) as connection:
         connection.send(SMUGGLED[case] + request("GET", "/v2"))
         refused(connection, 400, 505)
 
 
-def test_nothing_behind_a_refused_request_is_answered_twice(server: Server) -> None:
-    """The answers to what came before stand first and whole; then comes the end, without a second voice in between."""
+def test_a_rejected_request_is_answered_once(server: Server) -> None:
+    """The responses to earlier requests arrive complete and in order, then the connection closes."""
     with wire(server.http_port) as connection:
         connection.send(infer("echo", 1.5) + SMUGGLED["two lengths"] + infer("echo", 2.5))
         status, _, body = connection.answer()
@@ -150,7 +153,7 @@ def test_nothing_behind_a_refused_request_is_answered_twice(server: Server) -> N
 
 
 def test_a_fault_after_the_answer_is_not_answered(server: Server) -> None:
-    """A request that needed no body has its one answer already."""
+    """A request that needs no body has already received its one response."""
     with wire(server.http_port) as connection:
         connection.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert connection.answer()[0] == 404
@@ -158,7 +161,7 @@ def test_a_fault_after_the_answer_is_not_answered(server: Server) -> None:
         connection.ended()
 
 
-def test_trailers_are_no_headers(server: Server) -> None:
+def test_trailers_are_not_treated_as_headers(server: Server) -> None:
     body = infer("echo", 3.5).partition(b"\r\n\r\n")[2]
     head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")
     with wire(server.http_port) as connection:
@@ -177,7 +180,7 @@ def test_large_headers(server: Server) -> None:
         assert "65536" in refused(connection, 431)
 
 
-def test_headers_without_end(server: Server) -> None:
+def test_a_header_larger_than_the_limit(server: Server) -> None:
     with wire(server.http_port) as connection:
         connection.send(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-Long: " + 70_000 * b"x")
         refused(connection, 431)
@@ -190,13 +193,13 @@ def test_many_headers(server: Server) -> None:
 
 
 def test_a_declared_body_of_100_gb(server: Server) -> None:
-    """Refused before a byte of it is read."""
+    """Rejected before the body is read."""
     with wire(server.http_port) as connection:
         connection.send(HEAD + b"Content-Length: 107374182400\r\nExpect: 100-continue\r\n\r\n")
         assert "max_body_bytes" in refused(connection, 413)
 
 
-def test_the_refusal_is_read_by_a_caller_that_goes_on_sending(server: Server) -> None:
+def test_a_client_that_keeps_sending_reads_the_rejection(server: Server) -> None:
     with wire(server.http_port) as connection:
         connection.send(HEAD + b"Content-Length: 107374182400\r\n\r\n" + 200_000 * b" ")
         status, _, _ = connection.answer()
@@ -211,12 +214,12 @@ def test_a_flood_of_chunks(server: Server) -> None:
             for _ in range(60):
                 connection.send(50_000 * b"1\r\n \r\n")
         except OSError:
-            return  # the server has ended it already: its answer may be lost with what was under way
+            return  # the server has reset the connection, which may discard its response
         refused(connection, 413)
 
 
 def test_a_flood_of_requests(server: Server) -> None:
-    """Hundreds of requests, without waiting for an answer: the first are answered, then the connection ends."""
+    """Pipelined requests beyond the limit: the first are answered, then the connection closes."""
     with wire(server.http_port) as connection:
         connection.send(500 * request("GET", "/v2"))
         answered = 0
@@ -245,14 +248,14 @@ def test_an_idle_connection_is_closed(server: Server) -> None:
         assert connection.ended() < IDLE + 5
 
 
-def test_headers_that_never_end(server: Server) -> None:
+def test_headers_that_exceed_the_timeout(server: Server) -> None:
     with wire(server.http_port) as connection:
         connection.send(b"GET /v2 HTTP/1.1\r\nHost: x\r\n")
         assert "header_timeout" in refused(connection, 408)
 
 
 def test_headers_a_byte_at_a_time(server: Server) -> None:
-    """Each byte comes in time, all of them together do not."""
+    """Each byte arrives within the timeout, the whole header does not."""
     with wire(server.http_port) as connection:
         connection.socket.settimeout(HEADER / 4)
         for byte in b"GET /v2 HTTP/1.1\r\nHost: " + 1000 * b"x":
@@ -266,13 +269,13 @@ def test_headers_a_byte_at_a_time(server: Server) -> None:
         refused(connection, 408)
 
 
-def test_a_body_that_never_ends(server: Server) -> None:
+def test_a_body_that_exceeds_the_timeout(server: Server) -> None:
     with wire(server.http_port) as connection:
         connection.send(HEAD + b"Content-Length: 10\r\n\r\n{")
         assert "body" in refused(connection, 408)
 
 
-def test_a_body_that_nobody_needs_is_not_awaited_for_ever(server: Server) -> None:
+def test_an_unused_body_is_awaited_up_to_the_timeout(server: Server) -> None:
     with wire(server.http_port) as connection:
         connection.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
         assert connection.answer()[0] == 404
@@ -280,7 +283,7 @@ def test_a_body_that_nobody_needs_is_not_awaited_for_ever(server: Server) -> Non
 
 
 def test_a_caller_that_does_not_read(server: Server) -> None:
-    """Answers larger than any buffer, of which not one byte is taken: the connection is cut off."""
+    """The client reads none of responses larger than the buffers: the connection is closed."""
     value = json.dumps([0.123456789] * 80_000)
     body = (
         f'{{"inputs":[{{"name":"x","shape":[80000],"datatype":"FP64","data":{value}}}]}}'.encode()
@@ -296,7 +299,7 @@ def send_without_end(connection: Wire, data: bytes) -> None:
         connection.send(data)
 
 
-# -- how many --
+# -- number of connections --
 
 
 def test_more_connections_than_allowed(server: Server) -> None:
@@ -308,12 +311,12 @@ def test_more_connections_than_allowed(server: Server) -> None:
             connection.socket.close()
 
 
-# -- those who leave --
+# -- disconnects --
 
 
-def test_a_caller_who_leaves_ends_its_request(server: Server) -> None:
+def test_a_disconnect_cancels_the_request(server: Server) -> None:
     def counted() -> tuple[int, int]:
-        """Requests that the model has begun, and those that it was told to stop."""
+        """The numbers of requests that the model has started and of those that were cancelled."""
         answer = server.infer(
             "endless",
             [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}],
@@ -331,4 +334,4 @@ def test_a_caller_who_leaves_ends_its_request(server: Server) -> None:
         with wire(server.http_port) as connection:
             connection.send(infer("endless", 1.0))
             server.wait(partial(has_begun, begun + more), "the model runs")
-    server.wait(lambda: counted()[1] == stopped + 3, "the model was told to stop")
+    server.wait(lambda: counted()[1] == stopped + 3, "the model was cancelled")

@@ -1,4 +1,7 @@
-"""Clients that leave in the middle of a stream: the server notices, says nothing of it, and still ends in time."""
+"""Clients that disconnect in the middle of a stream.
+
+The server cancels it silently and still exits in time.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ SPEAKER = Path(__file__).resolve().parents[2] / "examples" / "custom-runtimes" /
 TEXT = "one two three four five six seven eight"
 LEAVERS = 25
 
-# What leaving the fixture `serve` checks is the point here: the end comes in time and with code 0, no process is left
-# behind, and no traceback is in the log.
+# The end of the fixture `serve` makes the assertions: exit in time with code 0, no child process
+# left,
+# no traceback in the log.
 workers = pytest.mark.parametrize("workers", [0, 2])
 
 
 @workers
-def test_over_grpc(serve: Serve, workers: int) -> None:
+def test_a_disconnect_over_grpc(serve: Serve, workers: int) -> None:
     server = serve(SPEAKER, workers=workers)
     tensor_in = RequestInput(name="text", datatype="BYTES", shape=[1], data=TensorData([TEXT]))
     message = ModelInferRequestConverter.from_types(
@@ -40,7 +44,7 @@ def test_over_grpc(serve: Serve, workers: int) -> None:
 
 
 @workers
-def test_over_rest(serve: Serve, workers: int) -> None:
+def test_a_disconnect_over_rest(serve: Serve, workers: int) -> None:
     server = serve(SPEAKER, workers=workers)
     body = {"inputs": [tensor("text", [TEXT], "BYTES")]}
     for _ in range(LEAVERS):

@@ -1,4 +1,7 @@
-"""Every way in which a model's code can end, at every place where it is called: an answer with the reason, and all processes live."""
+"""Every kind of exception at every method of a model.
+
+The response has the reason, all processes survive.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.repository import tensor, write_model, write_settings
 from support.server import Server
 
-# How the code ends -> what the reason must name.
+# Kind of exception -> what the reason must contain.
 ENDS = {
     "panic": "Panic: no such luck",
     "generator-exit": "GeneratorExit",
@@ -37,7 +40,7 @@ ENDS = {
     "unsendable-error": "nsendable",
     "odd-status": "fine",
 }
-# These need a coroutine: the code's own task, and its own thread.
+# These need a coroutine: they end the task or the thread that runs the code.
 ASYNC_ENDS = {
     "task-exit": "SystemExit: 4",
     "task-generator-exit": "GeneratorExit",
@@ -121,7 +124,7 @@ async def end_async(how):
     end(how)
 """
 
-# Ends at the place that its name says.
+# Raises in the method that its name contains.
 ENDING = (
     SOURCE
     + """
@@ -234,7 +237,7 @@ def write_agents(folder: Path) -> None:
     model = folder / "mlflow-model"
     signature = ModelSignature(inputs=Schema([ColSpec("string", "how")]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's, that nothing is declared of the input's type
+        warnings.simplefilter("ignore")  # MLflow's advice about missing type hints
         mlflow.pyfunc.save_model(
             model,
             python_model=str(code),
@@ -268,7 +271,7 @@ def agents(
 
 
 def serve_some(folder: Path, workers: int) -> Iterator[Server]:
-    """A server of which many models fail to load, and all of whose processes live to the end."""
+    """A server with many models that fail to load; all its processes survive the tests."""
     env = {"MLSERVER_STRICT_READINESS": "false"}
     with Server(folder, workers=workers, env=env, tracebacks=True) as server:
         server.wait_for_line("Ready in ")
@@ -292,7 +295,7 @@ def grpc_request(model: str, *values: str) -> Any:
 
 
 def status_of(how: str) -> int:
-    """An error of ours keeps the status that the model gave it."""
+    """An `MLServerError` keeps the status code that the model gave it."""
     return 400 if how == "unsendable-error" else 500
 
 
@@ -315,10 +318,10 @@ def index(server: Server) -> dict[str, Any]:
     return {item["name"]: item for item in server.post("/v2/repository/index").json()}
 
 
-# -- load: what is imported, made and asked --
+# -- load: import, constructor and load() --
 
 
-def test_loads_end_with_their_reasons(custom: Server) -> None:
+def test_failed_loads_have_their_reason(custom: Server) -> None:
     items = index(custom)
     for place in PLACES:
         for how in {**ENDS, **(ASYNC_ENDS if place in ("load", "metadata") else {})}:
@@ -330,7 +333,7 @@ def test_loads_end_with_their_reasons(custom: Server) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("how", ["panic", "exit", "unreadable-panic"])
-def test_a_load_that_is_asked_for(custom: Server, place: str, how: str) -> None:
+def test_a_load_requested_over_the_api(custom: Server, place: str, how: str) -> None:
     answer = custom.post(f"/v2/repository/models/{place}.{how}/load")
     assert answer.status_code == status_of(how)
     assert_reason(answer.json()["error"], how)
@@ -379,7 +382,7 @@ def test_predict_of_mlflow_models(agents: Server, how: str) -> None:
 
 
 def stream_over_rest(server: Server, model: str, inputs: Any) -> list[dict[str, Any]]:
-    """The events of a stream; an error before the first of them is the whole answer."""
+    """The events of a stream; an error before the first one is the whole response."""
     with server.client.stream(
         "POST", f"/v2/models/{model}/infer_stream", json={"inputs": inputs}
     ) as answer:

@@ -1,4 +1,7 @@
-"""Requests that end every worker they reach: they are tried twice at most, and their neighbours get their own answers."""
+"""Requests that kill every worker they run in.
+
+They are retried once, and batched neighbours are answered.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +50,19 @@ def ask(server: Server, text: str) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("size", [1, 8], ids=["alone", "joined"])
-def test_poison_and_its_neighbours(serve: Serve, tmp_path: Path, size: int) -> None:
+def test_requests_beside_one_that_kills_workers_are_answered(
+    serve: Serve, tmp_path: Path, size: int
+) -> None:
     joined = {"max_batch_size": size, "max_batch_time": 0.02} if size > 1 else {}
     folder = write_model(tmp_path / "rows", "Rows", source=ROWS, **joined)
     server = serve(tmp_path, workers=2)
     over = threading.Event()
 
     def talk(caller: int) -> int:
-        """Ask until the poison is over and so many answers have come; nothing but right answers and refusals."""
+        """Send requests until the poison is over and `count` were answered.
+
+        Others may only be rejected.
+        """
         answered = number = 0
         while answered < ANSWERS or not over.is_set():
             number += 1

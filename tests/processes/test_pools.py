@@ -1,4 +1,4 @@
-"""Pools of workers: one per environment and group, each with its models' own packages, and none that outlives its models."""
+"""Worker pools: one per environment and group, stopped with the last of its models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support.repository import tensor, write_model
 from support.server import Server
 
-# Answers with what it runs in: the process, the environment, and a package that each environment has in a build of its own.
+# Returns its process id, its environment, and the build of a package that each environment has.
 WHERE = """
 import os, sys
 
@@ -61,7 +61,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "build_of_package.py").write_text("BUILD = 'of the environment'\n")
-    # What MLServer 1.x environments hold: it must not be the one that runs.
+    # Environments of MLServer 1.x contain mlserver: it must not be imported.
     (site / "mlserver").mkdir()
     (site / "mlserver" / "__init__.py").write_text(
         "raise ImportError('the mlserver of the environment')\n"
@@ -93,7 +93,7 @@ def server(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def ask(server: Server, name: str) -> tuple[int, str, str]:
-    """Process id, prefix and build of the package that a model finds itself in."""
+    """The process id, `sys.prefix` and package build that a model reports."""
     response = server.infer(name, [tensor("x", [1])])
     assert response.status_code == 200, response.text
     pid, prefix, build = response.json()["outputs"][0]["data"]
@@ -112,7 +112,9 @@ def test_one_pool_per_environment_and_group(server: Server) -> None:
     assert ask(server, "grouped-2")[0] == pids["grouped-1"]
 
 
-def test_each_sees_its_own_packages(server: Server, environment: Path) -> None:
+def test_each_model_imports_the_packages_of_its_environment(
+    server: Server, environment: Path
+) -> None:
     assert ask(server, "default")[1:] == (sys.prefix, "none")
     assert ask(server, "path")[1:] == (str(environment), "of the environment")
     assert ask(server, "both")[1:] == (str(environment), "of the environment")
@@ -132,7 +134,7 @@ def test_custom_routes(server: Server, name: str) -> None:
     assert response.json() == {"greeting": "hello", "prefix": ask(server, name)[1]}
 
 
-def test_a_pool_ends_with_its_last_model_and_no_other_is_touched(server: Server) -> None:
+def test_a_pool_stops_with_its_last_model(server: Server) -> None:
     before = {name: ask(server, name)[0] for name in ("default", "path", "grouped-1", "own")}
     assert repository(server, "grouped-1", "unload").status_code == 200
     assert ask(server, "grouped-2")[0] == before["grouped-1"]
@@ -152,7 +154,7 @@ def test_a_reload_stays_in_its_pool(server: Server) -> None:
     assert server.workers == workers
 
 
-def test_a_load_that_fails_leaves_no_pool(environment: Path, tmp_path: Path) -> None:
+def test_a_failed_load_leaves_no_pool(environment: Path, tmp_path: Path) -> None:
     write_model(tmp_path / "good", "Where", source=WHERE)
     with Server(tmp_path, workers=1, tracebacks=True) as server:
         workers = server.workers

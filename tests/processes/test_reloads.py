@@ -1,4 +1,4 @@
-"""Models that are loaded, replaced and unloaded while they are asked: old answers until there are new ones, and nothing left over."""
+"""Loads, reloads and unloads under load: no request fails and nothing leaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.server import Serve, Server
 
 CYCLES = int(os.environ.get("RELOAD_CYCLES", "100"))
 MiB = 2**20
-# Answers with its input, and with the number of the load that it belongs to.
+# Returns its input and the number of its load.
 NUMBERED = """
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Numbered(MLModel):
 
 
 class Numbered:
-    """The model's folder, and its repository calls."""
+    """The model's folder and its repository calls."""
 
     def __init__(self, folder: Path) -> None:
         self.number = 0
@@ -52,7 +52,7 @@ class Numbered:
         self.write("0")
 
     def write(self, text: str) -> None:
-        """As a deployment does: whole or not at all."""
+        """Replace the file atomically, as a deployment does."""
         part = self._file.with_suffix(".part")
         part.write_text(text)
         part.replace(self._file)
@@ -81,7 +81,10 @@ def question(server: Server, value: int) -> tuple[int, Any]:
 
 
 def check(answer: tuple[int, Any], value: int, others: tuple[int, ...] = ()) -> int | None:
-    """The number of the load that answered (None: a refusal that may be); everything in the answer tells the same one."""
+    """The number of the load that answered, the same in all parts.
+
+    None for an allowed rejection.
+    """
     status, body = answer
     if status in others:
         return None
@@ -92,7 +95,10 @@ def check(answer: tuple[int, Any], value: int, others: tuple[int, ...] = ()) -> 
 
 
 def under_load(server: Server, allowed: tuple[int, ...], change: Callable[[], None]) -> list[int]:
-    """Callers ask while `change` happens. The numbers of the loads that answered the first of them, in order."""
+    """Run `change` under load.
+
+    Returns the load numbers that the first client received, in order.
+    """
     over = Event()
 
     def talk(caller: int) -> list[int]:
@@ -117,7 +123,7 @@ def under_load(server: Server, allowed: tuple[int, ...], change: Callable[[], No
 def test_replaced_under_load(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
-    """Nobody is refused, every answer is of one load, and none is older than the one before."""
+    """No request is rejected; every response is of one load, none older than the one before."""
     server = serve(tmp_path, workers=workers)
 
     def change() -> None:
@@ -133,7 +139,7 @@ def test_replaced_under_load(
 def test_unloaded_and_loaded_under_load(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
-    """Refused while it is not there; else the right answer."""
+    """Rejected while the model is unloaded, otherwise answered correctly."""
     server = serve(tmp_path, workers=workers)
 
     def change() -> None:
@@ -147,7 +153,7 @@ def test_unloaded_and_loaded_under_load(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_load_that_fails_leaves_the_old_one(
+def test_a_failed_load_keeps_the_loaded_model(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
     server = serve(tmp_path, workers=workers, tracebacks=True)
@@ -171,7 +177,7 @@ def test_a_load_that_fails_leaves_the_old_one(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unload_lets_what_runs_end(serve: Serve, tmp_path: Path, workers: int) -> None:
+def test_an_unload_waits_for_running_requests(serve: Serve, tmp_path: Path, workers: int) -> None:
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)
     with ThreadPoolExecutor(2) as callers:
@@ -192,10 +198,10 @@ def test_an_unload_lets_what_runs_end(serve: Serve, tmp_path: Path, workers: int
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_loading_and_unloading_again_and_again(
+def test_repeated_loads_and_unloads_leak_nothing(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
-    """RELOAD_CYCLES=5000 does it ten thousand times."""
+    """Memory, descriptors and metrics stay flat. RELOAD_CYCLES=5000 runs ten thousand cycles."""
     server = serve(tmp_path, workers=workers)
     assert server.get("/v2/health/ready").status_code == 200
 

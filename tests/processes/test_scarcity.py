@@ -1,4 +1,4 @@
-"""What a machine may refuse: disk, shared memory, memory, an open log. The server starts, serves and ends all the same."""
+"""Exhausted resources (disk, shared memory, memory, a closed log): the server keeps serving."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Needy(MLModel):
 
 
 class OnAFullDisk(Server):
-    """Not one byte can be written to any file."""
+    """No byte can be written to any file."""
 
     prefix = ("prlimit", "--fsize=0")
 
 
 class OnAReadOnlyDisk(Server):
-    """Everything but the kernel's own folders is mounted for reading only."""
+    """All file systems but the kernel's are mounted read-only."""
 
     prefix = (
         "unshare",
@@ -67,7 +67,7 @@ def possible(prefix: tuple[str, ...], *command: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", [OnAFullDisk, OnAReadOnlyDisk])
-def test_nothing_can_be_written(tmp_path: Path, kind: type[Server]) -> None:
+def test_a_disk_that_cannot_be_written(tmp_path: Path, kind: type[Server]) -> None:
     if not possible(tuple(kind.prefix), "true"):
         pytest.skip(f"this machine does not let a test use {kind.prefix[0]}")
     writing = f"import pathlib; pathlib.Path({str(tmp_path / 'x')!r}).write_text('x')"
@@ -83,7 +83,7 @@ def test_nothing_can_be_written(tmp_path: Path, kind: type[Server]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_shared_memory_is_used(tmp_path: Path, workers: int) -> None:
-    """So none can be full, or be left behind."""
+    """No file in /dev/shm, so none can be full or left over."""
     write_model(tmp_path / "echo")
     with Server(tmp_path, workers=workers) as server:
         for size in (1, 1000, 1_000_000):
@@ -95,8 +95,8 @@ def test_no_shared_memory_is_used(tmp_path: Path, workers: int) -> None:
             assert "memfd:" not in maps + "".join(links)
 
 
-def test_memory_that_is_not_there(tmp_path: Path) -> None:
-    """A model that asks for more than there is fails alone; the next request finds its worker well."""
+def test_a_memory_error_fails_one_request(tmp_path: Path) -> None:
+    """A model that allocates too much memory fails alone; its worker serves the next request."""
     write_model(tmp_path / "needy", "Needy", source=NEEDY)
     with Server(tmp_path, workers=1, tracebacks=True) as server:
         before = server.workers
@@ -110,7 +110,7 @@ def test_memory_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_processes_of_a_models_own_keep_their_exit_status(tmp_path: Path, workers: int) -> None:
+def test_child_processes_of_a_model_keep_their_exit_status(tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "needy", "Needy", source=NEEDY)
     with Server(tmp_path, workers=workers) as server:
         for code in (0, 7):
@@ -120,8 +120,8 @@ def test_processes_of_a_models_own_keep_their_exit_status(tmp_path: Path, worker
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("how", ["from the start", "later"])
-def test_nobody_reads_the_log(tmp_path: Path, workers: int, how: str) -> None:
-    """The log goes to a pipe that nobody holds any more: the server neither ends of it nor stops answering."""
+def test_a_log_without_a_reader(tmp_path: Path, workers: int, how: str) -> None:
+    """The log's pipe has no reader: the server keeps serving and stops normally."""
     write_server_settings(tmp_path, debug=True)
     write_model(tmp_path / "echo")
     ports = dict(
@@ -143,7 +143,7 @@ def test_nobody_reads_the_log(tmp_path: Path, workers: int, how: str) -> None:
             if how == "later":
                 assert any(b"Ready" in line for line in log)
         url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
-        transport = httpx.HTTPTransport(retries=8)  # with growing pauses, until somebody listens
+        transport = httpx.HTTPTransport(retries=8)  # with growing pauses, until the server listens
         with httpx.Client(base_url=url, transport=transport, timeout=30) as client:
             while client.get("/v2/health/ready").status_code != 200:
                 assert process.poll() is None

@@ -1,4 +1,4 @@
-"""The end of a server: asked for in every state it can be in, or done to it."""
+"""Shutdown of a server in every state, by one or two signals, and by SIGKILL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def chaos(tmp_path: Path) -> Chaos:
 
 
 def readiness(server: Server) -> int:
-    """Status of a new connection's question; 0 = nobody listens any more."""
+    """Status code of the readiness endpoint over a new connection.
+
+    0 = the connection was refused.
+    """
     try:
         return httpx.get(f"{server.url}/v2/health/ready").status_code
     except httpx.TransportError:
@@ -41,14 +44,14 @@ def readiness(server: Server) -> int:
 
 
 def assert_ends(server: Server, code: int = 0) -> None:
-    """Without another signal, with this code, and with no process left."""
+    """The server exits with this code without another signal, and no child process survives it."""
     assert server.process.wait(STOP_LIMIT) == code
     wait_until_gone(server.list_processes())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_idle(
+def test_stop_while_idle(
     serve: Serve, tmp_path: Path, chaos: Chaos, workers: int, number: signal.Signals
 ) -> None:
     server = serve(tmp_path, workers=workers)
@@ -58,7 +61,7 @@ def test_idle(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_while_loading(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
+def test_stop_while_loading(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
     chaos.add_marker("block-load")
     server = serve(tmp_path, workers=workers, ready="/v2/health/live")
     server.wait(lambda: chaos.has_marker("loading"), "the model was loading")
@@ -68,8 +71,8 @@ def test_while_loading(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int)
     assert_ends(server)
 
 
-def test_with_requests_in_flight(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
-    """Not ready at once; what was accepted is answered."""
+def test_stop_with_requests_in_flight(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    """The server is not ready at once; accepted requests are answered."""
     server = serve(tmp_path, workers=1)
     with ThreadPoolExecutor(2) as callers:
         asked = [callers.submit(infer_chaos, server, "wait", name) for name in "ab"]
@@ -87,7 +90,7 @@ def test_with_requests_in_flight(serve: Serve, tmp_path: Path, chaos: Chaos) -> 
     assert_ends(server)
 
 
-def test_a_second_signal_does_not_wait(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+def test_a_second_signal_stops_at_once(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(tmp_path, workers=1)
     with ThreadPoolExecutor(1) as callers:
         asked = callers.submit(infer_chaos, server, "block", "a")
@@ -114,9 +117,9 @@ def test_the_drain_has_a_limit(serve: Serve, tmp_path: Path, chaos: Chaos) -> No
     assert "requests still run" in server.log
 
 
-def test_with_dead_workers(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+def test_stop_with_dead_workers(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(tmp_path, workers=2)
-    chaos.add_marker("block-load")  # and their replacements never get ready
+    chaos.add_marker("block-load")  # replacements never get ready either
     for pid in server.workers:
         os.kill(pid, signal.SIGKILL)
     server.wait_until("/v2/health/ready", 400)
@@ -125,7 +128,7 @@ def test_with_dead_workers(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     assert_ends(server)
 
 
-def test_with_a_stuck_worker(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+def test_stop_with_a_stuck_worker(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(
         tmp_path,
         workers=1,
@@ -139,8 +142,8 @@ def test_with_a_stuck_worker(serve: Serve, tmp_path: Path, chaos: Chaos) -> None
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -> None:
-    """Its workers end by themselves, even one that is stuck in its model."""
+def test_workers_exit_when_the_server_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -> None:
+    """The workers exit by themselves, even one that is stuck in its model."""
     server = Server(tmp_path, workers=2)
     server.__enter__()
     with ThreadPoolExecutor(1) as callers:
@@ -155,7 +158,7 @@ def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -
     server.stop()
 
 
-# -- the last answers of a connection --
+# -- the last responses of a connection --
 
 
 def request_of(action: str, argument: str) -> bytes:
@@ -168,17 +171,17 @@ def request_of(action: str, argument: str) -> bytes:
 
 
 def exchange(connection: Wire, argument: str) -> tuple[int, bool]:
-    """Ask for an echo: the status, and whether the answer ends the connection."""
+    """Request an echo. Returns the status and whether the response closes the connection."""
     connection.send(request_of("echo", argument))
     status, headers, _ = connection.answer()
     return status, headers.get("connection") == "close"
 
 
 @pytest.mark.parametrize("http_workers", ["1", "2"])
-def test_answers_after_the_signal_end_their_connections(
+def test_responses_after_the_signal_close_their_connections(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
 ) -> None:
-    """While the port still listens: on connections that were there, and on new ones."""
+    """On existing and on new connections, while the port is still open."""
     server = serve(tmp_path, workers=1, env={"MLSERVER_HTTP_WORKERS": http_workers})
     port = server.http_port
     with wire(port) as busy, wire(port) as idle, wire(server.metrics_port) as scraper:
@@ -198,7 +201,7 @@ def test_answers_after_the_signal_end_their_connections(
 
 
 def test_pipelined_requests_are_all_answered(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
-    """Only the last answer ends the connection."""
+    """Only the last response closes the connection."""
     server = serve(tmp_path, workers=1)
     with wire(server.http_port) as connection:
         connection.send(request_of("wait", "a") + request_of("echo", "b") + request_of("echo", "c"))
@@ -262,10 +265,10 @@ def test_an_idle_connection_may_bring_one_more_request(
 
 
 @pytest.mark.parametrize("http_workers", ["1", "2"])
-def test_service_for_the_shutdown_delay(
+def test_requests_are_served_during_the_shutdown_delay(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
 ) -> None:
-    """Not ready, but new connections are answered; a second signal does not wait for the end of the delay."""
+    """The server is not ready, but answers new connections; a second signal ends the delay."""
     env = {"MLSERVER_SHUTDOWN_DELAY": "600", "MLSERVER_HTTP_WORKERS": http_workers}
     server = serve(tmp_path, workers=1, env=env)
     server.process.send_signal(signal.SIGTERM)
@@ -289,7 +292,7 @@ def test_the_shutdown_delay_ends(serve: Serve, tmp_path: Path, chaos: Chaos) -> 
 
 
 class Callers:
-    """Clients in a closed loop, who go to the next server when one refuses their connection."""
+    """Clients in a closed loop that switch to the next server when a connection is refused."""
 
     def __init__(self, servers: list[Server]) -> None:
         self.servers = servers
@@ -371,15 +374,18 @@ UPDATES = 2
 def test_a_rolling_update_loses_nothing(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str, protocol: str
 ) -> None:
-    """Each server is told to end under load; what was sent to it is answered, by whatever kind of connection."""
+    """Servers are stopped one after the other under load.
+
+    Every request that was sent is answered.
+    """
     env = {"MLSERVER_HTTP_WORKERS": http_workers}
     servers = [serve(tmp_path, workers=1, env=env) for _ in range(UPDATES + 1)]
     callers = Callers(servers)
     talk: Callable[[bool, float], None] = (
         callers.talk_over_rest if protocol == "rest" else callers.talk_over_grpc
     )
-    # gRPC's library cancels a call that arrives in the instant between the shutdown and the client's reading of it: for
-    # clients that wait for the answer to their last call, that cannot be.
+    # gRPC cancels a call that arrives between GOAWAY and the client's reading of it. Clients that
+    # wait for each response before the next call cannot be affected.
     kinds = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.0), (False, 0.02)]
     kinds = kinds if protocol == "rest" else [(True, 0.0)] * 4
     with ThreadPoolExecutor(len(kinds)) as pool:

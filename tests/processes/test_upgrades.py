@@ -1,6 +1,8 @@
-"""Requests that ask for another protocol (`Upgrade: h2c` and the like) are answered over HTTP/1.1, and checked like all others.
+"""Requests with `Upgrade.
 
-Java's HttpClient, Spring, Ktor and `curl --http2` send them by default; RFC 9110 7.8 lets a server ignore the header.
+H2c` and the like are answered over HTTP/1.1 and validated like all others.
+Java's HttpClient, Spring, Ktor and `curl --http2` send them by default; RFC 9110 7.8 lets a
+server ignore the header.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ UPGRADES = {
 
 
 def upgraded(message: bytes, case: str) -> bytes:
-    """A request that asks for another protocol too."""
+    """A request with an `Upgrade` header."""
     first, _, rest = message.partition(b"\r\n")
     return first + b"\r\n" + UPGRADES[case] + rest
 
@@ -60,7 +62,7 @@ def numbers_of(connection: Wire) -> list[float]:
 @pytest.mark.parametrize("case", UPGRADES)
 @pytest.mark.parametrize("piece", [1, 7, 1_000_000])
 def test_a_request_for_another_protocol_is_answered(server: Server, case: str, piece: int) -> None:
-    """Whole bodies, chunked ones, and several requests at once; the connection stays open."""
+    """Plain bodies, chunked bodies and pipelined requests; the connection stays open."""
     messages = upgraded(infer("echo", 1.5), case) + upgraded(chunked(infer("echo", 2.5)), case)
     messages += infer("echo", 3.5) + upgraded(infer("echo", 4.5), case)
     with wire(server.http_port) as connection:
@@ -94,7 +96,7 @@ def test_an_upgrade_over_a_connection_that_ends(server: Server) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in SMUGGLED if SMUGGLED[case].startswith(b"POST")])
-def test_an_upgrade_excuses_nothing(server: Server, case: str) -> None:
+def test_an_upgrade_is_validated_like_other_requests(server: Server, case: str) -> None:
     with wire(server.http_port) as connection:
         connection.send(upgraded(SMUGGLED[case], "h2c") + request("GET", "/v2"))
         refused(connection, 400, 505)

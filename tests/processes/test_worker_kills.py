@@ -10,6 +10,6 @@ from soak.worker_kills import list_faults, run
 
 
 @pytest.mark.slow
-def test_all_workers_killed_again_and_again(tmp_path: Path) -> None:
+def test_all_workers_killed_repeatedly(tmp_path: Path) -> None:
     load = run(tmp_path, 8)
     assert not list(list_faults(load)), load.counts

@@ -1,4 +1,4 @@
-"""Workers that die or hang: every caller is answered, the pool returns to its size, readiness tells the truth."""
+"""Workers that die or hang: every request is answered, the pool recovers, readiness is correct."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kill(pids: list[int]) -> None:
 
 
 def wait_for_workers(server: Server, count: int, without: list[int]) -> None:
-    """Return when so many workers live, none of which is `without`, and the server is ready."""
+    """Return when `count` workers other than `without` live and the server is ready."""
     server.wait(
         lambda: len(server.workers) == count and not set(server.workers) & set(without),
         f"{count} new workers were there",
@@ -113,22 +113,22 @@ def test_all_killed_in_the_middle_of_requests(
 def test_a_request_is_tried_once_more(
     serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
 ) -> None:
-    """One worker of two dies: the other is at hand, so nobody hears of it."""
+    """One worker of two dies: the other one runs the retry, so no client notices."""
     server = serve(tmp_path, workers=2)
     (asked,) = begin(callers, server, "wait", ["a"])
     server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
     chaos.add_marker("go-a")
-    guilty = int((tmp_path / "chaos" / "started-a").read_text() or "0")
-    if guilty in server.workers:
-        kill([guilty])
+    served_by = int((tmp_path / "chaos" / "started-a").read_text() or "0")
+    if served_by in server.workers:
+        kill([served_by])
 
     assert asked.result(timeout=20) == (200, "a")
 
 
-def test_killing_again_and_again(
+def test_workers_killed_repeatedly_under_load(
     serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
 ) -> None:
-    """Callers with payloads of their own, while workers die: each gets its own answer or a 503, and nothing else."""
+    """Workers are killed under load: each client receives its own response or a 503."""
     server = serve(tmp_path, workers=2)
 
     def talk(caller: int) -> dict[int, int]:
@@ -150,7 +150,7 @@ def test_killing_again_and_again(
     assert all(count[200] for count in counts), counts
 
 
-# -- ended by the model itself --
+# -- killed by the model --
 
 
 def test_a_model_that_ends_its_process(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
@@ -178,7 +178,7 @@ def test_a_model_that_calls_exit(serve: Serve, tmp_path: Path, chaos: Chaos, wor
 
 
 @pytest.mark.parametrize("action", ["block", "hold"])
-def test_a_stuck_model_is_ended_at_its_limit(serve: Serve, tmp_path: Path, action: str) -> None:
+def test_a_stuck_model_is_killed_at_its_timeout(serve: Serve, tmp_path: Path, action: str) -> None:
     chaos = write_chaos(tmp_path, request_timeout=0.5)
     server = serve(tmp_path, workers=1)
     before = server.workers
@@ -191,7 +191,7 @@ def test_a_stuck_model_is_ended_at_its_limit(serve: Serve, tmp_path: Path, actio
     assert "is stuck in a request past its time limit" in server.log
 
 
-def test_a_slow_model_that_can_be_stopped_keeps_its_worker(serve: Serve, tmp_path: Path) -> None:
+def test_a_model_that_can_be_cancelled_keeps_its_worker(serve: Serve, tmp_path: Path) -> None:
     chaos = write_chaos(tmp_path, request_timeout=0.3)
     server = serve(tmp_path, workers=1)
     before = server.workers
@@ -216,11 +216,11 @@ def test_health_answers_while_a_model_blocks(
         chaos.remove_marker("started-a")
 
 
-# -- callers that leave --
+# -- disconnects --
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_caller_that_leaves_stops_its_request(
+def test_a_disconnect_cancels_the_request(
     serve: Serve, tmp_path: Path, chaos: Chaos, workers: int
 ) -> None:
     import http.client
@@ -243,7 +243,7 @@ def test_a_caller_that_leaves_stops_its_request(
 def test_overload_is_refused_with_a_time_to_come_back(
     serve: Serve, tmp_path: Path, callers: ThreadPoolExecutor
 ) -> None:
-    """The first of three waits for partners until its time is over; there is no place for the others."""
+    """The first of three requests waits for a batch; the queue has no room for the others."""
     write_chaos(tmp_path, max_queue_size=1, max_batch_size=4, max_batch_time=3600)
     server = serve(tmp_path, workers=1)
     limit = {"timeout": 5_000_000}
@@ -294,7 +294,7 @@ def test_nothing_can_be_loaded(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_loaded_again_leaves_the_others(
     serve: Serve, tmp_path: Path, chaos: Chaos
 ) -> None:
-    """A worker's replacement cannot load one of two models: the other one serves on, and both as soon as they can."""
+    """A replacement worker cannot load one of two models: the other is served, later both."""
     write_model(tmp_path / "good")
     server = serve(tmp_path, workers=1)
     chaos.add_marker("exit-in-load")

@@ -1,1 +1,1 @@
-"""What the tests stand on: a real server to start and stop, repositories to write, and real MLflow models to serve."""
+"""Helpers of the tests: server processes, model repositories, MLflow models and clients."""

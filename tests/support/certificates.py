@@ -1,4 +1,4 @@
-"""Certificates for tests, made by the tests: an authority, and what it issues."""
+"""A certificate authority for tests, and the certificates that it issues."""
 
 from __future__ import annotations
 

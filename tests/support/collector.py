@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector on a free port: takes OTLP over gRPC, and keeps the spans."""
+"""An OpenTelemetry collector on a free port that receives OTLP over gRPC and stores the spans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 
 
 class Collector(TraceServiceServicer):
-    """`with Collector() as collector:`; `collector.address` is for `tracing_server`."""
+    """`with Collector() as collector:`; `collector.address` is the value for `tracing_server`."""
 
     def __init__(self) -> None:
         self._spans: list[Any] = []
@@ -34,7 +34,7 @@ class Collector(TraceServiceServicer):
         return pb.ExportTraceServiceResponse()
 
     def spans(self) -> dict[str, Any]:
-        """The spans by name; of the same name, the last."""
+        """The spans by name, the last one of each."""
         with self._lock:
             return {span.name: span for span in self._spans}
 

@@ -1,4 +1,4 @@
-"""Connections that know which process of a server answers them: for tests of several front ends on one port."""
+"""HTTP connections that report which server process answers them, for tests of HTTP workers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Connection:
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status, and the answer's JSON (None: it has none)."""
+        """Send a request. Returns the status and the JSON body, None without one."""
         status, text = self._ask(method, path, body, headers)
         return status, json.loads(text) if text else None
 
@@ -57,7 +57,7 @@ class Connection:
         return self.ask("POST", f"/v2/models/{model}/infer", {"inputs": inputs})
 
     def stream(self, model: str, inputs: list[dict[str, Any]]) -> tuple[int, list[Any]]:
-        """Status, and the events of the answer."""
+        """Send a request. Returns the status and the events of the response."""
         status, text = self._ask("POST", f"/v2/models/{model}/infer_stream", {"inputs": inputs})
         return status, [
             json.loads(event.removeprefix(b"data: ")) for event in text.split(b"\n\n") if event
@@ -66,7 +66,7 @@ class Connection:
 
 @contextmanager
 def one_of_each(server: Server, count: int = 2) -> Iterator[list[Connection]]:
-    """A connection to each of the server's front end processes; its own first."""
+    """A connection to each of the server's HTTP worker processes, the primary first."""
     found: dict[int, Connection] = {}
     with ExitStack() as stack:
 
@@ -80,7 +80,10 @@ def one_of_each(server: Server, count: int = 2) -> Iterator[list[Connection]]:
 
 
 def processes_of(server: Server, port: int, peer: int | None = None) -> list[int]:
-    """The processes of a server that hold a connection from `peer` (None = from anywhere) to one of its ports."""
+    """Ids of the server's processes that hold a connection from `peer` (None.
+
+    Any) to one of its ports.
+    """
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:

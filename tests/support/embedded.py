@@ -1,4 +1,4 @@
-"""A model for servers that run inside of a test: importable by their workers."""
+"""A model for servers that run in the test's process; workers can import it."""
 
 from __future__ import annotations
 

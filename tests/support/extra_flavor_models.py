@@ -1,4 +1,7 @@
-"""More bodies for `/invocations`, and the models that they need: Parquet, CSV of every type, params, tensors, odd results."""
+"""More bodies for `/invocations` and their models.
+
+Parquet, CSV of every type, params, tensors, unusual results.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ from support.mlflow_payloads import COLUMN, CSV, JSON, PARQUET, Case, case, spli
 
 @dataclasses.dataclass
 class Pair:
-    """A result that is no plain value."""
+    """A result that is not a plain value."""
 
     left: int = 1
     right: str = "r"
 
 
-# Made in one expression, so that nothing is shared between two answers.
+# Built in one expression, so that two responses share nothing.
 RESULTS: dict[str, Callable[[], Any]] = {
     "index": lambda: pd.Index([1, 2]),
     "datetime_index": lambda: pd.date_range("2020-01-01", periods=2),
@@ -110,7 +113,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
 
 
 class Gives(PythonModel):  # type: ignore[misc]
-    """Answers with the result that its one string column names."""
+    """Returns the result that the value of its string column names."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         return RESULTS[str(model_input["what"].iloc[0])]()
@@ -228,7 +231,7 @@ def parquets() -> Iterator[Case]:
     for content_type in (JSON, CSV):
         yield case(
             "linear", good[:60], content_type
-        )  # MLflow repeats the whole body, this server a bounded part
+        )  # MLflow's error repeats the whole body, this server's a bounded part
 
 
 def csvs() -> Iterator[Case]:

@@ -1,4 +1,4 @@
-"""Small MLflow models, one per kind of signature, flavor and result, saved once per test run."""
+"""Small MLflow models, one per kind of signature, flavor and result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
-# MLflow's older releases lack some names; `SINCE` has the models that use them.
+# Older releases of MLflow lack these names; `SINCE` lists the models that need them.
 AnyType: Any = getattr(mlflow.types.schema, "AnyType", None)
 ResponsesAgent: Any = getattr(mlflow.pyfunc, "ResponsesAgent", PythonModel)
 
@@ -59,7 +59,7 @@ POINT = Object([Property("x", DataType.long), Property("y", DataType.string, req
 
 
 def describe(value: Any) -> Any:
-    """What a model received, as JSON values: types, dtypes and contents."""
+    """A model's input as JSON values: types, dtypes and contents."""
     if isinstance(value, pd.DataFrame):
         columns = {str(name): describe(value[name]) for name in value.columns}
         return {
@@ -82,7 +82,7 @@ def describe(value: Any) -> Any:
 
 
 class Echo(PythonModel):  # type: ignore[misc]
-    """Answers with a description of its data and params."""
+    """Returns a description of its data and params."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         return [json.dumps({"data": describe(model_input), "params": describe(params)})]
@@ -138,7 +138,7 @@ class Whens(PythonModel):  # type: ignore[misc]
 
 
 class Spells(PythonModel):  # type: ignore[misc]
-    """Streams the letters of its one text; refuses digits."""
+    """Streams the letters of its text; raises for digits."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         return list(model_input["text"])
@@ -183,14 +183,14 @@ class Repeats(Responds):
 
 
 class Configured(PythonModel):  # type: ignore[misc]
-    """Answers with its model config."""
+    """Returns its model config."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         return [json.dumps(context.model_config)]
 
 
 class Fails(PythonModel):  # type: ignore[misc]
-    """Raises what its one column says."""
+    """Raises the exception that the value of its column names."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         from mlflow.exceptions import MlflowException
@@ -296,7 +296,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
 
 
 class Returns(PythonModel):  # type: ignore[misc]
-    """Answers with the result that its one string column names."""
+    """Returns the result that the value of its string column names."""
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         return RESULTS[str(model_input["what"].iloc[0])]()

@@ -1,4 +1,4 @@
-"""A Kafka cluster inside of the test's process: librdkafka's own, which speaks the real protocol over real sockets."""
+"""librdkafka's mock Kafka cluster, in the test's process, over real sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 import confluent_kafka as kafka
 import orjson
 
-LIMIT = 30.0  # seconds for anything to arrive; joining a group alone takes three
+LIMIT = 30.0  # time limit in seconds; joining a group takes three
 INPUT, OUTPUT = "mlserver-input", "mlserver-output"
 _silent = logging.getLogger("kafka-test")
 _silent.setLevel(logging.CRITICAL)
@@ -28,9 +28,9 @@ class Answer:
 
 
 class Cluster:
-    """A cluster of one broker, with a producer for requests and a reader of answers.
+    """A cluster of one broker, with a producer of requests and a consumer of responses.
 
-    Everything blocks: call it in a thread from coroutines.
+    Its methods block: call them in a thread from coroutines.
     """
 
     def __init__(self) -> None:
@@ -65,14 +65,14 @@ class Cluster:
         key: bytes | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put a message into the input topic."""
+        """Produce a message to the input topic."""
         self._producer.produce(INPUT, value, key, headers=list((headers or {}).items()))
         assert self._producer.flush(LIMIT) == 0
 
     def ask(
         self, value: Any, key: bytes | None = None, model: str = "echo", **headers: str
     ) -> None:
-        """Put a request for a model into the input topic."""
+        """Produce a request for a model to the input topic."""
         named = {"mlserver-model": model} | {
             name.replace("_", "-"): text for name, text in headers.items()
         }
@@ -97,7 +97,7 @@ class Cluster:
         return self.answers(1)[0]
 
     def committed(self, group: str = "mlserver") -> int:
-        """How many messages of the input topic a group has done with."""
+        """The number of messages of the input topic that a group has committed."""
         asked = kafka.Consumer(
             {"bootstrap.servers": self.servers, "group.id": group}, logger=_silent
         )

@@ -1,6 +1,8 @@
-"""What KServe's published clients say to a server, as a program: `python kserve_calls.py REST_URL GRPC_ADDRESS` prints JSON.
+"""Calls of KServe's published clients.
 
-A program of its own, because the clients bring protobuf messages and requirements that the tests' process need not share.
+`python kserve_calls.py REST_URL GRPC_ADDRESS` prints JSON.
+A program, because the clients' protobuf messages and requirements conflict with those of the
+tests' process.
 """
 
 from __future__ import annotations
@@ -54,14 +56,14 @@ async def rest(url: str) -> dict[str, Any]:
             "live": await client.is_server_live(url),
             "ready": await client.is_server_ready(url),
             "model_ready": await client.is_model_ready(url, "echo"),
-            "nobody_ready": await client.is_model_ready(url, "nope"),
+            "missing_model_ready": await client.is_model_ready(url, "nope"),
         }
         for datatype in ARRAYS:
             for binary in (True, False):
                 if binary or datatype not in (
                     "FP16",
                     "BYTES",
-                ):  # this client writes those as JSON in forms of its own
+                ):  # the client has its own JSON form of these
                     answer = await client.infer(
                         url, request_of(datatype, binary), model_name="echo"
                     )

@@ -10,22 +10,22 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has held since `reset_peak` (or its start)."""
+    """Peak memory of a process in bytes since `reset_peak` or its start."""
     return _status(pid, "VmHWM")
 
 
 def reset_peak(pid: int) -> None:
-    """Let the peak be the present."""
+    """Reset the peak to the present value."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def held_bytes(pid: int) -> int:
-    """The memory that a process holds."""
+    """Memory of a process in bytes."""
     return _status(pid, "VmRSS")
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time of processes since their start."""
+    """Processor time of processes since their start, in seconds."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -34,7 +34,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def descriptors(pid: int) -> int:
-    """Open files, sockets and pipes of a process."""
+    """The number of open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 

@@ -1,4 +1,7 @@
-"""Bodies for `/invocations`: every form x several signatures x good, borderline and bad values."""
+"""Bodies for `/invocations`.
+
+Every format x several signatures x valid, borderline and invalid values.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +120,7 @@ def rows_of_three() -> Iterator[Any]:
 
 
 def envelopes() -> Iterator[Any]:
-    """Bodies that are wrong, odd or only just right before their data is looked at."""
+    """Bodies that are invalid, unusual or barely valid before their data is parsed."""
     good = json.dumps(split([ROW], ABC))
     yield b""
     yield b"{"
@@ -230,7 +233,7 @@ COLUMN = {
 
 
 def cells() -> Iterator[Case]:
-    """Every scalar type x every value x every form."""
+    """Every scalar type x every value x every format."""
     for kind, values in VALUES.items():
         name, model = COLUMN[kind], f"echo_{kind}"
         for value in values:
@@ -352,7 +355,7 @@ def texts() -> Iterator[Case]:
 
 
 def agents() -> Iterator[Case]:
-    """Bodies of chat models and agents, which carry no envelope."""
+    """Bodies of chat models and agents, which have no envelope."""
     message = {"role": "user", "content": "Hello!"}
     for messages in (
         [message],

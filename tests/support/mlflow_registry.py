@@ -1,4 +1,4 @@
-"""A real MLflow registry on SQLite, filled with constant models: version N answers N."""
+"""An MLflow registry on SQLite with constant models: version N predicts N."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from sklearn.dummy import DummyRegressor
 class MLflowRegistry:
     """Registered models in a store of their own.
 
-    Args:
-        folder: Where the database and the artifacts lie.
-        uri: The address of a tracking server; None = the database itself.
+    Args: `folder`: parent of the database and the artifacts; `uri`: address of a tracking server,
+    None = the database.
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
@@ -35,10 +34,10 @@ class MLflowRegistry:
         return {"MLFLOW_TRACKING_URI": self.uri, "MLFLOW_REGISTRY_URI": self.uri}
 
     def add(self, name: str, answer: float, model: Any = None) -> None:
-        """Register one more version, a constant or a given model; its input example is one row.
+        """Register a version: a constant model, or `model`. Its input example is one row.
 
-        Args:
-            model: What `mlflow.pyfunc.log_model` takes as `python_model`, or a dict of its options; None = a constant.
+        `model` is `python_model` of `mlflow.pyfunc.log_model`, or a dict of its options; None = a
+        constant.
         """
         before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
         mlflow.set_tracking_uri(self.uri)
@@ -51,7 +50,7 @@ class MLflowRegistry:
             mlflow.set_registry_uri(before[1])
 
     def point(self, name: str, alias: str, version: int) -> None:
-        """Let an alias point to a version."""
+        """Set an alias to a version."""
         self._client.set_registered_model_alias(name, alias, str(version))
 
 
@@ -71,12 +70,12 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's own name
-        """Nothing: a test's output is its failures."""
+        """Log nothing: a test's output is its failures."""
 
 
 @contextmanager
 def tracking_server(folder: Path) -> Iterator[str]:
-    """MLflow's own server over a SQLite store, in a thread; gone when the block is left."""
+    """MLflow's tracking server over a SQLite store, in a thread, until the end of the block."""
     from mlflow.server import app, handlers
 
     handlers.initialize_backend_stores(

@@ -1,4 +1,4 @@
-"""An MLflow model that gives the values it is sent, in the form that it is asked for: what a neighbour may change."""
+"""An MLflow model that returns the values it receives, in the form that a request selects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ TAGS: dict[str, Callable[[str], Any]] = {
 
 
 def value_of(text: str) -> Any:
-    """A value from its JSON text; `{"date": "2020-01-01"}` and the like are what JSON has no form for."""
+    """Parse a value.
+
+    `{"date": "2020-01-01"}` and the like are values that JSON cannot represent.
+    """
     found = json.loads(text)
     if isinstance(found, dict) and len(found) == 1 and (tag := next(iter(found))) in TAGS:
         return TAGS[tag](found[tag])
@@ -88,10 +91,10 @@ FORMS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow wants type hints
+    warnings.simplefilter("ignore")  # MLflow advises type hints
 
     class Gives(PythonModel):  # type: ignore[misc]
-        """The values of column `value`, as the form of column `form`."""
+        """Returns the values of column `value` in the form that column `form` names."""
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
             values = [
@@ -106,7 +109,7 @@ mlflow.models.set_model(Gives())
 
 
 def save(path: Path, declared: DataType | None = None, name: str | None = "x") -> Path:
-    """Save the model, with its output declared if asked for. Returns the folder."""
+    """Save the model, with a declared output if requested. Returns the folder."""
     inputs = Schema([ColSpec(DataType.string, "value"), ColSpec(DataType.string, "form")])
     outputs = None if declared is None else Schema([ColSpec(declared, name)])
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""An MLflow model without a signature that tells the types of its values, or gives a result by its name."""
+"""An MLflow model without a signature that returns the types of its values, or a result by its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _cycle() -> list[Any]:
 
 
 def _polars() -> Any:
-    polars = import_module("polars")  # is optional, for mypy too
+    polars = import_module("polars")  # an optional package, for mypy too
     return polars.DataFrame(
         {"n": [1, None], "t": ["a", None], "f": [0.5, None], "b": [True, False]}
     )
@@ -41,10 +41,10 @@ RESULTS: dict[str, Callable[[], Any]] = {
 }
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow wants type hints
+    warnings.simplefilter("ignore")  # MLflow advises type hints
 
     class Typed(PythonModel):  # type: ignore[misc]
-        """Types of the values, or the result that the first of them names."""
+        """Returns the types of its values, or the result that the first value names."""
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
             values = list(np.asarray(model_input).ravel())

@@ -1,5 +1,6 @@
-"""MLflow models that ship code: each answers `[N, N, N]`, by a module, one imported late, and one found by a pickle.
+"""MLflow models that ship code.
 
+Each returns `[N, N, N]`, by a module, a late import, and a pickle.
 All use the same module names (`prep`, `team`, `team.late`), whatever N is.
 """
 
@@ -57,7 +58,7 @@ def _load_pyfunc(path):
 
 
 def write_sources(folder: Path, number: int) -> Path:
-    """Write the modules of a model that answers with a number."""
+    """Write the modules of a model that returns a number."""
     (folder / "team").mkdir(parents=True, exist_ok=True)
     (folder / "prep.py").write_text(PREP.format(number=number))
     (folder / "team" / "__init__.py").touch()
@@ -68,13 +69,16 @@ def write_sources(folder: Path, number: int) -> Path:
 
 
 def change_code(model: Path, number: int) -> None:
-    """Change the code in a model's folder, such that sizes stay for numbers of the same length."""
+    """Replace the code in a model's folder.
+
+    File sizes do not change for numbers of the same length.
+    """
     write_sources(model / "code", number)
 
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Import from a folder; afterwards its modules are forgotten."""
+    """Make a folder importable; afterwards its modules are removed from `sys.modules`."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""A server that runs as a container does: under an arbitrary user id, without a home and without a name."""
+"""A server under an arbitrary user id without a home and a name, as in a container."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from support.server import Server
 
 USER = 12345
-# In a mount namespace of its own, the folders that are needed are put where closed folders (such as /root) hide them.
-# $1: the closed folder, or ""; then what to keep of it, up to "--".
+# In a mount namespace of its own, the required folders are mounted where inaccessible folders
+# (such as
+# /root) hide them. $1: the inaccessible folder or ""; then what to keep of it, up to "--".
 SCRIPT = """
 set -e
 closed=$1; shift
@@ -35,7 +36,7 @@ exec setpriv --reuid 12345 --regid 12345 --clear-groups env -u HOME -u USER -u L
 
 @cache
 def prefix() -> tuple[str, ...]:
-    """The command that runs another one as that user."""
+    """The command prefix that runs a command as that user."""
     needed = [Path(sys.base_prefix), Path(sys.prefix), Path(__file__).resolve().parents[2]]
     closed = next(
         (parent for path in needed for parent in reversed(path.parents) if _is_closed(parent)), None
@@ -47,7 +48,7 @@ def prefix() -> tuple[str, ...]:
 
 @cache
 def why_not() -> str:
-    """Why this machine cannot run a process as another user; "" if it can."""
+    """The reason why this machine cannot run a process as another user, or ""."""
     if os.geteuid() != 0:
         return "only root may run a process as another user"
     if not all(map(shutil.which, ("unshare", "setpriv", "bash"))):

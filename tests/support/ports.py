@@ -1,4 +1,8 @@
-"""Free TCP ports of 127.0.0.1. Each process of tests draws from a block of its own, so no two start servers on the same port."""
+"""Free TCP ports of 127.0.0.1, from a block that this process alone uses.
+
+Without the blocks, two processes of tests can choose the same port before either server listens
+on it.
+"""
 
 from __future__ import annotations
 

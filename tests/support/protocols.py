@@ -1,4 +1,7 @@
-"""One V2 request by every protocol and body that carries it: JSON, binary, gRPC with raw and with typed contents."""
+"""One V2 request over every protocol and body format.
+
+JSON, binary, gRPC with raw and with typed contents.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from mlserver.wire.proto import messages
 from support.server import Server
 
 PROTOCOLS = ("json", "binary", "grpc raw", "grpc typed")
-# What came back: name, datatype, shape and elements of each output; or the error's text.
+# A response: name, datatype, shape and elements of each output; or the error's text.
 Outputs = list[tuple[str, str, list[int], list[Any]]]
 
 
@@ -50,7 +53,7 @@ def infer(
 def infer_by_all(
     server: Server, model: str, inputs: list[dict[str, Any]], **fields: Any
 ) -> Outputs | str:
-    """The answer, which is the same by every protocol."""
+    """Run inference over every protocol; the responses must be equal. Returns the response."""
     answers = {protocol: infer(server, model, inputs, protocol, **fields) for protocol in PROTOCOLS}
     first = answers["json"]
     assert all(answer == first for answer in answers.values()), answers

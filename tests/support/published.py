@@ -1,7 +1,8 @@
-"""Runtimes of MLServer 1.x from the package index, and real models for them.
+"""Published runtimes of MLServer 1.x and models for them.
 
-`install` puts the packages, without their requirements, into a git-ignored folder that a server gets on PYTHONPATH: all else,
-our `mlserver` first, comes from the environment of the tests. Run as `python published.py FOLDER`, this file trains the models.
+`install` installs the packages without their requirements into a folder ignored by git, which a
+server receives in PYTHONPATH; all other packages come from the tests' environment. `python
+published.py FOLDER` trains the models.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 RUNTIMES = [f"mlserver-{name}==1.7.1" for name in ("sklearn", "lightgbm", "catboost", "xgboost")]
-# The build of xgboost without its graphics libraries, which are some 300 MB.
+# The build of xgboost without its GPU libraries, which are some 300 MB.
 LIBRARIES = ["lightgbm", "catboost", "xgboost-cpu"]
 INSTALL_LIMIT = 300
 _CACHE = Path(__file__).resolve().parents[2] / ".venvs"
@@ -39,8 +40,8 @@ def install(packages: Sequence[str] = (*RUNTIMES, *LIBRARIES), name: str = "publ
         IndexUnreachable: the packages are not here yet, and there is no index.
         AssertionError: the index is there, but the packages could not be installed.
     """
-    wanted = " ".join([sys.version, *packages])
-    folder = _CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
+    content = " ".join([sys.version, *packages])
+    folder = _CACHE / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
     _CACHE.mkdir(exist_ok=True)
@@ -49,7 +50,7 @@ def install(packages: Sequence[str] = (*RUNTIMES, *LIBRARIES), name: str = "publ
         try:
             os.rename(f"{work}/packages", folder)
         except OSError:
-            assert folder.is_dir()  # another run of the tests was faster
+            assert folder.is_dir()  # another test process was faster
     return folder
 
 
@@ -80,7 +81,7 @@ def _pip(options: list[str]) -> None:
 
 
 def train(folder: Path, packages: Path) -> dict[str, Any]:
-    """Train the models below `folder`. Returns what they themselves answer, by kind."""
+    """Train the models below `folder`. Returns their own predictions by kind."""
     env = {**os.environ, "PYTHONPATH": str(packages)}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", __file__, str(folder)],
@@ -96,7 +97,7 @@ def train(folder: Path, packages: Path) -> dict[str, Any]:
     return answers
 
 
-# -- from here on: the process that trains --
+# -- the training process --
 
 
 def main(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""HTTP by hand: bytes to a socket, bytes back, for requests that no client library would send."""
+"""A raw HTTP client: bytes over a socket, for requests that no client library would send."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-LIMIT = 20.0  # seconds after which an answer, or the end of a connection, is not awaited any longer
+LIMIT = 20.0  # time limit in seconds of a response, and of the end of a connection
 
 
 class Wire:
@@ -31,7 +31,10 @@ class Wire:
         return bool(data)
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next answer. Raises `EOFError` if the connection ends instead."""
+        """Read the next response: status, headers, body.
+
+        Raises `EOFError` if the connection ends first.
+        """
         while b"\r\n\r\n" not in self._left:
             if not self._more():
                 raise EOFError(f"the connection ended after {self._left!r}")
@@ -49,7 +52,10 @@ class Wire:
         return int(first.split()[1]), headers, body
 
     def ended(self) -> float:
-        """Wait until the server has closed the connection and said nothing more. Returns how many seconds that took."""
+        """Wait until the server closes the connection without another byte.
+
+        Returns the seconds it took.
+        """
         started = time.monotonic()
         while self._more():
             pass
@@ -59,7 +65,7 @@ class Wire:
 
 @contextlib.contextmanager
 def wire(port: int) -> Iterator[Wire]:
-    """A connection that is closed at the end of the block."""
+    """A connection, closed at the end of the block."""
     connection = Wire(port)
     try:
         yield connection
@@ -68,7 +74,7 @@ def wire(port: int) -> Iterator[Wire]:
 
 
 def request(method: str, path: str, body: bytes | None = None, *headers: str) -> bytes:
-    """A correct request, with further header lines."""
+    """A valid request with further header lines."""
     lines = [f"{method} {path} HTTP/1.1", "host: test", *headers]
     if body is not None:
         lines += ["content-type: application/json", f"content-length: {len(body)}"]
@@ -76,6 +82,6 @@ def request(method: str, path: str, body: bytes | None = None, *headers: str) ->
 
 
 def infer(model: str, value: float) -> bytes:
-    """A correct inference request of one number."""
+    """A valid inference request of one number."""
     one: dict[str, Any] = {"name": "x", "shape": [1], "datatype": "FP64", "data": [value]}
     return request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [one]}).encode())

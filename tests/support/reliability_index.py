@@ -1,6 +1,6 @@
-"""The tests that docs/reliability.md names, and those among them that every release must pass many times in a row.
+"""The tests that docs/reliability.md names, and those marked P0, which `make p0` repeats.
 
-`python -m support.reliability_index` lists the files of the latter.
+`python -m support.reliability_index` prints the files of the P0 tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 @cache
 def rows() -> dict[int, tuple[bool, tuple[tuple[str, str], ...]]]:
-    """By number: whether it is P0, and its tests as file and name."""
+    """The page's rows by number: whether it is P0, and its tests as (file, name)."""
     found = _ROW.findall(PAGE.read_text())
     return {int(number): (bool(p0), tuple(_TEST.findall(text))) for number, p0, text in found}
 

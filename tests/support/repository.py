@@ -1,4 +1,4 @@
-"""Writing model repositories: settings files, and tiny models in plain Python beside them."""
+"""Model repositories for tests: settings files, and small models in plain Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-# Answers every input with itself.
+# Returns every input unchanged.
 ECHO = """
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
@@ -22,7 +22,7 @@ class Echo(MLModel):
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=outputs)
 """
 
-# Decodes with NumPy and answers with the sum, as most models work on arrays.
+# Decodes its inputs with NumPy and returns their sum.
 SUM = """
 import numpy as np
 
@@ -38,7 +38,7 @@ class Sum(MLModel):
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])
 """
 
-# Cannot be loaded.
+# Raises in `load`.
 BROKEN = """
 from mlserver import MLModel
 
@@ -52,14 +52,14 @@ SOURCES = {"Echo": ECHO, "Sum": SUM, "Broken": BROKEN}
 
 
 def write_settings(folder: Path, **settings: Any) -> Path:
-    """Write `model-settings.json` into `folder` (made if missing). Returns the folder."""
+    """Write `model-settings.json` into `folder`, created if missing. Returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model-settings.json").write_text(json.dumps(settings, indent=2))
     return folder
 
 
 def write_server_settings(folder: Path, **settings: Any) -> Path:
-    """Write `settings.json` into `folder` (made if missing). Returns the folder."""
+    """Write `settings.json` into `folder`, created if missing. Returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(settings, indent=2))
     return folder
@@ -87,7 +87,7 @@ def write_model(
 def tensor(
     name: str, data: Any, datatype: str = "FP32", shape: list[int] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """One V2 input; the shape is the data's length unless given."""
+    """A V2 input; the default shape is the data's length."""
     return {
         "name": name,
         "shape": [len(data)] if shape is None else shape,

@@ -36,7 +36,7 @@ def build() -> Path:
 
 # -- the builder process --
 
-# Answers with a description of the frame or dictionary that came.
+# Returns a description of the frame or dictionary it receives.
 DESCRIBE = """
     def predict(self, context, model_input, params=None):
         if isinstance(model_input, dict):
@@ -48,7 +48,7 @@ PARAMS = """
     def predict(self, context, model_input, params=None):
         return [json.dumps(params, sort_keys=True)]
 """
-# As MLflow's wrapper of a text classification pipeline does: the texts are the column 0.
+# Like MLflow's wrapper of a text classification pipeline: the texts are column 0.
 CLASSIFY = """
     def predict(self, context, model_input, params=None):
         return ["POSITIVE" if "good" in text else "NEGATIVE" for text in model_input[0]]
@@ -96,7 +96,7 @@ def save_estimator(folder: Path, model: Any, signature: Any) -> None:
 
 
 def functions(folder: Path) -> None:
-    """Models that describe what they get, one per kind of signature."""
+    """Models that describe their input, one per kind of signature."""
     import numpy as np
     import pandas as pd
     from mlflow.models import ModelSignature, infer_signature
@@ -135,7 +135,7 @@ def functions(folder: Path) -> None:
 
 
 def estimators(folder: Path) -> None:
-    """scikit-learn: pipelines of text, and regressors fitted with and without names of columns."""
+    """scikit-learn: text pipelines, and regressors trained with and without column names."""
     import numpy as np
     import pandas as pd
     from mlflow.models import infer_signature
@@ -179,7 +179,7 @@ def estimators(folder: Path) -> None:
 
 
 def lightgbm(folder: Path) -> None:
-    """Models of LightGBM that were trained on categories of text, numbers and booleans, and `lightgbm.json`: what they predict."""
+    """LightGBM models trained on categorical columns, and `lightgbm.json` with their predictions."""
     import lightgbm
     import mlflow.lightgbm
     import numpy as np

@@ -1,4 +1,4 @@
-"""Names of MLServer 1.x that stand in front of other parts here: they do what their callers expect."""
+"""Names of MLServer 1.x that wrap modules with other names: same arguments and results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def request(*rows: float, name: str = "x") -> InferenceRequest:
 # -- batching --
 
 
-def test_requests_joined_and_their_answer_split() -> None:
+def test_requests_are_batched_and_the_response_is_split() -> None:
     batch = BatchedRequests({"a": request(1, 2), "b": request(3)})
     (joined,) = batch.merged_request.inputs
     assert NumpyCodec.decode_input(joined).ravel().tolist() == [1, 2, 3]
@@ -48,7 +48,7 @@ def test_requests_joined_and_their_answer_split() -> None:
     assert [part.id for part in parts.values()] == ["a", "b"]
 
 
-def test_requests_that_do_not_agree() -> None:
+def test_requests_of_different_inputs_are_not_batched() -> None:
     for requests in (
         {},
         {"a": request(1), "b": request(1, name="other")},
@@ -58,7 +58,7 @@ def test_requests_that_do_not_agree() -> None:
             BatchedRequests(requests)
 
 
-def test_an_answer_with_other_rows_is_not_split() -> None:
+def test_a_response_with_another_number_of_rows_is_not_split() -> None:
     output = NumpyCodec.encode_output("y", np.array([10]))
     with pytest.raises(InferenceError, match="3 rows"):
         BatchedRequests({"a": request(1, 2), "b": request(3)}).split_response(
@@ -66,7 +66,7 @@ def test_an_answer_with_other_rows_is_not_split() -> None:
         )
 
 
-async def test_a_model_needs_nothing_to_be_batched() -> None:
+async def test_any_model_can_be_batched() -> None:
     model = model_initialiser(SETTINGS)
     assert await load_batching(model) is model
 
@@ -77,7 +77,7 @@ async def test_a_model_needs_nothing_to_be_batched() -> None:
 @pytest.mark.parametrize(
     "datatype, data", [("FP32", [1.0, 2.5]), ("INT64", [1, -2]), ("BOOL", [True, False])]
 )
-def test_raw_there_and_back(datatype: str, data: list[float]) -> None:
+def test_raw_tensors_round_trip(datatype: str, data: list[float]) -> None:
     tensor = RequestInput(name="x", shape=[2], datatype=datatype, data=data)
     empty, raw = extract_raw([tensor])
     assert len(empty[0].data) == 0
@@ -93,7 +93,7 @@ def test_raw_texts() -> None:
     assert pack(tensor) == b"\x01\x00\x00\x00a\x03\x00\x00\x00bcd"
 
 
-# -- answers of custom handlers --
+# -- responses of custom handlers --
 
 
 def test_responses_are_json() -> None:
@@ -110,7 +110,7 @@ def test_events() -> None:
     assert ServerSentEvent(response).encode() == b'data: {"model_name":"m","outputs":[]}\n\n'
 
 
-# -- the rest --
+# -- other names --
 
 
 def test_middlewares_add_headers() -> None:
