@@ -1,4 +1,4 @@
-"""CloudEvents headers of requests and responses, as text, and the middleware of MLServer 1.x that adds them."""
+"""CloudEvents headers of requests and responses, and the middleware of MLServer 1.x for them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""From an import path to a class, such that the code in one model's folder never meets another's.
+"""Import of classes by path, with the modules of each model's folder isolated from those of others.
 
-The first folder that uses a module name gets ordinary imports, as if it were the script's folder. A folder with a name
-that is already taken by another file (two versions of a model, each with a `runtime.py`, or files that changed
-since they were imported) becomes a package of its own: its modules live under a name made of the folder's path and
-contents, and `import helper` in its code, early or late, means the folder's own `helper`.
+The first folder that uses a module name gets ordinary imports, as if it were the folder of a
+script. If another file has the name already (two versions of a model with a `runtime.py` each, or
+files changed since their import), the folder becomes a package: its modules are named after a
+digest of its path and files, and `import helper` in its code, at any time, imports the folder's
+`helper`.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ from .errors import SettingsError
 _PREFIX = "mlserver_model_"
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _lock = threading.RLock()
-# Folder -> how its files looked when its modules were imported under their plain names.
-_plain: dict[str, str] = {}
+# Folder -> fingerprint of its files when its modules were imported under their plain names.
+_plainly_imported: dict[str, str] = {}
 
 
-def path_of(cls: type[Any]) -> str:
-    """The import path of a class."""
+def get_import_path(cls: type[Any]) -> str:
+    """Return the import path of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def load(path: str, folder: str | None, what: str) -> Any:
+def import_class(path: str, folder: str | None, what: str) -> Any:
     """Import a class.
 
     Args:
         path: `package.module.Class` or `package.module:Class`.
         folder: The model's folder, searched first; None = the ordinary search path.
-        what: What is being imported, for messages.
+        what: Subject of error messages: the setting's name, for a model also the model's.
 
     Raises:
-        SettingsError: There is no such module or class, or one that it needs is missing.
+        SettingsError: the module, the class, or a module that it imports does not exist.
     """
     module_name, _, attribute = path.rpartition(":") if ":" in path else path.rpartition(".")
     if not module_name or not attribute:
@@ -54,46 +55,46 @@ def load(path: str, folder: str | None, what: str) -> Any:
         )
     with _lock:
         try:
-            found = _import(module_name, os.path.realpath(folder) if folder else None)
+            value = _import(module_name, os.path.realpath(folder) if folder else None)
         except ImportError as error:
             raise SettingsError(f"{what}: '{path}' cannot be imported: {error}") from error
     for name in attribute.split("."):
         try:
-            found = _member(found, name)
-        except _NoMember:
+            value = _get_attribute(value, name)
+        except _NoAttribute:
             text = f"module '{module_name}' has no '{attribute}'"
             raise SettingsError(f"{what}: '{path}' cannot be imported: {text}") from None
         except (AttributeError, ImportError) as error:
             text = f"{type(error).__name__}: {error}"
             raise SettingsError(f"{what}: '{path}' cannot be imported: {text}") from error
-    return found
+    return value
 
 
-class _NoMember(Exception):
-    """A module or class has nothing of a name."""
+class _NoAttribute(Exception):
+    """A module or class has no attribute of this name."""
 
 
-def _member(owner: Any, name: str) -> Any:
-    """An attribute of a module or class.
+def _get_attribute(owner: Any, name: str) -> Any:
+    """Return an attribute of a module or class.
 
-    A module may import what it offers only when asked (`__getattr__`). An AttributeError from within such an import is
-    not "no such name", which `hasattr` cannot tell apart.
+    A module may import its content on access (`__getattr__`). `hasattr` cannot distinguish an
+    AttributeError raised within such an import from a missing name.
 
     Raises:
-        _NoMember: there is no such name.
+        _NoAttribute: the name does not exist.
         AttributeError, ImportError: an import within the module's own `__getattr__` failed.
     """
     try:
         return getattr(owner, name)
     except AttributeError as error:
-        # This frame and the module's own `__getattr__`; anything raised deeper has another reason.
-        if _depth(error) <= 2:
-            raise _NoMember(name) from None
+        # Depth 2: this frame and the module's own `__getattr__`. Deeper errors have another cause.
+        if _count_frames(error) <= 2:
+            raise _NoAttribute(name) from None
         raise
 
 
-def _depth(error: BaseException) -> int:
-    """How many calls deep an exception was raised."""
+def _count_frames(error: BaseException) -> int:
+    """Return how many calls deep an exception was raised."""
     frames, traceback = 0, error.__traceback__
     while traceback is not None:
         frames, traceback = frames + 1, traceback.tb_next
@@ -101,56 +102,51 @@ def _depth(error: BaseException) -> int:
 
 
 def _import(name: str, folder: str | None) -> Any:
-    head = name.partition(".")[0]
-    home = _home(head, folder)
+    top_level = name.partition(".")[0]
+    home = _find_home(top_level, folder)
     if home is None:
-        return _module_or_member(name)
-    local = _local_modules(home)
-    looks = _fingerprint(home, local)
-    if _plain.get(home, looks) != looks or any(
-        _taken(module, file) for module, file in local.items()
-    ):
-        name = f"{_package(home, looks, frozenset(local))}.{name}"
+        return _import_module_or_attribute(name)
+    local = _find_local_modules(home)
+    fingerprint = _compute_fingerprint(home, local)
+    has_changed = _plainly_imported.get(home, fingerprint) != fingerprint
+    if has_changed or any(_is_name_in_use(module, file) for module, file in local.items()):
+        name = f"{_create_package(home, fingerprint, frozenset(local))}.{name}"
     else:
-        _plain[home] = looks
+        _plainly_imported[home] = fingerprint
     with _first_on_path(home):
-        return _module_or_member(name)
+        return _import_module_or_attribute(name)
 
 
-def _home(head: str, folder: str | None) -> str | None:
-    """The folder of loose files in which a top-level module lies; None for installed and built-in ones."""
-    if folder is not None and head in _local_modules(folder):
+def _find_home(top_level: str, folder: str | None) -> str | None:
+    """Return the folder of loose files with a module; None for installed and built-in modules."""
+    if folder is not None and top_level in _find_local_modules(folder):
         return folder
-    spec = importlib.machinery.PathFinder.find_spec(head)
+    spec = importlib.machinery.PathFinder.find_spec(top_level)
     if spec is None or not spec.has_location or spec.origin is None:
-        loaded_from = getattr(sys.modules.get(head), "__file__", None)
-        if (
-            spec is None
-            and loaded_from
-            and os.path.dirname(os.path.realpath(loaded_from)) in _plain
-        ):
-            raise ModuleNotFoundError(
-                f"No module named '{head}'", name=head
-            )  # it is another model's
+        loaded_from = getattr(sys.modules.get(top_level), "__file__", None)
+        loaded_folder = os.path.dirname(os.path.realpath(loaded_from)) if loaded_from else None
+        if spec is None and loaded_folder in _plainly_imported:  # the module of another model
+            raise ModuleNotFoundError(f"No module named '{top_level}'", name=top_level)
         return None
     home = os.path.dirname(os.path.realpath(spec.origin))
     home = os.path.dirname(home) if spec.submodule_search_locations else home
-    if head == "mlserver" or _INSTALLED.intersection(Path(home).parts):
+    if top_level == "mlserver" or _INSTALLED.intersection(Path(home).parts):
         return None
-    return home if head in _local_modules(home) else None
+    return home if top_level in _find_local_modules(home) else None
 
 
-def _module_or_member(name: str) -> Any:
-    """Import `name`; its last parts may also be classes in a module (`module.Outer` of `module.Outer.Inner`)."""
+def _import_module_or_attribute(name: str) -> Any:
+    """Import `name`, whose last parts may be classes (`module.Outer` of `module.Outer.Inner`)."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        parent, _, member = name.rpartition(".")
-        if not parent or error.name != name or (parent.startswith(_PREFIX) and "." not in parent):
+        parent, _, attribute = name.rpartition(".")
+        is_folder_package = parent.startswith(_PREFIX) and "." not in parent
+        if not parent or error.name != name or is_folder_package:
             raise
         try:
-            return _member(_module_or_member(parent), member)
-        except _NoMember:
+            return _get_attribute(_import_module_or_attribute(parent), attribute)
+        except _NoAttribute:
             raise error from None
 
 
@@ -161,13 +157,13 @@ def _first_on_path(folder: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Only our own entry goes: what the imported code put on the path is its business.
+        # Entries that the imported code added remain.
         if folder in sys.path:
             sys.path.remove(folder)
 
 
-def _local_modules(folder: str) -> dict[str, str]:
-    """The modules and packages that lie in a folder: name -> file. Never one that would hide the standard library."""
+def _find_local_modules(folder: str) -> dict[str, str]:
+    """Return a folder's modules and packages (name -> file), except standard library names."""
     suffixes = tuple(importlib.machinery.all_suffixes())
     local: dict[str, str] = {}
     try:
@@ -190,15 +186,18 @@ def _local_modules(folder: str) -> dict[str, str]:
 
 
 def _is_namespace(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder without `__init__.py` is a package: a module or package of that name elsewhere comes first."""
-    if not entry.name.isidentifier() or not _files_below(entry.path):
+    """Return whether a folder without `__init__.py` is a package.
+
+    As in Python, a module or regular package of that name on the search path has precedence.
+    """
+    if not entry.name.isidentifier() or not _find_python_files(entry.path):
         return False
     spec = importlib.machinery.PathFinder.find_spec(entry.name)
     return spec is None or not spec.has_location
 
 
-def _taken(name: str, file: str) -> bool:
-    """Whether another file, or another folder of a package without `__init__.py`, is imported under this name."""
+def _is_name_in_use(name: str, file: str) -> bool:
+    """Return whether another file, or folder of a namespace package, has the module name."""
     module = sys.modules.get(name)
     if module is None:
         return False
@@ -208,19 +207,19 @@ def _taken(name: str, file: str) -> bool:
     return loaded_from is None or os.path.realpath(loaded_from) != os.path.realpath(file)
 
 
-def _fingerprint(folder: str, local: Mapping[str, str]) -> str:
-    """How a folder's Python files look now: any change of name, size or time of change gives another answer."""
+def _compute_fingerprint(folder: str, local: Mapping[str, str]) -> str:
+    """Return a digest of the names, sizes and modification times of a folder's Python files."""
     digest = hashlib.sha256(folder.encode())
     for name, file in sorted(local.items()):
         package = os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file
-        files = _files_below(package) if os.path.isdir(package) else [file]
-        for each in files:
-            stat = os.stat(each)
-            digest.update(f"\0{name}\0{each}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+        paths = _find_python_files(package) if os.path.isdir(package) else [file]
+        for path in paths:
+            stat = os.stat(path)
+            digest.update(f"\0{name}\0{path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 
-def _files_below(folder: str) -> list[str]:
+def _find_python_files(folder: str) -> list[str]:
     return sorted(
         os.path.join(root, name)
         for root, _, names in os.walk(folder)
@@ -229,21 +228,24 @@ def _files_below(folder: str) -> list[str]:
     )
 
 
-def _package(folder: str, looks: str, local: frozenset[str]) -> str:
-    """The name of the package that stands for a folder; made if it does not exist yet."""
-    name = _PREFIX + looks
+def _create_package(folder: str, fingerprint: str, local: frozenset[str]) -> str:
+    """Return the name of the package for a folder, creating it if necessary."""
+    name = _PREFIX + fingerprint
     if name not in sys.modules:
         package = ModuleType(name, f"The code in the folder of one model: {folder}")
         package.__path__ = [folder]
         sys.modules[name] = package
-        _Finder.builtins_of[name] = {**vars(builtins), "__import__": _importer(name, local)}
+        _Finder.builtins_by_package[name] = {
+            **vars(builtins),
+            "__import__": _create_import_function(name, local),
+        }
         if _Finder not in sys.meta_path:
             sys.meta_path.insert(0, _Finder)
     return name
 
 
-def _importer(package: str, local: frozenset[str]) -> Any:
-    """The `__import__` of a folder's code: a name that lies in the folder is the folder's, any other is the world's."""
+def _create_import_function(package: str, local: frozenset[str]) -> Any:
+    """Return the `__import__` of a folder's code: the folder's names resolve to its modules."""
 
     def import_(
         name: str,
@@ -252,40 +254,40 @@ def _importer(package: str, local: frozenset[str]) -> Any:
         fromlist: Sequence[str] = (),
         level: int = 0,
     ) -> ModuleType:
-        head = name.partition(".")[0]
-        if level or head not in local:
+        top_level = name.partition(".")[0]
+        if level or top_level not in local:
             return builtins.__import__(name, globals, locals, fromlist, level)
-        found = builtins.__import__(
+        module = builtins.__import__(
             f"{package}.{name}", globals, locals, fromlist or ("__name__",), 0
         )
-        return found if fromlist else importlib.import_module(f"{package}.{head}")
+        return module if fromlist else importlib.import_module(f"{package}.{top_level}")
 
     return import_
 
 
 class _Finder:
-    """Finds the modules of such packages, and gives their code its own `__import__`."""
+    """Finds the modules of folder packages and sets the `__import__` of their code."""
 
-    builtins_of: ClassVar[dict[str, dict[str, Any]]] = {}
+    builtins_by_package: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        own_builtins = cls.builtins_of.get(name.partition(".")[0])
-        if own_builtins is None or path is None:
+        package_builtins = cls.builtins_by_package.get(name.partition(".")[0])
+        if package_builtins is None or path is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            spec.loader = _Loader(spec.loader.name, spec.loader.path, own_builtins)
+            spec.loader = _Loader(spec.loader.name, spec.loader.path, package_builtins)
         return spec
 
 
 class SourceLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the source, whatever lies in `__pycache__`, and writes nothing there.
+    """Compiles the source at every import; neither reads nor writes `__pycache__`.
 
-    Python takes compiled code for current if the source's size and its time in whole seconds are those of the compiled
-    source, so it would miss a change of files within one second of the import.
+    Python considers compiled code valid if the source's size and its modification time in whole
+    seconds are unchanged, so it misses changes within one second of the import.
     """
 
     def path_stats(self, path: Any) -> Any:
@@ -293,10 +295,10 @@ class SourceLoader(importlib.machinery.SourceFileLoader):
 
 
 class _Loader(SourceLoader):
-    def __init__(self, name: str, path: str, own_builtins: dict[str, Any]) -> None:
+    def __init__(self, name: str, path: str, package_builtins: dict[str, Any]) -> None:
         super().__init__(name, path)
-        self.own_builtins = own_builtins
+        self.package_builtins = package_builtins
 
     def exec_module(self, module: ModuleType) -> None:
-        vars(module)["__builtins__"] = self.own_builtins
+        vars(module)["__builtins__"] = self.package_builtins
         super().exec_module(module)

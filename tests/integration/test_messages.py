@@ -172,8 +172,8 @@ def test_grpc_on_the_rest_port(server: Server) -> None:
 
 
 def test_keys_of_parameters_that_look_like_others(server: Server) -> None:
-    """They are left to the runtime, which may have such a key, but the log asks."""
-    assert "key 'url' of 'parameters' is not known" in server.log
+    """They are passed to the runtime, which may have such a key, and the log has a warning."""
+    assert "unknown key 'url' of 'parameters' is passed to the runtime" in server.log
     assert "did you mean 'uri'" in server.log
     assert "'task'" not in server.log
 

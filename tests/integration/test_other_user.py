@@ -46,7 +46,7 @@ def test_a_server_in_a_working_directory_that_it_may_not_read(
         assert server.get("/v2").json()["name"] == "mlserver"
         lines = [line for line in str(server.log).splitlines() if ".env" in line]
         assert len(lines) == 1
-        assert lines[0].startswith(".env in the current folder is left out: Permission denied")
+        assert lines[0].startswith(".env in the current folder is skipped: Permission denied")
 
 
 def test_a_file_of_variables_that_it_may_not_read(folder: Path) -> None:

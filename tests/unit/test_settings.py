@@ -1,4 +1,4 @@
-"""Settings: every field and its default, every source and its rank, one-line errors, and the way into a worker."""
+"""Settings: fields, descriptions, precedence of the sources, errors, serialization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mlserver.settings import (
     DEFAULT_ENVIRONMENTS_DIR,
@@ -23,10 +23,12 @@ from mlserver.settings import (
     Settings,
     SettingsError,
 )
-from mlserver.settings.security import AuthSettings, TLSSettings
+from mlserver.settings.descriptions import read_descriptions
+from mlserver.settings.security import AuthSettings, JWTSettings, TLSSettings
 from mlserver.version import __version__
 
-# name -> (default, a value as JSON, what it becomes); the variable's text is the JSON, or the string itself.
+# Name -> (default, value in JSON, parsed value). The variable holds the JSON text, or the string
+# itself.
 SERVER: dict[str, tuple[Any, Any, Any]] = {
     "debug": (False, True, True),
     "log_level": (None, "debug", "DEBUG"),
@@ -56,6 +58,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "grpc_max_message_length": (None, -1, -1),
     "request_timeout": (300, 1.5, 1.5),
     "max_queue_size": (1000, 5, 5),
+    "max_inputs": (10_000, 20, 20),
     "shutdown_delay": (0, 5, 5),
     "drain_timeout": (30, 0, 0),
     "header_timeout": (10, 1, 1),
@@ -129,8 +132,8 @@ CORS: dict[str, tuple[Any, Any, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable and no `.env` of the machine's."""
+def _isolate_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove the machine's environment variables and `.env`."""
     for name in os.environ:
         if name.upper().startswith("MLSERVER_"):
             monkeypatch.delenv(name)
@@ -141,17 +144,17 @@ def rows(table: dict[str, tuple[Any, Any, Any]]) -> list[Any]:
     return [pytest.param(name, *row, id=name) for name, row in table.items()]
 
 
-def text(value: Any) -> str:
+def to_variable(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def parsed(tmp_path: Path, content: Any) -> Settings:
+def parse(tmp_path: Path, content: Any) -> Settings:
     path = tmp_path / "settings.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return Settings.parse_file(path)
 
 
-# -- every field -------------------------------------------------------------------------------------------------------
+# -- every field -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,51 +162,69 @@ def parsed(tmp_path: Path, content: Any) -> Settings:
     [(Settings, SERVER), (ModelParameters, PARAMETERS), (CORSSettings, CORS)],
     ids=lambda x: str(x)[:30],
 )
-def test_the_table_above_names_every_field(cls: type[Settings], table: dict[str, Any]) -> None:
+def test_tables_have_every_field(cls: type[Settings], table: dict[str, Any]) -> None:
     assert set(table) == set(cls.model_fields)
 
 
-@pytest.mark.parametrize("name, default, given, expected", rows(SERVER))
+@pytest.mark.parametrize(
+    "cls",
+    [
+        Settings,
+        ModelSettings,
+        ModelParameters,
+        CORSSettings,
+        TLSSettings,
+        AuthSettings,
+        JWTSettings,
+    ],
+)
+def test_every_field_has_a_description(cls: type[BaseModel]) -> None:
+    descriptions = read_descriptions(cls)
+    assert set(descriptions) == set(cls.model_fields)
+    assert all(text.endswith(".") for text in descriptions.values())
+
+
+@pytest.mark.parametrize("name, default, value, expected", rows(SERVER))
 def test_server_fields(
     name: str,
     default: Any,
-    given: Any,
+    value: Any,
     expected: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     assert getattr(Settings(), name) == default
-    assert getattr(parsed(tmp_path, {name: given}), name) == expected
-    monkeypatch.setenv(f"MLSERVER_{name.upper()}", text(given))
+    assert getattr(parse(tmp_path, {name: value}), name) == expected
+    monkeypatch.setenv(f"MLSERVER_{name.upper()}", to_variable(value))
     assert getattr(Settings(), name) == expected
 
 
-@pytest.mark.parametrize("name, default, given, expected", rows(MODEL))
+@pytest.mark.parametrize("name, default, value, expected", rows(MODEL))
 def test_model_fields(
-    name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, default: Any, value: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert getattr(ModelSettings(implementation="a.B"), name) == default
-    assert getattr(ModelSettings.load({"implementation": "a.B", name: given}), name) == expected
-    monkeypatch.setenv(f"MLSERVER_MODEL_{name.upper()}", text(given))
+    assert getattr(ModelSettings.load({"implementation": "a.B", name: value}), name) == expected
+    monkeypatch.setenv(f"MLSERVER_MODEL_{name.upper()}", to_variable(value))
     assert getattr(ModelSettings(implementation="a.B"), name) == expected
 
 
-@pytest.mark.parametrize("name, default, given, expected", rows(PARAMETERS))
+@pytest.mark.parametrize("name, default, value, expected", rows(PARAMETERS))
 def test_parameter_fields(
-    name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, default: Any, value: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert getattr(ModelParameters(), name) == default
-    assert getattr(ModelParameters.model_validate({name: given}), name) == expected
-    monkeypatch.setenv(f"mlserver_model_{name}", text(given))
+    assert getattr(ModelParameters.model_validate({name: value}), name) == expected
+    monkeypatch.setenv(f"mlserver_model_{name}", to_variable(value))
     assert getattr(ModelParameters(), name) == expected
 
 
-@pytest.mark.parametrize("name, default, given, expected", rows(CORS))
+@pytest.mark.parametrize("name, default, value, expected", rows(CORS))
 def test_cors_fields(
-    name: str, default: Any, given: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, default: Any, value: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert getattr(CORSSettings(), name) == default
-    monkeypatch.setenv(f"MLSERVER_{name.upper()}", text(given))
+    monkeypatch.setenv(f"MLSERVER_{name.upper()}", to_variable(value))
     assert getattr(CORSSettings(), name) == expected
 
 
@@ -222,7 +243,7 @@ def test_tensors_of_a_model() -> None:
     assert settings.outputs[0].parameters.content_type == "np"
 
 
-# -- where values come from --------------------------------------------------------------------------------------------
+# -- sources ---------------------------------------------------------------------------------------
 
 
 def test_a_file_beats_the_environment_beats_dot_env_beats_the_default(
@@ -233,12 +254,12 @@ def test_a_file_beats_the_environment_beats_dot_env_beats_the_default(
     assert Settings().http_port == 7001
     monkeypatch.setenv("MLSERVER_HTTP_PORT", "7002")
     assert Settings().http_port == 7002
-    assert parsed(tmp_path, {"http_port": 7003}).http_port == 7003
-    assert parsed(tmp_path, {"grpc_port": 1}).http_port == 7002
+    assert parse(tmp_path, {"http_port": 7003}).http_port == 7003
+    assert parse(tmp_path, {"grpc_port": 1}).http_port == 7002
     assert Settings(http_port=7004).http_port == 7004
 
 
-def test_the_same_order_for_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precedence_for_models(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("MLSERVER_MODEL_IMPLEMENTATION=dot.Env\nMLSERVER_MODEL_NAME=dot\n")
     assert ModelSettings.load().implementation_ == "dot.Env"
     monkeypatch.setenv("MLSERVER_MODEL_IMPLEMENTATION", "en.Vironment")
@@ -250,16 +271,18 @@ def test_the_same_order_for_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_objects_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLSERVER_ALLOW_ORIGINS", '["https://a"]')
     monkeypatch.setenv("MLSERVER_CORS_SETTINGS", '{"allow_headers": ["h"], "max_age": 1}')
-    cors = parsed(tmp_path, {"cors_settings": {"max_age": 2}}).cors_settings
+    cors = parse(tmp_path, {"cors_settings": {"max_age": 2}}).cors_settings
     assert cors == CORSSettings(allow_origins=["https://a"], allow_headers=["h"], max_age=2)
 
 
-def test_cors_stays_off_if_only_its_fields_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cors_settings_stay_none_if_only_their_fields_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLSERVER_ALLOW_ORIGINS", '["https://a"]')
     assert Settings().cors_settings is None
 
 
-def test_parameters_that_the_file_leaves_out_come_from_the_environment(
+def test_parameters_missing_in_the_file_are_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/mnt/models")
@@ -270,7 +293,7 @@ def test_parameters_that_the_file_leaves_out_come_from_the_environment(
     assert ModelSettings.load({"implementation": "a.B"}).parameters is None
 
 
-def test_dot_env_leaks_nothing_into_the_parameters() -> None:
+def test_unknown_keys_of_dot_env_are_not_parameters() -> None:
     Path(".env").write_text(
         "MLSERVER_HTTP_PORT=7001\nSECRET=x\nMLSERVER_MODEL_URI=/m\nMLSERVER_MODEL_HOBBY=x\n"
     )
@@ -284,7 +307,7 @@ def test_variables_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().http_port == 7001
 
 
-def test_an_unrelated_variable_of_a_fields_name_is_not_read(
+def test_variables_without_the_prefix_are_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IMPLEMENTATION", "x.Y")
@@ -294,7 +317,7 @@ def test_an_unrelated_variable_of_a_fields_name_is_not_read(
         ModelSettings.load()
 
 
-def test_an_empty_variable_counts_as_not_set_where_text_makes_no_sense(
+def test_empty_variables_count_as_not_set_unless_the_field_is_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLSERVER_HTTP_PORT", "")
@@ -310,10 +333,10 @@ def test_logging_settings_from_a_variable_may_be_a_path(monkeypatch: pytest.Monk
 
 
 def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
-    assert parsed(tmp_path, '\ufeff{"http_port": 1}').http_port == 1
+    assert parse(tmp_path, '\ufeff{"http_port": 1}').http_port == 1
 
 
-# -- what is wrong is said in one line ---------------------------------------------------------------------------------
+# -- errors in one line ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -345,31 +368,32 @@ def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
         ({"host": None}, "{file}: field 'host': expected a string, received null"),
         (
             {"log_level": "loud"},
-            "{file}: field 'log_level': expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG, received \"loud\"",
+            "{file}: field 'log_level': expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG,"
+            ' received "loud"',
         ),
         ([1], "{file}: expected a JSON object, received [1]"),
         ('{"a": ', "{file}: not valid JSON: line 1 column 7: Expecting value"),
         ("[" * 100_000, "{file}: not valid JSON: nested too deeply"),
     ],
 )
-def test_wrong_files(content: Any, expected: str, tmp_path: Path) -> None:
+def test_invalid_files(content: Any, expected: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        parsed(tmp_path, content)
+        parse(tmp_path, content)
     assert caught.value.message == expected.format(file=tmp_path / "settings.json")
 
 
-def test_every_wrong_field_is_named_in_the_same_line(tmp_path: Path) -> None:
+def test_all_invalid_fields_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        parsed(tmp_path, {"http_port": [], "debug": 7})
+        parse(tmp_path, {"http_port": [], "debug": 7})
     assert "'http_port'" in caught.value.message
     assert "'debug'" in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.fields == {"http_port", "debug"}
 
 
-def test_a_long_value_is_cut_short(tmp_path: Path) -> None:
+def test_long_values_are_truncated(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        parsed(tmp_path, {"http_port": "x" * 1000})
+        parse(tmp_path, {"http_port": "x" * 1000})
     assert len(caught.value.message) < 300
 
 
@@ -383,12 +407,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         Settings.parse_file(tmp_path / "latin.json")
 
 
-def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_invalid_variables_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLSERVER_HTTP_PORT", "abc")
     with pytest.raises(SettingsError) as caught:
-        parsed(tmp_path, {"grpc_port": 1})
+        parse(tmp_path, {"grpc_port": 1})
     assert caught.value.message == (
-        "environment variable MLSERVER_HTTP_PORT: field 'http_port': expected an integer, received \"abc\""
+        "environment variable MLSERVER_HTTP_PORT: field 'http_port': expected an integer,"
+        ' received "abc"'
     )
     monkeypatch.setenv("MLSERVER_EXTENSIONS", "a,b")
     with pytest.raises(
@@ -414,33 +439,34 @@ def test_a_missing_implementation(tmp_path: Path) -> None:
     )
 
 
-def test_wrong_values_in_code_raise_as_pydantic_does() -> None:
+def test_invalid_values_in_code_raise_pydantics_error() -> None:
     with pytest.raises(ValidationError):
         Settings(http_port="abc")
     with pytest.raises(ValidationError):
         ModelSettings(name="x")
 
 
-def test_unknown_keys_are_ignored_and_said_once(
+def test_unknown_keys_are_ignored_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "mlserver"):
         for _ in range(2):
-            parsed(tmp_path, {"htp_port": 1, "$schema": "x", "zzzzzzzz": 2})
+            parse(tmp_path, {"htp_port": 1, "$schema": "x", "zzzzzzzz": 2})
         path = tmp_path / "model-settings.json"
         path.write_text('{"implementation": "a.B", "max_batchsize": 3, "parameters": {"own": 1}}')
         ModelSettings.parse_file(path)
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'settings.json'}: unknown setting 'htp_port' is ignored; did you mean 'http_port'?",
+        f"{tmp_path / 'settings.json'}: unknown setting 'htp_port' is ignored;"
+        " did you mean 'http_port'?",
         f"{tmp_path / 'settings.json'}: unknown setting 'zzzzzzzz' is ignored",
         f"{path}: unknown setting 'max_batchsize' is ignored; did you mean 'max_batch_size'?",
     ]
 
 
-# -- models ------------------------------------------------------------------------------------------------------------
+# -- models ----------------------------------------------------------------------------------------
 
 
-def test_a_pool_id_is_made_on_request_and_stays() -> None:
+def test_generated_pool_id() -> None:
     first = ModelParameters(autogenerate_inference_pool_gid=True)
     assert first.inference_pool_gid
     assert (
@@ -455,7 +481,7 @@ def test_a_pool_id_is_made_on_request_and_stays() -> None:
     )
 
 
-def test_the_implementation_is_not_imported_until_it_is_read() -> None:
+def test_implementation_is_imported_on_access() -> None:
     settings = ModelSettings.load({"implementation": "this.does.not.Exist", "name": "m"})
     assert settings.implementation_ == "this.does.not.Exist"
     with pytest.raises(
@@ -465,13 +491,13 @@ def test_the_implementation_is_not_imported_until_it_is_read() -> None:
         _ = settings.implementation
 
 
-def test_a_class_is_taken_as_implementation_even_a_local_one() -> None:
+def test_implementation_may_be_a_local_class() -> None:
     class Local:
         pass
 
     settings = ModelSettings(implementation=Local)
     assert settings.implementation_.endswith(
-        "test_a_class_is_taken_as_implementation_even_a_local_one.<locals>.Local"
+        "test_implementation_may_be_a_local_class.<locals>.Local"
     )
     assert settings.implementation is Local
     settings.implementation = Path
@@ -481,7 +507,7 @@ def test_a_class_is_taken_as_implementation_even_a_local_one() -> None:
     assert ModelSettings.model_validate({"implementation": Local}).implementation is Local
 
 
-def test_the_repository_class_by_path_and_by_class() -> None:
+def test_repository_class_by_path_and_by_class() -> None:
     assert Settings().repository_class is None
     assert Settings(model_repository_implementation="pathlib.Path").repository_class is Path
     assert Settings(model_repository_implementation=Path).repository_class is Path
@@ -490,17 +516,17 @@ def test_the_repository_class_by_path_and_by_class() -> None:
     assert settings.repository_class is Path
 
 
-def test_the_dump_speaks_of_implementation() -> None:
+def test_dump_has_the_alias_of_implementation() -> None:
     dumped = ModelSettings(implementation="a.B", name="m").model_dump(
         by_alias=True, exclude_unset=True
     )
     assert dumped == {"implementation": "a.B", "name": "m"}
 
 
-# -- the way into a worker ---------------------------------------------------------------------------------------------
+# -- serialization for workers ---------------------------------------------------------------------
 
 
-def test_a_frame_loses_nothing_and_reads_nothing(
+def test_frame_has_all_fields_and_ignores_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "model-settings.json"
@@ -539,7 +565,7 @@ def test_a_frame_of_settings_with_a_local_class() -> None:
     )
     assert got.http_port == 1
     assert str(got.model_repository_implementation).endswith("Local")
-    with pytest.raises(TypeError, match="ModelSettings was expected"):
+    with pytest.raises(TypeError, match="frame: expected ModelSettings, received Settings"):
         ModelSettings.from_frame(got.to_frame())
 
 
@@ -549,7 +575,8 @@ def test_a_frame_in_another_process(tmp_path: Path) -> None:
     )
     code = (
         "import sys; from mlserver.settings import ModelSettings; "
-        "got = ModelSettings.from_frame(sys.stdin.buffer.read()); print(got.name, got.version, got.parameters.uri)"
+        "got = ModelSettings.from_frame(sys.stdin.buffer.read()); "
+        "print(got.name, got.version, got.parameters.uri)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

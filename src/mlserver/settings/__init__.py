@@ -1,4 +1,4 @@
-"""The settings of the server and of a model: fields, sources, and what goes wrong with them."""
+"""Settings of the server and of models: fields, sources, errors."""
 
 from ..errors import SettingsError
 from .base import ENV_FILE_SETTINGS, BaseSettings

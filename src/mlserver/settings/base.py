@@ -1,7 +1,4 @@
-"""What all settings share: their sources, their errors, how they reach a worker process, and the kinds of values.
-
-How the sources are read is in `settings_sources`; the fields are in `settings` and `settings_security`.
-"""
+"""Base class of all settings (sources, errors, serialization for workers) and their value types."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ from pydantic_settings import BaseSettings as PydanticBaseSettings
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .. import model_imports
-from .security import place_groups
+from .security import resolve_group_paths
 from .sources import (
-    Variables,
-    explain,
+    VariablesSource,
     has_env_file,
     read_json_object,
+    to_settings_error,
     warn_of_unknown,
     without_env_file,
 )
@@ -30,57 +27,58 @@ ENV_FILE_SETTINGS = ".env"
 _LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
 
-def _log_level(value: str) -> str:
+def _validate_log_level(value: str) -> str:
     if value.upper() not in _LOG_LEVELS:
         raise ValueError(f"one of {', '.join(_LOG_LEVELS)}")
     return value.upper()
 
 
-def _validation_status(value: int) -> int:
+def _validate_validation_status(value: int) -> int:
     if value not in (400, 422):
         raise ValueError("400 or 422")
     return value
 
 
-def _not_ready_status(value: int) -> int:
+def _validate_not_ready_status(value: int) -> int:
     if value not in (400, 503):
         raise ValueError("503 or 400")
     return value
 
 
-def _none_as_text(value: Any) -> Any:
-    """Read the texts that stand for None in a variable, where an empty one is none at all."""
+def _parse_none(value: Any) -> Any:
+    """Return None for "none" and "null": an empty environment variable counts as not set."""
     return None if isinstance(value, str) and value.lower() in ("none", "null") else value
 
 
-# By this name: pydantic before 2.10 takes `dict` in an annotation of `BaseSettings` for its method.
+# An alias: pydantic before 2.10 resolves `dict` in an annotation of `BaseSettings` to its method.
 ClassesByPath = dict[str, type[Any]]
-LogLevel = Annotated[str, AfterValidator(_log_level)]
+LogLevel = Annotated[str, AfterValidator(_validate_log_level)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-OptionalPort = Annotated[Port | None, BeforeValidator(_none_as_text)]
+OptionalPort = Annotated[Port | None, BeforeValidator(_parse_none)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-ValidationStatus = Annotated[int, AfterValidator(_validation_status)]
-NotReadyStatus = Annotated[int, AfterValidator(_not_ready_status)]
+ValidationStatus = Annotated[int, AfterValidator(_validate_validation_status)]
+NotReadyStatus = Annotated[int, AfterValidator(_validate_not_ready_status)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class BaseSettings(PydanticBaseSettings):
-    """What all settings share: their sources, and how they reach a worker process.
+    """Base class of all settings.
 
     Raises:
-        pydantic.ValidationError: A value has the wrong type. `parse_file` and `load` say the same in one line.
+        pydantic.ValidationError: a value is invalid; `parse_file` and `load` raise `SettingsError`.
     """
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE_SETTINGS, extra="ignore", protected_namespaces=(), populate_by_name=True
     )
 
-    # Fields that hold an import path, and take a class as well.
+    # Fields that hold an import path and also accept a class.
     _import_paths: ClassVar[tuple[str, ...]] = ()
 
     _source: str | None = PrivateAttr(default=None)
-    # The classes that were given instead of import paths; they may be local to a function, so the path alone would lose them.
+    # Field -> class passed in place of an import path. A class local to a function has no usable
+    # path.
     _classes: ClassesByPath = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
@@ -88,7 +86,7 @@ class BaseSettings(PydanticBaseSettings):
             key: values[key] for key in self._import_paths if inspect.isclass(values.get(key))
         }
         for key, cls in classes.items():
-            values[key] = model_imports.path_of(cls)
+            values[key] = model_imports.get_import_path(cls)
         if type(self).model_config.get("extra") != "allow":
             warn_of_unknown(type(self), values, None)
         if "_env_file" not in values and not has_env_file(ENV_FILE_SETTINGS):
@@ -105,9 +103,9 @@ class BaseSettings(PydanticBaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # pydantic-settings' own sources hand unknown keys of `.env` to classes that allow extras.
+        # pydantic-settings' own sources pass unknown keys of `.env` to classes that allow extras.
         variables = [
-            Variables(settings_cls, source.env_vars)
+            VariablesSource(settings_cls, source.env_vars)
             for source in (env_settings, dotenv_settings)
             if isinstance(source, EnvSettingsSource)
         ]
@@ -115,30 +113,30 @@ class BaseSettings(PydanticBaseSettings):
 
     @classmethod
     def load(cls, values: dict[str, Any] | None = None, source: str | None = None) -> Self:
-        """Make settings from `values` and the environment.
+        """Build settings from `values` and the environment.
 
         Args:
-            values: What a file says; None or {} = the environment alone.
-            source: The file's path, for messages; kept as the place that relative paths start from.
+            values: Content of a settings file; None or {} = the environment alone.
+            source: Path of the file, for error messages; relative paths start at its folder.
 
         Raises:
-            SettingsError: One line that says where, which field, what was expected and what came.
+            SettingsError: one line with the source, the field, the expected and the received value.
         """
         values = values or {}
         if cls.model_config.get("extra") != "allow":
             warn_of_unknown(cls, values, source)
         known = cls.model_fields.keys() | {field.alias for field in cls.model_fields.values()}
         try:
-            made = cls(**{key: value for key, value in values.items() if key in known})
+            settings = cls(**{key: value for key, value in values.items() if key in known})
         except ValidationError as error:
-            raise explain(error, cls, values, source) from None
-        made._source = source
-        place_groups(vars(made).values(), source)
-        return made
+            raise to_settings_error(error, cls, values, source) from None
+        settings._source = source
+        resolve_group_paths(vars(settings).values(), source)
+        return settings
 
     @classmethod
     def parse_file(cls, path: str | os.PathLike[str]) -> Self:  # type: ignore[override]
-        """Read a settings file. Raises `SettingsError`, in one line, if anything in it is wrong."""
+        """Read a settings file. Raises `SettingsError` with a text of one line."""
         path = os.fspath(path)
         return cls.load(read_json_object(path), path)
 
@@ -153,7 +151,7 @@ class BaseSettings(PydanticBaseSettings):
         exclude_none: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """What is set, under the names of settings files (`implementation`)."""
+        """Return the fields that are set, by their names in settings files (`implementation`)."""
         return self.model_dump(
             by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs
         )
@@ -165,24 +163,24 @@ class BaseSettings(PydanticBaseSettings):
         exclude_none: bool = True,
         **kwargs: Any,
     ) -> str:
-        """`dict` as JSON: the text of a settings file."""
+        """Return `dict` as JSON, the content of a settings file."""
         return self.model_dump_json(
             by_alias=by_alias, exclude_unset=exclude_unset, exclude_none=exclude_none, **kwargs
         )
 
     def to_frame(self) -> bytes:
-        """These settings for a worker process, as plain data. Every field is in it, the unset ones too."""
+        """Serialize all fields, set or not, for a worker process."""
         return msgspec.msgpack.encode(
             [type(self).__name__, self.model_dump(by_alias=True), self._source]
         )
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
-        """The settings that `to_frame` gave: every field comes from the frame, so none from the environment."""
-        kind, values, source = msgspec.msgpack.decode(frame)
-        if kind != cls.__name__:
-            raise TypeError(f"a frame of {cls.__name__} was expected, this one holds {kind}")
+        """Return the settings serialized by `to_frame`; the environment is not read."""
+        class_name, values, source = msgspec.msgpack.decode(frame)
+        if class_name != cls.__name__:
+            raise TypeError(f"frame: expected {cls.__name__}, received {class_name}")
         with without_env_file():
-            made = cls(**values)
-        made._source = source
-        return made
+            settings = cls(**values)
+        settings._source = source
+        return settings

@@ -1,7 +1,9 @@
-"""The settings of the server and of a model: every field, its default, its unit, and the order of the sources.
+"""Fields of the server's and the models' settings, each with its default, unit and description.
 
-A value given in code or in a file beats an environment variable, which beats `.env` in the current folder, which
-beats the default; objects are merged key by key. What all settings share is in `settings_base`.
+Sources, the first wins: code or a settings file, environment variables, `.env` in the current
+folder, the default. Objects are merged key by key. The string below a field is its description:
+`descriptions.read_descriptions` returns them, and `tests/unit/test_settings.py` requires one for
+each.
 """
 
 from __future__ import annotations
@@ -57,161 +59,188 @@ DEFAULT_METRICS_DIR = os.path.join(os.getcwd(), ".metrics")
 
 
 class CORSSettings(BaseSettings):
-    """Cross-origin requests; see the settings of the same names of any CORS middleware."""
+    """Cross-origin resource sharing (CORS) of the REST port."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_SETTINGS)
 
     allow_origins: list[str] = []
+    """Origins that may send requests, such as `https://example.org`; `*` = all."""
     allow_origin_regex: str | None = None
+    """Regular expression that matches further allowed origins as a whole; None = no further
+    ones."""
     allow_credentials: bool = False
+    """Whether browsers may send cookies and authorization headers."""
     allow_methods: list[str] = ["GET"]
+    """HTTP methods that other origins may use; `*` = all."""
     allow_headers: list[str] = []
+    """Request headers that other origins may set; `*` = all."""
     expose_headers: list[str] = []
+    """Response headers that scripts of other origins may read."""
     max_age: int = 600
-    """Seconds for which a browser may keep the answer."""
+    """Seconds for which a browser may cache the response to a preflight request."""
 
 
 class Settings(BaseSettings):
-    """The server. Environment variables are `MLSERVER_` and the field's name."""
+    """Settings of the server. Environment variables are `MLSERVER_` and the field's name."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_SETTINGS)
     _import_paths: ClassVar[tuple[str, ...]] = ("model_repository_implementation",)
 
     debug: bool = False
-    """Debug logs and access logs. Never changes what a caller sees."""
+    """Write debug logs and access logs. Responses are the same with and without it."""
     log_level: LogLevel | None = None
     """CRITICAL, ERROR, WARNING, INFO or DEBUG; None = DEBUG with `debug`, else INFO."""
     access_log: bool | None = None
-    """A log line per request; None = with `debug` only."""
+    """Whether to log a line per request; None = only with `debug`."""
     use_structured_logging: bool = False
-    """Log lines are JSON objects."""
+    """Write log lines as JSON objects."""
     logging_settings: str | dict[str, Any] | None = None
-    """Python logging configuration: an object, a `.json` file with one, or a file in the configparser format."""
+    """Python logging configuration: an object, the path of a `.json` file with one, or the path of
+    a file in the configparser format; None = the server's own format."""
 
     parallel_workers: int = DEFAULT_PARALLEL_WORKERS
-    """Worker processes per pool; 0 = models run in a thread of the server's own process."""
+    """Worker processes per pool; 0 = run models in a thread of the server's process."""
     parallel_workers_timeout: int = 5
-    """Seconds to wait for a worker at shutdown before it is killed."""
+    """Seconds to wait for a worker to exit at shutdown before it is killed."""
     environments_dir: str = DEFAULT_ENVIRONMENTS_DIR
-    """Folder where the environments of models are unpacked."""
+    """Folder for the unpacked Python environments of models; default: `.envs` in the current
+    folder."""
 
     model_repository_implementation: str | None = None
-    """Import path of the repository class (a class is taken too); None = the one that reads folders."""
+    """Import path of the repository class (in code, also a class); None = models are read from
+    folders."""
     model_repository_root: str = "."
-    """Folder with the models; `mlserver start FOLDER` sets it."""
+    """Folder of the model repository; `mlserver start FOLDER` sets it."""
     model_repository_implementation_args: dict[str, Any] = {}
-    """Further arguments of the repository class."""
+    """Further keyword arguments of the repository class."""
     load_models_at_startup: bool = True
+    """Load all models of the repository at start; false = only on request."""
     default_model: str | None = None
-    """Model that answers on routes that name none; None = the only one, if there is only one."""
+    """Model that serves paths without a model name; None = the only loaded model, if there is
+    one."""
 
     server_name: str = "mlserver"
+    """Name in the server's metadata, in CloudEvents headers and in traces."""
     server_version: str = __version__
+    """Version in the server's metadata; default: the version of the package."""
     extensions: list[str] = []
-    """Extensions that the server's metadata lists beside its own."""
+    """Protocol extensions listed in the server's metadata in addition to the built-in ones."""
 
     host: str = "0.0.0.0"
-    """Address of all ports."""
+    """Address on which the HTTP, gRPC and metrics ports listen."""
     http_port: Port = 8080
-    """0 = any free port; so for the other two."""
+    """Port of REST; 0 = any free port."""
     grpc_port: Port = 8081
+    """Port of gRPC; 0 = any free port."""
     metrics_port: OptionalPort = 8082
-    """Port of the metrics page; None ("none" in a variable), or the same as `http_port` = on `http_port` alone, where
-    the page is in any case."""
+    """Port of the metrics endpoint; 0 = any free port. The endpoint is always on `http_port` as
+    well: None ("none" in a variable) or the value of `http_port` = only there."""
     root_path: str = ""
-    """Prefix under which a proxy publishes the REST routes."""
+    """Path prefix under which a reverse proxy publishes the REST routes."""
     http_workers: Count = 1
-    """Processes that speak HTTP and gRPC, on the same ports; more than 1 needs `parallel_workers` of 1 or more."""
+    """Processes that serve HTTP and gRPC on the same ports; above 1 requires `parallel_workers` >=
+    1."""
     cors_settings: CORSSettings | None = None
-    """None = no cross-origin requests."""
+    """Cross-origin requests to REST; None = not allowed."""
     gzip_enabled: bool = True
-    """Compress responses for clients that accept it."""
+    """Compress REST responses for clients that accept gzip."""
 
     max_body_bytes: Count = 64 * 1024 * 1024
-    """Bytes in one request, before and after decompression, over REST and gRPC."""
+    """Bytes of one request, before and after decompression, over REST, gRPC and Kafka."""
     grpc_max_message_length: int | None = None
-    """Bytes in one gRPC message; None = `max_body_bytes`, -1 = no limit."""
+    """Bytes of one gRPC message; None = `max_body_bytes`, -1 = no limit."""
     request_timeout: Seconds | None = 300
-    """Seconds from a request's arrival to its answer, queue included; in a stream, to each answer. None = no limit."""
+    """Seconds from the arrival of a request to its response, time in the queue included; in a
+    stream, to each response. None = no limit."""
     load_timeout: Seconds | None = 1800
-    """Seconds that the load of a model may take, downloads included; None = no limit."""
+    """Seconds that loading a model may take, downloads included; None = no limit."""
     max_queue_size: Count = 1000
-    """Requests that may wait for one model; more are refused at once."""
+    """Requests in the queue of one model; the server rejects further ones with status 429."""
     max_inputs: Count = 10_000
-    """Inputs (for a table, columns) of one request."""
+    """Inputs of one request (columns, for a table)."""
     shutdown_delay: SecondsOrNone = 0
-    """Seconds of service after SIGTERM, not ready, before the server takes no more connections."""
+    """Seconds after SIGTERM for which the server is not ready but still accepts connections."""
     drain_timeout: SecondsOrNone = 30
-    """Seconds that open requests get to finish at shutdown."""
+    """Seconds that open requests have to finish at shutdown."""
     header_timeout: Seconds = 10
-    """Seconds in which a request's headers must arrive."""
+    """Seconds within which the headers of an HTTP request must arrive."""
     body_timeout: Seconds = 60
-    """Seconds in which a request's body must arrive."""
+    """Seconds within which the body of an HTTP request must arrive."""
     keep_alive_timeout: Seconds = 75
-    """Seconds that an idle connection stays open."""
+    """Seconds after which an idle HTTP connection is closed."""
     max_connections: Count = 4096
-    """Open HTTP connections; more are refused."""
+    """Open HTTP connections; further ones receive status 503."""
     validation_status: ValidationStatus = 400
-    """Status for a body that is JSON, but not a request: 400, or 422 as MLServer 1.x answered."""
-
+    """HTTP status for a body that is JSON but not a valid request: 400, or 422 as in MLServer
+    1.x."""
     not_ready_status: NotReadyStatus = 503
-    """Status over REST of a request for a model that is loading or could not be loaded: 503, or 400 as MLServer 1.x
-    answered. Readiness is not concerned."""
+    """HTTP status for a request to a model that is loading or failed to load: 503, or 400 as in
+    MLServer 1.x. Readiness endpoints are not affected."""
 
     tls: TLSSettings | None = None
-    """Certificates of all ports; None = no encryption."""
+    """Certificates of the HTTP, gRPC and metrics ports; None = no encryption."""
     auth: AuthSettings | None = None
-    """API keys and tokens; None = whoever reaches a port may ask models, see metadata and metrics."""
+    """API keys and tokens; None = inference, metadata and metrics are open to every client."""
     admin_access: AdminAccess | None = None
-    """Who may load and unload models without an `admin` credential: programs on this machine (`loopback`), nobody
-    (`credential`), or everybody (`any`, as MLServer 1.x). None = `credential` if `auth` is set, else `loopback`.
-    Behind a proxy on the same machine, use `credential`. A request that shows a credential is judged by it."""
+    """Clients that may load and unload models without an `admin` credential: `loopback` = programs
+    on the same machine, `credential` = none, `any` = all, as in MLServer 1.x. None = `credential`
+    if `auth` is set, else `loopback`. Behind a proxy on the same machine, use `credential`. A
+    request with a credential is always judged by it."""
     admin_host: str = "127.0.0.1"
-    """Address of `admin_port`."""
+    """Address on which `admin_port` listens."""
     admin_port: Port | None = None
-    """Port for REST on which alone models are loaded and unloaded; None = on `http_port` and `grpc_port`."""
+    """REST port to which loading and unloading models is limited; None = `http_port` and
+    `grpc_port`."""
     production: bool = False
-    """Run only what is listed: the three settings below, and no model that is stored as pickle unless it is trusted."""
+    """Enforce `allowed_runtimes` and `allowed_model_sources`, and load models that contain pickled
+    or other code only if they are in `trusted_models`."""
     allowed_runtimes: list[str] | None = None
-    """Import paths of runtimes, `package.` = all of a package; None = all, with `production` MLflow's."""
+    """Import paths of runtime classes, or `package.` for all of a package; None = all, with
+    `production` the MLflow runtime."""
     allowed_model_sources: list[str] | None = None
-    """Where models may come from: folders, or the beginnings of addresses; None = anywhere, with `production` the repository."""
+    """Folders and URI prefixes that models may be loaded from; None = all, with `production` the
+    model repository."""
     trusted_models: list[str] = []
-    """Models that may be stored as pickle though `production` is set: folders, or `sha256:` digests of `mlserver trust`."""
+    """Models that may contain code with `production`: folders, or `sha256:` digests that `mlserver
+    trust` prints."""
 
     strict_readiness: bool = True
-    """The server is ready only while every model that should serve is; false = while it can take requests."""
+    """The server is ready only while all its models are; false = while it accepts requests."""
     empty_registry_readiness: bool = True
     """Whether a server without models is ready."""
 
     metrics_endpoint: str | None = "/metrics"
-    """Path of the metrics on `metrics_port` and `http_port`; None or "" = no metrics at all."""
+    """Path of the metrics on `metrics_port` and `http_port`; None or "" = no metrics."""
     metrics_rest_server_prefix: str = "rest_server"
-    """First part of the names of the REST metrics."""
+    """Prefix of the names of the REST metrics."""
     metrics_dir: str = DEFAULT_METRICS_DIR
-    """Where the folder for metrics that models declare with prometheus_client is made; not set = among temporary ones."""
+    """Parent folder of the files in which worker processes store metrics declared with
+    prometheus_client; not set = the folder for temporary files."""
     tracing_server: str | None = None
-    """OpenTelemetry collector (OTLP over gRPC) that gets the traces; None = no tracing."""
+    """Address of the OpenTelemetry collector (OTLP over gRPC), `host:port`; None = no tracing."""
 
     kafka_enabled: bool = False
-    """Answer the messages of a Kafka topic as well."""
+    """Serve inference requests from a Kafka topic as well."""
     kafka_servers: str = "localhost:9092"
-    """Brokers to start from, `host:port`, separated by commas."""
+    """Bootstrap brokers, `host:port`, separated by commas."""
     kafka_topic_input: str = "mlserver-input"
+    """Topic of the requests."""
     kafka_topic_output: str = "mlserver-output"
+    """Topic of the responses."""
     kafka_group_id: str | None = None
-    """Consumer group whose members share the messages; None = `server_name`."""
+    """Consumer group; its members share the partitions. None = `server_name`."""
     kafka_max_in_flight: Count = 256
-    """Messages that are answered at a time; while there are as many, no more are taken."""
+    """Messages processed at a time; the consumer is paused while there are as many."""
     kafka_config: dict[str, Any] = {}
-    """Further properties of librdkafka (`security.protocol`, ...); `consumer.` or `producer.` before a name = only there."""
+    """Further librdkafka properties, such as `security.protocol`. The prefix `consumer.` or
+    `producer.` limits a property to that client."""
 
     cache_enabled: bool = False
-    """Remember responses of models whose own `cache_enabled` is true."""
+    """Cache the responses of models whose own `cache_enabled` is true."""
     cache_size: int = 100
-    """Responses to remember."""
+    """Responses in the cache."""
     cache_max_bytes: Count = 128 * 1024 * 1024
-    """Bytes of responses to remember; what was not asked for the longest time goes first."""
+    """Bytes of responses in the cache; the least recently used are evicted."""
 
     _custom_rest_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
     _custom_metrics_server_settings: dict[str, Any] | None = PrivateAttr(default=None)
@@ -219,44 +248,50 @@ class Settings(BaseSettings):
 
     @property
     def has_metrics_port(self) -> bool:
-        """Whether the metrics page has a port of its own."""
+        """Whether the metrics endpoint has its own port."""
         port = self.metrics_port
-        shares_http_port = port == self.http_port and port != 0  # 0 = any free one, for each
+        shares_http_port = port == self.http_port and port != 0  # 0: a free port for each
         return bool(self.metrics_endpoint) and port is not None and not shares_http_port
 
     @property
     def repository_class(self) -> type[Any] | None:
-        """The class of `model_repository_implementation`, imported now; None = none is set."""
+        """Class of `model_repository_implementation`, imported on access; None = not set."""
         path = self.model_repository_implementation
-        if path is None or inspect.isclass(path):  # a class may have been assigned
+        if path is None or inspect.isclass(path):  # attribute assignment is not validated
             return path
-        given = self._classes.get("model_repository_implementation")
-        return given or model_imports.load(path, None, "model_repository_implementation")
+        local_class = self._classes.get("model_repository_implementation")
+        return local_class or model_imports.import_class(
+            path, None, "model_repository_implementation"
+        )
 
 
 class ModelParameters(BaseSettings):
-    """Where a model's files are and how to run it. Any further key is kept, for the runtime to read.
+    """Location and execution of a model. Unknown keys are stored in `model_extra`, for the runtime.
 
-    Environment variables are `MLSERVER_MODEL_` and the field's name; they reach every model that leaves the key out.
+    Environment variables are `MLSERVER_MODEL_` and the field's name; they apply to every model
+    whose settings omit the key.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_MODEL_SETTINGS, extra="allow")
 
     uri: str | None = None
-    """File, folder or address of the model; relative paths start at the settings file's folder."""
+    """File, folder or URI of the model; relative paths start at the folder of the settings file,
+    which is also the default."""
     version: str | None = None
+    """Version of the model; None = a model without versions."""
     environment_path: str | None = None
-    """Folder of the Python environment to run in; None = the server's own."""
+    """Folder of the Python environment of the model; None = the server's environment."""
     environment_tarball: str | None = None
-    """Packed Python environment, unpacked into `environments_dir`."""
+    """Archive of a packed Python environment, unpacked into `environments_dir`; None = no
+    archive."""
     inference_pool_gid: str | None = None
-    """Models with the same one share a pool of workers, and with no other model."""
+    """Id of the worker pool; models with equal ids share a pool. None = the default pool."""
     autogenerate_inference_pool_gid: bool = False
-    """Give the model a pool of its own, if `inference_pool_gid` is not set."""
+    """Run the model in its own worker pool, if `inference_pool_gid` is not set."""
     format: str | None = None
-    """Format of the model's file, where a runtime knows several."""
+    """Format of the model file, for runtimes that support several; None = chosen by the runtime."""
     content_type: str | None = None
-    """Content type of requests that name none."""
+    """Content type of requests that do not specify one; None = raw tensors."""
     extra: dict[str, Any] = {}
     """Settings of the runtime."""
 
@@ -267,42 +302,52 @@ class ModelParameters(BaseSettings):
 
 
 class ModelSettings(BaseSettings):
-    """One version of a model. Environment variables are `MLSERVER_MODEL_` and the field's name."""
+    """Settings of one version of a model. Environment variables: `MLSERVER_MODEL_` and the name."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_MODEL_SETTINGS)
     _import_paths: ClassVar[tuple[str, ...]] = ("implementation",)
 
     implementation_: str = Field(alias="implementation")
-    """Import path of the runtime class, `package.module.Class`; a class is taken too."""
+    """Import path of the runtime class, `package.module.Class` (in code, also a class).
+    Required."""
     name: str = ""
+    """Name of the model; "" = the name of the folder."""
     platform: str = ""
+    """Platform in the model's metadata."""
     versions: list[str] = []
+    """Versions in the model's metadata."""
     inputs: list[MetadataTensor] = []
+    """Input tensors in the model's metadata; their content types are the defaults of requests."""
     outputs: list[MetadataTensor] = []
+    """Output tensors in the model's metadata; their content types are the defaults of responses."""
 
     max_batch_size: int = 0
-    """Requests joined into one batch; up to 1 = no batching."""
+    """Requests joined into one batch; 0 or 1 = no batching."""
     max_batch_time: float = 0.0
     """Seconds that a batch waits for more requests; 0 = no batching."""
     request_timeout: Seconds | None = None
-    """Seconds from a request's arrival to its answer; None = the server's."""
+    """Seconds from the arrival of a request to its response; None = the server's
+    `request_timeout`."""
     max_queue_size: Count | None = None
-    """Requests that may wait for this model; None = the server's."""
+    """Requests in the model's queue; None = the server's `max_queue_size`."""
     cache_enabled: bool = False
-    """Remember responses, if the server's `cache_enabled` is true as well."""
+    """Cache responses, if the server's `cache_enabled` is true as well."""
 
     parallel_workers: int | None = None
-    """Up to 0 = run in the server's own process; other numbers are ignored (deprecated in MLServer 1.x)."""
+    """0 or less = run in the server's process; other values are ignored (deprecated in MLServer
+    1.x)."""
     warm_workers: bool = False
     """Ignored (deprecated in MLServer 1.x)."""
     parameters: ModelParameters | None = None
+    """Location and execution of the model; None = as the folder and the environment variables
+    say."""
 
     @classmethod
     def load(cls, values: dict[str, Any] | None = None, source: str | None = None) -> Self:
-        made = super().load(values, source)
-        if made.parameters is not None:
-            warn_of_misspelled(ModelParameters, made.parameters.model_extra or (), source)
-        return made
+        settings = super().load(values, source)
+        if settings.parameters is not None:
+            warn_of_misspelled(ModelParameters, settings.parameters.model_extra or (), source)
+        return settings
 
     @property
     def version(self) -> str | None:
@@ -310,24 +355,23 @@ class ModelSettings(BaseSettings):
 
     @property
     def folder(self) -> str | None:
-        """Folder of the file that these settings came from."""
+        """Folder of the settings file; None for settings from code or the environment."""
         return os.path.dirname(os.path.abspath(self._source)) if self._source else None
 
     @property
     def implementation(self) -> Any:
-        """The runtime class. Reading this imports the model's code: for the process that runs the model only.
+        """The runtime class, imported on access: use only in the process that runs the model.
 
         Raises:
-            SettingsError: There is no such module or class.
+            SettingsError: the module or the class does not exist.
         """
-        given = self._classes.get("implementation")
-        return given or model_imports.load(
+        local_class = self._classes.get("implementation")
+        return local_class or model_imports.import_class(
             self.implementation_, self.folder, f"model '{self.name}': implementation"
         )
 
     @implementation.setter
     def implementation(self, value: Any) -> None:
-        self._classes = {"implementation": value} if inspect.isclass(value) else {}
-        self.implementation_ = (
-            model_imports.path_of(value) if inspect.isclass(value) else str(value)
-        )
+        is_class = inspect.isclass(value)
+        self._classes = {"implementation": value} if is_class else {}
+        self.implementation_ = model_imports.get_import_path(value) if is_class else str(value)

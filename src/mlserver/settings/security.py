@@ -1,6 +1,7 @@
-"""The groups of settings about who may connect: certificates, API keys and tokens. The plain ones stand in `settings`.
+"""Groups of settings for TLS and authentication: certificates, API keys and tokens.
 
-Paths are those of files on the server; relative ones start at the folder of `settings.json`, else at the current folder.
+Paths are those of files on the server; relative ones start at the folder of `settings.json`, or at
+the current folder for settings from code and the environment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 AdminAccess = Literal["loopback", "credential", "any"]
-# Signatures that only the issuer can make: with the symmetric ones, whoever checks a token could also issue it.
+# Asymmetric only: a server that verifies a symmetric signature has the key to issue tokens.
 _ALGORITHMS = (
     "RS256",
     "RS384",
@@ -27,83 +28,91 @@ _ALGORITHMS = (
 )
 
 
-def _known_algorithms(value: list[str]) -> list[str]:
+def _validate_algorithms(value: list[str]) -> list[str]:
     if not value or not set(value) <= set(_ALGORITHMS):
         raise ValueError(f"some of {', '.join(_ALGORITHMS)}")
     return value
 
 
-class _Group(BaseModel):
+class _SettingsGroup(BaseModel):
     model_config = ConfigDict(extra="forbid")
+    # Names of the fields that hold paths.
     _paths: ClassVar[tuple[str, ...]] = ()
 
-    def place(self, folder: str) -> None:
-        """Let relative paths start at `folder`."""
+    def resolve_paths(self, folder: str) -> None:
+        """Make relative paths start at `folder`."""
         for name in self._paths:
             path = getattr(self, name)
             if path and "://" not in path:
                 setattr(self, name, os.path.join(folder, path))
 
 
-def place_groups(values: Iterable[object], source: str | None) -> None:
-    """Let the paths of all groups among `values` start at the folder of the settings file, if there is one."""
-    if source is not None:
-        for value in values:
-            if isinstance(value, _Group):
-                value.place(os.path.dirname(os.path.abspath(source)))
+def resolve_group_paths(values: Iterable[object], source: str | None) -> None:
+    """Make the paths of all groups among `values` start at the folder of the settings file."""
+    if source is None:
+        return
+    folder = os.path.dirname(os.path.abspath(source))
+    for value in values:
+        if isinstance(value, _SettingsGroup):
+            value.resolve_paths(folder)
 
 
-class TLSSettings(_Group):
-    """Certificates of REST, gRPC and metrics. TLS 1.2 is the oldest version spoken. Files that change are read again."""
+class TLSSettings(_SettingsGroup):
+    """Certificates of REST, gRPC and metrics, for TLS 1.2 and newer. Changed files are reloaded."""
 
     _paths: ClassVar[tuple[str, ...]] = ("certificate", "key", "client_ca")
 
     certificate: str
-    """PEM file: the server's certificate, then those that lead to its issuer."""
+    """PEM file with the server's certificate, followed by the intermediate certificates."""
     key: str
-    """PEM file: the certificate's private key, without a password."""
+    """PEM file with the private key of the certificate, without a password."""
     client_ca: str | None = None
-    """PEM file: who issues the certificates of clients. If set, nobody connects without one (mutual TLS)."""
+    """PEM file with the certificate authority of client certificates. If set, every client needs a
+    certificate (mutual TLS)."""
 
 
-class JWTSettings(_Group):
-    """Tokens that somebody else issues (OpenID Connect and the like). Needs `pip install 'mlserver[auth]'`."""
+class JWTSettings(_SettingsGroup):
+    """Tokens (JWT) of an external issuer, such as an OpenID provider. Needs the extra `auth`."""
 
     _paths: ClassVar[tuple[str, ...]] = ("jwks",)
 
     jwks: str
-    """File, or https:// address, of the issuer's public keys."""
+    """File or https:// URL with the issuer's public keys (JWKS)."""
     issuer: str | None = None
-    """What `iss` must be; None = anything."""
+    """Required value of the claim `iss`; None = any."""
     audience: str | None = None
-    """What `aud` must hold; None = tokens with an audience are refused."""
-    algorithms: Annotated[list[str], AfterValidator(_known_algorithms)] = [
+    """Required member of the claim `aud`; None = tokens with an audience are rejected."""
+    algorithms: Annotated[list[str], AfterValidator(_validate_algorithms)] = [
         "RS256",
         "ES256",
         "EdDSA",
     ]
+    """Accepted signature algorithms, asymmetric ones only."""
     scopes_claim: str = "scope"
-    """Claim with the scopes: a list, or names with blanks between them."""
+    """Claim with the scopes: a list, or names separated by spaces."""
     leeway: Annotated[float, Field(ge=0, le=300)] = 30
-    """Seconds by which clocks may differ."""
+    """Seconds of clock skew to tolerate, 0 to 300."""
 
 
-class AuthSettings(_Group):
-    """Who is known here. If set, every caller of everything but health needs a credential with the scope for it."""
+class AuthSettings(_SettingsGroup):
+    """Accepted credentials. If set, all requests but health checks need one with the right
+    scope."""
 
     _paths: ClassVar[tuple[str, ...]] = ("keys",)
 
     keys: str | None = None
-    """File of API keys: lines `NAME SCOPES SHA256`; `mlserver key` makes them."""
+    """File of API keys with lines `NAME SCOPES SHA256`, which `mlserver key` prints; None = no
+    keys."""
     jwt: JWTSettings | None = None
+    """Tokens of an external issuer; None = no tokens."""
 
-    def place(self, folder: str) -> None:
-        super().place(folder)
+    def resolve_paths(self, folder: str) -> None:
+        super().resolve_paths(folder)
         if self.jwt is not None:
-            self.jwt.place(folder)
+            self.jwt.resolve_paths(folder)
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
+    def _validate_credentials(self) -> Self:
         if self.keys is None and self.jwt is None:
             raise ValueError("'keys', 'jwt' or both")
         return self

@@ -1,7 +1,4 @@
-"""Where settings come from: files, environment variables and `.env`; and the one-line errors when they are wrong.
-
-Which settings there are, and what they mean, is in `settings`.
-"""
+"""Readers of settings files, environment variables and `.env`, with one-line errors."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from ..errors import SettingsError
 
-_LONGEST_VALUE = 60
+_MAX_VALUE_CHARS = 60
 
-# pydantic's kind of error -> what belongs there, in a reader's words; what is not listed keeps pydantic's text.
+# Type of a pydantic error -> expected value; other types keep pydantic's text.
 _EXPECTED = {
     "missing": "a value",
     "int_type": "an integer",
@@ -43,15 +40,15 @@ _EXPECTED = {
     "model_attributes_type": "an object",
 }
 
-_already_said: set[str] = set()
-_is_ignored: ContextVar[bool] = ContextVar("is_ignored", default=False)
+_logged: set[str] = set()
+_ignores_env_file: ContextVar[bool] = ContextVar("ignores_env_file", default=False)
 
 
-class Variables(PydanticBaseSettingsSource):
-    """Variables (of the process, or of `.env`) as values of a settings class: known fields only, never extras.
+class VariablesSource(PydanticBaseSettingsSource):
+    """Source of settings in environment variables or `.env`: known fields only, never extras.
 
-    Names are the class's prefix and the field, in any case. Lists and objects are JSON. An empty variable counts as
-    not set, unless the field takes text.
+    A variable's name is the class's prefix and the field's name, in any case. Lists and objects are
+    JSON. An empty variable counts as not set, unless the field accepts text.
     """
 
     def __init__(
@@ -61,67 +58,69 @@ class Variables(PydanticBaseSettingsSource):
         self.variables = {key.lower(): value for key, value in variables.items()}
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        key = public_name(field, field_name)
-        return self.variables.get(variable_name(self.settings_cls, key).lower()), key, False
+        key = get_public_name(field, field_name)
+        return self.variables.get(get_variable_name(self.settings_cls, key).lower()), key, False
 
     def __call__(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for field_name, field in self.settings_cls.model_fields.items():
             text, key, _ = self.get_field_value(field, field_name)
             if text is None:
                 continue
-            takes_text, takes_json = _takes(field.annotation)
-            if text or takes_text:
-                name = variable_name(self.settings_cls, key)
-                found[key] = _parse(text, name, takes_text) if takes_json else text
-        return found
+            accepts_text, accepts_json = _get_accepted_forms(field.annotation)
+            if text or accepts_text:
+                name = get_variable_name(self.settings_cls, key)
+                values[key] = _parse_json(text, name, accepts_text) if accepts_json else text
+        return values
 
 
-def public_name(field: FieldInfo, field_name: str) -> str:
-    """The name of a field in files and variables."""
+def get_public_name(field: FieldInfo, field_name: str) -> str:
+    """Return the name of a field in settings files."""
     return field.alias or field_name
 
 
-def variable_name(cls: type[PydanticBaseSettings], key: str) -> str:
-    """The environment variable of a field."""
+def get_variable_name(cls: type[PydanticBaseSettings], key: str) -> str:
+    """Return the environment variable of a field."""
     return f"{cls.model_config.get('env_prefix', '')}{key}".upper()
 
 
-def _takes(annotation: Any) -> tuple[bool, bool]:
-    """Whether a field takes plain text, and whether it takes JSON (lists, objects)."""
+def _get_accepted_forms(annotation: Any) -> tuple[bool, bool]:
+    """Return whether a field accepts plain text, and whether it accepts JSON (lists, objects)."""
     if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [_takes(each) for each in get_args(annotation)]
-        return any(text for text, _ in kinds), any(structured for _, structured in kinds)
-    kind = get_origin(annotation) or annotation
-    if not isinstance(kind, type):
+        forms = [_get_accepted_forms(member) for member in get_args(annotation)]
+        accepts_text = any(text for text, _ in forms)
+        accepts_json = any(structured for _, structured in forms)
+        return accepts_text, accepts_json
+    base = get_origin(annotation) or annotation
+    if not isinstance(base, type):
         return True, False
-    return issubclass(kind, str), issubclass(kind, (list, dict, BaseModel))
+    return issubclass(base, str), issubclass(base, (list, dict, BaseModel))
 
 
-def _parse(text: str, name: str, takes_text: bool) -> Any:
+def _parse_json(text: str, name: str, accepts_text: bool) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        if takes_text:
+        if accepts_text:
             return text
         raise SettingsError(
-            f"environment variable {name}: expected JSON, received {shown(text)}"
+            f"environment variable {name}: expected JSON, received {format_value(text)}"
         ) from None
 
 
 @contextmanager
 def without_env_file() -> Iterator[None]:
-    """Make settings, and those within them, without a look at `.env`."""
-    token = _is_ignored.set(True)
+    """Build settings, nested ones included, without reading `.env`."""
+    token = _ignores_env_file.set(True)
     try:
         yield
     finally:
-        _is_ignored.reset(token)
+        _ignores_env_file.reset(token)
 
 
 def has_env_file(path: str) -> bool:
-    """Whether `.env` is there to be read; one that may not be read, or not even looked for, is named once."""
-    if _is_ignored.get():
+    """Return whether `.env` exists and is readable; one that is not readable is logged once."""
+    if _ignores_env_file.get():
         return False
     try:
         os.stat(path)
@@ -133,18 +132,18 @@ def has_env_file(path: str) -> bool:
         if os.access(path, os.R_OK):
             return True
         reason = os.strerror(errno.EACCES)
-    _warn_once(f"{path} in the current folder is left out: {reason}")
+    _warn_once(f"{path} in the current folder is skipped: {reason}")
     return False
 
 
 def _warn_once(text: str) -> None:
-    if text not in _already_said:
-        _already_said.add(text)
+    if text not in _logged:
+        _logged.add(text)
         logging.getLogger("mlserver").warning("%s", text)
 
 
 def read_json_object(path: str) -> dict[str, Any]:
-    """Read a settings file. Raises `SettingsError` in one line, also for a file that cannot be read."""
+    """Read a settings file. Raises `SettingsError` with a text of one line."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
@@ -159,82 +158,79 @@ def read_json_object(path: str) -> dict[str, Any]:
     except RecursionError:
         raise SettingsError(f"{path}: not valid JSON: nested too deeply") from None
     if not isinstance(content, dict):
-        raise SettingsError(f"{path}: expected a JSON object, received {shown(content)}")
+        raise SettingsError(f"{path}: expected a JSON object, received {format_value(content)}")
     return content
 
 
-def explain(
+def to_settings_error(
     error: ValidationError,
     cls: type[PydanticBaseSettings],
-    given: Mapping[str, Any],
+    values: Mapping[str, Any],
     source: str | None,
 ) -> SettingsError:
-    """One line for all that pydantic found wrong.
+    """Convert a pydantic error into one line about all invalid fields.
 
     Args:
         error: What pydantic raised.
         cls: The settings class that was built.
-        given: The values that came from `source`; any other came from the environment.
-        source: The file, or None for values given in code.
+        values: The values from `source`; all others are from the environment.
+        source: Path of the file; None for values from code.
     """
-    problems: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for item in error.errors(include_url=False):
         inner = item.get("ctx", {}).get("error")
-        if isinstance(inner, SettingsError):  # a variable of an object inside
+        if isinstance(inner, SettingsError):  # a variable of a nested settings class
             return inner
-        path = [
-            str(part) for part in item["loc"] if not str(part).startswith(("function-", "json-"))
-        ]
+        location = map(str, item["loc"])
+        path = [part for part in location if not part.startswith(("function-", "json-"))]
         field = ".".join(path) or "(all)"
-        expected = _EXPECTED.get(
-            item["type"], item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        )
-        received = "nothing" if item["type"] == "missing" else shown(item["input"])
-        in_environment = bool(path) and path[0] not in given and item["type"] != "missing"
-        where = f"environment variable {variable_name(cls, path[0])}" if in_environment else source
+        pydantic_text = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        expected = _EXPECTED.get(item["type"], pydantic_text)
+        is_missing = item["type"] == "missing"
+        received = "nothing" if is_missing else format_value(item["input"])
+        is_from_environment = bool(path) and path[0] not in values and not is_missing
+        where = source
+        if is_from_environment:
+            where = f"environment variable {get_variable_name(cls, path[0])}"
         text = f"field '{field}': expected {expected}, received {received}"
-        problems.setdefault(field, f"{where}: {text}" if where else text)
-    return SettingsError("; ".join(problems.values()), problems)
+        messages.setdefault(field, f"{where}: {text}" if where else text)
+    return SettingsError("; ".join(messages.values()), messages)
 
 
-def shown(value: Any) -> str:
-    """A value as it stands in JSON, cut short."""
+def format_value(value: Any) -> str:
+    """Return a value as JSON, truncated."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = f"{type(value).__name__} object"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}..."
 
 
 def warn_of_misspelled(
     cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None
 ) -> None:
-    """Warn once for each further key of a class that keeps such keys, if it looks like one of its own."""
+    """Log once for each extra key that resembles a field of the class."""
     known = sorted(cls.model_fields)
     for key in keys:
         words = re.split(r"[^a-z]+", re.sub(r"([A-Z])", r"_\1", key).lower())
-        near = [name for name in known if name in words] or difflib.get_close_matches(
-            key.lower(), known, n=1
-        )
-        text = f"{source or cls.__name__}: key '{key}' of 'parameters' is not known"
-        if near and text not in _already_said:
-            _already_said.add(text)
-            logging.getLogger("mlserver").warning(
-                "%s and left to the runtime; did you mean '%s'?", text, near[0]
+        contained = [name for name in known if name in words]
+        similar = contained or difflib.get_close_matches(key.lower(), known, n=1)
+        if similar:
+            _warn_once(
+                f"{source or cls.__name__}: unknown key '{key}' of 'parameters' is passed to the"
+                f" runtime; did you mean '{similar[0]}'?"
             )
 
 
 def warn_of_unknown(
     cls: type[PydanticBaseSettings], keys: Iterable[str], source: str | None
 ) -> None:
-    """Say once for each key that it is ignored, and which known key is nearest."""
-    known = {
-        public_name(field, name) for name, field in cls.model_fields.items()
-    } | cls.model_fields.keys()
+    """Log once for each key that is ignored, with the most similar known key."""
+    public_names = {get_public_name(field, name) for name, field in cls.model_fields.items()}
+    known = public_names | cls.model_fields.keys()
     for key in keys:
-        if key in known or key.startswith("_") or key.startswith("$"):
+        if key in known or key.startswith(("_", "$")):
             continue
-        near = difflib.get_close_matches(key, sorted(known), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        text = f"{source or cls.__name__}: unknown setting '{key}' is ignored{hint}"
-        _warn_once(text)
+        similar = difflib.get_close_matches(key, sorted(known), n=1)
+        hint = f"; did you mean '{similar[0]}'?" if similar else ""
+        _warn_once(f"{source or cls.__name__}: unknown setting '{key}' is ignored{hint}")
