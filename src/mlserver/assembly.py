@@ -112,9 +112,9 @@ def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:
 def _create_tracer_provider(settings: Settings) -> Any:
     if not settings.tracing_server:
         return None
-    from .tracing import get_tracer_provider, publish
+    from .tracing import get_tracer_provider, set_global_provider
 
     provider = get_tracer_provider(settings)
     assert provider is not None
-    publish(provider)
+    set_global_provider(provider)
     return provider

@@ -1,6 +1,6 @@
-"""OpenTelemetry: who gets the spans, and how a trace goes on from a caller's header into this process or a worker.
+"""OpenTelemetry: the tracer provider, and the propagation of trace contexts from clients to workers.
 
-Nothing here is imported by a server without `tracing_server`; the libraries are the extra `tracing`.
+The libraries (extra `tracing`) are imported only if the setting `tracing_server` is set.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-_MISSING = "The setting 'tracing_server' needs libraries that are not installed: pip install 'mlserver[tracing]'"
+_NOT_INSTALLED = "The setting 'tracing_server' needs libraries that are not installed: pip install 'mlserver[tracing]'"
 
 
 def get_tracer_provider(settings: Settings) -> TracerProvider | None:
-    """A provider that sends spans to `tracing_server`, over OTLP and gRPC without TLS; None if that is not set.
+    """Return a provider that sends spans to `tracing_server` by OTLP over gRPC without TLS; None if that is not set.
 
     Raises:
         MLServerError: OpenTelemetry is not installed.
@@ -34,7 +34,7 @@ def get_tracer_provider(settings: Settings) -> TracerProvider | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        raise MLServerError(_MISSING, 500) from None
+        raise MLServerError(_NOT_INSTALLED, 500) from None
     resource = Resource.create(
         {"service.name": settings.server_name, "service.version": settings.server_version}
     )
@@ -44,8 +44,8 @@ def get_tracer_provider(settings: Settings) -> TracerProvider | None:
     return provider
 
 
-def publish(provider: TracerProvider) -> None:
-    """Let models' own code find the provider by OpenTelemetry's usual way, unless the program has set one."""
+def set_global_provider(provider: TracerProvider) -> None:
+    """Make the provider OpenTelemetry's global one, for the code of models, unless the program has set one."""
     from opentelemetry import trace
     from opentelemetry.trace import ProxyTracerProvider
 
@@ -53,8 +53,8 @@ def publish(provider: TracerProvider) -> None:
         trace.set_tracer_provider(provider)
 
 
-def context_of(headers: Mapping[str, Any]) -> Context:
-    """The caller's context, from its W3C `traceparent` and `tracestate`; an empty one if they are missing or wrong."""
+def extract_context(headers: Mapping[str, Any]) -> Context:
+    """Return the trace context of the W3C headers `traceparent` and `tracestate`; empty if they are missing or invalid."""
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -65,11 +65,11 @@ def context_of(headers: Mapping[str, Any]) -> Context:
 
 
 @contextmanager
-def resumed(trace_parent: str) -> Iterator[None]:
-    """Run a block as a part of that trace: spans that it starts are children of the one that `trace_parent` names."""
+def use_trace_parent(trace_parent: str) -> Iterator[None]:
+    """Run a block whose spans become children of the span in `trace_parent`."""
     from opentelemetry import context
 
-    token = context.attach(context_of({"traceparent": trace_parent}))
+    token = context.attach(extract_context({"traceparent": trace_parent}))
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from mlserver.errors import MLServerError
-from mlserver.handlers.validation import check_id, check_request, priority_of, seconds_of_timeout
+from mlserver.handlers.validation import check_id, check_request, parse_priority, parse_timeout
 from mlserver.rest import negotiation
 from mlserver.rest.negotiation import ARROW, RequestFormat
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
@@ -36,8 +36,8 @@ def _run_echo(request: InferenceRequest) -> None:
     check_request(request)
     check_id(request)
     extra = (request.parameters.model_extra if request.parameters else None) or {}
-    seconds_of_timeout(extra.get("timeout"))
-    priority_of(extra.get("priority"))
+    parse_timeout(extra.get("timeout"))
+    parse_priority(extra.get("priority"))
     outputs = [
         ResponseOutput(
             name=tensor.name,

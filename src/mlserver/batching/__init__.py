@@ -1,4 +1,4 @@
-"""Adaptive batching: a queue and a scheduler per model, admission, and joining and splitting of requests."""
+"""Adaptive batching: admission, queue and scheduler of a model; joining and splitting of requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batched_requests import AdaptiveBatcher, BatchedRequests, load_batching
 
-# Loaded on first use: the parts import each other, and most importers need one of them.
+# Imported on first use: most importers need one module of the package.
 _MODULES = {
     "AdaptiveBatcher": ".batched_requests",
     "BatchedRequests": ".batched_requests",

@@ -1,7 +1,7 @@
-"""Joins requests along their first dimension and splits the answer back, row by row. Pure.
+"""Joins requests along their first dimension, and splits the response by rows. Pure.
 
-Joined are only requests that agree in everything but their rows; `batch_key` is what must agree. The split gives each
-request its own rows of every output and refuses to guess when the model returned another number of rows.
+Requests are joined if their `batch_key` is equal. Each request gets its own rows of every output. A response with another
+number of rows than the batch is not split.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ..types.row_block import (
 
 
 class RowsDisagree(Exception):
-    """The model's answer cannot be split: an output has another number of rows than the batch."""
+    """The response cannot be split: an output has another number of rows than the batch."""
 
 
 def rows_of(request: InferenceRequest) -> int:
-    """Rows of a request: the first dimension that all its inputs share; 0 if there is none (never joined)."""
+    """Return the first dimension that all inputs share; 0 = none: the request is not joined."""
     if request.rows is not None:
         return request.rows.row_count
     row_count = 0
@@ -49,36 +49,35 @@ def rows_of(request: InferenceRequest) -> int:
 
 
 def batch_key(request: InferenceRequest) -> Any:
-    """What two requests must agree in to be joined: everything but id, headers and the rows themselves."""
+    """Return what is equal in requests that can be joined: everything but id, headers and rows."""
     parameters, outputs = request.parameters, request.outputs
-    common = (
-        None if parameters is None else _frozen(parameters),
-        None
-        if outputs is None
-        else [(output.name, _frozen(output.parameters)) for output in outputs],
-    )
+    requested = None
+    if outputs is not None:
+        requested = [(output.name, _freeze(output.parameters)) for output in outputs]
+    common = (None if parameters is None else _freeze(parameters), requested)
     rows = request.rows
     if rows is not None:
-        return (*common, *_key_of_rows(rows.names, rows.datatype, rows.shape))
-    inputs = request.inputs
-    return (
-        *common,
-        [tensor.name for tensor in inputs],
-        [tensor.datatype for tensor in inputs],
-        [tensor.shape[1:] for tensor in inputs],
-        [None if tensor.parameters is None else _frozen(tensor.parameters) for tensor in inputs],
-    )
+        return (*common, *_row_block_key(rows.names, rows.datatype, rows.shape))
+    names, datatypes, shapes, tensor_parameters = [], [], [], []
+    for tensor in request.inputs:
+        names.append(tensor.name)
+        datatypes.append(tensor.datatype)
+        shapes.append(tensor.shape[1:])
+        tensor_parameters.append(_freeze(tensor.parameters) if tensor.parameters else None)
+    return (*common, names, datatypes, shapes, tensor_parameters)
 
 
 @lru_cache(maxsize=1024)
-def _key_of_rows(names: tuple[str, ...], datatype: str, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Return the key of the tensors that a row block represents, so that both join."""
+def _row_block_key(
+    names: tuple[str, ...], datatype: str, shape: tuple[int, ...]
+) -> tuple[Any, ...]:
+    """Return the key of the tensors that a row block represents, so that both can be joined."""
     width = len(names)
     return list(names), [datatype] * width, [list(shape)] * width, [None] * width
 
 
-def _frozen(parameters: Parameters | None) -> str | None:
-    """Parameters as text, in which 1, 1.0 and true differ as they may for the model."""
+def _freeze(parameters: Parameters | None) -> str | None:
+    """Return parameters as text, in which 1, 1.0 and true differ, as they do for the model."""
     if parameters is None:
         return None
     values = parameters.plain()
@@ -87,17 +86,15 @@ def _frozen(parameters: Parameters | None) -> str | None:
 
 
 def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
-    """One request with the rows of all, in order. They must have the same `batch_key`, and rows."""
+    """Return one request with the rows of all, in order. Their `batch_key` must be equal."""
     first = requests[0]
     blocks = [request.rows for request in requests]
     if None not in blocks:
         rows = join_rows(cast(list[RowBlock], blocks))
         return RowBlockRequest.from_rows(rows, None, _shared_parameters(requests), first.outputs)
     total = sum([request.inputs[0].shape[0] for request in requests])
-    inputs = [
-        _join_input(parts, total)
-        for parts in zip(*[request.inputs for request in requests], strict=True)
-    ]
+    columns = zip(*[request.inputs for request in requests], strict=True)
+    inputs = [_join_input(parts, total) for parts in columns]
     return InferenceRequest.build(
         {
             "id": None,
@@ -109,17 +106,14 @@ def join(requests: Sequence[InferenceRequest]) -> InferenceRequest:
 
 
 def _shared_parameters(requests: Sequence[InferenceRequest]) -> Parameters | None:
-    """The parameters, which agree, with those headers on which all requests agree."""
+    """Return the parameters, with the headers that are equal in all requests."""
     parameters = requests[0].parameters
     if parameters is None or not parameters.headers:
         return parameters
-    given = [request.parameters for request in requests[1:]]
-    others = [(one.headers if one is not None else None) or {} for one in given]
-    shared = {
-        name: value
-        for name, value in parameters.headers.items()
-        if all(headers.get(name) == value for headers in others)
-    }
+    shared = dict(parameters.headers)
+    for request in requests[1:]:
+        headers = (request.parameters and request.parameters.headers) or {}
+        shared = {name: value for name, value in shared.items() if headers.get(name) == value}
     return Parameters.of(parameters.plain() | {"headers": shared})
 
 
@@ -129,7 +123,7 @@ def _join_input(parts: tuple[RequestInput, ...], total: int) -> RequestInput:
     shape = [total, *first.shape[1:]]
     raws = [part.data.raw for part in parts]
     if datatype != "BYTES" or None not in raws:
-        if None in raws:  # not settled: an author's own tensor
+        if None in raws:  # not normalized: a tensor created by a model
             raws = [part.data.to_raw(datatype, part.shape) for part in parts]
         data = TensorData.trusted(b"".join(raws), datatype, shape)  # type: ignore[arg-type]
     else:
@@ -161,29 +155,30 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
         _check_rows(output, total)
     if all(str(output.datatype) in FORMATS for output in response.outputs):
         joined = BatchedOutputs(response.outputs, total)
-        return [
-            OutputSliceResponse.from_slice(
-                response, _own(response.parameters), OutputSlice(joined, start, count)
-            )
+        slices = [
+            OutputSlice(joined, start, count)
             for start, count in zip(accumulate(rows, initial=0), rows, strict=False)
         ]
+        return [
+            OutputSliceResponse.from_slice(response, _copy(response.parameters), part)
+            for part in slices
+        ]
     columns = [_split_output(output, rows, total) for output in response.outputs]
-    return [
-        InferenceResponse.build(
-            {
-                "model_name": response.model_name,
-                "model_version": response.model_version,
-                "id": None,
-                "parameters": _own(response.parameters),
-                "outputs": [column[member] for column in columns],
-            }
-        )
-        for member in range(len(rows))
-    ]
+    responses = []
+    for outputs in zip(*columns, strict=True):
+        fields = {
+            "model_name": response.model_name,
+            "model_version": response.model_version,
+            "id": None,
+            "parameters": _copy(response.parameters),
+            "outputs": list(outputs),
+        }
+        responses.append(InferenceResponse.build(fields))
+    return responses
 
 
-def _own(parameters: Parameters | None) -> Parameters | None:
-    """A copy for one member: the road takes headers out of it and a caller may write to it."""
+def _copy(parameters: Parameters | None) -> Parameters | None:
+    """Return a copy for one response: the data plane removes headers from it, and clients of the API may change it."""
     return None if parameters is None else parameters.copied()
 
 
@@ -202,11 +197,12 @@ def _split_output(output: ResponseOutput, rows: Sequence[int], total: int) -> li
         return _split_elements(output, rows, total)
     raw = memoryview(output.data.to_raw(datatype, shape)).cast("B")
     step = raw.nbytes // total
-    parts, at = [], 0
+    parts, offset = [], 0
     for count in rows:
-        data = TensorData.trusted(raw[at : at + count * step], datatype, [count, *block_inner])
-        parts.append(_part(output, [count, *inner], data))
-        at += count * step
+        end = offset + count * step
+        data = TensorData.trusted(raw[offset:end], datatype, [count, *block_inner])
+        parts.append(_create_output(output, [count, *inner], data))
+        offset = end
     return parts
 
 
@@ -214,29 +210,27 @@ def _split_elements(
     output: ResponseOutput, rows: Sequence[int], total: int
 ) -> list[ResponseOutput]:
     data, inner = output.data, output.shape[1:]
-    was_raw = data.raw is not None
-    elements = (
-        split_bytes_block(data.raw)
-        if data.raw is not None
-        else flat_elements(data.root, output.shape)
-    )
+    is_raw = data.raw is not None
+    if data.raw is not None:
+        elements = split_bytes_block(data.raw)
+    else:
+        elements = flat_elements(data.root, output.shape)
     step = len(elements) // total
     block = data.block_shape
     block_inner = inner if block is None else list(block[1:])
-    parts, at = [], 0
+    parts, offset = [], 0
     for count in rows:
-        own = elements[at : at + count * step]
-        part = (
-            TensorData.trusted(join_bytes_block(own), "BYTES", [count, *block_inner])
-            if was_raw
-            else TensorData(own)
-        )
-        parts.append(_part(output, [count, *inner], part))
-        at += count * step
+        part = elements[offset : offset + count * step]
+        if is_raw:
+            part_data = TensorData.trusted(join_bytes_block(part), "BYTES", [count, *block_inner])
+        else:
+            part_data = TensorData(part)
+        parts.append(_create_output(output, [count, *inner], part_data))
+        offset += count * step
     return parts
 
 
-def _part(output: ResponseOutput, shape: list[int], data: TensorData) -> ResponseOutput:
+def _create_output(output: ResponseOutput, shape: list[int], data: TensorData) -> ResponseOutput:
     return ResponseOutput.build(
         {
             "name": output.name,

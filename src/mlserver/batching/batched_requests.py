@@ -1,4 +1,4 @@
-"""Joining requests by hand, under the names of MLServer 1.x. The server's own joining is in `scheduling`."""
+"""Public names of MLServer 1.x for batching. The server batches with `scheduler` and `batch`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["AdaptiveBatcher", "BatchedRequests", "load_batching"]
 
 
 class BatchedRequests:
-    """Several requests as one, and its answer as several.
+    """Joins several requests into one, and splits its response.
 
     Args:
-        inference_requests: Requests by id. They must agree in their inputs, but for the rows. None = there are none.
+        inference_requests: Requests by id, with equal inputs except for the rows. None = no requests.
 
     Attributes:
-        merged_request: The rows of all, in the order of the ids.
+        merged_request: The rows of all requests, in the order of the ids.
 
     Raises:
-        MLServerError: they do not agree.
+        MLServerError: the requests cannot be joined.
     """
 
     def __init__(self, inference_requests: Mapping[str, InferenceRequest] | None = None) -> None:
@@ -45,7 +45,7 @@ class BatchedRequests:
         self.merged_request = join(requests)
 
     def split_response(self, batched_response: InferenceResponse) -> dict[str, InferenceResponse]:
-        """Each request's own rows, by id. Raises `InferenceError` if the response has another number of rows."""
+        """Return each request's rows by id. Raises `InferenceError` if the response has another number of rows."""
         try:
             parts = split(batched_response, self._rows)
         except RowsDisagree:
@@ -58,5 +58,5 @@ class BatchedRequests:
 
 
 async def load_batching(model: MLModel) -> MLModel:
-    """The model as it is: every model's requests pass a scheduler, which joins them as the model's settings say."""
+    """Return the model unchanged: the scheduler batches the requests of every model."""
     return model

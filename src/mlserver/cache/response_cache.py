@@ -1,7 +1,7 @@
-"""Remembered responses: a stage in front of a model's scheduler, and the store that all such stages share.
+"""The response cache: a stage before a model's scheduler, and the store that these stages share.
 
-A response is remembered under the model, its version, the load it came from, and the content of the request: everything
-but id and headers. What is remembered is bytes, so that no caller ever holds what another one gets.
+The key of a response is the model, its version, its load, and the content of the request without id and headers. Responses
+are stored as bytes, so that clients of the Python API never share an object.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ..types import InferenceRequest, InferenceResponse
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
 _loads = itertools.count(1)
-# What holds values that are no plain data is not remembered.
-_NOT_PLAIN = (MLServerError, OverflowError, RecursionError, TypeError, ValueError)
+# Raised for requests and responses with values that cannot be encoded; these are not cached.
+_NOT_CACHEABLE = (MLServerError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 class ResponseCache(Protocol):
-    """Where responses are kept."""
+    """A store of responses."""
 
     def lookup(self, key: bytes) -> bytes | None:
-        """What was inserted under the key, if it is still there."""
+        """Return the value of a key; None if it is not stored."""
         ...
 
     def insert(self, key: bytes, value: bytes) -> None: ...
 
 
 class LocalCache:
-    """A store in this process's memory. When it is full, what was not used for the longest time goes.
+    """A store in this process's memory that evicts the least recently used entries.
 
     Args:
         size: Entries at most.
-        max_bytes: Bytes of keys and values at most; a value that is larger alone is not kept.
+        max_bytes: Bytes of all keys and values at most; a larger value is not stored.
     """
 
     def __init__(self, size: int = 100, max_bytes: int = 128 * 1024 * 1024) -> None:
@@ -86,13 +86,14 @@ class LocalCache:
 
 
 class CacheStage:
-    """A model's road that answers from the store what it has answered before. Streams are passed on.
+    """Returns stored responses to equal requests. Streams are not cached.
 
     Args:
-        road: What computes.
+        pipeline: The next stage.
         store: Shared with other models.
-        name, version: The model's.
-        count: Told of every lookup: whether it was a hit, and the nanoseconds it took.
+        name: Name of the model.
+        version: Its version.
+        record_lookup: Called for each lookup: whether it was a hit, and its nanoseconds.
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class CacheStage:
         store: ResponseCache,
         name: str,
         version: str | None,
-        count: Callable[[bool, int], None],
+        record_lookup: Callable[[bool, int], None],
     ) -> None:
         self._pipeline = pipeline
         self._store = store
-        self._own = _encoder.encode([name, version, next(_loads)])
-        self._count = count
+        self._key_prefix = _encoder.encode([name, version, next(_loads)])
+        self._record_lookup = record_lookup
 
     @property
     def max_batch_size(self) -> int:
@@ -118,21 +119,21 @@ class CacheStage:
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
         try:
-            key = request_key(request, self._own)
-        except _NOT_PLAIN:
+            key = request_key(request, self._key_prefix)
+        except _NOT_CACHEABLE:
             return await self._pipeline.infer(request, context)
-        found = self._store.lookup(key)
-        if found is not None:
+        cached = self._store.lookup(key)
+        if cached is not None:
             context.timings.batch_rows = rows_of(request)
-            response = unpack(found)
-            self._count(True, time.perf_counter_ns() - started)
+            response = unpack(cached)
+            self._record_lookup(True, time.perf_counter_ns() - started)
             return response
         elapsed = time.perf_counter_ns() - started
         response = await self._pipeline.infer(request, context)
         started = time.perf_counter_ns()
-        with suppress(*_NOT_PLAIN):
+        with suppress(*_NOT_CACHEABLE):
             self._store.insert(key, pack(response))
-        self._count(False, elapsed + time.perf_counter_ns() - started)
+        self._record_lookup(False, elapsed + time.perf_counter_ns() - started)
         return response
 
     def stream(
@@ -141,10 +142,10 @@ class CacheStage:
         return self._pipeline.stream(requests, context)
 
 
-def request_key(request: InferenceRequest, own: bytes = b"") -> bytes:
-    """A digest of what decides the answer: parameters, inputs and requested outputs, and `own`.
+def request_key(request: InferenceRequest, prefix: bytes = b"") -> bytes:
+    """Return a digest of `prefix`, and of the request's parameters, inputs and requested outputs.
 
-    Requests that say the same in other words (text for bytes, parameters in another order) have keys of their own.
+    Equal values in another representation (text for bytes, parameters in another order) have different keys.
     """
     buffers: list[bytes | memoryview] = []
     values = pack_request(request, buffers)
@@ -152,8 +153,8 @@ def request_key(request: InferenceRequest, own: bytes = b"") -> bytes:
     if values[1] is not None:
         values[1].pop("headers", None)
         values[1] = values[1] or None
-    digest = hashlib.blake2b(own, digest_size=32)
-    # Each part with its length, so that no two lists of parts look the same.
+    digest = hashlib.blake2b(prefix, digest_size=32)
+    # Each part is preceded by its length, so that different lists of parts have different digests.
     for part in (_encoder.encode(values), *buffers):
         view = memoryview(part).cast("B")
         digest.update(struct.pack("<Q", view.nbytes))
@@ -162,12 +163,13 @@ def request_key(request: InferenceRequest, own: bytes = b"") -> bytes:
 
 
 def pack(response: InferenceResponse) -> bytes:
-    """A response as bytes of its own."""
+    """Encode a response. The bytes share no memory with it."""
     buffers: list[bytes | memoryview] = []
     values = pack_response(response, buffers)
     return _encoder.encode([values, [bytes(buffer) for buffer in buffers]])
 
 
 def unpack(packed: bytes) -> InferenceResponse:
+    """Decode a response encoded by `pack`."""
     values, buffers = msgspec.msgpack.decode(packed)
     return unpack_response(values, buffers)

@@ -1,6 +1,6 @@
-"""What every front end calls: the data plane and the model repository, free of any protocol.
+"""The data plane and the model repository handlers, which all front ends call. No protocol.
 
-`custom_handler` and its kin are listed here for authors of runtimes; they live in `mlserver.custom_routes`.
+`custom_handler` and `get_custom_handlers` are public names of MLServer 1.x; `mlserver.custom_routes` defines them.
 """
 
 from ..custom_routes import custom_handler, get_custom_handlers

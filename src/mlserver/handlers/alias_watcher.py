@@ -1,8 +1,8 @@
-"""Models whose address may point elsewhere tomorrow are followed: when `models:/wine@champion` moves, the new version comes.
+"""Polls MLflow registry aliases, and reloads a model when its alias (`models:/wine@champion`) points to a new version.
 
-`parameters.extra.follow` is the number of seconds between two looks. The worker that runs the model asks the registry, for
-this process knows no MLflow. A new version is loaded beside the old one and takes its place when it has answered its input
-example; one that fails is reported, and the old one goes on.
+`parameters.extra.follow` is the polling interval in seconds. The worker that runs the model resolves the alias, because
+this process does not import MLflow. The old version serves until the new one is ready; if loading the new one fails, the
+error is logged and the old one serves on.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ from ..settings import ModelSettings
 
 logger = get_logger()
 
-# A path that the runtime answers and no front end publishes.
-QUESTION = "/mlflow/source"
-# Seconds: what a look may take, the pause of a registry that cannot be reached, and of a version that failed.
-PATIENCE = 60.0
-LONGEST_PAUSE = 300.0
-TRY_AGAIN = 600.0
+# A route of the MLflow runtime that front ends do not publish.
+SOURCE_PATH = "/mlflow/source"
+RESOLVE_TIMEOUT = 60.0  # seconds to resolve an alias
+MAX_RETRY_INTERVAL = 300.0  # seconds between two polls while the MLflow registry cannot be reached
+FAILED_VERSION_RETRY = 600.0  # seconds before a version that failed to load is loaded again
 
 
 class AliasWatcher:
-    """Follows the models that ask for it, one task each, from their first load to their unload."""
+    """Polls the aliases of the models with the setting `follow`, with one task per model until its unload."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._tasks: dict[ModelVersion, asyncio.Task[None]] = {}
 
     def watch(self, entry: ModelVersion, loaded: LoadedModel) -> None:
-        """A model was loaded: follow it if it asks for that and is not followed yet."""
-        if entry in self._tasks or seconds_of(entry.settings) is None:
+        """Start polling for a loaded model, if its settings say so and no task is polling for it."""
+        if entry in self._tasks or read_interval(entry.settings) is None:
             return
-        if source_of(loaded) in (None, _address(entry.settings)):
+        if get_loaded_uri(loaded) in (None, _get_uri(entry.settings)):
             logger.warning(
-                "Model '%s' is not followed: its address names one version for good", entry.name
+                "Model '%s': 'follow' ignored, the URI is already a fixed version", entry.name
             )
             return
-        task = asyncio.get_running_loop().create_task(self._follow(entry))
+        task = asyncio.get_running_loop().create_task(self._watch(entry))
         self._tasks[entry] = task
         task.add_done_callback(lambda _: self._tasks.pop(entry, None))
 
@@ -55,76 +54,79 @@ class AliasWatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, entry: ModelVersion) -> None:
-        pause = seconds_of(entry.settings)
+    async def _watch(self, entry: ModelVersion) -> None:
+        interval = read_interval(entry.settings)
         failed: str | None = None
         failed_at = 0.0
-        while pause is not None:
-            await asyncio.sleep(pause)
-            every, loaded = seconds_of(entry.settings), entry.loaded
-            if every is None or loaded is None:
+        while interval is not None:
+            await asyncio.sleep(interval)
+            configured, loaded = read_interval(entry.settings), entry.loaded
+            if configured is None or loaded is None:
                 return
             try:
-                newest = await _newest(loaded, _address(entry.settings))
+                resolved = await _resolve(loaded, _get_uri(entry.settings))
             except MLServerError as error:
-                pause = min(2 * pause, max(LONGEST_PAUSE, every))
+                interval = min(2 * interval, max(MAX_RETRY_INTERVAL, configured))
                 logger.warning(
-                    "Model '%s': %s; next look in %.0f s", entry.name, error.message, pause
+                    "Model '%s': %s; trying again in %.0f s", entry.name, error.message, interval
                 )
                 continue
-            pause = every
-            if newest == source_of(loaded):
+            interval = configured
+            if resolved == get_loaded_uri(loaded):
                 if failed is not None:
                     failed, entry.reason = None, ""
-            elif newest != failed or time.monotonic() - failed_at > TRY_AGAIN:
-                failed = None if await self._swap(entry, newest) else newest
+            elif resolved != failed or time.monotonic() - failed_at > FAILED_VERSION_RETRY:
+                failed = None if await self._swap(entry, resolved) else resolved
                 failed_at = time.monotonic()
 
-    async def _swap(self, entry: ModelVersion, newest: str) -> bool:
-        logger.info("Model '%s': '%s' is now %s", entry.name, _address(entry.settings), newest)
+    async def _swap(self, entry: ModelVersion, resolved: str) -> bool:
+        logger.info("Model '%s': '%s' is now %s", entry.name, _get_uri(entry.settings), resolved)
         try:
             await self._registry.load(entry.settings)
-        except MLServerError:  # the registry has logged it, and the index tells the reason
+        except MLServerError:  # logged by the registry, and shown in the index
             entry.metrics.swapped(False)
             return False
         entry.metrics.swapped(True)
         return True
 
 
-def seconds_of(settings: ModelSettings) -> float | None:
-    """The seconds between two looks; None = not followed."""
+def read_interval(settings: ModelSettings) -> float | None:
+    """Return the polling interval in seconds; None = no polling."""
     value = settings.parameters.extra.get("follow") if settings.parameters else None
     if value is None or value is False:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         logger.error(
-            "Model '%s': 'follow' must be a number of seconds above 0; it is not followed",
+            "Model '%s': 'follow' ignored: expected seconds above 0, received %r",
             settings.name,
+            value,
         )
         return None
     return float(value)
 
 
-def source_of(loaded: LoadedModel) -> str | None:
-    """The address that the loaded model came from, with its version said outright."""
+def get_loaded_uri(loaded: LoadedModel) -> str | None:
+    """Return the URI of the loaded model, with the alias resolved to a version."""
     parameters = loaded.info.metadata.parameters
     source = (parameters.model_extra or {}).get("source") if parameters is not None else None
     return source if isinstance(source, str) else None
 
 
-def _address(settings: ModelSettings) -> str:
+def _get_uri(settings: ModelSettings) -> str:
     return (settings.parameters.uri if settings.parameters else None) or ""
 
 
-async def _newest(loaded: LoadedModel, address: str) -> str:
-    """What the address points to now. Raises `MLServerError` if nobody can tell."""
-    request = HTTPRequest("GET", QUESTION, f"uri={quote(address, safe='')}".encode())
+async def _resolve(loaded: LoadedModel, uri: str) -> str:
+    """Return the URI of the version that an alias points to. Raises `MLServerError`."""
+    request = HTTPRequest("GET", SOURCE_PATH, f"uri={quote(uri, safe='')}".encode())
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
             response = await loaded.route(request, RequestContext())
     except TimeoutError:
-        raise MLServerError(f"'{address}' was not found out in {PATIENCE:g} s", 504) from None
-    answer = json.loads(response.body)
+        raise MLServerError(
+            f"Resolving '{uri}' timed out after {RESOLVE_TIMEOUT:g} s", 504
+        ) from None
+    reply = json.loads(response.body)
     if response.status != 200:
-        raise MLServerError(str(answer.get("error", answer)), response.status)
-    return str(answer["source"])
+        raise MLServerError(str(reply.get("error", reply)), response.status)
+    return str(reply["source"])

@@ -1,4 +1,4 @@
-"""Custom handlers under the name that authors of runtimes import; they live in `mlserver.custom_routes`."""
+"""Public names of MLServer 1.x for custom handlers; `mlserver.custom_routes` defines them."""
 
 from ..custom_routes import (
     CustomHandler,

@@ -1,6 +1,7 @@
-"""The data plane: what can be asked of the server and of its models, free of any protocol.
+"""The data plane: inference, health, metadata and statistics, independent of the protocol.
 
-Each request gets its id and its limits here, is checked, goes down the road of its model, and is counted on the way back.
+`infer` assigns the request's id and deadline, validates the request, passes it to the model's pipeline, and records the
+response in the metrics.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from ..types import (
     MetadataServerResponse,
     Parameters,
 )
-from .requested_outputs import select
+from .requested_outputs import select_outputs
 from .stream_deadline import StreamDeadline
-from .validation import check_id, check_request, priority_of, seconds_of_timeout
+from .validation import check_id, check_request, parse_priority, parse_timeout
 from .version_router import VersionRouter
 
 EXTENSIONS = (
@@ -41,12 +42,12 @@ EXTENSIONS = (
     "statistics",
 )
 
-Gather = Callable[[Sequence[ModelVersion]], Awaitable[list[ModelStatistics]]]
+CollectStatistics = Callable[[Sequence[ModelVersion]], Awaitable[list[ModelStatistics]]]
 
 
 @dataclass(frozen=True)
 class ModelRoute:
-    """A REST path that a model version declares."""
+    """A REST route that a model version declares."""
 
     name: str
     version: str | None
@@ -57,34 +58,36 @@ class DataPlane:
     """Inference, health and metadata.
 
     Args:
-        settings: The server's.
-        registry: What is loaded.
-        gather: Asks other processes what they counted of models, and gives the sums; None = there are no others.
+        settings: Settings of the server.
+        registry: The loaded models.
+        collect_statistics: Returns the statistics of models, summed over all processes; None = this is the only one.
+
+    Attributes:
+        accepting: Set by the server: whether models have been loaded and the server is not stopping.
     """
 
     def __init__(
         self,
         settings: Settings,
         registry: ModelRegistryView,
-        gather: Gather | None = None,
+        collect_statistics: CollectStatistics | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._gather = gather
+        self._collect_statistics = collect_statistics
         self._router = VersionRouter(registry, self._serve)
-        # Set by the server: False until every model that should load has been tried, and again when it stops.
         self.accepting = False
 
     # -- health and metadata --
 
     async def live(self) -> bool:
-        """Whether this process answers. It never waits for a model."""
+        """Whether the process is live; does not depend on models."""
         return True
 
     async def ready(self) -> bool:
-        """Whether models can be asked now.
+        """Whether the server can run inference.
 
-        Every known model must be ready; with `strict_readiness: false` one is enough. Without any model,
+        All models must be ready, or one of them with `strict_readiness: false`. Without models,
         `empty_registry_readiness` decides.
         """
         if not self.accepting:
@@ -92,33 +95,31 @@ class DataPlane:
         entries = self._registry.entries()
         if not entries and not self._registry.missing:
             return self._settings.empty_registry_readiness
-        states = [entry.ready for entry in entries] + [False for _ in self._registry.missing]
-        return (all if self._settings.strict_readiness else any)(states)
+        ready = [entry.ready for entry in entries] + [False] * len(self._registry.missing)
+        return all(ready) if self._settings.strict_readiness else any(ready)
 
     async def metadata(self) -> MetadataServerResponse:
+        configured = [name for name in self._settings.extensions if name not in EXTENSIONS]
         return MetadataServerResponse(
             name=self._settings.server_name,
             version=self._settings.server_version,
-            extensions=[
-                *EXTENSIONS,
-                *(name for name in self._settings.extensions if name not in EXTENSIONS),
-            ],
+            extensions=[*EXTENSIONS, *configured],
         )
 
     def model_names(self) -> list[str]:
-        """The models that are loaded or should be, in the order in which they came."""
+        """Return the names of all models, loaded or not, in the order in which they were added."""
         return [entry.name for entry in self._registry.defaults()]
 
     async def model_ready(self, name: str, version: str | None = None) -> bool:
-        """Raises `ModelNotFound`."""
+        """Whether a model can run inference. Raises `ModelNotFound`."""
         return self._registry.find(name, version).ready
 
     def check_usable(self, name: str, version: str | None = None) -> None:
-        """Raises `ModelNotFound`, or `ModelNotReady` while there is no loaded model to ask."""
+        """Raise `ModelNotFound`, or `ModelNotReady` if the model is not loaded."""
         self._usable(self._registry.find(name, version))
 
     def check_ready(self, name: str, version: str | None = None) -> None:
-        """Raises what `check_usable` raises, or `ModelNotReady` while no worker is alive to answer."""
+        """Raise the errors of `check_usable`, or `ModelNotReady` if no worker is alive to run the model."""
         entry = self._registry.find(name, version)
         self._usable(entry)
         if not entry.ready:
@@ -128,7 +129,7 @@ class DataPlane:
 
     @property
     def loading(self) -> bool:
-        """Whether a model is loading for the first time, so that its paths are not known yet."""
+        """Whether a model is loading for the first time, so that its routes are unknown."""
         return any(entry.loading for entry in self._registry.entries())
 
     def _usable(self, entry: ModelVersion) -> tuple[LoadedModel, ModelPipeline]:
@@ -142,11 +143,11 @@ class DataPlane:
         return error
 
     async def model_metadata(self, name: str, version: str | None = None) -> MetadataModelResponse:
-        """What the model says of itself now.
+        """Return the model's current metadata.
 
         Raises:
             ModelNotFound: there is no such model.
-            ModelNotReady: there is no loaded model to ask.
+            ModelNotReady: the model is not loaded.
             MLServerError: the model's own `metadata` raised.
         """
         entry = self._registry.find(name, version)
@@ -154,27 +155,26 @@ class DataPlane:
         return await loaded.metadata()
 
     def loaded_metadata(self, name: str, version: str | None = None) -> MetadataModelResponse:
-        """What the model said of itself when it was loaded. Raises `ModelNotFound` and `ModelNotReady`."""
+        """Return the model's metadata at load. Raises `ModelNotFound` and `ModelNotReady`."""
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
         metadata = loaded.info.metadata
-        found = [*(metadata.versions or ()), *self._loaded_versions(entry.name)]
-        return (
-            metadata.model_copy(update={"versions": list(dict.fromkeys(found))})
-            if found
-            else metadata
-        )
+        versions = [*(metadata.versions or ()), *self._loaded_versions(entry.name)]
+        if not versions:
+            return metadata
+        return metadata.model_copy(update={"versions": list(dict.fromkeys(versions))})
 
     def _loaded_versions(self, name: str) -> Iterator[str]:
-        """The versions of a model that answer now; one without a version may have said which it is."""
+        """Yield the ready versions of a model; of an entry without a version, those of its metadata."""
         for entry in self._registry.versions(name):
             if entry.ready and entry.loaded is not None:
-                yield from (
-                    [entry.version] if entry.version else entry.loaded.info.metadata.versions or ()
-                )
+                if entry.version:
+                    yield entry.version
+                else:
+                    yield from entry.loaded.info.metadata.versions or ()
 
     def model_config(self, name: str, version: str | None = None) -> dict[str, Any]:
-        """A minimal configuration in the form of Triton's, for clients that ask before they send."""
+        """Return a minimal configuration in Triton's format, which some clients request before inference."""
         entry = self._registry.find(name, version)
         loaded, pipeline = self._usable(entry)
         metadata = loaded.info.metadata
@@ -184,39 +184,36 @@ class DataPlane:
             "platform": metadata.platform or "",
             "backend": "mlserver",
             "max_batch_size": batch_size,
-            "input": [_config_tensor(tensor, bool(batch_size)) for tensor in metadata.inputs or []],
-            "output": [
-                _config_tensor(tensor, bool(batch_size)) for tensor in metadata.outputs or []
-            ],
+            "input": _config_tensors(metadata.inputs, bool(batch_size)),
+            "output": _config_tensors(metadata.outputs, bool(batch_size)),
         }
         if batch_size:
             config["dynamic_batching"] = {}
-        if (
-            loaded.info.streams and not loaded.info.row_wise
-        ):  # row by row, there is one answer to each request
+        # Of a row-wise model, a stream has exactly one response per request.
+        if loaded.info.streams and not loaded.info.row_wise:
             config["model_transaction_policy"] = {"decoupled": True}
         return config
 
     async def statistics(
         self, name: str | None = None, version: str | None = None
     ) -> dict[str, Any]:
-        """Counts and nanoseconds per model version, in the form of the statistics extension."""
+        """Return the statistics extension's counts and nanoseconds per model version."""
         if name is None:
             entries = self._registry.entries()
         elif version:
             entries = [self._registry.find(name, version)]
         else:
             entries = self._registry.versions(self._registry.find(name).name)
-        counted = (
-            [entry.statistics for entry in entries]
-            if self._gather is None
-            else await self._gather(entries)
-        )
-        rows = zip(entries, counted, strict=True)
-        # Clients of the extension read versions as numbers; no folder of versions is called 0.
-        return {
-            "model_stats": [sums.to_plain(entry.name, entry.version or "0") for entry, sums in rows]
-        }
+        if self._collect_statistics is None:
+            statistics = [entry.statistics for entry in entries]
+        else:
+            statistics = await self._collect_statistics(entries)
+        # Clients parse the version as a number; "0" is not used as the name of a version.
+        model_stats = [
+            values.to_plain(entry.name, entry.version or "0")
+            for entry, values in zip(entries, statistics, strict=True)
+        ]
+        return {"model_stats": model_stats}
 
     # -- inference --
 
@@ -227,29 +224,29 @@ class DataPlane:
         version: str | None = None,
         context: RequestContext | None = None,
     ) -> InferenceResponse:
-        """Answer a request of the model.
+        """Run inference, and return the response.
 
         Args:
-            context: Deadline, headers and the like; the timings of the answer are left in it.
+            context: Deadline, headers and priority of the request; its timings are filled in.
 
         Raises:
-            MLServerError: what the caller should hear of.
+            MLServerError: an error to report to the client.
         """
         context = context or RequestContext()
         entry = self._registry.find(name, version)
         if version or entry.split is None:
             return await self._serve(entry, payload, context)
-        chosen = self._router.select_version(entry, context)
-        shadow = self._router.shadow_of(entry, chosen, payload)
-        response = await self._serve(chosen, payload, context)
+        selected = self._router.select_version(entry, context)
+        shadow = self._router.copy_for_shadow(entry, selected, payload)
+        response = await self._serve(selected, payload, context)
         if shadow is not None:
-            self._router.ask_shadow(shadow, response, context)
+            self._router.run_shadow(shadow, response, context)
         return response
 
     async def _serve(
         self, entry: ModelVersion, payload: InferenceRequest, context: RequestContext
     ) -> InferenceResponse:
-        """Answer a request by one version, counted."""
+        """Run inference on one version, and record it."""
         started = time.perf_counter_ns()
         try:
             loaded, pipeline = entry.usable()
@@ -261,7 +258,7 @@ class DataPlane:
             self._prepare(payload, context, with_headers=not loaded.info.row_wise)
             response = await pipeline.infer(payload, context)
             if payload.outputs:
-                select(response, payload.outputs, loaded.info.metadata.outputs or ())
+                select_outputs(response, payload.outputs, loaded.info.metadata.outputs or ())
         except BaseException as error:
             entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started, error)
             raise
@@ -270,7 +267,7 @@ class DataPlane:
         return response
 
     def has_streams(self, name: str, version: str | None = None) -> bool:
-        """Whether the model has a way of its own with streams; else `infer` serves each request of one just as well."""
+        """Whether the model implements streaming; otherwise `infer` serves each request of a stream."""
         loaded, _ = self._usable(self._registry.find(name, version))
         return loaded.info.streams
 
@@ -281,10 +278,10 @@ class DataPlane:
         version: str | None = None,
         context: RequestContext | None = None,
     ) -> AsyncIterator[InferenceResponse]:
-        """Answer a stream of requests with a stream of responses; all carry the first request's id, and the outputs it wants.
+        """Yield responses to a stream of requests. All have the first request's id and requested outputs.
 
         Raises:
-            DeadlineExceeded: an answer took longer than a request may.
+            DeadlineExceeded: a response took longer than `request_timeout`.
         """
         started = time.perf_counter_ns()
         context = context or RequestContext()
@@ -293,23 +290,23 @@ class DataPlane:
             entry = self._router.select_version(entry, context)
         loaded, pipeline = self._usable(entry)
         first: InferenceRequest | None = None
-        patience = StreamDeadline(self._limit_of(entry))
+        deadline = StreamDeadline(self._get_timeout(entry))
         entry.metrics.request_started()
 
-        async def checked() -> AsyncIterator[InferenceRequest]:
+        async def validated() -> AsyncIterator[InferenceRequest]:
             nonlocal first
-            async for payload in patience.asking(payloads):
+            async for payload in deadline.watch_requests(payloads):
                 check_request(payload, self._settings.max_inputs)
                 self._prepare(payload, context, with_headers=True)
                 if first is None:
                     first = payload
                 yield payload
 
-        responses = pipeline.stream(checked(), context)
+        responses = pipeline.stream(validated(), context)
         try:
-            async for response in patience.answering(responses):
+            async for response in deadline.watch_responses(responses):
                 if first is not None and first.outputs:
-                    select(response, first.outputs, loaded.info.metadata.outputs or ())
+                    select_outputs(response, first.outputs, loaded.info.metadata.outputs or ())
                 self._finish(entry, first, response, context)
                 yield response
         except TimeoutError:
@@ -325,42 +322,39 @@ class DataPlane:
 
     @property
     def generation(self) -> int:
-        """Another number after each change of the models, and so perhaps of their routes."""
+        """Incremented whenever loaded models (and therefore their routes) change."""
         return self._registry.generation
 
     def routes(self) -> list[ModelRoute]:
-        """The REST paths that the default versions declare, in the order in which the models came."""
-        return [own for entry in self._registry.defaults() for own in _routes(entry)]
+        """Return the REST routes of the default versions, in the order in which the models were added."""
+        return [route for entry in self._registry.defaults() for route in _get_routes(entry)]
 
     def get_routes(self, name: str, version: str | None = None) -> list[ModelRoute]:
-        """The REST paths that one model declares; none if there is no such model."""
+        """Return the REST routes of one model; [] if there is no such model."""
         try:
-            return [
-                ModelRoute(name, version, own.route)
-                for own in _routes(self._registry.find(name, version))
-            ]
+            entry = self._registry.find(name, version)
         except ModelNotFound:
             return []
+        return [ModelRoute(name, version, declared.route) for declared in _get_routes(entry)]
 
-    def select_route(self, found: ModelRoute, context: RequestContext) -> Route:
-        """The route of the version that will answer this request: versions may read and write the same path differently."""
-        entry = self._registry.find(found.name, found.version)
-        if found.version or entry.split is None:
-            return found.route
-        own = [other.route for other in _routes(self._router.select_version(entry, context))]
-        same = [
-            route
-            for route in own
-            if (route.path, route.method) == (found.route.path, found.route.method)
-        ]
-        return same[0] if same and same[0].wire else found.route
+    def select_route(self, matched: ModelRoute, context: RequestContext) -> Route:
+        """Return the route of the version that will serve this request: versions may use different formats on one path."""
+        entry = self._registry.find(matched.name, matched.version)
+        if matched.version or entry.split is None:
+            return matched.route
+        path, method = matched.route.path, matched.route.method
+        for declared in _get_routes(self._router.select_version(entry, context)):
+            route = declared.route
+            if (route.path, route.method) == (path, method):
+                return route if route.wire else matched.route
+        return matched.route
 
     async def wait_shadows_idle(self) -> None:
-        """Wait until no shadow version works on a copy of a request."""
+        """Wait until no request to a shadow version is running."""
         await self._router.wait_idle()
 
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
-        """Answer a request to one of a model's own REST paths."""
+        """Run a model's custom route, and return its response."""
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
         if self._settings.auth is not None:
@@ -368,38 +362,37 @@ class DataPlane:
                 (name, value) for name, value in request.headers if name.decode() not in CREDENTIALS
             ]
         try:
-            async with asyncio.timeout(self._limit_of(entry)):
+            async with asyncio.timeout(self._get_timeout(entry)):
                 return await loaded.route(request, RequestContext())
         except TimeoutError:
             raise DeadlineExceeded(f"Request for model {entry.name} timed out") from None
 
-    def _limit_of(self, entry: ModelVersion) -> float | None:
+    def _get_timeout(self, entry: ModelVersion) -> float | None:
         return entry.settings.request_timeout or self._settings.request_timeout
 
     def _prepare(
         self, payload: InferenceRequest, context: RequestContext, with_headers: bool
     ) -> None:
-        """Id, limits and headers. Models that see only rows (`row_wise`) get no headers: they cannot depend on them."""
+        """Set id, deadline, priority and headers. Row-wise models get no headers, for they depend on the rows only."""
         check_id(payload)
         if payload.id is None:
             payload.put(id=generate_id())
         parameters = payload.parameters
         if parameters is not None:
             extra = parameters.__pydantic_extra__ or {}
-            seconds = seconds_of_timeout(extra.pop("timeout", None))
+            seconds = parse_timeout(extra.pop("timeout", None))
             if seconds is not None:
-                asked = time.monotonic() + seconds
-                context.deadline = (
-                    asked if context.deadline is None else min(asked, context.deadline)
-                )
-            context.priority = priority_of(extra.pop("priority", None)) or context.priority
+                deadline = time.monotonic() + seconds
+                if context.deadline is None or deadline < context.deadline:
+                    context.deadline = deadline
+            context.priority = parse_priority(extra.pop("priority", None)) or context.priority
             parameters.put(headers=None)
         if with_headers and context.headers is not None:
             if parameters is None:
                 parameters = Parameters()
                 payload.put(parameters=parameters)
             headers = dict(context.headers)
-            if self._settings.auth is not None:  # what opens this server is not for its models
+            if self._settings.auth is not None:  # credentials of this server are not for its models
                 headers = {
                     name: value for name, value in headers.items() if name not in CREDENTIALS
                 }
@@ -413,27 +406,31 @@ class DataPlane:
         context: RequestContext,
     ) -> None:
         version = response.model_version
-        own_id = payload.id if payload is not None else generate_id()
-        response.put(id=own_id, model_version=entry.version if version is None else version)
+        request_id = payload.id if payload is not None else generate_id()
+        response.put(id=request_id, model_version=entry.version if version is None else version)
         parameters = response.parameters
         if parameters is not None and parameters.headers is not None:
             context.response_headers = parameters.headers
             parameters.put(headers=None)
 
 
-def _routes(entry: ModelVersion) -> list[ModelRoute]:
+def _get_routes(entry: ModelVersion) -> list[ModelRoute]:
     if entry.loaded is None:
         return []
     return [ModelRoute(entry.name, None, route) for route in entry.loaded.info.routes]
 
 
-def _config_tensor(tensor: Any, batched: bool) -> dict[str, Any]:
+def _config_tensors(tensors: Sequence[Any] | None, is_batched: bool) -> list[dict[str, Any]]:
+    return [_config_tensor(tensor, is_batched) for tensor in tensors or ()]
+
+
+def _config_tensor(tensor: Any, is_batched: bool) -> dict[str, Any]:
     datatype = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
-    dims = tensor.shape[1:] if batched and len(tensor.shape) > 1 else tensor.shape
+    dims = tensor.shape[1:] if is_batched and len(tensor.shape) > 1 else tensor.shape
     return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": list(dims)}
 
 
 def generate_id() -> str:
-    """A random UUID (version 4). Ids tell requests apart; they are no secret, so the fast generator does."""
+    """Return a random UUID (version 4). Ids are not secret, so a fast generator is enough."""
     digits = f"{random.getrandbits(128) & ~0xF000C000000000000000 | 0x40008000000000000000:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,4 +1,4 @@
-"""The model repository as callers see it: which models there are, load, unload."""
+"""Model repository handlers: index, load and unload."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = get_logger()
 
 
 class RepositoryControl(Protocol):
-    """What front ends ask for: the same in every process that has some."""
+    """The model repository as front ends use it, in the server and in HTTP workers."""
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse: ...
 
@@ -33,7 +33,7 @@ class RepositoryControl(Protocol):
 
 
 def check_load(parameters: Iterable[str]) -> None:
-    """Refuse a load with settings or files in the request, for which loading what is in the repository is no answer."""
+    """Raise `MLServerError` for a load request with settings or files, which this server does not support."""
     for name in parameters:
         if name == "config" or name.startswith("file:"):
             raise MLServerError(
@@ -42,9 +42,9 @@ def check_load(parameters: Iterable[str]) -> None:
 
 
 class ModelRepositoryHandlers:
-    """Index, load and unload, over what is on disk and what is loaded.
+    """Index, load and unload of the models in the repository and the registry.
 
-    A change that has begun is brought to its end, also if whoever asked for it leaves.
+    A load or unload that has started completes even if the client disconnects.
     """
 
     def __init__(self, repository: ModelRepository, registry: Registry) -> None:
@@ -53,15 +53,13 @@ class ModelRepositoryHandlers:
         self._changes: set[asyncio.Task[bool]] = set()
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
-        """Every version that is in the repository or loaded, with its true state and the reason of a failure."""
+        """Return every version in the repository or the registry, with its state and the reason of a failure."""
         items: dict[tuple[str, str | None], RepositoryIndexResponseItem] = {}
         for entry in self._registry.entries():
             state, reason = entry.state, entry.reason
             if state is State.READY and not entry.ready:
-                state, reason = (
-                    State.UNAVAILABLE,
-                    entry.loaded.unavailable_reason if entry.loaded else "",
-                )
+                state = State.UNAVAILABLE
+                reason = entry.loaded.unavailable_reason if entry.loaded else ""
             items[entry.name, entry.version] = _item(entry.name, entry.version, state, reason)
         for entry in self._registry.retiring:
             items.setdefault(
@@ -73,42 +71,45 @@ class ModelRepositoryHandlers:
         for name, reason in self._repository.problems.items():
             items.setdefault((name, None), _item(name, None, State.UNAVAILABLE, reason))
         ready = State.READY.value  # messages keep enum members as their values
-        wanted = [item for item in items.values() if not payload.ready or str(item.state) == ready]
-        return RepositoryIndexResponse(root=wanted)
+        selected = list(items.values())
+        if payload.ready:
+            selected = [item for item in selected if str(item.state) == ready]
+        return RepositoryIndexResponse(root=selected)
 
     async def load(self, name: str) -> bool:
-        """Load every version that the repository has, beside what is loaded; then unload versions it no longer has.
+        """Load every version of a model in the repository; then unload the versions that the repository no longer has.
 
         Raises:
             ModelNotFound: the repository has no such model.
-            MLServerError: a version could not be loaded; what was loaded before goes on serving.
+            MLServerError: a version could not be loaded. Versions loaded before serve on.
         """
-        return await self._to_the_end(self._load(name))
+        return await self._complete(self._load(name))
 
     async def _load(self, name: str) -> bool:
-        found = await self._repository.find(name)
+        settings_of_versions = await self._repository.find(name)
         results = await asyncio.gather(
-            *(self._registry.load(settings) for settings in found), return_exceptions=True
+            *(self._registry.load(settings) for settings in settings_of_versions),
+            return_exceptions=True,
         )
         for result in results:
             if isinstance(result, MLServerError):
-                result.args = (without_paths(result.message),)  # the log has it whole
+                result.args = (without_paths(result.message),)  # the log has the full message
             if isinstance(result, BaseException):
                 raise result
-        kept = {settings.version for settings in found}
+        kept = {settings.version for settings in settings_of_versions}
         for entry in self._registry.versions(name):
             if entry.version not in kept:
                 await self._registry.unload(name, entry.version)
         return True
 
     async def unload(self, name: str) -> bool:
-        """Unload every version.
+        """Unload every version of a model.
 
         Raises:
-            ModelNotFound: none is loaded.
-            MLServerError: a model's own `unload` raised; all versions are gone all the same.
+            ModelNotFound: no version is loaded.
+            MLServerError: a model's own `unload` raised; all versions are removed all the same.
         """
-        return await self._to_the_end(self._unload(name))
+        return await self._complete(self._unload(name))
 
     async def _unload(self, name: str) -> bool:
         versions = self._registry.versions(name)
@@ -120,17 +121,18 @@ class ModelRepositoryHandlers:
                 raise result
         return True
 
-    async def _to_the_end(self, change: Coroutine[Any, Any, bool]) -> bool:
+    async def _complete(self, change: Coroutine[Any, Any, bool]) -> bool:
+        """Run a change to its end, also if the caller is cancelled."""
         task = asyncio.get_running_loop().create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
 
     async def load_all(self, models: list[ModelSettings], is_logged: bool = True) -> int:
-        """Load at start: each failure is kept in the index and leaves the others alone. Returns how many were loaded.
+        """Load models at startup, and return how many were loaded. The index shows the failures.
 
         Args:
-            is_logged: Failures are logged; False if the caller says them.
+            is_logged: Whether failures are logged; False if the caller reports them.
         """
         for settings in models:
             self._registry.announce(settings)

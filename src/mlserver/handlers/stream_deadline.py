@@ -1,4 +1,4 @@
-"""How long a stream may keep its caller waiting for the next answer; waiting for the caller's next request does not count."""
+"""The time limit between two responses of a stream. Time spent waiting for the client's next request does not count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class StreamDeadline:
-    """The limit between two answers of one stream.
+    """Limits the time between two responses of one stream.
 
     Args:
         seconds: None = no limit.
@@ -19,27 +19,27 @@ class StreamDeadline:
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._timeout: asyncio.Timeout | None = None
-        self._caller_is_slow = False
+        self._is_waiting_for_client = False
 
-    async def asking(self, requests: AsyncIterator[T]) -> AsyncIterator[T]:
-        """The caller's requests; the clock stands still while there is none."""
+    async def watch_requests(self, requests: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield the client's requests. The timer is paused while the client sends none."""
         iterator = aiter(requests)
         while True:
-            self._set_aside(True)
+            self._pause(True)
             try:
                 request = await anext(iterator)
             except StopAsyncIteration:
                 return
             finally:
-                self._set_aside(False)
+                self._pause(False)
             yield request
 
-    async def answering(self, responses: AsyncIterator[T]) -> AsyncIterator[T]:
-        """The answers. Raises `TimeoutError` if one takes too long."""
+    async def watch_responses(self, responses: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield the responses. Raises `TimeoutError` if one exceeds the limit."""
         iterator = aiter(responses)
         while True:
             async with asyncio.timeout(
-                None if self._caller_is_slow else self._seconds
+                None if self._is_waiting_for_client else self._seconds
             ) as self._timeout:
                 try:
                     response = await anext(iterator)
@@ -49,8 +49,8 @@ class StreamDeadline:
                     self._timeout = None
             yield response
 
-    def _set_aside(self, waiting: bool) -> None:
-        self._caller_is_slow = waiting
+    def _pause(self, is_paused: bool) -> None:
+        self._is_waiting_for_client = is_paused
         if self._timeout is not None and self._seconds is not None and not self._timeout.expired():
             now = asyncio.get_running_loop().time()
-            self._timeout.reschedule(None if waiting else now + self._seconds)
+            self._timeout.reschedule(None if is_paused else now + self._seconds)

@@ -1,7 +1,7 @@
-"""Spans of inference: a stage in front of a model's road, there only if `tracing_server` is set.
+"""Tracing stage: one OpenTelemetry span per request. Part of the pipeline only if `tracing_server` is set.
 
-One span per request, with the parts `queue`, `batch` and, in it, `model`. The parts are drawn from the timings that the
-stages leave behind, so that no stage knows of tracing.
+The span has the children `queue` and `batch`, and `batch` has the child `model`. They are derived from the timings in the
+request's context, so that the other stages do not depend on tracing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from ..errors import MLServerError
 from ..pipeline import RequestContext, Timings
 from ..registry import ModelPipeline
-from ..tracing import context_of
+from ..tracing import extract_context
 from ..types import InferenceRequest, InferenceResponse
 
 
 class TracingStage:
-    """A model's road whose requests become spans.
+    """Records a span for each request.
 
     Args:
-        road: What answers.
-        provider: Who gets the spans.
-        name, version: The model's.
+        pipeline: The next stage.
+        provider: Exports the spans.
+        name: Name of the model.
+        version: Its version.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TracingStage:
             try:
                 return await self._pipeline.infer(request, context)
             finally:
-                self._draw_parts(span, context.timings, started, time.time_ns())
+                self._add_children(span, context.timings, started, time.time_ns())
 
     async def stream(
         self, requests: AsyncIterator[InferenceRequest], context: RequestContext
@@ -68,15 +69,17 @@ class TracingStage:
 
     @contextmanager
     def _span(self, kind: str, context: RequestContext, request_id: str | None) -> Iterator[Span]:
-        """A span under the caller's own; the model's code gets it as its parent."""
+        """Start a span below the client's, and set it as the parent of the spans of the model's code."""
         headers: dict[str, Any] = dict(context.headers or {})
         if context.trace_parent:
             headers["traceparent"] = context.trace_parent
-        attributes = self._attributes | ({"mlserver.request.id": request_id} if request_id else {})
+        attributes = dict(self._attributes)
+        if request_id:
+            attributes["mlserver.request.id"] = request_id
         name = context.operation or f"{kind} {self._name}"
-        span = self._tracer.start_span(name, context_of(headers), SpanKind.SERVER, attributes)
-        own = span.get_span_context()
-        context.trace_parent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+        span = self._tracer.start_span(name, extract_context(headers), SpanKind.SERVER, attributes)
+        ids = span.get_span_context()
+        context.trace_parent = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
         try:
             yield span
         except MLServerError as error:
@@ -88,21 +91,22 @@ class TracingStage:
         finally:
             span.end()
 
-    def _draw_parts(self, span: Span, timings: Timings, started: int, ended: int) -> None:
+    def _add_children(self, span: Span, timings: Timings, started: int, ended: int) -> None:
         if timings.queue_ns:
-            self._part("queue", span, started, started + timings.queue_ns)
+            self._add_child("queue", span, started, started + timings.queue_ns)
         if not timings.model_ns:
             return
-        began = max(started + timings.queue_ns, ended - timings.transport_ns - timings.model_ns)
+        sent = max(started + timings.queue_ns, ended - timings.transport_ns - timings.model_ns)
         counts = {
             "mlserver.batch.requests": timings.batch_requests,
             "mlserver.batch.rows": timings.batch_rows,
         }
-        batch = self._part("batch", span, began, ended, counts)
-        before = timings.transport_ns // 2
-        self._part("model", batch, began + before, min(ended, began + before + timings.model_ns))
+        batch = self._add_child("batch", span, sent, ended, counts)
+        model_started = sent + timings.transport_ns // 2
+        model_ended = min(ended, model_started + timings.model_ns)
+        self._add_child("model", batch, model_started, model_ended)
 
-    def _part(
+    def _add_child(
         self,
         name: str,
         parent: Span,

@@ -1,4 +1,4 @@
-"""What a request must satisfy whatever wire format it came by. Numbers leave here as checked bytes."""
+"""Validation of requests, independent of the wire format. Numbers are converted to little-endian bytes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ..types import InferenceRequest, Parameters, RequestInput
 
 MAX_INPUTS = 10_000  # the default of the setting `max_inputs`
 MAX_NAME = 1024
-MAX_DEPTH = 32  # levels of lists and objects in a parameter
-MAX_TIMEOUT = 1e15  # microseconds; clocks and timers take no more than so many
-# Parameters of Triton's extensions that this server does not have: to pass over them would be a wrong answer.
-_NOT_OFFERED = {"shared_memory_region": "shared memory", "classification": "classification"}
+MAX_DEPTH = 32  # nested lists and objects in a parameter
+MAX_TIMEOUT = 1e15  # microseconds; larger values overflow timers
+# Parameters of Triton extensions that are not implemented. Ignoring them would return a wrong response.
+_UNSUPPORTED = {"shared_memory_region": "shared memory", "classification": "classification"}
 _DATATYPES = frozenset(DATATYPES)
-_TEXTS = frozenset((str, bytes))
-# Name lists that were found good: the requests of one model all have the same.
-_good_names: set[tuple[str, ...]] = set()
+_TEXT_TYPES = frozenset((str, bytes))
+# Names already checked: all requests of one model have the same.
+_checked_names: set[tuple[str, ...]] = set()
 
 
 def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> None:
-    """Settle every input tensor.
+    """Validate a request, and normalize its input tensors.
 
     Args:
-        max_inputs: How many inputs a request may have (setting `max_inputs`).
+        max_inputs: Inputs per request at most (setting `max_inputs`).
 
     Raises:
-        InvalidInput: names the input, what was expected and what came.
+        InvalidInput: with the input's name, what was expected and what was received.
     """
     rows = request.rows
     names = tuple([tensor.name for tensor in request.inputs]) if rows is None else rows.names
@@ -37,82 +37,86 @@ def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> No
         raise InvalidInput(
             "inputs", f"at most {max_inputs} inputs (setting 'max_inputs')", f"{len(names)}"
         )
-    if names not in _good_names:
+    if names not in _checked_names:
         _check_names(names)
-    _check_parameters(request.parameters, "the request")
+    if request.parameters is not None:
+        _check_parameters(request.parameters, "the request")
     for output in request.outputs or ():
         if output.parameters is not None:
-            _check_tensors_parameters(output.parameters, f"output '{_shown(output.name)}'")
-    if rows is None:  # the numbers of a row block were checked when the block was made
+            _check_tensor_parameters(output.parameters, f"output '{_shorten(output.name)}'")
+    if rows is None:  # the numbers of a row block were checked when it was created
         _normalize(request.inputs)
 
 
 def _normalize(inputs: Sequence[RequestInput]) -> None:
     for tensor in inputs:
         if tensor.parameters is not None:
-            _check_tensors_parameters(tensor.parameters, f"input '{_shown(tensor.name)}'")
+            _check_tensor_parameters(tensor.parameters, f"input '{_shorten(tensor.name)}'")
         datatype: Any = tensor.datatype
         if datatype not in _DATATYPES:
             expected = f"one of {', '.join(DATATYPES)}"
             raise InvalidInput(
-                f"datatype of input '{_shown(tensor.name)}'", expected, brief(datatype)
+                f"datatype of input '{_shorten(tensor.name)}'", expected, brief(datatype)
             )
         try:
             tensor.data.normalize(datatype, tensor.shape)
         except TensorError as error:
             raise InvalidInput(
-                f"data of input '{_shown(tensor.name)}'", error.expected, error.received
+                f"data of input '{_shorten(tensor.name)}'", error.expected, error.received
             ) from None
         if datatype == "BYTES" and tensor.data.raw is None:
             _check_elements(tensor)
 
 
 def _check_elements(tensor: RequestInput) -> None:
-    """Elements may be any JSON value (null is a missing text), but not without bounds."""
+    """Limit the nesting of BYTES elements, which may be any JSON value (null is a missing string)."""
     elements = tensor.data.root
     if (
         type(elements) is list
-        and not _TEXTS.issuperset(map(type, elements))
+        and not _TEXT_TYPES.issuperset(map(type, elements))
         and _deeper_than(elements, MAX_DEPTH)
     ):
         raise InvalidInput(
-            f"data of input '{_shown(tensor.name)}'", f"at most {MAX_DEPTH} levels of lists", "more"
+            f"data of input '{_shorten(tensor.name)}'",
+            f"at most {MAX_DEPTH} levels of lists",
+            "more",
         )
 
 
 def _check_parameters(parameters: Parameters | None, owner: str) -> None:
-    """Parameters are written again (to a worker, into an answer) by code that has its limits: refuse what it cannot take."""
+    """Limit the nesting of parameters: they are encoded again for the worker and in the response."""
     extra = parameters.__pydantic_extra__ if parameters is not None else None
     if not extra:
         return
     for name, value in extra.items():
         if isinstance(value, (dict, list)) and _deeper_than(value, MAX_DEPTH):
             raise InvalidInput(
-                f"parameter '{_shown(name)}' of {owner}", f"at most {MAX_DEPTH} levels", "more"
+                f"parameter '{_shorten(name)}' of {owner}", f"at most {MAX_DEPTH} levels", "more"
             )
 
 
-def _check_tensors_parameters(parameters: Parameters | None, owner: str) -> None:
+def _check_tensor_parameters(parameters: Parameters | None, owner: str) -> None:
     _check_parameters(parameters, owner)
     for name in (parameters.__pydantic_extra__ if parameters is not None else None) or ():
-        if name in _NOT_OFFERED:
+        if name in _UNSUPPORTED:
             raise MLServerError(
-                f"Invalid parameter '{name}' of {owner}: this server has no {_NOT_OFFERED[name]}"
+                f"Invalid parameter '{name}' of {owner}: this server has no {_UNSUPPORTED[name]}"
             )
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
-    inner = [value]
+    items = [value]
     for _ in range(levels):
-        lists = [
-            one.values() if isinstance(one, dict) else one
-            for one in inner
-            if isinstance(one, (dict, list))
-        ]
-        inner = [one for parts in lists for one in parts]
-        if not inner:
+        children: list[Any] = []
+        for item in items:
+            if isinstance(item, dict):
+                children.extend(item.values())
+            elif isinstance(item, list):
+                children.extend(item)
+        if not children:
             return False
-    return any(isinstance(one, (dict, list)) for one in inner)
+        items = children
+    return any(isinstance(item, (dict, list)) for item in items)
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -120,19 +124,19 @@ def _check_names(names: tuple[str, ...]) -> None:
     for name in names:
         if name in seen:
             raise InvalidInput(
-                f"input '{_shown(name)}'", "each input name once", "the name a second time"
+                f"input '{_shorten(name)}'", "each input name once", "the name a second time"
             )
         seen.add(name)
         if not name.isprintable() or len(name) > MAX_NAME:
             _check_name(name)
     if sum(map(len, names)) <= MAX_NAME:
-        if len(_good_names) >= 1024:
-            _good_names.clear()
-        _good_names.add(names)
+        if len(_checked_names) >= 1024:
+            _checked_names.clear()
+        _checked_names.add(names)
 
 
 def check_id(request: InferenceRequest) -> None:
-    """Ids are echoed into headers and logs: bounded, and without control characters."""
+    """Check that an id is short and printable: ids are written to headers and logs."""
     request_id = request.id
     if request_id and (len(request_id) > MAX_NAME or not request_id.isprintable()):
         raise InvalidInput(
@@ -147,15 +151,16 @@ def _check_name(name: str) -> None:
         raise InvalidInput("name of an input", "text without control characters", brief(name))
 
 
-def _shown(name: str) -> str:
+def _shorten(name: str) -> str:
+    """Return a name for an error message, escaped and of limited length."""
     return brief(name)[1:-1]
 
 
-def seconds_of_timeout(value: object) -> float | None:
-    """The protocol's `timeout` parameter, in microseconds, as seconds. Raises `MLServerError` for what is no such number."""
+def parse_timeout(value: object) -> float | None:
+    """Return the parameter `timeout` (microseconds) in seconds; None = no timeout. Raises `InvalidInput`."""
     if value is None:
         return None
-    value = _number(value)
+    value = _parse_digits(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise InvalidInput(
             "parameter 'timeout'", "microseconds as a non-negative number", brief(value)
@@ -163,11 +168,11 @@ def seconds_of_timeout(value: object) -> float | None:
     return float(min(value, MAX_TIMEOUT)) / 1e6 if value else None
 
 
-def priority_of(value: object) -> int:
-    """The protocol's `priority` parameter: 1 is highest, 0 the model's default."""
+def parse_priority(value: object) -> int:
+    """Return the parameter `priority`: 1 is the highest, 0 the model's default. Raises `MLServerError`."""
     if value is None:
         return 0
-    value = _number(value)
+    value = _parse_digits(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise MLServerError(
             f"Invalid parameter 'priority': expected a non-negative integer, received {brief(value)}"
@@ -175,10 +180,8 @@ def priority_of(value: object) -> int:
     return value
 
 
-def _number(value: object) -> object:
-    """Digits as the integer they mean: headers and some clients have text only."""
-    return (
-        int(value)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
-        else value
-    )
+def _parse_digits(value: object) -> object:
+    """Convert a string of digits to an integer (gRPC metadata and some clients send strings); return others unchanged."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return value

@@ -1,7 +1,7 @@
-"""Requests that ask for no version, where a model's settings share them among its versions; and the shadow of such requests.
+"""Version router: selects a version by the traffic split, and mirrors requests to a shadow version.
 
-The shadow version is asked in the background after the caller has the answer. Its own answers are compared and counted, and
-never seen by anybody; when too many of them are under way, further requests go without.
+A mirrored request runs in the background after the client has its response. The shadow's response is compared, counted
+and dropped. While MAX_SHADOW_REQUESTS of them are running, further requests are not mirrored.
 """
 
 from __future__ import annotations
@@ -16,79 +16,74 @@ from ..types import InferenceRequest, InferenceResponse, RequestInput, ResponseO
 
 logger = get_logger()
 
-# Questions to shadow versions that are under way at once, of the whole server.
-MOST = 8
+# Requests to shadow versions at the same time, in this process.
+MAX_SHADOW_REQUESTS = 8
 Serve = Callable[[ModelVersion, InferenceRequest, RequestContext], Awaitable[InferenceResponse]]
 
 
 class VersionRouter:
-    """Chooses versions, and keeps the shadows' questions.
+    """Selects versions, and runs mirrored requests.
 
     Args:
-        serve: Answers a request by an entry, as it does for callers.
+        registry: The loaded models.
+        serve: Runs inference on one version.
     """
 
     def __init__(self, registry: ModelRegistryView, serve: Serve) -> None:
         self._registry = registry
         self._serve = serve
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def select_version(self, default: ModelVersion, context: RequestContext) -> ModelVersion:
-        """The entry that answers a request for a model whose default entry has a split; kept in `context.selected_version`."""
+        """Return the version that serves a request by the default version's split; stored in `context.selected_version`."""
         split = default.split
         assert split is not None
         usable = {
             entry.version: entry for entry in self._registry.versions(default.name) if entry.ready
         }
         if context.selected_version is None:
-            key = (
-                context.headers.get(split.sticky_header)
-                if context.headers is not None and split.sticky_header
-                else None
-            )
+            key = None
+            if context.headers is not None and split.sticky_header:
+                key = context.headers.get(split.sticky_header)
             names = [version for version in usable if version is not None]
             context.selected_version = split.choose(names, None if key is None else str(key))
-        return (
-            usable.get(context.selected_version, default)
-            if context.selected_version is not None
-            else default
-        )
+        if context.selected_version is None:
+            return default
+        return usable.get(context.selected_version, default)
 
-    def shadow_of(
+    def copy_for_shadow(
         self, default: ModelVersion, answering: ModelVersion, payload: InferenceRequest
     ) -> tuple[ModelVersion, InferenceRequest] | None:
-        """The shadow's entry and its own copy of a request, taken before anybody works on it; None = there is none."""
+        """Return the shadow version and a copy of the request, to be made before the request is processed; None = no shadow."""
         split = default.split
         if split is None or split.shadow is None or split.shadow == answering.version:
             return None
-        found = [
-            entry
-            for entry in self._registry.versions(default.name)
-            if entry.version == split.shadow
-        ]
-        return (found[0], _copy(payload)) if found and found[0].ready else None
+        for entry in self._registry.versions(default.name):
+            if entry.version == split.shadow and entry.ready:
+                return entry, _copy(payload)
+        return None
 
-    def ask_shadow(
+    def run_shadow(
         self,
         shadow: tuple[ModelVersion, InferenceRequest],
-        answer: InferenceResponse,
+        response: InferenceResponse,
         context: RequestContext,
     ) -> None:
-        """Ask in the background. Returns at once."""
+        """Run the copied request in the background, and compare its response with `response`."""
         entry, payload = shadow
-        if len(self._under_way) >= MOST:
+        if len(self._tasks) >= MAX_SHADOW_REQUESTS:
             entry.metrics.shadowed("dropped")
             return
-        own = RequestContext(headers=context.headers)
+        shadow_context = RequestContext(headers=context.headers)
         task = asyncio.get_running_loop().create_task(
-            self._compare(entry, payload, answer.outputs, own)
+            self._compare(entry, payload, response.outputs, shadow_context)
         )
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def wait_idle(self) -> None:
-        """Wait until no shadow is asked."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Wait until no mirrored request is running."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _compare(
         self,
@@ -99,7 +94,11 @@ class VersionRouter:
     ) -> None:
         try:
             response = await self._serve(entry, payload, context)
-            outcome = "same" if _plain(response.outputs) == _plain(expected) else "different"
+            outcome = (
+                "same"
+                if _to_comparable(response.outputs) == _to_comparable(expected)
+                else "different"
+            )
         except Exception as error:
             logger.debug(
                 "The shadow version '%s' of model '%s' failed: %s", entry.version, entry.name, error
@@ -109,7 +108,7 @@ class VersionRouter:
 
 
 def _copy(payload: InferenceRequest) -> InferenceRequest:
-    """The same tensors under heads of their own: whoever serves a request may change its heads and parameters."""
+    """Return a copy that shares the tensors' data: stages may change parameters and the tensors' other fields."""
     parameters = payload.parameters
     inputs: list[RequestInput] = [
         tensor.model_copy(
@@ -125,14 +124,15 @@ def _copy(payload: InferenceRequest) -> InferenceRequest:
     return payload.model_copy(update=update)
 
 
-def _plain(outputs: list[ResponseOutput]) -> list[object]:
-    """What must be equal: names, datatypes, shapes and elements bit for bit."""
+def _to_comparable(outputs: list[ResponseOutput]) -> list[object]:
+    """Return what is compared: names, datatypes, shapes, and elements bit for bit."""
     return [
-        (output.name, str(output.datatype), output.shape, _elements(output)) for output in outputs
+        (output.name, str(output.datatype), output.shape, _get_elements(output))
+        for output in outputs
     ]
 
 
-def _elements(output: ResponseOutput) -> object:
+def _get_elements(output: ResponseOutput) -> object:
     raw = output.data.raw
     if raw is not None:
         return bytes(raw)

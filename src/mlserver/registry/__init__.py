@@ -1,4 +1,4 @@
-"""What is loaded: models by name and version, their states and pipelines, and how traffic is split."""
+"""The model registry: models by name and version, their states and pipelines, and traffic splits."""
 
 from .registry import (
     LOAD_RETRY,

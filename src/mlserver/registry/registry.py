@@ -1,7 +1,7 @@
-"""What is loaded: names, versions, the default version, states and reasons, and each model's road.
+"""The model registry: versions of models, their states and pipelines, loading and unloading.
 
-A model version is loaded beside the one it replaces and takes its place when it is ready; requests that the old one has
-begun are answered by it.
+A model version is loaded while the one it replaces still serves, and replaces it when it is ready. Requests that have
+started finish on the old one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = get_logger()
 
-LOAD_RETRY = 1.0  # seconds after which a request for a model that is loading may be sent again
+LOAD_RETRY = 1.0  # `Retry-After` in seconds while a model is loading
 
 
 class ModelPipeline(Stage, Protocol):
@@ -39,11 +39,11 @@ class ModelPipeline(Stage, Protocol):
 
     @property
     def max_batch_size(self) -> int:
-        """Requests in one batch at most; 1 = they are not joined."""
+        """Requests per batch at most; 1 = no batching."""
         ...
 
     async def drained(self) -> None:
-        """Wait until nothing waits and nothing is under way."""
+        """Wait until the queue is empty and nothing is in flight."""
         ...
 
 
@@ -55,11 +55,12 @@ class ModelVersion:
     """One version of a model.
 
     Attributes:
-        state: READY only while a loaded model stands behind it; see `ready` for whether it can answer at this moment.
-        reason: Why it is not ready, if it failed.
-        asked_split: How its settings want requests without a version to be shared among the versions.
-        split: How they are shared now; only the default version has it.
-        serial: Like no other entry's of this server, ever.
+        metrics: Records its requests.
+        state: READY only while a model is loaded; `ready` says whether it can run a request now.
+        reason: Why it is not ready, if loading failed.
+        configured_split: The traffic split of its settings.
+        split: The traffic split in effect; only the default version has one.
+        serial: Unique among all entries in the life of the server.
     """
 
     settings: ModelSettings
@@ -71,7 +72,7 @@ class ModelVersion:
     configured_split: TrafficSplit | None = None
     split: TrafficSplit | None = None
     serial: int = field(default_factory=itertools.count(1).__next__)
-    # Of the settings, which a reload replaces by others of the same name and version.
+    # Copies from `settings`, which a reload replaces by settings of the same name and version.
     name: str = field(init=False)
     version: str | None = field(init=False)
 
@@ -89,11 +90,11 @@ class ModelVersion:
 
     @property
     def loading(self) -> bool:
-        """Whether its first load is under way, so that nothing is there to answer yet."""
+        """Whether it is loading for the first time, so that no request can run yet."""
         return self.loaded is None and self.state is State.LOADING
 
     def usable(self) -> tuple[LoadedModel, ModelPipeline]:
-        """The model and its road. Raises `ModelNotReady` if there are none."""
+        """Return the model and its pipeline. Raises `ModelNotReady` if it is not loaded."""
         if self.loaded is None or self.pipeline is None or not self.loaded.info.ready:
             reason = without_paths(self.reason) or None
             raise ModelNotReady(
@@ -103,18 +104,21 @@ class ModelVersion:
 
 
 class ModelRegistryView:
-    """Models by name and version, for those who look them up."""
+    """Models by name and version: the read side of the registry.
+
+    Attributes:
+        missing: Names of models without usable settings, which could not be loaded at startup.
+        generation: Incremented whenever loaded models (and therefore their routes) change.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str | None, ModelVersion]] = {}
         self._defaults: dict[str, ModelVersion] = {}
-        # Names that should have been loaded at start, but have no usable settings.
         self.missing: set[str] = set()
-        # Grows with each change of what is found here, for those who keep what they derived from it.
         self.generation = 0
 
     def find(self, name: str, version: str | None = None) -> ModelVersion:
-        """The entry of a version, or of the default version. Raises `ModelNotFound`."""
+        """Return a version, or the default version. Raises `ModelNotFound`."""
         if not version:
             entry = self._defaults.get(name)
             if entry is None:
@@ -132,11 +136,11 @@ class ModelRegistryView:
         return [entry for versions in self._entries.values() for entry in versions.values()]
 
     def defaults(self) -> list[ModelVersion]:
-        """The default version of every name, in the order in which the names came."""
+        """Return the default version of every name, in the order in which the names were added."""
         return list(self._defaults.values())
 
     async def drained(self) -> None:
-        """Wait until no model has anything to do."""
+        """Wait until no model has queued or running requests."""
         await asyncio.gather(
             *(entry.pipeline.drained() for entry in self.entries() if entry.pipeline is not None)
         )
@@ -147,34 +151,36 @@ class ModelRegistryView:
         if not versions:
             self._defaults.pop(name, None)
             return
-        candidates = [entry for entry in versions.values() if entry.loaded is not None] or list(
-            versions.values()
-        )
-        asking = [entry for entry in candidates if entry.configured_split is not None]
-        split = default_version(asking).configured_split if asking else None
-        # A shadow is never what callers see, though it mostly is the newest.
-        shown = [
-            entry for entry in candidates if split is None or entry.version != split.shadow
-        ] or candidates
+        candidates = [entry for entry in versions.values() if entry.loaded is not None]
+        candidates = candidates or list(versions.values())
+        with_split = [entry for entry in candidates if entry.configured_split is not None]
+        split = default_version(with_split).configured_split if with_split else None
+        if split is not None:
+            # A shadow version is mostly the newest one, and must not become the default.
+            not_shadow = [entry for entry in candidates if entry.version != split.shadow]
+            candidates = not_shadow or candidates
         for entry in versions.values():
             entry.split = None
-        default = self._defaults[name] = default_version(shown)
+        default = self._defaults[name] = default_version(candidates)
         default.split = split
 
 
-def _nobody() -> None:
-    """Nobody wants to hear of changes."""
+def _ignore_change() -> None:
+    """Default of `Registry`'s argument `changed`."""
 
 
 class Registry(ModelRegistryView):
     """Loads and unloads models.
 
     Args:
-        executor: Loads them.
-        build_road: Makes the road of a loaded model.
-        metrics: Has series for what is known here, and for nothing else.
-        drain_timeout: Seconds that a replaced or unloaded version may take to answer what it has begun; None = no limit.
+        executor: Loads models.
+        build_pipeline: Builds the pipeline of a loaded model.
+        metrics: Has series for the models of this registry only.
+        drain_timeout: Seconds for the running requests of a replaced or unloaded version; None = no limit.
         changed: Called after each change.
+
+    Attributes:
+        retiring: Unloaded versions whose requests are still running.
     """
 
     def __init__(
@@ -183,7 +189,7 @@ class Registry(ModelRegistryView):
         build_pipeline: PipelineBuilder,
         metrics: ServerMetrics,
         drain_timeout: float | None,
-        changed: Callable[[], None] = _nobody,
+        changed: Callable[[], None] = _ignore_change,
     ) -> None:
         super().__init__()
         self._metrics = metrics
@@ -192,16 +198,15 @@ class Registry(ModelRegistryView):
         self._drain_timeout = drain_timeout
         self._changed = changed
         self._locks: dict[str, asyncio.Lock] = {}
-        # No longer found by callers, but not yet gone: they answer what they have begun.
         self.retiring: list[ModelVersion] = []
 
     # -- changing --
 
     def announce(self, settings: ModelSettings) -> ModelVersion:
-        """Make a model known as LOADING before its load begins, so that readiness waits for it."""
-        known = self._entries.get(settings.name, {}).get(settings.version)
-        if known is not None:
-            return known
+        """Add a model in state LOADING before its load starts, so that the server is not ready without it."""
+        existing = self._entries.get(settings.name, {}).get(settings.version)
+        if existing is not None:
+            return existing
         self.missing.discard(settings.name)
         metrics = self._metrics.for_model(settings.name, settings.version)
         entry = ModelVersion(settings, metrics)
@@ -211,14 +216,14 @@ class Registry(ModelRegistryView):
         return entry
 
     async def load(self, settings: ModelSettings, is_logged: bool = True) -> ModelVersion:
-        """Load a version, beside the loaded one of the same name and version if there is one.
+        """Load a version. A loaded one of the same name and version serves until the new one is ready.
 
         Args:
-            is_logged: A failure is logged; False if the caller says it.
+            is_logged: Whether a failure is logged; False if the caller reports it.
 
         Raises:
-            MLServerError: it could not be loaded. A loaded one of the same version goes on serving; else the entry stays,
-                UNAVAILABLE, with the reason.
+            MLServerError: loading failed. A loaded one of the same version serves on; otherwise the entry stays in the
+                registry, UNAVAILABLE and with the reason.
         """
         async with self._lock(settings.name):
             entry = self.announce(settings)
@@ -229,19 +234,22 @@ class Registry(ModelRegistryView):
                 code_policy.rules().check(resolved)
                 split = read_traffic_split(settings)
                 loaded = await self._executor.load(resolved)
-            except MLServerError as exc:
-                entry.reason = exc.message
+            except MLServerError as error:
+                entry.reason = error.message
                 self._has_failed(entry)
                 if is_logged:
                     logger.error(
-                        "Model '%s'%s could not be loaded: %s", entry.name, _of(entry), exc.message
+                        "Model '%s'%s could not be loaded: %s",
+                        entry.name,
+                        _format_version(entry),
+                        error.message,
                     )
                 raise
             except BaseException as error:
-                entry.reason = f"Its load ended with {type(error).__name__}"
+                entry.reason = f"Loading model '{entry.name}' was stopped by {type(error).__name__}"
                 self._has_failed(entry)
                 raise
-            before, road_before = entry.loaded, entry.pipeline
+            replaced, replaced_pipeline = entry.loaded, entry.pipeline
             entry.settings = settings
             entry.configured_split = split
             entry.pipeline = self._build_pipeline(entry, loaded)
@@ -251,25 +259,30 @@ class Registry(ModelRegistryView):
             self._choose_default(settings.name)
             self._changed()
             if entry.reason:
-                logger.error("Model '%s'%s is not ready: %s", entry.name, _of(entry), entry.reason)
+                logger.error(
+                    "Model '%s'%s is not ready: %s",
+                    entry.name,
+                    _format_version(entry),
+                    entry.reason,
+                )
             else:
                 logger.info(
                     "Loaded model '%s'%s in %.2f s",
                     entry.name,
-                    _of(entry),
+                    _format_version(entry),
                     loaded.info.load_seconds,
                 )
-            if before is not None:
-                with suppress(MLServerError):  # its `unload` raised: the log has it
-                    await self._retire(before, road_before)
+            if replaced is not None:
+                with suppress(MLServerError):  # its `unload` raised, and the error is logged
+                    await self._retire(replaced, replaced_pipeline)
             return entry
 
     async def unload(self, name: str, version: str | None) -> None:
-        """Unload one version: no new request reaches it, what it has begun is answered.
+        """Unload one version. It gets no new requests, and running requests finish.
 
         Raises:
             ModelNotFound: there is no such version.
-            MLServerError: the model's own `unload` raised; the version is gone all the same.
+            MLServerError: the model's own `unload` raised; the version is removed all the same.
         """
         async with self._lock(name):
             entry = self._entries.get(name, {}).get(version)
@@ -290,7 +303,7 @@ class Registry(ModelRegistryView):
                     await self._retire(loaded, entry.pipeline)
             finally:
                 self.retiring.remove(entry)
-            logger.info("Unloaded model '%s'%s", name, _of(entry))
+            logger.info("Unloaded model '%s'%s", name, _format_version(entry))
 
     def _has_failed(self, entry: ModelVersion) -> None:
         entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
@@ -303,7 +316,7 @@ class Registry(ModelRegistryView):
                     await pipeline.drained()
         except TimeoutError:
             logger.warning(
-                "A model is unloaded though requests still run: they took longer than 'drain_timeout'"
+                "A model is unloaded while requests are running: they exceeded 'drain_timeout'"
             )
         await loaded.unload()
 
@@ -312,27 +325,27 @@ class Registry(ModelRegistryView):
 
 
 def default_version(entries: list[ModelVersion]) -> ModelVersion:
-    """The version that answers when none is asked for: the one without a version, else the highest.
+    """Return the version for requests without one: the entry without a version, otherwise the highest version.
 
-    Versions are compared as numbers where both are numbers ("10" is above "2"), else as text ("v3" is above "v10").
+    Versions are compared as numbers if both are numbers ("10" > "2"), otherwise as text ("v3" > "v10").
     """
     best = entries[0]
     for entry in entries[1:]:
         if best.version is None:
             return best
-        if entry.version is None or _above(entry.version, best.version):
+        if entry.version is None or _is_higher(entry.version, best.version):
             best = entry
     return best
 
 
-def _above(one: str, other: str) -> bool:
+def _is_higher(version: str, other: str) -> bool:
     try:
-        return int(one) > int(other)
+        return int(version) > int(other)
     except ValueError:
-        return one > other
+        return version > other
 
 
-def _of(entry: ModelVersion) -> str:
+def _format_version(entry: ModelVersion) -> str:
     return f" version '{entry.version}'" if entry.version else ""
 
 
@@ -349,7 +362,7 @@ class SingleModelRegistry:
         self._name = name
 
     def get_model(self, version: str | None = None) -> ModelVersion:
-        """One version, or the default one. Raises `ModelNotFound`."""
+        """Return one version, or the default version. Raises `ModelNotFound`."""
         return self._registry.find(self._name, version)
 
     def get_models(self) -> list[ModelVersion]:
@@ -357,6 +370,6 @@ class SingleModelRegistry:
 
 
 def model_initialiser(model_settings: ModelSettings) -> MLModel:
-    """The model that settings describe, made in this process and not loaded."""
+    """Return the model that the settings describe, created in this process and not loaded."""
     implementation: type[MLModel] = model_settings.implementation
     return implementation(model_settings)

@@ -1,6 +1,6 @@
-"""How requests that ask for no version are shared among a model's versions: plain data and a choice, without a model in sight.
+"""Traffic split: the shares of a model's versions in the requests that name no version. Plain data, without models.
 
-`parameters.extra.traffic` of one of the versions says it:
+`parameters.extra.traffic` of one of the versions configures it:
 
     {"weights": {"1": 90, "2": 10}, "sticky_header": "x-user", "shadow": "3"}
 """
@@ -22,12 +22,12 @@ _KEYS = ("weights", "sticky_header", "shadow")
 
 @dataclass(frozen=True)
 class TrafficSplit:
-    """Who gets which share.
+    """The shares of the versions.
 
     Attributes:
-        weights: Version and share, in the order of the settings; () = the default version gets all.
-        sticky_header: Requests with the same value of this header go to the same version; None = each by chance.
-        shadow: The version that gets a copy of what the others are asked; None = none.
+        weights: Version and share, in the order of the settings; () = all requests to the default version.
+        sticky_header: Requests with equal values of this header are routed to the same version; None = at random.
+        shadow: Version that gets a copy of each request (mirrored traffic); None = no copies.
     """
 
     weights: tuple[tuple[str, float], ...] = ()
@@ -35,34 +35,37 @@ class TrafficSplit:
     shadow: str | None = None
 
     def choose(self, usable: Collection[str], key: str | None) -> str | None:
-        """One of the versions that are usable; None if no version with a share is.
+        """Return a version by the shares; None if no version with a share is usable.
 
         Args:
-            key: The value of the sticky header. A version that becomes unusable changes the choice of its own keys only.
+            usable: Versions that can run requests.
+            key: Value of the sticky header. If a version becomes unusable, only its own keys are routed elsewhere.
         """
         seed = f"{self.sticky_header}\0{key}"
-        left = [(version, share) for version, share in self.weights if share]
-        while left:
-            point = _point(seed, len(left)) if key is not None else random.random()
-            version = _at(left, point * sum(share for _, share in left))
+        candidates = [(version, share) for version, share in self.weights if share]
+        while candidates:
+            point = _hash_to_unit(seed, len(candidates)) if key is not None else random.random()
+            version = _pick(candidates, point * sum(share for _, share in candidates))
             if version in usable:
                 return version
-            left = [entry for entry in left if entry[0] != version]
+            candidates = [entry for entry in candidates if entry[0] != version]
         return None
 
 
 def read_traffic_split(settings: ModelSettings) -> TrafficSplit | None:
-    """The split that a model's settings ask for, or None. Raises `InvalidInput` for what is none."""
-    said = settings.parameters.extra.get("traffic") if settings.parameters else None
-    if said is None:
+    """Return the traffic split of a model's settings, or None. Raises `InvalidInput` if it is invalid."""
+    config = settings.parameters.extra.get("traffic") if settings.parameters else None
+    if config is None:
         return None
-    if not isinstance(said, dict):
-        raise InvalidInput(FIELD, "an object", repr(said))
-    unknown = [str(key) for key in said if key not in _KEYS]
+    if not isinstance(config, dict):
+        raise InvalidInput(FIELD, "an object", repr(config))
+    unknown = [str(key) for key in config if key not in _KEYS]
     if unknown:
         raise InvalidInput(FIELD, f"the keys {', '.join(_KEYS)}", f"'{unknown[0]}'")
-    header, shadow = _text(said, "sticky_header"), _text(said, "shadow")
-    split = TrafficSplit(_weights(said.get("weights")), header.lower() if header else None, shadow)
+    header, shadow = _read_text(config, "sticky_header"), _read_text(config, "shadow")
+    split = TrafficSplit(
+        _read_weights(config.get("weights")), header.lower() if header else None, shadow
+    )
     if shadow is not None and shadow in dict(split.weights):
         raise InvalidInput(f"{FIELD}.shadow", "a version without a weight", f"'{shadow}'")
     if not split.weights and shadow is None:
@@ -70,37 +73,37 @@ def read_traffic_split(settings: ModelSettings) -> TrafficSplit | None:
     return split
 
 
-def _weights(said: Any) -> tuple[tuple[str, float], ...]:
+def _read_weights(config: Any) -> tuple[tuple[str, float], ...]:
     field = f"{FIELD}.weights"
-    if said is None:
+    if config is None:
         return ()
-    if not isinstance(said, dict) or not said:
-        raise InvalidInput(field, "an object of versions and their weights", repr(said))
-    for version, weight in said.items():
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not number or not 0 <= weight <= 1e9:
+    if not isinstance(config, dict) or not config:
+        raise InvalidInput(field, "an object of versions and their weights", repr(config))
+    for version, weight in config.items():
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not is_number or not 0 <= weight <= 1e9:
             raise InvalidInput(
                 f"{field} of version '{version}'", "a number from 0 to 1e9", repr(weight)
             )
-    if not any(said.values()):
-        raise InvalidInput(field, "at least one weight above 0", repr(said))
-    return tuple((str(version), float(weight)) for version, weight in said.items())
+    if not any(config.values()):
+        raise InvalidInput(field, "at least one weight above 0", repr(config))
+    return tuple((str(version), float(weight)) for version, weight in config.items())
 
 
-def _text(said: dict[str, Any], key: str) -> str | None:
-    value = said.get(key)
+def _read_text(config: dict[str, Any], key: str) -> str | None:
+    value = config.get(key)
     if value is not None and (not isinstance(value, str) or not value):
         raise InvalidInput(f"{FIELD}.{key}", "a text", repr(value))
     return value
 
 
-def _point(seed: str, round_: int) -> float:
-    """A number in [0, 1) that is the same for the same seed, in every process."""
-    digest = hashlib.blake2b(f"{round_}\0{seed}".encode(), digest_size=8).digest()
+def _hash_to_unit(seed: str, draw: int) -> float:
+    """Return a number in [0, 1), equal for equal arguments in every process."""
+    digest = hashlib.blake2b(f"{draw}\0{seed}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
-def _at(weights: list[tuple[str, float]], point: float) -> str:
+def _pick(weights: list[tuple[str, float]], point: float) -> str:
     for version, share in weights:
         point -= share
         if point < 0:

@@ -16,8 +16,8 @@ from mlserver.handlers.validation import (
     MAX_NAME,
     check_id,
     check_request,
-    priority_of,
-    seconds_of_timeout,
+    parse_priority,
+    parse_timeout,
 )
 from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput, TensorData
@@ -174,7 +174,7 @@ def test_good_ids(made: str | None) -> None:
     ],
 )
 def test_timeouts(value: Any, seconds: float | None) -> None:
-    assert seconds_of_timeout(value) == (None if seconds is None else pytest.approx(seconds))
+    assert parse_timeout(value) == (None if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_timeouts(value: Any, seconds: float | None) -> None:
 )
 def test_timeouts_that_are_none(value: Any) -> None:
     with pytest.raises(MLServerError, match="Invalid parameter 'timeout'") as error:
-        seconds_of_timeout(value)
+        parse_timeout(value)
     assert error.value.status_code == 400
 
 
@@ -190,13 +190,13 @@ def test_timeouts_that_are_none(value: Any) -> None:
     "value, priority", [(None, 0), (0, 0), (3, 3), ("7", 7), (2**31 - 1, 2**31 - 1)]
 )
 def test_priorities(value: Any, priority: int) -> None:
-    assert priority_of(value) == priority
+    assert parse_priority(value) == priority
 
 
 @pytest.mark.parametrize("value", [-1, 2**31, 1.0, True, "high", "²", "9" * 5000, [], 10**400])
 def test_priorities_that_are_none(value: Any) -> None:
     with pytest.raises(MLServerError, match="Invalid parameter 'priority'"):
-        priority_of(value)
+        parse_priority(value)
 
 
 @given(
@@ -206,7 +206,7 @@ def test_priorities_that_are_none(value: Any) -> None:
     )
 )
 def test_any_json_is_a_number_or_refused(value: Any) -> None:
-    for read in (seconds_of_timeout, priority_of):
+    for read in (parse_timeout, parse_priority):
         try:
             read(value)
         except MLServerError as error:

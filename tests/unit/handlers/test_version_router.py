@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlserver.errors import MLServerError
-from mlserver.handlers.version_router import MOST
+from mlserver.handlers.version_router import MAX_SHADOW_REQUESTS
 from mlserver.pipeline import RequestContext
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceResponse
@@ -115,9 +115,9 @@ async def test_a_slow_shadow_does_not_delay_responses(bench: Bench) -> None:
     await load(bench, "2", shadow="3")
     shadow = await load(bench, "3")
     shadow.go.clear()
-    for _ in range(MOST + 2):
+    for _ in range(MAX_SHADOW_REQUESTS + 2):
         assert await version_of(bench) == "2"
     assert outcomes(bench) == {"dropped": 2}
     shadow.go.set()
     await bench.data_plane.wait_shadows_idle()
-    assert outcomes(bench) == {"dropped": 2, "same": MOST}
+    assert outcomes(bench) == {"dropped": 2, "same": MAX_SHADOW_REQUESTS}

@@ -74,9 +74,9 @@ class ModelRunner:
     ) -> InferenceResponse:
         """The model's `predict`. A request that comes after its deadline is not run."""
         if call.trace_parent is not None:
-            from ...tracing import resumed
+            from ...tracing import use_trace_parent
 
-            with resumed(call.trace_parent):
+            with use_trace_parent(call.trace_parent):
                 return await self._infer(key, request, call)
         return await self._infer(key, request, call)
 

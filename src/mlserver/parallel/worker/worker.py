@@ -19,7 +19,7 @@ from ...errors import MLServerError
 from ...logging import configure_logger, get_logger
 from ...security import code_policy
 from ...settings import ModelSettings, Settings
-from ...tracing import get_tracer_provider, publish
+from ...tracing import get_tracer_provider, set_global_provider
 from ..child_main import extend_sys_path, run_child
 from ..rpc.dispatcher import RPCHandler
 from ..rpc.fd_passing import control_socket_from_fd, receive_fds
@@ -87,7 +87,7 @@ class Worker:
         except MLServerError as error:
             logger.warning("%s", error)
         if self._tracing is not None:
-            publish(self._tracing)
+            set_global_provider(self._tracing)
             self._server.traced = True
 
     def _accept_peer(self, control_socket: socket.socket) -> None:
