@@ -1,1 +1,1 @@
-"""The benchmark: this server, its peers and a floor, one at a time, on the same model and requests. See docs/benchmarks.md."""
+"""Benchmark of this server, its peers and a baseline, one at a time; see docs/benchmarks.md."""

@@ -1,4 +1,4 @@
-"""What is asked: each case is one model and its input; each wire is one way to put it into bytes and to read the answer."""
+"""Cases and wires: a case is a model and its input; a wire encodes it and reads the response."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to ask.
+    """A model and its input.
 
     Attributes:
-        model: The model to load: wine, sum, text, busy or wait.
+        model: Model to load: wine, sum, text, busy or wait.
         connections: Numbers of connections of the closed loop.
-        wires: The ways to ask that are of interest.
-        open_loop: Whether 50 % and 90 % of the capacity are measured in open loop too.
-        copies: Models in the one server that are asked in turn; 0 = one model under its own name.
+        wires: Wires to measure.
+        open_loop: Also measure 50 % and 90 % of the capacity in open loop.
+        copies: Number of models that get the requests in turn; 0 = one model under its name.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request in bytes and the check of its answer: `read` gives the answer's values."""
+    """An encoded request; `read` returns the values of its response."""
 
     paths: tuple[str, ...]
     headers: dict[str, str]
@@ -92,7 +92,7 @@ CASES = (
 
 
 def expected(case: Case, linear: dict[str, Any]) -> list[Any]:
-    """The right answer."""
+    """Return the expected values."""
     if case.model == "wine":
         return wine.expected(linear, case.count)
     values = _values(case)
@@ -102,15 +102,15 @@ def expected(case: Case, linear: dict[str, Any]) -> list[Any]:
     return [text.upper() for text in values] if case.model == "text" else list(values)
 
 
-def right(answer: list[Any], truth: list[Any]) -> bool:
-    """Whether an answer is right, to the precision of FP32."""
-    if len(answer) != len(truth) or (truth and isinstance(truth[0], str)):
-        return answer == truth
-    return bool(np.allclose(np.array(answer, dtype=np.float64), truth, rtol=1e-5, atol=1e-5))
+def is_correct(values: list[Any], truth: list[Any]) -> bool:
+    """Return whether the values are the expected ones, to the precision of FP32."""
+    if len(values) != len(truth) or (truth and isinstance(truth[0], str)):
+        return values == truth
+    return bool(np.allclose(np.array(values, dtype=np.float64), truth, rtol=1e-5, atol=1e-5))
 
 
 def exchange(case: Case, wire: str) -> Exchange:
-    """The case in bytes, for one wire."""
+    """Encode the case for one wire."""
     names = (
         [f"{case.model}-{number}" for number in range(case.copies)] if case.copies else [case.model]
     )
@@ -130,7 +130,7 @@ def exchange(case: Case, wire: str) -> Exchange:
 
 
 def _plain(case: Case) -> Exchange:
-    """The peers' own JSON, as a user would lay it out."""
+    """JSON of servers without V2 or `/invocations`."""
     if case.model == "wine":
         body = {"columns": wine.COLUMNS, "data": wine.rows(case.count)}
         return Exchange(("/predict/frame",), JSON, _dump(body), _read_predictions)
@@ -140,7 +140,7 @@ def _plain(case: Case) -> Exchange:
 
 
 def _binary(case: Case, paths: tuple[str, ...]) -> Exchange:
-    """V2 with the tensor as bytes after the JSON, and the answer in JSON."""
+    """V2 with a binary tensor; the response is JSON."""
     document = _v2_document(case)
     block = _values(case).tobytes()
     del document["inputs"][0]["data"]
@@ -154,7 +154,7 @@ def _binary(case: Case, paths: tuple[str, ...]) -> Exchange:
 
 
 def _arrow(case: Case, paths: tuple[str, ...]) -> Exchange:
-    """The rows as a data frame of doubles in Arrow's stream format, both ways."""
+    """V2 with request and response as Arrow streams of doubles."""
     columns = zip(*wine.rows(case.count), strict=True)
     table = pa.table(
         {name: list(column) for name, column in zip(wine.COLUMNS, columns, strict=True)}
@@ -168,7 +168,7 @@ def _arrow(case: Case, paths: tuple[str, ...]) -> Exchange:
 
 
 def _grpc(case: Case, typed: bool = False) -> Exchange:
-    """ModelInfer: raw contents for the large tensor, unless typed ones are asked for; typed contents for the others."""
+    """ModelInfer: raw contents for the large tensor unless `typed`; typed contents for others."""
     document = _v2_document(case)
     if case.model == "sum" and not typed:
         document["inputs"][0]["data"] = []
@@ -202,7 +202,7 @@ def _input(datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
 
 
 def _values(case: Case) -> Any:
-    """The input of the models other than wine."""
+    """Return the input of the models other than wine."""
     if case.model == "sum":
         draw = np.random.default_rng(wine.SEED)
         return draw.random((FLOAT_ROWS, FLOAT_COLUMNS)).round(4).astype(np.float32)

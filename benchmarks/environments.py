@@ -1,4 +1,4 @@
-"""The peers' environments: one each under .venvs, made from the package index; one that cannot be made says why."""
+"""Virtual environments of the peers under .venvs, one each, installed from the package index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 FOLDER = ROOT / ".venvs"
 OWN = "own"  # the environment that runs the benchmark: this server is installed in it
-OF_INTEREST = (
+RELEVANT_PACKAGES = (
     "mlserver",
     "mlserver-mlflow",
     "mlflow",
@@ -42,19 +42,19 @@ _LIST = (
 
 
 class NotInstalled(Exception):
-    """An environment cannot be made; the text is the reason."""
+    """An environment cannot be created; the text is the reason."""
 
 
 def python(name: str) -> Path:
-    """The environment's interpreter."""
+    """Return the interpreter of the environment."""
     return Path(sys.executable) if name == OWN else FOLDER / name / "bin" / "python"
 
 
 def install(name: str) -> None:
-    """Make the environment, unless it is there with the same requirements.
+    """Create the environment, unless it exists with the same requirements.
 
     Raises:
-        NotInstalled: pip's last words.
+        NotInstalled: with the errors of pip.
     """
     if name == OWN:
         return
@@ -71,18 +71,21 @@ def install(name: str) -> None:
 
 
 def versions(name: str) -> dict[str, str]:
-    """The versions in an environment that matter to a measurement."""
+    """Return the versions of the relevant packages in an environment."""
     if name == OWN:
-        return {"mlserver": version("mlserver")} | _ask(name)
-    return _ask(name)
+        return {"mlserver": version("mlserver")} | _read_versions(name)
+    return _read_versions(name)
 
 
-def _ask(name: str) -> dict[str, str]:
-    answer = subprocess.run(
-        [str(python(name)), "-c", _LIST, *OF_INTEREST], capture_output=True, text=True, check=True
+def _read_versions(name: str) -> dict[str, str]:
+    done = subprocess.run(
+        [str(python(name)), "-c", _LIST, *RELEVANT_PACKAGES],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    found: dict[str, str] = json.loads(answer.stdout)
-    return found
+    found_versions: dict[str, str] = json.loads(done.stdout)
+    return found_versions
 
 
 def _run(command: list[str]) -> None:

@@ -1,8 +1,8 @@
-"""Load: wrk for the closed loop, wrk with due times for the open loop, h2load for gRPC. One measurement per call.
+"""Load generators: wrk for the closed loop, wrk with due times for the open loop, h2load for gRPC.
 
-Why wrk for the open loop too: it is in Debian, and its Lua gives it due times (scripts/open.lua), so that both loops come from
-the same light client. A generator in Python would take as much of the cores as the server; wrk2 is not packaged; tools that add
-corrections afterwards guess what this one measures.
+wrk serves the open loop too: it is in Debian, and a Lua script gives it due times (scripts/open.lua), so
+that both loops use the same light client. A generator in Python would use as much CPU as the server;
+wrk2 is not packaged; tools that correct latencies afterwards estimate what this one measures.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .cases import Exchange
 
 SCRIPTS = Path(__file__).parent / "scripts"
 OPEN_CONNECTIONS = 64
-EXTRA_LIMIT = 30.0  # seconds beyond its duration that a load tool may take
+EXTRA_LIMIT = 30.0  # seconds that a load tool may exceed its duration
 
 
 class LoadFailed(Exception):
-    """The load tool did not give a result; the text is the reason."""
+    """The load tool returned no result; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a client saw: requests, requests per second, and latencies in milliseconds."""
+    """Result of a load: requests, requests per second, and latencies in milliseconds."""
 
     requests: int
     per_second: float
@@ -42,7 +42,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Target:
-    """One server's address and one exchange with it, its body in a file."""
+    """Port of a server and the request for it, with its body in a file."""
 
     exchange: Exchange
     port: int
@@ -54,7 +54,7 @@ class Target:
 
 
 def missing_tools() -> dict[str, str]:
-    """The tools that are not installed, with what gives them."""
+    """Return the missing tools with their Debian packages."""
     packages = {"wrk": "wrk", "h2load": "nghttp2-client"}
     return {
         tool: f"Debian package {package}"
@@ -64,7 +64,7 @@ def missing_tools() -> dict[str, str]:
 
 
 def closed(target: Target, connections: int, seconds: int) -> Load:
-    """Closed loop: each connection asks again when it has its answer."""
+    """Run a closed loop: each connection sends a request when it has the previous response."""
     if target.exchange.grpc:
         return _h2load(target, connections, seconds)
     script = "cycle.lua" if len(target.exchange.paths) > 1 else "closed.lua"
@@ -72,7 +72,7 @@ def closed(target: Target, connections: int, seconds: int) -> Load:
 
 
 def opened(target: Target, rate: float, seconds: int) -> Load:
-    """Open loop at `rate` requests per second: due times do not wait for answers."""
+    """Run an open loop of `rate` requests per second: due times are independent of responses."""
     connections = max(1, min(OPEN_CONNECTIONS, math.floor(rate / 2)))
     return _wrk(
         target, "open.lua", connections, connections, seconds, [f"{rate / connections:.6f}"]
@@ -100,13 +100,13 @@ def _wrk(
         raise LoadFailed(output[-300:])
     requests, duration, errors, *latencies = (float(word) for word in words[1:])
     if not requests:
-        raise LoadFailed(f"no answer within {seconds} s on {connections} connections")
+        raise LoadFailed(f"no response within {seconds} s on {connections} connections")
     p50, p99, p999 = (latency / 1000 for latency in latencies)
     return Load(int(requests), requests / duration, int(errors), p50, p99, p999)
 
 
 def _h2load(target: Target, connections: int, seconds: int) -> Load:
-    """h2load has no percentiles; its log names each request's status and microseconds."""
+    """Run h2load; percentiles are computed from its log of status and microseconds per request."""
     message = target.exchange.body
     target.body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     log = target.body.with_suffix(".log")
@@ -134,39 +134,39 @@ def _h2load(target: Target, connections: int, seconds: int) -> Load:
     return Load(len(good), len(good) / seconds, len(rows) - len(good), p50, p99, p999)
 
 
-def ask(target: Target, timeout: float) -> bytes:
-    """One request; the answer's body.
+def send(target: Target, timeout: float) -> bytes:
+    """Send one request; return the body of the response.
 
     Raises:
-        LoadFailed: No answer, or one that is an error.
+        LoadFailed: no response, or an error response.
     """
-    return _ask_grpc(target, timeout) if target.exchange.grpc else _ask_http(target, timeout)
+    return _send_grpc(target, timeout) if target.exchange.grpc else _send_http(target, timeout)
 
 
-def _ask_http(target: Target, timeout: float) -> bytes:
+def _send_http(target: Target, timeout: float) -> bytes:
     exchange = target.exchange
     request = urllib.request.Request(
         target.url + exchange.paths[-1], exchange.body, exchange.headers
     )
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            answer: bytes = response.read()
+            content: bytes = response.read()
     except urllib.error.HTTPError as error:
         raise LoadFailed(f"{error.code}: {error.read(300).decode(errors='replace')}") from None
     except OSError as error:
         raise LoadFailed(str(error)) from None
-    return answer
+    return content
 
 
-def _ask_grpc(target: Target, timeout: float) -> bytes:
+def _send_grpc(target: Target, timeout: float) -> bytes:
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{target.port}", options=limits) as channel:
         call = channel.unary_unary(target.exchange.paths[0])
         try:
-            answer: bytes = call(target.exchange.body, timeout=timeout)
+            content: bytes = call(target.exchange.body, timeout=timeout)
         except grpc.RpcError as error:
             raise LoadFailed(f"{error.code().name}: {error.details()}") from None
-    return answer
+    return content
 
 
 def _run(command: list[str], seconds: int) -> str:
@@ -175,16 +175,16 @@ def _run(command: list[str], seconds: int) -> str:
             command, capture_output=True, text=True, timeout=seconds + EXTRA_LIMIT, check=False
         )
     except subprocess.TimeoutExpired:
-        raise LoadFailed(f"{command[0]} did not end") from None
+        raise LoadFailed(f"{command[0]} did not finish in time") from None
     if done.returncode:
         raise LoadFailed((done.stderr or done.stdout)[-300:])
     return done.stdout + done.stderr
 
 
 def describe_tools() -> dict[str, str]:
-    """Tool: its version."""
-    found = {}
+    """Return the versions of the load tools."""
+    versions = {}
     for tool in filter(shutil.which, ("wrk", "h2load")):
         done = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
-        found[tool] = (done.stdout + done.stderr).split()[1]
-    return found
+        versions[tool] = (done.stdout + done.stderr).split()[1]
+    return versions

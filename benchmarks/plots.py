@@ -1,4 +1,4 @@
-"""Results -> pictures: one bar per server, requests per second, latency and memory."""
+"""Bar charts of the results: requests per second, time to ready, and memory of each server."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from .servers import BASE, SERVERS
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-OURS, OTHERS, FLOOR = "#d1495b", "#8fa3b3", "#c9b27c"
+OURS, OTHERS, BASELINE = "#d1495b", "#8fa3b3", "#c9b27c"
 TITLES = {server.name: server.title for server in SERVERS}
 Key = tuple[str, str, str, str, int]
 
 
 def write(results: Results, folder: Path) -> dict[str, Path]:
-    """Draw what the run holds. Title: file."""
+    """Draw the charts of a run; return title -> file."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = summaries(results.measurements)
+    summary_by_key = summaries(results.measurements)
     drawn = {}
     for wire, plain in (("v2", False), ("invocations", True)):
         for connections in (1, 16, 64):
             wires = (wire, "plain") if plain else (wire,)
-            rates = _values(found, wires, connections)
+            rates = _values(summary_by_key, wires, connections)
             if len(rates) > 1:
-                title = f"One row over {'/invocations' if plain else 'V2 JSON'}, {connections} connection{'s' * (connections > 1)}: requests per second"
+                protocol = "/invocations" if plain else "V2 JSON"
+                suffix = "s" if connections > 1 else ""
+                title = f"One row over {protocol}, {connections} connection{suffix}: requests per second"
                 drawn[title] = _bars(rates, title, folder / f"{wire}-{connections}.png")
     ready = {
         server: _middle(
@@ -37,7 +39,7 @@ def write(results: Results, folder: Path) -> dict[str, Path]:
         )
         for server in TITLES
     }
-    drawn |= _optional(ready, "Seconds to the first right answer", folder / "ready.png")
+    drawn |= _optional(ready, "Seconds to the first correct response", folder / "ready.png")
     memory = {
         server: _middle(
             [
@@ -61,14 +63,14 @@ def _middle(values: list[float]) -> float:
 
 
 def _values(
-    found: dict[Key, Summary], wires: tuple[str, ...], connections: int
+    summary_by_key: dict[Key, Summary], wires: tuple[str, ...], connections: int
 ) -> dict[str, float]:
     case = CASES[0].name
     return {
         server: summary.per_second
         for server in TITLES
         for wire in wires
-        if (summary := found.get((server, case, wire, CLOSED, connections))) is not None
+        if (summary := summary_by_key.get((server, case, wire, CLOSED, connections))) is not None
         and server != "echo"
     }
 
@@ -78,7 +80,7 @@ def _bars(values: dict[str, float], title: str, path: Path) -> Path:
     ordered = sorted(values.items(), key=lambda item: item[1])
     figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(ordered) + 1.1))
     colors = [
-        OURS if name == BASE else FLOOR if name.startswith("floor") else OTHERS
+        OURS if name == BASE else BASELINE if name.startswith("baseline") else OTHERS
         for name, _ in ordered
     ]
     bars = axes.barh(

@@ -1,4 +1,4 @@
-"""A server's processes: started with a mark in their environment, found by it, measured from /proc, ended by their ids."""
+"""Processes of a server: started, found by a variable in their environment, measured, stopped."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 MARK = "BENCH_RUN"
 PROC = Path("/proc")
 TICKS = os.sysconf("SC_CLK_TCK")
-STOP_LIMIT = 20.0  # seconds that a server has to end by itself
-LOOK_AGAIN = 0.1
-SETTLE_LIMIT = 10.0  # seconds that a server has to finish what a load left behind
-IDLE_SHARE = 0.3  # of one core: below it a server is idle (some poll)
+STOP_LIMIT = 20.0  # seconds for a graceful shutdown
+POLL_INTERVAL = 0.1
+IDLE_LIMIT = 10.0  # seconds for a server to finish the requests of a load
+IDLE_SHARE = 0.3  # of one core: a server below it is idle
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Megabytes: what the started process holds, and what all processes hold together (shared pages counted once)."""
+    """Memory in megabytes, of the started process and of all; PSS counts shared pages once."""
 
     parent_rss: float
     parent_pss: float
@@ -32,14 +32,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Cpu:
-    """Seconds of CPU by process id, since each began."""
+    """CPU seconds by process id, since the start of each process."""
 
     seconds: dict[int, float]
     names: dict[int, str]
 
 
 class ServerProcess:
-    """A started server with everything that it starts in turn. Leaving the block ends them all."""
+    """Context manager: a server with all its descendant processes, which end with the block."""
 
     def __init__(
         self, command: list[str], environment: dict[str, str], folder: Path, log: Path
@@ -76,7 +76,7 @@ class ServerProcess:
             self._process.wait()
         deadline = time.monotonic() + STOP_LIMIT / 4
         while self.pids() and time.monotonic() < deadline:
-            time.sleep(LOOK_AGAIN)
+            time.sleep(POLL_INTERVAL)
         for pid in self.pids():
             _kill(pid)
 
@@ -90,37 +90,37 @@ class ServerProcess:
         return self._process is None or self._process.poll() is not None
 
     def pids(self) -> list[int]:
-        """The living processes that carry the mark."""
-        wanted = f"{MARK}={self.mark}".encode()
+        """Return the ids of the running processes with the mark."""
+        marker = f"{MARK}={self.mark}".encode()
         return [
             int(entry.name)
             for entry in PROC.iterdir()
-            if entry.name.isdigit() and _carries(entry, wanted)
+            if entry.name.isdigit() and _has_marker(entry, marker)
         ]
 
     def memory(self) -> Memory:
         sizes = {pid: _sizes(pid) for pid in self.pids()}
         own = sizes.get(self.pid, (0.0, 0.0))
-        all_rss, all_pss = (sum(size[face] for size in sizes.values()) for face in (0, 1))
+        all_rss, all_pss = (sum(size[index] for size in sizes.values()) for index in (0, 1))
         return Memory(own[0], own[1], all_rss, all_pss, len(sizes))
 
     def cpu(self) -> Cpu:
         pids = self.pids()
         return Cpu({pid: _cpu_seconds(pid) for pid in pids}, {pid: _name(pid) for pid in pids})
 
-    def normalize(self) -> None:
-        """Wait until the work that a load left behind is done: a load tool leaves without waiting for its last answers."""
-        deadline = time.monotonic() + SETTLE_LIMIT
+    def wait_idle(self) -> None:
+        """Wait until the last requests are finished: a load tool does not wait for their responses."""
+        deadline = time.monotonic() + IDLE_LIMIT
         before = sum(self.cpu().seconds.values())
         while time.monotonic() < deadline:
-            time.sleep(LOOK_AGAIN * 2)
+            time.sleep(POLL_INTERVAL * 2)
             now = sum(self.cpu().seconds.values())
-            if now - before < IDLE_SHARE * LOOK_AGAIN * 2:
+            if now - before < IDLE_SHARE * POLL_INTERVAL * 2:
                 return
             before = now
 
     def last_lines(self, count: int = 3) -> str:
-        """The end of the log: what a server says that could not start."""
+        """Return the end of the log, for the reason why a server did not start."""
         lines = [
             line.strip()
             for line in self.log.read_text(errors="replace").splitlines()
@@ -136,15 +136,15 @@ def _kill(pid: int) -> None:
         return
 
 
-def _carries(entry: Path, wanted: bytes) -> bool:
+def _has_marker(entry: Path, marker: bytes) -> bool:
     try:
-        return wanted in (entry / "environ").read_bytes().split(b"\0")
+        return marker in (entry / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
 
 
 def _sizes(pid: int) -> tuple[float, float]:
-    """RSS and PSS in megabytes."""
+    """Return RSS and PSS in megabytes."""
     try:
         lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
@@ -162,7 +162,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _name(pid: int) -> str:
-    """The command without its folders, short enough for a table."""
+    """Return the command without folders, shortened for a table."""
     try:
         words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:

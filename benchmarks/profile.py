@@ -1,7 +1,8 @@
-"""Where the time goes: `python -m benchmarks.profile` runs py-spy on this server's processes under load.
+"""Profile of the server under load with py-spy: `python -m benchmarks.profile`.
 
-Prints, for the parent and for the worker, the functions by their own time and by the time beneath them, in percent of the
-samples in which a thread held the GIL: waiting does not count, nor does what NumPy computes without it. Run as a module: the folder itself must not be on Python's path.
+Prints the functions of the parent and of the worker by own and by cumulative time, in percent of the
+samples in which a thread held the GIL; waiting and NumPy without the GIL do not count. Run it as a
+module: the folder itself must not be on Python's path.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> None:
 def sample(
     process: ServerProcess, target: load.Target, connections: int, seconds: int, folder: Path
 ) -> dict[int, tuple[str, list[str]]]:
-    """py-spy's collapsed stacks of every process, taken while the load runs."""
+    """Return py-spy's collapsed stacks of every process under load."""
     names = process.cpu().names
     spy = [
         str(Path(sys.executable).parent / "py-spy"),
@@ -69,10 +70,11 @@ def sample(
         ]
         runs[pid] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before = process.cpu().seconds
-    found = load.closed(target, connections, seconds)
+    result = load.closed(target, connections, seconds)
     used = {pid: total - before.get(pid, 0.0) for pid, total in process.cpu().seconds.items()}
     print(
-        f"{found.per_second:,.0f} requests/s while watched, p50 {found.p50:.2f} ms, p99 {found.p99:.2f} ms"
+        f"{result.per_second:,.0f} requests/s during profiling,"
+        f" p50 {result.p50:.2f} ms, p99 {result.p99:.2f} ms"
     )
     stacks = {}
     for pid, watcher in runs.items():
@@ -86,28 +88,28 @@ def sample(
 
 
 def table_of(lines: Sequence[str]) -> str:
-    """Functions by own time, and by the time beneath them."""
+    """Return a table of the functions by own time and by cumulative time."""
     own: Counter[str] = Counter()
-    beneath: Counter[str] = Counter()
+    cumulative: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
         names = [_function(frame) for frame in stack.split(";")]
         own[names[-1]] += int(count)
         for name in set(names):
-            beneath[name] += int(count)
+            cumulative[name] += int(count)
     total = sum(own.values())
     if not total:
         return "(no samples)"
     left = [f"{100 * count / total:5.1f} %  {name}" for name, count in own.most_common(TOP)]
-    right = [f"{100 * count / total:5.1f} %  {name}" for name, count in beneath.most_common(TOP)]
+    right = [f"{100 * count / total:5.1f} %  {name}" for name, count in cumulative.most_common(TOP)]
     width = max(len(line) for line in left) + 3
-    rows = [f"{'own time':{width}}with what it calls"]
+    rows = [f"{'own time':{width}}cumulative time"]
     rows += [f"{a:{width}}{b}" for a, b in zip(left, right, strict=False)]
     return "\n".join(rows)
 
 
 def _function(frame: str) -> str:
-    """`function (file:line)` without the line."""
+    """Return `function (file)` of `function (file:line)`."""
     return frame.rsplit(":", 1)[0] + ")" if frame.endswith(")") and ":" in frame else frame
 
 

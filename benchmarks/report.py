@@ -1,4 +1,4 @@
-"""Results -> Markdown tables. Every number stands beside its ratio to this server's, for the same case and wire."""
+"""Markdown tables of the results, each number with its ratio to this server's on the same wire."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Key = tuple[str, str, str, str, int]
 
 
 def write(results: Results) -> None:
-    """Put the tables and the plots into docs/benchmarks.md, between its two marks."""
-    from . import plots  # matplotlib is wanted here only
+    """Write the tables and the plots into docs/benchmarks.md, between its two markers."""
+    from . import plots  # needs matplotlib
 
     images = plots.write(results, IMAGES)
     pictures = "\n\n".join(f"![{title}](img/{path.name})" for title, path in images.items())
@@ -42,18 +42,17 @@ def write(results: Results) -> None:
 
 
 def tables(results: Results) -> str:
-    """All tables of a run."""
-    found = summaries(results.measurements)
-    parts = [conditions(results), overview(found)]
-    parts += [
-        case_tables(case, found) for case in CASES if any(key[1] == case.name for key in found)
-    ]
+    """Return all tables of a run."""
+    summary_by_key = summaries(results.measurements)
+    parts = [conditions(results), overview(summary_by_key)]
+    measured = {key[1] for key in summary_by_key}
+    parts += [case_tables(case, summary_by_key) for case in CASES if case.name in measured]
     parts += [startup_table(results.startups), failure_table(results)]
     return "\n".join(part for part in parts if part)
 
 
 def base_wire(case: str, wire: str) -> str:
-    """This server's wire that a measurement is compared with: the same, or the JSON that would say what this says."""
+    """Return the wire of this server that a measurement is compared with: the same, or equivalent JSON."""
     if wire == "arrow":
         return "v2"
     if wire != "plain":
@@ -61,12 +60,12 @@ def base_wire(case: str, wire: str) -> str:
     return "invocations" if case.startswith("wine") else "v2"
 
 
-def title_of(server: str, wire: str) -> str:
+def get_title(server: str, wire: str) -> str:
     return f"{TITLES.get(server, server)}, {WIRES[wire]}"
 
 
 def conditions(results: Results) -> str:
-    """When, where, with what, and who."""
+    """Return date, machine, tools and package versions."""
     machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
     tools = ", ".join(f"{name} {value}" for name, value in results.tools.items())
     lines = [
@@ -84,36 +83,36 @@ def conditions(results: Results) -> str:
 
 
 def _runs(results: Results) -> str:
-    """How many runs; results may be joined of runs of which some asked only some servers."""
+    """Return the number of runs; joined results may have different numbers for different servers."""
     counts = set(Counter(each.key for each in results.measurements).values())
     low, high = min(counts, default=0), max(counts, default=0)
     return f"{high} run{'s' if high != 1 else ''}" if low == high else f"{low} to {high} runs"
 
 
-def overview(found: dict[Key, Summary]) -> str:
-    """How many times the requests per second of each server this one answers, for every case."""
+def overview(summary_by_key: dict[Key, Summary]) -> str:
+    """Return this server's throughput as a multiple of each other server's, for every case."""
     columns = [
         (case, wire, connections)
         for case in CASES
         for wire in ("v2", "invocations", "grpc")
         for connections in case.connections
-        if (BASE, case.name, wire, CLOSED, connections) in found
+        if (BASE, case.name, wire, CLOSED, connections) in summary_by_key
     ]
     servers = [
         server.name
         for server in SERVERS
-        if server.name != BASE and any(key[0] == server.name for key in found)
+        if server.name != BASE and any(key[0] == server.name for key in summary_by_key)
     ]
     if not servers:
         return ""
     lines = [
-        "## How many times as many requests per second",
+        "## Throughput of mlserver 2 as a multiple of each server's",
         "",
         "| case | " + " | ".join(TITLES[s] for s in servers) + " |",
     ]
     lines.append("|---|" + "---:|" * len(servers))
     for case, wire, connections in columns:
-        cells = [_times(found, server, case.name, wire, connections) for server in servers]
+        cells = [_times(summary_by_key, server, case.name, wire, connections) for server in servers]
         lines.append(
             f"| {case.title}, {WIRES[wire]}, {_connections(connections)} | "
             + " | ".join(cells)
@@ -122,42 +121,48 @@ def overview(found: dict[Key, Summary]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _times(found: dict[Key, Summary], server: str, case: str, wire: str, connections: int) -> str:
-    """Our rate over theirs, where theirs is on the same wire or on its own JSON that is compared with it."""
-    base = found[BASE, case, wire, CLOSED, connections]
+def _times(
+    summary_by_key: dict[Key, Summary], server: str, case: str, wire: str, connections: int
+) -> str:
+    """Return the ratio of the rates, on the same wire or on the other server's equivalent JSON."""
+    base = summary_by_key[BASE, case, wire, CLOSED, connections]
     for other in (wire, "plain"):
-        theirs = found.get((server, case, other, CLOSED, connections))
+        theirs = summary_by_key.get((server, case, other, CLOSED, connections))
         if theirs and base_wire(case, other) == wire:
             return _ratio(base.per_second, theirs.per_second)
     return ""
 
 
-def case_tables(case: Case, found: dict[Key, Summary]) -> str:
-    """Per number of connections and per share of the open loop: rate, latencies and CPU of each server."""
+def case_tables(case: Case, summary_by_key: dict[Key, Summary]) -> str:
+    """Return rate, latencies and CPU of each server, for each number of connections and open loop."""
     lines = [f"## {case.title}", ""]
-    ways = dict.fromkeys(
+    modes = dict.fromkeys(
         (key[3], key[4])
-        for key in sorted(found, key=lambda key: (key[3], key[4]))
+        for key in sorted(summary_by_key, key=lambda key: (key[3], key[4]))
         if key[1] == case.name
     )
-    for mode, connections in ways:
-        lines += [f"**{_way(mode, connections)}** (in brackets: how many times ours)", ""]
+    for mode, connections in modes:
+        lines += [f"**{_describe_mode(mode, connections)}** (in brackets: ratio to mlserver 2)", ""]
         lines += [
             "| server | requests/s | p50 ms | p99 ms | p99.9 ms | CPU us/request, parent | all | errors |"
         ]
         lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
-        lines += [*_rows(case, mode, connections, found), ""]
+        lines += [*_rows(case, mode, connections, summary_by_key), ""]
     return "\n".join(lines)
 
 
-def _rows(case: Case, mode: str, connections: int, found: dict[Key, Summary]) -> Iterable[str]:
+def _rows(
+    case: Case, mode: str, connections: int, summary_by_key: dict[Key, Summary]
+) -> Iterable[str]:
     for server in SERVERS:
         for wire in case.wires:
-            own = found.get((server.name, case.name, wire, mode, connections))
+            own = summary_by_key.get((server.name, case.name, wire, mode, connections))
             if own is None:
                 continue
-            base = found.get((BASE, case.name, base_wire(case.name, wire), mode, connections))
-            yield _row(title_of(server.name, wire), own, base)
+            base = summary_by_key.get(
+                (BASE, case.name, base_wire(case.name, wire), mode, connections)
+            )
+            yield _row(get_title(server.name, wire), own, base)
 
 
 def _row(title: str, own: Summary, base: Summary | None) -> str:
@@ -180,11 +185,11 @@ def _row(title: str, own: Summary, base: Summary | None) -> str:
 
 
 def startup_table(startups: list[Startup]) -> str:
-    """Time to the first right answer, and memory after the load."""
+    """Return the time to the first correct response, and the memory after the load."""
     lines = [
         "## Start and memory",
         "",
-        "Memory after the load; PSS counts shared pages once. In brackets: how many times ours.",
+        "Memory after the load; PSS counts shared pages once. In brackets: ratio to mlserver 2.",
         "",
     ]
     lines += [
@@ -222,7 +227,7 @@ def _start(group: list[Startup]) -> tuple[float, float, float, float]:
 
 
 def failure_table(results: Results) -> str:
-    """What could not be measured, and why."""
+    """Return the failed measurements with their reasons."""
     if not results.failures:
         return ""
     lines = ["## Not measured", "", "| server | case | wire | reason |", "|---|---|---|---|"]
@@ -246,10 +251,10 @@ def _connections(count: int) -> str:
     return f"{count} connection{'s' if count > 1 else ''}"
 
 
-def _way(mode: str, connections: int) -> str:
+def _describe_mode(mode: str, connections: int) -> str:
     if mode == CLOSED:
         return f"Closed loop, {_connections(connections)}"
-    return f"Open loop at {mode.removeprefix('open ')} of each server's own best rate"
+    return f"Open loop at {mode.removeprefix('open ')} of each server's best rate"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a run found: plain records, and their JSON file."""
+"""Results of a run: records, and their JSON file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from .load import Load
 from .process import Memory
 
 CLOSED = "closed"
+# Names of servers in older results files -> current names.
+FORMER_NAMES = {"floor": "baseline", "floor-join": "baseline-batching"}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run of a load tool. CPU is in microseconds per request: of the started process, and of all its processes."""
+    """One run of a load tool; CPU in microseconds per request, of the started process and of all."""
 
     server: str
     case: str
@@ -41,7 +43,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Startup:
-    """One start: seconds until the first right answer, and megabytes before and after the load."""
+    """One start: seconds to the first correct response, and megabytes before and after the load."""
 
     server: str
     case: str
@@ -51,18 +53,18 @@ class Startup:
     memory_after: Memory
 
 
-# Folders and addresses of one machine: of no use to a reader elsewhere.
+# Folders and addresses of one machine.
 _PRIVATE = re.compile(r"(?:https?|file)://\S+|(?<![\w.])/(?:[\w.+-]+/)+")
 
 
 def public(reason: str) -> str:
-    """A reason in one line, without the machine's folders and addresses."""
+    """Return a reason in one line, without the machine's folders and addresses."""
     return " ".join(_PRIVATE.sub("", reason).split())
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that could not be measured; the reason as `public` gives it."""
+    """A failed measurement; the reason as returned by `public`."""
 
     server: str
     case: str
@@ -89,7 +91,10 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
+        """Read a results file; servers under their former names are renamed."""
         values = json.loads(path.read_text())
+        for record in (*values["measurements"], *values["startups"], *values["failures"]):
+            record["server"] = FORMER_NAMES.get(record["server"], record["server"])
         values["measurements"] = [
             Measurement(**each | {"load": Load(**each["load"])}) for each in values["measurements"]
         ]
@@ -105,7 +110,7 @@ def _startup(values: dict[str, Any]) -> Startup:
 
 @dataclass(frozen=True)
 class Summary:
-    """The medians of a measurement's rounds."""
+    """Medians over the rounds of a measurement."""
 
     per_second: float
     p50: float
@@ -118,7 +123,7 @@ class Summary:
 
 
 def summaries(measurements: Iterable[Measurement]) -> dict[tuple[str, str, str, str, int], Summary]:
-    """Per measurement: the medians over its rounds; errors are added up."""
+    """Return the medians over the rounds of each measurement; errors are summed."""
     groups: dict[tuple[str, str, str, str, int], list[Measurement]] = {}
     for each in measurements:
         groups.setdefault(each.key, []).append(each)
@@ -140,7 +145,7 @@ def _summary(group: list[Measurement]) -> Summary:
 
 
 def describe_machine() -> dict[str, str]:
-    """The processor, cores, memory, kernel and Python."""
+    """Return processor, cores, memory, kernel and Python version."""
     cpu = _first_field(Path("/proc/cpuinfo"), "model name")
     memory = int(_first_field(Path("/proc/meminfo"), "MemTotal").split()[0]) / 2**20
     return {

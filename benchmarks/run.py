@@ -1,6 +1,7 @@
-"""The command: `python -m benchmarks.run` measures everyone, writes the results as JSON and docs/benchmarks.md.
+"""Command `python -m benchmarks.run`: measures the servers, writes JSON results and docs/benchmarks.md.
 
-`--quick` is the walk's two requests at 1 and 16 connections against four servers, in about two minutes, and prints its table.
+`--quick` measures the quick start's two requests at 1 and 16 connections on four servers, in about two
+minutes, and prints the table.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from .session import Plan, Turn
 
 WORK = environments.ROOT / ".benchmarks"
 RESULTS = Path(__file__).parent / "results"
-QUICK_SERVERS = ("ours", "mlserver1", "mlflow", "floor-join")
+QUICK_SERVERS = ("ours", "mlserver1", "mlflow", "baseline-batching")
 
 
 def main() -> None:
     options = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves the blocks that end the servers
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # unwinds the `with` blocks that stop the servers
     for tool, package in load.missing_tools().items():
         print(f"{tool} is not installed ({package})")
         if tool == "wrk":
@@ -34,8 +37,8 @@ def main() -> None:
     plan = Plan(
         options.seconds, options.rounds, options.connections, options.wires, options.open_loop
     )
-    chosen = [servers.BY_NAME[name] for name in options.servers]
-    results = measure(chosen, [case for case in CASES if case.name in options.cases], plan)
+    selected = [servers.BY_NAME[name] for name in options.servers]
+    results = measure(selected, [case for case in CASES if case.name in options.cases], plan)
     path = options.output or RESULTS / f"{results.date}.json"
     results.save(path)
     if options.report:
@@ -44,8 +47,10 @@ def main() -> None:
         print(report.tables(results))
 
 
-def measure(chosen: Sequence[servers.Server], asked: Sequence[Case], plan: Plan) -> Results:
-    """Install, train, then rounds: per model one server after the other, in another order each round."""
+def measure(
+    selected: Sequence[servers.Server], measured_cases: Sequence[Case], plan: Plan
+) -> Results:
+    """Install and train, then measure in rounds: for each model all servers, in another order each round."""
     WORK.mkdir(exist_ok=True)
     table = WORK / "wine.csv"
     results = Results(
@@ -56,10 +61,11 @@ def measure(chosen: Sequence[servers.Server], asked: Sequence[Case], plan: Plan)
         seconds=plan.seconds,
         rounds=plan.rounds,
     )
-    models = prepare(chosen, table, results)
-    running = [server for server in chosen if server.environment in models]
+    models = prepare(selected, table, results)
+    running = [server for server in selected if server.environment in models]
     groups = [
-        list(group) for _, group in itertools.groupby(asked, lambda case: (case.model, case.copies))
+        list(group)
+        for _, group in itertools.groupby(measured_cases, lambda case: (case.model, case.copies))
     ]
     for number in range(plan.rounds):
         order = running[number % len(running) :] + running[: number % len(running)]
@@ -77,7 +83,7 @@ def turn(
     results: Results,
     number: int,
 ) -> None:
-    """One server's turn, unless it could not start for this model before."""
+    """Measure one server, unless it failed to start for this model before."""
     names = {case.name for case in group}
     if any(
         f.server == server.name and f.case in names and "does not start" in f.reason
@@ -89,24 +95,25 @@ def turn(
     for each in results.measurements[measured:]:
         where = f"round {number + 1}  {each.server:18} {each.case:10} {each.wire:11} {each.mode:9} {each.connections:3}"
         print(f"{where}  {each.load.per_second:9.1f}/s  p50 {each.load.p50:8.2f} ms", flush=True)
-    for problem in results.failures[failed:]:
+    for failure in results.failures[failed:]:
+        where = f"round {number + 1}  {failure.server:18} {failure.case:10}"
         print(
-            f"round {number + 1}  {problem.server:18} {problem.case:10} {problem.wire}: {problem.reason}",
+            f"{where} {failure.wire}: {failure.reason}",
             flush=True,
         )
 
 
-def prepare(chosen: Sequence[servers.Server], table: Path, results: Results) -> dict[str, Path]:
-    """Make the environments and train the model in each. One that cannot be made is a failure of its servers."""
+def prepare(selected: Sequence[servers.Server], table: Path, results: Results) -> dict[str, Path]:
+    """Create the environments, and train the model in each; return environment -> model folder."""
     models = {}
-    for name in dict.fromkeys(server.environment for server in chosen):
+    for name in dict.fromkeys(server.environment for server in selected):
         try:
             environments.install(name)
             models[name] = train(name, table)
             results.versions[name] = environments.versions(name)
         except environments.NotInstalled as error:
             print(f"{name}: {error}", flush=True)
-            users = [server for server in chosen if server.environment == name]
+            users = [server for server in selected if server.environment == name]
             results.failures += [
                 Failure(server.name, "", "", public(f"cannot be installed: {error}"))
                 for server in users
@@ -115,7 +122,7 @@ def prepare(chosen: Sequence[servers.Server], table: Path, results: Results) -> 
 
 
 def train(name: str, table: Path) -> Path:
-    """The wine model, trained by the libraries that will serve it."""
+    """Train the wine model with the libraries of the environment that serves it."""
     folder = WORK / f"wine-{name}"
     shutil.rmtree(folder, ignore_errors=True)
     command = [
@@ -135,7 +142,7 @@ def train(name: str, table: Path) -> Path:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure this server beside its peers.")
     parser.add_argument(
-        "--quick", action="store_true", help="the walk's requests, four servers, about two minutes"
+        "--quick", action="store_true", help="two requests, four servers, about two minutes"
     )
     parser.add_argument(
         "--servers", type=_words, help="names, with commas: " + " ".join(servers.BY_NAME)
@@ -158,11 +165,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--report", action="store_true", default=None, help="write docs/benchmarks.md and its plots"
     )
-    return normalize(parser.parse_args())
+    return fill_defaults(parser.parse_args())
 
 
-def normalize(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what was not said: the quick run's values or the whole benchmark's."""
+def fill_defaults(options: argparse.Namespace) -> argparse.Namespace:
+    """Fill in the defaults of the quick run or of the full benchmark."""
     quick = {
         "servers": QUICK_SERVERS,
         "cases": ("wine-1",),
@@ -174,7 +181,7 @@ def normalize(options: argparse.Namespace) -> argparse.Namespace:
         "report": False,
         "output": WORK / "quick.json",
     }
-    whole = {
+    full = {
         "servers": tuple(servers.BY_NAME),
         "cases": tuple(case.name for case in CASES),
         "wires": (),
@@ -185,7 +192,7 @@ def normalize(options: argparse.Namespace) -> argparse.Namespace:
         "report": False,
         "output": None,
     }
-    for name, value in (quick if options.quick else whole).items():
+    for name, value in (quick if options.quick else full).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options

@@ -1,4 +1,4 @@
-"""A server that runs with one model: started, waited for until its first right answer, asked and checked, ended."""
+"""A running server with one model: start, wait until ready, check responses, stop."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from . import cases, environments, load, servers
 from .cases import Case
 from .process import ServerProcess
 
-READY_LIMIT = 180.0  # seconds from start to the first right answer
-ANSWER_LIMIT = 20.0  # seconds for one answer
-ASK_AGAIN = 0.02  # seconds between two tries while a server starts
-REFUSALS = 50  # answers in a row that say that the server is up and will not answer this
+READY_LIMIT = 180.0  # seconds from start to the first correct response
+RESPONSE_LIMIT = 20.0  # seconds for one response
+POLL_INTERVAL = 0.02  # seconds between two requests while a server starts
+MAX_REFUSALS = 50  # consecutive errors of a server that is up
 
 
 class Running:
-    """Leaving the block ends the server and removes its files.
+    """Context manager that stops the server and removes its files.
 
     Args:
-        case: What decides the model; other cases of the same model may be asked too.
-        wine: The trained model's folder, with its coefficients beside it.
-        log: Where the server's output goes.
+        case: Defines the model; other cases of the same model may be measured too.
+        wine: Folder of the trained model, with its coefficients beside it.
+        log: File for the server's output.
     """
 
     def __init__(self, server: servers.Server, case: Case, wine: Path, log: Path) -> None:
@@ -52,7 +52,7 @@ class Running:
         self._stack.close()
 
     def target(self, case: Case, wire: str) -> load.Target:
-        """The case's request over a wire, addressed to this server."""
+        """Return the request of a case over a wire to this server."""
         exchange = cases.exchange(case, wire)
         if wire == "plain" and self._server.plain_path:
             exchange = dataclasses.replace(exchange, paths=(self._server.plain_path,))
@@ -63,36 +63,36 @@ class Running:
         )
 
     def check(self, case: Case, target: load.Target) -> None:
-        """Ask once.
+        """Send one request.
 
         Raises:
-            LoadFailed: There is no answer, or a wrong one.
+            LoadFailed: the response is missing or incorrect.
         """
-        answer = load.ask(target, ANSWER_LIMIT)
-        if self._server.checked and not self._is_right(case, target, answer):
-            raise load.LoadFailed(f"wrong answer: {answer[:200]!r}")
+        body = load.send(target, RESPONSE_LIMIT)
+        if self._server.checked and not self._is_correct(case, target, body):
+            raise load.LoadFailed(f"wrong response: {body[:200]!r}")
 
     def wait(self, case: Case, target: load.Target) -> float:
-        """Seconds from the start to the first right answer.
+        """Return the seconds from the start to the first correct response.
 
         Raises:
-            LoadFailed: It ended, refuses, or takes too long.
+            LoadFailed: the server exited, refuses the request, or is not ready in time.
         """
         deadline = self.process.started + READY_LIMIT
-        problem, refusals = "", 0
-        while time.monotonic() < deadline and not self.process.ended and refusals < REFUSALS:
+        message, refusals = "", 0
+        while time.monotonic() < deadline and not self.process.ended and refusals < MAX_REFUSALS:
             try:
                 self.check(case, target)
             except load.LoadFailed as failure:
-                problem = str(failure)
-                refusals = refusals + 1 if problem.startswith(("422", "500", "wrong")) else 0
-                time.sleep(ASK_AGAIN)
+                message = str(failure)
+                refusals = refusals + 1 if message.startswith(("422", "500", "wrong")) else 0
+                time.sleep(POLL_INTERVAL)
                 continue
             return time.monotonic() - self.process.started
-        raise load.LoadFailed(f"{problem} | {self.process.last_lines()}"[:600])
+        raise load.LoadFailed(f"{message} | {self.process.last_lines()}"[:600])
 
-    def _is_right(self, case: Case, target: load.Target, answer: bytes) -> bool:
+    def _is_correct(self, case: Case, target: load.Target, body: bytes) -> bool:
         try:
-            return cases.right(target.exchange.read(answer), cases.expected(case, self._linear))
+            return cases.is_correct(target.exchange.read(body), cases.expected(case, self._linear))
         except (KeyError, IndexError, TypeError, ValueError):
             return False

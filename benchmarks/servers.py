@@ -1,4 +1,4 @@
-"""Who is measured, and how each is started: its environment, its command, and the cases and wires that it answers."""
+"""The measured servers: environment, command, supported cases and wires."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Place:
-    """Where one start happens.
+    """Files, interpreter and ports for one start of a server.
 
     Attributes:
-        folder: An empty folder for the server's files.
-        wine: The trained model's folder.
-        python: The environment's interpreter; its commands are beside it.
+        folder: Empty folder for the server's files.
+        wine: Folder of the trained model.
+        python: Interpreter of the environment; its commands are beside it.
     """
 
     case: Case
@@ -53,11 +53,11 @@ class Server:
     """A measured server.
 
     Attributes:
-        wires: The wires it answers; a case is asked over those that it names too.
-        cases: The only cases it can answer, by name; empty = any case of one model.
-        copies: Whether it holds several models.
-        plain_path: The path of its "plain" requests, if it is not FastAPI's.
-        checked: Whether its answers must be right (an echo's cannot be).
+        wires: Supported wires; a case is measured over those that it names too.
+        cases: Names of the supported cases; empty = any case of one model.
+        copies: Supports several models.
+        plain_path: Path of its "plain" requests, if not FastAPI's.
+        checked: Its responses are compared with the expected values (not for an echo).
     """
 
     name: str
@@ -70,27 +70,27 @@ class Server:
     plain_path: str | None = None
     checked: bool = True
 
-    def asks(self, case: Case) -> tuple[str, ...]:
-        """The wires over which this server is asked this case."""
+    def get_wires(self, case: Case) -> tuple[str, ...]:
+        """Return the wires over which the case is measured."""
         if (self.cases and case.name not in self.cases) or (case.copies and not self.copies):
             return ()
         return tuple(wire for wire in case.wires if wire in self.wires)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on, all held until all are known."""
+    """Return unused ports of 127.0.0.1; all are bound until all are known."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for held in sockets:
-            held.bind((HOST, 0))
-        return [held.getsockname()[1] for held in sockets]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
     finally:
-        for held in sockets:
-            held.close()
+        for each in sockets:
+            each.close()
 
 
 def environment(place: Place, extra: dict[str, str]) -> dict[str, str]:
-    """This process's environment without what configures a server, plus what a start needs."""
+    """Return this process's environment without variables that configure servers, plus those of the start."""
     foreign = ("MLSERVER_", "MLFLOW_", "RAY_", "BENTOML_", "PYTHONPATH", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own = {
@@ -107,7 +107,7 @@ def environment(place: Place, extra: dict[str, str]) -> dict[str, str]:
 
 
 def _mlserver(place: Place, batch: int = 0, wait: float = 0.0) -> Start:
-    """`mlserver start FOLDER`, for this server and for MLServer 1.x alike: defaults, but for ports and the named batching."""
+    """`mlserver start FOLDER` of this server or MLServer 1.x: defaults, except ports and batching."""
     case = place.case
     for name in [f"{case.model}-{number}" for number in range(case.copies)] or [case.model]:
         settings: dict[str, object] = {"name": name}
@@ -185,7 +185,7 @@ def _bentoml(place: Place) -> Start:
 QUIET = ("--no-access-log", "--log-level", "warning")
 GRPC = ("grpc", "grpc-typed")
 V2_SERVER = ("v2", "invocations", *GRPC)
-JOIN = {"FLOOR_JOIN": "1"}
+BATCHING = {"BASELINE_BATCHING": "1"}
 NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 WINE = ("wine-1", "wine-100", "wine-10000")
 
@@ -234,12 +234,19 @@ SERVERS = (
         plain_path="/",
     ),
     Server("fastapi", "a FastAPI program", "plain", _uvicorn("fastapi_app:app"), ("plain",)),
-    Server("floor", "floor", "plain", _uvicorn("floor:app", *QUIET), ("v2", "invocations"), WINE),
     Server(
-        "floor-join",
-        "floor that joins",
+        "baseline",
+        "baseline",
         "plain",
-        _uvicorn("floor:app", *QUIET, **JOIN),
+        _uvicorn("baseline:app", *QUIET),
+        ("v2", "invocations"),
+        WINE,
+    ),
+    Server(
+        "baseline-batching",
+        "baseline, batching",
+        "plain",
+        _uvicorn("baseline:app", *QUIET, **BATCHING),
         ("v2", "invocations"),
         WINE,
     ),

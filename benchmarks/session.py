@@ -1,4 +1,4 @@
-"""One server's turn: start it, check every exchange, load it, note what it took."""
+"""Measurement of one server: start it, check every request, run the load, record the results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPEN_SHARES = {"open 50 %": 0.5, "open 90 %": 0.9}
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often; which connections and wires, if not all of the cases'."""
+    """Seconds and rounds of the measurements; connections and wires, empty = all of the cases."""
 
     seconds: int
     rounds: int
@@ -28,15 +28,19 @@ class Plan:
     wires: tuple[str, ...] = ()
     open_loop: bool = True
 
-    def connections_of(self, case: Case) -> tuple[int, ...]:
+    def get_connections(self, case: Case) -> tuple[int, ...]:
         return tuple(n for n in case.connections if not self.connections or n in self.connections)
 
-    def wires_of(self, server: servers.Server, case: Case) -> tuple[str, ...]:
-        return tuple(wire for wire in server.asks(case) if not self.wires or wire in self.wires)
+    def get_wires(self, server: servers.Server, case: Case) -> tuple[str, ...]:
+        return tuple(
+            wire for wire in server.get_wires(case) if not self.wires or wire in self.wires
+        )
 
 
 @dataclass(frozen=True)
-class Question:
+class Job:
+    """One case over one wire."""
+
     case: Case
     wire: str
     target: load.Target
@@ -52,53 +56,55 @@ class Turn:
         self._round = number
 
     def run(self, group: Sequence[Case], wine: Path, log: Path) -> None:
-        """Measure all; what fails is noted in the results, and the rest goes on."""
-        asked = [(case, wire) for case in group for wire in self._plan.wires_of(self._server, case)]
-        if not asked:
+        """Measure all cases; a failure is recorded in the results, and the others continue."""
+        pairs = [
+            (case, wire) for case in group for wire in self._plan.get_wires(self._server, case)
+        ]
+        if not pairs:
             return
-        first = asked[0][0]
+        first = pairs[0][0]
         with Running(self._server, first, wine, log) as running:
-            questions = [Question(case, wire, running.target(case, wire)) for case, wire in asked]
+            jobs = [Job(case, wire, running.target(case, wire)) for case, wire in pairs]
             try:
-                ready = running.wait(first, questions[0].target)
+                ready = running.wait(first, jobs[0].target)
             except load.LoadFailed as error:
-                self._fail(questions[0], f"does not start: {error}")
+                self._fail(jobs[0], f"does not start: {error}")
                 return
             before = running.process.memory()
-            for question in questions:
-                self._measure(running, question)
+            for job in jobs:
+                self._measure(running, job)
             after = running.process.memory()
         self._results.startups.append(
             Startup(self._server.name, first.name, self._round, ready, before, after)
         )
 
-    def _measure(self, running: Running, question: Question) -> None:
-        case = question.case
+    def _measure(self, running: Running, job: Job) -> None:
+        case = job.case
         try:
-            running.check(case, question.target)
+            running.check(case, job.target)
             with suppress(load.LoadFailed):
-                load.closed(question.target, WARM_UP_CONNECTIONS, WARM_UP)
+                load.closed(job.target, WARM_UP_CONNECTIONS, WARM_UP)
             best = 0.0
-            for connections in self._plan.connections_of(case):
-                best = max(best, self._load(running.process, question, CLOSED, connections))
-            if case.open_loop and self._plan.open_loop and not question.target.exchange.grpc:
+            for connections in self._plan.get_connections(case):
+                best = max(best, self._load(running.process, job, CLOSED, connections))
+            if case.open_loop and self._plan.open_loop and not job.target.exchange.grpc:
                 for mode, share in OPEN_SHARES.items():
-                    self._load(running.process, question, mode, load.OPEN_CONNECTIONS, best * share)
+                    self._load(running.process, job, mode, load.OPEN_CONNECTIONS, best * share)
         except load.LoadFailed as error:
-            self._fail(question, str(error))
+            self._fail(job, str(error))
 
     def _load(
         self,
         process: ServerProcess,
-        question: Question,
+        job: Job,
         mode: str,
         connections: int,
         rate: float = 0.0,
     ) -> float:
         """One measurement, in open loop if there is a rate; returns the requests per second."""
-        process.normalize()
+        process.wait_idle()
         before = process.cpu()
-        seconds, target = self._plan.seconds, question.target
+        seconds, target = self._plan.seconds, job.target
         found = (
             load.opened(target, rate, seconds)
             if rate
@@ -110,8 +116,8 @@ class Turn:
         self._results.measurements.append(
             Measurement(
                 server=self._server.name,
-                case=question.case.name,
-                wire=question.wire,
+                case=job.case.name,
+                wire=job.wire,
                 mode=mode,
                 connections=connections,
                 round=self._round,
@@ -123,6 +129,6 @@ class Turn:
         )
         return found.per_second
 
-    def _fail(self, question: Question, reason: str) -> None:
-        failure = Failure(self._server.name, question.case.name, question.wire, public(reason))
+    def _fail(self, job: Job, reason: str) -> None:
+        failure = Failure(self._server.name, job.case.name, job.wire, public(reason))
         self._results.failures.append(failure)

@@ -1,4 +1,4 @@
-"""The table that the wine model is trained on, and the rows that are asked: the real one if there, else one of its shape."""
+"""Training table and request rows of the wine model: the real data if given, else synthetic data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# Column: mean, spread and decimals, as in the red wine quality data (UCI); the last one is the target.
+# Column -> mean, standard deviation and decimals of the red wine quality data (UCI); target last.
 SHAPE = {
     "fixed acidity": (8.32, 1.74, 1),
     "volatile acidity": (0.53, 0.18, 2),
@@ -31,10 +31,10 @@ ONE_ROW: list[float] = [7.4, 0.7, 0, 1.9, 0.076, 11, 34, 0.9978, 3.51, 0.56, 9.4
 
 
 def write_table(path: Path) -> str:
-    """Write the table to train on, and say which it is: WINE_DATA's (';' between columns), or one drawn with a fixed seed."""
-    given = os.environ.get("WINE_DATA")
-    if given:
-        path.write_bytes(Path(given).read_bytes())
+    """Write the training table: the file WINE_DATA (separator ';'), or synthetic data; return its name."""
+    source = os.environ.get("WINE_DATA")
+    if source:
+        path.write_bytes(Path(source).read_bytes())
         return "the red wine quality data (UCI)"
     draw = np.random.default_rng(SEED)
     columns = {
@@ -46,7 +46,7 @@ def write_table(path: Path) -> str:
 
 
 def rows(count: int) -> list[list[float]]:
-    """The rows of a request: the walk's one wine, or `count` drawn ones."""
+    """Return the rows of a request: the quick start's row, or `count` synthetic rows."""
     if count == 1:
         return [ONE_ROW]
     draw = np.random.default_rng(SEED + count)

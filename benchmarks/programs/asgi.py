@@ -1,4 +1,4 @@
-"""The least that an ASGI program needs: read a body, send an answer."""
+"""Helpers of the ASGI programs: read a request body, send a response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def read_body(receive: Receive) -> bytes:
     return body
 
 
-async def answer(send: Send, body: bytes) -> None:
+async def send_response(send: Send, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""The models as BentoML services, in its own form: typed arguments; one worker, as by default."""
+"""The models as BentoML services: typed arguments; one worker, the default."""
 
 import os
 from typing import Any

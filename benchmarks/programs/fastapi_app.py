@@ -1,4 +1,4 @@
-"""A FastAPI program as a user would write it: a pydantic model for the body, a plain `def`, the model's own predict."""
+"""FastAPI program as in a tutorial: a pydantic body, a plain `def`, the model's predict."""
 
 from __future__ import annotations
 

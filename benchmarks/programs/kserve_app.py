@@ -1,4 +1,4 @@
-"""The models in KServe's Python server, in its own form: a Model with load and predict over its InferRequest."""
+"""The models in KServe's Python server: a Model with load and predict over its InferRequest."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Wine(kserve.Model):
         return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 
 
-def texts_of(tensor: Any) -> list[str]:
-    """Texts arrive as str from JSON and as bytes from gRPC."""
+def read_texts(tensor: Any) -> list[str]:
+    """Return the texts, which are str from JSON and bytes from gRPC."""
     return [text.decode() if isinstance(text, bytes) else text for text in tensor.data]
 
 
@@ -42,11 +42,11 @@ class Work(kserve.Model):
 
     def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         tensor = payload.inputs[0]
-        texts = MODEL == "text"
-        answer = WORK[MODEL](texts_of(tensor) if texts else tensor.as_numpy())
-        datatype = "BYTES" if texts else tensor.datatype
+        is_text = MODEL == "text"
+        answer = WORK[MODEL](read_texts(tensor) if is_text else tensor.as_numpy())
+        datatype = "BYTES" if is_text else tensor.datatype
         output = kserve.InferOutput(name="output-1", shape=[len(answer)], datatype=datatype)
-        if texts:
+        if is_text:
             output.data = (
                 answer if payload.from_grpc is False else [text.encode() for text in answer]
             )

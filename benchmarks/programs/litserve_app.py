@@ -1,4 +1,4 @@
-"""The models in LitServe, in its own form: decode, predict, encode; one worker, as by default."""
+"""The models in LitServe: decode, predict, encode; one worker, as by default."""
 
 import os
 from typing import Any

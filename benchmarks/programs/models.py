@@ -1,4 +1,4 @@
-"""The models other than the wine model, as custom runtimes: one file for this server and for MLServer 1.x."""
+"""The models other than wine as custom runtimes, for this server and for MLServer 1.x."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models in Ray Serve, in its own form: one deployment behind its HTTP proxy, one replica.
+"""The models in Ray Serve: one deployment behind its HTTP proxy, one replica.
 
 `max_ongoing_requests` is 128: with the default of 5, most of 16 or 64 connections wait in the proxy.
 """

@@ -1,4 +1,4 @@
-"""The models' own work, the same in every server: a row sum, upper case, 5 ms with the GIL, 20 ms without it."""
+"""Computation of the models: row sums, upper case, 5 ms with the GIL, 20 ms without it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def upper(texts: list[str]) -> list[str]:
 
 
 def busy(values: Any) -> Any:
-    """Burn 5 ms of this thread's CPU in Python code, which holds the GIL; then answer the values."""
+    """Use 5 ms of CPU in Python code, which holds the GIL; return the values."""
     end = time.thread_time() + BUSY_SECONDS
     while time.thread_time() < end:
         pass
@@ -30,15 +30,15 @@ def busy(values: Any) -> Any:
 
 
 def wait(values: Any) -> Any:
-    """Take 20 ms without the GIL and without the CPU, as a call to a device or another service does."""
+    """Wait 20 ms without the GIL, as for a device or another service; return the values."""
     time.sleep(WAIT_SECONDS)
     return np.asarray(values, dtype=np.float64)
 
 
-# What a model answers to the list in its request's one input.
+# Name of the model -> its function of the request's input.
 WORK: dict[str, Callable[[Any], Any]] = {"sum": row_sums, "text": upper, "busy": busy, "wait": wait}
 
 
-def as_list(answer: Any) -> list[Any]:
-    """An answer as JSON takes it."""
-    return answer.tolist() if hasattr(answer, "tolist") else list(answer)
+def as_list(values: Any) -> list[Any]:
+    """Return the values as a list, for JSON."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)

@@ -1,8 +1,8 @@
-"""The floor: a hand-written program that knows its one model and its two bodies, checks nothing and protects nobody.
+"""Baseline: a hand-written ASGI program for one model and two bodies, without validation or limits.
 
-FLOOR_JOIN=1 joins the requests that arrive while the model is busy; then the model runs in a thread. Without it the model
-runs in the event loop, which is faster for a single caller. FLOOR_INPUT=frame hands scikit-learn a DataFrame instead of an
-array.
+BASELINE_BATCHING=1 batches the requests that arrive while the model is busy; the model then runs in a
+thread. Otherwise the model runs in the event loop, which is faster for a single client.
+BASELINE_INPUT=frame passes a DataFrame to scikit-learn instead of an array.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import mlflow.sklearn
 import numpy as np
 import orjson
 import pandas as pd
-from asgi import Receive, Send, answer, read_body
+from asgi import Receive, Send, read_body, send_response
 
 model = mlflow.sklearn.load_model(os.environ["BENCH_WINE"])
 columns = list(model.feature_names_in_)
 index = pd.Index(columns)
-del model.feature_names_in_  # without names scikit-learn takes an array without a warning
-frames = os.environ.get("FLOOR_INPUT") == "frame"
-if frames:
+del model.feature_names_in_  # without names, scikit-learn accepts an array without a warning
+use_frames = os.environ.get("BASELINE_INPUT") == "frame"
+if use_frames:
     model.feature_names_in_ = np.array(columns, dtype=object)
 
 
 def predict(rows: Any) -> Any:
-    return model.predict(pd.DataFrame(rows, columns=index, copy=False) if frames else rows)
+    return model.predict(pd.DataFrame(rows, columns=index, copy=False) if use_frames else rows)
 
 
 def read(path: str, body: bytes) -> Any:
@@ -48,8 +48,8 @@ def write(path: str, values: Any) -> bytes:
     )
 
 
-class Joiner:
-    """Runs the model in a thread, on everything that arrived while it ran before."""
+class Batcher:
+    """Runs the model in a thread, on all requests that arrived during its previous run."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Any, asyncio.Future[Any]]] = []
@@ -75,7 +75,7 @@ class Joiner:
                 start += len(part)
 
 
-joiner = Joiner() if os.environ.get("FLOOR_JOIN") == "1" else None
+batcher = Batcher() if os.environ.get("BASELINE_BATCHING") == "1" else None
 
 
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -83,5 +83,5 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         return
     path = scope["path"]
     rows = read(path, await read_body(receive))
-    values = predict(rows) if joiner is None else await joiner.predict(rows)
-    await answer(send, write(path, values))
+    values = predict(rows) if batcher is None else await batcher.predict(rows)
+    await send_response(send, write(path, values))
