@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 SOURCES = Path(__file__).parent
 TARGET = SOURCES.parent / "src" / "mlserver" / "wire" / "pb"
 # In order of import.
-NAMES = ("model_config", "dataplane", "parts", "model_repository", "health", "reflection")
+NAMES = ("model_config", "dataplane", "model_repository", "health", "reflection")
 
 
 def generate(target: Path) -> None:

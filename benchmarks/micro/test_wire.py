@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks import cases
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.wire import binary, json
-from mlserver.wire.proto import fast_messages
+from mlserver.wire.proto import model_infer
 
 from .conftest import normalized
 
@@ -37,9 +37,9 @@ def test_binary_read(benchmark: BenchmarkFixture) -> None:
 
 def test_proto_read(benchmark: BenchmarkFixture, case: cases.Case) -> None:
     body = cases.exchange(case, "grpc").body
-    request = benchmark(lambda: normalized(fast_messages.read_request(body).request))
+    request = benchmark(lambda: normalized(model_infer.read_request(body).request))
     assert request.inputs
 
 
 def test_proto_write(benchmark: BenchmarkFixture, response: InferenceResponse) -> None:
-    assert benchmark(fast_messages.write_response, response, True)
+    assert benchmark(model_infer.write_response, response, True)

@@ -17,7 +17,7 @@ from mlserver.rest.negotiation import ARROW, RequestFormat
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from mlserver.wire import binary, json
 from mlserver.wire.pb import dataplane_pb2 as pb
-from mlserver.wire.proto import fast_messages, messages
+from mlserver.wire.proto import messages, model_infer
 
 LIMIT = 1024 * 1024  # bytes after decompression, as `max_body_bytes`
 
@@ -48,7 +48,7 @@ def _run_echo(request: InferenceRequest) -> None:
         for tensor in request.inputs
     ]
     response = InferenceResponse(model_name="echo", id=request.id, outputs=outputs)
-    written = pb.ModelInferResponse.FromString(fast_messages.write_response(response, True))
+    written = pb.ModelInferResponse.FromString(model_infer.write_response(response, True))
     assert written == messages.write_response(response, True)
     binary.write_response(response, binary.BinaryOutputs(True, {}))
     json.write_response(response)
@@ -72,7 +72,7 @@ def read_binary(data: bytes) -> None:
 
 def read_grpc(data: bytes) -> None:
     try:
-        _run_echo(fast_messages.read_request(data).request)
+        _run_echo(model_infer.read_request(data).request)
     except MLServerError as error:
         _assert_client_error(error)
 

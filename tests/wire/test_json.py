@@ -194,7 +194,7 @@ def test_plain_requests_are_what_the_validator_makes(tensors: Any, request_id: A
 
     def read(document: Any) -> Any:
         try:
-            return json.request_of(document).model_dump()
+            return json.validate_document(document).model_dump()
         except InvalidPayload as error:
             return error.faults
 

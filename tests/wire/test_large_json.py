@@ -61,8 +61,8 @@ def normalized(read: Any) -> Any:
 def assert_the_same(body: bytes) -> None:
     document = large_json.read_document(body)
     if document is not None:
-        assert normalized(lambda: json.request_of(document)) == normalized(
-            lambda: json.request_of(json.read_json(body))
+        assert normalized(lambda: json.validate_document(document)) == normalized(
+            lambda: json.validate_document(json.read_json(body))
         )
 
 

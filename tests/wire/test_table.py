@@ -18,7 +18,7 @@ from mlserver.types import (
 )
 from mlserver.wire import binary, json, json_client
 from mlserver.wire.pb import dataplane_pb2 as pb
-from mlserver.wire.proto import fast_messages, messages
+from mlserver.wire.proto import messages, model_infer
 
 from .cases import CASES, Case
 
@@ -155,11 +155,11 @@ def test_protobuf_in_bytes(name: str, raw: bool) -> None:
     case = CASES[name]
     data = case.proto_request(raw).SerializeToString()
     for _ in range(2):  # the second time the layout is known
-        received = fast_messages.read_request(data)
+        received = model_infer.read_request(data)
         assert_same_request(received.request, case)
         assert (received.model_name, received.model_version) == ("m", case.version or "")
         assert received.raw == (raw and bool(case.tensors))
-        written = fast_messages.write_response(case.response(), raw)
+        written = model_infer.write_response(case.response(), raw)
         assert shown(pb.ModelInferResponse.FromString(written)) == shown(case.proto_response(raw))
 
 

@@ -23,9 +23,9 @@ from ..types import InferenceRequest, InferenceResponse
 from ..wire.headers import server_timing
 from ..wire.pb import dataplane_pb2 as pb
 from ..wire.pb import model_repository_pb2 as repository_pb
-from ..wire.proto import fast_messages
 from ..wire.proto import messages as proto
 from ..wire.proto import metadata as proto_metadata
+from ..wire.proto import model_infer
 from .rpc import (
     Context,
     Metadata,
@@ -107,7 +107,7 @@ class InferenceServicer:
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         started = time.perf_counter_ns()
         try:
-            received = fast_messages.read_request(data)
+            received = model_infer.read_request(data)
         except MLServerError:
             self._check_model(data)
             raise
@@ -118,7 +118,7 @@ class InferenceServicer:
         response = await self._data_plane.infer(received.request, model, version or None, call)
         answered = time.perf_counter_ns()
         try:
-            message = fast_messages.write_response(response, received.raw)
+            message = model_infer.write_response(response, received.raw)
         except MLServerError:
             raise
         except Exception as error:

@@ -68,7 +68,7 @@ def read_request(
     end = len(view) if header_length is None else header_length
     document = json.read_json(view[:end])
     sizes = _take_sizes(document)
-    request = json.request_of(document)
+    request = json.validate_document(document)
     _fill(request, sizes, view[end:])
     return request
 
@@ -223,8 +223,8 @@ def write_response(
     in_json = [
         output for output, is_binary in zip(response.outputs, binary, strict=True) if not is_binary
     ]
-    document = json.document_of(response.model_copy(update={"outputs": in_json}))
-    json.name_infinities(document["outputs"], in_json)
+    document = json.build_document(response.model_copy(update={"outputs": in_json}))
+    json.add_infinities(document["outputs"], in_json)
     written = iter(document["outputs"])
     blobs: list[bytes | memoryview] = []
     heads = []
@@ -251,6 +251,6 @@ def _raw(output: ResponseOutput) -> memoryview:
 
 
 def _binary_head(output: ResponseOutput, size: int) -> dict[str, Any]:
-    head = json.head_of(output)
+    head = json.build_output_head(output)
     head["parameters"] = {**head.get("parameters", {}), "binary_data_size": size}
     return head

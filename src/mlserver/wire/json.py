@@ -1,7 +1,10 @@
-"""The protocol's JSON: bytes -> request and response -> bytes. Pure; no sockets, no framework.
+"""The protocol's JSON: bytes -> request, response -> bytes. Pure.
 
-Numbers of an answer go from their raw bytes straight into the text. FP16 and FP32 are written as the double that equals
-them; NaN and infinities are null, which JSON has no number for, and an output's parameters name those that are infinite.
+Numbers of a response are written from their raw bytes, without a Python object each if there are many. FP16 and FP32
+are written as the equal double. JSON has no NaN and no infinities: both are null, and an output's parameters list the
+positions of infinities.
+
+A request of one row is read into a `RowBlock` (`read_row`); every other request is read by pydantic's validator.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -35,30 +39,47 @@ from .missing import infinities
 _validate_request: Callable[[Any], InferenceRequest] = (
     InferenceRequest.__pydantic_validator__.validate_python
 )
-_ONE = ([1], [1, 1])
-_STRINGS, _LISTS = frozenset((str,)), frozenset((list,))
-_FIELDS, _OUTPUT_FIELDS = (
-    frozenset(("id", "inputs", "outputs", "parameters")),
-    frozenset(("name", "parameters")),
+_ONE_ROW = ([1], [1, 1])
+_STRINGS = frozenset((str,))
+_LISTS = frozenset((list,))
+_FIELDS = frozenset(("id", "inputs", "outputs", "parameters"))
+_OUTPUT_FIELDS = frozenset(("name", "parameters"))
+_TENSOR_FIELDS = itemgetter("name", "shape", "datatype", "data")
+# What a document that is not one row of numbers raises in `read_row`.
+_NOT_ONE_ROW = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    struct.error,
 )
 _Rest = tuple[Parameters | None, list[RequestOutput] | None]
-# Literals that Python's and other writers put into JSON, which has no form for them.
+# Literals of other writers (Python, JavaScript) that JSON does not have -> the end of the error's text.
 _LITERAL = re.compile(r"(NaN|Infinity|inf|None|True|False)\b", re.IGNORECASE)
-_SAID_OF = {
-    "nan": "which is no JSON: use null for a missing number",
-    "infinity": "which is no JSON: send infinities as binary data or over gRPC",
-    "inf": "which is no JSON: send infinities as binary data or over gRPC",
-    "none": "which is no JSON: use null",
-    "true": "which is no JSON: use true",
-    "false": "which is no JSON: use false",
+_LITERAL_HINTS = {
+    "nan": "which is not JSON: use null for a missing number",
+    "infinity": "which is not JSON: send infinities as binary data or over gRPC",
+    "inf": "which is not JSON: send infinities as binary data or over gRPC",
+    "none": "which is not JSON: use null",
+    "true": "which is not JSON: use true",
+    "false": "which is not JSON: use false",
 }
 _MLFLOW_KEYS = ("dataframe_split", "dataframe_records", "instances")
-_SMALL = 64  # elements up to which a list is cheaper to print than an array
+_MAX_LIST_BYTES = 64  # up to here a list is printed faster than an array
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
+# -- requests --
+
+
 def read_json(body: bytes | memoryview) -> Any:
-    """A JSON body. Raises `InvalidPayload`: it is none (NaN and Infinity literals are not JSON)."""
+    """Parse a JSON body.
+
+    Raises:
+        InvalidPayload: the body is not JSON; NaN and Infinity literals are not.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -67,9 +88,8 @@ def read_json(body: bytes | memoryview) -> Any:
         where = f"at line {error.lineno} column {error.colno}"
         literal = _LITERAL.match(error.doc, error.pos)
         if literal is not None and literal[0] not in ("true", "false"):
-            raise _not_json(
-                f"{literal[0]} {where}, {_SAID_OF[literal[0].lower()]}", error.pos
-            ) from None
+            hint = _LITERAL_HINTS[literal[0].lower()]
+            raise _not_json(f"{literal[0]} {where}, {hint}", error.pos) from None
         raise _not_json(f"{error.msg} {where}", error.pos) from None
     except RecursionError:
         raise _not_json("a body nested too deep", 0) from None
@@ -85,80 +105,75 @@ def _not_json(received: str, position: int) -> InvalidPayload:
 
 
 def read_request(body: bytes | memoryview) -> InferenceRequest:
-    """Raises `InvalidPayload`, which names the field, what was expected and what came."""
-    large = large_json.read_document(body) if len(body) >= large_json.LARGE else None
-    document = read_json(body) if large is None else large
-    return one_row(document) or request_of(document)
+    """Parse a request.
+
+    Raises:
+        InvalidPayload: the body is not a request; the text names the field.
+    """
+    document = large_json.read_document(body) if len(body) >= large_json.MIN_BYTES else None
+    if document is None:
+        document = read_json(body)
+    return read_row(document) or validate_document(document)
 
 
-def one_row(document: Any) -> RowBlockRequest | None:
-    """A request of one row of numbers, packed; None for any other, which the validator reads.
+def read_row(document: Any) -> RowBlockRequest | None:
+    """Return a document of one row of numbers as a request; None for any other, which the validator reads.
 
-    That is one tensor of one element per column, all of one datatype: the form of most requests. What is accepted here
-    the validator would accept, with the same values.
+    One row means: every input has one element and no parameters, and all have the same fixed-width datatype and shape.
+    What is accepted here, the validator accepts with the same values.
     """
     rest: _Rest | None = (None, None)
     try:
         inputs, request_id = document["inputs"], document.get("id")
         if len(document) != 1 + (request_id is not None):
-            rest = _rest_of(document)
-        width = len(inputs)
-        names = [tensor["name"] for tensor in inputs]
-        shapes = [tensor["shape"] for tensor in inputs]
-        data = [tensor["data"] for tensor in inputs]
-        datatype = inputs[0]["datatype"]
+            rest = _read_rest(document)
+        names, shapes, datatypes, data = zip(*map(_TENSOR_FIELDS, inputs), strict=True)
+        width, shape, datatype = len(names), shapes[0], datatypes[0]
         if (
             rest is None
             or sum(map(len, inputs)) != 4 * width
-            or [tensor["datatype"] for tensor in inputs] != [datatype] * width
-            or shapes.count(shapes[0]) != width
-            or shapes[0] not in _ONE
+            or datatypes.count(datatype) != width
+            or shapes.count(shape) != width
+            or shape not in _ONE_ROW
             or not _STRINGS.issuperset(map(type, names))
             or not _LISTS.issuperset(map(type, data))
             or (request_id is not None and type(request_id) is not str)
         ):
             return None
-        block = _row_of(width, datatype).pack(*[element for (element,) in data])
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-        struct.error,
-    ):
+        block = _row_struct(width, datatype).pack(*[element for (element,) in data])
+    except _NOT_ONE_ROW:
         return None
-    shape = (1,) if len(shapes[0]) == 2 else ()
-    rows = RowBlock(tuple(names), datatype, shape, 1, block)
+    rows = RowBlock(names, datatype, (1,) if len(shape) == 2 else (), 1, block)
     return RowBlockRequest.from_rows(rows, request_id, *rest)
 
 
-def _rest_of(document: dict[str, Any]) -> _Rest | None:
-    """Parameters and requested outputs; None = the validator has to look. What is no dictionary or list raises."""
+def _read_rest(document: dict[str, Any]) -> _Rest | None:
+    """Return parameters and requested outputs; None if the validator has to check them.
+
+    Raises:
+        Exception: one of `_NOT_ONE_ROW`, if they are not dictionaries and lists.
+    """
     if not _FIELDS.issuperset(document):
         return None
     parameters, outputs = document.get("parameters"), document.get("outputs")
     if not _are_plain(parameters):
         return None
-    own = None if parameters is None else Parameters.of(parameters)
+    request_parameters = None if parameters is None else Parameters.of(parameters)
     if outputs is None:
-        return own, None
-    wanted = []
+        return request_parameters, None
+    requested = []
     for output in outputs:
-        name, free = output["name"], output.get("parameters")
-        if type(name) is not str or not _OUTPUT_FIELDS.issuperset(output) or not _are_plain(free):
+        name, values = output["name"], output.get("parameters")
+        is_plain = type(name) is str and _OUTPUT_FIELDS.issuperset(output) and _are_plain(values)
+        if not is_plain:
             return None
-        wanted.append(
-            RequestOutput.build(
-                {"name": name, "parameters": None if free is None else Parameters.of(free)}
-            )
-        )
-    return own, wanted
+        output_parameters = None if values is None else Parameters.of(values)
+        requested.append(RequestOutput.build({"name": name, "parameters": output_parameters}))
+    return request_parameters, requested
 
 
 def _are_plain(parameters: Any) -> bool:
-    """Whether the validator would take these parameters as they are."""
+    """Return whether the validator accepts these parameters unchanged."""
     if parameters is None:
         return True
     if type(parameters) is not dict or "headers" in parameters:
@@ -167,12 +182,16 @@ def _are_plain(parameters: Any) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _row_of(width: int, datatype: str) -> struct.Struct:
+def _row_struct(width: int, datatype: str) -> struct.Struct:
     return struct.Struct(f"<{width}{ROW_CODES[datatype]}")
 
 
-def request_of(document: Any) -> InferenceRequest:
-    """A parsed document -> request. Raises `InvalidPayload`."""
+def validate_document(document: Any) -> InferenceRequest:
+    """Return the request of a parsed document.
+
+    Raises:
+        InvalidPayload: the document is not a request; the text names the field.
+    """
     if not isinstance(document, dict):
         fault = {
             "type": "model_attributes_type",
@@ -184,101 +203,112 @@ def request_of(document: Any) -> InferenceRequest:
         )
     try:
         return _validate_request(document)
-    except ValidationError as exc:
-        error = describe(exc)
-        hint = _hint_of(document)
-        raise InvalidPayload(error.message + hint, error.faults) if hint else error from None
+    except ValidationError as exception:
+        error = describe_validation_error(exception)
+        hint = _mlflow_hint(document)
+        if hint:
+            error = InvalidPayload(error.message + hint, error.faults)
+        raise error from None
 
 
-def _hint_of(document: dict[str, Any]) -> str:
-    """Return where a body that is none of this protocol belongs, to stand behind what is wrong with it."""
+def _mlflow_hint(document: dict[str, Any]) -> str:
+    """Return the end of the error's text for a body in one of MLflow's formats; "" for others."""
     key = next((key for key in _MLFLOW_KEYS if key in document), None)
     if key is not None:
-        return f"; a body with '{key}' is MLflow's: MLflow models take it at /invocations"
+        return f"; a body with '{key}' is MLflow's: MLflow models accept it at /invocations"
     inputs = document.get("inputs")
+    if inputs is None:
+        return ""
     tensors = inputs if isinstance(inputs, list) else []
-    if inputs is not None and not any(
-        isinstance(tensor, dict) and "name" in tensor for tensor in tensors
-    ):
-        return "; if 'inputs' is meant in MLflow's form, MLflow models take it at /invocations"
-    return ""
+    if any(isinstance(tensor, dict) and "name" in tensor for tensor in tensors):
+        return ""
+    return "; if 'inputs' has MLflow's format, MLflow models accept it at /invocations"
 
 
-def describe(error: ValidationError) -> InvalidPayload:
-    """pydantic's findings as one error: the first in words, all as faults."""
+def describe_validation_error(error: ValidationError) -> InvalidPayload:
+    """Return pydantic's errors as one: the first as text, all as faults."""
     faults = error.errors(include_url=False, include_context=False)
     first = faults[0]
-    field = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
-    ).lstrip(".")
+    path = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]]
+    field = "".join(path).lstrip(".")
     if first["type"] == "missing":
         text = f"Invalid {field}: this field is required and missing"
     else:
-        text = f"Invalid {field}: {first['msg'].replace('Input should', 'it should')}, received {brief(first['input'])}"
+        message = first["msg"].replace("Input should", "it should")
+        text = f"Invalid {field}: {message}, received {brief(first['input'])}"
     plain = [{"type": f["type"], "loc": ["body", *f["loc"]], "msg": f["msg"]} for f in faults]
     return InvalidPayload(text, plain)
 
 
+# -- responses --
+
+
 def write_response(response: InferenceResponse) -> bytes:
-    """Raises `MLServerError`: an output holds bytes that are no text."""
+    """Serialize a response.
+
+    Raises:
+        MLServerError: an output holds bytes that are not UTF-8 text.
+    """
     if response.output_slice is not None:
         return _write_slice(response, response.output_slice)
-    body = orjson.dumps(document_of(response), default=_default, option=_OPTIONS)
-    if b"null" not in body:  # far quicker than to look at each number
+    body = _dump(build_document(response))
+    if b"null" not in body:  # faster than a check of each number
         return body
-    document = document_of(response)
-    name_infinities(document["outputs"], response.outputs)
-    return orjson.dumps(document, default=_default, option=_OPTIONS)
+    document = build_document(response)
+    add_infinities(document["outputs"], response.outputs)
+    return _dump(document)
 
 
-def name_infinities(shown: list[dict[str, Any]], outputs: Sequence[ResponseOutput]) -> None:
-    """Add the parameters that tell infinities from NaN to outputs as their JSON shows them."""
-    for head, output in zip(shown, outputs, strict=True):
+def _dump(value: Any) -> bytes:
+    return orjson.dumps(value, default=_to_plain, option=_OPTIONS)
+
+
+def add_infinities(documents: list[dict[str, Any]], outputs: Sequence[ResponseOutput]) -> None:
+    """Add the positions of infinities to the parameters in the documents of `outputs`."""
+    for document, output in zip(documents, outputs, strict=True):
         positions = infinities(str(output.datatype), output.data, output.shape)
         if positions:
-            head["parameters"] = {**head.get("parameters", {}), **positions}
-            head["data"] = head.pop("data")  # last, as everywhere
+            document["parameters"] = {**document.get("parameters", {}), **positions}
+            document["data"] = document.pop("data")  # keep `data` the last key
 
 
 def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> bytes:
-    """One of several answers to joined requests: all but ids and numbers is written once for all of them."""
+    """Serialize the response to one request of a batch; the heads of outputs are shared by the batch."""
     batch, row_count = output_slice.batch, output_slice.row_count
     heads = batch.json_heads.get(row_count)
     if heads is None:
-        heads = batch.json_heads[row_count] = [
-            orjson.dumps(head_of(output), default=_default, option=_OPTIONS)[:-1] + b',"data":'
+        heads = [
+            _dump(build_output_head(output))[:-1] + b',"data":'
             for output in output_slice.to_outputs()
         ]
-    parts = [
-        orjson.dumps(_head_of_response(response), default=_default, option=_OPTIONS)[:-1],
-        b',"outputs":[',
-    ]
-    for at, head in enumerate(heads):
-        datatype = str(batch.outputs[at].datatype)
-        shape = output_slice.block_shape(at)
-        data = TensorData.trusted(output_slice.read_block(at), datatype, shape)
-        text = orjson.dumps(_numbers(data, datatype, shape), option=_OPTIONS)
+        batch.json_heads[row_count] = heads
+    parts = [_dump(_build_head(response))[:-1], b',"outputs":[']
+    for index, head in enumerate(heads):
+        datatype = str(batch.outputs[index].datatype)
+        shape = output_slice.block_shape(index)
+        data = TensorData.trusted(output_slice.read_block(index), datatype, shape)
+        text = orjson.dumps(_read_numbers(data, datatype, shape), option=_OPTIONS)
         if b"null" in text and infinities(datatype, data, shape):
-            return write_response(_unpacked(response))
+            return write_response(_with_tensors(response))
         parts += (head, text, b"},")
     parts[-1] = b"}]}"
     return b"".join(parts)
 
 
-def _unpacked(response: InferenceResponse) -> InferenceResponse:
-    outputs = response.outputs  # from now on it is no share
+def _with_tensors(response: InferenceResponse) -> InferenceResponse:
+    outputs = response.outputs  # releases the slice
     return InferenceResponse.build({**response.__dict__, "outputs": outputs})
 
 
-def document_of(response: InferenceResponse) -> dict[str, Any]:
-    """A response as the object that its JSON shows."""
-    document = _head_of_response(response)
-    document["outputs"] = [_output(output) for output in response.outputs]
+def build_document(response: InferenceResponse) -> dict[str, Any]:
+    """Return the JSON object of a response."""
+    document = _build_head(response)
+    document["outputs"] = [_build_output(output) for output in response.outputs]
     return document
 
 
-def _head_of_response(response: InferenceResponse) -> dict[str, Any]:
-    """All but the outputs; `parameters` is always there, as clients of MLServer 1.x expect."""
+def _build_head(response: InferenceResponse) -> dict[str, Any]:
+    """Return all fields but the outputs; `parameters` is always present, as in MLServer 1.x."""
     document: dict[str, Any] = {"model_name": response.model_name}
     if response.model_version is not None:
         document["model_version"] = response.model_version
@@ -288,52 +318,58 @@ def _head_of_response(response: InferenceResponse) -> dict[str, Any]:
     return document
 
 
-def _output(output: ResponseOutput) -> dict[str, Any]:
-    shown = head_of(output)
-    shown["data"] = _elements(output)
-    return shown
+def _build_output(output: ResponseOutput) -> dict[str, Any]:
+    document = build_output_head(output)
+    document["data"] = _read_elements(output)
+    return document
 
 
-def head_of(output: ResponseOutput) -> dict[str, Any]:
-    """All of an output but its data."""
+def build_output_head(output: ResponseOutput) -> dict[str, Any]:
+    """Return all fields of an output but its data."""
     head = {"name": output.name, "shape": output.shape, "datatype": output.datatype}
     if output.parameters is not None:
         head["parameters"] = output.parameters.plain()
     return head
 
 
-def _elements(output: ResponseOutput) -> Any:
+def _read_elements(output: ResponseOutput) -> Any:
     datatype, data = str(output.datatype), output.data
     if datatype in FORMATS or datatype == "BF16":
-        return _numbers(data, datatype, output.shape)
+        return _read_numbers(data, datatype, output.shape)
     if data.raw is not None:
-        return [_text(element, output.name) for element in split_bytes_block(data.raw)]
-    return [_text(element, output.name) for element in flat_elements(data.root, output.shape)]
+        elements: list[Any] = split_bytes_block(data.raw)
+    else:
+        elements = flat_elements(data.root, output.shape)
+    return [_decode(element, output.name) for element in elements]
 
 
-def _numbers(data: TensorData, datatype: str, shape: list[int]) -> Any:
-    """Elements as orjson takes them: few as a list, many as an array."""
+def _read_numbers(data: TensorData, datatype: str, shape: list[int]) -> Any:
+    """Return numbers for orjson: few as a list, many as an array."""
     code: Any = FORMATS.get(datatype)
     if data.raw is not None and code is not None and code != "e":
         raw = memoryview(data.raw).cast("B")
-        if raw.nbytes <= _SMALL:
+        if raw.nbytes <= _MAX_LIST_BYTES:
             return raw.cast(code).tolist()
     array = data.to_array(datatype, shape).reshape(-1)
     return array.astype("f8") if array.dtype.kind == "f" else array
 
 
-def _text(element: Any, name: str) -> Any:
+def _decode(element: Any, name: str) -> Any:
+    """Return an element of a BYTES output, bytes as text."""
     if isinstance(element, (bytes, bytearray)):
         try:
             return element.decode("utf-8")
         except UnicodeDecodeError:
-            text = f"Output '{name}' holds bytes that are not UTF-8 text: ask for it with the parameter binary_data"
-            raise MLServerError(text, 406) from None
+            raise MLServerError(
+                f"Output '{name}' holds bytes that are not UTF-8 text: "
+                "ask for it with the parameter binary_data",
+                406,
+            ) from None
     return element
 
 
-def _default(value: Any) -> Any:
-    """Values in free parameters that orjson does not know."""
+def _to_plain(value: Any) -> Any:
+    """Return a value of a free parameter that orjson cannot serialize as one that it can."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "replace")
     if isinstance(value, Parameters):
@@ -346,15 +382,19 @@ def _default(value: Any) -> Any:
     return str(value)
 
 
+# -- other documents --
+
+
 def write_error(error: MLServerError) -> bytes:
+    """Serialize an error."""
     return orjson.dumps({"error": error.message})
 
 
 def write_message(message: Any) -> bytes:
-    """Any other message of the protocol (metadata, index)."""
-    return orjson.dumps(message.model_dump(mode="json"), default=_default, option=_OPTIONS)
+    """Serialize any other message of the protocol (metadata, index)."""
+    return _dump(message.model_dump(mode="json"))
 
 
 def write_document(document: Any) -> bytes:
-    """Plain data."""
-    return orjson.dumps(document, default=_default, option=_OPTIONS)
+    """Serialize plain data."""
+    return _dump(document)

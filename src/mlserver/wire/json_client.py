@@ -39,7 +39,7 @@ def write_binary(request: InferenceRequest) -> tuple[bytes, int]:
     for tensor in request.inputs:
         tensor = without_missing(tensor)
         blob = memoryview(tensor.data.to_raw(str(tensor.datatype), tensor.shape)).cast("B")
-        head = json.head_of(_as_output(tensor))
+        head = json.build_output_head(_as_output(tensor))
         head["parameters"] = {**head.get("parameters", {}), "binary_data_size": blob.nbytes}
         document["inputs"].append(head)
         blobs.append(blob)
@@ -59,7 +59,7 @@ def _document(request: InferenceRequest, inputs: list[RequestInput]) -> dict[str
             "outputs": [_as_output(tensor) for tensor in inputs],
         }
     )
-    document = json.document_of(as_response)
+    document = json.build_document(as_response)
     del document["model_name"]
     document["inputs"] = document.pop("outputs")
     if request.outputs is not None:
@@ -87,7 +87,7 @@ def read_response(body: bytes, header_length: int | None = None) -> InferenceRes
     try:
         response = InferenceResponse.model_validate(document)
     except ValidationError as error:
-        raise json.describe(error) from None
+        raise json.describe_validation_error(error) from None
     blob, at = memoryview(body)[end:], 0
     for output, size in zip(response.outputs, sizes, strict=True):
         try:
@@ -120,4 +120,4 @@ def read_metadata(body: bytes) -> MetadataModelResponse:
     try:
         return MetadataModelResponse.model_validate(json.read_json(body))
     except ValidationError as error:
-        raise json.describe(error) from None
+        raise json.describe_validation_error(error) from None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Bytes of a body from which this is faster than making lists.
-LARGE = 64 * 1024
+MIN_BYTES = 64 * 1024
 # Rows shorter than this cost more to look at one by one than a list of them.
 _WIDE = 8
 _NUMBERS = frozenset(DTYPES) - {"BOOL"}

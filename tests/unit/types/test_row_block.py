@@ -25,7 +25,7 @@ from mlserver.types import (
 )
 from mlserver.types.row_block import RowBlockRequest
 from mlserver.wire import json
-from mlserver.wire.proto import fast_messages, messages
+from mlserver.wire.proto import messages, model_infer
 
 NUMBERS = {
     "FP64": st.floats(allow_nan=False, allow_infinity=False),
@@ -108,7 +108,7 @@ def test_packed_is_the_same_as_validated(bodies: list[bytes], rest: dict[str, An
 def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: bool) -> None:
     for body in [bodies[0], *bodies]:  # a layout is known from the second time
         sent = messages.write_request(validated(body), "m", raw=raw).SerializeToString()
-        request = fast_messages.read_request(sent).request
+        request = model_infer.read_request(sent).request
     if raw or str(validated(body).inputs[0].datatype).startswith("FP"):
         assert request.rows is not None
     assert rows_of(request) == 1
@@ -128,7 +128,7 @@ def test_packed_with_parameters_and_outputs(
             messages.write_request(validated(body, **more), "m", raw=True)
             for body in [bodies[0], *bodies]
         ]
-        return [fast_messages.read_request(message.SerializeToString()).request for message in sent]
+        return [model_infer.read_request(message.SerializeToString()).request for message in sent]
 
     requests = received(rest)[1:]
     expected = [validated(body, **rest) for body in bodies]
@@ -213,7 +213,7 @@ def test_what_is_not_plain_is_left_to_the_validator(tensor: dict[str, object]) -
 )
 def test_what_stands_beside_the_inputs_is_left_to_the_validator(rest: dict[str, object]) -> None:
     column = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
-    assert json.one_row({"inputs": [column], **rest}) is None
+    assert json.read_row({"inputs": [column], **rest}) is None
 
 
 def test_names_are_checked() -> None:

@@ -60,7 +60,7 @@ class ItemResult:
             failure = self.failure or ItemFailure("no answer")
             error = {"status": failure.status, "msg": failure.message}
             return {"parameters": {"batch_index": self.item}, "error": error}
-        document = json.document_of(self.response)
+        document = json.build_document(self.response)
         document["id"] = self.id or self.inference_id
         document["parameters"] |= {"batch_index": self.item, "inference_id": self.inference_id}
         return document

@@ -24,7 +24,7 @@ import pyarrow.types as kinds
 from ...errors import InvalidInput
 from ...tensor import element_count
 from ...types import Parameters, RequestInput, ResponseOutput, TensorData
-from ..proto.contents import bytes_elements
+from ..proto.contents import read_bytes_elements
 
 _EXACT = 2**53  # integers up to here are exact as FP64
 _NUMBERS = {
@@ -181,7 +181,7 @@ def write(output: ResponseOutput) -> Any:
 
 
 def _texts(output: ResponseOutput) -> Any:
-    elements = bytes_elements(output.data, output.shape)
+    elements = read_bytes_elements(output.data, output.shape)
     content_type = output.parameters.content_type if output.parameters is not None else None
     if content_type == "base64":
         return pa.array([base64.b64decode(element) for element in elements], pa.binary())

@@ -158,11 +158,6 @@ FILES = (
     b'est\x1a&.inference.RepositoryModelLoadResponse"\x00\x12l\n\x15RepositoryModel'
     b"Unload\x12'.inference.RepositoryModelUnloadRequest\x1a(.inference.Repo"
     b'sitoryModelUnloadResponse"\x00b\x06proto3',
-    b'\n\x0bparts.proto\x12\x08mlserver"\xec\x01\n\x16ModelInferRequestParts\x12\x1d\n\nmodel_name'
-    b'\x18\x01 \x01(\tR\tmodelName\x12#\n\rmodel_version\x18\x02 \x01(\tR\x0cmodelVersion\x12\x0e\n\x02id\x18\x03 \x01'
-    b'(\tR\x02id\x12\x1e\n\nparameters\x18\x04 \x03(\x0cR\nparameters\x12\x16\n\x06inputs\x18\x05 \x03(\x0cR\x06inputs\x12\x18'
-    b'\n\x07outputs\x18\x06 \x03(\x0cR\x07outputs\x12,\n\x12raw_input_contents\x18\x07 \x03(\x0cR\x10rawInputCo'
-    b'ntentsb\x06proto3',
     b'\n\x16model_repository.proto\x12\x1ainference.model_repository"W\n\x16Reposito'
     b"ryIndexRequest\x12'\n\x0frepository_name\x18\x01 \x01(\tR\x0erepositoryName\x12\x14\n\x05ready"
     b'\x18\x02 \x01(\x08R\x05ready"\xdb\x01\n\x17RepositoryIndexResponse\x12V\n\x06models\x18\x01 \x03(\x0b2>.infe'

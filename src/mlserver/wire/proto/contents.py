@@ -1,7 +1,7 @@
-"""The elements of one tensor in protobuf: typed contents <-> `TensorData`. Messages around them are in `wire.proto`.
+"""Typed contents of one tensor in protobuf: InferTensorContents <-> `TensorData`. Messages: `wire.proto.messages`.
 
-Numbers never pass through Python one by one where protobuf allows it: they are read as arrays, and fixed-width numbers
-are written as the packed bytes that protobuf itself would make of them.
+Many numbers are read as an array, and BOOL, FP32 and FP64 are written as the packed bytes of protobuf's own encoding,
+so that no Python object is made per number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..pb import dataplane_pb2 as pb
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Datatype -> the field of InferTensorContents that carries it. FP16 and BF16 have none: they travel raw.
+# Datatype -> its field of InferTensorContents. FP16 and BF16 have none: they are sent as raw contents.
 FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
     "UINT8": "uint_contents",
@@ -40,9 +40,9 @@ FIELDS: dict[str, str] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-# Datatypes whose packed form on the wire is our raw form -> the tag before it (field number, length-delimited).
+# Datatypes whose packed protobuf encoding equals the binary encoding -> tag (field number, length-delimited).
 PACKED_TAGS: dict[str, bytes] = {"BOOL": b"\x0a", "FP32": b"\x32", "FP64": b"\x3a"}
-# The field -> the dtype of its elements, whatever narrower datatype they stand for.
+# Field -> dtype of its elements, which may be wider than the datatype.
 FIELD_DTYPES: dict[str, str] = {
     "bool_contents": "?",
     "uint_contents": "<u4",
@@ -52,50 +52,48 @@ FIELD_DTYPES: dict[str, str] = {
     "fp32_contents": "<f4",
     "fp64_contents": "<f8",
 }
-# Up to here `struct` is faster than making an array.
-_FEW = 32
+_MAX_STRUCT_ELEMENTS = 32  # up to here `struct` is faster than NumPy
 
 
 def read_contents(
     contents: pb.InferTensorContents, datatype: str, shape: Sequence[int]
 ) -> TensorData:
-    """Typed contents -> data.
+    """Return the data of typed contents.
 
     Raises:
-        TensorError: another field than the datatype's is used, or count or range do not fit.
+        TensorError: a field of another datatype is used, or count or range do not fit.
     """
     field = FIELDS.get(datatype)
     if field is None:
         raise TensorError(f"{datatype} in raw_input_contents", "typed contents")
-    for used, _ in contents.ListFields():
-        if used.name != field:
-            raise TensorError(f"{datatype} in contents.{field}", f"contents.{used.name}")
+    for descriptor, _ in contents.ListFields():
+        if descriptor.name != field:
+            raise TensorError(f"{datatype} in contents.{field}", f"contents.{descriptor.name}")
     elements: Sequence[Any] = getattr(contents, field)
     count = element_count(shape)
     if len(elements) != count:
         raise TensorError(f"{count} elements for shape {list(shape)}", str(len(elements)))
     if datatype == "BYTES":
         return TensorData(list(elements))
-    if count > _FEW:
-        return TensorData.from_array(_array(elements, datatype))
+    if count > _MAX_STRUCT_ELEMENTS:
+        return TensorData.from_array(_read_array(elements, datatype))
     try:
-        return TensorData.trusted(
-            struct.pack(f"<{count}{FORMATS[datatype]}", *elements), datatype, shape
-        )
+        raw = struct.pack(f"<{count}{FORMATS[datatype]}", *elements)
     except (struct.error, OverflowError):
         raise TensorError(f"numbers in the range of {datatype}", str(list(elements))) from None
+    return TensorData.trusted(raw, datatype, shape)
 
 
-def _array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
-    """The elements of the datatype's field as an array of the datatype's dtype.
+def _read_array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
+    """Return the elements of the datatype's field as an array of the datatype's dtype.
 
     Raises:
         TensorError: a number is out of the datatype's range.
     """
     import numpy as np
 
-    # From protobuf 7.34 on the container hands NumPy its memory. Before, NumPy sees Python numbers, and without
-    # a dtype it would choose one: FP64 for FP32, and FP64 for UINT64 of both small and large numbers, which rounds.
+    # protobuf >= 7.34 exposes the container's memory to NumPy. Before, NumPy reads Python numbers and without a dtype
+    # infers one: FP64 for FP32, and FP64 for UINT64 of both small and large numbers, which rounds.
     array = np.array(elements, dtype=FIELD_DTYPES[FIELDS[datatype]])
     dtype = np.dtype(DTYPES[datatype])
     if array.dtype == dtype:
@@ -110,49 +108,40 @@ def _array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
 def write_contents(
     contents: pb.InferTensorContents, data: TensorData, datatype: str, shape: Sequence[int]
 ) -> None:
-    """Data -> typed contents, for a datatype that has a field.
-
-    Raises:
-        TensorError: the data does not fit.
-    """
-    serialized = b"".join(serialized_contents(data, datatype, shape))
-    if serialized:
-        contents.MergeFromString(serialized)
-
-
-def serialized_contents(
-    data: TensorData, datatype: str, shape: Sequence[int]
-) -> tuple[bytes, bytes | memoryview]:
-    """Data -> typed contents in bytes, in two parts: what stands before the elements, and the elements.
+    """Write data into empty typed contents.
 
     Raises:
         TensorError: the data does not fit.
     """
     if datatype == "BYTES":
-        return b"", pb.InferTensorContents(
-            bytes_contents=bytes_elements(data, shape)
-        ).SerializeToString()
+        elements = read_bytes_elements(data, shape)
+        if elements:
+            contents.bytes_contents.extend(elements)
+        return
     raw = data.to_raw(datatype, shape)
     tag = PACKED_TAGS.get(datatype)
     if tag is None:
         numbers = struct.unpack(f"<{element_count(shape)}{FORMATS[datatype]}", raw)
-        return b"", pb.InferTensorContents(**{FIELDS[datatype]: numbers}).SerializeToString()
+        if numbers:
+            getattr(contents, FIELDS[datatype]).extend(numbers)
+        return
     size = memoryview(raw).nbytes
-    return (tag + varint(size), raw) if size else (b"", b"")
+    if size:
+        contents.MergeFromString(b"".join((tag, encode_varint(size), raw)))
 
 
-def bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
-    """The elements of a BYTES tensor; text becomes UTF-8."""
+def read_bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
+    """Return the elements of a BYTES tensor; text as UTF-8."""
     if data.raw is not None:
         return split_bytes_block(data.raw)
     return [bytes_of(element) for element in flat_elements(data.root, shape)]
 
 
-def varint(number: int) -> bytes:
-    """Protobuf's variable-length integer: seven bits a byte, lowest first."""
-    made = bytearray()
+def encode_varint(number: int) -> bytes:
+    """Return a non-negative number in protobuf's variable-length encoding: seven bits a byte, lowest first."""
+    encoded = bytearray()
     while number > 0x7F:
-        made.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    made.append(number)
-    return bytes(made)
+    encoded.append(number)
+    return bytes(encoded)

@@ -1,11 +1,10 @@
-"""Inference requests and responses in protobuf: pure functions between the messages of `wire.pb` and the types.
+"""Inference requests and responses in protobuf: messages of `wire.pb` <-> `mlserver.types`. Pure.
 
-What only protobuf can get wrong is checked here (typed against raw contents, their number, their sizes); names, models
-and everything else are the data plane's business. Metadata and repository messages are in `wire.proto_metadata`.
+Checks cover what is specific to protobuf: typed or raw contents, their number and their sizes. The data plane checks the
+rest. Metadata and repository messages: `wire.proto.metadata`.
 
-Parameters: bool, integers of 64 bits, floats and text travel as themselves in both directions. Other values (lists,
-objects, larger integers) are written as JSON text, and None is left out. `headers` never travel as a parameter: over
-gRPC they are metadata.
+Parameters: bool, 64-bit integers, floats and text have fields of their own. Other values (lists, objects, larger
+integers) are written as JSON text; None is omitted. `headers` is not a parameter: over gRPC, headers are metadata.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ AnyTensor = TypeVar("AnyTensor", RequestInput, ResponseOutput)
 
 
 def uses_raw(message: pb.ModelInferRequest) -> bool:
-    """Whether a request carries raw contents, and therefore wants a raw answer."""
+    """Return whether a request has raw contents; its response gets raw contents too."""
     return len(message.raw_input_contents) > 0
 
 
@@ -44,54 +43,74 @@ def uses_raw(message: pb.ModelInferRequest) -> bool:
 def read_request(
     message: pb.ModelInferRequest, raws: Sequence[bytes | memoryview] | None = None
 ) -> InferenceRequest:
-    """A request of the road.
+    """Return the request of a message.
 
     Args:
-        raws: The raw contents, if they are not in the message.
+        raws: The raw contents if the caller has removed them from the message.
 
     Raises:
-        InvalidInput: the message is no valid request; the text names the input.
+        InvalidInput: the request is invalid; the text names the input.
     """
-    # Slices: iterating over protobuf's containers costs more than all of the rest.
-    inputs = _read_tensors(
-        message.inputs[:], message.raw_input_contents[:] if raws is None else raws, RequestInput
-    )
-    outputs = [
-        RequestOutput(name=out.name, parameters=read_parameters(out.parameters))
-        for out in message.outputs[:]
-    ]
+    # Slices, because iterating over protobuf's containers is slower.
+    blocks = message.raw_input_contents[:] if raws is None else raws
+    inputs = _read_tensors(message.inputs[:], blocks, RequestInput)
+    outputs = read_requested_outputs(message)
     values: dict[str, Any] = {
         "id": message.id or None,
         "parameters": read_parameters(message.parameters),
         "inputs": inputs,
-        "outputs": outputs or None,
+        "outputs": outputs,
     }
     return InferenceRequest.build(values)
+
+
+def read_requested_outputs(message: pb.ModelInferRequest) -> list[RequestOutput] | None:
+    """Return the requested outputs; None if the message names none.
+
+    Raises:
+        InvalidInput: a parameter of an output is invalid.
+    """
+    outputs = [
+        RequestOutput(name=output.name, parameters=read_parameters(output.parameters))
+        for output in message.outputs[:]
+    ]
+    return outputs or None
 
 
 def write_request(
     request: InferenceRequest, model_name: str, model_version: str | None = None, raw: bool = False
 ) -> pb.ModelInferRequest:
-    """A client's message for one model; raw contents if asked for, or if an input has no typed form."""
+    """Return a client's message for one model.
+
+    Args:
+        raw: Write raw contents. They are written too if an input has no typed form.
+    """
     message = pb.ModelInferRequest(
         model_name=model_name, model_version=model_version or "", id=request.id or ""
     )
     write_parameters(message.parameters, request.parameters)
     for output in request.outputs or ():
         write_parameters(message.outputs.add(name=output.name).parameters, output.parameters)
-    _write_tensors(
-        request.inputs,
-        message.inputs.add,
-        message.raw_input_contents.append if raw or needs_raw(request.inputs) else None,
-    )
+    raws: list[bytes | memoryview] = []
+    is_raw = raw or needs_raw(request.inputs)
+    _write_tensors(request.inputs, message.inputs.add, raws.append if is_raw else None)
+    message.raw_input_contents.extend(map(bytes, raws))
     return message
 
 
 # -- responses --
 
 
-def write_response(response: InferenceResponse, raw: bool = False) -> pb.ModelInferResponse:
-    """The message of a response; raw contents if asked for, or if an output has no typed form.
+def write_response(
+    response: InferenceResponse,
+    raw: bool = False,
+    add_raw: Callable[[bytes | memoryview], None] | None = None,
+) -> pb.ModelInferResponse:
+    """Return the message of a response.
+
+    Args:
+        raw: Write raw contents. They are written too if an output has no typed form.
+        add_raw: Called with the raw contents of each output, which are then not added to the message.
 
     Raises:
         MLServerError: (500) an output does not fit its own datatype and shape.
@@ -103,23 +122,22 @@ def write_response(response: InferenceResponse, raw: bool = False) -> pb.ModelIn
     )
     if response.parameters is not None:
         write_parameters(message.parameters, response.parameters)
-    raw = raw or needs_raw(response.outputs)
+    raws: list[bytes | memoryview] = []
+    add_block = raws.append if add_raw is None else add_raw
+    is_raw = raw or needs_raw(response.outputs)
     try:
-        _write_tensors(
-            response.outputs,
-            message.outputs.add,
-            message.raw_output_contents.append if raw else None,
-        )
+        _write_tensors(response.outputs, message.outputs.add, add_block if is_raw else None)
     except InvalidInput as error:
         raise MLServerError(f"The model's answer is not valid: {error.message}", 500) from None
+    message.raw_output_contents.extend(map(bytes, raws))
     return message
 
 
 def read_response(message: pb.ModelInferResponse) -> InferenceResponse:
-    """What a client received.
+    """Return the response of a message that a client received.
 
     Raises:
-        InvalidInput: the message is no valid response.
+        InvalidInput: the message is not a valid response.
     """
     values: dict[str, Any] = {
         "model_name": message.model_name,
@@ -168,33 +186,34 @@ def _read_tensor(
     except TensorError as error:
         raise InvalidInput(f"data of tensor '{name}'", error.expected, error.received) from None
     parameters = read_parameters(tensor.parameters)
-    made = kind.build(
+    result = kind.build(
         {"name": name, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data}
     )
     if parameters is not None:
-        restore_missing(made)
-    return made
+        restore_missing(result)
+    return result
 
 
 def needs_raw(tensors: Sequence[AnyTensor]) -> bool:
+    """Return whether a tensor has a datatype without typed contents."""
     return any(tensor.datatype not in FIELDS for tensor in tensors)
 
 
 def _write_tensors(
     tensors: Sequence[AnyTensor],
     add: Callable[..., InferTensor],
-    add_raw: Callable[[bytes], None] | None,
+    add_raw: Callable[[bytes | memoryview], None] | None,
 ) -> None:
     for tensor in map(without_missing, tensors):
         datatype = str(tensor.datatype)
-        made = add(name=tensor.name, datatype=datatype, shape=tensor.shape)
+        target = add(name=tensor.name, datatype=datatype, shape=tensor.shape)
         if tensor.parameters is not None:
-            write_parameters(made.parameters, tensor.parameters)
+            write_parameters(target.parameters, tensor.parameters)
         try:
             if add_raw is None:
-                write_contents(made.contents, tensor.data, datatype, tensor.shape)
+                write_contents(target.contents, tensor.data, datatype, tensor.shape)
             else:
-                add_raw(bytes(tensor.data.to_raw(datatype, tensor.shape)))
+                add_raw(tensor.data.to_raw(datatype, tensor.shape))
         except TensorError as error:
             raise InvalidInput(
                 f"data of tensor '{tensor.name}'", error.expected, error.received
@@ -205,7 +224,7 @@ def _write_tensors(
 
 
 def read_parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters | None:
-    """A map of parameters; None if it is empty.
+    """Return the parameters of a map; None if it is empty.
 
     Raises:
         InvalidInput: `content_type` is not text.
@@ -225,7 +244,7 @@ def _read_value(parameter: pb.InferParameter) -> Any:
 
 
 def write_parameters(target: Any, parameters: Parameters | None) -> None:
-    """Put parameters into a message's map (`message.parameters`)."""
+    """Write parameters into a message's map (`message.parameters`)."""
     if parameters is None:
         return
     if parameters.content_type is not None:

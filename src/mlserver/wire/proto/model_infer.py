@@ -1,0 +1,180 @@
+"""Serialized ModelInfer messages: bytes -> request, response -> bytes. Pure.
+
+Two fast paths around `wire.proto.messages`, which reads and writes every other message:
+
+- A request of one row is read into a `RowBlock` without a tensor per column: 11 columns take 15 us instead of 91 us
+  (typed contents) and 10 us instead of 37 us (raw contents).
+- Raw contents of large messages are never copied into a protobuf message: 800 KB of raw outputs are written in 0.02 ms
+  instead of 0.95 ms.
+
+Measured with `make bench-micro ARGS="-k proto"`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from ...errors import InvalidPayload
+from ...tensor import ITEM_SIZES
+from ...types import InferenceRequest, InferenceResponse, RowBlock, RowBlockRequest
+from ...types.row_block import ROW_CODES
+from ..pb import dataplane_pb2 as pb
+from . import messages
+from .contents import FIELDS, encode_varint
+
+MIN_VIEWED_BYTES = 64 * 1024  # size of a message from which views of its raw contents pay
+MAX_SCANNED_FIELDS = 1000  # a message of more top-level fields is left to protobuf
+_ONE_ROW = ([1], [1, 1])
+_RAW_INPUT_TAG = 7 << 3 | 2  # ModelInferRequest.raw_input_contents, length-delimited
+_RAW_OUTPUT_TAG = bytes([6 << 3 | 2])  # ModelInferResponse.raw_output_contents, length-delimited
+
+
+class ParsedRequest(NamedTuple):
+    """A request with the model's name and version; `raw`: its contents are raw, and so are the response's."""
+
+    request: InferenceRequest
+    model_name: str
+    model_version: str
+    raw: bool
+
+
+# -- requests --
+
+
+def read_request(data: bytes) -> ParsedRequest:
+    """Parse a serialized ModelInferRequest.
+
+    Raises:
+        InvalidPayload: `data` is not a ModelInferRequest.
+        InvalidInput: the request is invalid; the text names the input.
+    """
+    blocks: list[memoryview] | None = None
+    try:
+        if len(data) > MIN_VIEWED_BYTES:
+            data, blocks = _split_raw_contents(data)
+        message = pb.ModelInferRequest.FromString(data)
+        rows = None if blocks else read_row(message)
+        if rows is None:
+            request = messages.read_request(message, blocks)
+        else:
+            outputs = messages.read_requested_outputs(message)
+            parameters = messages.read_parameters(message.parameters)
+            request = RowBlockRequest.from_rows(rows, message.id or None, parameters, outputs)
+    except (DecodeError, UnicodeDecodeError) as error:
+        # protobuf's pure Python implementation raises UnicodeDecodeError.
+        raise InvalidPayload(f"Invalid message: {error}") from None
+    raw = bool(blocks) or messages.uses_raw(message)
+    return ParsedRequest(request, message.model_name, message.model_version, raw)
+
+
+def read_row(message: pb.ModelInferRequest) -> RowBlock | None:
+    """Return the inputs of a request of one row as a block; None for any other request.
+
+    One row means: every input has one element and no parameters, and all have the same fixed-width datatype and shape.
+    """
+    tensors = message.inputs[:]
+    if not tensors:
+        return None
+    datatype, shape = tensors[0].datatype, tensors[0].shape[:]
+    if datatype not in ROW_CODES or shape not in _ONE_ROW:
+        return None
+    for tensor in tensors:
+        if tensor.datatype != datatype or tensor.shape != shape or tensor.parameters:
+            return None
+    raws = message.raw_input_contents[:]
+    block = _join_raw(tensors, raws, datatype) if raws else _pack_typed(tensors, datatype)
+    if block is None:
+        return None
+    names = tuple([tensor.name for tensor in tensors])
+    return RowBlock(names, datatype, tuple(shape[1:]), 1, block)
+
+
+_InputTensors = Sequence[pb.ModelInferRequest.InferInputTensor]
+
+
+def _join_raw(tensors: _InputTensors, raws: Sequence[bytes], datatype: str) -> bytes | None:
+    if list(map(len, raws)) != [ITEM_SIZES[datatype]] * len(tensors):
+        return None
+    for tensor in tensors:
+        if tensor.HasField("contents"):
+            return None
+    return b"".join(raws)
+
+
+def _pack_typed(tensors: _InputTensors, datatype: str) -> bytes | None:
+    expected_field = FIELDS[datatype]
+    elements = []
+    for tensor in tensors:
+        fields = tensor.contents.ListFields()
+        if len(fields) != 1:
+            return None
+        descriptor, values = fields[0]
+        if descriptor.name != expected_field or len(values) != 1:
+            return None
+        elements.append(values[0])
+    try:
+        return struct.pack(f"<{len(elements)}{ROW_CODES[datatype]}", *elements)
+    except (struct.error, OverflowError):  # out of the datatype's range: `messages` raises
+        return None
+
+
+# -- large requests --
+
+
+def _split_raw_contents(data: bytes) -> tuple[bytes, list[memoryview] | None]:
+    """Return the message without its raw contents, and views of these.
+
+    The views are None, and the message is whole, if a top-level field is not length-delimited or ends after the data,
+    or if there are more than `MAX_SCANNED_FIELDS`.
+    """
+    view, offset, end = memoryview(data), 0, len(data)
+    rest: list[memoryview] = []
+    raws: list[memoryview] = []
+    for _ in range(MAX_SCANNED_FIELDS):
+        if offset == end:
+            return b"".join(rest), raws
+        start = offset
+        tag, offset = _read_varint(data, offset)
+        size, offset = _read_varint(data, offset)
+        if tag & 7 != 2 or offset + size > end:
+            break
+        offset += size
+        if tag == _RAW_INPUT_TAG:
+            raws.append(view[offset - size : offset])
+        else:
+            rest.append(view[start:offset])
+    return data, None
+
+
+def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Return a number of at most five bytes and its end; the end is after `data` if it is cut off or longer."""
+    number = 0
+    for index, byte in enumerate(data[offset : offset + 5]):
+        number |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return number, offset + index + 1
+    return number, len(data) + 1
+
+
+# -- responses --
+
+
+def write_response(response: InferenceResponse, raw: bool = False) -> bytes:
+    """Serialize a response as ModelInferResponse.
+
+    Args:
+        raw: Write raw contents. They are written too if an output has no typed form.
+
+    Raises:
+        MLServerError: (500) an output does not fit its own datatype and shape.
+    """
+    blocks: list[bytes | memoryview] = []
+    message = messages.write_response(response, raw, blocks.append)
+    parts: list[bytes | memoryview] = [message.SerializeToString()]
+    for block in blocks:
+        parts += (_RAW_OUTPUT_TAG, encode_varint(memoryview(block).nbytes), block)
+    return b"".join(parts)
