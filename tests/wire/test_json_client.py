@@ -87,7 +87,8 @@ def test_binary_responses_are_read() -> None:
     read = json_client.read_response(b"".join(parts), length)
     assert [each.data.root for each in read.outputs] == [[True, False], ["text"], [0.5, 2.0]]
     assert all(
-        "binary_data_size" not in (each.parameters or Parameters()).plain() for each in read.outputs
+        "binary_data_size" not in (each.parameters or Parameters()).to_dict()
+        for each in read.outputs
     )
 
 

@@ -29,7 +29,7 @@ TYPED = [name for name, case in CASES.items() if case.in_typed_contents]
 def plain(parameters: Parameters | None) -> dict[str, Any]:
     """Parameters as a dictionary whose values cannot be taken for one another; none and empty are the same."""
     return (
-        {key: (type(value), value) for key, value in parameters.plain().items()}
+        {key: (type(value), value) for key, value in parameters.to_dict().items()}
         if parameters is not None
         else {}
     )

@@ -182,7 +182,7 @@ class MLflowRuntime(MLModel):
         if self._source is not None and self._source.address is not None:
             more["source"] = self._source.address
         if more:
-            known = found.parameters.plain() if found.parameters is not None else {}
+            known = found.parameters.to_dict() if found.parameters is not None else {}
             found.parameters = Parameters(**known, **more)
         return found
 

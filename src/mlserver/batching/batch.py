@@ -80,7 +80,7 @@ def _freeze(parameters: Parameters | None) -> str | None:
     """Return parameters as text, in which 1, 1.0 and true differ, as they do for the model."""
     if parameters is None:
         return None
-    values = parameters.plain()
+    values = parameters.to_dict()
     values.pop("headers", None)
     return repr(values) if values else None
 
@@ -114,7 +114,7 @@ def _shared_parameters(requests: Sequence[InferenceRequest]) -> Parameters | Non
     for request in requests[1:]:
         headers = (request.parameters and request.parameters.headers) or {}
         shared = {name: value for name, value in shared.items() if headers.get(name) == value}
-    return Parameters.of(parameters.plain() | {"headers": shared})
+    return Parameters.from_values(parameters.to_dict() | {"headers": shared})
 
 
 def _join_input(parts: tuple[RequestInput, ...], total: int) -> RequestInput:
@@ -125,7 +125,7 @@ def _join_input(parts: tuple[RequestInput, ...], total: int) -> RequestInput:
     if datatype != "BYTES" or None not in raws:
         if None in raws:  # not normalized: a tensor created by a model
             raws = [part.data.to_raw(datatype, part.shape) for part in parts]
-        data = TensorData.trusted(b"".join(raws), datatype, shape)  # type: ignore[arg-type]
+        data = TensorData.from_trusted_raw(b"".join(raws), datatype, shape)  # type: ignore[arg-type]
     else:
         elements: list[Any] = []
         for part in parts:
@@ -179,7 +179,7 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
 
 def _copy(parameters: Parameters | None) -> Parameters | None:
     """Return a copy for one response: the data plane removes headers from it, and clients of the API may change it."""
-    return None if parameters is None else parameters.copied()
+    return None if parameters is None else parameters.shallow_copy()
 
 
 def _check_rows(output: ResponseOutput, total: int) -> None:
@@ -200,7 +200,7 @@ def _split_output(output: ResponseOutput, rows: Sequence[int], total: int) -> li
     parts, offset = [], 0
     for count in rows:
         end = offset + count * step
-        data = TensorData.trusted(raw[offset:end], datatype, [count, *block_inner])
+        data = TensorData.from_trusted_raw(raw[offset:end], datatype, [count, *block_inner])
         parts.append(_create_output(output, [count, *inner], data))
         offset = end
     return parts
@@ -222,7 +222,9 @@ def _split_elements(
     for count in rows:
         part = elements[offset : offset + count * step]
         if is_raw:
-            part_data = TensorData.trusted(join_bytes_block(part), "BYTES", [count, *block_inner])
+            part_data = TensorData.from_trusted_raw(
+                join_bytes_block(part), "BYTES", [count, *block_inner]
+            )
         else:
             part_data = TensorData(part)
         parts.append(_create_output(output, [count, *inner], part_data))

@@ -85,5 +85,5 @@ def _column(output: ResponseOutput, index: int, name: str) -> ResponseOutput:
     else:
         format_code: Any = _FORMAT_CODES[item_size(datatype)]
         raw = memoryview(output.data.to_raw(datatype, output.shape)).cast("B").cast(format_code)
-        data = TensorData.trusted(raw[index::width].tobytes(), datatype, [rows, 1])
+        data = TensorData.from_trusted_raw(raw[index::width].tobytes(), datatype, [rows, 1])
     return ResponseOutput.build({**output.__dict__, "name": name, "shape": [rows, 1], "data": data})

@@ -5,7 +5,7 @@ A tensor's faces are the elements as Python objects (`root`), the bytes of the b
 between faces, `elements` what is special about BYTES, and `datatypes` what the protocol says of types and shapes.
 """
 
-from .bytes_elements import bytes_of, flat_elements, join_bytes_block, split_bytes_block
+from .bytes_elements import encode_element, flat_elements, join_bytes_block, split_bytes_block
 from .datatypes import (
     DATATYPES,
     DTYPES,
@@ -30,7 +30,7 @@ __all__ = [
     "Tensor",
     "TensorError",
     "brief",
-    "bytes_of",
+    "encode_element",
     "element_count",
     "flat_elements",
     "item_size",

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from .datatypes import TensorError, brief, element_count, reshaped
+from .datatypes import TensorError, brief, element_count, reshape_array
 
 
 def is_nested(root: Any) -> bool:
@@ -38,16 +38,16 @@ def flat_elements(root: Any, shape: Sequence[int]) -> list[Any]:
     return level
 
 
-def check_elements(root: Any, shape: Sequence[int]) -> None:
+def check_bytes_elements(root: Any, shape: Sequence[int]) -> None:
     if not isinstance(root, (list, tuple, str, bytes)) and not hasattr(root, "ravel"):
         raise TensorError("a list of BYTES elements", brief(root))
     if hasattr(root, "ravel"):
-        reshaped(root, shape)
+        reshape_array(root, shape)
     else:
         flat_elements(root, shape)
 
 
-def bytes_of(element: Any) -> bytes:
+def encode_element(element: Any) -> bytes:
     """An element as bytes: text is UTF-8, lists, objects and booleans are JSON.
 
     Raises:
@@ -68,7 +68,7 @@ def join_bytes_block(elements: Sequence[Any]) -> bytes:
     """Elements -> the binary encoding of a BYTES tensor. Raises `TensorError` for null."""
     parts: list[bytes] = []
     for element in elements:
-        data = bytes_of(element)
+        data = encode_element(element)
         parts.append(struct.pack("<I", len(data)))
         parts.append(data)
     return b"".join(parts)

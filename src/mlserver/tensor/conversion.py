@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .bytes_elements import flat_elements, is_nested, join_bytes_block, split_bytes_block
-from .datatypes import DTYPES, FORMATS, TensorError, brief, dtype_of, element_count, reshaped
+from .datatypes import DTYPES, FORMATS, TensorError, brief, element_count, get_dtype, reshape_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 # -- to bytes --
 
-PACK_ONE = {name: struct.Struct(f"<{code}").pack for name, code in FORMATS.items() if code != "?"}
+PACK_ELEMENT = {
+    name: struct.Struct(f"<{code}").pack for name, code in FORMATS.items() if code != "?"
+}
 
 
-def pack(root: Any, datatype: str, shape: Sequence[int]) -> memoryview | bytes:
+def elements_to_raw(root: Any, datatype: str, shape: Sequence[int]) -> memoryview | bytes:
     """JSON values -> raw bytes. What `struct` takes as it is (the common case) never meets NumPy."""
     code = FORMATS.get(datatype)
     if code is not None and code != "?" and type(root) is list:
@@ -33,10 +35,10 @@ def pack(root: Any, datatype: str, shape: Sequence[int]) -> memoryview | bytes:
                 raise TensorError(f"numbers in the range of {datatype}", brief(root)) from None
             except struct.error:
                 pass  # nested lists, null, text, fractions for an integer: NumPy says what they mean
-    return raw_of_array(array_of(root, datatype, shape), datatype, shape)
+    return array_to_raw(elements_to_array(root, datatype, shape), datatype, shape)
 
 
-def raw_of_array(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> memoryview | bytes:
+def array_to_raw(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> memoryview | bytes:
     import numpy as np
 
     if datatype == "BYTES":
@@ -53,7 +55,7 @@ def raw_of_array(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> me
 
 def cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
     """The array in the datatype's dtype. Numbers are converted as NumPy does; text and objects must be numbers."""
-    if datatype == "BYTES" or array.dtype == (dtype := dtype_of(datatype)):
+    if datatype == "BYTES" or array.dtype == (dtype := get_dtype(datatype)):
         return array
     if array.dtype.kind in "OSU":
         return _numbers(array.tolist(), datatype)
@@ -66,13 +68,13 @@ def cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
 # -- to arrays --
 
 
-def array_of(root: Any, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
+def elements_to_array(root: Any, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
     """Elements -> array of the datatype's dtype, in `shape`. Nested lists are read row by row."""
     import numpy as np
 
     count = element_count(shape)
     if isinstance(root, np.ndarray) and datatype != "BYTES":
-        return reshaped(cast(root, datatype), shape)
+        return reshape_array(cast(root, datatype), shape)
     if datatype == "BYTES":
         array = np.empty(count, dtype=object)
         array[:] = flat_elements(root, shape)
@@ -81,14 +83,14 @@ def array_of(root: Any, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
         root = [root]
     if len(root) != count and not is_nested(root):
         raise TensorError(f"{count} elements for shape {list(shape)}", f"{len(root)}")
-    return reshaped(_numbers(root, datatype), shape)
+    return reshape_array(_numbers(root, datatype), shape)
 
 
 def _numbers(root: Any, datatype: str) -> NDArray[Any]:
     """List (nested or not) of JSON values -> array; refuses what the datatype cannot hold."""
     import numpy as np
 
-    dtype = np.dtype(dtype_of(datatype))
+    dtype = np.dtype(get_dtype(datatype))
     try:
         if dtype.kind != "f":
             return _integers(np.array(root), root, dtype, datatype)
@@ -145,7 +147,7 @@ def _integers(found: NDArray[Any], root: Any, dtype: np.dtype[Any], datatype: st
     return found.astype(dtype)
 
 
-def array_from_raw(raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
+def raw_to_array(raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
     import numpy as np
 
     if datatype == "BYTES":

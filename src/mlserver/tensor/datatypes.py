@@ -77,7 +77,7 @@ def element_count(shape: Sequence[int]) -> int:
     return count
 
 
-def reshaped(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+def reshape_array(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     if array.size != element_count(shape):
         raise TensorError(
             f"{element_count(shape)} elements for shape {list(shape)}", str(array.size)
@@ -93,7 +93,7 @@ def item_size(datatype: str) -> int:
         raise TensorError(f"a datatype of {', '.join(ITEM_SIZES)}", repr(datatype)) from None
 
 
-def dtype_of(datatype: str) -> str:
+def get_dtype(datatype: str) -> str:
     if datatype == "BF16":
         return "<f4"
     try:

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .bytes_elements import (
     check_bytes_block,
-    check_elements,
+    check_bytes_elements,
     flat_elements,
     join_bytes_block,
     split_bytes_block,
 )
-from .conversion import PACK_ONE, array_from_raw, array_of, cast, pack, raw_of_array, without_nan
-from .datatypes import FORMATS, TensorError, brief, element_count, item_size, reshaped
+from .conversion import (
+    PACK_ELEMENT,
+    array_to_raw,
+    cast,
+    elements_to_array,
+    elements_to_raw,
+    raw_to_array,
+    without_nan,
+)
+from .datatypes import FORMATS, TensorError, brief, element_count, item_size, reshape_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,10 +74,10 @@ class Tensor:
             )
         elif datatype == "BOOL" and (others := bytes(view).translate(None, b"\0\1")):
             raise TensorError("a byte of 0 or 1 for each BOOL", str(others[0]))
-        return cls.trusted(view, datatype, shape)
+        return cls.from_trusted_raw(view, datatype, shape)
 
     @classmethod
-    def trusted(cls, raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> Self:
+    def from_trusted_raw(cls, raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> Self:
         """`from_raw` without its checks, for bytes that this server made itself."""
         tensor = cls.__new__(cls)
         tensor._raw, tensor._datatype, tensor._shape = raw, datatype, shape
@@ -129,9 +137,9 @@ class Tensor:
             TensorError: the elements do not fit.
         """
         if self._array is None and self._raw is None:
-            self._array = array_of(self._root, datatype, shape)
+            self._array = elements_to_array(self._root, datatype, shape)
         array = self._own_array()
-        return array if array.shape == tuple(shape) else reshaped(array, shape)
+        return array if array.shape == tuple(shape) else reshape_array(array, shape)
 
     def to_raw(self, datatype: str, shape: Sequence[int]) -> memoryview | bytes:
         """The bytes of the binary encoding.
@@ -142,11 +150,11 @@ class Tensor:
         if self._raw is None or self._datatype != datatype:
             if self._array is not None:
                 self._array = cast(self._array, datatype)  # all faces tell the same
-                self._raw = raw_of_array(self._array, datatype, shape)
+                self._raw = array_to_raw(self._array, datatype, shape)
             elif datatype == "BYTES":
                 self._raw = join_bytes_block(flat_elements(self.root, shape))
             else:
-                self._raw = pack(self.root, datatype, shape)
+                self._raw = elements_to_raw(self.root, datatype, shape)
             self._datatype, self._shape = datatype, shape
         return self._raw
 
@@ -163,10 +171,10 @@ class Tensor:
             self._check_raw(datatype, shape)
             return
         root = self._root
-        if type(root) is list and len(root) == 1 and shape == [1] and datatype in PACK_ONE:
+        if type(root) is list and len(root) == 1 and shape == [1] and datatype in PACK_ELEMENT:
             # By far the most common tensor; what does not fit is looked at below.
             try:
-                self._raw = PACK_ONE[datatype](root[0])
+                self._raw = PACK_ELEMENT[datatype](root[0])
             except (struct.error, OverflowError):
                 pass
             else:
@@ -174,7 +182,7 @@ class Tensor:
                 del self._root
                 return
         if datatype == "BYTES":
-            check_elements(self._root if self._array is None else self._array, shape)
+            check_bytes_elements(self._root if self._array is None else self._array, shape)
             return
         self.to_raw(datatype, shape)
         self.__dict__.pop("_root", None)
@@ -195,7 +203,7 @@ class Tensor:
         if self._array is None:
             if self._raw is None:
                 raise TensorError("data", "none")
-            self._array = array_from_raw(self._raw, self._datatype, self._shape)
+            self._array = raw_to_array(self._raw, self._datatype, self._shape)
         return self._array
 
     # -- what users of `data` do: iterate, index, compare, convert --

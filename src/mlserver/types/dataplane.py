@@ -64,7 +64,7 @@ class Parameters(BaseModel):
     headers: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
+    def from_values(cls, values: dict[str, Any]) -> Self:
         """Parameters from plain values that are known to be right, without validating them."""
         made = cls.build(
             {"content_type": values.get("content_type"), "headers": values.get("headers")}
@@ -75,13 +75,13 @@ class Parameters(BaseModel):
             made.__pydantic_fields_set__.update(extra)
         return made
 
-    def copied(self) -> Self:
+    def shallow_copy(self) -> Self:
         """A copy that shares values, but neither fields nor keys."""
         made = self.build(self.__dict__.copy())
         object.__setattr__(made, "__pydantic_extra__", dict(self.__pydantic_extra__ or {}))
         return made
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All parameters that are set, as one plain dictionary."""
         values = {
             key: value

@@ -57,7 +57,7 @@ class RowBlock(NamedTuple):
 
     def _to_input(self, index: int, name: str) -> RequestInput:
         shape = [self.row_count, *self.shape]
-        data = TensorData.trusted(self._read_column(index), self.datatype, shape)
+        data = TensorData.from_trusted_raw(self._read_column(index), self.datatype, shape)
         return RequestInput.build(
             {
                 "name": name,
@@ -133,7 +133,7 @@ class OutputSlice(NamedTuple):
 
     def _to_output(self, index: int) -> ResponseOutput:
         output = self.batch.outputs[index]
-        data = TensorData.trusted(
+        data = TensorData.from_trusted_raw(
             self.read_block(index), str(output.datatype), self.block_shape(index)
         )
         return ResponseOutput.build(

@@ -144,7 +144,9 @@ def _read_raw(body: memoryview, metadata: MetadataModelResponse | None) -> Infer
         name=described.name, shape=shape, datatype=described.datatype, data=TensorData()
     )
     tensor.data = _tensor(raw, tensor)
-    return InferenceRequest(inputs=[tensor], parameters=Parameters.of({"binary_data_output": True}))
+    return InferenceRequest(
+        inputs=[tensor], parameters=Parameters.from_values({"binary_data_output": True})
+    )
 
 
 def _raw_shape(described: MetadataTensor, size: int) -> list[int]:

@@ -158,7 +158,7 @@ def _read_rest(document: dict[str, Any]) -> _Rest | None:
     parameters, outputs = document.get("parameters"), document.get("outputs")
     if not _are_plain(parameters):
         return None
-    request_parameters = None if parameters is None else Parameters.of(parameters)
+    request_parameters = None if parameters is None else Parameters.from_values(parameters)
     if outputs is None:
         return request_parameters, None
     requested = []
@@ -167,7 +167,7 @@ def _read_rest(document: dict[str, Any]) -> _Rest | None:
         is_plain = type(name) is str and _OUTPUT_FIELDS.issuperset(output) and _are_plain(values)
         if not is_plain:
             return None
-        output_parameters = None if values is None else Parameters.of(values)
+        output_parameters = None if values is None else Parameters.from_values(values)
         requested.append(RequestOutput.build({"name": name, "parameters": output_parameters}))
     return request_parameters, requested
 
@@ -286,7 +286,7 @@ def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> byte
     for index, head in enumerate(heads):
         datatype = str(batch.outputs[index].datatype)
         shape = output_slice.block_shape(index)
-        data = TensorData.trusted(output_slice.read_block(index), datatype, shape)
+        data = TensorData.from_trusted_raw(output_slice.read_block(index), datatype, shape)
         text = orjson.dumps(_read_numbers(data, datatype, shape), option=_OPTIONS)
         if b"null" in text and infinities(datatype, data, shape):
             return write_response(_with_tensors(response))
@@ -314,7 +314,7 @@ def _build_head(response: InferenceResponse) -> dict[str, Any]:
         document["model_version"] = response.model_version
     if response.id is not None:
         document["id"] = response.id
-    document["parameters"] = {} if response.parameters is None else response.parameters.plain()
+    document["parameters"] = {} if response.parameters is None else response.parameters.to_dict()
     return document
 
 
@@ -328,7 +328,7 @@ def build_output_head(output: ResponseOutput) -> dict[str, Any]:
     """Return all fields of an output but its data."""
     head = {"name": output.name, "shape": output.shape, "datatype": output.datatype}
     if output.parameters is not None:
-        head["parameters"] = output.parameters.plain()
+        head["parameters"] = output.parameters.to_dict()
     return head
 
 
@@ -373,7 +373,7 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "replace")
     if isinstance(value, Parameters):
-        return value.plain()
+        return value.to_dict()
     if isinstance(value, TensorData):
         return value.root
     dump = getattr(value, "model_dump", None) or getattr(value, "tolist", None)

@@ -96,7 +96,7 @@ def _fill(simdjson: Any, tensor: dict[str, Any]) -> int:
     array = _array(data, datatype)
     if array.size != prod(shape):
         raise FallBack
-    tensor["data"] = TensorData.trusted(array.data.cast("B"), datatype, shape)
+    tensor["data"] = TensorData.from_trusted_raw(array.data.cast("B"), datatype, shape)
     return 2 + rows
 
 

@@ -34,8 +34,10 @@ def without_missing(tensor: Any) -> Any:
     positions = [at for at, element in enumerate(elements) if element is None]
     if not positions:
         return tensor
-    values = {} if tensor.parameters is None else tensor.parameters.plain()
-    parameters = Parameters.of({**values, MISSING: json.dumps(positions, separators=(",", ":"))})
+    values = {} if tensor.parameters is None else tensor.parameters.to_dict()
+    parameters = Parameters.from_values(
+        {**values, MISSING: json.dumps(positions, separators=(",", ":"))}
+    )
     data = TensorData([b"" if element is None else element for element in elements])
     return type(tensor).build({**tensor.__dict__, "parameters": parameters, "data": data})
 

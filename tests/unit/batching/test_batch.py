@@ -115,7 +115,9 @@ def row_wise(asked: InferenceRequest, keep_rank: bool = True) -> InferenceRespon
                 name=f"sum{index}", datatype="FP64", shape=shown, data=TensorData.from_array(sums)
             )
         )
-    parameters = None if asked.parameters is None else Parameters.of(asked.parameters.plain())
+    parameters = (
+        None if asked.parameters is None else Parameters.from_values(asked.parameters.to_dict())
+    )
     return InferenceResponse(model_name="m", outputs=outputs, parameters=parameters)
 
 
@@ -241,7 +243,7 @@ def test_headers_that_all_agree_on_are_kept() -> None:
 
     joined = join([with_headers(a="1", b="2"), with_headers(a="1", b="3", c="4")])
     assert joined.parameters is not None
-    assert joined.parameters.plain() == {"content_type": "np", "headers": {"a": "1"}}
+    assert joined.parameters.to_dict() == {"content_type": "np", "headers": {"a": "1"}}
 
     without = join([simple(parameters={"headers": {"a": "1"}}), simple()])
     assert without.parameters is not None

@@ -107,7 +107,7 @@ def requests(draw: st.DrawFn) -> InferenceRequest:
         datatype = draw(st.sampled_from(sorted(elements)))
         data = draw(st.lists(elements[datatype], min_size=0, max_size=4))
         parameters = draw(
-            st.none() | st.dictionaries(st.sampled_from("pq"), plain).map(Parameters.of)
+            st.none() | st.dictionaries(st.sampled_from("pq"), plain).map(Parameters.from_values)
         )
         inputs.append(
             RequestInput(
@@ -117,7 +117,7 @@ def requests(draw: st.DrawFn) -> InferenceRequest:
     made = InferenceRequest(
         id=draw(st.none() | st.text()),
         parameters=draw(
-            st.none() | st.dictionaries(st.sampled_from("rs"), plain).map(Parameters.of)
+            st.none() | st.dictionaries(st.sampled_from("rs"), plain).map(Parameters.from_values)
         ),
         inputs=inputs,
         outputs=draw(
@@ -247,7 +247,9 @@ async def test_what_cannot_be_written_down_is_passed_on() -> None:
     pipeline = Road()
     cache = cached(pipeline)
     for _ in range(2):
-        await cache.infer(request(parameters=Parameters.of({"huge": 2**70})), RequestContext())
+        await cache.infer(
+            request(parameters=Parameters.from_values({"huge": 2**70})), RequestContext()
+        )
     assert pipeline.asked == 2
 
 

@@ -156,7 +156,7 @@ async def test_limits_are_taken_from_the_parameters(bench: Bench) -> None:
     assert call.priority == 2
     parameters = model.requests[0].parameters
     assert parameters is not None
-    assert parameters.plain() == {"k": 1}
+    assert parameters.to_dict() == {"k": 1}
 
 
 async def test_the_earlier_deadline_counts(bench: Bench) -> None:
@@ -199,7 +199,7 @@ async def test_headers_of_the_answer_are_not_part_of_it(bench: Bench) -> None:
 
     assert context.response_headers == {"x-own": "1"}
     assert response.parameters is not None
-    assert response.parameters.plain() == {"k": 2}
+    assert response.parameters.to_dict() == {"k": 2}
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ async def answer_of(runtime: MLflowRuntime, path: str, body: Any, headers: dict[
     (route,) = (route for route in runtime.routes() if route.path == path)
     text = json.dumps(body).encode()
     request = openai_format.read_request(text, "application/json", route.config)
-    known = request.parameters.plain() if request.parameters is not None else {}
-    request.put(parameters=Parameters.of({**known, "headers": headers}))
+    known = request.parameters.to_dict() if request.parameters is not None else {}
+    request.put(parameters=Parameters.from_values({**known, "headers": headers}))
     writer = openai_format.open_stream(text, route.config)
     if writer is None:
         return comparable(
@@ -109,8 +109,8 @@ async def test_the_trace_is_in_the_store(runtime: MLflowRuntime) -> None:
     request = openai_format.read_request(
         json.dumps(ASKED).encode(), "application/json", route.config
     )
-    known = request.parameters.plain() if request.parameters is not None else {}
-    request.put(parameters=Parameters.of({**known, "headers": {HEADER: "true"}}))
+    known = request.parameters.to_dict() if request.parameters is not None else {}
+    request.put(parameters=Parameters.from_values({**known, "headers": {HEADER: "true"}}))
     document = json.loads(
         openai_format.write_response(await runtime.predict(request), route.config)[1]
     )

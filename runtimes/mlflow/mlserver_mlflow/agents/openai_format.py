@@ -159,7 +159,9 @@ class Completions(Events):
 def chunk(model_name: str, model_version: str | None, text: str) -> InferenceResponse:
     """The response that carries one chunk of a stream, as JSON text."""
     response = invocations.answer(model_name, model_version, text)
-    response.parameters = Parameters.of({"content_type": invocations.CONTENT_TYPE, CHUNK: True})
+    response.parameters = Parameters.from_values(
+        {"content_type": invocations.CONTENT_TYPE, CHUNK: True}
+    )
     return response
 
 

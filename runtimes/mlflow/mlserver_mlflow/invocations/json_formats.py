@@ -257,7 +257,7 @@ def _tensor(name: str, datatype: str, shape: list[int], raw: bytes | memoryview)
             "shape": shape,
             "datatype": datatype,
             "parameters": None,
-            "data": TensorData.trusted(raw, datatype, shape),
+            "data": TensorData.from_trusted_raw(raw, datatype, shape),
         }
     )
 

@@ -73,7 +73,9 @@ def wrap_body(body: bytes, content_type: str) -> InferenceRequest:
     return InferenceRequest.build(
         {
             "id": None,
-            "parameters": Parameters.of({"content_type": CONTENT_TYPE, HEADER: content_type}),
+            "parameters": Parameters.from_values(
+                {"content_type": CONTENT_TYPE, HEADER: content_type}
+            ),
             "inputs": [RequestInput.build(tensor)],
             "outputs": None,
         }
@@ -110,7 +112,7 @@ def answer(
             "model_name": model_name,
             "model_version": model_version,
             "id": None,
-            "parameters": Parameters.of({"content_type": CONTENT_TYPE, STATUS: status}),
+            "parameters": Parameters.from_values({"content_type": CONTENT_TYPE, STATUS: status}),
             "outputs": [ResponseOutput.build(tensor)],
         }
     )
@@ -177,7 +179,7 @@ def _numbers(raw: bytes | memoryview, datatype: str, shape: list[int], rank: int
         # A few numbers need no NumPy, which this process may not have loaded yet.
         elements = memoryview(raw).cast("B").cast(code).tolist()
         return json.dumps(_nested(elements, shape if rank != 1 else []))
-    array = TensorData.trusted(raw, datatype, shape).to_array(datatype, shape)
+    array = TensorData.from_trusted_raw(raw, datatype, shape).to_array(datatype, shape)
     return json_numbers.numbers(array.reshape(-1) if rank == 1 else array)
 
 

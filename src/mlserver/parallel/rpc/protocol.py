@@ -280,11 +280,11 @@ def unpack_response(values: list[Any], buffers: Sequence[Any]) -> InferenceRespo
 
 
 def pack_parameters(parameters: Parameters | None) -> dict[str, Any] | None:
-    return None if parameters is None else parameters.plain()
+    return None if parameters is None else parameters.to_dict()
 
 
 def unpack_parameters(values: dict[str, Any] | None) -> Parameters | None:
-    return None if values is None else Parameters.of(values)
+    return None if values is None else Parameters.from_values(values)
 
 
 def _pack_tensor(tensor: RequestInput | ResponseOutput, buffers: list[Any]) -> list[Any]:
@@ -312,12 +312,14 @@ def _unpack_tensor(values: list[Any], buffers: Sequence[Any]) -> dict[str, Any]:
         data = TensorData(content[0])
     else:
         raw = buffers[content] if isinstance(content, int) else content
-        data = TensorData.trusted(raw, datatype, shape if block_shape is None else block_shape)
+        data = TensorData.from_trusted_raw(
+            raw, datatype, shape if block_shape is None else block_shape
+        )
     return {
         "name": name,
         "shape": shape,
         "datatype": datatype,
-        "parameters": None if parameters is None else Parameters.of(parameters),
+        "parameters": None if parameters is None else Parameters.from_values(parameters),
         "data": data,
     }
 

@@ -122,12 +122,12 @@ def _block(array: Any, datatype: str) -> TensorData:
     size, buffer = array.type.bit_width // 8, array.buffers()[1]
     view = memoryview(buffer) if buffer is not None else memoryview(b"")
     raw = view[array.offset * size : (array.offset + len(array)) * size]
-    return TensorData.trusted(raw, datatype, [len(array), 1])
+    return TensorData.from_trusted_raw(raw, datatype, [len(array), 1])
 
 
 def _lists(name: str, values: Any, rows: int, size: int) -> RequestInput:
     datatype = _NUMBERS[values.type]
-    data = TensorData.trusted(
+    data = TensorData.from_trusted_raw(
         memoryview(_block(values, datatype).raw or b""), datatype, [rows, size]
     )
     return RequestInput(name=name, shape=[rows, size], datatype=datatype, data=data)

@@ -14,8 +14,8 @@ from ...tensor import (
     DTYPES,
     FORMATS,
     TensorError,
-    bytes_of,
     element_count,
+    encode_element,
     flat_elements,
     split_bytes_block,
 )
@@ -81,7 +81,7 @@ def read_contents(
         raw = struct.pack(f"<{count}{FORMATS[datatype]}", *elements)
     except (struct.error, OverflowError):
         raise TensorError(f"numbers in the range of {datatype}", str(list(elements))) from None
-    return TensorData.trusted(raw, datatype, shape)
+    return TensorData.from_trusted_raw(raw, datatype, shape)
 
 
 def _read_array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
@@ -134,7 +134,7 @@ def read_bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
     """Return the elements of a BYTES tensor; text as UTF-8."""
     if data.raw is not None:
         return split_bytes_block(data.raw)
-    return [bytes_of(element) for element in flat_elements(data.root, shape)]
+    return [encode_element(element) for element in flat_elements(data.root, shape)]
 
 
 def encode_varint(number: int) -> bytes:

@@ -235,7 +235,7 @@ def read_parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters |
     content_type = values.get("content_type")
     if content_type is not None and not isinstance(content_type, str):
         raise InvalidInput("parameter 'content_type'", "text", repr(content_type))
-    return Parameters.of(values)
+    return Parameters.from_values(values)
 
 
 def _read_value(parameter: pb.InferParameter) -> Any:
