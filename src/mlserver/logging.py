@@ -1,4 +1,4 @@
-"""The server's log: one logger `mlserver` with children, lines as text or as JSON, and where they go."""
+"""Logging: the logger `mlserver`, its formatter (text or JSON), and the setting `logging_settings`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .settings.sources import read_json_object
 LoggerName = "mlserver"
 logger = logging.getLogger(LoggerName)
 
-# Line breaks and other control characters would let a caller's text pose as log lines of its own, or move the cursor.
+# Line breaks and control characters in a client's text could forge log lines or move the terminal's cursor.
 _ESCAPES: dict[int, str] = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
 _ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ESCAPES |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
@@ -25,15 +25,15 @@ del _ESCAPES[ord("\t")]
 
 
 def get_logger() -> logging.Logger:
-    """The server's logger."""
+    """Return the server's logger."""
     return logger
 
 
 class ModelLoggerFormatter(logging.Formatter):
-    """One line per record, with the model whose code wrote it.
+    """Formats a record as one line, with the model whose code logged it.
 
     Text: `time [logger][model:version] LEVEL - message`, tracebacks indented below. With `use_structured_logging`: a
-    JSON object with `time`, `name`, `level`, `message`, and `model_name`, `model_version` and `exception` where there are any.
+    JSON object with `time`, `name`, `level`, `message`, and, if present, `model_name`, `model_version` and `exception`.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -41,26 +41,24 @@ class ModelLoggerFormatter(logging.Formatter):
         self.structured = settings is not None and settings.use_structured_logging
 
     def format(self, record: logging.LogRecord) -> str:
-        trouble = self._trouble(record)
+        details = self._format_exception_and_stack(record)
         if self.structured:
-            return self._json(record, trouble)
+            return self._format_json(record, details)
         model = current_model()
-        tag = f"[{':'.join(part for part in model if part)}]" if model else ""
+        model_tag = ":".join(filter(None, model)) if model else ""
+        tag = f"[{model_tag}]" if model else ""
         head = f"{self.formatTime(record)} [{record.name}]{tag} {record.levelname} - {record.getMessage()}"
-        lines = [
-            head.translate(_ESCAPES),
-            *(f"    {line.translate(_ESCAPES)}" for line in trouble.split("\n") if line),
-        ]
-        return "\n".join(lines)
+        lines = [head, *(f"    {line}" for line in details.split("\n") if line)]
+        return "\n".join(line.translate(_ESCAPES) for line in lines)
 
-    def _trouble(self, record: logging.LogRecord) -> str:
-        """The record's traceback and stack as text."""
+    def _format_exception_and_stack(self, record: logging.LogRecord) -> str:
+        """Return the record's traceback and stack as text."""
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         stack = self.formatStack(record.stack_info) if record.stack_info else ""
         return "\n".join(text for text in (record.exc_text, stack) if text)
 
-    def _json(self, record: logging.LogRecord, trouble: str) -> str:
+    def _format_json(self, record: logging.LogRecord, details: str) -> str:
         line: dict[str, Any] = {
             "time": self.formatTime(record),
             "name": record.name,
@@ -69,13 +67,13 @@ class ModelLoggerFormatter(logging.Formatter):
         }
         if model := current_model():
             line["model_name"], line["model_version"] = model
-        if trouble:
-            line["exception"] = trouble
+        if details:
+            line["exception"] = details
         return json.dumps(line)
 
 
 class StdoutHandler(logging.StreamHandler[TextIO]):
-    """Writes to the standard output of the moment, also when it was redirected after start."""
+    """Writes to the current `sys.stdout`, also if it is replaced after the start."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -86,7 +84,7 @@ class StdoutHandler(logging.StreamHandler[TextIO]):
 
 
 def configure_logger(settings: Settings | None = None) -> logging.Logger:
-    """Set level, format and target of the server's log; may be called again, in any process.
+    """Configure level, format and handler of the server's log. May be called repeatedly, in any process.
 
     Raises:
         SettingsError: `logging_settings` is not a logging configuration.
@@ -105,13 +103,13 @@ def configure_logger(settings: Settings | None = None) -> logging.Logger:
 def apply_logging_file(logging_settings: str | dict[str, Any]) -> None:
     """Apply a logging configuration: an object, a `.json` file with one, or a configparser file.
 
-    Loggers that exist already stay on, unless the configuration itself says otherwise. A file that is not there gets a
-    warning, and the log stays as it is.
+    Existing loggers stay enabled, unless the configuration disables them. A missing file is logged as a warning, and
+    nothing changes.
     """
     if isinstance(logging_settings, str) and not os.path.isfile(logging_settings):
         logger.warning("logging_settings: no such file '%s'", logging_settings)
         return
-    where = logging_settings if isinstance(logging_settings, str) else "logging_settings"
+    source = logging_settings if isinstance(logging_settings, str) else "logging_settings"
     try:
         if isinstance(logging_settings, dict):
             _apply_object(logging_settings)
@@ -122,17 +120,15 @@ def apply_logging_file(logging_settings: str | dict[str, Any]) -> None:
     except SettingsError:
         raise
     except Exception as error:
-        # The standard library answers a wrong configuration with any of a dozen exceptions.
-        text = (
-            f"{error} ({error.__cause__})"
-            if error.__cause__ and type(error) is ValueError
-            else str(error)
-        )
+        # The standard library raises a dozen different exceptions for an invalid configuration.
+        text = str(error)
+        if error.__cause__ and type(error) is ValueError:
+            text = f"{error} ({error.__cause__})"
         raise SettingsError(
-            f"{where}: not a logging configuration: {' '.join(text.split())}"
+            f"{source}: not a logging configuration: {' '.join(text.split())}"
         ) from None
     if logging.getLogger().handlers:
-        _remove_own_handler()  # the configuration's own handlers get every line, through the root
+        _remove_own_handler()  # the root's handlers get every line by propagation
 
 
 def _apply_object(config: dict[str, Any]) -> None:

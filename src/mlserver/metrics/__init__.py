@@ -1,6 +1,6 @@
-"""What the server and its models count: custom metrics of models, the road's own, and the page that shows both.
+"""Metrics: the server's own, custom metrics of models, and the endpoint that publishes both.
 
-`register` and `log` are for models' code. prometheus_client is imported on first use only.
+Models call `register` and `log`. prometheus_client is imported on first use.
 """
 
 from __future__ import annotations

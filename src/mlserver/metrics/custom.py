@@ -1,4 +1,4 @@
-"""The metrics of models' own code: `register` and `log`, and the way from a worker process to the one that is scraped."""
+"""Custom metrics of models (`register`, `log`), and their transfer from workers to the server process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 class Sample(NamedTuple):
-    """One value of one metric, as it travels from a worker process. `model_version` is "" for a model without one."""
+    """One value of one metric, as a worker sends it. `model_version` is "" for a model without one."""
 
     name: str
     description: str
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 class CustomMetric:
-    """A metric of one model, to be observed from anywhere."""
+    """A metric of one model, which any code may observe."""
 
     def __init__(self, metric: ModelHistogram, model_name: str, model_version: str) -> None:
         self.metric = metric
@@ -58,7 +58,7 @@ class CustomMetric:
 
     @contextmanager
     def time(self) -> Iterator[None]:
-        """Observe how many seconds a block, or a decorated function, takes."""
+        """Observe the seconds that a block or a decorated function takes."""
         started = time.perf_counter()
         try:
             yield
@@ -67,7 +67,7 @@ class CustomMetric:
 
 
 class ModelHistogram:
-    """A histogram by `model_name` and `model_version`, used as prometheus_client's are."""
+    """A histogram with the labels `model_name` and `model_version`, and the methods of prometheus_client's."""
 
     def __init__(self, name: str, description: str) -> None:
         if not _NAME.fullmatch(name):
@@ -78,22 +78,19 @@ class ModelHistogram:
         self.description = description or name
 
     def labels(self, *values: Any, **named: Any) -> CustomMetric:
-        """The series of one model."""
-        if (
-            (values and named)
-            or (named and sorted(named) != sorted(LABELS))
-            or (values and len(values) != len(LABELS))
-        ):
+        """Return the series of one model."""
+        is_valid = len(values) == len(LABELS) if values else sorted(named) == sorted(LABELS)
+        if not is_valid or (values and named):
             raise ValueError(f"the labels are {LABELS[0]} and {LABELS[1]}")
         name, version = values or (named[label] for label in LABELS)
         return CustomMetric(self, str(name), str(version or ""))
 
     def observe(self, amount: float) -> None:
-        """Observe for the model whose code is running. Raises `InvalidModelContext` outside of any."""
+        """Observe for the model whose code is running. Raises `InvalidModelContext` outside of a model's code."""
         self._current().observe(amount)
 
     def time(self) -> Any:
-        """Observe how many seconds a block, or a decorated function, takes."""
+        """Observe the seconds that a block or a decorated function takes."""
         return self._current().time()
 
     def _current(self) -> CustomMetric:
@@ -104,16 +101,16 @@ class ModelHistogram:
 
 
 _registered: dict[str, ModelHistogram] = {}
-_observed: dict[str, Histogram] = {}
+_histograms: dict[str, Histogram] = {}
 _lock = threading.Lock()
 _sink: Callable[[Sample], None] | None = None
 
 
 def register(name: str, description: str) -> ModelHistogram:
-    """The histogram of that name; made if there is none.
+    """Return the histogram of that name, creating it if necessary.
 
     Raises:
-        InvalidMetric: Prometheus takes no such name.
+        InvalidMetric: the name is not valid in Prometheus.
     """
     with _lock:
         if name not in _registered:
@@ -128,42 +125,42 @@ def registered(name: str) -> ModelHistogram | None:
 
 
 def log(**metrics: float) -> None:
-    """Observe one value for each metric, named by keyword; a metric that is new is registered.
+    """Observe one value per metric, named by keyword. Unknown metrics are registered.
 
     Raises:
-        InvalidModelContext: The calling code belongs to no model.
-        InvalidMetric: A value is no number.
+        InvalidModelContext: the calling code does not belong to a model.
+        InvalidMetric: a value is not a number.
     """
     for name, value in metrics.items():
         register(name, "").observe(value)
 
 
 def set_sink(sink: Callable[[Sample], None] | None) -> None:
-    """Where observations go: in a worker process, a function that sends them to its parent; None = counted here."""
+    """Set the function that gets all samples: in a worker, one that sends them to the server; None = `receive`."""
     global _sink
     _sink = sink
 
 
-def receive(observation: Sample) -> None:
-    """Count an observation in this process."""
+def receive(sample: Sample) -> None:
+    """Add a sample to this process's histograms."""
     with _lock:
-        held = _observed.get(observation.name)
-        if held is None:
-            held = _observed[observation.name] = Histogram(
-                observation.name, observation.description, LABELS
+        histogram = _histograms.get(sample.name)
+        if histogram is None:
+            histogram = _histograms[sample.name] = Histogram(
+                sample.name, sample.description, LABELS
             )
-        held.observe((observation.model_name, observation.model_version), observation.value)
+        histogram.observe((sample.model_name, sample.model_version), sample.value)
 
 
 def forget(model_name: str, model_version: str | None) -> None:
-    """Remove all series of a model that is no longer there."""
+    """Remove all series of an unloaded model."""
     with _lock:
-        for held in _observed.values():
-            held.remove((model_name, model_version or ""))
+        for histogram in _histograms.values():
+            histogram.remove((model_name, model_version or ""))
 
 
 def collect() -> Iterator[Metric]:
-    """The families as prometheus_client wants them."""
+    """Yield prometheus_client's metric families."""
     with _lock:
-        families = [held.family() for held in _observed.values()]
+        families = [histogram.family() for histogram in _histograms.values()]
     yield from families

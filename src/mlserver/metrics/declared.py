@@ -1,11 +1,11 @@
-"""Metrics that models' code declares with prometheus_client itself, in the process that runs the models.
+"""Metrics that models declare with prometheus_client, in the process that runs the models.
 
-prometheus_client is adapted when a model, or a library of one, imports it:
+prometheus_client is patched when a model or one of its libraries imports it:
 
-- The code of a model may run again (another version of it, a reload of changed files), and declare its metrics again. What
-  prometheus_client refuses as duplicated is another part of the same metric, if it is of the same type.
-- In a worker process values live in files (its multiprocess mode), from which the server reads them: see `shared`.
-  Parts of the same metric share their values, for each would overwrite the number of the other.
+- A model's code may run again (another version, a reload of changed files) and declare its metrics again. A duplicate
+  of the same type becomes a further part of the metric, where prometheus_client raises ValueError.
+- In a worker, values are stored in files (multiprocess mode) that the server reads, see `shared`. Parts of one metric
+  share their values: each would overwrite the number of the other.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any
 LIBRARY = "prometheus_client"
 _lock = threading.Lock()
 _adapted: set[int] = set()
-# Further parts of metrics that are registered already.
+# Further parts of registered metrics.
 _parts: list[Any] = []
 
 
 def adapt_when_imported() -> None:
-    """Adapt prometheus_client in this process, now or as soon as it is imported."""
+    """Patch prometheus_client in this process, now or when it is imported."""
     module = sys.modules.get(LIBRARY)
     if module is not None:
         adapt(module)
@@ -36,13 +36,13 @@ def adapt_when_imported() -> None:
 
 
 def parts() -> list[Any]:
-    """The collectors of this process that are parts of metrics which others have registered."""
+    """Return the collectors that are further parts of registered metrics."""
     with _lock:
         return list(_parts)
 
 
 def adapt(module: ModuleType) -> None:
-    """Let metrics of prometheus_client's own registry be declared several times."""
+    """Allow repeated declarations in prometheus_client's default registry."""
     with _lock:
         if id(module) in _adapted:
             return
@@ -55,7 +55,7 @@ def adapt(module: ModuleType) -> None:
 
 
 class _Registration:
-    """`register` and `unregister` of a registry, with the types of what is registered."""
+    """Replaces `register` and `unregister` of a registry; keeps the types of the registered metrics."""
 
     def __init__(self, register: Callable[[Any], None], unregister: Callable[[Any], None]) -> None:
         self._register = register
@@ -63,13 +63,12 @@ class _Registration:
         self._types: dict[str, str] = {}
 
     def register(self, collector: Any) -> None:
-        described = _described(collector)
+        described = _describe(collector)
         try:
             self._register(collector)
         except ValueError:
-            if not described or any(
-                self._types.get(name) != kind for name, kind in described.items()
-            ):
+            has_same_types = all(self._types.get(name) == kind for name, kind in described.items())
+            if not described or not has_same_types:
                 raise
             with _lock:
                 _parts.append(collector)
@@ -82,24 +81,24 @@ class _Registration:
                 _parts[:] = [part for part in _parts if part is not collector]
                 return
         self._unregister(collector)
-        for name in _described(collector):
+        for name in _describe(collector):
             self._types.pop(name, None)
 
 
-def _described(collector: Any) -> dict[str, str]:
-    """Name -> type, for the metrics of a collector that says so."""
+def _describe(collector: Any) -> dict[str, str]:
+    """Return name -> type of the metrics that a collector describes."""
     describe: Callable[[], Iterable[Any]] = getattr(collector, "describe", list)
     return {metric.name: metric.type for metric in describe()}
 
 
 class _SharedValues:
-    """Makes values in files: one for each name and labels, however often it is asked for."""
+    """Creates values in files, one per name and labels: equal arguments return the same object."""
 
     _multiprocess = True
 
     def __init__(self, value_class: Any) -> None:
         self._value_class = value_class
-        self._made: dict[tuple[Any, ...], Any] = {}
+        self._values: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.Lock()
 
     def __call__(
@@ -114,15 +113,15 @@ class _SharedValues:
     ) -> Any:
         key = (typ, name, tuple(labelnames), tuple(labelvalues), options.get("multiprocess_mode"))
         with self._lock:
-            if key not in self._made:
-                self._made[key] = self._value_class(
+            if key not in self._values:
+                self._values[key] = self._value_class(
                     typ, metric_name, name, labelnames, labelvalues, *more, **options
                 )
-            return self._made[key]
+            return self._values[key]
 
 
 class _Finder(MetaPathFinder):
-    """Adapts prometheus_client right after its import."""
+    """Import hook that patches prometheus_client after its import."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

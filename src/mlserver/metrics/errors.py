@@ -1,4 +1,4 @@
-"""What can go wrong with a model's own metrics."""
+"""Errors of custom metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..errors import MLServerError
 
 
 class InvalidModelContext(MLServerError):
-    """A metric was logged by code that belongs to no model."""
+    """A metric was logged by code that does not belong to a model."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -17,7 +17,7 @@ class InvalidModelContext(MLServerError):
 
 
 class InvalidMetric(MLServerError):
-    """A metric's name or value is not one that Prometheus takes."""
+    """A metric's name or value is not valid in Prometheus."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"Metric '{name}' cannot be logged: {reason}", 500)

@@ -1,4 +1,4 @@
-"""Families of metrics from several places -> families of distinct names, which Prometheus needs."""
+"""Merges metric families of several sources into families with distinct names, as Prometheus requires."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _warned: set[str] = set()
 
 
 def merge(families: Iterable[Metric], taken: Collection[str]) -> Iterable[Metric]:
-    """Return the families, those of one name and type as one.
+    """Return the families, merged by name and type.
 
-    Samples of the same labels are added up; of gauges the last one counts. A family of a name that is taken, or of another
-    type than the first of its name, is left out with a warning.
+    Samples with equal labels are added; of gauges, the last one is kept. A family is left out with a warning if its name
+    is in `taken`, or if the first family of its name has another type.
     """
     merged: dict[str, Metric] = {}
     for family in families:
@@ -28,26 +28,26 @@ def merge(families: Iterable[Metric], taken: Collection[str]) -> Iterable[Metric
         elif first is None:
             merged[family.name] = family
         else:
-            merged[family.name] = _joined(first, family)
+            merged[family.name] = _merge_pair(first, family)
     return merged.values()
 
 
-def _joined(first: Metric, second: Metric) -> Metric:
+def _merge_pair(first: Metric, second: Metric) -> Metric:
     from prometheus_client.metrics_core import Metric
 
     samples: dict[tuple[Any, ...], Any] = {}
     for sample in (*first.samples, *second.samples):
         key = (sample.name, *sorted(sample.labels.items()))
-        known = samples.get(key)
-        if known is None or first.type == "gauge":
+        existing = samples.get(key)
+        if existing is None or first.type == "gauge":
             samples[key] = sample
         elif sample.name.endswith("_created"):
-            samples[key] = sample._replace(value=min(known.value, sample.value))
+            samples[key] = sample._replace(value=min(existing.value, sample.value))
         else:
-            samples[key] = sample._replace(value=known.value + sample.value)
-    joined = Metric(first.name, first.documentation, first.type, first.unit)
-    joined.samples = list(samples.values())
-    return joined
+            samples[key] = sample._replace(value=existing.value + sample.value)
+    merged = Metric(first.name, first.documentation, first.type, first.unit)
+    merged.samples = list(samples.values())
+    return merged
 
 
 def _warn(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The registry of models' own metrics. Importing this module imports prometheus_client."""
+"""The Prometheus registry of custom metrics. Importing this module imports prometheus_client."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class _Custom(Collector):
 
 
 class MetricsRegistry(CollectorRegistry):
-    """A registry that can be asked for a metric by its name; also for those that `register` has made."""
+    """A registry with lookup by name; includes the metrics created by `register`."""
 
     def exists(self, metric_name: str) -> bool:
         return self._find(metric_name) is not None
 
     def get(self, metric_name: str) -> Any:
         """Return the metric. Raises `MetricNotFound`."""
-        found = self._find(metric_name)
-        if found is None:
+        metric = self._find(metric_name)
+        if metric is None:
             raise MetricNotFound(metric_name)
-        return found
+        return metric
 
     def _find(self, name: str) -> Any:
         return custom.registered(name) or self._names_to_collectors.get(name)
 
 
-# Holds what `log` counted; other collectors may be registered here and are shown as well (in the server's own process).
+# Publishes the metrics of `log`, and collectors that are registered here in the server process.
 REGISTRY = MetricsRegistry(auto_describe=False)
 REGISTRY.register(_Custom())

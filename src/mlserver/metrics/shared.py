@@ -1,8 +1,8 @@
-"""The folder through which worker processes share metrics of prometheus_client with the server (its multiprocess mode).
+"""The folder in which workers share prometheus_client's metrics with the server (multiprocess mode).
 
-Each process has files of its own, which outlive it. What processes counted that have ended is summed up in files of the
-name `..._ended.db`, so that counters never go back and the number of files stays small; `live` and `all` gauges end with
-their process.
+Each process writes its own files, which outlive it. The values of ended processes are summed in files named
+`..._ended.db`: counters do not decrease, and the number of files is bounded. Gauges of the modes `live` and `all` are
+removed with their process.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SUMMED = frozenset({"counter", "histogram", "summary", "gauge_sum"})
 
 
 class SharedFolder:
-    """Files of metrics; made for the worker processes of one executor, removed with it.
+    """The metrics files of one executor's workers.
 
     Attributes:
-        path: None = there is none, and metrics that models declare with prometheus_client are not shown.
+        path: The folder; None = not created, and metrics declared with prometheus_client are not published.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,25 +49,25 @@ class SharedFolder:
             self.path = Path(tempfile.mkdtemp(prefix="mlserver-metrics-", dir=parent))
         except OSError as error:
             logger.warning(
-                "Metrics that models declare with prometheus_client are not shown: no folder can be made (%s)",
+                "Metrics declared with prometheus_client are not published: cannot create a folder (%s)",
                 error,
             )
             return
         _open.append(self)
 
     def variables(self) -> dict[str, str]:
-        """Environment variables of a worker process."""
+        """Return the environment variables of a worker."""
         return {} if self.path is None else {VARIABLE: str(self.path)}
 
     def close(self) -> None:
-        """Remove the files, when all worker processes have ended."""
+        """Remove the files. Call it when all workers have ended."""
         if self in _open:
             _open.remove(self)
         if self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def collect(self) -> list[Metric]:
-        """Return the metrics of all worker processes, past ones too, merged as prometheus_client merges them."""
+        """Return the metrics of all workers, including ended ones, merged by prometheus_client."""
         if self.path is None:
             return []
         with self._lock:
@@ -75,7 +75,7 @@ class SharedFolder:
                 try:
                     self._absorb_if_ended(file)
                 except Exception as error:
-                    self._leave_out(str(file), error)
+                    self._mark_unreadable(str(file), error)
             files = sorted(str(file) for file in self.path.glob("*.db"))
             return self._merge(files)
 
@@ -85,23 +85,21 @@ class SharedFolder:
         readable = [file for file in files if file not in self._unreadable]
         try:
             return list(MultiProcessCollector.merge(readable))  # type: ignore[no-untyped-call]
-        except (
-            Exception
-        ):  # a file of another version of prometheus_client's, in an environment of a model's
+        except Exception:  # a file of another prometheus_client version, from a model's environment
             for file in readable:
-                self._try(file)
+                self._check_readable(file)
             readable = [file for file in files if file not in self._unreadable]
             return list(MultiProcessCollector.merge(readable))  # type: ignore[no-untyped-call]
 
-    def _try(self, file: str) -> None:
+    def _check_readable(self, file: str) -> None:
         from prometheus_client.multiprocess import MultiProcessCollector
 
         try:
             MultiProcessCollector.merge([file])  # type: ignore[no-untyped-call]
         except Exception as error:
-            self._leave_out(file, error)
+            self._mark_unreadable(file, error)
 
-    def _leave_out(self, file: str, error: Exception) -> None:
+    def _mark_unreadable(self, file: str, error: Exception) -> None:
         self._unreadable.add(file)
         logger.warning(
             "Metrics of a worker process cannot be read: %s: %s", type(error).__name__, error
@@ -118,27 +116,27 @@ class SharedFolder:
 
         ended = MmapedDict(str(file.with_name(f"{kind}_{_ENDED}.db")))  # type: ignore[no-untyped-call]
         try:
-            known = {key: (value, at) for key, value, at in ended.read_all_values()}  # type: ignore[no-untyped-call]
-            for key, value, at, *_ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
-                ended.write_value(key, *_joined(kind, known.get(key), (value, at)))  # type: ignore[no-untyped-call]
+            sums = {key: (value, time) for key, value, time in ended.read_all_values()}  # type: ignore[no-untyped-call]
+            for key, value, time, *_ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+                ended.write_value(key, *_combine(kind, sums.get(key), (value, time)))  # type: ignore[no-untyped-call]
         finally:
             ended.close()  # type: ignore[no-untyped-call]
         file.unlink()
 
 
-def _joined(
-    kind: str, known: tuple[float, float] | None, more: tuple[float, float]
+def _combine(
+    kind: str, first: tuple[float, float] | None, second: tuple[float, float]
 ) -> tuple[float, float]:
-    """Value and time of a metric of two processes that have ended."""
-    if known is None:
-        return more
+    """Return value and timestamp of a metric of two ended processes."""
+    if first is None:
+        return second
     if kind in _SUMMED:
-        return known[0] + more[0], max(known[1], more[1])
+        return first[0] + second[0], max(first[1], second[1])
     if kind == "gauge_max":
-        return max(known, more)
+        return max(first, second)
     if kind == "gauge_min":
-        return min(known, more)
-    return max(known, more, key=lambda each: each[1])  # mostrecent
+        return min(first, second)
+    return max(first, second, key=lambda pair: pair[1])  # mostrecent
 
 
 def _is_alive(pid: int) -> bool:
@@ -155,6 +153,6 @@ _open: list[SharedFolder] = []
 
 
 def collect() -> Iterator[Any]:
-    """The metrics of all worker processes of this server."""
+    """Yield the metrics of all workers of this server."""
     for folder in list(_open):
         yield from folder.collect()

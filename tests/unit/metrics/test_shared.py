@@ -98,5 +98,5 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCaptureF
     (tmp_path / "file").write_text("")
     folder = SharedFolder(Settings(metrics_dir=str(tmp_path / "file" / "metrics")))
     assert VARIABLE not in folder.variables()
-    assert "no folder can be made" in caplog.text
+    assert "cannot create a folder" in caplog.text
     folder.close()
