@@ -7,7 +7,6 @@ response in the metrics.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,11 +25,12 @@ from ..types import (
     InferenceResponse,
     MetadataModelResponse,
     MetadataServerResponse,
-    Parameters,
 )
+from .model_config import build_model_config
+from .request_fields import generate_id, set_request_fields
 from .requested_outputs import select_outputs
 from .stream_deadline import StreamDeadline
-from .validation import check_id, check_request, parse_priority, parse_timeout
+from .validation import check_request
 from .version_router import VersionRouter
 
 EXTENSIONS = (
@@ -177,22 +177,7 @@ class DataPlane:
         """Return a minimal configuration in Triton's format, which some clients request before inference."""
         entry = self._registry.find(name, version)
         loaded, pipeline = self._usable(entry)
-        metadata = loaded.info.metadata
-        batch_size = pipeline.max_batch_size if pipeline.max_batch_size > 1 else 0
-        config: dict[str, Any] = {
-            "name": entry.name,
-            "platform": metadata.platform or "",
-            "backend": "mlserver",
-            "max_batch_size": batch_size,
-            "input": _config_tensors(metadata.inputs, bool(batch_size)),
-            "output": _config_tensors(metadata.outputs, bool(batch_size)),
-        }
-        if batch_size:
-            config["dynamic_batching"] = {}
-        # Of a row-wise model, a stream has exactly one response per request.
-        if loaded.info.streams and not loaded.info.row_wise:
-            config["model_transaction_policy"] = {"decoupled": True}
-        return config
+        return build_model_config(entry.name, loaded.info, pipeline.max_batch_size)
 
     async def statistics(
         self, name: str | None = None, version: str | None = None
@@ -255,7 +240,8 @@ class DataPlane:
         entry.metrics.request_started()
         try:
             check_request(payload, self._settings.max_inputs)
-            self._prepare(payload, context, with_headers=not loaded.info.row_wise)
+            with_headers = not loaded.info.row_wise
+            set_request_fields(payload, context, with_headers, self._settings.auth is not None)
             response = await pipeline.infer(payload, context)
             if payload.outputs:
                 select_outputs(response, payload.outputs, loaded.info.metadata.outputs or ())
@@ -297,7 +283,7 @@ class DataPlane:
             nonlocal first
             async for payload in deadline.watch_requests(payloads):
                 check_request(payload, self._settings.max_inputs)
-                self._prepare(payload, context, with_headers=True)
+                set_request_fields(payload, context, True, self._settings.auth is not None)
                 if first is None:
                     first = payload
                 yield payload
@@ -370,34 +356,6 @@ class DataPlane:
     def _get_timeout(self, entry: ModelVersion) -> float | None:
         return entry.settings.request_timeout or self._settings.request_timeout
 
-    def _prepare(
-        self, payload: InferenceRequest, context: RequestContext, with_headers: bool
-    ) -> None:
-        """Set id, deadline, priority and headers. Row-wise models get no headers, for they depend on the rows only."""
-        check_id(payload)
-        if payload.id is None:
-            payload.put(id=generate_id())
-        parameters = payload.parameters
-        if parameters is not None:
-            extra = parameters.__pydantic_extra__ or {}
-            seconds = parse_timeout(extra.pop("timeout", None))
-            if seconds is not None:
-                deadline = time.monotonic() + seconds
-                if context.deadline is None or deadline < context.deadline:
-                    context.deadline = deadline
-            context.priority = parse_priority(extra.pop("priority", None)) or context.priority
-            parameters.put(headers=None)
-        if with_headers and context.headers is not None:
-            if parameters is None:
-                parameters = Parameters()
-                payload.put(parameters=parameters)
-            headers = dict(context.headers)
-            if self._settings.auth is not None:  # credentials of this server are not for its models
-                headers = {
-                    name: value for name, value in headers.items() if name not in CREDENTIALS
-                }
-            parameters.put(headers=headers)
-
     @staticmethod
     def _finish(
         entry: ModelVersion,
@@ -418,19 +376,3 @@ def _get_routes(entry: ModelVersion) -> list[ModelRoute]:
     if entry.loaded is None:
         return []
     return [ModelRoute(entry.name, None, route) for route in entry.loaded.info.routes]
-
-
-def _config_tensors(tensors: Sequence[Any] | None, is_batched: bool) -> list[dict[str, Any]]:
-    return [_config_tensor(tensor, is_batched) for tensor in tensors or ()]
-
-
-def _config_tensor(tensor: Any, is_batched: bool) -> dict[str, Any]:
-    datatype = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
-    dims = tensor.shape[1:] if is_batched and len(tensor.shape) > 1 else tensor.shape
-    return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": list(dims)}
-
-
-def generate_id() -> str:
-    """Return a random UUID (version 4). Ids are not secret, so a fast generator is enough."""
-    digits = f"{random.getrandbits(128) & ~0xF000C000000000000000 | 0x40008000000000000000:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -82,6 +82,15 @@ class ModelStatistics:
             "cache_miss": self.cache_miss,
         }
         empty = Duration().to_plain()
+        batch_stats = [
+            {
+                "batch_size": size,
+                "compute_input": empty,
+                "compute_infer": duration.to_plain(),
+                "compute_output": empty,
+            }
+            for size, duration in sorted(self.batches.items())
+        ]
         return {
             "name": name,
             "version": version,
@@ -90,14 +99,6 @@ class ModelStatistics:
             "execution_count": self.execution_count,
             "inference_stats": {part: duration.to_plain() for part, duration in stats.items()},
             "response_stats": {},
-            "batch_stats": [
-                {
-                    "batch_size": size,
-                    "compute_input": empty,
-                    "compute_infer": duration.to_plain(),
-                    "compute_output": empty,
-                }
-                for size, duration in sorted(self.batches.items())
-            ],
+            "batch_stats": batch_stats,
             "memory_usage": [],
         }

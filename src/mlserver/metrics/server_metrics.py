@@ -121,10 +121,10 @@ class ServerMetrics:
 
     def export(self) -> dict[str, list[Any]]:
         """Return all values, for another process: name -> pairs of labels and value."""
-        return {
-            instrument.name: [[labels, value] for labels, value in instrument.values.items()]
-            for instrument in self._all()
-        }
+        exported: dict[str, list[Any]] = {}
+        for instrument in self._all():
+            exported[instrument.name] = [list(item) for item in instrument.values.items()]
+        return exported
 
     def absorb(self, export: Mapping[str, Sequence[Any]], ended: bool = False) -> None:
         """Add the values of another process. Gauges of one that has `ended` are left out: nothing is in flight there."""

@@ -12,7 +12,7 @@ import pytest
 
 from mlserver.batching.queue import BatchPolicy
 from mlserver.errors import DeadlineExceeded, MLServerError, ModelNotFound, ModelNotReady
-from mlserver.handlers.dataplane import generate_id
+from mlserver.handlers.request_fields import generate_id
 from mlserver.parallel.executor import HTTPRequest
 from mlserver.pipeline import RequestContext
 from mlserver.types import (

@@ -1,0 +1,52 @@
+"""Fields of a request that the data plane sets: id, deadline, priority and headers."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from ..pipeline import RequestContext
+from ..security.credentials import CREDENTIALS
+from ..types import InferenceRequest, Parameters
+from .validation import check_id, parse_priority, parse_timeout
+
+
+def set_request_fields(
+    payload: InferenceRequest, context: RequestContext, with_headers: bool, has_auth: bool
+) -> None:
+    """Set the id, the deadline, the priority and the headers of a request.
+
+    Args:
+        with_headers: Whether the model gets the client's headers. Row-wise models depend on the
+            rows only and get none.
+        has_auth: Whether clients authenticate; their credentials are not passed to models.
+    """
+    check_id(payload)
+    if payload.id is None:
+        payload.put(id=generate_id())
+    parameters = payload.parameters
+    if parameters is not None:
+        extra = parameters.__pydantic_extra__ or {}
+        seconds = parse_timeout(extra.pop("timeout", None))
+        if seconds is not None:
+            deadline = time.monotonic() + seconds
+            if context.deadline is None or deadline < context.deadline:
+                context.deadline = deadline
+        context.priority = parse_priority(extra.pop("priority", None)) or context.priority
+        parameters.put(headers=None)
+    if with_headers and context.headers is not None:
+        if parameters is None:
+            parameters = Parameters()
+            payload.put(parameters=parameters)
+        headers = dict(context.headers)
+        if has_auth:
+            headers = {name: value for name, value in headers.items() if name not in CREDENTIALS}
+        parameters.put(headers=headers)
+
+
+def generate_id() -> str:
+    """Return a random UUID (version 4). Ids are not secret, so a fast generator is enough."""
+    # Version 4 (4 bits) and variant 10 (2 bits), see RFC 9562 section 5.4.
+    number = random.getrandbits(128) & ~0xF000C000000000000000 | 0x40008000000000000000
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
