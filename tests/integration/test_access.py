@@ -1,4 +1,4 @@
-"""Which paths of models need a credential, and which credential may load and unload."""
+"""Credentials: which paths of models need one, and which ones may load and unload models."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write_keys(folder: Path, **settings: object) -> None:
     write_server_settings(folder, auth={"keys": "keys.txt"}, **settings)
 
 
-# -- public is a property of a route --
+# -- public routes --
 
 
 @pytest.fixture(scope="module", params=[0, 1])
@@ -126,7 +126,7 @@ def test_public_routes_of_mlflow_models(models: Models, tmp_path: Path, serve: S
 
 
 def test_a_path_that_one_model_keeps_to_itself_is_not_public(tmp_path: Path, serve: Serve) -> None:
-    """Several models declare one path, some of them for everybody: the one that is asked decides."""
+    """Several models declare one path, some of them as public: the requested model decides."""
     write_keys(tmp_path)
     write_model(tmp_path / "kept", "Handlers", source=HANDLERS)
     write_model(
@@ -144,7 +144,7 @@ def test_a_path_that_one_model_keeps_to_itself_is_not_public(tmp_path: Path, ser
     assert server.get("/ping", headers={"x-mlserver-model": "neither"}).status_code == 401
 
 
-# -- with `auth`, a credential is what counts --
+# -- with the setting `auth`, credentials decide --
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_loading_needs_an_admin_credential(custom: Server, key: str | None, stat
 
 
 def grpc_load(server: Server, key: str | None) -> str:
-    """The status of a load over gRPC."""
+    """The status code of a load over gRPC."""
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         load = channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")
         try:
@@ -168,7 +168,7 @@ def grpc_load(server: Server, key: str | None) -> str:
     return "OK"
 
 
-def test_local_programs_may_load_if_the_setting_says_so(tmp_path: Path, serve: Serve) -> None:
+def test_local_programs_may_load_with_the_setting(tmp_path: Path, serve: Serve) -> None:
     write_keys(tmp_path, admin_access="loopback")
     write_model(tmp_path / "m")
     server = serve(tmp_path, workers=0)
@@ -179,7 +179,7 @@ def test_local_programs_may_load_if_the_setting_says_so(tmp_path: Path, serve: S
     assert server.infer("m", [tensor("x", [1.0])]).status_code == 401
 
 
-def test_a_browser_on_this_machine_is_told_why(tmp_path: Path, serve: Serve) -> None:
+def test_a_local_browser_receives_the_reason(tmp_path: Path, serve: Serve) -> None:
     write_model(tmp_path / "m")
     server = serve(tmp_path, workers=0)
     refused = server.post("/v2/repository/models/m/unload", headers={"origin": server.url})

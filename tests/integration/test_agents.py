@@ -1,4 +1,4 @@
-"""Chat models and agents of MLflow over OpenAI's paths and `/invocations`, whole and streamed, by hand and by `openai`."""
+"""MLflow chat models and agents over OpenAI's paths and `/invocations`, with and without streaming."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server(agent_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def events(response: httpx.Response) -> list[Any]:
-    """The events of a stream without the end mark, which must be there."""
+    """The events of a stream without the end mark, which is required."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
     *lines, last, rest = response.text.split("\n\n")
@@ -114,7 +114,7 @@ def test_bad_requests(server: Server, body: Any, text: str) -> None:
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_who_answers(server: Server) -> None:
+def test_the_model_that_answers(server: Server) -> None:
     unknown = server.post(CHAT, {"messages": SAID})
     assert unknown.status_code == 400
     assert "'agent', 'chat', 'plain'" in unknown.json()["error"]["message"]
@@ -144,7 +144,7 @@ def test_responses(server: Server) -> None:
 @pytest.mark.parametrize(
     "name, key", [("chat", "messages"), ("agent", "messages"), ("responds", "input")]
 )
-def test_invocations_stream_when_the_model_can(server: Server, name: str, key: str) -> None:
+def test_invocations_stream_if_the_model_can_stream(server: Server, name: str, key: str) -> None:
     path = f"/v2/models/{name}/invocations"
     chunks = events(server.post(path, {key: SAID, "stream": True}))
     assert len(chunks) == (3 if name == "agent" else 2)
@@ -154,7 +154,7 @@ def test_invocations_stream_when_the_model_can(server: Server, name: str, key: s
     assert list(wrapped.json()) == ["predictions"]
 
 
-def test_invocations_of_other_models_ignore_the_wish(server: Server) -> None:
+def test_invocations_of_other_models_ignore_stream(server: Server) -> None:
     assert server.post("/v2/models/plain/invocations", {"messages": SAID, "stream": True}).json()[
         "choices"
     ]
@@ -194,9 +194,7 @@ def test_the_id_of_the_trace(server: Server) -> None:
     assert last["trace_id"].startswith("tr-")
 
 
-def test_without_a_tracking_server_no_trace_is_written_anywhere(
-    agent_models: Path, tmp_path: Path
-) -> None:
+def test_no_trace_is_written_without_a_tracking_server(agent_models: Path, tmp_path: Path) -> None:
     headers = {"x-mlflow-return-trace-id": "true"}
     with Server(agent_models / "responds", workers=1, cwd=tmp_path) as alone:
         answer = alone.post("/responses", {"input": "one two"}, headers=headers).json()
@@ -223,7 +221,10 @@ def test_a_model_that_is_not_served_is_not_found(
 
 
 def test_the_only_model_answers_to_its_own_name_only(agent_models: Path, tmp_path: Path) -> None:
-    """Also where it is the default model, or the path has no rival; without a name, or by header and path, it answers."""
+    """The only model is not the default for another name.
+
+    Without a name, or by header and path, it answers.
+    """
     env = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
         "MLSERVER_DEFAULT_MODEL": "chat",
@@ -239,7 +240,7 @@ def test_the_only_model_answers_to_its_own_name_only(agent_models: Path, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["chat", "agent", "plain"])
-def test_what_openai_clients_send_beside_the_signature_warns_of_nothing(
+def test_fields_of_openai_clients_beside_the_signature_cause_no_warning(
     server: Server, name: str
 ) -> None:
     before = len(str(server.log))
@@ -247,5 +248,5 @@ def test_what_openai_clients_send_beside_the_signature_warns_of_nothing(
     assert server.post(CHAT, {"model": name, "messages": SAID, **more}).status_code == 200
     assert (
         server.post(CHAT, {"model": "nothing", "messages": SAID}).status_code == 404
-    )  # is logged after what came before
+    )  # is logged after the earlier lines
     assert "WARNING" not in str(server.log)[before:]

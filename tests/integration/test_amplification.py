@@ -1,10 +1,11 @@
-"""No body of the corpus costs a hundred times more than an ordinary one of its size, in processor time or in memory.
+"""Amplification.
 
-Each body is sent many times over to a real server without workers, so that its process is all that works. What a body costs
-is compared with what the same number of bytes costs in a request of numbers, but at least with one small request: a server
-that spends a hundred times that on somebody's bytes could be stopped by one caller. Bodies for MLflow's scoring protocol are compared
-with such a body: pandas alone takes ten times as long as our own formats do. They are sent to a
-model that names its columns and to one that takes any.
+No body of the corpus costs 100 times more CPU or memory than a normal one of its size.
+Each body is sent many times to a server without workers. Its cost is compared with that of a
+request of numbers with the same number of bytes, and at least with one small request: a client
+with more amplification could stop a server. Bodies for MLflow's scoring protocol are compared
+with such a body, because pandas takes ten times as long as this package's formats. They are sent
+to a model that names its columns and to one that accepts any.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from support.repository import write_model, write_server_settings, write_setting
 from support.server import Server
 
 BOUND = 100
-# Seconds of processor time that the comparison allows per request whatever its size: the clock of /proc ticks 100 times a second.
+# CPU seconds allowed per request of any size: the clock of /proc has 100 ticks a second.
 ROUNDS = 100
-MEMORY = 64 * 1024  # bytes: what one small request may hold
-# Where a body of each format is sent, with which content type.
+MEMORY = 64 * 1024  # bytes of a small request
+# Path and content type for the bodies of each format.
 SCORED = {
     "csv": "text/csv",
     "invocations": "application/json",
     "parquet": "application/vnd.apache.parquet",
 }
 FORMATS = ("json", "binary", "arrow", "grpc", *SCORED)
-# Models that are asked, by whether the body is for MLflow's protocol.
+# Models, by whether the body is for MLflow's protocol.
 MODELS = {False: ("echo",), True: ("table", "any")}
 SMALL = b'{"dataframe_records": [{"a": 1.5, "b": 2, "c": "x", "d": null}]}'
-# Saved by a process of its own, so that this one needs no MLflow.
+# Saved in a child process, so that this one does not import MLflow.
 SAVE = """
 import sys
 import warnings
@@ -81,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def ordinary(server: Server) -> dict[str, float]:
-    """Seconds of processor time for one small request of each kind."""
+    """CPU seconds of one small request of each kind."""
     small = cost(server, "echo", "json", infer("echo", 1.0).partition(b"\r\n\r\n")[2], 10 * ROUNDS)
     for model in MODELS[True]:
         answer = server.post(f"/v2/models/{model}/invocations", SMALL)
@@ -123,7 +124,7 @@ def send(server: Server, model: str, target: str, body: bytes, times: int) -> No
             while done < times:
                 connection.send(whole)
                 status, answered, _ = connection.answer()
-                assert status < 500 or status == 504  # some ask for a time that is too short
+                assert status < 500 or status == 504  # some request a timeout that is too short
                 done += 1
                 if answered.get("connection") == "close":
                     break
@@ -144,7 +145,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("model, target, name", CASES)
-def test_amplification(
+def test_no_body_costs_a_hundred_times_more(
     server: Server, ordinary: dict[str, float], model: str, target: str, name: str
 ) -> None:
     body = (CORPUS / target / name).read_bytes()

@@ -1,4 +1,4 @@
-"""Arrow streams over HTTP: a dataframe in, JSON or a table out, and what is refused."""
+"""Arrow streams over HTTP: a dataframe in, JSON or a table out, and rejected streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.server import Server
 pa = pytest.importorskip("pyarrow")
 
 ARROW = "application/vnd.apache.arrow.stream"
-# A server in whose process pyarrow cannot be imported, as in a plain installation.
+# A server that cannot import pyarrow, as in a plain installation.
 WITHOUT = "raise ImportError('no pyarrow here')"
 
 
@@ -106,7 +106,7 @@ def test_json_in_and_a_table_out(server: Server) -> None:
     "accept",
     ["*/*", "application/json", f"{ARROW};q=0", "text/html", f"application/json, {ARROW};q=0.5"],
 )
-def test_json_unless_a_table_is_asked_for(server: Server, accept: str) -> None:
+def test_json_unless_a_table_is_requested(server: Server, accept: str) -> None:
     assert (
         post(server, "echo", stream({"x": [1]}), accept=accept).headers["content-type"]
         == "application/json"
@@ -125,7 +125,7 @@ def test_compressed_as_a_whole_and_inside(server: Server) -> None:
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
-def test_a_bomb(server: Server, codec: str) -> None:
+def test_a_compression_bomb(server: Server, codec: str) -> None:
     response = post(server, "echo", stream({"x": [0.0] * 200_000}, compression=codec))
 
     assert response.status_code == 413
@@ -133,7 +133,7 @@ def test_a_bomb(server: Server, codec: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\0" * 100, stream({"x": [1]})[:-20]])
-def test_no_streams(server: Server, body: bytes) -> None:
+def test_bodies_that_are_not_streams(server: Server, body: bytes) -> None:
     response = post(server, "echo", body)
 
     assert response.status_code == 400
@@ -151,7 +151,7 @@ def test_one_name_twice(server: Server) -> None:
     assert "once" in response.json()["error"]
 
 
-def test_no_table_can_hold_outputs_of_different_lengths(server: Server) -> None:
+def test_outputs_of_different_lengths_are_not_a_table(server: Server) -> None:
     body = {"inputs": [tensor("x", [1.0]), tensor("y", [1.0, 2.0])]}
     response = server.post("/v2/models/echo/infer", body, headers={"accept": ARROW})
 
@@ -176,7 +176,7 @@ def test_without_pyarrow_the_error_says_what_to_install(
             assert "pip install 'mlserver[arrow]'" in response.json()["error"]
 
 
-# Imported for a moment that the test ends.
+# Its import takes until the test lets it finish.
 SLOW = """
 import time, pathlib
 (pathlib.Path(__file__).parent / "begun").touch()
@@ -186,7 +186,7 @@ raise ImportError
 """
 
 
-def test_nobody_waits_for_the_import_of_the_library(
+def test_the_import_of_the_library_delays_no_other_request(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder, hidden = tmp_path_factory.mktemp("slow"), tmp_path_factory.mktemp("hidden")

@@ -1,4 +1,7 @@
-"""The binary tensor extension over HTTP: every datatype, mixed with JSON, in the raw form, and what is refused."""
+"""The binary tensor extension over HTTP.
+
+Every datatype, mixed with JSON, raw bodies, and rejected bodies.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from support.server import Server
 HEADER = "Inference-Header-Content-Length"
 OCTETS = "application/octet-stream"
 INFER = "/v2/models/echo/infer"
-# Datatype -> elements as they are in JSON, and their bytes.
+# Datatype -> elements in JSON and in binary form.
 TENSORS: dict[str, tuple[list[Any], bytes]] = {
     "BOOL": ([False, True], b"\x00\x01"),
     "UINT8": ([0, 255], b"\x00\xff"),
@@ -72,7 +75,7 @@ def post(server: Server, body: bytes, headers: dict[str, str], path: str = INFER
 
 
 def parts(response: httpx.Response) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The JSON head of an answer, and the bytes of its binary outputs."""
+    """The JSON header of a response and the bytes of its binary outputs."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == OCTETS
     at = int(response.headers[HEADER])
@@ -118,7 +121,7 @@ def test_every_datatype_in_as_json_and_out_as_binary(server: Server) -> None:
     assert blobs == {name: raw for name, (_, raw) in TENSORS.items() if name != "BF16"}
 
 
-def test_json_and_binary_beside_each_other(server: Server) -> None:
+def test_json_and_binary_in_one_request(server: Server) -> None:
     inputs = [tensor("a", [1], "INT8"), binary_input("b", "INT8", [2], 2), tensor("c", [4], "INT8")]
     wanted = [
         {"name": "c", "parameters": {"binary_data": True}},
@@ -145,7 +148,7 @@ def test_the_header_is_enough(server: Server) -> None:
     assert post(server, body, headers).json()["outputs"][0]["data"] == [7]
 
 
-def test_bytes_that_are_no_text(server: Server) -> None:
+def test_bytes_that_are_not_text(server: Server) -> None:
     raw = b"\x02\0\0\0\xff\xfe"
     request = {"inputs": [binary_input("x", "BYTES", [1], len(raw))]}
     refused = post(server, *message(request, raw))
@@ -171,7 +174,7 @@ def test_a_large_tensor(server: Server, dtype: str) -> None:
     response = post(server, *message(request, array.tobytes()))
 
     assert parts(response)[1] == {"x": array.tobytes()}
-    assert "content-encoding" not in response.headers  # noise does not shrink
+    assert "content-encoding" not in response.headers  # noise is not compressible
 
 
 def test_no_elements(server: Server) -> None:
@@ -184,10 +187,10 @@ def test_no_elements(server: Server) -> None:
     assert (document["outputs"][0]["shape"], blobs) == ([0, 3], {"x": b""})
 
 
-# -- without any JSON --
+# -- raw bodies without JSON --
 
 
-def test_the_raw_form(server: Server) -> None:
+def test_raw_bodies(server: Server) -> None:
     raw = struct.pack("<6f", *range(6))
     response = post(server, raw, {"content-type": OCTETS, HEADER: "0"}, "/v2/models/one/infer")
     document, blobs = parts(response)
@@ -204,7 +207,7 @@ def test_the_raw_form(server: Server) -> None:
         ("nope", bytes(12), "Model nope not found"),
     ],
 )
-def test_the_raw_form_refused(server: Server, model: str, body: bytes, text: str) -> None:
+def test_rejected_raw_bodies(server: Server, model: str, body: bytes, text: str) -> None:
     response = post(
         server, body, {"content-type": OCTETS, HEADER: "0"}, f"/v2/models/{model}/infer"
     )
@@ -237,7 +240,7 @@ def test_compressed_both_ways(server: Server, encoding: str, compress: Any) -> N
     assert parts(response)[1] == {"x": array.tobytes()}
 
 
-def test_a_bomb(server: Server) -> None:
+def test_a_compression_bomb(server: Server) -> None:
     body, headers = message(
         {"inputs": [binary_input("x", "UINT8", [50_000_000], 50_000_000)]}, bytes(50_000_000)
     )
@@ -247,7 +250,7 @@ def test_a_bomb(server: Server) -> None:
     assert "max_body_bytes" in response.json()["error"]
 
 
-# -- refused --
+# -- rejected bodies --
 
 ONE = {"inputs": [binary_input("x", "FP32", [2], 8)]}
 
@@ -298,7 +301,7 @@ def test_wrong_blobs(server: Server, inputs: list[dict[str, Any]], blob: bytes, 
         {"outputs": [{"name": "x", "parameters": {"binary_data": "yes"}}]},
     ],
 )
-def test_flags_that_are_none(server: Server, asked: dict[str, Any]) -> None:
+def test_flags_that_are_not_booleans(server: Server, asked: dict[str, Any]) -> None:
     response = server.infer("echo", [tensor("x", [1.0])], **asked)
 
     assert response.status_code == 400
@@ -311,7 +314,7 @@ def test_a_request_cut_anywhere(server: Server) -> None:
         assert post(server, body[:end], headers).status_code == 400
 
 
-def test_errors_are_json_whatever_was_asked(server: Server) -> None:
+def test_errors_are_always_json(server: Server) -> None:
     response = post(
         server,
         *message({**ONE, "parameters": {"binary_data_output": True}}, bytes(8)),

@@ -1,4 +1,7 @@
-"""The response cache on a whole server: on for those models that ask for it, where the server's own setting allows it."""
+"""The response cache of a server.
+
+On for models that enable it, if the server's setting allows it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 from support.repository import tensor, write_model
 from support.server import Serve, Server
 
-# Counts its runs; tells the caller's header, which a remembered answer cannot know.
+# Counts its runs and returns a header of the request, which a cached response cannot know.
 COUNTS = """
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
@@ -75,7 +78,7 @@ def test_hits_and_misses(serve: Serve, tmp_path: Path, workers: int) -> None:
     assert 'model_infer_cache_misses_total{model="m",version=""} 3.0' in page
 
 
-def test_who_is_cached(serve: Serve, tmp_path: Path) -> None:
+def test_models_that_are_cached(serve: Serve, tmp_path: Path) -> None:
     write(tmp_path, "asks")
     write(tmp_path, "asks-not", cache_enabled=False)
     server = serve(tmp_path, workers=0, env=ON)
@@ -84,13 +87,15 @@ def test_who_is_cached(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("env", [{}, {**ON, "MLSERVER_CACHE_SIZE": "0"}])
-def test_the_server_decides(serve: Serve, tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_server_setting_disables_the_cache(
+    serve: Serve, tmp_path: Path, env: dict[str, str]
+) -> None:
     write(tmp_path)
     server = serve(tmp_path, workers=0, env=env)
     assert [ask(server, [1])[1] for _ in range(2)] == [1, 2]
 
 
-def test_models_and_versions_have_answers_of_their_own(serve: Serve, tmp_path: Path) -> None:
+def test_models_and_versions_have_separate_entries(serve: Serve, tmp_path: Path) -> None:
     write(tmp_path, "one")
     write(tmp_path, "two", parameters={"version": "1"})
     write_model(tmp_path / "two-2", "Counts", source=COUNTS.replace("+= 1", "+= 10"), name="two", cache_enabled=True, parameters={"version": "2"})  # fmt: skip
@@ -105,7 +110,7 @@ def test_models_and_versions_have_answers_of_their_own(serve: Serve, tmp_path: P
         assert [answer["outputs"][1]["data"] for answer in answers] == [[1], [10]]
 
 
-def test_a_reload_forgets(serve: Serve, tmp_path: Path) -> None:
+def test_a_reload_clears_the_entries(serve: Serve, tmp_path: Path) -> None:
     write(tmp_path)
     server = serve(tmp_path, workers=0, env=ON)
     assert ask(server, [1])[1] == 1

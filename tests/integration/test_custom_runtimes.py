@@ -1,4 +1,4 @@
-"""Every example of a custom runtime, served as it is, with models in the server's process and in two workers."""
+"""Every example of a custom runtime, served unchanged, in the server's process and in two workers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_streaming(serve: Serve, workers: int) -> None:
 
 @workers
 def test_streaming_over_grpc(serve: Serve, workers: int) -> None:
-    """Several texts go up one stream; the words of all come down it."""
+    """Several texts are sent over one stream, which returns the words of all."""
     server = serve(EXAMPLES / "streaming", workers=workers)
     text = {"name": "text", "datatype": "BYTES", "shape": [1]}
     requests = [
@@ -114,7 +114,7 @@ def test_custom_metrics(serve: Serve, workers: int) -> None:
         return line in server.client.get(f"{server.metrics_url}/metrics").text
 
     labels = '{model_name="measured",model_version="3"}'
-    # Workers report beside their answers, so the count may come a moment after the answer.
+    # Workers report asynchronously, so the count may arrive after the response.
     server.wait(lambda: scraped(f"request_mean_sum{labels} 7.0"), "both requests were counted")
     server.wait(lambda: scraped(f"request_rows_count{labels} 2.0"), "both requests were counted")
 

@@ -1,4 +1,7 @@
-"""Metrics that a model's code declares with prometheus_client: on the page, summed over workers, and never going back."""
+"""Metrics that a model declares with prometheus_client.
+
+Exported, summed over workers, never decreasing.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ def has_lost_workers(server: Server, count: int) -> bool:
 
 
 def page(server: Server) -> dict[tuple[str, ...], float]:
-    """Name and label values -> value; each series is on the page once."""
+    """Name and label values -> value; each series is exported once."""
     text = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
     found: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(text):
@@ -80,7 +83,7 @@ def page(server: Server) -> dict[tuple[str, ...], float]:
             assert family.name in ("own_level", "python_gc") or key not in found, key
             found[key] = max(
                 sample.value, found.get(key, sample.value)
-            )  # a worker that was not asked has 0
+            )  # a worker without requests has 0
     return found
 
 
@@ -89,7 +92,7 @@ def ask(server: Server, model: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("workers, http_workers", [(0, 1), (1, 1), (2, 1), (2, 2)])
-def test_all_that_is_declared(
+def test_every_kind_of_metric(
     serve: Serve, tmp_path: Path, workers: int, http_workers: int
 ) -> None:
     write_declaring(tmp_path / "m")
@@ -115,7 +118,7 @@ def test_all_that_is_declared(
     assert found["own_logged_count", "m", ""] == 12
 
 
-def test_workers_that_end(serve: Serve, tmp_path: Path) -> None:
+def test_workers_that_exit(serve: Serve, tmp_path: Path) -> None:
     write_declaring(tmp_path / "m")
     server = serve(tmp_path, workers=2)
     for count in (1, 2):
@@ -136,7 +139,10 @@ def test_workers_that_end(serve: Serve, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_code_that_is_run_again(serve: Serve, tmp_path: Path, workers: int) -> None:
-    """Two models with files of the same names, and files that change: the same metric, declared several times."""
+    """Two models with files of the same names, and files that change.
+
+    One metric declared several times.
+    """
     write_declaring(tmp_path / "m")
     write_declaring(tmp_path / "n")
     server = serve(tmp_path, workers=workers)
@@ -179,7 +185,7 @@ class Clashing(MLModel):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_names_that_others_have(serve: Serve, tmp_path: Path, workers: int) -> None:
+def test_names_of_other_metrics(serve: Serve, tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "m", "Clashing", source=CLASHING)
     server = serve(tmp_path, workers=workers)
     ask(server, "m", 1)

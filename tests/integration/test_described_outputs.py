@@ -1,4 +1,4 @@
-"""Metadata says what is answered: names, shapes and versions, and a declared column can be asked for by its name."""
+"""Metadata describes the outputs (names, shapes, versions), and requests select declared columns by name."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_declared_column_is_found_by_its_name(server: Server) -> None:
     assert refused.status_code == 400
 
 
-def test_an_output_without_a_name_is_described_as_it_is_answered(server: Server) -> None:
+def test_an_output_without_a_name_has_its_name_in_the_response(server: Server) -> None:
     (described,) = server.get("/v2/models/unnamed").json()["outputs"]
     (output,) = ask(server, "unnamed")
     assert (
@@ -98,7 +98,7 @@ def test_an_output_without_a_name_is_described_as_it_is_answered(server: Server)
         == ("output-1", [-1, 1])
     )
     assert ask(server, "unnamed", "output-1")[0]["data"] == output["data"]
-    # The name in the metadata of MLServer 1.x.
+    # The name in MLServer 1.x's metadata.
     assert ask(server, "unnamed", "output-0")[0]["data"] == output["data"]
 
 

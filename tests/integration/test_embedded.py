@@ -1,4 +1,4 @@
-"""MLServer inside of another program: `await MLServer(settings).start([model_settings])`."""
+"""MLServer in another program: `await MLServer(settings).start([model_settings])`."""
 
 from __future__ import annotations
 
@@ -58,14 +58,12 @@ async def _ready(client: httpx.AsyncClient) -> bool:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-async def test_models_given_by_the_program(workers: int) -> None:
+async def test_models_passed_by_the_program(workers: int) -> None:
     models = [
         ModelSettings(name="ones", implementation=Ones),
         ModelSettings(name="shout", implementation=Shout),
     ]
-    if (
-        workers
-    ):  # a class of this test module cannot be imported by another process; one of the package can
+    if workers:  # a worker cannot import a class of this test module, but one of the package
         models = [ModelSettings(name="ones", implementation="support.embedded.Ones")]
     async with running(*models, parallel_workers=workers) as client:
         body = {"inputs": [{"name": "words", "shape": [1], "datatype": "BYTES", "data": ["hi"]}]}

@@ -1,6 +1,6 @@
-"""The same question has the same answer, bit for bit, whatever way it takes: format, batch, cache, workers, worker deaths.
+"""Equal requests have bitwise equal responses, over every protocol, batched, cached, and after worker deaths.
 
-docs/equivalence.md says what is compared here.
+docs/equivalence.md describes the comparison.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from support.models import WINE, Models
 from support.repository import write_model, write_server_settings, write_settings
 from support.server import Server
 
-# y = 3x + 1 row by row, in the input's own type; texts are turned around. Bit patterns survive as they are where 3x + 1 does
-# not apply: NaN stays NaN.
+# y = 3x + 1 per row in the input's type; texts are reversed. Where 3x + 1 does not apply,
+# bit patterns are unchanged: NaN stays NaN.
 AFFINE = """
 import numpy as np
 
@@ -75,7 +75,7 @@ Outputs = dict[str, tuple[str, list[int], bytes]]
 
 @dataclass(frozen=True)
 class Servers:
-    """The same models, in worker processes and in the server's own."""
+    """The same models in workers and in the server's process."""
 
     apart: Server
     inline: Server
@@ -96,7 +96,7 @@ def servers(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Servers(apart, inline)
 
 
-# -- the ways to ask --
+# -- protocols and formats --
 
 
 def raw_of(datatype: str, values: Any) -> bytes:
@@ -215,10 +215,10 @@ WAYS: dict[str, Callable[[Server, str, Inputs], Outputs]] = {
 }
 
 
-# -- questions --
+# -- requests --
 
 
-def question(rng: random.Random) -> Inputs:
+def random_request(rng: random.Random) -> Inputs:
     """One to three inputs of random types and inner shapes, with the same number of rows."""
     rows, inputs = rng.randint(1, 5), {}
     for number in range(rng.randint(1, 3)):
@@ -247,7 +247,7 @@ def block(kind: str, shape: tuple[int, ...], rng: random.Random) -> Any:
 
 
 def expected(inputs: Inputs) -> Outputs:
-    """What y = 3x + 1 gives, computed here."""
+    """The expected outputs, computed here."""
     outputs: Outputs = {}
     for name, (kind, values) in inputs.items():
         if kind == "BYTES":
@@ -261,7 +261,7 @@ def expected(inputs: Inputs) -> Outputs:
 
 
 def in_json(inputs: Inputs) -> bool:
-    """Whether JSON can carry both question and answer: it has texts that are not UTF-8 for neither."""
+    """Whether JSON can represent request and response: it cannot for texts that are not UTF-8."""
     answers = expected(inputs)
     for kind, _, raw in answers.values():
         if kind == "BYTES":
@@ -273,8 +273,8 @@ def in_json(inputs: Inputs) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_every_way_gives_the_same_bits(servers: Servers, seed: int) -> None:
-    inputs = question(random.Random(seed))
+def test_every_protocol_returns_the_same_bits(servers: Servers, seed: int) -> None:
+    inputs = random_request(random.Random(seed))
     right = expected(inputs)
     for server in (servers.apart, servers.inline):
         for model in MODELS:
@@ -287,7 +287,7 @@ def test_every_way_gives_the_same_bits(servers: Servers, seed: int) -> None:
 
 @pytest.mark.parametrize("where", ["apart", "inline"])
 def test_joined_requests_get_their_own_rows(servers: Servers, where: str) -> None:
-    """Sixteen at a time, of different row counts and values, in every batching model and by every way."""
+    """Sixteen concurrent requests of different sizes to every batching model over every protocol."""
     server: Server = getattr(servers, where)
     rng = random.Random(where)
     questions: list[tuple[str, str, Inputs]] = []
@@ -311,7 +311,7 @@ Bits = tuple[float, ...]
 
 
 def wine_predictions(server: Server, model: str, rows: list[dict[str, float]]) -> dict[str, Bits]:
-    """The predictions for one request of `rows`, by the name of the protocol and body that carried it."""
+    """The predictions for one request of `rows`, by protocol and body format."""
     inputs: Inputs = {name: ("FP64", np.array([[row[name]] for row in rows])) for name in WINE}
     predictions: dict[str, Bits] = {}
     for protocol, infer in WAYS.items():
@@ -331,17 +331,18 @@ def wine_predictions(server: Server, model: str, rows: list[dict[str, float]]) -
 
 
 def assert_one_value(predictions: dict[str, Bits]) -> Bits:
-    """Return the value that all predictions share; on failure name who said what."""
+    """Return the value that all predictions share; the error names the ones that differ."""
     assert len(set(predictions.values())) == 1, predictions
     return next(iter(predictions.values()))
 
 
 def check_the_wine_model(servers: Servers) -> None:
-    """Equal requests give equal bits: each request is compared with requests of the same rows, never of fewer or more.
+    """Equal requests have equal responses; requests are compared with requests of the same rows.
 
-    BLAS may differ in the last bit between a product of five rows and five products of one row (scikit-learn itself
-    does, with OpenBLAS's kernel SkylakeX), so how a client splits its rows over requests is its own choice. How the
-    server joins requests is ours: joined requests of one row must give what each gives alone.
+    BLAS may differ in the last bit between a product of five rows and five products of one row
+    (scikit-learn itself does, with OpenBLAS's kernel SkylakeX), so a client's split of rows over
+    requests may matter. The server's batching may not: batched requests of one row must return
+    what each returns alone.
     """
     alone: dict[int, Bits] = {}
     for rows in ([row] for row in WINE_ROWS):
@@ -362,7 +363,7 @@ def check_the_wine_model(servers: Servers) -> None:
 
 
 def check_joined_wine_requests(server: Server, alone: dict[int, Bits]) -> None:
-    """Sixteen requests of one row at a time, by every protocol, get what the row gets alone."""
+    """Sixteen concurrent requests of one row, over every protocol, return what the row returns alone."""
     jobs = [(number % len(WINE_ROWS), list(WAYS)[number % len(WAYS)]) for number in range(80)]
 
     def infer(job: tuple[int, str]) -> Bits:
@@ -378,7 +379,7 @@ def check_joined_wine_requests(server: Server, alone: dict[int, Bits]) -> None:
 
 
 def test_the_wine_model_by_every_way(servers: Servers) -> None:
-    """V2 and MLflow's own route agree on equal requests, joined or not, cached or computed, with workers and without."""
+    """V2 and MLflow's protocol agree on equal requests, batched or not, cached or not, with and without workers."""
     check_the_wine_model(servers)
 
 
@@ -386,7 +387,7 @@ def test_the_wine_model_by_every_way(servers: Servers) -> None:
 def test_the_wine_model_under_other_blas_kernels(
     models: Models, tmp_path: Path, kernel: str
 ) -> None:
-    """The same under each OpenBLAS kernel that the processor can run: they round differently."""
+    """The same with each OpenBLAS kernel that the processor can run: they round differently."""
     if kernel not in runnable_kernels():
         pytest.skip(f"this processor cannot run OpenBLAS's kernel {kernel}")
     env = {"OPENBLAS_CORETYPE": kernel}
@@ -405,27 +406,33 @@ def test_the_wine_model_under_other_blas_kernels(
 
 
 def runnable_kernels() -> set[str]:
-    """The kernels of OpenBLAS whose instructions this processor has; none outside of Linux on x86-64."""
+    """The OpenBLAS kernels whose instructions this processor has.
+
+    None outside of Linux on x86-64.
+    """
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     needed = {"Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2", "SkylakeX": "avx512vl"}
     return {kernel for kernel, flag in needed.items() if flag in flags}
 
 
-# -- while everything goes wrong --
+# -- under faults --
 
 
 @pytest.mark.timeout(180)
-def test_each_caller_gets_its_own_answer_whatever_happens(tmp_path: Path) -> None:
-    """Workers are killed, models reloaded and callers leave, while others ask: an answer is right, or it is a 503."""
+def test_each_client_receives_its_own_response_under_faults(tmp_path: Path) -> None:
+    """Workers are killed, models reloaded and clients disconnect.
+
+    Each response is correct or a 503.
+    """
     for name, settings in MODELS.items():
         write_model(tmp_path / name, "Affine", source=AFFINE, **settings)
     write_server_settings(tmp_path, cache_enabled=True)
     with Server(tmp_path, workers=2) as server:
         disturbance = Disturbance(server)
         with ThreadPoolExecutor(8) as threads:
-            asking = [threads.submit(disturbance.ask, number) for number in range(6)]
-            leaving = threads.submit(disturbance.leave)
+            asking = [threads.submit(disturbance.send_requests, number) for number in range(6)]
+            leaving = threads.submit(disturbance.disconnect)
             disturbance.cause()
             for each in (*asking, leaving):
                 each.result(60)
@@ -435,7 +442,7 @@ def test_each_caller_gets_its_own_answer_whatever_happens(tmp_path: Path) -> Non
 
 
 class Disturbance:
-    """Callers, and what happens to their server."""
+    """Clients of a server, and the faults it is exposed to."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -444,7 +451,7 @@ class Disturbance:
         self.wrong: list[str] = []
 
     def cause(self) -> None:
-        """Eight times: one or all workers die, and a model is reloaded."""
+        """Eight times: kill one or all workers and reload a model."""
         for turn in range(8):
             workers = self._server.workers
             for pid in workers if turn % 2 else workers[:1]:
@@ -461,7 +468,7 @@ class Disturbance:
     def _has_answers(self, enough: int) -> bool:
         return self.right >= enough or bool(self.wrong)
 
-    def ask(self, caller: int) -> None:
+    def send_requests(self, caller: int) -> None:
         rng = random.Random(caller)
         url = f"{self._server.url}/v2/models"
         with httpx.Client(timeout=30) as client:
@@ -481,8 +488,8 @@ class Disturbance:
                 else:
                     self.right += 1
 
-    def leave(self) -> None:
-        """A caller that never waits for its answer."""
+    def disconnect(self) -> None:
+        """A client that disconnects before each response."""
         one = {"name": "x", "shape": [1], "datatype": "INT64", "data": [7]}
         while not self._over.is_set():
             with httpx.Client(timeout=0.002) as client, contextlib.suppress(httpx.TransportError):

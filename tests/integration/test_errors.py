@@ -1,6 +1,6 @@
-"""What is wrong and how the server says so: one shape of body, a status that blames the right side, and never a traceback.
+"""Errors: one body format, a status that blames the right side, and never a traceback.
 
-Requests are sent to an echo model, so that every refusal comes from the server and none from a model.
+Requests are sent to an echo model, so that every error is the server's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def assert_refused(response: httpx.Response, status: int, *words: str) -> None:
-    """The V2 error body and nothing else, with these words in it."""
+    """Assert a V2 error body with these words."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"].split(";")[0] == "application/json"
     body = response.json()
@@ -44,7 +44,7 @@ def assert_refused(response: httpx.Response, status: int, *words: str) -> None:
         assert secret not in body["error"]
 
 
-# -- well-formed JSON whose tensors are wrong: the text names the input, what was expected and what came --
+# -- valid JSON with invalid tensors: the text names the input, what was expected and received --
 
 WRONG_TENSORS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "ragged": (tensor("x", [[1, 2], [3]], shape=[2, 2]), ("'x'", "equal length", "[3]")),
@@ -86,7 +86,7 @@ def test_null_is_a_missing_float(server: Server, datatype: str) -> None:
     assert response.json()["outputs"][0]["data"] == [None, 1.0]
 
 
-# -- bodies that are no request --
+# -- bodies that are not requests --
 
 ONE = json.dumps({"inputs": [tensor("x", [1.0])]}).encode()
 NO_REQUESTS: dict[str, bytes] = {
@@ -111,7 +111,7 @@ NO_REQUESTS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", NO_REQUESTS)
-def test_bodies_that_are_no_request(server: Server, case: str) -> None:
+def test_bodies_that_are_not_requests(server: Server, case: str) -> None:
     assert_refused(server.post(INFER, NO_REQUESTS[case]), 400)
 
 
@@ -150,7 +150,7 @@ def test_a_body_over_the_limit(server: Server) -> None:
 
 
 def test_a_chunked_body_over_the_limit(server: Server) -> None:
-    """Nothing announces the size of this one."""
+    """A chunked body does not declare its size."""
     response = server.client.post(INFER, content=(b" " * 100_000 for _ in range(11)))
     assert_refused(response, 413, "max_body_bytes")
 
@@ -184,7 +184,7 @@ def test_unknown_paths_and_models(server: Server, method: str, path: str, text: 
 @pytest.mark.parametrize(
     "name", ["..", "%2e%2e", "%2Fetc%2Fpasswd", "a%00b", "ECHO", "é", "x" * 5_000]
 )
-def test_names_are_names_and_never_paths(server: Server, name: str) -> None:
+def test_names_are_never_paths(server: Server, name: str) -> None:
     response = server.client.post(f"/v2/repository/models/{name}/load")
     assert response.status_code in (400, 404, 414, 431)
 
@@ -199,7 +199,7 @@ def test_wrong_methods(server: Server, method: str, path: str, allowed: str) -> 
     assert allowed in response.headers["allow"]
 
 
-# -- /invocations speaks MLflow's dialect --
+# -- /invocations has MLflow's error format --
 
 
 @pytest.fixture(scope="module")
@@ -247,11 +247,11 @@ def test_a_column_of_another_name_over_v2(mlflow_server: Server) -> None:
     assert_refused(response, 400, "alcohol")
 
 
-# -- starting: one line that says what and where, exit code 1 or 2 --
+# -- start: one line with the reason and the place, exit code 1 or 2 --
 
 
 def one_line(output: str) -> str:
-    """The line of the output that says what is wrong: the last."""
+    """The last line of the output, which has the reason."""
     assert "Traceback" not in output
     return output.strip().splitlines()[-1]
 
@@ -331,7 +331,7 @@ def test_a_port_in_use(tmp_path: Path, kind: str, workers: str) -> None:
 def test_a_request_that_an_estimator_refuses_is_one_line_in_the_log(
     serve: Serve, models: Models, tmp_path: Path, workers: int
 ) -> None:
-    """A missing value, which scikit-learn explains in a dozen lines below thirty of traceback."""
+    """A missing value, which scikit-learn explains in a dozen lines below a traceback of thirty."""
     models.copy("wine", tmp_path / "wine")
     server = serve(tmp_path, workers=workers)
     before = len(str(server.log).splitlines())

@@ -1,4 +1,4 @@
-"""Models in folders behind links and in folders of any name, through a real server."""
+"""Models in folders behind symbolic links and in folders of any name."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def factor(server: Server, model: str) -> float:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_link_that_is_pointed_elsewhere(
+def test_a_link_that_changes_its_target(
     serve: Serve, models: Models, tmp_path: Path, workers: int
 ) -> None:
     for number in (2, 3):
@@ -68,7 +68,7 @@ def test_a_link_that_is_pointed_elsewhere(
     server = serve(tmp_path / "served", workers=workers)
     assert factor(server, "m") == 2
     point(current, tmp_path / "releases" / "3")
-    if workers == 2:  # a worker that is started now holds what the others hold
+    if workers == 2:  # a worker that is started now has the same models as the others
         killed = server.workers[0]
         os.kill(killed, signal.SIGKILL)
         server.wait_for_line("ended unexpectedly")
@@ -94,7 +94,7 @@ def test_the_served_folder_is_a_link_to_a_model(
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_where_a_link_leads_is_what_is_allowed(
+def test_the_target_of_a_link_must_be_allowed(
     serve: Serve, models: Models, tmp_path: Path, allowed: bool
 ) -> None:
     release(models, tmp_path / "elsewhere" / "2", 2)
@@ -115,7 +115,7 @@ def test_where_a_link_leads_is_what_is_allowed(
 
 
 def test_names_of_folders(serve: Serve, models: Models, tmp_path: Path) -> None:
-    """The repository, the model's folder and the folder of its files have names that addresses would read otherwise."""
+    """The names of the repository, the model's folder and its files have characters that URIs interpret."""
     root = tmp_path / "100% of #1?"
     names = ["a#b", "a?b=c", "a%20b", "a b", "%2e%2e", "ünï 模型", "a;b"]
     for number, name in enumerate(names, start=3):

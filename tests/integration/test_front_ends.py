@@ -1,4 +1,4 @@
-"""More than one process that speaks HTTP and gRPC, over one set of workers: who answers makes no difference."""
+"""HTTP workers: several processes with HTTP and gRPC over one set of workers answer alike."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ from support.connections import Connection, one_of_each, processes_of
 from support.repository import tensor, write_model, write_server_settings
 from support.server import STOP_LIMIT, Serve, Server, run_mlserver
 
-TRIES = (
-    200  # channels that the kernel shares out at random: of two processes, one never gets them all
-)
+TRIES = 200  # channels that the kernel distributes at random: of two processes, each gets some
 TWO = {"MLSERVER_HTTP_WORKERS": "2"}
 
-# A path of its own, and a stream of answers.
+# A custom path, and a stream of responses.
 TALKER = """
 from mlserver import MLModel
 from mlserver.codecs import StringCodec
@@ -49,7 +47,7 @@ class Talker(MLModel):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of two front ends and two workers, for tests that leave it as it was."""
+    """A server with two HTTP workers and two workers, for tests that do not change it."""
     folder = tmp_path_factory.mktemp("models")
     write_chaos(folder)
     write_model(folder / "echo")
@@ -72,13 +70,13 @@ def chaos(tmp_path: Path) -> Chaos:
 
 
 def echo(connection: Connection, text: str) -> None:
-    """Ask for an echo, and see that it is one."""
+    """Request an echo and check the response."""
     status, answer = connection.infer("chaos", build_inputs("echo", text))
     assert (status, answer["outputs"][0]["data"]) == (200, [text]), answer
 
 
 def counter(server: Server, name: str, **labels: str) -> float:
-    """The sum of a metric's series that have these labels."""
+    """The sum of a metric's series with these labels."""
     page = httpx.get(f"{server.metrics_url}/metrics").text
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     lines = [line for line in page.splitlines() if re.match(rf"{name}[ {{]", line)]
@@ -88,12 +86,12 @@ def counter(server: Server, name: str, **labels: str) -> float:
 
 
 def further(server: Server) -> int:
-    """Process id of the one further front end."""
+    """Process id of the second HTTP worker."""
     with one_of_each(server) as (_, other):
         return other.process
 
 
-# -- who answers makes no difference --
+# -- every process answers alike --
 
 
 def test_all_answer_and_all_are_counted(shared: Server, each: list[Connection]) -> None:
@@ -112,7 +110,7 @@ def test_all_answer_and_all_are_counted(shared: Server, each: list[Connection]) 
         assert statistics["model_stats"][0]["inference_stats"]["success"]["count"] == before + 20
 
 
-def test_all_tell_the_same(each: list[Connection]) -> None:
+def test_all_describe_the_same_models(each: list[Connection]) -> None:
     for path in (
         "/v2",
         "/v2/health/ready",
@@ -128,7 +126,7 @@ def test_all_tell_the_same(each: list[Connection]) -> None:
     assert {model["state"] for model in first[1]} == {"READY"}
 
 
-def test_all_refuse_the_same(each: list[Connection]) -> None:
+def test_all_reject_the_same_requests(each: list[Connection]) -> None:
     for path in ("/v2/models/no/ready", "/v2/models/no/stats", "/v2/models/chaos/versions/7"):
         first, second = (connection.ask("GET", path) for connection in each)
         assert first == second
@@ -139,7 +137,7 @@ def test_all_refuse_the_same(each: list[Connection]) -> None:
 
 
 @pytest.mark.parametrize("who", [0, 1])
-def test_any_changes_the_repository_for_all(each: list[Connection], who: int) -> None:
+def test_a_load_through_one_is_visible_in_all(each: list[Connection], who: int) -> None:
     assert each[who].ask("POST", "/v2/repository/models/echo/unload")[0] == 200
     assert [connection.ask("GET", "/v2/models/echo/ready")[0] for connection in each] == [404, 404]
     assert each[who].ask("POST", "/v2/repository/models/echo/load")[0] == 200
@@ -148,7 +146,7 @@ def test_any_changes_the_repository_for_all(each: list[Connection], who: int) ->
     assert [connection.infer("echo", one)[0] for connection in each] == [200, 200]
 
 
-def test_all_have_the_models_own_paths(each: list[Connection]) -> None:
+def test_all_serve_custom_paths(each: list[Connection]) -> None:
     assert [one.ask("POST", "/reverse?text=abc") for one in each] == [(200, "cba"), (200, "cba")]
 
 
@@ -160,7 +158,7 @@ def test_all_stream(shared: Server, each: list[Connection]) -> None:
 
 
 def test_all_speak_grpc(shared: Server) -> None:
-    """Channels of their own, until each process has one."""
+    """Open channels until each process has one."""
     before = counter(shared, "grpc_server_handled_total", grpc_method="ModelInfer", grpc_code="OK")
     asked = 0
     with ExitStack() as stack:
@@ -187,10 +185,10 @@ def test_all_speak_grpc(shared: Server) -> None:
     )
 
 
-# -- processes that end --
+# -- processes that die --
 
 
-def test_a_front_end_that_is_killed_comes_back(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+def test_a_killed_http_worker_is_replaced(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     before = server.workers
@@ -220,7 +218,7 @@ def wait_for_readiness(server: Server, connection: Connection, status: int) -> N
 
 
 def test_workers_that_die(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
-    """Every front end knows, and gets to the new ones."""
+    """Every HTTP worker learns of replaced workers."""
     server = serve(tmp_path, workers=2, env=TWO)
     server.wait_for_line("Ready in")
     with one_of_each(server) as each:
@@ -240,7 +238,7 @@ def test_workers_that_die(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
             echo(connection, "b")
 
 
-def test_a_stuck_model_is_ended_whoever_asked(serve: Serve, tmp_path: Path) -> None:
+def test_a_stuck_model_is_killed_for_requests_of_any_process(serve: Serve, tmp_path: Path) -> None:
     write_chaos(tmp_path, request_timeout=0.5)
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
@@ -253,7 +251,7 @@ def test_a_stuck_model_is_ended_whoever_asked(serve: Serve, tmp_path: Path) -> N
         )
 
 
-def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos) -> None:
+def test_all_processes_exit_when_the_server_is_killed(tmp_path: Path, chaos: Chaos) -> None:
     server = Server(tmp_path, workers=1, env=TWO)
     server.__enter__()
     server.wait_for_line("Ready in")
@@ -266,7 +264,7 @@ def test_the_server_itself_is_killed(tmp_path: Path, chaos: Chaos) -> None:
 
 
 @pytest.mark.parametrize("who", [0, 1])
-def test_what_was_accepted_is_answered_before_the_end(
+def test_accepted_requests_are_answered_before_the_exit(
     serve: Serve, tmp_path: Path, chaos: Chaos, who: int
 ) -> None:
     server = serve(tmp_path, workers=1, env=TWO)
@@ -288,7 +286,7 @@ def test_what_was_accepted_is_answered_before_the_end(
 
 
 def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
-    """A request through one process goes on while the model is loaded anew through the other."""
+    """A request through one process continues while the model is reloaded through the other."""
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     with ThreadPoolExecutor(2) as callers, one_of_each(server) as (own, other):
@@ -307,7 +305,7 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
 
 
 def test_all_ask_for_credentials(tmp_path: Path) -> None:
-    """Also where the keys' file is told by a path that starts at the settings file."""
+    """Also if the path of the keys' file is relative to the settings file."""
     write_model(tmp_path / "echo")
     (tmp_path / "keys").write_text(f"caller infer {digest_of('secret')}\n")
     write_server_settings(tmp_path, auth={"keys": "keys"})
@@ -321,7 +319,7 @@ def test_all_ask_for_credentials(tmp_path: Path) -> None:
             ]
 
 
-# -- refused --
+# -- rejected settings --
 
 
 @pytest.mark.parametrize(
@@ -337,7 +335,7 @@ def test_all_ask_for_credentials(tmp_path: Path) -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_refused(shared: Server, tmp_path: Path, settings: dict[str, object], text: str) -> None:
-    """Among them the ports of a server that shares them: with its own processes only."""
+    """The ports of a server that shares them with its own processes included."""
     write_model(tmp_path / "echo")
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     taken = {name: getattr(shared, name) for name, value in settings.items() if value == "taken"}
@@ -351,7 +349,7 @@ def test_refused(shared: Server, tmp_path: Path, settings: dict[str, object], te
     assert "Traceback" not in output
 
 
-def test_a_model_without_workers_is_refused(serve: Serve, tmp_path: Path) -> None:
+def test_a_model_in_the_server_process_is_rejected(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_model(tmp_path / "here", parallel_workers=0)
     server = serve(tmp_path, workers=1, env=TWO, ready="/v2/models/echo/ready")

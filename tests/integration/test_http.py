@@ -1,4 +1,4 @@
-"""What HTTP itself promises: methods, compression of answers, cross-origin requests, the root path, headers of answers."""
+"""HTTP semantics: methods, compression, CORS, the root path, response headers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """No compression, nothing of other origins, and the status of MLServer 1.x for what is no request."""
+    """Without compression and CORS, and with MLServer 1.x's status for invalid requests."""
     folder = tmp_path_factory.mktemp("http-plain")
     write_server_settings(folder, gzip_enabled=False, validation_status=422)
     write_model(folder / "echo")
@@ -96,7 +96,7 @@ def test_models_are_listed(server: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["/v2/", "/v2/models/", "/v2/models/echo/", "/v2/health/ready/", "/v2/docs/"]
 )
-def test_a_slash_at_the_end_changes_nothing(server: Server, path: str) -> None:
+def test_a_trailing_slash_is_ignored(server: Server, path: str) -> None:
     response = server.client.get(path, follow_redirects=False)
 
     assert response.status_code == 200
@@ -108,11 +108,11 @@ def test_a_proxy_may_strip_the_root_path_or_not(server: Server, path: str) -> No
     assert server.get(f"/serving{path}").status_code == server.get(path).status_code == 200
 
 
-# -- ids, parameters and headers of answers --
+# -- ids, parameters and response headers --
 
 
 @pytest.mark.parametrize("given", ["mine", "", "snow \u2603", "x" * 1024])
-def test_ids_come_back(server: Server, given: str) -> None:
+def test_ids_are_returned(server: Server, given: str) -> None:
     response = server.infer("echo", [tensor("x", [1.0])], id=given)
 
     assert response.json()["id"] == given
@@ -120,18 +120,18 @@ def test_ids_come_back(server: Server, given: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"id": None}])
-def test_ids_are_made(server: Server, more: dict[str, Any]) -> None:
+def test_ids_are_generated(server: Server, more: dict[str, Any]) -> None:
     body = server.infer("echo", [tensor("x", [1.0])], **more).json()
 
     assert uuid.UUID(body["id"]).version == 4
 
 
 @pytest.mark.parametrize("given", ["x" * 1025, "a\nb", "a\u0000b"])
-def test_ids_that_would_harm_headers_and_logs(server: Server, given: str) -> None:
+def test_ids_that_are_unsafe_in_headers_and_logs(server: Server, given: str) -> None:
     assert server.infer("echo", [tensor("x", [1.0])], id=given).status_code == 400
 
 
-def test_headers_of_an_answer(server: Server) -> None:
+def test_response_headers(server: Server) -> None:
     headers = server.infer("echo", [tensor("x", [1.0, 2.0])], id="1").headers
 
     assert headers["content-type"] == "application/json"
@@ -151,7 +151,7 @@ def test_headers_of_an_answer(server: Server) -> None:
     assert {"queue", "model", "codec"} <= set(stages)
 
 
-def test_requested_outputs_choose_and_order(server: Server) -> None:
+def test_requested_outputs_select_and_order(server: Server) -> None:
     inputs = [tensor(name, [1], "INT8") for name in "abc"]
     chosen = server.infer("echo", inputs, outputs=[{"name": "c"}, {"name": "a"}])
     unknown = server.infer("echo", inputs, outputs=[{"name": "z"}])
@@ -161,7 +161,7 @@ def test_requested_outputs_choose_and_order(server: Server) -> None:
     assert "'z'" in unknown.json()["error"]
 
 
-# -- compression of answers --
+# -- response compression --
 
 OPEN: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
 CLOSE: dict[str, Callable[[bytes], bytes]] = {
@@ -186,7 +186,7 @@ BIG = json.dumps({"inputs": [tensor("x", [0.5] * 1000)]}).encode()
         ("gzip;q=many", None),
     ],
 )
-def test_answers_are_compressed_as_accepted(
+def test_responses_are_compressed_as_accepted(
     server: Server, accepted: str, encoding: str | None
 ) -> None:
     with server.client.stream(
@@ -200,13 +200,13 @@ def test_answers_are_compressed_as_accepted(
     assert json.loads(opened)["outputs"][0]["data"] == [0.5] * 1000
 
 
-def test_small_answers_are_not(server: Server) -> None:
+def test_small_responses_are_not_compressed(server: Server) -> None:
     response = server.infer("echo", [tensor("x", [1.0])])
 
     assert not {"content-encoding", "vary"} & set(response.headers)
 
 
-def test_none_are_if_the_setting_says_so(plain_server: Server) -> None:
+def test_the_setting_disables_compression(plain_server: Server) -> None:
     response = plain_server.post(INFER, BIG, headers={"accept-encoding": "gzip"})
 
     assert not {"content-encoding", "vary"} & set(response.headers)
@@ -224,7 +224,7 @@ def test_bodies_in_every_encoding(server: Server, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_body_that_grows_a_thousandfold(server: Server, encoding: str) -> None:
+def test_a_compression_bomb(server: Server, encoding: str) -> None:
     pack = gzip.compress if encoding == "gzip" else zlib.compress
     refused = server.post(
         "/v2/models/echo/infer", pack(b" " * 60_000_000), headers={"content-encoding": encoding}
@@ -312,11 +312,11 @@ def test_without_the_setting_there_are_no_such_headers(plain_server: Server) -> 
     )
 
 
-# -- as MLServer 1.x answered --
+# -- compatibility with MLServer 1.x --
 
 
 @pytest.mark.parametrize("body", [b"{", b"{}", b"[]", b"", b'{"inputs": [{"name": "x"}]}'])
-def test_what_is_no_request_may_be_422(plain_server: Server, body: bytes) -> None:
+def test_an_invalid_request_is_422_with_the_setting(plain_server: Server, body: bytes) -> None:
     response = plain_server.post(INFER, body)
 
     assert response.status_code == 422
@@ -332,7 +332,7 @@ def test_other_errors_keep_their_status(plain_server: Server) -> None:
 
 
 def test_paths_of_requests_are_labelled_as_in_mlserver_1(server: Server) -> None:
-    """Dashboards that were made for MLServer 1.x ask for these."""
+    """Dashboards for MLServer 1.x query these metrics."""
     body = {"inputs": [tensor("x", [1.0])]}
     paths = {
         "/v2/models/echo/infer": "/v2/models/{model_name}/infer",

@@ -1,4 +1,7 @@
-"""`mlserver infer` against a real server: every kind of input, transport and output, and what happens when things go wrong."""
+"""`mlserver infer` against a real server.
+
+Every kind of input, transport and output, and failures.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from support.ports import free_ports
 from support.repository import tensor, write_model
 from support.server import Serve, Server, clean_environment
 
-# Doubles its input, counts the requests in `calls`, and refuses negative numbers.
+# Doubles its input, counts the requests in `calls`, and rejects negative numbers.
 PICKY = """
 import numpy as np
 
@@ -40,7 +43,7 @@ class Picky(MLModel):
         outputs = [NumpyCodec.encode_output("double", values * 2), calls]
         return InferenceResponse(model_name=self.name, outputs=outputs)
 """
-# Too busy for the first two requests.
+# Answers 503 to the first two requests.
 BUSY = """
 from mlserver import MLModel
 from mlserver.errors import Overloaded
@@ -69,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Run:
-    """One call of the command, in a folder of its own."""
+    """One run of the command in a folder of its own."""
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server, self.folder = server, folder
@@ -139,7 +142,7 @@ def test_lines_keep_their_order(run: Run, more: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("-b",), ("-t", "grpc")], ids=" ".join)
-def test_lines_travel_together(run: Run, more: tuple[str, ...]) -> None:
+def test_lines_are_sent_in_batches(run: Run, more: tuple[str, ...]) -> None:
     run.write("in.jsonl", request(1, 2, id="a"), request(3), request(4, id="c"), request(5))
     code, _ = run("picky", "in.jsonl", "out.jsonl", "-s", "3", "-w", "1", *more)
     lines = run.lines("out.jsonl")
@@ -150,7 +153,7 @@ def test_lines_travel_together(run: Run, more: tuple[str, ...]) -> None:
     assert sent[0] == sent[1] == sent[2] != sent[3]
 
 
-def test_only_the_guilty_fail(run: Run) -> None:
+def test_only_the_failing_lines_fail(run: Run) -> None:
     run.write(
         "in.jsonl",
         request(1),
@@ -174,13 +177,13 @@ def test_only_the_guilty_fail(run: Run) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("-t", "grpc")], ids=" ".join)
-def test_resume_keeps_answers_and_tries_failures_again(run: Run, more: tuple[str, ...]) -> None:
+def test_resume_keeps_results_and_retries_failures(run: Run, more: tuple[str, ...]) -> None:
     run.write("in.jsonl", request(1), request(-2), request(3))
     assert run("picky", "in.jsonl", "out.jsonl")[0] == 1
     before = run.lines("out.jsonl")
     run.write("in.jsonl", request(1), request(2), request(3), request(4))
     with (run.folder / "out.jsonl").open("a") as file:
-        file.write('{"model_name": "picky", "outputs": [')  # cut off by a crash
+        file.write('{"model_name": "picky", "outputs": [')  # truncated by a crash
     code, text = run("picky", "in.jsonl", "out.jsonl", "--resume", *more)
     assert (code, "2 answered, 0 failed, 2 kept from before" in text) == (0, True)
     lines = run.lines("out.jsonl")
@@ -188,7 +191,7 @@ def test_resume_keeps_answers_and_tries_failures_again(run: Run, more: tuple[str
     assert (lines[0], lines[2]) == (before[0], before[2])
 
 
-def test_an_interrupted_job_goes_on(run: Run) -> None:
+def test_an_interrupted_job_is_resumed(run: Run) -> None:
     count = 60
     run.write("in.jsonl", *(request(float(number)) for number in range(count)))
     words = run.command(
@@ -209,7 +212,7 @@ def test_an_interrupted_job_goes_on(run: Run) -> None:
     ]
 
 
-def test_a_busy_server_is_asked_again(run: Run) -> None:
+def test_a_busy_server_is_retried(run: Run) -> None:
     run.write("in.jsonl", request(1))
     assert run("busy", "in.jsonl", "out.jsonl", "-r", "2")[0] == 0
     assert run.lines("out.jsonl")[0]["outputs"] == []
@@ -233,7 +236,7 @@ def test_columns_of_a_csv_file(models: Models, serve: Serve, tmp_path: Path) -> 
     assert "no column 'fixed acidity'" in text
 
 
-def test_cells_are_read_as_they_look(run: Run) -> None:
+def test_types_of_csv_cells(run: Run) -> None:
     run.write("in.csv", "i,f,b,s", "1,1,true,a", "2,,false,", "3,1.5,TRUE,7")
     code, text = run("echo", "in.csv", "out.jsonl")
     assert code == 0, text
@@ -285,7 +288,7 @@ def test_an_unknown_model(run: Run, more: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("-t", "grpc")], ids=" ".join)
-def test_nobody_is_there(run: Run, more: tuple[str, ...]) -> None:
+def test_no_server_is_running(run: Run, more: tuple[str, ...]) -> None:
     run.write("in.jsonl", request(1))
     code, text = run("picky", "in.jsonl", "out.jsonl", "-u", f"127.0.0.1:{free_ports(1)[0]}", *more)
     assert (code, text.count("\n")) == (1, 1), text
@@ -323,7 +326,7 @@ def test_variables_and_headers(server: Server, tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_wrong_calls(run: Run, more: tuple[str, ...], expected: str) -> None:
+def test_invalid_arguments(run: Run, more: tuple[str, ...], expected: str) -> None:
     run.write("in.jsonl", request(1))
     code, text = run("picky", "in.jsonl", "out.jsonl", *more)
     assert (code, text.count("\n"), expected in text) == (2, 1, True), text
@@ -335,7 +338,7 @@ def test_no_such_input(run: Run) -> None:
     assert "none.jsonl: no such file" in text
 
 
-# -- names of files --
+# -- file names --
 
 
 @pytest.mark.parametrize(
@@ -371,7 +374,7 @@ def test_json_documents(
     "text, reason",
     [("{", "in.json: "), ("5", "expected a V2 request or a list of them"), ("", "in.json: ")],
 )
-def test_a_json_document_that_is_none(run: Run, text: str, reason: str) -> None:
+def test_an_invalid_json_document(run: Run, text: str, reason: str) -> None:
     (run.folder / "in.json").write_text(text)
     code, printed = run("picky", "in.json", "out.jsonl")
     assert (code, reason in printed, printed.count("\n")) == (1, True, 1), printed
@@ -380,7 +383,7 @@ def test_a_json_document_that_is_none(run: Run, text: str, reason: str) -> None:
 def test_the_sample_request_of_init(serve: Serve, tmp_path: Path) -> None:
     init = [sys.executable, "-m", "mlserver", "init", str(tmp_path / "prices")]
     subprocess.run(init, check=True, capture_output=True, env=clean_environment())
-    server = serve(tmp_path / "prices")  # on the ports that the variables name
+    server = serve(tmp_path / "prices")  # on the ports that the environment variables name
     run = Run(server, tmp_path / "prices")
     code, printed = run("prices", "sample-request.json", "out.json")
     assert code == 0, printed
@@ -403,7 +406,7 @@ def test_tables_with_tabs(run: Run) -> None:
         ("in.csv.gz", "o"),
     ],
 )
-def test_names_that_say_nothing_are_refused(run: Run, source: str, output: str) -> None:
+def test_file_names_without_a_known_suffix_are_rejected(run: Run, source: str, output: str) -> None:
     run.write(source, request(1))
     code, printed = run("picky", source, output)
     assert code == 1

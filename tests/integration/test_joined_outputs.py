@@ -1,4 +1,4 @@
-"""What a request gets does not depend on who shares its batch: MLflow models behind a real server, over every format."""
+"""Responses do not depend on the batch: MLflow models behind a real server, over every format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.mlflow_results import inputs_of, save
 from support.repository import write_model, write_settings
 from support.server import Server
 
-# A runtime of its own, which answers with a frame by the pandas codec.
+# A custom runtime that returns a frame with the pandas codec.
 FRAMES = """
 import json
 
@@ -40,7 +40,7 @@ DECLARED: dict[str, DataType | None] = {
     "longs": DataType.long,
 }
 MEMBERS = 3
-# (model, form, values of three requests): each but the first would change what the first one gets
+# (model, form, values of three requests): each but the first could change the first one's response
 BATCHES: list[tuple[str, str, list[list[Any]]]] = [
     ("free", "frame", [["cat"], [None], ["dog", "dog"]]),
     ("free", "Int64", [[1], [None], [2, 3]]),
@@ -81,7 +81,7 @@ def server(
         common = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": uri}}
         write_settings(folder / "served" / name, name=name, **common)
         joined = f"{name}-joined"
-        # A batch closes when it is full.
+        # A batch is closed when it is full.
         write_settings(
             folder / "served" / joined,
             name=joined,
@@ -131,7 +131,7 @@ WAYS: dict[str, Callable[[Server, str, list[str], str], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("model, form, batch", BATCHES, ids=str)
-def test_joined_is_alone(
+def test_a_batched_response_equals_the_unbatched_one(
     server: Server, way: str, model: str, form: str, batch: list[list[Any]]
 ) -> None:
     texts = [[json.dumps(value) for value in values] for values in batch]
@@ -142,7 +142,7 @@ def test_joined_is_alone(
     assert joined == alone
 
 
-def test_a_declared_text_has_its_datatype_whatever_the_values(server: Server) -> None:
+def test_a_declared_string_always_has_its_datatype(server: Server) -> None:
     for values, data in (
         (['"cat"'], ["cat"]),
         (["null"], [None]),
@@ -180,7 +180,7 @@ def test_infinity_is_not_the_same_as_nan(server: Server) -> None:
 
 
 def test_missing_texts_are_sent_alike_over_every_format(server: Server) -> None:
-    """`missing` names empty elements that are null; as JSON they are null."""
+    """`missing` names elements that are null."""
     message = pb.ModelInferRequest(model_name="texts")
     for name, values in ("value", [b'"a"', b""]), ("form", [b"frame", b"frame"]):
         made = message.inputs.add(name=name, datatype="BYTES", shape=[2])

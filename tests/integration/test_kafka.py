@@ -1,4 +1,4 @@
-"""A whole server at a Kafka broker: from its settings to its end."""
+"""A server with a Kafka broker, from its settings to its exit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_requests_that_waited_for_the_server_are_answered(tmp_path: Path) -> Non
         assert cluster.committed("ours") == 1
 
 
-def test_without_the_library_the_start_ends_with_the_command_to_install_it(tmp_path: Path) -> None:
+def test_a_missing_library_is_an_error_with_the_install_command(tmp_path: Path) -> None:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "confluent_kafka.py").write_text("raise ImportError('not here')")
     write_server_settings(tmp_path, kafka_enabled=True, http_port=0, grpc_port=0, metrics_port=0)
@@ -52,7 +52,7 @@ def test_without_the_library_the_start_ends_with_the_command_to_install_it(tmp_p
 
 
 class Forwarder:
-    """Passes connections to a port on to a broker, in threads; all of it ends with the block."""
+    """Forward connections of a port to a broker, in threads, until the end of the block."""
 
     def __init__(self, port: int, address: str) -> None:
         self._port, self._address = port, address
@@ -96,7 +96,7 @@ class Forwarder:
 
 
 def test_a_broker_that_comes_later(tmp_path: Path) -> None:
-    """Until then the log says once what it waits for; the server serves, and joins when the broker is there."""
+    """Until the broker is reachable the server serves, and logs once what it waits for."""
     (port,) = free_ports(1)
     write_server_settings(
         tmp_path, kafka_enabled=True, kafka_servers=f"127.0.0.1:{port}", server_name="ours"

@@ -1,4 +1,7 @@
-"""Everything is bounded: bodies before and after decompression, in memory too; rows, nesting, rank, time, names, series."""
+"""Limits.
+
+Body size before and after decompression, memory, rows, nesting, rank, time, names, series.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,7 @@ BOMBS: dict[str, tuple[str, bytes]] = {
 
 @pytest.mark.parametrize("case", BOMBS)
 def test_bombs(server: Server, case: str) -> None:
-    """Refused with far less memory than they unpack to: the limit, and what is held beside it."""
+    """Rejected with far less memory than the decompressed body: the limit and its overhead."""
     encoding, body = BOMBS[case]
     server.infer("echo", [tensor("x", [1.0])])
     pid = server.process.pid
@@ -119,7 +122,7 @@ def test_a_grpc_message_over_the_limit(server: Server) -> None:
 
 @pytest.mark.parametrize("name", ["gzip", "deflate"])
 def test_a_grpc_bomb(server: Server, name: str) -> None:
-    """A megabyte on the wire that unpacks to more than the limit."""
+    """A compressed megabyte that decompresses to more than the limit."""
     compression = grpc.Compression.Gzip if name == "gzip" else grpc.Compression.Deflate
     stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
     pid = server.process.pid
@@ -156,7 +159,7 @@ HEAVY: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", HEAVY)
-def test_heavy_requests_are_refused(server: Server, case: str) -> None:
+def test_expensive_requests_are_rejected(server: Server, case: str) -> None:
     response = server.post(INFER, HEAVY[case])
     assert 400 <= response.status_code < 500, response.text
     assert len(response.content) < 4096
@@ -172,7 +175,7 @@ HARMLESS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_heavy_requests_that_mean_something_are_answered(server: Server, case: str) -> None:
+def test_expensive_valid_requests_are_answered(server: Server, case: str) -> None:
     response = server.post(INFER, HARMLESS[case])
     assert response.status_code == 200, response.text
     assert len(response.content) < 4096
@@ -181,21 +184,21 @@ def test_heavy_requests_that_mean_something_are_answered(server: Server, case: s
 # -- time --
 
 
-def test_requests_end_in_time(server: Server) -> None:
+def test_requests_time_out(server: Server) -> None:
     one = [tensor("x", [1.0])]
     assert server.infer("slow", one).status_code == 504
     assert server.post("/v2/models/slow/infer_stream", {"inputs": one}).status_code == 504
     assert server.post("/wait").status_code == 504
 
 
-def test_a_stream_ends_in_time(server: Server) -> None:
+def test_a_stream_times_out(server: Server) -> None:
     stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
     with pytest.raises(grpc.RpcError) as problem:
         list(stub.ModelStreamInfer(iter([pb.ModelInferRequest(model_name="slow")])))
     assert problem.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_a_load_ends_in_time(server: Server) -> None:
+def test_a_load_times_out(server: Server) -> None:
     states = {item["name"]: item for item in server.post("/v2/repository/index").json()}
     assert states["hangs"]["state"] == "UNAVAILABLE"
     assert "load_timeout" in states["hangs"]["reason"]
@@ -205,7 +208,7 @@ def test_a_load_ends_in_time(server: Server) -> None:
 
 
 def test_unknown_names_leave_nothing_behind(server: Server) -> None:
-    """No series, no memory and no flood in the log, whatever is asked for."""
+    """Unknown names create no series, no memory and no flood in the log."""
 
     def page() -> str:
         return server.client.get(f"{server.metrics_url}/metrics").text
@@ -223,7 +226,7 @@ def test_unknown_names_leave_nothing_behind(server: Server) -> None:
     with wire(server.http_port) as connection:
 
         def answers(numbers: range) -> None:
-            """Several requests on the way at a time, as many as a connection may have."""
+            """Send pipelined requests, as many as a connection may have."""
             connection.send(b"".join(map(ask, numbers)))
             assert {connection.answer()[0] for _ in range(4 * len(numbers))} == {404}
 
@@ -255,7 +258,7 @@ def test_names_are_never_paths(server: Server, name: str) -> None:
         assert problem.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_what_callers_send_cannot_break_the_log(server: Server) -> None:
+def test_log_injection_is_escaped(server: Server) -> None:
     with wire(server.http_port) as connection:
         connection.send(request("GET", "/v2/models/%0Amlserver%20-%20INFO%20%1b[31mforged"))
         assert connection.answer()[0] == 404

@@ -1,4 +1,4 @@
-"""What a request that went astray is told: each message says what to do instead."""
+"""Messages for requests to a wrong path or with a wrong body: each names the right one."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ PATHS = [
     ("GET", "/v2/healthz", "/v2/health/ready"),
     ("GET", "/anything/else", "/v2/docs"),
     ("POST", "/v2/models/echo/invocations", "MLflow"),
-    ("POST", "/v2/models/nobody/predict", "Model nobody not found"),
-    ("POST", "/v2/models/nobody/infer", "Model nobody not found"),
+    ("POST", "/v2/models/missing/predict", "Model missing not found"),
+    ("POST", "/v2/models/missing/infer", "Model missing not found"),
 ]
 
 
 @pytest.mark.parametrize("method, path, text", PATHS)
-def test_paths_that_are_not_there(server: Server, method: str, path: str, text: str) -> None:
+def test_unknown_paths(server: Server, method: str, path: str, text: str) -> None:
     answer = server.client.request(method, path, content=b"{" if method == "POST" else None)
     assert answer.status_code == 404
     assert text in answer.json()["error"]
@@ -101,12 +101,12 @@ def test_a_v2_body_sent_to_invocations(server: Server, path: str) -> None:
 @pytest.mark.parametrize(
     "path, text",
     [
-        ("nobody/infer", "Model nobody not found"),
-        ("nobody/infer_stream", "Model nobody not found"),
+        ("missing/infer", "Model missing not found"),
+        ("missing/infer_stream", "Model missing not found"),
         ("echo/versions/7/infer", "Model echo with version 7 not found"),
     ],
 )
-def test_a_wrong_name_is_said_before_a_wrong_body(
+def test_a_wrong_name_is_reported_before_a_wrong_body(
     server: Server, path: str, text: str, body: bytes
 ) -> None:
     for headers in ({}, {"content-encoding": "gzip"}, {"content-type": "text/x"}):
@@ -117,7 +117,7 @@ def test_a_wrong_name_is_said_before_a_wrong_body(
 
 @pytest.mark.parametrize(
     "name, version, code",
-    [("nobody", "", "NOT_FOUND"), ("echo", "7", "NOT_FOUND"), ("echo", "", "INVALID_ARGUMENT")],
+    [("missing", "", "NOT_FOUND"), ("echo", "7", "NOT_FOUND"), ("echo", "", "INVALID_ARGUMENT")],
 )
 def test_over_grpc_too(server: Server, name: str, version: str, code: str) -> None:
     """The message has more raw contents than inputs."""
@@ -132,7 +132,7 @@ def test_over_grpc_too(server: Server, name: str, version: str, code: str) -> No
 
 
 def test_a_wrong_name_in_the_header(server: Server) -> None:
-    """It is not answered by the one model that there is."""
+    """A wrong name is not answered by the only model."""
     answer = server.post("/invocations", RECORDS, headers={"x-mlserver-model": "red"})
     assert answer.status_code == 404
     assert "'red'" in answer.json()["error"]
@@ -151,7 +151,7 @@ LITERALS = {
 
 @pytest.mark.parametrize("literal", LITERALS)
 @pytest.mark.parametrize("size", [1, 100_000])
-def test_literals_that_are_no_json(server: Server, literal: str, size: int) -> None:
+def test_literals_that_are_not_json(server: Server, literal: str, size: int) -> None:
     numbers = ", ".join(["0.5"] * (size - 1) + [literal])
     body = f'{{"inputs": [{{"name": "é", "shape": [{size}], "datatype": "FP64", "data": [{numbers}]}}]}}'
     answer = server.post("/v2/models/echo/infer", body)
@@ -172,7 +172,7 @@ def test_grpc_on_the_rest_port(server: Server) -> None:
 
 
 def test_keys_of_parameters_that_look_like_others(server: Server) -> None:
-    """They are passed to the runtime, which may have such a key, and the log has a warning."""
+    """Unknown keys are passed to the runtime, which may read them, and logged as a warning."""
     assert "unknown key 'url' of 'parameters' is passed to the runtime" in server.log
     assert "did you mean 'uri'" in server.log
     assert "'task'" not in server.log

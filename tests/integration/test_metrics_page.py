@@ -1,4 +1,4 @@
-"""The metrics page on the REST port and on its own, and the addresses that the server names when it is ready."""
+"""The metrics endpoint on the REST port and on its own, and the addresses in the line Ready."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Own(MLModel):
 
 
 def answered(page: str) -> float:
-    """How many requests `echo` has answered, by a metrics page."""
+    """The number of requests of `echo` on a metrics page."""
     samples = [
         sample for family in text_string_to_metric_families(page) for sample in family.samples
     ]
@@ -50,7 +50,7 @@ def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int)
             httpx.post(f"{server.url}/v2/models/echo/infer", json={"inputs": ASKED}).status_code
             == 200
         )
-    for _ in range(6):  # each over a connection of its own, which any of the processes may take
+    for _ in range(6):  # each over a connection of its own, which any process may accept
         page = httpx.get(f"{server.url}/metrics", headers={"accept-encoding": "gzip"})
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/plain; version=")
@@ -88,13 +88,13 @@ def test_another_path(serve: Serve, tmp_path: Path, endpoint: str) -> None:
     assert server.get("/metrics").status_code == 404
 
 
-def test_no_metrics_at_all(serve: Serve, tmp_path: Path) -> None:
+def test_metrics_are_disabled(serve: Serve, tmp_path: Path) -> None:
     write_server_settings(tmp_path, metrics_endpoint=None)
     write_model(tmp_path / "echo")
     assert serve(tmp_path, workers=0).get("/metrics").status_code == 404
 
 
-def test_a_model_may_have_that_path(serve: Serve, tmp_path: Path) -> None:
+def test_a_model_may_declare_that_path(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "own", "Own", source=OWN_PAGE)
     server = serve(tmp_path, workers=0)
     assert server.get("/metrics").json() == {"own": "page"}
@@ -105,7 +105,7 @@ def test_a_model_may_have_that_path(serve: Serve, tmp_path: Path) -> None:
 
 
 class OnePort(Server):
-    """A server whose metrics port is its HTTP port, or that has none."""
+    """A server whose metrics port is its HTTP port, or 0."""
 
     metrics_port_setting = ""
 
@@ -131,7 +131,7 @@ def test_one_port_for_both(kind: type[Server], tmp_path: Path, front_ends: int) 
             httpx.get(f"{server.metrics_url}/metrics")
 
 
-def test_the_metrics_port_is_not_grpcs(tmp_path: Path) -> None:
+def test_the_metrics_port_must_not_be_the_grpc_port(tmp_path: Path) -> None:
     ports: dict[str, Any] = {"host": "127.0.0.1", "http_port": 0, "grpc_port": 0}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         write_server_settings(tmp_path, **ports, metrics_port=taken.getsockname()[1])
@@ -145,7 +145,7 @@ def test_the_metrics_port_is_not_grpcs(tmp_path: Path) -> None:
 
 
 def urls(server: Server) -> list[str]:
-    """The addresses of the line that says Ready."""
+    """The addresses in the line Ready."""
     server.wait_for_line("Ready in")
     return re.findall(r"http://[^\s,;]+", str(server.log).partition("Ready in")[2])
 
@@ -202,7 +202,7 @@ def test_a_taken_port_of_ipv6_has_brackets(tmp_path: Path, kind: str) -> None:
 def test_every_request_is_in_the_histograms_of_queues(
     serve: Serve, tmp_path: Path, workers: int, front_ends: int
 ) -> None:
-    """A request that runs at once has waited no time; one that waits for others has waited some."""
+    """The queue time of a request that runs at once is 0, of one that waits it is not."""
     write_server_settings(tmp_path, http_workers=front_ends)
     write_model(tmp_path / "alone")
     write_model(tmp_path / "joined", max_batch_size=2, max_batch_time=0.05)
@@ -210,7 +210,9 @@ def test_every_request_is_in_the_histograms_of_queues(
     for name in ("alone", "joined"):
         for _ in range(5):
             assert server.infer(name, ASKED).status_code == 200
-    assert server.post("/v2/repository/models/alone/load").status_code == 200  # its counts go on
+    assert (
+        server.post("/v2/repository/models/alone/load").status_code == 200
+    )  # its counters continue
     assert server.infer("alone", ASKED).status_code == 200
     page = server.get("/metrics").text
     waited = 'model_infer_queue_duration_seconds_{}{{model="{}",version=""}} {}'
@@ -219,4 +221,4 @@ def test_every_request_is_in_the_histograms_of_queues(
     assert waited.format("count", "joined", 5.0) in page
     assert waited.format("sum", "joined", 0.0) not in page
     assert "parallel_request_queue_count 11.0" in page
-    assert "parallel_request_queue_sum 0.0" in page  # one after the other: none was under way
+    assert "parallel_request_queue_sum 0.0" in page  # one after the other: none was in flight

@@ -1,4 +1,4 @@
-"""Models that ship code under the same module names: each answers as it does alone in a fresh process."""
+"""Models that ship code under the same module names: each runs as it does alone in a process."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_models_and_versions_side_by_side(
     assert "Model 'b': runs in a worker pool of its own" in server.log
 
 
-def test_http_worker_processes_see_the_same(serve: Serve, saved: Path, tmp_path: Path) -> None:
+def test_http_workers_run_the_same_code(serve: Serve, saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved / "1", tmp_path / "models" / "1")
     serve_model(tmp_path / "a", tmp_path / "models" / "1", "a")
     serve_model(tmp_path / "b", saved / "2", "b")
     server = serve(tmp_path, workers=1, env={"MLSERVER_HTTP_WORKERS": "2"})
     for right in (1, 7):
-        for _ in range(8):  # each connection may be another process's
+        for _ in range(8):  # each connection may be accepted by another process
             with httpx.Client(base_url=server.url) as client:
                 for name, number in (("a", right), ("b", 2)):
                     response = client.post(
@@ -90,7 +90,7 @@ def test_http_worker_processes_see_the_same(serve: Serve, saved: Path, tmp_path:
 
 
 def test_loads_of_changed_files(serve: Serve, saved: Path, tmp_path: Path) -> None:
-    """Within one second and with the same size: compiled code would look current."""
+    """Within one second and with the same file size, so that a .pyc file would look current."""
     model = tmp_path / "models" / "only"
     shutil.copytree(saved / "1", model)
     serve_model(tmp_path / "only", model, "only")
@@ -139,7 +139,7 @@ def test_groups_share_equal_code_only(serve: Serve, saved: Path, tmp_path: Path)
 
 @pytest.mark.filterwarnings("ignore")  # of MLflow's registry
 def test_an_alias_that_moves(serve: Serve, tmp_path: Path) -> None:
-    """The code is known only after the download, so the worker says that it needs a pool of its own."""
+    """The code is known only after the download, so the worker requests a pool of its own."""
     registry = MLflowRegistry(tmp_path)
     for number in (1, 2):
         with model_options(tmp_path / str(number), number) as options:
@@ -197,12 +197,12 @@ def empty(inline: Server) -> Iterator[Server]:
 
 
 def load(server: Server, name: str) -> str:
-    """Why a load was refused; "" = it was not."""
+    """The error of a load, "" without one."""
     response = server.post(LOADS.format(name))
     return "" if response.status_code == 200 else response.json()["error"]
 
 
-def test_inline_other_code_of_one_name_is_refused(empty: Server) -> None:
+def test_inline_other_code_of_one_name_is_rejected(empty: Server) -> None:
     assert load(empty, "b") == ""
     assert answer(empty, "b") == [2]
     refusal = load(empty, "a")
@@ -214,12 +214,12 @@ def test_inline_other_code_of_one_name_is_refused(empty: Server) -> None:
     assert answer(empty, "a") == [1]
 
 
-def test_inline_equal_code_is_taken(empty: Server) -> None:
+def test_inline_equal_code_is_loaded(empty: Server) -> None:
     assert [load(empty, name) for name in ("a", "equal", "a")] == ["", "", ""]
     assert [answer(empty, name) for name in ("a", "equal")] == [[1], [1]]
 
 
-def test_inline_changed_files_are_refused_until_unloaded(empty: Server, saved: Path) -> None:
+def test_inline_changed_files_are_rejected_until_unloaded(empty: Server, saved: Path) -> None:
     model = empty.folder / "models" / "1"
     assert load(empty, "a") == ""
     assert answer(empty, "a") == [1]
@@ -234,7 +234,7 @@ def test_inline_changed_files_are_refused_until_unloaded(empty: Server, saved: P
         change_code(model, 1)
 
 
-def test_inline_hiding_an_installed_package_is_refused(empty: Server) -> None:
+def test_inline_hiding_an_installed_package_is_rejected(empty: Server) -> None:
     assert "a module 'iniconfig', which is also an installed module" in load(empty, "hiding")
 
 
@@ -242,7 +242,7 @@ def test_inline_hiding_an_installed_package_is_refused(empty: Server) -> None:
 
 
 def test_check_of_a_folder(saved: Path, tmp_path: Path) -> None:
-    """The shape of an answer tells whose code ran."""
+    """The shape of the response shows which code ran."""
     for number in (1, 2):
         text = "def _load_pyfunc(path):\n    import rows\n    return rows\n"
         rows = f"def predict(data, params=None):\n    return list(range({number}))\n"

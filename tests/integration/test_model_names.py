@@ -1,4 +1,4 @@
-"""Models whose names hold slashes and percent signs, over REST (`%2F`, `%25`), gRPC and the command line."""
+"""Model names with slashes and percent signs, over REST (`%2F`, `%25`), gRPC and the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths that models declare themselves: FastAPI's parameters, and who answers when two models declare the same one."""
+"""Custom routes of models: FastAPI's parameters, and two models with the same path."""
 
 from __future__ import annotations
 
@@ -122,12 +122,12 @@ def test_errors(server: Server, path: str, status: int, text: str) -> None:
 
 
 REVIEW = b'{"text": "good"}'
-FORM = "application/x-www-form-urlencoded"  # curl's, where nothing else is said
+FORM = "application/x-www-form-urlencoded"  # curl's default content type
 
 
 @pytest.mark.parametrize("path", ["/body", "/v2/models/m/body"])
 def test_a_body_without_a_content_type_is_json(server: Server, path: str) -> None:
-    """As in MLServer 1.x, and unlike FastAPI's own default of today."""
+    """The default of MLServer 1.x, which differs from FastAPI's present one."""
     sent = server.client.build_request("POST", path, content=REVIEW)
     assert "content-type" not in sent.headers
     answer = server.client.send(sent)
@@ -165,7 +165,7 @@ def test_a_body_of_another_content_type(server: Server, content_type: str, body:
     ],
     ids=lambda body: repr(body[:30]),
 )
-def test_whatever_a_wrong_body_holds_the_answer_is_422(server: Server, body: bytes) -> None:
+def test_an_invalid_body_is_422(server: Server, body: bytes) -> None:
     answer = server.post("/body", body)
     assert answer.status_code == 422
     assert answer.json()["error"]
@@ -177,7 +177,7 @@ def test_another_method(server: Server) -> None:
     assert "POST" in response.headers["allow"]
 
 
-def test_paths_come_and_go_with_their_model(server: Server) -> None:
+def test_paths_are_added_and_removed_with_their_model(server: Server) -> None:
     assert server.post("/v2/repository/models/m/unload").status_code == 200
     assert server.get("/depends").status_code == 404
     assert server.get("/v2/models/m/depends").status_code == 404

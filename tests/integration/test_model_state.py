@@ -1,4 +1,4 @@
-"""What a model says of itself is asked of it each time: its metadata, its inputs, and whether it is ready."""
+"""Metadata, inputs and readiness are read from the model at every request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.repository import tensor, write_model
 from support.server import Serve, Server
 
-# Does to itself what its request says.
+# Changes itself as its request says.
 CHANGING = """
 import time
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_metadata_that_fails(server: Server) -> None:
 
 
 def test_a_busy_model_is_not_waited_for(server: Server, tmp_path: Path) -> None:
-    """Then it is what it said last."""
+    """Then the last known metadata are returned."""
     tell(server, "name:a")
     assert input_names(server) == ["a"]
     with ThreadPoolExecutor(1) as caller:
@@ -103,7 +103,7 @@ def test_a_busy_model_is_not_waited_for(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_ready_any_more(serve: Serve, tmp_path: Path) -> None:
-    """In the server's own process, where readiness can ask it."""
+    """In the server's process, where readiness can call the model."""
     write_model(tmp_path / "changing", "Changing", source=CHANGING)
     server = serve(tmp_path, workers=0)
     tell(server, "ready:no")

@@ -1,4 +1,4 @@
-"""What is answered while models are loading, after a load that failed, and for what is not known at all."""
+"""Responses while models are loading, after a failed load, and for unknown models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support.repository import BROKEN, tensor, write_model, write_server_settings
 from support.server import Server
 
-# Loads as soon as there is a file `go` beside it.
+# Loads when the file `go` exists beside it.
 SLOW = """
 import asyncio
 import os
@@ -66,7 +66,7 @@ def loading(
 
 
 def assert_come_back(response: httpx.Response, *texts: str) -> None:
-    """The answer is 503 and says when to come back."""
+    """Assert a 503 with `Retry-After`."""
     assert response.status_code == 503, response.text
     assert int(response.headers["retry-after"]) >= 1
     for text in texts:
@@ -102,11 +102,9 @@ def test_a_path_that_a_loading_model_may_declare(loading: Server, path: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name, version, status", [("nobody", "", 404), ("slow", "7", 404), ("nobody", "1", 404)]
+    "name, version, status", [("missing", "", 404), ("slow", "7", 404), ("missing", "1", 404)]
 )
-def test_what_the_repository_does_not_have(
-    loading: Server, name: str, version: str, status: int
-) -> None:
+def test_unknown_models_and_versions(loading: Server, name: str, version: str, status: int) -> None:
     model = f"{name}/versions/{version}" if version else name
     for path in ("infer", "own", "invocations"):
         assert loading.post(f"/v2/models/{model}/{path}", INFER).status_code == status
@@ -121,7 +119,7 @@ def test_over_grpc(loading: Server, name: str, version: str) -> None:
 
 
 def infer_over_grpc(server: Server, name: str, version: str) -> grpc.StatusCode:
-    """The status of `ModelInfer` without inputs."""
+    """The status code of `ModelInfer` without inputs."""
     message = b"".join(
         b"%c%c%s" % (tag, len(text), text.encode()) for tag, text in ((10, name), (18, version))
     )
@@ -136,7 +134,7 @@ def infer_over_grpc(server: Server, name: str, version: str) -> grpc.StatusCode:
 
 
 def test_a_model_that_could_not_be_loaded(loading: Server) -> None:
-    """Waiting does not help, so nothing says when to come back; the reason is there."""
+    """A retry does not help, so there is no `Retry-After`; the reason is in the text."""
     for path in ("infer", "own"):
         answer = loading.post(f"/v2/models/broken/{path}", INFER)
         assert answer.status_code == 503
@@ -144,17 +142,17 @@ def test_a_model_that_could_not_be_loaded(loading: Server) -> None:
         assert "the weights are missing" in answer.json()["error"]
 
 
-def test_the_others_serve_and_readiness_waits(loading: Server) -> None:
+def test_other_models_are_served_before_the_server_is_ready(loading: Server) -> None:
     assert loading.infer("echo", ASKED).status_code == 200
     for path in ("/v2/health/ready", "/v2/models/slow/ready", "/v2/models/broken/ready"):
         assert loading.get(path).status_code == 400
     assert loading.get("/v2/models/slow/ready").json() == {"name": "slow", "ready": False}
-    assert loading.get("/v2/models/nobody/ready").status_code == 404
+    assert loading.get("/v2/models/missing/ready").status_code == 404
     assert loading.get("/v2/health/live").status_code == 200
 
 
 def test_known_from_the_first_answer_on(tmp_path: Path) -> None:
-    """As soon as the port is open a model of the repository is known: never 404, never 400."""
+    """A model of the repository is known when the port is open: never 404, never 400."""
     write_model(tmp_path / "m")
     with Server(tmp_path, workers=1, ready=None) as server:
         seen: set[int] = set()
@@ -172,7 +170,7 @@ def test_known_from_the_first_answer_on(tmp_path: Path) -> None:
 
 
 def test_once_loaded(tmp_path: Path) -> None:
-    """The same requests are answered; what nobody declares is 404 then, and a reload is not noticed."""
+    """The same requests are answered; undeclared paths are 404, and a reload causes no error."""
     write_server_settings(tmp_path, not_ready_status=400)
     write_model(tmp_path / "slow", "Slow", source=SLOW)
     with Server(tmp_path, workers=1, ready="/v2/health/live") as server:
@@ -180,7 +178,7 @@ def test_once_loaded(tmp_path: Path) -> None:
         assert (refused.status_code, refused.headers["retry-after"]) == (
             400,
             "1",
-        )  # as MLServer 1.x, by the setting
+        )  # like MLServer 1.x, with the setting
         (tmp_path / "slow" / "go").touch()
         server.wait_until("/v2/health/ready")
         assert server.infer("slow", ASKED).status_code == 200

@@ -1,4 +1,4 @@
-"""Answers of models that cannot be sent: the model's fault, with the reason, over every protocol, and the server goes on."""
+"""Responses of models that cannot be encoded: an error with the reason over every protocol."""
 
 from __future__ import annotations
 
@@ -161,11 +161,11 @@ def test_headers_that_cannot_be_sent_are_left_out(server: Server, path: str, kin
     assert "z" not in answer.headers
 
 
-def test_what_a_handler_returns(server: Server) -> None:
+def test_return_values_of_custom_handlers(server: Server) -> None:
     assert server.post("/deep").status_code == 500
 
 
-# -- MLflow models: as MLflow's own server answers --
+# -- MLflow models: like MLflow's server --
 
 SAVE = """
 import sys
@@ -212,6 +212,6 @@ def test_mlflow_models(mlflow_server: Server, name: str) -> None:
     wrong = mlflow_server.post(f"/v2/models/{name}/invocations", b"[" * 100_000)
     assert wrong.status_code == 400
     answer = mlflow_server.infer(name, [tensor("x", [1.0], "FP64")])
-    if name != "double":  # which V2 has a form for
+    if name != "double":  # which V2 can represent
         assert answer.status_code == 500
         assert "Internal error" not in answer.text

@@ -1,4 +1,4 @@
-"""The OpenAPI documents and the pages that show them."""
+"""The OpenAPI documents, and the pages that render them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INPUTS: list[dict[str, Any]] = [
     },
     {"name": "flag", "datatype": "BOOL", "shape": []},
 ]
-# Inputs of which not every text is one.
+# Inputs that not every text is valid for.
 TEXTS = [
     {"name": kind, "datatype": "BYTES", "shape": [-1, 2], "parameters": {"content_type": kind}}
     for kind in ("base64", "datetime")
@@ -58,7 +58,7 @@ def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         implementation="mlserver_mlflow.MLflowRuntime",
         parameters={"uri": uri},
     )
-    # As MLflow writes it for a model that was logged with an input example.
+    # The file that MLflow writes for a model logged with an input example.
     shutil.copytree(models["wine"], folder / "shown" / "model")
     body = {"dataframe_split": {"columns": list(WINE), "data": [list(WINE.values())]}}
     (folder / "shown" / "model" / "serving_input_example.json").write_text(json.dumps(body))
@@ -86,7 +86,7 @@ def request_schema(found: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def test_every_reference_leads_somewhere(server: Server) -> None:
+def test_every_reference_exists(server: Server) -> None:
     for found in (document(server), document(server, "known"), document(server, "any")):
         names = set(re.findall(r"#/components/schemas/(\w+)", str(found)))
         assert names <= set(found["components"]["schemas"])
@@ -114,7 +114,7 @@ def test_the_servers_document(server: Server) -> None:
     }
 
 
-def test_every_path_of_the_document_is_there(server: Server) -> None:
+def test_every_path_of_the_document_exists(server: Server) -> None:
     for path, operations in document(server)["paths"].items():
         real = path.replace("{model_name}", "known").replace("{model_version}", "7")
         for method in operations:
@@ -161,7 +161,7 @@ def test_a_version_has_a_document_of_its_own(server: Server) -> None:
     assert all(path.startswith("/v2/models/known/versions/7") for path in found["paths"])
 
 
-def test_a_model_that_names_no_tensors_takes_any(server: Server) -> None:
+def test_a_model_without_declared_tensors_accepts_any(server: Server) -> None:
     schema = request_schema(document(server, "any"))
 
     assert schema["properties"]["inputs"]["items"] == {"$ref": "#/components/schemas/RequestInput"}
@@ -186,7 +186,7 @@ def test_unknown_models_have_none(server: Server, path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/v2/docs", "/v2/models/known/docs", "/v2/models/known/versions/7/docs"]
 )
-def test_pages_need_nothing_from_elsewhere(server: Server, path: str) -> None:
+def test_pages_load_no_external_resource(server: Server, path: str) -> None:
     response = server.get(path)
 
     assert response.status_code == 200

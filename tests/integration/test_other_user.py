@@ -1,4 +1,7 @@
-"""The server under an arbitrary user id, as OpenShift runs images: no home, no name, a working directory of another user."""
+"""The server under an arbitrary user id, as OpenShift runs images.
+
+Without home, name and own folder.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 @pytest.fixture
 def folder(models: Models) -> Iterator[Path]:
-    """A folder of MLflow models that everybody may read; pytest's own are for their owner only."""
+    """A folder of MLflow models that every user may read; pytest's folders are private."""
     with tempfile.TemporaryDirectory() as made:
         os.chmod(made, 0o755)
         models.copy("wine", Path(made) / "models" / "wine")
@@ -30,16 +33,14 @@ def folder(models: Models) -> Iterator[Path]:
 
 @pytest.fixture
 def closed(folder: Path) -> Path:
-    """A working directory that is for root only, with a `.env`."""
+    """A working directory that only root may read, with a `.env`."""
     path = folder / "closed"
     path.mkdir(mode=0o700)
     (path / ".env").write_text("MLSERVER_SERVER_NAME=secret\n")
     return path
 
 
-def test_a_server_in_a_working_directory_that_it_may_not_read(
-    folder: Path, closed: Path, models: Models
-) -> None:
+def test_an_unreadable_working_directory(folder: Path, closed: Path, models: Models) -> None:
     with OtherUsersServer(folder / "models", cwd=closed) as server:
         columns = [tensor(name, [value], "FP64") for name, value in WINE.items()]
         assert server.infer("wine", columns).json()["outputs"][0]["data"] == [models.wine_answer]
@@ -49,7 +50,7 @@ def test_a_server_in_a_working_directory_that_it_may_not_read(
         assert lines[0].startswith(".env in the current folder is skipped: Permission denied")
 
 
-def test_a_file_of_variables_that_it_may_not_read(folder: Path) -> None:
+def test_an_unreadable_file_of_variables(folder: Path) -> None:
     (folder / ".env").write_text("MLSERVER_SERVER_NAME=secret\n")
     (folder / ".env").chmod(0o600)
     with OtherUsersServer(folder / "models", cwd=folder) as server:
@@ -64,7 +65,7 @@ def test_the_command_line_checks_models_too(folder: Path, closed: Path) -> None:
     assert "wine: ok" in done.stdout
 
 
-def test_models_that_it_may_not_read(folder: Path, closed: Path) -> None:
+def test_unreadable_models(folder: Path, closed: Path) -> None:
     command = [*prefix(), sys.executable, "-m", "mlserver", "start", str(closed)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 2

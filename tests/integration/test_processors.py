@@ -1,4 +1,4 @@
-"""The threads of numerical libraries in worker processes follow the processors that the server may use."""
+"""Threads of numerical libraries in workers are limited by the available processors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def threads(server: Server) -> list[int]:
 
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
 @pytest.mark.parametrize("pinned, workers", [(1, 1), (2, 1), (2, 2), (2, 3)])
-def test_affinity(folder: Path, pinned: int, workers: int) -> None:
+def test_threads_are_limited_by_the_affinity(folder: Path, pinned: int, workers: int) -> None:
     processors = sorted(os.sched_getaffinity(0))
     if len(processors) < pinned:
         pytest.skip("this machine has too few processors")
@@ -55,6 +55,6 @@ def test_affinity(folder: Path, pinned: int, workers: int) -> None:
         assert threads(server) == [max(1, int(limit / workers))] * 3
 
 
-def test_what_is_set_stays(folder: Path) -> None:
+def test_variables_of_the_user_are_kept(folder: Path) -> None:
     with Server(folder, workers=1, env={"OMP_NUM_THREADS": "7"}) as server:
         assert threads(server)[0] == 7

@@ -1,4 +1,7 @@
-"""The walk of the README, word for word: an MLflow model and a settings file in, the right answer on every route."""
+"""The README's quick start.
+
+An MLflow model and a settings file, the right response on every route.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from support.server import Serve, Server
 NAME = "wine-classifier"
 RUNTIME = "mlserver_mlflow.MLflowRuntime"
 INFER = f"/v2/models/{NAME}/infer"
-# The red wine model's answer; in float32, as the V2 request sends the columns, it differs in the eighth digit.
+# The red wine model's prediction; in float32, as the V2 request sends the columns, it differs in
+# digit 8.
 RED_WINE_ANSWER = 5.576883967127186
 
 
@@ -29,7 +33,7 @@ def workers(request: pytest.FixtureRequest) -> int:
 def server(
     workers: int, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """`mlserver start .` in a folder whose only file is the walk's model-settings.json."""
+    """`mlserver start .` in a folder with the README's model-settings.json."""
     folder = tmp_path_factory.mktemp("walk")
     write_settings(
         folder, name=NAME, implementation=RUNTIME, parameters={"uri": str(models["wine"])}
@@ -43,7 +47,7 @@ def columns(datatype: str = "FP32", **more: Any) -> list[dict[str, Any]]:
 
 
 def answer_of(response: Any) -> float:
-    """The single number of a V2 answer, after a look at all that surrounds it."""
+    """The single number of a V2 response, whose other fields are checked."""
     assert response.status_code == 200, response.text
     body = response.json()
     assert body["model_name"] == NAME
@@ -58,7 +62,7 @@ def answer_of(response: Any) -> float:
 # -- V2 --
 
 
-def test_the_model_is_the_one_of_the_walk(models: Models) -> None:
+def test_the_model_is_that_of_the_readme(models: Models) -> None:
     if not models.red_wine:
         pytest.skip(
             "the red wine data is not here: the other tests compare with the model's own answer"
@@ -77,11 +81,11 @@ def test_explicit_content_types(server: Server, models: Models) -> None:
     assert value == pytest.approx(models.wine_answer, abs=1e-6)
 
 
-def test_doubles_lose_nothing(server: Server, models: Models) -> None:
+def test_doubles_are_exact(server: Server, models: Models) -> None:
     assert answer_of(server.post(INFER, {"inputs": columns("FP64")})) == models.wine_answer
 
 
-def test_the_callers_id_comes_back(server: Server) -> None:
+def test_the_request_id_is_returned(server: Server) -> None:
     assert server.infer(NAME, columns(), id="mine").json()["id"] == "mine"
 
 
@@ -95,7 +99,7 @@ def test_metadata(server: Server, slash: str) -> None:
     assert body["parameters"]["content_type"] == "pd"
 
 
-# -- /invocations and its kin --
+# -- /invocations and other routes of MLflow --
 
 ROW = list(WINE.values())
 INVOCATIONS: dict[str, dict[str, Any]] = {
@@ -123,7 +127,7 @@ def test_invocations_take_csv(server: Server, models: Models) -> None:
 @pytest.mark.parametrize(
     "path", ["/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready"]
 )
-def test_the_small_routes(server: Server, path: str) -> None:
+def test_health_version_and_ping(server: Server, path: str) -> None:
     assert server.get(path).status_code == 200
 
 
@@ -134,7 +138,7 @@ def test_the_server_describes_itself(server: Server) -> None:
     assert isinstance(body["extensions"], list)
 
 
-# -- starting --
+# -- start --
 
 
 def test_ready_is_a_line_with_addresses_and_models(server: Server) -> None:
@@ -149,7 +153,7 @@ def _tells_all(line: str, server: Server) -> bool:
 
 
 def test_the_parent_holds_no_model_library(server: Server, workers: int) -> None:
-    """With workers, the process that speaks HTTP has mapped no part of pandas or scikit-learn."""
+    """With workers, the server process maps no library of pandas or scikit-learn."""
     mapped = Path(f"/proc/{server.process.pid}/maps").read_text()
     held = [
         library
@@ -159,7 +163,7 @@ def test_the_parent_holds_no_model_library(server: Server, workers: int) -> None
     assert not held or workers == 0
 
 
-def test_start_with_a_path_from_elsewhere(serve: Serve, models: Models, tmp_path: Path) -> None:
+def test_start_with_the_path_of_a_folder(serve: Serve, models: Models, tmp_path: Path) -> None:
     folder = write_settings(
         tmp_path / "here", name=NAME, implementation=RUNTIME, parameters={"uri": "../wine"}
     )
@@ -183,7 +187,7 @@ def test_a_model_folder_needs_no_settings(serve: Serve, models: Models, tmp_path
 def kinds(
     workers: int, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One server with a model of each kind of signature."""
+    """A server with a model of each kind of signature."""
     folder = tmp_path_factory.mktemp("kinds")
     for kind in ("frame", "dict", "array", "python"):
         write_settings(

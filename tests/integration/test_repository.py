@@ -1,4 +1,4 @@
-"""Where models and settings come from: folders, versions, files, variables; and what happens when some of it is broken."""
+"""Sources of models and settings: folders, versions, files, variables; and broken ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_several_versions(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_two_folders_with_modules_of_one_name(serve: Serve, tmp_path: Path) -> None:
-    """Each model runs its own code, though both files are called alike."""
+    """Each model runs its own code, though the files have the same name."""
     source = "import helper\n" + VERSIONED.replace(
         "outputs=[]", "outputs=[], parameters={'says': helper.SAYS}"
     )
@@ -98,7 +98,7 @@ def test_load_and_unload(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config", "file:1/model.bin"])
-def test_a_load_of_anything_but_the_repository_is_refused(
+def test_a_load_from_outside_the_repository_is_rejected(
     serve: Serve, tmp_path: Path, name: str
 ) -> None:
     write_model(tmp_path / "echo")
@@ -124,7 +124,7 @@ def test_a_model_that_appears_later(serve: Serve, tmp_path: Path) -> None:
 # -- files, variables and .env --
 
 
-def test_settings_json_beats_variables(serve: Serve, tmp_path: Path) -> None:
+def test_settings_json_overrides_variables(serve: Serve, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     write_model(tmp_path / "echo")
     write_server_settings(tmp_path, server_name="from-file", http_port=port, parallel_workers=0)
@@ -134,7 +134,7 @@ def test_settings_json_beats_variables(serve: Serve, tmp_path: Path) -> None:
     assert server.workers == []
 
 
-def test_variables_beat_dotenv(serve: Serve, tmp_path: Path) -> None:
+def test_variables_override_dotenv(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "models" / "echo")
     (tmp_path / ".env").write_text(
         'MLSERVER_SERVER_NAME=dotenv\nMLSERVER_EXTENSIONS=["mine"]\nUNRELATED=1\n'
@@ -146,7 +146,7 @@ def test_variables_beat_dotenv(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_container_without_any_file(serve: Serve, models: Models, tmp_path: Path) -> None:
-    """What KServe and MLflow's launchers set, and nothing else."""
+    """The variables of KServe and of MLflow's launchers alone."""
     variables = {
         "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_mlflow.MLflowRuntime",
         "MLSERVER_MODEL_URI": str(models["wine"]),
@@ -158,7 +158,7 @@ def test_a_container_without_any_file(serve: Serve, models: Models, tmp_path: Pa
 
 
 def test_mlflows_launcher(serve: Serve, models: Models, tmp_path: Path) -> None:
-    """`mlserver start MODEL_FOLDER` with a name in the environment: the name wins over the folder's."""
+    """`mlserver start MODEL_FOLDER`: a name in the environment overrides the folder's."""
     variables = {
         "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_mlflow.MLflowRuntime",
         "MLSERVER_MODEL_URI": str(models["wine"]),
@@ -170,7 +170,10 @@ def test_mlflows_launcher(serve: Serve, models: Models, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_mlflow_models(serve: Serve, models: Models, tmp_path: Path) -> None:
-    """A relative uri starts at its settings file; without one the model is the folder itself."""
+    """A relative URI is resolved from its settings file.
+
+    Without one the folder itself is the model.
+    """
     models.copy("array", tmp_path / "beside" / "model")
     write_settings(
         tmp_path / "beside",
@@ -188,7 +191,7 @@ def test_no_models_at_all(serve: Serve, tmp_path: Path) -> None:
     assert server.get("/v2/health/live").status_code == 200
 
 
-# -- models that cannot be loaded --
+# -- models that fail to load --
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -215,7 +218,7 @@ def test_a_wrong_settings_file_beside_a_good_model(serve: Serve, tmp_path: Path)
     assert "implementation" in index(server)["wrong", None]["reason"]
 
 
-def test_a_broken_model_can_be_mended(serve: Serve, tmp_path: Path) -> None:
+def test_a_broken_model_can_be_repaired(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_model(tmp_path / "late", "Broken")
     server = serve(tmp_path, ready="/v2/models/echo/ready", tracebacks=True)
@@ -240,7 +243,7 @@ def test_no_model_could_be_loaded(tmp_path: Path, workers: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_failed_load_is_logged_once(serve: Serve, tmp_path: Path, workers: int) -> None:
-    """One line with the reason, whatever the number of workers; the traceback is for DEBUG."""
+    """One line with the reason for any number of workers; the traceback is logged at DEBUG."""
     write_model(tmp_path / "echo")
     write_model(tmp_path / "broken", "Broken")
     server = serve(tmp_path, workers=workers, ready="/v2/models/echo/ready")
@@ -264,7 +267,7 @@ def test_the_traceback_of_a_failed_load_at_debug(serve: Serve, tmp_path: Path) -
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("names", [["broken"], ["broken", "other"]])
-def test_what_ends_a_start_is_said_once(tmp_path: Path, workers: str, names: list[str]) -> None:
+def test_a_fatal_error_is_logged_once(tmp_path: Path, workers: str, names: list[str]) -> None:
     for name in names:
         write_model(tmp_path / name, "Broken")
     code, output = run_mlserver(
@@ -286,7 +289,7 @@ class Never(MLModel):
 """
 
 
-def test_a_model_that_says_it_is_not_loaded(serve: Serve, tmp_path: Path) -> None:
+def test_a_load_that_returns_false(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_model(tmp_path / "never", "Never", source=FALSE)
     server = serve(tmp_path, ready="/v2/models/echo/ready")

@@ -1,4 +1,7 @@
-"""Who may connect and do what, against whole servers: certificates, keys, every route of every port, and what may be loaded."""
+"""Authentication and authorization of a server.
+
+Certificates, keys, every route of every port, loads.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ PAGES = {
 
 
 class Routes:
-    """Takes what the front end registers."""
+    """Records the routes that the front end registers."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, str]] = []
@@ -98,11 +101,11 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("method, path", rest_routes())
-def test_rest_routes_ask_for_a_credential(keyed: Server, method: str, path: str) -> None:
+def test_rest_routes_need_a_credential(keyed: Server, method: str, path: str) -> None:
     if (method, path) in OPEN:
         assert keyed.client.request(method, path).status_code == 200
         return
-    if (method, path) in PAGES:  # all the same, whether there is such a model or not
+    if (method, path) in PAGES:  # the same whether the model exists or not
         page = keyed.client.request(method, path)
         assert (page.status_code, page.content) == (
             200,
@@ -126,7 +129,7 @@ def test_rest_routes_ask_for_a_credential(keyed: Server, method: str, path: str)
 
 
 def call(channel: grpc.Channel, method: MethodDescriptor, key: str | None) -> grpc.StatusCode:
-    """The status of a call with an empty message."""
+    """The status code of a call with an empty message."""
     name = f"/{method.containing_service.full_name}/{method.name}"
     kind = kind_of(method)
     invoke = getattr(channel, kind)(name, request_serializer=serialize, response_deserializer=bytes)
@@ -146,7 +149,7 @@ def call(channel: grpc.Channel, method: MethodDescriptor, key: str | None) -> gr
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
-def test_grpc_methods_ask_for_a_credential(keyed: Server, method: MethodDescriptor) -> None:
+def test_grpc_methods_need_a_credential(keyed: Server, method: MethodDescriptor) -> None:
     refusals = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
     right = "a" if method.name.endswith(("Load", "Unload")) else "i"
     with grpc.insecure_channel(f"127.0.0.1:{keyed.grpc_port}") as channel:
@@ -159,7 +162,7 @@ def test_grpc_methods_ask_for_a_credential(keyed: Server, method: MethodDescript
         assert call(channel, method, right) not in refusals
 
 
-def test_metrics_ask_for_a_credential(keyed: Server) -> None:
+def test_metrics_need_a_credential(keyed: Server) -> None:
     for headers, status in (
         ({}, 401),
         ({"x-api-key": "i"}, 403),
@@ -233,7 +236,7 @@ def test_an_address_of_its_own_for_administration(tmp_path: Path) -> None:
 
 
 class Secured:
-    """A server that speaks TLS only, and knows its clients by their certificates."""
+    """A server with TLS only, which authenticates clients by certificates."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -300,7 +303,7 @@ def test_clients_without_a_valid_certificate(secured: Secured, case: str) -> Non
 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
-def test_the_command_line_shows_a_certificate(
+def test_the_command_line_sends_a_certificate(
     secured: Secured, tmp_path: Path, transport: str
 ) -> None:
     certificate, key = secured.clients.issue("client-command-line")
@@ -320,7 +323,7 @@ def test_the_command_line_shows_a_certificate(
     assert "the certificates cannot be used" in said
 
 
-def test_the_command_line_may_believe_anybody(secured: Secured, tmp_path: Path) -> None:
+def test_the_command_line_can_skip_verification(secured: Secured, tmp_path: Path) -> None:
     certificate, key = secured.clients.issue("client-insecure")
     (tmp_path / "both.pem").write_text(certificate.read_text() + key.read_text())
     assert score(
@@ -340,7 +343,10 @@ def test_the_command_line_may_believe_anybody(secured: Secured, tmp_path: Path) 
 def score(
     secured: Secured, folder: Path, transport: str, *more: str, scheme: str = ""
 ) -> tuple[int, str]:
-    """`mlserver infer` with one request. Exit code, and what it said but for the progress of a run that went well."""
+    """Run `mlserver infer` with one request.
+
+    Returns the exit code and the output without progress.
+    """
     source, output = folder / "in.jsonl", folder / "out.jsonl"
     source.write_text(json.dumps({"inputs": [tensor("x", [1.5], "FP64")]}))
     output.unlink(missing_ok=True)
@@ -365,7 +371,7 @@ def score(
     return code, said
 
 
-def test_plain_text_is_not_answered(secured: Secured) -> None:
+def test_plain_http_is_not_answered(secured: Secured) -> None:
     for port in (secured.server.http_port, secured.server.metrics_port):
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://127.0.0.1:{port}/v2/health/live")
@@ -382,7 +388,10 @@ def test_old_versions_of_tls(secured: Secured) -> None:
 
 
 def test_changed_certificates_are_used(secured: Secured) -> None:
-    """Both sides change: the server shows a new certificate, and knows clients of another authority."""
+    """Both sides rotate certificates.
+
+    The server presents a new one and trusts another authority.
+    """
     before = secured.context(secured.clients)
     certificate, key = secured.others.issue("fresh")
     replacements = {
@@ -410,7 +419,7 @@ def test_changed_certificates_are_used(secured: Secured) -> None:
     assert secured.get(before).status_code == 200
 
 
-def test_wrong_certificates_end_the_start(tmp_path: Path) -> None:
+def test_invalid_certificates_are_an_error_at_start(tmp_path: Path) -> None:
     write_server_settings(tmp_path, tls={"certificate": "none.crt", "key": "none.key"})
     write_model(tmp_path / "echo")
     code, output = run_mlserver("start", str(tmp_path), env={"MLSERVER_HTTP_PORT": "0"})
@@ -427,7 +436,10 @@ def index(server: Server) -> dict[str, str]:
 
 
 def test_production_runs_what_is_trusted_only(models: Models, tmp_path: Path) -> None:
-    """A pickled model runs if its files are trusted, by folder or digest; other runtimes and sources do not."""
+    """A pickled model is loaded if its files are trusted by folder or digest.
+
+    Other sources are not.
+    """
     mlflow = {"implementation": "mlserver_mlflow.MLflowRuntime"}
     for name in ("trusted", "untrusted"):
         models.copy("wine", tmp_path / name / "files")

@@ -1,4 +1,4 @@
-"""Settings of MLServer 1.x, one by one: what each does to a running server."""
+"""Settings of MLServer 1.x: the effect of each on a running server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Serve, Server
 
-# Tells how many rows it was given at once, and logs a line.
+# Returns the number of rows of its batch and logs a line.
 ROWS = """
 import logging
 
@@ -60,7 +60,7 @@ def page(server: Server, path: str = "/metrics") -> str:
     return server.client.get(f"{server.metrics_url}{path}").text
 
 
-# -- who the server is --
+# -- server --
 
 
 def test_name_version_extensions(serve: Serve, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_root_path(serve: Serve, tmp_path: Path) -> None:
     assert server.get(f"{server.metrics_url}/metrics").status_code == 200
 
 
-# -- which models --
+# -- models --
 
 
 def test_load_models_at_startup(serve: Serve, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_adaptive_batching(serve: Serve, tmp_path: Path, workers: int) -> None:
     assert 'model_infer_batch_requests_sum{model="m",version=""} 3.0' in found
 
 
-def test_a_batch_closes_when_its_time_is_over(serve: Serve, tmp_path: Path) -> None:
+def test_a_batch_is_closed_after_max_batch_time(serve: Serve, tmp_path: Path) -> None:
     server = start(serve, tmp_path, model={"max_batch_size": 100, "max_batch_time": 0.2})
     started = time.monotonic()
     assert ask(server, 2) == [2, 2]
@@ -178,7 +178,7 @@ def test_metric_names_and_labels(serve: Serve, tmp_path: Path, workers: int) -> 
 
 
 def _labels(line: str) -> tuple[str, frozenset[str]]:
-    """A line of the page without its value, whatever the order of the labels."""
+    """A metric line without its value, for any order of labels."""
     name, _, rest = line.partition("{")
     return name, frozenset(rest.rpartition("}")[0].split('",'))
 
@@ -317,7 +317,7 @@ def test_parallel_workers(serve: Serve, tmp_path: Path) -> None:
     assert len(start(serve, tmp_path, workers=2).workers) == 2
 
 
-def test_files_beat_variables(serve: Serve, tmp_path: Path) -> None:
+def test_files_override_variables(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "m", "Rows", source=ROWS)
     write_server_settings(tmp_path, server_name="of the file")
     env = {

@@ -1,4 +1,4 @@
-"""What can stand behind `mlserver start`, and which of several settings counts."""
+"""Arguments of `mlserver start`, and the precedence of settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
 
 
 class Started(Server):
-    """`mlserver start` with other arguments; `PORT` stands for the free port that the test asks at."""
+    """`mlserver start` with other arguments; `PORT` is replaced by the test's port."""
 
     def __init__(
         self,
@@ -86,7 +86,10 @@ def test_the_folder_of_an_mlflow_model_is_named(models: Models, tmp_path: Path) 
 def test_a_folder_of_mlflow_models_is_served_without_settings_files(
     models: Models, tmp_path: Path, workers: int
 ) -> None:
-    """Names come from the folders, versions from folders with numbers; load, unload and index know them."""
+    """Names are those of the folders, versions those of folders with numbers.
+
+    Load, unload and index use them.
+    """
     for folder in ("wine/1", "wine/2", "team/red"):
         shutil.copytree(models["wine"], tmp_path / folder)
     (tmp_path / "linked").symlink_to(models["wine"])
@@ -128,9 +131,7 @@ def test_settings_files_beside_mlflow_models_without_any(models: Models, tmp_pat
         assert server.infer("white", COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
 
 
-def test_one_name_for_two_models_is_refused_and_the_others_serve(
-    models: Models, tmp_path: Path
-) -> None:
+def test_one_name_for_two_models_is_rejected(models: Models, tmp_path: Path) -> None:
     for folder in ("a/model", "b/model", "red"):
         shutil.copytree(models["wine"], tmp_path / folder)
     with Started(tmp_path, str(tmp_path), ready="/v2/models/red/ready") as server:
@@ -145,7 +146,7 @@ def test_one_name_for_two_models_is_refused_and_the_others_serve(
 
 @pytest.mark.parametrize("command", ["start", "check"])
 @pytest.mark.parametrize("content", [None, "README.md", ".hidden/MLmodel"])
-def test_a_folder_without_models_is_an_error_that_says_what_to_do(
+def test_a_folder_without_models_is_an_error(
     tmp_path: Path, command: str, content: str | None
 ) -> None:
     if content is not None:
@@ -162,7 +163,7 @@ def test_a_folder_without_models_is_an_error_that_says_what_to_do(
 
 @pytest.mark.parametrize("way", ["settings.json", "variable", "dotenv"])
 def test_a_server_without_models_may_be_asked_for(tmp_path: Path, way: str) -> None:
-    """As multi-model servers of Seldon and KServe start: empty, and told by and by what to load."""
+    """Like multi-model servers of Seldon and KServe: started empty, loads are requests."""
     env = {"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"} if way == "variable" else {}
     if way == "settings.json":
         write_server_settings(tmp_path, server_name="empty")
@@ -176,14 +177,14 @@ def test_a_server_without_models_may_be_asked_for(tmp_path: Path, way: str) -> N
 
 
 def index(server: Server) -> dict[str, str]:
-    """Name, with the version behind a slash -> state."""
+    """Name or `name/version` -> state."""
     items = server.post("/v2/repository/index").json()
     return {
         "/".join(filter(None, (item["name"], item.get("version")))): item["state"] for item in items
     }
 
 
-def test_flags_beat_the_file(tmp_path: Path) -> None:
+def test_flags_override_the_file(tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_server_settings(
         tmp_path, http_port=1, host="192.0.2.1", parallel_workers=3, server_name="from-the-file"
@@ -195,7 +196,7 @@ def test_flags_beat_the_file(tmp_path: Path) -> None:
         assert server.workers == []
 
 
-def test_a_variable_that_the_file_beats_is_named(tmp_path: Path) -> None:
+def test_a_variable_that_the_file_overrides_is_named(tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_server_settings(tmp_path, server_name="file", parallel_workers=1)
     env = {"MLSERVER_SERVER_NAME": "variable", "MLSERVER_PARALLEL_WORKERS": "1"}
@@ -205,7 +206,7 @@ def test_a_variable_that_the_file_beats_is_named(tmp_path: Path) -> None:
         assert "MLSERVER_PARALLEL_WORKERS has no effect" not in server.log
 
 
-def test_the_number_of_front_ends_is_a_flag_too(tmp_path: Path) -> None:
+def test_the_number_of_http_workers_is_a_flag(tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     code, printed = run_mlserver("start", str(tmp_path), "--http-workers", "2", "--workers", "0")
 

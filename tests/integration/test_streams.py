@@ -1,4 +1,7 @@
-"""Streams, one way over REST and both ways over gRPC, with models in the server's process and in workers."""
+"""Streams.
+
+Server-side over REST, bidirectional over gRPC, in the server's process and in workers.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +127,7 @@ def test_a_stream_has_the_headers_of_its_event(server: Server) -> None:
     }
 
 
-def test_a_stream_says_where_the_time_went(server: Server) -> None:
+def test_a_stream_has_timing_metadata(server: Server) -> None:
     body = {"inputs": [tensor("text", ["think think"], "BYTES")]}
     timing = server.post("/v2/models/speaker/generate_stream", body).headers["server-timing"]
 
@@ -138,7 +141,7 @@ def test_statistics_of_streams(server: Server, stub: Any) -> None:
     assert words(stream(stub, [message("think"), message("think")])) == ["think"] * 2
     after = statistics(server)
 
-    # Rows of all requests, and runs of `predict_stream`.
+    # Rows of all requests, and calls of `predict_stream`.
     assert [after[name] - before[name] for name in ("inference_count", "execution_count")] == [3, 2]
     for part, least in ("success", 160e6), ("compute_infer", 160e6), ("queue", 0):
         was, now = before["inference_stats"][part], after["inference_stats"][part]
@@ -152,7 +155,7 @@ def statistics(server: Server) -> Any:
     return server.get("/v2/models/speaker/stats").json()["model_stats"][0]
 
 
-def test_a_model_without_streams_answers_once(server: Server) -> None:
+def test_a_model_without_predict_stream_returns_one_response(server: Server) -> None:
     status, found = events(server, "one two", "echo")
     assert status == 200
     assert [event["outputs"][0]["data"] for event in found] == [["one two"]]
@@ -177,12 +180,12 @@ def test_errors_before_and_after_the_first_event(
 
 
 def test_an_unknown_model(server: Server) -> None:
-    assert events(server, "x", "nobody")[0] == 404
+    assert events(server, "x", "missing")[0] == 404
 
 
-def test_a_caller_who_leaves_ends_the_stream(server: Server) -> None:
+def test_a_disconnect_ends_the_stream(server: Server) -> None:
     def ended() -> int:
-        """How many streams have come to an end in the workers."""
+        """The number of streams that have ended in the workers."""
         return sum(int(word) for word in _ask_all(server))
 
     before = ended()
@@ -193,7 +196,7 @@ def test_a_caller_who_leaves_ends_the_stream(server: Server) -> None:
 
 
 def _ask_all(server: Server) -> set[str]:
-    """What the workers answer; each of two is asked in turn or not, so a few times."""
+    """The responses of both workers: a few requests reach each of two."""
     answers = [server.infer("speaker", [tensor("text", ["x"], "BYTES")]).json() for _ in range(4)]
     return {answer["outputs"][0]["data"][0] for answer in answers}
 
@@ -201,7 +204,7 @@ def _ask_all(server: Server) -> set[str]:
 # -- gRPC --
 
 
-def test_both_ways(stub: Any) -> None:
+def test_bidirectional_streams(stub: Any) -> None:
     sent: list[str] = []
 
     def requests() -> Iterator[pb.ModelInferRequest]:

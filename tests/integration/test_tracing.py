@@ -1,4 +1,7 @@
-"""Tracing of a whole server: the caller's trace goes on over REST and gRPC, through queue and worker, into the model's code."""
+"""Tracing.
+
+The client's trace continues over REST and gRPC, through queue and worker, into the model.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Traces(MLModel):
             ])
 """
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-# As MLServer 1.x named them.
+# Names of MLServer 1.x.
 REST_SPAN = "POST /v2/models/{model_name}/infer"
 GRPC_SPAN = "/inference.GRPCInferenceService/ModelInfer"
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -119,7 +122,7 @@ def test_errors_and_health(collector: Collector, tmp_path: Path) -> None:
         assert "ValueError: two are too many" in spans[REST_SPAN].status.message
 
 
-def test_a_collector_that_is_not_there_changes_nothing(serve: Serve, tmp_path: Path) -> None:
+def test_an_unreachable_collector_changes_nothing(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "m", "Traces", source=TRACES)
     server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": "http://127.0.0.1:9"})
     assert server.infer("m", [tensor("x", [1])]).status_code == 200

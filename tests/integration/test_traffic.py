@@ -1,4 +1,4 @@
-"""Versions of one model that share its traffic on a whole server, with a shadow."""
+"""Versions of one model with a traffic split and a shadow version."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ def test_versions_share_and_the_shadow_is_counted(server: Server) -> None:
     assert ask(server, "/v2/models/m/versions/3/infer")["model_version"] == "3"
     counted = 'model_shadow_requests_total{model="m",outcome="different",version="3"}'
     while counted not in (page := httpx.get(f"{server.metrics_url}/metrics").text):
-        ask(server)  # the shadow comes after the caller
+        ask(server)  # the shadow request runs after the response
     assert 'outcome="same"' not in page

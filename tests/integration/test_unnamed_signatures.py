@@ -1,7 +1,7 @@
-"""V2 requests for signatures without names, with integer names, and with names that no request can carry.
+"""V2 requests for signatures without names, with integer names, and with names that no request can have.
 
-A model gets the frame that MLflow makes: the column 0 of a list, the columns 2, 0 and 1 of a frame that has them. Every answer
-is the same by JSON, binary data and gRPC, with 0, 1 and 2 workers.
+A model receives the frame that MLflow builds: column 0 for a list, columns 2, 0 and 1 for a frame
+with them. Every response is the same over JSON, binary data and gRPC, with 0, 1 and 2 workers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from support.server import Server, run_mlserver
 from support.signature_models import ORDERS, UNUSABLE
 
 RUNTIME = "mlserver_mlflow.MLflowRuntime"
-# scikit-learn's own words for its warnings.
+# Texts of scikit-learn's warnings.
 WARNINGS = ("valid feature names", "has feature names")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, signature_models: Path) -> Path:
-    """A repository of the models."""
+    """A repository with these models."""
     repository = tmp_path_factory.mktemp("repository")
     for model in (path.parent for path in signature_models.glob("*/MLmodel")):
         write_settings(
@@ -44,7 +44,7 @@ def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
 
 
 def described(server: Server, model: str, inputs: list[dict[str, Any]]) -> Any:
-    """What the model says that it got."""
+    """The model's description of its input."""
     answer = infer_by_all(server, model, inputs)
     assert isinstance(answer, list), answer
     return json.loads(answer[0][3][0])
@@ -91,7 +91,10 @@ def test_a_pipeline_of_text_answers_once_per_text(server: Server) -> None:
 
 
 def test_a_pipeline_that_cannot_take_mlflows_frame_refuses_over_v2_as_well(server: Server) -> None:
-    """TfidfVectorizer reads the names of a frame's columns; MLflow's is the number 0, which is no text."""
+    """TfidfVectorizer reads the names of a frame's columns.
+
+    MLflow's is the number 0, not a text.
+    """
     texts = ["good fine", "bad sad", "nice"]
     body = {"inputs": texts}
     assert server.post("/v2/models/text-direct/invocations", body).status_code == 400
@@ -211,7 +214,7 @@ def test_invocations_reads_integer_names_as_mlflow_does(server: Server) -> None:
     assert "missing inputs [0, 2]" in answer.json()["message"]
 
 
-# -- names that no request can carry --
+# -- names that no request can have --
 
 
 def test_the_metadata_lists_names_that_requests_may_use(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Values keep their types and numbers, in and out, over every format: a model without a signature behind a real server."""
+"""Values keep their types in requests and responses over every format, without a signature."""
 
 from __future__ import annotations
 

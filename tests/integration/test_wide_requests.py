@@ -1,4 +1,4 @@
-"""Requests of more inputs than the default allows, by every protocol."""
+"""Requests with more inputs than the default limit, over every protocol."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ from support.server import Server
 
 USER = 12345
 # In a mount namespace of its own, the required folders are mounted where inaccessible folders
-# (such as
-# /root) hide them. $1: the inaccessible folder or ""; then what to keep of it, up to "--".
+# (such as /root) hide them. $1: the inaccessible folder or ""; then what to keep of it, up to "--".
 SCRIPT = """
 set -e
 closed=$1; shift
