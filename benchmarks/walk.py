@@ -1,8 +1,9 @@
 """Counts the server's own function calls per request: `python -m benchmarks.walk [--list]`.
 
-One warm V2 JSON request of one row passes a real server with one worker process. `sys.setprofile` counts, in the event
-loop's thread of the server process, the calls of functions in `mlserver`, the modules they are in, and how often a call
-enters another module than the call before it. A coroutine counts once each time it is entered or resumed.
+One warm V2 JSON request of one row passes a real server with one worker process. `sys.setprofile`
+counts, in the event loop's thread of the server process, the calls of functions in `mlserver`, the
+modules they are in, and how often a call enters another module than the call before it. A coroutine
+counts once each time it is entered or resumed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Assembles the pipeline stages and front ends from the settings.
 
-Each process with front ends has one factory: the server (`server`) and the HTTP workers (`http_workers`). Stages are
-assembled only here, and nothing is attached to a stage afterwards.
+Each process with front ends has one factory: the server (`server`) and the HTTP workers
+(`http_workers`). Stages are assembled only here, and nothing is attached to a stage afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .settings import ModelSettings, Settings
 
 # Requests per batch at most, for row-wise models without the setting `max_batch_size`.
 DEFAULT_BATCH_SIZE = 256
-# Requests per worker at the same time, for models without batching: models that wait for I/O overlap them.
+# Requests per worker at the same time, for models without batching: models that wait for I/O
+# overlap them.
 CONCURRENCY = 64
 
 
@@ -83,7 +84,9 @@ class PipelineFactory:
         repository: RepositoryControl,
         metrics_page: MetricsPage | None,
     ) -> list[Any]:
-        """Return the REST and gRPC servers. Both are bound to their ports, so that a port in use fails before models load.
+        """Return the REST and gRPC servers.
+
+        Both are bound to their ports, so that a port in use fails before models load.
 
         Args:
             metrics_page: Renders the metrics of all processes; None = no metrics endpoint.
@@ -101,7 +104,10 @@ class PipelineFactory:
 
 
 def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:
-    """Return the batching of a model. By default, row-wise models batch the requests that arrive while they are busy."""
+    """Return the batching of a model.
+
+    By default, row-wise models batch the requests that arrive while they are busy.
+    """
     if settings.max_batch_size > 1 and settings.max_batch_time > 0:
         return BatchPolicy(settings.max_batch_size, settings.max_batch_time)
     if row_wise and settings.max_batch_size != 1:

@@ -16,9 +16,12 @@ _joined_rows: ContextVar[Sequence[int]] = ContextVar("joined_rows", default=())
 
 
 def joined_rows() -> Sequence[int]:
-    """Return the rows of each request in the batch that `predict` is running on, in order; () = a single request.
+    """Return the rows of each request in the batch that `predict` is running on, in order.
 
-    For runtimes whose results depend, if only in the last bit, on how many rows are computed together.
+    () = a single request.
+
+    For runtimes whose results depend, if only in the last bit, on how many rows are computed
+    together.
     """
     return _joined_rows.get()
 
@@ -26,8 +29,8 @@ def joined_rows() -> Sequence[int]:
 class model_context:  # noqa: N801 - a public name of 1.x, used like a function
     """Context manager that runs a block as a model's code.
 
-    Blocks nest. Tasks and threads (`asyncio.to_thread`) started inside belong to the model as well. A class is cheaper
-    than `@contextmanager`, and each request enters one.
+    Blocks nest. Tasks and threads (`asyncio.to_thread`) started inside belong to the model as well.
+    A class is cheaper than `@contextmanager`, and each request enters one.
     """
 
     __slots__ = ("_joined", "_joined_token", "_name", "_name_token", "_version", "_version_token")
@@ -43,7 +46,8 @@ class model_context:  # noqa: N801 - a public name of 1.x, used like a function
         self._joined_token = _joined_rows.set(self._joined)
 
     def __exit__(self, *exception: object) -> None:
-        # A stream closed by another task exits in that task's context, where the tokens are not valid.
+        # A stream closed by another task exits in that task's context, where the tokens are not
+        # valid.
         try:
             _joined_rows.reset(self._joined_token)
             model_version_var.reset(self._version_token)
@@ -53,6 +57,9 @@ class model_context:  # noqa: N801 - a public name of 1.x, used like a function
 
 
 def current_model() -> tuple[str, str] | None:
-    """Return name and version ("" for none) of the model whose code is running; None outside of a model's code."""
+    """Return name and version ("" for none) of the model whose code is running.
+
+    None outside of a model's code.
+    """
     name = model_name_var.get(None)
     return None if name is None else (name, model_version_var.get(""))

@@ -1,4 +1,4 @@
-"""Logging: the logger `mlserver`, its formatter (text or JSON), and the setting `logging_settings`."""
+"""Logging: the logger `mlserver`, its formatter (text or JSON), and `logging_settings`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from .settings.sources import read_json_object
 LoggerName = "mlserver"
 logger = logging.getLogger(LoggerName)
 
-# Line breaks and control characters in a client's text could forge log lines or move the terminal's cursor.
+# Line breaks and control characters in a client's text could forge log lines or move the terminal's
+# cursor.
 _ESCAPES: dict[int, str] = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
 _ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ESCAPES |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
@@ -32,8 +33,9 @@ def get_logger() -> logging.Logger:
 class ModelLoggerFormatter(logging.Formatter):
     """Formats a record as one line, with the model whose code logged it.
 
-    Text: `time [logger][model:version] LEVEL - message`, tracebacks indented below. With `use_structured_logging`: a
-    JSON object with `time`, `name`, `level`, `message`, and, if present, `model_name`, `model_version` and `exception`.
+    Text: `time [logger][model:version] LEVEL - message`, tracebacks indented below. With
+    `use_structured_logging`: a JSON object with `time`, `name`, `level`, `message`, and, if
+    present, `model_name`, `model_version` and `exception`.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -47,7 +49,8 @@ class ModelLoggerFormatter(logging.Formatter):
         model = current_model()
         model_tag = ":".join(filter(None, model)) if model else ""
         tag = f"[{model_tag}]" if model else ""
-        head = f"{self.formatTime(record)} [{record.name}]{tag} {record.levelname} - {record.getMessage()}"
+        source = f"{self.formatTime(record)} [{record.name}]{tag}"
+        head = f"{source} {record.levelname} - {record.getMessage()}"
         lines = [head, *(f"    {line}" for line in details.split("\n") if line)]
         return "\n".join(line.translate(_ESCAPES) for line in lines)
 
@@ -84,7 +87,9 @@ class StdoutHandler(logging.StreamHandler[TextIO]):
 
 
 def configure_logger(settings: Settings | None = None) -> logging.Logger:
-    """Configure level, format and handler of the server's log. May be called repeatedly, in any process.
+    """Configure level, format and handler of the server's log.
+
+    May be called repeatedly, in any process.
 
     Raises:
         SettingsError: `logging_settings` is not a logging configuration.
@@ -103,8 +108,8 @@ def configure_logger(settings: Settings | None = None) -> logging.Logger:
 def apply_logging_file(logging_settings: str | dict[str, Any]) -> None:
     """Apply a logging configuration: an object, a `.json` file with one, or a configparser file.
 
-    Existing loggers stay enabled, unless the configuration disables them. A missing file is logged as a warning, and
-    nothing changes.
+    Existing loggers stay enabled, unless the configuration disables them. A missing file is logged
+    as a warning, and nothing changes.
     """
     if isinstance(logging_settings, str) and not os.path.isfile(logging_settings):
         logger.warning("logging_settings: no such file '%s'", logging_settings)

@@ -1,7 +1,8 @@
 """The contract between the stages of the inference pipeline.
 
-A stage takes a request and returns a response; stages nest, and each knows only this contract of the next one.
-`RequestContext` accompanies a request through all stages. Nothing here imports a protocol, a framework or a process.
+A stage takes a request and returns a response; stages nest, and each knows only this contract of
+the next one. `RequestContext` accompanies a request through all stages. Nothing here imports a
+protocol, a framework or a process.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ class Stage(Protocol):
     """One stage of one model's pipeline."""
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
-        """Return the response to one request. Raises `MLServerError` for errors reported to the client."""
+        """Return the response to one request.
+
+        Raises `MLServerError` for errors reported to the client.
+        """
         ...
 
     def stream(

@@ -75,7 +75,7 @@ class MLServer:
         return self._factory.build_pipeline(entry, loaded)
 
     def _build_front_ends(self) -> list[Any]:
-        """Return the front ends, bound to their ports, so that a port in use fails before models load."""
+        """Return the front ends, bound to their ports: a port in use fails before models load."""
         settings, gather = self._settings, None
         if self._http_workers is not None:
             from .http_workers.supervisor import reserve_ports
@@ -138,15 +138,18 @@ class MLServer:
         """Serve until `stop` or a signal.
 
         Args:
-            models_settings: Models to load; () = those of the repository, if `load_models_at_startup`.
+            models_settings: Models to load; () = those of the repository, if
+                `load_models_at_startup`.
 
         Raises:
-            MLServerError: a port is in use, a worker cannot start, or none of the models could be loaded.
+            MLServerError: a port is in use, a worker cannot start, or none of the models could be
+                loaded.
         """
         restore = self._capture_signals()
         try:
             models = list(models_settings) or await self._models_at_startup()
-            # Before a port is open, so that no model of the repository is answered with "not found".
+            # Before a port is open, so that no model of the repository is answered with "not
+            # found".
             for settings in models:
                 self._registry.announce(settings)
             starting = asyncio.create_task(self._executor.start())
@@ -168,7 +171,10 @@ class MLServer:
             restore()
 
     async def stop(self, sig: int | None = None) -> None:
-        """Request a graceful shutdown; `start` returns when it has ended. A second call skips the wait for running requests."""
+        """Request a graceful shutdown; `start` returns when it has ended.
+
+        A second call skips the wait for running requests.
+        """
         if self._stop_requested.is_set():
             self._stop_now.set()
         self._accept(False)
@@ -184,7 +190,8 @@ class MLServer:
         return list(await self._repository.list())
 
     async def _load_all(self, models: list[ModelSettings]) -> int:
-        # The failure of an only model is the error that `start` raises; logging it as well would repeat it.
+        # The failure of an only model is the error that `start` raises; logging it as well would
+        # repeat it.
         is_logged = len(models) + len(self._repository.problems) > 1
         loaded = await self._handlers.load_all(models, is_logged)
         if self._http_workers is not None:
@@ -208,7 +215,8 @@ class MLServer:
         self._registry.missing.update(problems)
         if reasons and not loaded:
             raise NothingLoaded(_describe_failures(reasons))
-        # Objects made so far stay alive: without this, each full collection would examine them again and delay requests.
+        # Objects made so far stay alive: without this, each full collection would examine them
+        # again and delay requests.
         gc.freeze()
         self._accept(True)
         self._was_ready = True
@@ -251,7 +259,10 @@ class MLServer:
     async def _wait_unless_stopped(
         self, work: Coroutine[Any, Any, None], limit: float | None
     ) -> bool:
-        """Wait for `work`, at most `limit` seconds, and no longer than the second call of `stop`. Returns whether it is done."""
+        """Wait for `work`, at most `limit` seconds, and no longer than the second call of `stop`.
+
+        Returns whether it is done.
+        """
         working = asyncio.create_task(work)
         stopping = asyncio.create_task(self._stop_now.wait())
         await asyncio.wait((working, stopping), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
@@ -263,13 +274,16 @@ class MLServer:
         return is_done
 
     async def _drained(self) -> None:
-        """Accept no more connections, and wait for the responses to all requests that have started."""
+        """Accept no more connections, and wait for the responses to running requests."""
         others = [] if self._http_workers is None else [self._http_workers.drain()]
         await asyncio.gather(*(front_end.drain() for front_end in self._front_ends), *others)
         await self._registry.drained()
 
     def _capture_signals(self) -> Any:
-        """Stop the server on SIGINT, SIGTERM and SIGQUIT. Returns a function that restores the previous handlers."""
+        """Stop the server on SIGINT, SIGTERM and SIGQUIT.
+
+        Returns a function that restores the previous handlers.
+        """
         loop = asyncio.get_running_loop()
         previous = {}
         for number in SIGNALS:
@@ -309,7 +323,10 @@ def _create_executor(settings: Settings, http_workers: HTTPWorkerSupervisor | No
 
 
 def _describe_failures(reasons: Mapping[str, str]) -> str:
-    """Return the error message of a start without any loaded model. The reasons of several models are in the log only."""
+    """Return the error message of a start without any loaded model.
+
+    The reasons of several models are in the log only.
+    """
     (label, reason), *others = reasons.items()
     if not others:
         return f"No model could be loaded; '{label}': {reason}"

@@ -1,4 +1,4 @@
-"""OpenTelemetry: the tracer provider, and the propagation of trace contexts from clients to workers.
+"""OpenTelemetry: the tracer provider, and trace contexts passed from clients to workers.
 
 The libraries (extra `tracing`) are imported only if the setting `tracing_server` is set.
 """
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-_NOT_INSTALLED = "The setting 'tracing_server' needs libraries that are not installed: pip install 'mlserver[tracing]'"
+_NOT_INSTALLED = (
+    "The setting 'tracing_server' needs libraries that are not installed: "
+    "pip install 'mlserver[tracing]'"
+)
 
 
 def get_tracer_provider(settings: Settings) -> TracerProvider | None:
-    """Return a provider that sends spans to `tracing_server` by OTLP over gRPC without TLS; None if that is not set.
+    """Return a provider that sends spans to `tracing_server` by OTLP over gRPC without TLS.
+
+    None if that is not set.
 
     Raises:
         MLServerError: OpenTelemetry is not installed.
@@ -45,7 +50,7 @@ def get_tracer_provider(settings: Settings) -> TracerProvider | None:
 
 
 def set_global_provider(provider: TracerProvider) -> None:
-    """Make the provider OpenTelemetry's global one, for the code of models, unless the program has set one."""
+    """Make the provider OpenTelemetry's global one, unless the program has set one."""
     from opentelemetry import trace
     from opentelemetry.trace import ProxyTracerProvider
 
@@ -54,7 +59,10 @@ def set_global_provider(provider: TracerProvider) -> None:
 
 
 def extract_context(headers: Mapping[str, Any]) -> Context:
-    """Return the trace context of the W3C headers `traceparent` and `tracestate`; empty if they are missing or invalid."""
+    """Return the trace context of the W3C headers `traceparent` and `tracestate`.
+
+    Empty if they are missing or invalid.
+    """
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -1,4 +1,6 @@
-"""An event loop whose clock jumps to the next timer as soon as nothing else is ready, so that tests with timeouts take no time."""
+"""An event loop whose clock jumps to the next timer as soon as nothing else is ready, so that tests
+with timeouts take no time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adaptive batching: admission, queue and scheduler of a model; joining and splitting of requests."""
+"""Adaptive batching: admission, queue and scheduler of a model; joining and splitting."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ class AdmissionPolicy:
 
     Attributes:
         max_queue_size: Requests in the queue at most; another one is rejected.
-        request_timeout: Seconds from arrival to response at most; None = only the request's own deadline holds.
+        request_timeout: Seconds from arrival to response at most; None = only the request's own
+            deadline holds.
     """
 
     max_queue_size: int = 1000
@@ -27,16 +28,20 @@ class AdmissionPolicy:
         """Check that the queue of `waiting` requests has room for another one.
 
         Raises:
-            Overloaded: it is full. `retry_after` is the time that the queue needs to drain, from 1 to 60 s.
+            Overloaded: it is full. `retry_after` is the time that the queue needs to drain, from 1
+                to 60 s.
         """
         if waiting >= self.max_queue_size:
             drain_seconds = waiting * avg_seconds_per_request
             retry_after = min(MAX_RETRY_AFTER, max(MIN_RETRY_AFTER, drain_seconds))
-            text = f"Model {name} is overloaded: {waiting} requests wait already (setting 'max_queue_size')"
-            raise Overloaded(text, retry_after)
+            raise Overloaded(
+                f"Model {name} is overloaded: "
+                f"{waiting} requests wait already (setting 'max_queue_size')",
+                retry_after,
+            )
 
     def deadline(self, now: float, requested: float | None) -> float | None:
-        """Return the earlier one of the model's limit and the requested deadline, in monotonic seconds."""
+        """Return the earlier of the model's limit and the requested deadline (monotonic seconds)."""
         if self.request_timeout is None:
             return requested
         limit = now + self.request_timeout

@@ -1,7 +1,7 @@
 """Joins requests along their first dimension, and splits the response by rows. Pure.
 
-Requests are joined if their `batch_key` is equal. Each request gets its own rows of every output. A response with another
-number of rows than the batch is not split.
+Requests are joined if their `batch_key` is equal. Each request gets its own rows of every output. A
+response with another number of rows than the batch is not split.
 """
 
 from __future__ import annotations
@@ -178,7 +178,10 @@ def split(response: InferenceResponse, rows: Sequence[int]) -> list[InferenceRes
 
 
 def _copy(parameters: Parameters | None) -> Parameters | None:
-    """Return a copy for one response: the data plane removes headers from it, and clients of the API may change it."""
+    """Return a copy for one response.
+
+    The data plane removes headers from it, and clients of the API may change it.
+    """
     return None if parameters is None else parameters.shallow_copy()
 
 

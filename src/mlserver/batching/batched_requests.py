@@ -17,7 +17,8 @@ class BatchedRequests:
     """Joins several requests into one, and splits its response.
 
     Args:
-        inference_requests: Requests by id, with equal inputs except for the rows. None = no requests.
+        inference_requests: Requests by id, with equal inputs except for the rows. None = no
+            requests.
 
     Attributes:
         merged_request: The rows of all requests, in the order of the ids.
@@ -35,17 +36,22 @@ class BatchedRequests:
             return
         if not requests or not all(self._rows):
             raise MLServerError(
-                "Requests can be joined if each has inputs with the same number of rows, at least one"
+                "Requests can be joined if all inputs of each have the same number of rows, "
+                "at least one"
             )
         first = batch_key(requests[0])
         if any(batch_key(request) != first for request in requests[1:]):
             raise MLServerError(
-                "Requests can be joined if their inputs agree in name, datatype, inner shape and parameters"
+                "Requests can be joined if their inputs have equal names, datatypes, "
+                "inner shapes and parameters"
             )
         self.merged_request = join(requests)
 
     def split_response(self, batched_response: InferenceResponse) -> dict[str, InferenceResponse]:
-        """Return each request's rows by id. Raises `InferenceError` if the response has another number of rows."""
+        """Return each request's rows by id.
+
+        Raises `InferenceError` if the response has another number of rows.
+        """
         try:
             parts = split(batched_response, self._rows)
         except RowsDisagree:

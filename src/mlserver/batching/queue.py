@@ -1,4 +1,7 @@
-"""The request queue of one model and the rule that closes a batch. Pure: the clock is passed in, no event loop, no I/O."""
+"""The request queue of one model and the rule that closes a batch.
+
+Pure: the clock is passed in, no event loop, no I/O.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,9 @@ class BatchPolicy:
 
     Attributes:
         max_requests: Requests per batch at most; 1 = no batching.
-        max_wait: Seconds that the first request of a batch waits for others while the model is idle. 0 = a request is sent
-            at once to an idle model, and requests that arrive while the model is busy are joined.
+        max_wait: Seconds that the first request of a batch waits for others while the model is
+            idle. 0 = a request is sent at once to an idle model, and requests that arrive while the
+            model is busy are joined.
         max_rows: Rows per batch at most; a larger request runs alone.
     """
 
@@ -97,7 +101,10 @@ class RequestQueue(Generic[ItemT]):
         return batch, 0.0
 
     def _drop_if_empty(self, entry: ItemT) -> None:
-        """Remove the level of an entry if it is empty: clients choose priorities, so empty levels would accumulate."""
+        """Remove the level of an entry if it is empty.
+
+        Clients choose priorities, so empty levels would accumulate.
+        """
         priority = entry.priority or _NO_PRIORITY
         if not self._levels[priority]:
             del self._levels[priority]
@@ -109,7 +116,8 @@ class RequestQueue(Generic[ItemT]):
 def _select_batch(level: deque[ItemT], policy: BatchPolicy) -> tuple[list[ItemT], int]:
     """Return the first request with those that join it, and how many were skipped in between.
 
-    At most `max_requests` + 1 requests are skipped, which bounds the search in a long queue of unequal requests.
+    At most `max_requests` + 1 requests are skipped, which bounds the search in a long queue of
+    unequal requests.
     """
     first = level[0]
     batch, rows, skipped = [first], first.rows, 0

@@ -1,8 +1,11 @@
-"""The scheduler of one model: a stage with admission, a queue with deadlines, and adaptive batching.
+"""The scheduler of one model.
 
-While the model has free capacity, a request is sent to it at once. Requests that arrive while it is busy are queued, and
-joined into one batch when it is free: no added latency at low load, large batches at high load. The rules are in `queue`,
-`batch` and `admission`; this module runs them on the event loop.
+A stage with admission, a queue with deadlines, and adaptive batching.
+
+While the model has free capacity, a request is sent to it at once. Requests that arrive while it is
+busy are queued, and joined into one batch when it is free: no added latency at low load, large
+batches at high load. The rules are in `queue`, `batch` and `admission`; this module runs them on
+the event loop.
 """
 
 from __future__ import annotations
@@ -86,7 +89,8 @@ class Scheduler:
         policy: When batches are closed.
         limits: Bounds of the queue.
         metrics: Records requests and batches.
-        runs_per_worker: Batches, or requests without batching, that one worker runs at the same time.
+        runs_per_worker: Batches, or requests without batching, that one worker runs at the same
+            time.
         clock: Monotonic seconds, as in `RequestContext.deadline`.
     """
 
@@ -160,7 +164,10 @@ class Scheduler:
     async def stream(
         self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
-        """Pass a stream to the model, without queue or batching. It counts as one run on the rows of all its requests."""
+        """Pass a stream to the model, without queue or batching.
+
+        It counts as one run on the rows of all its requests.
+        """
         self._metrics.run_started(self.in_flight, ())
         self._streams += 1
         self._idle.clear()
@@ -234,7 +241,7 @@ class Scheduler:
             self._abandon(entry)
 
     def _abandon(self, entry: QueuedRequest) -> None:
-        """Remove an abandoned request from the queue, or cancel its batch if no other request in it is waiting."""
+        """Drop an abandoned request: dequeue it, or cancel its batch if no other caller waits."""
         if self._queue.remove(entry):
             self._check_idle()
         elif entry.task is not None and all(other.future.done() for other in entry.batch):
@@ -270,7 +277,8 @@ class Scheduler:
         self._dispatch_timer = asyncio.get_running_loop().call_later(seconds, self._dispatch)
 
     async def _run(self, batch: list[QueuedRequest], started: float) -> None:
-        # `_abandon` may cancel this task from here on. A task cancelled before its first step would skip `_finish_run`.
+        # `_abandon` may cancel this task from here on. A task cancelled before its first step would
+        # skip `_finish_run`.
         task = asyncio.current_task()
         rows = sum(entry.rows for entry in batch)
         for entry in batch:
@@ -331,7 +339,7 @@ class Scheduler:
                     entry.future.set_result(entry_response)
 
     async def _run_one_by_one(self, batch: list[QueuedRequest]) -> None:
-        """Run each request of a failed batch alone, so that only the failing request gets the error."""
+        """Run the requests of a failed batch one by one: only the failing one gets the error."""
         for entry in batch:
             entry.context.timings.batch_requests, entry.context.timings.batch_rows = 1, entry.rows
             await self._run_alone(entry)

@@ -1,7 +1,7 @@
 """The response cache: a stage before a model's scheduler, and the store that these stages share.
 
-The key of a response is the model, its version, its load, and the content of the request without id and headers. Responses
-are stored as bytes, so that clients of the Python API never share an object.
+The key of a response is the model, its version, its load, and the content of the request without id
+and headers. Responses are stored as bytes, so that clients of the Python API never share an object.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ class CacheStage:
 def request_key(request: InferenceRequest, prefix: bytes = b"") -> bytes:
     """Return a digest of `prefix`, and of the request's parameters, inputs and requested outputs.
 
-    Equal values in another representation (text for bytes, parameters in another order) have different keys.
+    Equal values in another representation (text for bytes, parameters in another order) have
+    different keys.
     """
     buffers: list[bytes | memoryview] = []
     values = pack_request(request, buffers)

@@ -1,6 +1,7 @@
 """The data plane and the model repository handlers, which all front ends call. No protocol.
 
-`custom_handler` and `get_custom_handlers` are public names of MLServer 1.x; `mlserver.custom_routes` defines them.
+`custom_handler` and `get_custom_handlers` are public names of MLServer 1.x;
+`mlserver.custom_routes` defines them.
 """
 
 from ..custom_routes import custom_handler, get_custom_handlers

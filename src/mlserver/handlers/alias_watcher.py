@@ -1,8 +1,8 @@
-"""Polls MLflow registry aliases, and reloads a model when its alias (`models:/wine@champion`) points to a new version.
+"""Polls MLflow registry aliases, and reloads a model when its alias points to a new version.
 
-`parameters.extra.follow` is the polling interval in seconds. The worker that runs the model resolves the alias, because
-this process does not import MLflow. The old version serves until the new one is ready; if loading the new one fails, the
-error is logged and the old one serves on.
+`parameters.extra.follow` is the polling interval in seconds. The worker that runs the model
+resolves the alias, because this process does not import MLflow. The old version serves until the
+new one is ready; if loading the new one fails, the error is logged and the old one serves on.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FAILED_VERSION_RETRY = 600.0  # seconds before a version that failed to load is 
 
 
 class AliasWatcher:
-    """Polls the aliases of the models with the setting `follow`, with one task per model until its unload."""
+    """Polls the aliases of models with the setting `follow`: one task per model until unload."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._tasks: dict[ModelVersion, asyncio.Task[None]] = {}
 
     def watch(self, entry: ModelVersion, loaded: LoadedModel) -> None:
-        """Start polling for a loaded model, if its settings say so and no task is polling for it."""
+        """Start polling for a loaded model with the setting `follow`, unless a task does so."""
         if entry in self._tasks or read_interval(entry.settings) is None:
             return
         if get_loaded_uri(loaded) in (None, _get_uri(entry.settings)):

@@ -1,7 +1,7 @@
 """The data plane: inference, health, metadata and statistics, independent of the protocol.
 
-`infer` assigns the request's id and deadline, validates the request, passes it to the model's pipeline, and records the
-response in the metrics.
+`infer` assigns the request's id and deadline, validates the request, passes it to the model's
+pipeline, and records the response in the metrics.
 """
 
 from __future__ import annotations
@@ -60,10 +60,12 @@ class DataPlane:
     Args:
         settings: Settings of the server.
         registry: The loaded models.
-        collect_statistics: Returns the statistics of models, summed over all processes; None = this is the only one.
+        collect_statistics: Returns the statistics of models, summed over all processes; None = this
+            is the only one.
 
     Attributes:
-        accepting: Set by the server: whether models have been loaded and the server is not stopping.
+        accepting: Set by the server: whether models have been loaded and the server is not
+            stopping.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class DataPlane:
         self._usable(self._registry.find(name, version))
 
     def check_ready(self, name: str, version: str | None = None) -> None:
-        """Raise the errors of `check_usable`, or `ModelNotReady` if no worker is alive to run the model."""
+        """Raise the errors of `check_usable`, or `ModelNotReady` if no worker is alive."""
         entry = self._registry.find(name, version)
         self._usable(entry)
         if not entry.ready:
@@ -165,7 +167,10 @@ class DataPlane:
         return metadata.model_copy(update={"versions": list(dict.fromkeys(versions))})
 
     def _loaded_versions(self, name: str) -> Iterator[str]:
-        """Yield the ready versions of a model; of an entry without a version, those of its metadata."""
+        """Yield the ready versions of a model.
+
+        Of an entry without a version, those of its metadata.
+        """
         for entry in self._registry.versions(name):
             if entry.ready and entry.loaded is not None:
                 if entry.version:
@@ -174,7 +179,7 @@ class DataPlane:
                     yield from entry.loaded.info.metadata.versions or ()
 
     def model_config(self, name: str, version: str | None = None) -> dict[str, Any]:
-        """Return a minimal configuration in Triton's format, which some clients request before inference."""
+        """Return a minimal configuration in Triton's format."""
         entry = self._registry.find(name, version)
         loaded, pipeline = self._usable(entry)
         return build_model_config(entry.name, loaded.info, pipeline.max_batch_size)
@@ -253,7 +258,10 @@ class DataPlane:
         return response
 
     def has_streams(self, name: str, version: str | None = None) -> bool:
-        """Whether the model implements streaming; otherwise `infer` serves each request of a stream."""
+        """Whether the model implements streaming.
+
+        Otherwise `infer` serves each request of a stream.
+        """
         loaded, _ = self._usable(self._registry.find(name, version))
         return loaded.info.streams
 
@@ -264,7 +272,9 @@ class DataPlane:
         version: str | None = None,
         context: RequestContext | None = None,
     ) -> AsyncIterator[InferenceResponse]:
-        """Yield responses to a stream of requests. All have the first request's id and requested outputs.
+        """Yield responses to a stream of requests.
+
+        All have the first request's id and requested outputs.
 
         Raises:
             DeadlineExceeded: a response took longer than `request_timeout`.
@@ -312,7 +322,7 @@ class DataPlane:
         return self._registry.generation
 
     def routes(self) -> list[ModelRoute]:
-        """Return the REST routes of the default versions, in the order in which the models were added."""
+        """Return the REST routes of the default versions, in the order of their loading."""
         return [route for entry in self._registry.defaults() for route in _get_routes(entry)]
 
     def get_routes(self, name: str, version: str | None = None) -> list[ModelRoute]:
@@ -324,7 +334,10 @@ class DataPlane:
         return [ModelRoute(name, version, declared.route) for declared in _get_routes(entry)]
 
     def select_route(self, matched: ModelRoute, context: RequestContext) -> Route:
-        """Return the route of the version that will serve this request: versions may use different formats on one path."""
+        """Return the route of the version that will serve this request.
+
+        Versions may use different formats on one path.
+        """
         entry = self._registry.find(matched.name, matched.version)
         if matched.version or entry.split is None:
             return matched.route

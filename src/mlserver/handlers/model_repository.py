@@ -33,11 +33,12 @@ class RepositoryControl(Protocol):
 
 
 def check_load(parameters: Iterable[str]) -> None:
-    """Raise `MLServerError` for a load request with settings or files, which this server does not support."""
+    """Raise `MLServerError` for a load request with settings or files: not supported."""
     for name in parameters:
         if name == "config" or name.startswith("file:"):
             raise MLServerError(
-                f"Invalid parameter '{brief(name)[1:-1]}': models are loaded as they are in the repository"
+                f"Invalid parameter '{brief(name)[1:-1]}': "
+                "models are loaded as they are in the repository"
             )
 
 
@@ -53,7 +54,7 @@ class ModelRepositoryHandlers:
         self._changes: set[asyncio.Task[bool]] = set()
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
-        """Return every version in the repository or the registry, with its state and the reason of a failure."""
+        """Return all versions in the repository or the registry, with their states and reasons."""
         items: dict[tuple[str, str | None], RepositoryIndexResponseItem] = {}
         for entry in self._registry.entries():
             state, reason = entry.state, entry.reason
@@ -77,7 +78,7 @@ class ModelRepositoryHandlers:
         return RepositoryIndexResponse(root=selected)
 
     async def load(self, name: str) -> bool:
-        """Load every version of a model in the repository; then unload the versions that the repository no longer has.
+        """Load every version of a model in the repository, and unload those no longer in it.
 
         Raises:
             ModelNotFound: the repository has no such model.

@@ -20,10 +20,11 @@ def select_outputs(
 ) -> None:
     """Keep the requested outputs, in the requested order.
 
-    Outputs may be requested by the names of the metadata as well, where these differ from the response's: MLflow
-    signatures name `quality` or `output-0` where the response has an array `output-1`. The output at the same position is
-    returned under the requested name. If the metadata has n outputs and the response one of shape [rows, n], a
-    requested name selects a column.
+    Outputs may be requested by the names of the metadata as well, where these differ from the
+    response's: MLflow signatures name `quality` or `output-0` where the response has an array
+    `output-1`. The output at the same position is returned under the requested name. If the
+    metadata has n outputs and the response one of shape [rows, n], a requested name selects a
+    column.
 
     Args:
         requested: Outputs of the request.
@@ -49,7 +50,7 @@ def select_outputs(
 def _by_position(
     outputs: Sequence[ResponseOutput], described: Sequence[MetadataTensor]
 ) -> dict[str, ResponseOutput]:
-    """Return the outputs under the names of the metadata, if it has as many outputs under other names."""
+    """Return the outputs under the names of the metadata, if it has as many other names."""
     names = {output.name for output in outputs}
     if names == {"output-1"} == {tensor.name for tensor in described}:
         # MLServer 1.x's metadata names the output of a signature without names `output-0`.
@@ -66,7 +67,7 @@ def _by_position(
 def _by_column(
     outputs: Sequence[ResponseOutput], described: Sequence[MetadataTensor]
 ) -> dict[str, ResponseOutput]:
-    """Return the columns of one output [rows, n] under the names of n described outputs of one element per row."""
+    """Return the columns of one output [rows, n] under the names of n described outputs."""
     names = [tensor.name for tensor in described]
     are_columns = all(tensor.shape in ([-1], [-1, 1]) for tensor in described)
     if len(outputs) != 1 or len(names) < 2 or not are_columns:

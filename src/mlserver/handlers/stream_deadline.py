@@ -1,4 +1,7 @@
-"""The time limit between two responses of a stream. Time spent waiting for the client's next request does not count."""
+"""The time limit between two responses of a stream.
+
+Time spent waiting for the client's next request does not count.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Tracing stage: one OpenTelemetry span per request. Part of the pipeline only if `tracing_server` is set.
+"""Tracing stage: one OpenTelemetry span per request.
 
-The span has the children `queue` and `batch`, and `batch` has the child `model`. They are derived from the timings in the
-request's context, so that the other stages do not depend on tracing.
+Part of the pipeline only if `tracing_server` is set.
+
+The span has the children `queue` and `batch`, and `batch` has the child `model`. They are derived
+from the timings in the request's context, so that the other stages do not depend on tracing.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class TracingStage:
 
     @contextmanager
     def _span(self, kind: str, context: RequestContext, request_id: str | None) -> Iterator[Span]:
-        """Start a span below the client's, and set it as the parent of the spans of the model's code."""
+        """Start a span below the client's, and set it as the parent of the model's spans."""
         headers: dict[str, Any] = dict(context.headers or {})
         if context.trace_parent:
             headers["traceparent"] = context.trace_parent

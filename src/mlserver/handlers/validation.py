@@ -1,4 +1,7 @@
-"""Validation of requests, independent of the wire format. Numbers are converted to little-endian bytes."""
+"""Validation of requests, independent of the wire format.
+
+Numbers are converted to little-endian bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ MAX_INPUTS = 10_000  # the default of the setting `max_inputs`
 MAX_NAME = 1024
 MAX_DEPTH = 32  # nested lists and objects in a parameter
 MAX_TIMEOUT = 1e15  # microseconds; larger values overflow timers
-# Parameters of Triton extensions that are not implemented. Ignoring them would return a wrong response.
+# Parameters of Triton extensions that are not implemented. Ignoring them would return a wrong
+# response.
 _UNSUPPORTED = {"shared_memory_region": "shared memory", "classification": "classification"}
 _DATATYPES = frozenset(DATATYPES)
 _TEXT_TYPES = frozenset((str, bytes))
@@ -69,7 +73,7 @@ def _normalize(inputs: Sequence[RequestInput]) -> None:
 
 
 def _check_elements(tensor: RequestInput) -> None:
-    """Limit the nesting of BYTES elements, which may be any JSON value (null is a missing string)."""
+    """Limit the nesting of BYTES elements, which may be any JSON value (null = missing)."""
     elements = tensor.data.root
     if (
         type(elements) is list
@@ -84,7 +88,10 @@ def _check_elements(tensor: RequestInput) -> None:
 
 
 def _check_parameters(parameters: Parameters | None, owner: str) -> None:
-    """Limit the nesting of parameters: they are encoded again for the worker and in the response."""
+    """Limit the nesting of parameters.
+
+    They are encoded again for the worker and in the response.
+    """
     extra = parameters.__pydantic_extra__ if parameters is not None else None
     if not extra:
         return
@@ -157,7 +164,10 @@ def _shorten(name: str) -> str:
 
 
 def parse_timeout(value: object) -> float | None:
-    """Return the parameter `timeout` (microseconds) in seconds; None = no timeout. Raises `InvalidInput`."""
+    """Return the parameter `timeout` (microseconds) in seconds; None = no timeout.
+
+    Raises `InvalidInput`.
+    """
     if value is None:
         return None
     value = _parse_digits(value)
@@ -169,19 +179,26 @@ def parse_timeout(value: object) -> float | None:
 
 
 def parse_priority(value: object) -> int:
-    """Return the parameter `priority`: 1 is the highest, 0 the model's default. Raises `MLServerError`."""
+    """Return the parameter `priority`: 1 is the highest, 0 the model's default.
+
+    Raises `MLServerError`.
+    """
     if value is None:
         return 0
     value = _parse_digits(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise MLServerError(
-            f"Invalid parameter 'priority': expected a non-negative integer, received {brief(value)}"
+            "Invalid parameter 'priority': "
+            f"expected a non-negative integer, received {brief(value)}"
         )
     return value
 
 
 def _parse_digits(value: object) -> object:
-    """Convert a string of digits to an integer (gRPC metadata and some clients send strings); return others unchanged."""
+    """Convert a string of digits to an integer (gRPC metadata and some clients send strings).
+
+    Return others unchanged.
+    """
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
     return value

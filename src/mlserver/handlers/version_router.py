@@ -1,7 +1,8 @@
 """Version router: selects a version by the traffic split, and mirrors requests to a shadow version.
 
-A mirrored request runs in the background after the client has its response. The shadow's response is compared, counted
-and dropped. While MAX_SHADOW_REQUESTS of them are running, further requests are not mirrored.
+A mirrored request runs in the background after the client has its response. The shadow's response
+is compared, counted and dropped. While MAX_SHADOW_REQUESTS of them are running, further requests
+are not mirrored.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class VersionRouter:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def select_version(self, default: ModelVersion, context: RequestContext) -> ModelVersion:
-        """Return the version that serves a request by the default version's split; stored in `context.selected_version`."""
+        """Return the version that serves a request by the default version's split.
+
+        Stored in `context.selected_version`.
+        """
         split = default.split
         assert split is not None
         usable = {
@@ -54,7 +58,7 @@ class VersionRouter:
     def copy_for_shadow(
         self, default: ModelVersion, answering: ModelVersion, payload: InferenceRequest
     ) -> tuple[ModelVersion, InferenceRequest] | None:
-        """Return the shadow version and a copy of the request, to be made before the request is processed; None = no shadow."""
+        """Return the shadow version and a copy of the unprocessed request; None = no shadow."""
         split = default.split
         if split is None or split.shadow is None or split.shadow == answering.version:
             return None
@@ -108,7 +112,10 @@ class VersionRouter:
 
 
 def _copy(payload: InferenceRequest) -> InferenceRequest:
-    """Return a copy that shares the tensors' data: stages may change parameters and the tensors' other fields."""
+    """Return a copy that shares the tensors' data.
+
+    Stages may change parameters and the tensors' other fields.
+    """
     parameters = payload.parameters
     inputs: list[RequestInput] = [
         tensor.model_copy(

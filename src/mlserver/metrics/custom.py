@@ -1,4 +1,4 @@
-"""Custom metrics of models (`register`, `log`), and their transfer from workers to the server process."""
+"""Custom metrics of models (`register`, `log`), and their transfer from workers to the server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 class Sample(NamedTuple):
-    """One value of one metric, as a worker sends it. `model_version` is "" for a model without one."""
+    """One value of one metric, as a worker sends it.
+
+    `model_version` is "" for a model without one.
+    """
 
     name: str
     description: str
@@ -67,7 +70,7 @@ class CustomMetric:
 
 
 class ModelHistogram:
-    """A histogram with the labels `model_name` and `model_version`, and the methods of prometheus_client's."""
+    """A histogram labelled by model, with the methods of prometheus_client's histogram."""
 
     def __init__(self, name: str, description: str) -> None:
         if not _NAME.fullmatch(name):
@@ -86,7 +89,10 @@ class ModelHistogram:
         return CustomMetric(self, str(name), str(version or ""))
 
     def observe(self, amount: float) -> None:
-        """Observe for the model whose code is running. Raises `InvalidModelContext` outside of a model's code."""
+        """Observe for the model whose code is running.
+
+        Raises `InvalidModelContext` outside of a model's code.
+        """
         self._current().observe(amount)
 
     def time(self) -> Any:
@@ -136,7 +142,10 @@ def log(**metrics: float) -> None:
 
 
 def set_sink(sink: Callable[[Sample], None] | None) -> None:
-    """Set the function that gets all samples: in a worker, one that sends them to the server; None = `receive`."""
+    """Set the function that gets all samples: in a worker, one that sends them to the server.
+
+    None = `receive`.
+    """
     global _sink
     _sink = sink
 

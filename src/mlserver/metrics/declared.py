@@ -2,10 +2,11 @@
 
 prometheus_client is patched when a model or one of its libraries imports it:
 
-- A model's code may run again (another version, a reload of changed files) and declare its metrics again. A duplicate
-  of the same type becomes a further part of the metric, where prometheus_client raises ValueError.
-- In a worker, values are stored in files (multiprocess mode) that the server reads, see `shared`. Parts of one metric
-  share their values: each would overwrite the number of the other.
+- A model's code may run again (another version, a reload of changed files) and declare its metrics
+  again. A duplicate of the same type becomes a further part of the metric, where prometheus_client
+  raises ValueError.
+- In a worker, values are stored in files (multiprocess mode) that the server reads, see `shared`.
+  Parts of one metric share their values: each would overwrite the number of the other.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def adapt(module: ModuleType) -> None:
 
 
 class _Registration:
-    """Replaces `register` and `unregister` of a registry; keeps the types of the registered metrics."""
+    """Replaces `register` and `unregister` of a registry.
+
+    Keeps the types of the registered metrics.
+    """
 
     def __init__(self, register: Callable[[Any], None], unregister: Callable[[Any], None]) -> None:
         self._register = register

@@ -1,4 +1,4 @@
-"""The metrics endpoint: an ASGI application that renders all metrics of the server and its models."""
+"""The metrics endpoint: an ASGI application with the metrics of the server and its models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def configure_metrics(settings: Settings) -> ServerMetrics | None:
 
 
 class MetricsServer:
-    """Serves GET and HEAD on `metrics_endpoint`, in the text format or, if accepted, in OpenMetrics.
+    """Serves GET and HEAD on `metrics_endpoint`, as text or, if accepted, as OpenMetrics.
 
     Args:
         settings: The path of the endpoint.

@@ -10,8 +10,8 @@ class InvalidModelContext(MLServerError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Metrics can be logged only while a model loads, predicts, unloads or gives its metadata: "
-            "in that call, or in tasks that it starts",
+            "Metrics can be logged only while a model loads, predicts, unloads or "
+            "returns its metadata: in that call, or in tasks that it starts",
             500,
         )
 

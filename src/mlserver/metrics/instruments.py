@@ -1,7 +1,10 @@
-"""Counters, gauges, summaries and histograms as plain data, converted to prometheus_client's families on collection.
+"""Counters, gauges, summaries and histograms as plain data.
 
-An observation changes one dictionary entry and needs no library. There are no locks: an instrument belongs to one thread,
-or its owner has a lock. A collection from another thread may miss an observation made at the same time.
+They are converted to prometheus_client's families on collection.
+
+An observation changes one dictionary entry and needs no library. There are no locks: an instrument
+belongs to one thread, or its owner has a lock. A collection from another thread may miss an
+observation made at the same time.
 """
 
 from __future__ import annotations
@@ -114,7 +117,8 @@ class Histogram:
         self.description = description
         self.labels = tuple(labels)
         self.bounds = tuple(bounds)
-        # Per combination: the count of each bucket (`bounds`, then +Inf), then the sum of the observations.
+        # Per combination: the count of each bucket (`bounds`, then +Inf), then the sum of the
+        # observations.
         self.values: dict[Labels, list[float]] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
@@ -124,7 +128,7 @@ class Histogram:
         counts[-1] += value
 
     def counts(self, labels: Labels) -> list[float]:
-        """Return the counts of one combination, for an owner that adds to them as `observe` does."""
+        """Return the counts of one combination, for code that adds to them as `observe` does."""
         return self.values.setdefault(labels, [0] * (len(self.bounds) + 1) + [0.0])
 
     def remove(self, labels: Labels) -> None:

@@ -1,4 +1,4 @@
-"""Merges metric families of several sources into families with distinct names, as Prometheus requires."""
+"""Merges metric families of several sources: Prometheus requires distinct names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _warned: set[str] = set()
 def merge(families: Iterable[Metric], taken: Collection[str]) -> Iterable[Metric]:
     """Return the families, merged by name and type.
 
-    Samples with equal labels are added; of gauges, the last one is kept. A family is left out with a warning if its name
-    is in `taken`, or if the first family of its name has another type.
+    Samples with equal labels are added; of gauges, the last one is kept. A family is left out with
+    a warning if its name is in `taken`, or if the first family of its name has another type.
     """
     merged: dict[str, Metric] = {}
     for family in families:

@@ -1,7 +1,8 @@
 """Metrics and statistics of one model version.
 
-Each request calls `request_started`, `run_started`, `run_finished` and `request_finished`, which write to the instruments'
-values themselves: 4 function calls per request, where one method per instrument took 23 (`python -m benchmarks.walk`).
+Each request calls `request_started`, `run_started`, `run_finished` and `request_finished`, which
+write to the instruments' values themselves: 4 function calls per request, where one method per
+instrument took 23 (`python -m benchmarks.walk`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class ModelInstruments:
     """The instruments labelled with a model and its version, shared by all models of this process.
 
     Attributes:
-        loaded: Labels of the loaded models. Other models get no series, so their number is bounded by what is loaded.
+        loaded: Labels of the loaded models. Other models get no series, so their number is bounded
+            by what is loaded.
     """
 
     def __init__(self) -> None:
@@ -119,7 +121,8 @@ class ModelMetrics:
     """Records the requests of one model version, while the version is loaded.
 
     Attributes:
-        statistics: The same requests in the terms of the statistics extension; recorded whether loaded or not.
+        statistics: The same requests in the terms of the statistics extension; recorded whether
+            loaded or not.
     """
 
     def __init__(self, instruments: ModelInstruments, name: str, version: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Requests of one model version in the terms of the protocol's statistics extension: counts and nanoseconds."""
+"""Counts and durations of one model version, as in the protocol's statistics extension."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ class ModelStatistics:
             "success": self.success,
             "fail": self.fail,
             "queue": Duration(count, self.queue_ns),
-            # Transport covers both directions between queue and model; the protocol has one field per direction.
+            # Transport covers both directions between queue and model; the protocol has one field
+            # per direction.
             "compute_input": Duration(count, half),
             "compute_infer": Duration(count, self.model_ns),
             "compute_output": Duration(count, self.transport_ns - half),

@@ -29,7 +29,8 @@ class ServerMetrics:
     """The metrics of one process.
 
     Args:
-        rest_prefix: First part of the names of the REST metrics (setting `metrics_rest_server_prefix`).
+        rest_prefix: First part of the names of the REST metrics (setting
+            `metrics_rest_server_prefix`).
     """
 
     def __init__(self, rest_prefix: str = "rest_server") -> None:
@@ -56,10 +57,13 @@ class ServerMetrics:
             "grpc_server_handling_seconds", "Duration of RPCs in seconds", _GRPC
         )
 
-    # -- models --------------------------------------------------------------------------------------------------------
+    # -- models --
 
     def for_model(self, model: str, version: str | None) -> ModelMetrics:
-        """Return a recorder for one model version. It adds to series while the model is added (`add_model`)."""
+        """Return a recorder for one model version.
+
+        It adds to series while the model is added (`add_model`).
+        """
         return ModelMetrics(self._models, model, version)
 
     def add_model(self, model: str, version: str | None) -> None:
@@ -72,7 +76,7 @@ class ServerMetrics:
         self._models.loaded.discard(labels)
         self._models.remove(labels)
 
-    # -- front ends ----------------------------------------------------------------------------------------------------
+    # -- front ends --
 
     def rest_started(self, method: str) -> None:
         """Record the arrival of an HTTP request. Each needs one `rest` or `rest_dropped`."""
@@ -81,7 +85,10 @@ class ServerMetrics:
         values[labels] = values.get(labels, 0) + 1
 
     def rest(self, method: str, path: str, status: int, seconds: float) -> None:
-        """Record a response to an HTTP request. `path` is the route's template, not the client's text."""
+        """Record a response to an HTTP request.
+
+        `path` is the route's template, not the client's text.
+        """
         in_progress = _IN_PROGRESS.get(method, _IN_PROGRESS_OTHER)
         values = self._rest_open.values
         values[in_progress] = values.get(in_progress, 0) - 1
@@ -94,11 +101,14 @@ class ServerMetrics:
         buckets[-1] += seconds
 
     def rest_dropped(self, method: str) -> None:
-        """Record the end of an HTTP request without a route, or with one that is excluded from metrics."""
+        """Record the end of an HTTP request whose route is unknown or excluded from metrics."""
         self._rest_open.add(_IN_PROGRESS.get(method, _IN_PROGRESS_OTHER), -1)
 
     def grpc_started(self, kind: str, service: str, method: str) -> None:
-        """Record the start of an RPC. `kind` is UNARY or BIDI_STREAMING; `service` and `method` are registered names."""
+        """Record the start of an RPC.
+
+        `kind` is UNARY or BIDI_STREAMING; `service` and `method` are registered names.
+        """
         self._grpc_started.add((kind, service, method))
 
     def grpc_received(self, kind: str, service: str, method: str) -> None:
@@ -112,7 +122,7 @@ class ServerMetrics:
         self._grpc_handled.add((*rpc, code))
         self._grpc_seconds.observe(rpc, seconds)
 
-    # -- the metrics page and other processes --------------------------------------------------------------------------
+    # -- the metrics page and other processes --
 
     def collect(self) -> Iterator[Metric]:
         """Yield prometheus_client's metric families."""
@@ -127,7 +137,10 @@ class ServerMetrics:
         return exported
 
     def absorb(self, export: Mapping[str, Sequence[Any]], ended: bool = False) -> None:
-        """Add the values of another process. Gauges of one that has `ended` are left out: nothing is in flight there."""
+        """Add the values of another process.
+
+        Gauges of one that has `ended` are left out: nothing is in flight there.
+        """
         for instrument in self._all():
             if ended and isinstance(instrument, Gauge):
                 continue
@@ -135,7 +148,7 @@ class ServerMetrics:
                 instrument.absorb(tuple(labels), value)
 
     def with_others(self, exports: Sequence[Mapping[str, Sequence[Any]]]) -> ServerMetrics:
-        """Return the sum of these and other processes' metrics, for the models that are loaded here."""
+        """Return the sum of these and other processes' metrics, for models loaded here."""
         sums = ServerMetrics(self._rest_prefix)
         for export in (self.export(), *exports):
             sums.absorb(export)

@@ -1,8 +1,8 @@
-"""The folder in which workers share prometheus_client's metrics with the server (multiprocess mode).
+"""The folder in which workers share prometheus_client's metrics (multiprocess mode).
 
-Each process writes its own files, which outlive it. The values of ended processes are summed in files named
-`..._ended.db`: counters do not decrease, and the number of files is bounded. Gauges of the modes `live` and `all` are
-removed with their process.
+Each process writes its own files, which outlive it. The values of ended processes are summed in
+files named `..._ended.db`: counters do not decrease, and the number of files is bounded. Gauges of
+the modes `live` and `all` are removed with their process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class SharedFolder:
     """The metrics files of one executor's workers.
 
     Attributes:
-        path: The folder; None = not created, and metrics declared with prometheus_client are not published.
+        path: The folder; None = not created, and metrics declared with prometheus_client are not
+            published.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +50,8 @@ class SharedFolder:
             self.path = Path(tempfile.mkdtemp(prefix="mlserver-metrics-", dir=parent))
         except OSError as error:
             logger.warning(
-                "Metrics declared with prometheus_client are not published: cannot create a folder (%s)",
+                "Metrics declared with prometheus_client are not published: "
+                "cannot create a folder (%s)",
                 error,
             )
             return

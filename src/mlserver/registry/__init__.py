@@ -1,4 +1,4 @@
-"""The model registry: models by name and version, their states and pipelines, and traffic splits."""
+"""The model registry: models by name and version, their pipelines, and traffic splits."""
 
 from .registry import (
     LOAD_RETRY,

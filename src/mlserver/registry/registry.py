@@ -1,7 +1,7 @@
 """The model registry: versions of models, their states and pipelines, loading and unloading.
 
-A model version is loaded while the one it replaces still serves, and replaces it when it is ready. Requests that have
-started finish on the old one.
+A model version is loaded while the one it replaces still serves, and replaces it when it is ready.
+Requests that have started finish on the old one.
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ class Registry(ModelRegistryView):
         executor: Loads models.
         build_pipeline: Builds the pipeline of a loaded model.
         metrics: Has series for the models of this registry only.
-        drain_timeout: Seconds for the running requests of a replaced or unloaded version; None = no limit.
+        drain_timeout: Seconds for the running requests of a replaced or unloaded version; None = no
+            limit.
         changed: Called after each change.
 
     Attributes:
@@ -203,7 +204,7 @@ class Registry(ModelRegistryView):
     # -- changing --
 
     def announce(self, settings: ModelSettings) -> ModelVersion:
-        """Add a model in state LOADING before its load starts, so that the server is not ready without it."""
+        """Add a model in state LOADING before its load starts, and readiness waits for it."""
         existing = self._entries.get(settings.name, {}).get(settings.version)
         if existing is not None:
             return existing
@@ -216,14 +217,16 @@ class Registry(ModelRegistryView):
         return entry
 
     async def load(self, settings: ModelSettings, is_logged: bool = True) -> ModelVersion:
-        """Load a version. A loaded one of the same name and version serves until the new one is ready.
+        """Load a version.
+
+        A loaded one of the same name and version serves until the new one is ready.
 
         Args:
             is_logged: Whether a failure is logged; False if the caller reports it.
 
         Raises:
-            MLServerError: loading failed. A loaded one of the same version serves on; otherwise the entry stays in the
-                registry, UNAVAILABLE and with the reason.
+            MLServerError: loading failed. A loaded one of the same version serves on; otherwise the
+                entry stays in the registry, UNAVAILABLE and with the reason.
         """
         async with self._lock(settings.name):
             entry = self.announce(settings)
@@ -325,9 +328,12 @@ class Registry(ModelRegistryView):
 
 
 def default_version(entries: list[ModelVersion]) -> ModelVersion:
-    """Return the version for requests without one: the entry without a version, otherwise the highest version.
+    """Return the version for requests without one.
 
-    Versions are compared as numbers if both are numbers ("10" > "2"), otherwise as text ("v3" > "v10").
+    The entry without a version, otherwise the highest version.
+
+    Versions are compared as numbers if both are numbers ("10" > "2"), otherwise as text ("v3" >
+    "v10").
     """
     best = entries[0]
     for entry in entries[1:]:

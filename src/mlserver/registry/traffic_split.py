@@ -1,4 +1,6 @@
-"""Traffic split: the shares of a model's versions in the requests that name no version. Plain data, without models.
+"""Traffic split: the shares of a model's versions in the requests that name no version.
+
+Plain data, without models.
 
 `parameters.extra.traffic` of one of the versions configures it:
 
@@ -25,8 +27,10 @@ class TrafficSplit:
     """The shares of the versions.
 
     Attributes:
-        weights: Version and share, in the order of the settings; () = all requests to the default version.
-        sticky_header: Requests with equal values of this header are routed to the same version; None = at random.
+        weights: Version and share, in the order of the settings; () = all requests to the default
+            version.
+        sticky_header: Requests with equal values of this header are routed to the same version;
+            None = at random.
         shadow: Version that gets a copy of each request (mirrored traffic); None = no copies.
     """
 
@@ -39,7 +43,8 @@ class TrafficSplit:
 
         Args:
             usable: Versions that can run requests.
-            key: Value of the sticky header. If a version becomes unusable, only its own keys are routed elsewhere.
+            key: Value of the sticky header. If a version becomes unusable, only its own keys are
+                routed elsewhere.
         """
         seed = f"{self.sticky_header}\0{key}"
         candidates = [(version, share) for version, share in self.weights if share]
@@ -53,7 +58,10 @@ class TrafficSplit:
 
 
 def read_traffic_split(settings: ModelSettings) -> TrafficSplit | None:
-    """Return the traffic split of a model's settings, or None. Raises `InvalidInput` if it is invalid."""
+    """Return the traffic split of a model's settings, or None.
+
+    Raises `InvalidInput` if it is invalid.
+    """
     config = settings.parameters.extra.get("traffic") if settings.parameters else None
     if config is None:
         return None
