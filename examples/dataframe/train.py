@@ -1,4 +1,4 @@
-"""Content type `pd`: a model of named columns, text and numbers, which gets every request as a DataFrame.
+"""Content type `pd`: a model of named columns, text and numbers, which receives a DataFrame.
 
 Usage: python train.py FOLDER, then: mlserver start FOLDER
        curl -s localhost:8080/v2/models/dataframe/infer -H 'content-type: application/json' -d @FOLDER/request.json
@@ -32,7 +32,7 @@ BY = ["bicycle", "bus", "bus", "foot", "taxi", "bicycle", "bus", "taxi"]
 
 
 def train(folder: Path) -> None:
-    """Fit a classifier behind encoders that pick their columns by name, and save it with its signature."""
+    """Fit encoders that select columns by name and a classifier; save them with a signature."""
     encoders = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), ["weather"]),
         (StandardScaler(), ["kilometres", "luggage"]),
@@ -45,7 +45,7 @@ def train(folder: Path) -> None:
 
 
 def describe(folder: Path) -> None:
-    """Write the settings and a request for two journeys."""
+    """Write the settings and a request with two journeys."""
     settings = {
         "name": NAME,
         "implementation": "mlserver_mlflow.MLflowRuntime",

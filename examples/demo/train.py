@@ -1,8 +1,8 @@
-"""Train a small model on scikit-learn's bundled wine data and leave a folder that `mlserver start` serves.
+"""Train a small model on scikit-learn's wine data, and write a folder for `mlserver start`.
 
 Usage: python train.py FOLDER
 
-FOLDER gets the MLflow model and its `model-settings.json`; then the three requests to try are printed.
+FOLDER gets the MLflow model and its `model-settings.json`; three example requests are printed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 NAME = "wine"
 COLUMNS = ["alcohol", "malic_acid", "ash"]
 
-WAYS_TO_ASK = """
+EXAMPLE_REQUESTS = """
 Serving the model '{name}'. Try, from another terminal:
 
   curl -s localhost:8080/v2/models/{name}
@@ -47,7 +47,7 @@ def train(folder: Path) -> None:
 
 
 def describe(folder: Path) -> None:
-    """Write the settings file: a name, the runtime, and where the model is."""
+    """Write the settings file with the name, the runtime and the model's path."""
     settings = {
         "name": NAME,
         "implementation": "mlserver_mlflow.MLflowRuntime",
@@ -57,7 +57,7 @@ def describe(folder: Path) -> None:
 
 
 def ways_to_ask() -> str:
-    """The three curl lines, for one wine."""
+    """Return three curl commands with one wine."""
     wine = {"alcohol": 13.2, "malic_acid": 1.8, "ash": 2.1}
     inputs = [
         {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
@@ -65,7 +65,7 @@ def ways_to_ask() -> str:
     ]
     v2 = json.dumps({"inputs": inputs})
     invocations = json.dumps({"dataframe_records": [wine]})
-    return WAYS_TO_ASK.format(name=NAME, v2=v2, invocations=invocations)
+    return EXAMPLE_REQUESTS.format(name=NAME, v2=v2, invocations=invocations)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Content type `np`: a model of one tensor, here images of digits, which gets every request as a NumPy array.
+"""Content type `np`: a model of one tensor, here images of digits, which receives a NumPy array.
 
 Usage: python train.py FOLDER, then: mlserver start FOLDER
        curl -s localhost:8080/v2/models/tensor/infer -H 'content-type: application/json' -d @FOLDER/request.json
@@ -32,7 +32,7 @@ def train(folder: Path) -> None:
 
 
 def describe(folder: Path) -> None:
-    """Write the settings and a request for the first images, which the model has not seen."""
+    """Write the settings and a request with the first images, which are not in the training data."""
     settings = {
         "name": NAME,
         "implementation": "mlserver_mlflow.MLflowRuntime",

@@ -1,4 +1,4 @@
-"""A model as code: MLflow runs this file when it loads the model, so nothing is pickled."""
+"""Model from code: MLflow runs this file to load the model, without a pickle."""
 
 import mlflow
 import numpy as np

@@ -1,9 +1,9 @@
-"""Content type `dict`: a model of named tensors, which gets every request as a dictionary of NumPy arrays.
+"""Content type `dict`: a model of named tensors, which receives a dictionary of NumPy arrays.
 
 Usage: python train.py FOLDER, then: mlserver start FOLDER
        curl -s localhost:8080/v2/models/tensor-dict/infer -H 'content-type: application/json' -d @FOLDER/request.json
 
-The model answers with a dictionary too, so the response has one output per key. Its parameter `threshold` may be set in
+The model returns a dictionary, so the response has one output per key. Its parameter `threshold` may be set in
 the request's `parameters`.
 """
 
@@ -36,7 +36,7 @@ SIGNATURE = ModelSignature(
 
 
 def train(folder: Path) -> None:
-    """Save the model; there is nothing to fit."""
+    """Save the model, which needs no training."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     mlflow.pyfunc.save_model(
         folder / "model",

@@ -1,4 +1,4 @@
-"""Train an ElasticNet on the red wine quality data, log it to MLflow and say where the model is.
+"""Train an ElasticNet on the red wine quality data, log it to MLflow, and print the model's folder.
 
     python train.py [--alpha 0.5] [--l1-ratio 0.5] [--data FILE]
 

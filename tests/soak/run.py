@@ -126,15 +126,15 @@ def write_report(samples: list[Sample], load: LoadGenerator, minutes: float) -> 
     )
 
 
-TEXT = """# Soak
+TEXT = """# Soak test
 
-`make soak MINUTES=30` wrote this page. A server with two workers and two models is asked over JSON, binary tensors (1 MiB each) and gRPC, each
-answer being compared with its question, while clients crash in the middle of requests, a worker is killed every ten seconds (every third time
-all of them), a model is reloaded every three seconds, and others ask for models that do not exist or send what is no JSON.
+`make soak MINUTES=30` wrote this page. A server with two workers and two models gets requests over JSON, binary tensors (1 MiB each) and gRPC,
+and every response is compared with its request, while clients crash during requests, a worker is killed every ten seconds (every third time
+all workers), a model is reloaded every three seconds, and other clients request unknown models or send invalid JSON.
 
-This run: {minutes} minutes on {machine}. Wrong answers, statuses of 500 and connections that failed: {wrong}.
+This run: {minutes} minutes on {machine}. Incorrect responses, status 500 and failed connections: {wrong}.
 
-Medians of the second and of the last quarter of the run; memory in MiB (`workers`: the largest of them), `series`: lines of the metrics page,
+Medians of the second and of the last quarter of the run. Memory in MiB (`workers`: the largest worker), `series`: lines of the metrics page,
 `shared`: files in shared memory.
 
 | | second quarter | last quarter | |
@@ -143,11 +143,11 @@ Medians of the second and of the last quarter of the run; memory in MiB (`worker
 
 ![memory, descriptors and tasks over the run](soak.svg)
 
-| what happened | times |
+| event | count |
 |---|---:|
 {counts}
 
-A caller gets 503 only if no worker came back in time; see [what is promised](behaviour.md).
+A client gets 503 only if no worker was replaced in time: see [workers](behaviour.md#workers).
 """
 
 

@@ -1,4 +1,4 @@
-"""A codec of one's own: the content type `color` is text such as "#ff8800" on the wire and (255, 136, 0) in Python."""
+"""Custom codec: the content type `color` is "#ff8800" on the wire and (255, 136, 0) in Python."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _color(text: str) -> Color:
 
 
 class Inverter(MLModel):
-    """The opposite of each color. The model's settings say that its input is of the content type `color`."""
+    """Inverts each color. The content type `color` of its input is in the model's settings."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         colors: list[Color] = self.decode(payload.inputs[0])

@@ -1,4 +1,4 @@
-"""REST paths of one's own: plain JSON in and out, with FastAPI's rules for parameters."""
+"""Custom REST paths: JSON requests and responses, with FastAPI's rules for parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Review(BaseModel):
 
 
 class Sentiment(MLModel):
-    """Tells kind words from unkind ones."""
+    """Labels texts as good, bad or neutral."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         texts = self.decode(payload.inputs[0], default_codec=StringCodec)

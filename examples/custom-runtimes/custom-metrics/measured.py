@@ -1,4 +1,4 @@
-"""Metrics of one's own: registered once, logged from the model's code, scraped with the server's."""
+"""Custom metrics: registered at load, logged in predict, on the server's metrics page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class Measured(MLModel):
-    """The mean of each request, and a histogram of the values that it has seen."""
+    """Returns the mean of each request, and logs it."""
 
     async def load(self) -> bool:
         mlserver.register("request_mean", "Mean of the values in one request")

@@ -1,4 +1,4 @@
-"""A repository of one's own: which models exist is read from one file, `catalog.json`, instead of from folders."""
+"""Custom model repository: the models are read from the file `catalog.json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class Catalog(ModelRepository):
-    """The entries of a catalogue as models. It is read anew each time, so a new entry can be loaded without a restart."""
+    """Entries of a catalogue file as models; read on each call, so new entries load without a restart."""
 
     def __init__(self, root: str, filename: str = "catalog.json") -> None:
         super().__init__(root)
@@ -35,14 +35,14 @@ class Catalog(ModelRepository):
         ]
 
     async def find(self, name: str) -> builtins.list[ModelSettings]:
-        found = [settings for settings in await self.list() if settings.name == name]
-        if not found:
+        versions = [settings for settings in await self.list() if settings.name == name]
+        if not versions:
             raise ModelNotFound(name)
-        return found
+        return versions
 
 
 class Scaler(MLModel):
-    """Every value times the factor in the model's settings."""
+    """Multiplies every value by the factor in the model's settings."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         assert self.settings.parameters is not None

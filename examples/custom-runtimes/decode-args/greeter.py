@@ -1,4 +1,4 @@
-"""`decode_args`: predict takes Python values by the names of the inputs, and its result becomes the outputs."""
+"""`decode_args`: predict receives Python values by input name, and returns the outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlserver.codecs import decode_args
 
 
 class Greeter(MLModel):
-    """Greets everybody as often as asked for. `greeting` may be left out of the request."""
+    """Greets each name `times` times. `greeting` is optional."""
 
     @decode_args
     async def predict(

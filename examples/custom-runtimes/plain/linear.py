@@ -1,4 +1,4 @@
-"""The plain form: read the model's file in `load`, decode the inputs in `predict`, encode an output."""
+"""Minimal runtime: reads a file in `load`; decodes inputs and encodes an output in `predict`."""
 
 from __future__ import annotations
 

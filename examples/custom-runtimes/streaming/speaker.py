@@ -1,4 +1,4 @@
-"""Streaming: `predict_stream` yields a response for each piece, as soon as it is there."""
+"""Streaming: `predict_stream` yields responses, each of which is sent at once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class Speaker(MLModel):
-    """Answers a text word by word; `predict` gives all of them at once."""
+    """Streams the words of a text; `predict` returns all of them in one response."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        return self.said(self.words(payload))
+        return self.make_response(self.words(payload))
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[InferenceResponse]:
         async for payload in payloads:
             for word in self.words(payload):
-                yield self.said([word])
+                yield self.make_response([word])
 
     def words(self, payload: InferenceRequest) -> list[str]:
         texts = self.decode(payload.inputs[0], default_codec=StringCodec)
         return [word for text in texts for word in text.split()]
 
-    def said(self, words: list[str]) -> InferenceResponse:
+    def make_response(self, words: list[str]) -> InferenceResponse:
         output = StringCodec.encode_output("words", words)
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])
