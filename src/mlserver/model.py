@@ -84,6 +84,16 @@ class MLModel:
             else Parameters(content_type=parameters.content_type),
         )
 
+    async def resolve_source(self, uri: str) -> str:
+        """Return the address with an explicit version that an address points to now.
+
+        The server calls it at intervals if `parameters.extra.follow` is set, and loads the new version.
+
+        Raises:
+            MLServerError: the registry does not answer, or it has no such model.
+        """
+        return uri
+
     def routes(self) -> list[Route]:
         """The HTTP paths that the model answers beside the protocol's; by default, those of its custom handlers."""
         return handler_routes(self)

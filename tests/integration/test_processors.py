@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.parallel.processors import quota
+from mlserver.parallel.processors import read_quota
 from support.repository import tensor, write_model
 from support.server import Server
 
@@ -50,7 +50,7 @@ def test_threads_are_limited_by_the_affinity(folder: Path, pinned: int, workers:
     class Pinned(Server):
         prefix = ("taskset", "-c", ",".join(map(str, processors[:pinned])))
 
-    limit = min(pinned, quota() or pinned)
+    limit = min(pinned, read_quota() or pinned)
     with Pinned(folder, workers=workers) as server:
         assert threads(server) == [max(1, int(limit / workers))] * 3
 

@@ -72,6 +72,9 @@ class Model:
         async for request in requests:
             yield await self.infer(request, call)
 
+    async def resolve_source(self, uri: str) -> str:
+        return uri
+
     async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
         return HTTPResponse(
             201,

@@ -21,7 +21,7 @@ from mlflow.version import VERSION
 from mlserver import isolation
 from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
-from mlserver.custom_routes import Route, custom_handler
+from mlserver.custom_routes import Route
 from mlserver.errors import CannotBatch, MLServerError, describe
 from mlserver.logging import get_logger
 from mlserver.model import MLModel
@@ -60,7 +60,6 @@ logger = get_logger()
 SERVING_ENVIRONMENT = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 SERVING_MODEL_CONFIG = "SERVING_MODEL_CONFIG"
 WIRE = "mlserver_mlflow.invocations"
-FOLLOWED = "/mlflow/source"
 
 
 class MLflowRuntime(MLModel):
@@ -196,14 +195,12 @@ class MLflowRuntime(MLModel):
             Route("/health", "GET", static="\n", public=True),
             Route("/version", "GET", static=VERSION),
             *(routes.routes(self.name, self._model, self._shown) or [self._plain_invocations()]),
-            *(route for route in super().routes() if route.path != FOLLOWED),
+            *super().routes(),
         ]
 
-    @custom_handler(FOLLOWED, "GET")
-    async def source(self, uri: str) -> dict[str, str]:
-        """What an address points to now; for the server, which follows it. No front end publishes this."""
+    async def resolve_source(self, uri: str) -> str:
         address, _ = await asyncio.to_thread(sources.fixed, uri)
-        return {"source": address}
+        return address
 
     # -- V2 --
 

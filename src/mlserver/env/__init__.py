@@ -1,4 +1,4 @@
-"""Python environments of models: found, unpacked or built."""
+"""Python environments of models: existing folders, unpacked archives, and built environments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .environment import Environment
     from .names import compute_hash_of_file, compute_hash_of_string
 
-# Loaded on first use: the parts import each other, and most importers need one of them.
+# Imported on first use, so that importing a submodule does not import the others.
 _MODULES = {
     "Environment": ".environment",
     "compute_hash_of_file": ".names",

@@ -1,4 +1,4 @@
-"""Environments of models under the names of MLServer 1.x; they live in `execution.environment`."""
+"""Functions of `environment` with the asynchronous signatures of MLServer 1.x."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Environment", "compute_hash_of_file", "compute_hash_of_string"]
 
 
 async def compute_hash_of_file(tarball_path: str) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     return await asyncio.to_thread(environment.compute_hash_of_file, tarball_path)
 
 
 async def compute_hash_of_string(string: str) -> str:
-    """The SHA-256 of a text."""
+    """Return the SHA-256 of a text, in hexadecimal."""
     return environment.compute_hash_of_string(string)

@@ -1,30 +1,27 @@
-"""Polls MLflow registry aliases, and reloads a model when its alias points to a new version.
+"""Polls the addresses of models, and reloads a model when its address points to another version.
 
 `parameters.extra.follow` is the polling interval in seconds. The worker that runs the model
-resolves the alias, because this process does not import MLflow. The old version serves until the
-new one is ready; if loading the new one fails, the error is logged and the old one serves on.
+resolves the address (`MLModel.resolve_source`), because this process does not import a registry's
+client. The old version serves until the new one is ready; if loading the new one fails, the error
+is logged and the old one serves on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from urllib.parse import quote
 
 from ..errors import MLServerError
 from ..logging import get_logger
-from ..parallel.executor import HTTPRequest, LoadedModel
-from ..pipeline import RequestContext
+from ..parallel.executor import LoadedModel
+from ..parallel.model_source import get_source
 from ..registry import ModelVersion, Registry
 from ..settings import ModelSettings
 
 logger = get_logger()
 
-# A route of the MLflow runtime that front ends do not publish.
-SOURCE_PATH = "/mlflow/source"
 RESOLVE_TIMEOUT = 60.0  # seconds to resolve an alias
-MAX_RETRY_INTERVAL = 300.0  # seconds between two polls while the MLflow registry cannot be reached
+MAX_RETRY_INTERVAL = 300.0  # seconds between two polls while the registry cannot be reached
 FAILED_VERSION_RETRY = 600.0  # seconds before a version that failed to load is loaded again
 
 
@@ -39,7 +36,7 @@ class AliasWatcher:
         """Start polling for a loaded model with the setting `follow`, unless a task does so."""
         if entry in self._tasks or read_interval(entry.settings) is None:
             return
-        if get_loaded_uri(loaded) in (None, _get_uri(entry.settings)):
+        if get_source(loaded.info) in (None, _get_uri(entry.settings)):
             logger.warning(
                 "Model '%s': 'follow' ignored, the URI is already a fixed version", entry.name
             )
@@ -72,7 +69,7 @@ class AliasWatcher:
                 )
                 continue
             interval = configured
-            if resolved == get_loaded_uri(loaded):
+            if resolved == get_source(loaded.info):
                 if failed is not None:
                     failed, entry.reason = None, ""
             elif resolved != failed or time.monotonic() - failed_at > FAILED_VERSION_RETRY:
@@ -105,28 +102,16 @@ def read_interval(settings: ModelSettings) -> float | None:
     return float(value)
 
 
-def get_loaded_uri(loaded: LoadedModel) -> str | None:
-    """Return the URI of the loaded model, with the alias resolved to a version."""
-    parameters = loaded.info.metadata.parameters
-    source = (parameters.model_extra or {}).get("source") if parameters is not None else None
-    return source if isinstance(source, str) else None
-
-
 def _get_uri(settings: ModelSettings) -> str:
     return (settings.parameters.uri if settings.parameters else None) or ""
 
 
 async def _resolve(loaded: LoadedModel, uri: str) -> str:
-    """Return the URI of the version that an alias points to. Raises `MLServerError`."""
-    request = HTTPRequest("GET", SOURCE_PATH, f"uri={quote(uri, safe='')}".encode())
+    """Return the URI of the version that an address points to. Raises `MLServerError`."""
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT):
-            response = await loaded.route(request, RequestContext())
+            return await loaded.resolve_source(uri)
     except TimeoutError:
         raise MLServerError(
             f"Resolving '{uri}' timed out after {RESOLVE_TIMEOUT:g} s", 504
         ) from None
-    reply = json.loads(response.body)
-    if response.status != 200:
-        raise MLServerError(str(reply.get("error", reply)), response.status)
-    return str(reply["source"])

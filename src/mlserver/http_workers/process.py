@@ -47,7 +47,7 @@ class HTTPWorkerProcess(ChildProcess):
         dispatcher = RPCDispatcher(actions, self.send)
 
         def take(frame: Frame) -> None:
-            if not dispatcher.take(frame):
+            if not dispatcher.dispatch(frame):
                 on_notification(self, frame)
 
         command = [sys.executable, "-m", "mlserver.http_workers.worker"]

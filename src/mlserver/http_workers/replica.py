@@ -83,8 +83,8 @@ class WorkerConnections:
         pools: dict[int, list[RPCClient]] = {pool: [] for pool in self._groups}
         for number, pool, keys in rows:
             known = self._lines.get(number)
-            if known is not None and not known.gone:
-                known.loaded = set(keys)
+            if known is not None and not known.is_gone:
+                known.model_keys = set(keys)
                 pools.setdefault(pool, []).append(known)
         for pool, lines in pools.items():
             at = self._first % len(lines) if lines else 0
@@ -99,7 +99,7 @@ class WorkerConnections:
 
     def overdue(self, now: float) -> list[int]:
         """Workers with a call that has outlived its limit."""
-        return [number for number, line in self._lines.items() if line.overdue(now)]
+        return [number for number, line in self._lines.items() if line.has_overdue_call(now)]
 
     async def _leave(self, number: int) -> None:
         line = self._lines.pop(number)

@@ -138,10 +138,10 @@ class HTTPWorkerSupervisor:
                 await front.start(init, START_TIMEOUT)
                 self._http_workers.append(front)
                 self._spawn(self._keep_told(front))
-                while front.told < 0 and not front.gone:
+                while front.told < 0 and not front.is_gone:
                     await self._progress.wait()
                 await front.call(MessageType.START_SERVING, None)
-            if front.gone:
+            if front.is_gone:
                 raise WorkerDied
         except BaseException:
             await asyncio.shield(front.stop(0.0))
@@ -228,7 +228,7 @@ class HTTPWorkerSupervisor:
         for _, worker in workers:
             if worker.number not in front.connected:
                 front.connect(worker)
-        rows = [(worker.number, pool, worker.loaded) for pool, worker in workers]
+        rows = [(worker.number, pool, worker.model_keys) for pool, worker in workers]
         values = snapshot.write(owned.data_plane.accepting, owned.registry, rows, front.known)
         await front.call(MessageType.STATE, values)
         front.known = snapshot.keys_in(values)

@@ -39,10 +39,10 @@ class SupervisorClient(RPCClient):
 
     def __init__(self, actions: dict[int, RPCHandler]) -> None:
         self._dispatcher = RPCDispatcher(actions, self.send)
-        super().__init__(self._dispatcher.take)
+        super().__init__(self._dispatcher.dispatch)
         self._closed = asyncio.Event()
 
-    async def closed(self) -> None:
+    async def wait_closed(self) -> None:
         """Return when the server has closed the line, or is gone."""
         await self._closed.wait()
 
@@ -98,7 +98,7 @@ class HTTPWorker:
         """Work until the server closes the line."""
         await self._control.open(end)
         self._control.send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
-        await self._control.closed()
+        await self._control.wait_closed()
 
     # -- what the server asks --
 
@@ -108,7 +108,7 @@ class HTTPWorker:
         extend_sys_path(frame.head["sys_path"])
         self._factory = PipelineFactory(settings)
         self._workers = WorkerConnections(
-            control_socket_from_fd(frame.head["post"]), frame.head["number"], self._lost
+            control_socket_from_fd(frame.head["control_fd"]), frame.head["number"], self._lost
         )
         self._mirror = ReplicaRegistry(
             self._workers, self._factory.build_pipeline, self._factory.metrics

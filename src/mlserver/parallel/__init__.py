@@ -1,4 +1,4 @@
-"""Runs models: in worker processes, one pool per environment and group, or in a thread of this process."""
+"""Executors of models: worker processes in pools, or a thread of the server's process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .inference_pool import InferencePoolRegistry, configure_inference_pool
     from .worker.worker import Worker
 
-# Loaded on first use: the parts import each other, and most importers need one of them.
+# Imported on first use, so that importing a submodule does not import the others.
 _MODULES = {
     "InferencePoolRegistry": ".inference_pool",
     "Worker": ".worker.worker",

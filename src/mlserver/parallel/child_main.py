@@ -1,4 +1,4 @@
-"""What each process does first and last that the server starts: a worker, or a further front end."""
+"""The main function of every child process of the server: model workers and HTTP workers."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from .worker.model_failures import prepare_loop, run_protected
 
 
 def run_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
-    """Serve the channel whose number is the first argument, until it closes; then end this process.
+    """Serve the connection whose file descriptor is the first argument, then exit.
 
-    The server decides when that is: signals for the whole group are left to it.
+    The server closes the connection to end this process. Signals that a terminal sends to the whole process group are
+    ignored, because the server handles them.
     """
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
     end = socket.socket(fileno=int(sys.argv[1]))
     end.set_inheritable(False)
-    _run_child(serve(end))
-    # Threads of the model's libraries may never end by themselves: the work is done, so leave.
+    _run_child_loop(serve(end))
     sys.stdout.flush()
     sys.stderr.flush()
+    # Not `sys.exit`: it would wait for threads of model libraries, which may never end.
     os._exit(0)
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the server dies, however it dies. Elsewhere the closed channel ends the process."""
+    """Let the kernel send SIGKILL when the server dies; on other systems the closed connection ends this process."""
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where there is one, else on asyncio's own loop."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    """Run a coroutine on uvloop if it is installed, else on asyncio's own loop."""
+    with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
         runner.run(work)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
@@ -52,9 +53,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _run_child(work: Coroutine[Any, Any, None]) -> None:
-    """Run until the work is done, whatever models' tasks raise meanwhile."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+def _run_child_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, whatever tasks of models raise meanwhile."""
+    with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
         loop = runner.get_loop()
         prepare_loop(loop)
         task = loop.create_task(work)
@@ -62,10 +63,10 @@ def _run_child(work: Coroutine[Any, Any, None]) -> None:
 
 
 def extend_sys_path(folders: list[str]) -> None:
-    """Import from where the server does."""
+    """Prepend the server's import folders to this process's."""
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
 
 
 def absolute_sys_path() -> list[str]:
-    """Where this process imports from, for another one to do the same."""
+    """Return this process's import folders for a child process."""
     return [os.path.abspath(entry) for entry in sys.path]

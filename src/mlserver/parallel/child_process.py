@@ -1,4 +1,4 @@
-"""One process that the server started, a worker or a further front end: started, called, watched, ended."""
+"""A child process of the server, a model worker or an HTTP worker: its start, its connection, and its end."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ class ChildProcess(RPCClient):
     """A process and the calls that it has not answered.
 
     Args:
-        command: Arguments that start it; the number of its end of the channel is appended.
-        environment: Its whole environment.
-        on_exit: Called once on the loop when the process is gone, however it went.
-        on_notification: Called with each frame that is no answer.
-        accepts_fds: Whether further connections can be handed to it (see `send_fd`).
+        command: Arguments that start it; the file descriptor of its end of the connection is appended.
+        variables: All of its environment variables.
+        on_exit: Called once on the loop when the process has ended.
+        on_notification: Called with each frame that answers no call.
+        accepts_fds: Whether sockets can be passed to it (see `send_fd`).
 
     Attributes:
-        number: Like no other process's of this server, ever.
+        number: Unique among all child processes of this server.
     """
 
     def __init__(
         self,
         command: Sequence[str],
-        environment: Mapping[str, str],
+        variables: Mapping[str, str],
         on_exit: Callable[[ChildProcess], None],
         on_notification: Callable[[Frame], None],
         accepts_fds: bool = False,
     ) -> None:
         super().__init__(on_notification)
         self._command = command
-        self._environment = environment
+        self._variables = variables
         self._on_exit = on_exit
-        self._takes_connections = accepts_fds
+        self._accepts_fds = accepts_fds
         self._process: subprocess.Popen[bytes] | None = None
-        self._hello: asyncio.Future[None] | None = None
-        self._ended: asyncio.Future[int] | None = None
-        self._stopping = False
+        self._ready: asyncio.Future[None] | None = None
+        self._exit_code: asyncio.Future[int] | None = None
+        self._is_stopping = False
         self._pidfd: int | None = None
         self._control_socket: socket.socket | None = None
         self.number = next(_numbers)
@@ -59,103 +59,116 @@ class ChildProcess(RPCClient):
         return self._process.pid if self._process else 0
 
     async def start(self, init: dict[str, Any], timeout: float) -> None:
-        """Start the process and shake hands. Raises `WorkerDied` if it ends first, `TimeoutError` if it hangs."""
-        loop = asyncio.get_running_loop()
-        mine, theirs = socket.socketpair()
-        theirs_of_post: socket.socket | None = None
-        if self._takes_connections:
-            self._control_socket, theirs_of_post = create_control_sockets()
-        self._hello = loop.create_future()
-        ends = [end for end in (theirs, theirs_of_post) if end is not None]
+        """Start the process, wait for READY and send INIT.
+
+        Args:
+            init: Head of the INIT frame; `control_fd` is added if the process accepts sockets.
+
+        Raises:
+            WorkerDied: the process ended first.
+            TimeoutError: it did not answer within `timeout` seconds.
+        """
+        self._ready = asyncio.get_running_loop().create_future()
+        server_end, child_end = socket.socketpair()
+        child_ends = [child_end]
+        if self._accepts_fds:
+            self._control_socket, child_control = create_control_sockets()
+            child_ends.append(child_control)
+            init = {**init, "control_fd": child_control.fileno()}
         try:
-            # Not in a helper thread: the kernel ends a worker when the *thread* that started it ends.
-            self._process = subprocess.Popen(  # noqa: ASYNC220
-                [*self._command, str(theirs.fileno())],
-                pass_fds=[end.fileno() for end in ends],
-                env=dict(self._environment),
-                stdin=subprocess.DEVNULL,
-            )
+            self._process = self._spawn([end.fileno() for end in child_ends])
         finally:
-            post_number = None if theirs_of_post is None else theirs_of_post.fileno()
-            for end in ends:
+            for end in child_ends:
                 end.close()
-        await self.open(mine)
-        if hasattr(os, "pidfd_open"):
-            # The channel alone does not tell: a child that the model forked may hold the worker's end open.
-            self._pidfd = os.pidfd_open(self._process.pid)
-            loop.add_reader(self._pidfd, self._on_closed, None)
+        await self.open(server_end)
+        self._watch_exit(self._process.pid)
         async with asyncio.timeout(timeout):
-            await self._hello
-            await self.call(
-                MessageType.INIT, init if post_number is None else {**init, "post": post_number}
-            )
+            await self._ready
+            await self.call(MessageType.INIT, init)
+
+    def _spawn(self, fds: list[int]) -> subprocess.Popen[bytes]:
+        # Not in a helper thread: PR_SET_PDEATHSIG kills the child when the *thread* that started it ends.
+        return subprocess.Popen(
+            [*self._command, str(fds[0])],
+            pass_fds=fds,
+            env=dict(self._variables),
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _watch_exit(self, pid: int) -> None:
+        """Notice the end of the process even if a child that it forked keeps the connection open."""
+        if hasattr(os, "pidfd_open"):
+            self._pidfd = os.pidfd_open(pid)
+            asyncio.get_running_loop().add_reader(self._pidfd, self._on_closed, None)
 
     def send_fd(self, connection: socket.socket, number: int) -> None:
-        """Give the process a connection of its own to somebody else. Raises `OSError` if it takes none."""
-        if self._control_socket is None or self.gone:
-            raise OSError("this process takes no connections")
+        """Pass a socket that is connected to another process.
+
+        Raises:
+            OSError: the process accepts none, or is gone.
+        """
+        if self._control_socket is None or self.is_gone:
+            raise OSError("this process accepts no sockets")
         send_fd(self._control_socket, connection, number)
 
-    # -- what comes from it --
+    # -- frames of the process --
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.kind != MessageType.READY:
             super()._on_frame(frame)
-        elif self._hello is not None and not self._hello.done():
-            self._hello.set_result(None)
+        elif self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
 
     def _on_closed(self, reason: Exception | None) -> None:
-        """The channel broke or the process ended."""
-        if self.gone:
+        """The connection is closed or the process has ended."""
+        if self.is_gone:
             return
         if isinstance(reason, FrameError):
-            logger.error(
-                "Process %s sent bytes that are no frame; it is ended: %s", self.pid, reason
-            )
+            logger.error("Process %s sent an invalid frame, killing it: %s", self.pid, reason)
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
         if self._control_socket is not None:
             self._control_socket.close()
-        if not self._stopping:  # then it has its time to end by itself
+        if not self._is_stopping:  # `stop` waits for `grace` seconds first
             self.kill()
-        self._wait()  # whoever was to reap it may be cancelled before it begins
+        self._wait()  # now, because the task that would reap the process may be cancelled before it runs
         super()._on_closed(reason)
-        if self._hello is not None and not self._hello.done():
-            self._hello.set_exception(WorkerDied())
-            self._hello.exception()
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(WorkerDied())
+            self._ready.exception()  # marks it as retrieved
         self._on_exit(self)
 
     # -- the end --
 
     def kill(self) -> None:
-        """SIGKILL, at once. Ending is reported through `on_exit`."""
+        """Send SIGKILL. `on_exit` reports the end."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
     async def reap(self) -> int:
-        """Wait for the process to be gone; its exit code (negative: the signal that ended it)."""
+        """Wait for the end of the process; return its exit code (negative: the signal that ended it)."""
         return await asyncio.shield(self._wait())
 
     def _wait(self) -> asyncio.Future[int]:
-        """The exit code to come: a thread waits for it, and no cancellation ends that."""
+        """Return the future exit code. A thread waits for it, which no cancellation of a task ends."""
         assert self._process is not None
-        if self._ended is None:
-            self._ended = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
-        return self._ended
+        if self._exit_code is None:
+            self._exit_code = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        return self._exit_code
 
     async def retire(self, grace: float) -> None:
-        """Answer what was asked, then end."""
+        """Wait until all calls are answered, then `stop`."""
         try:
             await self.wait_idle()
         finally:
             await self.stop(grace)
 
     async def stop(self, grace: float) -> None:
-        """Close the channel, which ends a worker that is not busy; kill what is left after `grace` seconds."""
+        """Close the connection, which ends an idle process; kill it if it still runs after `grace` seconds."""
         if self._process is None:
             return
-        self._stopping = True
+        self._is_stopping = True
         self.close()
         try:
             async with asyncio.timeout(grace):
@@ -166,7 +179,7 @@ class ChildProcess(RPCClient):
 
 
 def describe_exit(code: int) -> str:
-    """An exit code of `Popen` in words."""
+    """Return a text for an exit code of `Popen`."""
     if code >= 0:
         return f"exit code {code}"
     import signal

@@ -1,6 +1,6 @@
-"""The contract of execution: load a model somewhere, and get a stage that runs it.
+"""The contract of executors: load a model and return the last stage of its pipeline.
 
-`inline.py` and `pool.py` keep this contract; nobody past this package knows which of them runs a model.
+`in_process` and `pool_manager` implement it. Code outside of this package does not know which of them runs a model.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from ..pipeline import RequestContext
 from ..settings import ModelSettings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 
-# Seconds that a model may take to say what it is; after that, what it said last is the answer.
+# Seconds that a model may take to return its metadata; after that the last known metadata is returned.
 METADATA_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model told of itself when it had loaded.
+    """Properties of a model, read after its load.
 
     Attributes:
-        ready: What its `load()` returned.
-        row_wise: Whether requests may be joined along their first dimension without being asked for.
-        load_seconds: Duration of the load by itself, without waiting behind other models.
+        ready: Result of its `load()`.
+        row_wise: Whether requests may be joined along their first dimension without a setting that says so.
+        streams: Whether it implements `predict_stream`.
+        load_seconds: Duration of the load, without waiting for the loads of other models.
     """
 
     metadata: MetadataModelResponse
@@ -54,7 +55,7 @@ class ModelInfo:
 
 @dataclass(slots=True)
 class HTTPRequest:
-    """A request to a model's own REST path, as it arrived."""
+    """A request to a model's custom REST path, with the path and the body as they arrived."""
 
     method: str
     path: str
@@ -71,72 +72,84 @@ class HTTPResponse:
 
 
 class LoadedModel(Protocol):
-    """A model that is loaded somewhere: a stage, and the last one of its road."""
+    """A loaded model: the last stage of its pipeline."""
 
     @property
     def info(self) -> ModelInfo: ...
 
     @property
     def unavailable_reason(self) -> str:
-        """Why `available` is false when it is."""
+        """The reason to report while `available` is false."""
         ...
 
     @property
     def available(self) -> bool:
-        """Whether a request could be run now (for a pool: whether a worker that holds the model lives)."""
+        """Whether a request could run now (in a pool: whether a live worker has the model)."""
         ...
 
     @property
     def capacity(self) -> int:
-        """How many requests it works on at once before one waits for another (for a pool: its live workers)."""
+        """How many requests run at once before one waits for another (in a pool: the number of live workers)."""
         ...
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse: ...
+    async def infer(
+        self, request: InferenceRequest, context: RequestContext
+    ) -> InferenceResponse: ...
 
     def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]: ...
 
     async def metadata(self) -> MetadataModelResponse:
-        """Ask the model what it is; if it does not answer in time, return what it said last.
+        """Return the model's metadata, the last known if it does not answer within `METADATA_TIMEOUT`.
 
         Raises:
             MLServerError: its `metadata` raised.
         """
         ...
 
-    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
-        """Answer a request to one of the model's own REST paths."""
+    async def resolve_source(self, uri: str) -> str:
+        """Return what the model's `resolve_source` returns. Raises `MLServerError`: what it raised."""
+        ...
+
+    async def route(self, request: HTTPRequest, context: RequestContext) -> HTTPResponse:
+        """Answer a request to one of the model's custom REST paths."""
         ...
 
     async def unload(self) -> bool:
-        """Let the model go. Requests that run are answered first."""
+        """Unload the model after the running requests have been answered; return what its `unload` returned."""
         ...
 
 
 class Executor(Protocol):
+    """Loads models."""
+
     async def start(self) -> None: ...
 
     async def load(self, settings: ModelSettings) -> LoadedModel:
-        """Load a model. Raises `MLServerError` with the reason if it cannot be loaded; then nothing of it is left."""
+        """Load a model.
+
+        Raises:
+            MLServerError: the load failed; nothing of the model remains in memory.
+        """
         ...
 
     async def stop(self, grace: float) -> None:
-        """End within about `grace` seconds, answering what runs if that time allows."""
+        """Stop after the running requests, or after `grace` seconds."""
         ...
 
 
 class WorkerListener(Protocol):
-    """The other processes that ask the workers: the server's further front ends."""
+    """The supervisor of other processes that call the workers: the HTTP workers."""
 
     def on_workers_changed(self) -> None:
-        """A worker is ready or gone, or holds other models than before."""
+        """A worker became ready or ended, or its set of models changed."""
         ...
 
     async def wait_model_released(self, key: str) -> None:
-        """Return when none of them uses a model any more, or has had the time to end what it began."""
+        """Return when no HTTP worker calls the model any more, or the drain timeout has passed."""
         ...
 
     async def wait_worker_released(self, number: int) -> None:
-        """Return when none of them uses a worker any more, or has had the time to end what it began."""
+        """Return when no HTTP worker calls the worker any more, or the drain timeout has passed."""
         ...

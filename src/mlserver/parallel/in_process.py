@@ -1,7 +1,7 @@
-"""Runs models inside the server's process, in one thread with an event loop of its own (`parallel_workers: 0`).
+"""Executor in the server's process: models run in one thread with its own event loop (`parallel_workers: 0`).
 
-The server's own loop stays free, so health and timeouts go on while a model computes. A model that never returns cannot
-be ended here; only worker processes give that.
+The server's event loop stays responsive while a model computes. A model that never returns cannot be stopped here; only
+worker processes can be killed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ logger = get_logger()
 
 
 class InProcessExecutor:
-    """A runner in a thread.
+    """A model runner in a thread.
 
     Args:
-        load_timeout: Seconds that the load of a model may take; None = no limit.
+        load_timeout: Seconds after which the load of a model fails; None = no limit.
     """
 
     def __init__(self, load_timeout: float | None = None) -> None:
@@ -48,10 +48,10 @@ class InProcessExecutor:
         prepare_loop(self._loop)
         try:
             run_protected(self._loop, self._loop.run_forever, self._stopping.is_set)
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
+            remaining = asyncio.all_tasks(self._loop)
+            for task in remaining:
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
         finally:
             self._loop.close()
 
@@ -60,11 +60,9 @@ class InProcessExecutor:
         self._thread.start()
 
     async def load(self, settings: ModelSettings) -> InProcessModel:
-        parameters = settings.parameters
-        own = parameters.extra.get("env_manager", "local") != "local" if parameters else False
-        if own or (parameters and (parameters.environment_path or parameters.environment_tarball)):
+        if _has_environment(settings):
             logger.warning(
-                "Model '%s' runs in the server's own process: its environment is ignored",
+                "Model '%s': its environment is ignored, because it runs in the server's process",
                 settings.name,
             )
         self._keys += 1
@@ -73,8 +71,8 @@ class InProcessExecutor:
             async with asyncio.timeout(self._load_timeout):
                 info = await self.call(self._runner.load(key, settings))
         except TimeoutError:
-            limit = f"{self._load_timeout:g} seconds (setting 'load_timeout')"
-            raise MLServerError(f"Its load took longer than {limit}", 504) from None
+            limit = f"{self._load_timeout:g} s (setting 'load_timeout')"
+            raise MLServerError(f"Model {settings.name}: load exceeded {limit}", 504) from None
         return InProcessModel(self, self._runner, key, info)
 
     async def stop(self, grace: float) -> None:
@@ -82,14 +80,22 @@ class InProcessExecutor:
             self._stopping.set()
             self._loop.call_soon_threadsafe(self._loop.stop)
             await asyncio.to_thread(self._thread.join, grace)
-        elif not self._loop.is_closed():  # it was never started
+        elif not self._loop.is_closed():  # never started
             self._loop.close()
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the models' thread; cancelling the caller cancels the work."""
+        """Run a coroutine in the models' thread; cancelling the caller cancels the coroutine."""
         return await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(with_result(work), self._loop)
         )
+
+
+def _has_environment(settings: ModelSettings) -> bool:
+    parameters = settings.parameters
+    if parameters is None:
+        return False
+    is_built = parameters.extra.get("env_manager", "local") != "local"
+    return is_built or bool(parameters.environment_path or parameters.environment_tarball)
 
 
 class InProcessModel:
@@ -109,39 +115,41 @@ class InProcessModel:
 
     @property
     def available(self) -> bool:
-        """Whether the model's own `ready` says so, which it may change at any time."""
+        """Whether the model's `ready` is true; the model may change it at any time."""
         return self._runner.is_ready(self._key)
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
-        response = await self._executor.call(self._runner.infer(self._key, request, call))
-        call.timings.model_ns = time.perf_counter_ns() - started
+        response = await self._executor.call(self._runner.infer(self._key, request, context))
+        context.timings.model_ns = time.perf_counter_ns() - started
         return response
 
     async def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         server_loop = asyncio.get_running_loop()
 
-        async def fed() -> AsyncIterator[InferenceRequest]:
+        async def read_requests() -> AsyncIterator[InferenceRequest]:
+            """Runs in the models' loop and reads in the server's."""
             while True:
-                pending = asyncio.run_coroutine_threadsafe(_next(requests), server_loop)
+                pending = asyncio.run_coroutine_threadsafe(_read_next(requests), server_loop)
                 request = await asyncio.wrap_future(pending)
                 if request is None:
                     return
                 yield request
 
-        clock = StreamTimer()
-        answers = _Answers(self._runner.stream(self._key, clock.asking(fed())), clock)
+        timer = StreamTimer()
+        model_stream = self._runner.stream(self._key, timer.exclude_wait(read_requests()))
+        responses = _ResponseStream(model_stream, timer)
         try:
             while True:
-                response, elapsed = await self._executor.call(answers.next())
+                response, elapsed = await self._executor.call(responses.next())
                 if response is None:
                     return
-                call.timings.model_ns += elapsed
+                context.timings.model_ns += elapsed
                 yield response
         finally:
-            await self._executor.call(answers.close())
+            await self._executor.call(responses.close())
 
     async def metadata(self) -> MetadataModelResponse:
         try:
@@ -151,38 +159,40 @@ class InProcessModel:
             pass
         return self._last_metadata
 
-    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
+    async def resolve_source(self, uri: str) -> str:
+        return await self._executor.call(self._runner.resolve_source(self._key, uri))
+
+    async def route(self, request: HTTPRequest, context: RequestContext) -> HTTPResponse:
         return await self._executor.call(self._runner.route(self._key, request))
 
     async def unload(self) -> bool:
         return await self._executor.call(self._runner.unload(self._key))
 
 
-async def _next(items: AsyncIterator[T]) -> T | None:
+async def _read_next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-class _Answers:
-    """A model's answers to one stream, in the models' loop.
+class _ResponseStream:
+    """The responses of a model to one stream, in the models' loop.
 
-    Cancelling whoever pulls does not wait for the model to notice, and a generator that still runs cannot be closed: the
-    lock lets the pull end first.
+    Cancelling a caller of `next` does not wait for the model to stop, and a running generator cannot be closed. The lock
+    lets `next` end before `close` starts.
     """
 
-    def __init__(self, responses: AsyncIterator[InferenceResponse], clock: StreamTimer) -> None:
+    def __init__(self, responses: AsyncIterator[InferenceResponse], timer: StreamTimer) -> None:
         self._responses = responses
-        self._clock = clock
-        self._one_at_a_time = asyncio.Lock()
+        self._timer = timer
+        self._lock = asyncio.Lock()
 
     async def next(self) -> tuple[InferenceResponse | None, int]:
-        async with self._one_at_a_time:
-            return await self._clock.next(self._responses)
+        async with self._lock:
+            return await self._timer.next(self._responses)
 
     async def close(self) -> None:
-        async with self._one_at_a_time:
+        async with self._lock:
             try:
                 await self._responses.aclose()  # type: ignore[attr-defined]
-            except (
-                RuntimeError
-            ) as error:  # `GeneratorExit` of a task that it awaited leaves it as if it ran
+            except RuntimeError as error:
+                # `GeneratorExit` from a task that the generator awaited leaves it marked as running.
                 logger.debug("A stream could not be closed: %s", error)

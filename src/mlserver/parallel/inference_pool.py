@@ -1,4 +1,4 @@
-"""Worker processes under the names of MLServer 1.x; they live in `execution`."""
+"""Worker processes under the names of MLServer 1.x."""
 
 from ..settings import Settings
 from .pool_manager import PoolExecutor as InferencePoolRegistry
@@ -8,4 +8,4 @@ __all__ = ["InferencePoolRegistry", "Worker", "configure_inference_pool"]
 
 
 def configure_inference_pool(settings: Settings) -> None:
-    """Nothing is left to configure: workers get their settings, and send their metrics, over their own channel."""
+    """Do nothing: workers receive their settings over their connection. Kept for callers of MLServer 1.x."""

@@ -1,6 +1,6 @@
-"""Workers that hold the same models, as whoever asks them sees them, and a model that they run.
+"""Client-side view of a group of workers, and the proxy of a model that they hold.
 
-Who starts and ends the workers is elsewhere: in the server's own process `pool`, for its further front ends the server.
+Starting and ending workers is the task of `worker_pool` in the server's process, and of the server for HTTP workers.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import METADATA_TIMEOUT, HTTPRequest, HTTPResponse, ModelInfo
 from .rpc.client import RPCClient, WorkerDied
-from .rpc.protocol import MessageType, pack_request, unpack_response
+from .rpc.protocol import Frame, MessageType, pack_request, unpack_response
 from .stream_timer import StreamTimer
 
-REPLACEMENT_WAIT = 0.8  # seconds a request waits for a worker to come back before it is refused
-# Seconds before a request whose worker died is tried on another: who died together with it is known to be dead by then.
-SECOND_TRY = 0.02
+# Seconds that a request waits for a replacement worker before it is refused.
+REPLACEMENT_WAIT = 0.8
+# Seconds before a request of a dead worker is sent to another one: workers killed by the same event (a process group, the
+# kernel's out-of-memory killer) have been detected by then.
+RETRY_DELAY = 0.02
 
-L = TypeVar("L", bound=RPCClient)
+ClientT = TypeVar("ClientT", bound=RPCClient)
 
 
-class WorkerGroup(Generic[L]):
-    """The workers that are ready."""
+class WorkerGroup(Generic[ClientT]):
+    """Connections to the ready workers of one pool."""
 
     def __init__(self) -> None:
-        self._ready: list[L] = []
+        self._ready: list[ClientT] = []
         self._changed = asyncio.Event()
 
     @property
@@ -37,19 +39,19 @@ class WorkerGroup(Generic[L]):
         return len(self._ready)
 
     def has_model(self, key: str) -> bool:
-        return any(key in worker.loaded for worker in self._ready)
+        return any(key in worker.model_keys for worker in self._ready)
 
-    async def pick_worker(self, key: str) -> L:
-        """The least busy worker that holds the model; waits a moment for one to come back.
+    async def pick_worker(self, key: str) -> ClientT:
+        """Return the least loaded worker that has the model, waiting up to `REPLACEMENT_WAIT` seconds for one.
 
         Raises:
-            Unavailable: none came.
+            Unavailable: no worker became ready in time.
         """
         limit = time.monotonic() + REPLACEMENT_WAIT
         while True:
-            holders = [worker for worker in self._ready if key in worker.loaded]
+            holders = [worker for worker in self._ready if key in worker.model_keys]
             if holders:
-                return holders[0] if len(holders) == 1 else min(holders, key=_load_of)
+                return holders[0] if len(holders) == 1 else min(holders, key=_count_in_flight)
             changed = self._changed
             try:
                 async with asyncio.timeout(max(0.0, limit - time.monotonic())):
@@ -60,16 +62,17 @@ class WorkerGroup(Generic[L]):
                 ) from None
 
     def _announce(self) -> None:
+        """Wake the requests that wait for a worker."""
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 class RemoteModel:
-    """A model in the workers of a crew.
+    """Proxy of a model in the workers of a group.
 
     Args:
-        key: The workers' name for it.
-        limit: Seconds after which a worker that does not answer and does not react is to be ended.
+        key: The model's key in the workers.
+        limit: Seconds after which a worker that neither answers nor reacts is killed; None = never.
     """
 
     def __init__(
@@ -91,15 +94,10 @@ class RemoteModel:
     def capacity(self) -> int:
         return max(1, self._group.ready_workers)
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
-        head = [
-            self.key,
-            call.deadline,
-            call.rows_per_request,
-            call.trace_parent,
-            pack_request(request, buffers),
-        ]
+        values = pack_request(request, buffers)
+        head = [self.key, context.deadline, context.rows_per_request, context.trace_parent, values]
         started = time.perf_counter_ns()
         for attempt in (1, 2):
             worker = await self._group.pick_worker(self.key)
@@ -111,28 +109,27 @@ class RemoteModel:
                     raise Unavailable(
                         "Two worker processes ended while they ran this request"
                     ) from None
-                await asyncio.sleep(SECOND_TRY)
+                await asyncio.sleep(RETRY_DELAY)
         model_ns, values = frame.head
-        call.timings.model_ns = model_ns
-        call.timings.transport_ns = time.perf_counter_ns() - started - model_ns
+        context.timings.model_ns = model_ns
+        context.timings.transport_ns = time.perf_counter_ns() - started - model_ns
         return unpack_response(values, frame.buffers)
 
     async def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         worker = await self._group.pick_worker(self.key)
-        clock = StreamTimer()
-        frames = worker.stream(self.key, clock.asking(requests))
+        timer = StreamTimer()
+        frames = worker.stream(self.key, timer.exclude_wait(requests))
         try:
             while True:
-                frame, elapsed = await clock.next(frames)
+                frame, elapsed = await timer.next(frames)
                 if frame is None:
                     return
                 model_ns, values = frame.head
-                call.timings.model_ns += model_ns
-                call.timings.transport_ns += max(
-                    0, elapsed - model_ns
-                )  # the model may have worked ahead
+                context.timings.model_ns += model_ns
+                # The model may have computed this response before it was pulled: never below 0.
+                context.timings.transport_ns += max(0, elapsed - model_ns)
                 yield unpack_response(values, frame.buffers)
         except WorkerDied:
             raise Unavailable("The worker process ended in the middle of this stream") from None
@@ -140,7 +137,7 @@ class RemoteModel:
             await frames.aclose()
 
     async def metadata(self) -> MetadataModelResponse:
-        """Ask a worker. One that is busy is not waited for: then it is what the model said last."""
+        """Return the model's metadata, the last known one if no worker answers within `METADATA_TIMEOUT`."""
         try:
             async with asyncio.timeout(METADATA_TIMEOUT):
                 worker = await self._group.pick_worker(self.key)
@@ -150,20 +147,26 @@ class RemoteModel:
         self._last_metadata = MetadataModelResponse.model_validate(frame.head)
         return self._last_metadata
 
-    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
-        worker = await self._group.pick_worker(self.key)
+    async def resolve_source(self, uri: str) -> str:
+        frame = await self._call_once(MessageType.RESOLVE_SOURCE, [self.key, uri])
+        return str(frame.head)
+
+    async def route(self, request: HTTPRequest, context: RequestContext) -> HTTPResponse:
         head = [self.key, request.method, request.path, request.query, request.headers]
+        buffers = [request.body] if request.body else []
+        frame = await self._call_once(MessageType.ROUTE, head, buffers, self.limit)
+        status, headers = frame.head
+        pairs = [(name, value) for name, value in headers]
+        return HTTPResponse(status, pairs, bytes(frame.buffers[0]))
+
+    async def _call_once(self, kind: MessageType, head: Any, *arguments: Any) -> Frame:
+        worker = await self._group.pick_worker(self.key)
         try:
-            frame = await worker.call(
-                MessageType.ROUTE, head, [request.body] if request.body else (), self.limit
-            )
+            frame: Frame = await worker.call(kind, head, *arguments)
         except WorkerDied:
             raise Unavailable("The worker process ended while it ran this request") from None
-        status, headers = frame.head
-        return HTTPResponse(
-            status, [(name, value) for name, value in headers], bytes(frame.buffers[0])
-        )
+        return frame
 
 
-def _load_of(worker: RPCClient) -> int:
-    return worker.running
+def _count_in_flight(worker: RPCClient) -> int:
+    return worker.in_flight

@@ -1,4 +1,4 @@
-"""How long the answers of one stream take, which is hard to tell from outside: a model may also wait for its caller."""
+"""Measures how long a stream's responses take, without the time that the model waits for its client's next request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 class StreamTimer:
-    """Measures the answers of one stream; the time for which the caller's next request is waited for does not count."""
+    """Times the responses of one stream."""
 
     def __init__(self) -> None:
         self._waited = 0
 
-    async def asking(self, requests: AsyncIterator[T]) -> AsyncIterator[T]:
-        """The caller's requests."""
+    async def exclude_wait(self, requests: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield the client's requests; the time until each arrives is not counted."""
         while True:
             started = time.perf_counter_ns()
             try:
@@ -28,7 +28,7 @@ class StreamTimer:
             yield request
 
     async def next(self, responses: AsyncIterator[T]) -> tuple[T | None, int]:
-        """The next answer, None after the last one, and the nanoseconds that it took."""
+        """Return the next response (None after the last one) and the nanoseconds that it took."""
         started, waited = time.perf_counter_ns(), self._waited
         response = await anext(responses, None)
         return response, max(0, time.perf_counter_ns() - started - (self._waited - waited))

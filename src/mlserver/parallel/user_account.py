@@ -1,6 +1,6 @@
-"""A home folder and a user name where the machine has none, as in containers that run under an arbitrary user id.
+"""Home folder and user name for processes without them, as in containers that run with an arbitrary user id.
 
-MLflow asks for the home folder when it is imported, and other libraries for the user's name; without either they raise.
+Some libraries read the home folder or the user name at import and raise if it is missing.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ import os
 import shutil
 import tempfile
 
-# Where `getpass.getuser` looks before it asks the password database.
+# Variables that `getpass.getuser` reads before the password database.
 _NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 
 def provide_user() -> None:
-    """Set `HOME` and `USER` for this process and its children, if neither they nor the password database are there.
+    """Set `HOME` and `USER` for this process and its children, if they are unset and the password database has no entry.
 
-    The home is a folder of its own among the temporary ones: one that others could write to would let them place files
-    in this process's caches. It is removed when this process ends.
+    `HOME` is a new private temporary folder, because other users could place files in caches below a shared one. It is
+    removed when this process ends.
     """
-    entry = _password_entry()
+    entry = _find_password_entry()
     if not os.environ.get("HOME") and entry is None:
-        os.environ["HOME"] = _temporary_home()
+        os.environ["HOME"] = _create_home()
     if not any(os.environ.get(name) for name in _NAMES) and entry is None:
         os.environ["USER"] = f"user-{os.getuid()}" if hasattr(os, "getuid") else "user"
 
 
-def _password_entry() -> object | None:
+def _find_password_entry() -> object | None:
     try:
         import pwd
 
@@ -36,10 +36,10 @@ def _password_entry() -> object | None:
         return None
 
 
-def _temporary_home() -> str:
+def _create_home() -> str:
     try:
         home = tempfile.mkdtemp(prefix="mlserver-home-")
     except OSError:
-        return os.sep  # nothing may be written anywhere; a name is enough for an import
+        return os.sep  # no folder is writable; imports need only a value
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     return home

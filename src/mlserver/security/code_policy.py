@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 from ..errors import MLServerError
 from ..locations import is_address, is_below, locate
+from ..runtime_hooks import list_implementations
 from ..settings import ModelParameters, ModelSettings, Settings
 
-MLFLOW = ["mlserver_mlflow.MLflowRuntime", "mlserver_mlflow.runtime.MLflowRuntime"]
 _DIGEST = "sha256:"
 
 
@@ -35,7 +35,6 @@ class CodePolicy:
         self._runtimes = settings.allowed_runtimes
         self._sources = settings.allowed_model_sources
         if settings.production:
-            self._runtimes = MLFLOW if self._runtimes is None else self._runtimes
             self._sources = (
                 [settings.model_repository_root] if self._sources is None else self._sources
             )
@@ -43,8 +42,9 @@ class CodePolicy:
 
     def check(self, model: ModelSettings) -> None:
         """Before any of a model's code is imported. Raises `CodeNotAllowed`."""
-        if self._runtimes is not None:
-            self._check_runtime(model, self._runtimes)
+        if self._production or self._runtimes is not None:
+            runtimes = list_implementations() if self._runtimes is None else self._runtimes
+            self._check_runtime(model, runtimes)
         if self._sources is not None:
             parameters = model.parameters
             given = (parameters.uri, *_environment(parameters)) if parameters else ()

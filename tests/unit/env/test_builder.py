@@ -65,7 +65,9 @@ def test_the_key_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_built(tmp_path: Path) -> None:
-    with pytest.raises(MLServerError, match="must be one of local, uv, virtualenv, not 'conda'"):
+    with pytest.raises(
+        MLServerError, match="expected one of local, uv, virtualenv, received 'conda'"
+    ):
         find_environment_spec(settings_of(tmp_path, "conda"))
     with pytest.raises(MLServerError, match="no file 'MLmodel'"):
         find_environment_spec(settings_of(tmp_path))

@@ -161,7 +161,7 @@ async def first_of_stream(runner: ModelRunner) -> InferenceResponse | None:
             "wrong",
             ModelFailed,
             500,
-            "Model m returned output 'y' that is wrong: expected 3 elements",
+            "Model m returned invalid output 'y': expected 3 elements",
         ),
     ],
 )

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.parallel.processors import affinity, quota, thread_variables, threads_per_worker
+from mlserver.parallel.processors import (
+    count_processors,
+    read_quota,
+    thread_variables,
+    threads_per_worker,
+)
 
 V2 = "sys/fs/cgroup"
 V1 = "sys/fs/cgroup/cpu,cpuacct"
@@ -70,7 +75,7 @@ def test_quota(tmp_path: Path, groups: str, files: dict[str, str], expected: flo
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert quota(tmp_path) == expected
+    assert read_quota(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_threads_per_worker(
 
 
 def test_this_machine() -> None:
-    assert affinity() >= 1
-    limit = quota()
+    assert count_processors() >= 1
+    limit = read_quota()
     assert limit is None or limit > 0
-    assert int(thread_variables(1)["OMP_NUM_THREADS"]) <= affinity()
+    assert int(thread_variables(1)["OMP_NUM_THREADS"]) <= count_processors()

@@ -38,7 +38,7 @@ async def test_waiting_for_the_caller_does_not_count(clock: Clock) -> None:
             clock.now += 3
 
     stream = StreamTimer()
-    answers = model(stream.asking(caller()))
+    answers = model(stream.exclude_wait(caller()))
 
     assert await stream.next(answers) == ("a", 7)
     clock.now += 500  # between two answers nobody waits for one

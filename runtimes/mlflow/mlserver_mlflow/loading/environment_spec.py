@@ -1,20 +1,18 @@
-"""What a model's environment is built from: its files, fetched if need be, and the requirements and the code in them.
+"""What the files of an MLflow model say about its environment: Python version, requirements, parts that are code.
 
-The server runs this as a process of its own (`python -m mlserver_mlflow.loading.environment_spec`) before it builds, for it imports neither
-MLflow nor a YAML library itself. In: the model's settings as a frame. Out: one JSON object, an answer or an `error`.
+Runs in a process of its own (`mlserver.env.read_files`), because it imports a YAML library and, to fetch a model, MLflow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import os
 import re
-import sys
 from typing import Any
 
 from mlserver.errors import MLServerError
+from mlserver.runtime_hooks import EnvironmentFiles
 from mlserver.settings import ModelSettings
 
 from . import code_files, sources
@@ -22,7 +20,7 @@ from . import code_files, sources
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
-def read(settings: ModelSettings) -> dict[str, Any]:
+def read(settings: ModelSettings) -> EnvironmentFiles:
     """Folder, source, Python version, requirement lines, and which parts of the model are code.
 
     Raises:
@@ -84,20 +82,3 @@ def _yaml(name: str, path: str) -> dict[str, Any]:
             f"The environment of model {name} cannot be built: {what}", 500
         ) from None
     return found if isinstance(found, dict) else {}
-
-
-def main() -> None:
-    # Whatever else is printed here, by libraries that fetch, is no answer.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    settings = ModelSettings.from_frame(sys.stdin.buffer.read())
-    try:
-        answer = read(settings)
-    except MLServerError as error:
-        answer = {"error": error.message, "status": error.status_code}
-    with answers:
-        json.dump(answer, answers)
-
-
-if __name__ == "__main__":
-    main()

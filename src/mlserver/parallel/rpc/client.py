@@ -1,4 +1,4 @@
-"""The asking end of a channel: calls and streams to a worker, and what the other end tells without being asked."""
+"""RPC client for one connection: unary calls, streams, and notifications from the peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import MLServerError
 from ...types import InferenceRequest
-from .connection import FramedConnection, open_channel
+from .connection import FramedConnection, open_connection
 from .protocol import Frame, MessageType, pack_error, pack_request, unpack_error
 
 
@@ -20,15 +20,15 @@ class WorkerDied(Exception):
 
 
 class RPCClient:
-    """A channel to another process, and the calls that it has not answered.
+    """A connection to another process, and the calls that it has not answered.
 
     Args:
-        on_notification: Called with each frame that is no answer.
+        on_notification: Called with each frame that answers no call.
 
     Attributes:
-        loaded: Keys of the models that a worker at the other end holds; kept by the owner of the line.
-        running: Calls and streams without an answer.
-        gone: Whether the other end is; then it stays so.
+        model_keys: Keys of the models that a worker at the other end holds; maintained by the client's owner.
+        in_flight: Number of calls and streams without an answer.
+        is_gone: Whether the peer has ended or the connection is closed; never reset.
     """
 
     def __init__(self, on_notification: Callable[[Frame], object]) -> None:
@@ -37,23 +37,23 @@ class RPCClient:
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._streams: dict[int, asyncio.Queue[Frame | None]] = {}
         self._kill_at: dict[int, float] = {}
-        self._channel: FramedConnection | None = None
-        self.loaded: set[str] = set()
-        self.running = 0
-        self.gone = False
+        self._connection: FramedConnection | None = None
+        self.model_keys: set[str] = set()
+        self.in_flight = 0
+        self.is_gone = False
 
     async def open(self, end: socket.socket) -> None:
-        """Begin, over one end of a connected socket pair."""
-        self._channel = await open_channel(end, self._on_frame, self._on_closed)
+        """Connect over one end of a connected socket pair."""
+        self._connection = await open_connection(end, self._on_frame, self._on_closed)
 
     def send(self, frame: Frame) -> None:
-        """Tell the other end something, or answer it; dropped if it is gone."""
-        if self._channel is not None:
-            self._channel.send(frame)
+        """Send a notification or an answer; dropped if the peer is gone."""
+        if self._connection is not None:
+            self._connection.send(frame)
 
     def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
+        if self._connection is not None:
+            self._connection.close()
 
     # -- calls --
 
@@ -64,73 +64,77 @@ class RPCClient:
         buffers: Sequence[Any] = (),
         kill_after: float | None = None,
     ) -> Frame:
-        """Send a frame and wait for its answer.
+        """Send a frame and return the answer.
 
         Args:
-            kill_after: Seconds after which a worker that neither answered nor reacts is to be ended (see `overdue`).
+            kill_after: Seconds after which `has_overdue_call` reports this call.
 
         Raises:
-            MLServerError: what the other end answered.
-            WorkerDied: it ended first.
+            MLServerError: the peer's answer is an error, or the head cannot be serialized.
+            WorkerDied: the peer ended first.
         """
-        if self.gone or self._channel is None:
+        if self.is_gone or self._connection is None:
             raise WorkerDied
         frame_id = next(self._ids)
-        self._channel.send(
-            Frame(kind, frame_id, head, buffers)
-        )  # first, for it raises if a value cannot be sent
+        # Before the call is registered, because sending raises if a value cannot be serialized.
+        self._connection.send(Frame(kind, frame_id, head, buffers))
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._pending[frame_id] = answer
-        self.running += 1
+        self.in_flight += 1
         if kill_after is not None:
             self._kill_at[frame_id] = time.monotonic() + kill_after
         try:
             return await answer
         except asyncio.CancelledError:
-            self._channel.send(Frame(MessageType.CANCEL, frame_id, None))
+            self._connection.send(Frame(MessageType.CANCEL, frame_id, None))
             raise
 
     async def stream(
         self, key: str, requests: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[Frame]:
-        """Open a stream: requests are sent as the model pulls them, its answers come as the caller pulls them."""
-        if self.gone or self._channel is None:
+        """Open a stream: requests are sent when the model pulls them, responses when the caller pulls them.
+
+        Raises:
+            MLServerError: the model or the reader of the requests failed.
+            WorkerDied: the peer ended first.
+        """
+        if self.is_gone or self._connection is None:
             raise WorkerDied
-        channel, frame_id = self._channel, next(self._ids)
+        connection, frame_id = self._connection, next(self._ids)
         frames: asyncio.Queue[Frame | None] = asyncio.Queue()
         self._streams[frame_id] = frames
-        self.running += 1
-        feeding: asyncio.Task[None] | None = None
-        ended = False
+        self.in_flight += 1
+        sender: asyncio.Task[None] | None = None
+        has_ended = False
         try:
-            channel.send(Frame(MessageType.STREAM, frame_id, {"key": key}))
-            channel.send(Frame(MessageType.PULL, frame_id, None))
+            connection.send(Frame(MessageType.STREAM, frame_id, {"key": key}))
+            connection.send(Frame(MessageType.PULL, frame_id, None))
             while True:
                 frame = await frames.get()
                 if frame is None:
                     raise WorkerDied
                 if frame.kind == MessageType.PULL:
-                    feeding = asyncio.create_task(self._feed(channel, frame_id, requests))
+                    sender = asyncio.create_task(self._send_next(connection, frame_id, requests))
                     continue
                 if frame.kind in (MessageType.END, MessageType.ERROR):
-                    ended = True
+                    has_ended = True
                     if frame.kind == MessageType.ERROR:
                         raise unpack_error(frame.head)
                     return
                 yield frame
-                channel.send(Frame(MessageType.PULL, frame_id, None))
+                connection.send(Frame(MessageType.PULL, frame_id, None))
         finally:
-            if feeding is not None:
-                feeding.cancel()
+            if sender is not None:
+                sender.cancel()
             del self._streams[frame_id]
-            self.running -= 1
-            if not ended:
-                channel.send(Frame(MessageType.CANCEL, frame_id, None))
+            self.in_flight -= 1
+            if not has_ended:
+                connection.send(Frame(MessageType.CANCEL, frame_id, None))
 
-    async def _feed(
-        self, channel: FramedConnection, frame_id: int, requests: AsyncIterator[InferenceRequest]
+    async def _send_next(
+        self, connection: FramedConnection, frame_id: int, requests: AsyncIterator[InferenceRequest]
     ) -> None:
-        """Send the stream's next request, or its end; what goes wrong in reading it ends the stream."""
+        """Send the stream's next request or its end; an error of the reader ends the stream."""
         try:
             request = await anext(requests, None)
         except MLServerError as error:
@@ -139,13 +143,13 @@ class RPCClient:
                 queue.put_nowait(Frame(MessageType.ERROR, frame_id, pack_error(error)))
             return
         if request is None:
-            channel.send(Frame(MessageType.END, frame_id, None))
+            connection.send(Frame(MessageType.END, frame_id, None))
             return
         buffers: list[Any] = []
-        channel.send(Frame(MessageType.ITEM, frame_id, pack_request(request, buffers), buffers))
+        connection.send(Frame(MessageType.ITEM, frame_id, pack_request(request, buffers), buffers))
 
-    def overdue(self, now: float) -> bool:
-        """Whether a call has outlived its `kill_after`."""
+    def has_overdue_call(self, now: float) -> bool:
+        """Whether a call has exceeded its `kill_after`."""
         return any(limit < now for limit in self._kill_at.values())
 
     async def wait_idle(self) -> None:
@@ -153,7 +157,7 @@ class RPCClient:
         while self._pending:
             await asyncio.wait(list(self._pending.values()))
 
-    # -- what comes from the other end --
+    # -- frames of the peer --
 
     def _on_frame(self, frame: Frame) -> None:
         queue = self._streams.get(frame.id)
@@ -167,9 +171,9 @@ class RPCClient:
         answer = self._pending.pop(frame.id, None)
         if answer is None:
             return
-        self.running -= 1
+        self.in_flight -= 1
         self._kill_at.pop(frame.id, None)
-        if answer.done():  # its caller left: a late answer is nobody's
+        if answer.done():  # the caller was cancelled
             return
         if kind == MessageType.REPLY:
             answer.set_result(frame)
@@ -177,13 +181,13 @@ class RPCClient:
             answer.set_exception(unpack_error(frame.head))
 
     def _on_closed(self, reason: Exception | None) -> None:
-        """Everybody who waits is told, once."""
-        self.gone = True
+        """Fail all calls and streams. Called once."""
+        self.is_gone = True
         self.close()
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(WorkerDied())
-                answer.exception()  # whoever still waits raises it; nobody else need hear of it
+                answer.exception()  # marks it as retrieved: a cancelled caller raises no warning
         self._pending.clear()
         for queue in self._streams.values():
             queue.put_nowait(None)

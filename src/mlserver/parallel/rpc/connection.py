@@ -1,6 +1,6 @@
-"""One connection between the server and a worker: frames over a socket pair, in order, on an event loop.
+"""A connection between two processes: frames over a socket pair, in order, on an event loop.
 
-Both ends use it. It knows frames and sockets, not what the frames mean.
+Both ends use it. It does not interpret the frames.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ HIGH_WATER = 8 * 1024 * 1024
 
 
 class FramedConnection(asyncio.BufferedProtocol):
-    """Sends and receives frames. Made by `open_channel`.
+    """Sends and receives frames. Created by `open_connection`.
 
     Args:
-        on_frame: Called with each frame that arrives, on the loop.
+        on_frame: Called on the loop with each frame that arrives.
         on_closed: Called once when the connection ends, with the reason or None.
     """
 
@@ -31,12 +31,12 @@ class FramedConnection(asyncio.BufferedProtocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
 
-    @property
-    def closed(self) -> bool:
-        return self._transport is None or self._transport.is_closing()
-
     def send(self, frame: Frame) -> None:
-        """Write a frame; dropped if the connection is closed (whoever waits for its answer is told by `on_closed`)."""
+        """Write a frame; dropped if the connection is closed, which `on_closed` reports to pending callers.
+
+        Raises:
+            MLServerError: the frame cannot be serialized.
+        """
         if self._transport is None or self._transport.is_closing():
             return
         for part in encode(frame):
@@ -60,41 +60,37 @@ class FramedConnection(asyncio.BufferedProtocol):
             frames = self._reader.filled(nbytes)
         except FrameError as error:
             self._on_closed(error)
-            self._on_closed = _ignore
+            self._on_closed = _ignore_close
             self.close()
             return
         for frame in frames:
             self._on_frame(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        told = self._on_closed
-        # Both ends refer to each other, so the collector alone would find them, and it seldom looks: let go of what is large.
-        self._on_frame, self._on_closed, self._reader, self._transport = (
-            _drop,
-            _ignore,
-            FrameReader(0),
-            None,
-        )
-        told(exc)
+        on_closed = self._on_closed
+        # Break the reference cycle with the owner now; otherwise large buffers live until the next full collection.
+        self._on_frame, self._on_closed = _ignore_frame, _ignore_close
+        self._reader, self._transport = FrameReader(0), None
+        on_closed(exc)
 
 
-def _ignore(reason: Exception | None) -> None:
-    """The end was told already."""
+def _ignore_close(reason: Exception | None) -> None:
+    """Replaces `on_closed` once that was called."""
 
 
-def _drop(frame: Frame) -> None:
-    """Nobody reads any more."""
+def _ignore_frame(frame: Frame) -> None:
+    """Replaces `on_frame` once the connection is closed."""
 
 
-async def open_channel(
+async def open_connection(
     end: socket.socket,
     on_frame: Callable[[Frame], None],
     on_closed: Callable[[Exception | None], None],
 ) -> FramedConnection:
-    """A channel over one end of a connected socket pair."""
+    """Return a connection over one end of a connected socket pair."""
     end.setblocking(False)
     loop = asyncio.get_running_loop()
-    _, channel = await loop.create_connection(
+    _, connection = await loop.create_connection(
         lambda: FramedConnection(on_frame, on_closed), sock=end
     )
-    return channel
+    return connection

@@ -1,4 +1,4 @@
-"""The answering end of a channel: a task per call, stopped when the caller takes the call back."""
+"""RPC server: runs each call of a peer in a task and cancels it on CANCEL."""
 
 from __future__ import annotations
 
@@ -9,51 +9,50 @@ from typing import Any
 from ...errors import MLServerError
 from .protocol import Frame, MessageType, pack_error
 
-# Answers one call; the frame that it returns is sent.
+# Runs one call; the returned frame is sent to the caller.
 RPCHandler = Callable[[Frame], Coroutine[Any, Any, Frame]]
 
 
 class RPCDispatcher:
-    """Answers the calls of one other process.
+    """Runs the calls of one other process.
 
     Args:
-        actions: What to do for each kind of call.
-        send: Where answers go.
+        handlers: The handler of each kind of call.
+        send: Sends a frame to the caller.
     """
 
-    def __init__(self, actions: Mapping[int, RPCHandler], send: Callable[[Frame], None]) -> None:
-        self._actions = actions
+    def __init__(self, handlers: Mapping[int, RPCHandler], send: Callable[[Frame], None]) -> None:
+        self._handlers = handlers
         self._send = send
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
-    def take(self, frame: Frame) -> bool:
-        """Begin to answer a call. False: this frame is none."""
-        action = self._actions.get(frame.kind)
-        if action is not None:
-            self._tasks[frame.id] = asyncio.get_running_loop().create_task(
-                self._answer(action, frame)
-            )
+    def dispatch(self, frame: Frame) -> bool:
+        """Start or cancel a call; return False if the frame does neither."""
+        handler = self._handlers.get(frame.kind)
+        if handler is not None:
+            task = asyncio.get_running_loop().create_task(self._run(handler, frame))
+            self._tasks[frame.id] = task
         elif frame.kind == MessageType.PING:
             self._send(Frame(MessageType.REPLY, frame.id, None))
         elif frame.kind == MessageType.CANCEL:
-            task = self._tasks.pop(frame.id, None)
-            if task is not None:
-                task.cancel()
+            cancelled = self._tasks.pop(frame.id, None)
+            if cancelled is not None:
+                cancelled.cancel()
         else:
             return False
         return True
 
     def close(self) -> None:
-        """The other process is gone: nobody waits for what it asked."""
+        """Cancel all calls: the caller is gone."""
         for task in list(self._tasks.values()):
             task.cancel()
 
-    async def _answer(self, action: RPCHandler, frame: Frame) -> None:
+    async def _run(self, handler: RPCHandler, frame: Frame) -> None:
         try:
-            self._send(await action(frame))
+            self._send(await handler(frame))
         except BaseException as error:
-            # Whatever it is, the caller waits; one who has cancelled the call ignores the answer. `SystemExit` and
-            # `KeyboardInterrupt` would leave the loop.
+            # Every call gets an answer; a caller that sent CANCEL ignores it. `SystemExit` and `KeyboardInterrupt` of a
+            # model must not leave the event loop.
             self._send_error(frame.id, error)
         finally:
             self._tasks.pop(frame.id, None)
@@ -61,6 +60,6 @@ class RPCDispatcher:
     def _send_error(self, frame_id: int, error: BaseException) -> None:
         try:
             self._send(Frame(MessageType.ERROR, frame_id, pack_error(error)))
-        except Exception:  # a field of the error cannot be sent
+        except Exception:  # a field of the error cannot be serialized
             text = f"An error of type {type(error).__name__} could not be sent"
             self._send(Frame(MessageType.ERROR, frame_id, pack_error(MLServerError(text, 500))))

@@ -1,6 +1,6 @@
-"""Open connections handed from one process to another: a descriptor and a number per message, over a pair of their own.
+"""Passes sockets between processes (SCM_RIGHTS): one file descriptor and one number per message.
 
-So two processes that the server started get to talk to each other without an address that anybody else could use.
+Two processes that the server started are connected this way without an address that another process could connect to.
 """
 
 from __future__ import annotations
@@ -11,42 +11,49 @@ import struct
 from collections.abc import Iterator
 
 _NUMBER = struct.Struct("<Q")
-_ROOM = socket.CMSG_SPACE(array.array("i").itemsize)
+_CONTROL_SIZE = socket.CMSG_SPACE(array.array("i").itemsize)
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def create_control_sockets() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a way for connections."""
-    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    mine.setblocking(False)
-    theirs.setblocking(False)
-    return mine, theirs
+    """Return the connected pair over which descriptors are passed: the server's end and the child's."""
+    server_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server_end.setblocking(False)
+    child_end.setblocking(False)
+    return server_end, child_end
 
 
-def control_socket_from_fd(number: int) -> socket.socket:
-    """The end that this process inherited under a descriptor's number."""
-    control_socket = socket.socket(fileno=number)
+def control_socket_from_fd(fd: int) -> socket.socket:
+    """Return the end that this process inherited as a file descriptor."""
+    control_socket = socket.socket(fileno=fd)
     control_socket.setblocking(False)
     control_socket.set_inheritable(False)
     return control_socket
 
 
 def send_fd(control_socket: socket.socket, connection: socket.socket, number: int) -> None:
-    """Give a connection away; this process's own copy is for the caller to close. Raises `OSError` if nobody takes it."""
+    """Send a copy of a socket's descriptor; the caller closes its own.
+
+    Raises:
+        OSError: the peer is gone, or its queue is full.
+    """
     socket.send_fds(control_socket, [_NUMBER.pack(number)], [connection.fileno()])
 
 
 def receive_fds(control_socket: socket.socket) -> Iterator[tuple[int, socket.socket]]:
-    """The connections that wait to be taken, each with its number."""
+    """Yield the sockets that have arrived, each with its number. Does not block."""
     while True:
         try:
-            data, control, _, _ = control_socket.recvmsg(_NUMBER.size, _ROOM, _CLOSE_ON_EXEC)
-        except OSError:  # nothing waits, or the other end is gone
+            data, control, _, _ = control_socket.recvmsg(
+                _NUMBER.size, _CONTROL_SIZE, _CLOSE_ON_EXEC
+            )
+        except OSError:  # no message, or the peer is gone
             return
         descriptors = array.array("i")
         for _, kind, content in control:
             if kind == socket.SCM_RIGHTS:
-                descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+                whole = len(content) - len(content) % descriptors.itemsize
+                descriptors.frombytes(content[:whole])
         if len(data) != _NUMBER.size or len(descriptors) != 1:
             return
         connection = socket.socket(fileno=descriptors[0])

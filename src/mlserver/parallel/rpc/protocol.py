@@ -1,14 +1,14 @@
-"""The workers' wire: one frame per message, shared by both ends. Pure: bytes in, messages out; no sockets, no pickle.
+"""Wire protocol between the server's processes: one frame per message. Pure: bytes to frames and back, no sockets.
 
-A frame is a fixed prefix, the lengths of its buffers, a head in MessagePack and the buffers:
+A frame is a fixed prefix, the lengths of its buffers, a head in MessagePack, and the buffers:
 
     kind u8 | flags u8 | buffers u16 | head length u32 | id u64 | total of the buffers u64      (24 bytes)
     length u64, once per buffer
     head
     buffers
 
-Small tensors travel inside the head; a tensor of `INLINE_LIMIT` bytes or more is a buffer of its own and is never copied
-by the encoder.
+The head contains small tensors; a tensor of `INLINE_LIMIT` bytes or more is a separate buffer, which the encoder does not
+copy. No pickle: see docs/decisions/frames.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ MAX_BODY = 1 << 40
 
 
 class MessageType(IntEnum):
-    """What a frame asks for or tells. The first group goes to a worker, the second comes from it."""
+    """The kind of a frame. Numbers are part of the protocol."""
+
+    # To a worker.
 
     INIT = 1
     LOAD = 2
@@ -51,18 +53,20 @@ class MessageType(IntEnum):
     ROUTE = 6
     CANCEL = 7
     PING = 8
-    ITEM = 9  # both ways: one message of a stream
-    PULL = 10  # both ways: the reader wants the next message of a stream
-    END = 11  # both ways: the stream is over
+    ITEM = 9  # both directions: one message of a stream
+    PULL = 10  # both directions: the reader requests the next message of a stream
+    END = 11  # both directions: the end of a stream
 
     METADATA = 12
+    RESOLVE_SOURCE = 13
 
+    # From a worker.
     READY = 20
     REPLY = 21
     ERROR = 22
     METRICS = 23
 
-    # Between the server's own process and its further front ends: what that tells and asks, and what they ask.
+    # Between the server's process and an HTTP worker; the last five are sent by the HTTP worker.
     STATE = 30
     START_SERVING = 31
     WAIT_RELEASED = 32
@@ -78,11 +82,13 @@ class MessageType(IntEnum):
 
 
 class FrameError(ValueError):
-    """Bytes that are no frame: the peer is broken, the connection cannot go on."""
+    """Invalid bytes from the peer; the connection cannot be used any more."""
 
 
 @dataclass(slots=True)
 class Frame:
+    """One message."""
+
     kind: int
     id: int
     head: Any
@@ -90,7 +96,7 @@ class Frame:
 
 
 def plain_value(value: Any) -> Any:
-    """Values in free parameters that MessagePack does not know: NumPy scalars and arrays as Python, others as text."""
+    """Return a MessagePack value for another type: NumPy scalars and arrays as Python values, other objects as text."""
     if isinstance(value, TensorData):
         return value.root
     as_list = getattr(value, "tolist", None)
@@ -105,15 +111,15 @@ _decoder = msgspec.msgpack.Decoder()
 
 
 def encode(frame: Frame) -> list[bytes | memoryview]:
-    """The parts to write, in order. Large buffers are passed on as they are.
+    """Return the parts to write, in order. Buffers are not copied.
 
     Raises:
-        MLServerError: a parameter or element is no plain value, too large a number, or nested too deep.
+        MLServerError: a parameter or element is not a plain value, exceeds 64 bits, or is nested too deeply.
     """
     try:
         head = _encoder.encode(frame.head)
     except Exception as error:  # a value's own `tolist` or `__str__` may raise anything
-        raise MLServerError(f"A value cannot travel between server and model: {error}") from None
+        raise MLServerError(f"Message cannot be serialized for another process: {error}") from None
     buffers = [memoryview(buffer).cast("B") for buffer in frame.buffers]
     total = sum(buffer.nbytes for buffer in buffers)
     prefix = PREFIX.pack(frame.kind, 0, len(buffers), len(head), frame.id, total)
@@ -133,33 +139,34 @@ def is_encodable(value: Any) -> bool:
 
 
 class FrameReader:
-    """Bytes in any slices -> frames. `get_buffer` and `filled` follow asyncio's buffered protocol.
+    """Incremental parser: bytes in slices of any size -> frames.
 
-    Small frames are cut out of one receive buffer; a frame larger than it is received straight into its own memory.
+    `get_buffer` and `filled` follow `asyncio.BufferedProtocol`. Small frames are copied from one receive buffer; a frame
+    larger than that buffer is received directly into its own memory.
     """
 
     def __init__(self, buffer_size: int = 256 * 1024) -> None:
         self._buffer = bytearray(buffer_size)
         self._start = self._end = 0
         self._large: bytearray | None = None
-        self._large_at = 0
+        self._large_end = 0
 
     def get_buffer(self) -> memoryview:
         if self._large is not None:
-            return memoryview(self._large)[self._large_at :]
+            return memoryview(self._large)[self._large_end :]
         if self._start:
             self._buffer[: self._end - self._start] = self._buffer[self._start : self._end]
             self._start, self._end = 0, self._end - self._start
         return memoryview(self._buffer)[self._end :]
 
     def filled(self, count: int) -> list[Frame]:
-        """`count` more bytes are in the buffer: the frames that are now whole."""
+        """Return the frames that are complete after `count` more bytes were written to the buffer."""
         if self._large is not None:
-            self._large_at += count
-            if self._large_at < len(self._large):
+            self._large_end += count
+            if self._large_end < len(self._large):
                 return []
-            whole, self._large = self._large, None
-            return [_decode(memoryview(whole))]
+            data, self._large = self._large, None
+            return [_decode(memoryview(data))]
         self._end += count
         frames: list[Frame] = []
         view = memoryview(self._buffer)
@@ -168,7 +175,7 @@ class FrameReader:
             if size > self._end - self._start:
                 self._expect(size)
                 break
-            # The receive buffer is written again at once, so a frame that holds views gets its own copy.
+            # The receive buffer is overwritten next, so each frame gets a copy for its views.
             frames.append(_decode(memoryview(bytes(view[self._start : self._start + size]))))
             self._start += size
         return frames
@@ -176,35 +183,35 @@ class FrameReader:
     def _expect(self, size: int) -> None:
         if size <= len(self._buffer):
             return
-        have = self._end - self._start
+        received = self._end - self._start
         self._large = bytearray(size)
-        self._large[:have] = self._buffer[self._start : self._end]
-        self._large_at, self._start, self._end = have, 0, 0
+        self._large[:received] = self._buffer[self._start : self._end]
+        self._large_end, self._start, self._end = received, 0, 0
 
 
 def frame_size(view: memoryview) -> int:
-    """Bytes of the whole frame that begins here; `view` holds at least its prefix."""
+    """Return the size of the frame at the start of `view`, which contains at least the prefix."""
     kind, _, count, head, _, total = PREFIX.unpack_from(view)
     if not kind or head > MAX_HEAD or total > MAX_BODY:
-        raise FrameError(f"no frame begins with {bytes(view[: PREFIX.size])!r}")
+        raise FrameError(f"invalid prefix {bytes(view[: PREFIX.size])!r}")
     return int(PREFIX.size + 8 * count + head + total)
 
 
 def _decode(view: memoryview) -> Frame:
     kind, _, count, head_size, frame_id, _ = PREFIX.unpack_from(view)
     lengths = struct.unpack_from(f"<{count}Q", view, PREFIX.size) if count else ()
-    at = PREFIX.size + 8 * count
+    offset = PREFIX.size + 8 * count
     try:
-        head = _decoder.decode(view[at : at + head_size])
+        head = _decoder.decode(view[offset : offset + head_size])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(str(error)) from None
-    at += head_size
+    offset += head_size
     buffers = []
     for length in lengths:
-        buffers.append(view[at : at + length])
-        at += length
-    if at != view.nbytes:
-        raise FrameError("a frame's buffers do not fill it")
+        buffers.append(view[offset : offset + length])
+        offset += length
+    if offset != view.nbytes:
+        raise FrameError("the lengths of a frame do not match its size")
     return Frame(kind, frame_id, head, buffers)
 
 
@@ -212,13 +219,10 @@ def _decode(view: memoryview) -> Frame:
 
 
 def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
-    """A request as plain values; the data of large tensors is appended to `buffers`."""
-    wanted = request.outputs
-    outputs = (
-        None
-        if wanted is None
-        else [[output.name, pack_parameters(output.parameters)] for output in wanted]
-    )
+    """Return a request as plain values; the data of large tensors is appended to `buffers`."""
+    outputs: list[Any] | None = None
+    if request.outputs is not None:
+        outputs = [[output.name, pack_parameters(output.parameters)] for output in request.outputs]
     rows = request.rows
     if rows is None:
         inputs: Any = [_pack_tensor(tensor, buffers) for tensor in request.inputs]
@@ -232,8 +236,9 @@ def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
 
 
 def unpack_request(values: list[Any], buffers: Sequence[Any]) -> InferenceRequest:
-    request_id, parameters, inputs, wanted = values
-    outputs = None if wanted is None else [_unpack_requested(*output) for output in wanted]
+    request_id, parameters, inputs, outputs = values
+    if outputs is not None:
+        outputs = [_unpack_requested_output(*output) for output in outputs]
     if isinstance(inputs, dict):
         names, datatype, shape, count, block = inputs["rows"]
         block = buffers[block] if isinstance(block, int) else block
@@ -250,10 +255,10 @@ def unpack_request(values: list[Any], buffers: Sequence[Any]) -> InferenceReques
 
 
 def pack_response(response: InferenceResponse, buffers: list[Any]) -> list[Any]:
-    """A response as plain values; the data of large tensors is appended to `buffers`.
+    """Return a response as plain values; the data of large tensors is appended to `buffers`.
 
     Raises:
-        MLServerError: an output's data does not fit the datatype and shape that the model gave it.
+        MLServerError: an output's data does not match its datatype and shape.
     """
     return [
         response.model_name,
@@ -324,12 +329,12 @@ def _unpack_tensor(values: list[Any], buffers: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _unpack_requested(name: str, parameters: dict[str, Any] | None) -> RequestOutput:
+def _unpack_requested_output(name: str, parameters: dict[str, Any] | None) -> RequestOutput:
     return RequestOutput.build({"name": name, "parameters": unpack_parameters(parameters)})
 
 
 def pack_error(error: BaseException) -> dict[str, Any]:
-    """An exception as plain values: what a caller may see, never a traceback."""
+    """Return the public part of an exception as plain values, without its traceback."""
     if isinstance(error, MLServerError):
         return {
             "message": error.message,

@@ -1,7 +1,7 @@
-"""Calls a model's own REST paths where the model lives: a small FastAPI application that never opens a socket.
+"""FastAPI application for a model's custom routes, called in the process of the model without a socket.
 
-FastAPI gives custom handlers their parameter injection (body, path, query, header, `Request`, `Depends`). It is imported
-only when a model has such a handler and a request for it arrives.
+FastAPI provides the parameter injection of custom handlers (body, path, query, header, `Request`, `Depends`). It is
+imported when the first request for such a handler arrives.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
 
 class TextJSONResponse(JSONResponse):
-    """JSON in which bytes are written as the text they hold."""
+    """JSON response that writes bytes as UTF-8 text."""
 
     def render(self, content: Any) -> bytes:
-        return super().render(_text(content))
+        return super().render(_decode_bytes(content))
 
 
-def _text(value: Any) -> Any:
+def _decode_bytes(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if isinstance(value, dict):
-        return {key: _text(item) for key, item in value.items()}
+        return {key: _decode_bytes(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_text(item) for item in value]
+        return [_decode_bytes(item) for item in value]
     return value
 
 
 class RouteApp:
-    """The routes of one model."""
+    """The custom routes of one model."""
 
     def __init__(self, model: MLModel) -> None:
-        # As in MLServer 1.x, a body without a content type is JSON; FastAPI from 0.132 on asks for one.
+        # As in MLServer 1.x, a body without a content type is JSON; FastAPI 0.132 and later require one.
         options: dict[str, Any] = {"strict_content_type": False}
         self._app = FastAPI(openapi_url=None, default_response_class=TextJSONResponse, **options)
         for handler, method in get_custom_handlers(model):
@@ -69,7 +69,7 @@ class RouteApp:
             "server": None,
         }
         body = [{"type": "http.request", "body": request.body, "more_body": False}]
-        answer = HTTPResponse(500, [], b"")
+        response = HTTPResponse(500, [], b"")
         parts: list[bytes] = []
 
         async def receive() -> dict[str, Any]:
@@ -77,10 +77,9 @@ class RouteApp:
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
-                answer.status = message["status"]
-                answer.headers = [
-                    (bytes(name), bytes(value)) for name, value in message.get("headers", [])
-                ]
+                response.status = message["status"]
+                pairs = message.get("headers", [])
+                response.headers = [(bytes(name), bytes(value)) for name, value in pairs]
             elif message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
 
@@ -91,8 +90,8 @@ class RouteApp:
             raise MLServerError(
                 f"The handler of {request.path} failed: {describe(error)}", 500
             ) from None
-        answer.body = b"".join(parts)
-        return answer
+        response.body = b"".join(parts)
+        return response
 
 
 async def _server_error(request: Request, exc: Exception) -> Response:
@@ -105,20 +104,22 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    faults: Any = error.errors()
+    details: Any = error.errors()
     try:
-        faults = jsonable_encoder(faults, custom_encoder=_ENCODERS)
+        details = jsonable_encoder(details, custom_encoder=_ENCODERS)
     except RecursionError:
-        faults = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in faults]
-    return JSONResponse({"error": f"Invalid {field}: {first['msg']}", "detail": faults}, 422)
+        details = [
+            {"type": item["type"], "loc": item["loc"], "msg": item["msg"]} for item in details
+        ]
+    return JSONResponse({"error": f"Invalid {field}: {first['msg']}", "detail": details}, 422)
 
 
 def _finite_or_text(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-# Faults quote the body. FastAPI's encoder knows Python's types, but not that bytes may be no text,
-# text no Unicode, and numbers not finite: each of these would end the answer with an exception.
+# Validation errors quote the body. FastAPI's encoder raises for bytes that are not UTF-8, for lone surrogates, and for
+# numbers that are not finite.
 _ENCODERS: dict[Any, Any] = {
     bytes: lambda data: data.decode("utf-8", "replace"),
     str: lambda text: text.encode("utf-8", "replace").decode(),

@@ -1,7 +1,7 @@
-"""How long a model's load took by itself, though several models load on one event loop.
+"""Measures the duration of a model's load while several models load on one event loop.
 
-Models are loaded together, and most block the loop while they read their files. Wall-clock time from start to end
-would count the other models' loads as well, so the waits behind them are left out.
+Loads run concurrently, and most block the loop while they read files. The wall-clock time of one load would include the
+others, so the time in which other loads block the loop is subtracted.
 """
 
 from __future__ import annotations
@@ -11,40 +11,42 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-# Seconds without a step of any load after which the loop counts as having been free.
-GAP = 0.02
+# Seconds without a step of any load after which the loop counts as idle.
+MAX_GAP = 0.02
 
 
 class LoadTimer:
     """Measures the loads of one event loop.
 
     Args:
-        now: The clock, in seconds.
+        now: Returns the time in seconds.
+
+    Attributes:
+        busy_since, busy_until: The last period in which loads blocked the loop without a gap.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self.now = now
-        # The stretch of time in which loads blocked the loop one right after the other.
         self.busy_since = self.busy_until = float("-inf")
 
     async def measure(self, load: Coroutine[Any, Any, T]) -> tuple[T, float]:
-        """Run a load. Returns its result, and the seconds that it took without waiting behind other loads."""
+        """Run a load; return its result and its seconds without waits for other loads."""
         started = self.now()
-        timed = _Timed(load, self)
+        timed = _TimedLoad(load, self)
         result = await timed
         return result, self.now() - started - timed.waited
 
 
-class _Timed(Awaitable[T], Generic[T]):
+class _TimedLoad(Awaitable[T], Generic[T]):
     """A coroutine whose steps are timed.
 
     Attributes:
         waited: Seconds between its steps in which other loads blocked the loop until its next step.
     """
 
-    def __init__(self, load: Coroutine[Any, Any, T], clock: LoadTimer) -> None:
+    def __init__(self, load: Coroutine[Any, Any, T], timer: LoadTimer) -> None:
         self._load = load
-        self._clock = clock
+        self._timer = timer
         self.waited = 0.0
 
     def __await__(self) -> Generator[Any, Any, T]:
@@ -60,7 +62,7 @@ class _Timed(Awaitable[T], Generic[T]):
                 result: T = end.value
                 return result
             finally:
-                paused = self._clock.busy_until = self._clock.now()
+                paused = self._timer.busy_until = self._timer.now()
             sent, error = None, None
             try:
                 sent = yield awaited
@@ -68,8 +70,8 @@ class _Timed(Awaitable[T], Generic[T]):
                 error = thrown
 
     def _begin_step(self, paused: float | None) -> None:
-        clock, now = self._clock, self._clock.now()
-        if now - clock.busy_until > GAP:
-            clock.busy_since = now
-        elif paused is not None and paused < clock.busy_until:
-            self.waited += now - max(clock.busy_since, paused)
+        timer, now = self._timer, self._timer.now()
+        if now - timer.busy_until > MAX_GAP:
+            timer.busy_since = now
+        elif paused is not None and paused < timer.busy_until:
+            self.waited += now - max(timer.busy_since, paused)

@@ -1,7 +1,7 @@
-"""What to install when a model cannot be loaded because a Python module is missing.
+"""Advice about what to install when a model cannot be loaded because a Python module is missing.
 
-Only packages that the model's own requirements or MLflow's name are suggested: a module that is part of somebody's own
-code may have the name of a stranger's package.
+Only packages that the model's requirements or the runtime's extras name are suggested: a module of the model's own code may
+have the name of an unrelated public package.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote, urlparse
 
+from ...runtime_hooks import NO_HOOKS, find_hooks
 from ...settings import ModelSettings
 
-_RUNTIME = "mlserver_mlflow"
-_FULL = "pip install 'mlserver-mlflow[full]'"
 _REQUIREMENTS = "requirements.txt"
-# Modules whose packages have other names.
+# Import package of a runtime of this project -> its distribution.
+_RUNTIMES = {"mlserver_mlflow": "mlserver-mlflow"}
+# Module -> package, where the names differ.
 _PACKAGES = {
     "PIL": "pillow",
     "bs4": "beautifulsoup4",
@@ -27,74 +28,71 @@ _PACKAGES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-# What `mlflow` brings beside `mlflow-skinny`.
-_OF_FULL_MLFLOW = frozenset(
-    "alembic docker flask graphene matplotlib mlflow numpy pandas pyarrow scikit-learn scipy skops sqlalchemy".split()
-)
 
 
-def explain_missing(error: BaseException, settings: ModelSettings) -> str | None:
-    """What to do about the missing module behind an error, in one sentence; None if the error has another reason."""
-    missing = next(
-        (each for each in _chain(error) if isinstance(each, ModuleNotFoundError) and each.name),
-        None,
-    )
-    if missing is None or missing.name is None:
+def advise_missing_module(error: BaseException, settings: ModelSettings) -> str | None:
+    """Return one sentence about how to install the module whose absence caused the error, None for other causes."""
+    module = _find_missing_module(error)
+    if module is None:
         return None
-    module = missing.name.partition(".")[0]
+    if module in _RUNTIMES:
+        package = _RUNTIMES[module]
+        return f"The package '{package}' is not installed: pip install {package}"
     package = _PACKAGES.get(module, module).lower().replace("_", "-")
-    if module == _RUNTIME:
-        return "The package 'mlserver-mlflow' is not installed: pip install mlserver-mlflow"
-    is_mlflow = settings.implementation_.startswith(f"{_RUNTIME}.")
-    isolated = ', or set "env_manager": "uv" in parameters.extra' if is_mlflow else ""
-    path = _requirements(settings)
-    if path is not None and _lists(path, package):
+    hooks = find_hooks(settings.implementation_)
+    isolated = "" if hooks is NO_HOOKS else ', or set "env_manager": "uv" in parameters.extra'
+    path = _find_requirements(settings)
+    if path is not None and _lists_package(path, package):
         return f"The package '{package}' is not installed: pip install -r {path}{isolated}"
-    if is_mlflow and package in _OF_FULL_MLFLOW:
-        also = (
-            f" (the model's requirements do not name it; install them with pip install -r {path})"
-            if path
-            else ""
-        )
-        return f"The package '{package}' is not installed: {_FULL}{also}"
-    if path is not None:
-        return (
-            f"The module '{module}' is not installed: pip install -r {path}{isolated}; if it is part of the model's own"
-            " code, it must lie beside the model"
-        )
+    command = hooks.install_command(package)
+    if command is not None:
+        advice = f"The package '{package}' is not installed: {command}"
+        if path is None:
+            return advice
+        return f"{advice} (the model's requirements do not list it; to install those: pip install -r {path})"
+    install = "install the package that contains it" if path is None else f"pip install -r {path}"
     return (
-        f"The module '{module}' is not installed: install the package that has it{isolated}; if it is part of the"
-        " model's own code, it must lie beside the model"
+        f"The module '{module}' is not installed: {install}{isolated}; if it is part of the model's own code, it must be"
+        " stored in the model's folder"
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it was raised from."""
+def _find_missing_module(error: BaseException) -> str | None:
+    """Return the top-level name of the first missing module in the chain of an error."""
+    for cause in _iterate_causes(error):
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            return cause.name.partition(".")[0]
+    return None
+
+
+def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and the errors it was raised from."""
     seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
-def _requirements(settings: ModelSettings) -> str | None:
-    """The requirements file of a model that lies on this machine."""
+def _find_requirements(settings: ModelSettings) -> str | None:
+    """Return the path of the requirements file of a model that is stored on this machine."""
     uri = settings.parameters.uri if settings.parameters else None
     folders = []
     if uri and urlparse(uri).scheme in ("", "file"):
         path = unquote(urlparse(uri).path) if uri.startswith("file:") else uri
         folders.append(os.path.normpath(os.path.join(settings.folder or "", path)))
-    folders += [settings.folder] if settings.folder else []
+    if settings.folder:
+        folders.append(settings.folder)
     paths = (os.path.join(folder, _REQUIREMENTS) for folder in folders)
-    return next((path for path in paths if os.path.isfile(path)), None)
+    return next(filter(os.path.isfile, paths), None)
 
 
-def _lists(path: str, package: str) -> bool:
+def _lists_package(path: str, package: str) -> bool:
     """Whether a requirements file names a package."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            names = (re.split(r"[\s\[<>=!~;@#]", line.strip(), maxsplit=1)[0] for line in file)
-            return any(re.sub(r"[-_.]+", "-", name).lower() == package for name in names)
+            names = [re.split(r"[\s\[<>=!~;@#]", line.strip(), maxsplit=1)[0] for line in file]
     except OSError:
         return False
+    return package in {re.sub(r"[-_.]+", "-", name).lower() for name in names}

@@ -1,6 +1,6 @@
-"""Runs models on the event loop it is called on: in a worker process, or in a thread of the server.
+"""Calls the models of a process on the current event loop: in a worker process, or in a thread of the server.
 
-The runner holds `MLModel` instances by a key that the executor chose. It is the only caller of user code.
+The runner holds `MLModel` instances by the executor's keys. It is the only caller of user code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ..executor import HTTPRequest, HTTPResponse, ModelInfo
 from ..rpc.protocol import is_encodable
 from .load_timer import LoadTimer
-from .missing_modules import explain_missing
+from .missing_modules import advise_missing_module
 from .model_failures import is_stop, log, to_error
 
 if TYPE_CHECKING:
@@ -38,64 +38,68 @@ if TYPE_CHECKING:
 
 
 class ModelRunner:
-    """Models, and the five things one can do with them: load, infer, stream, route, unload."""
+    """The models of a process."""
 
     def __init__(self) -> None:
         self._models: dict[str, MLModel] = {}
         self._apps: dict[str, RouteApp] = {}
-        self._load_clock = LoadTimer()
+        self._load_timer = LoadTimer()
 
     async def load(self, key: str, settings: ModelSettings) -> ModelInfo:
-        """Import the implementation, make the model and load it.
+        """Import the implementation, create the model and load it.
 
         Raises:
-            MLServerError: the implementation cannot be imported, or `load()` raised; the traceback is in the log.
+            MLServerError: the implementation cannot be imported, or `load()` raised.
         """
-        info, seconds = await self._load_clock.measure(self._load(key, settings))
+        info, seconds = await self._load_timer.measure(self._load(key, settings))
         return replace(info, load_seconds=seconds)
 
     async def _load(self, key: str, settings: ModelSettings) -> ModelInfo:
         with model_context(settings):
             task = asyncio.current_task()
             try:
-                model = _implementation(settings)(settings)
+                model = _import_implementation(settings)(settings)
                 ready = await model.load()
                 model.ready = bool(ready)
-                info = await _describe(model, bool(ready))
+                info = await _read_info(model, bool(ready))
             except BaseException as error:
                 if is_stop(error, task):
                     raise
-                raise _load_error(error, settings) from error
+                raise _to_load_error(error, settings) from error
         self._models[key] = model
         return info
 
     async def infer(
-        self, key: str, request: InferenceRequest, call: RequestContext
+        self, key: str, request: InferenceRequest, context: RequestContext
     ) -> InferenceResponse:
-        """The model's `predict`. A request that comes after its deadline is not run."""
-        if call.trace_parent is not None:
+        """Return the response of the model's `predict`.
+
+        Raises:
+            DeadlineExceeded: the deadline has passed; the model is not called.
+        """
+        if context.trace_parent is not None:
             from ...tracing import use_trace_parent
 
-            with use_trace_parent(call.trace_parent):
-                return await self._infer(key, request, call)
-        return await self._infer(key, request, call)
+            with use_trace_parent(context.trace_parent):
+                return await self._infer(key, request, context)
+        return await self._infer(key, request, context)
 
     async def _infer(
-        self, key: str, request: InferenceRequest, call: RequestContext
+        self, key: str, request: InferenceRequest, context: RequestContext
     ) -> InferenceResponse:
-        model = self._model(key)
-        if call.deadline is not None and time.monotonic() >= call.deadline:
+        model = self._get_model(key)
+        if context.deadline is not None and time.monotonic() >= context.deadline:
             raise DeadlineExceeded(
                 f"Request for model {model.name} timed out before the model could run it"
             )
         task = asyncio.current_task()
-        with model_context(model.settings, call.rows_per_request):
+        with model_context(model.settings, context.rows_per_request):
             try:
-                # A plain function is taken too, which is what `decode_args` makes of one.
+                # `predict` may be a plain function; `decode_args` returns one for a plain function.
                 response: object = model.predict(request)
                 if inspect.isawaitable(response):
                     response = await response
-                return _checked(model, response)
+                return _check_response(model, response)
             except BaseException as error:
                 if is_stop(error, task):
                     raise
@@ -104,8 +108,8 @@ class ModelRunner:
     async def stream(
         self, key: str, requests: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[InferenceResponse]:
-        """The model's `predict_stream`."""
-        model = self._model(key)
+        """Yield the responses of the model's `predict_stream`."""
+        model = self._get_model(key)
         with model_context(model.settings):
             responses: Any = None
             try:
@@ -114,27 +118,27 @@ class ModelRunner:
                     try:
                         if responses is None:
                             responses = aiter(model.predict_stream(requests))
-                        response = _checked(model, await anext(responses))
+                        response = _check_response(model, await anext(responses))
                     except StopAsyncIteration:
                         return
                     except BaseException as error:
                         if is_stop(error, task):
                             raise
                         raise to_error(error, f"Model {model.name} failed to predict") from error
-                    # Outside: what is raised here comes from the reader of the stream.
+                    # Outside of `try`: an exception raised here is the reader's.
                     yield response
             finally:
                 await _close_stream(model, responses)
 
     async def route(self, key: str, request: HTTPRequest) -> HTTPResponse:
-        """Answer one of the model's own REST paths."""
-        model = self._model(key)
+        """Return the response of one of the model's custom REST paths."""
+        model = self._get_model(key)
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
                 app = self._apps.get(key)
                 if app is None:
-                    app = self._apps[key] = _make_route_app(model)
+                    app = self._apps[key] = _create_route_app(model)
                 return await app(request)
             except BaseException as error:
                 if is_stop(error, task):
@@ -144,36 +148,48 @@ class ModelRunner:
                 ) from error
 
     async def metadata(self, key: str) -> MetadataModelResponse:
-        """Return what the model says of itself now."""
-        model = self._model(key)
+        """Return the model's current metadata."""
+        model = self._get_model(key)
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
-                metadata = await _metadata(model)
+                metadata = await _get_metadata(model)
                 if not is_encodable(metadata.model_dump()):
-                    raise TypeError("metadata() has a value that cannot be sent")
+                    raise TypeError("metadata() has a value that cannot be serialized")
                 return metadata
             except BaseException as error:
                 if is_stop(error, task):
                     raise
                 raise to_error(error, f"Model {model.name} failed to give its metadata") from error
 
+    async def resolve_source(self, key: str, uri: str) -> str:
+        """Return what the model's `resolve_source` returns."""
+        model = self._get_model(key)
+        task = asyncio.current_task()
+        with model_context(model.settings):
+            try:
+                return str(await model.resolve_source(uri))
+            except BaseException as error:
+                if is_stop(error, task):
+                    raise
+                raise to_error(error, f"Model {model.name} failed to resolve '{uri}'") from error
+
     def is_ready(self, key: str) -> bool:
-        """Whether the model's own `ready` says so."""
+        """Whether the model's `ready` is true."""
         model = self._models.get(key)
         try:
             return model is not None and bool(model.ready)
-        except BaseException:  # a property of the model's
+        except BaseException:  # `ready` may be a property of the model's class
             return False
 
     async def unload(self, key: str) -> bool:
-        """Drop the model and call its `unload`.
+        """Remove the model and call its `unload`.
 
         Returns:
-            What the model's `unload` returned; True for an unknown key.
+            The result of the model's `unload`; True for an unknown key.
 
         Raises:
-            MLServerError: the model's `unload` raised; the model is dropped all the same.
+            MLServerError: the model's `unload` raised; the model is removed nevertheless.
         """
         model = self._models.pop(key, None)
         self._apps.pop(key, None)
@@ -182,9 +198,9 @@ class ModelRunner:
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
-                done = bool(await model.unload())
-                model.ready = not done
-                return done
+                is_unloaded = bool(await model.unload())
+                model.ready = not is_unloaded
+                return is_unloaded
             except BaseException as error:
                 if is_stop(error, task):
                     raise
@@ -192,19 +208,19 @@ class ModelRunner:
                     error, f"Model {model.name} was unloaded, but its unload() failed"
                 ) from error
 
-    def _model(self, key: str) -> MLModel:
+    def _get_model(self, key: str) -> MLModel:
         try:
             return self._models[key]
         except KeyError:
             raise ModelNotFound(key.partition("#")[0]) from None
 
 
-async def _describe(model: MLModel, ready: bool) -> ModelInfo:
-    """What the server keeps of a loaded model. Raises whatever the model's own methods do."""
+async def _read_info(model: MLModel, ready: bool) -> ModelInfo:
+    """Return the properties of a loaded model. Raises what the model's methods raise."""
     from ...custom_routes import Route
     from ...model import MLModel
 
-    metadata = await _metadata(model)
+    metadata = await _get_metadata(model)
     routes = tuple(model.routes())
     if not all(isinstance(route, Route) for route in routes):
         raise TypeError("routes() must return a list of Route")
@@ -216,11 +232,11 @@ async def _describe(model: MLModel, ready: bool) -> ModelInfo:
         streams=type(model).predict_stream is not MLModel.predict_stream,
     )
     if not is_encodable(info.to_plain()):
-        raise TypeError("metadata() or routes() has a value that cannot be sent")
+        raise TypeError("metadata() or routes() has a value that cannot be serialized")
     return info
 
 
-async def _metadata(model: MLModel) -> MetadataModelResponse:
+async def _get_metadata(model: MLModel) -> MetadataModelResponse:
     metadata: object = await model.metadata()
     if not isinstance(metadata, MetadataModelResponse):
         raise TypeError(
@@ -230,7 +246,7 @@ async def _metadata(model: MLModel) -> MetadataModelResponse:
 
 
 async def _close_stream(model: MLModel, responses: Any) -> None:
-    """Let the model's generator end; it may hold files or locks. What it raises has no reader."""
+    """Close the model's generator, which may hold files or locks; its exceptions are logged."""
     close = getattr(responses, "aclose", None)
     if close is None:
         return
@@ -243,18 +259,22 @@ async def _close_stream(model: MLModel, responses: Any) -> None:
         log(f"Model {model.name} failed at the end of a stream", error)
 
 
-def _load_error(error: BaseException, settings: ModelSettings) -> MLServerError:
-    """The error of a load, with what to install if a module is missing. The registry logs it; only DEBUG has more."""
-    found = to_error(error, f"Model {settings.name} failed to load", logging.DEBUG)
-    advice = explain_missing(error, settings)
+def _to_load_error(error: BaseException, settings: ModelSettings) -> MLServerError:
+    """Return the error of a load, with advice if a module is missing. The registry logs it; DEBUG has the traceback."""
+    load_error = to_error(error, f"Model {settings.name} failed to load", logging.DEBUG)
+    advice = advise_missing_module(error, settings)
     if advice is None:
-        return found
+        return load_error
     return MLServerError(
-        f"{found.message}. {advice}", found.status_code, code=found.code, details=found.details
+        f"{load_error.message}. {advice}",
+        load_error.status_code,
+        code=load_error.code,
+        details=load_error.details,
     )
 
 
-def _implementation(settings: ModelSettings) -> type[MLModel]:
+def _import_implementation(settings: ModelSettings) -> type[MLModel]:
+    """Return the model's class. Raises `MLServerError` if it cannot be imported."""
     path = settings.implementation_
     try:
         implementation: type[MLModel] = settings.implementation
@@ -278,8 +298,12 @@ def _implementation(settings: ModelSettings) -> type[MLModel]:
         ) from error
 
 
-def _make_route_app(model: MLModel) -> RouteApp:
-    """The model's own REST paths. Raises `MLServerError` if FastAPI is not installed where the model runs."""
+def _create_route_app(model: MLModel) -> RouteApp:
+    """Return the application of the model's custom routes.
+
+    Raises:
+        MLServerError: FastAPI is not installed in the environment of the model.
+    """
     try:
         from .custom_routes_app import RouteApp
     except ModuleNotFoundError as error:
@@ -292,20 +316,21 @@ def _make_route_app(model: MLModel) -> RouteApp:
     return RouteApp(model)
 
 
-def _checked(model: MLModel, response: object) -> InferenceResponse:
-    # The first test is quick; pydantic's own isinstance is not, and only subclasses need it.
+def _check_response(model: MLModel, response: object) -> InferenceResponse:
+    """Return the response with normalized outputs. Raises `ModelFailed` if its type or an output is invalid."""
+    # pydantic's `isinstance` is slow and needed for subclasses only.
     if type(response) is not InferenceResponse and not isinstance(response, InferenceResponse):
         raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)
     if not isinstance(response.outputs, list):
         kind = type(response.outputs).__name__
         raise ModelFailed(
-            f"Model {model.name} returned outputs that are wrong: expected a list, received {kind}"
+            f"Model {model.name} returned invalid outputs: expected a list, received {kind}"
         )
     for output in response.outputs:
         try:
             output.data.normalize(str(output.datatype), output.shape)
         except TensorError as error:
             raise ModelFailed(
-                f"Model {model.name} returned output '{output.name}' that is wrong: {error}"
+                f"Model {model.name} returned invalid output '{output.name}': {error}"
             ) from None
     return response

@@ -1,4 +1,4 @@
-"""What a worker does for one process that asks it to run models: requests, streams and the models' own routes."""
+"""One peer's session in a worker: requests, streams and calls of custom routes over one connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import MLServerError, ModelFailed
 from ...pipeline import RequestContext
 from ...types import InferenceRequest
 from ..executor import HTTPRequest
-from ..rpc.connection import FramedConnection, open_channel
+from ..rpc.connection import FramedConnection, open_connection
 from ..rpc.dispatcher import RPCDispatcher, RPCHandler
 from ..rpc.protocol import Frame, MessageType, pack_response, unpack_request
 from ..stream_timer import StreamTimer
@@ -20,7 +20,7 @@ from .model_runner import ModelRunner
 
 
 class StreamInput:
-    """The requests of one stream, pulled from the server one at a time, so that neither end piles them up."""
+    """The requests of one stream, pulled from the server one at a time, so that neither process queues them."""
 
     def __init__(self, pull: Callable[[], None]) -> None:
         self._pull = pull
@@ -39,52 +39,59 @@ class StreamInput:
 
 
 class OpenStream(NamedTuple):
-    """An open stream: the requests that came, and the right to send a response for each that the server asked for."""
+    """An open stream.
 
-    inbox: StreamInput
-    wanted: asyncio.Semaphore
+    Attributes:
+        input: The requests that have arrived.
+        pulled: One permit for each response that the peer has pulled and that was not sent yet.
+    """
+
+    input: StreamInput
+    pulled: asyncio.Semaphore
 
 
 class PeerSession:
-    """One channel's calls. One task per request; every answer carries the nanoseconds that the model took for it.
+    """Runs the calls of one peer, one task per call; every answer contains the nanoseconds that the model took.
 
     Args:
-        runner: Has the models; several services may share it.
-        actions: Further kinds of calls that this channel may make.
+        runner: Holds the models; sessions share it.
+        handlers: Handlers of additional kinds of calls for this peer.
 
     Attributes:
-        traced: Whether spans of the models' own code join their requests' traces.
+        is_traced: Whether spans of the models' code join the traces of their requests.
     """
 
     def __init__(
-        self, runner: ModelRunner, actions: Mapping[int, RPCHandler] | None = None
+        self, runner: ModelRunner, handlers: Mapping[int, RPCHandler] | None = None
     ) -> None:
         self._runner = runner
-        self.traced = False
-        own: dict[int, RPCHandler] = {
+        self.is_traced = False
+        session_handlers: dict[int, RPCHandler] = {
             MessageType.INFER: self._infer,
             MessageType.STREAM: self._stream,
             MessageType.ROUTE: self._route,
             MessageType.METADATA: self._metadata,
+            MessageType.RESOLVE_SOURCE: self._resolve_source,
         }
-        self._dispatcher = RPCDispatcher({**own, **(actions or {})}, self.send)
+        self._dispatcher = RPCDispatcher({**session_handlers, **(handlers or {})}, self.send)
         self._streams: dict[int, OpenStream] = {}
-        self._channel: FramedConnection | None = None
+        self._connection: FramedConnection | None = None
         self._closed = asyncio.Event()
 
     async def open(self, end: socket.socket) -> None:
-        """Begin, over one end of a connected socket pair."""
-        self._channel = await open_channel(end, self._on_frame, self._on_closed)
+        """Start to serve one end of a connected socket pair."""
+        self._connection = await open_connection(end, self._on_frame, self._on_closed)
 
-    async def closed(self) -> None:
-        """Return when the other end has closed the channel."""
+    async def wait_closed(self) -> None:
+        """Return when the peer has closed the connection."""
         await self._closed.wait()
 
     def send(self, frame: Frame) -> None:
-        assert self._channel is not None
+        """Send a frame. Raises `ModelFailed` if the model's answer cannot be serialized."""
+        assert self._connection is not None
         try:
-            self._channel.send(frame)
-        except MLServerError as error:  # what the model answered is no plain data: its fault
+            self._connection.send(frame)
+        except MLServerError as error:
             reason = error.message.partition(": ")[2] or error.message
             raise ModelFailed(f"The model's answer cannot be sent: {reason}") from None
 
@@ -97,58 +104,50 @@ class PeerSession:
             self._open_stream(frame.id)
         elif frame.kind == MessageType.CANCEL:
             self._streams.pop(frame.id, None)
-        if self._dispatcher.take(frame) or frame.id not in self._streams:
+        if self._dispatcher.dispatch(frame) or frame.id not in self._streams:
             return
         stream = self._streams[frame.id]
         if frame.kind == MessageType.PULL:
-            stream.wanted.release()
+            stream.pulled.release()
+        elif frame.kind == MessageType.ITEM:
+            stream.input.put(unpack_request(frame.head, frame.buffers))
         else:
-            stream.inbox.put(
-                unpack_request(frame.head, frame.buffers)
-                if frame.kind == MessageType.ITEM
-                else None
-            )
+            stream.input.put(None)
 
-    # -- one method per kind of call --
+    # -- one handler per kind of call --
 
     async def _infer(self, frame: Frame) -> Frame:
         key, deadline, rows_per_request, trace_parent, values = frame.head
-        call = RequestContext(deadline=deadline, rows_per_request=rows_per_request)
-        if self.traced:
-            call.trace_parent = trace_parent
+        context = RequestContext(deadline=deadline, rows_per_request=rows_per_request)
+        if self.is_traced:
+            context.trace_parent = trace_parent
         request = unpack_request(values, frame.buffers)
         started = time.perf_counter_ns()
-        response = await self._runner.infer(key, request, call)
+        response = await self._runner.infer(key, request, context)
         elapsed = time.perf_counter_ns() - started
         buffers: list[Any] = []
-        return Frame(
-            MessageType.REPLY, frame.id, [elapsed, pack_response(response, buffers)], buffers
-        )
+        head = [elapsed, pack_response(response, buffers)]
+        return Frame(MessageType.REPLY, frame.id, head, buffers)
 
     def _open_stream(self, frame_id: int) -> None:
-        """At once, not when the stream's task first runs: the frames that follow may have come with this one."""
-        inbox = StreamInput(lambda: self.send(Frame(MessageType.PULL, frame_id, None)))
-        self._streams[frame_id] = OpenStream(inbox, asyncio.Semaphore(0))
+        """Register the stream before its task first runs: its next frames may have arrived with this one."""
+        stream_input = StreamInput(lambda: self.send(Frame(MessageType.PULL, frame_id, None)))
+        self._streams[frame_id] = OpenStream(stream_input, asyncio.Semaphore(0))
 
     async def _stream(self, frame: Frame) -> Frame:
         stream = self._streams[frame.id]
+        timer = StreamTimer()
         try:
-            clock = StreamTimer()
-            responses = self._runner.stream(frame.head["key"], clock.asking(aiter(stream.inbox)))
+            requests = timer.exclude_wait(aiter(stream.input))
+            responses = self._runner.stream(frame.head["key"], requests)
             while True:
-                response, elapsed = await clock.next(responses)
+                response, elapsed = await timer.next(responses)
                 if response is None:
                     return Frame(MessageType.END, frame.id, None)
-                await stream.wanted.acquire()
+                await stream.pulled.acquire()
                 buffers: list[Any] = []
-                self.send(
-                    Frame(
-                        MessageType.ITEM,
-                        frame.id,
-                        [elapsed, pack_response(response, buffers)],
-                        buffers,
-                    )
-                )
+                head = [elapsed, pack_response(response, buffers)]
+                self.send(Frame(MessageType.ITEM, frame.id, head, buffers))
         finally:
             self._streams.pop(frame.id, None)
 
@@ -156,11 +155,14 @@ class PeerSession:
         metadata = await self._runner.metadata(frame.head)
         return Frame(MessageType.REPLY, frame.id, metadata.model_dump())
 
+    async def _resolve_source(self, frame: Frame) -> Frame:
+        key, uri = frame.head
+        return Frame(MessageType.REPLY, frame.id, await self._runner.resolve_source(key, uri))
+
     async def _route(self, frame: Frame) -> Frame:
         key, method, path, query, headers = frame.head
         body = bytes(frame.buffers[0]) if frame.buffers else b""
         request = HTTPRequest(method, path, query, [(name, value) for name, value in headers], body)
         response = await self._runner.route(key, request)
-        return Frame(
-            MessageType.REPLY, frame.id, [response.status, response.headers], [response.body]
-        )
+        head = [response.status, response.headers]
+        return Frame(MessageType.REPLY, frame.id, head, [response.body])

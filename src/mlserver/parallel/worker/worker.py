@@ -1,7 +1,7 @@
-"""A worker process: reads frames, lets the runner do what they ask, writes the answers.
+"""A worker process: receives frames, runs models and sends the answers.
 
-Started by the pool as `python -m mlserver.parallel.worker.worker FD`. It ends when the server's end of the channel closes, and
-the kernel ends it should the server be killed. It never imports a front end.
+The pool starts it as `python -m mlserver.parallel.worker.worker FD`. It exits when the server closes the connection; the
+kernel kills it if the server dies. It never imports a front end.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ if TYPE_CHECKING:
 
 logger = get_logger()
 
-# Container objects that are made between two looks of the collector; Python's own 700 are less than one batch makes.
+# Threshold of the garbage collector's generation 0. One batch allocates more than the default 700 objects.
 GC_THRESHOLD = 20_000
 
 
 class Worker:
-    """Models, and the processes that may ask for them: the server's own, and its further front ends.
+    """The models of a worker process, and the sessions of the processes that call them.
 
-    Only the server's own loads and unloads, and hears what models log.
+    The server's session loads and unloads models and receives the metrics that they log; HTTP workers only call them.
     """
 
     def __init__(self) -> None:
         self._runner = ModelRunner()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        own: dict[int, RPCHandler] = {
+        server_handlers: dict[int, RPCHandler] = {
             MessageType.INIT: self._init,
             MessageType.LOAD: self._load,
             MessageType.UNLOAD: self._unload,
         }
-        self._server = PeerSession(self._runner, own)
+        self._server = PeerSession(self._runner, server_handlers)
         self._tracing: TracerProvider | None = None
         self._peers: set[asyncio.Task[None]] = set()
 
     async def serve(self, end: socket.socket) -> None:
-        """Work until the channel closes."""
+        """Serve until the server closes the connection."""
         await self._server.open(end)
         self._server.send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
-        await self._server.closed()
+        await self._server.wait_closed()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.shutdown)
 
@@ -68,64 +68,63 @@ class Worker:
         configure_logger(settings)
         code_policy.apply(settings)
         extend_sys_path(frame.head["sys_path"])
-        isolation.restrict(frame.head["may_load"])
+        isolation.restrict(frame.head["allowed_code"])
         from ... import metrics
 
         metrics.set_sink(self._send_metric)
         metrics.adapt_when_imported()
         if settings.tracing_server:
             self._start_tracing(settings)
-        if "post" in frame.head:
-            control_socket = control_socket_from_fd(frame.head["post"])
-            self._loop.add_reader(control_socket, self._accept_peer, control_socket)
+        if "control_fd" in frame.head:
+            control_socket = control_socket_from_fd(frame.head["control_fd"])
+            self._loop.add_reader(control_socket, self._accept_peers, control_socket)
         return Frame(MessageType.REPLY, frame.id, None)
 
     def _start_tracing(self, settings: Settings) -> None:
-        """Spans of the models' own code; without the libraries (in an environment of a model's) there are none."""
+        """Export spans of the models' code, if the environment of the worker has the libraries."""
         try:
             self._tracing = get_tracer_provider(settings)
         except MLServerError as error:
             logger.warning("%s", error)
         if self._tracing is not None:
             set_global_provider(self._tracing)
-            self._server.traced = True
+            self._server.is_traced = True
 
-    def _accept_peer(self, control_socket: socket.socket) -> None:
-        """Further front ends begin to ask."""
+    def _accept_peers(self, control_socket: socket.socket) -> None:
+        """Open a session for each HTTP worker whose connection has arrived."""
         for _, end in receive_fds(control_socket):
             task = self._loop.create_task(self._serve_peer(end))
             self._peers.add(task)
             task.add_done_callback(self._peers.discard)
 
     async def _serve_peer(self, end: socket.socket) -> None:
-        guest = PeerSession(self._runner)
-        guest.traced = self._server.traced
-        await guest.open(end)
-        await guest.closed()
+        peer = PeerSession(self._runner)
+        peer.is_traced = self._server.is_traced
+        await peer.open(end)
+        await peer.wait_closed()
 
-    def _send_metric(self, observation: Sequence[object]) -> None:
-        """Pass on what a model logs, from whichever thread it does."""
-        frame = Frame(MessageType.METRICS, 0, list(observation))
+    def _send_metric(self, sample: Sequence[object]) -> None:
+        """Send a metric that a model logs, from any thread."""
+        frame = Frame(MessageType.METRICS, 0, list(sample))
         if threading.get_ident() == self._thread:
             self._server.send(frame)
         else:
             self._loop.call_soon_threadsafe(self._server.send, frame)
 
     async def _load(self, frame: Frame) -> Frame:
-        info = await self._runner.load(
-            frame.head["key"], ModelSettings.from_frame(frame.head["settings"])
-        )
-        # A model's libraries are a million objects that live as long as it does: the collector need not visit them, and
-        # requests need not wait for it.
+        settings = ModelSettings.from_frame(frame.head["settings"])
+        info = await self._runner.load(frame.head["key"], settings)
+        # A model's libraries are about a million objects that live as long as it does: exclude them from collections,
+        # which would delay requests.
         gc.freeze()
         return Frame(MessageType.REPLY, frame.id, info.to_plain())
 
     async def _unload(self, frame: Frame) -> Frame:
-        done = await self._runner.unload(frame.head["key"])
+        is_unloaded = await self._runner.unload(frame.head["key"])
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        return Frame(MessageType.REPLY, frame.id, done)
+        return Frame(MessageType.REPLY, frame.id, is_unloaded)
 
 
 async def _serve(end: socket.socket) -> None:

@@ -1,0 +1,41 @@
+"""Hooks of the MLflow runtime for the server's process (`mlserver.runtime_hooks`): imports neither MLflow nor pandas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlserver.runtime_hooks import EnvironmentFiles, RuntimeHooks
+
+if TYPE_CHECKING:
+    from mlserver.isolation import ShippedCode
+    from mlserver.settings import ModelSettings
+
+# Packages that `mlflow` requires and `mlflow-skinny` does not.
+_FULL_MLFLOW = frozenset(
+    "alembic docker flask graphene matplotlib mlflow numpy pandas pyarrow scikit-learn scipy skops"
+    " sqlalchemy".split()
+)
+
+
+class MLflowHooks(RuntimeHooks):
+    """Answers about MLflow models from their settings and files."""
+
+    implementations = ("mlserver_mlflow.MLflowRuntime", "mlserver_mlflow.runtime.MLflowRuntime")
+    # `make test-floors` runs a worker with the lowest of these versions.
+    worker_requirements = ("pandas>=1.5.3", "mlflow-skinny>=2.15,<4")
+
+    def is_mutable_address(self, uri: str) -> bool:
+        return uri.startswith("models:/")
+
+    def find_shipped_code(self, settings: ModelSettings) -> ShippedCode | None:
+        from .loading import shipped_code
+
+        return shipped_code.of_settings(settings)
+
+    def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
+        from .loading import environment_spec
+
+        return environment_spec.read(settings)
+
+    def install_command(self, package: str) -> str | None:
+        return "pip install 'mlserver-mlflow[full]'" if package in _FULL_MLFLOW else None

@@ -1,0 +1,28 @@
+"""Addresses of models that point to different versions over time, and the version that a load resolved."""
+
+from __future__ import annotations
+
+from ..runtime_hooks import find_hooks
+from ..settings import ModelSettings
+from .executor import ModelInfo
+
+
+def is_mutable_address(settings: ModelSettings) -> bool:
+    """Whether the model's address may point to another version at the next load."""
+    uri = settings.parameters.uri if settings.parameters else None
+    return uri is not None and find_hooks(settings.implementation_).is_mutable_address(uri)
+
+
+def get_source(info: ModelInfo | None) -> str | None:
+    """Return the address with an explicit version that a loaded model reports in its metadata."""
+    parameters = info.metadata.parameters if info is not None else None
+    source = (parameters.model_extra or {}).get("source") if parameters is not None else None
+    return source if isinstance(source, str) else None
+
+
+def with_resolved_uri(settings: ModelSettings, source: str | None) -> ModelSettings:
+    """Return the settings with an explicit version in the address, so that all workers load the same one."""
+    if source is None or settings.parameters is None or not is_mutable_address(settings):
+        return settings
+    parameters = settings.parameters.model_copy(update={"uri": source})
+    return settings.model_copy(update={"parameters": parameters})

@@ -1,0 +1,125 @@
+"""Hooks of runtimes in the server's process, from the entry point group `mlserver.runtimes`.
+
+A runtime's package declares a subclass of `RuntimeHooks` under the name of its import package:
+
+    [project.entry-points."mlserver.runtimes"]
+    mlserver_mine = "mlserver_mine.hooks:Hooks"
+
+A runtime without an entry point is served as well, without built environments and without shared code detection.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, TypedDict
+
+from .errors import MLServerError
+from .logging import get_logger
+
+if TYPE_CHECKING:
+    from .isolation import ShippedCode
+    from .settings import ModelSettings
+
+logger = get_logger()
+
+GROUP = "mlserver.runtimes"
+
+
+class EnvironmentFiles(TypedDict):
+    """What a model's files say about its environment.
+
+    Attributes:
+        folder: Absolute path of the model's folder, which requirement lines may refer to.
+        source: Address of the model with an explicit version; None = it is a folder on this machine.
+        python: `major.minor`; None = the server's own.
+        lines: Lines of a requirements file.
+        code: Descriptions of the model's parts that are code, for `CodePolicy.check_files`.
+    """
+
+    folder: str
+    source: str | None
+    python: str | None
+    lines: list[str]
+    code: list[str]
+
+
+class RuntimeHooks:
+    """Answers about a runtime's models that the server needs before a worker has imported the runtime.
+
+    The server's process imports the module of a subclass, so that module must not import a model library. Only
+    `read_environment` runs in a process of its own and may import anything.
+
+    Attributes:
+        package: The import package; a built environment gets a link to it. Set by `find_hooks`.
+        implementations: Import paths of the runtime's classes. `production` allows them by default, so each of them
+            must call `CodePolicy.check_files` before it reads a model's files.
+        worker_requirements: Requirements of the package itself, added to each model's own in a built environment.
+    """
+
+    package: str = ""
+    implementations: tuple[str, ...] = ()
+    worker_requirements: tuple[str, ...] = ()
+
+    def is_mutable_address(self, uri: str) -> bool:
+        """Whether the address may point to another version of the model later (see `MLModel.resolve_source`)."""
+        return False
+
+    def find_shipped_code(self, settings: ModelSettings) -> ShippedCode | None:
+        """Return the Python code in the model's folder, None if there is none or the folder is not local. Blocks."""
+        return None
+
+    def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
+        """Return what the model's files say about its environment, after fetching them if necessary. Blocks.
+
+        Raises:
+            MLServerError: the model cannot be fetched, or it declares no requirements.
+        """
+        raise MLServerError(
+            f"Model {settings.name}: runtime '{self.package}' builds no environments"
+        )
+
+    def install_command(self, package: str) -> str | None:
+        """Return the command that installs a package as an extra of the runtime, None if it is not one."""
+        return None
+
+
+NO_HOOKS = RuntimeHooks()
+
+
+def find_hooks(implementation: str) -> RuntimeHooks:
+    """Return the hooks of the runtime that an import path belongs to.
+
+    `NO_HOOKS` if its package declares none or cannot be imported; loading the model reports the import error.
+    """
+    return _load_hooks(re.split("[.:]", implementation, maxsplit=1)[0])
+
+
+@lru_cache(maxsize=64)
+def _load_hooks(package: str) -> RuntimeHooks:
+    for entry_point in entry_points(group=GROUP, name=package):
+        return _import_hooks(entry_point)
+    return NO_HOOKS
+
+
+def _import_hooks(entry_point: EntryPoint) -> RuntimeHooks:
+    try:
+        hooks: RuntimeHooks = entry_point.load()()
+    except (ImportError, AttributeError) as error:
+        logger.warning(
+            "Runtime '%s': entry point '%s' in the group '%s' cannot be imported: %s",
+            entry_point.name,
+            entry_point.value,
+            GROUP,
+            error,
+        )
+        return NO_HOOKS
+    hooks.package = entry_point.name
+    return hooks
+
+
+def list_implementations() -> list[str]:
+    """Return the import paths of all installed runtimes that declare hooks."""
+    names = sorted({entry_point.name for entry_point in entry_points(group=GROUP)})
+    return [path for name in names for path in _load_hooks(name).implementations]
