@@ -90,6 +90,7 @@ def test_the_runtime_uses_public_names_only() -> None:
         "locations",
         "logging",
         "model",
+        "runtime_hooks",
         "settings",
         "security",
         "types",
