@@ -16,9 +16,7 @@ _joined_rows: ContextVar[Sequence[int]] = ContextVar("joined_rows", default=())
 
 
 def joined_rows() -> Sequence[int]:
-    """Return the rows of each request in the batch that `predict` is running on, in order.
-
-    () = a single request.
+    """Return the rows of each request in the batch that `predict` runs on; () = one request.
 
     For runtimes whose results depend, if only in the last bit, on how many rows are computed
     together.

@@ -1,4 +1,4 @@
-"""The model that running code belongs to: set for a block, for its tasks and threads, and gone afterwards."""
+"""The current model: set for a block, its tasks and its threads, and reset afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_block_and_a_block_inside() -> None:
     assert current_model() is None
 
 
-def test_an_error_leaves_nothing_behind() -> None:
+def test_an_error_resets_the_model() -> None:
     with pytest.raises(RuntimeError), model_context(WINE):
         raise RuntimeError
     assert current_model() is None
@@ -47,7 +47,7 @@ async def test_tasks_and_threads_of_a_model_belong_to_it() -> None:
     assert current_model() is None
 
 
-async def test_a_block_that_another_context_leaves() -> None:
+async def test_a_block_that_exits_in_another_context() -> None:
     block = model_context(WINE)
     contextvars.copy_context().run(block.__enter__)
     block.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""The log's lines, as text and as JSON, and the settings that decide what is written where."""
+"""Log lines as text and as JSON, and the settings of logging."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def structured(message: str, *args: Any, exc_info: Any = None) -> dict[str, Any]
     return parsed
 
 
-# -- lines -------------------------------------------------------------------------------------------------------------
+# -- lines --
 
 
 def test_names() -> None:
@@ -119,7 +119,7 @@ def test_structured_of_a_model_with_a_traceback() -> None:
     assert 'ValueError: bad "value"' in line["exception"]
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings --
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_level(settings: Settings, level: int) -> None:
     assert configure_logger(settings).level == level
 
 
-def test_to_standard_output_once_however_often_it_is_configured(
+def test_repeated_configuration_writes_each_line_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for _ in range(3):
@@ -167,7 +167,7 @@ def test_logging_settings_as_an_object_and_as_a_file(
 ) -> None:
     path = tmp_path / "logging.json"
     path.write_text(json.dumps(CONFIG))
-    other = logging.getLogger("somebody.else")
+    other = logging.getLogger("another.logger")
     for given in (CONFIG, str(path)):
         configure_logger(Settings(logging_settings=given))
         logger.debug("hello")
@@ -197,7 +197,7 @@ def test_logging_settings_in_the_configparser_format(
     assert capsys.readouterr().out == "INI hello\n"
 
 
-def test_a_file_that_is_not_there_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logger(Settings(logging_settings="/no/such.json"))
     assert "WARNING - logging_settings: no such file '/no/such.json'" in capsys.readouterr().out
 
@@ -210,7 +210,7 @@ def test_a_file_that_is_not_there_is_a_warning(capsys: pytest.CaptureFixture[str
         ("a.ini", "nonsense", "not a logging configuration"),
     ],
 )
-def test_a_wrong_configuration_is_one_line(
+def test_an_invalid_configuration_is_one_line(
     name: str, content: str, expected: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name

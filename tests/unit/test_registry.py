@@ -1,4 +1,4 @@
-"""What is loaded: a version takes its place when it is ready, and leaves it when it has answered what it began."""
+"""The model registry: loading, replacing and unloading of versions; default versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def bench() -> Bench:
 
 
 async def waiting_for(condition: asyncio.Task[object]) -> None:
-    """Let everything that can go on do so; the task must not be done by that."""
+    """Run the event loop for a while, and check that the task is not done."""
     for _ in range(10):
         await asyncio.sleep(0)
     assert not condition.done()
@@ -96,7 +96,7 @@ async def test_the_default_is_a_version_that_is_loaded(bench: Bench) -> None:
 # -- loading --
 
 
-async def test_loading_is_seen_at_once(bench: Bench) -> None:
+async def test_a_loading_model_is_visible_at_once(bench: Bench) -> None:
     bench.executor.go.clear()
     loading = asyncio.ensure_future(bench.load())
     await waiting_for(loading)
@@ -118,7 +118,7 @@ async def test_readiness_follows_the_workers(bench: Bench) -> None:
     entry.usable()  # a worker may be back by the time that the request reaches it
 
 
-async def test_a_load_that_fails_is_known_with_its_reason(bench: Bench) -> None:
+async def test_a_failed_load_keeps_its_reason(bench: Bench) -> None:
     await bench.fail()
     entry = bench.registry.find("m")
 
@@ -136,7 +136,7 @@ async def test_a_load_that_returns_false(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), asyncio.CancelledError()])
-async def test_whatever_ends_a_load_ends_the_loading(bench: Bench, error: BaseException) -> None:
+async def test_any_exception_ends_the_state_loading(bench: Bench, error: BaseException) -> None:
     bench.executor.load_error = error
     with pytest.raises(type(error)):
         await bench.registry.load(model_settings())
@@ -159,7 +159,7 @@ async def test_one_load_of_a_name_at_a_time(bench: Bench) -> None:
 # -- reloading --
 
 
-async def test_a_reload_swaps_when_the_new_one_is_ready(bench: Bench) -> None:
+async def test_a_reload_replaces_the_model_when_the_new_one_is_ready(bench: Bench) -> None:
     old = await bench.load()
     bench.executor.go.clear()
     reloading = asyncio.ensure_future(bench.load())
@@ -173,7 +173,7 @@ async def test_a_reload_swaps_when_the_new_one_is_ready(bench: Bench) -> None:
     assert len(bench.registry.entries()) == 1
 
 
-async def test_what_the_old_one_began_it_answers(bench: Bench) -> None:
+async def test_running_requests_finish_on_the_replaced_model(bench: Bench) -> None:
     old = await bench.load()
     old.go.clear()
     begun = [asyncio.ensure_future(bench.ask()) for _ in range(3)]  # one runs, two wait
@@ -190,7 +190,7 @@ async def test_what_the_old_one_began_it_answers(bench: Bench) -> None:
     assert old.unloaded
 
 
-async def test_the_old_one_is_not_waited_for_without_end() -> None:
+async def test_drain_timeout_bounds_the_wait_for_the_replaced_model() -> None:
     bench = Bench(drain_timeout=0.01)
     old = await bench.load()
     old.go.clear()
@@ -203,7 +203,7 @@ async def test_the_old_one_is_not_waited_for_without_end() -> None:
     await begun
 
 
-async def test_a_reload_that_fails_keeps_the_old_one(bench: Bench) -> None:
+async def test_a_failed_reload_keeps_the_old_model(bench: Bench) -> None:
     old = await bench.load()
     await bench.fail()
     entry = bench.registry.find("m")
@@ -215,7 +215,7 @@ async def test_a_reload_that_fails_keeps_the_old_one(bench: Bench) -> None:
     assert entry.reason == ""
 
 
-async def test_other_versions_are_left_alone(bench: Bench) -> None:
+async def test_a_reload_does_not_change_other_versions(bench: Bench) -> None:
     one = await bench.load(version="1")
     two = await bench.load(version="2")
     await bench.load(version="1")
@@ -227,7 +227,7 @@ async def test_other_versions_are_left_alone(bench: Bench) -> None:
 # -- unloading --
 
 
-async def test_unloading_takes_no_new_requests_and_drains(bench: Bench) -> None:
+async def test_unloading_rejects_new_requests_and_drains(bench: Bench) -> None:
     model = await bench.load()
     model.go.clear()
     begun = [asyncio.ensure_future(bench.ask()) for _ in range(2)]
@@ -245,14 +245,14 @@ async def test_unloading_takes_no_new_requests_and_drains(bench: Bench) -> None:
     assert bench.registry.entries() == []
 
 
-async def test_unloading_what_is_not_there(bench: Bench) -> None:
+async def test_unloading_an_unknown_version(bench: Bench) -> None:
     await bench.load(version="1")
     for name, version in [("n", None), ("m", None), ("m", "2")]:
         with pytest.raises(ModelNotFound):
             await bench.registry.unload(name, version)
 
 
-async def test_what_failed_can_be_unloaded(bench: Bench) -> None:
+async def test_a_failed_version_can_be_unloaded(bench: Bench) -> None:
     await bench.fail()
     await bench.registry.unload("m", None)
 
@@ -260,8 +260,8 @@ async def test_what_failed_can_be_unloaded(bench: Bench) -> None:
         bench.registry.find("m")
 
 
-async def test_load_unload_and_ask_all_at_once(bench: Bench) -> None:
-    """Every answer is wholly one model's, or says that there is none."""
+async def test_load_unload_and_infer_concurrently(bench: Bench) -> None:
+    """Every response is from one model, or the error that none is loaded."""
     await bench.load()
 
     async def ask() -> str:
@@ -281,9 +281,9 @@ async def test_load_unload_and_ask_all_at_once(bench: Bench) -> None:
 
     work = [change(number // 20) if number % 20 == 0 else ask() for number in range(400)]
     async with asyncio.timeout(LIMIT):
-        told = [answer for answer in await asyncio.gather(*work) if answer is not None]
+        outcomes = [answer for answer in await asyncio.gather(*work) if answer is not None]
 
-    assert set(told) <= {model.tag for model in bench.executor.models} | {
+    assert set(outcomes) <= {model.tag for model in bench.executor.models} | {
         "NOT_FOUND",
         "UNAVAILABLE",
     }
@@ -294,10 +294,10 @@ async def test_load_unload_and_ask_all_at_once(bench: Bench) -> None:
 # -- metrics and draining --
 
 
-async def test_metrics_know_what_is_known_and_nothing_else(bench: Bench) -> None:
+async def test_metrics_have_series_of_registered_models_only(bench: Bench) -> None:
     await bench.load("m", "1")
     await bench.ask("m")
-    for name in ("nobody", "m\n"):
+    for name in ("unknown", "m\n"):
         with pytest.raises(ModelNotFound):
             await bench.ask(name)
 

@@ -1,4 +1,4 @@
-"""The split of a model's traffic: what settings may say, and who is chosen."""
+"""Traffic split: its settings, and the selected versions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def read(traffic: Any) -> TrafficSplit | None:
 def test_settings() -> None:
     assert read_traffic_split(ModelSettings(name="m", implementation="mlserver.MLModel")) is None
     assert read(None) is None
-    said = {"weights": {"1": 90, "2": 10}, "sticky_header": "X-User", "shadow": "3"}
-    assert read(said) == TrafficSplit((("1", 90.0), ("2", 10.0)), "x-user", "3")
+    config = {"weights": {"1": 90, "2": 10}, "sticky_header": "X-User", "shadow": "3"}
+    assert read(config) == TrafficSplit((("1", 90.0), ("2", 10.0)), "x-user", "3")
     assert read({"shadow": "3"}) == TrafficSplit(shadow="3")
 
 
 @pytest.mark.parametrize(
-    "said, text",
+    "config, text",
     [
         ([], "traffic: expected an object"),
         ({}, "'weights', 'shadow' or both"),
@@ -43,9 +43,9 @@ def test_settings() -> None:
         ({"weights": {"1": 1}, "sticky_header": ""}, "sticky_header: expected a text"),
     ],
 )
-def test_what_is_no_split(said: Any, text: str) -> None:
+def test_invalid_settings(config: Any, text: str) -> None:
     with pytest.raises(MLServerError, match=text):
-        read(said)
+        read(config)
 
 
 def test_shares() -> None:
@@ -56,7 +56,7 @@ def test_shares() -> None:
     assert {split.choose(("1", "2"), None) for _ in range(500)} == {"1", "2"}
 
 
-def test_the_same_key_stays_with_its_version() -> None:
+def test_equal_keys_select_the_same_version() -> None:
     split = TrafficSplit((("1", 1), ("2", 1), ("3", 1)), "x-user")
     keys = [f"user {number}" for number in range(100)]
     before = {key: split.choose(("1", "2", "3"), key) for key in keys}

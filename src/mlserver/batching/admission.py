@@ -41,7 +41,7 @@ class AdmissionPolicy:
             )
 
     def deadline(self, now: float, requested: float | None) -> float | None:
-        """Return the earlier of the model's limit and the requested deadline (monotonic seconds)."""
+        """Return the earlier of the model's limit and the requested deadline (monotonic)."""
         if self.request_timeout is None:
             return requested
         limit = now + self.request_timeout

@@ -1,6 +1,4 @@
-"""The scheduler of one model.
-
-A stage with admission, a queue with deadlines, and adaptive batching.
+"""The scheduler: a pipeline stage with admission, a queue with deadlines, and batching.
 
 While the model has free capacity, a request is sent to it at once. Requests that arrive while it is
 busy are queued, and joined into one batch when it is free: no added latency at low load, large

@@ -1,9 +1,8 @@
 """Tracing stage: one OpenTelemetry span per request.
 
-Part of the pipeline only if `tracing_server` is set.
-
-The span has the children `queue` and `batch`, and `batch` has the child `model`. They are derived
-from the timings in the request's context, so that the other stages do not depend on tracing.
+Part of the pipeline only if `tracing_server` is set. The span has the children `queue` and `batch`,
+and `batch` has the child `model`. They are derived from the timings in the request's context, so
+that the other stages do not depend on tracing.
 """
 
 from __future__ import annotations

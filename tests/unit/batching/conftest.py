@@ -1,4 +1,7 @@
-"""Runs the tests of this folder in virtual time: timers fire at once and in order, and durations are exact."""
+"""Runs the tests of this folder in virtual time.
+
+Timers fire at once and in order, and durations are exact.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bounds a queue: its length, the time of its requests, and when to come back."""
+"""Admission: the size of the queue, the deadline of a request, and `retry_after`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlserver.batching.admission import AdmissionPolicy
 from mlserver.errors import Overloaded
 
 
-def test_full_is_full() -> None:
+def test_a_full_queue_rejects() -> None:
     limits = AdmissionPolicy(max_queue_size=2)
     limits.admit("m", 1, 0.1)
     with pytest.raises(
@@ -18,24 +18,26 @@ def test_full_is_full() -> None:
         limits.admit("m", 2, 0.1)
 
 
-def test_an_overload_is_the_callers_to_retry() -> None:
-    with pytest.raises(Overloaded) as refusal:
+def test_overload_asks_the_client_to_retry() -> None:
+    with pytest.raises(Overloaded) as rejection:
         AdmissionPolicy(0).admit("m", 0, 0.0)
 
-    assert (refusal.value.status_code, refusal.value.code) == (429, "RESOURCE_EXHAUSTED")
-
-
-@pytest.mark.parametrize("pace, seconds", [(0.0, 1.0), (0.001, 1.0), (0.05, 5.0), (10.0, 60.0)])
-def test_when_to_come_back(pace: float, seconds: float) -> None:
-    """As long as the queue needs to drain, within reason."""
-    with pytest.raises(Overloaded) as refusal:
-        AdmissionPolicy(100).admit("m", 100, pace)
-
-    assert refusal.value.retry_after == pytest.approx(seconds)
+    assert (rejection.value.status_code, rejection.value.code) == (429, "RESOURCE_EXHAUSTED")
 
 
 @pytest.mark.parametrize(
-    "own, asked, deadline",
+    "avg_seconds_per_request, seconds", [(0.0, 1.0), (0.001, 1.0), (0.05, 5.0), (10.0, 60.0)]
+)
+def test_retry_after(avg_seconds_per_request: float, seconds: float) -> None:
+    """The time that the queue needs to drain, from 1 to 60 s."""
+    with pytest.raises(Overloaded) as rejection:
+        AdmissionPolicy(100).admit("m", 100, avg_seconds_per_request)
+
+    assert rejection.value.retry_after == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "limit, requested, deadline",
     [
         (None, None, None),
         (2.0, None, 102.0),
@@ -45,6 +47,6 @@ def test_when_to_come_back(pace: float, seconds: float) -> None:
     ],
 )
 def test_the_earlier_deadline_counts(
-    own: float | None, asked: float | None, deadline: float | None
+    limit: float | None, requested: float | None, deadline: float | None
 ) -> None:
-    assert AdmissionPolicy(request_timeout=own).deadline(100.0, asked) == deadline
+    assert AdmissionPolicy(request_timeout=limit).deadline(100.0, requested) == deadline

@@ -1,4 +1,4 @@
-"""Joining and splitting: batched is unbatched, for whatever requests agree."""
+"""Joining and splitting: a request gets the same response in a batch and alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlserver.types import (
 
 NUMBERS = [name for name in DTYPES if name != "BOOL"]
 TEXTS = st.text(max_size=5) | st.binary(max_size=5)
-FACES = ("list", "nested", "array", "raw")
+REPRESENTATIONS = ("list", "nested", "array", "raw")
 
 
 def request(*inputs: RequestInput, **fields: Any) -> InferenceRequest:
@@ -34,23 +34,23 @@ def request(*inputs: RequestInput, **fields: Any) -> InferenceRequest:
 
 
 def tensor(
-    name: str, datatype: str, shape: list[int], elements: list[Any], face: str = "list"
+    name: str, datatype: str, shape: list[int], elements: list[Any], representation: str = "list"
 ) -> RequestInput:
-    """An input whose data came in one of the faces in which it can come."""
+    """An input with its data in one of the possible representations."""
     data = TensorData(elements)
-    if face == "array" and datatype != "BYTES":
+    if representation == "array" and datatype != "BYTES":
         data = TensorData.from_array(data.to_array(datatype, shape))
-    elif face == "raw":
+    elif representation == "raw":
         raw = join_bytes_block(elements) if datatype == "BYTES" else data.to_raw(datatype, shape)
         data = TensorData.from_raw(raw, datatype, shape)
-    elif face == "nested" and len(shape) == 2:
+    elif representation == "nested" and len(shape) == 2:
         data = TensorData([elements[at * shape[1] : (at + 1) * shape[1]] for at in range(shape[0])])
     return RequestInput(name=name, datatype=datatype, shape=shape, data=data)
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[InferenceRequest]:
-    """Requests that agree in names, datatypes, inner shapes, parameters and outputs, each with rows of its own."""
+    """Requests with equal names, datatypes, inner shapes, parameters and outputs."""
     columns = draw(
         st.lists(
             st.tuples(st.sampled_from([*DTYPES, "BYTES"]), st.lists(st.integers(1, 3), max_size=2)),
@@ -67,7 +67,7 @@ def batches(draw: st.DrawFn) -> list[InferenceRequest]:
         inputs = []
         for index, (datatype, inner) in enumerate(columns):
             shape = [rows, *inner]
-            face = draw(st.sampled_from(FACES))
+            representation = draw(st.sampled_from(REPRESENTATIONS))
             count = math.prod(shape)
             one = TEXTS if datatype == "BYTES" else st.integers(0, 1 if datatype == "BOOL" else 100)
             inputs.append(
@@ -76,7 +76,7 @@ def batches(draw: st.DrawFn) -> list[InferenceRequest]:
                     datatype,
                     shape,
                     draw(st.lists(one, min_size=count, max_size=count)),
-                    face,
+                    representation,
                 )
             )
         fields: dict[str, Any] = {
@@ -87,7 +87,7 @@ def batches(draw: st.DrawFn) -> list[InferenceRequest]:
 
 
 def row_wise(asked: InferenceRequest, keep_rank: bool = True) -> InferenceResponse:
-    """A model whose answer for a row depends on that row alone: each input doubled (texts: reversed), and its row sums."""
+    """The response of a row-wise model: each input doubled (strings reversed) and its sums."""
     outputs = []
     for index, one in enumerate(asked.inputs):
         datatype, shape = str(one.datatype), one.shape
@@ -108,7 +108,7 @@ def row_wise(asked: InferenceRequest, keep_rank: bool = True) -> InferenceRespon
             )
         )
         sums = array.reshape(shape[0], -1).sum(axis=1, dtype="f8")
-        # As codecs do: the array keeps its rank, the shape that is shown has a column more.
+        # As codecs do: the array keeps its rank, and the output's shape has one more column.
         shown = [shape[0]] if keep_rank else [shape[0], 1]
         outputs.append(
             ResponseOutput(
@@ -121,8 +121,8 @@ def row_wise(asked: InferenceRequest, keep_rank: bool = True) -> InferenceRespon
     return InferenceResponse(model_name="m", outputs=outputs, parameters=parameters)
 
 
-def told(response: InferenceResponse) -> Any:
-    """Everything that a caller can see of an answer."""
+def visible_fields(response: InferenceResponse) -> Any:
+    """The fields of a response that a client can read."""
     return [
         (
             output.name,
@@ -137,21 +137,21 @@ def told(response: InferenceResponse) -> Any:
 
 @given(batches(), st.booleans())
 @settings(max_examples=150)
-def test_batched_is_unbatched(requests: list[InferenceRequest], keep_rank: bool) -> None:
+def test_batched_equals_unbatched(requests: list[InferenceRequest], keep_rank: bool) -> None:
     assert len({repr(batch_key(one)) for one in requests}) == 1
-    alone = [told(row_wise(one, keep_rank)) for one in requests]
+    alone = [visible_fields(row_wise(one, keep_rank)) for one in requests]
     rows = [rows_of(one) for one in requests]
 
     joined = join(requests)
     assert rows_of(joined) == sum(rows)
     answers = split(row_wise(joined, keep_rank), rows)
 
-    assert [told(answer) for answer in answers] == alone
+    assert [visible_fields(answer) for answer in answers] == alone
 
 
 @given(batches())
 @settings(max_examples=50)
-def test_answers_share_nothing_that_a_caller_may_write_to(requests: list[InferenceRequest]) -> None:
+def test_responses_share_no_mutable_object(requests: list[InferenceRequest]) -> None:
     answers = split(
         row_wise(join([*requests, *requests])), [rows_of(one) for one in [*requests, *requests]]
     )
@@ -160,7 +160,7 @@ def test_answers_share_nothing_that_a_caller_may_write_to(requests: list[Inferen
     if answers[0].parameters is not None:
         answers[0].parameters.headers = {"a": "b"}
 
-    assert told(answers[-1]) == told(row_wise(requests[-1]))
+    assert visible_fields(answers[-1]) == visible_fields(row_wise(requests[-1]))
     assert answers[-1].id is None
 
 
@@ -193,7 +193,7 @@ def test_requests_that_differ(what: str) -> None:
     "one, other", [(1, True), (1, 1.0), (0, False), (1, "1"), (None, 0), ([1], [True]), (0.0, -0.0)]
 )
 def test_parameters_of_another_type_differ(one: Any, other: Any) -> None:
-    """To a model, `true` may mean something else than 1, though Python finds them equal."""
+    """A model may distinguish `true` from 1, which are equal in Python."""
     assert batch_key(simple(parameters={"k": one})) != batch_key(simple(parameters={"k": other}))
     with_output = [
         simple(outputs=[{"name": "o", "parameters": {"k": value}}]) for value in (one, other)
@@ -210,7 +210,7 @@ def test_parameters_of_another_type_differ(one: Any, other: Any) -> None:
         {"parameters": None},
     ],
 )
-def test_what_does_not_matter(fields: dict[str, Any]) -> None:
+def test_ids_and_headers_do_not_prevent_joining(fields: dict[str, Any]) -> None:
     assert batch_key(simple(5, **fields)) == batch_key(simple())
 
 
@@ -237,7 +237,7 @@ def test_rows(shapes: list[list[int]], rows: int) -> None:
     assert rows_of(request(*inputs)) == rows
 
 
-def test_headers_that_all_agree_on_are_kept() -> None:
+def test_headers_equal_in_all_requests_are_kept() -> None:
     def with_headers(**headers: str) -> InferenceRequest:
         return simple(parameters={"content_type": "np", "headers": headers})
 
@@ -268,7 +268,7 @@ def test_text_and_binary_elements_in_one_batch() -> None:
     assert join(requests).inputs[0].data.root == ["é", b"\xff", b"", None]
 
 
-# -- answers that cannot be split --
+# -- responses that cannot be split --
 
 
 def answer(*outputs: ResponseOutput) -> InferenceResponse:
@@ -295,7 +295,7 @@ def output(shape: list[int], data: Any, datatype: str = "FP32") -> ResponseOutpu
         answer(output([3, 1], np.ones((), "f4"))),
     ],
 )
-def test_rows_that_disagree(response: InferenceResponse) -> None:
+def test_responses_with_another_number_of_rows_are_not_split(response: InferenceResponse) -> None:
     with pytest.raises(RowsDisagree):
         split(response, [1, 2])
 

@@ -1,4 +1,4 @@
-"""The order of the waiting line and the rule that closes a batch, by a clock that stands still."""
+"""The order of the request queue and the rule that closes a batch, at fixed times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOW = 1000.0
 
 
 @dataclass(eq=False, frozen=True)
-class Waiting:
+class QueuedItem:
     name: str
     rows: int = 1
     key: str = "k"
@@ -24,23 +24,23 @@ class Waiting:
     priority: int = 0
 
 
-def line_of(entries: Iterable[Waiting]) -> RequestQueue[Waiting]:
-    line: RequestQueue[Waiting] = RequestQueue()
+def queue_of(entries: Iterable[QueuedItem]) -> RequestQueue[QueuedItem]:
+    queue: RequestQueue[QueuedItem] = RequestQueue()
     for entry in entries:
-        line.push(entry)
-    return line
+        queue.push(entry)
+    return queue
 
 
-def take(line: RequestQueue[Waiting], policy: BatchPolicy, now: float = NOW) -> str:
-    batch, wait = line.take(policy, now)
-    assert bool(batch) or wait > 0 or not line.size
+def take(queue: RequestQueue[QueuedItem], policy: BatchPolicy, now: float = NOW) -> str:
+    batch, wait = queue.take(policy, now)
+    assert bool(batch) or wait > 0 or not queue.size
     return "".join(entry.name for entry in batch)
 
 
-def drain(line: RequestQueue[Waiting], policy: BatchPolicy) -> list[str]:
+def drain(queue: RequestQueue[QueuedItem], policy: BatchPolicy) -> list[str]:
     taken = []
-    while line.size:
-        taken.append(take(line, policy))
+    while queue.size:
+        taken.append(take(queue, policy))
     return taken
 
 
@@ -48,97 +48,114 @@ def drain(line: RequestQueue[Waiting], policy: BatchPolicy) -> list[str]:
     "policy, taken",
     [(BatchPolicy(), ["a", "b", "c"]), (BatchPolicy(2), ["ab", "c"]), (BatchPolicy(9), ["abc"])],
 )
-def test_at_most_so_many_requests(policy: BatchPolicy, taken: list[str]) -> None:
-    assert drain(line_of(map(Waiting, "abc")), policy) == taken
+def test_max_requests(policy: BatchPolicy, taken: list[str]) -> None:
+    assert drain(queue_of(map(QueuedItem, "abc")), policy) == taken
 
 
-def test_an_empty_line() -> None:
-    line = line_of([])
+def test_an_empty_queue() -> None:
+    queue = queue_of([])
 
-    assert line.take(BatchPolicy(9), NOW) == ([], 0.0)
-    assert not line.remove(Waiting("a"))
+    assert queue.take(BatchPolicy(9), NOW) == ([], 0.0)
+    assert not queue.remove(QueuedItem("a"))
 
 
-def test_only_those_that_agree() -> None:
-    line = line_of(
+def test_only_equal_keys_are_joined() -> None:
+    queue = queue_of(
         [
-            Waiting("a"),
-            Waiting("x", key="other"),
-            Waiting("b"),
-            Waiting("y", key="other"),
-            Waiting("c"),
+            QueuedItem("a"),
+            QueuedItem("x", key="other"),
+            QueuedItem("b"),
+            QueuedItem("y", key="other"),
+            QueuedItem("c"),
         ]
     )
 
-    assert drain(line, BatchPolicy(9)) == ["abc", "xy"]
+    assert drain(queue, BatchPolicy(9)) == ["abc", "xy"]
 
 
-def test_those_without_rows_go_alone() -> None:
-    line = line_of(
+def test_requests_without_rows_run_alone() -> None:
+    queue = queue_of(
         [
-            Waiting("a", rows=0),
-            Waiting("b", rows=0),
-            Waiting("c"),
-            Waiting("d", rows=0),
-            Waiting("e"),
+            QueuedItem("a", rows=0),
+            QueuedItem("b", rows=0),
+            QueuedItem("c"),
+            QueuedItem("d", rows=0),
+            QueuedItem("e"),
         ]
     )
 
-    assert drain(line, BatchPolicy(9)) == ["a", "b", "ce", "d"]
+    assert drain(queue, BatchPolicy(9)) == ["a", "b", "ce", "d"]
 
 
-def test_at_most_so_many_rows() -> None:
-    line = line_of(
-        [Waiting("a", 3), Waiting("b", 3), Waiting("c", 2), Waiting("d", 9), Waiting("e", 1)]
+def test_max_rows() -> None:
+    queue = queue_of(
+        [
+            QueuedItem("a", 3),
+            QueuedItem("b", 3),
+            QueuedItem("c", 2),
+            QueuedItem("d", 9),
+            QueuedItem("e", 1),
+        ]
     )
 
-    assert drain(line, BatchPolicy(9, max_rows=5)) == ["ac", "be", "d"]
+    assert drain(queue, BatchPolicy(9, max_rows=5)) == ["ac", "be", "d"]
 
 
-def test_the_search_for_those_that_agree_is_bounded() -> None:
-    line = line_of([Waiting("a"), *(Waiting("x", key="other") for _ in range(9)), Waiting("b")])
+def test_the_search_for_equal_keys_is_bounded() -> None:
+    queue = queue_of(
+        [QueuedItem("a"), *(QueuedItem("x", key="other") for _ in range(9)), QueuedItem("b")]
+    )
 
-    assert take(line, BatchPolicy(4)) == "a"
-    assert line.size == 10
+    assert take(queue, BatchPolicy(4)) == "a"
+    assert queue.size == 10
 
 
 # -- priorities --
 
 
-def test_lower_numbers_first_and_none_last() -> None:
-    line = line_of(
-        [Waiting("z"), Waiting("c", priority=3), Waiting("a", priority=1), Waiting("b", priority=1)]
+def test_lower_numbers_first_and_no_priority_last() -> None:
+    queue = queue_of(
+        [
+            QueuedItem("z"),
+            QueuedItem("c", priority=3),
+            QueuedItem("a", priority=1),
+            QueuedItem("b", priority=1),
+        ]
     )
 
-    assert drain(line, BatchPolicy()) == ["a", "b", "c", "z"]
+    assert drain(queue, BatchPolicy()) == ["a", "b", "c", "z"]
 
 
-def test_batches_keep_to_one_priority() -> None:
-    line = line_of([Waiting("z"), Waiting("a", priority=1), Waiting("y"), Waiting("b", priority=1)])
+def test_a_batch_has_one_priority() -> None:
+    queue = queue_of(
+        [QueuedItem("z"), QueuedItem("a", priority=1), QueuedItem("y"), QueuedItem("b", priority=1)]
+    )
 
-    assert drain(line, BatchPolicy(9)) == ["ab", "zy"]
-
-
-def test_leaving_the_line() -> None:
-    entries = [Waiting("a"), Waiting("b", priority=1), Waiting("c")]
-    line = line_of(entries)
-
-    assert line.remove(entries[1])
-    assert not line.remove(entries[1])
-    assert not line.remove(Waiting("a"))
-    assert line.size == 2
-    assert drain(line, BatchPolicy()) == ["a", "c"]
-    assert not line.remove(entries[0])
+    assert drain(queue, BatchPolicy(9)) == ["ab", "zy"]
 
 
-def test_many_priorities_leave_nothing_behind() -> None:
-    """Callers choose them; see that the line costs the same after a million of them (here: that order holds)."""
-    line = line_of(Waiting(f"{priority};", priority=priority) for priority in range(300, 0, -1))
-    taken = drain(line, BatchPolicy())
-    line.push(Waiting("z"))
+def test_remove() -> None:
+    entries = [QueuedItem("a"), QueuedItem("b", priority=1), QueuedItem("c")]
+    queue = queue_of(entries)
+
+    assert queue.remove(entries[1])
+    assert not queue.remove(entries[1])
+    assert not queue.remove(QueuedItem("a"))
+    assert queue.size == 2
+    assert drain(queue, BatchPolicy()) == ["a", "c"]
+    assert not queue.remove(entries[0])
+
+
+def test_many_priorities() -> None:
+    """Clients choose priorities: empty levels are removed, and the order holds."""
+    queue = queue_of(
+        QueuedItem(f"{priority};", priority=priority) for priority in range(300, 0, -1)
+    )
+    taken = drain(queue, BatchPolicy())
+    queue.push(QueuedItem("z"))
 
     assert taken == [f"{priority};" for priority in range(1, 301)]
-    assert drain(line, BatchPolicy()) == ["z"]
+    assert drain(queue, BatchPolicy()) == ["z"]
 
 
 # -- waiting for others --
@@ -146,33 +163,33 @@ def test_many_priorities_leave_nothing_behind() -> None:
 WAITS = BatchPolicy(3, max_wait=0.5)
 
 
-def test_a_batch_waits_for_its_first_member() -> None:
-    line = line_of([Waiting("a", arrived=NOW - 0.2), Waiting("b", arrived=NOW)])
+def test_a_batch_waits_max_wait_from_the_arrival_of_its_first_request() -> None:
+    queue = queue_of([QueuedItem("a", arrived=NOW - 0.2), QueuedItem("b", arrived=NOW)])
 
-    batch, wait = line.take(WAITS, NOW)
+    batch, wait = queue.take(WAITS, NOW)
     assert batch == []
     assert wait == pytest.approx(0.3)
-    assert line.size == 2
-    assert take(line, WAITS, NOW + 0.3 + 1e-9) == "ab"
+    assert queue.size == 2
+    assert take(queue, WAITS, NOW + 0.3 + 1e-9) == "ab"
 
 
 @pytest.mark.parametrize(
     "entries, taken",
     [
-        ([Waiting("a"), Waiting("b"), Waiting("c"), Waiting("d")], "abc"),  # full
-        ([Waiting("a", rows=0), Waiting("b")], "a"),  # never joined
-        ([Waiting("a", arrived=NOW - 0.5), Waiting("b")], "ab"),  # waited long enough
-        ([Waiting("a", arrived=NOW - 10)], "a"),
+        ([QueuedItem("a"), QueuedItem("b"), QueuedItem("c"), QueuedItem("d")], "abc"),  # full
+        ([QueuedItem("a", rows=0), QueuedItem("b")], "a"),  # never joined
+        ([QueuedItem("a", arrived=NOW - 0.5), QueuedItem("b")], "ab"),  # waited long enough
+        ([QueuedItem("a", arrived=NOW - 10)], "a"),
     ],
 )
-def test_nobody_waits_in_vain(entries: list[Waiting], taken: str) -> None:
-    assert take(line_of(entries), WAITS) == taken
+def test_a_batch_that_cannot_grow_does_not_wait(entries: list[QueuedItem], taken: str) -> None:
+    assert take(queue_of(entries), WAITS) == taken
 
 
 @given(
     st.lists(
         st.builds(
-            Waiting,
+            QueuedItem,
             name=st.just("x"),
             rows=st.integers(0, 6),
             key=st.sampled_from("kl"),
@@ -182,14 +199,14 @@ def test_nobody_waits_in_vain(entries: list[Waiting], taken: str) -> None:
     st.integers(1, 4),
     st.integers(1, 10),
 )
-def test_every_request_is_taken_once_and_in_turn(
-    entries: list[Waiting], size: int, rows: int
+def test_every_request_is_taken_once_and_in_order(
+    entries: list[QueuedItem], size: int, rows: int
 ) -> None:
-    line = line_of(entries)
+    queue = queue_of(entries)
     policy = BatchPolicy(size, max_rows=rows)
-    taken: list[Waiting] = []
-    while line.size:
-        batch, _ = line.take(policy, NOW)
+    taken: list[QueuedItem] = []
+    while queue.size:
+        batch, _ = queue.take(policy, NOW)
         assert 1 <= len(batch) <= size
         assert len(batch) == 1 or sum(entry.rows for entry in batch) <= rows
         assert len(batch) == 1 or all(entry.rows for entry in batch)

@@ -614,7 +614,10 @@ async def test_overload_is_rejected_at_once(make_bench: Callable[..., Bench]) ->
 async def test_retry_after_follows_the_measured_seconds_per_request(
     make_bench: Callable[..., Bench],
 ) -> None:
-    """Two runs of 100 s and 50 s per request: the average moves by a tenth of the difference each time."""
+    """Two runs of 100 s and 50 s per request.
+
+    The average moves by a tenth of the difference each time.
+    """
     bench = make_bench(BatchPolicy(2), AdmissionPolicy(max_queue_size=2))
     first = await bench.busy()
     bench.ask(1.0)
@@ -645,7 +648,10 @@ async def test_retry_after_follows_the_measured_seconds_per_request(
 async def test_abandoning_a_batch_before_the_first_step_of_its_task(
     make_bench: Callable[..., Bench],
 ) -> None:
-    """A task that is cancelled before its first step runs no `finally`: the capacity must be released all the same."""
+    """A task that is cancelled before its first step runs no `finally`.
+
+    The capacity must be released all the same.
+    """
     bench = make_bench()
     first = await bench.busy()
     abandoned = bench.ask(1.0)

@@ -1,4 +1,4 @@
-"""The response cache: what is remembered is what would be computed, under a key that holds all that decides it."""
+"""The response cache: cached responses equal computed ones; keys cover the whole request."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from mlserver.types import (
 )
 
 
-class Road:
-    """Answers with the inputs, and with how often it was asked."""
+class NextStage:
+    """Returns the inputs, and counts the requests."""
 
     max_batch_size = 1
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.request_count = 0
 
     async def drained(self) -> None:
         return None
 
     async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
-        self.asked += 1
+        self.request_count += 1
         return answer(request)
 
     async def stream(
@@ -76,12 +76,15 @@ def request(data: Any = (1.0, 2.0), datatype: str = "FP64", **more: Any) -> Infe
 
 
 def cached(
-    pipeline: Road, store: LocalCache | None = None, name: str = "m", version: str | None = None
+    next_stage: NextStage,
+    store: LocalCache | None = None,
+    name: str = "m",
+    version: str | None = None,
 ) -> CacheStage:
-    return CacheStage(pipeline, store or LocalCache(), name, version, lambda hit, ns: None)
+    return CacheStage(next_stage, store or LocalCache(), name, version, lambda hit, ns: None)
 
 
-# -- cached = computed --
+# -- cached responses equal computed ones --
 
 elements = {
     "FP64": st.floats(allow_nan=False),
@@ -132,30 +135,28 @@ def requests(draw: st.DrawFn) -> InferenceRequest:
 
 
 def content(message: InferenceRequest | InferenceResponse) -> Any:
-    """All that a message says, but its id and headers."""
-    said = message.model_dump()
-    said.pop("id", None)
-    said.get("parameters", {}).pop("headers", None)
-    return {key: value for key, value in said.items() if value}
+    """The fields of a message without id and headers."""
+    fields = message.model_dump()
+    fields.pop("id", None)
+    fields.get("parameters", {}).pop("headers", None)
+    return {key: value for key, value in fields.items() if value}
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(requests(), min_size=1, max_size=6))
-async def test_cached_is_computed(asked: list[InferenceRequest]) -> None:
-    cache = cached(Road())
-    for each in [*asked, *asked]:
+async def test_cached_responses_equal_computed_ones(sent: list[InferenceRequest]) -> None:
+    cache = cached(NextStage())
+    for each in [*sent, *sent]:
         assert (await cache.infer(each, RequestContext())).model_dump() == answer(each).model_dump()
 
 
 @settings(deadline=None, max_examples=100)
 @given(requests(), requests())
-def test_the_same_key_means_the_same_content(
-    one: InferenceRequest, other: InferenceRequest
-) -> None:
+def test_equal_keys_mean_equal_content(one: InferenceRequest, other: InferenceRequest) -> None:
     assert (request_key(one) == request_key(other)) <= (repr(content(one)) == repr(content(other)))
 
 
-# -- what is the same --
+# -- equal requests --
 
 
 @pytest.mark.parametrize(
@@ -168,12 +169,12 @@ def test_the_same_key_means_the_same_content(
         request([1, 2]),
     ],
 )
-async def test_the_same_request_is_computed_once(again: InferenceRequest) -> None:
-    pipeline = Road()
-    cache = cached(pipeline)
+async def test_an_equal_request_is_computed_once(again: InferenceRequest) -> None:
+    next_stage = NextStage()
+    cache = cached(next_stage)
     await cache.infer(request(), RequestContext())
     await cache.infer(again, RequestContext())
-    assert pipeline.asked == 1
+    assert next_stage.request_count == 1
 
 
 @pytest.mark.parametrize(
@@ -191,14 +192,14 @@ async def test_the_same_request_is_computed_once(again: InferenceRequest) -> Non
     ids=range(8),
 )
 async def test_another_request_is_computed(other: InferenceRequest) -> None:
-    pipeline = Road()
-    cache = cached(pipeline)
+    next_stage = NextStage()
+    cache = cached(next_stage)
     await cache.infer(request(), RequestContext())
     await cache.infer(other, RequestContext())
-    assert pipeline.asked == 2
+    assert next_stage.request_count == 2
 
 
-def test_large_tensors_count_too() -> None:
+def test_large_tensors_are_part_of_the_key() -> None:
     zeros, one = np.zeros(10_000), np.zeros(10_000)
     one[-1] = 1
     assert request_key(request(zeros)) == request_key(request(zeros))
@@ -206,20 +207,20 @@ def test_large_tensors_count_too() -> None:
 
 
 async def test_models_versions_and_loads_do_not_share() -> None:
-    store, roads = LocalCache(), [Road() for _ in range(4)]
-    for pipeline, (name, version) in zip(
-        roads, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True
+    store, next_stages = LocalCache(), [NextStage() for _ in range(4)]
+    for next_stage, (name, version) in zip(
+        next_stages, [("m", None), ("n", None), ("m", "1"), ("m", None)], strict=True
     ):
-        cache = cached(pipeline, store, name, version)
+        cache = cached(next_stage, store, name, version)
         await cache.infer(request(), RequestContext())
-    assert [pipeline.asked for pipeline in roads] == [1, 1, 1, 1]
+    assert [next_stage.request_count for next_stage in next_stages] == [1, 1, 1, 1]
 
 
-# -- what it keeps --
+# -- stored responses --
 
 
-async def test_what_a_caller_does_to_its_answer_reaches_nobody_else() -> None:
-    cache = cached(Road())
+async def test_changing_a_response_does_not_change_the_cache() -> None:
+    cache = cached(NextStage())
     for _ in range(3):
         response = await cache.infer(request(), RequestContext())
         assert response.model_dump() == answer(request()).model_dump()
@@ -229,45 +230,45 @@ async def test_what_a_caller_does_to_its_answer_reaches_nobody_else() -> None:
         response.parameters.headers = None
 
 
-async def test_errors_are_not_remembered() -> None:
-    class Fails(Road):
+async def test_errors_are_not_cached() -> None:
+    class Fails(NextStage):
         async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
-            self.asked += 1
+            self.request_count += 1
             raise MLServerError("no")
 
-    pipeline = Fails()
-    cache = cached(pipeline)
+    next_stage = Fails()
+    cache = cached(next_stage)
     for _ in range(2):
         with pytest.raises(MLServerError):
             await cache.infer(request(), RequestContext())
-    assert pipeline.asked == 2
+    assert next_stage.request_count == 2
 
 
-async def test_what_cannot_be_written_down_is_passed_on() -> None:
-    pipeline = Road()
-    cache = cached(pipeline)
+async def test_requests_that_cannot_be_encoded_are_passed_on() -> None:
+    next_stage = NextStage()
+    cache = cached(next_stage)
     for _ in range(2):
         await cache.infer(
             request(parameters=Parameters.from_values({"huge": 2**70})), RequestContext()
         )
-    assert pipeline.asked == 2
+    assert next_stage.request_count == 2
 
 
 async def test_streams_are_passed_on() -> None:
-    pipeline = Road()
-    cache = cached(pipeline)
+    next_stage = NextStage()
+    cache = cached(next_stage)
 
     async def two() -> AsyncIterator[InferenceRequest]:
         yield request()
         yield request()
 
     assert len([response async for response in cache.stream(two(), RequestContext())]) == 2
-    assert pipeline.asked == 2
+    assert next_stage.request_count == 2
 
 
 async def test_hits_and_misses_are_counted() -> None:
     counted: list[bool] = []
-    cache = CacheStage(Road(), LocalCache(), "m", None, lambda hit, ns: counted.append(hit))
+    cache = CacheStage(NextStage(), LocalCache(), "m", None, lambda hit, ns: counted.append(hit))
     for each in (request(), request(), request([3.0]), request()):
         await cache.infer(each, RequestContext())
     assert counted == [False, True, False, True]
@@ -276,7 +277,7 @@ async def test_hits_and_misses_are_counted() -> None:
 # -- the store --
 
 
-def test_what_was_not_used_for_the_longest_time_goes() -> None:
+def test_the_least_recently_used_entry_is_evicted() -> None:
     store = LocalCache(2)
     store.insert(b"a", b"1")
     store.insert(b"b", b"2")
@@ -301,7 +302,7 @@ def test_bytes_are_bounded() -> None:
         st.tuples(st.sampled_from([b"a", b"b", b"c", b"dd"]), st.binary(max_size=8), st.booleans())
     )
 )
-def test_the_store_holds_what_was_used_last(steps: list[tuple[bytes, bytes, bool]]) -> None:
+def test_the_store_equals_a_simple_model(steps: list[tuple[bytes, bytes, bool]]) -> None:
     store, model = LocalCache(3, max_bytes=16), dict[bytes, bytes]()
     for key, value, insert in steps:
         if insert:

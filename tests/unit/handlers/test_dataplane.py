@@ -1,4 +1,4 @@
-"""The data plane: what it adds to a request, what it takes from an answer, and what it says of server and models."""
+"""The data plane: fields it sets in requests and responses; health, metadata and statistics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def bench() -> Bench:
 # -- health and metadata --
 
 
-async def test_live_without_anything(bench: Bench) -> None:
+async def test_live_without_models(bench: Bench) -> None:
     bench.data_plane.accepting = False
 
     assert await bench.data_plane.live()
@@ -52,7 +52,7 @@ async def test_ready_without_models(empty: bool) -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-async def test_ready_tells_of_every_model(strict: bool) -> None:
+async def test_ready_depends_on_every_model(strict: bool) -> None:
     bench = Bench(strict_readiness=strict)
     model = await bench.load("m")
     assert await bench.data_plane.ready()
@@ -64,7 +64,7 @@ async def test_ready_tells_of_every_model(strict: bool) -> None:
     assert not await bench.data_plane.ready()
     assert not await bench.data_plane.model_ready("m")
     with pytest.raises(ModelNotFound):
-        await bench.data_plane.model_ready("nobody")
+        await bench.data_plane.model_ready("unknown")
 
 
 async def test_server_metadata() -> None:
@@ -100,13 +100,13 @@ async def test_configuration() -> None:
     assert config["model_transaction_policy"] == {"decoupled": True}
 
 
-async def test_a_model_that_answers_row_by_row_is_not_decoupled(bench: Bench) -> None:
+async def test_a_row_wise_model_is_not_decoupled(bench: Bench) -> None:
     await bench.load(streams=True, row_wise=True)
 
     assert "model_transaction_policy" not in bench.data_plane.model_config("m")
 
 
-async def test_statistics_give_models_without_a_version_the_number_0(bench: Bench) -> None:
+async def test_statistics_report_version_0_for_models_without_a_version(bench: Bench) -> None:
     await bench.load()
 
     assert (await bench.data_plane.statistics("m"))["model_stats"][0]["version"] == "0"
@@ -115,7 +115,7 @@ async def test_statistics_give_models_without_a_version_the_number_0(bench: Benc
 # -- one request --
 
 
-async def test_an_id_is_kept_or_made(bench: Bench) -> None:
+async def test_an_id_is_kept_or_generated(bench: Bench) -> None:
     await bench.load("m", "3")
     kept = await bench.ask(id="mine")
     made = await bench.ask()
@@ -145,7 +145,7 @@ async def test_the_models_own_version_is_kept(bench: Bench) -> None:
     assert (await bench.ask()).model_version == "own"
 
 
-async def test_limits_are_taken_from_the_parameters(bench: Bench) -> None:
+async def test_deadline_and_priority_from_parameters(bench: Bench) -> None:
     model = await bench.load()
     before = time.monotonic()
     await bench.ask(parameters={"timeout": 60_000_000, "priority": 2, "k": 1})
@@ -168,7 +168,7 @@ async def test_the_earlier_deadline_counts(bench: Bench) -> None:
     assert model.calls[0].deadline == asked
 
 
-async def test_a_deadline_that_passes(bench: Bench) -> None:
+async def test_a_deadline_exceeded_in_the_model(bench: Bench) -> None:
     model = await bench.load()
     model.go.clear()
     with pytest.raises(DeadlineExceeded):
@@ -189,7 +189,7 @@ async def test_headers_reach_models_that_may_depend_on_them(bench: Bench, row_wi
     assert parameters.headers == (None if row_wise else {"x-user": "ann"})
 
 
-async def test_headers_of_the_answer_are_not_part_of_it(bench: Bench) -> None:
+async def test_response_headers_are_moved_to_the_context(bench: Bench) -> None:
     model = await bench.load()
     model.response = lambda asked: InferenceResponse(
         model_name="m", outputs=[], parameters=Parameters(headers={"x-own": "1"}, k=2)
@@ -211,7 +211,7 @@ async def test_headers_of_the_answer_are_not_part_of_it(bench: Bench) -> None:
         ({"parameters": {"priority": -1}}, "priority"),
     ],
 )
-async def test_bad_requests_never_reach_the_model(
+async def test_invalid_requests_are_not_passed_to_the_model(
     bench: Bench, fields: dict[str, Any], words: str
 ) -> None:
     model = await bench.load()
@@ -222,9 +222,9 @@ async def test_bad_requests_never_reach_the_model(
     assert model.requests == []
 
 
-async def test_requests_for_what_is_not_there(bench: Bench) -> None:
+async def test_requests_for_models_that_are_not_loaded(bench: Bench) -> None:
     await bench.fail("broken")
-    for name, version, kind in [("nobody", None, ModelNotFound), ("broken", None, ModelNotReady)]:
+    for name, version, kind in [("unknown", None, ModelNotFound), ("broken", None, ModelNotReady)]:
         with pytest.raises(kind):
             await bench.ask(name, version)
 
@@ -240,23 +240,23 @@ def two_outputs(asked: InferenceRequest) -> InferenceResponse:
 
 
 @pytest.mark.parametrize(
-    "wanted, names", [(None, "ab"), ([], "ab"), (["b"], "b"), (["b", "a"], "ba")]
+    "requested, names", [(None, "ab"), ([], "ab"), (["b"], "b"), (["b", "a"], "ba")]
 )
-async def test_requested_outputs(bench: Bench, wanted: list[str] | None, names: str) -> None:
+async def test_requested_outputs(bench: Bench, requested: list[str] | None, names: str) -> None:
     (await bench.load()).response = two_outputs
-    outputs = None if wanted is None else [RequestOutput(name=name) for name in wanted]
+    outputs = None if requested is None else [RequestOutput(name=name) for name in requested]
 
     assert "".join(output.name for output in (await bench.ask(outputs=outputs)).outputs) == names
 
 
-async def test_an_output_that_the_model_does_not_give(bench: Bench) -> None:
+async def test_requesting_an_unknown_output(bench: Bench) -> None:
     (await bench.load()).response = two_outputs
     with pytest.raises(MLServerError, match="no output 'c'; its outputs are 'a', 'b'") as error:
         await bench.ask(outputs=[RequestOutput(name="c")])
     assert error.value.status_code == 400
 
 
-async def test_outputs_may_be_asked_for_by_the_metadatas_names(bench: Bench) -> None:
+async def test_outputs_may_be_requested_by_the_names_of_the_metadata(bench: Bench) -> None:
     described = [MetadataTensor(name=name, datatype="INT8", shape=[-1]) for name in "xy"]
     (
         await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))
@@ -268,7 +268,7 @@ async def test_outputs_may_be_asked_for_by_the_metadatas_names(bench: Bench) -> 
         await bench.ask(outputs=[RequestOutput(name="y"), RequestOutput(name="z")])
 
 
-async def test_metadata_that_shares_a_name_with_the_answer_renames_nothing(bench: Bench) -> None:
+async def test_outputs_are_not_renamed_if_the_metadata_shares_a_name(bench: Bench) -> None:
     described = [MetadataTensor(name=name, datatype="INT8", shape=[-1]) for name in "xa"]
     (
         await bench.load(metadata=MetadataModelResponse(name="m", platform="", outputs=described))
@@ -277,7 +277,7 @@ async def test_metadata_that_shares_a_name_with_the_answer_renames_nothing(bench
         await bench.ask(outputs=[RequestOutput(name="x")])
 
 
-# -- counting --
+# -- statistics --
 
 
 async def test_statistics(bench: Bench) -> None:
@@ -304,7 +304,7 @@ async def test_statistics(bench: Bench) -> None:
     assert len((await bench.data_plane.statistics("m"))["model_stats"]) == 2
     assert len((await bench.data_plane.statistics())["model_stats"]) == 2
     with pytest.raises(ModelNotFound):
-        await bench.data_plane.statistics("nobody")
+        await bench.data_plane.statistics("unknown")
 
 
 # -- streams --
@@ -315,7 +315,7 @@ async def stream_of(*payloads: InferenceRequest) -> AsyncIterator[InferenceReque
         yield payload
 
 
-async def test_streams_carry_the_first_id(bench: Bench) -> None:
+async def test_stream_responses_have_the_first_id(bench: Bench) -> None:
     await bench.load("m", "1", streams=True)
     stream = bench.data_plane.infer_stream(
         stream_of(request(id="first"), request(id="second")), "m"
@@ -326,7 +326,7 @@ async def test_streams_carry_the_first_id(bench: Bench) -> None:
     assert [(answer.id, answer.model_version) for answer in answers] == [("first", "1")] * 2
 
 
-async def test_streams_give_the_outputs_that_are_wanted(bench: Bench) -> None:
+async def test_stream_responses_have_the_requested_outputs(bench: Bench) -> None:
     (await bench.load("m", "1", streams=True)).response = two_outputs
     stream = bench.data_plane.infer_stream(
         stream_of(request(outputs=[RequestOutput(name="b")]), request()), "m"
@@ -340,7 +340,7 @@ async def test_streams_give_the_outputs_that_are_wanted(bench: Bench) -> None:
         await anext(stream)
 
 
-async def test_streams_check_every_request(bench: Bench) -> None:
+async def test_streams_validate_every_request(bench: Bench) -> None:
     model = await bench.load()
     stream = bench.data_plane.infer_stream(stream_of(request(), request(name="\0")), "m")
     await anext(stream)
@@ -350,7 +350,7 @@ async def test_streams_check_every_request(bench: Bench) -> None:
     assert len(model.requests) == 1
 
 
-async def test_a_stream_may_be_left(bench: Bench) -> None:
+async def test_closing_a_stream(bench: Bench) -> None:
     await bench.load()
     stream = bench.data_plane.infer_stream(stream_of(request(), request()), "m")
     await anext(stream)
@@ -359,12 +359,12 @@ async def test_a_stream_may_be_left(bench: Bench) -> None:
     await bench.registry.drained()
 
 
-async def test_streams_of_nobody(bench: Bench) -> None:
+async def test_streams_of_an_unknown_model(bench: Bench) -> None:
     with pytest.raises(ModelNotFound):
-        await anext(bench.data_plane.infer_stream(stream_of(request()), "nobody"))
+        await anext(bench.data_plane.infer_stream(stream_of(request()), "unknown"))
 
 
-# -- models' own paths --
+# -- custom routes --
 
 
 async def test_routes(bench: Bench) -> None:
@@ -378,7 +378,7 @@ async def test_routes(bench: Bench) -> None:
         ("n", "/n"),
     ]
     assert [own.route.path for own in bench.data_plane.get_routes("m", "1")] == ["/one"]
-    assert bench.data_plane.get_routes("nobody") == []
+    assert bench.data_plane.get_routes("unknown") == []
     answer = await bench.data_plane.route("m", "1", HTTPRequest("GET", "/one"))
     assert (answer.status, answer.body) == (201, b"/one")
 
@@ -386,7 +386,7 @@ async def test_routes(bench: Bench) -> None:
 # -- batches --
 
 
-async def test_a_batch_answers_each_caller_under_its_own_id() -> None:
+async def test_responses_of_a_batch_have_their_own_ids() -> None:
     bench = Bench(policy=BatchPolicy(8))
     model = await bench.load(row_wise=True)
     model.go.clear()

@@ -1,4 +1,4 @@
-"""The index: every state that a model goes through, and why."""
+"""The repository index: states of models and their reasons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.pipeline import Bench, model_settings
 
 
 class Repository:
-    """A repository with the model `m`, and what its index says of it."""
+    """A repository with the model `m`."""
 
     def __init__(self) -> None:
         self.bench = Bench()
@@ -33,7 +33,7 @@ async def repository() -> Repository:
 
 
 async def begun(work: asyncio.Future[bool], repository: Repository, state: str) -> None:
-    """Return when the index has the state, which the work has to pass."""
+    """Wait until the index has the state, before `work` ends."""
     while (await repository.state())[0] != state:
         assert not work.done()
         await asyncio.sleep(0)

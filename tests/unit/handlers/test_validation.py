@@ -1,4 +1,4 @@
-"""What every request must satisfy, whatever wire format it came by."""
+"""Validation of requests, independent of the wire format."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def nested(levels: int) -> Any:
     return value
 
 
-def test_numbers_leave_as_bytes() -> None:
+def test_numbers_become_bytes() -> None:
     made = request(tensor(), tensor("y", "BYTES", [1], ["a"]))
     check_request(made)
 
@@ -120,11 +120,11 @@ def test_numbers_leave_as_bytes() -> None:
         ),
     ],
 )
-def test_refused(made: InferenceRequest, words: str) -> None:
+def test_rejected(made: InferenceRequest, words: str) -> None:
     assert words in refusal(made)
 
 
-def test_allowed() -> None:
+def test_accepted() -> None:
     check_request(request())
     check_request(request(tensor("é ☃"), tensor("\u2028"), tensor("")))
     check_request(request(tensor("n" * MAX_NAME)))
@@ -132,7 +132,7 @@ def test_allowed() -> None:
     check_request(request(parameters=Parameters(k=nested(MAX_DEPTH), l=[], m={}, n=[1] * 1000)))
 
 
-def test_the_number_of_inputs_has_a_limit_that_can_be_set() -> None:
+def test_max_inputs() -> None:
     made = request(*[tensor(str(number)) for number in range(5)])
     check_request(made, max_inputs=5)
     with pytest.raises(MLServerError, match="at most 4 inputs .setting 'max_inputs'., received 5"):
@@ -140,8 +140,8 @@ def test_the_number_of_inputs_has_a_limit_that_can_be_set() -> None:
     assert Settings().max_inputs == MAX_INPUTS
 
 
-def test_what_was_good_once_is_checked_again() -> None:
-    """Names are remembered; data are not."""
+def test_data_is_validated_in_every_request() -> None:
+    """Valid names are cached, data is not."""
     check_request(request(tensor("again")))
 
     assert "'again'" in refusal(request(tensor("again", data=[1, 2])))
@@ -149,14 +149,14 @@ def test_what_was_good_once_is_checked_again() -> None:
 
 
 @pytest.mark.parametrize("made", ["a" * (MAX_NAME + 1), "a\nb", "\x1b[31m", "a\0"])
-def test_ids_that_could_break_logs_and_headers(made: str) -> None:
+def test_ids_that_would_break_logs_and_headers(made: str) -> None:
     with pytest.raises(MLServerError, match="Invalid id") as error:
         check_id(request(id=made))
     assert len(error.value.message) < 500
 
 
 @pytest.mark.parametrize("made", [None, "", "42", "é", "a" * MAX_NAME])
-def test_good_ids(made: str | None) -> None:
+def test_valid_ids(made: str | None) -> None:
     check_id(request(id=made))
 
 
@@ -180,7 +180,7 @@ def test_timeouts(value: Any, seconds: float | None) -> None:
 @pytest.mark.parametrize(
     "value", [-1, True, "soon", "1.5", "²", "٣", "", "9" * 5000, math.nan, math.inf, [], {}]
 )
-def test_timeouts_that_are_none(value: Any) -> None:
+def test_invalid_timeouts(value: Any) -> None:
     with pytest.raises(MLServerError, match="Invalid parameter 'timeout'") as error:
         parse_timeout(value)
     assert error.value.status_code == 400
@@ -194,7 +194,7 @@ def test_priorities(value: Any, priority: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 2**31, 1.0, True, "high", "²", "9" * 5000, [], 10**400])
-def test_priorities_that_are_none(value: Any) -> None:
+def test_invalid_priorities(value: Any) -> None:
     with pytest.raises(MLServerError, match="Invalid parameter 'priority'"):
         parse_priority(value)
 
@@ -205,7 +205,7 @@ def test_priorities_that_are_none(value: Any) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_any_json_is_a_number_or_refused(value: Any) -> None:
+def test_any_json_is_parsed_or_rejected(value: Any) -> None:
     for read in (parse_timeout, parse_priority):
         try:
             read(value)

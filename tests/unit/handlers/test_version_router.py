@@ -32,7 +32,7 @@ async def load(bench: Bench, version: str, **traffic: Any) -> Model:
 
 
 def outcomes(bench: Bench) -> dict[str, float]:
-    """How many copies of requests ended how."""
+    """Mirrored requests by outcome."""
     families = [
         family for family in bench.metrics.collect() if family.name == "model_shadow_requests"
     ]
@@ -59,7 +59,7 @@ async def test_versions_by_weight(bench: Bench) -> None:
     assert tag_of(await bench.ask("m", "2")).startswith("2#")
 
 
-async def test_a_version_that_is_gone_leaves_its_share_to_the_others(bench: Bench) -> None:
+async def test_the_share_of_an_unloaded_version_goes_to_the_others(bench: Bench) -> None:
     await load(bench, "1", weights={"1": 1, "2": 1})
     assert await version_of(bench) == "1"
     await load(bench, "2")
@@ -68,12 +68,10 @@ async def test_a_version_that_is_gone_leaves_its_share_to_the_others(bench: Benc
     assert {await version_of(bench) for _ in range(50)} == {"1"}
     await load(bench, "1")
     await load(bench, "2")
-    assert {await version_of(bench) for _ in range(50)} == {
-        "2"
-    }  # nobody asks for a split any longer
+    assert {await version_of(bench) for _ in range(50)} == {"2"}  # no version configures a split
 
 
-async def test_streams_are_shared_too(bench: Bench) -> None:
+async def test_streams_are_split_as_well(bench: Bench) -> None:
     await load(bench, "1", weights={"1": 1})
     await load(bench, "2")
 
@@ -84,13 +82,13 @@ async def test_streams_are_shared_too(bench: Bench) -> None:
     assert [response.model_version for response in found] == ["1"]
 
 
-async def test_settings_that_are_none_fail_the_load(bench: Bench) -> None:
+async def test_invalid_settings_fail_the_load(bench: Bench) -> None:
     with pytest.raises(MLServerError, match="traffic.weights"):
         await load(bench, "1", weights=3)
     assert "traffic.weights" in bench.registry.find("m", "1").reason
 
 
-async def test_a_shadow_is_compared_and_never_seen(bench: Bench) -> None:
+async def test_shadow_responses_are_compared_and_not_returned(bench: Bench) -> None:
     await load(bench, "2", shadow="3")
     shadow = await load(bench, "3")
     assert await version_of(bench) == "2"

@@ -1,4 +1,4 @@
-"""Models' own metrics: registered, logged, timed, sent from a worker, and gone with the model."""
+"""Custom metrics of models: registered, logged, timed, sent by a worker, removed with the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def value(series: str, model: ModelSettings = WINE, **labels: str) -> float | No
     return found
 
 
-def test_log_counts_for_the_model_that_runs() -> None:
+def test_log_observes_for_the_running_model() -> None:
     with model_context(WINE):
         metrics.log(t_logged=3, t_other=0.5)
         metrics.log(t_logged=4)
@@ -46,7 +46,7 @@ def test_log_counts_for_the_model_that_runs() -> None:
     assert value("t_logged_bucket", le="+Inf") == 2
 
 
-def test_register_gives_the_same_histogram_each_time() -> None:
+def test_register_returns_the_same_histogram() -> None:
     first = metrics.register("t_registered", "What it is")
     assert metrics.register("t_registered", "Other words") is first
     with model_context(WINE):
@@ -88,7 +88,7 @@ def test_outside_of_a_model_is_an_error() -> None:
 @pytest.mark.parametrize(
     "name, given", [("t bad", 1), ("1t", 1), ("t-x", 1), ("t_text", "many"), ("t_none", None)]
 )
-def test_names_and_values_that_prometheus_does_not_take(name: str, given: Any) -> None:
+def test_invalid_names_and_values(name: str, given: Any) -> None:
     with (
         model_context(WINE),
         pytest.raises(InvalidMetric, match=f"Metric '{name}' cannot be logged"),
@@ -96,7 +96,7 @@ def test_names_and_values_that_prometheus_does_not_take(name: str, given: Any) -
         metrics.log(**{name: given})
 
 
-def test_a_sink_gets_what_is_observed_and_receive_counts_it() -> None:
+def test_a_sink_gets_the_samples_and_receive_adds_them() -> None:
     sent: list[Sample] = []
     metrics.set_sink(sent.append)
     metrics.register("t_sent", "Words").labels("wine", "2").observe(1)

@@ -1,4 +1,4 @@
-"""The page with the metrics: path, formats, and one family per name."""
+"""The metrics endpoint: path, formats, and one family per name."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def families(page: str) -> dict[str, Any]:
     return found
 
 
-async def test_the_page_has_the_roads_the_models_and_the_processs_metrics() -> None:
-    pipeline = ServerMetrics()
-    pipeline.add_model("wine", None)
-    pipeline.for_model("wine", None).request_finished(Timings(), 10**9)
+async def test_the_page_has_metrics_of_server_models_and_process() -> None:
+    server_metrics = ServerMetrics()
+    server_metrics.add_model("wine", None)
+    server_metrics.for_model("wine", None).request_finished(Timings(), 10**9)
     with model_context(ModelSettings(name="wine", implementation="a.B")):
         metrics.log(t_page=1)
-    response = await call(MetricsServer(Settings(), pipeline))
+    response = await call(MetricsServer(Settings(), server_metrics))
     metrics.forget("wine", None)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
@@ -109,6 +109,6 @@ def test_off(endpoint: str | None) -> None:
 
 
 def test_on_with_the_settings_prefix() -> None:
-    pipeline = configure_metrics(Settings(metrics_rest_server_prefix="mine"))
-    assert pipeline is not None
-    assert "mine_requests" in {family.name for family in pipeline.collect()}
+    server_metrics = configure_metrics(Settings(metrics_rest_server_prefix="mine"))
+    assert server_metrics is not None
+    assert "mine_requests" in {family.name for family in server_metrics.collect()}

@@ -1,4 +1,4 @@
-"""Counting as plain data: what goes into which bucket, and what is removed."""
+"""Instruments: buckets, sums, and removal of series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of metrics of worker processes: merged, summed up when a process has ended, and left out if they cannot be read."""
+"""Metrics files of workers: merged, summed for ended processes, skipped if unreadable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> SharedFolder:
 
 
 def count(folder: SharedFolder, *numbers: int) -> None:
-    """Let processes count, one after the other; each has ended when it is the next one's turn."""
+    """Run processes one after the other, each observing metrics."""
     for number in numbers:
         environment = {**os.environ, **folder.variables()}
         subprocess.run([sys.executable, "-c", PROCESS, str(number)], env=environment, check=True)
@@ -46,7 +46,7 @@ def values(folder: SharedFolder) -> dict[str, float]:
     }
 
 
-def test_processes_that_have_ended(folder: SharedFolder) -> None:
+def test_ended_processes(folder: SharedFolder) -> None:
     assert folder.path is not None
     expected = {
         "t_counted_total": 6,
@@ -72,7 +72,7 @@ def test_processes_that_have_ended(folder: SharedFolder) -> None:
     assert not folder.path.exists()
 
 
-def test_a_file_that_cannot_be_read(folder: SharedFolder, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_file(folder: SharedFolder, caplog: pytest.LogCaptureFixture) -> None:
     assert folder.path is not None
     count(folder, 3)
     (folder.path / f"counter_{os.getpid()}.db").write_bytes(
@@ -87,14 +87,14 @@ def test_a_file_that_cannot_be_read(folder: SharedFolder, caplog: pytest.LogCapt
     folder.close()
 
 
-def test_without_a_metrics_page_there_is_no_folder(tmp_path: Path) -> None:
+def test_no_folder_without_a_metrics_endpoint(tmp_path: Path) -> None:
     folder = SharedFolder(Settings(metrics_endpoint=None, metrics_dir=str(tmp_path)))
     assert (folder.path, folder.variables(), folder.collect()) == (None, {}, [])
     assert not any(tmp_path.iterdir())
     folder.close()
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     folder = SharedFolder(Settings(metrics_dir=str(tmp_path / "file" / "metrics")))
     assert VARIABLE not in folder.variables()
