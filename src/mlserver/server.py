@@ -44,7 +44,7 @@ class MLServer:
 
     def __init__(self, settings: Settings) -> None:
         configure_logger(settings)
-        code_policy.apply(settings)
+        code_policy.install_policy(settings)
         self._settings = settings
         self._factory = PipelineFactory(settings)
         self._http_workers = _create_http_worker_supervisor(settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mlserver.security.credentials import digest_of
+from mlserver.security.credentials import hash_key
 from support.models import Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Serve, Server
@@ -49,7 +49,7 @@ class Handlers(MLModel):
 
 
 def write_keys(folder: Path, **settings: object) -> None:
-    lines = (f"{key} {scope} {digest_of(key)}\n" for key, scope in KEYS.items())
+    lines = (f"{key} {scope} {hash_key(key)}\n" for key, scope in KEYS.items())
     (folder / "keys.txt").write_text("".join(lines))
     write_server_settings(folder, auth={"keys": "keys.txt"}, **settings)
 

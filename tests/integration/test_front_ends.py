@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 
-from mlserver.security.credentials import digest_of
+from mlserver.security.credentials import hash_key
 from mlserver.wire.pb import dataplane_pb2 as pb
 from support.chaos import Chaos, build_inputs, wait_until_gone, write_chaos
 from support.connections import Connection, one_of_each, processes_of
@@ -307,7 +307,7 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
 def test_all_ask_for_credentials(tmp_path: Path) -> None:
     """Also if the path of the keys' file is relative to the settings file."""
     write_model(tmp_path / "echo")
-    (tmp_path / "keys").write_text(f"caller infer {digest_of('secret')}\n")
+    (tmp_path / "keys").write_text(f"caller infer {hash_key('secret')}\n")
     write_server_settings(tmp_path, auth={"keys": "keys"})
     with Server(tmp_path, workers=1, env=TWO) as server:
         server.wait_for_line("Ready in")

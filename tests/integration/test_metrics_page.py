@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlserver.security.credentials import digest_of
+from mlserver.security.credentials import hash_key
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Serve, Server, run_mlserver
 
@@ -67,7 +67,7 @@ def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int)
 
 def test_it_needs_the_scope_for_metrics(serve: Serve, tmp_path: Path) -> None:
     keys = (
-        f"{key} {scope} {digest_of(key)}\n"
+        f"{key} {scope} {hash_key(key)}\n"
         for key, scope in {"i": "infer", "m": "metrics", "a": "admin"}.items()
     )
     (tmp_path / "keys.txt").write_text("".join(keys))

@@ -18,11 +18,11 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from mlserver.grpc.services import kind_of, serialize
+from mlserver.grpc.services import get_kind, serialize
 from mlserver.rest.docs import Docs
 from mlserver.rest.endpoints import Endpoints
-from mlserver.security.code_policy import digest_of as digest_of_files
-from mlserver.security.credentials import digest_of
+from mlserver.security.code_policy import compute_digest
+from mlserver.security.credentials import hash_key
 from mlserver.settings import Settings
 from mlserver.wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from support.certificates import Authority
@@ -92,7 +92,7 @@ def needed(path: str) -> str:
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("keyed")
     (folder / "keys.txt").write_text(
-        "".join(f"{key} {scope} {digest_of(key)}\n" for key, scope in KEYS.items())
+        "".join(f"{key} {scope} {hash_key(key)}\n" for key, scope in KEYS.items())
     )
     write_server_settings(folder, auth={"keys": "keys.txt"}, admin_access="credential")
     write_model(folder / "echo", parameters={"version": "1"})
@@ -131,7 +131,7 @@ def test_rest_routes_need_a_credential(keyed: Server, method: str, path: str) ->
 def call(channel: grpc.Channel, method: MethodDescriptor, key: str | None) -> grpc.StatusCode:
     """The status code of a call with an empty message."""
     name = f"/{method.containing_service.full_name}/{method.name}"
-    kind = kind_of(method)
+    kind = get_kind(method)
     invoke = getattr(channel, kind)(name, request_serializer=serialize, response_deserializer=bytes)
     message = GetMessageClass(method.input_type)()
     metadata = (("x-api-key", key),) if key is not None else ()
@@ -185,7 +185,7 @@ class Show(MLModel):
 
 
 def test_credentials_do_not_reach_models_or_the_log(tmp_path: Path) -> None:
-    (tmp_path / "keys.txt").write_text(f"i infer,metrics {digest_of('very-secret')}\n")
+    (tmp_path / "keys.txt").write_text(f"i infer,metrics {hash_key('very-secret')}\n")
     write_server_settings(tmp_path, auth={"keys": "keys.txt"}, debug=True)
     write_model(tmp_path / "show", "Show", source=SHOW)
     with Server(tmp_path, workers=0) as server:
@@ -450,7 +450,7 @@ def test_production_runs_what_is_trusted_only(models: Models, tmp_path: Path) ->
         tmp_path / "outside", name="outside", **mlflow, parameters={"uri": str(models["wine"])}
     )
     write_model(tmp_path / "echo")
-    digest = digest_of_files(str(tmp_path / "trusted" / "files"))
+    digest = compute_digest(str(tmp_path / "trusted" / "files"))
     write_server_settings(
         tmp_path, production=True, trusted_models=[digest], strict_readiness=False
     )

@@ -24,10 +24,10 @@ def command(name: str, scopes: tuple[str, ...]) -> None:
 
     mlserver key team-a --scope infer >> keys.txt
     """
-    from ..security.credentials import digest_of
+    from ..security.credentials import hash_key
 
     if not name.isprintable() or any(character.isspace() or character == "#" for character in name):
         raise click.UsageError("NAME: expected a word without blanks and '#'")
     key = secrets.token_urlsafe(32)
     click.echo(key, err=True)
-    click.echo(f"{name} {','.join(scopes)} {digest_of(key)}")
+    click.echo(f"{name} {','.join(scopes)} {hash_key(key)}")

@@ -9,6 +9,6 @@ import click
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 def command(folder: str) -> None:
     """Print the digest of all files of FOLDER, as the setting `trusted_models` takes it. Any change gives another one."""
-    from ..security.code_policy import digest_of
+    from ..security.code_policy import compute_digest
 
-    click.echo(digest_of(folder))
+    click.echo(compute_digest(folder))

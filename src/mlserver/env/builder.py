@@ -112,7 +112,7 @@ def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
     files = _read_files(settings)
     # Installers run code of the packages that they install.
     code = [*files["code"], f"requirements that '{manager}' installs"]
-    code_policy.rules().check_files(settings.name, files["folder"], code)
+    code_policy.current_policy().check_files(settings.name, files["folder"], code)
     return EnvironmentSpec(
         settings.name,
         manager,

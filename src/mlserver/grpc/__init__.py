@@ -1,4 +1,4 @@
-"""The gRPC front end, and what Python clients of it import: messages (`*_pb2`), stubs (`*_pb2_grpc`), `converters`."""
+"""gRPC front end, and modules for Python clients: `*_pb2`, `*_pb2_grpc`, `converters`."""
 
 from .server import GRPCServer
 

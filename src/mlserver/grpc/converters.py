@@ -1,9 +1,9 @@
-"""Protobuf messages <-> the protocol's types, by the names that Python clients of MLServer 1.x know.
+"""Converters between protobuf messages and `mlserver.types`, with the names of MLServer 1.x.
 
-    request = ModelInferRequestConverter.from_types(InferenceRequest(...), model_name="iris", model_version=None)
-    response = ModelInferResponseConverter.to_types(stub.ModelInfer(request))
+    request = ModelInferRequestConverter.from_types(InferenceRequest(...), model_name="iris",
+    model_version=None) response = ModelInferResponseConverter.to_types(stub.ModelInfer(request))
 
-`to_types` reads a message, `from_types` writes one. `use_raw` chooses raw contents.
+`to_types` reads a message, `from_types` writes one; `use_raw` selects raw tensor contents.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class ModelInferRequestConverter:
-    """Inference requests. An id that was not set reads as ""."""
+    """Converts inference requests. A missing id becomes ""."""
 
     @classmethod
     def to_types(cls, pb_object: pb.ModelInferRequest) -> InferenceRequest:
@@ -50,7 +50,7 @@ class ModelInferRequestConverter:
 
 
 class ModelInferResponseConverter:
-    """Inference responses. An id that was not set reads as ""."""
+    """Converts inference responses. A missing id becomes ""."""
 
     @classmethod
     def to_types(cls, pb_object: pb.ModelInferResponse) -> InferenceResponse:
@@ -66,7 +66,7 @@ class ModelInferResponseConverter:
 
 
 class ServerMetadataResponseConverter:
-    """The server's metadata."""
+    """Converts the server's metadata."""
 
     @classmethod
     def to_types(cls, pb_object: pb.ServerMetadataResponse) -> MetadataServerResponse:
@@ -78,7 +78,7 @@ class ServerMetadataResponseConverter:
 
 
 class ModelMetadataResponseConverter:
-    """A model's metadata."""
+    """Converts a model's metadata."""
 
     @classmethod
     def to_types(cls, pb_object: pb.ModelMetadataResponse) -> MetadataModelResponse:
@@ -90,7 +90,7 @@ class ModelMetadataResponseConverter:
 
 
 class RepositoryIndexRequestConverter:
-    """Questions for the index."""
+    """Converts requests for the repository index."""
 
     @classmethod
     def to_types(cls, pb_object: pb.RepositoryIndexRequest) -> RepositoryIndexRequest:
@@ -104,7 +104,7 @@ class RepositoryIndexRequestConverter:
 
 
 class RepositoryIndexResponseConverter:
-    """The index."""
+    """Converts the repository index."""
 
     @classmethod
     def to_types(cls, pb_object: pb.RepositoryIndexResponse) -> RepositoryIndexResponse:

@@ -1,25 +1,25 @@
-"""Stub and servicer of `inference.GRPCInferenceService`, under the names that protoc would give them."""
+"""Stub and servicer of `inference.GRPCInferenceService`, named as protoc names them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from . import dataplane_pb2
-from .services import Servicer, Stub, generic_handler
+from .services import Servicer, Stub, create_generic_handler
 
 SERVICE = dataplane_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 class GRPCInferenceServiceStub(Stub):
-    """The service's calls, as attributes by the protocol's names (`stub.ModelInfer`); for channels of both kinds."""
+    """Client stub with one attribute per method (`ModelInfer`), for sync and async channels."""
 
     service = SERVICE
 
 
 class GRPCInferenceServiceServicer(Servicer):
-    """Base of an implementation: a method per call. What it leaves out is answered with UNIMPLEMENTED."""
+    """Base class of implementations. Methods that are not defined return UNIMPLEMENTED."""
 
 
-def add_GRPCInferenceServiceServicer_to_server(servicer: Any, server: Any) -> None:  # noqa: N802 - protoc's name
-    """Let `server` answer with the methods of `servicer`."""
-    server.add_generic_rpc_handlers((generic_handler(SERVICE, servicer),))
+def add_GRPCInferenceServiceServicer_to_server(servicer: Any, server: Any) -> None:  # noqa: N802
+    """Register the methods of `servicer` with `server`."""
+    server.add_generic_rpc_handlers((create_generic_handler(SERVICE, servicer),))

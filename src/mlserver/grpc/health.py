@@ -1,4 +1,4 @@
-"""`grpc.health.v1`: what orchestrators and client-side load balancing ask."""
+"""Health service `grpc.health.v1`, for orchestrators and client-side load balancing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..handlers import DataPlane
 from ..wire.pb import health_pb2 as pb
 from .rpc import Context, StreamWriter
 
-# The names that may be asked for: the whole server, and the service that needs models.
+# Services with a health status: the whole server, and the inference service.
 SERVICES = ("", "inference.GRPCInferenceService")
-# Seconds after which a watched state is looked at again.
-LOOK_AGAIN = 0.5
+# Interval between two checks of a watched service.
+POLL_SECONDS = 0.5
 
 
 class HealthServicer:
-    """Serving while the server is ready."""
+    """Reports SERVING while the server is ready."""
 
     def __init__(self, data_plane: DataPlane) -> None:
         self._data_plane = data_plane
@@ -25,26 +25,26 @@ class HealthServicer:
         self, request: pb.HealthCheckRequest, context: Context
     ) -> pb.HealthCheckResponse:
         if request.service not in SERVICES:
-            raise MLServerError(f"Service {request.service[:100]!r} is not known here", 404)
-        return await self._state()
+            raise MLServerError(f"Service {request.service[:100]!r} not found", 404)
+        return await self._get_status()
 
     async def watch(
         self, request: pb.HealthCheckRequest, context: Context, write: StreamWriter
     ) -> None:
-        """The state now, and each change, until the client leaves."""
+        """Send the status now and after each change, until the client ends the call."""
         if request.service not in SERVICES:
-            # A name that is unknown now is no error: the protocol lets it appear later.
+            # Not an error by the protocol: the service may be added later.
             await write(pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN))
             await asyncio.Event().wait()
-        told = None
+        last_sent = None
         while True:
-            state = await self._state()
-            if state != told:
-                await write(state)
-                told = state
-            await asyncio.sleep(LOOK_AGAIN)
+            status = await self._get_status()
+            if status != last_sent:
+                await write(status)
+                last_sent = status
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def _state(self) -> pb.HealthCheckResponse:
+    async def _get_status(self) -> pb.HealthCheckResponse:
         ready = await self._data_plane.ready()
         return pb.HealthCheckResponse(
             status=pb.HealthCheckResponse.SERVING if ready else pb.HealthCheckResponse.NOT_SERVING

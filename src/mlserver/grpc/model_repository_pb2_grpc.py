@@ -1,25 +1,27 @@
-"""Stub and servicer of `inference.model_repository.ModelRepositoryService`, under the names that protoc would give them."""
+"""Stub and servicer of `ModelRepositoryService`, named as protoc names them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from . import model_repository_pb2
-from .services import Servicer, Stub, generic_handler
+from .services import Servicer, Stub, create_generic_handler
 
 SERVICE = model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepositoryService"]
 
 
 class ModelRepositoryServiceStub(Stub):
-    """The service's calls, as attributes by the protocol's names; for channels of both kinds."""
+    """Client stub with one attribute per method, for sync and async channels."""
 
     service = SERVICE
 
 
 class ModelRepositoryServiceServicer(Servicer):
-    """Base of an implementation: a method per call. What it leaves out is answered with UNIMPLEMENTED."""
+    """Base class of implementations. Methods that are not defined return UNIMPLEMENTED."""
 
 
-def add_ModelRepositoryServiceServicer_to_server(servicer: Any, server: Any) -> None:  # noqa: N802 - protoc's name
-    """Let `server` answer with the methods of `servicer`."""
-    server.add_generic_rpc_handlers((generic_handler(SERVICE, servicer),))
+def add_ModelRepositoryServiceServicer_to_server(
+    servicer: Any, server: Any
+) -> None:  # noqa: N802
+    """Register the methods of `servicer` with `server`."""
+    server.add_generic_rpc_handlers((create_generic_handler(SERVICE, servicer),))

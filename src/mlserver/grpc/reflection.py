@@ -1,4 +1,4 @@
-"""Server reflection: tools such as grpcurl read our descriptors from here."""
+"""Server reflection service, which tools such as grpcurl read descriptors from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..wire.pb import POOL
 from ..wire.pb import reflection_pb2 as pb
 from .rpc import Context, StreamWriter
 
-# The service under its two names; the messages are the same.
+# Both versions of the service have the same messages.
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
 class ReflectionServicer:
-    """Answers from our own descriptor pool."""
+    """Returns descriptors of the server's own pool."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services = sorted(services)
@@ -28,20 +28,20 @@ class ReflectionServicer:
         write: StreamWriter,
     ) -> None:
         async for request in requests:
-            await write(self._answer(request))
+            await write(self._respond(request))
 
-    def _answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+    def _respond(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         response = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
-        asked = request.WhichOneof("message_request")
+        kind = request.WhichOneof("message_request")
         try:
-            if asked == "list_services":
+            if kind == "list_services":
                 for name in self._services:
                     response.list_services_response.service.add(name=name)
-            elif asked == "file_by_filename":
+            elif kind == "file_by_filename":
                 _add_files(response, POOL.FindFileByName(request.file_by_filename))
-            elif asked == "file_containing_symbol":
+            elif kind == "file_containing_symbol":
                 _add_files(response, POOL.FindFileContainingSymbol(request.file_containing_symbol))
-            elif asked == "all_extension_numbers_of_type":
+            elif kind == "all_extension_numbers_of_type":
                 name = request.all_extension_numbers_of_type
                 POOL.FindMessageTypeByName(name)
                 response.all_extension_numbers_response.base_type_name = name
@@ -50,16 +50,16 @@ class ReflectionServicer:
         except KeyError:
             code: int = grpc.StatusCode.NOT_FOUND.value[0]
             response.error_response.error_code = code
-            response.error_response.error_message = f"{asked or 'request'}: not found"
+            response.error_response.error_message = f"{kind or 'request'}: not found"
         return response
 
 
 def _add_files(response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
-    """The file, and what it imports."""
-    wanted, seen = [file], set()
-    while wanted:
-        each = wanted.pop()
-        if each.name not in seen:
-            seen.add(each.name)
-            response.file_descriptor_response.file_descriptor_proto.append(each.serialized_pb)
-            wanted.extend(each.dependencies)
+    """Add a file and its imports."""
+    pending, seen = [file], set()
+    while pending:
+        current = pending.pop()
+        if current.name not in seen:
+            seen.add(current.name)
+            response.file_descriptor_response.file_descriptor_proto.append(current.serialized_pb)
+            pending.extend(current.dependencies)

@@ -1,4 +1,4 @@
-"""What every RPC shares: errors become statuses, calls are counted and logged, metadata is read and written."""
+"""Common part of all RPCs: authorization, status codes, metrics, access log, metadata."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..logging import get_logger
 from ..metrics.server_metrics import ServerMetrics
 from ..pipeline import RequestContext
 from ..security.authorization import ADMIN, INFER, OPEN, Authorizer, Caller
-from .services import Behaviour, kind_of
+from .services import Behavior, get_kind
 
 logger = get_logger().getChild("grpc")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 Label = tuple[str, str, str]
-# gRPC refuses metadata over 8 KiB; a byte may be written as three.
-MAX_DETAILS = 2000
+# Characters of a status message: gRPC rejects metadata over 8 KiB and writes some bytes as three.
+MAX_DETAILS_CHARS = 2000
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _KINDS = {
@@ -36,7 +36,7 @@ _KINDS = {
 
 
 class Context(Protocol):
-    """What we use of gRPC's side of one RPC."""
+    """The used part of `grpc.aio.ServicerContext`."""
 
     async def abort(self, code: Any, details: str, trailing_metadata: Metadata) -> NoReturn: ...
 
@@ -56,29 +56,29 @@ class Context(Protocol):
 # -- errors --
 
 
-def failure_of(error: BaseException) -> MLServerError:
-    """Any exception as an error for the caller. What is not ours goes into the log and is not told."""
+def to_server_error(error: BaseException) -> MLServerError:
+    """Convert an exception for the client; the text of unexpected ones is logged, not sent."""
     if isinstance(error, MLServerError):
         return error
     if isinstance(error, BaseExceptionGroup):
-        return failure_of(error.exceptions[0])
+        return to_server_error(error.exceptions[0])
     logger.error("An RPC failed", exc_info=error)
     return MLServerError("Internal server error", 500)
 
 
-async def abort(context: Context, failure: MLServerError) -> None:
+async def abort(context: Context, error: MLServerError) -> None:
     """End the RPC with the status of an error."""
-    code = getattr(grpc.StatusCode, failure.code, grpc.StatusCode.UNKNOWN)
-    details = failure.message
-    if len(details) > MAX_DETAILS:
-        details = details[:MAX_DETAILS] + "..."
-    seconds = getattr(failure, "retry_after", None)
+    code = getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN)
+    details = error.message
+    if len(details) > MAX_DETAILS_CHARS:
+        details = details[:MAX_DETAILS_CHARS] + "..."
+    seconds = getattr(error, "retry_after", None)
     retry: Metadata = () if seconds is None else (("retry-after", f"{seconds:g}"),)
     await context.abort(code, details, retry)
 
 
 class ClientDisconnected(MLServerError):
-    """The caller ended the call: there is nobody to tell, and nothing went wrong here."""
+    """The client ended the call; not an error of the server."""
 
     def __init__(self) -> None:
         super().__init__("The client ended the call", 499)
@@ -88,9 +88,9 @@ class ClientDisconnected(MLServerError):
 
 
 class RPCInterceptor:
-    """Put around the methods of a servicer.
+    """Wraps the methods of a servicer with authorization, metrics and error handling.
 
-    Unary methods are `async (request, context) -> response`; those that stream their responses are
+    Unary methods are `async (request, context) -> response`, streaming ones
     `async (request or requests, context, writer) -> None`.
     """
 
@@ -98,94 +98,90 @@ class RPCInterceptor:
         self._metrics = metrics
         self._access = access
         self._access_log = access_log
-        self._held: asyncio.Event | None = None
+        self._release: asyncio.Event | None = None
 
-    def hold_answers(self) -> None:
-        """Let no RPC end until `release_answers`."""
-        self._held = asyncio.Event()
+    def hold_responses(self) -> None:
+        """Delay the end of all RPCs until `release_responses` is called."""
+        self._release = asyncio.Event()
 
-    def release_answers(self) -> None:
-        if self._held is not None:
-            self._held.set()
-            self._held = None
+    def release_responses(self) -> None:
+        if self._release is not None:
+            self._release.set()
+            self._release = None
 
-    def __call__(self, method: MethodDescriptor, behaviour: Behaviour) -> Behaviour:
-        kind = kind_of(method)
+    def __call__(self, method: MethodDescriptor, behavior: Behavior) -> Behavior:
+        kind = get_kind(method)
         label = (_KINDS[kind], method.containing_service.full_name, method.name)
         metrics = self._metrics
-        behaviour = self._checked(scope_of(method), behaviour)
+        behavior = self._with_authorization(get_scope(method), behavior)
 
         async def unary(request: Any, context: Context) -> Any:
             metrics.grpc_received(*label)
-            work = (
-                _refuse(request)
-                if isinstance(request, MLServerError)
-                else behaviour(request, context)
-            )
-            response = await self._run(label, context, work)
+            is_invalid = isinstance(request, MLServerError)
+            call = _raise(request) if is_invalid else behavior(request, context)
+            response = await self._run(label, context, call)
             metrics.grpc_sent(*label)
             return response
 
         async def server_stream(request: Any, context: Context) -> None:
             metrics.grpc_received(*label)
             writer = StreamWriter(context, metrics, label)
-            work = (
-                _refuse(request)
-                if isinstance(request, MLServerError)
-                else behaviour(request, context, writer)
-            )
-            await self._run(label, context, work)
+            is_invalid = isinstance(request, MLServerError)
+            call = _raise(request) if is_invalid else behavior(request, context, writer)
+            await self._run(label, context, call)
 
         async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
-            counted = _counted(requests, metrics, label)
-            await self._run(
-                label, context, behaviour(counted, context, StreamWriter(context, metrics, label))
-            )
+            writer = StreamWriter(context, metrics, label)
+            counted = _count_requests(requests, metrics, label)
+            await self._run(label, context, behavior(counted, context, writer))
 
-        return {"unary_unary": unary, "unary_stream": server_stream, "stream_stream": both_streams}[
-            kind
-        ]
+        wrappers: dict[str, Behavior] = {
+            "unary_unary": unary,
+            "unary_stream": server_stream,
+            "stream_stream": both_streams,
+        }
+        return wrappers[kind]
 
-    def _checked(self, scope: str, behaviour: Behaviour) -> Behaviour:
-        """The method for callers who may call it."""
+    def _with_authorization(self, scope: str, behavior: Behavior) -> Behavior:
+        """Wrap a method with the check of its scope."""
         access = self._access
-        if scope == OPEN or (scope != ADMIN and not access.asks_everybody):
-            return behaviour
+        if scope == OPEN or (scope != ADMIN and not access.requires_credentials):
+            return behavior
 
-        async def checked(request: Any, context: Context, *writer: StreamWriter) -> Any:
-            await access.check(scope, caller_of(context))
-            return await behaviour(request, context, *writer)
+        async def authorized(request: Any, context: Context, *writer: StreamWriter) -> Any:
+            await access.check(scope, get_caller(context))
+            return await behavior(request, context, *writer)
 
-        return checked
+        return authorized
 
-    async def _run(self, label: Label, context: Context, work: Awaitable[Any]) -> Any:
+    async def _run(self, label: Label, context: Context, call: Awaitable[Any]) -> Any:
         started = time.perf_counter()
         self._metrics.grpc_started(*label)
         code = "OK"
         try:
-            result = await work
-            if self._held is not None:
-                await self._held.wait()
+            result = await call
+            if self._release is not None:
+                await self._release.wait()
             return result
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
         except Exception as error:
-            failure = failure_of(error)
-            code = failure.code
-            if self._held is not None:
-                await self._held.wait()
+            server_error = to_server_error(error)
+            code = server_error.code
+            if self._release is not None:
+                await self._release.wait()
         finally:
             seconds = time.perf_counter() - started
             self._metrics.grpc(label, code, seconds)
             if self._access_log:
                 logger.info("/%s/%s %s %.1f ms", label[1], label[2], code, seconds * 1e3)
-        if not isinstance(failure, ClientDisconnected):
-            await abort(context, failure)
+        if not isinstance(server_error, ClientDisconnected):
+            await abort(context, server_error)
 
 
 class StreamWriter:
-    """Sends the messages of one stream, one at a time whoever calls."""
+    """Sends the messages of one stream, also for concurrent callers."""
 
     def __init__(self, context: Context, metrics: ServerMetrics, label: Label) -> None:
         self._context = context
@@ -194,16 +190,16 @@ class StreamWriter:
         self._label = label
 
     async def __call__(self, message: Any) -> None:
-        """Raises `ClientDisconnected` if nobody is there any more to read it."""
+        """Send a message. Raises `ClientDisconnected` if the client has ended the call."""
         async with self._lock:
             try:
                 await self._context.write(message)
-            except grpc.aio.InternalError:  # this is how gRPC says that the call is over
+            except grpc.aio.InternalError:  # raised by gRPC for an ended call
                 raise ClientDisconnected() from None
         self._metrics.grpc_sent(*self._label)
 
 
-async def _counted(
+async def _count_requests(
     requests: AsyncIterator[Any], metrics: ServerMetrics, label: Label
 ) -> AsyncIterator[Any]:
     async for request in requests:
@@ -213,7 +209,7 @@ async def _counted(
         yield request
 
 
-async def _refuse(error: MLServerError) -> None:
+async def _raise(error: MLServerError) -> None:
     raise error
 
 
@@ -223,15 +219,15 @@ _OPEN = frozenset(("ServerLive", "ServerReady"))
 _ADMIN = frozenset(("RepositoryModelLoad", "RepositoryModelUnload"))
 
 
-def scope_of(method: MethodDescriptor) -> str:
-    """What a caller needs for a method."""
+def get_scope(method: MethodDescriptor) -> str:
+    """Return the scope that a method requires."""
     if method.name in _OPEN or method.containing_service.full_name == "grpc.health.v1.Health":
         return OPEN
     return ADMIN if method.name in _ADMIN else INFER
 
 
-def caller_of(context: Context) -> Caller:
-    """Who calls. gRPC writes `ipv4:1.2.3.4:5` and `ipv6:%5B::1%5D:5`."""
+def get_caller(context: Context) -> Caller:
+    """Return the caller. gRPC writes peers as `ipv4:1.2.3.4:5` and `ipv6:%5B::1%5D:5`."""
     kind, _, rest = context.peer().partition(":")
     address = unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else ""
     return Caller(address, dict(context.invocation_metadata() or ()))
@@ -240,8 +236,8 @@ def caller_of(context: Context) -> Caller:
 # -- metadata --
 
 
-def call_of(context: Context, operation: str | None = None) -> RequestContext:
-    """What accompanies a request: its deadline, its metadata, and the RPC that it came by."""
+def create_request_context(context: Context, operation: str | None = None) -> RequestContext:
+    """Return the context of a request: deadline, metadata as headers, name of the RPC."""
     headers: dict[str, Any] = dict(context.invocation_metadata() or ())
     remaining = context.time_remaining()
     return RequestContext(
@@ -251,23 +247,25 @@ def call_of(context: Context, operation: str | None = None) -> RequestContext:
     )
 
 
-def metadata_of(headers: Iterable[tuple[str, Any]]) -> Metadata:
-    """Headers as trailing metadata: names in lower case; what gRPC could not carry is escaped (values) or left out."""
-    named = ((metadata_name(name), value) for name, value in headers)
-    return tuple((name, metadata_value(name, value)) for name, value in named if name is not None)
+def to_metadata(headers: Iterable[tuple[str, Any]]) -> Metadata:
+    """Convert headers to trailing metadata; names that gRPC does not allow are omitted."""
+    named = ((to_metadata_name(name), value) for name, value in headers)
+    return tuple(
+        (name, to_metadata_value(name, value)) for name, value in named if name is not None
+    )
 
 
 @lru_cache(maxsize=1024)
-def metadata_name(name: str) -> str | None:
-    """A header's name as gRPC takes it; None for those that it keeps for itself or cannot carry."""
+def to_metadata_name(name: str) -> str | None:
+    """Return a header's name in lower case; None for reserved and invalid names."""
     lower = name.lower()
     if not lower or lower.startswith("grpc-") or not _NAME.issuperset(lower):
         return None
     return lower
 
 
-def metadata_value(name: str, value: Any) -> str | bytes:
-    """A value for metadata: bytes for `-bin` names, else printable ASCII with the rest percent-encoded."""
+def to_metadata_value(name: str, value: Any) -> str | bytes:
+    """Return bytes for `-bin` names, else printable ASCII with the rest percent-encoded."""
     if name.endswith("-bin"):
         return value if isinstance(value, bytes) else str(value).encode()
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)

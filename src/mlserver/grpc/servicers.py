@@ -1,4 +1,4 @@
-"""The inference and repository services: each RPC is a question to the data plane or to the repository."""
+"""Implementations of the inference service and of the deprecated repository service."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from .rpc import (
     Context,
     Metadata,
     StreamWriter,
-    call_of,
-    failure_of,
+    create_request_context,
     logger,
-    metadata_of,
-    metadata_value,
+    to_metadata,
+    to_metadata_value,
+    to_server_error,
 )
-from .streams import ModelStream, by_model, one_by_one
+from .streams import ModelStream, serve_by_model, serve_in_order
 
 # Names of spans.
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -44,13 +44,13 @@ MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 _COMPRESSIONS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 STREAM_FORM = "mlserver-stream-form"
-# The method that is called most takes and gives serialized messages.
-IN_BYTES = ("ModelInfer",)
+# `fast_messages` reads and writes the most frequent method without protobuf objects.
+SERIALIZED_METHODS = ("ModelInfer",)
 Model = tuple[str, str]
 
 
 class InferenceServicer:
-    """`inference.GRPCInferenceService`."""
+    """Implementation of `inference.GRPCInferenceService`."""
 
     def __init__(
         self, data_plane: DataPlane, repository: RepositoryControl, events: CloudEvents
@@ -111,11 +111,13 @@ class InferenceServicer:
         except MLServerError:
             self._check_model(data)
             raise
-        call = call_of(context, MODEL_INFER)
+        request_context = create_request_context(context, MODEL_INFER)
         read = time.perf_counter_ns()
         model, version = received.model_name, received.model_version
-        _keep_without_id(received.request)
-        response = await self._data_plane.infer(received.request, model, version or None, call)
+        _set_empty_id(received.request)
+        response = await self._data_plane.infer(
+            received.request, model, version or None, request_context
+        )
         answered = time.perf_counter_ns()
         try:
             message = model_infer.write_response(response, received.raw)
@@ -123,13 +125,13 @@ class InferenceServicer:
             raise
         except Exception as error:
             raise serialization_error(model, error) from error
-        _compress(context, call)
+        _compress(context, request_context)
         codec_ns = read - started + time.perf_counter_ns() - answered
-        context.set_trailing_metadata(self._trailing(response, call, codec_ns))
+        context.set_trailing_metadata(self._trailing(response, request_context, codec_ns))
         return message
 
     def _check_model(self, data: bytes) -> None:
-        """Raise what is wrong with the model's name or version: it is said before other faults."""
+        """Raise the error of the model's name or version, which precedes other errors."""
         try:
             message = pb.ModelInferRequest.FromString(data)
         except DecodeError:
@@ -139,39 +141,43 @@ class InferenceServicer:
     async def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context, write: StreamWriter
     ) -> None:
-        """A stream in MLServer's form or in Triton's, as the first request wants it."""
+        """Serve a stream in the form of MLServer or of Triton, as the first request specifies."""
         first = await anext(aiter(requests), None)
         if first is None:
             return
-        _compress(context, call_of(context))
-        stream = _Stream(self._data_plane, context, write, proto.uses_raw(first))
+        _compress(context, create_request_context(context))
+        stream = _InferStream(self._data_plane, context, write, proto.uses_raw(first))
         try:
-            if wants_triton_form(first, context):
-                await one_by_one(_chained(first, requests), stream.answer_in_triton_form)
+            if requests_triton_form(first, context):
+                await serve_in_order(_prepend(first, requests), stream.respond_in_triton_form)
             else:
-                await by_model(_chained(first, requests), _model_of, stream.answer_model)
+                await serve_by_model(_prepend(first, requests), _get_model, stream.serve_model)
         except BaseExceptionGroup as group:
-            raise failure_of(group) from None
+            raise to_server_error(group) from None
         if stream.last is not None:
             context.set_trailing_metadata(self._trailing(*stream.last, 0))
 
     def _trailing(
-        self, response: InferenceResponse, call: RequestContext, codec_ns: int
+        self, response: InferenceResponse, request_context: RequestContext, codec_ns: int
     ) -> Metadata:
-        fixed = _event(self._events, response.model_name)
+        fixed = _shared_metadata(self._events, response.model_name)
         ids: Metadata = ()
         if response.id:
-            text = metadata_value(CLOUDEVENTS_HEADER_ID, response.id)
+            text = to_metadata_value(CLOUDEVENTS_HEADER_ID, response.id)
             ids = (
                 (CLOUDEVENTS_HEADER_ID.lower(), text),
                 (CLOUDEVENTS_HEADER_REQUEST_ID.lower(), text),
             )
-        made: Metadata = (*fixed, *ids, ("server-timing", server_timing(call.timings, codec_ns)))
-        if not call.response_headers:
-            return made
-        own = metadata_of(call.response_headers.items())
-        names = {name for name, _ in own}
-        return (*(pair for pair in made if pair[0] not in names), *own)
+        metadata: Metadata = (
+            *fixed,
+            *ids,
+            ("server-timing", server_timing(request_context.timings, codec_ns)),
+        )
+        if not request_context.response_headers:
+            return metadata
+        model_metadata = to_metadata(request_context.response_headers.items())
+        names = {name for name, _ in model_metadata}
+        return (*(pair for pair in metadata if pair[0] not in names), *model_metadata)
 
     # -- repository --
 
@@ -198,8 +204,8 @@ class InferenceServicer:
         return pb.RepositoryModelUnloadResponse()
 
 
-class _Stream:
-    """The answers of one `ModelStreamInfer` call."""
+class _InferStream:
+    """Responses of one `ModelStreamInfer` call."""
 
     def __init__(
         self, data_plane: DataPlane, context: Context, write: StreamWriter, raw: bool
@@ -208,52 +214,52 @@ class _Stream:
         self._context = context
         self._write = write
         self._raw = raw
-        # The last response written: its headers end the stream.
+        # The last response sent, whose headers become the trailing metadata.
         self.last: tuple[InferenceResponse, RequestContext] | None = None
 
-    async def answer_model(self, model: Model, lane: ModelStream[pb.ModelInferRequest]) -> None:
-        """MLServer's form: all requests for one model, until the client ends its side.
+    async def serve_model(self, model: Model, stream: ModelStream[pb.ModelInferRequest]) -> None:
+        """Serve all requests for one model in MLServer's form, until the client ends its side.
 
-        A model that stops reading before that is asked anew for the next request.
+        If the model stops reading earlier, the next request starts another stream of the model.
         """
-        while (first := await lane.next()) is not None:
+        while (first := await stream.next()) is not None:
             async with aclosing(
-                self._responses(_read(lane.conversation(first)), model)
+                self._responses(_read(stream.iterate_from(first)), model)
             ) as responses:
-                async for response, call in responses:
-                    await self._write(_written(response, self._raw))
-                    self.last = response, call
+                async for response, request_context in responses:
+                    await self._write(_write_response(response, self._raw))
+                    self.last = response, request_context
 
-    async def answer_in_triton_form(
-        self, message: pb.ModelInferRequest, my_turn: Callable[[], Awaitable[None]]
+    async def respond_in_triton_form(
+        self, message: pb.ModelInferRequest, wait_for_turn: Callable[[], Awaitable[None]]
     ) -> None:
-        """Triton's form: an error is a message too, and if the client asked for that, the last response says so.
+        """Serve one request in Triton's form, with errors as messages and, on request, a final flag.
 
-        Of a model that streams nobody knows which response is the last, so an empty one follows it.
+        With that flag, the responses of a streaming model are followed by an empty last response.
         """
-        model = _model_of(message)
+        model = _get_model(message)
         final = message.parameters.get("triton_enable_empty_final_response")
-        wants_final = final is not None and final.bool_param
+        sends_final = final is not None and final.bool_param
         try:
             streams = self._data_plane.has_streams(model[0], model[1] or None)
             async with aclosing(self._responses(_read(_only(message)), model)) as responses:
-                async for response, call in responses:
-                    await my_turn()
-                    await self._write_in_triton_form(response, not streams if wants_final else None)
-                    self.last = response, call
+                async for response, request_context in responses:
+                    await wait_for_turn()
+                    await self._write_in_triton_form(response, not streams if sends_final else None)
+                    self.last = response, request_context
         except Exception as error:
-            await my_turn()
-            failed = pb.ModelStreamInferResponse(error_message=failure_of(error).message)
+            await wait_for_turn()
+            failed = pb.ModelStreamInferResponse(error_message=to_server_error(error).message)
             failed.infer_response.id = message.id
             await self._write(failed)
             return
-        if wants_final and streams:
-            await my_turn()
+        if sends_final and streams:
+            await wait_for_turn()
             end = InferenceResponse(model_name=message.model_name, id=message.id, outputs=[])
             await self._write_in_triton_form(end, True)
 
     async def _write_in_triton_form(self, response: InferenceResponse, final: bool | None) -> None:
-        message = pb.ModelStreamInferResponse(infer_response=_written(response, True))
+        message = pb.ModelStreamInferResponse(infer_response=_write_response(response, True))
         if final is not None:
             message.infer_response.parameters["triton_final_response"].bool_param = final
         await self._write(message)
@@ -261,26 +267,29 @@ class _Stream:
     async def _responses(
         self, payloads: AsyncIterator[InferenceRequest], model: Model
     ) -> AsyncGenerator[tuple[InferenceResponse, RequestContext], None]:
-        """The model's answers to a stream; a model without a way of its own gets each request like any other."""
+        """Yield the responses to a stream; a model without streaming gets single requests."""
         name, version = model[0], model[1] or None
         if not self._data_plane.has_streams(name, version):
             async for payload in payloads:
-                call = call_of(self._context, MODEL_STREAM_INFER)
-                yield await self._data_plane.infer(payload, name, version, call), call
+                request_context = create_request_context(self._context, MODEL_STREAM_INFER)
+                yield (
+                    await self._data_plane.infer(payload, name, version, request_context),
+                    request_context,
+                )
             return
-        call = call_of(self._context, MODEL_STREAM_INFER)
-        responses = self._data_plane.infer_stream(payloads, name, version, call)
+        request_context = create_request_context(self._context, MODEL_STREAM_INFER)
+        responses = self._data_plane.infer_stream(payloads, name, version, request_context)
         async with aclosing(responses):  # type: ignore[type-var]
             async for response in responses:
-                yield response, call
+                yield response, request_context
 
 
 class RepositoryServicer:
-    """`inference.model_repository.ModelRepositoryService`, which clients of MLServer 1.x may still call."""
+    """Implementation of `ModelRepositoryService`, for clients of MLServer 1.x."""
 
     def __init__(self, repository: RepositoryControl) -> None:
         self._repository = repository
-        self._warned = False
+        self._has_warned = False
 
     async def repository_index(
         self, request: repository_pb.RepositoryIndexRequest, context: Context
@@ -307,17 +316,19 @@ class RepositoryServicer:
         return repository_pb.RepositoryModelUnloadResponse()
 
     def _warn(self) -> None:
-        if not self._warned:
-            self._warned = True
+        if not self._has_warned:
+            self._has_warned = True
             logger.warning(
-                "A client uses ModelRepositoryService, which is deprecated: GRPCInferenceService has its calls"
+                "A client uses the deprecated ModelRepositoryService; use the same methods of"
+                " GRPCInferenceService"
             )
 
 
-def wants_triton_form(message: pb.ModelInferRequest, context: Context) -> bool:
-    """Whether a stream's first request asks for `ModelStreamInferResponse`.
+def requests_triton_form(message: pb.ModelInferRequest, context: Context) -> bool:
+    """Return whether a stream's first request asks for `ModelStreamInferResponse`.
 
-    It does with any parameter that begins with `triton_`, or with the metadata `mlserver-stream-form: triton`.
+    It does by a parameter that begins with `triton_`, or by the metadata `mlserver-stream-form:
+    triton`.
     """
     if any(name.startswith("triton_") for name in message.parameters):
         return True
@@ -327,20 +338,20 @@ def wants_triton_form(message: pb.ModelInferRequest, context: Context) -> bool:
     )
 
 
-def _compress(context: Context, call: RequestContext) -> None:
-    """Answer compressed if the metadata `accept-encoding` asks for it."""
-    asked = call.headers.get("accept-encoding") if call.headers else None
-    if asked in _COMPRESSIONS:
-        context.set_compression(_COMPRESSIONS[asked])
+def _compress(context: Context, request_context: RequestContext) -> None:
+    """Compress the response if the metadata has `accept-encoding`."""
+    encoding = request_context.headers.get("accept-encoding") if request_context.headers else None
+    if encoding in _COMPRESSIONS:
+        context.set_compression(_COMPRESSIONS[encoding])
 
 
 @lru_cache(maxsize=1024)
-def _event(events: CloudEvents, model: str) -> Metadata:
-    """The metadata that all answers of a model share."""
-    return metadata_of(events.build_response_headers(model, None).items())
+def _shared_metadata(events: CloudEvents, model: str) -> Metadata:
+    """Return the CloudEvents metadata that all responses of a model share."""
+    return to_metadata(events.build_response_headers(model, None).items())
 
 
-def _written(response: InferenceResponse, raw: bool) -> pb.ModelInferResponse:
+def _write_response(response: InferenceResponse, raw: bool) -> pb.ModelInferResponse:
     try:
         return proto.write_response(response, raw)
     except MLServerError:
@@ -349,11 +360,11 @@ def _written(response: InferenceResponse, raw: bool) -> pb.ModelInferResponse:
         raise serialization_error(response.model_name, error) from error
 
 
-def _model_of(message: pb.ModelInferRequest) -> Model:
+def _get_model(message: pb.ModelInferRequest) -> Model:
     return message.model_name, message.model_version
 
 
-async def _chained(
+async def _prepend(
     first: pb.ModelInferRequest, rest: AsyncIterator[pb.ModelInferRequest]
 ) -> AsyncIterator[pb.ModelInferRequest]:
     yield first
@@ -368,11 +379,11 @@ async def _only(message: pb.ModelInferRequest) -> AsyncIterator[pb.ModelInferReq
 async def _read(messages: AsyncIterator[pb.ModelInferRequest]) -> AsyncIterator[InferenceRequest]:
     async for message in messages:
         request = proto.read_request(message)
-        _keep_without_id(request)
+        _set_empty_id(request)
         yield request
 
 
-def _keep_without_id(request: InferenceRequest) -> None:
-    """Over gRPC, as in MLServer 1.x, no id is made for a request that has none: an empty one stands for that."""
+def _set_empty_id(request: InferenceRequest) -> None:
+    """Set a missing id to "", so that none is generated (as MLServer 1.x does over gRPC)."""
     if request.id is None:
         request.put(id="")

@@ -1,4 +1,4 @@
-"""From a service's descriptor to what gRPC wants: handlers on the server's side, callables on the client's."""
+"""Server handlers and client stubs, built from service descriptors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 
 from ..errors import InvalidPayload
 
-Behaviour = Callable[..., Any]
-# (requests are a stream, responses are a stream) -> gRPC's word for it.
+Behavior = Callable[..., Any]
+# (client streaming, server streaming) -> gRPC's name of the kind.
 _KINDS = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",
@@ -25,77 +25,78 @@ _KINDS = {
 serialize = methodcaller("SerializeToString")
 
 
-def kind_of(method: MethodDescriptor) -> str:
-    """unary_unary, unary_stream, stream_unary or stream_stream."""
+def get_kind(method: MethodDescriptor) -> str:
+    """Return unary_unary, unary_stream, stream_unary or stream_stream."""
     return _KINDS[method.client_streaming, method.server_streaming]
 
 
-def snake_case(name: str) -> str:
-    """ModelStreamInfer -> model_stream_infer."""
+def to_snake_case(name: str) -> str:
+    """Convert `ModelStreamInfer` to `model_stream_infer`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def generic_handler(
+def create_generic_handler(
     service: ServiceDescriptor,
     servicer: Any,
-    wrap: Callable[[MethodDescriptor, Behaviour], Behaviour] | None = None,
+    wrap: Callable[[MethodDescriptor, Behavior], Behavior] | None = None,
     name: str | None = None,
-    in_bytes: Collection[str] = (),
+    serialized_methods: Collection[str] = (),
 ) -> grpc.GenericRpcHandler:
-    """The handler of all methods that `servicer` has, under the protocol's name or in snake case.
+    """Return the handler of the methods that `servicer` defines (protocol's name or snake case).
 
     Args:
-        wrap: Put around each method, which then gets an `InvalidPayload` in place of a message that cannot be parsed.
-        name: Serve under another full name than the service's own.
-        in_bytes: Methods that read and write serialized messages.
+        wrap: Wraps each method. Wrapped methods receive an `InvalidPayload` for a message that
+            cannot be parsed.
+        name: Full name of the service; None = as in the descriptor.
+        serialized_methods: Methods that receive and return serialized messages.
     """
     handlers = {}
     for method in service.methods:
-        behaviour = getattr(servicer, method.name, None) or getattr(
-            servicer, snake_case(method.name), None
+        behavior = getattr(servicer, method.name, None) or getattr(
+            servicer, to_snake_case(method.name), None
         )
-        if behaviour is None:
+        if behavior is None:
             continue
-        make = getattr(grpc, f"{kind_of(method)}_rpc_method_handler")
-        parse = _class(method.input_type).FromString
-        parsed = parse if wrap is None else _forgiving(parse)
-        own = method.name in in_bytes
+        make = getattr(grpc, f"{get_kind(method)}_rpc_method_handler")
+        parse = _get_class(method.input_type).FromString
+        deserialize = parse if wrap is None else _return_parse_errors(parse)
+        is_serialized = method.name in serialized_methods
         handlers[method.name] = make(
-            behaviour if wrap is None else wrap(method, behaviour),
-            request_deserializer=None if own else parsed,
-            response_serializer=None if own else serialize,
+            behavior if wrap is None else wrap(method, behavior),
+            request_deserializer=None if is_serialized else deserialize,
+            response_serializer=None if is_serialized else serialize,
         )
     return grpc.method_handlers_generic_handler(name or service.full_name, handlers)
 
 
-def _forgiving(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """gRPC would log a traceback and answer UNKNOWN if parsing raised."""
+def _return_parse_errors(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return the parser's errors as values: for exceptions, gRPC logs a traceback."""
 
-    def parsed(data: bytes) -> Any:
+    def parse_or_error(data: bytes) -> Any:
         try:
             return parse(data)
         except DecodeError as error:
             return InvalidPayload(f"Invalid message: {error}")
 
-    return parsed
+    return parse_or_error
 
 
 class Servicer:
-    """Base of the servicers that users write."""
+    """Base class of servicers."""
 
 
 class Stub:
-    """A client's view of one service: a callable per method, made from the descriptor."""
+    """Client of one service, with a callable per method."""
 
     service: ServiceDescriptor
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
         for method in self.service.methods:
-            make = getattr(channel, kind_of(method))
+            make = getattr(channel, get_kind(method))
             call = make(
                 f"/{self.service.full_name}/{method.name}",
                 request_serializer=serialize,
-                response_deserializer=_class(method.output_type).FromString,
+                response_deserializer=_get_class(method.output_type).FromString,
             )
             self.__dict__[method.name] = call
 
@@ -104,5 +105,5 @@ class Stub:
         def __getattr__(self, name: str) -> Any: ...
 
 
-def _class(message: Any) -> Any:
+def _get_class(message: Any) -> Any:
     return message_factory.GetMessageClass(message)

@@ -1,7 +1,8 @@
-"""How `ModelStreamInfer` keeps the requests of one stream apart. Nothing here knows a message's form.
+"""Concurrency of the requests of one `ModelStreamInfer` call, independent of message formats.
 
-`by_model`: the requests for one model are one conversation with it (MLServer's way). `one_by_one`: each request is
-answered for itself, several at a time, in the order in which they came (Triton's way).
+`serve_by_model` passes the requests for each model to the model as one stream (as MLServer does).
+`serve_in_order` serves each request on its own, concurrently, with responses in order of arrival
+(as Triton does).
 """
 
 from __future__ import annotations
@@ -12,86 +13,89 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
-# Requests of one stream that are worked on at a time.
-MAX_UNDER_WAY = 64
+# Requests of one call that `serve_in_order` serves at a time.
+MAX_CONCURRENT_REQUESTS = 64
 
 
 class ModelStream(Generic[Item]):
-    """The requests of one stream that are for one model. At most one waits here, so that a slow model holds the client."""
+    """Requests of one call for one model; the buffer of one lets flow control reach the client."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[Item | None] = asyncio.Queue(maxsize=1)
-        self._ended = False
+        self._queue: asyncio.Queue[Item | None] = asyncio.Queue(maxsize=1)
+        self._has_ended = False
 
     async def put(self, item: Item | None) -> None:
-        """Add a request; None = there will be no more."""
-        await self._waiting.put(item)
+        """Add a request; None = end of the stream."""
+        await self._queue.put(item)
 
     async def next(self) -> Item | None:
-        """The next request, or None at the end."""
-        if self._ended:
+        """Return the next request; None at the end."""
+        if self._has_ended:
             return None
-        item = await self._waiting.get()
-        self._ended = item is None
+        item = await self._queue.get()
+        self._has_ended = item is None
         return item
 
-    async def conversation(self, first: Item) -> AsyncIterator[Item]:
-        """`first` and all that follow, for as long as the model goes on reading."""
+    async def iterate_from(self, first: Item) -> AsyncIterator[Item]:
+        """Yield `first` and all following requests."""
         yield first
         while (item := await self.next()) is not None:
             yield item
 
 
-async def by_model(
+async def serve_by_model(
     items: AsyncIterator[Item],
-    key_of: Callable[[Item], Key],
-    answer: Callable[[Key, ModelStream[Item]], Coroutine[Any, Any, None]],
+    get_key: Callable[[Item], Key],
+    serve: Callable[[Key, ModelStream[Item]], Coroutine[Any, Any, None]],
 ) -> None:
-    """Deal requests out to a lane per key; `answer` serves one lane until its end.
-
-    Raises:
-        BaseExceptionGroup: what reading or one of the lanes raised; the others are stopped.
-    """
-    lanes: dict[Key, ModelStream[Item]] = {}
-    async with asyncio.TaskGroup() as group:
-        async for item in items:
-            key = key_of(item)
-            lane = lanes.get(key)
-            if lane is None:
-                lane = lanes[key] = ModelStream()
-                group.create_task(answer(key, lane))
-            await lane.put(item)
-        for lane in lanes.values():
-            await lane.put(None)
-
-
-async def one_by_one(
-    items: AsyncIterator[Item],
-    answer: Callable[[Item, Callable[[], Awaitable[None]]], Awaitable[None]],
-) -> None:
-    """Answer each request in a task of its own.
+    """Distribute requests to one stream per key.
 
     Args:
-        answer: Gets the request, and what to await before it writes its first response: its turn.
-    """
-    places = asyncio.Semaphore(MAX_UNDER_WAY)
-    before = asyncio.Event()
-    before.set()
+        serve: Serves one stream until its end.
 
-    async def run(item: Item, turn: asyncio.Event, done: asyncio.Event) -> None:
-        async def wait() -> None:
-            await turn.wait()
+    Raises:
+        BaseExceptionGroup: reading or one of the streams failed; the others are cancelled.
+    """
+    streams: dict[Key, ModelStream[Item]] = {}
+    async with asyncio.TaskGroup() as group:
+        async for item in items:
+            key = get_key(item)
+            stream = streams.get(key)
+            if stream is None:
+                stream = streams[key] = ModelStream()
+                group.create_task(serve(key, stream))
+            await stream.put(item)
+        for stream in streams.values():
+            await stream.put(None)
+
+
+async def serve_in_order(
+    items: AsyncIterator[Item],
+    serve: Callable[[Item, Callable[[], Awaitable[None]]], Awaitable[None]],
+) -> None:
+    """Serve each request in its own task, with responses in the order of the requests.
+
+    Args:
+        serve: Receives the request, and a function to await before it writes its first response.
+    """
+    capacity = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
+    previous_done = asyncio.Event()
+    previous_done.set()
+
+    async def run(item: Item, previous: asyncio.Event, done: asyncio.Event) -> None:
+        async def wait_for_turn() -> None:
+            await previous.wait()
 
         try:
-            await answer(item, wait)
-            await turn.wait()
+            await serve(item, wait_for_turn)
+            await previous.wait()
         finally:
             done.set()
-            places.release()
+            capacity.release()
 
     async with asyncio.TaskGroup() as group:
         async for item in items:
-            await places.acquire()
+            await capacity.acquire()
             done = asyncio.Event()
-            group.create_task(run(item, before, done))
-            before = done
+            group.create_task(run(item, previous_done, done))
+            previous_done = done

@@ -18,7 +18,7 @@ from ..metrics.model_statistics import ModelStatistics
 from ..parallel.executor import HTTPRequest, HTTPResponse, LoadedModel
 from ..pipeline import RequestContext
 from ..registry import LOAD_RETRY, ModelPipeline, ModelRegistryView, ModelVersion
-from ..security.credentials import CREDENTIALS
+from ..security.credentials import CREDENTIAL_HEADERS
 from ..settings import Settings
 from ..types import (
     InferenceRequest,
@@ -358,7 +358,9 @@ class DataPlane:
         loaded, _ = self._usable(entry)
         if self._settings.auth is not None:
             request.headers = [
-                (name, value) for name, value in request.headers if name.decode() not in CREDENTIALS
+                (name, value)
+                for name, value in request.headers
+                if name.decode() not in CREDENTIAL_HEADERS
             ]
         try:
             async with asyncio.timeout(self._get_timeout(entry)):

@@ -6,7 +6,7 @@ import random
 import time
 
 from ..pipeline import RequestContext
-from ..security.credentials import CREDENTIALS
+from ..security.credentials import CREDENTIAL_HEADERS
 from ..types import InferenceRequest, Parameters
 from .validation import check_id, parse_priority, parse_timeout
 
@@ -40,7 +40,9 @@ def set_request_fields(
             payload.put(parameters=parameters)
         headers = dict(context.headers)
         if has_auth:
-            headers = {name: value for name, value in headers.items() if name not in CREDENTIALS}
+            headers = {
+                name: value for name, value in headers.items() if name not in CREDENTIAL_HEADERS
+            }
         parameters.put(headers=headers)
 
 

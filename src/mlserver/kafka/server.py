@@ -94,7 +94,7 @@ class KafkaServer:
         key = message.key or None
         try:
             headers = read_headers(message.headers)
-            if self._access.asks_everybody:
+            if self._access.requires_credentials:
                 await self._access.check(INFER, Caller("", headers))
             name, version = read_model(headers)
             request = read_request(message, self._settings.max_body_bytes)

@@ -234,7 +234,7 @@ class Registry(ModelRegistryView):
             self._changed()
             try:
                 resolved = with_resolved_folder(settings)
-                code_policy.rules().check(resolved)
+                code_policy.current_policy().check(resolved)
                 split = read_traffic_split(settings)
                 loaded = await self._executor.load(resolved)
             except MLServerError as error:

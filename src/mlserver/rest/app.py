@@ -67,7 +67,7 @@ class RESTApp:
         self._access = access
         self._metrics_page = metrics_page
         self._metrics_path = "/" + (settings.metrics_endpoint or "").strip("/")
-        self._else_needs = INFER if access.asks_everybody else OPEN
+        self._else_needs = INFER if access.requires_credentials else OPEN
         self._cors = Cors(settings.cors_settings) if settings.cors_settings is not None else None
         self._access_log = settings.debug if settings.access_log is None else settings.access_log
 

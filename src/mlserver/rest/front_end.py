@@ -65,7 +65,7 @@ class RESTServer:
         self._servers = [HTTPListener(listener, app, settings, root)]
         if settings.admin_port is not None:
             app = RESTApp(
-                settings, router, routes, metrics, Authorizer(settings, admin_address=True)
+                settings, router, routes, metrics, Authorizer(settings, is_admin_address=True)
             )
             listener = bind(settings.admin_host, settings.admin_port, "admin_port", shared)
             self.address += f", administration on {_url(settings, settings.admin_host, listener)}"
@@ -106,7 +106,7 @@ class MetricsFrontEnd:
         path = "/" + (settings.metrics_endpoint or "").strip("/")
         self.address = f"metrics on {_url(settings, settings.host, listener)}{path}"
         self._server = HTTPListener(
-            listener, _Guarded(page, access) if access.asks_everybody else page, settings
+            listener, _Guarded(page, access) if access.requires_credentials else page, settings
         )
 
     async def start(self) -> None:

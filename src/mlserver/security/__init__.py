@@ -1,1 +1,1 @@
-"""TLS, authentication, authorisation, and the policy of which code may run."""
+"""TLS, authentication, authorization, and the policy on model code."""

@@ -1,7 +1,7 @@
-"""What may run in `production`: which runtimes, from where, and no model whose files are code unless it is trusted.
+"""Policy of the setting `production`: allowed runtimes, allowed sources, models with code.
 
-Models are code: a pickle runs whatever its author wanted as soon as it is read. Everything here is off, and every model
-allowed, unless the settings say otherwise.
+Unpickling a model runs code of the model's author. Without `production` and the `allowed_*`
+settings every model is allowed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _DIGEST = "sha256:"
 
 
 class CodeNotAllowed(MLServerError):
-    """The settings do not let this model run; the text names the one that decides."""
+    """The model is not allowed; the text names the deciding setting."""
 
     def __init__(self, name: str, msg: str) -> None:
-        super().__init__(f"Model {name} is not allowed to run here: {msg}", 403)
+        super().__init__(f"Model {name} is not allowed: {msg}", 403)
 
 
 class CodePolicy:
-    """The rules of one server."""
+    """The code policy of one server."""
 
     def __init__(self, settings: Settings) -> None:
         self._production = settings.production
@@ -41,117 +41,135 @@ class CodePolicy:
         self._trusted = settings.trusted_models
 
     def check(self, model: ModelSettings) -> None:
-        """Before any of a model's code is imported. Raises `CodeNotAllowed`."""
+        """Check a model's runtime and sources before any of its code is imported.
+
+        Raises:
+            CodeNotAllowed: the runtime or a source is not allowed.
+        """
         if self._production or self._runtimes is not None:
             runtimes = list_implementations() if self._runtimes is None else self._runtimes
             self._check_runtime(model, runtimes)
-        if self._sources is not None:
-            parameters = model.parameters
-            given = (parameters.uri, *_environment(parameters)) if parameters else ()
-            for place in filter(None, given):
-                self._check_source(model, place, self._sources)
+        if self._sources is None or model.parameters is None:
+            return
+        locations = [model.parameters.uri, *_get_environment_paths(model.parameters)]
+        for location in filter(None, locations):
+            self._check_source(model, location, self._sources)
 
     def check_files(self, name: str, folder: str, code: Iterable[str]) -> None:
-        """Before a runtime reads a model's files.
+        """Check a model's files before its runtime reads them.
 
         Args:
-            code: Which of the model's parts are code, as its runtime knows them.
+            name: The model's name.
+            code: Parts of the model that are code, as determined by its runtime.
 
         Raises:
-            Untrusted: there are some, and the model is not among the trusted.
+            CodeNotAllowed: the model contains code and is not in `trusted_models`.
         """
-        found = list(code) if self._production else []
-        if found and not self._is_trusted(folder):
+        parts = list(code) if self._production else []
+        if parts and not self._is_trusted(folder):
             raise CodeNotAllowed(
                 name,
-                f"reading it runs code ({', '.join(found[:3])}); see the setting 'trusted_models'",
+                f"loading it runs code ({', '.join(parts[:3])}); see the setting 'trusted_models'",
             )
 
     @property
-    def looks_into_files(self) -> bool:
+    def checks_files(self) -> bool:
         """Whether runtimes must call `check_files`."""
         return self._production
 
     def _check_runtime(self, model: ModelSettings, allowed: list[str]) -> None:
         path = model.implementation_.replace(":", ".")
-        if not any(path == one or (one.endswith(".") and path.startswith(one)) for one in allowed):
+        if not any(_matches_import_path(path, entry) for entry in allowed):
             raise CodeNotAllowed(
-                model.name, f"its runtime '{path}' is not among the setting 'allowed_runtimes'"
+                model.name, f"its runtime '{path}' is not in the setting 'allowed_runtimes'"
             )
-        # A file of the runtime's name beside the model would be imported in its place.
-        head = path.partition(".")[0]
+        # A file beside the model with the name of the runtime's package would be imported instead.
+        package = path.partition(".")[0]
         for folder in {model.folder or ".", self._repository}:
-            if any(entry == head or entry.startswith(f"{head}.") for entry in _entries(folder)):
+            if any(_provides_module(entry, package) for entry in _list_entries(folder)):
                 raise CodeNotAllowed(
-                    model.name, f"its folder has a '{head}' of its own (setting 'allowed_runtimes')"
+                    model.name,
+                    f"its folder contains '{package}', which would replace the runtime"
+                    " (setting 'allowed_runtimes')",
                 )
 
-    def _check_source(self, model: ModelSettings, place: str, allowed: list[str]) -> None:
-        path = locate(place, model.folder)
+    def _check_source(self, model: ModelSettings, location: str, allowed: list[str]) -> None:
+        path = locate(location, model.folder)
         if path is not None:
-            inside = any(is_below(path, one) for one in map(locate, allowed) if one is not None)
+            folders = [folder for folder in map(locate, allowed) if folder is not None]
+            is_allowed = any(is_below(path, folder) for folder in folders)
         else:
-            inside = ".." not in unquote(place).split("/") and any(
-                _starts_with(place, one) for one in allowed
+            has_parent_segment = ".." in unquote(location).split("/")
+            is_allowed = not has_parent_segment and any(
+                _has_prefix(location, prefix) for prefix in allowed
             )
-        if not inside:
+        if not is_allowed:
             raise CodeNotAllowed(
-                model.name,
-                "it comes from a place that is not among the setting 'allowed_model_sources'",
+                model.name, "its source is not in the setting 'allowed_model_sources'"
             )
 
     def _is_trusted(self, folder: str) -> bool:
-        if any(is_below(folder, one) for one in self._trusted if not one.startswith(_DIGEST)):
+        digests = {entry.lower() for entry in self._trusted if entry.startswith(_DIGEST)}
+        folders = [entry for entry in self._trusted if not entry.startswith(_DIGEST)]
+        if any(is_below(folder, trusted) for trusted in folders):
             return True
-        digests = {one.lower() for one in self._trusted if one.startswith(_DIGEST)}
-        return bool(digests) and digest_of(folder) in digests
+        return bool(digests) and compute_digest(folder) in digests
 
 
-def _entries(folder: str) -> list[str]:
+def _matches_import_path(path: str, allowed: str) -> bool:
+    """Return whether `allowed` is the path itself or, with a dot at its end, its package."""
+    return path == allowed or (allowed.endswith(".") and path.startswith(allowed))
+
+
+def _provides_module(filename: str, module: str) -> bool:
+    return filename == module or filename.startswith(f"{module}.")
+
+
+def _list_entries(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
         return []
 
 
-def _environment(parameters: ModelParameters) -> Iterable[str]:
-    """The paths of an environment, with `~` and variables as they are when it is unpacked."""
-    given = (parameters.environment_path, parameters.environment_tarball)
-    return [os.path.expandvars(os.path.expanduser(path)) for path in given if path]
+def _get_environment_paths(parameters: ModelParameters) -> list[str]:
+    """Return the paths of a model's environment, with `~` and variables expanded."""
+    paths = (parameters.environment_path, parameters.environment_tarball)
+    return [os.path.expandvars(os.path.expanduser(path)) for path in paths if path]
 
 
-def _starts_with(address: str, beginning: str) -> bool:
-    if not is_address(beginning) or not address.startswith(beginning):
+def _has_prefix(address: str, prefix: str) -> bool:
+    if not is_address(prefix) or not address.startswith(prefix):
         return False
-    return beginning.endswith("/") or address[len(beginning) :][:1] in ("", "/", "@")
+    return prefix.endswith("/") or address[len(prefix) :][:1] in ("", "/", "@")
 
 
-def digest_of(folder: str) -> str:
-    """A digest over the names and contents of all files below a folder: `sha256:...`."""
-    whole = hashlib.sha256()
-    for path in sorted(_files(folder)):
+def compute_digest(folder: str) -> str:
+    """Return the digest of the names and contents of all files below a folder: `sha256:...`."""
+    digest = hashlib.sha256()
+    for path in sorted(_find_files(folder)):
         with open(path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(
+        digest.update(
             f"{os.path.relpath(path, folder)}\0{content}\n".encode(errors="surrogateescape")
         )
-    return _DIGEST + whole.hexdigest()
+    return _DIGEST + digest.hexdigest()
 
 
-def _files(folder: str) -> Iterable[str]:
+def _find_files(folder: str) -> Iterable[str]:
     for root, _, names in os.walk(folder, followlinks=True):
         yield from (os.path.join(root, name) for name in names)
 
 
-_here = CodePolicy(Settings.model_construct())
+_current = CodePolicy(Settings.model_construct())
 
 
-def apply(settings: Settings) -> None:
-    """Let these rules hold in this process, for whatever it loads from now on."""
-    global _here  # as with the log, one process has one rule
-    _here = CodePolicy(settings)
+def install_policy(settings: Settings) -> None:
+    """Install the policy for this process."""
+    global _current  # one policy per process, like logging
+    _current = CodePolicy(settings)
 
 
-def rules() -> CodePolicy:
-    """The rules of this process."""
-    return _here
+def current_policy() -> CodePolicy:
+    """Return the policy of this process."""
+    return _current

@@ -1,4 +1,4 @@
-"""What callers show to prove who they are: API keys from a file, and tokens (JWT) that an issuer signed. No policy."""
+"""Authentication of callers by API keys from a file and by signed tokens (JWT)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ..settings.security import JWTSettings
 logger = get_logger()
 
 SCOPES = ("infer", "admin", "metrics")
-CREDENTIALS = frozenset(("authorization", "x-api-key"))  # headers that carry them
-_LOOK_AGAIN = 1.0  # seconds between two looks at the keys' file
-_FETCH_AGAIN = 30.0  # seconds between two questions for the issuer's keys
-_KEEP = 300.0  # seconds after which they are asked for anyway: it may have taken one back
-_FETCH_LIMIT = 10.0
-_LARGEST_JWKS = 1024 * 1024
-_LARGEST_TOKEN = 16 * 1024
-_REMEMBERED = 1024
-_LINE = re.compile(r"(?P<name>\S+)\s+(?P<scopes>[a-z,]+)\s+(?P<digest>[0-9a-fA-F]{64})")
+CREDENTIAL_HEADERS = frozenset(("authorization", "x-api-key"))
+_KEY_FILE_CHECK_SECONDS = 1.0  # interval of checks whether the key file has changed
+_MIN_JWKS_AGE_SECONDS = 30.0  # an unknown key id causes at most one fetch in this time
+_MAX_JWKS_AGE_SECONDS = 300.0  # the issuer may revoke keys, so the set is fetched again
+_JWKS_TIMEOUT_SECONDS = 10.0
+_MAX_JWKS_BYTES = 1024 * 1024
+_MAX_TOKEN_BYTES = 16 * 1024
+_MAX_CACHED_TOKENS = 1024
+_KEY_LINE = re.compile(r"(?P<name>\S+)\s+(?P<scopes>[a-z,]+)\s+(?P<digest>[0-9a-fA-F]{64})")
 
 
 class Unauthenticated(MLServerError):
-    """No credential, or one that is not valid. The text never says how close it was."""
+    """The credential is missing or not valid; the text has no hint at the reason."""
 
     def __init__(self, msg: str) -> None:
         super().__init__(msg, 401)
@@ -42,10 +42,10 @@ class Unauthenticated(MLServerError):
 
 @dataclass(frozen=True)
 class Identity:
-    """A caller who is known.
+    """An authenticated caller.
 
     Attributes:
-        name: For the log.
+        name: Name for the log.
         scopes: Some of `SCOPES`.
     """
 
@@ -53,37 +53,43 @@ class Identity:
     scopes: frozenset[str]
 
 
-class Credentials(Protocol):
-    """A way to tell who shows a credential."""
+class Authenticator(Protocol):
+    """Maps credentials to identities."""
 
     async def identify(self, credential: str) -> Identity | None:
-        """Who that is; None = not one of these credentials, or not valid."""
+        """Return the identity of a credential; None = unknown or not valid."""
         ...
 
 
-def digest_of(key: str) -> str:
-    """What the file holds of a key. Keys are random and long, so that one round of SHA-256 cannot be undone by trying."""
+def hash_key(key: str) -> str:
+    """Return the digest of an API key for the key file.
+
+    One round of SHA-256 is enough: `mlserver key` generates keys with too much entropy to guess.
+    """
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 class KeyFile:
-    """API keys: a line `NAME SCOPES SHA256` each (scopes with commas), `#` begins a comment. Read again when it changes.
+    """API keys from a file, which is reloaded when it changes.
+
+    Each line is `NAME SCOPES SHA256`, with scopes separated by commas; `#` starts a comment. If a
+    changed file is not valid, the previous keys remain in use.
 
     Raises:
-        SettingsError: the file is missing or a line is wrong. Later, when it changes into something wrong, the old keys stay.
+        SettingsError: the file is missing or not valid.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._keys: list[tuple[bytes, Identity]] = []
         self._stamp: tuple[int, int, int] | None = None
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         self._read()
 
     def _read(self) -> None:
         try:
-            found = os.stat(self._path)
-            stamp = found.st_mtime_ns, found.st_size, found.st_ino
+            status = os.stat(self._path)
+            stamp = status.st_mtime_ns, status.st_size, status.st_ino
             if stamp == self._stamp:
                 return
             with open(self._path, encoding="utf-8") as file:
@@ -95,54 +101,52 @@ class KeyFile:
 
     async def identify(self, credential: str) -> Identity | None:
         self._refresh()
-        digest = digest_of(credential).encode()
-        found = None
-        for (
-            known,
-            identity,
-        ) in self._keys:  # all of them, whichever fits: the time taken tells nothing
-            if hmac.compare_digest(known, digest):
-                found = identity
-        return found
+        digest = hash_key(credential).encode()
+        matching = None
+        # No early exit: the duration must not depend on the position of the key.
+        for known_digest, identity in self._keys:
+            if hmac.compare_digest(known_digest, digest):
+                matching = identity
+        return matching
 
     def _refresh(self) -> None:
         now = time.monotonic()
-        if now - self._looked < _LOOK_AGAIN:
+        if now - self._checked_at < _KEY_FILE_CHECK_SECONDS:
             return
-        self._looked = now
+        self._checked_at = now
         try:
             self._read()
         except SettingsError as error:
-            logger.error("The changed file of API keys is not used: %s", error.message)
+            logger.error("The changed API key file is ignored: %s", error.message)
 
 
-def parse_keys(text: str, where: str) -> list[tuple[bytes, Identity]]:
-    """The keys of a file's text. Raises `SettingsError` that names the line."""
+def parse_keys(text: str, path: str) -> list[tuple[bytes, Identity]]:
+    """Parse a key file. Raises `SettingsError` with the line number."""
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
         content = line.partition("#")[0].strip()
         if not content:
             continue
-        match = _LINE.fullmatch(content)
+        match = _KEY_LINE.fullmatch(content)
         if match is None:
             raise SettingsError(
-                f"{where} line {number}: expected NAME SCOPES SHA256, as 'mlserver key' prints it"
+                f"{path} line {number}: expected NAME SCOPES SHA256, as 'mlserver key' prints it"
             )
         scopes = frozenset(match["scopes"].split(","))
         if not scopes <= set(SCOPES):
-            raise SettingsError(f"{where} line {number}: expected scopes among {','.join(SCOPES)}")
+            raise SettingsError(f"{path} line {number}: expected scopes among {','.join(SCOPES)}")
         keys.append((match["digest"].lower().encode(), Identity(match["name"], scopes)))
     return keys
 
 
-class Tokens:
-    """Tokens (JWT) of one issuer.
+class TokenAuthenticator:
+    """Verifies tokens (JWT) of one issuer.
 
     Args:
-        settings: Where its public keys are, and what its tokens must say.
+        settings: Location of the issuer's public keys, and required claims.
 
     Raises:
-        SettingsError: the file of keys is missing or wrong, or the library is not installed.
+        SettingsError: the key set is missing or not valid, or PyJWT is not installed.
     """
 
     def __init__(self, settings: JWTSettings) -> None:
@@ -151,50 +155,55 @@ class Tokens:
         except MLServerError as error:
             raise SettingsError(error.message) from None
         self._settings = settings
-        self._remote = settings.jwks.startswith("https://")
-        if "://" in settings.jwks and not self._remote:
-            raise SettingsError("auth.jwt.jwks: expected a file or an https:// address")
+        self._is_remote = settings.jwks.startswith("https://")
+        if "://" in settings.jwks and not self._is_remote:
+            raise SettingsError("auth.jwt.jwks: expected a file or an https:// URL")
         self._keys: dict[str | None, Any] = {}
-        self._fetched = float("-inf")
-        self._fetching = threading.Lock()
-        self._renewal: asyncio.Future[None] | None = None
-        self._remembered: dict[str, tuple[float, Identity]] = {}
-        if not self._remote:
+        self._fetched_at = float("-inf")
+        self._fetch_lock = threading.Lock()
+        self._refresh_task: asyncio.Future[None] | None = None
+        self._cached_tokens: dict[str, tuple[float, Identity]] = {}
+        if not self._is_remote:
             self._fetch()
 
     async def identify(self, credential: str) -> Identity | None:
-        if credential.count(".") != 2 or len(credential) > _LARGEST_TOKEN:
+        if credential.count(".") != 2 or len(credential) > _MAX_TOKEN_BYTES:
             return None
-        self._renew()
-        remembered = self._remembered
-        known = remembered.get(credential)
-        if known is not None:
-            until, identity = known
-            return identity if time.time() < until else None
-        key = await self._key_of(credential)
-        return self._checked(credential, key, remembered) if key is not None else None
+        self._refresh_if_old()
+        cached_tokens = self._cached_tokens
+        cached = cached_tokens.get(credential)
+        if cached is not None:
+            expires_at, identity = cached
+            return identity if time.time() < expires_at else None
+        key = await self._find_key(credential)
+        return self._verify(credential, key, cached_tokens) if key is not None else None
 
-    def _renew(self) -> None:
-        """See to it that keys do not outlive their issuer's trust in them. Nobody waits: until then the old ones hold."""
-        due = self._keys and time.monotonic() - self._fetched > _KEEP
-        if due and (self._renewal is None or self._renewal.done()):
-            self._renewal = asyncio.get_running_loop().run_in_executor(None, self._fetch_again)
+    def _refresh_if_old(self) -> None:
+        """Fetch an old key set in the background; requests use the old keys meanwhile."""
+        is_old = self._keys and time.monotonic() - self._fetched_at > _MAX_JWKS_AGE_SECONDS
+        if is_old and (self._refresh_task is None or self._refresh_task.done()):
+            self._refresh_task = asyncio.get_running_loop().run_in_executor(None, self._refetch)
 
-    async def _key_of(self, token: str) -> Any:
-        """The issuer's key that the token names; its keys are asked for again if it has new ones."""
+    async def _find_key(self, token: str) -> Any:
+        """Return the key with the token's key id, fetching the key set again for an unknown id."""
         try:
             header = self._jwt.get_unverified_header(token)
         except self._jwt.PyJWTError:
             return None
-        name = header.get("kid")
-        if name not in self._keys and time.monotonic() - self._fetched > _FETCH_AGAIN:
-            await asyncio.to_thread(self._fetch_again)
-        return self._keys.get(name)
+        key_id = header.get("kid")
+        if key_id not in self._keys and time.monotonic() - self._fetched_at > _MIN_JWKS_AGE_SECONDS:
+            await asyncio.to_thread(self._refetch)
+        return self._keys.get(key_id)
 
-    def _checked(
-        self, token: str, key: Any, remembered: dict[str, tuple[float, Identity]]
+    def _verify(
+        self, token: str, key: Any, cached_tokens: dict[str, tuple[float, Identity]]
     ) -> Identity | None:
-        """Whose token that is. `remembered` is from before the key was: what an old key has opened is forgotten with it."""
+        """Return the identity of a token, None if it is not valid.
+
+        Args:
+            cached_tokens: The cache as it was before the key was looked up: `_fetch` replaces the
+                cache, so a token verified with a revoked key is not stored in the new one.
+        """
         settings = self._settings
         try:
             claims: Mapping[str, Any] = self._jwt.decode(
@@ -206,36 +215,31 @@ class Tokens:
                 leeway=settings.leeway,
                 options={"require": ["exp"]},
             )
-            until = float(claims["exp"]) + settings.leeway
+            expires_at = float(claims["exp"]) + settings.leeway
         except (self._jwt.PyJWTError, TypeError, ValueError, OverflowError):
             return None
-        given = claims.get(settings.scopes_claim, "")
-        names = (
-            given.split() if isinstance(given, str) else given if isinstance(given, list) else []
-        )
-        identity = Identity(
-            str(claims.get("sub", "")), frozenset(str(name) for name in names) & set(SCOPES)
-        )
-        if len(remembered) >= _REMEMBERED:
-            remembered.clear()
-        remembered[token] = until, identity
+        scopes = _read_scopes(claims.get(settings.scopes_claim, ""))
+        identity = Identity(str(claims.get("sub", "")), scopes)
+        if len(cached_tokens) >= _MAX_CACHED_TOKENS:
+            cached_tokens.clear()
+        cached_tokens[token] = expires_at, identity
         return identity
 
-    def _fetch_again(self) -> None:
-        with self._fetching:
-            if time.monotonic() - self._fetched <= _FETCH_AGAIN:
-                return  # another request has just done it
+    def _refetch(self) -> None:
+        with self._fetch_lock:
+            if time.monotonic() - self._fetched_at <= _MIN_JWKS_AGE_SECONDS:
+                return  # another thread has just fetched it
             try:
                 self._fetch()
             except (SettingsError, OSError, ValueError) as error:
                 logger.error(
-                    "The issuer's keys (setting 'auth.jwt.jwks') cannot be read: %s", error
+                    "Fetching the issuer's keys (setting 'auth.jwt.jwks') failed: %s", error
                 )
-            self._fetched = time.monotonic()
+            self._fetched_at = time.monotonic()
 
     def _fetch(self) -> None:
         try:
-            found = self._jwt.PyJWKSet.from_json(self._text())
+            key_set = self._jwt.PyJWKSet.from_json(self._read_text())
         except (
             OSError,
             ValueError,
@@ -246,38 +250,45 @@ class Tokens:
             self._jwt.PyJWTError,
         ) as error:
             raise SettingsError(
-                f"auth.jwt.jwks: cannot be used: {type(error).__name__}: {error}"
+                f"auth.jwt.jwks: expected a JWKS document: {type(error).__name__}: {error}"
             ) from None
-        keys = {key.key_id: key for key in found.keys if key.key_type != "oct"}
+        keys = {key.key_id: key for key in key_set.keys if key.key_type != "oct"}
         if not keys:
-            raise SettingsError("auth.jwt.jwks: holds no public key")
+            raise SettingsError("auth.jwt.jwks: expected at least one public key, received none")
         self._keys = keys
-        self._remembered = {}  # a key that its issuer took back
-        self._fetched = time.monotonic()
+        self._cached_tokens = {}  # the issuer may have revoked a key
+        self._fetched_at = time.monotonic()
 
-    def _text(self) -> str:
-        if not self._remote:
+    def _read_text(self) -> str:
+        if not self._is_remote:
             with open(self._settings.jwks, encoding="utf-8") as file:
-                return file.read(_LARGEST_JWKS)
+                return file.read(_MAX_JWKS_BYTES)
         from http.client import HTTPException
         from urllib.request import Request, build_opener
 
-        opener = build_opener(_NoRedirects())
-        asked = Request(self._settings.jwks, headers={"accept": "application/json"})
+        opener = build_opener(_create_redirect_handler())
+        request = Request(self._settings.jwks, headers={"accept": "application/json"})
         try:
-            with opener.open(asked, timeout=_FETCH_LIMIT) as answer:
-                content: bytes = answer.read(_LARGEST_JWKS)
+            with opener.open(request, timeout=_JWKS_TIMEOUT_SECONDS) as response:
+                content: bytes = response.read(_MAX_JWKS_BYTES)
         except HTTPException as error:
             raise OSError(f"{type(error).__name__}: {error}") from None
         return content.decode()
 
 
-def _NoRedirects() -> Any:  # noqa: N802 - stands for a class that needs a late import
+def _read_scopes(claim: object) -> frozenset[str]:
+    """Return the known scopes of a claim: a list, or names separated by spaces."""
+    names = claim.split() if isinstance(claim, str) else claim
+    if not isinstance(names, list):
+        return frozenset()
+    return frozenset(map(str, names)) & set(SCOPES)
+
+
+def _create_redirect_handler() -> Any:
+    """Return a handler that follows no redirect: keys are trusted only from the configured URL."""
     from urllib.request import HTTPRedirectHandler
 
     class NoRedirects(HTTPRedirectHandler):
-        """The address in the settings is the one that was meant."""
-
         def redirect_request(self, *arguments: Any) -> None:
             return None
 

@@ -1,4 +1,4 @@
-"""Certificates of the server, read again when their files change, in the forms that the front ends need."""
+"""TLS certificates of the front ends, reloaded when their files change."""
 
 from __future__ import annotations
 
@@ -16,94 +16,96 @@ T = TypeVar("T")
 
 
 class Certificates(Generic[T]):
-    """What is made from the certificate files; made again when one of them has changed.
+    """An object built from the certificate files, rebuilt when one of them has changed.
+
+    If changed files are not valid, the previous object remains in use.
 
     Args:
-        build: Makes it from the settings.
+        build: Builds the object from the settings.
 
     Raises:
-        MLServerError: the files are missing or wrong. Later, when they change into something wrong, the old ones stay.
+        MLServerError: the files are missing or not valid.
     """
 
     def __init__(self, settings: TLSSettings, build: Callable[[TLSSettings], T]) -> None:
         self._settings = settings
         self._build = build
-        self._seen = self._look()
+        self._stamps = self._read_stamps()
         try:
             self.current = build(settings)
         except (OSError, ValueError) as error:  # ssl's errors are OSErrors
-            raise MLServerError(f"TLS (setting 'tls'): {_reason(error)}", 500) from None
+            raise MLServerError(f"TLS (setting 'tls'): {_format_error(error)}", 500) from None
 
     def refresh(self) -> bool:
-        """Read the files if they have changed since the last time. Returns whether `current` is new."""
-        seen = self._look()
-        if seen == self._seen:
+        """Rebuild `current` if the files have changed; return whether it is new."""
+        stamps = self._read_stamps()
+        if stamps == self._stamps:
             return False
-        self._seen = seen
+        self._stamps = stamps
         try:
             self.current = self._build(self._settings)
         except (OSError, ValueError) as error:
-            logger.error("TLS: the changed certificate files are not used: %s", _reason(error))
+            logger.error("TLS: the changed certificate files are ignored: %s", _format_error(error))
             return False
-        logger.info("TLS: the certificate files have changed and are used from now on")
+        logger.info("TLS: reloaded the changed certificate files")
         return True
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
+    def _read_stamps(self) -> list[tuple[int, int, int] | None]:
         return [
-            _stamp(path)
+            _read_stamp(path)
             for path in (self._settings.certificate, self._settings.key, self._settings.client_ca)
         ]
 
 
-def _stamp(path: str | None) -> tuple[int, int, int] | None:
+def _read_stamp(path: str | None) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path) if path else None
+        status = os.stat(path) if path else None
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None
 
 
-def _reason(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return f"{type(error).__name__}: {error}"
 
 
-def server_context(settings: TLSSettings) -> ssl.SSLContext:
-    """A context for `asyncio` that looks at the files anew at every handshake."""
-    certificates = Certificates(settings, _context)
-    outer = _context(settings)
+def create_ssl_context(settings: TLSSettings) -> ssl.SSLContext:
+    """Return a context that reloads the certificates on handshake if the files have changed."""
+    certificates = Certificates(settings, _build_context)
+    outer = _build_context(settings)
 
-    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    def use_current(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         certificates.refresh()
         connection.context = certificates.current
 
-    outer.sni_callback = choose
+    outer.sni_callback = use_current
     return outer
 
 
-def _context(settings: TLSSettings) -> ssl.SSLContext:
+def _build_context(settings: TLSSettings) -> ssl.SSLContext:
     for path in filter(None, (settings.certificate, settings.key, settings.client_ca)):
-        _read(path)  # ssl's own errors do not say which file
+        _read(path)  # the errors of ssl do not name the file
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
+    context.load_cert_chain(settings.certificate, settings.key, password=_reject_password)
     if settings.client_ca:
         context.load_verify_locations(settings.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def _no_password() -> str:
-    raise ValueError("the key has a password; expected one without")
+def _reject_password() -> str:
+    raise ValueError("private key: expected one without a password, received an encrypted one")
 
 
-def grpc_credentials(settings: TLSSettings) -> Any:
-    """Server credentials for gRPC that look at the files anew at every handshake. gRPC speaks TLS 1.2 and newer."""
+def create_grpc_credentials(settings: TLSSettings) -> Any:
+    """Return gRPC server credentials (TLS 1.2 and newer) that reload changed files on handshake."""
     import grpc
 
-    certificates = Certificates(settings, _grpc_configuration)
+    certificates = Certificates(settings, _build_grpc_configuration)
 
     def fetch() -> Any:
         return certificates.current if certificates.refresh() else None
@@ -113,10 +115,10 @@ def grpc_credentials(settings: TLSSettings) -> Any:
     )
 
 
-def _grpc_configuration(settings: TLSSettings) -> Any:
+def _build_grpc_configuration(settings: TLSSettings) -> Any:
     import grpc
 
-    _context(settings)  # says what is wrong with the files; gRPC only would at the first handshake
+    _build_context(settings)  # raises for invalid files; gRPC fails at the first handshake only
     pair = _read(settings.key), _read(settings.certificate)
     roots = _read(settings.client_ca) if settings.client_ca else None
     return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)

@@ -11,7 +11,7 @@ from mlserver.env.builder import find_environment_spec
 from mlserver.env.environment import find_environment
 from mlserver.errors import MLServerError
 from mlserver.security import code_policy
-from mlserver.security.code_policy import CodeNotAllowed, digest_of
+from mlserver.security.code_policy import CodeNotAllowed, compute_digest
 from mlserver.settings import ModelParameters, ModelSettings, Settings
 
 # Data only: this loader reads nothing that is code.
@@ -79,20 +79,20 @@ def test_what_cannot_be_built(tmp_path: Path) -> None:
 @pytest.fixture
 def _rules() -> Iterator[None]:
     yield
-    code_policy.apply(Settings.model_construct())
+    code_policy.install_policy(Settings.model_construct())
 
 
 @pytest.mark.usefixtures("_rules")
 def test_in_production_nothing_is_installed_for_a_model_that_is_not_trusted(tmp_path: Path) -> None:
     folder = model(tmp_path / "wine")
-    code_policy.apply(Settings(production=True, model_repository_root=str(tmp_path)))
+    code_policy.install_policy(Settings(production=True, model_repository_root=str(tmp_path)))
     with pytest.raises(
         CodeNotAllowed, match="requirements that 'virtualenv' installs.*trusted_models"
     ):
         find_environment(settings_of(folder, "virtualenv"), str(tmp_path / "environments"))
     assert not (tmp_path / "environments").exists()
-    digest = digest_of(str(folder))
-    code_policy.apply(
+    digest = compute_digest(str(folder))
+    code_policy.install_policy(
         Settings(production=True, model_repository_root=str(tmp_path), trusted_models=[digest])
     )
     assert find_environment_spec(settings_of(folder)) is not None

@@ -1,4 +1,4 @@
-"""What may run in production, by runtime, by source and by file."""
+"""The code policy: runtimes, sources and files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlserver.security.code_policy import CodeNotAllowed, CodePolicy, digest_of
+from mlserver.security.code_policy import CodeNotAllowed, CodePolicy, compute_digest
 from mlserver.settings import ModelSettings, Settings
 
 FLOW = "mlserver_mlflow.MLflowRuntime"
@@ -21,22 +21,22 @@ def model(folder: Path, implementation: str = FLOW, **parameters: Any) -> ModelS
     )
 
 
-def allowed(trust: CodePolicy, settings: ModelSettings) -> bool:
+def is_allowed(policy: CodePolicy, settings: ModelSettings) -> bool:
     try:
-        trust.check(settings)
+        policy.check(settings)
     except CodeNotAllowed as error:
         return error.status_code != 403 or "allowed_" not in error.message
     return True
 
 
-def test_everything_is_allowed_unless_told_otherwise(tmp_path: Path) -> None:
-    trust = CodePolicy(Settings())
-    assert allowed(trust, model(tmp_path, "any.Thing", uri="s3://anywhere/x"))
-    trust.check_files("m", str(tmp_path), ["model.pkl"])
+def test_everything_is_allowed_by_default(tmp_path: Path) -> None:
+    policy = CodePolicy(Settings())
+    assert is_allowed(policy, model(tmp_path, "any.Thing", uri="s3://anywhere/x"))
+    policy.check_files("m", str(tmp_path), ["model.pkl"])
 
 
 @pytest.mark.parametrize(
-    "implementation, rules, expected",
+    "implementation, allowed, expected",
     [
         (FLOW, None, True),
         ("other.Model", None, False),
@@ -49,24 +49,24 @@ def test_everything_is_allowed_unless_told_otherwise(tmp_path: Path) -> None:
     ],
 )
 def test_runtimes(
-    tmp_path: Path, implementation: str, rules: list[str] | None, expected: bool
+    tmp_path: Path, implementation: str, allowed: list[str] | None, expected: bool
 ) -> None:
-    trust = CodePolicy(
-        Settings(production=True, model_repository_root=str(tmp_path), allowed_runtimes=rules)
+    policy = CodePolicy(
+        Settings(production=True, model_repository_root=str(tmp_path), allowed_runtimes=allowed)
     )
-    assert allowed(trust, model(tmp_path, implementation)) is expected
+    assert is_allowed(policy, model(tmp_path, implementation)) is expected
 
 
 @pytest.mark.parametrize(
     "name",
     ["mlserver_mlflow.py", "mlserver_mlflow", "mlserver_mlflow.cpython-311-x86_64-linux-gnu.so"],
 )
-def test_a_runtime_is_not_hidden_by_a_file_of_its_name(tmp_path: Path, name: str) -> None:
+def test_runtime_is_not_shadowed_by_a_file_of_its_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "m"
     folder.mkdir()
-    trust = CodePolicy(Settings(production=True, model_repository_root=str(tmp_path)))
+    policy = CodePolicy(Settings(production=True, model_repository_root=str(tmp_path)))
     (folder / name).mkdir()
-    assert not allowed(trust, model(folder))
+    assert not is_allowed(policy, model(folder))
 
 
 SOURCES = ["s3://models/", "models:/wine", "models:/beer/"]
@@ -90,8 +90,8 @@ SOURCES = ["s3://models/", "models:/wine", "models:/beer/"]
     ],
 )
 def test_addresses(tmp_path: Path, uri: str, expected: bool) -> None:
-    trust = CodePolicy(Settings(allowed_model_sources=SOURCES))
-    assert allowed(trust, model(tmp_path, uri=uri)) is expected
+    policy = CodePolicy(Settings(allowed_model_sources=SOURCES))
+    assert is_allowed(policy, model(tmp_path, uri=uri)) is expected
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_folders(tmp_path: Path) -> None:
     for folder in (root / "m", outside):
         folder.mkdir(parents=True)
     os.symlink(outside, root / "m" / "link")
-    trust = CodePolicy(Settings(production=True, model_repository_root=str(root)))
-    assert allowed(trust, model(root / "m", uri="."))
-    assert allowed(trust, model(root / "m", uri="./not-there-yet"))
-    assert allowed(trust, model(root / "m", uri=f"file://{root}/m/x"))
+    policy = CodePolicy(Settings(production=True, model_repository_root=str(root)))
+    assert is_allowed(policy, model(root / "m", uri="."))
+    assert is_allowed(policy, model(root / "m", uri="./not-there-yet"))
+    assert is_allowed(policy, model(root / "m", uri=f"file://{root}/m/x"))
     for uri in (
         "../..",
         str(outside),
@@ -112,20 +112,20 @@ def test_folders(tmp_path: Path) -> None:
         "file:///etc",
         "s3://a/b",
     ):
-        assert not allowed(trust, model(root / "m", uri=uri)), uri
-    assert not allowed(
-        trust, model(root / "m", uri=".", environment_tarball=str(outside / "env.tar.gz"))
+        assert not is_allowed(policy, model(root / "m", uri=uri)), uri
+    assert not is_allowed(
+        policy, model(root / "m", uri=".", environment_tarball=str(outside / "env.tar.gz"))
     )
-    assert not allowed(trust, model(root / "m", uri=".", environment_path=str(outside)))
+    assert not is_allowed(policy, model(root / "m", uri=".", environment_path=str(outside)))
 
 
-def test_files_that_are_code(tmp_path: Path) -> None:
+def test_models_with_code(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(b"\x80\x05.")
     settings: dict[str, Any] = {"production": True, "model_repository_root": str(tmp_path)}
     CodePolicy(Settings(**settings)).check_files("m", str(tmp_path), [])
     with pytest.raises(CodeNotAllowed, match=r"model\.pkl.*trusted_models"):
         CodePolicy(Settings(**settings)).check_files("m", str(tmp_path), ["model.pkl"])
-    digest = digest_of(str(tmp_path))
+    digest = compute_digest(str(tmp_path))
     CodePolicy(Settings(**settings, trusted_models=[str(tmp_path)])).check_files(
         "m", str(tmp_path), ["model.pkl"]
     )

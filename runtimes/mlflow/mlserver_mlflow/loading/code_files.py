@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from mlserver.errors import MLServerError
-from mlserver.security.code_policy import CodeNotAllowed, rules
+from mlserver.security.code_policy import CodeNotAllowed, current_policy
 
 MLMODEL = "MLmodel"
 # Loader -> file endings of the formats that it reads without running any code of the model.
@@ -28,8 +28,8 @@ def checked(name: str, folder: str) -> str:
     Raises:
         Untrusted: parts of it are code, and it is not trusted.
     """
-    if rules().looks_into_files:
-        rules().check_files(name, folder, code_in(name, folder))
+    if current_policy().checks_files:
+        current_policy().check_files(name, folder, code_in(name, folder))
     return folder
 
 

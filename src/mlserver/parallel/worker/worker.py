@@ -66,7 +66,7 @@ class Worker:
     async def _init(self, frame: Frame) -> Frame:
         settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
-        code_policy.apply(settings)
+        code_policy.install_policy(settings)
         extend_sys_path(frame.head["sys_path"])
         isolation.restrict(frame.head["allowed_code"])
         from ... import metrics

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from ...errors import MLServerError
-from ...security.tls import server_context
+from ...security.tls import create_ssl_context
 from ...settings import Settings
 from .connection import Connection, is_readable
 from .timeouts import ConnectionTimeouts
@@ -148,7 +148,7 @@ class HTTPListener:
         )
         if settings.tls is not None:
             config.load()
-            config.ssl = server_context(settings.tls)
+            config.ssl = create_ssl_context(settings.tls)
         self._server = SignallessServer(config)
         self._task: asyncio.Task[None] | None = None
 

@@ -1,4 +1,4 @@
-"""The rules of who may do what, without a server."""
+"""Authorization rules, without a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver.security.authorization import ADMIN, INFER, METRICS, OPEN, Authorizer, Caller
-from mlserver.security.credentials import digest_of
+from mlserver.security.credentials import hash_key
 from mlserver.settings import Settings
 from mlserver.settings.security import AdminAccess, AuthSettings
 
@@ -18,25 +18,24 @@ LOCAL, REMOTE = "127.0.0.1", "192.0.2.7"
 def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("keys") / "keys.txt"
     path.write_text(
-        "# who may what\n"
-        + "".join(f"{key} {scopes} {digest_of(key)}\n" for key, scopes in KEYS.items())
+        "# scopes\n" + "".join(f"{key} {scopes} {hash_key(key)}\n" for key, scopes in KEYS.items())
     )
     return str(path)
 
 
 async def status(access: Authorizer, scope: str, address: str = REMOTE, **headers: str) -> int:
-    """200, or the status of the refusal."""
-    shown = {name.replace("_", "-"): value for name, value in headers.items()}
+    """Return 200, or the status of the rejection."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        await access.check(scope, Caller(address, shown))
+        await access.check(scope, Caller(address, sent))
     except MLServerError as error:
         return error.status_code
     return 200
 
 
-async def test_without_auth_all_but_administration_is_open() -> None:
+async def test_without_auth_all_scopes_but_admin_are_open() -> None:
     access = Authorizer(Settings())
-    assert not access.asks_everybody
+    assert not access.requires_credentials
     for scope in (OPEN, INFER, METRICS):
         assert await status(access, scope) == 200
 
@@ -49,7 +48,7 @@ async def test_without_auth_all_but_administration_is_open() -> None:
         ("::ffff:127.0.0.1", {}, 200),
         ("192.0.2.7", {}, 403),
         ("", {}, 403),
-        ("127.0.0.6", {}, 403),  # what a mesh's proxy on this machine shows as the caller
+        ("127.0.0.6", {}, 403),  # a service mesh's proxy on this machine
         ("127.0.0.1", {"x_forwarded_for": "192.0.2.7"}, 403),
         ("127.0.0.1", {"forwarded": "for=192.0.2.7"}, 403),
         ("127.0.0.1", {"via": "1.1 proxy"}, 403),
@@ -57,10 +56,10 @@ async def test_without_auth_all_but_administration_is_open() -> None:
             "127.0.0.1",
             {"origin": "https://evil.example"},
             403,
-        ),  # a page in a browser on this machine
+        ),  # a page in a local browser
     ],
 )
-async def test_administration_is_for_programs_on_this_machine(
+async def test_admin_is_limited_to_local_programs(
     address: str, headers: dict[str, str], expected: int
 ) -> None:
     assert await status(Authorizer(Settings()), ADMIN, address, **headers) == expected
@@ -79,7 +78,7 @@ async def test_admin_access(rule: str, local: int, remote: int) -> None:
 
 @pytest.mark.parametrize("rule", ["loopback", "credential", "any", None])
 @pytest.mark.parametrize("address", [LOCAL, REMOTE])
-async def test_a_shown_credential_decides(
+async def test_requests_with_a_credential_are_judged_by_it(
     keys: str, rule: AdminAccess | None, address: str
 ) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys), admin_access=rule))
@@ -112,7 +111,7 @@ async def test_admin_access_with_auth_and_no_credential(
         (LOCAL, "x-forwarded-for", "through a proxy (header 'x-forwarded-for')"),
     ],
 )
-async def test_the_refusal_says_why_and_names_the_setting(
+async def test_rejection_names_the_reason_and_the_setting(
     address: str, header: str, text: str
 ) -> None:
     with pytest.raises(MLServerError, match="admin_access") as caught:
@@ -122,7 +121,7 @@ async def test_the_refusal_says_why_and_names_the_setting(
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scope", [INFER, ADMIN, METRICS])
-async def test_a_key_opens_its_scopes_and_no_other(keys: str, key: str, scope: str) -> None:
+async def test_keys_have_their_scopes_only(keys: str, key: str, scope: str) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys)))
     expected = 200 if scope in KEYS[key].split(",") else 403
     assert await status(access, scope, authorization=f"Bearer {key}") == expected
@@ -130,23 +129,23 @@ async def test_a_key_opens_its_scopes_and_no_other(keys: str, key: str, scope: s
 
 
 @pytest.mark.parametrize(
-    "shown", [{}, {"authorization": "Basic aTppCg=="}, {"authorization": "Bearer "}]
+    "headers", [{}, {"authorization": "Basic aTppCg=="}, {"authorization": "Bearer "}]
 )
-async def test_no_credential(keys: str, shown: dict[str, str]) -> None:
+async def test_no_credential(keys: str, headers: dict[str, str]) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys)))
-    assert [await status(access, scope, **shown) for scope in (OPEN, INFER, METRICS, ADMIN)] == [
+    assert [await status(access, scope, **headers) for scope in (OPEN, INFER, METRICS, ADMIN)] == [
         200,
         401,
         401,
         401,
     ]
-    assert await status(access, ADMIN, LOCAL, **shown) == 401
+    assert await status(access, ADMIN, LOCAL, **headers) == 401
 
 
 @pytest.mark.parametrize(
-    "key", ["wrong", "I", "i ", "i\0", "é", "i" * 100_000, digest_of("i"), "a.b.c"]
+    "key", ["wrong", "I", "i ", "i\0", "é", "i" * 100_000, hash_key("i"), "a.b.c"]
 )
-async def test_a_wrong_key(keys: str, key: str) -> None:
+async def test_unknown_keys(keys: str, key: str) -> None:
     access = Authorizer(Settings(auth=AuthSettings(keys=keys)))
     assert [
         await status(access, scope, x_api_key=key) for scope in (OPEN, INFER, METRICS, ADMIN)
@@ -159,12 +158,12 @@ async def test_a_wrong_key(keys: str, key: str) -> None:
     assert await status(access, ADMIN, LOCAL, x_api_key=key) == 401
 
 
-async def test_an_address_for_administration(keys: str) -> None:
+async def test_admin_port(keys: str) -> None:
     settings = Settings(auth=AuthSettings(keys=keys), admin_port=1)
     assert await status(Authorizer(settings), ADMIN, x_api_key="a") == 403
-    assert await status(Authorizer(settings, admin_address=True), ADMIN, x_api_key="a") == 200
-    assert await status(Authorizer(settings, admin_address=True), ADMIN) == 401
+    assert await status(Authorizer(settings, is_admin_address=True), ADMIN, x_api_key="a") == 200
+    assert await status(Authorizer(settings, is_admin_address=True), ADMIN) == 401
     settings = Settings(admin_port=1)
-    assert await status(Authorizer(settings, admin_address=True), ADMIN) == 200
+    assert await status(Authorizer(settings, is_admin_address=True), ADMIN) == 200
     settings = Settings(admin_port=1, admin_access="credential")
-    assert await status(Authorizer(settings, admin_address=True), ADMIN, LOCAL) == 403
+    assert await status(Authorizer(settings, is_admin_address=True), ADMIN, LOCAL) == 403
