@@ -20,8 +20,8 @@ class ModelRepositoryServiceServicer(Servicer):
     """Base class of implementations. Methods that are not defined return UNIMPLEMENTED."""
 
 
-def add_ModelRepositoryServiceServicer_to_server(
+def add_ModelRepositoryServiceServicer_to_server(  # noqa: N802
     servicer: Any, server: Any
-) -> None:  # noqa: N802
+) -> None:
     """Register the methods of `servicer` with `server`."""
     server.add_generic_rpc_handlers((create_generic_handler(SERVICE, servicer),))

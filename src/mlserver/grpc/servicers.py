@@ -272,10 +272,8 @@ class _InferStream:
         if not self._data_plane.has_streams(name, version):
             async for payload in payloads:
                 request_context = create_request_context(self._context, MODEL_STREAM_INFER)
-                yield (
-                    await self._data_plane.infer(payload, name, version, request_context),
-                    request_context,
-                )
+                response = await self._data_plane.infer(payload, name, version, request_context)
+                yield response, request_context
             return
         request_context = create_request_context(self._context, MODEL_STREAM_INFER)
         responses = self._data_plane.infer_stream(payloads, name, version, request_context)
