@@ -1,4 +1,4 @@
-"""The Kafka front end: requests out of one topic, answers into another."""
+"""Kafka front end: requests from one topic, responses to another."""
 
 from .errors import InvalidMessageHeaders
 from .server import KafkaServer

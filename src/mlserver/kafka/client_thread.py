@@ -1,6 +1,7 @@
-"""Consumer and producer, and the one thread that waits for them: librdkafka has no asyncio of its own.
+"""Kafka consumer and producer, polled in one thread because librdkafka has no asyncio interface.
 
-Messages and failures are handed to the event loop; what was delivered is counted, and its offset stored, in the thread.
+The thread passes messages and delivery failures to the event loop. It counts deliveries and stores
+offsets itself.
 """
 
 from __future__ import annotations
@@ -19,120 +20,125 @@ from ..logging import get_logger
 from ..settings import Settings
 from .messages import Incoming, Reply, write_too_large
 from .offset_tracker import OffsetTracker
-from .outages import LibraryLog, Outages, reason_of
+from .outages import LibraryLog, Outages, read_reason
 
 logger = get_logger().getChild("kafka")
 
-WAIT = 0.1  # seconds that the thread waits at one client before it looks after the other
-RETRY = 1.0  # seconds until a reply that could not be sent is sent again
-LEAVE = 2.0  # seconds that leaving the consumer group may take
+POLL_SECONDS = 0.1  # timeout of one poll of the consumer or the producer
+RETRY_SECONDS = 1.0  # delay before an undelivered reply is sent again
+CLOSE_SECONDS = 2.0  # limit for leaving the consumer group
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumedRecord:
-    """A message that is to be answered, and where it came from."""
+    """A message to process, and its origin."""
 
     message: Incoming
     topic: str
     partition: int
     offset: int
-    progress: OffsetTracker
+    offsets: OffsetTracker
 
 
 class KafkaClientThread:
-    """The connection to the brokers.
+    """Consumer, producer and the thread that polls them.
 
     Args:
-        arrived: Called on the event loop with messages; each is to be answered by `send`.
-        joined: Called on the event loop when the server has become a member of its consumer group.
+        on_records: Called on the event loop with received messages; each needs a call of `send`.
+        on_joined: Called on the event loop once the server is a member of its consumer group.
 
     Raises:
-        MLServerError: the library is missing, or the settings are not valid for it.
+        MLServerError: confluent-kafka is not installed, or rejects the settings.
     """
 
     def __init__(
         self,
         settings: Settings,
-        arrived: Callable[[list[ConsumedRecord]], None],
-        joined: Callable[[], None] = lambda: None,
+        on_records: Callable[[list[ConsumedRecord]], None],
+        on_joined: Callable[[], None] = lambda: None,
     ) -> None:
         self._library = _optional.load("confluent_kafka", "The setting 'kafka_enabled'", "kafka")
         self._settings = settings
-        self._arrived = arrived
-        self._joined: Callable[[], None] | None = joined
+        self._on_records = on_records
+        self._on_joined: Callable[[], None] | None = on_joined
         self._outages = Outages(settings.kafka_servers)
         self._limit = min(settings.kafka_max_in_flight, settings.max_queue_size)
         self._loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
-        self._ceasing = threading.Event()
+        self._has_ended = asyncio.Event()
+        self._stops_consuming = threading.Event()
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
-        # Of the thread alone:
+        # Used by the thread only:
         self._in_flight = 0
-        self._paused = False
+        self._is_paused = False
         self._assigned: set[tuple[str, int]] = set()
-        self._progress: dict[tuple[str, int], OffsetTracker] = {}
+        self._trackers: dict[tuple[str, int], OffsetTracker] = {}
         try:
-            told = {"error_cb": self._outages.on_error}
+            callbacks = {"error_cb": self._outages.on_error}
             self._consumer = self._library.Consumer(
-                {**consumer_config(settings), **told}, logger=LibraryLog()
+                {**consumer_config(settings), **callbacks}, logger=LibraryLog()
             )
             self._producer = self._library.Producer(
-                {**producer_config(settings), **told}, logger=LibraryLog()
+                {**producer_config(settings), **callbacks}, logger=LibraryLog()
             )
         except (self._library.KafkaException, TypeError, ValueError) as error:
-            raise MLServerError(f"Cannot use the Kafka settings: {error}", 500) from None
+            raise MLServerError(
+                f"Kafka: the settings 'kafka_*' are not valid: {error}", 500
+            ) from None
 
     @property
-    def paused(self) -> bool:
-        """Whether no messages are taken at present: as many as may be are being answered."""
-        return self._paused
+    def is_paused(self) -> bool:
+        """Whether the consumer is paused because `kafka_max_in_flight` messages are in progress."""
+        return self._is_paused
 
     def start(self) -> None:
         self._thread.start()
 
-    def cease(self) -> None:
-        """Take no more messages."""
-        self._ceasing.set()
+    def stop_consuming(self) -> None:
+        """Receive no more messages."""
+        self._stops_consuming.set()
 
     async def close(self, grace: float) -> None:
-        """Leave when what was taken has been answered, after `grace` seconds at the latest; the rest is taken again later."""
-        self.cease()
+        """Leave the group once all received messages are processed, at most `grace` seconds later.
+
+        The rest is not committed, so the group's members receive it again.
+        """
+        self.stop_consuming()
         if not self._thread.is_alive():
             return
         self._deadline = time.monotonic() + grace
         try:
-            async with asyncio.timeout(grace + LEAVE):
-                await self._ended.wait()
+            async with asyncio.timeout(grace + CLOSE_SECONDS):
+                await self._has_ended.wait()
         except TimeoutError:
-            logger.warning("Kafka's brokers did not let go in time")
+            logger.warning("Kafka: leaving the consumer group exceeded %g s", CLOSE_SECONDS)
 
-    def send(self, work: ConsumedRecord, reply: Reply) -> None:
-        """Produce a reply; when it has been delivered, its message counts as answered. On the event loop."""
+    def send(self, record: ConsumedRecord, reply: Reply) -> None:
+        """Produce a reply; its delivery marks the message as processed. Call on the event loop."""
 
-        def delivered(error: Any, _: object) -> None:
+        def on_delivery(error: Any, _: object) -> None:
             if error is None:
-                self._finish(work)
+                self._finish(record)
             else:
-                self._hand_over(self._undelivered, work, reply, error)
+                self._run_on_loop(self._handle_failure, record, reply, error)
 
         topic = self._settings.kafka_topic_output
         try:
             self._producer.produce(
-                topic, reply.value, reply.key, headers=reply.headers, on_delivery=delivered
+                topic, reply.value, reply.key, headers=reply.headers, on_delivery=on_delivery
             )
         except BufferError:
-            self._loop.call_later(WAIT, self.send, work, reply)
-        except self._library.KafkaException as exc:
-            self._undelivered(work, reply, exc.args[0])
+            self._loop.call_later(POLL_SECONDS, self.send, record, reply)
+        except self._library.KafkaException as exception:
+            self._handle_failure(record, reply, exception.args[0])
 
-    def _undelivered(self, work: ConsumedRecord, reply: Reply, error: Any) -> None:
+    def _handle_failure(self, record: ConsumedRecord, reply: Reply, error: Any) -> None:
         codes = self._library.KafkaError
         if error.code() in (codes.MSG_SIZE_TOO_LARGE, codes.RECORD_LIST_TOO_LARGE):
-            self.send(work, write_too_large(reply))
+            self.send(record, write_too_large(reply))
             return
-        logger.error("A reply could not be delivered and is sent again: %s", error)
-        self._loop.call_later(RETRY, self.send, work, reply)
+        logger.error("Kafka: a reply was not delivered, retrying in %g s: %s", RETRY_SECONDS, error)
+        self._loop.call_later(RETRY_SECONDS, self.send, record, reply)
 
     # -- in the thread --
 
@@ -144,96 +150,99 @@ class KafkaClientThread:
                 on_revoke=self._on_revoke,
                 on_lost=self._on_revoke,
             )
-            while not self._is_over():
+            while not self._is_finished():
                 try:
-                    self._turn()
+                    self._poll()
                 except self._library.KafkaException as error:
-                    self._outages.report(reason_of(error.args[0]))
-                    self._producer.poll(RETRY)
+                    self._outages.report(read_reason(error.args[0]))
+                    self._producer.poll(RETRY_SECONDS)
             self._consumer.close()
         except Exception:
             logger.exception("The Kafka front end failed")
         finally:
-            self._hand_over(self._ended.set)
+            self._run_on_loop(self._has_ended.set)
 
-    def _is_over(self) -> bool:
+    def _is_finished(self) -> bool:
         return self._deadline is not None and (
             not self._in_flight or time.monotonic() >= self._deadline
         )
 
-    def _turn(self) -> None:
-        """Wait for whichever can go on: the consumer while there is room for more, else the producer.
+    def _poll(self) -> None:
+        """Poll the consumer while there is capacity, else the producer.
 
-        Short waits for room are no reason to pause: that throws away what has been fetched. Long ones are, because who does
-        not poll is put out of the group.
+        A pause discards fetched messages, so the consumer is paused only if a poll of the producer
+        brings no delivery. It must then still be polled: brokers remove members that do not poll
+        from the group.
         """
-        room = self._room()
-        if room:
-            self._pause(False)
-            self._take(self._consumer.poll(WAIT), room)
+        capacity = self._get_capacity()
+        if capacity:
+            self._set_paused(False)
+            self._receive(self._consumer.poll(POLL_SECONDS), capacity)
             self._producer.poll(0)
-        elif not self._producer.poll(WAIT) or self._paused:
-            self._pause(True)
-            self._take(self._consumer.poll(0), 1)
+        elif not self._producer.poll(POLL_SECONDS) or self._is_paused:
+            self._set_paused(True)
+            self._receive(self._consumer.poll(0), 1)
 
-    def _room(self) -> int:
-        """How many messages may be taken; a paused consumer goes on when half of the places are free."""
-        room = max(self._limit - self._in_flight, 0)
-        return 0 if self._ceasing.is_set() or (self._paused and 2 * room < self._limit) else room
+    def _get_capacity(self) -> int:
+        """Return how many messages may be received; a pause ends at half of the limit."""
+        capacity = max(self._limit - self._in_flight, 0)
+        stays_paused = self._is_paused and 2 * capacity < self._limit
+        return 0 if self._stops_consuming.is_set() or stays_paused else capacity
 
-    def _pause(self, paused: bool) -> None:
-        if paused != self._paused:
-            # As the callbacks told: asking the library for its list is a question to its own thread, with a wait.
-            partitions = [self._library.TopicPartition(*place) for place in self._assigned]
+    def _set_paused(self, paused: bool) -> None:
+        if paused != self._is_paused:
+            # From the callbacks: `Consumer.assignment` would wait for librdkafka's thread.
+            partitions = [self._library.TopicPartition(*key) for key in self._assigned]
             (self._consumer.pause if paused else self._consumer.resume)(partitions)
-            self._paused = paused
+            self._is_paused = paused
 
-    def _take(self, first: Any, room: int) -> None:
-        """Hand the first message, and what else is there already, to the loop."""
-        if first is None or self._ceasing.is_set():
-            return  # what is not taken is not committed: the group's next member gets it
-        messages = [first, *(self._consumer.consume(room - 1, 0) if room > 1 else ())]
-        works = []
+    def _receive(self, first: Any, capacity: int) -> None:
+        """Pass the first message, and those already fetched, to the event loop."""
+        if first is None or self._stops_consuming.is_set():
+            return  # not committed, so the next member of the group receives it
+        messages = [first, *(self._consumer.consume(capacity - 1, 0) if capacity > 1 else ())]
+        records = []
         for message in messages:
             if message.error() is not None:
-                self._outages.report(reason_of(message.error()))
+                self._outages.report(read_reason(message.error()))
             else:
-                works.append(self._work_of(message))
-        self._in_flight += len(works)
-        self._hand_over(self._arrived, works)
+                records.append(self._create_record(message))
+        self._in_flight += len(records)
+        self._run_on_loop(self._on_records, records)
 
-    def _work_of(self, message: Any) -> ConsumedRecord:
+    def _create_record(self, message: Any) -> ConsumedRecord:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
-        progress = self._progress.setdefault((topic, partition), OffsetTracker())
-        progress.take(offset)
+        offsets = self._trackers.setdefault((topic, partition), OffsetTracker())
+        offsets.add(offset)
         incoming = Incoming(message.key(), message.value(), message.headers() or ())
-        return ConsumedRecord(incoming, topic, partition, offset, progress)
+        return ConsumedRecord(incoming, topic, partition, offset, offsets)
 
-    def _finish(self, work: ConsumedRecord) -> None:
+    def _finish(self, record: ConsumedRecord) -> None:
         self._in_flight -= 1
-        offset = work.progress.finish(work.offset)
-        if offset is None or self._progress.get((work.topic, work.partition)) is not work.progress:
-            return  # not yet, or the partition is another member's by now
+        offset = record.offsets.finish(record.offset)
+        tracker = self._trackers.get((record.topic, record.partition))
+        if offset is None or tracker is not record.offsets:
+            return  # an earlier message is open, or the partition was reassigned
         with contextlib.suppress(self._library.KafkaException):
             self._consumer.store_offsets(
-                offsets=[self._library.TopicPartition(work.topic, work.partition, offset)]
+                offsets=[self._library.TopicPartition(record.topic, record.partition, offset)]
             )
 
     def _on_assign(self, _: object, partitions: list[Any]) -> None:
-        self._assigned.update((one.topic, one.partition) for one in partitions)
-        self._paused = False  # those that are new run
-        self._outages.over()
-        if self._joined is not None:
-            self._hand_over(self._joined)
-            self._joined = None
+        self._assigned.update((each.topic, each.partition) for each in partitions)
+        self._is_paused = False  # new partitions are not paused
+        self._outages.end()
+        if self._on_joined is not None:
+            self._run_on_loop(self._on_joined)
+            self._on_joined = None
 
     def _on_revoke(self, _: object, partitions: list[Any]) -> None:
-        for one in partitions:
-            self._assigned.discard((one.topic, one.partition))
-            self._progress.pop((one.topic, one.partition), None)
+        for each in partitions:
+            self._assigned.discard((each.topic, each.partition))
+            self._trackers.pop((each.topic, each.partition), None)
 
-    def _hand_over(self, function: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    def _run_on_loop(self, function: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function, *args)
 
 
@@ -241,12 +250,12 @@ class KafkaClientThread:
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
-    """librdkafka's properties for the consumer. Offsets are committed as far as answers have been delivered."""
+    """Return librdkafka's properties for the consumer; offsets are stored after delivery."""
     return {
-        **_common(settings),
+        **_common_config(settings),
         "auto.offset.reset": "earliest",
         "auto.commit.interval.ms": 1000,
-        **_own(settings, "consumer."),
+        **_select_config(settings, "consumer."),
         "group.id": settings.kafka_group_id or settings.server_name,
         "enable.auto.commit": True,
         "enable.auto.offset.store": False,
@@ -254,29 +263,29 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
 
 
 def producer_config(settings: Settings) -> dict[str, Any]:
-    """librdkafka's properties for the producer. What an answer may measure is for the topic to say."""
-    largest = min(max(settings.max_body_bytes, 1_000_000), 1_000_000_000)
+    """Return librdkafka's properties for the producer; the topic limits the size of replies."""
+    max_bytes = min(max(settings.max_body_bytes, 1_000_000), 1_000_000_000)
     return {
-        **_common(settings),
+        **_common_config(settings),
         "linger.ms": 0,
-        "message.max.bytes": largest,
-        **_own(settings, "producer."),
+        "message.max.bytes": max_bytes,
+        **_select_config(settings, "producer."),
     }
 
 
-def _common(settings: Settings) -> dict[str, Any]:
+def _common_config(settings: Settings) -> dict[str, Any]:
     return {"bootstrap.servers": settings.kafka_servers, "client.id": settings.server_name}
 
 
-def _own(settings: Settings, prefix: str) -> dict[str, Any]:
-    """The properties of `kafka_config` for both clients, and those for this one."""
+def _select_config(settings: Settings, prefix: str) -> dict[str, Any]:
+    """Return the properties of `kafka_config` for both clients and for the one with this prefix."""
     config = settings.kafka_config
-    both = {
+    shared = {
         name: value
         for name, value in config.items()
         if not name.startswith(("consumer.", "producer."))
     }
-    return both | {
+    return shared | {
         name.removeprefix(prefix): value
         for name, value in config.items()
         if name.startswith(prefix)

@@ -1,4 +1,4 @@
-"""What can be wrong with a Kafka message before its value is looked at."""
+"""Errors of Kafka messages, raised before the value is read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..errors import MLServerError
 
 
 class InvalidMessageHeaders(MLServerError):
-    """The headers do not say which model should answer; the text names the header."""
+    """A header that identifies the model is missing or not valid; the text names it."""
 
     def __init__(self, header: str, reason: str = "is required and missing") -> None:
         super().__init__(f"Invalid message: header '{header}' {reason}", 422)

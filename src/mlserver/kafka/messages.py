@@ -1,4 +1,4 @@
-"""Kafka messages: headers, key and value -> request, response or error -> headers, key and value. Pure; no sockets."""
+"""Format of Kafka messages: headers, key and value <-> request, response or error; no I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RawHeaders = Sequence[tuple[str, bytes | None]]
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as the consumer gives it."""
+    """A message from the consumer."""
 
     key: bytes | None
     value: bytes | None
@@ -39,12 +39,12 @@ class Reply:
 
 
 def read_headers(headers: RawHeaders) -> dict[str, str]:
-    """Headers as text, names in lower case; of several with one name, the last."""
+    """Decode headers, with names in lower case; the last of several with one name."""
     return {name.lower(): (value or b"").decode("utf-8", "replace") for name, value in headers}
 
 
 def read_model(headers: dict[str, str]) -> tuple[str, str | None]:
-    """Name and version of the model that is asked. Raises `InvalidMessageHeaders`."""
+    """Return the requested model's name and version. Raises `InvalidMessageHeaders`."""
     if METHOD in headers:
         raise InvalidMessageHeaders(METHOD, "must be absent: every message is an inference request")
     if not headers.get(MODEL):
@@ -53,11 +53,11 @@ def read_model(headers: dict[str, str]) -> tuple[str, str | None]:
 
 
 def read_request(message: Incoming, limit: int) -> InferenceRequest:
-    """The value as a request, with the key, if there is one, as its id.
+    """Parse the value as a request; the key, if any, becomes its id.
 
     Raises:
         PayloadTooLarge: the value has more than `limit` bytes.
-        InvalidPayload: it is no request, or the key is no text.
+        InvalidPayload: the value is not a request, or the key is not UTF-8.
     """
     value = message.value or b""
     if len(value) > limit:
@@ -68,41 +68,47 @@ def read_request(message: Incoming, limit: int) -> InferenceRequest:
             request.put(id=message.key.decode("utf-8"))
         except UnicodeDecodeError:
             raise MLServerError(
-                "Invalid message key: expected the request's id as UTF-8 text, received bytes"
+                "Invalid message key: expected the request's id as UTF-8 text, received other bytes"
             ) from None
     return request
 
 
-def write_response(response: InferenceResponse, call: RequestContext, events: CloudEvents) -> Reply:
-    """An answer: its id is the key; CloudEvents and the model's own headers, which win."""
+def write_response(
+    response: InferenceResponse, context: RequestContext, events: CloudEvents
+) -> Reply:
+    """Write a response, with its id as the key, CloudEvents headers, and the model's headers."""
     headers: dict[str, object] = dict(
         events.build_response_headers(response.model_name, response.id)
     )
-    if call.response_headers:
-        own = {name.lower() for name in call.response_headers}
-        headers = {name: value for name, value in headers.items() if name.lower() not in own}
-        headers.update(call.response_headers)
+    if context.response_headers:
+        model_names = {name.lower() for name in context.response_headers}
+        headers = {
+            name: value for name, value in headers.items() if name.lower() not in model_names
+        }
+        headers.update(context.response_headers)
     key = response.id.encode() if response.id else None
     return Reply(
         key,
         json.write_response(response),
-        [(name, _bytes(value)) for name, value in headers.items()],
+        [(name, _encode(value)) for name, value in headers.items()],
     )
 
 
 def write_error(error: MLServerError, key: bytes | None) -> Reply:
-    """An error: its status, as HTTP has it, is a header."""
+    """Write an error, with its HTTP status as a header."""
     return Reply(key, json.write_error(error), [(STATUS, b"%d" % error.status_code)])
 
 
-def write_too_large(refused: Reply) -> Reply:
-    """What is said instead of an answer that the topic does not take; it leaves out even the key if that is the trouble."""
-    is_error = any(name == STATUS for name, _ in refused.headers)
-    problem = MLServerError(
-        f"The answer of {len(refused.value)} bytes is larger than the output topic allows", 500
+def write_too_large(rejected: Reply) -> Reply:
+    """Write the error for a reply too large for the topic; without the key if an error was."""
+    is_error = any(name == STATUS for name, _ in rejected.headers)
+    error = MLServerError(
+        f"Response of {len(rejected.value)} bytes exceeds the limit of the topic (setting"
+        " 'kafka_topic_output')",
+        500,
     )
-    return write_error(problem, None if is_error else refused.key)
+    return write_error(error, None if is_error else rejected.key)
 
 
-def _bytes(value: object) -> bytes:
+def _encode(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")

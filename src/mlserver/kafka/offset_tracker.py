@@ -1,4 +1,4 @@
-"""How far one partition has been answered. Pure; offsets are Kafka's."""
+"""Offset to commit for one partition."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from collections import deque
 
 
 class OffsetTracker:
-    """Requests end in any order, but a partition is committed up to one offset: the first that is not answered yet."""
+    """Computes the offset up to which all messages are processed.
+
+    Messages are processed in any order; Kafka commits one offset per partition, the first that is
+    still open.
+    """
 
     def __init__(self) -> None:
-        self._taken: deque[int] = deque()
+        self._open: deque[int] = deque()
         self._done: set[int] = set()
 
-    def take(self, offset: int) -> None:
-        """A message was taken; offsets come in order."""
-        self._taken.append(offset)
+    def add(self, offset: int) -> None:
+        """Add a received message; offsets arrive in ascending order."""
+        self._open.append(offset)
 
     def finish(self, offset: int) -> int | None:
-        """A message was answered. Returns the offset to commit now; None = an earlier message is still open."""
+        """Mark a message as processed; return the offset to commit, if it changes."""
         self._done.add(offset)
         last = None
-        while self._taken and self._taken[0] in self._done:
-            last = self._taken.popleft()
+        while self._open and self._open[0] in self._done:
+            last = self._open.popleft()
             self._done.discard(last)
         return None if last is None else last + 1

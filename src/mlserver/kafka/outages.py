@@ -1,4 +1,4 @@
-"""What the log says while the brokers cannot be reached: once at first, then after growing pauses."""
+"""Log lines about unreachable brokers: the first at once, further ones with growing intervals."""
 
 from __future__ import annotations
 
@@ -12,59 +12,63 @@ from ..logging import get_logger
 
 logger = get_logger().getChild("kafka")
 
-FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0  # seconds between two lines that say the same
+MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 60.0, 3600.0  # between two lines of one outage
 _REASON = re.compile(r"failed: (.*?) \(after")
-_SUMMARY = "_ALL_BROKERS_DOWN"  # has no reason; comes after the error that has
+_SUMMARY = "_ALL_BROKERS_DOWN"  # has no reason; follows an error with a reason
 
 
 class LibraryLog:
-    """A logger for librdkafka: it writes some 28 lines per second while a broker is away, so they are for DEBUG only."""
+    """Logger for librdkafka, level DEBUG: it writes 28 lines per second while a broker is down."""
 
     def log(self, level: int, message: str, *args: Any) -> None:
         logger.debug(message, *args)
 
 
 class Outages:
-    """Reports of lost connections, from the threads of both clients.
+    """Logs lost connections, reported by the threads of both clients.
 
     Args:
         servers: The brokers, for messages.
-        clock: Gives seconds.
+        clock: Returns seconds.
     """
 
     def __init__(self, servers: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._servers = servers
         self._clock = clock
         self._lock = threading.Lock()
-        self._next = 0.0
-        self._pause = 0.0
+        self._next_at = 0.0
+        self._interval = 0.0
 
     def on_error(self, error: Any) -> None:
-        """Report an error of librdkafka, as its `error_cb`."""
-        if error.name() == _SUMMARY and self._pause:
+        """Report an error of librdkafka (its `error_cb`)."""
+        if error.name() == _SUMMARY and self._interval:
             return
-        self.report(reason_of(error))
+        self.report(read_reason(error))
 
     def report(self, reason: str) -> None:
-        """Say what the server waits for, unless that was said a short while ago."""
+        """Log an outage, at most once per interval."""
         with self._lock:
             now = self._clock()
-            if self._pause and now < self._next:
+            if self._interval and now < self._next_at:
                 return
-            self._pause = min(2 * self._pause, LONGEST_PAUSE) if self._pause else FIRST_PAUSE
-            self._next = now + self._pause
+            self._interval = (
+                min(2 * self._interval, MAX_INTERVAL_SECONDS)
+                if self._interval
+                else MIN_INTERVAL_SECONDS
+            )
+            self._next_at = now + self._interval
         logger.warning("Kafka: waiting for %s (%s)", self._servers, reason)
 
-    def over(self) -> None:
-        """The brokers answer: the next outage is reported at once."""
+    def end(self) -> None:
+        """Record that the brokers are reachable; the next outage is logged at once."""
         with self._lock:
-            was_out, self._pause = bool(self._pause), 0.0
-        if was_out:
-            logger.info("Kafka: %s can be reached", self._servers)
+            was_down, self._interval = bool(self._interval), 0.0
+        if was_down:
+            logger.info("Kafka: %s reachable again", self._servers)
 
 
-def reason_of(error: Any) -> str:
-    """The reason of a `KafkaError` in a few words: of a failed connection, what the system said."""
+def read_reason(error: Any) -> str:
+    """Return the reason of a `KafkaError`; for a failed connection, the system's text."""
     text = str(error.str())
-    found = _REASON.search(text)
-    return found[1].lower() if found else text
+    match = _REASON.search(text)
+    return match[1].lower() if match else text

@@ -1,4 +1,4 @@
-"""The Kafka front end's life, and how one message is answered. Every message is, whatever is wrong with it."""
+"""Kafka front end: start, stop, and a reply to every message, valid or not."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from .messages import (
 
 
 class KafkaServer:
-    """The Kafka front end: takes messages from `start` on, as a member of a consumer group.
+    """Kafka front end, a member of a consumer group from `start` on.
 
     Args:
-        access: Who may do what; None = as the settings say.
+        access: Access rules; None = those of the settings.
 
     Raises:
-        MLServerError: the library is not installed (the text has the command), or the settings are not valid for it.
+        MLServerError: confluent-kafka is not installed (the text has the command), or rejects the
+            settings.
     """
 
     def __init__(
@@ -40,57 +41,53 @@ class KafkaServer:
         self._access = access or Authorizer(settings)
         self._events = CloudEvents(settings.server_name, get_namespace())
         self._tasks: set[asyncio.Task[None]] = set()
-        self._link = KafkaClientThread(settings, self._arrived, self._joined)
+        self._client = KafkaClientThread(settings, self._on_records, self._on_joined)
 
     @property
     def address(self) -> str:
-        """Where it listens, for people."""
+        """Brokers and topics, for the log."""
         topics = f"{self._settings.kafka_topic_input} to {self._settings.kafka_topic_output}"
         return f"Kafka at {self._settings.kafka_servers}, {topics}"
 
     @property
-    def paused(self) -> bool:
-        """Whether no messages are taken at present: as many as may be are being answered."""
-        return self._link.paused
+    def is_paused(self) -> bool:
+        """Whether the consumer is paused because `kafka_max_in_flight` messages are in progress."""
+        return self._client.is_paused
 
     async def start(self) -> None:
-        """Begin to join the group. Brokers that cannot be reached are tried again for as long as it takes.
+        """Start joining the group; unreachable brokers are retried without limit.
 
-        The log says when the server has joined, and what it waits for until then.
+        The log reports outages, and when the server has joined.
         """
-        self._link.start()
-
-    def cease(self) -> None:
-        """Take no more messages; those taken are answered."""
-        self._link.cease()
+        self._client.start()
 
     def end_connections(self) -> None:
-        """Take no more messages; those taken are answered."""
-        self.cease()
+        """Receive no more messages; received ones are processed."""
+        self._client.stop_consuming()
 
     async def drain(self) -> None:
-        """Nothing: messages are answered like all requests, and their offsets stored in `stop`."""
+        """Do nothing: `stop` waits for received messages and stores their offsets."""
 
     async def stop(self, grace: float = 0.0) -> None:
-        """Leave the group. Messages not answered within `grace` seconds are not committed: they are taken again later."""
-        await self._link.close(grace)
+        """Leave the group; messages not processed in `grace` seconds are not committed."""
+        await self._client.close(grace)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _joined(self) -> None:
+    def _on_joined(self) -> None:
         logger.info("Ready: %s", self.address)
 
-    def _arrived(self, works: list[ConsumedRecord]) -> None:
-        for work in works:
-            task = asyncio.create_task(self._serve(work))
+    def _on_records(self, records: list[ConsumedRecord]) -> None:
+        for record in records:
+            task = asyncio.create_task(self._serve(record))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, work: ConsumedRecord) -> None:
-        self._link.send(work, await self._answer(work.message))
+    async def _serve(self, record: ConsumedRecord) -> None:
+        self._client.send(record, await self._process(record.message))
 
-    async def _answer(self, message: Incoming) -> Reply:
+    async def _process(self, message: Incoming) -> Reply:
         key = message.key or None
         try:
             headers = read_headers(message.headers)
@@ -99,11 +96,11 @@ class KafkaServer:
             name, version = read_model(headers)
             request = read_request(message, self._settings.max_body_bytes)
             key = key or (request.id or "").encode("utf-8", "replace") or None
-            call = RequestContext(headers=headers)
-            response = await self._data_plane.infer(request, name, version, call)
-            return write_response(response, call, self._events)
+            context = RequestContext(headers=headers)
+            response = await self._data_plane.infer(request, name, version, context)
+            return write_response(response, context, self._events)
         except MLServerError as error:
             return write_error(error, key)
         except Exception:
-            logger.exception("A message could not be answered")
+            logger.exception("Kafka: processing a message failed")
             return write_error(MLServerError("Internal server error", 500), key)

@@ -1,4 +1,4 @@
-"""Kafka messages to requests and back, offsets, and what librdkafka is told: without a broker."""
+"""Format of Kafka messages, committed offsets, properties of librdkafka: without a broker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_headers_are_text_and_their_names_lower_case() -> None:
     }
 
 
-def test_the_model_that_is_asked() -> None:
+def test_requested_model() -> None:
     assert messages.read_model({"mlserver-model": "m"}) == ("m", None)
     assert messages.read_model({"mlserver-model": "m", "mlserver-version": "2"}) == ("m", "2")
 
@@ -43,7 +43,7 @@ def test_the_model_that_is_asked() -> None:
         ({"mlserver-model": "m", "mlserver-method": "load"}, "mlserver-method"),
     ],
 )
-def test_headers_that_will_not_do(headers: dict[str, str], name: str) -> None:
+def test_invalid_headers(headers: dict[str, str], name: str) -> None:
     with pytest.raises(InvalidMessageHeaders, match=name) as caught:
         messages.read_model(headers)
     assert caught.value.status_code == 422
@@ -52,11 +52,11 @@ def test_headers_that_will_not_do(headers: dict[str, str], name: str) -> None:
 @pytest.mark.parametrize(
     "key, expected", [(None, "own"), (b"", "own"), (b"k", "k"), ("é".encode(), "é")]
 )
-def test_the_key_replaces_the_id(key: bytes | None, expected: str) -> None:
+def test_key_replaces_the_id(key: bytes | None, expected: str) -> None:
     assert messages.read_request(Incoming(key, BODY, ()), 1000).id == expected
 
 
-def test_requests_that_are_none() -> None:
+def test_invalid_requests() -> None:
     with pytest.raises(PayloadTooLarge):
         messages.read_request(Incoming(None, BODY, ()), len(BODY) - 1)
     with pytest.raises(MLServerError, match="UTF-8"):
@@ -70,9 +70,9 @@ def response() -> InferenceResponse:
     return InferenceResponse(model_name="m", id="7", outputs=[output])
 
 
-def test_answers_carry_cloud_events_and_the_models_headers() -> None:
-    call = RequestContext(response_headers={"ce-source": "mine", "x": 1, "raw": b"\xff"})
-    reply = messages.write_response(response(), call, CloudEvents("server"))
+def test_responses_have_cloudevents_and_the_models_headers() -> None:
+    context = RequestContext(response_headers={"ce-source": "mine", "x": 1, "raw": b"\xff"})
+    reply = messages.write_response(response(), context, CloudEvents("server"))
     headers = dict(reply.headers)
     assert reply.key == b"7"
     assert orjson.loads(reply.value)["outputs"][0]["data"] == [1]
@@ -81,7 +81,7 @@ def test_answers_carry_cloud_events_and_the_models_headers() -> None:
     assert "Ce-Source" not in headers
 
 
-def test_an_answer_too_large_becomes_an_error_and_at_last_one_without_the_key() -> None:
+def test_too_large_reply_becomes_an_error_and_then_one_without_key() -> None:
     first = messages.write_too_large(Reply(b"k", b"x" * 100, []))
     assert first.key == b"k"
     assert dict(first.headers) == {"mlserver-status": b"500"}
@@ -91,25 +91,25 @@ def test_an_answer_too_large_becomes_an_error_and_at_last_one_without_the_key() 
 
 def test_offsets_are_committed_without_gaps() -> None:
     for order in itertools.permutations((3, 5, 6)):
-        progress = OffsetTracker()
+        tracker = OffsetTracker()
         for offset in (3, 5, 6):
-            progress.take(offset)
-        found = [progress.finish(offset) for offset in order]
-        assert found[-1] == 7 or order[-1] != 3
-        told = [offset for offset in found if offset is not None]
-        assert told == sorted(told)
-        assert told[-1] == 7
-        assert (found[0] is None) == (order[0] != 3)
+            tracker.add(offset)
+        committed = [tracker.finish(offset) for offset in order]
+        assert committed[-1] == 7 or order[-1] != 3
+        commits = [offset for offset in committed if offset is not None]
+        assert commits == sorted(commits)
+        assert commits[-1] == 7
+        assert (committed[0] is None) == (order[0] != 3)
 
 
-def test_what_the_library_is_told() -> None:
-    own: dict[str, Any] = {
+def test_properties_of_the_library() -> None:
+    config: dict[str, Any] = {
         "security.protocol": "ssl",
         "consumer.auto.offset.reset": "latest",
         "producer.linger.ms": 5,
         "consumer.enable.auto.offset.store": True,
     }
-    settings = Settings(kafka_servers="k:1", server_name="s", kafka_config=own)
+    settings = Settings(kafka_servers="k:1", server_name="s", kafka_config=config)
     consumer, producer = consumer_config(settings), producer_config(settings)
     assert consumer["bootstrap.servers"] == producer["bootstrap.servers"] == "k:1"
     assert consumer["security.protocol"] == producer["security.protocol"] == "ssl"
@@ -122,15 +122,15 @@ def test_what_the_library_is_told() -> None:
     )
 
 
-async def test_without_the_library_the_error_says_what_to_install(
+async def test_missing_library_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(MLServerError, match=r"kafka_enabled.*pip install 'mlserver\[kafka\]'"):
-        KafkaClientThread(Settings(), lambda works: None)
+        KafkaClientThread(Settings(), lambda records: None)
 
 
-async def test_properties_that_the_library_refuses() -> None:
+async def test_properties_rejected_by_the_library() -> None:
     pytest.importorskip("confluent_kafka")
     with pytest.raises(MLServerError, match="no.such.property"):
-        KafkaClientThread(Settings(kafka_config={"no.such.property": 1}), lambda works: None)
+        KafkaClientThread(Settings(kafka_config={"no.such.property": 1}), lambda records: None)

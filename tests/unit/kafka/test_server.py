@@ -1,4 +1,4 @@
-"""The Kafka front end over a real road and a broker that speaks the real protocol."""
+"""Kafka front end over a real pipeline and librdkafka's mock cluster."""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ class Echo(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         headers = (payload.parameters and payload.parameters.headers) or {}
         outputs = [
-            ResponseOutput(name=one.name, shape=one.shape, datatype=one.datatype, data=one.data)
-            for one in payload.inputs
+            ResponseOutput(
+                name=tensor.name,
+                shape=tensor.shape,
+                datatype=tensor.datatype,
+                data=tensor.data,
+            )
+            for tensor in payload.inputs
         ]
         parameters = Parameters(headers={"x-seen": headers.get("x-sent", "")})
         return InferenceResponse(model_name=self.name, outputs=outputs, parameters=parameters)
 
 
 class Gated(Echo):
-    """Answers when the gate is open."""
+    """Responds once the gate is open."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         await asyncio.to_thread(GATE.wait, LIMIT)
@@ -83,9 +88,9 @@ async def front_end(cluster: Cluster, **more: Any) -> AsyncIterator[KafkaServer]
             await server.stop(LIMIT)
 
 
-async def full(server: KafkaServer) -> None:
-    """Return when it takes no more messages."""
-    while not server.paused:  # noqa: ASYNC110 (librdkafka's thread has no event to wait for)
+async def wait_until_paused(server: KafkaServer) -> None:
+    """Wait until the consumer is paused."""
+    while not server.is_paused:  # noqa: ASYNC110 (librdkafka's thread has no event to wait for)
         await asyncio.sleep(0.01)
 
 
@@ -93,84 +98,84 @@ def request(value: int = 1, **more: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "x", "shape": [1], "datatype": "INT32", "data": [value]}], **more}
 
 
-async def test_every_message_is_answered(cluster: Cluster) -> None:
-    async def answered() -> tuple[str | None, str | None, Any]:
+async def test_every_message_gets_a_reply(cluster: Cluster) -> None:
+    async def read_reply() -> tuple[str | None, str | None, Any]:
         """Key, status and body of the next answer."""
-        found = await asyncio.to_thread(cluster.answer)
-        return found.key, found.headers.get("mlserver-status"), found.body
+        reply = await asyncio.to_thread(cluster.answer)
+        return reply.key, reply.headers.get("mlserver-status"), reply.body
 
     async with front_end(cluster):
         cluster.ask(request(7, id="own"), b"the-key", X_Sent="hello")
-        found = await asyncio.to_thread(cluster.answer)
-        assert (found.key, found.body["id"], found.body["model_name"]) == (
+        reply = await asyncio.to_thread(cluster.answer)
+        assert (reply.key, reply.body["id"], reply.body["model_name"]) == (
             "the-key",
             "the-key",
             "echo",
         )
-        assert found.body["outputs"][0]["data"] == [7]
-        assert found.headers["x-seen"] == "hello"
-        assert (found.headers["Ce-Id"], found.headers["Ce-Modelid"]) == ("the-key", "echo")
-        assert "mlserver-status" not in found.headers
+        assert reply.body["outputs"][0]["data"] == [7]
+        assert reply.headers["x-seen"] == "hello"
+        assert (reply.headers["Ce-Id"], reply.headers["Ce-Modelid"]) == ("the-key", "echo")
+        assert "mlserver-status" not in reply.headers
 
         cluster.ask(request(id="own"))
-        assert (await answered())[0] == "own"
+        assert (await read_reply())[0] == "own"
         cluster.ask(request())
-        key, _, body = await answered()
+        key, _, body = await read_reply()
         assert key == body["id"] != ""
 
-        cluster.ask(request(), b"1", model="nobody")
-        assert await answered() == ("1", "404", {"error": "Model nobody not found"})
+        cluster.ask(request(), b"1", model="missing")
+        assert await read_reply() == ("1", "404", {"error": "Model missing not reply"})
         cluster.ask(request(), b"2", mlserver_version="9")
-        assert (await answered())[:2] == ("2", "404")
+        assert (await read_reply())[:2] == ("2", "404")
         cluster.send(b"{", b"3", {"mlserver-model": "echo"})
-        assert (await answered())[:2] == ("3", "400")
+        assert (await read_reply())[:2] == ("3", "400")
         cluster.send(None, b"4", {"mlserver-model": "echo"})
-        assert (await answered())[:2] == ("4", "400")
+        assert (await read_reply())[:2] == ("4", "400")
         cluster.send(b"{}", b"5")
-        key, status, body = await answered()
+        key, status, body = await read_reply()
         assert (key, status) == ("5", "422")
         assert "mlserver-model" in body["error"]
         cluster.ask(request(), b"6", mlserver_method="unload")
-        assert (await answered())[:2] == ("6", "422")
+        assert (await read_reply())[:2] == ("6", "422")
         cluster.ask(request(), b"\xff")
-        assert (await answered())[:2] == ("\xff", "400")
+        assert (await read_reply())[:2] == ("\xff", "400")
         cluster.ask({"inputs": [], "pad": "x" * 200_000}, b"7")
-        assert (await answered())[:2] == ("7", "413")
+        assert (await read_reply())[:2] == ("7", "413")
         cluster.ask(request(), b"8", model="wrong")
-        key, status, body = await answered()
+        key, status, body = await read_reply()
         assert (key, status) == ("8", "500")
         assert "not today" in body["error"]
         cluster.ask(request(parameters={"timeout": 1000}), b"9", model="gated")
-        assert (await answered())[:2] == ("9", "504")
+        assert (await read_reply())[:2] == ("9", "504")
         cluster.ask(request(parameters={"priority": -1}), b"10")
-        assert (await answered())[:2] == ("10", "400")
+        assert (await read_reply())[:2] == ("10", "400")
         cluster.ask(request(), b"11", model="large")
-        key, status, body = await answered()
+        key, status, body = await read_reply()
         assert (key, status) == ("11", "500")
-        assert "larger than the output topic allows" in body["error"]
+        assert "exceeds the limit of the topic" in body["error"]
     assert await asyncio.to_thread(cluster.committed) == 15
 
 
-async def test_a_burst_over_the_bound_waits_in_the_topic(cluster: Cluster) -> None:
+async def test_messages_over_the_limit_remain_in_the_topic(cluster: Cluster) -> None:
     keys = {f"{number}" for number in range(40)}
     for key in keys:
         cluster.ask(request(int(key)), key.encode(), model="gated")
     async with front_end(cluster, kafka_max_in_flight=4) as server, asyncio.timeout(LIMIT):
-        await full(server)
+        await wait_until_paused(server)
         assert await asyncio.to_thread(cluster.committed) == 0
         GATE.set()
-        found = await asyncio.to_thread(cluster.answers, len(keys))
-        assert {answer.key: str(answer.body["outputs"][0]["data"][0]) for answer in found} == {
+        reply = await asyncio.to_thread(cluster.answers, len(keys))
+        assert {answer.key: str(answer.body["outputs"][0]["data"][0]) for answer in reply} == {
             key: key for key in keys
         }
     assert await asyncio.to_thread(cluster.committed) == len(keys)
 
 
-async def test_stopping_answers_what_was_taken_and_leaves_the_rest(cluster: Cluster) -> None:
+async def test_stop_processes_received_messages_only(cluster: Cluster) -> None:
     for number in range(10):
         cluster.ask(request(), f"{number}".encode(), model="gated")
     async with front_end(cluster, kafka_max_in_flight=2) as server, asyncio.timeout(LIMIT):
-        await full(server)
+        await wait_until_paused(server)
         stopping = asyncio.create_task(server.stop(LIMIT))
         await asyncio.sleep(0)
         GATE.set()
@@ -186,10 +191,10 @@ async def test_stopping_answers_what_was_taken_and_leaves_the_rest(cluster: Clus
     assert await asyncio.to_thread(cluster.committed) == 10
 
 
-async def test_what_is_not_answered_in_time_is_taken_again(cluster: Cluster) -> None:
+async def test_messages_not_processed_in_time_are_received_again(cluster: Cluster) -> None:
     cluster.ask(request(), b"late", model="gated")
     async with front_end(cluster, kafka_max_in_flight=1) as server, asyncio.timeout(LIMIT):
-        await full(server)
+        await wait_until_paused(server)
         await server.stop(0)
         GATE.set()
     assert await asyncio.to_thread(cluster.committed) == 0
@@ -197,16 +202,14 @@ async def test_what_is_not_answered_in_time_is_taken_again(cluster: Cluster) -> 
         assert (await asyncio.to_thread(cluster.answer)).key == "late"
 
 
-async def test_a_credential_is_needed_where_the_settings_say_so(
-    cluster: Cluster, tmp_path: Any
-) -> None:
+async def test_auth_requires_a_credential(cluster: Cluster, tmp_path: Any) -> None:
     (tmp_path / "keys").write_text("")
     async with front_end(cluster, auth={"keys": str(tmp_path / "keys")}):
         cluster.ask(request(), b"1")
         assert (await asyncio.to_thread(cluster.answer)).headers["mlserver-status"] == "401"
 
 
-async def test_brokers_that_cannot_be_reached_hold_nothing_up() -> None:
+async def test_unreachable_brokers_do_not_block_start_and_stop() -> None:
     (port,) = free_ports(1)
     settings = Settings(kafka_servers=f"127.0.0.1:{port}")
     async with InlinePipeline(settings, MODELS[:1]) as pipeline, asyncio.timeout(LIMIT):
@@ -214,6 +217,6 @@ async def test_brokers_that_cannot_be_reached_hold_nothing_up() -> None:
         await server.stop(LIMIT)  # not started yet
         server = KafkaServer(settings, pipeline.data_plane)
         await server.start()
-        server.cease()
-        await full(server)
+        server.end_connections()
+        await wait_until_paused(server)
         await server.stop(LIMIT)
