@@ -1,4 +1,4 @@
-"""Libraries that a plain installation does not have: asked for here, so that what is missing is said in one way."""
+"""Import of optional libraries, with one error that names the install command."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from .errors import UnsupportedMediaType
 
 
 class NotInstalled(UnsupportedMediaType):
-    """Something needs a library that is not installed; the text has the command that installs it."""
+    """A required optional library is not installed; the text has the install command."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs a library that is not installed here: pip install 'mlserver[{extra}]'"
+            f"{what} needs a library that is not installed: pip install 'mlserver[{extra}]'"
         )
 
 
-def load(module: str, what: str, extra: str) -> Any:
+def import_optional(module: str, what: str, extra: str) -> Any:
     """Import a module of an optional library.
 
     Args:
-        what: What needs it, as the beginning of a sentence.
-        extra: The extra of this distribution that brings it.
+        what: The feature that needs the module, as the subject of the error message.
+        extra: The extra of this distribution with the library.
 
     Raises:
-        NotInstalled: it is not there.
+        NotInstalled: the module cannot be imported.
     """
     try:
         return importlib.import_module(module)

@@ -1,6 +1,7 @@
-"""How a model declares HTTP paths of its own, and nothing of how a front end serves them.
+"""Declaration of a model's own HTTP routes; front ends serve them.
 
-A method becomes a path with `@custom_handler("/path")`; a model may also list routes of other kinds (`Route`).
+`@custom_handler("/path")` declares a method as the handler of a path. A model may also return
+routes of other kinds (`Route`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _ATTRIBUTE = "__custom_handlers__"
 
 
 class CustomHandler(BaseModel):
-    """A path that a method answers."""
+    """Path, HTTP method and access of a handler method."""
 
     rest_path: str
     rest_method: str = "POST"
@@ -27,24 +28,25 @@ class CustomHandler(BaseModel):
 
 @dataclass(frozen=True)
 class Route:
-    """A path of one model, as plain data that a worker can send to its parent.
+    """A route of one model, as plain data that a worker sends to the server process.
 
-    One of three kinds. `static`: the front end itself answers with this text while the model is ready. `wire`: the body
-    is one more wire format, read and written by this module (`read_request`, `write_response`, `write_error`), and the
-    request travels the model's ordinary road; such a module may also stream its answers, and find the model's name in the
-    body (`rest.wire_routes`). Otherwise the raw HTTP request goes to the model's `handler`.
+    - With `static`, the front end responds with a fixed text while the model is ready.
+    - With `wire`, the named module reads and writes the body (`read_request`, `write_response`,
+      `write_error`) and the request passes through the model's pipeline. The module may also stream
+      responses and read the model's name from the body, see `rest.runtime_routes.wire`.
+    - Otherwise the model's method `handler` receives the HTTP request.
 
     Attributes:
         path: The path, e.g. "/explain".
         method: The HTTP method.
         handler: Name of the model's method.
         wire: Name of the module of the wire format.
-        config: Plain data that the wire module gets with every call. Fixed JSON documents of several models are one
-            document if `joined` names the key of their lists. The OpenAPI document shows `example` as a body of this path,
-            and `v2_example` as a V2 request to the model.
-        static: The text of a fixed answer.
-        content_type: Content type of a fixed answer.
-        public: Whether the setting `auth` does not apply: the path answers without a credential.
+        config: Plain data passed to the wire module with every call. Static JSON documents of
+            several models are merged if `joined` names the key of their lists. The OpenAPI document
+            shows `example` as a body of this path, and `v2_example` as a V2 request to the model.
+        static: Text of a fixed response.
+        content_type: Content type of a fixed response.
+        public: Whether the path needs no credential with the setting `auth`.
     """
 
     path: str
@@ -60,9 +62,12 @@ class Route:
 def custom_handler(
     rest_path: str, rest_method: str = "POST", public: bool = False
 ) -> Callable[[F], F]:
-    """Let a model's method answer an HTTP path. Parameters and result follow FastAPI's rules; may be stacked.
+    """Declare a model's method as the handler of an HTTP path; may be stacked.
 
-    With `public`, the path answers without a credential while the setting `auth` is set.
+    Parameters and result follow FastAPI's rules.
+
+    Args:
+        public: Whether the path needs no credential with the setting `auth`.
     """
 
     def decorate(method: F) -> F:
@@ -74,27 +79,27 @@ def custom_handler(
 
 
 def register_custom_handler(handler: CustomHandler, method: F) -> F:
-    """Note on a function that it answers `handler`'s path; returns the function."""
+    """Attach a handler declaration to a function and return the function."""
     setattr(method, _ATTRIBUTE, [*getattr(method, _ATTRIBUTE, []), handler])
     return method
 
 
 def get_custom_handlers(obj: Any) -> list[tuple[CustomHandler, Callable[..., Any]]]:
-    """The custom handlers of an object with their bound methods, sorted by the methods' names."""
-    return [(handler, method) for _, handler, method in _named_handlers(obj)]
+    """Return an object's handlers with their bound methods, sorted by the methods' names."""
+    return [(handler, method) for _, handler, method in _find_handlers(obj)]
 
 
-def handler_routes(obj: Any) -> list[Route]:
-    """One route per custom handler."""
+def get_handler_routes(obj: Any) -> list[Route]:
+    """Return one route per custom handler."""
     return [
         Route(handler.rest_path, handler.rest_method, handler=name, public=handler.public)
-        for name, handler, _ in _named_handlers(obj)
+        for name, handler, _ in _find_handlers(obj)
     ]
 
 
-def _named_handlers(obj: Any) -> Iterator[tuple[str, CustomHandler, Callable[..., Any]]]:
+def _find_handlers(obj: Any) -> Iterator[tuple[str, CustomHandler, Callable[..., Any]]]:
     for name in dir(obj):  # sorted
-        # Looked up without running properties: a handler is a function of the class or of the instance.
-        found = inspect.getattr_static(obj, name, None)
-        for handler in getattr(found, _ATTRIBUTE, ()):
+        # Static lookup: properties must not run.
+        attribute = inspect.getattr_static(obj, name, None)
+        for handler in getattr(attribute, _ATTRIBUTE, ()):
             yield name, handler, getattr(obj, name)

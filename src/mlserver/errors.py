@@ -1,8 +1,8 @@
-"""Every error a caller can see, as one small tree with protocol-neutral codes.
+"""Errors that clients can see, with HTTP status and protocol-neutral code.
 
-A front end turns an error into its own form by reading `status_code` (HTTP) or `code` (gRPC's names, which the road uses
-as its neutral vocabulary). Nothing here knows a protocol, a framework or a process. Texts name the field, what was
-expected and what came; they never name a path or an internal of the server.
+A front end translates `status_code` (HTTP) or `code` (the names of gRPC, used as neutral
+vocabulary). Texts name the field, the expected and the received value, and never a path or an
+internal of the server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-# HTTP status -> neutral code. What is not listed is UNKNOWN, as the protocol's published servers answer.
+# HTTP status -> neutral code; others are UNKNOWN, as in published servers of the protocol.
 CODES: dict[int, str] = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -33,43 +33,44 @@ CODES: dict[int, str] = {
 }
 
 
-# Characters of a text. Models and their libraries quote whole requests; the reason stands at the end.
-LONGEST = 4000
+# Characters of a message. Models and libraries quote whole requests, with the reason at the end.
+MAX_MESSAGE_CHARS = 4000
 
 
 _PATH = re.compile(r"(?<![\w/.:~-])~?/(?:[^\s/'\"<>|:,;()\[\]{}]+/)+([^\s/'\"<>|:,;()\[\]{}]*)")
 
 
-def without_paths(text: str) -> str:
-    """A text for callers: of absolute paths only the last part stays. Where things lie is told to the log alone."""
+def remove_paths(text: str) -> str:
+    """Reduce absolute paths to their last part: clients must not learn the server's folders."""
     return _PATH.sub(r"\1", text) if "/" in text else text
 
 
-# Characters of an exception's text that are searched for paths: more than an error may have, and quickly done.
-_SEARCHED = 4 * LONGEST
+# Characters of an exception's text that are searched for paths.
+_MAX_SEARCHED_CHARS = 4 * MAX_MESSAGE_CHARS
 
 
-def describe(error: BaseException) -> str:
-    """Type and message of any exception, as text that can be encoded and is not too long."""
+def format_exception(error: BaseException) -> str:
+    """Return type and message of an exception, as encodable text of limited length."""
     name = type(error).__name__
     try:
         text = str(error)
     except BaseException as second:
         return f"{name} (its message cannot be read: {type(second).__name__})"
     text = f"{name}: {text}" if text else name
-    if len(text) > _SEARCHED:
-        text = f"{text[: _SEARCHED // 2]} ... {text[-_SEARCHED // 2 :]}"
+    if len(text) > _MAX_SEARCHED_CHARS:
+        half = _MAX_SEARCHED_CHARS // 2
+        text = f"{text[:half]} ... {text[-half:]}"
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 class MLServerError(Exception):
-    """An error with a status that reaches the caller as `{"error": message}`.
+    """An error with a status, sent to clients as `{"error": message}`.
 
     Args:
-        msg: What went wrong, in words the caller can act on.
-        status_code: HTTP status; the gRPC code follows from it unless `code` is given.
+        msg: Cause and, where possible, remedy.
+        status_code: HTTP status; also determines the gRPC code if `code` is None.
         code: Neutral code, one of `CODES`' values or "UNKNOWN".
-        details: Plain data for a wire format whose error body has more fields than a message.
+        details: Plain data for wire formats whose error body has more fields than a message.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class MLServerError(Exception):
         code: str | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
-        if len(msg) > LONGEST:
-            msg = f"{msg[: LONGEST - 1000]} ... {msg[-900:]}"
+        if len(msg) > MAX_MESSAGE_CHARS:
+            msg = f"{msg[: MAX_MESSAGE_CHARS - 1000]} ... {msg[-900:]}"
         super().__init__(msg)
         self.status_code = status_code
         self.code = code or CODES.get(status_code, "UNKNOWN")
@@ -93,12 +94,12 @@ class MLServerError(Exception):
 
 
 class InvalidModelURI(MLServerError):
-    """The `uri` of a model is missing or leads nowhere.
+    """The `uri` of a model is missing or names no file or folder.
 
     Args:
         name: The model's name.
-        uri: As its settings have it.
-        path: The file or folder that was looked for, and is not there.
+        uri: Value of the setting.
+        path: The missing file or folder.
     """
 
     def __init__(self, name: str, uri: str | None = None, path: str | None = None) -> None:
@@ -108,7 +109,7 @@ class InvalidModelURI(MLServerError):
 
 
 class ModelNotFound(MLServerError):
-    """No model of that name, or not in that version."""
+    """There is no model of this name, or not in this version."""
 
     def __init__(self, name: str, version: str | None = None) -> None:
         text = (
@@ -120,27 +121,27 @@ class ModelNotFound(MLServerError):
 
 
 class ModelLoadError(MLServerError):
-    """A runtime could not load its model. For runtimes' own use; the server raises `ModelFailed`."""
+    """Loading failed. For use by runtimes; the server raises `ModelFailed`."""
 
     def __init__(self, msg: str, status_code: int = 500) -> None:
         super().__init__(msg, status_code)
 
 
 class ModelUnloadError(MLServerError):
-    """A runtime could not unload its model."""
+    """Unloading failed. For use by runtimes."""
 
     def __init__(self, msg: str, status_code: int = 500) -> None:
         super().__init__(msg, status_code)
 
 
 class ModelNotReady(MLServerError):
-    """The model is known, but cannot answer now: it is still loading, or its load has failed.
+    """The model is loading or failed to load.
 
     Args:
         name: The model's name.
-        version: The version that was asked for, if one was.
-        reason: Why its load failed.
-        retry_after: Seconds after which a retry has a chance; None = only another load helps.
+        version: The requested version, if any.
+        reason: Why loading failed.
+        retry_after: Seconds after which to retry; None = the model must be loaded again.
     """
 
     def __init__(
@@ -160,11 +161,11 @@ class ModelNotReady(MLServerError):
 
 
 class InferenceError(MLServerError):
-    """The model did not produce a usable prediction."""
+    """The model's prediction is not usable."""
 
 
 class ModelParametersMissing(MLServerError):
-    """A runtime needs `parameters` in the model's settings and there are none."""
+    """The model's settings lack `parameters` that its runtime requires."""
 
     def __init__(self, model_name: str, reason: str | None = None) -> None:
         text = f"Parameters missing for model {model_name}"
@@ -172,12 +173,12 @@ class ModelParametersMissing(MLServerError):
 
 
 class InvalidInput(MLServerError):
-    """A field of a request is not what it must be.
+    """A field of a request is not valid.
 
     Args:
-        field: Where, e.g. `inputs[0].data` or `input 'x'`.
-        expected: What belongs there.
-        received: What came.
+        field: Location, e.g. `inputs[0].data` or `input 'x'`.
+        expected: Expected value.
+        received: Received value.
     """
 
     def __init__(self, field: str, expected: str, received: str) -> None:
@@ -185,11 +186,11 @@ class InvalidInput(MLServerError):
 
 
 class InvalidPayload(MLServerError):
-    """A body that is not a message of the protocol.
+    """The body is not a message of the protocol.
 
     Args:
-        msg: The first fault, in one line that names the field.
-        faults: All faults as `{"type", "loc", "msg"}`, for callers that read the form of MLServer 1.x.
+        msg: The first fault, in one line with the field's name.
+        faults: All faults as `{"type", "loc", "msg"}`, as in MLServer 1.x.
     """
 
     def __init__(self, msg: str, faults: list[dict[str, Any]] | None = None) -> None:
@@ -198,24 +199,24 @@ class InvalidPayload(MLServerError):
 
 
 class UnsupportedMediaType(MLServerError):
-    """The body's content type or encoding is not one this route reads."""
+    """The route does not accept the body's content type or encoding."""
 
     def __init__(self, msg: str) -> None:
         super().__init__(msg, 415)
 
 
 class PayloadTooLarge(MLServerError):
-    """A body or message is over its limit; the text names the setting that raises it."""
+    """A body or message exceeds its limit; the text names the setting."""
 
     def __init__(self, limit: int, setting: str = "max_body_bytes") -> None:
         super().__init__(f"Request is larger than {limit} bytes (setting '{setting}')", 413)
 
 
 class Overloaded(MLServerError):
-    """The model's queue is full: refused at once, to be retried later.
+    """The model's queue is full.
 
     Args:
-        retry_after: Seconds after which a retry has a chance.
+        retry_after: Seconds after which to retry.
     """
 
     def __init__(self, msg: str, retry_after: float = 1.0) -> None:
@@ -224,17 +225,17 @@ class Overloaded(MLServerError):
 
 
 class DeadlineExceeded(MLServerError):
-    """The request's time was over, in the queue or in the model."""
+    """The request's deadline has passed, in the queue or in the model."""
 
     def __init__(self, msg: str) -> None:
         super().__init__(msg, 504)
 
 
 class Unavailable(MLServerError):
-    """The server cannot take the request now, through no fault of the caller.
+    """The server cannot serve the request at present.
 
     Args:
-        retry_after: Seconds after which a retry has a chance.
+        retry_after: Seconds after which to retry.
     """
 
     def __init__(self, msg: str, retry_after: float = 1.0) -> None:
@@ -243,30 +244,30 @@ class Unavailable(MLServerError):
 
 
 class ModelFailed(MLServerError):
-    """The model's own code raised; the text carries that exception's type and message, never its traceback."""
+    """The model's code raised; the text has the exception's type and message, no traceback."""
 
     def __init__(self, msg: str) -> None:
         super().__init__(msg, 500)
 
 
 def serialization_error(model_name: str, error: Exception) -> ModelFailed:
-    """Return the error for a model's answer that has no form in which it could be sent."""
+    """Return the error for a response that cannot be serialized."""
     text = str(error) or type(error).__name__
     return ModelFailed(f"Model {model_name} returned an answer that cannot be sent: {text}")
 
 
 class CannotBatch(MLServerError):
-    """Joined requests would not each get what they get alone: the scheduler then runs them one by one."""
+    """Joined requests would get other results than single ones; the scheduler runs them singly."""
 
     def __init__(self) -> None:
         super().__init__("These requests cannot be predicted together", 500)
 
 
 class SettingsError(MLServerError, ValueError):
-    """A setting is wrong. The message is one line that says where, which field, what was expected and what came.
+    """A setting is not valid; the text is one line with source, field, expected and received value.
 
     Attributes:
-        fields: The names of the fields that are wrong, where that is known.
+        fields: Names of the invalid fields, where known.
     """
 
     def __init__(self, msg: str, fields: Iterable[str] = ()) -> None:

@@ -1,6 +1,7 @@
-"""Versions of other packages with known faults: one table, and the warning that names those that are installed.
+"""Table of package versions with known faults, and warnings about installed ones.
 
-`pyproject.toml` allows such versions, because the server is installed beside requirements that are not its own.
+`pyproject.toml` allows these versions, because the server shares its environment with a model's
+requirements.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ class Fault:
 
     Attributes:
         package: The distribution's name.
-        fixed: The first release without the fault, of each major line that has one, oldest first.
-        text: What the fault is and what it does here.
+        fixed: First release without the fault of each major version that has one, oldest first.
+        text: The fault and its effect on the server.
     """
 
     package: str
     fixed: tuple[Release, ...]
     text: str
 
-    def is_in(self, version: str) -> bool:
-        """Whether a release has the fault."""
-        return parse_release(version) < self._fix_for(version)
+    def affects(self, version: str) -> bool:
+        """Return whether a release has the fault."""
+        return parse_release(version) < self._find_fix(version)
 
-    def cure(self, version: str) -> str:
-        """The command that installs a release without the fault, of the same major line if that has one."""
-        fix = self._fix_for(version)
+    def get_install_command(self, version: str) -> str:
+        """Return the command that installs a fixed release, if possible of the same major version."""
+        fix = self._find_fix(version)
         bound = f",<{fix[0] + 1}" if fix != self.fixed[-1] else ""
         return f"pip install '{self.package}>={'.'.join(map(str, fix))}{bound}'"
 
-    def _fix_for(self, version: str) -> Release:
+    def _find_fix(self, version: str) -> Release:
         major = parse_release(version)[0]
         return next((fix for fix in self.fixed if fix[0] == major), self.fixed[-1])
 
@@ -76,7 +77,7 @@ FAULTS = (
     Fault(
         "uvicorn",
         ((0, 50, 0),),
-        "the REST server stands on names that older releases lack: requests fail",
+        "older releases lack names that the REST server uses: requests fail",
     ),
     Fault(
         "httptools",
@@ -87,29 +88,32 @@ FAULTS = (
 
 
 def parse_release(version: str) -> Release:
-    """The leading numbers of a version: `1.2.0rc1` -> (1, 2, 0)."""
+    """Parse the leading numbers of a version: `1.2.0rc1` -> (1, 2, 0)."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else (0,)
 
 
-def installed_version(package: str) -> str | None:
-    """The installed version of a distribution; None = it is not installed."""
+def read_installed_version(package: str) -> str | None:
+    """Return the installed version of a distribution; None = not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def find_faults(version_of: Callable[[str], str | None] = installed_version) -> Iterator[str]:
-    """One line for each known fault of what is installed: package, version, fault and cure."""
-    versions = {package: version_of(package) for package in {fault.package for fault in FAULTS}}
+def find_faults(
+    read_version: Callable[[str], str | None] = read_installed_version,
+) -> Iterator[str]:
+    """Yield a line per known fault of installed packages: package, version, fault, command."""
+    versions = {package: read_version(package) for package in {fault.package for fault in FAULTS}}
     for fault in FAULTS:
         version = versions[fault.package]
-        if version is not None and fault.is_in(version):
-            yield f"{fault.package} {version} has a known fault ({fault.text}): {fault.cure(version)}"
+        if version is not None and fault.affects(version):
+            command = fault.get_install_command(version)
+            yield f"{fault.package} {version} has a known fault ({fault.text}): {command}"
 
 
-def warn() -> None:
-    """Log a warning for each known fault of what is installed."""
+def log_warnings() -> None:
+    """Log a warning for each known fault of installed packages."""
     for line in find_faults():
         logger.warning(line)

@@ -1,6 +1,6 @@
-"""Where a model's files are: which texts are paths of this machine, which are addresses, and where links lead.
+"""Locations of model files: local paths, addresses, links.
 
-Everything that takes a `uri` decides by these functions, so that what is checked is what is loaded.
+Policy checks and loading both use these functions, so that the checked location is the loaded one.
 """
 
 from __future__ import annotations
@@ -16,33 +16,35 @@ if TYPE_CHECKING:
 # `s3://bucket/x`, `models:/wine/3`, `runs:/1/model`; `v1:2` and `C#/wine` are paths.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _FILE = re.compile(r"file:(?://(?:localhost(?=/))?)?", re.IGNORECASE)
-# Links into another process's file system: their text is a path there, not here (KServe's modelcar has one).
+# Links into the file system of another process, as in KServe's modelcar: the target is a path
+# there.
 _OTHER_ROOT = re.compile(r"/proc/\d+(?:/task/\d+)?/(?:root|cwd|fd/\d+)")
-_MOST_LINKS = 40  # as Linux has it
+_MAX_LINKS = 40  # as in Linux
 
 
 def is_address(uri: str) -> bool:
-    """Whether a uri names a place that is not a path of this machine."""
+    """Return whether a uri is not a local path."""
     return _ADDRESS.match(uri) is not None and _FILE.match(uri) is None
 
 
 def locate(uri: str, folder: str | None = None) -> str | None:
     """Return the absolute path that a uri names; None for an address (see `is_address`).
 
-    A path is taken as it is written: `#`, `?` and `%20` are parts of names. In `file:` URIs `%20` is a space, unless only
-    the path as it is written exists.
+    In plain paths `#`, `?` and `%20` are parts of names. In `file:` URIs `%20` is a space, unless
+    only the undecoded path exists.
 
     Args:
-        folder: Where relative paths start; None = the current folder.
+        folder: Start of relative paths; None = the current folder.
     """
     if is_address(uri):
         return None
     prefix = _FILE.match(uri)
     if prefix is None:
         return _join(folder, uri)
-    written = uri[prefix.end() :]
-    path, as_written = _join(folder, unquote(written)), _join(folder, written)
-    return as_written if not os.path.lexists(path) and os.path.lexists(as_written) else path
+    encoded = uri[prefix.end() :]
+    path, undecoded_path = _join(folder, unquote(encoded)), _join(folder, encoded)
+    has_undecoded_only = not os.path.lexists(path) and os.path.lexists(undecoded_path)
+    return undecoded_path if has_undecoded_only else path
 
 
 def _join(folder: str | None, path: str) -> str:
@@ -52,7 +54,7 @@ def _join(folder: str | None, path: str) -> str:
 def resolve_links(path: str) -> str:
     """Return the absolute path without symbolic links, as `os.path.realpath` does.
 
-    Links into another process's file system (`/proc/1/root`) stay: what their text names is another folder here.
+    Links into the file system of another process (`/proc/1/root`) are not resolved.
     """
     resolved, links = "/", 0
     parts = os.path.join(os.getcwd(), path).split("/")[::-1]
@@ -63,7 +65,7 @@ def resolve_links(path: str) -> str:
         if part in ("", ".", ".."):
             continue
         step = os.path.join(resolved, part)
-        if _OTHER_ROOT.fullmatch(step) or not os.path.islink(step) or links == _MOST_LINKS:
+        if _OTHER_ROOT.fullmatch(step) or not os.path.islink(step) or links == _MAX_LINKS:
             resolved = step
             continue
         links += 1
@@ -76,8 +78,8 @@ def resolve_links(path: str) -> str:
 def with_resolved_folder(settings: ModelSettings) -> ModelSettings:
     """Return the settings with links in the path of the model's folder resolved.
 
-    So all worker processes load the same files, also those that start after a link has been pointed elsewhere. The name
-    of a file stays as it is written: its ending says how to read it.
+    All worker processes then load the same files, even if a link changes between their starts. A
+    file's own name is not resolved, because its extension determines the format.
     """
     parameters = settings.parameters
     path = locate(parameters.uri, settings.folder) if parameters and parameters.uri else None
@@ -89,6 +91,6 @@ def with_resolved_folder(settings: ModelSettings) -> ModelSettings:
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether a path lies in a folder, or is it, wherever links lead."""
+    """Return whether a path, links resolved, is a folder or below it."""
     real, root = resolve_links(path), resolve_links(folder)
     return real == root or real.startswith(os.path.join(root, ""))

@@ -1,4 +1,4 @@
-"""What may be done to requests and responses around a model, under the names of MLServer 1.x."""
+"""Middleware for requests and responses of models, with the names of MLServer 1.x."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .types import InferenceRequest, InferenceResponse
 
 
 class InferenceMiddleware(ABC):
-    """Changes requests before a model sees them, and responses after."""
+    """Changes requests before inference and responses after it."""
 
     @abstractmethod
     def request_middleware(
@@ -23,7 +23,7 @@ class InferenceMiddleware(ABC):
 
 
 class InferenceMiddlewares(InferenceMiddleware):
-    """Several, in order."""
+    """A sequence of middlewares."""
 
     def __init__(self, *middlewares: InferenceMiddleware) -> None:
         self._middlewares = middlewares

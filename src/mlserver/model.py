@@ -1,4 +1,4 @@
-"""MLModel: the class that custom runtimes and models extend."""
+"""MLModel, the base class of runtimes and custom models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .codecs.utils import (
     get_decoded,
     has_decoded,
 )
-from .custom_routes import Route, handler_routes
+from .custom_routes import Route, get_handler_routes
 from .types import (
     InferenceRequest,
     InferenceResponse,
@@ -32,46 +32,47 @@ if TYPE_CHECKING:
 
 
 class MLModel:
-    """A model: subclasses override `load` and `predict`, and whatever else they need.
+    """Base class of models; subclasses override `load`, `predict` and further methods.
 
     Attributes:
-        ready: Whether the model answers; set by the server from the results of `load` and `unload`.
-        row_wise: A promise that predicting rows joined along the first dimension equals predicting the parts, so that
-            the server may batch without being told to. `load` may set it for the instance.
+        ready: Whether the model is ready; set by the server from the results of `load` and
+            `unload`.
+        row_wise: Whether predictions of rows joined along the first dimension equal those of the
+            parts, so that the server may batch by default. `load` may set it for the instance.
     """
 
     row_wise: bool = False
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
-        self._metadata_inputs = _by_name(settings.inputs)
-        self._metadata_outputs = _by_name(settings.outputs)
+        self._metadata_inputs = _index_by_name(settings.inputs)
+        self._metadata_outputs = _index_by_name(settings.outputs)
         self.ready = False
 
-    # -- what a runtime overrides --
+    # -- methods for runtimes to override --
 
     async def load(self) -> bool:
-        """Load the model. False means that it is not ready to answer."""
+        """Load the model; return whether it is ready."""
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Answer one request."""
+        """Return the response to one request."""
         raise NotImplementedError("predict() method not implemented")
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[InferenceResponse]:
-        """Answer a stream of requests; by default, the first of them by `predict`."""
+        """Yield the responses to a stream of requests; by default, `predict` of the first."""
         async for payload in payloads:
             yield await self.predict(payload)
             return
 
     async def unload(self) -> bool:
-        """Let go of what `load` took. False means that the model still answers."""
+        """Release the resources of `load`; return False if the model is still ready."""
         return True
 
     async def metadata(self) -> MetadataModelResponse:
-        """What the model is and takes: its settings, with the inputs and outputs as they are now."""
+        """Return the model's metadata: its settings, with the current inputs and outputs."""
         parameters = self._settings.parameters
         return MetadataModelResponse(
             name=self.name,
@@ -95,8 +96,8 @@ class MLModel:
         return uri
 
     def routes(self) -> list[Route]:
-        """The HTTP paths that the model answers beside the protocol's; by default, those of its custom handlers."""
-        return handler_routes(self)
+        """Return the model's own HTTP routes; by default, those of its custom handlers."""
+        return get_handler_routes(self)
 
     # -- what it is --
 
@@ -114,30 +115,30 @@ class MLModel:
 
     @property
     def inputs(self) -> list[MetadataTensor] | None:
-        """The tensors it takes; their content types decide how inputs of the same name are decoded."""
+        """Input tensors; their content types apply to inputs of the same name."""
         return self._settings.inputs
 
     @inputs.setter
     def inputs(self, value: list[MetadataTensor]) -> None:
         self._settings.inputs = value
-        self._metadata_inputs = _by_name(value)
+        self._metadata_inputs = _index_by_name(value)
 
     @property
     def outputs(self) -> list[MetadataTensor] | None:
-        """The tensors it gives; their content types decide how outputs of the same name are encoded."""
+        """Output tensors; their content types apply to outputs of the same name."""
         return self._settings.outputs
 
     @outputs.setter
     def outputs(self, value: list[MetadataTensor]) -> None:
         self._settings.outputs = value
-        self._metadata_outputs = _by_name(value)
+        self._metadata_outputs = _index_by_name(value)
 
     # -- Python values <-> tensors --
 
     def decode(
         self, request_input: RequestInput, default_codec: InputCodecLike | None = None
     ) -> Any:
-        """An input as a Python value: by its content type, its metadata's, else by `default_codec`, else its raw data."""
+        """Decode an input by its content type, its metadata's, or `default_codec`; else its data."""
         decode_request_input(request_input, self._metadata_inputs)
         if has_decoded(request_input):
             return get_decoded(request_input)
@@ -146,7 +147,7 @@ class MLModel:
     def decode_request(
         self, inference_request: InferenceRequest, default_codec: RequestCodecLike | None = None
     ) -> Any:
-        """A request as a Python value: by its content type, the model's, else by `default_codec`, else itself."""
+        """Decode a request by its content type, the model's, or `default_codec`; else itself."""
         decode_inference_request(inference_request, self._settings, self._metadata_inputs)
         if has_decoded(inference_request):
             return get_decoded(inference_request)
@@ -160,10 +161,11 @@ class MLModel:
         request_output: RequestOutput,
         default_codec: InputCodecLike | None = None,
     ) -> ResponseOutput:
-        """A value as the output that was asked for.
+        """Encode a value as the requested output.
 
         Raises:
-            CodecNotFound: no content type, no codec for the value's type and no `default_codec`.
+            CodecNotFound: neither content type, nor codec for the value's type, nor
+                `default_codec`.
         """
         encoded = encode_response_output(payload, request_output, self._metadata_outputs)
         if encoded is not None:
@@ -175,10 +177,10 @@ class MLModel:
     def encode_response(
         self, payload: Any, default_codec: RequestCodecLike | None = None
     ) -> InferenceResponse:
-        """A value as the whole response.
+        """Encode a value as the response.
 
         Raises:
-            CodecNotFound: no codec for the value's type and no `default_codec`.
+            CodecNotFound: neither codec for the value's type nor `default_codec`.
         """
         encoded = encode_inference_response(payload, self._settings)
         if encoded is not None:
@@ -188,5 +190,5 @@ class MLModel:
         return default_codec.encode_response(self.name, payload, self.version)
 
 
-def _by_name(tensors: list[MetadataTensor] | None) -> dict[str, MetadataTensor]:
+def _index_by_name(tensors: list[MetadataTensor] | None) -> dict[str, MetadataTensor]:
     return {tensor.name: tensor for tensor in tensors or []}

@@ -1,4 +1,4 @@
-"""Tensors as the protocol's raw bytes: little-endian numbers, and elements of BYTES each behind its length."""
+"""Raw tensor contents: little-endian numbers, BYTES elements with a length prefix each."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ T = TypeVar("T", RequestInput, ResponseOutput)
 
 
 def pack(elem: RequestInput | ResponseOutput) -> bytes:
-    """The data of a tensor as raw bytes."""
+    """Return the data of a tensor as raw bytes."""
     return bytes(elem.data.to_raw(str(elem.datatype), elem.shape))
 
 
 def unpack(elem: RequestInput | ResponseOutput, raw: bytes) -> TensorData:
-    """The data that raw bytes hold, by the datatype and shape of a tensor."""
+    """Return the data of raw bytes, with the datatype and shape of a tensor."""
     return TensorData.from_raw(raw, str(elem.datatype), elem.shape)
 
 
 def inject_raw(elems: Sequence[T], raw_contents: Sequence[bytes]) -> list[T]:
-    """The tensors with their data taken from raw bytes, one for each; unchanged if there are none."""
+    """Return the tensors with data from raw contents; unchanged if there are none."""
     if not raw_contents:
         return list(elems)
     pairs = zip(elems, raw_contents, strict=True)
@@ -31,6 +31,6 @@ def inject_raw(elems: Sequence[T], raw_contents: Sequence[bytes]) -> list[T]:
 
 
 def extract_raw(elems: Sequence[T]) -> tuple[list[T], list[bytes]]:
-    """The tensors without their data, and the raw bytes of each."""
+    """Return the tensors without data, and the raw bytes of each."""
     empty = [tensor.model_copy(update={"data": TensorData([])}) for tensor in elems]
     return empty, [pack(tensor) for tensor in elems]

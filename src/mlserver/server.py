@@ -301,7 +301,7 @@ class MLServer:
 def _warn_of_known_faults() -> None:
     from . import known_faults
 
-    known_faults.warn()
+    known_faults.log_warnings()
 
 
 def _create_http_worker_supervisor(settings: Settings) -> HTTPWorkerSupervisor | None:

@@ -1,4 +1,4 @@
-"""The helpers that custom runtimes are promised. A closed list: what the server itself needs lives with its topic."""
+"""Public helpers for custom runtimes, with the names of MLServer 1.x."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ logger = logging.getLogger("mlserver")
 
 
 def generate_uuid() -> str:
-    """A new random id for a request."""
+    """Return a random id for a request."""
     return str(uuid.uuid4())
 
 
 async def get_model_uri(settings: ModelSettings, wellknown_filenames: Sequence[str] = ()) -> str:
-    """Where a model's files are: the file or folder that `parameters.uri` names, as a path.
+    """Return the path of the file or folder that `parameters.uri` names.
 
-    A relative path starts at the folder of the model's settings file. In a folder, the first of `wellknown_filenames`
-    that exists is taken. The address of another place (`s3://`, `models:/`) is returned untouched.
+    - Relative paths start at the folder of the model's settings file.
+    - In a folder, the first existing file of `wellknown_filenames` is returned, else the folder.
+    - Addresses (`s3://`, `models:/`) are returned unchanged.
 
     Raises:
-        InvalidModelURI: there is no uri, or nothing where it points.
+        InvalidModelURI: the uri is missing, or the file or folder does not exist.
     """
     uri = settings.parameters.uri if settings.parameters else None
     if not uri:
@@ -44,14 +45,14 @@ async def get_model_uri(settings: ModelSettings, wellknown_filenames: Sequence[s
     path = locate(uri, settings.folder)
     if path is None:
         return uri
-    found = _existing(path, wellknown_filenames)
-    if found is None:
+    existing = _find_existing(path, wellknown_filenames)
+    if existing is None:
         raise InvalidModelURI(settings.name, uri, path)
-    return found
+    return existing
 
 
-def _existing(path: str, wellknown_filenames: Sequence[str]) -> str | None:
-    """The file, or the well-known file in the folder, or the folder; None if there is nothing."""
+def _find_existing(path: str, wellknown_filenames: Sequence[str]) -> str | None:
+    """Return the file, the well-known file in the folder, or the folder; None if none exists."""
     if not os.path.isdir(path):
         return path if os.path.isfile(path) else None
     candidates = (os.path.join(path, filename) for filename in wellknown_filenames)
@@ -59,7 +60,7 @@ def _existing(path: str, wellknown_filenames: Sequence[str]) -> str | None:
 
 
 def to_absolute_path(model_settings: ModelSettings, uri: str) -> str:
-    """A path from a model's settings, normalised; relative ones start at the folder of the settings file."""
+    """Return a normalized path; relative ones start at the folder of the settings file."""
     source = getattr(model_settings, "_source", None)
     return os.path.normpath(os.path.join(Path(source).parent if source else Path(), uri))
 
@@ -67,7 +68,7 @@ def to_absolute_path(model_settings: ModelSettings, uri: str) -> str:
 def insert_headers(
     inference_request: InferenceRequest, headers: dict[str, str]
 ) -> InferenceRequest:
-    """Set the headers that came with a request as `parameters.headers`, in place of any that the caller wrote there."""
+    """Set `parameters.headers` to the headers of the call, replacing those in the body."""
     if inference_request.parameters is None:
         inference_request.parameters = Parameters(headers=headers)
         return inference_request
@@ -78,7 +79,7 @@ def insert_headers(
 
 
 def extract_headers(inference_response: InferenceResponse) -> dict[str, str] | None:
-    """Take `parameters.headers` out of a response, to be sent as headers."""
+    """Remove `parameters.headers` from a response and return them."""
     if inference_response.parameters is None:
         return None
     headers = inference_response.parameters.headers
@@ -87,7 +88,7 @@ def extract_headers(inference_response: InferenceResponse) -> dict[str, str] | N
 
 
 def get_wrapped_method(f: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under all decorators that tell what they wrap."""
+    """Return the function below all decorators that set `__wrapped__`."""
     while hasattr(f, "__wrapped__"):
         f = f.__wrapped__
     return f
@@ -96,30 +97,29 @@ def get_wrapped_method(f: Callable[..., Any]) -> Callable[..., Any]:
 def schedule_with_callback(
     coroutine: Coroutine[Any, Any, T], callback: Callable[[asyncio.Task[T]], None]
 ) -> asyncio.Task[T]:
-    """Run a coroutine as a task of the running loop and call back when it is done."""
+    """Run a coroutine as a task of the running loop, with a done callback."""
     task = asyncio.get_running_loop().create_task(coroutine)
     task.add_done_callback(callback)
     return task
 
 
 class EventLoopBackend(StrEnum):
-    """The event loops to choose from."""
+    """Available event loops."""
 
     ASYNCIO = "asyncio"
     UVLOOP = "uvloop"
 
 
 class AsyncManager:
-    """Runs coroutines to their end, each on a new event loop.
+    """Runs coroutines to completion, each on a new event loop.
 
     Args:
-        backend: Which loop; None = uvloop's if it is installed.
+        backend: The event loop; None = uvloop if installed, else asyncio.
     """
 
     def __init__(self, backend: EventLoopBackend | None = None) -> None:
-        self.backend = backend or (
-            EventLoopBackend.UVLOOP if find_spec("uvloop") else EventLoopBackend.ASYNCIO
-        )
+        default = EventLoopBackend.UVLOOP if find_spec("uvloop") else EventLoopBackend.ASYNCIO
+        self.backend = backend or default
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self.backend is EventLoopBackend.ASYNCIO:
@@ -130,7 +130,7 @@ class AsyncManager:
 
 
 def install_uvloop_event_loop() -> None:
-    """Make uvloop's the event loop of `asyncio.run`; without uvloop, nothing changes."""
+    """Make `asyncio.run` use uvloop, if it is installed."""
     if find_spec("uvloop"):
         import uvloop
 

@@ -1,4 +1,4 @@
-"""Custom handlers and routes: found on any object, in order of name, without running its properties."""
+"""Custom handlers and routes of an object, sorted by name, without running properties."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlserver.custom_routes import (
     Route,
     custom_handler,
     get_custom_handlers,
-    handler_routes,
+    get_handler_routes,
     register_custom_handler,
 )
 
@@ -48,7 +48,7 @@ def test_handlers_are_bound_and_sorted() -> None:
 
 
 def test_handlers_are_inherited_and_stack() -> None:
-    assert [(route.path, route.handler) for route in handler_routes(Child())] == [
+    assert [(route.path, route.handler) for route in get_handler_routes(Child())] == [
         *(("/a", "alpha"), ("/twice", "beta"), ("/again", "beta"), ("/z", "zulu"))
     ]
     assert get_custom_handlers(Child())[1][1]() == 2
@@ -63,7 +63,8 @@ def test_registering_a_function() -> None:
         return "late"
 
     holder = Base()
-    holder.late = register_custom_handler(CustomHandler(rest_path="/late"), late)  # type: ignore[attr-defined]
+    handler = CustomHandler(rest_path="/late")
+    holder.late = register_custom_handler(handler, late)  # type: ignore[attr-defined]
     assert [handler.rest_path for handler, _ in get_custom_handlers(holder)] == [
         "/a",
         "/late",

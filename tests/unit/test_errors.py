@@ -1,10 +1,10 @@
-"""Texts of errors: bounded, and without the paths of the server."""
+"""Texts of errors: limited length, no paths of the server."""
 
 from __future__ import annotations
 
 import pytest
 
-from mlserver.errors import LONGEST, MLServerError, without_paths
+from mlserver.errors import MAX_MESSAGE_CHARS, MLServerError, remove_paths
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,13 @@ from mlserver.errors import LONGEST, MLServerError, without_paths
         ("", ""),
     ],
 )  # fmt: skip
-def test_paths_are_for_the_log(text: str, expected: str) -> None:
-    assert without_paths(text) == expected
+def test_absolute_paths_are_reduced_to_their_last_part(text: str, expected: str) -> None:
+    assert remove_paths(text) == expected
 
 
-def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
+def test_long_texts_are_truncated_in_the_middle() -> None:
     message = MLServerError("begin " + "x" * 10_000_000 + " end").message
-    assert len(message) <= LONGEST
+    assert len(message) <= MAX_MESSAGE_CHARS
     assert message.startswith("begin ")
     assert message.endswith(" end")
-    assert MLServerError("x" * LONGEST).message == "x" * LONGEST
+    assert MLServerError("x" * MAX_MESSAGE_CHARS).message == "x" * MAX_MESSAGE_CHARS

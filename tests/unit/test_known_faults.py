@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.known_faults import FAULTS, Fault, find_faults, installed_version, parse_release
+from mlserver.known_faults import FAULTS, Fault, find_faults, parse_release, read_installed_version
 from support.repository import write_settings
 from support.server import Serve
 
@@ -28,10 +28,10 @@ def declared() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("package", sorted({fault.package for fault in FAULTS}))
-def test_what_is_installed_here_has_no_known_fault(package: str) -> None:
-    version = installed_version(package)
+def test_installed_packages_have_no_known_fault(package: str) -> None:
+    version = read_installed_version(package)
     assert version is not None
-    assert not [fault for fault in FAULTS if fault.package == package and fault.is_in(version)]
+    assert not [fault for fault in FAULTS if fault.package == package and fault.affects(version)]
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_versions(package: str, version: str, count: int) -> None:
         assert f"pip install '{package}>=" in line
 
 
-def test_the_cure_stays_in_the_line_that_others_need() -> None:
+def test_install_command_keeps_the_major_version() -> None:
     fault = Fault("protobuf", ((4, 25, 8), (5, 29, 5), (6, 31, 1)), "deep messages")
-    assert fault.cure("5.29.1") == "pip install 'protobuf>=5.29.5,<6'"
-    assert fault.cure("6.30.0") == "pip install 'protobuf>=6.31.1'"
-    assert fault.cure("3.20.0") == "pip install 'protobuf>=6.31.1'"
+    assert fault.get_install_command("5.29.1") == "pip install 'protobuf>=5.29.5,<6'"
+    assert fault.get_install_command("6.30.0") == "pip install 'protobuf>=6.31.1'"
+    assert fault.get_install_command("3.20.0") == "pip install 'protobuf>=6.31.1'"
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_releases(text: str, release: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("package, floor", sorted(set(declared())))
-def test_a_version_allowed_with_a_known_fault_is_warned_of(package: str, floor: str) -> None:
-    """Every cure is a version that `pyproject.toml` allows."""
+def test_allowed_versions_with_faults_are_found(package: str, floor: str) -> None:
+    """Every lower bound of `pyproject.toml` with a fault is reported."""
     for fault in FAULTS:
-        if fault.package == package and fault.is_in(floor):
+        if fault.package == package and fault.affects(floor):
             assert list(find_faults(lambda name: floor if name == package else None))
 
 
-def test_a_server_says_so_at_start(serve: Serve, tmp_path: Path) -> None:
+def test_server_warns_at_start(serve: Serve, tmp_path: Path) -> None:
     packages = tmp_path / "packages" / "orjson-3.10.0.dist-info"
     packages.mkdir(parents=True)
     (packages / "METADATA").write_text("Metadata-Version: 2.1\nName: orjson\nVersion: 3.10.0\n")

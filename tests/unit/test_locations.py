@@ -1,4 +1,4 @@
-"""Which texts are paths and which are addresses, and where links lead."""
+"""Local paths, addresses and links."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_links(tmp_path: Path) -> None:
     not os.path.isdir("/proc/self") or os.getuid() != 0, reason="needs /proc, and root for chroot"
 )
 def test_the_file_system_of_another_process(tmp_path: Path) -> None:
-    """KServe's modelcar: the model's folder is a link to `/proc/PID/root/models`, in another container."""
+    """In KServe's modelcar the model's folder is a link to `/proc/PID/root/models`."""
     (tmp_path / "root" / "models").mkdir(parents=True)
     (tmp_path / "root" / "models" / "file").write_text("there")
     code = "import os, sys\nos.chroot(sys.argv[1])\nprint('ready', flush=True)\nsys.stdin.read()"
@@ -82,9 +82,9 @@ def test_the_file_system_of_another_process(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
         (tmp_path / "models").symlink_to(f"/proc/{other.pid}/root/models")
-        found = resolve_links(str(tmp_path / "models"))
-        assert found == f"/proc/{other.pid}/root/models"
-        assert Path(found, "file").read_text() == "there"
+        resolved = resolve_links(str(tmp_path / "models"))
+        assert resolved == f"/proc/{other.pid}/root/models"
+        assert Path(resolved, "file").read_text() == "there"
         assert not is_below(str(tmp_path / "models"), "/models")
         assert is_below(str(tmp_path / "models" / "file"), str(tmp_path / "models"))
         other.communicate("")
@@ -102,15 +102,15 @@ def test_settings_with_links(tmp_path: Path) -> None:
             name="m", implementation="a.B", parameters=ModelParameters(uri=uri)
         )
         settings._source = str(tmp_path / "model-settings.json")
-        found = with_resolved_folder(settings).parameters
+        parameters = with_resolved_folder(settings).parameters
         assert settings.parameters is not None
         assert settings.parameters.uri == uri
-        return found.uri if found is not None else None
+        return parameters.uri if parameters is not None else None
 
     assert resolved("link") == str(tmp_path / "real")
     assert resolved("./link/model.json") == str(
         tmp_path / "real" / "model.json"
-    )  # its ending says what it is
+    )  # the extension determines the format
     assert resolved(f"file://{tmp_path}/link") == str(tmp_path / "real")
     for uri in ("missing", "s3://b/x", "models:/wine", None):
         assert resolved(uri) == uri

@@ -1,4 +1,4 @@
-"""MLModel: its metadata, and in which order codecs are chosen for requests, inputs, outputs and responses."""
+"""MLModel: metadata, and the order in which codecs are selected."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_defaults() -> None:
         await bare.predict(InferenceRequest(inputs=[]))
 
 
-async def test_a_stream_is_the_first_request_by_default() -> None:
+async def test_default_stream_predicts_the_first_request() -> None:
     class Echo(MLModel):
         async def predict(self, payload: InferenceRequest) -> InferenceResponse:
             return InferenceResponse(model_name=self.name, id=payload.id, outputs=[])
@@ -159,7 +159,7 @@ def test_decode(own: str | None, metadata: str | None, default: Any, expected: A
     assert model(inputs=inputs).decode(text(content_type=own), default) == expected
 
 
-def test_a_decoded_value_is_kept_unless_a_content_type_says_otherwise() -> None:
+def test_decoded_values_are_used_unless_a_content_type_differs() -> None:
     request_input = RequestInput(
         name="x",
         shape=[1],
@@ -173,7 +173,7 @@ def test_a_decoded_value_is_kept_unless_a_content_type_says_otherwise() -> None:
     assert get_decoded(request_input) == ["a"]
 
 
-def test_a_decoded_value_shows_in_no_dump() -> None:
+def test_decoded_values_are_not_dumped() -> None:
     request_input = text(content_type="base64")
     model().decode(request_input)
     assert get_decoded_or_raw(request_input) == [b"Python"]
@@ -222,7 +222,7 @@ def test_a_frame_by_the_metadata() -> None:
     assert frame["number"].dtype == np.float32
 
 
-def test_a_frame_comes_back_equal_although_the_metadata_differs() -> None:
+def test_encoded_frame_decodes_to_an_equal_one_with_other_metadata() -> None:
     frame = pd.DataFrame(
         {"a": pd.array([1, None], dtype="Int64"), "b": ["x", None], "c": pd.Categorical(["u", "v"])}
     )

@@ -71,11 +71,11 @@ async def test_relative_uris_start_at_the_settings_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     "uri", ["s3://bucket/model", "models:/wine@champion", "runs:/1/model", "https://host/m"]
 )
-async def test_other_schemes_are_left_alone(uri: str) -> None:
+async def test_addresses_are_returned_unchanged(uri: str) -> None:
     assert await get_model_uri(settings(uri), ["model.bin"]) == uri
 
 
-async def test_no_model_there(folder: Path) -> None:
+async def test_missing_files(folder: Path) -> None:
     with pytest.raises(InvalidModelURI, match=r"Invalid URI specified for model m \(.*nothing\)"):
         await get_model_uri(settings(str(folder / "nothing")))
     for bare in (settings(None), ModelSettings(name="m", implementation=MLModel)):
@@ -92,7 +92,7 @@ def test_uuids_differ() -> None:
     assert uuid.UUID(first).version == 4
 
 
-def test_headers_go_in(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insert_headers(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("mlserver"), "propagate", True)
     request = insert_headers(InferenceRequest(inputs=[]), {"a": "1"})
     assert request.parameters == Parameters(headers={"a": "1"})
@@ -102,7 +102,7 @@ def test_headers_go_in(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mon
     assert "replaced" in caplog.text
 
 
-def test_headers_come_out() -> None:
+def test_extract_headers() -> None:
     response = InferenceResponse(
         model_name="m", outputs=[], parameters=Parameters(headers={"a": "1"}, k=1)
     )
@@ -113,7 +113,7 @@ def test_headers_come_out() -> None:
     assert extract_headers(InferenceResponse(model_name="m", outputs=[])) is None
 
 
-def test_the_method_under_its_decorators() -> None:
+def test_get_wrapped_method() -> None:
     def inner() -> None: ...
 
     @functools.wraps(inner)
@@ -126,7 +126,7 @@ def test_the_method_under_its_decorators() -> None:
     assert get_wrapped_method(inner) is inner
 
 
-async def test_a_callback_when_it_is_done() -> None:
+async def test_schedule_with_callback() -> None:
     done = asyncio.Event()
 
     async def work() -> int:

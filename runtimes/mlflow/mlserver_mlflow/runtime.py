@@ -22,7 +22,7 @@ from mlserver import isolation
 from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
 from mlserver.custom_routes import Route
-from mlserver.errors import CannotBatch, MLServerError, describe
+from mlserver.errors import CannotBatch, MLServerError, format_exception
 from mlserver.logging import get_logger
 from mlserver.model import MLModel
 from mlserver.settings import ModelParameters
@@ -399,7 +399,7 @@ class MLflowRuntime(MLModel):
         scoring.log_failure(self.name, error, is_refusal or openapi_trials.is_running())
         status = 400 if is_refusal else 500
         return scoring.model_error(
-            f"Model {self.name} failed to predict: {describe(error)}", status
+            f"Model {self.name} failed to predict: {format_exception(error)}", status
         )
 
     # -- MLflow's own protocol, as methods --

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
-from ..errors import MLServerError, ModelNotFound, without_paths
+from ..errors import MLServerError, ModelNotFound, remove_paths
 from ..logging import get_logger
 from ..registry import Registry
 from ..repository import ModelRepository
@@ -94,7 +94,7 @@ class ModelRepositoryHandlers:
         )
         for result in results:
             if isinstance(result, MLServerError):
-                result.args = (without_paths(result.message),)  # the log has the full message
+                result.args = (remove_paths(result.message),)  # the log has the full message
             if isinstance(result, BaseException):
                 raise result
         kept = {settings.version for settings in settings_of_versions}
@@ -147,5 +147,5 @@ class ModelRepositoryHandlers:
 
 def _item(name: str, version: str | None, state: State, reason: str) -> RepositoryIndexResponseItem:
     return RepositoryIndexResponseItem(
-        name=name, version=version, state=state, reason=without_paths(reason)
+        name=name, version=version, state=state, reason=remove_paths(reason)
     )

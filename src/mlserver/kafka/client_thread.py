@@ -57,7 +57,9 @@ class KafkaClientThread:
         on_records: Callable[[list[ConsumedRecord]], None],
         on_joined: Callable[[], None] = lambda: None,
     ) -> None:
-        self._library = _optional.load("confluent_kafka", "The setting 'kafka_enabled'", "kafka")
+        self._library = _optional.import_optional(
+            "confluent_kafka", "The setting 'kafka_enabled'", "kafka"
+        )
         self._settings = settings
         self._on_records = on_records
         self._on_joined: Callable[[], None] | None = on_joined

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import MLServerError, ModelNotFound, ModelNotReady, without_paths
+from ..errors import MLServerError, ModelNotFound, ModelNotReady, remove_paths
 from ..locations import with_resolved_folder
 from ..logging import get_logger
 from ..metrics import ServerMetrics, forget
@@ -96,7 +96,7 @@ class ModelVersion:
     def usable(self) -> tuple[LoadedModel, ModelPipeline]:
         """Return the model and its pipeline. Raises `ModelNotReady` if it is not loaded."""
         if self.loaded is None or self.pipeline is None or not self.loaded.info.ready:
-            reason = without_paths(self.reason) or None
+            reason = remove_paths(self.reason) or None
             raise ModelNotReady(
                 self.name, self.version, reason, LOAD_RETRY if self.loading else None
             )

@@ -1,4 +1,4 @@
-"""Which models exist: on disk, or wherever a custom repository looks."""
+"""Model repositories: sources of model settings."""
 
 from .factory import ModelRepositoryFactory
 from .load import DEFAULT_MODEL_SETTINGS_FILENAME, load_model_settings

@@ -1,4 +1,4 @@
-"""Which repository the settings ask for."""
+"""Creation of the repository that the settings specify."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .repository import ModelRepository, SchemalessModelRepository
 
 
 class ModelRepositoryFactory:
-    """Makes the repository of a server."""
+    """Creates the repository of a server."""
 
     @staticmethod
     def resolve_model_repository(settings: Settings) -> ModelRepository:
-        """The repository of `model_repository_implementation`, or the one that reads folders.
+        """Create the repository of `model_repository_implementation`, by default that of folders.
 
         Raises:
-            SettingsError: There is no such class, or it does not take the arguments that the settings give.
+            SettingsError: the class does not exist or does not accept the arguments.
         """
         cls: type[Any] = settings.repository_class or SchemalessModelRepository
         arguments = settings.model_repository_implementation_args
@@ -24,10 +24,11 @@ class ModelRepositoryFactory:
             repository = cls(root=settings.model_repository_root, **arguments)
         except TypeError as error:
             raise SettingsError(
-                f"model_repository_implementation: {cls.__name__} cannot be made: {error}"
+                f"model_repository_implementation: creating {cls.__name__} failed: {error}"
             ) from error
         if not isinstance(repository, ModelRepository):
             raise SettingsError(
-                f"model_repository_implementation: {cls.__name__} is not a ModelRepository"
+                "model_repository_implementation: expected a subclass of ModelRepository, received"
+                f" {cls.__name__}"
             )
         return repository

@@ -1,4 +1,4 @@
-"""What lies in a folder and below it: files with model settings, and MLflow models without such a file."""
+"""Search of a folder tree for settings files and MLflow models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 SETTINGS_FILENAME = "model-settings.json"
 MLFLOW_MODEL_FILENAME = "MLmodel"
-# Folders below the root in which MLflow models are looked for; settings files may lie deeper.
+# Depth to which MLflow models are served; settings files have no limit.
 MAX_DEPTH = 10
-# Where MLflow keeps what was logged: a history of training, not a list of models to serve.
+# Folders of logged MLflow runs: a history of training, not models to serve.
 TRACKING_STORES = frozenset({"mlruns", "mlartifacts"})
 _INSTALLED = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
 _NUMBER = re.compile(r"[0-9]+")
@@ -22,23 +22,23 @@ class MLflowFolder:
     """A folder that holds an MLflow model.
 
     Attributes:
-        path: As seen from the root.
-        real: Where it is; another path if a link leads to it.
-        depth: Folders between the root and it, itself included.
-        in_store: It belongs to a tracking store.
-        owner: The folder above it that has a settings file.
+        path: Path as reached from the root.
+        real: Path without links.
+        depth: Number of folders below the root, 0 for the root itself.
+        is_in_store: Whether it is part of a tracking store.
+        owner: Nearest folder from the root that has a settings file, if any.
     """
 
     path: str
     real: str
     depth: int
-    in_store: bool
+    is_in_store: bool
     owner: str | None
 
 
 @dataclass
 class Contents:
-    """Everything that was found, in the order of the paths."""
+    """Content of a folder tree, sorted by path."""
 
     settings_files: list[str] = field(default_factory=list)
     mlflow_models: list[MLflowFolder] = field(default_factory=list)
@@ -49,30 +49,30 @@ class Contents:
 class _Place:
     path: str
     depth: int = 0
-    in_store: bool = False
+    is_in_store: bool = False
     owner: str | None = None
     is_link: bool = False
-    # Below an MLflow model, or among installed packages: MLflow models here are parts of something else.
+    # Below an MLflow model or among installed packages: MLflow models here are not served.
     is_part: bool = False
 
 
 def is_version(name: str) -> bool:
-    """Whether a folder's name is a version number."""
+    """Return whether a folder's name is a version number."""
     return _NUMBER.fullmatch(name) is not None
 
 
-def find_contents(root: str, unreadable: Callable[[str], None]) -> Contents:
-    """Look into a folder and all below it, the hidden ones left out.
+def find_contents(root: str, on_unreadable: Callable[[str], None]) -> Contents:
+    """Search a folder tree, except hidden folders.
 
-    Links are followed after everything else, so that a folder counts under its own path if that is below the root.
-    Behind a link out of the root, only the folder that it leads to and version numbers in it are looked at. No folder
-    is read twice.
+    - Links are followed last, so that a folder below the root has its own path.
+    - Behind a link out of the root, the search is limited to its target and version folders in it.
+    - Each folder is read once.
 
     Args:
-        unreadable: Called with a line about each folder that cannot be read.
+        on_unreadable: Called with a message for each folder that cannot be read.
     """
     contents = Contents()
-    for item in _walk(root, unreadable):
+    for item in _walk(root, on_unreadable):
         if isinstance(item, MLflowFolder):
             contents.mlflow_models.append(item)
         elif os.path.basename(item) in TRACKING_STORES:
@@ -85,15 +85,15 @@ def find_contents(root: str, unreadable: Callable[[str], None]) -> Contents:
 
 
 def has_models(root: str) -> bool:
-    """Whether there is anything to serve; stops at the first model."""
+    """Return whether the tree has a model; stops at the first."""
     return any(
         isinstance(item, MLflowFolder) or os.path.basename(item) == SETTINGS_FILENAME
         for item in _walk(root, lambda text: None)
     )
 
 
-def _walk(root: str, unreadable: Callable[[str], None]) -> Iterator[str | MLflowFolder]:
-    """Paths of settings files and of tracking stores, and MLflow models."""
+def _walk(root: str, on_unreadable: Callable[[str], None]) -> Iterator[str | MLflowFolder]:
+    """Yield paths of settings files, paths of tracking stores, and MLflow models."""
     real_root = os.path.realpath(root)
     seen: set[str] = set()
     folders, links = [_Place(root)], list[_Place]()
@@ -106,40 +106,53 @@ def _walk(root: str, unreadable: Callable[[str], None]) -> Iterator[str | MLflow
         try:
             entries = sorted(os.scandir(place.path), key=lambda entry: entry.name)
         except OSError as error:
-            unreadable(f"{place.path}: cannot be read: {error.strerror}")
+            on_unreadable(f"{place.path}: cannot be read: {error.strerror}")
             continue
-        names = {entry.name for entry in entries}
-        store = os.path.basename(place.path) in TRACKING_STORES and place.depth > 0
-        if store and not place.in_store:
-            yield place.path
-        below = replace(place, in_store=place.in_store or store)
-        if SETTINGS_FILENAME in names and os.path.isfile(
-            file := os.path.join(place.path, SETTINGS_FILENAME)
-        ):
-            yield file
+        below = place
+        if os.path.basename(place.path) in TRACKING_STORES and place.depth > 0:
+            if not place.is_in_store:
+                yield place.path
+            below = replace(below, is_in_store=True)
+        if _has_file(place, entries, SETTINGS_FILENAME):
+            yield os.path.join(place.path, SETTINGS_FILENAME)
             below = replace(below, owner=below.owner or place.path)
-        if MLFLOW_MODEL_FILENAME in names and os.path.isfile(
-            os.path.join(place.path, MLFLOW_MODEL_FILENAME)
-        ):
+        if _has_file(place, entries, MLFLOW_MODEL_FILENAME):
             if not place.is_part:
-                yield MLflowFolder(place.path, real, place.depth, below.in_store, below.owner)
+                yield MLflowFolder(place.path, real, place.depth, below.is_in_store, below.owner)
             below = replace(below, is_part=True)
-        if "pyvenv.cfg" in names:
+        if any(entry.name == "pyvenv.cfg" for entry in entries):
             below = replace(below, is_part=True)
         is_inside = real == real_root or real.startswith(os.path.join(real_root, ""))
-        for entry in reversed(entries):
-            if entry.name.startswith(".") or not _is_folder(entry):
-                continue
-            if not is_inside and not (place.is_link and is_version(entry.name)):
-                continue
-            child = replace(
-                below,
-                path=entry.path,
-                depth=place.depth + 1,
-                is_link=entry.is_symlink(),
-                is_part=below.is_part or entry.name in _INSTALLED,
-            )
+        for child in _find_children(place, below, entries, is_inside):
             (links if child.is_link else folders).append(child)
+
+
+def _has_file(place: _Place, entries: list[os.DirEntry[str]], name: str) -> bool:
+    has_entry = any(entry.name == name for entry in entries)
+    return has_entry and os.path.isfile(os.path.join(place.path, name))
+
+
+def _find_children(
+    place: _Place, below: _Place, entries: list[os.DirEntry[str]], is_inside: bool
+) -> Iterator[_Place]:
+    """Yield the folders to search in a folder, in reverse order.
+
+    Args:
+        below: Values that the folders inherit.
+        is_inside: Whether the folder is below the root, links resolved.
+    """
+    for entry in reversed(entries):
+        if entry.name.startswith(".") or not _is_folder(entry):
+            continue
+        if not is_inside and not (place.is_link and is_version(entry.name)):
+            continue
+        yield replace(
+            below,
+            path=entry.path,
+            depth=place.depth + 1,
+            is_link=entry.is_symlink(),
+            is_part=below.is_part or entry.name in _INSTALLED,
+        )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

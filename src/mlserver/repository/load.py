@@ -1,4 +1,4 @@
-"""From one folder to the settings of the model in it: a settings file, an MLflow model, or the environment alone."""
+"""Settings of the model in one folder: from its file, its `MLmodel`, or the environment."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ MLFLOW_IMPLEMENTATION = "mlserver_mlflow.MLflowRuntime"
 
 
 def load_model_settings(path: str) -> ModelSettings:
-    """Read a model's settings file. The folder gives the name and the uri where the file and the environment do not.
+    """Read a model's settings file; name and uri default to the folder's.
 
     Raises:
-        SettingsError: One line that says what is wrong with the file.
+        SettingsError: the file is not valid; the text has one line.
     """
     path = os.path.abspath(path)
     settings = ModelSettings.parse_file(path)
-    return _complete(settings, os.path.dirname(path))
+    return _set_defaults(settings, os.path.dirname(path))
 
 
 def load_from_environment(folder: str) -> ModelSettings | None:
-    """The model that `MLSERVER_MODEL_*` describe; None if they name no implementation.
+    """Return the model of the variables `MLSERVER_MODEL_*`; None if they have no implementation.
 
     Raises:
-        SettingsError: A variable is wrong.
+        SettingsError: a variable is not valid.
     """
     try:
         settings = ModelSettings.load()
@@ -35,29 +35,29 @@ def load_from_environment(folder: str) -> ModelSettings | None:
         if "implementation" in error.fields:
             return None
         raise
-    return _complete(settings, os.path.abspath(folder)) if settings.implementation_ else None
+    return _set_defaults(settings, os.path.abspath(folder)) if settings.implementation_ else None
 
 
 def load_mlflow_model(folder: str) -> ModelSettings | None:
-    """The MLflow model that the folder itself is, under the folder's name; None if it is not one.
+    """Return the settings of a folder that is an MLflow model; None if it is not one.
 
-    `MLSERVER_MODEL_*` beat what the folder says, as MLflow's own launcher relies on.
+    `MLSERVER_MODEL_*` override the folder: MLflow's own launcher relies on that.
     """
     if not os.path.isfile(os.path.join(folder, MLFLOW_MODEL_FILENAME)):
         return None
     from_environment = load_from_environment(folder)
     if from_environment is not None:
         return from_environment
-    return _complete(
+    return _set_defaults(
         ModelSettings.load({"implementation": MLFLOW_IMPLEMENTATION}), os.path.abspath(folder)
     )
 
 
-def describe_mlflow_model(folder: str, name: str, version: str | None) -> ModelSettings:
-    """The settings of an MLflow model that was found without a settings file.
+def create_mlflow_settings(folder: str, name: str, version: str | None) -> ModelSettings:
+    """Return the settings of an MLflow model without a settings file.
 
     Raises:
-        SettingsError: a variable `MLSERVER_MODEL_*` is wrong.
+        SettingsError: a variable `MLSERVER_MODEL_*` is not valid.
     """
     parameters = {"uri": folder} | ({"version": version} if version else {})
     return ModelSettings.load(
@@ -65,20 +65,18 @@ def describe_mlflow_model(folder: str, name: str, version: str | None) -> ModelS
     )
 
 
-def name_of(path: str) -> str:
-    """The name of the model that a settings file is about, as far as that can be told from a file that is wrong."""
+def read_name(path: str) -> str:
+    """Return the model name of an invalid settings file; the folder's name if it has none."""
     try:
         name = read_json_object(path).get("name")
     except SettingsError:
         name = None
-    return (
-        name
-        if isinstance(name, str) and name
-        else os.path.basename(os.path.dirname(os.path.abspath(path)))
-    )
+    if isinstance(name, str) and name:
+        return name
+    return os.path.basename(os.path.dirname(os.path.abspath(path)))
 
 
-def _complete(settings: ModelSettings, folder: str) -> ModelSettings:
+def _set_defaults(settings: ModelSettings, folder: str) -> ModelSettings:
     if not settings.name:
         settings.name = os.path.basename(folder)
     if settings.parameters is None:

@@ -1,4 +1,4 @@
-"""The repository of a server that is told its models outright, such as `mlserver start models:/wine@champion`."""
+"""Repository of a fixed list of models, as for `mlserver start models:/wine@champion`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .repository import ModelRepository
 
 
 class StaticModelRepository(ModelRepository):
-    """Models as plain values, each with the fields of a `model-settings.json`.
+    """Repository of a fixed list of models.
 
     Args:
-        root: Not looked at; every repository takes one.
-        models: The models' values; plain data, so that a settings file can hold them too.
+        root: Ignored; part of the contract of repositories.
+        models: Content of a `model-settings.json` for each model, as plain data.
     """
 
     def __init__(self, root: str, models: builtins.list[dict[str, Any]]) -> None:
@@ -26,7 +26,7 @@ class StaticModelRepository(ModelRepository):
         return [ModelSettings.load(values) for values in self._models]
 
     async def find(self, name: str) -> builtins.list[ModelSettings]:
-        found = [settings for settings in await self.list() if settings.name == name]
-        if not found:
+        versions = [settings for settings in await self.list() if settings.name == name]
+        if not versions:
             raise ModelNotFound(name)
-        return found
+        return versions

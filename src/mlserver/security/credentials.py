@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .._optional import load
+from .._optional import import_optional
 from ..errors import MLServerError
 from ..logging import get_logger
 from ..settings import SettingsError
@@ -151,7 +151,9 @@ class TokenAuthenticator:
 
     def __init__(self, settings: JWTSettings) -> None:
         try:
-            self._jwt: Any = load("jwt", "Authentication by tokens (setting 'auth.jwt')", "auth")
+            self._jwt: Any = import_optional(
+                "jwt", "Authentication by tokens (setting 'auth.jwt')", "auth"
+            )
         except MLServerError as error:
             raise SettingsError(error.message) from None
         self._settings = settings

@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     or other code only if they are in `trusted_models`."""
     allowed_runtimes: list[str] | None = None
     """Import paths of runtime classes, or `package.` for all of a package; None = all, with
-    `production` the MLflow runtime."""
+    `production` those of installed runtimes with hooks (entry points `mlserver.runtimes`)."""
     allowed_model_sources: list[str] | None = None
     """Folders and URI prefixes that models may be loaded from; None = all, with `production` the
     model repository."""

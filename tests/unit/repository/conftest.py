@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(root: Path) -> Write:
-    """`write("a/b", {...})` puts a model-settings.json into a folder below the root; a str is written as it is."""
+    """`write("a/b", {...})` writes a model-settings.json below the root; a str is written verbatim."""
 
     def write_(folder: str, content: Any = None) -> Path:
         path = root / folder / "model-settings.json"

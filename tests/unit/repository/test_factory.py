@@ -1,4 +1,4 @@
-"""Which repository the settings ask for: the folders', or one's own with its arguments."""
+"""Creation of the repository: the default, custom classes and their arguments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mlserver.errors import ModelNotFound
 from mlserver.repository import ModelRepository, ModelRepositoryFactory, SchemalessModelRepository
 from mlserver.settings import ModelSettings, Settings, SettingsError
 
-# `list` is also the name of a method here.
+# An alias: in the class below, `list` is a method.
 Models = list[ModelSettings]
 
 
 class Shelf(ModelRepository):
-    """Models that exist nowhere but here."""
+    """A repository in memory."""
 
     def __init__(self, root: str, names: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -46,7 +46,7 @@ def resolve(implementation: Any, **arguments: Any) -> ModelRepository:
     return ModelRepositoryFactory.resolve_model_repository(settings)
 
 
-async def test_the_default(root: Path) -> None:
+async def test_default(root: Path) -> None:
     (root / "MLmodel").touch()
     repository = ModelRepositoryFactory.resolve_model_repository(
         Settings(model_repository_root=str(root))
@@ -55,7 +55,7 @@ async def test_the_default(root: Path) -> None:
     assert [settings.name for settings in await repository.list()] == ["models"]
 
 
-async def test_ones_own_class_with_arguments() -> None:
+async def test_custom_class_with_arguments() -> None:
     repository = resolve(Shelf, names=("a", "b"))
     assert isinstance(repository, Shelf)
     assert repository.root == "/models"
@@ -64,9 +64,10 @@ async def test_ones_own_class_with_arguments() -> None:
     assert repository.problems == {}
 
 
-def test_ones_own_class_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_class_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_shelf.py").write_text(
-        "from mlserver.repository import SchemalessModelRepository\nclass Own(SchemalessModelRepository): pass\n"
+        "from mlserver.repository import SchemalessModelRepository\n"
+        "class Own(SchemalessModelRepository): pass\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert type(resolve("own_shelf.Own")).__name__ == "Own"
@@ -80,18 +81,16 @@ def test_ones_own_class_by_import_path(tmp_path: Path, monkeypatch: pytest.Monke
             {},
             "model_repository_implementation: 'no.Such' cannot be imported: No module named 'no'",
         ),
-        (Shelf, {"colour": 1}, "Shelf cannot be made: .*unexpected keyword argument 'colour'"),
-        (Half, {}, "Half cannot be made: .*abstract"),
-        ("pathlib.Path", {}, "Path cannot be made|Path is not a ModelRepository"),
-        (dict, {}, "dict is not a ModelRepository"),
+        (Shelf, {"colour": 1}, "creating Shelf failed: .*unexpected keyword argument 'colour'"),
+        (Half, {}, "creating Half failed: .*abstract"),
+        ("pathlib.Path", {}, "creating Path failed|received PosixPath|received Path"),
+        (dict, {}, "expected a subclass of ModelRepository, received dict"),
         (None, {"colour": 1}, r"unknown argument\(s\) colour"),
     ],
 )
 @pytest.mark.filterwarnings(
     "ignore:support for supplying keyword arguments to pathlib:DeprecationWarning"
 )
-def test_what_is_wrong_is_said(
-    implementation: Any, arguments: dict[str, Any], expected: str
-) -> None:
+def test_errors(implementation: Any, arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingsError, match=expected):
         resolve(implementation, **arguments)

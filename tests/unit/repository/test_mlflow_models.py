@@ -1,4 +1,4 @@
-"""MLflow models without settings files: where they are looked for, their names and versions, and what is refused."""
+"""MLflow models without settings files: search, names, versions and errors."""
 
 from __future__ import annotations
 
@@ -74,21 +74,22 @@ async def test_layouts(root: Path, folders: list[str], expected: dict[str, str])
     assert await served(root) == expected
 
 
-async def test_what_is_served_is_said_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_summary_is_logged_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_mlflow_models(root, "wine/1", "wine/2", "red")
     repository = SchemalessModelRepository(str(root))
     with caplog.at_level(logging.INFO, "mlserver"):
         await repository.list()
         await repository.list()
     assert caplog.messages == [
-        f"{root}: found 3 MLflow models without model-settings.json, served under the folders' names: red, wine (1, 2)"
+        f"{root}: found 3 MLflow models without model-settings.json, served under the folders' names:"
+        " red, wine (1, 2)"
     ]
 
 
 @pytest.mark.parametrize(
     "folders", [("a/wine", "b/wine"), ("a/wine/1", "b/wine/2"), ("a/wine", "b/wine/1")]
 )
-async def test_one_name_in_two_folders_is_refused_with_both(
+async def test_one_name_in_two_folders_is_an_error_with_both(
     root: Path, folders: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_mlflow_models(root, "red", *folders)
@@ -106,7 +107,7 @@ async def test_one_name_in_two_folders_is_refused_with_both(
 # -- beside settings files --
 
 
-async def test_a_settings_file_speaks_for_its_folder(root: Path) -> None:
+async def test_settings_file_has_precedence_in_its_folder(root: Path) -> None:
     write_mlflow_models(root, "red", "white")
     write_settings(root / "red", name="rot")
     assert await served(root) == {"rot": "red", "white": "white"}
@@ -121,31 +122,30 @@ async def test_a_model_that_a_settings_file_refers_to_is_served_once(root: Path,
     assert set(await served(root)) == {"rot", "white"}
 
 
-async def test_models_below_a_settings_file_are_its_own(
+async def test_models_below_a_settings_file_are_skipped(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_mlflow_models(root, "pair/left", "pair/right", "white")
     write_settings(root / "pair", implementation="pair.Pair", parameters={"uri": "./left"})
     with caplog.at_level(logging.INFO, "mlserver"):
         assert set(await served(root)) == {"pair", "white"}
-    assert any(
-        f"{root}/pair/right: this MLflow model is not served by itself" in text
-        for text in caplog.messages
-    )
+    assert any(f"{root}/pair/right: MLflow model skipped" in text for text in caplog.messages)
 
 
-async def test_a_wrong_settings_file_keeps_its_folder(root: Path) -> None:
+async def test_invalid_settings_file_has_precedence_in_its_folder(root: Path) -> None:
     write_mlflow_models(root, "red", "white")
     write_settings(root / "red", max_batch_size="many")
     assert set(await served(root)) == {"white"}
 
 
-async def test_the_settings_name_wins(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_name_of_a_settings_file_has_precedence(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_mlflow_models(root, "red", "wine")
     write_settings(root / "red", name="wine")
     with caplog.at_level(logging.WARNING, "mlserver"):
         assert await served(root) == {"wine": "red"}
-    assert f"{root}/wine: left out, model 'wine' is also in {root}/red" in caplog.messages
+    assert f"{root}/wine: skipped, model 'wine' is also in {root}/red" in caplog.messages
 
 
 async def test_a_version_with_settings_beside_one_without(root: Path) -> None:
@@ -154,7 +154,7 @@ async def test_a_version_with_settings_beside_one_without(root: Path) -> None:
     assert set(await served(root)) == {"wine/1", "wine/2"}
 
 
-async def test_a_tracking_store_is_not_served_beside_settings(
+async def test_tracking_store_beside_settings_files_is_skipped(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_mlflow_models(root, "mlruns/0/models/m-1/artifacts", "mlruns/0/models/m-2/artifacts")
@@ -217,7 +217,7 @@ async def test_a_model_of_the_environment_is_the_only_one(
     assert await served(root) == {"other": "red"}
 
 
-async def test_too_many_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_models_are_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_MODELS", 2)
     write_mlflow_models(root, "a", "b", "c")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Which models the folders of a repository give, and what is said about those that are wrong."""
+"""Models in the folders of a repository, and messages about invalid ones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlserver.settings import ModelSettings, SettingsError
 Write = Callable[..., Path]
 
 
-async def found(root: Path) -> list[ModelSettings]:
+async def list_models(root: Path) -> list[ModelSettings]:
     return await SchemalessModelRepository(str(root)).list()
 
 
 async def names(root: Path) -> list[str]:
-    return [settings.name for settings in await found(root)]
+    return [settings.name for settings in await list_models(root)]
 
 
 def uri(settings: ModelSettings) -> str | None:
@@ -33,7 +33,8 @@ def test_the_name_of_the_file() -> None:
     assert DEFAULT_MODEL_SETTINGS_FILENAME == "model-settings.json"
 
 
-# -- where models are --------------------------------------------------------------------------------------------------
+# -- where models are
+# --------------------------------------------------------------------------------------------------
 
 
 async def test_folders_at_any_depth_and_the_root_itself(root: Path, write: Write) -> None:
@@ -42,7 +43,7 @@ async def test_folders_at_any_depth_and_the_root_itself(root: Path, write: Write
     assert await names(root) == ["models", "a", "d"]
 
 
-async def test_hidden_folders_are_left_out(root: Path, write: Write) -> None:
+async def test_hidden_folders_are_skipped(root: Path, write: Write) -> None:
     write(".hidden/a")
     write("seen")
     assert await names(root) == ["seen"]
@@ -55,19 +56,19 @@ async def test_a_relative_root(root: Path, write: Write, monkeypatch: pytest.Mon
     assert (settings.name, settings.folder, uri(settings)) == ("models", str(root), str(root))
 
 
-async def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+async def test_missing_root(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"model repository .*none does not exist"):
-        await found(tmp_path / "none")
+        await list_models(tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"model repository .*file is not a folder"):
-        await found(tmp_path / "file")
+        await list_models(tmp_path / "file")
 
 
 async def test_an_empty_root(root: Path) -> None:
-    assert await found(root) == []
+    assert await list_models(root) == []
 
 
-async def test_links_that_go_round_are_read_once(root: Path, write: Write) -> None:
+async def test_cyclic_links_are_read_once(root: Path, write: Write) -> None:
     write("a")
     (root / "a" / "up").symlink_to(root)
     (root / "a" / "self").symlink_to(root / "a")
@@ -76,7 +77,7 @@ async def test_links_that_go_round_are_read_once(root: Path, write: Write) -> No
     assert await names(root) == ["a"]
 
 
-async def test_behind_a_link_out_of_the_root_only_its_own_folder_counts(
+async def test_search_behind_a_link_out_of_the_root_is_limited_to_its_target(
     root: Path, tmp_path: Path, write: Write
 ) -> None:
     write("../outside/model")
@@ -91,7 +92,7 @@ async def test_files_that_are_links_as_in_mounted_volumes(root: Path, write: Wri
     path = write("..2026_01/wine")
     (root / "..data").symlink_to(path.parent)
     (root / "model-settings.json").symlink_to(root / "..data" / "model-settings.json")
-    (settings,) = await found(root)
+    (settings,) = await list_models(root)
     assert (settings.name, uri(settings)) == ("models", str(root))
 
 
@@ -101,15 +102,16 @@ async def test_a_root_that_is_a_link(root: Path, tmp_path: Path, write: Write) -
     assert await names(tmp_path / "link") == ["b"]
 
 
-# -- what the folder gives ---------------------------------------------------------------------------------------------
+# -- what the folder gives
+# ---------------------------------------------------------------------------------------------
 
 
-async def test_name_and_uri_of_the_file_beat_the_folder(root: Path, write: Write) -> None:
+async def test_name_and_uri_of_the_file_override_the_folder(root: Path, write: Write) -> None:
     path = write(
         "a",
         {"implementation": "a.B", "name": "wine", "parameters": {"uri": "./m", "version": "v1"}},
     )
-    (settings,) = await found(root)
+    (settings,) = await list_models(root)
     assert (settings.name, settings.version, uri(settings), settings.folder) == (
         "wine",
         "v1",
@@ -118,14 +120,14 @@ async def test_name_and_uri_of_the_file_beat_the_folder(root: Path, write: Write
     )
 
 
-async def test_variables_beat_the_folder(
+async def test_variables_override_the_folder(
     root: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/mnt/models")
     monkeypatch.setenv("MLSERVER_MODEL_VERSION", "3")
     monkeypatch.setenv("MLSERVER_MODEL_IMPLEMENTATION", "e.F")
     write("a", {})
-    (settings,) = await found(root)
+    (settings,) = await list_models(root)
     assert (settings.name, settings.version, uri(settings), settings.implementation_) == (
         "a",
         "3",
@@ -143,7 +145,7 @@ async def test_variables_beat_the_folder(
         (".", "wine", None, False),
     ],
 )
-async def test_a_name_unlike_the_folders_is_said_once(
+async def test_name_unlike_the_folder_is_logged_once(
     folder: str,
     name: str,
     version: str | None,
@@ -174,25 +176,26 @@ async def test_versions_and_find(root: Path, write: Write) -> None:
         await repository.find("none")
 
 
-async def test_one_version_twice_is_the_first(
+async def test_first_of_equal_versions_is_used(
     root: Path, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     for folder in ("a", "b"):
         write(folder, {"implementation": f"{folder}.M", "name": "wine"})
     with caplog.at_level(logging.WARNING, "mlserver"):
-        (settings,) = await found(root)
+        (settings,) = await list_models(root)
     assert settings.implementation_ == "a.M"
-    assert f"{root / 'b'}: left out, model 'wine' is also in {root / 'a'}" in caplog.messages
+    assert f"{root / 'b'}: skipped, model 'wine' is also in {root / 'a'}" in caplog.messages
 
 
-async def test_changes_are_seen(root: Path, write: Write) -> None:
+async def test_changed_files_are_read(root: Path, write: Write) -> None:
     repository = SchemalessModelRepository(str(root))
     assert await repository.list() == []
     write("a")
     assert [settings.name for settings in await repository.list()] == ["a"]
 
 
-# -- files that are wrong ----------------------------------------------------------------------------------------------
+# -- files that are wrong
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,8 @@ async def test_changes_are_seen(root: Path, write: Write) -> None:
         (
             {"name": "wine", "implementation": "a.B", "max_batch_size": "many"},
             "wine",
-            "bad/model-settings.json: field 'max_batch_size': expected an integer, received \"many\"",
+            "bad/model-settings.json: field 'max_batch_size': expected an integer,"
+            ' received "many"',
         ),
         (
             {"implementation": "a.B", "parameters": {"version": 3}},
@@ -217,7 +221,7 @@ async def test_changes_are_seen(root: Path, write: Write) -> None:
         ([], "bad", "bad/model-settings.json: expected a JSON object, received []"),
     ],
 )
-async def test_a_wrong_file_is_a_problem_and_the_others_serve(
+async def test_invalid_file_does_not_affect_other_models(
     content: object,
     name: str,
     reason: str,
@@ -246,7 +250,7 @@ async def test_a_wrong_file_is_a_problem_and_the_others_serve(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-async def test_a_folder_that_may_not_be_read(root: Path, write: Write) -> None:
+async def test_folder_without_read_permission(root: Path, write: Write) -> None:
     write("good")
     closed = write("shut").parent
     closed.chmod(0)
@@ -256,7 +260,8 @@ async def test_a_folder_that_may_not_be_read(root: Path, write: Write) -> None:
         closed.chmod(0o700)
 
 
-# -- no file at all ----------------------------------------------------------------------------------------------------
+# -- no file at all
+# ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_model_from_the_environment_alone(
@@ -264,9 +269,9 @@ async def test_a_model_from_the_environment_alone(
 ) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_NAME", "wine")
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/mnt/models")
-    assert await found(root) == []
+    assert await list_models(root) == []
     monkeypatch.setenv("MLSERVER_MODEL_IMPLEMENTATION", "a.B")
-    (settings,) = await found(root)
+    (settings,) = await list_models(root)
     assert (settings.name, settings.implementation_, uri(settings), settings.folder) == (
         "wine",
         "a.B",
@@ -275,14 +280,14 @@ async def test_a_model_from_the_environment_alone(
     )
 
 
-async def test_a_wrong_variable_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_invalid_variable_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_IMPLEMENTATION", "a.B")
     monkeypatch.setenv("MLSERVER_MODEL_MAX_BATCH_SIZE", "many")
     with pytest.raises(SettingsError, match="environment variable MLSERVER_MODEL_MAX_BATCH_SIZE"):
-        await found(root)
+        await list_models(root)
 
 
-async def test_the_environment_is_the_way_out_if_no_file_is_right(
+async def test_environment_is_used_if_all_files_are_invalid(
     root: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("bad", "{")
@@ -301,29 +306,29 @@ async def test_the_root_is_an_mlflow_model(root: Path, monkeypatch: pytest.Monke
     )
 
 
-async def test_the_environment_beats_what_an_mlflow_model_says(
+async def test_environment_overrides_an_mlflow_model(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "MLmodel").touch()
     monkeypatch.setenv("MLSERVER_MODEL_NAME", "mlflow-model")
-    (settings,) = await found(root)
+    (settings,) = await list_models(root)
     assert (settings.name, settings.implementation_) == (
         "mlflow-model",
         "mlserver_mlflow.MLflowRuntime",
     )
     monkeypatch.setenv("MLSERVER_MODEL_IMPLEMENTATION", "a.B")
     monkeypatch.setenv("MLSERVER_MODEL_URI", "/other")
-    (settings,) = await found(root)
+    (settings,) = await list_models(root)
     assert (settings.implementation_, uri(settings)) == ("a.B", "/other")
 
 
-async def test_a_settings_file_below_beats_the_mlflow_model(root: Path, write: Write) -> None:
+async def test_settings_file_below_overrides_the_mlflow_model(root: Path, write: Write) -> None:
     (root / "MLmodel").touch()
     write("a")
     assert await names(root) == ["a"]
 
 
-async def test_a_wrong_settings_file_beats_the_mlflow_model(root: Path, write: Write) -> None:
+async def test_invalid_settings_file_overrides_the_mlflow_model(root: Path, write: Write) -> None:
     (root / "MLmodel").touch()
     write(".", "{")
     assert await names(root) == []

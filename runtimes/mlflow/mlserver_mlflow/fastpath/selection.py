@@ -21,7 +21,7 @@ import pandas as pd
 from mlflow.types.schema import Schema, TensorSpec
 from numpy.typing import NDArray
 
-from mlserver.errors import describe
+from mlserver.errors import format_exception
 from mlserver.logging import get_logger
 
 from ..loading.pyfunc import PyFuncModel, from_type_hint, input_example, raw_model, with_metadata
@@ -109,7 +109,9 @@ def _make(model: PyFuncModel) -> ExecutionPlan:
             warnings.simplefilter("ignore")
             return _checked(model, plan, path, draws)
     except BaseException as error:  # native code panics with what is no `Exception`
-        logger.debug("A trial prediction failed, so requests are not joined: %s", describe(error))
+        logger.debug(
+            "A trial prediction failed, so requests are not joined: %s", format_exception(error)
+        )
         return plan
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from mlserver.errors import MLServerError, describe
+from mlserver.errors import MLServerError, format_exception
 from mlserver.logging import get_logger
 
 from ..loading.pyfunc import scoring_server
@@ -220,7 +220,7 @@ def _printed(write: Callable[[Any, StringIO], Any], result: Any) -> str:
 
 
 def serialization_error(error: Exception) -> MLServerError:
-    text = f"The model's prediction cannot be written as JSON: {describe(error)}"
+    text = f"The model's prediction cannot be written as JSON: {format_exception(error)}"
     return failure(text, 500, "INTERNAL_ERROR")
 
 
@@ -282,7 +282,7 @@ def log_failure(name: str, error: Exception, is_refusal: bool) -> None:
     if openapi_trials.is_running():
         logger.debug("Model '%s' refused an example at load", name, exc_info=error)
         return
-    words = " ".join(describe(error).split())
+    words = " ".join(format_exception(error).split())
     text = words if len(words) <= MAX_LOGGED else f"{words[:MAX_LOGGED]}..."
     traceback = error if logger.isEnabledFor(logging.DEBUG) else None
     logger.warning("Model '%s' refused a request: %s", name, text, exc_info=traceback)

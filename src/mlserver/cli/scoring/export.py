@@ -92,7 +92,7 @@ def _cell(value: Any) -> Any:
 
 
 def _write_parquet(lines: Path, target: Path, names: list[str]) -> None:
-    arrow, parquet = _optional.load("pyarrow", "Parquet", "arrow"), _parquet()
+    arrow, parquet = _optional.import_optional("pyarrow", "Parquet", "arrow"), _parquet()
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for row in _rows(lines):
         for name, values in columns.items():
@@ -107,6 +107,6 @@ def _write_parquet(lines: Path, target: Path, names: list[str]) -> None:
 
 def _parquet() -> Any:
     try:
-        return _optional.load("pyarrow.parquet", "Parquet", "arrow")
+        return _optional.import_optional("pyarrow.parquet", "Parquet", "arrow")
     except MLServerError as error:
         raise CommandError(error.message) from None

@@ -137,6 +137,6 @@ def _integer(datatype: str, value: Any) -> int:
 
 def _parquet() -> Any:
     try:
-        return _optional.load("pyarrow.parquet", "Parquet", "arrow")
+        return _optional.import_optional("pyarrow.parquet", "Parquet", "arrow")
     except MLServerError as error:
         raise CommandError(error.message) from None

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from ...errors import MLServerError, describe
+from ...errors import MLServerError, format_exception
 from ...tensor import FORMATS, TensorError
 from ...types import (
     InferenceRequest,
@@ -342,7 +342,7 @@ def pack_error(error: BaseException) -> dict[str, Any]:
             "code": error.code,
             "details": error.details,
         }
-    return {"message": describe(error), "status": 500, "code": "INTERNAL", "details": None}
+    return {"message": format_exception(error), "status": 500, "code": "INTERNAL", "details": None}
 
 
 def unpack_error(values: dict[str, Any]) -> MLServerError:

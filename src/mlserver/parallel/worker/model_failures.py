@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from ...errors import LONGEST, MLServerError, ModelFailed, describe, without_paths
+from ...errors import MAX_MESSAGE_CHARS, MLServerError, ModelFailed, format_exception, remove_paths
 from ...logging import get_logger
 from ..rpc.protocol import is_encodable
 
@@ -48,7 +48,7 @@ def to_error(error: BaseException, what: str, level: int = logging.WARNING) -> M
     if isinstance(error, MLServerError):
         return plain_error(error)
     log(what, error, level)
-    return ModelFailed(f"{what}: {without_paths(describe(error))}")
+    return ModelFailed(f"{what}: {remove_paths(format_exception(error))}")
 
 
 def log(what: str, error: BaseException, level: int = logging.WARNING) -> None:
@@ -61,7 +61,9 @@ def log(what: str, error: BaseException, level: int = logging.WARNING) -> None:
         text = "".join(traceback.format_exception(error))
         text.encode()
     except BaseException as second:
-        logger.log(level, "%s: %s (no traceback: %s)", what, describe(error), type(second).__name__)
+        logger.log(
+            level, "%s: %s (no traceback: %s)", what, format_exception(error), type(second).__name__
+        )
         return
     if len(text) <= _MAX_LOGGED_TRACEBACK:
         logger.log(level, "%s", what, exc_info=error)
@@ -76,13 +78,13 @@ def plain_error(error: MLServerError) -> MLServerError:
         message, status, code = error.message, error.status_code, error.code
         message.encode()
         is_status = type(status) is int and 400 <= status <= 599
-        if is_status and type(code) is str and len(message) <= 2 * LONGEST:
+        if is_status and type(code) is str and len(message) <= 2 * MAX_MESSAGE_CHARS:
             if is_encodable(error.details):
                 return error
             return MLServerError(message, status, code=code)
     except BaseException as second:
         logger.debug("An error of a model has invalid fields: %s", type(second).__name__)
-    return MLServerError(without_paths(describe(error)), 500)
+    return MLServerError(remove_paths(format_exception(error)), 500)
 
 
 class ModelThreads(concurrent.futures.ThreadPoolExecutor):
@@ -103,7 +105,7 @@ def _call_function(function: Callable[..., Any], args: Any, options: Any) -> Any
     try:
         return function(*args, **options)
     except (StopIteration, GeneratorExit) as error:
-        raise RuntimeError(f"a function raised {describe(error)}") from error
+        raise RuntimeError(f"a function raised {format_exception(error)}") from error
 
 
 async def with_result(work: Coroutine[Any, Any, T]) -> T:

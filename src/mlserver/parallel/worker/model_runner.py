@@ -20,7 +20,7 @@ from ...errors import (
     MLServerError,
     ModelFailed,
     ModelNotFound,
-    describe,
+    format_exception,
 )
 from ...pipeline import RequestContext
 from ...settings import ModelSettings
@@ -285,7 +285,7 @@ def _import_implementation(settings: ModelSettings) -> type[MLModel]:
                 f"Unknown implementation '{path}': no module named '{exc.name}'", 500
             ) from None
         raise MLServerError(
-            f"Implementation '{path}' cannot be imported: {describe(exc)}", 500
+            f"Implementation '{path}' cannot be imported: {format_exception(exc)}", 500
         ) from None
     except MLServerError:
         raise
@@ -294,7 +294,7 @@ def _import_implementation(settings: ModelSettings) -> type[MLModel]:
             raise
         log(f"Implementation '{path}' cannot be imported", error, logging.DEBUG)
         raise MLServerError(
-            f"Implementation '{path}' cannot be imported: {describe(error)}", 500
+            f"Implementation '{path}' cannot be imported: {format_exception(error)}", 500
         ) from error
 
 

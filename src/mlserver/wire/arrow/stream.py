@@ -15,7 +15,7 @@ from ...types import InferenceRequest, InferenceResponse, Parameters
 
 def library() -> Any:
     """pyarrow. Raises `NotInstalled`, which names the command that installs it."""
-    return _optional.load("pyarrow", "The Arrow format", "arrow")
+    return _optional.import_optional("pyarrow", "The Arrow format", "arrow")
 
 
 def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:

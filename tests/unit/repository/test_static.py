@@ -1,4 +1,4 @@
-"""Models that are told outright."""
+"""Repository of a fixed list of models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VALUES = {
 }
 
 
-async def test_the_models_are_the_values() -> None:
+async def test_list_and_find() -> None:
     settings = Settings(
         model_repository_implementation="mlserver.repository.static.StaticModelRepository",
         model_repository_implementation_args={"models": [VALUES]},
