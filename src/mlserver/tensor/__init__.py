@@ -1,8 +1,9 @@
-"""Blocks of data, free of any protocol message.
+"""Tensor data, independent of protocol messages.
 
-A tensor's faces are the elements as Python objects (`root`), the bytes of the binary encoding (`raw`) and a NumPy array
-(`array`). It keeps the face that arrived and makes another when somebody asks: `tensor` holds the class, `convert` the ways
-between faces, `elements` what is special about BYTES, and `datatypes` what the protocol says of types and shapes.
+A tensor has up to three representations: the elements as Python objects (`root`), the bytes of the
+binary encoding (`raw`) and a NumPy array (`array`). It keeps the one that it was made from and
+converts it on first use. Modules: `tensor` (the class), `conversion` (between representations),
+`bytes_elements` (BYTES), `datatypes` (types and shapes).
 """
 
 from .bytes_elements import encode_element, flat_elements, join_bytes_block, split_bytes_block

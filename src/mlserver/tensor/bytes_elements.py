@@ -1,4 +1,4 @@
-"""The elements of BYTES tensors: flat lists of any nesting, and the blocks of the binary encoding. Free of NumPy."""
+"""Elements of BYTES tensors: flattening, and the binary encoding. Does not import NumPy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from .datatypes import TensorError, brief, element_count, reshape_array
 
 
 def is_nested(root: Any) -> bool:
+    """Return whether the first element is a list."""
     return len(root) > 0 and isinstance(root[0], (list, tuple))
 
 
 def flat_elements(root: Any, shape: Sequence[int]) -> list[Any]:
-    """Elements of a BYTES tensor in row-major order; nesting down to the shape's rank is opened, no deeper.
+    """Return the elements of a BYTES tensor in row-major order, flattened down to the shape's rank.
 
     Raises:
-        TensorError: the count or the nesting does not agree with the shape.
+        TensorError: the count or the nesting does not fit the shape.
     """
     count = element_count(shape)
     if isinstance(root, (str, bytes)):
@@ -39,6 +40,11 @@ def flat_elements(root: Any, shape: Sequence[int]) -> list[Any]:
 
 
 def check_bytes_elements(root: Any, shape: Sequence[int]) -> None:
+    """Check the elements of a BYTES tensor against its shape.
+
+    Raises:
+        TensorError: they are not a list, or do not fit.
+    """
     if not isinstance(root, (list, tuple, str, bytes)) and not hasattr(root, "ravel"):
         raise TensorError("a list of BYTES elements", brief(root))
     if hasattr(root, "ravel"):
@@ -48,24 +54,28 @@ def check_bytes_elements(root: Any, shape: Sequence[int]) -> None:
 
 
 def encode_element(element: Any) -> bytes:
-    """An element as bytes: text is UTF-8, lists, objects and booleans are JSON.
+    """Return an element as bytes: text as UTF-8; lists, objects and booleans as JSON.
 
     Raises:
-        TensorError: it is null, which is neither an empty text nor the word.
+        TensorError: the element is None; an empty text would be another value.
     """
     if isinstance(element, str):
         return element.encode("utf-8")
     if isinstance(element, (bytes, bytearray, memoryview)):
         return bytes(element)
     if element is None:
-        raise TensorError("bytes or text", "null, which only JSON can carry")
+        raise TensorError("bytes or text", "null, which only JSON has")
     if isinstance(element, (bool, list, dict)):
         return json.dumps(element, ensure_ascii=False, default=str).encode("utf-8", "replace")
     return str(element).encode("utf-8")
 
 
 def join_bytes_block(elements: Sequence[Any]) -> bytes:
-    """Elements -> the binary encoding of a BYTES tensor. Raises `TensorError` for null."""
+    """Return the binary encoding of a BYTES tensor.
+
+    Raises:
+        TensorError: an element is None.
+    """
     parts: list[bytes] = []
     for element in elements:
         data = encode_element(element)
@@ -75,30 +85,35 @@ def join_bytes_block(elements: Sequence[Any]) -> bytes:
 
 
 def split_bytes_block(block: memoryview | bytes) -> list[bytes]:
-    """The binary encoding of a BYTES tensor -> its elements. The block must have passed `Tensor.from_raw`."""
-    elements, at, end = [], 0, len(block)
-    while at < end:
-        size = int.from_bytes(block[at : at + 4], "little")
-        elements.append(bytes(block[at + 4 : at + 4 + size]))
-        at += 4 + size
+    """Return the elements of a block that `check_bytes_block` has accepted."""
+    elements, offset, end = [], 0, len(block)
+    while offset < end:
+        size = int.from_bytes(block[offset : offset + 4], "little")
+        elements.append(bytes(block[offset + 4 : offset + 4 + size]))
+        offset += 4 + size
     return elements
 
 
 def check_bytes_block(block: memoryview, count: int) -> None:
-    """Walk the lengths without copying: exactly `count` elements that end where the block ends."""
-    at = found = 0
-    while at < block.nbytes:
-        if at + 4 > block.nbytes:
+    """Check, without a copy, that a block holds exactly `count` elements and ends after the last.
+
+    Raises:
+        TensorError: it does not.
+    """
+    offset = received = 0
+    while offset < block.nbytes:
+        if offset + 4 > block.nbytes:
             raise TensorError(
-                "a 4-byte length before each BYTES element", f"{block.nbytes - at} trailing bytes"
+                "a 4-byte length before each BYTES element",
+                f"{block.nbytes - offset} trailing bytes",
             )
-        size = int.from_bytes(block[at : at + 4], "little")
-        at += 4 + size
-        found += 1
-        if at > block.nbytes:
+        size = int.from_bytes(block[offset : offset + 4], "little")
+        offset += 4 + size
+        received += 1
+        if offset > block.nbytes:
             raise TensorError(
                 "BYTES elements inside the data",
-                f"a length of {size} that ends {at - block.nbytes} bytes past it",
+                f"a length of {size} that ends {offset - block.nbytes} bytes past it",
             )
-    if found != count:
-        raise TensorError(f"{count} BYTES elements", str(found))
+    if received != count:
+        raise TensorError(f"{count} BYTES elements", str(received))

@@ -1,6 +1,6 @@
-"""From one face of a tensor to another: lists, raw bytes and arrays, with the checks that each way needs.
+"""Conversions between a tensor's representations (elements, raw bytes, array), with checks.
 
-NumPy is imported on first use, so that importing the types costs nothing.
+NumPy is imported on first use: importing `mlserver.types` does not load it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ PACK_ELEMENT = {
 
 
 def elements_to_raw(root: Any, datatype: str, shape: Sequence[int]) -> memoryview | bytes:
-    """JSON values -> raw bytes. What `struct` takes as it is (the common case) never meets NumPy."""
+    """Return elements as raw bytes.
+
+    Flat lists of numbers, the common case, are packed by `struct` without NumPy.
+
+    Raises:
+        TensorError: the elements do not fit.
+    """
     code = FORMATS.get(datatype)
     if code is not None and code != "?" and type(root) is list:
         count = element_count(shape)
@@ -34,11 +40,16 @@ def elements_to_raw(root: Any, datatype: str, shape: Sequence[int]) -> memoryvie
             except OverflowError:
                 raise TensorError(f"numbers in the range of {datatype}", brief(root)) from None
             except struct.error:
-                pass  # nested lists, null, text, fractions for an integer: NumPy says what they mean
+                pass  # nested lists, None, text, fractions for an integer: NumPy converts or raises
     return array_to_raw(elements_to_array(root, datatype, shape), datatype, shape)
 
 
 def array_to_raw(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> memoryview | bytes:
+    """Return an array as raw bytes.
+
+    Raises:
+        TensorError: the array does not fit.
+    """
     import numpy as np
 
     if datatype == "BYTES":
@@ -54,11 +65,17 @@ def array_to_raw(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> me
 
 
 def cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
-    """The array in the datatype's dtype. Numbers are converted as NumPy does; text and objects must be numbers."""
+    """Return the array in the datatype's dtype.
+
+    Numbers are cast by NumPy's rules; text and objects must be numbers.
+
+    Raises:
+        TensorError: an element is out of range or not a number.
+    """
     if datatype == "BYTES" or array.dtype == (dtype := get_dtype(datatype)):
         return array
     if array.dtype.kind in "OSU":
-        return _numbers(array.tolist(), datatype)
+        return _read_numbers(array.tolist(), datatype)
     import numpy as np
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -69,7 +86,11 @@ def cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
 
 
 def elements_to_array(root: Any, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
-    """Elements -> array of the datatype's dtype, in `shape`. Nested lists are read row by row."""
+    """Return elements, flat or nested, as an array of the datatype's dtype in `shape`.
+
+    Raises:
+        TensorError: the elements do not fit.
+    """
     import numpy as np
 
     count = element_count(shape)
@@ -83,24 +104,29 @@ def elements_to_array(root: Any, datatype: str, shape: Sequence[int]) -> NDArray
         root = [root]
     if len(root) != count and not is_nested(root):
         raise TensorError(f"{count} elements for shape {list(shape)}", f"{len(root)}")
-    return reshape_array(_numbers(root, datatype), shape)
+    return reshape_array(_read_numbers(root, datatype), shape)
 
 
-def _numbers(root: Any, datatype: str) -> NDArray[Any]:
-    """List (nested or not) of JSON values -> array; refuses what the datatype cannot hold."""
+def _read_numbers(root: Any, datatype: str) -> NDArray[Any]:
+    """Return a list of JSON values, nested or flat, as an array.
+
+    Raises:
+        TensorError: the datatype cannot hold a value.
+    """
     import numpy as np
 
     dtype = np.dtype(get_dtype(datatype))
     try:
         if dtype.kind != "f":
-            return _integers(np.array(root), root, dtype, datatype)
+            return _cast_integers(np.array(root), root, dtype, datatype)
         with np.errstate(over="ignore"):
             array = np.array(root, dtype=dtype)
-        if (
+        has_overflow = (
             dtype.itemsize < 8
             and np.isinf(array).any()
             and not np.isinf(np.array(root, dtype="f8")).any()
-        ):
+        )
+        if has_overflow:
             raise TensorError(f"numbers in the range of {datatype}", brief(root))
         return array
     except TensorError:
@@ -108,46 +134,57 @@ def _numbers(root: Any, datatype: str) -> NDArray[Any]:
     except OverflowError:
         raise TensorError(f"numbers in the range of {datatype}", brief(root)) from None
     except (ValueError, TypeError) as error:
-        expected = (
-            f"{datatype} numbers"
-            if "homogeneous" not in str(error)
-            else "nested lists of equal length"
-        )
+        is_ragged = "homogeneous" in str(error)
+        expected = "nested lists of equal length" if is_ragged else f"{datatype} numbers"
         raise TensorError(expected, brief(root)) from None
 
 
-def _integers(found: NDArray[Any], root: Any, dtype: np.dtype[Any], datatype: str) -> NDArray[Any]:
-    """Narrow an array of inferred dtype to an integer or boolean dtype; fractions are cut, as NumPy does."""
+def _cast_integers(
+    inferred: NDArray[Any], root: Any, dtype: np.dtype[Any], datatype: str
+) -> NDArray[Any]:
+    """Return an array of inferred dtype as integers or booleans; fractions are truncated.
+
+    Args:
+        inferred: `numpy.array(root)`.
+        root: The elements.
+    """
     import numpy as np
 
-    if found.size == 0:
-        return found.astype(dtype)
+    if inferred.size == 0:
+        return inferred.astype(dtype)
     if dtype.kind == "b":
-        if found.dtype.kind == "b" or (
-            found.dtype.kind in "iu" and bool(np.isin(found, (0, 1)).all())
-        ):
-            return found.astype(dtype)
-        raise TensorError("booleans", brief(root))
-    if found.dtype.kind in "OU":
+        return _cast_booleans(inferred, root)
+    if inferred.dtype.kind in "OU":
         return np.array(root, dtype=dtype)
-    limits = np.iinfo(dtype)
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
+    if inferred.dtype.kind == "f" and not np.isfinite(inferred).all():
         raise TensorError(f"{datatype} numbers", brief(root))
-    if found.dtype.kind == "f" and float(np.abs(found).max()) >= 2**53:
-        found = np.array(
-            root, dtype=object
-        )  # NumPy has rounded large integers to floats: take them as they came
-    low, high = found.min(), found.max()
-    # 2**63 and 2**64 are exact as floats, the largest integers below them are not: compare with < there.
-    too_high = (
-        float(high) >= float(limits.max) + 1 if found.dtype.kind == "f" else int(high) > limits.max
-    )
-    if too_high or int(low) < limits.min:
+    if inferred.dtype.kind == "f" and float(np.abs(inferred).max()) >= 2**53:
+        # NumPy has rounded integers from 2**53 on to floats: start again from the exact ones.
+        inferred = np.array(root, dtype=object)
+    limits = np.iinfo(dtype)
+    low, high = inferred.min(), inferred.max()
+    if inferred.dtype.kind == "f":
+        # 2**63 and 2**64 are exact as floats, the largest integers below them are not: compare with
+        # the limit + 1.
+        is_too_high = float(high) >= float(limits.max) + 1
+    else:
+        is_too_high = int(high) > limits.max
+    if is_too_high or int(low) < limits.min:
         raise TensorError(f"numbers in the range of {datatype}", brief(root))
-    return found.astype(dtype)
+    return inferred.astype(dtype)
+
+
+def _cast_booleans(inferred: NDArray[Any], root: Any) -> NDArray[Any]:
+    import numpy as np
+
+    kind = inferred.dtype.kind
+    if kind == "b" or (kind in "iu" and bool(np.isin(inferred, (0, 1)).all())):
+        return inferred.astype("?")
+    raise TensorError("booleans", brief(root))
 
 
 def raw_to_array(raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
+    """Return raw bytes, already checked, as an array: a view for fixed-width datatypes but BF16."""
     import numpy as np
 
     if datatype == "BYTES":
@@ -161,6 +198,7 @@ def raw_to_array(raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -
 
 
 def without_nan(elements: list[Any], datatype: str) -> list[Any]:
+    """Return the elements with None in place of NaN."""
     if datatype in ("FP32", "FP64") and any(item != item for item in elements):
         return [None if item != item else item for item in elements]
     return elements

@@ -1,4 +1,4 @@
-"""The protocol's datatypes and shapes: widths, formats, limits, and the error of data that does not fit them."""
+"""The protocol's datatypes and shapes: widths, format codes, limits, and their error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Datatype -> code of one element, for `struct` and `memoryview` alike. BF16 has none: its raw bytes widen to float32.
-# BYTES has no fixed width.
+# Datatype -> format code of one element, of `struct` and of `memoryview`. BF16 has none: it is
+# widened to float32. BYTES has no fixed width.
 FORMATS: dict[str, str] = {
     "BOOL": "?",
     "UINT8": "B",
@@ -52,7 +52,10 @@ MAX_ELEMENTS = 2**48
 
 
 class TensorError(ValueError):
-    """Data does not fit its datatype or shape. `expected` and `received` are words for the caller."""
+    """Data does not fit its datatype or shape.
+
+    `expected` and `received` are texts for the client.
+    """
 
     def __init__(self, expected: str, received: str) -> None:
         super().__init__(f"expected {expected}, received {received}")
@@ -61,10 +64,11 @@ class TensorError(ValueError):
 
 
 def element_count(shape: Sequence[int]) -> int:
-    """Elements of a tensor of this shape (1 for the scalar shape []).
+    """Return the number of elements of a shape; 1 for the scalar shape [].
 
     Raises:
-        TensorError: rank over 32, a negative dimension, or a product over 2**48 (of the others, if a dimension is zero).
+        TensorError: more than 32 dimensions, a negative one, or a product of the non-zero ones over
+            2**48.
     """
     if len(shape) > MAX_RANK:
         raise TensorError(f"a shape of at most {MAX_RANK} dimensions", f"{len(shape)} dimensions")
@@ -78,6 +82,11 @@ def element_count(shape: Sequence[int]) -> int:
 
 
 def reshape_array(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Return the array in `shape`.
+
+    Raises:
+        TensorError: it has another number of elements.
+    """
     if array.size != element_count(shape):
         raise TensorError(
             f"{element_count(shape)} elements for shape {list(shape)}", str(array.size)
@@ -86,7 +95,11 @@ def reshape_array(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 
 def item_size(datatype: str) -> int:
-    """Bytes per element. Raises `TensorError` for BYTES and for what is no datatype."""
+    """Return the bytes of one element.
+
+    Raises:
+        TensorError: the datatype is BYTES or unknown.
+    """
     try:
         return ITEM_SIZES[datatype]
     except KeyError:
@@ -94,6 +107,11 @@ def item_size(datatype: str) -> int:
 
 
 def get_dtype(datatype: str) -> str:
+    """Return the NumPy dtype of a datatype with a fixed width; float32 for BF16.
+
+    Raises:
+        TensorError: the datatype is BYTES or unknown.
+    """
     if datatype == "BF16":
         return "<f4"
     try:
@@ -103,7 +121,7 @@ def get_dtype(datatype: str) -> str:
 
 
 def brief(value: Any, limit: int = 80, depth: int = 4) -> str:
-    """`repr` of a value for a message, cut to `limit` characters without printing the whole of a large or deep one."""
+    """Return `repr` of a value, shortened to `limit` characters without formatting all of it."""
     if isinstance(value, (list, tuple)):
         if not depth:
             return "[...]"

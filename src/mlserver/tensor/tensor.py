@@ -1,4 +1,4 @@
-"""Tensor: one block of data with up to three faces, each made late and once."""
+"""Tensor: data in up to three representations, each made on first use and kept."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ _MISSING: Any = object()
 
 
 class Tensor:
-    """One block of data.
+    """The data of one tensor.
 
-    `Tensor(root)` keeps any Python object as it is. `Tensor.from_array` and `Tensor.from_raw` start from another face.
+    `Tensor(root)` keeps a Python object unchanged; `Tensor.from_array` and `Tensor.from_raw` start
+    from an array and from bytes.
     """
 
-    # Class attributes rather than assignments in `__init__`: tensors are made by the million, most with one face.
+    # Class attributes instead of assignments in `__init__`: most tensors have one representation.
     _root: Any = _MISSING
     _array: NDArray[Any] | None = None
     _raw: memoryview | bytes | None = None
@@ -51,60 +52,66 @@ class Tensor:
 
     @classmethod
     def from_array(cls, array: NDArray[Any]) -> Self:
-        """A tensor whose first face is `array` (kept without a copy; do not write to it afterwards)."""
+        """Return a tensor of an array, which is not copied: do not write to it afterwards."""
         tensor = cls()
         tensor._array = array
         return tensor
 
     @classmethod
     def from_raw(cls, raw: Any, datatype: str, shape: Sequence[int]) -> Self:
-        """A tensor whose first face is `raw`: little-endian, row-major; BYTES elements carry a 4-byte length each.
+        """Return a tensor of bytes: little-endian, row-major, BYTES elements with 4-byte lengths.
 
         Raises:
-            TensorError: the number of bytes is not what datatype and shape need.
+            TensorError: the bytes do not fit datatype and shape.
         """
         view = memoryview(raw).cast("B")
         count = element_count(shape)
         if datatype == "BYTES":
             check_bytes_block(view, count)
         elif view.nbytes != count * item_size(datatype):
-            raise TensorError(
-                f"{count * item_size(datatype)} bytes for {datatype} {list(shape)}",
-                f"{view.nbytes} bytes",
-            )
-        elif datatype == "BOOL" and (others := bytes(view).translate(None, b"\0\1")):
-            raise TensorError("a byte of 0 or 1 for each BOOL", str(others[0]))
+            expected = f"{count * item_size(datatype)} bytes for {datatype} {list(shape)}"
+            raise TensorError(expected, f"{view.nbytes} bytes")
+        elif datatype == "BOOL":
+            invalid = bytes(view).translate(None, b"\0\1")
+            if invalid:
+                raise TensorError("a byte of 0 or 1 for each BOOL", str(invalid[0]))
         return cls.from_trusted_raw(view, datatype, shape)
 
     @classmethod
     def from_trusted_raw(cls, raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> Self:
-        """`from_raw` without its checks, for bytes that this server made itself."""
+        """Return a tensor of bytes that this server has written, without `from_raw`'s checks."""
         tensor = cls.__new__(cls)
         tensor._raw, tensor._datatype, tensor._shape = raw, datatype, shape
         return tensor
 
-    # -- faces --
+    # -- representations --
 
     @property
     def representations(self) -> tuple[str, ...]:
-        """Which faces exist now: any of "root", "array", "raw"."""
-        present = (
+        """The representations that exist now: any of "root", "array", "raw"."""
+        candidates = (
             ("root", self._root is not _MISSING),
             ("array", self._array is not None),
             ("raw", self._raw is not None),
         )
-        return tuple(name for name, there in present if there)
+        return tuple(name for name, exists in candidates if exists)
 
     @property
     def block_shape(self) -> Sequence[int] | None:
-        """The shape in which the array or raw face was made (the protocol's shape may add a dimension), else None."""
+        """The shape of the array or of the bytes (the protocol's shape may add a dimension).
+
+        None if there is neither.
+        """
         if self._array is not None:
             return self._array.shape
         return self._shape if self._raw is not None else None
 
     @property
     def root(self) -> Any:
-        """The elements as Python objects: what was given, else a flat list in row-major order (NaN becomes None)."""
+        """The elements as Python objects.
+
+        They are those passed in, else a flat list in row-major order with None for NaN.
+        """
         if self._root is _MISSING:
             code: Any = FORMATS.get(self._datatype)
             if self._raw is not None and code is not None and code != "e":
@@ -112,44 +119,43 @@ class Tensor:
             elif self._raw is not None and self._datatype == "BYTES":
                 self._root = split_bytes_block(self._raw)
             else:
-                array = self._own_array()
-                self._root = without_nan(
-                    array.ravel().tolist(), "FP64" if array.dtype.kind == "f" else ""
-                )
+                array = self._get_array()
+                datatype = "FP64" if array.dtype.kind == "f" else ""
+                self._root = without_nan(array.ravel().tolist(), datatype)
         return self._root
 
     @property
     def array(self) -> NDArray[Any] | None:
-        """The array face if it exists or can be made without guessing a datatype, else None."""
+        """The array if it exists, or if the bytes tell its dtype; else None."""
         if self._array is not None:
             return self._array
-        return self._own_array() if self._raw is not None and self._datatype != "BYTES" else None
+        return self._get_array() if self._raw is not None and self._datatype != "BYTES" else None
 
     @property
     def raw(self) -> memoryview | bytes | None:
-        """The raw face if it exists, else None (`to_raw` makes it)."""
+        """The bytes of the binary encoding if they exist, else None (`to_raw` makes them)."""
         return self._raw
 
     def to_array(self, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
-        """The elements as an array of `datatype`'s dtype in `shape`; BYTES gives an object array of the elements.
+        """Return an array of `datatype`'s dtype in `shape`; for BYTES an object array.
 
         Raises:
             TensorError: the elements do not fit.
         """
         if self._array is None and self._raw is None:
             self._array = elements_to_array(self._root, datatype, shape)
-        array = self._own_array()
+        array = self._get_array()
         return array if array.shape == tuple(shape) else reshape_array(array, shape)
 
     def to_raw(self, datatype: str, shape: Sequence[int]) -> memoryview | bytes:
-        """The bytes of the binary encoding.
+        """Return the bytes of the binary encoding.
 
         Raises:
             TensorError: the elements do not fit.
         """
         if self._raw is None or self._datatype != datatype:
             if self._array is not None:
-                self._array = cast(self._array, datatype)  # all faces tell the same
+                self._array = cast(self._array, datatype)  # keep all representations equal
                 self._raw = array_to_raw(self._array, datatype, shape)
             elif datatype == "BYTES":
                 self._raw = join_bytes_block(flat_elements(self.root, shape))
@@ -159,10 +165,10 @@ class Tensor:
         return self._raw
 
     def normalize(self, datatype: str, shape: Sequence[int]) -> None:
-        """Check the data against datatype and shape, and bring numbers into their raw face.
+        """Check the data against datatype and shape, and convert numbers to bytes.
 
-        Numbers are held as bytes from here on and the list that came is let go, so that every protocol's request looks
-        the same to the model. BYTES keep their elements.
+        Numbers are held as bytes from here on, and a list of elements is released, so that a model
+        cannot tell which protocol carried the request. BYTES keep their elements.
 
         Raises:
             TensorError: the data does not fit.
@@ -172,7 +178,7 @@ class Tensor:
             return
         root = self._root
         if type(root) is list and len(root) == 1 and shape == [1] and datatype in PACK_ELEMENT:
-            # By far the most common tensor; what does not fit is looked at below.
+            # The most common tensor. Errors are raised below, with their reason.
             try:
                 self._raw = PACK_ELEMENT[datatype](root[0])
             except (struct.error, OverflowError):
@@ -188,7 +194,10 @@ class Tensor:
         self.__dict__.pop("_root", None)
 
     def _check_raw(self, datatype: str, shape: Sequence[int]) -> None:
-        """Bytes that came from elsewhere (a model may answer with a request's data) must fit what is said of them now."""
+        """Check existing bytes against another datatype or shape.
+
+        They differ if a model returns a request's data in an output.
+        """
         if datatype != self._datatype:
             if "BYTES" in (datatype, self._datatype):
                 raise TensorError(f"{datatype} data", f"{self._datatype} data")
@@ -199,14 +208,14 @@ class Tensor:
                 str(element_count(self._shape)),
             )
 
-    def _own_array(self) -> NDArray[Any]:
+    def _get_array(self) -> NDArray[Any]:
         if self._array is None:
             if self._raw is None:
                 raise TensorError("data", "none")
             self._array = raw_to_array(self._raw, self._datatype, self._shape)
         return self._array
 
-    # -- what users of `data` do: iterate, index, compare, convert --
+    # -- sequence and array protocols, on the elements --
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.root)
@@ -223,13 +232,12 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         import numpy as np
 
-        face = self.array
-        return np.array(self.root if face is None else face, dtype=dtype)
+        array = self.array
+        return np.array(self.root if array is None else array, dtype=dtype)
 
     def __eq__(self, other: object) -> bool:
-        mine, theirs = self.root, other.root if isinstance(other, Tensor) else other
-        same = mine == theirs
-        return same if isinstance(same, bool) else bool(getattr(same, "all", lambda: same)())
+        equal = self.root == (other.root if isinstance(other, Tensor) else other)
+        return equal if isinstance(equal, bool) else bool(getattr(equal, "all", lambda: equal)())
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -1,4 +1,4 @@
-"""The protocol's messages as public pydantic models: what wire formats return and models receive."""
+"""The protocol's messages as pydantic models, from the wire formats to the models."""
 
 from .dataplane import (
     Datatype,

@@ -1,4 +1,4 @@
-"""The base of the protocol's messages: pydantic models that dump without what was never set."""
+"""Base class of the protocol's messages: pydantic models whose dumps omit unset and None fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pydantic
 
 
 class BaseModel(pydantic.BaseModel):
-    """Base of all messages. Enum members are kept as their plain values; dumps leave out unset and None fields."""
+    """Base of all messages: enum members are stored as values; dumps omit unset and None fields."""
 
     model_config = pydantic.ConfigDict(protected_namespaces=(), use_enum_values=True)
 
@@ -25,21 +25,25 @@ class BaseModel(pydantic.BaseModel):
         )
 
     def put(self, **values: Any) -> None:
-        """Assign fields without pydantic's bookkeeping: for the road, which does it for every request."""
+        """Assign fields without validation.
+
+        Faster than attributes, for every request of the pipeline.
+        """
         self.__dict__.update(values)
         self.__pydantic_fields_set__.update(values)
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:
-        """Make an instance from values that are known to be right, without validating them.
+        """Return an instance without validation, for values that the server itself has made.
 
-        `values` names every field of the class and becomes the instance's own dictionary; all fields count as set, and
-        dumps leave out those that are None. For what the road itself makes, never for a caller's data.
+        Args:
+            values: Every field of the class. It becomes the instance's dictionary; all its keys
+                count as set.
         """
-        made = cls.__new__(cls)
-        put = object.__setattr__
-        put(made, "__dict__", values)
-        put(made, "__pydantic_fields_set__", set(values))
-        put(made, "__pydantic_extra__", None)
-        put(made, "__pydantic_private__", None)
-        return made
+        instance = cls.__new__(cls)
+        set_slot = object.__setattr__
+        set_slot(instance, "__dict__", values)
+        set_slot(instance, "__pydantic_fields_set__", set(values))
+        set_slot(instance, "__pydantic_extra__", None)
+        set_slot(instance, "__pydantic_private__", None)
+        return instance

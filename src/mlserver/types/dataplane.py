@@ -1,6 +1,7 @@
-"""Messages of the data plane: inference requests and responses, and the metadata of servers and models.
+"""Messages of the data plane: inference requests and responses, and metadata.
 
-The fields and their names are the Open Inference Protocol's. Formats (JSON, protobuf, binary) live in `wire`.
+The fields and their names are the Open Inference Protocol's. Formats (JSON, protobuf, binary) live
+in `wire`.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class Datatype(Enum):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
-        # Messages hold the plain value. Said as a literal, which is checked without a call into Python per tensor.
+        # Messages store the value. A literal schema is validated without a Python call per tensor.
         names = [member.value for member in cls]
         member = core_schema.is_instance_schema(cls)
-        value = core_schema.no_info_after_validator_function(lambda found: found.value, member)
+        value = core_schema.no_info_after_validator_function(lambda item: item.value, member)
         shown = ", ".join(map(repr, names[:-1])) + f" or {names[-1]!r}"
         return core_schema.union_schema(
             [core_schema.literal_schema(names), value],
@@ -56,7 +57,10 @@ class Datatype(Enum):
 
 
 class Parameters(BaseModel):
-    """Free parameters of a request, tensor or model. `content_type` names the codec; all other keys are kept as they came."""
+    """Parameters of a request, tensor or model: `content_type` names the codec.
+
+    Other keys are free.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -65,24 +69,24 @@ class Parameters(BaseModel):
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:
-        """Parameters from plain values that are known to be right, without validating them."""
-        made = cls.build(
+        """Return parameters without validation, for values that the server itself has made."""
+        parameters = cls.build(
             {"content_type": values.get("content_type"), "headers": values.get("headers")}
         )
         extra = {key: value for key, value in values.items() if key not in FIXED_PARAMETERS}
-        object.__setattr__(made, "__pydantic_extra__", extra)
+        object.__setattr__(parameters, "__pydantic_extra__", extra)
         if extra:
-            made.__pydantic_fields_set__.update(extra)
-        return made
+            parameters.__pydantic_fields_set__.update(extra)
+        return parameters
 
     def shallow_copy(self) -> Self:
-        """A copy that shares values, but neither fields nor keys."""
-        made = self.build(self.__dict__.copy())
-        object.__setattr__(made, "__pydantic_extra__", dict(self.__pydantic_extra__ or {}))
-        return made
+        """Return a copy with dictionaries of its own and the same values."""
+        copy = self.build(self.__dict__.copy())
+        object.__setattr__(copy, "__pydantic_extra__", dict(self.__pydantic_extra__ or {}))
+        return copy
 
     def to_dict(self) -> dict[str, Any]:
-        """All parameters that are set, as one plain dictionary."""
+        """Return the parameters that are set as one dictionary."""
         values = {
             key: value
             for key, value in self.__dict__.items()
@@ -115,7 +119,7 @@ class ResponseOutput(BaseModel):
 
 
 class RequestOutput(BaseModel):
-    """An output that the caller asks for."""
+    """A requested output."""
 
     name: str
     parameters: Parameters | None = None
@@ -131,7 +135,7 @@ class InferenceRequest(BaseModel):
 
     @property
     def rows(self) -> RowBlock | None:
-        """The inputs as one block of rows; None if the request holds tensors (see `RowBlockRequest`)."""
+        """The inputs as a block of rows; None if the request holds tensors (`RowBlockRequest`)."""
         values = self.__dict__
         return None if "inputs" in values else values.get("rows")
 
@@ -147,7 +151,10 @@ class InferenceResponse(BaseModel):
 
     @property
     def output_slice(self) -> OutputSlice | None:
-        """The outputs as rows of a batch's outputs; None if the response holds tensors (see `OutputSliceResponse`)."""
+        """The outputs as rows of a batch.
+
+        None if the response holds tensors (`OutputSliceResponse`).
+        """
         values = self.__dict__
         return None if "outputs" in values else values.get("output_slice")
 
@@ -157,7 +164,7 @@ class InferenceErrorResponse(BaseModel):
 
 
 class MetadataTensor(BaseModel):
-    """An input or output as the model's metadata describes it; -1 in `shape` is a variable dimension."""
+    """An input or output in a model's metadata; -1 in `shape` is a variable dimension."""
 
     name: str
     datatype: Datatype

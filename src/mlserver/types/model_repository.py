@@ -1,4 +1,4 @@
-"""Messages of the repository extension: which models there are, in which state, and why."""
+"""Messages of the repository extension: models, their states, and the reasons of failures."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
 """Requests backed by one block of rows, and responses backed by a slice of a batch's outputs.
 
-Most requests hold one table of one datatype. Twelve tensors of one number each cost more to build, check, join and
-send than all other stages together, so such a request stays one `RowBlock` from the wire format to the model:
+Most requests hold one table of one datatype. Twelve tensors of one number each cost more to build,
+check, join and send than all other stages together, so such a request stays one `RowBlock` from the
+wire format to the model:
 
 - `request.rows` is the block, or None for a request that holds tensors.
-- `request.inputs` is computed from the block when it is first read, and cached. The tensors may then be changed by
-  the caller, so from that moment `request.rows` is None.
+- `request.inputs` is computed from the block when it is first read, and cached. The tensors may
+  then be changed by the caller, so from that moment `request.rows` is None.
 
-`response.output_slice` and `response.outputs` of a response to one request of a batch behave the same. Measured
-(docs/decisions/row-block.md, `make bench-micro`): frames 4.3 times, batch keys 5.7 times, joins of 16 requests 11 times
-and validation 3 times as fast as with tensors.
+`response.output_slice` and `response.outputs` of a response to one request of a batch behave the
+same. Measured (docs/decisions/row-block.md, `make bench-micro`): frames 4.3 times, batch keys 5.7
+times, joins of 16 requests 11 times and validation 3 times as fast as with tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from .dataplane import (
     TensorData,
 )
 
-# Datatype of a block -> `struct` code: fixed widths that `memoryview.cast` supports, without BOOL and FP16.
+# Datatype of a block -> `struct` code: fixed widths that `memoryview.cast` supports, without BOOL
+# and FP16.
 ROW_CODES = {name: code for name, code in FORMATS.items() if code not in "?e"}
 
 
@@ -94,7 +96,8 @@ class BatchedOutputs:
     Attributes:
         blocks: The elements of each output, in the binary encoding.
         row_sizes: Bytes of one row of each output.
-        json_heads: Rows of a slice -> the JSON before the data of each output (filled by `wire.json`).
+        json_heads: Rows of a slice -> the JSON before the data of each output (filled by
+            `wire.json`).
     """
 
     __slots__ = ("blocks", "json_heads", "outputs", "row_sizes")
@@ -122,7 +125,10 @@ class OutputSlice(NamedTuple):
         return self.batch.blocks[index][self.start * size : (self.start + self.row_count) * size]
 
     def block_shape(self, index: int) -> list[int]:
-        """Return the shape in which the model returned one output; `ResponseOutput.shape` may add a dimension."""
+        """Return the shape in which the model returned one output.
+
+        `ResponseOutput.shape` may add a dimension.
+        """
         output = self.batch.outputs[index]
         shape = output.data.block_shape
         return [self.row_count, *(output.shape if shape is None else shape)[1:]]
@@ -150,7 +156,8 @@ class OutputSlice(NamedTuple):
 class _BlockMessage(BaseModel):
     """A message whose tensors are computed from a block.
 
-    The block is in the instance's dictionary under `_block_key` until the tensors are in it under `_tensors_key`.
+    The block is in the instance's dictionary under `_block_key` until the tensors are in it under
+    `_tensors_key`.
     """
 
     _block_key: ClassVar[str]
@@ -228,7 +235,8 @@ class OutputSliceResponse(_BlockMessage, InferenceResponse):
 def _compute_field(message_class: type[_BlockMessage], compute: Callable[[Any], Any]) -> None:
     """Make a class's tensors a cached property.
 
-    Assigned to the finished class: pydantic takes a property in the class body for the field's default value.
+    Assigned to the finished class: pydantic takes a property in the class body for the field's
+    default value.
     """
     field = cached_property(compute)
     field.__set_name__(message_class, message_class._tensors_key)

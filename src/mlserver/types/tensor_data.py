@@ -1,4 +1,7 @@
-"""`TensorData`: a tensor as a field of a message, with the methods of the pydantic model that it was in MLServer 1.x."""
+"""`TensorData`: a tensor as a field of a message.
+
+It has the methods of pydantic's `RootModel`, which it was in MLServer 1.x.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _SCHEMA: dict[str, Any] = {"title": "TensorData", "type": "array", "items": {}}
 
 
 class TensorData(Tensor):
-    """The `data` of a tensor as a field of a message; see `mlserver.tensor.Tensor` for its faces."""
+    """The `data` of a tensor as a field of a message; see `mlserver.tensor.Tensor`."""
 
     model_fields: ClassVar[Mapping[str, FieldInfo]] = {
         "root": FieldInfo(annotation=Any, title="TensorData")
@@ -27,14 +30,14 @@ class TensorData(Tensor):
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             cls,
-            serialization=core_schema.plain_serializer_function_ser_schema(_plain),
+            serialization=core_schema.plain_serializer_function_ser_schema(_to_plain),
         )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         return dict(_SCHEMA)
 
-    # -- what pydantic's `RootModel` has --
+    # -- methods of pydantic's `RootModel` --
 
     @classmethod
     def model_validate(cls, obj: Any, **kwargs: Any) -> Self:
@@ -91,12 +94,13 @@ class TensorData(Tensor):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         import copy
 
-        made = copy.deepcopy(self) if deep else type(self)(self)
-        return type(self)(update["root"]) if update and "root" in update else made
+        if update and "root" in update:
+            return type(self)(update["root"])
+        return copy.deepcopy(self) if deep else type(self)(self)
 
     def copy(self, *, deep: bool = False, **kwargs: Any) -> Self:
         return self.model_copy(deep=deep)
 
 
-def _plain(data: TensorData) -> Any:
+def _to_plain(data: TensorData) -> Any:
     return data.root

@@ -1,1 +1,1 @@
-"""Wire formats: pure functions between bytes and the protocol's types. No sockets, no framework, no model."""
+"""Wire formats: pure functions between bytes and `mlserver.types`, one module per format."""

@@ -1,7 +1,7 @@
-"""The binary tensor extension of HTTP: a JSON head, then the bytes of the binary tensors, one after another. Pure.
+"""The binary tensor extension of HTTP: a JSON head, then the blocks of the binary tensors. Pure.
 
-The head is `wire.json`'s; the header `Inference-Header-Content-Length` says where it ends. Tensors are views of the
-body that came; nothing numeric ever becomes a list.
+The header `Inference-Header-Content-Length` is the size of the head, which `wire.json` reads and
+writes. Tensors of a request are views of its body; numbers never become Python objects.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ HEADER = "Inference-Header-Content-Length"
 
 
 def read_header(value: str | None, content_length: int) -> int | None:
-    """The length of the JSON head; None = there is no such header, all of the body is JSON.
+    """Return the size of the JSON head; None without the header: all of the body is JSON.
 
     Raises:
-        MLServerError: the value is no number between 0 and `content_length`.
+        MLServerError: the value is not a number from 0 to `content_length`.
     """
     if value is None:
         return None
@@ -52,40 +52,40 @@ def read_request(
     header_length: int | None,
     metadata: MetadataModelResponse | None = None,
 ) -> InferenceRequest:
-    """A request of the road; its binary tensors are views of `body`.
+    """Parse a request; its binary tensors are views of `body`.
 
     Args:
-        header_length: Bytes of the JSON head; None = all of the body; 0 = the body is the model's one input and nothing
-            else (the raw form), for which all outputs come back binary.
-        metadata: The model's, needed for the raw form only.
+        header_length: Bytes of the JSON head. None: all of the body. 0: the body is the data of the
+            model's only input (a raw request), and all outputs are returned as binary data.
+        metadata: The model's metadata, for raw requests.
 
     Raises:
-        MLServerError: the body is no such request.
+        MLServerError: the body is not such a request.
     """
     view = memoryview(body)
     if header_length == 0:
         return _read_raw(view, metadata)
     end = len(view) if header_length is None else header_length
     document = json.read_json(view[:end])
-    sizes = _take_sizes(document)
+    sizes = _pop_sizes(document)
     request = json.validate_document(document)
-    _fill(request, sizes, view[end:])
+    _fill_data(request, sizes, view[end:])
     return request
 
 
-def _take_sizes(document: Any) -> list[int | None]:
-    """`binary_data_size` of each input (None = its data is JSON), taken out of the document.
+def _pop_sizes(document: Any) -> list[int | None]:
+    """Remove `binary_data_size` from each input of a document and return them; None for JSON data.
 
-    Binary inputs get empty data, so that the document is checked like any other. What is not even an object is left to
-    that check.
+    Binary inputs get empty data, so that the validator accepts them. Malformed inputs are left to
+    the validator.
     """
     inputs = document.get("inputs") if isinstance(document, dict) else None
     if not isinstance(inputs, list):
         return []
-    return [_take_size(index, tensor) for index, tensor in enumerate(inputs)]
+    return [_pop_size(index, tensor) for index, tensor in enumerate(inputs)]
 
 
-def _take_size(index: int, tensor: Any) -> int | None:
+def _pop_size(index: int, tensor: Any) -> int | None:
     parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
     if not isinstance(parameters, dict) or "binary_data_size" not in parameters:
         return None
@@ -100,27 +100,27 @@ def _take_size(index: int, tensor: Any) -> int | None:
     return size
 
 
-def _fill(request: InferenceRequest, sizes: list[int | None], blob: memoryview) -> None:
-    """Give each binary input its part of the blob."""
-    at = 0
+def _fill_data(request: InferenceRequest, sizes: list[int | None], blob: memoryview) -> None:
+    """Set the data of each binary input to its part of the blob."""
+    offset = 0
     for tensor, size in zip(request.inputs, sizes, strict=True):
         if size is None:
             continue
-        if size > len(blob) - at:
-            left = len(blob) - at
+        if size > len(blob) - offset:
+            received = f"{len(blob) - offset} bytes"
             raise InvalidInput(
-                f"data of input '{tensor.name}'", f"{size} bytes of binary data", f"{left} bytes"
+                f"data of input '{tensor.name}'", f"{size} bytes of binary data", received
             )
-        tensor.data = _tensor(blob[at : at + size], tensor)
+        tensor.data = _read_block(blob[offset : offset + size], tensor)
         restore_missing(tensor)
-        at += size
-    if at != len(blob):
+        offset += size
+    if offset != len(blob):
         raise InvalidInput(
-            "body", f"{at} bytes of binary data after the JSON", f"{len(blob)} bytes"
+            "body", f"{offset} bytes of binary data after the JSON", f"{len(blob)} bytes"
         )
 
 
-def _tensor(raw: memoryview, tensor: RequestInput) -> TensorData:
+def _read_block(raw: memoryview, tensor: RequestInput) -> TensorData:
     try:
         return TensorData.from_raw(raw, str(tensor.datatype), tensor.shape)
     except TensorError as error:
@@ -134,24 +134,27 @@ def _read_raw(body: memoryview, metadata: MetadataModelResponse | None) -> Infer
     if len(inputs) != 1:
         raise MLServerError(
             f"Invalid header {HEADER}: 0 (a body without JSON) needs a model with exactly 1 input, "
-            f"and this one names {len(inputs)}"
+            f"received a request for a model with {len(inputs)}"
         )
-    described = inputs[0]
-    datatype = str(described.datatype)
+    declared = inputs[0]
+    datatype = str(declared.datatype)
     raw = memoryview(len(body).to_bytes(4, "little") + body) if datatype == "BYTES" else body
-    shape = _raw_shape(described, len(body))
+    shape = _raw_shape(declared, len(body))
     tensor = RequestInput(
-        name=described.name, shape=shape, datatype=described.datatype, data=TensorData()
+        name=declared.name, shape=shape, datatype=declared.datatype, data=TensorData()
     )
-    tensor.data = _tensor(raw, tensor)
+    tensor.data = _read_block(raw, tensor)
     return InferenceRequest(
         inputs=[tensor], parameters=Parameters.from_values({"binary_data_output": True})
     )
 
 
-def _raw_shape(described: MetadataTensor, size: int) -> list[int]:
-    """The model's shape with its one variable dimension worked out; of several, the first (the batch) is 1."""
-    shape, datatype = list(described.shape), str(described.datatype)
+def _raw_shape(declared: MetadataTensor, size: int) -> list[int]:
+    """Return the declared shape with its variable dimension computed from `size`.
+
+    If the batch dimension (the first) and others are variable, it is 1.
+    """
+    shape, datatype = list(declared.shape), str(declared.datatype)
     if datatype == "BYTES":
         return [1 if dim < 0 else dim for dim in shape]
     if sum(dim < 0 for dim in shape) > 1 and shape[0] < 0:
@@ -159,12 +162,12 @@ def _raw_shape(described: MetadataTensor, size: int) -> list[int]:
     variable = [position for position, dim in enumerate(shape) if dim < 0]
     if len(variable) > 1:
         expected = "at most one variable dimension for a body without JSON"
-        raise InvalidInput(f"input '{described.name}'", expected, str(described.shape))
+        raise InvalidInput(f"input '{declared.name}'", expected, str(declared.shape))
     if variable:
         step = element_count([dim for dim in shape if dim >= 0]) * item_size(datatype)
         if size % step if step else size:
-            expected = f"a multiple of {step} bytes for {datatype} {described.shape}"
-            raise InvalidInput(f"data of input '{described.name}'", expected, f"{size} bytes")
+            expected = f"a multiple of {step} bytes for {datatype} {declared.shape}"
+            raise InvalidInput(f"data of input '{declared.name}'", expected, f"{size} bytes")
         shape[variable[0]] = size // step if step else 0
     return shape
 
@@ -174,35 +177,38 @@ def _raw_shape(described: MetadataTensor, size: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class BinaryOutputs:
-    """Which outputs a caller wants as binary data: those `chosen` by name, else `default`."""
+    """The outputs to write as binary data: `by_name`, and for all others `default`."""
 
     default: bool
-    chosen: dict[str, bool]
+    by_name: dict[str, bool]
 
     def __contains__(self, output: str) -> bool:
-        return self.chosen.get(output, self.default)
+        return self.by_name.get(output, self.default)
 
 
 def pop_binary_outputs(request: InferenceRequest) -> BinaryOutputs | None:
-    """What the caller wants as binary data, taken out of the request, for it is no business of the model; None = nothing.
+    """Remove the parameters that ask for binary outputs and return them; None if there are none.
 
-    Each requested output's parameter `binary_data` says it, else the request's `binary_data_output`.
+    They are `binary_data` of a requested output and `binary_data_output` of the request. The model
+    does not receive them.
 
     Raises:
-        MLServerError: a flag is neither true nor false.
+        MLServerError: a value is neither true nor false.
     """
     if request.parameters is None and request.outputs is None:
         return None
-    default = _take_flag(request.parameters, "binary_data_output", "the request")
-    chosen = {}
+    default = _pop_flag(request.parameters, "binary_data_output", "the request")
+    by_name = {}
     for output in request.outputs or ():
-        flag = _take_flag(output.parameters, "binary_data", f"output '{output.name}'")
+        flag = _pop_flag(output.parameters, "binary_data", f"output '{output.name}'")
         if flag is not None:
-            chosen[output.name] = flag
-    return BinaryOutputs(bool(default), chosen) if default or any(chosen.values()) else None
+            by_name[output.name] = flag
+    if not default and not any(by_name.values()):
+        return None
+    return BinaryOutputs(bool(default), by_name)
 
 
-def _take_flag(parameters: Parameters | None, key: str, owner: str) -> bool | None:
+def _pop_flag(parameters: Parameters | None, key: str, owner: str) -> bool | None:
     extra = parameters.model_extra if parameters is not None else None
     value = extra.pop(key, None) if extra else None
     if value is not None and not isinstance(value, bool):
@@ -211,39 +217,41 @@ def _take_flag(parameters: Parameters | None, key: str, owner: str) -> bool | No
 
 
 def write_response(
-    response: InferenceResponse, wanted: BinaryOutputs
+    response: InferenceResponse, binary_outputs: BinaryOutputs
 ) -> tuple[list[bytes | memoryview], int | None]:
-    """The parts of the body, in order and not joined, and the length of the JSON head; None = all of it is JSON.
+    """Serialize a response.
+
+    Returns:
+        The body in parts, not joined, and the size of its JSON head; None: all of it is JSON.
 
     Raises:
-        MLServerError: an output fits neither form.
+        MLServerError: an output cannot be written.
     """
-    binary = [output.name in wanted for output in response.outputs]
+    binary = [output.name in binary_outputs for output in response.outputs]
     if not any(binary):
         return [json.write_response(response)], None
 
-    in_json = [
-        output for output, is_binary in zip(response.outputs, binary, strict=True) if not is_binary
-    ]
+    flags = zip(response.outputs, binary, strict=True)
+    in_json = [output for output, is_binary in flags if not is_binary]
     document = json.build_document(response.model_copy(update={"outputs": in_json}))
     json.add_infinities(document["outputs"], in_json)
-    written = iter(document["outputs"])
+    json_outputs = iter(document["outputs"])
     blobs: list[bytes | memoryview] = []
     heads = []
     for output, is_binary in zip(response.outputs, binary, strict=True):
         if is_binary:
             output = without_missing(output)
-            blob = _raw(output)
+            blob = _write_block(output)
             blobs.append(blob)
-            heads.append(_binary_head(output, len(blob)))
+            heads.append(_build_binary_head(output, len(blob)))
         else:
-            heads.append(next(written))
+            heads.append(next(json_outputs))
     document["outputs"] = heads
     head = json.write_document(document)
     return [head, *blobs], len(head)
 
 
-def _raw(output: ResponseOutput) -> memoryview:
+def _write_block(output: ResponseOutput) -> memoryview:
     try:
         return memoryview(output.data.to_raw(str(output.datatype), output.shape)).cast("B")
     except TensorError as error:
@@ -252,7 +260,7 @@ def _raw(output: ResponseOutput) -> memoryview:
         ) from None
 
 
-def _binary_head(output: ResponseOutput, size: int) -> dict[str, Any]:
+def _build_binary_head(output: ResponseOutput, size: int) -> dict[str, Any]:
     head = json.build_output_head(output)
     head["parameters"] = {**head.get("parameters", {}), "binary_data_size": size}
     return head

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from ..pipeline import Timings
 
-_SERVER_TIMING = 'queue;dur=%.3f, batch;desc="%d requests, %d rows", model;dur=%.3f, transport;dur=%.3f, codec;dur=%.3f'
+_SERVER_TIMING = (
+    'queue;dur=%.3f, batch;desc="%d requests, %d rows", model;dur=%.3f, transport;dur=%.3f, '
+    "codec;dur=%.3f"
+)
 
 
 def server_timing(timings: Timings, codec_ns: int = 0) -> str:
-    """The value of `Server-Timing`: milliseconds in the queue, in the model, on the way to it and in the wire format.
+    """Return the value of `Server-Timing`: milliseconds per stage.
 
-    `batch` has no duration: it says how many requests, and rows in all, ran together.
+    `batch` has no duration: its description is the number of requests and of rows in the batch.
     """
     return _SERVER_TIMING % (
         timings.queue_ns / 1e6,

@@ -1,10 +1,11 @@
 """The protocol's JSON: bytes -> request, response -> bytes. Pure.
 
-Numbers of a response are written from their raw bytes, without a Python object each if there are many. FP16 and FP32
-are written as the equal double. JSON has no NaN and no infinities: both are null, and an output's parameters list the
-positions of infinities.
+Numbers of a response are written from their raw bytes, without a Python object each if there are
+many. FP16 and FP32 are written as the equal double. JSON has no NaN and no infinities: both are
+null, and an output's parameters list the positions of infinities.
 
-A request of one row is read into a `RowBlock` (`read_row`); every other request is read by pydantic's validator.
+A request of one row is read into a `RowBlock` (`read_row`); every other request is read by
+pydantic's validator.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ _NOT_ONE_ROW = (
     struct.error,
 )
 _Rest = tuple[Parameters | None, list[RequestOutput] | None]
-# Literals of other writers (Python, JavaScript) that JSON does not have -> the end of the error's text.
+# Literals of other writers (Python, JavaScript) that JSON does not have -> the end of the error's
+# text.
 _LITERAL = re.compile(r"(NaN|Infinity|inf|None|True|False)\b", re.IGNORECASE)
 _LITERAL_HINTS = {
     "nan": "which is not JSON: use null for a missing number",
@@ -117,10 +119,10 @@ def read_request(body: bytes | memoryview) -> InferenceRequest:
 
 
 def read_row(document: Any) -> RowBlockRequest | None:
-    """Return a document of one row of numbers as a request; None for any other, which the validator reads.
+    """Return a document of one row of numbers as a request; None for any other document.
 
-    One row means: every input has one element and no parameters, and all have the same fixed-width datatype and shape.
-    What is accepted here, the validator accepts with the same values.
+    One row means: every input has one element and no parameters, and all have the same fixed-width
+    datatype and shape. What is accepted here, the validator accepts with the same values.
     """
     rest: _Rest | None = (None, None)
     try:
@@ -273,7 +275,10 @@ def add_infinities(documents: list[dict[str, Any]], outputs: Sequence[ResponseOu
 
 
 def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> bytes:
-    """Serialize the response to one request of a batch; the heads of outputs are shared by the batch."""
+    """Serialize the response to one request of a batch.
+
+    The heads of outputs are shared by the batch.
+    """
     batch, row_count = output_slice.batch, output_slice.row_count
     heads = batch.json_heads.get(row_count)
     if heads is None:

@@ -1,6 +1,6 @@
-"""The client's half of JSON and of the binary extension: request -> bytes and bytes -> response. Pure.
+"""Client side of JSON and of the binary extension: request -> bytes, bytes -> response. Pure.
 
-`wire.json` and `wire.binary` have the server's half; `wire.proto` has both.
+`wire.json` and `wire.binary` are the server side; `wire.proto` has both.
 """
 
 from __future__ import annotations
@@ -24,17 +24,24 @@ from .missing import restore_infinities, restore_missing, without_missing
 
 
 def write_json(request: InferenceRequest) -> bytes:
-    """Raises `MLServerError`: an input holds bytes that are no text."""
-    return json.write_document(_document(request, request.inputs))
+    """Serialize a request as JSON.
+
+    Raises:
+        MLServerError: an input holds bytes that are not UTF-8 text.
+    """
+    return json.write_document(_build_document(request, request.inputs))
 
 
 def write_binary(request: InferenceRequest) -> tuple[bytes, int]:
-    """The body, and the length of its JSON head. All inputs go as binary data, and the outputs are asked for so.
+    """Serialize a request with all inputs as binary data; it asks for binary outputs.
+
+    Returns:
+        The body, and the size of its JSON head.
 
     Raises:
         TensorError: data does not fit its datatype and shape.
     """
-    document = _document(request, [])
+    document = _build_document(request, [])
     blobs = []
     for tensor in request.inputs:
         tensor = without_missing(tensor)
@@ -48,8 +55,11 @@ def write_binary(request: InferenceRequest) -> tuple[bytes, int]:
     return b"".join([head_bytes, *blobs]), len(head_bytes)
 
 
-def _document(request: InferenceRequest, inputs: list[RequestInput]) -> dict[str, Any]:
-    """A request as the object that its JSON shows. An input has the fields of an output, and is written as one."""
+def _build_document(request: InferenceRequest, inputs: list[RequestInput]) -> dict[str, Any]:
+    """Return the JSON object of a request.
+
+    Inputs have the fields of outputs and are written as such.
+    """
     as_response = InferenceResponse.build(
         {
             "model_name": "",
@@ -72,31 +82,30 @@ def _as_output(tensor: RequestInput) -> ResponseOutput:
 
 
 def read_response(body: bytes, header_length: int | None = None) -> InferenceResponse:
-    """What a server answered.
+    """Parse a server's response.
 
     Args:
-        header_length: Bytes of the JSON head; None = all of the body.
+        header_length: Bytes of the JSON head. None: all of the body.
 
     Raises:
-        MLServerError: the body is no response of the protocol.
+        MLServerError: the body is not a response.
     """
     end = len(body) if header_length is None else header_length
     document = json.read_json(body[:end])
     outputs = document.get("outputs") if isinstance(document, dict) else None
-    sizes = [_take_size(output) for output in outputs] if isinstance(outputs, list) else []
+    sizes = [_pop_size(output) for output in outputs] if isinstance(outputs, list) else []
     try:
         response = InferenceResponse.model_validate(document)
     except ValidationError as error:
         raise json.describe_validation_error(error) from None
-    blob, at = memoryview(body)[end:], 0
+    blob, offset = memoryview(body)[end:], 0
     for output, size in zip(response.outputs, sizes, strict=True):
         try:
             if size is not None:
-                output.data = TensorData.from_raw(
-                    blob[at : at + size], str(output.datatype), output.shape
-                )
+                block = blob[offset : offset + size]
+                output.data = TensorData.from_raw(block, str(output.datatype), output.shape)
                 restore_missing(output)
-                at += size
+                offset += size
             output.data.normalize(str(output.datatype), output.shape)
             restore_infinities(output)
         except TensorError as error:
@@ -106,7 +115,7 @@ def read_response(body: bytes, header_length: int | None = None) -> InferenceRes
     return response
 
 
-def _take_size(output: Any) -> int | None:
+def _pop_size(output: Any) -> int | None:
     parameters = output.get("parameters") if isinstance(output, dict) else None
     size = parameters.pop("binary_data_size", None) if isinstance(parameters, dict) else None
     if isinstance(size, int):
@@ -116,7 +125,11 @@ def _take_size(output: Any) -> int | None:
 
 
 def read_metadata(body: bytes) -> MetadataModelResponse:
-    """A model's metadata. Raises `MLServerError`: it is none."""
+    """Parse a model's metadata.
+
+    Raises:
+        MLServerError: the body is not metadata.
+    """
     try:
         return MetadataModelResponse.model_validate(json.read_json(body))
     except ValidationError as error:

@@ -1,11 +1,12 @@
-"""What a format has no form for is named by position in a tensor's parameters. Pure.
+"""Values that a format cannot represent, listed by position in a tensor's parameters. Pure.
 
-- A missing text (null) of a BYTES tensor, in the binary encoding and in protobuf: its element is empty, and the parameter
-  `missing` is the JSON text of the positions, as `"[0,2]"`. Callers send it in the same way.
-- Infinities in JSON, of which `null` alone would mean NaN: the parameters `infinity` and `negative_infinity` list the
-  positions.
+- A missing text (None) of a BYTES tensor, in the binary encoding and in protobuf: the element is
+  empty, and the parameter `missing` is the JSON text of the positions (`"[0,2]"`). Clients send
+  missing texts in the same way.
+- Infinities in JSON, where `null` alone means NaN: the parameters `infinity` and
+  `negative_infinity` are lists of the positions.
 
-Positions count the elements in row-major order, from 0.
+Positions are indices of the elements in row-major order.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ INFINITIES = {"infinity": inf, "negative_infinity": -inf}
 
 
 def without_missing(tensor: Any) -> Any:
-    """The tensor with empty elements in the place of missing texts, which its parameters then name."""
+    """Return the tensor with missing texts as empty elements and a parameter of positions."""
     if str(tensor.datatype) != "BYTES" or tensor.data.raw is not None:
         return tensor
     try:
         elements = flat_elements(tensor.data.root, tensor.shape)
     except TensorError:
-        return tensor  # the format says what is wrong
-    positions = [at for at, element in enumerate(elements) if element is None]
+        return tensor  # the format raises the error
+    positions = [index for index, element in enumerate(elements) if element is None]
     if not positions:
         return tensor
     values = {} if tensor.parameters is None else tensor.parameters.to_dict()
@@ -43,43 +44,43 @@ def without_missing(tensor: Any) -> Any:
 
 
 def restore_missing(tensor: RequestInput | ResponseOutput) -> None:
-    """Put null where the parameter `missing` of a BYTES tensor says so, and take the parameter away.
+    """Set elements to None at the positions of the parameter `missing`, and remove the parameter.
 
     Raises:
-        InvalidInput: the parameter is no list of positions of empty elements.
+        InvalidInput: the parameter is not a list of positions of empty elements.
     """
     extra = None if tensor.parameters is None else tensor.parameters.model_extra
     if not extra or MISSING not in extra or str(tensor.datatype) != "BYTES":
         return
     text = extra.pop(MISSING)
     raw = tensor.data.raw
-    elements: list[Any] = (
-        split_bytes_block(raw)
-        if raw is not None
-        else list(flat_elements(tensor.data.root, tensor.shape))
-    )
-    positions = _positions(text)
-    if positions is None or any(at >= len(elements) or elements[at] for at in positions):
+    if raw is not None:
+        elements: list[Any] = split_bytes_block(raw)
+    else:
+        elements = list(flat_elements(tensor.data.root, tensor.shape))
+    positions = _parse_positions(text)
+    if positions is None or any(i >= len(elements) or elements[i] for i in positions):
         expected = "a JSON list of positions of empty elements"
         raise InvalidInput(
             f"parameter '{MISSING}' of tensor '{tensor.name}'", expected, repr(text)[:60]
         )
-    for at in positions:
-        elements[at] = None
+    for index in positions:
+        elements[index] = None
     tensor.data = TensorData(elements)
 
 
-def _positions(text: Any) -> list[int] | None:
+def _parse_positions(text: Any) -> list[int] | None:
     try:
         positions = json.loads(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
         return None
-    is_list = isinstance(positions, list) and all(type(at) is int and at >= 0 for at in positions)
-    return positions if is_list else None
+    if not isinstance(positions, list):
+        return None
+    return positions if all(type(item) is int and item >= 0 for item in positions) else None
 
 
 def infinities(datatype: str, data: TensorData, shape: Sequence[int]) -> dict[str, list[int]]:
-    """The positions of infinities, by the parameter that names them; empty if there are none."""
+    """Return the parameters that list the positions of infinities; empty if there are none."""
     if datatype not in ("FP16", "FP32", "FP64", "BF16"):
         return {}
     code: Any = FORMATS.get(datatype)
@@ -88,15 +89,16 @@ def infinities(datatype: str, data: TensorData, shape: Sequence[int]) -> dict[st
         elements = memoryview(raw).cast("B").cast(code).tolist()
     else:
         elements = data.to_array(datatype, shape).reshape(-1).tolist()
-    found = {
-        name: [at for at, item in enumerate(elements) if item == value]
-        for name, value in INFINITIES.items()
-    }
-    return {name: positions for name, positions in found.items() if positions}
+    parameters = {}
+    for name, value in INFINITIES.items():
+        positions = [index for index, item in enumerate(elements) if item == value]
+        if positions:
+            parameters[name] = positions
+    return parameters
 
 
 def restore_infinities(output: ResponseOutput) -> None:
-    """Put infinities where the parameters of an output that came as JSON say so, and take these away."""
+    """Set infinities at the positions in an output's parameters, and remove these."""
     extra = None if output.parameters is None else output.parameters.model_extra
     if not extra or INFINITIES.keys().isdisjoint(extra):
         return
@@ -105,7 +107,7 @@ def restore_infinities(output: ResponseOutput) -> None:
     flat = array.reshape(-1)
     for name, value in INFINITIES.items():
         positions = extra.pop(name, None) or []
-        if not all(type(at) is int and 0 <= at < flat.size for at in positions):
+        if not all(type(item) is int and 0 <= item < flat.size for item in positions):
             raise InvalidInput(
                 f"parameter '{name}' of output '{output.name}'",
                 "a list of positions",

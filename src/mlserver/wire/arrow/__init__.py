@@ -1,1 +1,1 @@
-"""Arrow IPC streams: reading, writing, and limits."""
+"""Arrow IPC streams: reader, writer and limits."""

@@ -1,4 +1,4 @@
-"""One column of Arrow's <-> one tensor.
+"""Arrow columns <-> tensors.
 
 | column | datatype | content type |
 |---|---|---|
@@ -46,10 +46,10 @@ _BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
 def index_names(schema: Any) -> set[str]:
-    """Columns that hold a DataFrame's row labels, which no model is asked about."""
-    noted = (schema.metadata or {}).get(b"pandas")
+    """Return the names of columns that hold a DataFrame's row labels; they are not inputs."""
+    note = (schema.metadata or {}).get(b"pandas")
     try:
-        labels = json.loads(noted)["index_columns"] if noted else []
+        labels = json.loads(note)["index_columns"] if note else []
         return {label for label in labels if isinstance(label, str)}
     except (ValueError, KeyError, TypeError):
         return set()
@@ -59,54 +59,59 @@ def index_names(schema: Any) -> set[str]:
 
 
 def check_types(schema: Any) -> None:
-    """Raises `InvalidInput`: a column has a type that no tensor carries."""
+    """Check the types of columns.
+
+    Raises:
+        InvalidInput: no tensor can hold a column's type.
+    """
     for field in schema:
-        if not _is_read(field.type):
+        if not _is_readable(field.type):
             expected = "numbers, booleans, text, bytes, dates, timestamps, lists or structures"
             raise InvalidInput(f"column '{field.name}'", expected, f"Arrow's {field.type}")
 
 
-def _is_read(kind: Any, inside: bool = False) -> bool:
+def _is_readable(kind: Any, inside: bool = False) -> bool:
     if kinds.is_dictionary(kind):
         return not inside and (kind.value_type in _TEXTS or kind.value_type in _NUMBERS)
     if kinds.is_struct(kind):
-        return all(_is_read(kind.field(position).type, True) for position in range(kind.num_fields))
+        return all(
+            _is_readable(kind.field(position).type, True) for position in range(kind.num_fields)
+        )
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
-        return _is_read(kind.value_type, True)
+        return _is_readable(kind.value_type, True)
     if inside and (kinds.is_string_view(kind) or kinds.is_binary_view(kind)):
-        return False  # their texts may be referred to again and again
+        return False  # views may refer to one text many times, which the limits do not count
     if kind in _NUMBERS or kind in _TEXTS or kind in _BYTES or kinds.is_boolean(kind):
         return True
     return bool(kinds.is_date(kind) or kinds.is_timestamp(kind))
 
 
 def read(name: str, column: Any) -> RequestInput:
-    """A column -> a tensor of shape [rows, 1], or [rows, n] for lists of n numbers.
+    """Return the tensor of a column: shape [rows, 1], or [rows, n] for lists of n numbers.
 
     Raises:
-        InvalidInput: integers with missing values are too large to be exact beside them.
+        InvalidInput: a column with missing values has integers over 2**53, which FP64 rounds.
     """
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     if kinds.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = array.type
     if kind in _NUMBERS:
-        return _tensor(name, *_numbers(name, array))
+        return _build_tensor(name, *_read_numbers(name, array))
     if kinds.is_boolean(kind) and not array.null_count:
-        return _tensor(
-            name, "BOOL", TensorData.from_array(array.to_numpy(zero_copy_only=False)), len(array)
-        )
+        data = TensorData.from_array(array.to_numpy(zero_copy_only=False))
+        return _build_tensor(name, "BOOL", data, len(array))
     if kinds.is_fixed_size_list(kind) and kind.value_type in _NUMBERS and not array.null_count:
         values = array.flatten()
         if not values.null_count:
-            return _lists(name, values, len(array), kind.list_size)
-    return _tensor(name, "BYTES", *_elements(array), len(array))
+            return _read_lists(name, values, len(array), kind.list_size)
+    return _build_tensor(name, "BYTES", *_read_elements(array), len(array))
 
 
-def _numbers(name: str, array: Any) -> tuple[str, TensorData, int]:
+def _read_numbers(name: str, array: Any) -> tuple[str, TensorData, int]:
     datatype, rows = _NUMBERS[array.type], len(array)
     if not array.null_count:
-        return datatype, _block(array, datatype), rows
+        return datatype, _read_block(array, datatype), rows
     if not kinds.is_floating(array.type):
         bounds = pc.min_max(array).as_py()
         if max(abs(bounds["min"] or 0), abs(bounds["max"] or 0)) > _EXACT:
@@ -117,43 +122,44 @@ def _numbers(name: str, array: Any) -> tuple[str, TensorData, int]:
     return datatype, TensorData.from_array(array.to_numpy(zero_copy_only=False)), rows
 
 
-def _block(array: Any, datatype: str) -> TensorData:
-    """The bytes of an array of numbers without missing values, as they are."""
+def _read_block(array: Any, datatype: str) -> TensorData:
+    """Return a view of the bytes of an array of numbers without missing values."""
     size, buffer = array.type.bit_width // 8, array.buffers()[1]
     view = memoryview(buffer) if buffer is not None else memoryview(b"")
     raw = view[array.offset * size : (array.offset + len(array)) * size]
     return TensorData.from_trusted_raw(raw, datatype, [len(array), 1])
 
 
-def _lists(name: str, values: Any, rows: int, size: int) -> RequestInput:
+def _read_lists(name: str, values: Any, rows: int, size: int) -> RequestInput:
     datatype = _NUMBERS[values.type]
     data = TensorData.from_trusted_raw(
-        memoryview(_block(values, datatype).raw or b""), datatype, [rows, size]
+        memoryview(_read_block(values, datatype).raw or b""), datatype, [rows, size]
     )
     return RequestInput(name=name, shape=[rows, size], datatype=datatype, data=data)
 
 
-def _elements(array: Any) -> tuple[TensorData, str | None]:
-    """The elements of a column that is no block of numbers, and their content type."""
+def _read_elements(array: Any) -> tuple[TensorData, str | None]:
+    """Return the elements of a column of other types, and their content type."""
     kind = array.type
     if kind in _TEXTS:
-        return TensorData(
-            array.cast(pa.large_string()).to_numpy(zero_copy_only=False).tolist()
-        ), None
+        texts = array.cast(pa.large_string()).to_numpy(zero_copy_only=False).tolist()
+        return TensorData(texts), None
     if kind in _BYTES and not array.null_count:
         return TensorData([base64.b64encode(value) for value in array.to_pylist()]), "base64"
     if kinds.is_date(kind) or kinds.is_timestamp(kind):
         texts = ["NaT" if value is None else value.isoformat() for value in array.to_pylist()]
         return TensorData(texts), "datetime"
-    return TensorData([json.dumps(value, default=_plain) for value in array.to_pylist()]), "pd_json"
+    return TensorData(
+        [json.dumps(value, default=_to_text) for value in array.to_pylist()]
+    ), "pd_json"
 
 
-def _plain(value: Any) -> str:
-    """Inside of lists and structures: dates as ISO 8601, bytes as base64."""
+def _to_text(value: Any) -> str:
+    """Return a date in a list or structure as ISO 8601, bytes as Base64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value.isoformat())
 
 
-def _tensor(name: str, datatype: str, data: TensorData, *rest: Any) -> RequestInput:
+def _build_tensor(name: str, datatype: str, data: TensorData, *rest: Any) -> RequestInput:
     *content_types, rows = rest
     tensor = RequestInput(name=name, shape=[rows, 1], datatype=datatype, data=data)
     if content_types and content_types[0] is not None:
@@ -165,22 +171,22 @@ def _tensor(name: str, datatype: str, data: TensorData, *rest: Any) -> RequestIn
 
 
 def write(output: ResponseOutput) -> Any:
-    """An output -> a column with one element per row; what is wider than one becomes a list of numbers."""
+    """Return the column of an output: one element per row, or a list of numbers if it is wider."""
     datatype, shape = str(output.datatype), list(output.shape)
     if datatype == "BYTES":
-        array = _texts(output)
+        array = _write_texts(output)
     elif datatype in _TYPES:
         raw = output.data.to_raw(datatype, shape)
         array = pa.Array.from_buffers(
             _TYPES[datatype], element_count(shape), [None, pa.py_buffer(raw)]
         )
-    else:  # BOOL, which Arrow packs, and BF16, which it does not know
+    else:  # BOOL, one bit each in Arrow, and BF16, which Arrow does not have
         array = pa.array(output.data.to_array(datatype, shape).reshape(-1))
     width = element_count(shape[1:])
     return array if width == 1 else pa.FixedSizeListArray.from_arrays(array, width)
 
 
-def _texts(output: ResponseOutput) -> Any:
+def _write_texts(output: ResponseOutput) -> Any:
     elements = read_bytes_elements(output.data, output.shape)
     content_type = output.parameters.content_type if output.parameters is not None else None
     if content_type == "base64":
@@ -190,24 +196,24 @@ def _texts(output: ResponseOutput) -> Any:
     except UnicodeDecodeError:
         return pa.array(elements, pa.binary())
     if content_type == "datetime":
-        return _datetimes(texts)
-    return _json_texts(texts) if content_type == "pd_json" else texts
+        return _write_datetimes(texts)
+    return _write_json(texts) if content_type == "pd_json" else texts
 
 
-def _json_texts(texts: Any) -> Any:
-    """JSON as text, unless what it holds is nothing but text, some of it missing."""
+def _write_json(texts: Any) -> Any:
+    """Return JSON as text; if every element is a string or null, the strings themselves."""
     try:
         return pa.array([json.loads(text) for text in texts.to_pylist()], pa.string())
     except (ValueError, TypeError, pa.ArrowException):
         return texts
 
 
-def _datetimes(texts: Any) -> Any:
-    """ISO 8601 as timestamps, in UTC if the texts have zones; text that is none stays."""
-    known = pc.if_else(pc.equal(texts, "NaT"), None, texts)
+def _write_datetimes(texts: Any) -> Any:
+    """Return ISO 8601 texts as timestamps, in UTC if they have zones; other texts unchanged."""
+    values = pc.if_else(pc.equal(texts, "NaT"), None, texts)
     for zone in (None, "UTC"):
         try:
-            return known.cast(pa.timestamp("us", zone))
+            return values.cast(pa.timestamp("us", zone))
         except pa.ArrowInvalid:
             continue
     return texts

@@ -1,7 +1,8 @@
-"""How much memory an Arrow stream would take, told before it is taken. Pure.
+"""Memory limits of Arrow streams, checked before the memory is allocated. Pure.
 
-Three things in a small stream can become large: compressed buffers, texts that are referred to again and again, and
-columns of nothing. The first is read from the messages' heads (FlatBuffers), so that nothing is decompressed to find out.
+A small stream can become large by compressed buffers, by texts that are referred to many times, and
+by columns of null. The sizes of compressed buffers are read from the messages' FlatBuffers metadata
+(Arrow IPC format, "Encapsulated message format"), without decompressing them.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from typing import Any
 from ...errors import InvalidPayload, PayloadTooLarge
 
 _CONTINUATION = 0xFFFFFFFF
-_DICTIONARY, _RECORDS = 2, 3  # kinds of messages that have buffers
-_EACH = 8  # bytes that an element is counted as, beside its own
+_DICTIONARY, _RECORDS = 2, 3  # message types that have buffers
+_ELEMENT_OVERHEAD = 8  # bytes counted per element, beside its own
 
 
 def check(body: bytes | memoryview, limit: int) -> None:
-    """Refuse a stream whose buffers are larger than `limit` once decompressed.
+    """Check the size of a stream's decompressed buffers.
 
     Raises:
-        PayloadTooLarge: they are.
-        InvalidPayload: the bytes are no stream.
+        PayloadTooLarge: it is over `limit`.
+        InvalidPayload: the bytes are not a stream.
     """
     view = memoryview(body)
     total = 0
     try:
-        for message, start in _messages(view):
-            total += sum(_sizes(message, view, start))
+        for message, start in _iter_messages(view):
+            total += sum(_iter_sizes(message, view, start))
             if total > limit:
                 raise PayloadTooLarge(limit)
     except (struct.error, IndexError):
@@ -37,32 +38,33 @@ def check(body: bytes | memoryview, limit: int) -> None:
         ) from None
 
 
-def _messages(view: memoryview) -> Iterator[tuple[_Table, int]]:
-    """Each message's head, and where its buffers begin."""
-    at = 0
-    while at < view.nbytes:
-        (size,) = struct.unpack_from("<I", view, at)
-        at += 4
+def _iter_messages(view: memoryview) -> Iterator[tuple[_Table, int]]:
+    """Yield each message's metadata and the offset of its buffers."""
+    offset = 0
+    while offset < view.nbytes:
+        (size,) = struct.unpack_from("<I", view, offset)
+        offset += 4
         if size == _CONTINUATION:
-            (size,) = struct.unpack_from("<I", view, at)
-            at += 4
+            (size,) = struct.unpack_from("<I", view, offset)
+            offset += 4
         if not size:
             return
-        message = _Table.root(view[at : at + size])
-        at += size
-        yield message, at
-        at += max(0, message.number(3, "<q"))
+        message = _Table.from_root(view[offset : offset + size])
+        offset += size
+        yield message, offset
+        offset += max(0, message.read_number(3, "<q"))
 
 
-def _sizes(message: _Table, view: memoryview, start: int) -> Iterator[int]:
-    kind = message.number(1, "<B")
-    records = message.table(2) if kind in (_DICTIONARY, _RECORDS) else None
+def _iter_sizes(message: _Table, view: memoryview, start: int) -> Iterator[int]:
+    """Yield the decompressed size of each buffer of a message."""
+    kind = message.read_number(1, "<B")
+    records = message.read_table(2) if kind in (_DICTIONARY, _RECORDS) else None
     if records is not None and kind == _DICTIONARY:
-        records = records.table(1)
+        records = records.read_table(1)
     if records is None:
         return
-    compressed = records.table(3) is not None
-    for offset, length in records.pairs(2):
+    compressed = records.read_table(3) is not None
+    for offset, length in records.read_pairs(2):
         if not compressed or length < 8:
             yield max(0, length)
             continue
@@ -73,68 +75,68 @@ def _sizes(message: _Table, view: memoryview, start: int) -> Iterator[int]:
 
 
 class _Table:
-    """One table of FlatBuffers: fields found through a table of offsets."""
+    """One FlatBuffers table, read through its vtable of field offsets."""
 
-    def __init__(self, view: memoryview, at: int) -> None:
+    def __init__(self, view: memoryview, offset: int) -> None:
         self._view = view
-        self._at = at
-        (back,) = struct.unpack_from("<i", view, at)
-        self._fields = at - back
+        self._offset = offset
+        (distance,) = struct.unpack_from("<i", view, offset)
+        self._fields = offset - distance
         if self._fields < 0:
             raise struct.error
         (self._size,) = struct.unpack_from("<H", view, self._fields)
 
     @classmethod
-    def root(cls, view: memoryview) -> _Table:
+    def from_root(cls, view: memoryview) -> _Table:
         return cls(view, struct.unpack_from("<I", view)[0])
 
-    def _place(self, field: int) -> int:
-        """Where a field is; 0 = it is not there."""
+    def _find_field(self, field: int) -> int:
+        """Return the offset of a field; 0 if it is absent."""
         slot = 4 + 2 * field
         if slot >= self._size:
             return 0
         (offset,) = struct.unpack_from("<H", self._view, self._fields + slot)
-        return self._at + offset if offset else 0
+        return self._offset + offset if offset else 0
 
-    def number(self, field: int, code: str) -> int:
-        place = self._place(field)
-        return int(struct.unpack_from(code, self._view, place)[0]) if place else 0
+    def read_number(self, field: int, code: str) -> int:
+        """Return a scalar field; 0 if it is absent."""
+        offset = self._find_field(field)
+        return int(struct.unpack_from(code, self._view, offset)[0]) if offset else 0
 
-    def table(self, field: int) -> _Table | None:
-        place = self._place(field)
-        return (
-            _Table(self._view, place + struct.unpack_from("<I", self._view, place)[0])
-            if place
-            else None
-        )
+    def read_table(self, field: int) -> _Table | None:
+        """Return a table field; None if it is absent."""
+        offset = self._find_field(field)
+        if not offset:
+            return None
+        return _Table(self._view, offset + struct.unpack_from("<I", self._view, offset)[0])
 
-    def pairs(self, field: int) -> Iterator[tuple[int, int]]:
-        """A vector of structs of two 64-bit numbers."""
-        place = self._place(field)
-        if not place:
+    def read_pairs(self, field: int) -> Iterator[tuple[int, int]]:
+        """Yield a vector of structs of two 64-bit numbers."""
+        offset = self._find_field(field)
+        if not offset:
             return
-        start = place + struct.unpack_from("<I", self._view, place)[0]
+        start = offset + struct.unpack_from("<I", self._view, offset)[0]
         (count,) = struct.unpack_from("<I", self._view, start)
-        for position in range(count):
-            yield struct.unpack_from("<qq", self._view, start + 4 + 16 * position)
+        for index in range(count):
+            yield struct.unpack_from("<qq", self._view, start + 4 + 16 * index)
 
 
 def check_table(table: Any, limit: int) -> None:
-    """Refuse a table, whose arrays are valid, that would not fit once each element is written out.
+    """Check the size of a valid table's elements, with repeated texts counted each time.
 
     Raises:
-        PayloadTooLarge: it would not.
+        PayloadTooLarge: it is over `limit`.
     """
     total = 0
     for column in table.columns:
         for chunk in column.chunks:
-            total += _written_out(chunk)
+            total += _expanded_size(chunk)
             if total > limit:
                 raise PayloadTooLarge(limit)
 
 
-def _written_out(array: Any) -> int:
-    """Bytes of an array of a type that `arrow_columns` reads; with eight more for every element that is no number."""
+def _expanded_size(array: Any) -> int:
+    """Return the bytes of an array's elements, with an overhead for each but numbers."""
     import pyarrow.types as kinds
 
     kind, count = array.type, len(array)
@@ -142,25 +144,22 @@ def _written_out(array: Any) -> int:
         return int(array.nbytes)
     if kinds.is_dictionary(kind):
         sizes = _text_sizes(array.dictionary)
-        each = (
-            sizes[array.indices.drop_null().to_numpy(zero_copy_only=False)].sum()
-            if len(sizes)
-            else 0
-        )
-        return int(each) + _EACH * count
+        indices = array.indices.drop_null().to_numpy(zero_copy_only=False)
+        text_size = int(sizes[indices].sum()) if len(sizes) else 0
+        return text_size + _ELEMENT_OVERHEAD * count
     if kinds.is_string_view(kind) or kinds.is_binary_view(kind):
-        return int(_text_sizes(array).sum()) + _EACH * count
+        return int(_text_sizes(array).sum()) + _ELEMENT_OVERHEAD * count
     if kinds.is_struct(kind):
         children = [array.field(position) for position in range(kind.num_fields)]
     elif kinds.is_nested(kind):
         children = [array.values]
     else:
         children = []
-    return int(array.nbytes) + _EACH * count + sum(map(_written_out, children))
+    return int(array.nbytes) + _ELEMENT_OVERHEAD * count + sum(map(_expanded_size, children))
 
 
 def _text_sizes(array: Any) -> Any:
-    """Bytes of each element, for arrays of text or bytes; a fixed number for those of anything else."""
+    """Return the bytes of each element of text or bytes; `_ELEMENT_OVERHEAD` for other types."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.types as kinds
@@ -173,7 +172,6 @@ def _text_sizes(array: Any) -> Any:
         return views[4 * start : 4 * (start + count) : 4].astype("i8")
     if kind in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
         code = "<i4" if kind in (pa.string(), pa.binary()) else "<i8"
-        return np.diff(np.frombuffer(array.buffers()[1], code)[start : start + count + 1]).astype(
-            "i8"
-        )
-    return np.full(count, _EACH, "i8")
+        offsets = np.frombuffer(array.buffers()[1], code)[start : start + count + 1]
+        return np.diff(offsets).astype("i8")
+    return np.full(count, _ELEMENT_OVERHEAD, "i8")

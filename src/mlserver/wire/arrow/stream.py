@@ -1,7 +1,8 @@
-"""Arrow's stream format: a table of columns in, a table of columns out. Pure; needs pyarrow.
+"""Arrow's stream format: one column per tensor, in both directions. Pure; needs pyarrow.
 
-A column of numbers is passed on as the bytes it came in. What V2 has no datatype for travels as the `pd` codec would send
-it: missing integers as FP64 while that is exact, text as BYTES, datetimes as ISO 8601. `arrow_columns` knows the types.
+The bytes of a column of numbers are not copied. Types without a V2 datatype are converted as by the
+`pd` codec: missing integers to FP64 while exact, text to BYTES, datetimes to ISO 8601
+(`wire.arrow.columns`).
 """
 
 from __future__ import annotations
@@ -14,34 +15,41 @@ from ...types import InferenceRequest, InferenceResponse, Parameters
 
 
 def library() -> Any:
-    """pyarrow. Raises `NotInstalled`, which names the command that installs it."""
+    """Import pyarrow.
+
+    Raises:
+        NotInstalled: it is missing; the text names the command that installs it.
+    """
     return _optional.import_optional("pyarrow", "The Arrow format", "arrow")
 
 
 def read_request(body: bytes | memoryview, limit: int) -> InferenceRequest:
-    """One input of shape [rows, 1] per column ([rows, n] for lists of n numbers), content type `pd`.
+    """Parse a request of content type `pd`.
+
+    Each column is an input of shape [rows, 1]; lists of n numbers are one of shape [rows, n].
 
     Args:
-        limit: Bytes that the columns may take up, decompressed and with every repeated text counted.
+        limit: Maximum bytes of the columns, decompressed and with repeated texts counted each time.
 
     Raises:
-        MLServerError: the body is no stream of Arrow's, is too large, or has a column that no tensor can carry.
+        MLServerError: the body is not an Arrow stream, is too large, or has a column of a type
+            that no tensor can hold.
     """
     pa = library()
     from . import limits
 
     limits.check(body, limit)
     try:
-        return _request_of(_table(pa, body, limit))
-    # What is in a column is met when it is looked at: texts that are not UTF-8, dates after the year 9999.
+        return _build_request(_read_table(pa, body, limit))
+    # Elements are checked while they are read: text that is not UTF-8, dates after the year 9999.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise InvalidPayload(
-            f"Invalid body: expected an Arrow stream, received one that says: {reason}"
+            f"Invalid body: expected an Arrow stream, received one with an error: {reason}"
         ) from None
 
 
-def _request_of(table: Any) -> InferenceRequest:
+def _build_request(table: Any) -> InferenceRequest:
     from . import columns
 
     index = columns.index_names(table.schema)
@@ -56,7 +64,7 @@ def _request_of(table: Any) -> InferenceRequest:
     return request
 
 
-def _table(pa: Any, body: bytes | memoryview, limit: int) -> Any:
+def _read_table(pa: Any, body: bytes | memoryview, limit: int) -> Any:
     from . import columns, limits
 
     with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
@@ -70,10 +78,10 @@ def _table(pa: Any, body: bytes | memoryview, limit: int) -> Any:
 
 
 def write_response(response: InferenceResponse) -> memoryview:
-    """A stream with one column per output; model, version and id are in the schema's metadata.
+    """Return a stream with one column per output; model, version and id are the schema's metadata.
 
     Raises:
-        MLServerError: the outputs do not have equally many rows.
+        MLServerError: the outputs have different numbers of rows.
     """
     pa = library()
     from . import columns
@@ -82,16 +90,16 @@ def write_response(response: InferenceResponse) -> memoryview:
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in rows.items())
         raise MLServerError(
-            f"The outputs are no table, for they differ in rows ({listed}): ask for JSON", 406
+            f"The outputs differ in rows ({listed}) and cannot be an Arrow table: ask for JSON", 406
         )
     arrays = [columns.write(output) for output in response.outputs]
     names = [output.name for output in response.outputs]
-    facts = {
+    identity = {
         "model_name": response.model_name,
         "model_version": response.model_version,
         "id": response.id,
     }
-    metadata = {name: value for name, value in facts.items() if value is not None}
+    metadata = {name: value for name, value in identity.items() if value is not None}
     fields = [pa.field(name, array.type) for name, array in zip(names, arrays, strict=True)]
     schema = pa.schema(fields, metadata=metadata)
     sink = pa.BufferOutputStream()

@@ -1,8 +1,8 @@
-"""The protocol's protobuf messages, in a descriptor pool of their own. No conversions: those are in `wire.proto`.
+"""The protocol's protobuf messages, in a descriptor pool of their own; conversions: `wire.proto`.
 
-A process may hold other clients of the same protocol (tritonclient, kserve), which register the same message names in
-the process-wide pool. Keeping ours apart lets all of them live side by side. `python -m proto.generate` writes the
-`*_pb2` modules.
+Other clients of the protocol in the same process (tritonclient, kserve) register the same message
+names in the process-wide pool, where a second registration fails. `python -m proto.generate` writes
+the `*_pb2` modules.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def file_descriptor(name: str) -> FileDescriptor:
 
 
 def message_class(name: str) -> type[Message]:
-    """The class of the message of this full name, with the messages declared in it as attributes."""
+    """Return the class of a message by full name, with nested messages as attributes."""
     descriptor = POOL.FindMessageTypeByName(name)
-    made: type[Message] = message_factory.GetMessageClass(descriptor)
+    result: type[Message] = message_factory.GetMessageClass(descriptor)
     for nested in descriptor.nested_types:
-        if not hasattr(made, nested.name):  # protobuf's pure Python implementation leaves them out
-            setattr(made, nested.name, message_class(nested.full_name))
-    return made
+        if not hasattr(result, nested.name):  # missing in the pure Python implementation
+            setattr(result, nested.name, message_class(nested.full_name))
+    return result
 
 
 def enum_type(name: str) -> EnumTypeWrapper:

@@ -1,1 +1,1 @@
-"""The messages of the gRPC protocol: bytes and protobuf messages to requests and responses."""
+"""Protobuf messages of the gRPC protocol <-> `mlserver.types`."""

@@ -1,7 +1,7 @@
-"""Typed contents of one tensor in protobuf: InferTensorContents <-> `TensorData`. Messages: `wire.proto.messages`.
+"""Typed contents of one tensor in protobuf: InferTensorContents <-> `TensorData`.
 
-Many numbers are read as an array, and BOOL, FP32 and FP64 are written as the packed bytes of protobuf's own encoding,
-so that no Python object is made per number.
+Many numbers are read as an array, and BOOL, FP32 and FP64 are written as the packed bytes of
+protobuf's own encoding, so that no Python object is made per number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from ..pb import dataplane_pb2 as pb
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Datatype -> its field of InferTensorContents. FP16 and BF16 have none: they are sent as raw contents.
+# Datatype -> its field of InferTensorContents. FP16 and BF16 have none: they are sent as raw
+# contents.
 FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
     "UINT8": "uint_contents",
@@ -40,7 +41,8 @@ FIELDS: dict[str, str] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-# Datatypes whose packed protobuf encoding equals the binary encoding -> tag (field number, length-delimited).
+# Datatypes whose packed protobuf encoding equals the binary encoding -> tag (field number,
+# length-delimited).
 PACKED_TAGS: dict[str, bytes] = {"BOOL": b"\x0a", "FP32": b"\x32", "FP64": b"\x3a"}
 # Field -> dtype of its elements, which may be wider than the datatype.
 FIELD_DTYPES: dict[str, str] = {
@@ -92,8 +94,9 @@ def _read_array(elements: Sequence[Any], datatype: str) -> NDArray[Any]:
     """
     import numpy as np
 
-    # protobuf >= 7.34 exposes the container's memory to NumPy. Before, NumPy reads Python numbers and without a dtype
-    # infers one: FP64 for FP32, and FP64 for UINT64 of both small and large numbers, which rounds.
+    # protobuf >= 7.34 exposes the container's memory to NumPy. Before, NumPy reads Python numbers
+    # and without a dtype infers one: FP64 for FP32, and FP64 for UINT64 of both small and large
+    # numbers, which rounds.
     array = np.array(elements, dtype=FIELD_DTYPES[FIELDS[datatype]])
     dtype = np.dtype(DTYPES[datatype])
     if array.dtype == dtype:
@@ -138,7 +141,7 @@ def read_bytes_elements(data: TensorData, shape: Sequence[int]) -> list[bytes]:
 
 
 def encode_varint(number: int) -> bytes:
-    """Return a non-negative number in protobuf's variable-length encoding: seven bits a byte, lowest first."""
+    """Return a non-negative number as a protobuf varint: seven bits a byte, lowest first."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

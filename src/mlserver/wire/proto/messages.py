@@ -1,10 +1,12 @@
 """Inference requests and responses in protobuf: messages of `wire.pb` <-> `mlserver.types`. Pure.
 
-Checks cover what is specific to protobuf: typed or raw contents, their number and their sizes. The data plane checks the
-rest. Metadata and repository messages: `wire.proto.metadata`.
+Checks cover what is specific to protobuf: typed or raw contents, their number and their sizes. The
+data plane checks the rest. Metadata and repository messages: `wire.proto.metadata`.
 
-Parameters: bool, 64-bit integers, floats and text have fields of their own. Other values (lists, objects, larger
-integers) are written as JSON text; None is omitted. `headers` is not a parameter: over gRPC, headers are metadata.
+Parameters: bool, 64-bit integers, floats and text have fields of their own. Other values (lists,
+    objects, larger
+integers) are written as JSON text; None is omitted. `headers` is not a parameter: over gRPC,
+headers are metadata.
 """
 
 from __future__ import annotations
@@ -110,7 +112,8 @@ def write_response(
 
     Args:
         raw: Write raw contents. They are written too if an output has no typed form.
-        add_raw: Called with the raw contents of each output, which are then not added to the message.
+        add_raw: Called with the raw contents of each output, which are then not added to the
+            message.
 
     Raises:
         MLServerError: (500) an output does not fit its own datatype and shape.

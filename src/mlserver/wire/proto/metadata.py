@@ -1,6 +1,6 @@
-"""Metadata, repository, configuration and statistics in protobuf: pure functions between `wire.pb` and the types.
+"""Metadata, repository, configuration and statistics messages <-> `mlserver.types`. Pure.
 
-Configuration and statistics are plain dictionaries on the road, in the JSON shape of Triton's REST routes.
+Configuration and statistics are dictionaries in the form of the JSON of Triton's REST routes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .messages import read_parameters, write_parameters
 
 TensorMetadata = pb.ModelMetadataResponse.TensorMetadata
 AnyIndexRequest = pb.RepositoryIndexRequest | repository_pb.RepositoryIndexRequest
-Filled = TypeVar("Filled", pb.ModelConfigResponse, pb.ModelStatisticsResponse)
+ParsedMessage = TypeVar("ParsedMessage", pb.ModelConfigResponse, pb.ModelStatisticsResponse)
 AnyIndexResponse = pb.RepositoryIndexResponse | repository_pb.RepositoryIndexResponse
 
 
@@ -101,7 +101,7 @@ def write_index_request(
 
 
 def write_index(index: RepositoryIndexResponse, message: AnyIndexResponse) -> None:
-    """Fill `message`, of either service, with the models of an index."""
+    """Add the models of an index to a message of either service."""
     for item in index:
         state = item.state.value if isinstance(item.state, State) else str(item.state)
         message.models.add(
@@ -126,15 +126,15 @@ def read_index(message: AnyIndexResponse) -> RepositoryIndexResponse:
 
 
 def write_model_config(config: Mapping[str, Any]) -> pb.ModelConfigResponse:
-    """Fields that our `ModelConfig` does not have are left out."""
+    """Return the message of a configuration; fields that `ModelConfig` lacks are ignored."""
     return _parse({"config": dict(config)}, pb.ModelConfigResponse())
 
 
 def write_statistics(statistics: Mapping[str, Any]) -> pb.ModelStatisticsResponse:
-    """`{"model_stats": [...]}` -> message."""
+    """Return the message of statistics in the form `{"model_stats": [...]}`."""
     return _parse(dict(statistics), pb.ModelStatisticsResponse())
 
 
-def _parse(values: dict[str, Any], message: Filled) -> Filled:
+def _parse(values: dict[str, Any], message: ParsedMessage) -> ParsedMessage:
     json_format.ParseDict(values, message, ignore_unknown_fields=True, descriptor_pool=POOL)
     return message
