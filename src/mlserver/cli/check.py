@@ -1,10 +1,9 @@
-"""`mlserver check`: settings, load and one prediction of every model of a folder, without serving anything."""
+"""`mlserver check`: check settings, load and one prediction of every model of a folder."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import click
@@ -16,170 +15,180 @@ from ..parallel.pool_manager import PoolExecutor
 from ..pipeline import RequestContext
 from ..repository import ModelRepositoryFactory
 from ..settings import ModelSettings, Settings
+from ..types import InferenceResponse
 from . import requirements, sample_requests
-from .serve import prepare, run
+from .serve import prepare_settings, run_event_loop
 from .terminal import CommandError
 
 
 @dataclass
-class Finding:
-    """What was found out about one model.
+class CheckResult:
+    """Result of checking one model.
 
     Attributes:
-        problem: Why it would not serve; "" = it would.
-        facts: What went well.
-        notes: What the user should look at.
+        error: Why the model cannot be served; "" = it can.
+        facts: Successful steps.
+        notes: Warnings for the user.
     """
 
     name: str
-    problem: str = ""
+    error: str = ""
     facts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-@click.command(name="check", short_help="Try every model of a folder without serving it.")
+@click.command(
+    name="check", short_help="Load every model of a folder and run inference, without a server."
+)
 @click.argument("model", metavar="FOLDER|URI", type=click.Path())
 @click.option(
     "--timeout",
     default=300.0,
     show_default=True,
-    help="Seconds for a model to load, and to answer.",
+    help="Maximum seconds for a model's load, and for its prediction.",
 )
-@click.option("--no-predict", is_flag=True, help="Load the models, but ask them nothing.")
+@click.option("--no-predict", is_flag=True, help="Load the models, but run no inference.")
 @click.option(
     "--strict",
     is_flag=True,
-    help="Notes, such as requirements that are not met, count as failures.",
+    help="Treat notes, such as missing requirements, as failures.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show the log of the models.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the log of the models.")
 def command(model: str, timeout: float, no_predict: bool, strict: bool, verbose: bool) -> None:
-    """Check that the models of FOLDER, or the one at URI, can be served: their settings, that each loads in a worker
-    process, and that it answers a request.
+    """Check that the models of FOLDER, or the model at URI, can be served: their settings are
+    valid, each loads in a worker process, and each answers an inference request.
 
-    The request is sample-request.json beside the model's settings if there is one, else the input example of an MLflow
-    model, else data made up from the inputs that the model names; made-up data that the model refuses is a note, no
-    failure. Exit code 0: all would serve.
+    The request is sample-request.json beside the model's settings; else the input example of an
+    MLflow model; else synthetic data for the inputs in the model's metadata. A model that rejects
+    synthetic data gets a note, not a failure. Exit code 0: all models can be served.
     """
-    settings = prepare(model)
+    settings = prepare_settings(model)
     settings.parallel_workers = 1
     settings.log_level = (settings.log_level or "DEBUG") if verbose else "CRITICAL"
     configure_logger(settings)
-    findings: list[Finding] = []
+    results: list[CheckResult] = []
 
     async def check_all() -> None:
-        findings.extend(await check(settings, timeout, predict=not no_predict))
+        results.extend(await check_models(settings, timeout, predict=not no_predict))
 
-    run(check_all())
-    for finding in findings:
-        show(finding)
-    failed = [each for each in findings if each.problem or (strict and each.notes)]
+    run_event_loop(check_all())
+    for result in results:
+        print_result(result)
+    failed = [result.name for result in results if result.error or (strict and result.notes)]
+    count = _count_models(len(results))
     if failed:
-        raise CommandError(
-            f"{len(failed)} of {_models(len(findings))} failed: {', '.join(each.name for each in failed)}"
-        )
-    if not findings:
+        raise CommandError(f"{len(failed)} of {count} failed: {', '.join(failed)}")
+    if not results:
         raise CommandError(f"{model}: no models found")
-    click.echo(f"{_models(len(findings))}, all would serve")
+    click.echo(f"{count}: ready to serve")
 
 
-async def check(settings: Settings, timeout: float, predict: bool) -> list[Finding]:
-    """Check all models of the repository, one after another, in a worker process as the server's.
+async def check_models(settings: Settings, timeout: float, predict: bool) -> list[CheckResult]:
+    """Check all models of the repository, one after another, in a worker process like the server's.
 
     Raises:
-        MLServerError: The repository cannot be read, or no worker process can be started.
+        MLServerError: the repository cannot be read, or no worker process can be started.
     """
     repository = ModelRepositoryFactory.resolve_model_repository(settings)
     models = await repository.list()
-    findings = [Finding(name, problem=reason) for name, reason in repository.problems.items()]
+    results = [CheckResult(name, error=reason) for name, reason in repository.problems.items()]
     executor = PoolExecutor(settings)
     await executor.start()
     try:
         for model in models:
-            finding = Finding(f"{model.name} ({model.version})" if model.version else model.name)
-            findings.append(finding)
-            await _check_model(executor, model, finding, timeout, predict)
+            result = CheckResult(f"{model.name} ({model.version})" if model.version else model.name)
+            results.append(result)
+            await _check_model(executor, model, result, timeout, predict)
     finally:
         await executor.stop(1.0)
-    return findings
+    return results
 
 
 async def _check_model(
-    executor: Executor, model: ModelSettings, finding: Finding, timeout: float, predict: bool
+    executor: Executor, model: ModelSettings, result: CheckResult, timeout: float, predict: bool
 ) -> None:
-    finding.notes += _unmet(model)
-    doing = "load"
+    result.notes += _find_unmet_requirements(model)
+    step = "load"
     try:
         async with asyncio.timeout(timeout):
             loaded = await executor.load(model)
-        finding.facts.append(f"loaded in {loaded.info.load_seconds:.2f} s")
+        result.facts.append(f"loaded in {loaded.info.load_seconds:.2f} s")
         if not loaded.info.ready:
-            finding.problem = "load() returned False"
+            result.error = "load() returned False"
         elif predict:
-            doing = "answer"
+            step = "inference"
             async with asyncio.timeout(timeout):
-                await _predict(loaded, model, finding)
+                await _predict(loaded, model, result)
         await loaded.unload()
     except TimeoutError:
-        finding.problem = f"it did not {doing} within {timeout:g} s"
+        result.error = f"{step} exceeded {timeout:g} s (option --timeout)"
     except MLServerError as error:
-        finding.problem = error.message
+        result.error = error.message
 
 
-def _unmet(model: ModelSettings) -> Iterable[str]:
+def _find_unmet_requirements(model: ModelSettings) -> list[str]:
+    if _has_environment(model):
+        return []
+    unmet = []
+    for path in requirements.find_files(model):
+        name = os.path.basename(path)
+        unmet += [f"{name}: {line}" for line in requirements.find_unmet(path)]
+    return unmet
+
+
+def _has_environment(model: ModelSettings) -> bool:
+    """Return whether the model runs in an environment with packages of its own."""
     parameters = model.parameters
-    if parameters is not None and (
-        parameters.environment_path
-        or parameters.environment_tarball
-        or parameters.extra.get("env_manager", "local") != "local"
-    ):
-        return []  # it brings its own packages
-    return [
-        f"{os.path.basename(file)}: {line}"
-        for file in requirements.files_of(model)
-        for line in requirements.unmet(file)
-    ]
+    if parameters is None:
+        return False
+    has_path = bool(parameters.environment_path or parameters.environment_tarball)
+    return has_path or parameters.extra.get("env_manager", "local") != "local"
 
 
-async def _predict(loaded: LoadedModel, model: ModelSettings, finding: Finding) -> None:
+async def _predict(loaded: LoadedModel, model: ModelSettings, result: CheckResult) -> None:
     try:
-        sample = sample_requests.of(model, loaded.info)
+        sample = sample_requests.find_sample(model, loaded.info)
     except MLServerError as error:
-        finding.problem = error.message
+        result.error = error.message
         return
     if sample is None:
-        finding.notes.append(
-            f"not asked: there is no {sample_requests.FILENAME}, and its inputs do not say what to ask"
+        result.notes.append(
+            f"no inference: {sample_requests.FILENAME} does not exist,"
+            " and the model's metadata does not define inputs to synthesize"
         )
         return
-    call = RequestContext()
+    context = RequestContext()
     try:
-        response = await loaded.infer(sample.request, call)
+        response = await loaded.infer(sample.request, context)
     except MLServerError as error:
-        if sample.invented and not isinstance(error, Unavailable):
-            # Made-up data need not make sense to the model, so a refusal says nothing about it.
-            finding.notes.append(
-                f"it refused {sample.origin}: {error.message} (a {sample_requests.FILENAME} beside its settings would be asked"
-                " instead)"
-            )
+        message = f"inference failed for {sample.origin}: {error.message}"
+        if sample.is_synthetic and not isinstance(error, Unavailable):
+            # Synthetic data may be invalid for the model, so a rejection proves nothing.
+            hint = f"add {sample_requests.FILENAME} to test with valid data"
+            result.notes.append(f"{message} ({hint})")
         else:
-            finding.problem = f"it refused {sample.origin}: {error.message}"
+            result.error = message
         return
-    outputs = (
-        ", ".join(f"{each.name} {each.datatype}{list(each.shape)}" for each in response.outputs)
-        or "nothing"
-    )
-    finding.facts.append(
-        f"answered {sample.origin} in {call.timings.model_ns / 1e6:.1f} ms: {outputs}"
-    )
+    milliseconds = context.timings.model_ns / 1e6
+    outputs = _describe_outputs(response)
+    result.facts.append(f"inference with {sample.origin} in {milliseconds:.1f} ms: {outputs}")
 
 
-def show(finding: Finding) -> None:
-    """The finding, as a block of lines."""
-    click.echo(f"{finding.name}: {'FAILED' if finding.problem else 'ok'}")
-    problem = [finding.problem] if finding.problem else []
-    for text in (*finding.facts, *problem, *(f"note: {note}" for note in finding.notes)):
+def _describe_outputs(response: InferenceResponse) -> str:
+    outputs = [
+        f"{output.name} {output.datatype}{list(output.shape)}" for output in response.outputs
+    ]
+    return ", ".join(outputs) or "no outputs"
+
+
+def print_result(result: CheckResult) -> None:
+    """Print the result as a block of lines."""
+    click.echo(f"{result.name}: {'FAILED' if result.error else 'ok'}")
+    errors = [result.error] if result.error else []
+    notes = [f"note: {note}" for note in result.notes]
+    for text in (*result.facts, *errors, *notes):
         click.echo(f"  {' '.join(text.split())}")
 
 
-def _models(count: int) -> str:
+def _count_models(count: int) -> str:
     return "1 model" if count == 1 else f"{count} models"

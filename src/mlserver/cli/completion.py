@@ -8,7 +8,7 @@ from click.shell_completion import get_completion_class
 _VARIABLE = "_MLSERVER_COMPLETE"
 
 
-@click.command(name="completion", short_help="Print what makes your shell complete these commands.")
+@click.command(name="completion", short_help="Print the shell completion script.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the completion script of SHELL.
@@ -18,8 +18,7 @@ def command(shell: str) -> None:
     zsh:  put   eval "$(mlserver completion zsh)"     into ~/.zshrc
     fish: run   mlserver completion fish > ~/.config/fish/completions/mlserver.fish
     """
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(
-        found(click.get_current_context().find_root().command, {}, "mlserver", _VARIABLE).source()
-    )
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    root = click.get_current_context().find_root().command
+    click.echo(completion_class(root, {}, "mlserver", _VARIABLE).source())

@@ -8,45 +8,46 @@ from typing import Any
 
 import click
 
-from .image_spec import IGNORED, RUNTIMES, WHEELS_CONTEXT, add_wheels, dockerfile, generic, look_at
+from .image_spec import DOCKERIGNORE, RUNTIMES, WHEELS_CONTEXT, ImageSpec
+from .image_text import render_dockerfile
 from .terminal import CommandError
 
 
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what goes into the image."""
+    """Add the options that define the content of the image."""
     for option in (
         click.option(
             "--python",
             metavar="3.X",
-            help="Python of the image; by default the model's, else this one.",
+            help="Python version of the image; default: the model's, else the current one.",
         ),
         click.option(
             "--mlserver",
             metavar="REQUIREMENT",
-            help="What pip installs as the server; by default this version.",
+            help="Requirement that pip installs as the server; default: the current version.",
         ),
         click.option(
             "--runtime",
             type=click.Choice(RUNTIMES),
-            help="Make a generic image of this runtime, without models: they are mounted at /mnt/models.",
+            help="Write a generic image of this runtime without models; mount them at /mnt/models.",
         ),
         click.option(
             "--wheels",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="Folder with wheels that pip takes before the package index.",
+            help="Folder with wheels that pip prefers to the package index.",
         ),
         click.option(
             "--system-package",
             "system_packages",
             multiple=True,
-            help="Debian package, such as libgomp1.",
+            help="Debian package to install, such as libgomp1; may be repeated.",
         ),
     ):
         command = option(command)
     return command
 
 
-def text_for(
+def make_dockerfile(
     folder: Path,
     python: str | None,
     mlserver: str | None,
@@ -54,13 +55,16 @@ def text_for(
     runtime: str | None = None,
     wheels: Path | None = None,
 ) -> str:
-    """The Dockerfile for a folder; what the user should know is said on standard error."""
-    image = look_at(folder, python) if runtime is None else generic(folder, runtime, python)
+    """Return the Dockerfile for a folder, and print notes for the user on standard error."""
+    if runtime is None:
+        spec = ImageSpec.from_folder(folder, python)
+    else:
+        spec = ImageSpec.from_runtime(folder, runtime, python)
     if wheels is not None:
-        add_wheels(image, wheels)
-    text = dockerfile(image, mlserver, system_packages)
-    for remark in image.remarks:
-        click.echo(f"note: {remark}", err=True)
+        spec.add_wheels(wheels)
+    text = render_dockerfile(spec, mlserver, system_packages)
+    for note in spec.notes:
+        click.echo(f"note: {note}", err=True)
     return text
 
 
@@ -69,26 +73,27 @@ def text_for(
 )
 @click.argument("folder", default=".", type=click.Path())
 @click.option(
-    "-i", "--include-dockerignore", is_flag=True, help="Write a Dockerfile.dockerignore as well."
+    "-i", "--include-dockerignore", is_flag=True, help="Also write Dockerfile.dockerignore."
 )
 @image_options
 def command(folder: str, include_dockerignore: bool, **options: Any) -> None:
-    """Write FOLDER/Dockerfile: a slim image with Python, this server, the models' requirements and the models.
+    """Write FOLDER/Dockerfile: a slim image with Python, the server, the models and their packages.
 
-    Requirements are those of each model's requirements.txt, else of the pip section of its conda.yaml or environment.yml.
-    The server in the image runs as user 1000, or as any other. With --runtime, the image holds no models.
+    The packages are those of each model's requirements.txt, else of the pip section of its
+    conda.yaml or environment.yml. The server in the image runs as user 1000, or any other user.
+    With --runtime, the image has no models.
     """
     target = Path(folder)
-    files = {target / "Dockerfile": text_for(target, **options)}
+    dockerfile = target / "Dockerfile"
+    files = {dockerfile: make_dockerfile(target, **options)}
     if include_dockerignore:
-        files[target / "Dockerfile.dockerignore"] = IGNORED
+        files[target / "Dockerfile.dockerignore"] = DOCKERIGNORE
     for path, text in files.items():
         try:
             path.write_text(text)
         except OSError as error:
             raise CommandError(f"{path}: cannot be written: {error.strerror}") from None
         click.echo(f"wrote {path}")
-    if WHEELS_CONTEXT in files[target / "Dockerfile"]:
-        click.echo(
-            f"build it with: docker build --build-context {WHEELS_CONTEXT}={options['wheels']} {folder}"
-        )
+    if WHEELS_CONTEXT in files[dockerfile]:
+        context = f"{WHEELS_CONTEXT}={options['wheels']}"
+        click.echo(f"build it with: docker build --build-context {context} {folder}")

@@ -1,4 +1,4 @@
-"""`mlserver infer`: score a file against a running server. The flags and variables are those of MLServer 1.x, and more."""
+"""`mlserver infer`: score a file with a running server. Has all options and variables of 1.x."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from typing import Any, TypeVar
 import click
 
 from .scoring import export
-from .scoring.client import Client, GRPCClient, Refusal, RESTClient, Target
-from .scoring.client_tls import Trust
+from .scoring.client import Client, GRPCClient, RequestFailed, RESTClient, Target
+from .scoring.client_tls import ClientTLS
 from .scoring.items import ItemResult
 from .scoring.output_log import OutputLog
 from .scoring.progress import Progress
-from .scoring.runner import RetryPolicy, ScoringJob, Unreachable, patiently
+from .scoring.runner import RetryPolicy, ScoringJob, Unreachable, call_with_retries
 from .scoring.source import JSONLines, Source, check_suffix, open_source
 from .terminal import CommandError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Rows of a table in one request, and lines of JSON, unless the user says.
-TABLE_BATCH, LINE_BATCH = 256, 1
-# Characters of the reason that the command ends with; all of it is in the output.
-MAX_REASON = 500
+# Default of --batch-size: rows of a table, and JSON lines, in one request.
+TABLE_BATCH_SIZE, LINE_BATCH_SIZE = 256, 1
+# Characters of the first failure's message on standard error; the output has the whole message.
+MAX_MESSAGE_LENGTH = 500
 
-# `A:1`, but neither `A:` nor `https://host`.
+# Matches `A:1`; matches neither `A:` nor `https://host`.
 _HEADER_WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:(?!//).+")
 
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Header(click.ParamType):  # type: ignore[type-arg]
-    """`Name: value`; in the environment, one per line, or several `Name:value` with spaces between them."""
+    """`Name: value`; a variable has one per line, or several `Name:value` in a line."""
 
     name = "NAME: VALUE"
 
     def split_envvar_value(self, rv: str) -> list[str]:
         lines = [line.strip() for line in rv.splitlines() if line.strip()]
-        return [header for line in lines for header in _headers_of(line)]
+        return [header for line in lines for header in _split_headers(line)]
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -56,8 +56,8 @@ class _Header(click.ParamType):  # type: ignore[type-arg]
         return name.strip(), text.strip()
 
 
-def _headers_of(line: str) -> list[str]:
-    """The headers in a line: one for each word where all words are `Name:value`, else one."""
+def _split_headers(line: str) -> list[str]:
+    """Return each word as a header if all words are `Name:value`, else the line as one header."""
     words = line.split()
     return words if all(_HEADER_WORD.fullmatch(word) for word in words) else [line]
 
@@ -66,17 +66,15 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     return click.option(*names, envvar=f"MLSERVER_INFER_{env}", show_default=True, **options)
 
 
-@click.command(
-    name="infer", short_help="Score a file of requests or rows against a running server."
-)
+@click.command(name="infer", short_help="Score a file of requests or rows with a running server.")
 @_option(
     "--url",
     "-u",
     env="URL",
     default="localhost:8080",
-    help="The server: HOST:PORT; for gRPC, of its gRPC port.",
+    help="Server as HOST:PORT; for gRPC, the gRPC port.",
 )
-@_option("--model-name", "-m", env="MODEL_NAME", required=True, help="The model to ask.")
+@_option("--model-name", "-m", env="MODEL_NAME", required=True, help="Name of the model.")
 @_option(
     "--input-data-path",
     "-i",
@@ -84,7 +82,7 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="INPUT_DATA_PATH",
     required=True,
     type=click.Path(path_type=Path),
-    help="The input: .csv, .tsv, .parquet, .jsonl (a V2 request per line) or .json (one, or a list).",
+    help="Input: .csv, .tsv, .parquet, .jsonl (a V2 request per line) or .json (one, or a list).",
 )
 @_option(
     "--output-data-path",
@@ -93,7 +91,7 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="OUTPUT_DATA_PATH",
     required=True,
     type=click.Path(path_type=Path),
-    help="The output: .csv, .tsv, .parquet, or .jsonl (also .json): one answer in JSON per line.",
+    help="Output: .csv, .tsv, .parquet, or .jsonl (also .json) with a V2 response per line.",
 )
 @_option(
     "--workers",
@@ -101,7 +99,7 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="WORKERS",
     default=10,
     type=click.IntRange(1),
-    help="Requests under way at once.",
+    help="Maximum number of requests in flight.",
 )
 @_option(
     "--retries",
@@ -109,38 +107,39 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="RETRIES",
     default=3,
     type=click.IntRange(0),
-    help="Further tries of a request.",
+    help="Retries of a failed request.",
 )
 @_option(
     "--retry-pause",
     env="RETRY_PAUSE",
     default=1.0,
     type=click.FloatRange(0),
-    help="Seconds before the first of them; doubled each time. A server's Retry-After counts first.",
+    help="Seconds before the first retry, doubled for each further one; Retry-After overrides it.",
 )
 @_option(
     "--batch-size",
     "-s",
     env="BATCH_SIZE",
     type=click.IntRange(1),
-    help=f"Lines or rows in one request.  [default: {LINE_BATCH}; for tables {TABLE_BATCH}]",
+    help="Lines or rows in one request."
+    f"  [default: {LINE_BATCH_SIZE}; for tables {TABLE_BATCH_SIZE}]",
 )
 @_option(
     "--binary-data",
     "-b",
     env="BINARY_DATA",
     is_flag=True,
-    help="Send tensors as bytes, not as JSON numbers.",
+    help="Send tensors as binary data instead of JSON numbers.",
 )
-@_option("--verbose", "-v", env="VERBOSE", is_flag=True, help="Name every item that failed.")
-@_option("--extra-verbose", "-vv", env="EXTRA_VERBOSE", is_flag=True, help="Name every item.")
+@_option("--verbose", "-v", env="VERBOSE", is_flag=True, help="Print every failed item.")
+@_option("--extra-verbose", "-vv", env="EXTRA_VERBOSE", is_flag=True, help="Print every item.")
 @_option(
     "--transport",
     "-t",
     env="TRANSPORT",
     default="rest",
     type=click.Choice(["rest", "grpc"]),
-    help="The protocol.",
+    help="Protocol.",
 )
 @_option(
     "--request-headers",
@@ -149,14 +148,14 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="REQUEST_HEADERS",
     multiple=True,
     type=_Header(),
-    help="A header of every request; may be repeated.",
+    help="Header of every request; may be repeated.",
 )
 @_option(
     "--timeout",
     env="CONNECTION_TIMEOUT",
     default=60.0,
     type=click.FloatRange(0, min_open=True),
-    help="Seconds to wait for an answer.",
+    help="Timeout of a request, in seconds.",
 )
 @_option(
     "--batch-interval",
@@ -170,50 +169,54 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     env="BATCH_JITTER",
     default=0.0,
     type=click.FloatRange(0),
-    help="Up to so many more, by chance.",
+    help="Maximum of a random delay in seconds, added to --batch-interval.",
 )
-@_option("--use-ssl", env="USE_SSL", is_flag=True, help="Speak TLS.")
-@_option("--insecure", env="INSECURE", is_flag=True, help="Believe any certificate.")
+@_option("--use-ssl", env="USE_SSL", is_flag=True, help="Use TLS.")
+@_option("--insecure", env="INSECURE", is_flag=True, help="Accept any server certificate.")
 @_option(
     "--ca",
     env="CA",
     type=_PEM,
-    help="The authorities to believe, in PEM.  [default: the machine's]",
+    help="Certificate authorities, PEM file.  [default: those of the system]",
 )
+@_option("--certificate", env="CERTIFICATE", type=_PEM, help="Client certificate, PEM file.")
 @_option(
-    "--certificate", env="CERTIFICATE", type=_PEM, help="The client's own certificate, in PEM."
+    "--key",
+    env="KEY",
+    type=_PEM,
+    help="Key of the client certificate, PEM.  [default: --certificate]",
 )
-@_option("--key", env="KEY", type=_PEM, help="Its key, in PEM.  [default: in the same file]")
 @_option(
     "--resume",
     env="RESUME",
     is_flag=True,
-    help="Keep the answers that an earlier run wrote; send the rest, and what failed.",
+    help="Keep the responses of an earlier run; send failed and missing items only.",
 )
 def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
-    """Send every line or row of the input to a model, and write its answers in the order of the input.
+    """Send every line or row of the input to a model, and write the responses in input order.
 
-    Exit code 0: every item was answered. 1: some were not; their lines hold the reason. 130: interrupted; --resume goes on.
+    Exit code 0: every item has a response. 1: some items failed; their lines have the error.
+    130: interrupted; --resume continues the job.
     """
-    patience = RetryPolicy(
+    retry_policy = RetryPolicy(
         options["retries"],
         options["retry_pause"],
         options["batch_interval"],
         options["batch_jitter"],
     )
     check_suffix(source)
-    export.check(output)
-    client = _client(options)
+    export.check_output(output)
+    client = _create_client(options)
     try:
-        with _termination_interrupts():
-            _run(client, source, output, resume, patience, options)
+        with _interrupt_on_sigterm():
+            _run(client, source, output, resume, retry_policy, options)
     except Unreachable as error:
-        raise CommandError(f"{error.message}; --resume goes on from here") from None
+        raise CommandError(f"{error.message}; --resume continues the job") from None
     finally:
         client.close()
 
 
-def _client(options: dict[str, Any]) -> Client:
+def _create_client(options: dict[str, Any]) -> Client:
     target = Target(
         options["url"],
         options["model_name"],
@@ -221,12 +224,12 @@ def _client(options: dict[str, Any]) -> Client:
         dict(options["headers"]),
         options["timeout"],
         options["use_ssl"],
-        Trust(options["ca"], options["certificate"], options["key"], not options["insecure"]),
+        ClientTLS(options["ca"], options["certificate"], options["key"], not options["insecure"]),
     )
     if options["transport"] == "rest":
         return RESTClient(target)
     if options["insecure"]:
-        raise click.UsageError("--insecure is for rest only: gRPC always checks certificates.")
+        raise click.UsageError("--insecure is for rest only: gRPC always verifies certificates.")
     return GRPCClient(target)
 
 
@@ -235,78 +238,96 @@ def _run(
     path: Path,
     output: Path,
     resume: bool,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
     options: dict[str, Any],
 ) -> None:
-    source = _open(client, path, patience)
+    source = _open_source(client, path, retry_policy)
     total = source.count()
-    size = options["batch_size"] or (LINE_BATCH if isinstance(source, JSONLines) else TABLE_BATCH)
-    lines = export.journal_path(output)
-    with OutputLog(lines, resume) as journal:
-        if max(journal.done, default=-1) >= total:
+    default_size = LINE_BATCH_SIZE if isinstance(source, JSONLines) else TABLE_BATCH_SIZE
+    job = ScoringJob(client, options["workers"], retry_policy)
+    log_path = export.get_log_path(output)
+    with OutputLog(log_path, resume) as output_log:
+        last_item = max(output_log.done, default=-1)
+        if last_item >= total:
             raise CommandError(
-                f"{lines} answers item {max(journal.done)}, but {path} has {total} only: it is of another input"
+                f"{log_path} has a response to item {last_item}, but {path} has {total} items:"
+                " it is the output of another input"
             )
-        progress = Progress(total, len(journal.done), sys.stderr)
-        first: ItemResult | None = None
+        progress = Progress(total, len(output_log.done), sys.stderr)
+        work_items = source.read_work_items(options["batch_size"] or default_size, output_log.done)
         try:
-            for done in ScoringJob(client, options["workers"], patience).run(
-                source.works(size, journal.done)
-            ):
-                failed = [each for each in done if not journal.write(each)]
-                first = first or next(iter(failed), None)
-                journal.flush()
-                _tell(done, failed, options)
-                progress.add(len(done), len(failed))
-            journal.finish()
+            first_failure = _write_results(job.run(work_items), output_log, progress, options)
+            output_log.finish()
         finally:
-            progress.end()
-            click.echo(progress.summary(), err=True)
-    if lines != output:
-        export.export(lines, output)
+            progress.clear()
+            click.echo(progress.format_summary(), err=True)
+    if log_path != output:
+        export.export(log_path, output)
         if not progress.failed:
-            lines.unlink()
+            log_path.unlink()
     if progress.failed:
-        raise CommandError(
-            f"{progress.failed} of {total} failed{_reason(first)}; --resume tries them again"
-        )
+        reason = _format_failure(first_failure)
+        raise CommandError(f"{progress.failed} of {total} failed{reason}; --resume retries them")
 
 
-def _reason(failed: ItemResult | None) -> str:
-    """The reason of the first failure, in words for one line."""
-    if failed is None or failed.failure is None:
+def _write_results(
+    groups: Iterator[list[ItemResult]],
+    output_log: OutputLog,
+    progress: Progress,
+    options: dict[str, Any],
+) -> ItemResult | None:
+    """Write all results, and return the first failed one."""
+    first_failure: ItemResult | None = None
+    for results in groups:
+        failed = [result for result in results if not output_log.write(result)]
+        first_failure = first_failure or next(iter(failed), None)
+        output_log.flush()
+        if options["extra_verbose"]:
+            _print_items(results)
+        elif options["verbose"]:
+            _print_items(failed)
+        progress.add(len(results), len(failed))
+    return first_failure
+
+
+def _format_failure(result: ItemResult | None) -> str:
+    """Return the first failure's message, shortened to one line."""
+    if result is None or result.failure is None:
         return ""
-    words = " ".join(failed.failure.message.split())
-    text = words if len(words) <= MAX_REASON else f"{words[:MAX_REASON]}..."
-    return f", the first (item {failed.item}): {text}"
+    message = " ".join(result.failure.message.split())
+    if len(message) > MAX_MESSAGE_LENGTH:
+        message = f"{message[:MAX_MESSAGE_LENGTH]}..."
+    return f", the first (item {result.item}): {message}"
 
 
-def _open(client: Client, path: Path, patience: RetryPolicy) -> Source:
-    """The input; tables are read as the model's metadata wants it. Asking for that also shows that the model is there."""
+def _open_source(client: Client, path: Path, retry_policy: RetryPolicy) -> Source:
+    """Open the input, with the model's metadata for tables.
+
+    Raises:
+        CommandError: the model is unknown, or the input cannot be read.
+    """
     try:
-        metadata = patiently(client.metadata, patience, threading.Event())
-    except Refusal as error:
+        metadata = call_with_retries(client.metadata, retry_policy, threading.Event())
+    except RequestFailed as error:
         raise CommandError(error.message) from None
     return open_source(path, metadata)
 
 
-def _tell(done: list[ItemResult], failed: list[ItemResult], options: dict[str, Any]) -> None:
-    if not options["verbose"] and not options["extra_verbose"]:
-        return
-    for each in done if options["extra_verbose"] else failed:
-        what = each.failure.message if each.failure else "answered"
-        click.echo(f"{each.item}: {' '.join(what.split())}", err=True)
+def _print_items(results: list[ItemResult]) -> None:
+    for result in results:
+        text = result.failure.message if result.failure else "answered"
+        click.echo(f"{result.item}: {' '.join(text.split())}", err=True)
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM ends a job as Ctrl-C does, with everything that was answered on disk."""
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C: the job stops, and the output has all results so far."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""`mlserver init`: a small model that works, with everything around it that a model needs."""
+"""`mlserver init`: write a small working model with its settings, sample request and test."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import click
 
 from .terminal import CommandError
 
-_SUFFIX = ".txt"  # templates are text to the tools that look for Python files
-_NAME = "{{name}}"
+_SUFFIX = ".txt"  # keeps formatters and type checkers from reading templates as Python
+_NAME_PLACEHOLDER = "{{name}}"
 
 
-@click.command(name="init", short_help="Write a small working model with its test.")
+@click.command(name="init", short_help="Write a small example model with its test.")
 @click.argument("folder", default="my-model", type=click.Path(file_okay=False))
 @click.option(
     "-t",
     "--template",
-    help="A folder or URL of a cookiecutter template, in place of the built-in model.",
+    help="Folder or URL of a cookiecutter template, instead of the built-in model.",
 )
 @click.option(
-    "--no-input", is_flag=True, help="Take the template's default for everything it would ask."
+    "--no-input", is_flag=True, help="Use the template's defaults instead of asking questions."
 )
 def command(folder: str, template: str | None, no_input: bool) -> None:
-    """Write a model into FOLDER (default: my-model) that can be tested, served and changed.
+    """Write an example model into FOLDER (default: my-model), ready to test, serve and change.
 
-    With --template, cookiecutter writes its own folder into FOLDER (default: here).
+    With --template, cookiecutter writes the template's folder into FOLDER (default: the current
+    folder).
     """
     if template:
-        given = click.get_current_context().get_parameter_source("folder")
-        in_here = given is click.core.ParameterSource.DEFAULT
-        from_cookiecutter(template, "." if in_here else folder, no_input)
+        source = click.get_current_context().get_parameter_source("folder")
+        is_default = source is click.core.ParameterSource.DEFAULT
+        write_cookiecutter(template, "." if is_default else folder, no_input)
         return
     target = Path(folder)
     for path in write_model(target):
@@ -43,16 +44,19 @@ def command(folder: str, template: str | None, no_input: bool) -> None:
 
 
 def write_model(target: Path) -> list[Path]:
-    """Write the built-in model. Returns the files.
+    """Write the built-in model, and return its files.
 
     Raises:
-        Failed: One of the files is there already; then none is written.
+        CommandError: one of the files exists (then none is written), or cannot be written.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", target.resolve().name).strip("-") or "my-model"
-    files = {target / file: text.replace(_NAME, name) for file, text in templates().items()}
-    there = [str(path) for path in files if path.exists()]
-    if there:
-        raise CommandError(f"{there[0]} is there already; nothing was written")
+    templates = read_templates()
+    files = {
+        target / file: text.replace(_NAME_PLACEHOLDER, name) for file, text in templates.items()
+    }
+    existing = [path for path in files if path.exists()]
+    if existing:
+        raise CommandError(f"{existing[0]} already exists; no file was written")
     try:
         target.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -62,32 +66,27 @@ def write_model(target: Path) -> list[Path]:
     return list(files)
 
 
-def templates() -> dict[str, str]:
-    """The files of the built-in model: name -> text, with a place for the model's name."""
+def read_templates() -> dict[str, str]:
+    """Return the files of the built-in model: name -> text with `{{name}}` for its name."""
     folder = resources.files(__package__) / "templates"
-    found = sorted(
-        (each for each in folder.iterdir() if each.name.endswith(_SUFFIX)),
-        key=lambda each: each.name,
-    )
-    return {each.name.removesuffix(_SUFFIX): each.read_text() for each in found}
+    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(_SUFFIX))
+    return {name.removesuffix(_SUFFIX): (folder / name).read_text() for name in names}
 
 
-def from_cookiecutter(template: str, target: str, no_input: bool) -> None:
-    """Let cookiecutter write a template of the user's choice.
+def write_cookiecutter(template: str, target: str, no_input: bool) -> None:
+    """Write a cookiecutter template.
 
     Raises:
-        Failed: cookiecutter is not installed, or refuses.
+        CommandError: cookiecutter is not installed, or fails.
     """
     try:
         cookiecutter: Any = import_module("cookiecutter.main")
         errors: Any = import_module("cookiecutter.exceptions")
     except ImportError:
-        raise CommandError(
-            "templates of your own need cookiecutter: pip install cookiecutter"
-        ) from None
+        raise CommandError("--template needs cookiecutter: pip install cookiecutter") from None
     try:
         os.makedirs(target, exist_ok=True)
-        made = cookiecutter.cookiecutter(template, output_dir=target, no_input=no_input)
+        folder = cookiecutter.cookiecutter(template, output_dir=target, no_input=no_input)
     except (errors.CookiecutterException, OSError) as error:
         raise CommandError(f"template {template}: {error}") from None
-    click.echo(f"wrote {made}")
+    click.echo(f"wrote {folder}")

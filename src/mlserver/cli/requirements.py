@@ -1,4 +1,4 @@
-"""What a model's requirements file asks for, against what is installed."""
+"""Comparison of a model's requirements file with the installed packages."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 FILENAME = "requirements.txt"
 
 
-def files_of(model: ModelSettings) -> list[str]:
-    """The requirements files of a model: beside its settings, and beside its own files."""
+def find_files(model: ModelSettings) -> list[str]:
+    """Return the requirements files beside the model's settings and in the folder of its URI."""
     folders = [model.folder] if model.folder else []
     uri = model.parameters.uri if model.parameters else None
-    path = locate(uri, model.folder) if uri else None
-    if path is not None:
-        folders.append(path)
+    model_folder = locate(uri, model.folder) if uri else None
+    if model_folder is not None:
+        folders.append(model_folder)
     candidates = dict.fromkeys(os.path.join(folder, FILENAME) for folder in folders)
     return [path for path in candidates if os.path.isfile(path)]
 
 
-def unmet(path: str) -> Iterator[str]:
-    """What a requirements file asks for and is not there, one line each. Options, addresses and folders are left out."""
+def find_unmet(path: str) -> Iterator[str]:
+    """Yield a line for each unmet requirement of a file; options, URLs and folders are skipped."""
     try:
         from packaging.requirements import InvalidRequirement, Requirement
     except ImportError:
-        yield f"{os.path.basename(path)} cannot be compared with what is installed: pip install packaging"
+        yield "cannot be compared with the installed packages: pip install packaging"
         return
 
     with open(path, encoding="utf-8") as lines:
@@ -41,19 +41,19 @@ def unmet(path: str) -> Iterator[str]:
             if not text or text.startswith(("#", "-", ".", "/")):
                 continue
             try:
-                wanted = Requirement(text.partition(" --")[0])
+                requirement = Requirement(text.partition(" --")[0])
             except InvalidRequirement:
                 continue
-            if wanted.marker is not None and not wanted.marker.evaluate():
+            if requirement.marker is not None and not requirement.marker.evaluate():
                 continue
-            yield from _compare(wanted.name, wanted.specifier)
+            yield from _compare(requirement.name, requirement.specifier)
 
 
 def _compare(name: str, specifier: SpecifierSet) -> Iterator[str]:
     try:
         installed = version(name)
     except PackageNotFoundError:
-        yield f"{name}{specifier} is asked for and not installed"
+        yield f"{name}{specifier} is required, but not installed"
         return
     if not specifier.contains(installed, prereleases=True):
-        yield f"{name}{specifier} is asked for, {installed} is installed"
+        yield f"{name}{specifier} is required, but {installed} is installed"

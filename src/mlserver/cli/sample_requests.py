@@ -1,8 +1,9 @@
-"""A request that a model should be able to answer: given by its author, by MLflow, or made up from its metadata."""
+"""Sample request of a model: its author's, MLflow's input example, or synthetic data."""
 
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -18,65 +19,65 @@ from ..wire import json
 
 FILENAME = "sample-request.json"
 MLFLOW_EXAMPLE = "serving_input_example.json"
-# Content types of inputs that can be made up, and what their codecs can read from a BYTES element.
+# Content types that can be synthesized -> a BYTES element that their codecs can decode.
 _TEXTS = {"": "a", "np": "a", "str": "a", "datetime": "2024-01-01T00:00:00", "base64": "AA=="}
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A request, and where it came from."""
+class SampleRequest:
+    """A request, and a description of its source."""
 
     request: InferenceRequest
     origin: str
-    invented: bool = False
+    is_synthetic: bool = False
 
 
-def of(model: ModelSettings, info: ModelInfo) -> Sample | None:
-    """The best sample there is for a model; None if there is nothing to go by.
+def find_sample(model: ModelSettings, info: ModelInfo) -> SampleRequest | None:
+    """Return the model's sample request; None if it has none, and none can be synthesized.
 
     Raises:
-        MLServerError: The author's sample is no request.
+        MLServerError: sample-request.json is not a valid request.
     """
-    found = _given(model) or _from_mlflow(model, info) or _invented(info)
-    if found is not None:
-        found.request.id = found.request.id or "check"
-        for tensor in found.request.inputs:
+    sample = _read_author_sample(model) or _read_mlflow_example(model, info) or _synthesize(info)
+    if sample is not None:
+        sample.request.id = sample.request.id or "check"
+        for tensor in sample.request.inputs:
             tensor.data.normalize(str(tensor.datatype), tensor.shape)
-    return found
+    return sample
 
 
-def _given(model: ModelSettings) -> Sample | None:
-    body = _content(model.folder, FILENAME)
+def _read_author_sample(model: ModelSettings) -> SampleRequest | None:
+    body = _read_file(model.folder, FILENAME)
     if body is None:
         return None
     try:
-        return Sample(json.read_request(body), FILENAME)
+        return SampleRequest(json.read_request(body), FILENAME)
     except MLServerError as error:
         raise MLServerError(f"{FILENAME}: {error.message}") from None
 
 
-def _from_mlflow(model: ModelSettings, info: ModelInfo) -> Sample | None:
-    """MLflow's example is a body for `/invocations`; the model says which wire format reads it."""
-    route = next(
-        (route for route in info.routes if route.wire and route.path == "/invocations"), None
-    )
-    if route is None:
+def _read_mlflow_example(model: ModelSettings, info: ModelInfo) -> SampleRequest | None:
+    """Parse MLflow's input example, a body of `/invocations`, with that route's wire format."""
+    routes = [route for route in info.routes if route.wire and route.path == "/invocations"]
+    if not routes:
         return None
-    shown = route.config.get("example")  # a large one is not here, but in the model's folder
-    body = _beside(model) if shown is None else orjson.dumps(shown)
+    route = routes[0]
+    example = route.config.get("example")  # None for a large one, which is read from the file
+    body = _read_mlflow_file(model) if example is None else orjson.dumps(example)
     if body is None:
         return None
     wire: Any = importlib.import_module(route.wire)
-    return Sample(wire.read_request(body, "application/json", route.config), "its input example")
+    request = wire.read_request(body, "application/json", route.config)
+    return SampleRequest(request, "its input example")
 
 
-def _beside(model: ModelSettings) -> bytes | None:
-    """The example in the model's folder, if that is one of this machine."""
+def _read_mlflow_file(model: ModelSettings) -> bytes | None:
+    """Return the example in the model's folder, if that is a local folder."""
     uri = model.parameters.uri if model.parameters else None
-    return _content(locate(uri, model.folder), MLFLOW_EXAMPLE) if uri else None
+    return _read_file(locate(uri, model.folder), MLFLOW_EXAMPLE) if uri else None
 
 
-def _content(folder: str | None, name: str) -> bytes | None:
+def _read_file(folder: str | None, name: str) -> bytes | None:
     path = os.path.join(folder or "", name)
     if folder is None or not os.path.isfile(path):
         return None
@@ -84,29 +85,26 @@ def _content(folder: str | None, name: str) -> bytes | None:
         return file.read()
 
 
-def _invented(info: ModelInfo) -> Sample | None:
-    described = info.metadata.inputs
-    if not described or not all(_content_type(each) in _TEXTS for each in described):
+def _synthesize(info: ModelInfo) -> SampleRequest | None:
+    tensors = info.metadata.inputs
+    if not tensors or not all(_get_content_type(tensor) in _TEXTS for tensor in tensors):
         return None
-    return Sample(
-        InferenceRequest(inputs=[_input(each) for each in described]), "made-up data", invented=True
-    )
+    request = InferenceRequest(inputs=[_synthesize_input(tensor) for tensor in tensors])
+    return SampleRequest(request, "synthetic data", is_synthetic=True)
 
 
-def _input(described: MetadataTensor) -> RequestInput:
-    shape = [1 if size < 0 else size for size in described.shape]
-    count = 1
-    for size in shape:
-        count *= size
-    element: Any = _TEXTS[_content_type(described)] if str(described.datatype) == "BYTES" else 0
+def _synthesize_input(tensor: MetadataTensor) -> RequestInput:
+    shape = [1 if size < 0 else size for size in tensor.shape]
+    is_bytes = str(tensor.datatype) == "BYTES"
+    element: Any = _TEXTS[_get_content_type(tensor)] if is_bytes else 0
     return RequestInput(
-        name=described.name,
+        name=tensor.name,
         shape=shape,
-        datatype=described.datatype,
-        parameters=described.parameters,
-        data=TensorData([element] * count),
+        datatype=tensor.datatype,
+        parameters=tensor.parameters,
+        data=TensorData([element] * math.prod(shape)),
     )
 
 
-def _content_type(described: MetadataTensor) -> str:
-    return (described.parameters.content_type if described.parameters else None) or ""
+def _get_content_type(tensor: MetadataTensor) -> str:
+    return (tensor.parameters.content_type if tensor.parameters else None) or ""

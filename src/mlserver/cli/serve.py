@@ -1,4 +1,4 @@
-"""`mlserver start`: settings from the folder or a URI, then the server until it is told to stop."""
+"""`mlserver start`: read the settings of a folder or URI, and run the server."""
 
 from __future__ import annotations
 
@@ -23,160 +23,178 @@ from ..settings import ENV_PREFIX_SETTINGS, ModelSettings, Settings, SettingsErr
 from ..settings.sources import read_json_object
 
 DEFAULT_SETTINGS_FILENAME = "settings.json"
-MLFLOW = "mlserver_mlflow.MLflowRuntime"
-GIVEN_MODELS = "mlserver.repository.static.StaticModelRepository"
+MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
+STATIC_REPOSITORY = "mlserver.repository.static.StaticModelRepository"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _PORT = click.IntRange(0, 65535)
 
 
 @click.command(
-    name="start", short_help="Serve the models of a folder, or one MLflow model from anywhere."
+    name="start", short_help="Serve the models of a folder, or one MLflow model by its URI."
 )
 @click.argument("model", metavar="FOLDER|URI", type=click.Path())
 @click.option("--host", help="Address to listen on.")
-@click.option("--http-port", type=_PORT, help="Port for REST; 0 = any free one.")
-@click.option("--grpc-port", type=_PORT, help="Port for gRPC; 0 = any free one.")
-@click.option("--metrics-port", type=_PORT, help="Port for metrics; 0 = any free one.")
+@click.option("--http-port", type=_PORT, help="Port for REST; 0 = any free port.")
+@click.option("--grpc-port", type=_PORT, help="Port for gRPC; 0 = any free port.")
+@click.option("--metrics-port", type=_PORT, help="Port for metrics; 0 = any free port.")
 @click.option(
-    "--workers", "parallel_workers", type=click.IntRange(0), help="Worker processes; 0 = none."
+    "--workers",
+    "parallel_workers",
+    type=click.IntRange(0),
+    help="Worker processes that run models; 0 = run models in the server's process.",
 )
 @click.option(
     "--http-workers",
     type=click.IntRange(1),
-    help="Processes that speak HTTP and gRPC on the same ports.",
+    help="HTTP worker processes, which serve HTTP and gRPC on the same ports.",
 )
-@click.option("--name", help="Name of the model; for a URI, or a folder that is an MLflow model.")
+@click.option("--name", help="Name of the model, for a URI or the folder of an MLflow model.")
 def command(model: str, name: str | None, **flags: Any) -> None:
     """Serve the models of FOLDER, or the MLflow model at URI.
 
-    FOLDER holds MLflow models or model-settings.json files at any depth, and perhaps a settings.json, or is itself an
-    MLflow model. An MLflow model without a settings file is served under its folder's name; a folder with a number is a
-    version of the folder above. URI is any address that MLflow can load from, such as models:/wine@champion, models:/wine/3, runs:/ID/model or
-    s3://bucket/model. Options here beat settings.json, which beats MLSERVER_ variables.
+    FOLDER has MLflow models or model-settings.json files at any depth, and optionally a
+    settings.json; or FOLDER is an MLflow model. An MLflow model without a settings file is served
+    under its folder's name; a folder with a number as its name is a version of its parent folder.
+    URI is any URI that MLflow can load, such as models:/wine@champion, models:/wine/3,
+    runs:/ID/model or s3://bucket/model. Options here override settings.json, which overrides
+    MLSERVER_ environment variables.
     """
-    given = {field: value for field, value in flags.items() if value is not None}
-    settings = prepare(model, name, given)
+    overrides = {field: value for field, value in flags.items() if value is not None}
+    settings = prepare_settings(model, name, overrides)
     from ..server import MLServer
 
     async def serve() -> None:
         await MLServer(settings).start()
 
-    run(serve())
+    run_event_loop(serve())
 
 
-def prepare(model: str, name: str | None = None, flags: dict[str, Any] | None = None) -> Settings:
-    """The server's settings for a folder or URI, with the folder first among the places that models import from.
+def prepare_settings(
+    model: str, name: str | None = None, overrides: dict[str, Any] | None = None
+) -> Settings:
+    """Return the server's settings for a folder or URI, and put the folder first on `sys.path`.
+
+    Args:
+        overrides: Values of command-line options, by the name of their setting.
 
     Raises:
-        SettingsError: no such folder, or a settings file that is wrong.
+        SettingsError: the folder does not exist, or a settings file is invalid.
     """
     provide_user()
     if _URI.match(model):
-        return _of_uri(model, name or name_of_uri(model), flags or {})
+        return _make_uri_settings(model, name or get_model_name(model), overrides or {})
     if not os.path.isdir(model):
-        what = "is a file" if os.path.exists(model) else "does not exist"
-        raise SettingsError(f"{model}: expected a folder with models, but it {what}")
+        state = "is a file" if os.path.exists(model) else "does not exist"
+        raise SettingsError(f"{model}: expected a folder with models, but it {state}")
     for path in (os.path.abspath(model), os.getcwd()):
         if path not in sys.path:
             sys.path.insert(0, path)
     if name is None:
-        settings = read_settings(model, flags)
+        settings = read_settings(model, overrides)
         _require_models(model, settings)
         return settings
     if not os.path.isfile(os.path.join(model, "MLmodel")):
         raise SettingsError(
-            f"--name: {model} is not an MLflow model; the names are in its model-settings.json files"
+            f"--name: {model} is not an MLflow model; model-settings.json files define the names"
         )
-    return _of_uri(os.path.abspath(model), name, flags or {})
+    return _make_uri_settings(os.path.abspath(model), name, overrides or {})
 
 
 def _require_models(folder: str, settings: Settings) -> None:
-    """Refuse a folder with neither models nor settings: a server without models is hardly ever what was meant.
+    """Raise unless the folder has models, or the settings configure a server without models.
 
     Raises:
-        SettingsError: there is nothing to serve, and no settings.json or setting that asks for a server without models.
+        SettingsError: the folder has neither models nor settings.
     """
     has_settings = os.path.isfile(os.path.join(folder, DEFAULT_SETTINGS_FILENAME))
-    is_meant = (
+    may_be_empty = (
         has_settings
         or not settings.load_models_at_startup
         or settings.model_repository_implementation
     )
-    if is_meant or has_models(folder) or load_from_environment(folder) is not None:
+    if may_be_empty or has_models(folder) or load_from_environment(folder) is not None:
         return
     raise SettingsError(
-        f"{folder}: no models found: expected a folder with the file 'MLmodel' or 'model-settings.json', here or below;"
-        " 'mlserver init' writes a model; for a server that gets its models later, set 'load_models_at_startup' to"
-        " false in settings.json or MLSERVER_LOAD_MODELS_AT_STARTUP"
+        f"{folder}: no models found: expected the file 'MLmodel' or 'model-settings.json' in the"
+        " folder or below; 'mlserver init' writes an example model; to start a server without"
+        " models, set 'load_models_at_startup' to false in settings.json or"
+        " MLSERVER_LOAD_MODELS_AT_STARTUP"
     )
 
 
 async def load_settings(folder: str | None = None) -> tuple[Settings, list[ModelSettings]]:
-    """Return the server's settings and those of the models to load at its start, for programs that start a server.
+    """Return the settings of the server and of the models that it loads at its start.
+
+    For programs that start a server without the command line.
 
     Args:
-        folder: The model repository, with its `settings.json` if there is one; None = the current folder, with settings
-            from the environment alone.
+        folder: Model repository, with an optional `settings.json`; None = the current folder, with
+            settings from environment variables only.
 
     Raises:
-        SettingsError: no such folder, or a settings file that is wrong.
+        SettingsError: the folder does not exist, or a settings file is invalid.
     """
-    folder_or_here = "." if folder is None else folder
-    if folder_or_here not in sys.path:
-        sys.path.insert(0, folder_or_here)
+    import_folder = "." if folder is None else folder
+    if import_folder not in sys.path:
+        sys.path.insert(0, import_folder)
     settings = Settings.load() if folder is None else read_settings(folder)
     if not settings.load_models_at_startup:
         return settings, []
     return settings, list(await ModelRepositoryFactory.resolve_model_repository(settings).list())
 
 
-def read_settings(folder: str, flags: dict[str, Any] | None = None) -> Settings:
-    """`flags` over `settings.json` of the folder over the environment; the repository is the folder itself."""
+def read_settings(folder: str, overrides: dict[str, Any] | None = None) -> Settings:
+    """Return `overrides` over the folder's `settings.json` over environment variables.
+
+    The model repository is the folder.
+    """
     path = os.path.join(folder, DEFAULT_SETTINGS_FILENAME)
-    there = os.path.isfile(path)
-    written = read_json_object(path) if there else {}
-    settings = Settings.load({**written, **(flags or {})}, path if there else None)
-    _warn_of_ineffective_variables(path, written)
+    has_file = os.path.isfile(path)
+    file_settings = read_json_object(path) if has_file else {}
+    settings = Settings.load({**file_settings, **(overrides or {})}, path if has_file else None)
+    _warn_about_overridden_variables(path, file_settings)
     settings.model_repository_root = folder
     return settings
 
 
-def _warn_of_ineffective_variables(path: str, written: dict[str, Any]) -> None:
-    """Say which variables have no effect because the settings file has another value."""
+def _warn_about_overridden_variables(path: str, file_settings: dict[str, Any]) -> None:
+    """Log each environment variable that the settings file overrides with another value."""
     variables = {name.upper(): value for name, value in os.environ.items()}
-    for key, value in written.items():
+    for key, value in file_settings.items():
         name = f"{ENV_PREFIX_SETTINGS}{key}".upper()
-        given = variables.get(name)
+        variable = variables.get(name)
+        if not variable or not isinstance(value, (str, int, float, bool)):
+            continue
         text = value if isinstance(value, str) else json.dumps(value)
-        if given and isinstance(value, (str, int, float, bool)) and given.lower() != text.lower():
-            logger.warning("%s has no effect: %s says '%s': %s", name, path, key, text)
+        if variable.lower() != text.lower():
+            logger.warning("%s has no effect: %s sets '%s' to %s", name, path, key, text)
 
 
-def _of_uri(uri: str, name: str, flags: dict[str, Any]) -> Settings:
+def _make_uri_settings(uri: str, name: str, overrides: dict[str, Any]) -> Settings:
     if importlib.util.find_spec("mlserver_mlflow") is None:
         raise click.ClickException(
             "MLflow models need the MLflow runtime: pip install mlserver-mlflow"
         )
-    settings = Settings.load(flags)
-    settings.model_repository_implementation = GIVEN_MODELS
-    model = {"name": name, "implementation": MLFLOW, "parameters": {"uri": uri}}
+    settings = Settings.load(overrides)
+    settings.model_repository_implementation = STATIC_REPOSITORY
+    model = {"name": name, "implementation": MLFLOW_RUNTIME, "parameters": {"uri": uri}}
     settings.model_repository_implementation_args = {"models": [model]}
     return settings
 
 
-def name_of_uri(uri: str) -> str:
-    """The name under which the model at a URI is served: the registered model's, else the last part of the path."""
+def get_model_name(uri: str) -> str:
+    """Return the name of the registered model, or the last component of another URI's path."""
     scheme, _, rest = uri.partition(":")
     parts = [part for part in rest.partition("?")[0].split("/") if part]
     if not parts:
         raise SettingsError(
-            f"{uri}: expected a model's address, such as models:/name@alias or runs:/ID/model"
+            f"{uri}: expected a model URI, such as models:/name@alias or runs:/ID/model"
         )
     return parts[0].partition("@")[0] if scheme == "models" else parts[-1]
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run the server's life on its event loop."""
-    # Python's own 700 are less than the objects of one batch of requests: the collector would run all the time.
+def run_event_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run the main coroutine of the server."""
+    # One batch of requests allocates more objects than Python's default threshold of 700.
     gc.set_threshold(20_000, 20, 20)
-    child_main.run(work)
+    child_main.run(main)

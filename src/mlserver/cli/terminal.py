@@ -1,4 +1,4 @@
-"""What the commands share in talking to the terminal."""
+"""Error class shared by the commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import click
 
 
 class CommandError(click.ClickException):
-    """The command could not do what it was asked: one line, exit code 1."""
+    """The command failed: its message is printed in one line, exit code 1."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""`mlserver trust`: the digest that names the files of a model, for the setting `trusted_models`."""
+"""`mlserver trust`: print the digest of a model's files, for the setting `trusted_models`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import click
 @click.command(name="trust", short_help="Print the digest of a model's files.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 def command(folder: str) -> None:
-    """Print the digest of all files of FOLDER, as the setting `trusted_models` takes it. Any change gives another one."""
+    """Print the digest of all files of FOLDER, for the setting `trusted_models`.
+
+    A change of any file changes the digest.
+    """
     from ..security.code_policy import compute_digest
 
     click.echo(compute_digest(folder))

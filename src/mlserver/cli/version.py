@@ -1,4 +1,4 @@
-"""`mlserver version`: what a bug report should say."""
+"""`mlserver version`: print the versions for a bug report."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import click
 
 from ..version import __version__
 
-_COMPANIONS = ("mlserver-mlflow", "mlflow", "pydantic", "numpy", "pandas", "grpcio", "uvloop")
+_PACKAGES = ("mlserver-mlflow", "mlflow", "pydantic", "numpy", "pandas", "grpcio", "uvloop")
 
 
-@click.command(name="version", short_help="Print the versions that matter in a bug report.")
+@click.command(name="version", short_help="Print the versions for a bug report.")
 def command() -> None:
-    """Print the version of mlserver, of its companions that are installed, and of Python."""
+    """Print the versions of mlserver, installed related packages, Python and the system."""
     click.echo(f"mlserver {__version__}")
-    for name in _COMPANIONS:
+    for name in _PACKAGES:
         try:
             click.echo(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    click.echo(
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
-    )
+    implementation = platform.python_implementation()
+    click.echo(f"{implementation} {platform.python_version()}, {platform.platform()}")

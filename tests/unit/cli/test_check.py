@@ -1,4 +1,4 @@
-"""`mlserver check`: every model is tried as the server would run it, and the exit code tells."""
+"""`mlserver check`: loads every model in a worker, runs inference, and fails if one model fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.cli.requirements import unmet
+from mlserver.cli.requirements import find_unmet
 from support.models import Models
 from support.repository import tensor, write_model
 from support.server import run_mlserver
@@ -58,7 +58,7 @@ class Fatal(MLModel):
 
 
 def block(text: str, name: str) -> str:
-    """What was said of one model."""
+    """Return the printed lines of one model."""
     lines = text.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith(f"{name}: "))
     end = next(
@@ -71,7 +71,7 @@ def block(text: str, name: str) -> str:
 def test_a_folder_of_good_and_bad_models(tmp_path: Path) -> None:
     named = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
     write_model(
-        tmp_path / "made-up", inputs=[named, {"name": "s", "datatype": "BYTES", "shape": [-1]}]
+        tmp_path / "synthetic", inputs=[named, {"name": "s", "datatype": "BYTES", "shape": [-1]}]
     )
     sampled = write_model(tmp_path / "sampled", "Sum", parameters={"version": "v1"})
     (sampled / "sample-request.json").write_text(json.dumps({"inputs": [tensor("x", [1.0, 2.0])]}))
@@ -85,11 +85,11 @@ def test_a_folder_of_good_and_bad_models(tmp_path: Path) -> None:
     code, text = run_mlserver("check", str(tmp_path))
     assert code == 1
     assert "mlserver: 3 of 6 models failed: " in text
-    assert "ok\n  loaded in " in block(text, "made-up")
-    assert "answered made-up data in" in block(text, "made-up")
-    assert "x FP32[1, 2], s BYTES[1]" in block(text, "made-up")
-    assert "answered sample-request.json in" in block(text, "sampled (v1)")
-    assert "note: not asked" in block(text, "silent")
+    assert "ok\n  loaded in " in block(text, "synthetic")
+    assert "inference with synthetic data in" in block(text, "synthetic")
+    assert "x FP32[1, 2], s BYTES[1]" in block(text, "synthetic")
+    assert "inference with sample-request.json in" in block(text, "sampled (v1)")
+    assert "note: no inference: " in block(text, "silent")
     assert "FAILED" in block(text, "broken")
     assert "the weights are missing" in block(text, "broken")
     assert "not valid JSON" in block(text, "unreadable")
@@ -97,12 +97,12 @@ def test_a_folder_of_good_and_bad_models(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
-def test_the_log_of_a_model_is_shown_on_demand(tmp_path: Path) -> None:
+def test_verbose_prints_the_log_of_a_model(tmp_path: Path) -> None:
     write_model(tmp_path, "Broken")
     assert "Traceback" in run_mlserver("check", str(tmp_path), "--verbose")[1]
 
 
-def test_a_model_that_ends_its_process(tmp_path: Path) -> None:
+def test_a_model_that_exits_its_process(tmp_path: Path) -> None:
     write_model(tmp_path / "dying", "Dying", source=DYING)
     write_model(tmp_path / "echo")
     code, text = run_mlserver("check", str(tmp_path))
@@ -115,29 +115,29 @@ def test_a_model_that_never_loads(tmp_path: Path) -> None:
     write_model(tmp_path / "slow", "Slow", source=SLOW)
     code, text = run_mlserver("check", str(tmp_path), "--timeout", "0.5")
     assert code == 1
-    assert "it did not load within 0.5 s" in block(text, "slow")
+    assert "load exceeded 0.5 s (option --timeout)" in block(text, "slow")
 
 
 @pytest.mark.parametrize("version", ["raises", "refuses"])
-def test_made_up_data_that_is_refused_is_a_note(tmp_path: Path, version: str) -> None:
+def test_a_rejection_of_synthetic_data_is_a_note(tmp_path: Path, version: str) -> None:
     inputs = [{"name": "x", "datatype": "FP32", "shape": [-1]}]
     folder = write_model(
         tmp_path / "picky", "Picky", source=PICKY, inputs=inputs, parameters={"version": version}
     )
     code, text = run_mlserver("check", str(tmp_path))
     assert code == 0, text
-    assert "note: it refused made-up data: " in text
+    assert "note: inference failed for synthetic data: " in text
     assert "no zeros" in text
-    assert "1 model, all would serve" in text
+    assert "1 model: ready to serve" in text
     assert run_mlserver("check", str(tmp_path), "--strict")[0] == 1
 
     (folder / "sample-request.json").write_text(json.dumps({"inputs": [tensor("x", [1.0])]}))
     code, text = run_mlserver("check", str(tmp_path))
     assert code == 1
-    assert "it refused sample-request.json: " in block(text, f"picky ({version})")
+    assert "inference failed for sample-request.json: " in block(text, f"picky ({version})")
 
 
-def test_made_up_data_that_ends_the_process_is_a_failure(tmp_path: Path) -> None:
+def test_a_worker_crash_with_synthetic_data_is_a_failure(tmp_path: Path) -> None:
     write_model(
         tmp_path / "fatal",
         "Fatal",
@@ -149,16 +149,16 @@ def test_made_up_data_that_ends_the_process_is_a_failure(tmp_path: Path) -> None
     assert "FAILED" in block(text, "fatal")
 
 
-def test_an_mlflow_model_answers_its_example(models: Models, tmp_path: Path) -> None:
+def test_an_mlflow_model_is_checked_with_its_input_example(models: Models, tmp_path: Path) -> None:
     folder = models.copy("frame", tmp_path / "frame")
     columns = {"columns": ["name", "count", "ratio", "flag"], "data": [["a", 1, 0.5, True]]}
     (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": columns}))
     (folder / "requirements.txt").write_text("numpy\nno-such-package==1.0\npydantic<2\n")
     code, text = run_mlserver("check", str(folder))
     assert code == 0, text
-    assert "answered its input example in" in text
-    assert "note: requirements.txt: no-such-package==1.0 is asked for and not installed" in text
-    assert "pydantic<2 is asked for" in text
+    assert "inference with its input example in" in text
+    assert "note: requirements.txt: no-such-package==1.0 is required, but not installed" in text
+    assert "pydantic<2 is required, but " in text
     assert run_mlserver("check", str(folder), "--strict", "--no-predict")[0] == 1
 
 
@@ -178,7 +178,7 @@ def test_a_folder_of_mlflow_models_without_settings(models: Models, tmp_path: Pa
         "pair (2): ok",
         "single: ok",
     ]
-    assert "3 models, all would serve" in text
+    assert "3 models: ready to serve" in text
 
 
 def test_no_models(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_no_models(tmp_path: Path) -> None:
     assert run_mlserver("check", str(tmp_path / "none"))[0] == 2
 
 
-def test_requirements_that_do_not_apply_are_left_out(tmp_path: Path) -> None:
+def test_only_requirements_of_this_platform_are_compared(tmp_path: Path) -> None:
     lines = [
         "# a comment",
         "--index-url x",
@@ -199,5 +199,5 @@ def test_requirements_that_do_not_apply_are_left_out(tmp_path: Path) -> None:
         "not a requirement at all",
     ]
     (tmp_path / "requirements.txt").write_text("\n".join(lines))
-    [line] = unmet(str(tmp_path / "requirements.txt"))
-    assert line.startswith("mlserver==0.1 is asked for, 2.")
+    [line] = find_unmet(str(tmp_path / "requirements.txt"))
+    assert line.startswith("mlserver==0.1 is required, but 2.")

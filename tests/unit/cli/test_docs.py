@@ -1,4 +1,4 @@
-"""The pages about the command line and custom runtimes say what is there."""
+"""The pages about the command line and custom runtimes match the code."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DOCS = ROOT / "docs"
 
 def commands() -> dict[str, click.Command]:
     context = click.Context(main)
-    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
-    return {name: command for name, command in found.items() if command is not None}
+    by_name = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    return {name: command for name, command in by_name.items() if command is not None}
 
 
 @pytest.mark.parametrize("name", commands())
@@ -37,7 +37,7 @@ def test_every_option_is_described(name: str) -> None:
     assert [option for option in options if f"`{option}`" not in text] == []
 
 
-def test_code_of_the_page_is_code_of_the_examples() -> None:
+def test_code_blocks_are_part_of_the_examples() -> None:
     sources = [
         path.read_text()
         for path in (ROOT / "examples" / "custom-runtimes").rglob("*.*")
@@ -52,7 +52,7 @@ def test_code_of_the_page_is_code_of_the_examples() -> None:
 
 
 @pytest.mark.parametrize("page", ["cli.md", "custom-runtimes.md", "migrating-from-mlserver-1.md"])
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_point_to_existing_files(page: str) -> None:
     text = (DOCS / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert (DOCS / target).exists(), target

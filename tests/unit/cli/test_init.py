@@ -1,4 +1,4 @@
-"""`mlserver init`: what it writes works."""
+"""`mlserver init`: the written model passes its test and `mlserver check`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = {
 }
 
 
-def test_the_model_has_a_test_that_passes_and_would_serve(tmp_path: Path) -> None:
+def test_the_model_passes_its_test_and_check(tmp_path: Path) -> None:
     folder = tmp_path / "flat prices"
     code, text = run_mlserver("init", str(folder))
     assert code == 0, text
@@ -42,14 +42,14 @@ def test_the_model_has_a_test_that_passes_and_would_serve(tmp_path: Path) -> Non
     assert tested.returncode == 0, tested.stdout
     code, text = run_mlserver("check", str(folder), "--strict")
     assert code == 0, text
-    assert "answered sample-request.json" in text
+    assert "inference with sample-request.json" in text
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("mine")
     code, text = run_mlserver("init", str(tmp_path))
     assert (code, text.count("\n")) == (1, 1)
-    assert "model.py is there already" in text
+    assert "model.py already exists" in text
     assert [path.name for path in tmp_path.iterdir()] == ["model.py"]
 
 
@@ -60,7 +60,7 @@ def test_a_template_needs_cookiecutter(tmp_path: Path) -> None:
     code, text = run_mlserver("init", "--template", str(tmp_path), cwd=tmp_path)
     assert (code, text) == (
         1,
-        "mlserver: templates of your own need cookiecutter: pip install cookiecutter\n",
+        "mlserver: --template needs cookiecutter: pip install cookiecutter\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""The command itself: what it lists, how it refuses, and that it does so in one line."""
+"""The command `mlserver`: help, usage errors in one line, exit codes, completion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mlserver.cli import main
-from mlserver.cli.serve import name_of_uri
+from mlserver.cli.serve import get_model_name
 from mlserver.errors import MLServerError
 from support.server import run_mlserver
 
@@ -25,11 +25,12 @@ def test_no_command_shows_the_help() -> None:
     assert run_mlserver() == run_mlserver("--help")
 
 
-def test_help_is_quick() -> None:
-    """Processor time, so that a busy machine does not matter."""
+def test_help_is_fast() -> None:
+    """Measures CPU time, which does not depend on the load of the machine."""
     code = (
         "import resource, subprocess, sys\n"
-        "subprocess.run([sys.executable, '-m', 'mlserver', '--help'], stdout=subprocess.DEVNULL, check=True)\n"
+        "command = [sys.executable, '-m', 'mlserver', '--help']\n"
+        "subprocess.run(command, stdout=subprocess.DEVNULL, check=True)\n"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
         "print(used.ru_utime + used.ru_stime)\n"
     )
@@ -53,7 +54,7 @@ def test_every_command_has_help(name: str) -> None:
             ["start", "/no/such/folder"],
             "/no/such/folder: expected a folder with models, but it does not exist",
         ),
-        (["start", "models:/"], "models:/: expected a model's address"),
+        (["start", "models:/"], "models:/: expected a model URI"),
         (["start", "--http-port", "99999", "."], "--http-port"),
         (["start", "--name", "x", "."], "is not an MLflow model"),
         (["infer"], "mlserver infer: Missing option"),
@@ -75,13 +76,13 @@ def test_a_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MLSERVER_HTTP_PORT" in text
 
 
-def test_main_ends_with_a_code() -> None:
+def test_main_raises_system_exit() -> None:
     with pytest.raises(SystemExit) as ended:
         main(["version"])
     assert ended.value.code == 0
 
 
-def test_version_names_the_companions() -> None:
+def test_version_prints_related_packages() -> None:
     code, text = run_mlserver("version")
     assert code == 0
     assert text.startswith("mlserver 2.")
@@ -95,15 +96,15 @@ def test_completion_prints_a_script(shell: str) -> None:
     assert "_MLSERVER_COMPLETE" in text
 
 
-def test_completion_completes() -> None:
-    asked = {
+def test_completion_returns_commands() -> None:
+    environment = {
         "_MLSERVER_COMPLETE": "bash_complete",
         "COMP_WORDS": "mlserver comp",
         "COMP_CWORD": "1",
     }
     code = "from mlserver.cli import main; main(prog_name='mlserver')"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "plain,completion"
 
@@ -121,10 +122,10 @@ def test_completion_completes() -> None:
         ("file:///srv/models/wine?x=1", "wine"),
     ],
 )
-def test_a_uri_names_its_model(uri: str, name: str) -> None:
-    assert name_of_uri(uri) == name
+def test_the_model_name_of_a_uri(uri: str, name: str) -> None:
+    assert get_model_name(uri) == name
 
 
 def test_a_uri_without_a_model_is_refused() -> None:
     with pytest.raises(MLServerError, match=r"models:/name@alias"):
-        name_of_uri("runs:/")
+        get_model_name("runs:/")

@@ -1,5 +1,6 @@
-"""Batch scoring: a file of requests or rows in, one answer per line out. `mlserver infer` is its command.
+"""Batch scoring for `mlserver infer`: a file of requests or rows in, one result per item out.
 
-`source` and `tables` read, `client` asks, `job` does so many times at once and again where that helps, `journal` keeps the
-answers in order and across interruptions, `export` writes them as a table, `progress` tells.
+`source`, `tables`, `csv_table` and `parquet_table` read the input into work items; `client` sends
+them over REST or gRPC; `runner` sends many at once and retries; `output_log` writes the results in
+order and resumes an interrupted run; `export` converts the log to a table; `progress` shows a bar.
 """

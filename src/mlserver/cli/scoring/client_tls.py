@@ -1,4 +1,4 @@
-"""Whom the client believes, and how it shows who it is, over TLS."""
+"""TLS settings of the client: certificate authorities, client certificate and key."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..terminal import CommandError
 
 
 @dataclass(frozen=True)
-class Trust:
-    """Files in PEM.
+class ClientTLS:
+    """Paths of PEM files, and whether the server's certificate is verified.
 
     Attributes:
-        ca: Authorities that servers are believed by; None = those that the machine knows.
-        certificate: The client's own, with those between it and its authority.
-        key: Its key; None = it stands in the same file.
-        verify: False = any server is believed.
+        ca: Certificate authorities; None = those of the operating system.
+        certificate: Client certificate with its intermediate certificates.
+        key: Private key of the client certificate; None = in the file `certificate`.
+        verify: False = accept any server certificate.
     """
 
     ca: Path | None = None
@@ -26,28 +26,26 @@ class Trust:
     key: Path | None = None
     verify: bool = True
 
-    def context(self) -> ssl.SSLContext:
-        """For HTTP."""
+    def create_ssl_context(self) -> ssl.SSLContext:
+        """Return the context for HTTPS. Raises `CommandError` for unusable files."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
-        except OSError as error:  # those of TLS too
-            raise CommandError(
-                f"the certificates cannot be used: {getattr(error, 'reason', None) or error}"
-            ) from None
+        except OSError as error:  # ssl.SSLError is an OSError
+            reason = getattr(error, "reason", None) or error
+            raise CommandError(f"the certificates cannot be used: {reason}") from None
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
 
-    def credentials(self) -> Any:
-        """For gRPC."""
+    def create_grpc_credentials(self) -> Any:
+        """Return the channel credentials for gRPC. Raises `CommandError` for unusable files."""
         import grpc
 
-        self.context()  # says what is wrong with the files: gRPC only fails to connect
+        self.create_ssl_context()  # reports invalid files; gRPC would only fail to connect
         key = self.key or self.certificate
-        parts = [
-            None if path is None else path.read_bytes() for path in (self.ca, key, self.certificate)
-        ]
-        return grpc.ssl_channel_credentials(*parts)
+        paths = (self.ca, key, self.certificate)
+        contents = [None if path is None else path.read_bytes() for path in paths]
+        return grpc.ssl_channel_credentials(*contents)

@@ -1,4 +1,4 @@
-"""CSV files as items: a header, then one item per row. Values are read as the model's metadata says, or as they look."""
+"""CSV and TSV files as items: one per row, typed by the model's metadata or by the values."""
 
 from __future__ import annotations
 
@@ -11,36 +11,41 @@ from typing import Any
 from ...types import MetadataModelResponse
 from ..terminal import CommandError
 from .items import NOT_SENT, ItemFailure, WorkItem
-from .tables import Layout, Rows, layout
-from .values import integer_for, number_for, refuse
+from .tables import TableLayout, TableRows, match_columns
+from .values import check_float, check_integer, wrong_type_error
 
 _TRUE, _FALSE = {"true", "t", "yes", "1"}, {"false", "f", "no", "0"}
 _DELIMITERS = ",;\t|"
+# Datatypes tried for a column without metadata, narrowest first.
+_DATATYPES = ("INT64", "FP64", "BOOL", "BYTES")
 
 
 class CSVTable:
-    """A CSV file with a header; the delimiter is the likeliest of comma, semicolon, tab and bar, of `.tsv` the tab."""
+    """A CSV file with a header.
+
+    The delimiter of `.tsv` is the tab; otherwise the most frequent one of `,`, `;`, tab and `|` in
+    the header.
+    """
 
     def __init__(self, path: Path, metadata: MetadataModelResponse | None) -> None:
         self._path = path
         self._metadata = metadata
         self._delimiter = ","
-        self._names = self._header()
-        self._layout: Layout | None = None
+        self._names = self._read_header()
 
-    def _header(self) -> list[str]:
+    def _read_header(self) -> list[str]:
         with self._path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first_line = file.readline()
         is_tsv = self._path.suffix.lower() == ".tsv"
-        self._delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first.count)
-        names = next(csv.reader([first], delimiter=self._delimiter), [])
+        self._delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first_line.count)
+        names = next(csv.reader([first_line], delimiter=self._delimiter), [])
         if not names or len(set(names)) != len(names):
             raise CommandError(
-                f"{self._path}: expected a header with distinct names of columns in the first line"
+                f"{self._path}: expected a header with distinct column names in the first line"
             )
         return names
 
-    def _rows(self) -> Iterator[list[str]]:
+    def _read_rows(self) -> Iterator[list[str]]:
         try:
             with self._path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file, delimiter=self._delimiter)
@@ -50,97 +55,99 @@ class CSVTable:
             raise CommandError(f"{self._path}: cannot be read: {error}") from None
 
     def count(self) -> int:
-        return sum(1 for _ in self._rows())
+        return sum(1 for _ in self._read_rows())
 
-    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
-        shape = self._shape()
-        places = [self._names.index(column.name) for column in shape.columns]
-        readers = [reader_of(column.datatype) for column in shape.columns]
-        waiting = Rows([], [[] for _ in places], {})
-        for number, row in enumerate(self._rows()):
-            if number in done:
+    def read_work_items(self, batch_size: int, done: set[int]) -> Iterator[WorkItem]:
+        layout = self._read_layout()
+        indices = [self._names.index(column.name) for column in layout.columns]
+        parsers = [get_parser(column.datatype) for column in layout.columns]
+        rows = TableRows.create_empty(len(indices))
+        for item, row in enumerate(self._read_rows()):
+            if item in done:
                 continue
             try:
-                values = self._values(row, places, readers)
+                rows.append(item, self._parse_row(row, indices, parsers))
             except ValueError as error:
-                waiting.failed[number] = ItemFailure(str(error), NOT_SENT)
-            else:
-                waiting.items.append(number)
-                for column, value in zip(waiting.values, values, strict=True):
-                    column.append(value)
-            if len(waiting.items) + len(waiting.failed) >= size:
-                yield waiting.work(shape)
-                waiting = Rows([], [[] for _ in places], {})
-        if waiting.items or waiting.failed:
-            yield waiting.work(shape)
+                rows.failed[item] = ItemFailure(str(error), NOT_SENT)
+            if len(rows.items) + len(rows.failed) >= batch_size:
+                yield rows.to_work_item(layout)
+                rows = TableRows.create_empty(len(indices))
+        if rows.items or rows.failed:
+            yield rows.to_work_item(layout)
 
-    def _values(
-        self, row: list[str], places: list[int], readers: list[Callable[[str], Any]]
+    def _parse_row(
+        self, row: list[str], indices: list[int], parsers: list[Callable[[str], Any]]
     ) -> list[Any]:
         if len(row) != len(self._names):
             raise ValueError(f"expected {len(self._names)} values, received {len(row)}")
         values = []
-        for place, reader in zip(places, readers, strict=True):
+        for index, parse in zip(indices, parsers, strict=True):
             try:
-                values.append(reader(row[place]))
+                values.append(parse(row[index]))
             except ValueError as error:
-                raise ValueError(f"column '{self._names[place]}': {error}") from None
+                raise ValueError(f"column '{self._names[index]}': {error}") from None
         return values
 
-    def _shape(self) -> Layout:
-        if self._layout is None:
-            described = self._metadata is not None and bool(self._metadata.inputs)
-            self._layout = layout(self._names, self._metadata, {} if described else self._kinds())
-        return self._layout
+    def _read_layout(self) -> TableLayout:
+        has_inputs = self._metadata is not None and bool(self._metadata.inputs)
+        datatypes = {} if has_inputs else self._infer_datatypes()
+        return match_columns(self._names, self._metadata, datatypes)
 
-    def _kinds(self) -> dict[str, str]:
-        """The narrowest datatype that takes every value of a column; it takes one pass over the file."""
-        candidates = {name: ["INT64", "FP64", "BOOL", "BYTES"] for name in self._names}
-        for row in self._rows():
+    def _infer_datatypes(self) -> dict[str, str]:
+        """Return the narrowest datatype for the values of each column; reads the whole file."""
+        candidates = {name: list(_DATATYPES) for name in self._names}
+        for row in self._read_rows():
             for name, text in zip(self._names, row, strict=False):
-                while not _fits(candidates[name][0], text):
+                while not _can_parse(candidates[name][0], text):
                     candidates[name].pop(0)
-        return {name: left[0] for name, left in candidates.items()}
+        return {name: remaining[0] for name, remaining in candidates.items()}
 
 
-def _fits(datatype: str, text: str) -> bool:
+def _can_parse(datatype: str, text: str) -> bool:
     try:
-        reader_of(datatype)(text)
+        get_parser(datatype)(text)
     except ValueError:
         return False
     return True
 
 
-def reader_of(datatype: str) -> Callable[[str], Any]:
-    """What reads a cell as a datatype; it raises `ValueError` in words for the user."""
+def get_parser(datatype: str) -> Callable[[str], Any]:
+    """Return the parser of a cell; it raises `ValueError` for a text that does not fit."""
     if datatype == "BYTES":
         return str
     if datatype == "BOOL":
-        return _boolean
-    return partial(_integer if "INT" in datatype else _number, datatype)
+        return _parse_bool
+    return partial(_parse_int if "INT" in datatype else _parse_float, datatype)
 
 
-def _number(datatype: str, text: str) -> float | None:
-    """An empty cell is a missing value."""
+def _parse_float(datatype: str, text: str) -> float | None:
+    """Parse a number; an empty cell is a missing value."""
     if not text.strip():
         return None
     try:
-        number = float("none" if "_" in text else text)
+        number = float(_reject_underscores(text))
     except ValueError:
-        raise refuse("a number", text) from None
-    return number_for(datatype, number)
+        raise wrong_type_error("a number", text) from None
+    return check_float(datatype, number)
 
 
-def _integer(datatype: str, text: str) -> int:
+def _parse_int(datatype: str, text: str) -> int:
     try:
-        number = int("none" if "_" in text else text.removesuffix(".0"))
+        number = int(_reject_underscores(text).removesuffix(".0"))
     except ValueError:
-        raise refuse("an integer", text) from None
-    return integer_for(datatype, number)
+        raise wrong_type_error("an integer", text) from None
+    return check_integer(datatype, number)
 
 
-def _boolean(text: str) -> bool:
+def _reject_underscores(text: str) -> str:
+    """Return the text; Python would read "1_0" as the number 10."""
+    if "_" in text:
+        raise ValueError(text)
+    return text
+
+
+def _parse_bool(text: str) -> bool:
     word = text.strip().lower()
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
-    raise refuse("true or false", text)
+    raise wrong_type_error("true or false", text)

@@ -1,4 +1,4 @@
-"""The finished output as a table: one row per item, one column per output, and `error` if an item failed."""
+"""Converts the output log to a table: a row per item, a column per output, and a column `error`."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from ...wire import json
 from ..terminal import CommandError
 from .source import check_suffix
 
-# Ending of the name -> the delimiter; the other tables are Parquet.
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-TABLES = (*DELIMITERS, ".parquet", ".pq")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+TABLE_SUFFIXES = (*DELIMITERS, *PARQUET_SUFFIXES)
 _ERROR = "error"
 
 
-def journal_path(output: Path) -> Path:
-    """Where the lines go while the job runs: the output itself, or a file beside a table."""
-    return output.with_name(f"{output.name}.part") if output.suffix.lower() in TABLES else output
+def get_log_path(output: Path) -> Path:
+    """Return the path of the output log: the output itself, or a file beside a table."""
+    is_table = output.suffix.lower() in TABLE_SUFFIXES
+    return output.with_name(f"{output.name}.part") if is_table else output
 
 
-def check(output: Path) -> None:
-    """Raises `CommandError` before the job runs if its output could not be written afterwards."""
+def check_output(output: Path) -> None:
+    """Raise `CommandError` if the output could not be written at the end of the job."""
     check_suffix(output)
-    if output.suffix.lower() in TABLES and output.suffix.lower() not in DELIMITERS:
-        _parquet()
+    if output.suffix.lower() in PARQUET_SUFFIXES:
+        import_parquet()
     if not output.resolve().parent.is_dir():
         raise CommandError(f"{output.parent}: no such folder")
 
 
-def export(lines: Path, output: Path) -> None:
-    """Write the table from the journal."""
-    names = _names(lines)
-    with _whole(output) as target:
-        if delimiter := DELIMITERS.get(output.suffix.lower()):
-            _write_csv(lines, target, names, delimiter)
+def export(log_path: Path, output: Path) -> None:
+    """Write the table from the output log."""
+    names = _read_column_names(log_path)
+    delimiter = DELIMITERS.get(output.suffix.lower())
+    with _replace_when_complete(output) as target:
+        if delimiter is None:
+            _write_parquet(log_path, target, names)
         else:
-            _write_parquet(lines, target, names)
+            _write_csv(log_path, target, names, delimiter)
 
 
 @contextmanager
-def _whole(output: Path) -> Iterator[Path]:
-    """A file beside the output that takes its place when it is complete."""
+def _replace_when_complete(output: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces the output at the end; it is removed after an error."""
     target = output.with_name(f".{output.name}.writing")
     try:
         yield target
@@ -58,54 +60,56 @@ def _whole(output: Path) -> Iterator[Path]:
         raise
 
 
-def _rows(lines: Path) -> Iterator[dict[str, Any]]:
-    with lines.open("rb") as file:
+def _read_rows(log_path: Path) -> Iterator[dict[str, Any]]:
+    with log_path.open("rb") as file:
         for line in file:
             document = json.read_json(line)
             if _ERROR in document:
                 yield {_ERROR: str(document[_ERROR]["msg"])}
             else:
-                yield {output["name"]: _value(output["data"]) for output in document["outputs"]}
+                outputs = document["outputs"]
+                yield {output["name"]: _unwrap_scalar(output["data"]) for output in outputs}
 
 
-def _value(data: list[Any]) -> Any:
-    """One element stands for itself; several are a list."""
+def _unwrap_scalar(data: list[Any]) -> Any:
+    """Return the element of a list of one; longer lists stay lists."""
     return data[0] if len(data) == 1 else data
 
 
-def _names(lines: Path) -> list[str]:
-    """The columns, in the order in which outputs first appear; errors last."""
-    names = list(dict.fromkeys(name for row in _rows(lines) for name in row))
+def _read_column_names(log_path: Path) -> list[str]:
+    """Return the names of the outputs in the order of their first occurrence; `error` is last."""
+    names = list(dict.fromkeys(name for row in _read_rows(log_path) for name in row))
     return sorted(names, key=lambda name: name == _ERROR)
 
 
-def _write_csv(lines: Path, target: Path, names: list[str], delimiter: str) -> None:
+def _write_csv(log_path: Path, target: Path, names: list[str], delimiter: str) -> None:
     with target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, delimiter=delimiter)
         writer.writeheader()
-        for row in _rows(lines):
-            writer.writerow({name: _cell(value) for name, value in row.items()})
+        for row in _read_rows(log_path):
+            writer.writerow({name: _format_cell(value) for name, value in row.items()})
 
 
-def _cell(value: Any) -> Any:
+def _format_cell(value: Any) -> Any:
     return plain_json.dumps(value, ensure_ascii=False) if isinstance(value, (list, bool)) else value
 
 
-def _write_parquet(lines: Path, target: Path, names: list[str]) -> None:
-    arrow, parquet = _optional.import_optional("pyarrow", "Parquet", "arrow"), _parquet()
+def _write_parquet(log_path: Path, target: Path, names: list[str]) -> None:
+    arrow, parquet = _optional.import_optional("pyarrow", "Parquet", "arrow"), import_parquet()
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    for row in _rows(lines):
+    for row in _read_rows(log_path):
         for name, values in columns.items():
             values.append(row.get(name))
     try:
         parquet.write_table(arrow.table(columns), target)
     except arrow.ArrowException as error:
         raise CommandError(
-            f"the answers do not form a table: {error}; write JSON lines instead"
+            f"the responses do not form a table: {error}; write JSON lines (.jsonl) instead"
         ) from None
 
 
-def _parquet() -> Any:
+def import_parquet() -> Any:
+    """Import `pyarrow.parquet`. Raises `CommandError` with the install command."""
     try:
         return _optional.import_optional("pyarrow.parquet", "Parquet", "arrow")
     except MLServerError as error:

@@ -1,4 +1,4 @@
-"""What travels through a job: the items of one request, and what came of each."""
+"""Items of a scoring job: the request for one or several items, and the result of each item."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from ...types import InferenceRequest, InferenceResponse
 
-# How upstream's output names what went wrong before anything was sent.
+# Values of `error.status` in the output, as MLServer 1.x writes them.
 NOT_SENT = "preprocessing error"
 REFUSED = "inference error"
 
 
 @dataclass(frozen=True)
 class ItemFailure:
-    """Why an item has no answer."""
+    """Reason why an item has no response."""
 
     message: str
     status: str = REFUSED
@@ -26,12 +26,12 @@ class WorkItem:
     """One request for one or several items.
 
     Attributes:
-        items: The numbers of the items (lines or rows of the input), in order.
-        rows: Rows of the request that belong to each item.
-        ids: The id that each item's own answer has.
-        request: None = nothing to send: every item failed before.
-        failed: Items that could not be made into a request.
-        halves: Makes two smaller works of it; None = there is only one item.
+        items: Indices of the items (lines or rows of the input), in order.
+        rows: Number of the request's rows that belong to each item.
+        ids: Request id of each item, used in its line of the output.
+        request: None = every item failed before a request could be made.
+        failed: Items that could not be converted to a request.
+        halves: Splits the work item into two; None = it has only one item.
     """
 
     items: list[int]
@@ -44,7 +44,7 @@ class WorkItem:
 
 @dataclass
 class ItemResult:
-    """What came of one item."""
+    """Response or failure of one item."""
 
     item: int
     id: str | None = None
@@ -52,12 +52,16 @@ class ItemResult:
     response: InferenceResponse | None = None
     failure: ItemFailure | None = None
 
-    def document(self) -> dict[str, Any]:
-        """The line of the output, as plain data. Raises `MLServerError`: an output is neither number nor text."""
+    def to_document(self) -> dict[str, Any]:
+        """Return the line of the output as JSON values.
+
+        Raises:
+            MLServerError: JSON cannot represent an output.
+        """
         from ...wire import json
 
         if self.response is None:
-            failure = self.failure or ItemFailure("no answer")
+            failure = self.failure or ItemFailure("no response")
             error = {"status": failure.status, "msg": failure.message}
             return {"parameters": {"batch_index": self.item}, "error": error}
         document = json.build_document(self.response)

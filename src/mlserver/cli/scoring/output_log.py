@@ -1,4 +1,4 @@
-"""The output of a job, line by line: what is in it after an interruption, and how it ends in the order of the input."""
+"""Output of a scoring job as JSON lines; a run can resume it, and the end sorts it by item."""
 
 from __future__ import annotations
 
@@ -7,34 +7,41 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 from ...errors import MLServerError
 from ...wire import json
 from ..terminal import CommandError
 from .items import ItemFailure, ItemResult
-from .source import line_is_response
+from .source import read_response_item
+
+
+class LogLine(NamedTuple):
+    """Item, offset in bytes and size in bytes of one line."""
+
+    item: int
+    offset: int
+    size: int
 
 
 class OutputLog:
-    """Lines of JSON, each with the number of its item.
+    """File of JSON lines, each with the index of its item.
 
     Args:
-        path: The file.
-        resume: Keep the answers that are there (not the failures, which are tried again); else begin anew.
+        resume: Keep the responses in the file, and drop its failures; False = truncate the file.
 
     Raises:
-        Failed: the file cannot be written.
+        CommandError: the file cannot be written.
     """
 
     def __init__(self, path: Path, resume: bool) -> None:
         self._path = path
         self.done: set[int] = set()
-        self._last = -1
-        self._in_order = True
+        self._last_item = -1
+        self._is_sorted = True
         try:
             if resume and path.exists():
-                self._tidy()
+                self._keep_responses()
             self._file = path.open("ab" if resume else "wb")
         except OSError as error:
             raise CommandError(f"{path}: cannot be written: {error.strerror}") from None
@@ -44,79 +51,83 @@ class OutputLog:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._file.close()
 
-    def write(self, done: ItemResult) -> bool:
-        """Write one line. Returns whether it is an answer: one that JSON cannot hold is written as a failure."""
+    def write(self, result: ItemResult) -> bool:
+        """Write one line; return whether it is a response.
+
+        A response that JSON cannot represent is written as a failure.
+        """
         try:
-            line = json.write_document(done.document())
+            line = json.write_document(result.to_document())
         except MLServerError as error:
-            done = ItemResult(done.item, failure=ItemFailure(error.message))
-            line = json.write_document(done.document())
+            result = ItemResult(result.item, failure=ItemFailure(error.message))
+            line = json.write_document(result.to_document())
         self._file.write(line + b"\n")
-        self._in_order = self._in_order and done.item > self._last
-        self._last = done.item
-        return done.failure is None
+        self._is_sorted = self._is_sorted and result.item > self._last_item
+        self._last_item = result.item
+        return result.failure is None
 
     def flush(self) -> None:
-        """Hand over to the system, so that an interruption loses nothing."""
+        """Pass buffered lines to the operating system, so that they survive an interruption."""
         self._file.flush()
 
     def finish(self) -> None:
-        """Put the lines in the order of the input, if answers were added behind earlier ones."""
+        """Close the file, and sort its lines by item if a resumed run has appended to it."""
         self._file.close()
-        if not self._in_order:
-            self._rewrite(sorted(self._index(self._path), key=lambda entry: entry[0]))
-            self._in_order = True
+        if not self._is_sorted:
+            self._rewrite(sorted(self._read_index(self._path)))
+            self._is_sorted = True
 
-    # -- what is there --
+    # -- lines of an earlier run --
 
-    def _tidy(self) -> None:
-        """Drop failures, a line that was cut off, and second answers to one item."""
-        found: dict[int, tuple[int, int, int]] = {}
-        for number, start, size in self._index(self._path, answers=True):
-            found.setdefault(number, (number, start, size))
-        self._rewrite(sorted(found.values()))
-        self.done = set(found)
-        self._last = max(found, default=-1)
+    def _keep_responses(self) -> None:
+        """Drop failures, an incomplete last line, and repeated responses to one item."""
+        lines: dict[int, LogLine] = {}
+        for line in self._read_index(self._path, responses_only=True):
+            lines.setdefault(line.item, line)
+        self._rewrite(sorted(lines.values()))
+        self.done = set(lines)
+        self._last_item = max(lines, default=-1)
 
     @staticmethod
-    def _index(path: Path, answers: bool = False) -> Iterator[tuple[int, int, int]]:
-        """Number, place and size of each line."""
-        start = 0
+    def _read_index(path: Path, responses_only: bool = False) -> Iterator[LogLine]:
+        read_item = read_response_item if responses_only else _read_item
+        offset = 0
         with path.open("rb") as file:
             for line in file:
-                number = line_is_response(line) if answers else _number_of(line)
-                if number is not None and line.endswith(b"\n"):
-                    yield number, start, len(line)
-                start += len(line)
+                item = read_item(line)
+                if item is not None and line.endswith(b"\n"):
+                    yield LogLine(item, offset, len(line))
+                offset += len(line)
 
-    def _rewrite(self, entries: list[tuple[int, int, int]]) -> None:
-        """Replace the file by these of its lines; it is whole at every moment."""
+    def _rewrite(self, lines: list[LogLine]) -> None:
+        """Replace the file atomically by some of its lines."""
         with (
             self._path.open("rb") as old,
             tempfile.NamedTemporaryFile(
                 dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
             ) as new,
         ):
-            for _, start, size in entries:
-                _copy(old, new, start, size)
+            for line in lines:
+                _copy_line(old, new, line)
         os.chmod(new.name, self._path.stat().st_mode)
         os.replace(new.name, self._path)
 
 
-def _copy(old: IO[bytes], new: IO[bytes], start: int, size: int) -> None:
-    old.seek(start)
-    new.write(old.read(size))
+def _copy_line(old: IO[bytes], new: IO[bytes], line: LogLine) -> None:
+    old.seek(line.offset)
+    new.write(old.read(line.size))
 
 
-def _number_of(line: bytes) -> int | None:
+def _read_item(line: bytes) -> int | None:
+    """Return the item of a line; None = the line is invalid."""
     try:
-        number = json.read_json(line)["parameters"]["batch_index"]
+        item = json.read_json(line)["parameters"]["batch_index"]
     except (MLServerError, KeyError, TypeError):
         return None
-    return number if isinstance(number, int) else None
+    return item if isinstance(item, int) else None

@@ -1,4 +1,4 @@
-"""Parquet files as items: one per row, with the types that the file says. Needs pyarrow, and says so."""
+"""Parquet files as items: one per row, typed by the model's metadata or the file. Needs pyarrow."""
 
 from __future__ import annotations
 
@@ -8,135 +8,137 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ... import _optional
-from ...errors import MLServerError
 from ...types import MetadataModelResponse
 from ..terminal import CommandError
+from .export import import_parquet
 from .items import NOT_SENT, ItemFailure, WorkItem
-from .tables import Layout, Rows, layout
-from .values import integer_for, number_for, refuse
+from .tables import TableLayout, TableRows, match_columns
+from .values import check_float, check_integer, wrong_type_error
 
-# Arrow's names of types -> the protocol's.
-_KINDS = {
+# Name of the Arrow type -> datatype of the protocol.
+_DATATYPES = {
     "bool": "BOOL",
     "halffloat": "FP16",
     "float": "FP32",
     "double": "FP64",
-    **{
-        f"{sign}int{bits}": f"{sign.upper()}INT{bits}"
-        for sign in ("", "u")
-        for bits in (8, 16, 32, 64)
-    },
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
 }
 
 
 class ParquetTable:
-    """A Parquet file, read group by group."""
+    """A Parquet file, read in batches."""
 
     def __init__(self, path: Path, metadata: MetadataModelResponse | None) -> None:
-        self._path = path
-        parquet = _parquet()
+        parquet = import_parquet()
         try:
             self._file = parquet.ParquetFile(path)
         except Exception as error:
-            raise CommandError(
-                f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}"
-            ) from None
+            reason = " ".join(str(error).split())
+            raise CommandError(f"{path}: cannot be read as Parquet: {reason}") from None
         schema = self._file.schema_arrow
-        kinds = {field.name: _kind(field.type) for field in schema}
-        self._layout = layout(schema.names, metadata, kinds)
+        datatypes = {field.name: _get_datatype(field.type) for field in schema}
+        self._layout = match_columns(schema.names, metadata, datatypes)
 
     def count(self) -> int:
         return int(self._file.metadata.num_rows)
 
-    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
+    def read_work_items(self, batch_size: int, done: set[int]) -> Iterator[WorkItem]:
         start = 0
         names = [column.name for column in self._layout.columns]
-        for batch in self._file.iter_batches(batch_size=size, columns=names):
-            keep = [place for place in range(batch.num_rows) if start + place not in done]
-            if keep:
-                yield _rows(batch, keep, start, self._layout).work(self._layout)
+        for batch in self._file.iter_batches(batch_size=batch_size, columns=names):
+            items = range(start, start + batch.num_rows)
+            pending = [item for item in items if item not in done]
+            if pending:
+                rows = _convert_rows(batch, pending, start, self._layout)
+                yield rows.to_work_item(self._layout)
             start += batch.num_rows
 
 
-def _rows(batch: Any, keep: list[int], start: int, shape: Layout) -> Rows:
-    """The rows of a batch that are still to be done; those with a value that does not fit fail."""
-    columns = []
-    for column in shape.columns:
-        values = batch.column(column.name).to_pylist()
-        columns.append((column.name, [values[place] for place in keep], _reader(column.datatype)))
-    rows = Rows([], [[] for _ in columns], {})
-    for index, place in enumerate(keep):
+def _convert_rows(batch: Any, items: list[int], start: int, layout: TableLayout) -> TableRows:
+    """Convert the rows of some items; a row with an invalid value fails alone.
+
+    Args:
+        start: Item of the batch's first row.
+    """
+    columns = [batch.column(column.name).to_pylist() for column in layout.columns]
+    converters = [_get_converter(column.datatype) for column in layout.columns]
+    rows = TableRows.create_empty(len(columns))
+    for item in items:
+        values = [column[item - start] for column in columns]
         try:
-            row = [_read(name, values[index], reader) for name, values, reader in columns]
-            _check_widths(rows, row, shape)
+            row = [
+                _convert(column.name, value, convert)
+                for column, value, convert in zip(layout.columns, values, converters, strict=True)
+            ]
+            _check_widths(rows, row, layout)
         except ValueError as error:
-            rows.failed[start + place] = ItemFailure(str(error), NOT_SENT)
+            rows.failed[item] = ItemFailure(str(error), NOT_SENT)
             continue
-        rows.items.append(start + place)
-        for values, value in zip(rows.values, row, strict=True):
-            values.append(value)
+        rows.append(item, row)
     return rows
 
 
-def _read(name: str, value: Any, reader: Callable[[Any], Any]) -> Any:
+def _convert(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
     try:
-        return [reader(each) for each in value] if isinstance(value, list) else reader(value)
+        if isinstance(value, list):
+            return [convert(element) for element in value]
+        return convert(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"column '{name}': {error}") from None
 
 
-def _check_widths(rows: Rows, row: list[Any], shape: Layout) -> None:
-    """Lists of one column are all as long as the first."""
-    for column, before, value in zip(shape.columns, rows.values, row, strict=True):
-        if before and isinstance(value, list) and len(value) != len(before[0]):
+def _check_widths(rows: TableRows, row: list[Any], layout: TableLayout) -> None:
+    """Raise `ValueError` unless the lists of each column have one length."""
+    for column, previous, value in zip(layout.columns, rows.values, row, strict=True):
+        if previous and isinstance(value, list) and len(value) != len(previous[0]):
             raise ValueError(
-                f"column '{column.name}': expected a list of {len(before[0])}, received one of {len(value)}"
+                f"column '{column.name}': expected a list of {len(previous[0])},"
+                f" received one of {len(value)}"
             )
 
 
-def _kind(arrow: Any) -> str:
-    """The datatype of a column by its Arrow type; what is neither number nor boolean travels as text."""
-    inner = getattr(arrow, "value_type", arrow)
-    name = str(inner)
-    return "FP64" if name.startswith("decimal") else _KINDS.get(name, "BYTES")
+def _get_datatype(arrow_type: Any) -> str:
+    """Return the datatype of a column; types other than numbers and booleans are sent as text."""
+    element_type = getattr(arrow_type, "value_type", arrow_type)
+    name = str(element_type)
+    return "FP64" if name.startswith("decimal") else _DATATYPES.get(name, "BYTES")
 
 
-def _reader(datatype: str) -> Callable[[Any], Any]:
-    """What turns a value of Arrow's into an element of the tensor; it raises `ValueError` in words for the user."""
+def _get_converter(datatype: str) -> Callable[[Any], Any]:
+    """Return the function from an Arrow value to a tensor element; it may raise `ValueError`."""
     if datatype == "BYTES":
-        return _text
+        return _convert_to_text
     if datatype == "BOOL":
-        return _boolean
-    return partial(_integer if "INT" in datatype else _number, datatype)
+        return _convert_to_bool
+    return partial(_convert_to_int if "INT" in datatype else _convert_to_float, datatype)
 
 
-def _text(value: Any) -> str | bytes:
+def _convert_to_text(value: Any) -> str | bytes:
     if value is None:
-        raise refuse("text", None)
+        raise wrong_type_error("text", None)
     if isinstance(value, bytes):
         return base64.b64encode(value)
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _boolean(value: Any) -> bool:
+def _convert_to_bool(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise refuse("true or false", value)
+        raise wrong_type_error("true or false", value)
     return value
 
 
-def _number(datatype: str, value: Any) -> float | None:
-    return None if value is None else number_for(datatype, float(value))
+def _convert_to_float(datatype: str, value: Any) -> float | None:
+    return None if value is None else check_float(datatype, float(value))
 
 
-def _integer(datatype: str, value: Any) -> int:
+def _convert_to_int(datatype: str, value: Any) -> int:
     if value is None or value != int(value):
-        raise refuse("an integer", value)
-    return integer_for(datatype, int(value))
-
-
-def _parquet() -> Any:
-    try:
-        return _optional.import_optional("pyarrow.parquet", "Parquet", "arrow")
-    except MLServerError as error:
-        raise CommandError(error.message) from None
+        raise wrong_type_error("an integer", value)
+    return check_integer(datatype, int(value))

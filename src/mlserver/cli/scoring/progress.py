@@ -1,4 +1,4 @@
-"""One line on a terminal that says how far a job is, how fast, and how long it will take. Off a terminal: nothing."""
+"""Progress bar of a scoring job: share, rate and time left, drawn only on a terminal."""
 
 from __future__ import annotations
 
@@ -6,64 +6,68 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-_WIDTH = 24
-_INTERVAL = 0.1
+_BAR_WIDTH = 24
+_REDRAW_INTERVAL = 0.1
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Counts what is done.
+    """Counts finished and failed items, and draws the bar.
 
     Args:
-        total: Items of the whole job.
-        before: Items that were done before this run.
-        stream: Where the line is drawn; only if it is a terminal.
+        total: Items of the whole input.
+        kept: Items that an earlier run has finished.
+        stream: Where the bar is drawn, if it is a terminal.
     """
 
     def __init__(
-        self, total: int, before: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
+        self, total: int, kept: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.total, self.before, self.done, self.failed = total, before, 0, 0
+        self.total, self.kept, self.done, self.failed = total, kept, 0, 0
         self._stream, self._clock = stream, clock
-        self._on = stream.isatty()
+        self._is_terminal = stream.isatty()
         self._started = clock()
-        self._drawn = -_INTERVAL
+        self._last_drawn = -_REDRAW_INTERVAL
 
     def add(self, done: int, failed: int) -> None:
+        """Count items; `failed` are among `done`."""
         self.done += done
         self.failed += failed
-        now = self._clock() - self._started
-        if self._on and now - self._drawn >= _INTERVAL:
-            self._drawn = now
-            self._stream.write(f"\r\x1b[K{self.line(now)}")
+        elapsed = self._clock() - self._started
+        if self._is_terminal and elapsed - self._last_drawn >= _REDRAW_INTERVAL:
+            self._last_drawn = elapsed
+            self._stream.write(f"{_CLEAR_LINE}{self.format_bar(elapsed)}")
             self._stream.flush()
 
-    def end(self) -> None:
-        """Remove the line."""
-        if self._on:
-            self._stream.write("\r\x1b[K")
+    def clear(self) -> None:
+        """Remove the bar from the terminal."""
+        if self._is_terminal:
+            self._stream.write(_CLEAR_LINE)
             self._stream.flush()
 
-    def line(self, seconds: float) -> str:
-        """The line after so many seconds."""
-        finished = self.before + self.done
+    def format_bar(self, elapsed: float) -> str:
+        """Return the bar as it is after `elapsed` seconds."""
+        finished = self.kept + self.done
         share = finished / self.total if self.total else 1.0
-        rate = self.done / seconds if seconds > 0 else 0.0
+        rate = self.done / elapsed if elapsed > 0 else 0.0
         remaining = (self.total - finished) / rate if rate else None
-        bar = "#" * int(share * _WIDTH)
+        bar = "#" * int(share * _BAR_WIDTH)
         failed = f"  {self.failed} failed" if self.failed else ""
-        return f"{share:4.0%} [{bar:<{_WIDTH}}] {finished}/{self.total}  {rate:.0f}/s  {_clock_time(remaining)} left{failed}"
-
-    def summary(self) -> str:
-        """What was done, in one line."""
-        seconds = self._clock() - self._started
-        rate = self.done / seconds if seconds > 0 else 0.0
-        kept = f", {self.before} kept from before" if self.before else ""
         return (
-            f"{self.done - self.failed} answered, {self.failed} failed{kept}; {rate:.0f} per second"
+            f"{share:4.0%} [{bar:<{_BAR_WIDTH}}] {finished}/{self.total}  {rate:.0f}/s"
+            f"  {_format_duration(remaining)} left{failed}"
         )
 
+    def format_summary(self) -> str:
+        """Return the totals and the rate in one line."""
+        elapsed = self._clock() - self._started
+        rate = self.done / elapsed if elapsed > 0 else 0.0
+        kept = f", {self.kept} kept from before" if self.kept else ""
+        answered = self.done - self.failed
+        return f"{answered} answered, {self.failed} failed{kept}; {rate:.0f} per second"
 
-def _clock_time(seconds: float | None) -> str:
+
+def _format_duration(seconds: float | None) -> str:
     if seconds is None:
         return "--:--"
     minutes, rest = divmod(round(seconds), 60)

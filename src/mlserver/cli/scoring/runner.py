@@ -1,4 +1,4 @@
-"""Runs a job: many requests at once, again where that helps, results in the order of the input."""
+"""Scoring job: sends many requests at once, retries them, and yields results in input order."""
 
 from __future__ import annotations
 
@@ -14,145 +14,159 @@ from ...batching.batch import RowsDisagree, split
 from ...errors import MLServerError
 from ...types import InferenceRequest, InferenceResponse
 from ..terminal import CommandError
-from .client import Client, Refusal
+from .client import Client, RequestFailed
 from .items import ItemFailure, ItemResult, WorkItem
 
 T = TypeVar("T")
 
-LONGEST_PAUSE = 30.0
-# Works in a row of which nothing was answered; after so many, a refused batch is no longer taken apart.
-HOPELESS = 3
-# Works that are read ahead, for each that is under way.
-AHEAD = 4
+MAX_RETRY_DELAY = 30.0
+# Consecutive work items without any response, after which failed requests are no longer split.
+MAX_FAILED_WORK_ITEMS = 3
+# Work items read ahead, for each request in flight.
+READ_AHEAD = 4
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often to try again, and how long to wait before.
+    """Number of retries and the delays between requests.
 
     Attributes:
-        retries: Further tries.
-        first_pause: Seconds before the first of them; the next waits twice as long, and so on.
+        retries: Retries after the first attempt.
+        first_delay: Seconds before the first retry; doubled for each further retry.
         interval: Seconds that each thread waits before each request.
-        jitter: Up to so many more, by chance.
+        jitter: Maximum of a random delay in seconds, added to `interval`.
     """
 
     retries: int = 3
-    first_pause: float = 1.0
+    first_delay: float = 1.0
     interval: float = 0.0
     jitter: float = 0.0
 
-    def pause(self, attempt: int, after: float | None) -> float:
-        """Seconds before try number `attempt` (1 = the first repetition); what the server asked for counts first."""
-        if after is not None:
-            return min(after, LONGEST_PAUSE)
-        return float(min(self.first_pause * 2 ** (attempt - 1), LONGEST_PAUSE))
+    def get_delay(self, retry: int, retry_after: float | None) -> float:
+        """Return the seconds before a retry (1 = the first); the server's `Retry-After` wins."""
+        if retry_after is not None:
+            return min(retry_after, MAX_RETRY_DELAY)
+        return float(min(self.first_delay * 2 ** (retry - 1), MAX_RETRY_DELAY))
 
 
 class Unreachable(CommandError):
-    """Nobody is there any more: it is no use to go on."""
+    """The server cannot be reached, after all retries; the job ends."""
 
 
 class ScoringJob:
-    """Sends works to a server.
+    """Sends work items to a server.
 
     Args:
-        client: Who asks.
-        workers: How many requests are under way at once.
+        workers: Maximum number of requests in flight.
     """
 
-    def __init__(self, client: Client, workers: int, patience: RetryPolicy) -> None:
+    def __init__(self, client: Client, workers: int, retry_policy: RetryPolicy) -> None:
         self._client = client
         self._workers = workers
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._stopped = threading.Event()
-        self._hopeless = 0
+        self._failed_work_items = 0
 
-    def run(self, works: Iterator[WorkItem]) -> Iterator[list[ItemResult]]:
-        """What came of every work, in order.
+    def run(self, work_items: Iterator[WorkItem]) -> Iterator[list[ItemResult]]:
+        """Yield the results of every work item, in order.
 
         Raises:
             Unreachable: the server cannot be reached any more.
         """
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="infer")
-        under_way: deque[Future[list[ItemResult]]] = deque()
-        complete = False
+        pending: deque[Future[list[ItemResult]]] = deque()
+        is_complete = False
         try:
-            for work in works:
-                under_way.append(pool.submit(self.do, work))
-                while len(under_way) >= AHEAD * self._workers or (
-                    under_way and under_way[0].done()
-                ):
-                    yield self._noted(under_way.popleft().result())
-            while under_way:
-                yield self._noted(under_way.popleft().result())
-            complete = True
+            for work_item in work_items:
+                pending.append(pool.submit(self.score, work_item))
+                while pending and self._must_collect(pending):
+                    yield self._collect(pending)
+            while pending:
+                yield self._collect(pending)
+            is_complete = True
         finally:
-            if not complete:
+            if not is_complete:
                 self._stopped.set()
                 self._client.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _noted(self, done: list[ItemResult]) -> list[ItemResult]:
-        answered = any(each.failure is None for each in done)
-        self._hopeless = 0 if answered else self._hopeless + 1
-        return done
+    def _must_collect(self, pending: deque[Future[list[ItemResult]]]) -> bool:
+        return pending[0].done() or len(pending) >= READ_AHEAD * self._workers
 
-    def do(self, work: WorkItem) -> list[ItemResult]:
-        """All of one work; what is refused is taken apart, so that only the guilty items fail."""
-        failed = [ItemResult(item, failure=failure) for item, failure in work.failed.items()]
-        if work.request is None:
+    def _collect(self, pending: deque[Future[list[ItemResult]]]) -> list[ItemResult]:
+        """Wait for the oldest work item, and count consecutive work items without a response."""
+        results = pending.popleft().result()
+        has_response = any(result.failure is None for result in results)
+        self._failed_work_items = 0 if has_response else self._failed_work_items + 1
+        return results
+
+    def score(self, work_item: WorkItem) -> list[ItemResult]:
+        """Return the results of one work item; split failed requests, to isolate failing items."""
+        failed = [ItemResult(item, failure=failure) for item, failure in work_item.failed.items()]
+        if work_item.request is None:
             return failed
-        return sorted([*failed, *self._ask(work, work.request)], key=lambda done: done.item)
+        results = failed + self._send(work_item, work_item.request)
+        return sorted(results, key=lambda result: result.item)
 
-    def _ask(self, work: WorkItem, request: InferenceRequest) -> list[ItemResult]:
+    def _send(self, work_item: WorkItem, request: InferenceRequest) -> list[ItemResult]:
+        is_single = len(work_item.items) == 1
         try:
-            response = self._patiently(request)
-            parts = [response] if len(work.items) == 1 else split(response, work.rows)
-        except Refusal as error:
-            return self._apart(work, error.message, error.again)
+            response = self._send_with_retries(request)
+            responses = [response] if is_single else split(response, work_item.rows)
+        except RequestFailed as error:
+            return self._score_halves(work_item, error.message, error.is_retryable)
         except RowsDisagree:
-            return self._apart(
-                work, "the model's answer has another number of rows than the batch", False
-            )
+            message = "the model's response has another number of rows than the request"
+            return self._score_halves(work_item, message, False)
         except MLServerError as error:
-            return self._apart(work, error.message, False)
+            return self._score_halves(work_item, error.message, False)
         return [
-            ItemResult(item, own_id, request.id, part)
-            for item, own_id, part in zip(work.items, work.ids, parts, strict=True)
+            ItemResult(item, item_id, request.id, item_response)
+            for item, item_id, item_response in zip(
+                work_item.items, work_item.ids, responses, strict=True
+            )
         ]
 
-    def _apart(self, work: WorkItem, message: str, temporary: bool) -> list[ItemResult]:
-        """Both halves on their own; everything fails if there are none, or if that would not help."""
-        if work.halves is None or temporary or self._hopeless >= HOPELESS:
-            return [ItemResult(item, failure=ItemFailure(message)) for item in work.items]
-        first, second = work.halves()
-        return [*self.do(first), *self.do(second)]
+    def _score_halves(
+        self, work_item: WorkItem, message: str, is_retryable: bool
+    ) -> list[ItemResult]:
+        """Score both halves of a failed work item.
 
-    def _patiently(self, request: InferenceRequest) -> InferenceResponse:
-        """Raises `Refusal` after the last try, and `Unreachable` if that is why."""
-        patience = self._patience
-        if patience.interval or patience.jitter:
-            self._stopped.wait(patience.interval + patience.jitter * random.random())
-        return patiently(lambda: self._client.infer(request), patience, self._stopped)
+        All items fail with the message if the work item cannot be split, if the failure is
+        temporary, or if the last MAX_FAILED_WORK_ITEMS work items had no response at all.
+        """
+        is_futile = is_retryable or self._failed_work_items >= MAX_FAILED_WORK_ITEMS
+        if work_item.halves is None or is_futile:
+            return [ItemResult(item, failure=ItemFailure(message)) for item in work_item.items]
+        first, second = work_item.halves()
+        return [*self.score(first), *self.score(second)]
+
+    def _send_with_retries(self, request: InferenceRequest) -> InferenceResponse:
+        """Raises `RequestFailed` or `Unreachable` after the last retry."""
+        policy = self._retry_policy
+        if policy.interval or policy.jitter:
+            self._stopped.wait(policy.interval + policy.jitter * random.random())
+        return call_with_retries(lambda: self._client.infer(request), policy, self._stopped)
 
 
-def patiently(ask: Callable[[], T], patience: RetryPolicy, stopped: threading.Event) -> T:
-    """Ask until there is an answer, a final refusal, or no try left.
+def call_with_retries(
+    function: Callable[[], T], policy: RetryPolicy, stopped: threading.Event
+) -> T:
+    """Call a function until it succeeds, fails permanently, or no retry is left.
 
     Raises:
-        Refusal: the last one.
-        Unreachable: nobody was there at the last try either.
+        RequestFailed: the error of the last attempt.
+        Unreachable: the server could not be reached in the last attempt.
     """
-    attempt = 0
+    retry = 0
     while True:
         try:
-            return ask()
-        except Refusal as error:
-            attempt += 1
-            if error.again and attempt <= patience.retries and not stopped.is_set():
-                stopped.wait(patience.pause(attempt, error.after))
+            return function()
+        except RequestFailed as error:
+            retry += 1
+            if error.is_retryable and retry <= policy.retries and not stopped.is_set():
+                stopped.wait(policy.get_delay(retry, error.retry_after))
                 continue
-            if error.unreachable:
+            if error.is_unreachable:
                 raise Unreachable(error.message) from None
             raise

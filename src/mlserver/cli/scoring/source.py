@@ -1,4 +1,4 @@
-"""From a file of V2 requests (JSON lines, or one JSON document) to work. Tables are read by `tables`."""
+"""Input files: V2 requests as JSON lines or one JSON document; opens tables by their suffix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...wire import json
 from ..terminal import CommandError
 from .items import NOT_SENT, ItemFailure, WorkItem
 
-# `.txt` and no ending at all are JSON lines, as they were for MLServer 1.x.
+# MLServer 1.x reads `.txt` and names without a suffix as JSON lines.
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".txt")
 
 
@@ -25,19 +25,19 @@ class Source(Protocol):
     """An input file."""
 
     def count(self) -> int:
-        """How many items it has."""
+        """Return the number of items."""
         ...
 
-    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
-        """All items that are not `done`, in order, up to `size` of them together."""
+    def read_work_items(self, batch_size: int, done: set[int]) -> Iterator[WorkItem]:
+        """Yield all items that are not `done`, in order, at most `batch_size` per work item."""
         ...
 
 
 def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
-    """The reader for a file, by its name: see `SUFFIXES`.
+    """Return the reader for a file, selected by its suffix.
 
     Raises:
-        Failed: it cannot be read.
+        CommandError: the file does not exist, cannot be read, or has a suffix not in SUFFIXES.
     """
     check_suffix(path)
     if not path.is_file():
@@ -51,33 +51,33 @@ def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
         from .parquet_table import ParquetTable
 
         return ParquetTable(path, metadata)
-    if suffix == ".json" and not has_request_per_line(path):
+    if suffix == ".json" and not is_json_lines(path):
         return JSONDocument(path)
     return JSONLines(path)
 
 
 def check_suffix(path: Path) -> None:
-    """Raises `CommandError` for a file whose name does not say how to read it."""
+    """Raise `CommandError` unless the suffix is empty or one of SUFFIXES."""
     if path.suffix and path.suffix.lower() not in SUFFIXES:
         raise CommandError(
             f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, received '{path.suffix}'"
         )
 
 
-def has_request_per_line(path: Path) -> bool:
-    """Whether a `.json` file holds JSON lines: its first line is a whole object, and another one follows."""
+def is_json_lines(path: Path) -> bool:
+    """Return whether a `.json` file has JSON lines: a complete object, and a second line."""
     with path.open("rb") as file:
         lines = (line for line in file if line.strip())
-        first, second = next(lines, b""), next(lines, None)
+        first_line, second_line = next(lines, b""), next(lines, None)
     try:
-        document = json.read_json(first)
+        document = json.read_json(first_line)
     except MLServerError:
         return False
-    return isinstance(document, dict) and second is not None
+    return isinstance(document, dict) and second_line is not None
 
 
 class JSONLines:
-    """A V2 request per line, blank lines left out. Requests that agree in everything but their rows are joined."""
+    """A V2 request per line; empty lines are skipped, and requests of equal inputs are joined."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -86,32 +86,31 @@ class JSONLines:
         with self._path.open("rb") as file:
             return sum(1 for line in file if line.strip())
 
-    def works(self, size: int, done: set[int]) -> Iterator[WorkItem]:
-        waiting: list[tuple[int, InferenceRequest]] = []
-        for number, line in enumerate(self._lines()):
-            if number in done:
+    def read_work_items(self, batch_size: int, done: set[int]) -> Iterator[WorkItem]:
+        batch: list[tuple[int, InferenceRequest]] = []
+        for item, line in enumerate(self._read_lines()):
+            if item in done:
                 continue
             try:
-                request = read(line)
+                request = read_request(line)
             except MLServerError as error:
-                if waiting:
-                    yield joined(waiting)
-                    waiting = []
-                yield WorkItem(
-                    [number], [0], [None], None, {number: ItemFailure(error.message, NOT_SENT)}
-                )
+                if batch:
+                    yield join_items(batch)
+                    batch = []
+                failed = {item: ItemFailure(error.message, NOT_SENT)}
+                yield WorkItem([item], [0], [None], None, failed)
                 continue
-            if waiting and not _agree(waiting[0][1], request):
-                yield joined(waiting)
-                waiting = []
-            waiting.append((number, request))
-            if len(waiting) >= size or not rows_of(request):
-                yield joined(waiting)
-                waiting = []
-        if waiting:
-            yield joined(waiting)
+            if batch and not _can_join(batch[0][1], request):
+                yield join_items(batch)
+                batch = []
+            batch.append((item, request))
+            if len(batch) >= batch_size or not rows_of(request):
+                yield join_items(batch)
+                batch = []
+        if batch:
+            yield join_items(batch)
 
-    def _lines(self) -> Iterator[bytes]:
+    def _read_lines(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
             yield from (line for line in file if line.strip())
 
@@ -120,7 +119,7 @@ class JSONDocument(JSONLines):
     """One JSON document: a V2 request, or a list of them.
 
     Raises:
-        Failed: it is not valid JSON, or neither an object nor a list.
+        CommandError: the file is not valid JSON, or neither an object nor a list.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,19 +130,24 @@ class JSONDocument(JSONLines):
             raise CommandError(f"{path}: {error.message}") from None
         if not isinstance(document, (dict, list)):
             raise CommandError(
-                f"{path}: expected a V2 request or a list of them, received {type(document).__name__}"
+                f"{path}: expected a V2 request or a list of them,"
+                f" received {type(document).__name__}"
             )
         self._requests = document if isinstance(document, list) else [document]
 
     def count(self) -> int:
         return len(self._requests)
 
-    def _lines(self) -> Iterator[bytes]:
+    def _read_lines(self) -> Iterator[bytes]:
         return (json.write_document(request) for request in self._requests)
 
 
-def read(line: bytes) -> InferenceRequest:
-    """One line. Raises `MLServerError`: it is no request, or a tensor's data does not fit its shape."""
+def read_request(line: bytes) -> InferenceRequest:
+    """Parse one line.
+
+    Raises:
+        MLServerError: the line is not a request, or the data of an input does not fit its shape.
+    """
     request = json.read_request(line)
     for tensor in request.inputs:
         try:
@@ -153,37 +157,36 @@ def read(line: bytes) -> InferenceRequest:
     return request
 
 
-def _agree(one: InferenceRequest, other: InferenceRequest) -> bool:
-    return bool(rows_of(one)) and bool(rows_of(other)) and bool(batch_key(one) == batch_key(other))
+def _can_join(first: InferenceRequest, second: InferenceRequest) -> bool:
+    has_rows = bool(rows_of(first)) and bool(rows_of(second))
+    return has_rows and bool(batch_key(first) == batch_key(second))
 
 
-def joined(members: list[tuple[int, InferenceRequest]]) -> WorkItem:
-    """One request of several; each keeps its number and its id."""
-    requests = [request for _, request in members]
-    items = [number for number, _ in members]
+def join_items(batch: list[tuple[int, InferenceRequest]]) -> WorkItem:
+    """Return one work item for several items; each item keeps its index and its id."""
+    items = [item for item, _ in batch]
+    requests = [request for _, request in batch]
     rows = [rows_of(request) for request in requests]
     ids = [request.id for request in requests]
-    if len(members) == 1:
+    if len(batch) == 1:
         [request] = requests
         request.id = request.id or generate_uuid()
         return WorkItem(items, rows, ids, request)
+
+    def make_halves() -> tuple[WorkItem, WorkItem]:
+        middle = len(batch) // 2
+        return join_items(batch[:middle]), join_items(batch[middle:])
+
     request = join(requests)
     request.id = generate_uuid()
-    middle = len(members) // 2
-    return WorkItem(
-        items,
-        rows,
-        ids,
-        request,
-        halves=lambda: (joined(members[:middle]), joined(members[middle:])),
-    )
+    return WorkItem(items, rows, ids, request, halves=make_halves)
 
 
-def line_is_response(line: bytes) -> int | None:
-    """The number of the item that a line of an output file answers; None = it is a failure, or cut off."""
+def read_response_item(line: bytes) -> int | None:
+    """Return the item of a line of the output log; None = a failure, or an incomplete line."""
     with suppress(MLServerError):
         document = json.read_json(line)
         if isinstance(document, dict) and "outputs" in document:
-            number = document.get("parameters", {}).get("batch_index")
-            return number if isinstance(number, int) else None
+            item = document.get("parameters", {}).get("batch_index")
+            return item if isinstance(item, int) else None
     return None

@@ -1,23 +1,24 @@
-"""Single values of a table against the datatype they are to have; what does not fit is a `ValueError` for the user."""
+"""Range checks of single table values against a tensor datatype; errors are `ValueError`."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-_LARGEST = {"FP16": 65504.0, "FP32": 3.4028234663852886e38}
+_MAX_VALUES = {"FP16": 65504.0, "FP32": 3.4028234663852886e38}
+_MAX_SHOWN_LENGTH = 40
 
 
-def number_for(datatype: str, value: float) -> float:
-    """A number that a floating-point datatype holds; infinities and NaN are numbers."""
-    largest = _LARGEST.get(datatype, math.inf)
-    if math.isfinite(value) and abs(value) > largest:
+def check_float(datatype: str, value: float) -> float:
+    """Return a number that the floating-point datatype can hold; infinities and NaN are allowed."""
+    max_value = _MAX_VALUES.get(datatype, math.inf)
+    if math.isfinite(value) and abs(value) > max_value:
         raise ValueError(f"expected a number in the range of {datatype}, received {value!r}")
     return value
 
 
-def integer_for(datatype: str, value: int) -> int:
-    """An integer that an integer datatype holds."""
+def check_integer(datatype: str, value: int) -> int:
+    """Return an integer that the integer datatype can hold."""
     bits = int(datatype.removeprefix("U").removeprefix("INT"))
     low, high = (0, 2**bits) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
     if not low <= value < high:
@@ -25,10 +26,8 @@ def integer_for(datatype: str, value: int) -> int:
     return value
 
 
-def refuse(expected: str, value: Any) -> ValueError:
-    """The error for a value that is of another kind."""
-    return ValueError(
-        f"expected {expected}, received {str(value)[:40]!r}"
-        if value is not None
-        else f"expected {expected}"
-    )
+def wrong_type_error(expected: str, value: Any) -> ValueError:
+    """Return the error for a value of the wrong type; None = the value is missing."""
+    if value is None:
+        return ValueError(f"expected {expected}, received no value")
+    return ValueError(f"expected {expected}, received {str(value)[:_MAX_SHOWN_LENGTH]!r}")

@@ -1,4 +1,4 @@
-"""The line on the terminal, with a clock of the test's own."""
+"""Progress bar with a fake clock."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_share_rate_and_time_left() -> None:
     assert terminal.getvalue().endswith(
         " 50% [############            ] 50/100  15/s  0:03 left  1 failed"
     )
-    assert progress.line(7200.0).endswith("0/s  3:20:00 left  1 failed")
-    progress.end()
+    assert progress.format_bar(7200.0).endswith("0/s  3:20:00 left  1 failed")
+    progress.clear()
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-def test_it_is_not_drawn_too_often() -> None:
+def test_redrawing_is_limited_by_time() -> None:
     terminal, clock = Terminal(), Clock()
     progress = Progress(1000, 0, terminal, clock)
     for _ in range(100):
@@ -41,16 +41,16 @@ def test_it_is_not_drawn_too_often() -> None:
     assert terminal.getvalue().count("\r") <= 11
 
 
-def test_nothing_is_drawn_off_a_terminal() -> None:
+def test_a_file_gets_no_bar() -> None:
     stream = io.StringIO()
     progress = Progress(10, 0, stream, Clock())
     progress.add(10, 2)
-    progress.end()
+    progress.clear()
     assert stream.getvalue() == ""
-    assert progress.summary().startswith("8 answered, 2 failed; ")
+    assert progress.format_summary().startswith("8 answered, 2 failed; ")
 
 
-def test_nothing_to_do() -> None:
+def test_an_empty_input() -> None:
     progress = Progress(0, 0, io.StringIO(), Clock())
-    assert progress.line(0.0).startswith("100%")
-    assert "--:-- left" in progress.line(0.0)
+    assert progress.format_bar(0.0).startswith("100%")
+    assert "--:-- left" in progress.format_bar(0.0)

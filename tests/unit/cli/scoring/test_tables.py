@@ -1,4 +1,4 @@
-"""Tables: how columns become inputs, and what cells may hold."""
+"""CSV tables: columns become inputs, cells are parsed by datatype."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlserver.cli.scoring.csv_table import reader_of
+from mlserver.cli.scoring.csv_table import get_parser
 from mlserver.cli.scoring.items import WorkItem
 from mlserver.cli.scoring.source import open_source
 from mlserver.cli.terminal import CommandError
@@ -28,51 +28,57 @@ def named(name: str, datatype: str, shape: list[int], **parameters: Any) -> Meta
     )
 
 
-def works(
+def read_work_items(
     tmp_path: Path, text: str, metadata: MetadataModelResponse | None = None, size: int = 100
 ) -> list[WorkItem]:
     path = tmp_path / "table.csv"
     path.write_text(text, encoding="utf-8")
-    return list(open_source(path, metadata).works(size, set()))
+    return list(open_source(path, metadata).read_work_items(size, set()))
 
 
-def inputs(work: WorkItem) -> list[tuple[str, str, list[int], Any]]:
-    assert work.request is not None
+def inputs(work_item: WorkItem) -> list[tuple[str, str, list[int], Any]]:
+    assert work_item.request is not None
     return [
-        (each.name, str(each.datatype), each.shape, each.data.root) for each in work.request.inputs
+        (each.name, str(each.datatype), each.shape, each.data.root)
+        for each in work_item.request.inputs
     ]
 
 
-def test_the_model_says_which_columns_and_types(tmp_path: Path) -> None:
+def test_the_metadata_defines_columns_and_datatypes(tmp_path: Path) -> None:
     metadata = model(
         named("a", "FP32", [-1, 1]),
         named("b", "BYTES", [-1], content_type="str"),
         content_type="pd",
     )
-    [work] = works(tmp_path, "b,extra,a\n1,x,2\n3,y,\n", metadata)
-    assert inputs(work) == [("b", "BYTES", [2], ["1", "3"]), ("a", "FP32", [2, 1], [2.0, None])]
-    assert work.request is not None
-    assert work.request.parameters == Parameters(content_type="pd")
-    assert work.request.inputs[0].parameters == Parameters(content_type="str")
+    [work_item] = read_work_items(tmp_path, "b,extra,a\n1,x,2\n3,y,\n", metadata)
+    assert inputs(work_item) == [
+        ("b", "BYTES", [2], ["1", "3"]),
+        ("a", "FP32", [2, 1], [2.0, None]),
+    ]
+    assert work_item.request is not None
+    assert work_item.request.parameters == Parameters(content_type="pd")
+    assert work_item.request.inputs[0].parameters == Parameters(content_type="str")
 
 
-def test_one_wide_input_takes_the_whole_row(tmp_path: Path) -> None:
-    [work] = works(tmp_path, "a,b\n1,2\n3,4\n", model(named("input-0", "FP64", [-1, 2])))
-    assert inputs(work) == [("input-0", "FP64", [2, 2], [1.0, 2.0, 3.0, 4.0])]
+def test_one_wide_input_has_the_whole_row(tmp_path: Path) -> None:
+    [work_item] = read_work_items(
+        tmp_path, "a,b\n1,2\n3,4\n", model(named("input-0", "FP64", [-1, 2]))
+    )
+    assert inputs(work_item) == [("input-0", "FP64", [2, 2], [1.0, 2.0, 3.0, 4.0])]
 
 
 def test_optional_columns_may_be_missing(tmp_path: Path) -> None:
     metadata = model(named("a", "FP32", [-1, 1]), named("b", "FP32", [-1, 1], required=False))
-    [work] = works(tmp_path, "a\n1\n", metadata)
-    assert [name for name, *_ in inputs(work)] == ["a"]
+    [work_item] = read_work_items(tmp_path, "a\n1\n", metadata)
+    assert [name for name, *_ in inputs(work_item)] == ["a"]
     with pytest.raises(CommandError, match="no column 'a'"):
-        works(tmp_path, "b\n1\n", metadata)
+        read_work_items(tmp_path, "b\n1\n", metadata)
 
 
-def test_values_show_the_type(tmp_path: Path) -> None:
+def test_datatypes_are_inferred_from_values(tmp_path: Path) -> None:
     text = "\ufeffint,big,float,flag,text\n1,9223372036854775808,1e3,yes,ä\n-2,1,,no,\n"
-    [work] = works(tmp_path, text)
-    kinds = {name: datatype for name, datatype, *_ in inputs(work)}
+    [work_item] = read_work_items(tmp_path, text)
+    kinds = {name: datatype for name, datatype, *_ in inputs(work_item)}
     assert kinds == {
         "int": "INT64",
         "big": "FP64",
@@ -84,16 +90,16 @@ def test_values_show_the_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_delimiters(tmp_path: Path, delimiter: str) -> None:
-    [work] = works(tmp_path, f"a{delimiter}b\n1{delimiter}2\n")
-    assert [name for name, *_ in inputs(work)] == ["a", "b"]
+    [work_item] = read_work_items(tmp_path, f"a{delimiter}b\n1{delimiter}2\n")
+    assert [name for name, *_ in inputs(work_item)] == ["a", "b"]
 
 
-def test_wrong_rows_fail_alone(tmp_path: Path) -> None:
+def test_invalid_rows_fail_alone(tmp_path: Path) -> None:
     metadata = model(named("a", "INT8", [-1]))
-    [work] = works(tmp_path, "a,b\n1,x\n300,x\n1.5,x\n2\n7.0,x\n", metadata)
-    assert work.items == [0, 4]
-    assert inputs(work) == [("a", "INT8", [2], [1, 7])]
-    messages = {number: failure.message for number, failure in work.failed.items()}
+    [work_item] = read_work_items(tmp_path, "a,b\n1,x\n300,x\n1.5,x\n2\n7.0,x\n", metadata)
+    assert work_item.items == [0, 4]
+    assert inputs(work_item) == [("a", "INT8", [2], [1, 7])]
+    messages = {number: failure.message for number, failure in work_item.failed.items()}
     assert messages == {
         1: "column 'a': expected a number in the range of INT8, received 300",
         2: "column 'a': expected an integer, received '1.5'",
@@ -101,18 +107,21 @@ def test_wrong_rows_fail_alone(tmp_path: Path) -> None:
     }
 
 
-def test_rows_are_grouped_and_done_ones_left_out(tmp_path: Path) -> None:
+def test_rows_are_grouped_without_finished_ones(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a\n" + "\n".join(map(str, range(7))) + "\n")
     source = open_source(path, None)
     assert source.count() == 7
-    assert [work.items for work in source.works(2, {1, 2, 3})] == [[0, 4], [5, 6]]
+    assert [work_item.items for work_item in source.read_work_items(2, {1, 2, 3})] == [
+        [0, 4],
+        [5, 6],
+    ]
 
 
-def test_halves_have_the_rows_of_the_whole(tmp_path: Path) -> None:
-    [work] = works(tmp_path, "a\n1\n2\n3\n")
-    assert work.halves is not None
-    first, second = work.halves()
+def test_halves_have_all_rows(tmp_path: Path) -> None:
+    [work_item] = read_work_items(tmp_path, "a\n1\n2\n3\n")
+    assert work_item.halves is not None
+    first, second = work_item.halves()
     assert (first.items, second.items) == ([0], [1, 2])
     assert inputs(second) == [("a", "INT64", [2, 1], [2, 3])]
 
@@ -120,7 +129,7 @@ def test_halves_have_the_rows_of_the_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "a,a\n1,2\n"])
 def test_a_table_needs_a_header(tmp_path: Path, text: str) -> None:
     with pytest.raises(CommandError, match="header"):
-        works(tmp_path, text)
+        read_work_items(tmp_path, text)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +144,7 @@ def test_a_table_needs_a_header(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_cells(datatype: str, text: str, value: object) -> None:
-    assert reader_of(datatype)(text) == value
+    assert get_parser(datatype)(text) == value
 
 
 @pytest.mark.parametrize(
@@ -152,4 +161,4 @@ def test_cells(datatype: str, text: str, value: object) -> None:
 )
 def test_cells_that_do_not_fit(datatype: str, text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
-        reader_of(datatype)(text)
+        get_parser(datatype)(text)

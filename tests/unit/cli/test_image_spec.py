@@ -1,4 +1,4 @@
-"""`mlserver dockerfile` and `build`: the file is read as Docker reads it, and checked for what an image should be."""
+"""`mlserver dockerfile` and `build`: the Dockerfile is parsed as by Docker, and checked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mlserver.cli.build import arguments
-from mlserver.cli.image_spec import dockerfile, look_at
+from mlserver.cli.build import make_arguments
+from mlserver.cli.image_spec import ImageSpec
+from mlserver.cli.image_text import render_dockerfile
 from mlserver.version import __version__
 from support.models import Models
 from support.repository import write_model, write_server_settings
@@ -22,7 +23,7 @@ WORDS = {"FROM", "ENV", "RUN", "COPY", "USER", "WORKDIR", "EXPOSE", "HEALTHCHECK
 
 @dataclass
 class Dockerfile:
-    """A Dockerfile's instructions, with the rules that each must keep checked while it is read."""
+    """Instructions of a Dockerfile; parsing checks the rules that every Dockerfile must follow."""
 
     context: Path
     text: str
@@ -53,7 +54,7 @@ class Dockerfile:
         return arguments
 
     def check_user(self) -> None:
-        """What serves is not root, and cannot write to what is installed."""
+        """The server does not run as root, and cannot write to installed packages."""
         words = [word for word, _ in self.steps]
         assert self["USER"] == ["1000"]
         assert words.index("USER") < words.index("CMD")
@@ -72,63 +73,63 @@ class Dockerfile:
         return [source for source, _ in self["COPY"]]
 
 
-def made_for(folder: Path, python: str | None = None, **options: Any) -> Dockerfile:
-    return Dockerfile(folder, dockerfile(look_at(folder, python), **options))
+def make_dockerfile(folder: Path, python: str | None = None, **options: Any) -> Dockerfile:
+    return Dockerfile(folder, render_dockerfile(ImageSpec.from_folder(folder, python), **options))
 
 
 def test_a_folder_with_a_model(tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_server_settings(tmp_path, http_port=9000)
-    found = made_for(tmp_path)
-    assert found["CMD"] == [["mlserver", "start", "/mnt/models"]]
-    assert found["EXPOSE"] == ["9000 8081 8082"]
-    assert "127.0.0.1:9000/v2/health/live" in found["HEALTHCHECK"][0][-1]
-    assert found.installed == [f"mlserver=={__version__}"]
-    assert found.copied == ["."]
+    dockerfile = make_dockerfile(tmp_path)
+    assert dockerfile["CMD"] == [["mlserver", "start", "/mnt/models"]]
+    assert dockerfile["EXPOSE"] == ["9000 8081 8082"]
+    assert "127.0.0.1:9000/v2/health/live" in dockerfile["HEALTHCHECK"][0][-1]
+    assert dockerfile.installed == [f"mlserver=={__version__}"]
+    assert dockerfile.copied == ["."]
 
 
-def test_health_is_asked_as_the_server_speaks(tmp_path: Path) -> None:
+def test_the_healthcheck_uses_the_tls_settings(tmp_path: Path) -> None:
     tls = {"certificate": "cert.pem", "key": "key.pem"}
     write_server_settings(tmp_path, tls=tls)
     assert (
         "'https://127.0.0.1:8080/v2/health/live', context="
-        in made_for(tmp_path)["HEALTHCHECK"][0][-1]
+        in make_dockerfile(tmp_path)["HEALTHCHECK"][0][-1]
     )
     write_server_settings(tmp_path, tls={**tls, "client_ca": "ca.pem"})
-    assert made_for(tmp_path)["HEALTHCHECK"] == []
+    assert make_dockerfile(tmp_path)["HEALTHCHECK"] == []
 
 
 def test_an_mlflow_model(models: Models) -> None:
-    found = made_for(models["wine"])
-    assert f"mlserver-mlflow=={__version__}" in found.installed
-    assert found.installed[-2:] == ["--requirement", "/opt/requirements/requirements.txt"]
-    assert found.copied == ["requirements.txt", "."]
+    dockerfile = make_dockerfile(models["wine"])
+    assert f"mlserver-mlflow=={__version__}" in dockerfile.installed
+    assert dockerfile.installed[-2:] == ["--requirement", "/opt/requirements/requirements.txt"]
+    assert dockerfile.copied == ["requirements.txt", "."]
 
 
-def test_requirements_files_are_followed(tmp_path: Path) -> None:
+def test_included_requirements_files_are_copied(tmp_path: Path) -> None:
     write_model(tmp_path / "a model")
     (tmp_path / "base.txt").write_text("numpy<3  # a comment\n-c limits.txt\n")
     (tmp_path / "limits.txt").write_text("scipy<2\n")
     (tmp_path / "requirements.txt").write_text("-r base.txt\nscipy; python_version > '3'\n")
     (tmp_path / "a model" / "requirements.txt").write_text("pandas\n")
-    found = made_for(tmp_path)
-    assert sorted(found.copied) == [
+    dockerfile = make_dockerfile(tmp_path)
+    assert sorted(dockerfile.copied) == [
         ".",
         "a model/requirements.txt",
         "base.txt",
         "limits.txt",
         "requirements.txt",
     ]
-    assert found.installed.count("--requirement") == 2
-    assert found.copied[-1] == "."  # a change of the models does not install everything again
+    assert dockerfile.installed.count("--requirement") == 2
+    assert dockerfile.copied[-1] == "."  # a change of the models does not install everything again
 
 
 def test_a_requirement_that_is_part_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("./wheels/mine.whl\n")
-    found = made_for(tmp_path)
-    words = [word for word, _ in found.steps]
+    dockerfile = make_dockerfile(tmp_path)
+    words = [word for word, _ in dockerfile.steps]
     assert words.index("COPY") < max(index for index, word in enumerate(words) if word == "RUN")
-    assert found.installed[-1] == "/mnt/models/requirements.txt"
+    assert dockerfile.installed[-1] == "/mnt/models/requirements.txt"
 
 
 @pytest.mark.parametrize("name", ["environment.yml", "environment.yaml", "conda.yml", "conda.yaml"])
@@ -146,19 +147,19 @@ dependencies:
   - scikit-learn==1.5.0
 """
     (tmp_path / name).write_text(content)
-    image = look_at(tmp_path)
-    found = Dockerfile(tmp_path, dockerfile(image))
-    assert found["FROM"] == ["python:3.12-slim"]
-    assert found.installed[1:] == ["scikit-learn==1.5.0", "numpy<3; python_version >= '3.11'"]
-    assert [remark for remark in image.remarks if "libgomp=1" in remark]
+    spec = ImageSpec.from_folder(tmp_path)
+    dockerfile = Dockerfile(tmp_path, render_dockerfile(spec))
+    assert dockerfile["FROM"] == ["python:3.12-slim"]
+    assert dockerfile.installed[1:] == ["scikit-learn==1.5.0", "numpy<3; python_version >= '3.11'"]
+    assert [note for note in spec.notes if "libgomp=1" in note]
 
 
 def test_pip_options_of_a_conda_file(tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("scipy\n")
     (tmp_path / "conda.yaml").write_text("dependencies: [pip: ['-r more.txt', '--find-links x']]\n")
-    found = made_for(tmp_path)
-    assert found.copied == ["more.txt", "."]
-    assert found.installed[1:] == [
+    dockerfile = make_dockerfile(tmp_path)
+    assert dockerfile.copied == ["more.txt", "."]
+    assert dockerfile.installed[1:] == [
         "--requirement",
         "/opt/requirements/more.txt",
         "--find-links",
@@ -168,27 +169,30 @@ def test_pip_options_of_a_conda_file(tmp_path: Path) -> None:
 
 def test_the_python_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "python_env.yaml").write_text("python: 3.13.1\nbuild_dependencies: [pip]\n")
-    assert made_for(tmp_path)["FROM"] == ["python:3.13-slim"]
-    assert made_for(tmp_path, "3.12")["FROM"] == ["python:3.12-slim"]
+    assert make_dockerfile(tmp_path)["FROM"] == ["python:3.13-slim"]
+    assert make_dockerfile(tmp_path, "3.12")["FROM"] == ["python:3.12-slim"]
     (tmp_path / "python_env.yaml").write_text("python: '3.8.18'\n")
-    assert [remark for remark in look_at(tmp_path).remarks if "asks for Python 3.8" in remark]
+    assert [note for note in ImageSpec.from_folder(tmp_path).notes if "requires Python 3.8" in note]
 
 
 def test_a_model_outside_of_the_folder(tmp_path: Path) -> None:
     write_model(tmp_path / "models" / "a", parameters={"uri": "../../elsewhere"})
     write_model(tmp_path / "models" / "b", parameters={"uri": "s3://bucket/model"})
-    assert [remark.partition(":")[0] for remark in look_at(tmp_path / "models").remarks] == ["a"]
+    assert [
+        note.partition(":")[0] for note in ImageSpec.from_folder(tmp_path / "models").notes
+    ] == ["a"]
 
 
 def test_system_packages(tmp_path: Path) -> None:
-    found = made_for(tmp_path, system_packages=("libgomp1",))
+    dockerfile = make_dockerfile(tmp_path, system_packages=("libgomp1",))
     assert any(
-        "apt-get install --yes --no-install-recommends libgomp1 " in run[-1] for run in found["RUN"]
+        "apt-get install --yes --no-install-recommends libgomp1 " in run[-1]
+        for run in dockerfile["RUN"]
     )
 
 
-def test_the_server_can_be_another(tmp_path: Path) -> None:
-    assert made_for(tmp_path, mlserver="mlserver[arrow]>=2,<3").installed == [
+def test_the_requirement_of_the_server(tmp_path: Path) -> None:
+    assert make_dockerfile(tmp_path, mlserver="mlserver[arrow]>=2,<3").installed == [
         "mlserver[arrow]>=2,<3"
     ]
 
@@ -204,15 +208,15 @@ def test_the_command_writes_both_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more, code, expected",
     [
-        (["--system-package", "x; rm -rf /"], 1, "not the name of a Debian package"),
+        (["--system-package", "x; rm -rf /"], 1, "expected a Debian package"),
         (["--python", "3.12\nUSER root"], 2, "--python: expected a version"),
     ],
 )
-def test_what_cannot_be_in_a_dockerfile_is_refused(
+def test_options_that_would_break_the_dockerfile_are_rejected(
     tmp_path: Path, more: list[str], code: int, expected: str
 ) -> None:
-    found, text = run_mlserver("dockerfile", str(tmp_path), *more)
-    assert (found, text.count("\n"), expected in text) == (code, 1, True), text
+    exit_code, text = run_mlserver("dockerfile", str(tmp_path), *more)
+    assert (exit_code, text.count("\n"), expected in text) == (code, 1, True), text
     assert not list(tmp_path.iterdir())
 
 
@@ -224,8 +228,8 @@ def test_no_folder() -> None:
 # -- build --
 
 
-def test_nothing_poses_as_an_option(tmp_path: Path) -> None:
-    words = arguments("docker", tmp_path / "Dockerfile", Path("-f"), "--push; reboot", True)
+def test_values_are_not_read_as_options(tmp_path: Path) -> None:
+    words = make_arguments("docker", tmp_path / "Dockerfile", Path("-f"), "--push; reboot", True)
     assert words[:2] == ["docker", "build"]
     assert "--tag=--push; reboot" in words
     assert words[-1].startswith("/")
@@ -233,11 +237,11 @@ def test_nothing_poses_as_an_option(tmp_path: Path) -> None:
 
 
 def test_build_calls_the_engine(tmp_path: Path) -> None:
-    """The engine is a script that tells how it was called: what Docker would do is Docker's business."""
+    """The engine is a script that records its arguments and the Dockerfile."""
     engine = tmp_path / "engine"
-    told = tmp_path / "told"
+    record = tmp_path / "record"
     engine.write_text(
-        f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}"\ncat "${{2#--file=}}" >> "{told}"\n'
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > "{record}"\ncat "${{2#--file=}}" >> "{record}"\n'
     )
     engine.chmod(0o755)
     write_model(tmp_path / "models" / "echo")
@@ -245,7 +249,7 @@ def test_build_calls_the_engine(tmp_path: Path) -> None:
         "build", str(tmp_path / "models"), "-t", "mine:1", "--engine", str(engine)
     )
     assert (code, text) == (0, "built mine:1\n")
-    words = told.read_text().splitlines()
+    words = record.read_text().splitlines()
     assert words[0] == "build"
     assert words[2:4] == ["--tag=mine:1", str(tmp_path / "models")]
     assert 'CMD ["mlserver", "start", "/mnt/models"]' in words
@@ -261,9 +265,9 @@ def test_build_fails_in_one_line(tmp_path: Path, engine: str, expected: str) -> 
 
 
 def test_an_arbitrary_user_may_serve(tmp_path: Path) -> None:
-    """As OpenShift runs it: any user id, group 0, no entry in the password file."""
+    """OpenShift runs images as any user id of group 0, without an entry in /etc/passwd."""
     write_model(tmp_path / "echo")
-    text = dockerfile(look_at(tmp_path))
+    text = render_dockerfile(ImageSpec.from_folder(tmp_path))
     assert "ENV HOME=/home/mlserver" in text
     assert 'RUN ["useradd", "--create-home", "--uid", "1000", "--gid", "0", "mlserver"]' in text
     assert 'RUN ["chmod", "0775", "/home/mlserver"]' in text
@@ -272,18 +276,18 @@ def test_an_arbitrary_user_may_serve(tmp_path: Path) -> None:
 
 
 def test_a_generic_image(tmp_path: Path) -> None:
-    """Without models; what is in the folder does not count."""
+    """An image without models ignores the content of the folder."""
     write_model(tmp_path / "echo")
     (tmp_path / "requirements.txt").write_text("numpy<3")
     code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "mlflow")
     assert code == 0, text
-    found = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
-    assert found.installed == [
+    dockerfile = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
+    assert dockerfile.installed == [
         f"mlserver=={__version__}",
         f"mlserver-mlflow[full,uv]=={__version__}",
     ]
-    assert found.copied == []
-    assert found["CMD"] == [["mlserver", "start", "/mnt/models"]]
+    assert dockerfile.copied == []
+    assert dockerfile["CMD"] == [["mlserver", "start", "/mnt/models"]]
     code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "sklearn")
     assert (code, "--runtime" in text) == (2, True)
 
@@ -294,14 +298,14 @@ def test_wheels_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "wheels" / f"mlserver-{__version__}-py3-none-any.whl").touch()
     code, text = run_mlserver("dockerfile", str(tmp_path), "--wheels", str(tmp_path / "wheels"))
     assert code == 0, text
-    found = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
-    assert found.installed == ["--find-links", "/opt/wheels", f"mlserver=={__version__}"]
-    assert ["wheels", "/opt/wheels"] in found["COPY"]
+    dockerfile = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
+    assert dockerfile.installed == ["--find-links", "/opt/wheels", f"mlserver=={__version__}"]
+    assert ["wheels", "/opt/wheels"] in dockerfile["COPY"]
 
 
 @pytest.mark.parametrize("more", [(), ("--runtime", "mlflow")], ids=" ".join)
-def test_wheels_from_elsewhere(tmp_path: Path, more: tuple[str, ...]) -> None:
-    """They are a build context of their own; `build` passes it on, and `dockerfile` says how."""
+def test_wheels_outside_the_folder(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """Wheels are an additional build context: `build` passes it, `dockerfile` prints the option."""
     folder, wheels = write_model(tmp_path / "models"), tmp_path / "dist"
     wheels.mkdir()
     assert run_mlserver("dockerfile", str(folder), "--wheels", str(wheels))[0] == 1
