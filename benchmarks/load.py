@@ -1,8 +1,9 @@
 """Load generators: wrk for the closed loop, wrk with due times for the open loop, h2load for gRPC.
 
-wrk serves the open loop too: it is in Debian, and a Lua script gives it due times (scripts/open.lua), so
-that both loops use the same light client. A generator in Python would use as much CPU as the server;
-wrk2 is not packaged; tools that correct latencies afterwards estimate what this one measures.
+wrk serves the open loop too: it is in Debian, and a Lua script gives it due times
+(scripts/open.lua), so that both loops use the same light client. A generator in Python would use as
+much CPU as the server; wrk2 is not packaged; tools that correct latencies afterwards estimate what
+this one measures.
 """
 
 from __future__ import annotations

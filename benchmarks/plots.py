@@ -31,7 +31,8 @@ def write(results: Results, folder: Path) -> dict[str, Path]:
             if len(rates) > 1:
                 protocol = "/invocations" if plain else "V2 JSON"
                 suffix = "s" if connections > 1 else ""
-                title = f"One row over {protocol}, {connections} connection{suffix}: requests per second"
+                load = f"{connections} connection{suffix}"
+                title = f"One row over {protocol}, {load}: requests per second"
                 drawn[title] = _bars(rates, title, folder / f"{wire}-{connections}.png")
     ready = {
         server: _middle(

@@ -109,7 +109,7 @@ class ServerProcess:
         return Cpu({pid: _cpu_seconds(pid) for pid in pids}, {pid: _name(pid) for pid in pids})
 
     def wait_idle(self) -> None:
-        """Wait until the last requests are finished: a load tool does not wait for their responses."""
+        """Wait until the server is idle: load tools exit without their last responses."""
         deadline = time.monotonic() + IDLE_LIMIT
         before = sum(self.cpu().seconds.values())
         while time.monotonic() < deadline:

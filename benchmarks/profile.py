@@ -1,8 +1,8 @@
 """Profile of the server under load with py-spy: `python -m benchmarks.profile`.
 
-Prints the functions of the parent and of the worker by own and by cumulative time, in percent of the
-samples in which a thread held the GIL; waiting and NumPy without the GIL do not count. Run it as a
-module: the folder itself must not be on Python's path.
+Prints the functions of the parent and of the worker by own and by cumulative time, in percent of
+the samples in which a thread held the GIL; waiting and NumPy without the GIL do not count. Run it
+as a module: the folder itself must not be on Python's path.
 """
 
 from __future__ import annotations

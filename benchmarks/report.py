@@ -52,7 +52,7 @@ def tables(results: Results) -> str:
 
 
 def base_wire(case: str, wire: str) -> str:
-    """Return the wire of this server that a measurement is compared with: the same, or equivalent JSON."""
+    """Return this server's wire to compare with: the same, or the equivalent JSON."""
     if wire == "arrow":
         return "v2"
     if wire != "plain":
@@ -76,14 +76,13 @@ def conditions(results: Results) -> str:
         "|---|---|",
     ]
     for name, versions in results.versions.items():
-        lines.append(
-            f"| {name} | {', '.join(f'{package} {number}' for package, number in versions.items())} |"
-        )
+        packages = ", ".join(f"{package} {number}" for package, number in versions.items())
+        lines.append(f"| {name} | {packages} |")
     return "\n".join(lines) + "\n"
 
 
 def _runs(results: Results) -> str:
-    """Return the number of runs; joined results may have different numbers for different servers."""
+    """Return the number of runs, a range if it differs between servers."""
     counts = set(Counter(each.key for each in results.measurements).values())
     low, high = min(counts, default=0), max(counts, default=0)
     return f"{high} run{'s' if high != 1 else ''}" if low == high else f"{low} to {high} runs"
@@ -134,7 +133,7 @@ def _times(
 
 
 def case_tables(case: Case, summary_by_key: dict[Key, Summary]) -> str:
-    """Return rate, latencies and CPU of each server, for each number of connections and open loop."""
+    """Return rate, latencies and CPU of each server, per number of connections and open loop."""
     lines = [f"## {case.title}", ""]
     modes = dict.fromkeys(
         (key[3], key[4])
@@ -144,7 +143,8 @@ def case_tables(case: Case, summary_by_key: dict[Key, Summary]) -> str:
     for mode, connections in modes:
         lines += [f"**{_describe_mode(mode, connections)}** (in brackets: ratio to mlserver 2)", ""]
         lines += [
-            "| server | requests/s | p50 ms | p99 ms | p99.9 ms | CPU us/request, parent | all | errors |"
+            "| server | requests/s | p50 ms | p99 ms | p99.9 ms"
+            " | CPU us/request, parent | all | errors |"
         ]
         lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
         lines += [*_rows(case, mode, connections, summary_by_key), ""]
@@ -207,9 +207,8 @@ def startup_table(startups: list[Startup]) -> str:
             f"{a:,.{digits}f}" + (f" ({_ratio(a, b)})" if b else "")
             for a, b, digits in zip(own, base, (2, 0, 0, 0), strict=True)
         ]
-        lines.append(
-            f"| {case} | {TITLES[server]} | {' | '.join(cells)} | {group[0].memory_after.processes} |"
-        )
+        processes = group[0].memory_after.processes
+        lines.append(f"| {case} | {TITLES[server]} | {' | '.join(cells)} | {processes} |")
     return "\n".join(lines) + "\n"
 
 

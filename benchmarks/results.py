@@ -23,7 +23,7 @@ FORMER_NAMES = {"floor": "baseline", "floor-join": "baseline-batching"}
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run of a load tool; CPU in microseconds per request, of the started process and of all."""
+    """One run of a load tool; CPU in us per request, of the started process and of all."""
 
     server: str
     case: str

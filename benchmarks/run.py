@@ -1,7 +1,7 @@
-"""Command `python -m benchmarks.run`: measures the servers, writes JSON results and docs/benchmarks.md.
+"""Command `python -m benchmarks.run`: measures servers, writes results and docs/benchmarks.md.
 
-`--quick` measures the quick start's two requests at 1 and 16 connections on four servers, in about two
-minutes, and prints the table.
+`--quick` measures the quick start's two requests at 1 and 16 connections on four servers, in about
+two minutes, and prints the table.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
 def measure(
     selected: Sequence[servers.Server], measured_cases: Sequence[Case], plan: Plan
 ) -> Results:
-    """Install and train, then measure in rounds: for each model all servers, in another order each round."""
+    """Install and train, then measure in rounds: all servers per model, in changing order."""
     WORK.mkdir(exist_ok=True)
     table = WORK / "wine.csv"
     results = Results(
@@ -93,7 +93,8 @@ def turn(
     measured, failed = len(results.measurements), len(results.failures)
     Turn(server, plan, results, number).run(group, model, WORK / f"{server.name}.log")
     for each in results.measurements[measured:]:
-        where = f"round {number + 1}  {each.server:18} {each.case:10} {each.wire:11} {each.mode:9} {each.connections:3}"
+        where = f"round {number + 1}  {each.server:18} {each.case:10} {each.wire:11}"
+        where += f" {each.mode:9} {each.connections:3}"
         print(f"{where}  {each.load.per_second:9.1f}/s  p50 {each.load.p50:8.2f} ms", flush=True)
     for failure in results.failures[failed:]:
         where = f"round {number + 1}  {failure.server:18} {failure.case:10}"

@@ -90,7 +90,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment(place: Place, extra: dict[str, str]) -> dict[str, str]:
-    """Return this process's environment without variables that configure servers, plus those of the start."""
+    """Return this process's variables, except those of servers, and the variables of the start."""
     foreign = ("MLSERVER_", "MLFLOW_", "RAY_", "BENTOML_", "PYTHONPATH", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own = {
@@ -107,7 +107,7 @@ def environment(place: Place, extra: dict[str, str]) -> dict[str, str]:
 
 
 def _mlserver(place: Place, batch: int = 0, wait: float = 0.0) -> Start:
-    """`mlserver start FOLDER` of this server or MLServer 1.x: defaults, except ports and batching."""
+    """Start mlserver 2 or MLServer 1.x with its defaults, except ports and batching."""
     case = place.case
     for name in [f"{case.model}-{number}" for number in range(case.copies)] or [case.model]:
         settings: dict[str, object] = {"name": name}

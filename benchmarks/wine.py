@@ -1,4 +1,4 @@
-"""Training table and request rows of the wine model: the real data if given, else synthetic data."""
+"""Training table and request rows of the wine model, real data or synthetic data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE_ROW: list[float] = [7.4, 0.7, 0, 1.9, 0.076, 11, 34, 0.9978, 3.51, 0.56, 9.4
 
 
 def write_table(path: Path) -> str:
-    """Write the training table: the file WINE_DATA (separator ';'), or synthetic data; return its name."""
+    """Write the training table, the file WINE_DATA or synthetic data; return its description."""
     source = os.environ.get("WINE_DATA")
     if source:
         path.write_bytes(Path(source).read_bytes())

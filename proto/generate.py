@@ -1,8 +1,8 @@
-"""Write the Python side of the .proto files beside this one: `python -m proto.generate` (needs grpcio-tools).
+"""Code generator for the .proto files: `python -m proto.generate` (needs grpcio-tools).
 
-The classes are not protoc's own modules: those would register themselves in the process-wide descriptor pool, where
-another client of the same protocol (tritonclient, kserve) registers the same names. Ours are built from the serialized
-descriptors in a pool of their own; protoc's typed stubs fit them.
+protoc's own modules would register their classes in the process-wide descriptor pool, where other
+clients of the protocol (tritonclient, kserve) register equal names. The generated modules build the
+classes from serialized descriptors in a separate pool; protoc's typed stubs describe them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def generate(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         descriptors = _compile(Path(scratch))
         for name in NAMES:
-            _write(target / f"{name}_pb2.pyi", _relative((Path(scratch) / f"{name}_pb2.pyi").read_text()))
+            stub = (Path(scratch) / f"{name}_pb2.pyi").read_text()
+            _write(target / f"{name}_pb2.pyi", _make_imports_relative(stub))
     _write(target / "descriptors_pb2.py", _descriptors_module(descriptors))
     for file in descriptors.file:
         _write(target / file.name.replace(".proto", "_pb2.py"), _messages_module(file))
@@ -46,20 +47,21 @@ def _compile(scratch: Path) -> FileDescriptorSet:
     return FileDescriptorSet.FromString(compiled.read_bytes())
 
 
-def _relative(stub: str) -> str:
+def _make_imports_relative(stub: str) -> str:
     return re.sub(r"^import (\w+_pb2) as", r"from . import \1 as", stub, flags=re.MULTILINE)
 
 
 def _descriptors_module(descriptors: FileDescriptorSet) -> str:
     head = (
-        '"""The descriptors of our .proto files, serialized. Written by `python -m proto.generate`."""\n\nFILES = (\n'
+        '"""The descriptors of our .proto files, serialized.'
+        ' Written by `python -m proto.generate`."""\n\nFILES = (\n'
     )
     return head + "".join(f"    {_literal(file)},\n" for file in descriptors.file) + ")\n"
 
 
 def _literal(file: FileDescriptorProto) -> str:
     data = file.SerializeToString(deterministic=True)
-    pieces = [data[at : at + 64] for at in range(0, len(data), 64)]
+    pieces = [data[start : start + 64] for start in range(0, len(data), 64)]
     return "b" + "\n    b".join(repr(piece)[1:] for piece in pieces)
 
 

@@ -1,7 +1,7 @@
 """Baseline: a hand-written ASGI program for one model and two bodies, without validation or limits.
 
-BASELINE_BATCHING=1 batches the requests that arrive while the model is busy; the model then runs in a
-thread. Otherwise the model runs in the event loop, which is faster for a single client.
+BASELINE_BATCHING=1 batches the requests that arrive while the model is busy; the model then runs
+in a thread. Otherwise the model runs in the event loop, which is faster for a single client.
 BASELINE_INPUT=frame passes a DataFrame to scikit-learn instead of an array.
 """
 

@@ -15,7 +15,7 @@ class Api(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.wine = mlflow.pyfunc.load_model(os.environ["BENCH_WINE"]) if MODEL == "wine" else None
 
-    # LitServe reads the annotation of `request`: without one it parses the body as JSON and checks nothing.
+    # Without an annotation of `request`, LitServe parses the body as JSON and validates nothing.
     def decode_request(self, request) -> Any:  # type: ignore[no-untyped-def]
         if self.wine is None:
             return request["data"]

@@ -1,6 +1,7 @@
 """The models in Ray Serve: one deployment behind its HTTP proxy, one replica.
 
-`max_ongoing_requests` is 128: with the default of 5, most of 16 or 64 connections wait in the proxy.
+`max_ongoing_requests` is 128: with the default of 5, most requests of 16 or 64 connections wait in
+the proxy.
 """
 
 from __future__ import annotations

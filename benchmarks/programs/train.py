@@ -1,7 +1,7 @@
 """Train the wine model in the environment that will serve it: python train.py TABLE FOLDER
 
-TABLE is a CSV file with ';' between columns, the last of which is the target. FOLDER gets the MLflow model, and beside it
-FOLDER.json gets the coefficients, with which every response is checked.
+TABLE is a CSV file with ';' between columns; the last one is the target. FOLDER gets the MLflow
+model, and FOLDER.json beside it the coefficients, with which every response is checked.
 """
 
 from __future__ import annotations

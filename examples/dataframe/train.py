@@ -1,9 +1,11 @@
 """Content type `pd`: a model of named columns, text and numbers, which receives a DataFrame.
 
 Usage: python train.py FOLDER, then: mlserver start FOLDER
-       curl -s localhost:8080/v2/models/dataframe/infer -H 'content-type: application/json' -d @FOLDER/request.json
+       curl -s localhost:8080/v2/models/dataframe/infer \\
+         -H 'content-type: application/json' -d @FOLDER/request.json
 
-The signature names the columns and their types, so a V2 request has one input per column and needs no content type.
+The signature names the columns and their types, so a V2 request has one input per column and needs
+no content type.
 """
 
 import argparse

@@ -1,9 +1,11 @@
 """Content type `np`: a model of one tensor, here images of digits, which receives a NumPy array.
 
 Usage: python train.py FOLDER, then: mlserver start FOLDER
-       curl -s localhost:8080/v2/models/tensor/infer -H 'content-type: application/json' -d @FOLDER/request.json
+       curl -s localhost:8080/v2/models/tensor/infer \\
+         -H 'content-type: application/json' -d @FOLDER/request.json
 
-The signature says float64 [-1, 64], so the one input of a V2 request may have any name and needs no content type.
+The signature is float64 [-1, 64], so the one input of a V2 request may have any name and needs no
+content type.
 """
 
 import argparse
@@ -32,7 +34,7 @@ def train(folder: Path) -> None:
 
 
 def describe(folder: Path) -> None:
-    """Write the settings and a request with the first images, which are not in the training data."""
+    """Write the settings and a request with images that are not in the training data."""
     settings = {
         "name": NAME,
         "implementation": "mlserver_mlflow.MLflowRuntime",

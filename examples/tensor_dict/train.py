@@ -1,10 +1,11 @@
 """Content type `dict`: a model of named tensors, which receives a dictionary of NumPy arrays.
 
 Usage: python train.py FOLDER, then: mlserver start FOLDER
-       curl -s localhost:8080/v2/models/tensor-dict/infer -H 'content-type: application/json' -d @FOLDER/request.json
+       curl -s localhost:8080/v2/models/tensor-dict/infer \\
+         -H 'content-type: application/json' -d @FOLDER/request.json
 
-The model returns a dictionary, so the response has one output per key. Its parameter `threshold` may be set in
-the request's `parameters`.
+The model returns a dictionary, so the response has one output per key. Its parameter `threshold`
+may be set in the request's `parameters`.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
     python train.py [--alpha 0.5] [--l1-ratio 0.5] [--data FILE]
 
-The last line is the model's folder, for `uri` in model-settings.json; with `--settings FILE` that file is written too.
+The last line is the model's folder, for `uri` in model-settings.json; `--settings FILE` writes that
+file too.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class Catalog(ModelRepository):
-    """Entries of a catalogue file as models; read on each call, so new entries load without a restart."""
+    """Lists the entries of a catalogue file, which is read on each call, as models."""
 
     def __init__(self, root: str, filename: str = "catalog.json") -> None:
         super().__init__(root)
