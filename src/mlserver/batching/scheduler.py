@@ -155,7 +155,8 @@ class Scheduler:
             raise self._deadline_exceeded()
         rows = rows_of(request)
         context.timings.batch_rows = rows
-        if self._queue.size or self._policy.max_wait or not self._has_capacity():
+        is_busy = self._runs and not self._has_capacity()
+        if is_busy or self._queue.size or self._policy.max_wait:
             return await self._infer_queued(request, context, rows, now)
         return await self._infer_at_once(request, context, now)
 

@@ -21,9 +21,10 @@ def set_request_fields(
             rows only and get none.
         has_auth: Whether clients authenticate; their credentials are not passed to models.
     """
-    check_id(payload)
     if payload.id is None:
         payload.put(id=generate_id())
+    else:
+        check_id(payload)
     parameters = payload.parameters
     if parameters is not None:
         extra = parameters.__pydantic_extra__ or {}
