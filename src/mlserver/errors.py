@@ -112,12 +112,8 @@ class ModelNotFound(MLServerError):
     """There is no model of this name, or not in this version."""
 
     def __init__(self, name: str, version: str | None = None) -> None:
-        text = (
-            f"Model {name} with version {version} not found"
-            if version
-            else f"Model {name} not found"
-        )
-        super().__init__(text, 404)
+        model = f"Model {name} with version {version}" if version else f"Model {name}"
+        super().__init__(f"{model} not found", 404)
 
 
 class ModelLoadError(MLServerError):
@@ -151,11 +147,8 @@ class ModelNotReady(MLServerError):
         reason: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        text = (
-            f"Model {name} with version {version} is not ready yet."
-            if version
-            else f"Model {name} is not ready yet."
-        )
+        model = f"Model {name} with version {version}" if version else f"Model {name}"
+        text = f"{model} is not ready yet."
         super().__init__(f"{text} {reason}" if reason else text, 503)
         self.retry_after = retry_after
 
@@ -253,7 +246,7 @@ class ModelFailed(MLServerError):
 def serialization_error(model_name: str, error: Exception) -> ModelFailed:
     """Return the error for a response that cannot be serialized."""
     text = str(error) or type(error).__name__
-    return ModelFailed(f"Model {model_name} returned an answer that cannot be sent: {text}")
+    return ModelFailed(f"Model {model_name}: the response cannot be serialized: {text}")
 
 
 class CannotBatch(MLServerError):

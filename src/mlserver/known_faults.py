@@ -37,7 +37,7 @@ class Fault:
         return parse_release(version) < self._find_fix(version)
 
     def get_install_command(self, version: str) -> str:
-        """Return the command that installs a fixed release, if possible of the same major version."""
+        """Return the command that installs a fix, preferably of the same major version."""
         fix = self._find_fix(version)
         bound = f",<{fix[0] + 1}" if fix != self.fixed[-1] else ""
         return f"pip install '{self.package}>={'.'.join(map(str, fix))}{bound}'"
@@ -68,7 +68,7 @@ FAULTS = (
         "CVE-2025-62727: a Range header occupies the process (FileResponse)",
     ),
     Fault("fastapi", ((0, 109, 1),), "CVE-2024-24762: a form's content type occupies the process"),
-    Fault("PyJWT", ((2, 10, 1),), "CVE-2024-53861: part of an issuer is taken for the issuer"),
+    Fault("PyJWT", ((2, 10, 1),), "CVE-2024-53861: part of an issuer is accepted as the issuer"),
     Fault(
         "pyarrow",
         ((14, 0, 1),),

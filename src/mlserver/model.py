@@ -86,12 +86,12 @@ class MLModel:
         )
 
     async def resolve_source(self, uri: str) -> str:
-        """Return the address with an explicit version that an address points to now.
+        """Return the URI with the version that an alias currently points to.
 
-        The server calls it at intervals if `parameters.extra.follow` is set, and loads the new version.
+        If `parameters.extra.follow` is set, the server polls this and loads new versions.
 
         Raises:
-            MLServerError: the registry does not answer, or it has no such model.
+            MLServerError: the registry is unreachable, or the model does not exist.
         """
         return uri
 
@@ -138,7 +138,7 @@ class MLModel:
     def decode(
         self, request_input: RequestInput, default_codec: InputCodecLike | None = None
     ) -> Any:
-        """Decode an input by its content type, its metadata's, or `default_codec`; else its data."""
+        """Decode an input by its content type, its metadata's or `default_codec`; else its data."""
         decode_request_input(request_input, self._metadata_inputs)
         if has_decoded(request_input):
             return get_decoded(request_input)

@@ -1,4 +1,4 @@
-"""What must not be in the source at all."""
+"""Calls and imports that the source must not contain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [ROOT / "src" / "mlserver", ROOT / "runtimes" / "mlflow" / "mlserver_mlflow"]
 FILES = sorted(path for source in SOURCES for path in source.rglob("*.py"))
 
-# Reading any of these runs code that is in the data.
+# Formats whose readers run code from the data.
 PICKLES = {
     "pickle",
     "cPickle",
@@ -24,7 +24,7 @@ PICKLES = {
     "shelve",
     "multiprocessing",
 }
-# What would run or fetch what a caller sent.
+# Calls that run code from their argument.
 CALLS = {
     "eval",
     "exec",
@@ -47,7 +47,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(file: Path) -> None:
+def test_no_unpickling_evaluation_or_shell(file: Path) -> None:
     tree = ast.parse(file.read_text())
     assert not PICKLES & set(imports(tree))
     for node in ast.walk(tree):
@@ -60,7 +60,7 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(file: Path) -> None:
                 )
 
 
-# What tells the time of the day. Durations and deadlines are counted by a clock that never jumps; these modules tell dates.
+# Clocks that may be set back: durations and deadlines use a monotonic clock.
 WALL_CLOCKS = {
     "time.time",
     "time.time_ns",
@@ -69,26 +69,26 @@ WALL_CLOCKS = {
     "datetime.now",
     "datetime.utcnow",
 }
-TELL_DATES = {
+NEED_DATES = {
     "metrics/model_statistics.py": "the protocol's time of the last inference",
-    "security/credentials.py": "the end of a token",
-    "handlers/tracing_stage.py": "the beginning of a span",
-    "agents/openai_format.py": "the protocol's time of an answer",
+    "security/credentials.py": "the expiry of a token",
+    "handlers/tracing_stage.py": "the start of a span",
+    "agents/openai_format.py": "the protocol's time of a response",
 }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_the_clock_on_the_wall_is_for_dates_only(file: Path) -> None:
-    asked = {
+def test_wall_clocks_are_used_for_dates_only(file: Path) -> None:
+    attributes = {
         ast.unparse(node)
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Attribute)
     }
-    if asked & WALL_CLOCKS:
-        assert inside(file) in TELL_DATES
+    if attributes & WALL_CLOCKS:
+        assert get_relative_path(file) in NEED_DATES
 
 
-# What fetches addresses; none of these modules is given one by a caller of the server.
+# Modules that fetch URLs. Clients of the server supply no URL to any of them.
 FETCHERS = {
     "urllib.request",
     "http.client",
@@ -100,13 +100,13 @@ FETCHERS = {
     "smtplib",
 }
 MAY_FETCH = {
-    "security/credentials.py": "the issuer's keys, from the address in the settings",
-    "cli/scoring/client.py": "the server that the command names",
+    "security/credentials.py": "the issuer's keys, from the URL in the settings",
+    "cli/scoring/client.py": "the server given on the command line",
 }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_only_these_modules_fetch_anything(file: Path) -> None:
+def test_only_listed_modules_fetch_urls(file: Path) -> None:
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -114,9 +114,9 @@ def test_only_these_modules_fetch_anything(file: Path) -> None:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     if names & FETCHERS:
-        assert inside(file) in MAY_FETCH
+        assert get_relative_path(file) in MAY_FETCH
 
 
-def inside(file: Path) -> str:
+def get_relative_path(file: Path) -> str:
     (source,) = (source for source in SOURCES if file.is_relative_to(source))
     return str(file.relative_to(source))

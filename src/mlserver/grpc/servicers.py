@@ -112,13 +112,13 @@ class InferenceServicer:
             self._check_model(data)
             raise
         request_context = create_request_context(context, MODEL_INFER)
-        read = time.perf_counter_ns()
+        parsed = time.perf_counter_ns()
         model, version = received.model_name, received.model_version
         _set_empty_id(received.request)
         response = await self._data_plane.infer(
             received.request, model, version or None, request_context
         )
-        answered = time.perf_counter_ns()
+        inferred = time.perf_counter_ns()
         try:
             message = model_infer.write_response(response, received.raw)
         except MLServerError:
@@ -126,7 +126,7 @@ class InferenceServicer:
         except Exception as error:
             raise serialization_error(model, error) from error
         _compress(context, request_context)
-        codec_ns = read - started + time.perf_counter_ns() - answered
+        codec_ns = parsed - started + time.perf_counter_ns() - inferred
         context.set_trailing_metadata(self._trailing(response, request_context, codec_ns))
         return message
 
@@ -233,7 +233,7 @@ class _InferStream:
     async def respond_in_triton_form(
         self, message: pb.ModelInferRequest, wait_for_turn: Callable[[], Awaitable[None]]
     ) -> None:
-        """Serve one request in Triton's form, with errors as messages and, on request, a final flag.
+        """Serve one request in Triton's form: errors are messages, the last response may be marked.
 
         With that flag, the responses of a streaming model are followed by an empty last response.
         """

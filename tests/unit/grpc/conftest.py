@@ -1,4 +1,4 @@
-"""A real gRPC server on a free port, over the real road with small models."""
+"""A gRPC server on a free port, over an in-process pipeline with small models."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from support.inline_pipeline import InlinePipeline
 
 
 class Echo(MLModel):
-    """Answers with its inputs, and with the headers that it saw where the header `show` asks for it."""
+    """Returns its inputs, and the received headers if the header `show` is set."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         outputs = [ResponseOutput(**dict(tensor)) for tensor in payload.inputs]
         headers = (payload.parameters.headers if payload.parameters else None) or {}
-        shown = {"X-Seen": headers["show"], "Ce-Source": "mine"} if "show" in headers else None
+        returned = {"X-Seen": headers["show"], "Ce-Source": "mine"} if "show" in headers else None
         return InferenceResponse(
             model_name=self.name,
             model_version=self.version,
             outputs=outputs,
-            parameters=Parameters(headers=shown),
+            parameters=Parameters(headers=returned),
         )
 
 
 class Words(MLModel):
-    """Streams the words of each text that it reads, with the number of the text before them."""
+    """Streams the words of each received text, prefixed with the number of the text."""
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
@@ -59,7 +59,7 @@ class Words(MLModel):
 
 
 class Halves(MLModel):
-    """FP16 and NaN, the answers that typed contents cannot carry or that JSON cannot."""
+    """Returns FP16, which has no typed contents, and NaN, which has no JSON form."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         outputs = [
@@ -70,7 +70,7 @@ class Halves(MLModel):
 
 
 class Stuck(MLModel):
-    """Answers when it is told to; knows whether anybody still waited."""
+    """Never returns; records the start and the end of `predict`."""
 
     entered = threading.Event()
     left = threading.Event()
@@ -81,11 +81,11 @@ class Stuck(MLModel):
             await asyncio.Event().wait()
         finally:
             self.left.set()
-        raise AssertionError("nobody wakes this model")
+        raise AssertionError("the event is never set")
 
 
 class Broken(MLModel):
-    """Fails in the way that its input asks for."""
+    """Fails as its input specifies."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         if payload.inputs[0].name == "status":
@@ -97,7 +97,7 @@ class Broken(MLModel):
 
 
 class Sad(MLModel):
-    """Does not load."""
+    """Fails to load."""
 
     async def load(self) -> bool:
         raise ValueError("no file")
@@ -128,17 +128,19 @@ Start = Callable[..., Awaitable[Serving]]
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """`await start(models, concurrency=..., **settings)` gives a server that stops with the test."""
+    """`await start(models, concurrency=..., **settings)` returns a server; the test stops it."""
     async with AsyncExitStack() as stack:
 
         async def started(
             models: list[ModelSettings] | None = None, concurrency: int = 64, **settings: Any
         ) -> Serving:
-            chosen = Settings(host="127.0.0.1", grpc_port=0, **settings)
+            server_settings = Settings(host="127.0.0.1", grpc_port=0, **settings)
             pipeline = await stack.enter_async_context(
-                InlinePipeline(chosen, models or MODELS, concurrency)
+                InlinePipeline(server_settings, models or MODELS, concurrency)
             )
-            server = GRPCServer(chosen, pipeline.data_plane, pipeline.handlers, pipeline.metrics)
+            server = GRPCServer(
+                server_settings, pipeline.data_plane, pipeline.handlers, pipeline.metrics
+            )
             stack.push_async_callback(server.stop)
             await server.start()
             unlimited = [("grpc.max_receive_message_length", -1)]
@@ -152,13 +154,13 @@ async def start() -> AsyncIterator[Start]:
 
 @pytest.fixture
 async def serving(start: Start) -> Serving:
-    """A server with all the models above that load."""
+    """A server with all models above but `Sad`."""
     return await start()
 
 
 @pytest.fixture
 def stuck() -> type[Stuck]:
-    """The model that never answers, with its events as new."""
+    """The model that never returns, with cleared events."""
     Stuck.entered.clear()
     Stuck.left.clear()
     return Stuck
@@ -166,5 +168,5 @@ def stuck() -> type[Stuck]:
 
 @pytest.fixture
 def sad() -> ModelSettings:
-    """A model that does not load."""
+    """A model that fails to load."""
     return ModelSettings(name="sad", implementation=Sad)

@@ -33,7 +33,7 @@ async def failure(call: Any) -> tuple[grpc.StatusCode, str]:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-async def test_the_answer_has_the_form_of_the_request(serving: Any, raw: bool) -> None:
+async def test_response_has_the_form_of_the_request(serving: Any, raw: bool) -> None:
     response = await serving.stub.ModelInfer(fp32([0.5, math.inf], raw=raw, id="7"))
 
     assert (response.model_name, response.model_version, response.id) == ("echo", "v1", "7")
@@ -41,14 +41,14 @@ async def test_the_answer_has_the_form_of_the_request(serving: Any, raw: bool) -
     assert ModelInferResponseConverter.to_types(response).outputs[0].data == [0.5, math.inf]
 
 
-async def test_no_id_is_made_when_there_is_none(serving: Any) -> None:
+async def test_missing_id_is_not_generated(serving: Any) -> None:
     call = serving.stub.ModelInfer(fp32([1.0]))
 
     assert (await call).id == ""
     assert "ce-id" not in dict(list(await call.trailing_metadata()))
 
 
-async def test_fp16_answers_are_raw_and_nan_is_nan(serving: Any) -> None:
+async def test_fp16_outputs_are_raw_and_nan_is_nan(serving: Any) -> None:
     response = await serving.stub.ModelInfer(fp32([1.0], "halves"))
     half, nan = ModelInferResponseConverter.to_types(response).outputs
 
@@ -57,17 +57,17 @@ async def test_fp16_answers_are_raw_and_nan_is_nan(serving: Any) -> None:
 
 
 async def test_requested_outputs(serving: Any) -> None:
-    wanted = pb.ModelInferRequest.InferRequestedOutputTensor(name="nan")
-    response = await serving.stub.ModelInfer(fp32([1.0], "halves", outputs=[wanted]))
+    requested = pb.ModelInferRequest.InferRequestedOutputTensor(name="nan")
+    response = await serving.stub.ModelInfer(fp32([1.0], "halves", outputs=[requested]))
 
     assert [output.name for output in response.outputs] == ["nan"]
-    assert await failure(serving.stub.ModelInfer(fp32([1.0], outputs=[wanted]))) == (
+    assert await failure(serving.stub.ModelInfer(fp32([1.0], outputs=[requested]))) == (
         grpc.StatusCode.INVALID_ARGUMENT,
         "Invalid outputs: the model has no output 'nan'; its outputs are 'x'",
     )
 
 
-async def test_metadata_there_and_back(serving: Any) -> None:
+async def test_request_and_response_metadata(serving: Any) -> None:
     call = serving.stub.ModelInfer(
         fp32([1.0], id="é 1"), metadata=(("show", "yes"), ("some-bin", b"\xff"))
     )
@@ -101,7 +101,7 @@ async def test_compression_both_ways(serving: Any, encoding: str) -> None:
 # -- errors --
 
 
-async def test_codes_of_errors(serving: Any) -> None:
+async def test_error_codes(serving: Any) -> None:
     stub = serving.stub
     assert await failure(stub.ModelInfer(fp32([1.0], "nope"))) == (
         grpc.StatusCode.NOT_FOUND,
@@ -136,17 +136,17 @@ async def test_codes_of_errors(serving: Any) -> None:
         (504, "DEADLINE_EXCEEDED"),
     ],
 )
-async def test_a_models_status_becomes_a_code(serving: Any, status: int, code: str) -> None:
+async def test_status_of_a_model_error_becomes_a_code(serving: Any, status: int, code: str) -> None:
     tensor = RequestInput(name="status", shape=[1], datatype="INT32", data=TensorData([status]))
     request = ModelInferRequestConverter.from_types(InferenceRequest(inputs=[tensor]), "broken")
-    found, text = await failure(serving.stub.ModelInfer(request))
+    received, text = await failure(serving.stub.ModelInfer(request))
 
-    assert found.name == code
+    assert received.name == code
     assert "as asked ☃" in text
     assert len(text) < 3000
 
 
-async def test_an_answer_that_does_not_fit_is_internal(serving: Any) -> None:
+async def test_response_with_a_wrong_shape_is_internal(serving: Any) -> None:
     tensor = RequestInput(name="shape", shape=[1], datatype="INT32", data=TensorData([1]))
     request = ModelInferRequestConverter.from_types(InferenceRequest(inputs=[tensor]), "broken")
 
@@ -165,7 +165,7 @@ async def test_message_limit(start: Any) -> None:
     assert (await failure(bomb))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_the_old_limit_goes_first(start: Any) -> None:
+async def test_grpc_max_message_length_has_precedence(start: Any) -> None:
     serving = await start(max_body_bytes=100_000, grpc_max_message_length=1000)
 
     assert (await failure(serving.stub.ModelInfer(fp32([0.0] * 300, raw=True))))[0] is (
@@ -180,7 +180,7 @@ async def wait_for(event: Any) -> None:
     assert await asyncio.to_thread(event.wait, 10)
 
 
-async def test_cancelling_stops_the_model(serving: Any, stuck: Any) -> None:
+async def test_cancellation_stops_the_model(serving: Any, stuck: Any) -> None:
     call = serving.stub.ModelInfer(fp32([1.0], "stuck"))
     sent = asyncio.ensure_future(call)
     await wait_for(stuck.entered)

@@ -1,4 +1,4 @@
-"""Everything beside inference: health, metadata, repository, reflection, the port."""
+"""Health, metadata, repository, reflection, and the port."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_repository(start: Any, serving: Any, sad: ModelSettings) -> None:
     assert "parameter 'config'" in text
 
 
-async def test_a_failed_load_is_told_with_its_reason(start: Any, sad: ModelSettings) -> None:
+async def test_failed_load_has_a_reason(start: Any, sad: ModelSettings) -> None:
     serving = await start([sad])
     code, text = await failure(
         serving.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="sad"))
@@ -158,7 +158,7 @@ async def test_a_failed_load_is_told_with_its_reason(start: Any, sad: ModelSetti
     assert "no file" in item.reason
 
 
-async def test_the_older_repository_service(serving: Any) -> None:
+async def test_deprecated_repository_service(serving: Any) -> None:
     stub = ModelRepositoryServiceStub(serving.channel)
     await stub.RepositoryModelUnload(repository_pb.RepositoryModelUnloadRequest(model_name="other"))
     await stub.RepositoryModelLoad(repository_pb.RepositoryModelLoadRequest(model_name="other"))
@@ -238,7 +238,7 @@ async def test_reflection(serving: Any, version: str) -> None:
 # -- the server --
 
 
-async def test_what_is_not_served_says_so(serving: Any) -> None:
+async def test_unknown_methods_are_unimplemented(serving: Any) -> None:
     call = serving.channel.unary_unary("/inference.GRPCInferenceService/TraceSetting")
 
     assert (await failure(call(b"")))[0] is grpc.StatusCode.UNIMPLEMENTED
@@ -252,7 +252,7 @@ async def test_what_is_not_served_says_so(serving: Any) -> None:
         ("grpc.health.v1.Health/Watch", "unary_stream"),
     ],
 )
-async def test_bytes_that_are_no_message(serving: Any, path: str, kind: str, caplog: Any) -> None:
+async def test_invalid_messages(serving: Any, path: str, kind: str, caplog: Any) -> None:
     call = getattr(serving.channel, kind)(f"/{path}")(
         iter([b"\xff"]) if kind[:6] == "stream" else b"\xff", timeout=20
     )
@@ -262,7 +262,7 @@ async def test_bytes_that_are_no_message(serving: Any, path: str, kind: str, cap
     assert not caplog.records
 
 
-async def test_a_taken_port_is_named(start: Any, serving: Any) -> None:
+async def test_port_in_use_is_named(start: Any, serving: Any) -> None:
     from mlserver import Settings
     from mlserver.grpc import GRPCServer
 
@@ -286,7 +286,7 @@ async def test_rpcs_are_counted(serving: Any) -> None:
     assert counts == {("ServerLive", "OK"): 1, ("ModelReady", "NOT_FOUND"): 1}
 
 
-def test_other_clients_of_the_protocol_live_beside_ours() -> None:
+def test_other_clients_of_the_protocol_in_one_process() -> None:
     """A second library that registers the same names in the process-wide pool."""
     code = """
 from google.protobuf import descriptor_pool

@@ -29,7 +29,7 @@ def word(response: pb.ModelInferResponse) -> str:
     return str(response.outputs[0].contents.bytes_contents[0].decode())
 
 
-async def answers(
+async def read_responses(
     serving: Any, *requests: pb.ModelInferRequest, **options: Any
 ) -> list[pb.ModelInferResponse]:
     return [
@@ -41,15 +41,15 @@ async def answers(
 # -- MLServer's form --
 
 
-async def test_one_conversation_with_a_model_that_streams(serving: Any) -> None:
-    responses = await answers(serving, text("a b", id="first"), text("c", id="second"))
+async def test_streaming_model_receives_all_requests_in_one_stream(serving: Any) -> None:
+    responses = await read_responses(serving, text("a b", id="first"), text("c", id="second"))
 
     assert [word(response) for response in responses] == ["1:a", "1:b", "2:c"]
     assert {response.id for response in responses} == {"first"}
 
 
-async def test_a_model_without_streams_answers_each_request(serving: Any) -> None:
-    responses = await answers(serving, *(text(word, "echo", id=word) for word in "abc"))
+async def test_model_without_streaming_receives_single_requests(serving: Any) -> None:
+    responses = await read_responses(serving, *(text(word, "echo", id=word) for word in "abc"))
 
     assert [(response.id, word(response)) for response in responses] == [
         ("a", "a"),
@@ -58,7 +58,7 @@ async def test_a_model_without_streams_answers_each_request(serving: Any) -> Non
     ]
 
 
-async def test_each_model_of_a_stream_answers_its_own(serving: Any) -> None:
+async def test_requests_for_several_models_in_one_stream(serving: Any) -> None:
     requests = [
         text("a", "words"),
         text("x", "echo"),
@@ -66,12 +66,12 @@ async def test_each_model_of_a_stream_answers_its_own(serving: Any) -> None:
         text("b", "words"),
         text("z", "echo"),
     ]
-    responses = await answers(serving, *requests)
+    responses = await read_responses(serving, *requests)
 
-    by_model: dict[str, list[str]] = {}
+    words_by_model: dict[str, list[str]] = {}
     for response in responses:
-        by_model.setdefault(response.model_name, []).append(word(response))
-    assert by_model == {"words": ["1:a", "2:b"], "echo": ["x", "z"], "other": ["y"]}
+        words_by_model.setdefault(response.model_name, []).append(word(response))
+    assert words_by_model == {"words": ["1:a", "2:b"], "echo": ["x", "z"], "other": ["y"]}
 
 
 @pytest.mark.parametrize("metadata", [(), (("mlserver-stream-form", "triton"),)])
@@ -82,7 +82,7 @@ async def test_an_empty_stream(serving: Any, metadata: Any) -> None:
     assert await call.code() is grpc.StatusCode.OK
 
 
-async def test_answers_come_while_the_client_still_asks(serving: Any) -> None:
+async def test_responses_before_the_end_of_the_requests(serving: Any) -> None:
     call = serving.stub.ModelStreamInfer(timeout=20)
     for letter in "ab":
         await call.write(text(letter, "echo"))
@@ -92,12 +92,12 @@ async def test_answers_come_while_the_client_still_asks(serving: Any) -> None:
     assert await call.read() is grpc.aio.EOF
 
 
-async def test_raw_requests_get_raw_answers(serving: Any) -> None:
+async def test_raw_requests_get_raw_responses(serving: Any) -> None:
     tensor = {"name": "t", "datatype": "BYTES", "shape": [1]}
     request = pb.ModelInferRequest(
         model_name="words", inputs=[tensor], raw_input_contents=[b"\x01\x00\x00\x00a"]
     )
-    (response,) = await answers(serving, request)
+    (response,) = await read_responses(serving, request)
 
     assert list(response.raw_output_contents) == [b"\x03\x00\x00\x001:a"]
 
@@ -117,7 +117,7 @@ async def test_raw_requests_get_raw_answers(serving: Any) -> None:
         (text("ok fail"), grpc.StatusCode.INTERNAL),
     ],
 )
-async def test_an_error_is_the_streams_status(
+async def test_error_becomes_the_status_of_the_stream(
     serving: Any, request_: pb.ModelInferRequest, code: Any
 ) -> None:
     call = serving.stub.ModelStreamInfer(iter([request_]), timeout=20)
@@ -126,7 +126,7 @@ async def test_an_error_is_the_streams_status(
     assert error.value.code() is code
 
 
-async def test_headers_come_at_the_end(serving: Any) -> None:
+async def test_headers_are_trailing_metadata(serving: Any) -> None:
     call = serving.stub.ModelStreamInfer(iter([text("a b", id="7")]), timeout=20)
     _ = [response async for response in call]
     trailing = dict(list(await call.trailing_metadata()))
@@ -135,7 +135,7 @@ async def test_headers_come_at_the_end(serving: Any) -> None:
     assert trailing["ce-modelid"] == "words"
 
 
-async def test_a_client_that_leaves_stops_the_model(serving: Any, stuck: Any) -> None:
+async def test_disconnect_stops_the_model(serving: Any, stuck: Any) -> None:
     call = serving.stub.ModelStreamInfer(timeout=20)
     await call.write(text("a", "stuck"))
     assert await asyncio.to_thread(stuck.entered.wait, 10)
@@ -152,7 +152,7 @@ FINAL = {"triton_enable_empty_final_response": pb.InferParameter(bool_param=True
 async def in_triton_form(
     serving: Any, *requests: pb.ModelInferRequest, **options: Any
 ) -> list[Any]:
-    """What a client that knows ModelStreamInferResponse reads."""
+    """Return the `ModelStreamInferResponse` messages of a stream."""
     call = serving.channel.stream_stream(
         "/inference.GRPCInferenceService/ModelStreamInfer",
         request_serializer=lambda message: message.SerializeToString(),
@@ -170,7 +170,7 @@ def final(response: Any) -> bool | None:
     )
 
 
-async def test_each_request_is_a_conversation_of_its_own(serving: Any) -> None:
+async def test_each_request_is_served_on_its_own(serving: Any) -> None:
     responses = await in_triton_form(
         serving, text("a b", id="1", parameters=FINAL), text("c", id="2", parameters=FINAL)
     )
@@ -184,14 +184,14 @@ async def test_each_request_is_a_conversation_of_its_own(serving: Any) -> None:
     ]
 
 
-async def test_the_one_answer_of_a_model_without_streams_is_the_last(serving: Any) -> None:
+async def test_response_of_a_model_without_streaming_is_final(serving: Any) -> None:
     (response,) = await in_triton_form(serving, text("a", "echo", parameters=FINAL))
 
     assert final(response) is True
     assert word(response.infer_response) == "a"
 
 
-async def test_the_form_can_be_asked_for_by_metadata(serving: Any) -> None:
+async def test_form_selected_by_metadata(serving: Any) -> None:
     requests = [text(str(number), "echo", id=str(number)) for number in range(200)]
     responses = await in_triton_form(
         serving, *requests, metadata=(("mlserver-stream-form", "triton"),)
@@ -203,7 +203,7 @@ async def test_the_form_can_be_asked_for_by_metadata(serving: Any) -> None:
     assert {final(response) for response in responses} == {None}
 
 
-async def test_an_error_does_not_end_the_stream(serving: Any) -> None:
+async def test_errors_do_not_end_the_stream(serving: Any) -> None:
     requests = [
         text("a", "nope", id="1", parameters=FINAL),
         text("fail", id="2"),
@@ -218,7 +218,7 @@ async def test_an_error_does_not_end_the_stream(serving: Any) -> None:
     assert "a word failed" in responses[1].error_message
 
 
-async def test_a_slow_request_keeps_the_order_and_holds_nobody_up_in_the_model(
+async def test_slow_request_keeps_the_order_and_does_not_block_later_ones(
     serving: Any, stuck: Any
 ) -> None:
     async def requests() -> AsyncIterator[pb.ModelInferRequest]:
