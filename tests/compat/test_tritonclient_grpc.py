@@ -1,4 +1,6 @@
-"""NVIDIA's published gRPC client in one process with this package's messages, against a real server."""
+"""NVIDIA's published gRPC client in one process with this package's messages, against a real
+server.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Coverage-guided fuzzing of one format: `python tests/fuzz/atheris_run.py TARGET [FOLDER] [options of libFuzzer]`.
+"""Coverage-guided fuzzing of one format: `python tests/fuzz/atheris_run.py TARGET [FOLDER]
+[options of libFuzzer]`.
 
 It needs atheris, in an environment of its own that sees this one's packages:
 
@@ -6,8 +7,10 @@ It needs atheris, in an environment of its own that sees this one's packages:
     PYTHONPATH=src:runtimes/mlflow:$(echo .venv/lib/python3*/site-packages) \\
         .venvs/atheris/bin/python tests/fuzz/atheris_run.py json -max_total_time=60 -max_len=8192
 
-The targets are those that `test_fuzz.py` runs over tests/corpus. The search starts with that corpus; bodies of new coverage are written to
-FOLDER (default: a temporary one), a body that raised, hung or used too much memory to the current folder. Add such a body to
+The targets are those that `test_fuzz.py` runs over tests/corpus. The search starts with that
+corpus; bodies of new coverage are written to
+FOLDER (default: a temporary one), a body that raised, hung or used too much memory to the current
+folder. Add such a body to
 tests/corpus/TARGET, named after its effect.
 """
 

@@ -1,4 +1,5 @@
-"""The corpus, mutations of it, and generated JSON: each is answered or rejected with a client error.
+"""The corpus, mutations of it, and generated JSON: each is answered or rejected with a client
+error.
 
 FUZZ_ROUNDS sets the number of mutations per format (`make fuzz` runs 25 times as many).
 """

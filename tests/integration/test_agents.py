@@ -1,4 +1,6 @@
-"""MLflow chat models and agents over OpenAI's paths and `/invocations`, with and without streaming."""
+"""MLflow chat models and agents over OpenAI's paths and `/invocations`, with and without
+streaming.
+"""
 
 from __future__ import annotations
 

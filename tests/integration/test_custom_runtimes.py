@@ -1,4 +1,4 @@
-"""Every example of a custom runtime, served unchanged, in the server's process and in two workers."""
+"""Every example of a custom runtime, unchanged, in the server's process and in two workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Metadata describes the outputs (names, shapes, versions), and requests select declared columns by name."""
+"""Metadata describes the outputs (names, shapes, versions), and requests select declared columns
+by name.
+"""
 
 from __future__ import annotations
 

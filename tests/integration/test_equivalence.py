@@ -1,4 +1,5 @@
-"""Equal requests have bitwise equal responses, over every protocol, batched, cached, and after worker deaths.
+"""Equal requests have bitwise equal responses, over every protocol, batched, cached, and after
+worker deaths.
 
 docs/equivalence.md describes the comparison.
 """
@@ -363,7 +364,9 @@ def check_the_wine_model(servers: Servers) -> None:
 
 
 def check_joined_wine_requests(server: Server, alone: dict[int, Bits]) -> None:
-    """Sixteen concurrent requests of one row, over every protocol, return what the row returns alone."""
+    """Sixteen concurrent requests of one row, over every protocol, return what the row returns
+    alone.
+    """
     jobs = [(number % len(WINE_ROWS), list(WAYS)[number % len(WAYS)]) for number in range(80)]
 
     def infer(job: tuple[int, str]) -> Bits:
@@ -379,10 +382,13 @@ def check_joined_wine_requests(server: Server, alone: dict[int, Bits]) -> None:
 
 
 def test_the_wine_model_by_every_way(servers: Servers) -> None:
-    """V2 and MLflow's protocol agree on equal requests, batched or not, cached or not, with and without workers."""
+    """V2 and MLflow's protocol agree on equal requests, batched or not, cached or not, with and
+    without workers.
+    """
     check_the_wine_model(servers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["Haswell", "SkylakeX", "Sandybridge", "Nehalem"])
 def test_the_wine_model_under_other_blas_kernels(
     models: Models, tmp_path: Path, kernel: str
@@ -419,7 +425,8 @@ def runnable_kernels() -> set[str]:
 # -- under faults --
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_each_client_receives_its_own_response_under_faults(tmp_path: Path) -> None:
     """Workers are killed, models reloaded and clients disconnect.
 

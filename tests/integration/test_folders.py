@@ -115,7 +115,9 @@ def test_the_target_of_a_link_must_be_allowed(
 
 
 def test_names_of_folders(serve: Serve, models: Models, tmp_path: Path) -> None:
-    """The names of the repository, the model's folder and its files have characters that URIs interpret."""
+    """The names of the repository, the model's folder and its files have characters that URIs
+    interpret.
+    """
     root = tmp_path / "100% of #1?"
     names = ["a#b", "a?b=c", "a%20b", "a b", "%2e%2e", "ünï 模型", "a;b"]
     for number, name in enumerate(names, start=3):

@@ -180,7 +180,7 @@ def test_keys_of_parameters_that_look_like_others(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "key, meant",
-    [("url", "uri"), ("model_uri", "uri"), ("modelUri", "uri"), ("versoin", "version")],
+    [("modelUri", "uri"), ("versoin", "version")],
 )
 def test_the_nearest_key_is_named(tmp_path: Path, key: str, meant: str) -> None:
     write_settings(tmp_path / "wine", name="wine", **MLFLOW, parameters={key: "./somewhere"})

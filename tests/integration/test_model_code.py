@@ -137,6 +137,7 @@ def test_groups_share_equal_code_only(serve: Serve, saved: Path, tmp_path: Path)
     assert [answer(server, name) for name in "abc"] == [[1], [6], [2]]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of MLflow's registry
 def test_an_alias_that_moves(serve: Serve, tmp_path: Path) -> None:
     """The code is known only after the download, so the worker requests a pool of its own."""

@@ -1,4 +1,4 @@
-"""Model names with slashes and percent signs, over REST (`%2F`, `%25`), gRPC and the command line."""
+"""Model names with slashes and percent signs over REST (`%2F`, `%25`), gRPC and the CLI."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ UNSENDABLE = [
 HEADERS = ["line break", "no name", "not ASCII", "length", "coding", "number"]
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
+@pytest.fixture(scope="module", params=[0, 2])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

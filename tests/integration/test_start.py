@@ -55,6 +55,7 @@ client.set_registered_model_alias("red-wine", "champion", version.version)
 """
 
 
+@pytest.mark.slow
 def test_a_registered_model_is_served_by_its_alias(models: Models, tmp_path: Path) -> None:
     tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     command = [sys.executable, "-c", REGISTER, str(models["wine"])]

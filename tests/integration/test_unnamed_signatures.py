@@ -1,7 +1,8 @@
-"""V2 requests for signatures without names, with integer names, and with names that no request can have.
+"""V2 requests for signatures without names, with integer names, and with names that no request
+can have.
 
 A model receives the frame that MLflow builds: column 0 for a list, columns 2, 0 and 1 for a frame
-with them. Every response is the same over JSON, binary data and gRPC, with 0, 1 and 2 workers.
+with them. Every response is the same over JSON, binary data and gRPC, with 0 and 2 workers.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, signature_models: Path) -> 
     return repository
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda count: f"workers-{count}")
+@pytest.fixture(scope="module", params=[0, 2], ids=lambda count: f"workers-{count}")
 def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
     with Server(folder, workers=request.param, tracebacks=True) as started:
         yield started

@@ -1,4 +1,5 @@
-"""Runs the quick start and the differential tests with several versions of MLflow, Python, NumPy and pandas.
+"""Runs the quick start and the differential tests with several versions of MLflow, Python, NumPy
+and pandas.
 
 `python -m matrix.run [NAME ...]`: the cells of these names, `short`, or all but the floors. A
 cell that needs something this machine lacks is skipped, with the reason. Exit code 1: a cell

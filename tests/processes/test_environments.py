@@ -134,7 +134,8 @@ class Pinned(PythonModel):
 
 set_model(Pinned())
 """
-# The lowest versions of what a worker needs (`building.WORKER_REQUIREMENTS`), and an MLflow that goes with them.
+# The lowest versions of what a worker needs (`building.WORKER_REQUIREMENTS`), and an MLflow that
+# goes with them.
 LOWEST = [
     "pydantic==2.7.0",
     "pydantic-settings==2.3.0",

@@ -17,7 +17,11 @@ from support.mlflow_registry import MLflowRegistry
 from support.repository import tensor
 from support.server import Server
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(300),
+]
 
 ROW = [tensor("x", [1.0], datatype="FP64", shape=[1, 1])]
 

@@ -252,7 +252,7 @@ def write_agents(folder: Path) -> None:
         write_settings(folder / f"load.{how}", name=f"load.{how}", parameters=parameters, **runtime)
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2], ids=["in-process", "one-worker", "two-workers"])
+@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
 def custom(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

@@ -218,7 +218,8 @@ def test_pipelined_requests_are_all_answered(serve: Serve, tmp_path: Path, chaos
 def wait_until_refused(port: int) -> float:
     """Return when the port refuses connections: when the last one that was accepted began.
 
-    A server that is about to close its port ignores new connections, and the kernel repeats an ignored
+    A server that is about to close its port ignores new connections, and the kernel repeats an
+    ignored
     SYN after 1 s: too late for `LAST_REQUEST`, so each attempt has a short timeout.
     """
     accepted = time.monotonic()
@@ -239,7 +240,8 @@ def wait_until_refused(port: int) -> float:
 def test_an_idle_connection_may_bring_one_more_request(
     serve: Serve, tmp_path: Path, chaos: Chaos
 ) -> None:
-    """The port is closed, and for `LAST_REQUEST` seconds a request on an idle connection is answered.
+    """The port is closed, and for `LAST_REQUEST` seconds a request on an idle connection is
+    answered.
 
     If this process was too slow to send the request in that time, another server is tried.
     """

@@ -1,7 +1,9 @@
 """The soak test: `python -m soak.run MINUTES [--report]` from `tests`.
 
-It samples the server's memory, descriptors, threads, tasks and shared memory, and compares the second
-quarter of the run with the last; the first is warm-up. Exit code 1: one of them grew, or a response was
+It samples the server's memory, descriptors, threads, tasks and shared memory, and compares the
+second
+quarter of the run with the last; the first is warm-up. Exit code 1: one of them grew, or a
+response was
 wrong.
 """
 

@@ -1,6 +1,7 @@
 """Kills all workers repeatedly under load: `python -m soak.worker_kills SECONDS` from `tests`.
 
-Exit code 1: a response was wrong, missing or a server error, or a rejection had another reason than a
+Exit code 1: a response was wrong, missing or a server error, or a rejection had another reason
+than a
 missing worker.
 """
 
@@ -52,7 +53,10 @@ class KilledWorkers(LoadGenerator):
 
 
 def run(folder: Path, seconds: float) -> KilledWorkers:
-    """Kill the workers for `seconds`; then the pool is complete again and every protocol is answered."""
+    """Kill the workers for `seconds`.
+
+    Then the pool is complete again and every protocol is answered.
+    """
     write_model(folder / "alone", max_batch_size=1)
     write_model(folder / "joined", max_batch_size=16, max_batch_time=0.005)
     with Server(folder, workers=WORKERS) as server:

@@ -1,6 +1,7 @@
 """The pipeline without front ends: handlers, registry and scheduler over models in a thread.
 
-    async with InlinePipeline(Settings(), [ModelSettings(name="echo", implementation=Echo)]) as pipeline:
+    async with InlinePipeline(Settings(), [ModelSettings(name="echo", implementation=Echo)]) as
+    pipeline:
         pipeline.data_plane, pipeline.handlers
 
 For tests of a front end.

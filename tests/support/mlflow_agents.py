@@ -27,7 +27,10 @@ def build() -> Path:
 
 
 def models() -> dict[str, Any]:
-    """Models that repeat the last message: word by word if they stream, and failing at the word "fail"."""
+    """Models that repeat the last message.
+
+    Word by word if they stream, and failing at the word "fail".
+    """
     from mlflow.pyfunc import ChatAgent, ChatModel, ResponsesAgent
     from mlflow.types.agent import ChatAgentChunk, ChatAgentMessage, ChatAgentResponse
     from mlflow.types.llm import (

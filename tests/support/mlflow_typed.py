@@ -1,4 +1,6 @@
-"""An MLflow model without a signature that returns the types of its values, or a result by its name."""
+"""An MLflow model without a signature that returns the types of its values, or a result by its
+name.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""MLflow models for the tests, built once per machine: one folder per builder and content, in `.models` (ignored by git).
+"""MLflow models for the tests, built once per machine: one folder per builder and content, in
+`.models` (ignored by git).
 
-The folder's name has a hash of what determines the models: the builder's source, the versions of the
+The folder's name has a hash of what determines the models: the builder's source, the versions of
+the
 libraries that save them, the interpreter and the training data. A file lock lets the processes of
 pytest-xdist share one build. `make clean` deletes the folder.
 """

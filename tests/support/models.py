@@ -1,4 +1,5 @@
-"""MLflow models for the tests, one per kind, built in a child process: tests import neither MLflow nor scikit-learn.
+"""MLflow models for the tests, one per kind, built in a child process: tests import neither
+MLflow nor scikit-learn.
 
 `python -m support.models FOLDER [WINE_CSV]` writes one MLflow model per kind into FOLDER, and
 `answers.json` with the wine model's prediction. The fixture `models` calls `build`.
@@ -53,7 +54,10 @@ class Models:
 
 
 def wine_data() -> Path | None:
-    """The UCI red wine data: the file named by WINE_DATA, or `../shared/data/winequality-red.csv`."""
+    """The UCI red wine data.
+
+    The file named by WINE_DATA, or `../shared/data/winequality-red.csv`.
+    """
     beside = Path(__file__).resolve().parents[3] / "shared" / "data" / DATA
     named = Path(os.environ.get("WINE_DATA", beside))
     return named if named.is_file() else None
@@ -75,7 +79,8 @@ def build() -> Models:
 
 
 def wine(folder: Path, data: Path | None) -> float:
-    """Save the quick start's model, an ElasticNet on the red wine data. Returns its prediction for `WINE`.
+    """Save the quick start's model, an ElasticNet on the red wine data. Returns its prediction
+    for `WINE`.
 
     Without the data, it is trained on scikit-learn's bundled wines under the same column names.
     """
@@ -99,7 +104,10 @@ def wine(folder: Path, data: Path | None) -> float:
 
 
 def frame(folder: Path) -> None:
-    """Save a model of columns of several types: it returns each row's `name` and `count + ratio`."""
+    """Save a model of columns of several types.
+
+    It returns each row's `name` and `count + ratio`.
+    """
     import pandas as pd
 
     example = pd.DataFrame(

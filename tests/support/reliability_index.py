@@ -19,8 +19,8 @@ _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
 @cache
 def rows() -> dict[int, tuple[bool, tuple[tuple[str, str], ...]]]:
     """The page's rows by number: whether it is P0, and its tests as (file, name)."""
-    found = _ROW.findall(PAGE.read_text())
-    return {int(number): (bool(p0), tuple(_TEST.findall(text))) for number, p0, text in found}
+    matches = _ROW.findall(PAGE.read_text())
+    return {int(number): (bool(p0), tuple(_TEST.findall(text))) for number, p0, text in matches}
 
 
 @cache

@@ -229,7 +229,10 @@ class Server:
     # -- waiting --
 
     def wait(self, condition: Callable[[], bool], what: str, limit: float = START_LIMIT) -> None:
-        """Return when `condition()` holds; tried at every log line and every `POLL_INTERVAL` seconds."""
+        """Return when `condition()` holds.
+
+        Tried at every log line and every `POLL_INTERVAL` seconds.
+        """
         deadline = time.monotonic() + limit
         while not condition():
             if self.process.poll() is not None:

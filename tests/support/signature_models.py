@@ -1,6 +1,7 @@
 """MLflow models whose signatures have no names or unusual ones, built in a child process.
 
-`python -m support.signature_models FOLDER` writes them; the fixture `signature_models` calls `build`.
+`python -m support.signature_models FOLDER` writes them; the fixture `signature_models` calls
+`build`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is loaded when: the types, the command line, a worker and the server itself stay light."""
+"""Imported modules of the types, the command line, a worker and the server: no heavy library."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PRINT_MODULES = "import sys; print(*sys.modules, file=sys.stderr)"
 
 
 def loaded_by(code: str) -> set[str]:
-    """The modules in a fresh interpreter after `code`."""
-    done = subprocess.run(
+    """Names of the modules in a new interpreter after `code`."""
+    completed = subprocess.run(
         [sys.executable, "-c", f"{code}\n{PRINT_MODULES}"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return set(done.stderr.split())
+    return set(completed.stderr.split())
 
 
 def test_the_types_load_under_300_modules() -> None:
@@ -29,7 +29,7 @@ def test_the_types_load_under_300_modules() -> None:
     assert not loaded & {"numpy", *WEB, *MODELS}
 
 
-def test_the_package_itself_loads_next_to_nothing() -> None:
+def test_the_package_loads_no_dependency() -> None:
     assert not loaded_by("import mlserver") & {"pydantic", "numpy", "click", *WEB, *MODELS}
 
 

@@ -1,4 +1,7 @@
-"""The page that says which test shows what: every row is there, and so is every test that it names."""
+"""The page that says which test shows what.
+
+Every row is there, and so is every test that it names.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ from support.reliability_index import TESTS, p0_tests, rows
 LAST = 66
 
 
-def test_no_row_is_missing() -> None:
+def test_rows_are_numbered_without_gaps() -> None:
     assert list(rows()) == list(range(1, LAST + 1))
 
 
 @pytest.mark.parametrize("number", range(1, LAST + 1))
 def test_every_test_of_the_page_exists(number: int) -> None:
-    _, named = rows()[number]
-    assert named or number == 63  # the soak is no test
-    for file, name in named:
+    _, tests = rows()[number]
+    assert tests or number == 63  # the soak is not a pytest test
+    for file, name in tests:
         tree = ast.parse((TESTS / file).read_text())
         assert name in {
             node.name
@@ -30,10 +33,10 @@ def test_every_test_of_the_page_exists(number: int) -> None:
 
 @pytest.mark.p0
 def test_p0_tests_are_marked(request: pytest.FixtureRequest) -> None:
-    """`-m p0` finds what the page says, by `conftest.py`."""
+    """`conftest.py` marks the tests of the page's P0 rows."""
     for item in request.session.items:
-        named = (
+        test = (
             str(item.path.relative_to(TESTS)),
             getattr(item, "originalname", item.name),
-        ) in p0_tests()
-        assert not named or item.get_closest_marker("p0")
+        )
+        assert test not in p0_tests() or item.get_closest_marker("p0")

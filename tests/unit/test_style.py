@@ -1,4 +1,7 @@
-"""The language and the density of the code, checked: old words stay out, a statement holds one idea."""
+"""The language and the density of the code, checked.
+
+Old words stay out, a statement holds one idea.
+"""
 
 from __future__ import annotations
 

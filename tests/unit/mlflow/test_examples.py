@@ -54,6 +54,7 @@ async def test_an_example_answers_its_request(tmp_path: Path, example: str) -> N
     assert {output.name: list(output.data.root) for output in response.outputs} == OUTPUTS[example]
 
 
+@pytest.mark.slow
 async def test_the_wine_example_gives_the_answer_of_the_walk(tmp_path: Path) -> None:
     data = wine_data()
     if data is None:

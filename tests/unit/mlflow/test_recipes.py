@@ -76,6 +76,7 @@ def test_files_that_say_nothing(tmp_path: Path) -> None:
         requirements_of("wine", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_an_address_is_fetched_into_the_cache(tmp_path: Path) -> None:
     registry = MLflowRegistry(tmp_path)
     registry.add("wine", 2.0)
