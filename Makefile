@@ -55,7 +55,7 @@ check: $(STAMP)  ## check format, lint, types, layers, import weight (under half
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet $(CODE)
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/unit/test_layers.py tests/unit/test_import_weight.py
+	@$(BIN)/python -m pytest -q -r fE tests/unit/test_layers.py tests/unit/test_import_weight.py tests/unit/test_style.py
 
 format: $(STAMP)  ## format the code with ruff
 	@$(BIN)/ruff check --quiet --fix $(CODE) || true

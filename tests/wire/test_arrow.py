@@ -32,7 +32,7 @@ def stream(columns: Any, **options: Any) -> bytes:
 
 
 def read(columns: Any, limit: int = LIMIT, **options: Any) -> InferenceRequest:
-    """The request, settled as the data plane does it."""
+    """The request, normalized as by the data plane."""
     request = arrow.read_request(stream(columns, **options), limit)
     for tensor in request.inputs:
         tensor.data.normalize(str(tensor.datatype), tensor.shape)

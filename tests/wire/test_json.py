@@ -182,7 +182,7 @@ def test_any_tensors_are_settled_or_refused(tensors: Any) -> None:
         assert tensor.data.to_array(str(tensor.datatype), tensor.shape).shape == tuple(tensor.shape)
 
 
-# -- the plain form is read by a road of its own: it must tell the same as the validator --
+# -- the fast path of plain bodies must agree with the validator --
 
 
 @given(
