@@ -47,7 +47,7 @@ def test_base64_and_bytes(serve: Serve, tmp_path: Path) -> None:
         status, error = sent([text], [1], "base64")
         assert (
             status,
-            "tensor 'x' of content type base64 holds text that is not Base64" in error,
+            "tensor 'x' of content type base64: expected Base64 text" in error,
         ) == (400, True)
     assert sent(["hello"], [1], "str") == (200, repr([["hello"]]))
     for data in (["hello"], "hello"):

@@ -1,7 +1,8 @@
 """Codecs: Python values <-> the protocol's tensors.
 
-An *input codec* converts one tensor, a *request codec* a whole request or response. Both are found by content type, by
-payload or by type hint (`base`). The built-in ones are registered here; NumPy and pandas load when theirs are needed.
+An *input codec* converts one tensor, a *request codec* a whole request or response. Both are
+selected by content type, payload or type hint (`base`). The built-in codecs are registered here;
+NumPy and pandas are imported on first use of theirs.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from .base import (
     InputCodecLike,
     RequestCodec,
     RequestCodecLike,
-    promise_request_codec,
     register_input_codec,
     register_lazy_input_codec,
+    register_lazy_request_codec,
     register_request_codec,
 )
 from .base64 import Base64Codec
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from .numpy import NumpyCodec, NumpyRequestCodec
     from .pandas import PandasCodec
 
-# The order decides between codecs that take the same payload: an empty list is a list of str.
+# The first codec that accepts a payload is used: an empty list is a list of str.
 register_input_codec(StringCodec)
 register_lazy_input_codec("np", f"{__name__}.numpy", "NumpyCodec", library="numpy")
 register_input_codec(Base64Codec)
@@ -48,10 +49,10 @@ register_input_codec(DatetimeCodec)
 register_input_codec(JsonColumnCodec)
 
 register_request_codec(StringRequestCodec)
-promise_request_codec("np", f"{__name__}.numpy", "NumpyRequestCodec", library="numpy")
-promise_request_codec("pd", f"{__name__}.pandas", "PandasCodec", library="pandas")
+register_lazy_request_codec("np", f"{__name__}.numpy", "NumpyRequestCodec", library="numpy")
+register_lazy_request_codec("pd", f"{__name__}.pandas", "PandasCodec", library="pandas")
 
-_LATE = {"NumpyCodec": "numpy", "NumpyRequestCodec": "numpy", "PandasCodec": "pandas"}
+_LAZY_MODULES = {"NumpyCodec": "numpy", "NumpyRequestCodec": "numpy", "PandasCodec": "pandas"}
 
 __all__ = [
     "Base64Codec",
@@ -81,9 +82,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LATE[name]}", __name__), name)
+    return getattr(import_module(f".{_LAZY_MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,8 @@
-"""The interfaces of codecs, and the registry that finds one by content type, payload or type hint.
+"""Interfaces of codecs, and the registry that selects one by content type, payload or type hint.
 
-A codec that needs a heavy library is registered as a promise (`promise_*`) and imported when its content type is asked
-for. Until that library is imported by somebody, no payload and no type hint can be of its types, so searching by these
-never imports anything.
+Codecs that need a heavy library are registered as `LazyCodec` and imported when their content type
+is requested. Before the library is imported, no payload and no type hint can be of its types, so a
+search by payload or hint imports nothing.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def deprecated(reason: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 class InputCodec:
     """Converts between one tensor and one Python value.
 
-    A subclass defines `can_encode`, `encode_output` and `decode_input`; their twins for the other direction follow from
-    these, and may be overridden.
+    A subclass defines `can_encode`, `encode_output` and `decode_input`. `encode_input` and
+    `decode_output` call these and may be overridden.
 
     Attributes:
-        ContentType: The name by which requests and metadata ask for this codec.
+        ContentType: The codec's name in requests and metadata.
         TypeHint: The type of the value, for `decode_args`.
-        OtherHints: Further hints that this codec serves.
+        OtherHints: Further type hints of the codec.
     """
 
     ContentType: ClassVar[str] = ""
@@ -56,27 +56,27 @@ class InputCodec:
 
     @classmethod
     def can_encode(cls, payload: Any) -> bool:
-        """Whether `encode_output` takes this value."""
+        """Return whether `encode_output` accepts a value."""
         return False
 
     @classmethod
     def encode_output(cls, name: str, payload: Any, **kwargs: Any) -> ResponseOutput:
-        """Value -> output tensor."""
+        """Return the output tensor of a value."""
         raise NotImplementedError(f"{cls.__name__} does not encode")
 
     @classmethod
     def decode_input(cls, request_input: RequestInput) -> Any:
-        """Input tensor -> value."""
+        """Return the value of an input tensor."""
         raise NotImplementedError(f"{cls.__name__} does not decode")
 
     @classmethod
     def encode_input(cls, name: str, payload: Any, **kwargs: Any) -> RequestInput:
-        """Value -> input tensor, for clients."""
+        """Return the input tensor of a value, for clients."""
         return RequestInput.build(dict(cls.encode_output(name, payload, **kwargs)))
 
     @classmethod
     def decode_output(cls, response_output: ResponseOutput) -> Any:
-        """Output tensor -> value, for clients."""
+        """Return the value of an output tensor, for clients."""
         return cls.decode_input(RequestInput.build(dict(response_output)))
 
     @classmethod
@@ -94,9 +94,9 @@ class RequestCodec:
     """Converts between a whole request or response and one Python value.
 
     Attributes:
-        ContentType: The name by which requests and models ask for this codec.
+        ContentType: The codec's name in requests and model settings.
         TypeHint: The type of the value.
-        ReadsNumbers: It takes numeric tensors as they are, so that decoding them to arrays first would be wasted.
+        ReadsNumbers: The codec reads numeric tensors itself; they are not decoded before.
     """
 
     ContentType: ClassVar[str] = ""
@@ -106,29 +106,29 @@ class RequestCodec:
 
     @classmethod
     def can_encode(cls, payload: Any) -> bool:
-        """Whether `encode_response` takes this value."""
+        """Return whether `encode_response` accepts a value."""
         return False
 
     @classmethod
     def encode_response(
         cls, model_name: str, payload: Any, model_version: str | None = None, **kwargs: Any
     ) -> InferenceResponse:
-        """Value -> response."""
+        """Return the response of a value."""
         raise NotImplementedError(f"{cls.__name__} does not encode responses")
 
     @classmethod
     def decode_response(cls, response: InferenceResponse) -> Any:
-        """Response -> value, for clients."""
+        """Return the value of a response, for clients."""
         raise NotImplementedError(f"{cls.__name__} does not decode responses")
 
     @classmethod
     def encode_request(cls, payload: Any, **kwargs: Any) -> InferenceRequest:
-        """Value -> request, for clients."""
+        """Return the request of a value, for clients."""
         raise NotImplementedError(f"{cls.__name__} does not encode requests")
 
     @classmethod
     def decode_request(cls, request: InferenceRequest) -> Any:
-        """Request -> value."""
+        """Return the value of a request."""
         raise NotImplementedError(f"{cls.__name__} does not decode requests")
 
     @classmethod
@@ -151,18 +151,19 @@ C = TypeVar("C", InputCodecLike, RequestCodecLike)
 
 @dataclass(frozen=True, slots=True)
 class LazyCodec:
-    """A codec that is not imported yet, and the library whose types it converts."""
+    """A codec that is imported on first use, and the library whose types it converts."""
 
     module: str
     name: str
     library: str
 
-    def keep(self) -> Any:
+    def load(self) -> Any:
+        """Import the codec."""
         return getattr(import_module(self.module), self.name)
 
 
 class _Registry(Generic[C]):
-    """Codecs by content type, in order of registration (the first that fits wins)."""
+    """Codecs by content type, in order of registration; the first match is used."""
 
     def __init__(self) -> None:
         self._codecs: dict[str, C | LazyCodec] = {}
@@ -171,10 +172,11 @@ class _Registry(Generic[C]):
         self._codecs[content_type] = codec
 
     def by_content_type(self, content_type: str) -> C | None:
-        found = self._codecs.get(content_type)
-        if isinstance(found, LazyCodec):
-            self._codecs[content_type] = found = found.keep()
-        return found
+        codec = self._codecs.get(content_type)
+        if isinstance(codec, LazyCodec):
+            codec = codec.load()
+            self._codecs[content_type] = codec
+        return codec
 
     def by_payload(self, payload: Any) -> C | None:
         return next((codec for codec in self._imported() if codec.can_encode(payload)), None)
@@ -184,10 +186,8 @@ class _Registry(Generic[C]):
         if hint in (None, type(None)):
             return None
         for codec in self._imported():
-            if any(
-                fits(hint, offered)
-                for offered in (codec.TypeHint, *getattr(codec, "OtherHints", ()))
-            ):
+            hints = (codec.TypeHint, *getattr(codec, "OtherHints", ()))
+            if any(fits(hint, codec_hint) for codec_hint in hints):
                 return codec
         return None
 
@@ -199,9 +199,9 @@ class _Registry(Generic[C]):
     def _imported(self) -> Iterator[C]:
         for content_type, codec in list(self._codecs.items()):
             if not isinstance(codec, LazyCodec) or codec.library in sys.modules:
-                found = self.by_content_type(content_type)
-                if found is not None:
-                    yield found
+                imported = self.by_content_type(content_type)
+                if imported is not None:
+                    yield imported
 
 
 _inputs: _Registry[InputCodecLike] = _Registry()
@@ -212,52 +212,62 @@ RequestCodecT = TypeVar("RequestCodecT", bound=RequestCodecLike)
 
 
 def register_input_codec(codec: InputCodecT) -> InputCodecT:
-    """Register an input codec (class decorator, or called with an instance). The last of one content type counts."""
+    """Register an input codec: a class (also as a decorator) or an instance.
+
+    It replaces an earlier codec of the same content type.
+    """
     _inputs.add(codec.ContentType, codec)
     return codec
 
 
 def register_request_codec(codec: RequestCodecT) -> RequestCodecT:
-    """Register a request codec (class decorator, or called with an instance). The last of one content type counts."""
+    """Register a request codec: a class (also as a decorator) or an instance.
+
+    It replaces an earlier codec of the same content type.
+    """
     _requests.add(codec.ContentType, codec)
     return codec
 
 
 def register_lazy_input_codec(content_type: str, module: str, name: str, library: str) -> None:
-    """Register an input codec that is imported when needed; see the module's docstring."""
+    """Register an input codec that is imported on first use (see the module's docstring)."""
     _inputs.add(content_type, LazyCodec(module, name, library))
 
 
-def promise_request_codec(content_type: str, module: str, name: str, library: str) -> None:
-    """Register a request codec that is imported when needed; see the module's docstring."""
+def register_lazy_request_codec(content_type: str, module: str, name: str, library: str) -> None:
+    """Register a request codec that is imported on first use (see the module's docstring)."""
     _requests.add(content_type, LazyCodec(module, name, library))
 
 
 def find_input_codec(
     content_type: str | None = None, payload: Any = None, type_hint: Any = None
 ) -> InputCodecLike | None:
-    """The codec of a content type, else of a payload, else of a type hint; None when there is none."""
+    """Return the codec of a content type, else of a payload, else of a type hint; else None."""
     return _inputs.find(content_type, payload, type_hint)
 
 
 def find_input_codec_by_payload(payload: Any) -> InputCodecLike | None:
+    """Return the first input codec that accepts a payload, else None."""
     return _inputs.by_payload(payload)
 
 
 def find_input_codec_by_type_hint(type_hint: Any) -> InputCodecLike | None:
+    """Return the first input codec of a type hint, else None."""
     return _inputs.by_type_hint(type_hint)
 
 
 def find_request_codec(
     content_type: str | None = None, payload: Any = None, type_hint: Any = None
 ) -> RequestCodecLike | None:
-    """The codec of a content type, else of a payload, else of a type hint; None when there is none."""
+    """Return the codec of a content type, else of a payload, else of a type hint; else None."""
     return _requests.find(content_type, payload, type_hint)
 
 
 def find_request_codec_by_payload(payload: Any) -> RequestCodecLike | None:
+    """Return the first request codec that accepts a payload, else None."""
     return _requests.by_payload(payload)
 
 
 def find_request_codec_by_type_hint(type_hint: Any) -> RequestCodecLike | None:
+    """Return the first request codec of a type hint, else None."""
     return _requests.by_type_hint(type_hint)

@@ -1,4 +1,4 @@
-"""The `base64` codec: lists of bytes as Base64 text."""
+"""Codec `base64`: lists of bytes as Base64 text."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ def _encode(element: bytes | str | None, use_bytes: bool) -> bytes | str | None:
 
 
 def _decode(element: Any, name: str) -> bytes | None:
-    """Bytes of an element. Bytes that are no Base64 came over a binary wire as they are; text must be Base64."""
+    """Return the bytes of an element.
+
+    Text must be Base64. Bytes that are not Base64 are returned unchanged: a binary format has sent
+    them without encoding.
+    """
     if element is None:
         return None
     if not isinstance(element, (str, bytes)):
         raise CodecError(
-            f"tensor '{name}' of content type base64 holds {brief(element)} of type {type(element).__name__}"
+            f"tensor '{name}' of content type base64: expected text or bytes, "
+            f"received {brief(element)} of type {type(element).__name__}"
         )
     try:
         return base64.b64decode(element, validate=True)
@@ -34,7 +39,8 @@ def _decode(element: Any, name: str) -> bytes | None:
         if isinstance(element, bytes):
             return element
         raise CodecError(
-            f"tensor '{name}' of content type base64 holds text that is not Base64: {brief(element)}"
+            f"tensor '{name}' of content type base64: expected Base64 text, "
+            f"received {brief(element)}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The `datetime` codec: lists of datetimes as ISO 8601 text."""
+"""Codec `datetime`: lists of datetimes as ISO 8601 text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from .lists import bytes_output, elements, is_list_of
 from .string import decode_str
 
 MISSING = "NaT"
-"""The text of a missing datetime, as NumPy and pandas write it: BYTES have no null on a binary wire."""
+"""Text of a missing datetime, as in NumPy and pandas: binary formats have no null in BYTES."""
 
 
 def _encode(element: Any, use_bytes: bool) -> str | bytes:
-    text = (
-        element.isoformat()
-        if isinstance(element, datetime)
-        else MISSING
-        if element is None
-        else element
-    )
+    if isinstance(element, datetime):
+        text = element.isoformat()
+    else:
+        text = MISSING if element is None else element
     return text.encode("ascii") if use_bytes and isinstance(text, str) else text
 
 
@@ -35,14 +32,14 @@ def _decode(element: Any, name: str) -> datetime | None:
         return datetime.fromisoformat(text)
     except ValueError:
         raise CodecError(
-            f"tensor '{name}' of content type datetime holds {brief(text)}, which is not ISO 8601"
+            f"tensor '{name}' of content type datetime: expected ISO 8601, received {brief(text)}"
         ) from None
 
 
 class DatetimeCodec(InputCodec):
-    """A list of datetimes (or of text that is already ISO 8601) <-> a BYTES tensor of shape [N, 1].
+    """A list of datetimes or ISO 8601 texts <-> a BYTES tensor of shape [N, 1].
 
-    Python's datetimes hold microseconds: finer fractions are cut. Missing values are None.
+    Fractions finer than Python's microseconds are truncated. Missing values are None.
     """
 
     ContentType = "datetime"

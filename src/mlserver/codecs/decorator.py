@@ -1,4 +1,4 @@
-"""`decode_args`: a `predict` whose arguments and result are Python values, converted by its type hints."""
+"""`decode_args`: converts the arguments and the result of `predict` by its type hints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_TENSORS: Mapping[str, MetadataTensor] = {}
 
 @dataclass(frozen=True, slots=True)
 class _Argument:
-    """An argument of `predict`: one of the two codecs is set."""
+    """An argument of `predict`; one of the two codecs is set."""
 
     hint: Any
     nullable: bool
@@ -41,10 +41,10 @@ class _Argument:
 
 
 class SignatureCodec(RequestCodec):
-    """Converts requests to the keyword arguments of a function and its result to a response, by its type hints.
+    """Converts requests to keyword arguments of a function, and its result to a response.
 
     Raises:
-        CodecNotFound: an argument has a hint (or none) that no codec serves; raised when the function is decorated.
+        CodecNotFound: (from the constructor) an argument has no type hint, or one without a codec.
     """
 
     def __init__(self, predict: Callable[..., Any]) -> None:
@@ -52,7 +52,7 @@ class SignatureCodec(RequestCodec):
         self._result = hints.get("return", inspect.Parameter.empty)
         parameters = list(inspect.signature(predict).parameters.values())[1:]  # without self
         self._arguments = {
-            parameter.name: _argument(parameter, hints.get(parameter.name))
+            parameter.name: _build_argument(parameter, hints.get(parameter.name))
             for parameter in parameters
             if parameter.kind
             not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -64,7 +64,9 @@ class SignatureCodec(RequestCodec):
     def decode_request(  # type: ignore[override]
         self, request: InferenceRequest, metadata_inputs: Mapping[str, MetadataTensor] = _NO_TENSORS
     ) -> dict[str, Any]:
-        """The keyword arguments: an input goes to the argument of its name, all others together into the DataFrame.
+        """Return the keyword arguments.
+
+        An input is the argument of its name; all other inputs together are the DataFrame.
 
         Raises:
             InputsNotFound: an input without an argument, or an argument without an input.
@@ -85,13 +87,13 @@ class SignatureCodec(RequestCodec):
     def encode_response(  # type: ignore[override]
         self, model_name: str, payload: Any, model_version: str | None = None, **kwargs: Any
     ) -> InferenceResponse:
-        """The function's result as outputs `output-0`, `output-1`, ...; a DataFrame gives its columns.
+        """Return the function's result as outputs `output-0`, `output-1`, ...; a DataFrame as columns.
 
         Raises:
-            OutputNotFound: a value is not of the type that the return hint says.
+            OutputNotFound: a value is not of the type of the return hint.
         """
         outputs: list[ResponseOutput] = []
-        for index, (value, hint) in enumerate(self._results(payload)):
+        for index, (value, hint) in enumerate(self._split_result(payload)):
             if value is not None:
                 outputs.extend(self._encode_value(index, value, hint))
         return InferenceResponse(
@@ -122,8 +124,8 @@ class SignatureCodec(RequestCodec):
             known = {name: argument.hint for name, argument in self._arguments.items()}
             raise InputsNotFound([item.name for item in unexpected], missing, known)
 
-    def _results(self, payload: Any) -> list[tuple[Any, Any]]:
-        """The returned values, each with its hint."""
+    def _split_result(self, payload: Any) -> list[tuple[Any, Any]]:
+        """Return the values of a result, each with its hint."""
         if payload is None:
             return []
         hint, _ = unwrap_optional(self._result)
@@ -138,26 +140,26 @@ class SignatureCodec(RequestCodec):
         return list(zip(values, hints, strict=True))
 
     def _encode_value(self, index: int, value: Any, hint: Any) -> list[ResponseOutput]:
-        wanted, _ = unwrap_optional(hint)
-        input_codec = find_input_codec_by_type_hint(wanted)
+        inner_hint, _ = unwrap_optional(hint)
+        input_codec = find_input_codec_by_type_hint(inner_hint)
         if input_codec is not None and input_codec.can_encode(value):
             return [input_codec.encode_output(f"{DefaultOutputPrefix}{index}", value)]
-        request_codec = find_request_codec_by_type_hint(wanted)
+        request_codec = find_request_codec_by_type_hint(inner_hint)
         if request_codec is not None and request_codec.can_encode(value):
             return request_codec.encode_response("", value).outputs
         raise OutputNotFound(index, type(value), [] if hint is inspect.Parameter.empty else [hint])
 
 
 def decode_args(predict: Callable[..., Any]) -> Callable[..., Any]:
-    """Let `predict` take and return Python values instead of a request and a response.
+    """Decorate a `predict` that takes and returns Python values.
 
-    Inputs are matched to arguments by name and decoded by the arguments' type hints: `np.ndarray`, `list[str]`,
-    `list[bytes]`, `list[datetime]`, `pd.DataFrame` (which takes all inputs that match no name), or the type of a custom
-    codec; `X | None` with a default marks an input that may be absent. The result is encoded by the return hint; a
-    tuple gives several outputs.
+    Inputs are matched to arguments by name and decoded by the arguments' type hints: `np.ndarray`,
+    `list[str]`, `list[bytes]`, `list[datetime]`, `pd.DataFrame` (all inputs without an argument of
+    their name), or the type of a custom codec. An input of an argument `X | None` with a default is
+    optional. The result is encoded by the return hint; a tuple is several outputs.
 
     Raises:
-        CodecNotFound: at decoration, when a hint has no codec.
+        CodecNotFound: (when decorating) a hint has no codec.
     """
     codec = SignatureCodec(predict)
 
@@ -182,10 +184,10 @@ def decode_args(predict: Callable[..., Any]) -> Callable[..., Any]:
     return sync_wrapper
 
 
-def _argument(parameter: inspect.Parameter, hint: Any) -> _Argument:
-    wanted, nullable = unwrap_optional(hint)
-    input_codec = find_input_codec_by_type_hint(wanted)
-    request_codec = None if input_codec else find_request_codec_by_type_hint(wanted)
+def _build_argument(parameter: inspect.Parameter, hint: Any) -> _Argument:
+    inner_hint, nullable = unwrap_optional(hint)
+    input_codec = find_input_codec_by_type_hint(inner_hint)
+    request_codec = None if input_codec else find_request_codec_by_type_hint(inner_hint)
     if input_codec is None and request_codec is None:
         shown = "unknown: it has no type hint" if hint is None else type_name(hint)
         raise CodecNotFound(parameter.name, shown, is_input=True)

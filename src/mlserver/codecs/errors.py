@@ -1,4 +1,4 @@
-"""Errors of encoding and decoding. Each names what could not be converted, and which type it had."""
+"""Errors of encoding and decoding; each names the value or tensor and its type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from ..errors import MLServerError
 
 
 class CodecError(MLServerError):
-    """A payload could not be converted to, or from, tensors; `reason` is the text without its standing first words."""
+    """A payload could not be converted to or from tensors.
+
+    Attributes:
+        reason: The text without its fixed beginning.
+    """
 
     def __init__(self, msg: str) -> None:
         self.reason = msg
@@ -30,16 +34,15 @@ class CodecNotFound(MLServerError):
         place += ("request" if is_input else "response") if is_request else "field"
         facts = [f"name '{name}'"] if name else []
         facts += [f"type {payload_type}"] if payload_type else []
-        super().__init__(
-            f"Codec not found for {place}" + (f" with {' and '.join(facts)}" if facts else "")
-        )
+        suffix = f" with {' and '.join(facts)}" if facts else ""
+        super().__init__(f"Codec not found for {place}{suffix}")
 
 
 class InputsNotFound(MLServerError):
     """The inputs of a request and the arguments of `predict` do not agree.
 
     Args:
-        unexpected: Names of inputs that are no argument.
+        unexpected: Names of inputs without an argument.
         missing: Names of arguments without an input.
         known: Argument names and their type hints.
     """
@@ -49,11 +52,10 @@ class InputsNotFound(MLServerError):
     ) -> None:
         parts = [f"unexpected {_quoted(unexpected)}"] if unexpected else []
         parts += [f"missing {_quoted(missing)}"] if missing else []
-        wanted = (
-            ", ".join(f"'{name}' ({type_name(hint)})" for name, hint in known.items()) or "none"
-        )
+        arguments = [f"'{name}' ({type_name(hint)})" for name, hint in known.items()]
         super().__init__(
-            f"Inputs do not match the model's arguments: {'; '.join(parts)}. Expected inputs: {wanted}"
+            f"Inputs do not match the model's arguments: {'; '.join(parts)}. "
+            f"Expected inputs: {', '.join(arguments) or 'none'}"
         )
 
 
@@ -67,18 +69,18 @@ class OutputNotFound(MLServerError):
     """
 
     def __init__(self, index: int, output_type: Any, hints: Iterable[Any]) -> None:
-        wanted = ", ".join(type_name(hint) for hint in hints) or "nothing"
+        hint_names = ", ".join(type_name(hint) for hint in hints) or "nothing"
         super().__init__(
-            f"No codec fits output {index} of type {type_name(output_type)}; the return type hint is: {wanted}"
+            f"No codec fits output {index} of type {type_name(output_type)}; "
+            f"the return type hint is: {hint_names}"
         )
 
 
 def type_name(hint: Any) -> str:
-    """A type or type hint as a user would write it: `numpy.ndarray`, `list[str]`."""
+    """Return a type or type hint as it is written in code: `numpy.ndarray`, `list[str]`."""
     if isinstance(hint, type) and not hasattr(hint, "__args__"):
-        return (
-            hint.__name__ if hint.__module__ == "builtins" else f"{hint.__module__}.{hint.__name__}"
-        )
+        prefix = "" if hint.__module__ == "builtins" else f"{hint.__module__}."
+        return f"{prefix}{hint.__name__}"
     return str(hint).replace("typing.", "")
 
 

@@ -1,4 +1,7 @@
-"""Comparing type hints: `list[str]` is `List[str]`, `X | None` is `Optional[X]`, `NDArray[float64]` is an ndarray."""
+"""Comparison of type hints.
+
+`list[str]` equals `List[str]`, `X | None` equals `Optional[X]`, `NDArray[float64]` fits `ndarray`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 
 def expand_alias(hint: Any) -> Any:
-    """What a type alias stands for (`type Rows = list[int]`, NumPy's `NDArray` from 2.5 on); other hints as they are."""
+    """Return the value of a type alias; other hints unchanged.
+
+    Aliases are `type Rows = list[int]` and NumPy's `NDArray` from 2.5 on.
+    """
     while not isinstance(hint, type) and hasattr(get_origin(hint) or hint, "__value__"):
         alias = get_origin(hint) or hint
         arguments = dict(zip(alias.__type_params__, get_args(hint), strict=False))
@@ -22,7 +28,7 @@ def expand_alias(hint: Any) -> Any:
 
 
 def canonical(hint: Any) -> Any:
-    """A hashable form in which two spellings of one hint are equal."""
+    """Return a hashable form that is equal for all spellings of a hint."""
     hint = expand_alias(hint)
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -35,7 +41,7 @@ def canonical(hint: Any) -> Any:
 
 
 def unwrap_optional(hint: Any) -> tuple[Any, bool]:
-    """The hint without `None`, and whether `None` was allowed."""
+    """Return the hint without `None`, and whether it contained `None`."""
     hint = expand_alias(hint)
     if get_origin(hint) is Annotated:
         return unwrap_optional(get_args(hint)[0])
@@ -47,9 +53,9 @@ def unwrap_optional(hint: Any) -> tuple[Any, bool]:
     return functools.reduce(operator.or_, rest), True
 
 
-def fits(hint: Any, offered: Any) -> bool:
-    """Whether a codec that offers one type serves a hint: the same type, or the bare class of a parametrised hint."""
-    wanted = canonical(hint)
-    return bool(wanted == canonical(offered)) or (
-        isinstance(wanted, tuple) and wanted[0] is offered
-    )
+def fits(hint: Any, codec_hint: Any) -> bool:
+    """Return whether a hint equals a codec's hint, or is a parametrised form of it."""
+    form = canonical(hint)
+    if form == canonical(codec_hint):
+        return True
+    return isinstance(form, tuple) and form[0] is codec_hint

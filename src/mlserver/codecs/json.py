@@ -1,6 +1,7 @@
-"""JSON inside BYTES tensors: one JSON text per element. Any Python object of plain, NumPy or datetime values is written.
+"""Codec `pd_json`: one JSON text per element of a BYTES tensor.
 
-Reading uses the standard library, which keeps integers of any size exact.
+Writes Python objects of plain, NumPy and datetime values. Reads with the standard library, which
+keeps integers of any size exact.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ PandasJsonContentType = "pd_json"
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-def _plain(value: Any) -> Any:
-    """What JSON has no type for -> something it has; called by both encoders."""
-    if hasattr(value, "tolist"):  # arrays (of layouts orjson does not read), NumPy scalars, Series
+def _to_json_value(value: Any) -> Any:
+    """Return a value that JSON has no type for as one that it has; for both encoders."""
+    if hasattr(value, "tolist"):  # arrays that orjson rejects, NumPy scalars, Series
         return value.tolist()
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8")
@@ -38,22 +39,22 @@ def _plain(value: Any) -> Any:
 
 
 class JSONEncoderWithArray(json.JSONEncoder):
-    """The standard encoder, which also writes arrays, NumPy scalars, bytes (as text) and datetimes."""
+    """The standard encoder, extended by arrays, NumPy scalars, bytes (as text) and datetimes."""
 
     def default(self, obj: Any) -> Any:
-        return _plain(obj)
+        return _to_json_value(obj)
 
 
 def encode_to_json_bytes(value: Any) -> bytes:
-    """Compact JSON as UTF-8; NaN and infinity become null.
+    """Return compact JSON as UTF-8; NaN and infinity become null.
 
     Raises:
-        CodecError: an object of a type that JSON cannot hold; the text names the type.
+        CodecError: JSON has no form for a value; the text names its type.
     """
     try:
-        return orjson.dumps(value, default=_plain, option=_OPTIONS)
+        return orjson.dumps(value, default=_to_json_value, option=_OPTIONS)
     except (TypeError, ValueError):
-        pass  # integers over 64 bits, and what really cannot be written
+        pass  # integers over 64 bits; values without a form in JSON raise again below
     try:
         return json.dumps(
             value, cls=JSONEncoderWithArray, separators=(",", ":"), allow_nan=False
@@ -63,13 +64,13 @@ def encode_to_json_bytes(value: Any) -> bytes:
 
 
 def encode_to_json(value: Any, use_bytes: bool = True) -> bytes | str:
-    """`encode_to_json_bytes`, as text when `use_bytes` is False."""
+    """Return compact JSON as UTF-8, or as text if `use_bytes` is False."""
     encoded = encode_to_json_bytes(value)
     return encoded if use_bytes else encoded.decode("utf-8")
 
 
 def decode_from_bytelike_json_to_dict(value: Any) -> Any:
-    """JSON text -> object; what is no text is already an object.
+    """Return the object of a JSON text; a value that is not text is returned unchanged.
 
     Raises:
         CodecError: the text is not JSON.
@@ -83,14 +84,14 @@ def decode_from_bytelike_json_to_dict(value: Any) -> Any:
 
 
 def decode_json_input_or_output(input_or_output: InputOrOutput) -> list[Any]:
-    """The objects of a tensor of JSON texts, one per element."""
+    """Return the objects of a tensor of JSON texts, one per element."""
     return [decode_from_bytelike_json_to_dict(element) for element in as_list(input_or_output.data)]
 
 
 class JsonColumnCodec(InputCodec):
     """A list of objects <-> a BYTES tensor of JSON texts of shape [N, 1].
 
-    It takes no payload by its type: a column asks for it, or the model's metadata does.
+    It is selected by content type only, never by payload.
     """
 
     ContentType = PandasJsonContentType
@@ -106,9 +107,7 @@ class JsonColumnCodec(InputCodec):
     @classmethod
     def decode_input(cls, request_input: RequestInput) -> list[Any]:
         try:
-            return [
-                decode_from_bytelike_json_to_dict(element) for element in elements(request_input)
-            ]
+            return list(map(decode_from_bytelike_json_to_dict, elements(request_input)))
         except CodecError as error:
             raise CodecError(
                 f"tensor '{request_input.name}' of content type pd_json: {error.reason}"

@@ -1,6 +1,6 @@
-"""The `np` codecs: NumPy arrays. Numbers never become Python lists.
+"""Codecs `np`: NumPy arrays. Numbers are never converted to Python lists.
 
-Imported when the codec is asked for; `mlserver.codecs` itself does not load NumPy.
+Imported on first use of the codec; `mlserver.codecs` itself does not import NumPy.
 """
 
 from __future__ import annotations
@@ -41,29 +41,30 @@ _DATETIME_UNITS = (
 
 
 def to_datatype(dtype: np.dtype[Any]) -> Datatype:
-    """The datatype that carries a dtype's elements.
+    """Return the datatype of a dtype's elements.
 
     Raises:
         CodecError: there is none; the text names the dtype.
     """
-    found = _DATATYPES.get(dtype) or _DATATYPES.get(dtype.newbyteorder("<"))
-    if found is not None:
-        return found
+    datatype = _DATATYPES.get(dtype) or _DATATYPES.get(dtype.newbyteorder("<"))
+    if datatype is not None:
+        return datatype
     if dtype.kind in _TEXT_KINDS or dtype.kind == "M":
         return Datatype.BYTES
     raise CodecError(
-        f"no tensor can carry NumPy's {dtype.name}; its datatypes are {', '.join(map(str, _DATATYPES))} and text"
+        f"no tensor can carry NumPy's {dtype.name}; "
+        f"its datatypes are {', '.join(map(str, _DATATYPES))} and text"
     )
 
 
 def to_dtype(input_or_output: InputOrOutput) -> np.dtype[Any]:
-    """The dtype of a tensor's array: objects for BYTES, float32 for BF16."""
+    """Return the dtype of a tensor's array: object for BYTES, float32 for BF16."""
     datatype = str(input_or_output.datatype)
     return np.dtype(object if datatype == "BYTES" else DTYPES.get(datatype, "<f4"))
 
 
 def convert_nan(value: Any) -> Any:
-    """NaN -> None; anything else stays."""
+    """Return None for NaN, other values unchanged."""
     return None if isinstance(value, float | np.floating) and math.isnan(value) else value
 
 
@@ -71,7 +72,7 @@ def convert_nan(value: Any) -> Any:
 
 
 def _encode_data(data: NDArray[Any], datatype: str) -> list[Any]:
-    """The array's elements as the flat list that JSON carries: NaN is None, text is UTF-8 bytes."""
+    """Return the elements as a flat list for JSON: None for NaN, text as UTF-8 bytes."""
     if datatype == Datatype.BYTES.value:
         return _encode_text(data, use_bytes=True)
     return list(TensorData.from_array(data).root)
@@ -82,14 +83,18 @@ def _encode_text(array: NDArray[Any], use_bytes: bool) -> list[Any]:
         return [_encode_object(element) for element in array.ravel().tolist()]
     if array.dtype.kind == "M":
         array = np.datetime_as_string(array)
-    found = array.ravel().tolist()
+    values = array.ravel().tolist()
     if array.dtype.kind != "S":
-        return [text.encode("utf-8") for text in found] if use_bytes else found
-    return found if use_bytes else [blob.decode("utf-8") for blob in found]
+        return [text.encode("utf-8") for text in values] if use_bytes else values
+    return values if use_bytes else [blob.decode("utf-8") for blob in values]
 
 
 def _encode_object(element: Any) -> Any:
-    """An element of an object array as it is; refuses what no wire can carry."""
+    """Return an element of an object array.
+
+    Raises:
+        CodecError: no format can represent its type.
+    """
     if isinstance(element, np.generic):
         element = element.item()
     if element is None or isinstance(element, (str, bytes, bool, int, float)):
@@ -102,7 +107,7 @@ def _encode_object(element: Any) -> Any:
 
 
 def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
-    """A masked array's values, with NaN where they are masked."""
+    """Return a masked array's values, NaN or None where masked; other arrays unchanged."""
     if not isinstance(array, np.ma.MaskedArray):
         return np.asarray(array)
     if array.dtype.kind not in "fO" and np.ma.is_masked(array):
@@ -116,9 +121,10 @@ def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _to_ndarray(input_or_output: InputOrOutput) -> NDArray[Any]:
-    """A tensor's array, which the caller may write to.
+    """Return a writable array of a tensor.
 
-    BYTES become text when every element is text, datetimes when the tensor says so, else an object array.
+    BYTES are datetimes if the content type is `datetime`, text if every element is text, else
+    objects.
     """
     datatype, shape = str(input_or_output.datatype), input_or_output.shape
     try:
@@ -127,9 +133,9 @@ def _to_ndarray(input_or_output: InputOrOutput) -> NDArray[Any]:
         array = input_or_output.data.to_array(datatype, shape)
     except TensorError as error:
         raise CodecError(f"tensor '{input_or_output.name}': {error}") from None
-    wanted = np.dtype(DTYPES.get(datatype, "<f4"))
-    # A view of received bytes cannot be written to, and models do write to their inputs.
-    return array if array.dtype == wanted and array.flags.writeable else array.astype(wanted)
+    dtype = np.dtype(DTYPES.get(datatype, "<f4"))
+    # Views of received bytes are read-only, but models write to their inputs.
+    return array if array.dtype == dtype and array.flags.writeable else array.astype(dtype)
 
 
 def _decode_text(tensor: InputOrOutput) -> NDArray[Any]:
@@ -138,20 +144,20 @@ def _decode_text(tensor: InputOrOutput) -> NDArray[Any]:
     array = tensor.data.to_array("BYTES", tensor.shape)
     if array.dtype.kind != "O":
         return array
-    found = array.ravel().tolist()
-    # Fixed-width text drops NULs at the end: such elements keep their own objects.
-    if all(isinstance(element, str) and not element.endswith("\0") for element in found):
-        return np.array(found, dtype=np.str_).reshape(array.shape)
+    values = array.ravel().tolist()
+    # NumPy's fixed-width text loses trailing NULs: keep such elements as objects.
+    if all(isinstance(element, str) and not element.endswith("\0") for element in values):
+        return np.array(values, dtype=np.str_).reshape(array.shape)
     return array.copy()
 
 
 def as_datetimes(texts: Iterable[Any]) -> NDArray[Any]:
-    """ISO 8601 texts as an array in the finest unit that one of them has; days, if all are missing.
+    """Return ISO 8601 texts as an array in the finest unit of any text; days if all are missing.
 
-    The unit is given to NumPy, which from 2.5 on deprecates a dtype without one.
+    The unit is explicit because NumPy 2.5 deprecates dtypes without one.
 
     Raises:
-        ValueError: a text is no ISO 8601, or has a zone.
+        ValueError: a text is not ISO 8601, or has a zone.
     """
     values = ["NaT" if text is None else text for text in texts]
     units = {
@@ -172,14 +178,15 @@ def _decode_datetimes(tensor: InputOrOutput) -> NDArray[Any]:
         return as_datetimes(texts).reshape(tensor.shape)
     except (ValueError, TypeError):
         raise CodecError(
-            f"tensor '{tensor.name}' of content type datetime: expected ISO 8601 text without a zone, received {brief(texts)}"
+            f"tensor '{tensor.name}' of content type datetime: "
+            f"expected ISO 8601 text without a zone, received {brief(texts)}"
         ) from None
 
 
 class NumpyCodec(InputCodec):
     """An ndarray <-> one tensor.
 
-    A shape of [N] is sent as [N, 1], one of [] as [1]. datetime64 travels as ISO 8601 text of content type `datetime`.
+    A shape of [N] is sent as [N, 1], [] as [1]; datetime64 as ISO 8601 of content type `datetime`.
     """
 
     ContentType = "np"
@@ -195,17 +202,17 @@ class NumpyCodec(InputCodec):
     ) -> ResponseOutput:
         array = _unmasked(payload)
         datatype = to_datatype(array.dtype)
-        text = datatype is Datatype.BYTES
+        if datatype is Datatype.BYTES:
+            data = TensorData(_encode_text(array, use_bytes))
+        else:
+            data = TensorData.from_array(array)
+        content_type = "datetime" if array.dtype.kind == "M" else cls.ContentType
         return ResponseOutput(
             name=name,
             datatype=datatype,
             shape=inject_batch_dimension(list(array.shape)),
-            data=TensorData(_encode_text(array, use_bytes))
-            if text
-            else TensorData.from_array(array),
-            parameters=Parameters(
-                content_type="datetime" if array.dtype.kind == "M" else cls.ContentType
-            ),
+            data=data,
+            parameters=Parameters(content_type=content_type),
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The `str` codecs: lists of text as UTF-8."""
+"""Codecs `str`: lists of text as UTF-8."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from .utils import SingleInputRequestCodec
 
 
 def encode_str(elem: str, str_codec: str = "utf-8") -> bytes:
+    """Return text as bytes."""
     return elem.encode(str_codec)
 
 
 def decode_str(encoded: bytes | str | None, str_codec: str = "utf-8") -> Any:
-    """Text of an element; None stays None.
+    """Return an element as text; None unchanged.
 
     Raises:
         CodecError: the element is neither text nor bytes of that encoding.

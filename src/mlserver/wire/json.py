@@ -294,15 +294,14 @@ def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> byte
         data = TensorData.from_trusted_raw(output_slice.read_block(index), datatype, shape)
         text = orjson.dumps(_read_numbers(data, datatype, shape), option=_OPTIONS)
         if b"null" in text and infinities(datatype, data, shape):
-            return write_response(_with_tensors(response))
+            return write_response(_with_tensors(response, output_slice))
         parts += (head, text, b"},")
     parts[-1] = b"}]}"
     return b"".join(parts)
 
 
-def _with_tensors(response: InferenceResponse) -> InferenceResponse:
-    outputs = response.outputs  # releases the slice
-    return InferenceResponse.build({**response.__dict__, "outputs": outputs})
+def _with_tensors(response: InferenceResponse, output_slice: OutputSlice) -> InferenceResponse:
+    return InferenceResponse.build({**response.__dict__, "outputs": output_slice.to_outputs()})
 
 
 def build_document(response: InferenceResponse) -> dict[str, Any]:
