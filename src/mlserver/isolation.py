@@ -1,15 +1,16 @@
-"""Whether this process may run the Python code that a model ships, so that no model ever meets the modules of another.
+"""Isolation of the Python code that models ship: which process may load which code.
 
-Python keeps one `sys.modules` and one `sys.path` per process. Libraries that load a model put the model's code folder on
-the path, so two models with a module of one name in one process share the module that was imported first. Therefore:
+Python has one `sys.modules` and one `sys.path` per process. Libraries that load a model add its
+code folder to the path, so two models with modules of the same name in one process would share the
+module that was imported first. Therefore:
 
-- a worker of a shared pool loads no model that ships code: `claim` raises `NeedsOwnProcess`, and the server loads the
-  model into a pool of its own (`execution.pools`);
-- a worker of such a pool loads it; a worker of a group's pool loads code of one content only;
-- in the server's own process (`parallel_workers` of 0) a model is loaded if none of its module names is in use, else
-  refused with the reason.
+- a worker of a shared pool loads no model that ships code: `claim` raises `NeedsOwnProcess`, and
+  the server loads the model into another pool (`parallel.pool_manager`);
+- a worker of that pool loads it; a worker of a group's pool loads code of one content only;
+- the server's process (`parallel_workers` of 0) loads a model only if none of its module names is
+  in use.
 
-A runtime calls `claim` before it imports anything of the model, and `release` when the model is unloaded.
+A runtime calls `claim` before it imports anything of the model, and `release` at the unload.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from .errors import MLServerError
 from .locations import is_below
 from .model_imports import SourceLoader
 
-# What a worker process may load, as its pool says: no code, any code, or code of the content with this digest.
+# What a worker process may load: no code, any code, or code with one digest.
 NO_CODE, ANY_CODE = "", "*"
-_SHOWN = 5
+_MAX_LISTED = 5
 _INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -40,11 +41,12 @@ class ShippedCode:
     """The Python code in a model's folder.
 
     Attributes:
-        folder: The model's folder, without links.
+        folder: The model's folder, links resolved.
         files: Paths of all files of the code, relative to the folder.
-        modules: Names under which the code can be imported, without the names of submodules.
-        stray_modules: Names of further modules, which the model may put on the search path itself.
-        names: The same as a user sees them: `prep.py`, `team/`.
+        modules: Top-level names under which the code can be imported.
+        stray_modules: Names of modules outside of the code folders, which the model may add to
+            the search path itself.
+        names: File and folder names for messages: `prep.py`, `team/`.
     """
 
     folder: str
@@ -59,7 +61,7 @@ class ShippedCode:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the relative paths and the bytes of all files. Reads them: blocks."""
+        """SHA-256 of the relative paths and contents of all files. Blocks."""
         digest = hashlib.sha256()
         for path in self.files:
             digest.update(f"{path}\0".encode())
@@ -71,41 +73,42 @@ class ShippedCode:
         return digest.hexdigest()
 
     def __str__(self) -> str:
-        more = len(self.names) - _SHOWN
-        return ", ".join(self.names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        listed = ", ".join(self.names[:_MAX_LISTED])
+        more = len(self.names) - _MAX_LISTED
+        return f"{listed} and {more} more" if more > 0 else listed
 
 
 class NeedsOwnProcess(MLServerError):
     """A model ships other code than its worker process may load.
 
     Args:
-        code: What it ships; None = no code.
-        source: Address of the model with its version, where the model's own address may move.
+        code: The model's code; None = none.
+        source: Address of the model with an explicit version, if its own address is mutable.
     """
 
     KEY = "needs_own_process"
 
     def __init__(self, name: str, code: ShippedCode | None, source: str | None) -> None:
-        found = None if code is None else {"names": str(code), "digest": code.digest}
+        details = None if code is None else {"names": str(code), "digest": code.digest}
         shipped = "no code" if code is None else f"code ({code})"
         super().__init__(
-            f"Model {name} ships {shipped}, which this worker process does not load: its files changed since the model "
-            "was loaded. Load the model again",
+            f"Model {name} ships {shipped}, which this worker process may not load: its files have "
+            "changed since the model was loaded. Load the model again",
             500,
-            details={self.KEY: {"code": found, "source": source}},
+            details={self.KEY: {"code": details, "source": source}},
         )
 
 
 @dataclass
 class _Process:
-    """What this process may load, and the code of the models that are loaded.
+    """The code that this process may load, and the code of the loaded models.
 
     Attributes:
-        may_load: `NO_CODE`, `ANY_CODE` or a digest in a worker; None in the server's own process.
-        claims: The code of each loaded model, by a number.
+        allowed: `NO_CODE`, `ANY_CODE` or a digest in a worker; None in the server's process.
+        claims: Name and code of each loaded model, by claim number.
     """
 
-    may_load: str | None = None
+    allowed: str | None = None
     last: int = 0
     claims: dict[int, tuple[str, ShippedCode]] = field(default_factory=dict)
 
@@ -114,113 +117,117 @@ _process = _Process()
 _lock = threading.Lock()
 
 
-def restrict(may_load: str) -> None:
-    """Make this process a worker: `NO_CODE`, `ANY_CODE`, or the digest of the one content of code that it may load."""
-    _process.may_load = may_load
+def restrict(allowed: str) -> None:
+    """Restrict this worker process to `NO_CODE`, `ANY_CODE`, or code with one digest."""
+    _process.allowed = allowed
 
 
 def claim(name: str, code: ShippedCode | None, source: str | None = None) -> int | None:
-    """Prepare this process for the load of a model. To be called before anything of the model is imported. Blocks.
+    """Prepare this process to import a model's code. Blocks.
 
     Args:
         name: The model's name.
-        code: What it ships; None = no code.
+        code: The model's code; None = none.
         source: See `NeedsOwnProcess`.
 
     Returns:
-        What `release` takes.
+        The argument of `release`.
 
     Raises:
-        NeedsOwnProcess: this is a worker of a pool for other models.
-        MLServerError: this is the server's own process, and the code would meet other code there.
+        NeedsOwnProcess: this worker may not load the code.
+        MLServerError: this is the server's process, and a module name is in use.
     """
-    may_load = _process.may_load
-    if may_load == NO_CODE and code is not None:
+    allowed = _process.allowed
+    if allowed == NO_CODE and code is not None:
         raise NeedsOwnProcess(name, code, source)
-    if may_load not in (None, NO_CODE, ANY_CODE) and (code is None or code.digest != may_load):
+    is_digest = allowed not in (None, NO_CODE, ANY_CODE)
+    if is_digest and (code is None or code.digest != allowed):
         raise NeedsOwnProcess(name, code, source)
     if code is None:
         return None
-    with _lock:  # several models may be loading in threads
-        if may_load is None:
+    with _lock:  # models may load in several threads
+        if allowed is None:
             _check_names(name, code, code.digest)
-        _start_over(code)
-        _read_sources_of(code.folder)
+        _forget_earlier_imports(code)
+        _import_from_sources(code.folder)
         _process.last += 1
         _process.claims[_process.last] = (name, code)
         return _process.last
 
 
 def release(number: int | None) -> None:
-    """Let go of a model's code: its modules are forgotten and its folders leave the search path. Twice: nothing happens."""
+    """Remove a model's modules and its folders from the search path. Further calls do nothing."""
     with _lock:
         if number is None or number not in _process.claims:
             return
         _, code = _process.claims.pop(number)
         if any(other.folder == code.folder for _, other in _process.claims.values()):
-            return  # loaded again from the same folder in the meantime
+            return  # another loaded model uses the same folder
         _forget_modules(code, [code.folder])
         sys.path[:] = [entry for entry in sys.path if not _is_below(entry, code.folder)]
         importlib.invalidate_caches()
 
 
-# -- in the server's own process --
+# -- in the server's process --
 
 
 def _check_names(name: str, code: ShippedCode, digest: str) -> None:
-    """Raise `MLServerError` if a module of the code has a name that other code in this process has or may have.
+    """Raise `MLServerError` if a module name of the code is in use or installed in this process.
 
-    The digest is an argument because it is that of the time of the load: files may change later.
+    Args:
+        digest: The code's digest at the time of the load; files may change later.
     """
     for other_name, other in _process.claims.values():
         shared = sorted(code.all_modules & other.all_modules)
         if shared and digest != other.digest:
-            whose = (
-                "the loaded version of this model" if other_name == name else f"model {other_name}"
+            owner = (
+                f"model {other_name}" if other_name != name else "the loaded version of this model"
             )
-            raise _refusal(name, code, shared[0], f"which {whose} has too, with other content")
+            raise _conflict(name, code, shared[0], f"which {owner} has too, with other content")
     folders = [other.folder for _, other in _process.claims.values()] + [code.folder]
     for module in sorted(code.modules):
         if module in sys.stdlib_module_names:
-            raise _refusal(name, code, module, "which is a module of Python itself")
-        place = _place_of(sys.modules.get(module))
-        if module in sys.modules and not any(_is_below(place, folder) for folder in folders):
-            raise _refusal(
-                name, code, module, f"which is already imported from {place or 'elsewhere'}"
+            raise _conflict(name, code, module, "which is a module of Python itself")
+        path = _get_path(sys.modules.get(module))
+        is_own = any(_is_below(path, folder) for folder in folders)
+        if module in sys.modules and not is_own:
+            raise _conflict(
+                name, code, module, f"which is already imported from {path or 'elsewhere'}"
             )
         if _is_installed(module, folders):
-            raise _refusal(name, code, module, "which is also an installed module")
+            raise _conflict(name, code, module, "which is also an installed module")
 
 
-def _refusal(name: str, code: ShippedCode, module: str, reason: str) -> MLServerError:
+def _conflict(name: str, code: ShippedCode, module: str, reason: str) -> MLServerError:
     return MLServerError(
-        f"Model {name} ships code ({code}) with a module '{module}', {reason}. In the server's own process "
-        "('parallel_workers' of 0) both would be one module: set 'parallel_workers' to 1 or more",
+        f"Model {name} ships code ({code}) with a module '{module}', {reason}. In the server's own "
+        "process ('parallel_workers' of 0) both would be one module: set 'parallel_workers' to 1 "
+        "or more",
         500,
     )
 
 
 def _is_installed(module: str, folders: Iterable[str]) -> bool:
     """Whether an installed module has this name."""
-    elsewhere = [
-        entry for entry in sys.path if not any(_is_below(entry, folder) for folder in folders)
-    ]
-    spec = importlib.machinery.PathFinder.find_spec(module, elsewhere)
+    folders = list(folders)
+    search_path = []
+    for entry in sys.path:
+        if not any(_is_below(entry, folder) for folder in folders):
+            search_path.append(entry)
+    spec = importlib.machinery.PathFinder.find_spec(module, search_path)
     if spec is None:
         return False
-    places = (
-        [spec.origin]
-        if spec.has_location and spec.origin
-        else list(spec.submodule_search_locations or [])
-    )
-    return any(part in place.split(os.sep) for place in places for part in _INSTALLED)
+    paths = list(spec.submodule_search_locations or [])
+    if spec.has_location and spec.origin:
+        paths = [spec.origin]
+    return any(part in path.split(os.sep) for path in paths for part in _INSTALLED)
 
 
 # -- modules and the search path --
 
 
-def _start_over(code: ShippedCode) -> None:
-    """Forget modules of this code that earlier loads imported: their module variables are those of another model."""
+def _forget_earlier_imports(code: ShippedCode) -> None:
+    """Remove modules that earlier loads of this code imported: their variables belong to another model."""
     _forget_modules(code, [other.folder for _, other in _process.claims.values()] + [code.folder])
     importlib.invalidate_caches()
 
@@ -230,19 +237,19 @@ def _forget_modules(code: ShippedCode, folders: Iterable[str]) -> None:
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] not in code.all_modules:
             continue
-        place = _place_of(module)
-        if any(_is_below(place, folder) for folder in folders):
+        path = _get_path(module)
+        if any(_is_below(path, folder) for folder in folders):
             del sys.modules[module_name]
 
 
-def _place_of(module: ModuleType | None) -> str:
-    """The file or, for a namespace package, the folder that a module was imported from; "" = unknown."""
+def _get_path(module: ModuleType | None) -> str:
+    """Return the file of a module, or the folder of a namespace package; "" = unknown."""
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
         return file
     try:
         return str(next(iter(getattr(module, "__path__", ())), ""))
-    except Exception:  # a module may put any object in its place
+    except Exception:  # a module may replace `__path__` by any object
         return ""
 
 
@@ -255,8 +262,8 @@ def _is_below(path: str, folder: str) -> bool:
 _source_folders: set[str] = set()
 
 
-def _read_sources_of(folder: str) -> None:
-    """Import modules below a folder from their sources."""
+def _import_from_sources(folder: str) -> None:
+    """Import modules below a folder from their sources, not from cached bytecode."""
     _source_folders.add(folder)
     if _find_in_source_folders not in sys.path_hooks:
         sys.path_hooks.insert(0, _find_in_source_folders)
@@ -267,7 +274,7 @@ def _read_sources_of(folder: str) -> None:
 def _find_in_source_folders(path: str) -> importlib.machinery.FileFinder:
     """A path hook, see `sys.path_hooks`."""
     if not os.path.isdir(path) or not any(_is_below(path, folder) for folder in _source_folders):
-        raise ImportError(f"{path} is no folder of a model's code", path=path)
+        raise ImportError(f"{path} is not a folder of a model's code", path=path)
     return importlib.machinery.FileFinder(
         path,
         (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),

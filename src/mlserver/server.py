@@ -78,7 +78,7 @@ class MLServer:
         """Return the front ends, bound to their ports: a port in use fails before models load."""
         settings, gather = self._settings, None
         if self._http_workers is not None:
-            from .http_workers.supervisor import reserve_ports
+            from .http_workers.ports import reserve_ports
 
             settings, gather = reserve_ports(settings), self._http_workers.metrics
         metrics = MetricsServer(settings, self._factory.metrics, gather)
@@ -120,7 +120,7 @@ class MLServer:
     def _repository_control(self) -> RepositoryControl:
         if self._http_workers is None:
             return self._handlers
-        from .http_workers.supervisor import SynchronizedRepository
+        from .http_workers.repository import SynchronizedRepository
 
         return SynchronizedRepository(self._handlers, self._http_workers)
 

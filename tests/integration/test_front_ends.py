@@ -208,7 +208,7 @@ def test_a_killed_http_worker_is_replaced(serve: Serve, tmp_path: Path, chaos: C
             echo(connection, "b")
             assert connection.ask("GET", "/v2/health/ready")[0] == 200
     assert counter(server, "model_infer_request_success_total", model="chaos") == counted + 3
-    assert f"Front end process {killed} ended unexpectedly (signal SIGKILL)" in server.log
+    assert f"HTTP worker {killed} ended unexpectedly (signal SIGKILL)" in server.log
 
 
 def wait_for_readiness(server: Server, connection: Connection, status: int) -> None:
@@ -327,7 +327,7 @@ def test_all_ask_for_credentials(tmp_path: Path) -> None:
     [
         (
             {"parallel_workers": 0},
-            "http_workers: more than 1 needs models in workers: set parallel_workers to 1 or more",
+            "http_workers: expected 1 with parallel_workers of 0; set parallel_workers to 1 or more",
         ),
         ({"http_port": "taken"}, "(setting 'http_port')"),
         ({"grpc_port": "taken"}, "(setting 'grpc_port')"),

@@ -1,6 +1,7 @@
-"""The Python environments that models bring: found or unpacked, checked, and made into the start of a worker.
+"""Python environments of models: finds, unpacks and checks them, and returns a worker's command.
 
-A packed environment is unpacked once per content, into `environments_dir`; it stays there for the next start.
+A packed environment is unpacked once per content into `environments_dir` and reused after a
+restart.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ _COMPLETE = ".mlserver-complete"
 _BOOTSTRAP = os.path.join(
     os.path.dirname(os.path.dirname(__file__)), "parallel", "worker", "bootstrap.py"
 )
-# What a packed virtual environment has in place of its interpreter: a link to the one it was made with.
+# A packed virtual environment contains a link to the interpreter that it was created with.
 _INTERPRETER = re.compile(r"(\./)?bin/python(\d+(\.\d+)?)?")
 _hashes: dict[tuple[str, int, int], str] = {}
 
 
 class EnvironmentNotFound(MLServerError):
-    """A model's environment is not there, or cannot run a worker."""
+    """A model's environment does not exist or cannot run a worker."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"Environment '{name}' cannot be used: {reason}", 500)
@@ -49,10 +50,11 @@ class Environment:
     """A folder with a Python environment.
 
     Attributes:
-        key: The same for the same environment.
-        folder: Where it lies.
-        name: What the model's settings call it.
-        source: Where the model's address pointed to when this was built for it; None = it was not built for a model.
+        key: Equal for equal environments.
+        folder: Absolute path.
+        name: Its name in messages, from the model's settings.
+        source: Address, with an explicit version, of the model that it was built for; None = it
+            was not built from a model in a registry.
     """
 
     key: str
@@ -65,12 +67,16 @@ class Environment:
         return os.path.join(self.folder, "bin", "python")
 
     def command(self) -> list[str]:
-        """Arguments that start a worker in it; the number of its end of the channel comes last."""
+        """Return the command of a worker; the file descriptor of its connection is appended."""
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         return [self.python, _BOOTSTRAP, version, *installed_paths()]
 
     def variables(self, base: Mapping[str, str]) -> dict[str, str]:
-        """The environment variables of a process in it, from those of this one."""
+        """Return the environment variables of a process in it.
+
+        Args:
+            base: The variables to start from.
+        """
         kept = {name: value for name, value in base.items() if name != "PYTHONHOME"}
         path = os.path.dirname(self.python)
         return kept | {
@@ -79,11 +85,11 @@ class Environment:
         }
 
     def check(self) -> None:
-        """Raises `EnvironmentNotFound`, with the reason, if a worker cannot run in it."""
+        """Raise `EnvironmentNotFound`, with the reason, if a worker cannot run in it. Blocks."""
         if not os.path.isfile(self.python):
             raise EnvironmentNotFound(self.name, "it has no bin/python")
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 [*self.command(), "check"],
                 env=self.variables(os.environ),
                 stdin=subprocess.DEVNULL,
@@ -94,29 +100,31 @@ class Environment:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EnvironmentNotFound(self.name, f"its bin/python does not run: {error}") from None
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [
-                f"its bin/python ended with {done.returncode}"
-            ]
+        if result.returncode:
+            lines = result.stderr.strip().splitlines()
+            lines = lines or [f"its bin/python exited with {result.returncode}"]
             raise EnvironmentNotFound(self.name, f"{lines[-1]} (install mlserver in it)")
 
 
 def own_paths() -> list[str]:
-    """What this process searches before the standard library: folders of models, and what PYTHONPATH names."""
-    return [os.path.abspath(entry) for entry in sys.path[: _standard_library()]]
+    """Return the search path before the standard library: folders of models and PYTHONPATH."""
+    return [os.path.abspath(entry) for entry in sys.path[: _find_standard_library()]]
 
 
 def installed_paths() -> list[str]:
-    """What this process searches after the standard library: its installed packages."""
+    """Return the search path after the standard library: the installed packages."""
     prefix = os.path.dirname(os.__file__)
-    return [entry for entry in sys.path[_standard_library() :] if _is_installed(entry, prefix)]
+    entries = sys.path[_find_standard_library() :]
+    return [entry for entry in entries if _is_installed(entry, prefix)]
 
 
-def _standard_library() -> int:
-    """Where the standard library begins in the search path."""
+def _find_standard_library() -> int:
+    """Return the index of the standard library in the search path."""
     folder = os.path.dirname(os.__file__)
-    places = [at for at, entry in enumerate(sys.path) if entry == folder or entry.endswith(".zip")]
-    return min(places, default=0)
+    for index, entry in enumerate(sys.path):
+        if entry == folder or entry.endswith(".zip"):
+            return index
+    return 0
 
 
 def _is_installed(entry: str, standard_library: str) -> bool:
@@ -130,53 +138,59 @@ def _is_installed(entry: str, standard_library: str) -> bool:
 
 
 def find_environment(settings: ModelSettings, environments_dir: str) -> Environment | None:
-    """The environment that a model asks for, unpacked if need be; None = the server's own. Blocks.
+    """Return the environment that a model asks for, None for the server's own. Blocks.
 
     Raises:
-        EnvironmentNotFound: it is not there, or cannot be unpacked.
+        EnvironmentNotFound: it does not exist or cannot be unpacked.
+        EnvironmentBuildError: it cannot be built.
     """
     parameters = settings.parameters
     if parameters is None:
         return None
     if parameters.environment_tarball:
-        tarball = _path(settings, parameters.environment_tarball)
+        tarball = _resolve_path(settings, parameters.environment_tarball)
         if not os.path.isfile(tarball):
             raise EnvironmentNotFound(parameters.environment_tarball, "there is no such file")
         return unpack(tarball, environments_dir, parameters.environment_tarball)
     if parameters.environment_path:
-        folder = _path(settings, parameters.environment_path)
+        folder = _resolve_path(settings, parameters.environment_path)
         if not os.path.isdir(folder):
             raise EnvironmentNotFound(parameters.environment_path, "there is no such folder")
         return Environment(
             compute_hash_of_string(os.path.realpath(folder)), folder, parameters.environment_path
         )
-    recipe = builder.find_environment_spec(settings)
-    return build(recipe, environments_dir) if recipe is not None else None
+    spec = builder.find_environment_spec(settings)
+    return build(spec, environments_dir) if spec is not None else None
 
 
-def build(recipe: builder.EnvironmentSpec, environments_dir: str) -> Environment:
-    """Build what a model asks for, unless that was done before. Raises `building.BuildFailed`."""
-    folder = os.path.join(os.path.abspath(environments_dir), f"{recipe.manager}-{recipe.key[:40]}")
+def build(spec: builder.EnvironmentSpec, environments_dir: str) -> Environment:
+    """Return the environment of a spec, building it unless it exists.
+
+    Raises:
+        EnvironmentBuildError: an installer failed.
+    """
+    folder = os.path.join(os.path.abspath(environments_dir), f"{spec.manager}-{spec.key[:40]}")
     os.makedirs(environments_dir, exist_ok=True)
     with _locked(f"{folder}.lock"):
         marker = os.path.join(folder, _COMPLETE)
         if not os.path.exists(marker):
-            builder.build(recipe, folder)
+            builder.build(spec, folder)
             with open(marker, "w", encoding="utf-8"):
                 pass
-    return Environment(recipe.key, folder, f"of model {recipe.model}", recipe.source)
+    return Environment(spec.key, folder, f"of model {spec.model}", spec.source)
 
 
-def _path(settings: ModelSettings, path: str) -> str:
+def _resolve_path(settings: ModelSettings, path: str) -> str:
     return os.path.abspath(to_absolute_path(settings, os.path.expandvars(os.path.expanduser(path))))
 
 
 def compute_hash_of_string(text: str) -> str:
+    """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def compute_hash_of_file(path: str) -> str:
-    """The SHA-256 of a file's content; computed again only if its size or time has changed."""
+    """Return the SHA-256 of a file; computed again only if its size or modification time changed."""
     stat = os.stat(path)
     key = (os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
     if key not in _hashes:
@@ -189,11 +203,11 @@ def compute_hash_of_file(path: str) -> str:
 
 
 def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
-    """Unpack what conda-pack or venv-pack made, unless that was done before.
+    """Return the environment in an archive of conda-pack or venv-pack, unpacking it unless it exists.
 
     Raises:
-        EnvironmentNotFound: it is no archive, or holds what an environment does not need: devices, or anything that would
-            lie or lead outside of its folder.
+        EnvironmentNotFound: it is not an archive, or contains a device, or a path or link that
+            leads out of its folder.
     """
     key = compute_hash_of_file(tarball)
     folder = os.path.join(os.path.abspath(environments_dir), key)
@@ -201,7 +215,7 @@ def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
     with _locked(f"{folder}.lock"):
         marker = os.path.join(folder, _COMPLETE)
         if not os.path.exists(marker):
-            # What is there without the marker was left by somebody who did not finish.
+            # A folder without the marker was left by an interrupted process.
             shutil.rmtree(folder, ignore_errors=True)
             logger.info("Unpacking environment '%s'", name)
             try:
@@ -217,7 +231,7 @@ def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
-    """Hold a lock that other threads and other servers respect."""
+    """Hold a file lock, shared with other threads and other servers."""
     with open(path, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -234,28 +248,25 @@ def _extract(tarball: str, folder: str) -> None:
                 raise ValueError(
                     f"it holds more than {MAX_FILES} files or {MAX_BYTES // 1024**3} GiB"
                 )
-            if (
-                member.issym()
-                and os.path.isabs(member.linkname)
-                and _INTERPRETER.fullmatch(member.name)
-            ):
+            is_absolute_link = member.issym() and os.path.isabs(member.linkname)
+            if is_absolute_link and _INTERPRETER.fullmatch(member.name):
                 interpreters.append((member.name, member.linkname))
             else:
                 archive.extract(member, folder, filter="data")
     for name, target in interpreters:
-        # The only link that may lead out, made by us: to an interpreter of this machine.
+        # The only link out of the folder: created here, to an interpreter of this machine.
         if _INTERPRETER.fullmatch(f"bin/{os.path.basename(target)}") and os.path.isfile(target):
             os.makedirs(os.path.join(folder, "bin"), exist_ok=True)
             os.symlink(target, os.path.join(folder, name))
 
 
 def _relocate(folder: str) -> None:
-    """Let an environment of conda-pack write its new place into its files, with the script that it brings."""
+    """Run the environment's `conda-unpack`, which writes its new path into its files."""
     script = os.path.join(folder, "bin", "conda-unpack")
     if os.path.isfile(script):
         python = os.path.join(folder, "bin", "python")
-        done = subprocess.run(
+        result = subprocess.run(
             [python, script], capture_output=True, text=True, timeout=CHECK_TIMEOUT, check=False
         )
-        if done.returncode:
-            raise ValueError(f"its conda-unpack failed: {done.stderr.strip()[-500:]}")
+        if result.returncode:
+            raise ValueError(f"its conda-unpack failed: {result.stderr.strip()[-500:]}")

@@ -1,6 +1,6 @@
-"""Further processes with front ends, for machines with many cores (`http_workers` above 1).
+"""HTTP worker processes: additional processes with front ends (setting `http_workers` above 1).
 
-`control` is the side of the server's own process, which owns repository, registry, workers and metrics page, and `process`
-is how it sees each other one; `front` is such a process from within, `mirror` what it knows of models and workers, and
-`table` how that is told.
+The server's process owns the repository, the registry, the model workers and the metrics page.
+`supervisor` and `process` are its side. `worker` is the main program of an HTTP worker, `replica` its
+copy of the registry and of the list of model workers, and `snapshot` the message that updates it.
 """

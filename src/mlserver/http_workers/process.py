@@ -1,4 +1,4 @@
-"""One further front end process as the server's own sees it: what it has been told, and the lines it has."""
+"""One HTTP worker process, as the supervisor sees it: acknowledged state, connections, collected counts."""
 
 from __future__ import annotations
 
@@ -21,64 +21,67 @@ logger = get_logger()
 
 
 class HTTPWorkerProcess(ChildProcess):
-    """One further front end, and what it has been told.
+    """An HTTP worker process.
 
     Args:
-        index: Its place; a successor has the same.
-        actions: Answer what it asks.
-        on_exit: Called once when it is gone.
-        on_notification: Called with whatever else it says.
+        index: Its position among the HTTP workers; its replacement has the same.
+        handlers: Run the calls that it makes.
+        on_exit: Called once when it has ended.
+        on_notification: Called with each other frame that it sends.
 
     Attributes:
-        is_open: Whether it listens.
-        told: Revision of the last table that it took; -1 = none yet.
-        known: Keys of the models that it has heard all about.
-        connected: Numbers of the workers that it has a line to.
-        counts: What it said last when it was asked what it counted.
+        is_serving: Whether it listens on the server's ports.
+        acknowledged_revision: Revision of the last state that it acknowledged; -1 = none yet.
+        sent_models: Keys of the models whose settings and info it has received.
+        connected_workers: Numbers of the model workers that it has a connection to.
+        counts: Its last answer to COLLECT_STATS.
+        state_changed: Set while a newer state than the last published one exists.
     """
 
     def __init__(
         self,
         index: int,
-        actions: Mapping[int, RPCHandler],
+        handlers: Mapping[int, RPCHandler],
         on_exit: Callable[[HTTPWorkerProcess], None],
         on_notification: Callable[[HTTPWorkerProcess, Frame], None],
     ) -> None:
-        dispatcher = RPCDispatcher(actions, self.send)
+        dispatcher = RPCDispatcher(handlers, self.send)
 
-        def take(frame: Frame) -> None:
+        def receive(frame: Frame) -> None:
             if not dispatcher.dispatch(frame):
                 on_notification(self, frame)
 
         command = [sys.executable, "-m", "mlserver.http_workers.worker"]
-        super().__init__(command, os.environ, lambda _: on_exit(self), take, accepts_fds=True)
+        super().__init__(command, os.environ, lambda _: on_exit(self), receive, accepts_fds=True)
         self.index = index
-        self.born = time.monotonic()
-        self.is_open = False
-        self.told = -1
-        self.known: set[str] = set()
-        self.connected: set[int] = set()
+        self.started_at = time.monotonic()
+        self.is_serving = False
+        self.acknowledged_revision = -1
+        self.sent_models: set[str] = set()
+        self.connected_workers: set[int] = set()
         self.counts: dict[str, Any] = {"metrics": {}, "statistics": []}
-        self.news = asyncio.Event()
-        self.news.set()
+        self.state_changed = asyncio.Event()
+        self.state_changed.set()
 
-    async def ask(self, kind: MessageType, head: Any, limit: float | None) -> Any:
-        """Its answer; None if there is none within `limit` seconds."""
+    async def try_call(self, kind: MessageType, head: Any, timeout: float | None) -> Any:
+        """Return the head of the answer, None if there is none within `timeout` seconds."""
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(timeout):
                 return (await self.call(kind, head)).head
         except (WorkerDied, MLServerError, TimeoutError):
             return None
 
     def connect(self, worker: ChildProcess) -> None:
-        """Give this process and a worker a line to each other. None, if one of them is about to end."""
-        ends = socket.socketpair()
+        """Connect this process and a model worker; do nothing if one of them is ending."""
+        own_end, worker_end = socket.socketpair()
         try:
-            worker.send_fd(ends[0], self.number)
-            self.send_fd(ends[1], worker.number)
-            self.connected.add(worker.number)
+            worker.send_fd(worker_end, self.number)
+            self.send_fd(own_end, worker.number)
+            self.connected_workers.add(worker.number)
         except OSError as error:
-            logger.debug("No line from front end %s to worker %s: %s", self.pid, worker.pid, error)
+            logger.debug(
+                "HTTP worker %s: no connection to worker %s: %s", self.pid, worker.pid, error
+            )
         finally:
-            for end in ends:
-                end.close()
+            own_end.close()
+            worker_end.close()

@@ -1,4 +1,4 @@
-"""What a further front end process knows: models that others load, and workers that others start."""
+"""Read-only replica of the registry and of the list of model workers in an HTTP worker process."""
 
 from __future__ import annotations
 
@@ -18,111 +18,120 @@ from .snapshot import ModelSnapshot, StateSnapshot
 
 
 class ReplicaWorkerGroup(WorkerGroup[RPCClient]):
-    """The workers of one pool that this process has a line to."""
+    """The model workers of one pool that this process is connected to."""
 
-    def replace(self, lines: list[RPCClient]) -> None:
-        if lines != self._ready:
-            self._ready = lines
+    def replace(self, clients: list[RPCClient]) -> None:
+        if clients != self._ready:
+            self._ready = clients
             self._announce()
 
-    def drop(self, line: RPCClient) -> None:
-        if line in self._ready:
-            self._ready.remove(line)
+    def remove(self, client: RPCClient) -> None:
+        if client in self._ready:
+            self._ready.remove(client)
 
 
 class WorkerClient(RPCClient):
-    """A line to a worker. It hears nothing but answers: what models log goes to the server.
+    """A connection to a model worker. The worker sends only answers: metrics go to the server.
 
     Args:
-        number: The worker's.
-        on_gone: Told when the line is broken.
+        number: The worker's number.
+        on_lost: Called when the connection is closed.
     """
 
-    def __init__(self, number: int, on_gone: Callable[[WorkerClient], None]) -> None:
-        super().__init__(_ignore)
+    def __init__(self, number: int, on_lost: Callable[[WorkerClient], None]) -> None:
+        super().__init__(_ignore_notification)
         self.number = number
-        self._on_gone = on_gone
+        self._on_lost = on_lost
 
     def _on_closed(self, reason: Exception | None) -> None:
         super()._on_closed(reason)
-        self._on_gone(self)
+        self._on_lost(self)
 
 
-def _ignore(frame: Frame) -> None:
-    """Nobody wants it."""
+def _ignore_notification(frame: Frame) -> None:
+    """A worker sends notifications to the server only."""
 
 
 class WorkerConnections:
-    """Lines to the workers, by the workers' numbers.
+    """Connections to the model workers, by worker number.
 
     Args:
-        post: Where the server hands lines over.
-        first: Which worker to ask first where all are idle; so several front ends spread.
-        lost: Told the number of a worker when the line to it breaks.
+        control_socket: Receives the connections from the server.
+        index: Number of this HTTP worker: it rotates the workers, so that several HTTP workers
+            pick different ones while all are idle.
+        on_worker_lost: Called with the number of a worker when the connection to it closes.
     """
 
     def __init__(
-        self, control_socket: socket.socket, first: int, lost: Callable[[int], None]
+        self, control_socket: socket.socket, index: int, on_worker_lost: Callable[[int], None]
     ) -> None:
         self._control_socket = control_socket
-        self._first = first
-        self._lost = lost
-        self._lines: dict[int, WorkerClient] = {}
+        self._index = index
+        self._on_worker_lost = on_worker_lost
+        self._clients: dict[int, WorkerClient] = {}
         self._groups: dict[int, ReplicaWorkerGroup] = {}
-        self._leaving: dict[int, asyncio.Task[None]] = {}
+        self._draining: dict[int, asyncio.Task[None]] = {}
 
     def group(self, pool: int) -> WorkerGroup[RPCClient]:
         return self._groups.setdefault(pool, ReplicaWorkerGroup())
 
-    async def update(self, rows: Sequence[tuple[int, int, list[str]]]) -> None:
-        """From now on these are the workers; others are left when they have answered what they were asked."""
+    async def update(self, workers: Sequence[tuple[int, int, list[str]]]) -> None:
+        """Use these workers; disconnect from others once their calls are answered.
+
+        Args:
+            workers: See `StateSnapshot`.
+        """
         for number, end in receive_fds(self._control_socket):
-            line = WorkerClient(number, self._forget)
-            await line.open(end)
-            self._lines[number] = line
+            client = WorkerClient(number, self._remove)
+            await client.open(end)
+            self._clients[number] = client
         pools: dict[int, list[RPCClient]] = {pool: [] for pool in self._groups}
-        for number, pool, keys in rows:
-            known = self._lines.get(number)
-            if known is not None and not known.is_gone:
-                known.model_keys = set(keys)
-                pools.setdefault(pool, []).append(known)
-        for pool, lines in pools.items():
-            at = self._first % len(lines) if lines else 0
-            self._groups.setdefault(pool, ReplicaWorkerGroup()).replace(lines[at:] + lines[:at])
-        for number in self._lines.keys() - {number for number, _, _ in rows}:
-            self._leaving[number] = asyncio.get_running_loop().create_task(self._leave(number))
+        for number, pool, keys in workers:
+            connected = self._clients.get(number)
+            if connected is not None and not connected.is_gone:
+                connected.model_keys = set(keys)
+                pools.setdefault(pool, []).append(connected)
+        for pool, clients in pools.items():
+            start = self._index % len(clients) if clients else 0
+            group = self._groups.setdefault(pool, ReplicaWorkerGroup())
+            group.replace(clients[start:] + clients[:start])
+        current = {number for number, _, _ in workers}
+        for number in self._clients.keys() - current:
+            task = asyncio.get_running_loop().create_task(self._drain(number))
+            self._draining[number] = task
 
-    async def left(self, number: int) -> None:
-        """Return when nothing is asked of a worker that is in the table no more."""
-        if (leaving := self._leaving.get(number)) is not None:
-            await asyncio.shield(leaving)
+    async def wait_released(self, number: int) -> None:
+        """Wait until in-flight calls to a removed worker have finished."""
+        if (draining := self._draining.get(number)) is not None:
+            await asyncio.shield(draining)
 
-    def overdue(self, now: float) -> list[int]:
-        """Workers with a call that has outlived its limit."""
-        return [number for number, line in self._lines.items() if line.has_overdue_call(now)]
+    def find_overdue(self, now: float) -> list[int]:
+        """Return the numbers of workers with a call that has exceeded its limit."""
+        clients = self._clients.items()
+        return [number for number, client in clients if client.has_overdue_call(now)]
 
-    async def _leave(self, number: int) -> None:
-        line = self._lines.pop(number)
+    async def _drain(self, number: int) -> None:
+        client = self._clients.pop(number)
         try:
-            await line.wait_idle()
-            line.close()
+            await client.wait_idle()
+            client.close()
         finally:
-            del self._leaving[number]
+            del self._draining[number]
 
-    def _forget(self, line: WorkerClient) -> None:
+    def _remove(self, client: WorkerClient) -> None:
         for group in self._groups.values():
-            group.drop(line)
-        if self._lines.get(line.number) is line:
-            self._lost(line.number)
+            group.remove(client)
+        if self._clients.get(client.number) is client:
+            self._on_worker_lost(client.number)
 
 
 class ReplicaRegistry(ModelRegistryView):
-    """The server's registry as this process sees it: each table replaces what the last one said.
+    """The server's registry as of the last snapshot.
 
     Args:
-        workers: Run the models.
-        build_road: Makes the road of a model.
-        metrics: Has series for what is known here.
+        workers: Connections to the workers that run the models.
+        build_pipeline: Builds the pipeline of a model.
+        metrics: Registers the series of each model.
     """
 
     def __init__(
@@ -133,77 +142,78 @@ class ReplicaRegistry(ModelRegistryView):
         self._build_pipeline = build_pipeline
         self._metrics = metrics
         self._by_serial: dict[int, ModelVersion] = {}
-        self._leaving: dict[str, ModelPipeline] = {}
+        self._draining: dict[str, ModelPipeline] = {}
 
     def by_serial(self) -> dict[int, ModelVersion]:
         return dict(self._by_serial)
 
-    def update(self, table: StateSnapshot) -> None:
-        """From now on these are the models."""
+    def update(self, snapshot: StateSnapshot) -> None:
+        """Replace all models by those of a snapshot."""
         before, self._by_serial = self._by_serial, {}
-        for serial in before.keys() - {row.serial for row in table.rows}:
+        for serial in before.keys() - {model.serial for model in snapshot.models}:
             entry = before[serial]
             self._metrics.remove_model(entry.name, entry.version)
             self._unload(entry)
             entry.state = State.UNLOADING
         self._entries.clear()
-        for row in table.rows:
-            entry = before.get(row.serial) or self._announce(row)
-            self._by_serial[row.serial] = entry
+        for model in snapshot.models:
+            entry = before.get(model.serial) or self._add(model)
+            self._by_serial[model.serial] = entry
             self._entries.setdefault(entry.name, {})[entry.version] = entry
-            if _key_of(entry) != row.key:
+            if _get_key(entry) != model.key:
                 self._unload(entry)
-                self._load(entry, row)
-            entry.state, entry.reason = row.state, row.reason
+                self._load(entry, model)
+            entry.state, entry.reason = model.state, model.reason
         self._defaults.clear()
         self.generation += 1
         for name in self._entries:
             self._choose_default(name)
-        self.missing = set(table.missing)
+        self.missing = set(snapshot.missing)
 
-    async def left(self, key: str) -> None:
-        """Return when nothing is asked of a model that was unloaded or replaced."""
-        pipeline = self._leaving.get(key)
+    async def wait_released(self, key: str) -> None:
+        """Wait until in-flight requests to an unloaded or replaced model have finished."""
+        pipeline = self._draining.get(key)
         if pipeline is not None:
             await pipeline.drained()
-            self._leaving.pop(key, None)
+            self._draining.pop(key, None)
 
     async def drained(self) -> None:
-        await asyncio.gather(
-            super().drained(), *(pipeline.drained() for pipeline in self._leaving.values())
-        )
+        draining = [pipeline.drained() for pipeline in self._draining.values()]
+        await asyncio.gather(super().drained(), *draining)
 
-    def _announce(self, row: ModelSnapshot) -> ModelVersion:
-        assert row.settings is not None
-        settings = row.settings
+    def _add(self, model: ModelSnapshot) -> ModelVersion:
+        assert model.settings is not None
+        settings = model.settings
         metrics = self._metrics.for_model(settings.name, settings.version)
-        entry = ModelVersion(settings, metrics, serial=row.serial)
+        entry = ModelVersion(settings, metrics, serial=model.serial)
         self._metrics.add_model(entry.name, entry.version)
         return entry
 
-    def _load(self, entry: ModelVersion, row: ModelSnapshot) -> None:
-        if row.key is None:
+    def _load(self, entry: ModelVersion, model: ModelSnapshot) -> None:
+        if model.key is None:
             return
-        assert row.settings is not None
-        assert row.info is not None
-        loaded = ReplicaModel(self._workers.group(row.pool), row.key, row.info, row.limit)
-        entry.settings, entry.configured_split = row.settings, read_traffic_split(row.settings)
+        assert model.settings is not None
+        assert model.info is not None
+        group = self._workers.group(model.pool)
+        loaded = ReplicaModel(group, model.key, model.info, model.limit)
+        entry.settings = model.settings
+        entry.configured_split = read_traffic_split(model.settings)
         entry.pipeline = self._build_pipeline(entry, loaded)
         entry.loaded = loaded
 
     def _unload(self, entry: ModelVersion) -> None:
-        key = _key_of(entry)
+        key = _get_key(entry)
         if key is not None and entry.pipeline is not None:
-            self._leaving[key] = entry.pipeline
+            self._draining[key] = entry.pipeline
         entry.loaded = None
 
 
 class ReplicaModel(RemoteModel):
-    """A model that the server loaded, and that it unloads."""
+    """A model that the server's process loads and unloads."""
 
     async def unload(self) -> bool:
         return True
 
 
-def _key_of(entry: ModelVersion) -> str | None:
+def _get_key(entry: ModelVersion) -> str | None:
     return entry.loaded.key if isinstance(entry.loaded, RemoteModel) else None

@@ -1,7 +1,7 @@
-"""What every front end is to know: models, workers and readiness, as one table of plain data, always the whole of it.
+"""Snapshot of the server's state for HTTP workers: models, model workers and readiness. Pure.
 
-A table says how things are, not what changed, so nothing depends on the tables before it. Only what a model told of itself
-is left out for those that have it. Pure.
+Snapshots are complete; a receiver needs no earlier snapshot. Only settings and info of models that
+the receiver already has are omitted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ModelSnapshot:
     """One version of a model.
 
     Attributes:
-        serial: The entry's.
-        key: The workers' name for what is loaded; None = nothing is.
-        pool: Number of the pool that has it.
-        limit: Seconds for one run of it, if there is a limit.
-        settings: None, like `info`: the reader has those of this key.
+        serial: Serial number of the registry's entry.
+        key: The loaded model's key in the workers; None = not loaded.
+        pool: Number of the pool that holds it.
+        limit: Seconds after which a request is overdue; None = no limit.
+        settings: None, like `info`, if the receiver has them for this key.
     """
 
     serial: int
@@ -41,46 +41,46 @@ class ModelSnapshot:
 
 @dataclass(frozen=True)
 class StateSnapshot:
-    """All of it.
+    """The server's state.
 
     Attributes:
-        accepting: Whether the server takes requests: it has started, and it does not end.
-        missing: Names of models that should be there but have no usable settings.
-        workers: Number of each worker, number of its pool, keys of the models it holds.
+        accepting: Whether the server accepts requests: it has started and is not stopping.
+        missing: Names of models in the repository without valid settings.
+        workers: Of each model worker its number, its pool's number, and the keys of its models.
     """
 
     accepting: bool
     missing: list[str]
-    rows: list[ModelSnapshot]
+    models: list[ModelSnapshot]
     workers: list[tuple[int, int, list[str]]]
 
 
-def write(
+def pack_state(
     accepting: bool,
-    catalogue: ModelRegistryView,
+    registry: ModelRegistryView,
     workers: Sequence[tuple[int, int, Collection[str]]],
-    known: Collection[str],
+    sent_models: Collection[str],
 ) -> dict[str, Any]:
-    """The table as plain data.
+    """Return the state as plain values.
 
     Args:
         workers: See `StateSnapshot`.
-        known: Keys of the models whose settings and info the reader has.
+        sent_models: Keys of the models whose settings and info the receiver has.
     """
     return {
         "accepting": accepting,
-        "missing": sorted(catalogue.missing),
-        "rows": [_write_row(entry, known) for entry in catalogue.entries()],
+        "missing": sorted(registry.missing),
+        "models": [_pack_model(entry, sent_models) for entry in registry.entries()],
         "workers": [[number, pool, sorted(keys)] for number, pool, keys in workers],
     }
 
 
-def _write_row(entry: ModelVersion, known: Collection[str]) -> list[Any]:
+def _pack_model(entry: ModelVersion, sent_models: Collection[str]) -> list[Any]:
     loaded = entry.loaded
     key, pool, limit, info = None, 0, None, None
     if isinstance(loaded, PooledModel):
         key, pool, limit, info = loaded.key, loaded.pool.number, loaded.limit, loaded.info
-    is_new = key is None or key not in known
+    is_new = key is None or key not in sent_models
     return [
         entry.serial,
         key,
@@ -93,19 +93,19 @@ def _write_row(entry: ModelVersion, known: Collection[str]) -> list[Any]:
     ]
 
 
-def keys_in(values: dict[str, Any]) -> set[str]:
-    """The keys of the models in a table as plain data."""
-    return {row[1] for row in values["rows"] if row[1] is not None}
+def get_model_keys(values: dict[str, Any]) -> set[str]:
+    """Return the keys of the loaded models in a packed state."""
+    return {model[1] for model in values["models"] if model[1] is not None}
 
 
-def read(values: dict[str, Any]) -> StateSnapshot:
-    """The table that `write` gave."""
-    rows = [_read_row(*row) for row in values["rows"]]
+def unpack_state(values: dict[str, Any]) -> StateSnapshot:
+    """Return the snapshot that `pack_state` packed."""
+    models = [_unpack_model(*model) for model in values["models"]]
     workers = [(number, pool, keys) for number, pool, keys in values["workers"]]
-    return StateSnapshot(values["accepting"], values["missing"], rows, workers)
+    return StateSnapshot(values["accepting"], values["missing"], models, workers)
 
 
-def _read_row(
+def _unpack_model(
     serial: int,
     key: str | None,
     pool: int,
@@ -115,6 +115,6 @@ def _read_row(
     settings: Any,
     info: Any,
 ) -> ModelSnapshot:
-    made = None if settings is None else ModelSettings.from_frame(settings)
-    told = None if info is None else ModelInfo.from_plain(info)
-    return ModelSnapshot(serial, key, pool, limit, State(state), reason, made, told)
+    model_settings = None if settings is None else ModelSettings.from_frame(settings)
+    model_info = None if info is None else ModelInfo.from_plain(info)
+    return ModelSnapshot(serial, key, pool, limit, State(state), reason, model_settings, model_info)

@@ -1,7 +1,8 @@
-"""A further front end process: the road of every model again, with the server's workers at its end.
+"""Main program of an HTTP worker process: front ends and pipelines over the server's model workers.
 
-Started by the server as `python -m mlserver.http_workers.worker FD`. It loads nothing: what it knows comes in tables, and what
-callers ask of the repository it asks of the server. It ends with the server, like a worker.
+The server starts it as `python -m mlserver.http_workers.worker FD`. It loads no model: snapshots of
+the server's state arrive over the connection, and repository calls are forwarded to the server. It
+ends with the server, like a model worker.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ GC_THRESHOLD = 20_000, 20, 20  # as in the server's own process
 
 
 class SupervisorClient(RPCClient):
-    """The line to the server's own process, which asks and is asked."""
+    """The connection to the supervisor in the server's process; both ends make calls."""
 
-    def __init__(self, actions: dict[int, RPCHandler]) -> None:
-        self._dispatcher = RPCDispatcher(actions, self.send)
+    def __init__(self, handlers: dict[int, RPCHandler]) -> None:
+        self._dispatcher = RPCDispatcher(handlers, self.send)
         super().__init__(self._dispatcher.dispatch)
         self._closed = asyncio.Event()
 
     async def wait_closed(self) -> None:
-        """Return when the server has closed the line, or is gone."""
+        """Return when the server has closed the connection or has ended."""
         await self._closed.wait()
 
-    async def ask(self, kind: MessageType, head: Any) -> Any:
-        """Raises `MLServerError`: what the server answered."""
+    async def request(self, kind: MessageType, head: Any) -> Any:
+        """Return the head of the server's answer. Raises `MLServerError`: its error."""
         try:
             return (await self.call(kind, head)).head
         except WorkerDied:
@@ -59,128 +60,134 @@ class SupervisorClient(RPCClient):
 
 
 class RemoteRepository:
-    """The repository, as the server has it."""
+    """The server's repository, called over the connection."""
 
-    def __init__(self, control: SupervisorClient) -> None:
-        self._control = control
+    def __init__(self, supervisor: SupervisorClient) -> None:
+        self._supervisor = supervisor
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
-        items = await self._control.ask(MessageType.REPOSITORY, ["index", payload.ready])
+        items = await self._supervisor.request(MessageType.REPOSITORY, ["index", payload.ready])
         return RepositoryIndexResponse.model_validate(items)
 
     async def load(self, name: str) -> bool:
-        return bool(await self._control.ask(MessageType.REPOSITORY, ["load", name]))
+        return bool(await self._supervisor.request(MessageType.REPOSITORY, ["load", name]))
 
     async def unload(self, name: str) -> bool:
-        return bool(await self._control.ask(MessageType.REPOSITORY, ["unload", name]))
+        return bool(await self._supervisor.request(MessageType.REPOSITORY, ["unload", name]))
 
 
 class HTTPWorker:
-    """One such process, from its first frame to its last."""
+    """The process's state, from INIT to STOP_SERVING."""
 
     def __init__(self) -> None:
-        self._control = SupervisorClient(
+        self._supervisor = SupervisorClient(
             {
                 MessageType.INIT: self._init,
-                MessageType.STATE: self._take_table,
-                MessageType.START_SERVING: self._open,
-                MessageType.WAIT_RELEASED: self._leave,
+                MessageType.STATE: self._update_state,
+                MessageType.START_SERVING: self._start_serving,
+                MessageType.WAIT_RELEASED: self._wait_released,
                 MessageType.LAST_ANSWERS: self._end_connections,
                 MessageType.DRAIN: self._drain,
-                MessageType.COLLECT_STATS: self._count,
-                MessageType.STOP_SERVING: self._close,
+                MessageType.COLLECT_STATS: self._collect_stats,
+                MessageType.STOP_SERVING: self._stop_serving,
             }
         )
         self._front_ends: list[Any] = []
         self._watch: asyncio.Task[None] | None = None
 
     async def serve(self, end: socket.socket) -> None:
-        """Work until the server closes the line."""
-        await self._control.open(end)
-        self._control.send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
-        await self._control.wait_closed()
+        """Serve until the server closes the connection."""
+        await self._supervisor.open(end)
+        self._supervisor.send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
+        await self._supervisor.wait_closed()
 
-    # -- what the server asks --
+    # -- calls of the server --
 
     async def _init(self, frame: Frame) -> Frame:
         self._settings = settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
         extend_sys_path(frame.head["sys_path"])
         self._factory = PipelineFactory(settings)
+        control_socket = control_socket_from_fd(frame.head["control_fd"])
         self._workers = WorkerConnections(
-            control_socket_from_fd(frame.head["control_fd"]), frame.head["number"], self._lost
+            control_socket, frame.head["index"], self._report_lost_worker
         )
-        self._mirror = ReplicaRegistry(
+        self._registry = ReplicaRegistry(
             self._workers, self._factory.build_pipeline, self._factory.metrics
         )
-        self._data_plane = DataPlane(settings, self._mirror, self._gather)
-        self._watch = asyncio.create_task(self._look_for_stuck_workers())
-        return _done(frame)
+        self._data_plane = DataPlane(settings, self._registry, self._request_statistics)
+        self._watch = asyncio.create_task(self._watch_workers())
+        return _reply(frame)
 
-    async def _take_table(self, frame: Frame) -> Frame:
-        told = snapshot.read(frame.head)
-        await self._workers.update(told.workers)
-        self._mirror.update(told)
-        self._data_plane.accepting = told.accepting
-        return _done(frame)
+    async def _update_state(self, frame: Frame) -> Frame:
+        state = snapshot.unpack_state(frame.head)
+        await self._workers.update(state.workers)
+        self._registry.update(state)
+        self._data_plane.accepting = state.accepting
+        return _reply(frame)
 
-    async def _open(self, frame: Frame) -> Frame:
-        page = self._metrics_page if self._settings.metrics_endpoint else None
-        parts = self._settings, self._data_plane, RemoteRepository(self._control), page
-        self._front_ends = self._factory.build_front_ends(*parts)
+    async def _start_serving(self, frame: Frame) -> Frame:
+        page = self._request_metrics_page if self._settings.metrics_endpoint else None
+        repository = RemoteRepository(self._supervisor)
+        self._front_ends = self._factory.build_front_ends(
+            self._settings, self._data_plane, repository, page
+        )
         for front_end in self._front_ends:
             await front_end.start()
         gc.freeze()
-        return _done(frame)
+        return _reply(frame)
 
-    async def _leave(self, frame: Frame) -> Frame:
-        what, which = frame.head
-        await (self._mirror.left(which) if what == "model" else self._workers.left(which))
-        return _done(frame)
+    async def _wait_released(self, frame: Frame) -> Frame:
+        kind, identifier = frame.head
+        if kind == "model":
+            await self._registry.wait_released(identifier)
+        else:
+            await self._workers.wait_released(identifier)
+        return _reply(frame)
 
     async def _end_connections(self, frame: Frame) -> Frame:
         for front_end in self._front_ends:
             front_end.end_connections()
-        return _done(frame)
+        return _reply(frame)
 
     async def _drain(self, frame: Frame) -> Frame:
         await asyncio.gather(*(front_end.drain() for front_end in self._front_ends))
-        await self._mirror.drained()
-        return _done(frame)
+        await self._registry.drained()
+        return _reply(frame)
 
-    async def _count(self, frame: Frame) -> Frame:
-        statistics = [
-            [serial, entry.statistics.to_frame()]
-            for serial, entry in self._mirror.by_serial().items()
-        ]
-        return _done(frame, {"metrics": self._factory.metrics.export(), "statistics": statistics})
+    async def _collect_stats(self, frame: Frame) -> Frame:
+        entries = self._registry.by_serial().items()
+        statistics = [[serial, entry.statistics.to_frame()] for serial, entry in entries]
+        return _reply(frame, {"metrics": self._factory.metrics.export(), "statistics": statistics})
 
-    async def _close(self, frame: Frame) -> Frame:
+    async def _stop_serving(self, frame: Frame) -> Frame:
         await asyncio.gather(*(front_end.stop(frame.head) for front_end in self._front_ends))
         await self._factory.close()
-        return _done(frame)
+        return _reply(frame)
 
-    # -- what it asks and tells --
+    # -- calls and notifications to the server --
 
-    async def _gather(self, entries: Sequence[ModelVersion]) -> list[ModelStatistics]:
-        sums = await self._control.ask(MessageType.STATISTICS, [entry.serial for entry in entries])
+    async def _request_statistics(self, entries: Sequence[ModelVersion]) -> list[ModelStatistics]:
+        serials = [entry.serial for entry in entries]
+        sums = await self._supervisor.request(MessageType.STATISTICS, serials)
         return [ModelStatistics.from_frame(values) for values in sums]
 
-    async def _metrics_page(self, accept: str) -> tuple[str, bytes]:
-        content_type, text = await self._control.ask(MessageType.METRICS_PAGE, accept)
+    async def _request_metrics_page(self, accept: str) -> tuple[str, bytes]:
+        content_type, text = await self._supervisor.request(MessageType.METRICS_PAGE, accept)
         return content_type, text
 
-    def _lost(self, number: int) -> None:
-        self._control.send(Frame(MessageType.WORKER_LOST, 0, number))
+    def _report_lost_worker(self, number: int) -> None:
+        self._supervisor.send(Frame(MessageType.WORKER_LOST, 0, number))
 
-    async def _look_for_stuck_workers(self) -> None:
+    async def _watch_workers(self) -> None:
+        """Report workers with an overdue call; the server checks whether they are stuck."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            for number in self._workers.overdue(time.monotonic()):
-                self._control.send(Frame(MessageType.REPORT_STUCK, 0, number))
+            for number in self._workers.find_overdue(time.monotonic()):
+                self._supervisor.send(Frame(MessageType.REPORT_STUCK, 0, number))
 
 
-def _done(frame: Frame, head: Any = None) -> Frame:
+def _reply(frame: Frame, head: Any = None) -> Frame:
     return Frame(MessageType.REPLY, frame.id, head)
 
 

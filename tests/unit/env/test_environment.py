@@ -204,7 +204,7 @@ def _write(folder: Path, text: str) -> None:
 
 BROKEN: dict[str, Callable[[Path], None]] = {
     "no module named x": lambda folder: _write(folder, "echo no module named x >&2; exit 1"),
-    "ended with 3": lambda folder: _write(folder, "exit 3"),
+    "exited with 3": lambda folder: _write(folder, "exit 3"),
 }
 
 
