@@ -227,7 +227,7 @@ def _is_installed(module: str, folders: Iterable[str]) -> bool:
 
 
 def _forget_earlier_imports(code: ShippedCode) -> None:
-    """Remove modules that earlier loads of this code imported: their variables belong to another model."""
+    """Remove modules that earlier loads of this code imported, with another model's variables."""
     _forget_modules(code, [other.folder for _, other in _process.claims.values()] + [code.folder])
     importlib.invalidate_caches()
 

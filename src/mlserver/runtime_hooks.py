@@ -5,7 +5,8 @@ A runtime's package declares a subclass of `RuntimeHooks` under the name of its 
     [project.entry-points."mlserver.runtimes"]
     mlserver_mine = "mlserver_mine.hooks:Hooks"
 
-A runtime without an entry point is served as well, without built environments and without shared code detection.
+A runtime without an entry point is served as well, without built environments and without shared
+code detection.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class EnvironmentFiles(TypedDict):
 
     Attributes:
         folder: Absolute path of the model's folder, which requirement lines may refer to.
-        source: Address of the model with an explicit version; None = it is a folder on this machine.
+        source: Address of the model with an explicit version; None = it is a folder on this
+            machine.
         python: `major.minor`; None = the server's own.
         lines: Lines of a requirements file.
         code: Descriptions of the model's parts that are code, for `CodePolicy.check_files`.
@@ -46,16 +48,17 @@ class EnvironmentFiles(TypedDict):
 
 
 class RuntimeHooks:
-    """Answers about a runtime's models that the server needs before a worker has imported the runtime.
+    """Answers about a runtime's models for the server's process, which imports no runtime.
 
-    The server's process imports the module of a subclass, so that module must not import a model library. Only
-    `read_environment` runs in a process of its own and may import anything.
+    The server's process imports the module of a subclass, so that module must not import a model
+    library. Only `read_environment` runs in a process of its own and may import anything.
 
     Attributes:
         package: The import package; a built environment gets a link to it. Set by `find_hooks`.
-        implementations: Import paths of the runtime's classes. `production` allows them by default, so each of them
-            must call `CodePolicy.check_files` before it reads a model's files.
-        worker_requirements: Requirements of the package itself, added to each model's own in a built environment.
+        implementations: Import paths of the runtime's classes. `production` allows them by default,
+            so each of them must call `CodePolicy.check_files` before it reads a model's files.
+        worker_requirements: Requirements of the package itself, added to each model's own in a
+            built environment.
     """
 
     package: str = ""
@@ -63,15 +66,15 @@ class RuntimeHooks:
     worker_requirements: tuple[str, ...] = ()
 
     def is_mutable_address(self, uri: str) -> bool:
-        """Whether the address may point to another version of the model later (see `MLModel.resolve_source`)."""
+        """Whether the address may point to another version later (see `MLModel.resolve_source`)."""
         return False
 
     def find_shipped_code(self, settings: ModelSettings) -> ShippedCode | None:
-        """Return the Python code in the model's folder, None if there is none or the folder is not local. Blocks."""
+        """Return the Python code in the model's local folder, None if there is none. Blocks."""
         return None
 
     def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
-        """Return what the model's files say about its environment, after fetching them if necessary. Blocks.
+        """Return what the model's files say about its environment; fetch them if needed. Blocks.
 
         Raises:
             MLServerError: the model cannot be fetched, or it declares no requirements.
@@ -81,7 +84,7 @@ class RuntimeHooks:
         )
 
     def install_command(self, package: str) -> str | None:
-        """Return the command that installs a package as an extra of the runtime, None if it is not one."""
+        """Return the command that installs a package of the runtime's extras, None for others."""
         return None
 
 
@@ -91,7 +94,8 @@ NO_HOOKS = RuntimeHooks()
 def find_hooks(implementation: str) -> RuntimeHooks:
     """Return the hooks of the runtime that an import path belongs to.
 
-    `NO_HOOKS` if its package declares none or cannot be imported; loading the model reports the import error.
+    `NO_HOOKS` if its package declares none or cannot be imported; loading the model reports the
+    import error.
     """
     return _load_hooks(re.split("[.:]", implementation, maxsplit=1)[0])
 

@@ -1,4 +1,4 @@
-"""Hooks of the MLflow runtime for the server's process (`mlserver.runtime_hooks`): imports neither MLflow nor pandas."""
+"""Hooks of the MLflow runtime for the server's process: imports neither MLflow nor pandas."""
 
 from __future__ import annotations
 

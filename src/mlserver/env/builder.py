@@ -1,8 +1,8 @@
 """Builds a Python environment from the requirements in a model's files, with uv or pip.
 
-`parameters.extra.env_manager` selects the manager: `local` (the server's own environment, the default), `uv` or
-`virtualenv`. Built environments are stored in `environments_dir` under the hash of their inputs and shared by all models
-with equal inputs.
+`parameters.extra.env_manager` selects the manager: `local` (the server's own environment, the
+default), `uv` or `virtualenv`. Built environments are stored in `environments_dir` under the hash
+of their inputs and shared by all models with equal inputs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ..settings import ModelSettings
 logger = get_logger()
 
 LOCAL, MANAGERS = "local", ("local", "uv", "virtualenv")
-# What a worker imports itself; the runtime adds its own (`RuntimeHooks.worker_requirements`). Wide ranges, so that a
-# model's own pins win. `make test-floors` runs a worker with the lowest versions.
+# What a worker imports itself; the runtime adds its own (`RuntimeHooks.worker_requirements`). Wide
+# ranges, so that a model's own pins win. `make test-floors` runs a worker with the lowest versions.
 WORKER_REQUIREMENTS = (
     "pydantic>=2.7,<3",
     "pydantic-settings>=2.3,<3",
@@ -62,7 +62,8 @@ class EnvironmentSpec:
         python: `major.minor`.
         lines: Lines of a requirements file: the model's, the runtime's and the worker's.
         folder: The model's folder, which requirements and constraints may refer to.
-        source: Address of the model with the version whose files were read; None = a folder on this machine.
+        source: Address of the model with the version whose files were read; None = a folder on this
+            machine.
         package: Import package of the runtime, linked into the environment.
     """
 
@@ -91,7 +92,8 @@ def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
     Blocks: the model may have to be fetched.
 
     Raises:
-        MLServerError: the manager is unknown, the model cannot be fetched, or it declares no requirements.
+        MLServerError: the manager is unknown, the model cannot be fetched, or it declares no
+            requirements.
         CodeNotAllowed: installing runs code, and the settings do not trust this model.
     """
     parameters = settings.parameters
@@ -107,7 +109,8 @@ def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
     if hooks is NO_HOOKS:
         raise EnvironmentBuildError(
             settings.name,
-            f"'env_manager': the runtime '{settings.implementation_}' is not installed or does not support it",
+            f"'env_manager': the runtime '{settings.implementation_}' is not installed or does not"
+            " support it",
         )
     files = _read_files(settings)
     # Installers run code of the packages that they install.
@@ -125,7 +128,7 @@ def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
 
 
 def _read_files(settings: ModelSettings) -> EnvironmentFiles:
-    """Run `read_files`: reading a model's files may import libraries that the server's process must not."""
+    """Run `read_files`, which may import libraries that the server's process must not."""
     logger.info("Model '%s': reading its requirements, fetching it first if needed", settings.name)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "mlserver.env.read_files"],
@@ -152,7 +155,7 @@ def _own_version() -> str:
 
 
 def build(spec: EnvironmentSpec, folder: str) -> None:
-    """Create the environment in `folder`, replacing what exists. Blocks; the installer's output is logged.
+    """Create the environment in `folder`, replacing what exists. Blocks.
 
     Raises:
         EnvironmentBuildError: an installer failed.
@@ -202,7 +205,8 @@ def _pip_commands(spec: EnvironmentSpec, folder: str) -> tuple[list[str], list[s
             f"python{spec.python} is not installed on this machine (env_manager 'uv' downloads it)",
         )
     # -P: installers run in the model's folder and must not import its files.
-    # --no-compile: compiling files that are never imported takes longer than all other steps together.
+    # --no-compile: compiling files that are never imported takes longer than all other steps
+    # together.
     install = [os.path.join(folder, "bin", "python"), "-P", "-m", "pip", "install", "--no-compile"]
     return [python, "-P", "-m", "venv", folder], install
 
@@ -251,7 +255,7 @@ def _stoppable(process: subprocess.Popen[Any]) -> Iterator[None]:
 
 
 def _link_runtime(package: str, folder: str) -> None:
-    """Make the server's copy of the runtime importable in the environment, also for another Python version."""
+    """Make the server's copy of the runtime importable in the environment."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return

@@ -190,7 +190,7 @@ def compute_hash_of_string(text: str) -> str:
 
 
 def compute_hash_of_file(path: str) -> str:
-    """Return the SHA-256 of a file; computed again only if its size or modification time changed."""
+    """Return the SHA-256 of a file, cached by its size and modification time."""
     stat = os.stat(path)
     key = (os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
     if key not in _hashes:
@@ -203,7 +203,7 @@ def compute_hash_of_file(path: str) -> str:
 
 
 def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
-    """Return the environment in an archive of conda-pack or venv-pack, unpacking it unless it exists.
+    """Return the environment in an archive of conda-pack or venv-pack, unpacked once.
 
     Raises:
         EnvironmentNotFound: it is not an archive, or contains a device, or a path or link that

@@ -1,7 +1,8 @@
 """Reads what a model's files say about its environment, in a process of its own.
 
-The server starts `python -m mlserver.env.read_files`, because reading may import the model's libraries. stdin: the model's
-settings as a frame. stdout: one JSON object, `EnvironmentFiles` or `{"error", "status"}`.
+The server starts `python -m mlserver.env.read_files`, because reading may import the model's
+libraries. stdin: the model's settings as a frame. stdout: one JSON object, `EnvironmentFiles` or
+`{"error", "status"}`.
 """
 
 from __future__ import annotations

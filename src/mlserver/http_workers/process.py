@@ -1,4 +1,4 @@
-"""One HTTP worker process, as the supervisor sees it: acknowledged state, connections, collected counts."""
+"""The supervisor's view of one HTTP worker process: acknowledged state, connections, counts."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from .supervisor import HTTPWorkerSupervisor
 
 
 class SynchronizedRepository:
-    """Repository whose load and unload return once every HTTP worker has acknowledged the change."""
+    """Repository whose load and unload wait until every HTTP worker has acknowledged the change."""
 
     def __init__(self, repository: RepositoryControl, supervisor: HTTPWorkerSupervisor) -> None:
         self._repository = repository

@@ -16,8 +16,8 @@ from .worker.model_failures import prepare_loop, run_protected
 def run_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
     """Serve the connection whose file descriptor is the first argument, then exit.
 
-    The server closes the connection to end this process. Signals that a terminal sends to the whole process group are
-    ignored, because the server handles them.
+    The server closes the connection to end this process. Signals that a terminal sends to the whole
+    process group are ignored, because the server handles them.
     """
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGINT)):
@@ -32,7 +32,7 @@ def run_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> No
 
 
 def _die_with_parent() -> None:
-    """Let the kernel send SIGKILL when the server dies; on other systems the closed connection ends this process."""
+    """Let the kernel send SIGKILL when the server dies (Linux; else the closed connection does)."""
     if sys.platform == "linux":
         import ctypes
 

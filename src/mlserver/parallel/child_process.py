@@ -1,4 +1,4 @@
-"""A child process of the server, a model worker or an HTTP worker: its start, its connection, and its end."""
+"""A child process of the server (model worker or HTTP worker): start, connection, exit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class ChildProcess(RPCClient):
     """A process and the calls that it has not answered.
 
     Args:
-        command: Arguments that start it; the file descriptor of its end of the connection is appended.
+        command: Arguments that start it; the file descriptor of its end of the connection is
+            appended.
         variables: All of its environment variables.
         on_exit: Called once on the loop when the process has ended.
         on_notification: Called with each frame that answers no call.
@@ -87,7 +88,8 @@ class ChildProcess(RPCClient):
             await self.call(MessageType.INIT, init)
 
     def _spawn(self, fds: list[int]) -> subprocess.Popen[bytes]:
-        # Not in a helper thread: PR_SET_PDEATHSIG kills the child when the *thread* that started it ends.
+        # Not in a helper thread: PR_SET_PDEATHSIG kills the child when the *thread* that started it
+        # ends.
         return subprocess.Popen(
             [*self._command, str(fds[0])],
             pass_fds=fds,
@@ -96,7 +98,7 @@ class ChildProcess(RPCClient):
         )
 
     def _watch_exit(self, pid: int) -> None:
-        """Notice the end of the process even if a child that it forked keeps the connection open."""
+        """Detect the exit of the process even if a child of it keeps the connection open."""
         if hasattr(os, "pidfd_open"):
             self._pidfd = os.pidfd_open(pid)
             asyncio.get_running_loop().add_reader(self._pidfd, self._on_closed, None)
@@ -132,7 +134,7 @@ class ChildProcess(RPCClient):
             self._control_socket.close()
         if not self._is_stopping:  # `stop` waits for `grace` seconds first
             self.kill()
-        self._wait()  # now, because the task that would reap the process may be cancelled before it runs
+        self._wait()  # now: the task that would reap the process may be cancelled before it runs
         super()._on_closed(reason)
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(WorkerDied())
@@ -147,11 +149,14 @@ class ChildProcess(RPCClient):
             self._process.kill()
 
     async def reap(self) -> int:
-        """Wait for the end of the process; return its exit code (negative: the signal that ended it)."""
+        """Wait for the exit of the process; return its exit code (negative: a signal)."""
         return await asyncio.shield(self._wait())
 
     def _wait(self) -> asyncio.Future[int]:
-        """Return the future exit code. A thread waits for it, which no cancellation of a task ends."""
+        """Return the future exit code.
+
+        A thread waits for it, which no cancellation of a task ends.
+        """
         assert self._process is not None
         if self._exit_code is None:
             self._exit_code = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
@@ -165,7 +170,7 @@ class ChildProcess(RPCClient):
             await self.stop(grace)
 
     async def stop(self, grace: float) -> None:
-        """Close the connection, which ends an idle process; kill it if it still runs after `grace` seconds."""
+        """Close the connection, which ends an idle process; kill it after `grace` seconds."""
         if self._process is None:
             return
         self._is_stopping = True

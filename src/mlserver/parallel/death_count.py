@@ -1,4 +1,7 @@
-"""How many workers of a pool died recently, to decide whether a replacement must wait. Pure: the time is passed in."""
+"""How many workers of a pool died recently, to decide whether a replacement must wait.
+
+Pure: the time is passed in.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The contract of executors: load a model and return the last stage of its pipeline.
 
-`in_process` and `pool_manager` implement it. Code outside of this package does not know which of them runs a model.
+`in_process` and `pool_manager` implement it. Code outside of this package does not know which of
+them runs a model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from ..pipeline import RequestContext
 from ..settings import ModelSettings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 
-# Seconds that a model may take to return its metadata; after that the last known metadata is returned.
+# Seconds that a model may take to return its metadata; after that the last known metadata is
+# returned.
 METADATA_TIMEOUT = 1.0
 
 
@@ -24,7 +26,8 @@ class ModelInfo:
 
     Attributes:
         ready: Result of its `load()`.
-        row_wise: Whether requests may be joined along their first dimension without a setting that says so.
+        row_wise: Whether requests may be joined along their first dimension without a setting that
+            says so.
         streams: Whether it implements `predict_stream`.
         load_seconds: Duration of the load, without waiting for the loads of other models.
     """
@@ -89,7 +92,7 @@ class LoadedModel(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many requests run at once before one waits for another (in a pool: the number of live workers)."""
+        """Number of requests that run at once without waiting (in a pool: its live workers)."""
         ...
 
     async def infer(
@@ -101,7 +104,7 @@ class LoadedModel(Protocol):
     ) -> AsyncIterator[InferenceResponse]: ...
 
     async def metadata(self) -> MetadataModelResponse:
-        """Return the model's metadata, the last known if it does not answer within `METADATA_TIMEOUT`.
+        """Return the model's metadata, the last known after `METADATA_TIMEOUT`.
 
         Raises:
             MLServerError: its `metadata` raised.
@@ -109,7 +112,10 @@ class LoadedModel(Protocol):
         ...
 
     async def resolve_source(self, uri: str) -> str:
-        """Return what the model's `resolve_source` returns. Raises `MLServerError`: what it raised."""
+        """Return what the model's `resolve_source` returns.
+
+        Raises `MLServerError`: what it raised.
+        """
         ...
 
     async def route(self, request: HTTPRequest, context: RequestContext) -> HTTPResponse:
@@ -117,7 +123,7 @@ class LoadedModel(Protocol):
         ...
 
     async def unload(self) -> bool:
-        """Unload the model after the running requests have been answered; return what its `unload` returned."""
+        """Unload the model after its running requests; return the result of its `unload`."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""Executor in the server's process: models run in one thread with its own event loop (`parallel_workers: 0`).
+"""Executor in the server's process: one thread with an event loop (`parallel_workers: 0`).
 
-The server's event loop stays responsive while a model computes. A model that never returns cannot be stopped here; only
-worker processes can be killed.
+The server's event loop stays responsive while a model computes. A model that never returns cannot
+be stopped here; only worker processes can be killed.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ async def _read_next(items: AsyncIterator[T]) -> T | None:
 class _ResponseStream:
     """The responses of a model to one stream, in the models' loop.
 
-    Cancelling a caller of `next` does not wait for the model to stop, and a running generator cannot be closed. The lock
-    lets `next` end before `close` starts.
+    Cancelling a caller of `next` does not wait for the model to stop, and a running generator
+    cannot be closed. The lock lets `next` end before `close` starts.
     """
 
     def __init__(self, responses: AsyncIterator[InferenceResponse], timer: StreamTimer) -> None:
@@ -194,5 +194,6 @@ class _ResponseStream:
             try:
                 await self._responses.aclose()  # type: ignore[attr-defined]
             except RuntimeError as error:
-                # `GeneratorExit` from a task that the generator awaited leaves it marked as running.
+                # `GeneratorExit` from a task that the generator awaited leaves it marked as
+                # running.
                 logger.debug("A stream could not be closed: %s", error)

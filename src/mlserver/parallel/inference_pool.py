@@ -8,4 +8,7 @@ __all__ = ["InferencePoolRegistry", "Worker", "configure_inference_pool"]
 
 
 def configure_inference_pool(settings: Settings) -> None:
-    """Do nothing: workers receive their settings over their connection. Kept for callers of MLServer 1.x."""
+    """Do nothing: workers receive their settings over their connection.
+
+    Kept for callers of MLServer 1.x.
+    """

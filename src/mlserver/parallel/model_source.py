@@ -1,4 +1,4 @@
-"""Addresses of models that point to different versions over time, and the version that a load resolved."""
+"""Mutable addresses of models, and the version that a load has resolved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def get_source(info: ModelInfo | None) -> str | None:
 
 
 def with_resolved_uri(settings: ModelSettings, source: str | None) -> ModelSettings:
-    """Return the settings with an explicit version in the address, so that all workers load the same one."""
+    """Return the settings with the resolved address, so that all workers load one version."""
     if source is None or settings.parameters is None or not is_mutable_address(settings):
         return settings
     parameters = settings.parameters.model_copy(update={"uri": source})

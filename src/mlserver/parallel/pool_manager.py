@@ -1,8 +1,8 @@
-"""Executor of models in worker processes: chooses the pool of each model, starts pools and stops unused ones.
+"""Executor of models in worker processes: one pool per environment, group and shipped code.
 
-A pool that a model asks for (`environment_path`, `environment_tarball`, `inference_pool_gid`) starts with its first model
-and ends with its last. A model that ships code has a pool of its own, see `isolation`; in a group (`inference_pool_gid`)
-models with equal code share one.
+A pool that a model asks for (`environment_path`, `environment_tarball`, `inference_pool_gid`)
+starts with its first model and ends with its last. A model that ships code has a pool of its own,
+see `isolation`; in a group (`inference_pool_gid`) models with equal code share one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .worker_pool import WorkerPool
 
 logger = get_logger()
 
-# Loads of a model whose code changes during the load; each uses the pool for the code that the last one found.
+# Loads of a model whose code changes during the load; each uses the pool for the code that the last
+# one found.
 CODE_ATTEMPTS = 3
 
 
@@ -37,8 +38,8 @@ class PoolKey(NamedTuple):
     Attributes:
         environment: Key of the Python environment; "" = the server's own.
         group: The models' `inference_pool_gid`; "" = none.
-        code: Whose code runs in the pool: "" = models without code, a digest = models of a group with equal code, else
-            the key of one loaded model.
+        code: Whose code runs in the pool: "" = models without code, a digest = models of a group
+            with equal code, else the key of one loaded model.
     """
 
     environment: str = ""
@@ -157,11 +158,12 @@ class PoolReference:
 
 
 class PoolExecutor:
-    """Loads models into worker processes; those with `parallel_workers` of 0 into a thread of this process.
+    """Loads models into worker processes, or into a thread with `parallel_workers` of 0.
 
     Args:
         settings: The server's settings.
-        listener: Notified of changes, for HTTP workers; with it no model can run in a thread of this process.
+        listener: Notified of changes, for HTTP workers; with it no model can run in a thread of
+            this process.
     """
 
     def __init__(self, settings: Settings, listener: WorkerListener | None = None) -> None:
@@ -233,8 +235,8 @@ class PoolExecutor:
     async def _load_in_process(self, settings: ModelSettings) -> LoadedModel:
         if self._listener is not None:
             raise MLServerError(
-                f"Model {settings.name}: 'parallel_workers' of 0 needs 'http_workers' of 1, because HTTP workers cannot"
-                " call a model in the server's process",
+                f"Model {settings.name}: HTTP workers cannot call a model in the server's process "
+                "('parallel_workers' of 0): set 'http_workers' to 1, or leave it out",
                 500,
             )
         if self._in_process is None:
@@ -299,6 +301,6 @@ def _log_own_pool(name: str, group: str, code: _Code) -> None:
 
 
 def _find_shipped_code(settings: ModelSettings) -> _Code | None:
-    """Return the code in the model's folder, None if there is none or the worker must fetch the model. Blocks."""
+    """Return the code in the model's local folder, None if there is none. Blocks."""
     code = find_hooks(settings.implementation_).find_shipped_code(settings)
     return None if code is None else _Code(str(code), code.digest)

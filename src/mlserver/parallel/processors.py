@@ -1,6 +1,7 @@
-"""Number of processors that this process may use, from its affinity and its control groups' quota (cgroup v1 and v2).
+"""Number of processors that this process may use: affinity and quota (cgroup v1 and v2).
 
-`os.cpu_count()` returns the machine's number, also in a container with `cpus: 2` on a machine with 64.
+`os.cpu_count()` returns the machine's number, also in a container with `cpus: 2` on a machine with
+64.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ VARIABLES = (
 
 
 def thread_variables(workers: int) -> dict[str, str]:
-    """Return environment variables that divide the processors among the workers' numerical libraries."""
+    """Return variables that divide the processors among the workers' numerical libraries."""
     return dict.fromkeys(
         VARIABLES, str(threads_per_worker(workers, count_processors(), read_quota()))
     )

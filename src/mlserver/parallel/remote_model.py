@@ -1,6 +1,7 @@
 """Client-side view of a group of workers, and the proxy of a model that they hold.
 
-Starting and ending workers is the task of `worker_pool` in the server's process, and of the server for HTTP workers.
+Starting and ending workers is the task of `worker_pool` in the server's process, and of the server
+for HTTP workers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .stream_timer import StreamTimer
 
 # Seconds that a request waits for a replacement worker before it is refused.
 REPLACEMENT_WAIT = 0.8
-# Seconds before a request of a dead worker is sent to another one: workers killed by the same event (a process group, the
-# kernel's out-of-memory killer) have been detected by then.
+# Seconds before a request of a dead worker is sent to another one: workers killed by the same event
+# (a process group, the kernel's out-of-memory killer) have been detected by then.
 RETRY_DELAY = 0.02
 
 ClientT = TypeVar("ClientT", bound=RPCClient)
@@ -42,7 +43,7 @@ class WorkerGroup(Generic[ClientT]):
         return any(key in worker.model_keys for worker in self._ready)
 
     async def pick_worker(self, key: str) -> ClientT:
-        """Return the least loaded worker that has the model, waiting up to `REPLACEMENT_WAIT` seconds for one.
+        """Return the least loaded worker that has the model, waiting up to `REPLACEMENT_WAIT` s.
 
         Raises:
             Unavailable: no worker became ready in time.
@@ -137,7 +138,7 @@ class RemoteModel:
             await frames.aclose()
 
     async def metadata(self) -> MetadataModelResponse:
-        """Return the model's metadata, the last known one if no worker answers within `METADATA_TIMEOUT`."""
+        """Return the model's metadata, the last known after `METADATA_TIMEOUT`."""
         try:
             async with asyncio.timeout(METADATA_TIMEOUT):
                 worker = await self._group.pick_worker(self.key)

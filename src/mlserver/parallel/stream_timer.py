@@ -1,4 +1,4 @@
-"""Measures how long a stream's responses take, without the time that the model waits for its client's next request."""
+"""Measures how long a stream's responses take, without waits for the client's requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Home folder and user name for processes without them, as in containers that run with an arbitrary user id.
+"""Home folder and user name for processes without them (containers with any user id).
 
 Some libraries read the home folder or the user name at import and raise if it is missing.
 """
@@ -15,10 +15,10 @@ _NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 
 def provide_user() -> None:
-    """Set `HOME` and `USER` for this process and its children, if they are unset and the password database has no entry.
+    """Set `HOME` and `USER` if they are unset and the password database has no entry.
 
-    `HOME` is a new private temporary folder, because other users could place files in caches below a shared one. It is
-    removed when this process ends.
+    `HOME` is a new private temporary folder, because other users could place files in caches below
+    a shared one. It is removed when this process ends.
     """
     entry = _find_password_entry()
     if not os.environ.get("HOME") and entry is None:

@@ -1,8 +1,9 @@
 """A pool of worker processes: a fixed number of workers, each holding every model of the pool.
 
-A worker that dies is replaced, after growing pauses if it keeps dying. A replacement that cannot load one of the models
-serves the others until a worker with all models replaces it. A worker that does not react past a model's time limit is
-killed. `pool_manager` decides which pool a model is loaded into.
+A worker that dies is replaced, after growing pauses if it keeps dying. A replacement that cannot
+load one of the models serves the others until a worker with all models replaces it. A worker that
+does not react past a model's time limit is killed. `pool_manager` decides which pool a model is
+loaded into.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ logger = get_logger()
 _numbers = itertools.count(1)
 
 START_TIMEOUT = 120.0
-# Seconds before the next start after a worker did not start. Short at most: until then the pool lacks a worker.
+# Seconds before the next start after a worker did not start. Short at most: until then the pool
+# lacks a worker.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 # Seconds before the next attempt to replace a worker that lacks a model.
 FIRST_REPAIR, LONGEST_REPAIR = 1.0, 30.0
@@ -216,7 +218,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             except ReplacementLoadFailed as error:
                 logger.error("A replacement worker could not load model %s", error)
                 failures[error.key] += 1
-                # A worker killed from outside while it loads says nothing about the model: one more attempt.
+                # A worker killed from outside while it loads says nothing about the model: one more
+                # attempt.
                 if not isinstance(error.__cause__, WorkerDied) or failures[error.key] > 1:
                     excluded.add(error.key)
                 if excluded.issuperset(self._models):
@@ -260,7 +263,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
                     self._spawn(self._kill_if_stuck(worker))
 
     def report_stuck(self, number: int) -> None:
-        """Check the worker with this number, because another process waits too long for its answer."""
+        """Check a worker, because another process waits too long for its answer."""
         for worker in self._ready:
             if worker.number == number:
                 self._spawn(self._kill_if_stuck(worker))
@@ -303,12 +306,13 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         except BaseException:
             await self._drop(key)
             raise
-        # No await since all ready workers hold the model: a worker that is being started sees the key.
+        # No await since all ready workers hold the model: a worker that is being started sees the
+        # key.
         self._models[key] = settings
         return self._infos[key]
 
     async def _load_concurrently(self, key: str, settings: ModelSettings) -> bool:
-        """Load into all workers at once; return False if a worker died meanwhile or none is ready."""
+        """Load into all workers at once; return False if a worker died or none is ready."""
         while workers := [worker for worker in self._ready if key not in worker.model_keys]:
             if key not in self._infos and is_mutable_address(settings):
                 workers = workers[:1]  # the others load the version that the first one resolves
@@ -323,7 +327,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         return bool(self._ready)
 
     async def _load_sequentially(self, key: str, settings: ModelSettings) -> None:
-        """Load into one worker after another under a lock, so that a crash can be attributed to this model."""
+        """Load into workers sequentially under a lock, so that a crash is this model's."""
         while True:
             await self._wait_ready()
             missing = [worker for worker in self._ready if key not in worker.model_keys]

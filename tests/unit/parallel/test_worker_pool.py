@@ -1,4 +1,4 @@
-"""Worker processes: loaded in all of them, replaced when they die, and what they send besides answers."""
+"""Worker pools: models in every worker, replacement of dead workers, notifications of workers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from mlserver import metrics
 from mlserver.errors import MLServerError, Unavailable
 from mlserver.parallel.child_process import describe_exit
 from mlserver.parallel.executor import LoadedModel
-from mlserver.parallel.pool_manager import PoolExecutor
+from mlserver.parallel.pool_manager import PooledModel, PoolExecutor
+from mlserver.parallel.rpc.protocol import MessageType, pack_request
 from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
@@ -47,27 +49,32 @@ async def test_every_worker_holds_every_model(pool: PoolExecutor) -> None:
     model = await pool.load(model_settings())
     assert len(set(pool.pids)) == model.capacity == 2
 
-    # While one is busy, the other is the less busy one.
+    # Both workers have one request in flight: the next one runs in either.
     waiting = [asyncio.ensure_future(ask(model, "wait:")) for _ in range(2)]
     await asyncio.sleep(0)
     assert int(await ask(model, "pid:")) in pool.pids
-    for one in waiting:
-        one.cancel()
+    for task in waiting:
+        task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_the_least_busy_worker_is_asked(pool: PoolExecutor) -> None:
+async def test_the_least_busy_worker_is_picked(pool: PoolExecutor) -> None:
+    """A request in flight sends the next ones to the other worker, whichever of the two is busy."""
     model = await pool.load(model_settings())
-    pids = set()
-    for _ in range(2):
-        waiting = asyncio.ensure_future(ask(model, "wait:"))
+    first, second = (worker for _, worker in pool.workers)
+    for busy, idle in ((first, second), (second, first)):
+        waiting = asyncio.ensure_future(busy.call(MessageType.INFER, infer_head(model, "wait:")))
         await asyncio.sleep(0)
-        pids.add(await ask(model, "pid:"))
-        pids.add(await ask(model, "pid:"))
+        assert busy.in_flight == 1
+        assert [await ask(model, "pid:") for _ in range(3)] == [str(idle.pid)] * 3
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+        await until(lambda: busy.in_flight == 0)  # noqa: B023 - awaited in this iteration
 
-    assert all(int(pid) in pool.pids for pid in pids)
+
+def infer_head(model: LoadedModel, text: str) -> list[Any]:
+    assert isinstance(model, PooledModel)
+    return [model.key, None, (), None, pack_request(request(text), [])]
 
 
 async def test_workers_are_light(pool: PoolExecutor) -> None:
@@ -96,11 +103,11 @@ async def test_killed_workers_are_replaced(pool: PoolExecutor, count: int) -> No
 
 async def test_requests_of_a_killed_worker_are_answered(pool: PoolExecutor) -> None:
     model = await pool.load(model_settings())
-    asked = [asyncio.ensure_future(ask(model, f"echo:{number}")) for number in range(50)]
+    requests = [asyncio.ensure_future(ask(model, f"echo:{number}")) for number in range(50)]
     for pid in pool.pids:
         os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(LIMIT):
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        answers = await asyncio.gather(*requests, return_exceptions=True)
 
     for number, answer in enumerate(answers):
         assert answer == str(number) or isinstance(answer, Unavailable)
@@ -115,7 +122,7 @@ async def test_a_request_that_ends_workers_is_given_up(pool: PoolExecutor) -> No
     assert await ask(model, "echo:a") == "a"
 
 
-async def test_a_stream_is_not_tried_again(pool: PoolExecutor) -> None:
+async def test_a_stream_is_not_retried(pool: PoolExecutor) -> None:
     model = await pool.load(model_settings())
 
     async def requests() -> AsyncIterator[InferenceRequest]:
@@ -153,23 +160,25 @@ async def test_metrics_reach_the_server(
     await ask(model, "log:7")
     await until(lambda: len(received) == 2)
 
-    assert {(one.name, one.value) for one in received} == {
+    assert {(sample.name, sample.value) for sample in received} == {
         ("from_the_loop", 7.0),
         ("from_a_thread", 7.0),
     }
 
 
-async def test_values_that_cannot_travel_are_told_and_harm_nobody(pool: PoolExecutor) -> None:
+async def test_unserializable_values_are_refused_and_the_worker_stays_usable(
+    pool: PoolExecutor,
+) -> None:
     model = await pool.load(model_settings())
-    asked = request("echo:a")
-    asked.parameters = Parameters(k=2**70)
+    invalid = request("echo:a")
+    invalid.parameters = Parameters(k=2**70)
     with pytest.raises(MLServerError, match="cannot be serialized"):
-        await model.infer(asked, RequestContext())
+        await model.infer(invalid, RequestContext())
 
     assert await ask(model, "echo:a") == "a"
 
 
-async def test_stopping_ends_all(pool: PoolExecutor) -> None:
+async def test_stop_ends_all_workers(pool: PoolExecutor) -> None:
     await pool.load(model_settings())
     pids = pool.pids
     await pool.stop(5.0)
@@ -183,5 +192,5 @@ async def test_stopping_ends_all(pool: PoolExecutor) -> None:
 @pytest.mark.parametrize(
     "code, text", [(0, "exit code 0"), (-9, "signal SIGKILL"), (-99, "signal 99")]
 )
-def test_exits_in_words(code: int, text: str) -> None:
+def test_exit_codes_as_text(code: int, text: str) -> None:
     assert describe_exit(code) == text

@@ -1,6 +1,7 @@
-"""What the files of an MLflow model say about its environment: Python version, requirements, parts that are code.
+"""Reads Python version, requirements and code parts from the files of an MLflow model.
 
-Runs in a process of its own (`mlserver.env.read_files`), because it imports a YAML library and, to fetch a model, MLflow.
+Runs in a process of its own (`mlserver.env.read_files`), because it imports a YAML library and, to
+fetch a model, MLflow.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def read(settings: ModelSettings) -> EnvironmentFiles:
 
 
 def requirements_of(name: str, folder: str) -> tuple[str | None, list[str]]:
-    """Python version (`major.minor`; None = not said) and requirements, from the first file that has them.
+    """Return Python version (`major.minor` or None) and requirements from the first file with them.
 
     Raises:
         MLServerError: there is none.

@@ -26,7 +26,8 @@ class RPCClient:
         on_notification: Called with each frame that answers no call.
 
     Attributes:
-        model_keys: Keys of the models that a worker at the other end holds; maintained by the client's owner.
+        model_keys: Keys of the models that a worker at the other end holds; maintained by the
+            client's owner.
         in_flight: Number of calls and streams without an answer.
         is_gone: Whether the peer has ended or the connection is closed; never reset.
     """
@@ -92,7 +93,7 @@ class RPCClient:
     async def stream(
         self, key: str, requests: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[Frame]:
-        """Open a stream: requests are sent when the model pulls them, responses when the caller pulls them.
+        """Open a stream: the model pulls the requests, the caller pulls the responses.
 
         Raises:
             MLServerError: the model or the reader of the requests failed.

@@ -32,7 +32,7 @@ class FramedConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
 
     def send(self, frame: Frame) -> None:
-        """Write a frame; dropped if the connection is closed, which `on_closed` reports to pending callers.
+        """Write a frame; it is dropped if the connection is closed (see `on_closed`).
 
         Raises:
             MLServerError: the frame cannot be serialized.
@@ -68,7 +68,8 @@ class FramedConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         on_closed = self._on_closed
-        # Break the reference cycle with the owner now; otherwise large buffers live until the next full collection.
+        # Break the reference cycle with the owner now; otherwise large buffers live until the next
+        # full collection.
         self._on_frame, self._on_closed = _ignore_frame, _ignore_close
         self._reader, self._transport = FrameReader(0), None
         on_closed(exc)

@@ -1,6 +1,7 @@
 """Passes sockets between processes (SCM_RIGHTS): one file descriptor and one number per message.
 
-Two processes that the server started are connected this way without an address that another process could connect to.
+Two processes that the server started are connected this way without an address that another process
+could connect to.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def create_control_sockets() -> tuple[socket.socket, socket.socket]:
-    """Return the connected pair over which descriptors are passed: the server's end and the child's."""
+    """Return a connected pair to pass descriptors over: the server's end and the child's."""
     server_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     server_end.setblocking(False)
     child_end.setblocking(False)

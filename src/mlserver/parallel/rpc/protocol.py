@@ -1,14 +1,12 @@
-"""Wire protocol between the server's processes: one frame per message. Pure: bytes to frames and back, no sockets.
+"""Wire protocol between the server's processes: one frame per message; no sockets.
 
 A frame is a fixed prefix, the lengths of its buffers, a head in MessagePack, and the buffers:
 
-    kind u8 | flags u8 | buffers u16 | head length u32 | id u64 | total of the buffers u64      (24 bytes)
-    length u64, once per buffer
-    head
-    buffers
+    kind u8 | flags u8 | buffers u16 | head length u32 | id u64 | total of the buffers u64      (24
+    bytes) length u64, once per buffer head buffers
 
-The head contains small tensors; a tensor of `INLINE_LIMIT` bytes or more is a separate buffer, which the encoder does not
-copy. No pickle: see docs/decisions/frames.md.
+The head contains small tensors; a tensor of `INLINE_LIMIT` bytes or more is a separate buffer,
+which the encoder does not copy. No pickle: see docs/decisions/frames.md.
 """
 
 from __future__ import annotations
@@ -96,7 +94,7 @@ class Frame:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a MessagePack value for another type: NumPy scalars and arrays as Python values, other objects as text."""
+    """Return a MessagePack value: NumPy values as Python values, other objects as text."""
     if isinstance(value, TensorData):
         return value.root
     as_list = getattr(value, "tolist", None)
@@ -114,7 +112,8 @@ def encode(frame: Frame) -> list[bytes | memoryview]:
     """Return the parts to write, in order. Buffers are not copied.
 
     Raises:
-        MLServerError: a parameter or element is not a plain value, exceeds 64 bits, or is nested too deeply.
+        MLServerError: a parameter or element is not a plain value, exceeds 64 bits, or is nested
+            too deeply.
     """
     try:
         head = _encoder.encode(frame.head)
@@ -141,8 +140,8 @@ def is_encodable(value: Any) -> bool:
 class FrameReader:
     """Incremental parser: bytes in slices of any size -> frames.
 
-    `get_buffer` and `filled` follow `asyncio.BufferedProtocol`. Small frames are copied from one receive buffer; a frame
-    larger than that buffer is received directly into its own memory.
+    `get_buffer` and `filled` follow `asyncio.BufferedProtocol`. Small frames are copied from one
+    receive buffer; a frame larger than that buffer is received directly into its own memory.
     """
 
     def __init__(self, buffer_size: int = 256 * 1024) -> None:
@@ -160,7 +159,7 @@ class FrameReader:
         return memoryview(self._buffer)[self._end :]
 
     def filled(self, count: int) -> list[Frame]:
-        """Return the frames that are complete after `count` more bytes were written to the buffer."""
+        """Return the frames that are complete after `count` more bytes in the buffer."""
         if self._large is not None:
             self._large_end += count
             if self._large_end < len(self._large):

@@ -1,9 +1,10 @@
-"""Starts a worker with the interpreter of another environment: `python bootstrap.py VERSION PATH... FD`.
+"""Starts a worker in another environment: `python bootstrap.py VERSION PATH... FD`.
 
-The worker runs this server's own `mlserver`, whichever version the environment holds, because both ends of a connection
-must use the same protocol. All other packages are imported from the environment, and after that from the server's
-environment (the PATHs), unless its Python is another VERSION. This file has no imports from its package, because it makes
-that package importable. With `check` for FD it only imports the worker.
+The worker runs this server's own `mlserver`, whichever version the environment holds, because both
+ends of a connection must use the same protocol. All other packages are imported from the
+environment, and after that from the server's environment (the PATHs), unless its Python is another
+VERSION. This file has no imports from its package, because it makes that package importable. With
+`check` for FD it only imports the worker.
 """
 
 import importlib.util

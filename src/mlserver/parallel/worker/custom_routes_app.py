@@ -1,7 +1,7 @@
-"""FastAPI application for a model's custom routes, called in the process of the model without a socket.
+"""FastAPI application for a model's custom routes, called without a socket.
 
-FastAPI provides the parameter injection of custom handlers (body, path, query, header, `Request`, `Depends`). It is
-imported when the first request for such a handler arrives.
+FastAPI provides the parameter injection of custom handlers (body, path, query, header, `Request`,
+`Depends`). It is imported when the first request for such a handler arrives.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class RouteApp:
     """The custom routes of one model."""
 
     def __init__(self, model: MLModel) -> None:
-        # As in MLServer 1.x, a body without a content type is JSON; FastAPI 0.132 and later require one.
+        # As in MLServer 1.x, a body without a content type is JSON; FastAPI 0.132 and later require
+        # one.
         options: dict[str, Any] = {"strict_content_type": False}
         self._app = FastAPI(openapi_url=None, default_response_class=TextJSONResponse, **options)
         for handler, method in get_custom_handlers(model):
@@ -118,8 +119,8 @@ def _finite_or_text(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-# Validation errors quote the body. FastAPI's encoder raises for bytes that are not UTF-8, for lone surrogates, and for
-# numbers that are not finite.
+# Validation errors quote the body. FastAPI's encoder raises for bytes that are not UTF-8, for lone
+# surrogates, and for numbers that are not finite.
 _ENCODERS: dict[Any, Any] = {
     bytes: lambda data: data.decode("utf-8", "replace"),
     str: lambda text: text.encode("utf-8", "replace").decode(),

@@ -1,7 +1,7 @@
 """Measures the duration of a model's load while several models load on one event loop.
 
-Loads run concurrently, and most block the loop while they read files. The wall-clock time of one load would include the
-others, so the time in which other loads block the loop is subtracted.
+Loads run concurrently, and most block the loop while they read files. The wall-clock time of one
+load would include the others, so the time in which other loads block the loop is subtracted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Advice about what to install when a model cannot be loaded because a Python module is missing.
 
-Only packages that the model's requirements or the runtime's extras name are suggested: a module of the model's own code may
-have the name of an unrelated public package.
+Only packages that the model's requirements or the runtime's extras name are suggested: a module of
+the model's own code may have the name of an unrelated public package.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PACKAGES = {
 
 
 def advise_missing_module(error: BaseException, settings: ModelSettings) -> str | None:
-    """Return one sentence about how to install the module whose absence caused the error, None for other causes."""
+    """Return how to install the module whose absence caused the error, None for other causes."""
     module = _find_missing_module(error)
     if module is None:
         return None
@@ -49,11 +49,12 @@ def advise_missing_module(error: BaseException, settings: ModelSettings) -> str 
         advice = f"The package '{package}' is not installed: {command}"
         if path is None:
             return advice
-        return f"{advice} (the model's requirements do not list it; to install those: pip install -r {path})"
+        own = f"pip install -r {path}"
+        return f"{advice} (the model's requirements do not list it; to install those: {own})"
     install = "install the package that contains it" if path is None else f"pip install -r {path}"
     return (
-        f"The module '{module}' is not installed: {install}{isolated}; if it is part of the model's own code, it must be"
-        " stored in the model's folder"
+        f"The module '{module}' is not installed: {install}{isolated}; if it is part of the model's"
+        " own code, it must be stored in the model's folder"
     )
 
 

@@ -1,7 +1,8 @@
-"""Conversion of everything that a model's code can raise into an error that can be sent to the caller.
+"""Converts everything that a model's code can raise into an error for the caller.
 
-A model may raise `SystemExit`, a `BaseException` of a native library, an exception whose `str()` raises, or an
-`MLServerError` with fields that cannot be serialized. The runner converts each of them with `to_error`.
+A model may raise `SystemExit`, a `BaseException` of a native library, an exception whose `str()`
+raises, or an `MLServerError` with fields that cannot be serialized. The runner converts each of
+them with `to_error`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def is_stop(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
 
 
 def to_error(error: BaseException, what: str, level: int = logging.WARNING) -> MLServerError:
-    """Return the error for the caller; log the traceback unless the model raised an `MLServerError`.
+    """Return the error for the caller; log the traceback of all but `MLServerError`.
 
     Args:
         error: The exception of the model's code, not a cancellation (`is_stop`).
@@ -90,9 +91,9 @@ def plain_error(error: MLServerError) -> MLServerError:
 class ModelThreads(concurrent.futures.ThreadPoolExecutor):
     """Threads of `asyncio.to_thread` on an event loop that runs models.
 
-    Two exceptions become `RuntimeError`, as `StopIteration` in a coroutine does (PEP 479): asyncio rejects
-    `StopIteration` as a future's result (before Python 3.12 the awaiting task never continues), and `GeneratorExit`
-    closes the coroutines that await the future.
+    Two exceptions become `RuntimeError`, as `StopIteration` in a coroutine does (PEP 479): asyncio
+    rejects `StopIteration` as a future's result (before Python 3.12 the awaiting task never
+    continues), and `GeneratorExit` closes the coroutines that await the future.
     """
 
     def submit(
@@ -109,7 +110,7 @@ def _call_function(function: Callable[..., Any], args: Any, options: Any) -> Any
 
 
 async def with_result(work: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine; convert exceptions that a future cannot hold, or that leave the event loop, to `MLServerError`."""
+    """Await a coroutine; convert exceptions that a future cannot hold to `MLServerError`."""
     try:
         return await work
     except (Exception, asyncio.CancelledError):
@@ -128,7 +129,8 @@ def run_protected(
 ) -> None:
     """Run an event loop, and continue when a model's task or callback ends it.
 
-    asyncio lets `SystemExit` and `KeyboardInterrupt` of any task leave the loop, which suspends all other tasks.
+    asyncio lets `SystemExit` and `KeyboardInterrupt` of any task leave the loop, which suspends all
+    other tasks.
 
     Args:
         run: Runs the loop, e.g. `loop.run_forever`.

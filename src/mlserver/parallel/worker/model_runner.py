@@ -1,4 +1,4 @@
-"""Calls the models of a process on the current event loop: in a worker process, or in a thread of the server.
+"""Calls the models of a process on the current event loop.
 
 The runner holds `MLModel` instances by the executor's keys. It is the only caller of user code.
 """
@@ -260,7 +260,10 @@ async def _close_stream(model: MLModel, responses: Any) -> None:
 
 
 def _to_load_error(error: BaseException, settings: ModelSettings) -> MLServerError:
-    """Return the error of a load, with advice if a module is missing. The registry logs it; DEBUG has the traceback."""
+    """Return the error of a load, with advice if a module is missing.
+
+    The registry logs it; DEBUG has the traceback.
+    """
     load_error = to_error(error, f"Model {settings.name} failed to load", logging.DEBUG)
     advice = advise_missing_module(error, settings)
     if advice is None:
@@ -310,14 +313,18 @@ def _create_route_app(model: MLModel) -> RouteApp:
         if error.name not in ("fastapi", "starlette"):
             raise
         raise MLServerError(
-            f"Model '{model.name}': custom routes need FastAPI in the environment of the model: pip install fastapi",
+            f"Model '{model.name}': custom routes need FastAPI in the environment of the model: pip"
+            " install fastapi",
             500,
         ) from None
     return RouteApp(model)
 
 
 def _check_response(model: MLModel, response: object) -> InferenceResponse:
-    """Return the response with normalized outputs. Raises `ModelFailed` if its type or an output is invalid."""
+    """Return the response with normalized outputs.
+
+    Raises `ModelFailed` if its type or an output is invalid.
+    """
     # pydantic's `isinstance` is slow and needed for subclasses only.
     if type(response) is not InferenceResponse and not isinstance(response, InferenceResponse):
         raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)

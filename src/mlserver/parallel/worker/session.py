@@ -1,4 +1,4 @@
-"""One peer's session in a worker: requests, streams and calls of custom routes over one connection."""
+"""One peer's session in a worker: requests, streams and custom routes of one connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .model_runner import ModelRunner
 
 
 class StreamInput:
-    """The requests of one stream, pulled from the server one at a time, so that neither process queues them."""
+    """The requests of one stream, pulled one at a time, so that no process queues them."""
 
     def __init__(self, pull: Callable[[], None]) -> None:
         self._pull = pull
@@ -51,7 +51,7 @@ class OpenStream(NamedTuple):
 
 
 class PeerSession:
-    """Runs the calls of one peer, one task per call; every answer contains the nanoseconds that the model took.
+    """Runs the calls of one peer, one task per call; answers contain the model's nanoseconds.
 
     Args:
         runner: Holds the models; sessions share it.
@@ -130,7 +130,7 @@ class PeerSession:
         return Frame(MessageType.REPLY, frame.id, head, buffers)
 
     def _open_stream(self, frame_id: int) -> None:
-        """Register the stream before its task first runs: its next frames may have arrived with this one."""
+        """Register the stream before its task runs: its next frames may have arrived already."""
         stream_input = StreamInput(lambda: self.send(Frame(MessageType.PULL, frame_id, None)))
         self._streams[frame_id] = OpenStream(stream_input, asyncio.Semaphore(0))
 

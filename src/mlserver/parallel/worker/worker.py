@@ -1,7 +1,7 @@
 """A worker process: receives frames, runs models and sends the answers.
 
-The pool starts it as `python -m mlserver.parallel.worker.worker FD`. It exits when the server closes the connection; the
-kernel kills it if the server dies. It never imports a front end.
+The pool starts it as `python -m mlserver.parallel.worker.worker FD`. It exits when the server
+closes the connection; the kernel kills it if the server dies. It never imports a front end.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 
 logger = get_logger()
 
-# Threshold of the garbage collector's generation 0. One batch allocates more than the default 700 objects.
+# Threshold of the garbage collector's generation 0. One batch allocates more than the default 700
+# objects.
 GC_THRESHOLD = 20_000
 
 
 class Worker:
     """The models of a worker process, and the sessions of the processes that call them.
 
-    The server's session loads and unloads models and receives the metrics that they log; HTTP workers only call them.
+    The server's session loads and unloads models and receives the metrics that they log; HTTP
+    workers only call them.
     """
 
     def __init__(self) -> None:
@@ -114,8 +116,8 @@ class Worker:
     async def _load(self, frame: Frame) -> Frame:
         settings = ModelSettings.from_frame(frame.head["settings"])
         info = await self._runner.load(frame.head["key"], settings)
-        # A model's libraries are about a million objects that live as long as it does: exclude them from collections,
-        # which would delay requests.
+        # A model's libraries are about a million objects that live as long as it does: exclude them
+        # from collections, which would delay requests.
         gc.freeze()
         return Frame(MessageType.REPLY, frame.id, info.to_plain())
 

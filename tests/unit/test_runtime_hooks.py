@@ -1,0 +1,76 @@
+"""Hooks of runtimes: found by entry point, absent for packages without one, unusable if broken."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlserver import runtime_hooks
+from mlserver.runtime_hooks import GROUP, NO_HOOKS, find_hooks, list_implementations
+
+HOOKS = """
+from mlserver.runtime_hooks import RuntimeHooks
+
+
+class Hooks(RuntimeHooks):
+    implementations = ("a_runtime.Runtime",)
+
+    def is_mutable_address(self, uri):
+        return uri.startswith("latest:")
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs a distribution with the package `a_runtime` and an entry point."""
+
+    def write(entry_point: str) -> None:
+        (tmp_path / "a_runtime").mkdir()
+        (tmp_path / "a_runtime" / "__init__.py").touch()
+        (tmp_path / "a_runtime" / "hooks.py").write_text(HOOKS)
+        metadata = tmp_path / "a_runtime-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: a-runtime\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[{GROUP}]\na_runtime = {entry_point}\n")
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    runtime_hooks._load_hooks.cache_clear()
+    yield write
+    runtime_hooks._load_hooks.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "a_runtime"]:
+        del sys.modules[name]
+
+
+def test_another_runtime_declares_its_hooks(install: Callable[[str], None]) -> None:
+    install("a_runtime.hooks:Hooks")
+    for path in ("a_runtime.Runtime", "a_runtime:Runtime", "a_runtime.sub.Runtime"):
+        hooks = find_hooks(path)
+        assert hooks.package == "a_runtime"
+        assert hooks.is_mutable_address("latest:m")
+        assert not hooks.is_mutable_address("./m")
+    assert "a_runtime.Runtime" in list_implementations()
+
+
+def test_a_package_without_an_entry_point_has_no_hooks() -> None:
+    assert find_hooks("no_such_package.Runtime") is NO_HOOKS
+    assert find_hooks("mlserver.MLModel") is NO_HOOKS
+
+
+@pytest.mark.parametrize("entry_point", ["a_runtime.missing:Hooks", "a_runtime.hooks:Missing"])
+def test_a_broken_entry_point_counts_as_none(
+    install: Callable[[str], None], entry_point: str
+) -> None:
+    install(entry_point)
+    assert find_hooks("a_runtime.Runtime") is NO_HOOKS
+    assert "a_runtime.Runtime" not in list_implementations()
+
+
+def test_the_mlflow_runtime_declares_its_hooks() -> None:
+    hooks = find_hooks("mlserver_mlflow.MLflowRuntime")
+    assert hooks.is_mutable_address("models:/wine@champion")
+    assert hooks.install_command("scikit-learn") == "pip install 'mlserver-mlflow[full]'"
+    assert hooks.install_command("something") is None
+    assert "mlserver_mlflow.MLflowRuntime" in list_implementations()
