@@ -33,11 +33,11 @@ RELEVANT_PACKAGES = (
 )
 _LIST = (
     "import json, sys; from importlib.metadata import version, PackageNotFoundError\n"
-    "found = {}\n"
+    "versions = {}\n"
     "for name in sys.argv[1:]:\n"
-    "    try: found[name] = version(name)\n"
+    "    try: versions[name] = version(name)\n"
     "    except PackageNotFoundError: pass\n"
-    "print(json.dumps(found))"
+    "print(json.dumps(versions))"
 )
 
 

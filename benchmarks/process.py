@@ -149,8 +149,8 @@ def _sizes(pid: int) -> tuple[float, float]:
         lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0, 0.0
-    found = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
-    return found.get("Rss", 0) / 1024, found.get("Pss", 0) / 1024
+    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
+    return sizes.get("Rss", 0) / 1024, sizes.get("Pss", 0) / 1024
 
 
 def _cpu_seconds(pid: int) -> float:

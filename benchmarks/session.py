@@ -105,14 +105,14 @@ class Turn:
         process.wait_idle()
         before = process.cpu()
         seconds, target = self._plan.seconds, job.target
-        found = (
+        result = (
             load.opened(target, rate, seconds)
             if rate
             else load.closed(target, connections, seconds)
         )
         after = process.cpu()
         used = {pid: total - before.seconds.get(pid, 0.0) for pid, total in after.seconds.items()}
-        share = 1e6 / max(found.requests, 1)
+        share = 1e6 / max(result.requests, 1)
         self._results.measurements.append(
             Measurement(
                 server=self._server.name,
@@ -121,13 +121,13 @@ class Turn:
                 mode=mode,
                 connections=connections,
                 round=self._round,
-                load=found,
+                load=result,
                 cpu_parent=used.get(process.pid, 0.0) * share,
                 cpu_all=sum(used.values()) * share,
                 rate=rate,
             )
         )
-        return found.per_second
+        return result.per_second
 
     def _fail(self, job: Job, reason: str) -> None:
         failure = Failure(self._server.name, job.case.name, job.wire, public(reason))

@@ -1,1 +1,1 @@
-"""Micro-benchmarks of formats, frames and batches; run with `make bench-micro`, not part of the tests."""
+"""Micro-benchmarks of formats, frames and batches, run by `make bench-micro`."""

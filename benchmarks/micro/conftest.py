@@ -1,4 +1,4 @@
-"""The requests and responses of the micro-benchmarks: the walk's row, and 1,000 x 100 FP32. Run: make bench-micro."""
+"""Requests and responses of the micro-benchmarks: one wine row, and 1,000 x 100 FP32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joining requests along their rows, and splitting the answer."""
+"""Joining requests along their rows, and splitting the response."""
 
 from __future__ import annotations
 

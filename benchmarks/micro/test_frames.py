@@ -1,4 +1,4 @@
-"""The workers' wire: a request to parts, parts to frames, frames to a request."""
+"""RPC between processes: request to parts, parts to frames, frames to request."""
 
 from __future__ import annotations
 

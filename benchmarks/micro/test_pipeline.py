@@ -1,7 +1,7 @@
-"""The server's own process without sockets, workers and a model: bytes in, bytes out, for so many connections at once.
+"""The server's process without sockets, workers and a model: request bytes in, response bytes out.
 
-Beside it the floor: a program that reads the same bytes behind the same HTTP parser, joins what arrived, and checks nothing. The
-distance between both is what the road costs; what both need besides are the kernel's sockets, and the model.
+The baseline is a program with the same HTTP parser that batches requests without validating them.
+The difference between both is the cost of the pipeline; sockets and the model are excluded.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ COLUMNS = [tensor["name"] for tensor in orjson.loads(cases.exchange(WINE, "v2").
 
 
 class Answering:
-    """Stands where the workers stand: each call is framed, and so is its answer, of as many rows."""
+    """Replaces the workers: frames each call, and returns a framed response of equal rows."""
 
     def __init__(self) -> None:
         plan = {
@@ -95,7 +95,7 @@ class _Executor:
 
 
 class Wire(asyncio.Transport):
-    """Hands each whole answer to whoever waits for it."""
+    """Transport that passes each complete response to its waiting client."""
 
     def __init__(self) -> None:
         super().__init__({"sockname": ("127.0.0.1", 8080), "peername": ("127.0.0.1", 1)})
@@ -131,7 +131,7 @@ async def ours() -> Callable[[], Any]:
     )
 
 
-async def floor() -> Callable[[], Any]:
+async def baseline() -> Callable[[], Any]:
     waiting: list[tuple[Any, asyncio.Future[Any]]] = []
     task: asyncio.Task[None] | None = None
 
@@ -200,10 +200,11 @@ async def drive(make: Callable[[], Any], request: bytes, connections: int) -> No
 
 @pytest.mark.parametrize("connections", [1, 16, 64])
 @pytest.mark.parametrize("wire", ["v2", "invocations"])
-@pytest.mark.parametrize("program", [floor, ours], ids=["floor", "ours"])
+@pytest.mark.parametrize("program", [baseline, ours], ids=["baseline", "ours"])
 def test_requests(benchmark: BenchmarkFixture, program: Any, wire: str, connections: int) -> None:
     exchange = cases.exchange(WINE, wire)
-    head = f"POST {exchange.paths[0]} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head = f"POST {exchange.paths[0]} HTTP/1.1\r\nhost: localhost\r\n"
+    head += "content-type: application/json\r\n"
     request = f"{head}content-length: {len(exchange.body)}\r\n\r\n".encode() + exchange.body
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         make = runner.run(program())

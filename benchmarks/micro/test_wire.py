@@ -1,4 +1,4 @@
-"""Formats: bytes -> checked request, response -> bytes."""
+"""Wire formats: bytes to validated request, response to bytes."""
 
 from __future__ import annotations
 
