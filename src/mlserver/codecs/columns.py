@@ -1,14 +1,14 @@
-"""One column of a DataFrame <-> one tensor: which datatype, content type and hints carry each pandas dtype.
+"""DataFrame columns <-> tensors: the datatype, content type and hints of each pandas dtype.
 
 | column | datatype | content type | hint `pandas_dtype` |
 |---|---|---|---|
 | NumPy numbers, bool | by dtype, NaN stays NaN | | |
-| nullable, Arrow or sparse numbers | by dtype; with missing integers FP64 while exact, else JSON | (pd_json) | the dtype |
-| text | BYTES | str; pd_json when values are missing | where the text is not pandas' default dtype |
-| bytes | BYTES | str if UTF-8, else base64 | bytes |
-| datetimes | BYTES, ISO 8601, NaT where missing | datetime | the dtype, with unit and zone |
-| timedeltas | INT64, counts of the dtype's unit | | the dtype |
-| categories | as their values; pd_json when values are missing | | category, with `pandas_categories` |
+| nullable, Arrow or sparse numbers | by dtype; missing integers: FP64 if exact, else JSON |
+(pd_json) | dtype | | text | BYTES | str; pd_json when values are missing | if it is not pandas'
+default dtype | | bytes | BYTES | str if UTF-8, else base64 | bytes |
+| datetimes | BYTES, ISO 8601, NaT where missing | datetime | dtype with unit and zone |
+| timedeltas | INT64, counts of the dtype's unit | | dtype |
+| categories | as their values; pd_json if some are missing | | category, `pandas_categories` |
 | any other objects | BYTES, JSON | pd_json | |
 """
 
@@ -33,28 +33,38 @@ from .json import JsonColumnCodec, decode_from_bytelike_json_to_dict, encode_to_
 from .lists import elements, is_bytes
 from .numpy import NumpyCodec, to_datatype
 from .string import StringCodec, decode_str
-from .utils import get_decoded, has_decoded
+from .utils import get_content_type, get_decoded, has_decoded
 
 DTYPE = "pandas_dtype"
 CATEGORIES = "pandas_categories"
 
-_TEXT = pd.Series(["text"]).dtype  # what this pandas makes of text: object, or its own string type
+_TEXT = pd.Series(["text"]).dtype  # dtype of text in this pandas: object, or its string dtype
 _EXACT = 2**53  # integers up to here are exact as FP64
-_ARROW_TEXT = "arrow[string]"  # "string[pyarrow]" is what pandas calls another dtype
+_ARROW_TEXT = "arrow[string]"  # "string[pyarrow]" names another dtype in pandas
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What a tensor needs to carry a column; `content_type` None = numbers that speak for themselves."""
+    """The encoding of a column: a tensor's datatype, data and parameters.
+
+    Attributes:
+        content_type: None for numbers, which need none.
+        hints: Further parameters.
+    """
 
     datatype: str
     data: TensorData
     content_type: str | None = None
     hints: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def encoding(self) -> tuple[str, str | None, dict[str, str]]:
+        """All but the data."""
+        return self.datatype, self.content_type, self.hints
 
-def hint_of(tensor: RequestInput, key: str) -> Any:
-    """An extra parameter of a tensor, else None."""
+
+def get_hint(tensor: RequestInput, key: str) -> Any:
+    """Return an extra parameter of a tensor, else None."""
     extra = None if tensor.parameters is None else tensor.parameters.model_extra
     return extra.get(key) if extra else None
 
@@ -63,10 +73,10 @@ def hint_of(tensor: RequestInput, key: str) -> Any:
 
 
 def write_column(series: pd.Series[Any], use_bytes: bool = True) -> Column:
-    """How a column travels.
+    """Return the encoding of a column.
 
     Raises:
-        CodecError: nothing carries its dtype, or a value in it; the text names the type.
+        CodecError: no tensor can carry its dtype or a value; the text names the type.
     """
     dtype: Any = series.dtype
     if isinstance(dtype, np.dtype):
@@ -74,19 +84,18 @@ def write_column(series: pd.Series[Any], use_bytes: bool = True) -> Column:
     if isinstance(dtype, pd.CategoricalDtype):
         return _write_categories(series, dtype, use_bytes)
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return _write_datetimes(series, _name_of(dtype), use_bytes)
+        return _write_datetimes(series, _dtype_name(dtype), use_bytes)
     if isinstance(dtype, pd.SparseDtype):
         dense = write_column(series.astype(dtype.subtype), use_bytes)
         return Column(dense.datatype, dense.data, dense.content_type, {DTYPE: str(dtype)})
     numbers = getattr(dtype, "numpy_dtype", None)
     if numbers is not None and numbers.kind in "biuf":
         return _write_nullable(series, numbers, use_bytes)
-    if isinstance(dtype, pd.StringDtype | pd.PeriodDtype) or _name_of(dtype) == _ARROW_TEXT:
-        hint = {} if dtype == _TEXT else {DTYPE: _name_of(dtype)}
-        values = [
-            None if gone else str(value) for value, gone in zip(series, series.isna(), strict=True)
-        ]
-        return _text(values, hint, _name_of(dtype), use_bytes)
+    if isinstance(dtype, pd.StringDtype | pd.PeriodDtype) or _dtype_name(dtype) == _ARROW_TEXT:
+        hint = {} if dtype == _TEXT else {DTYPE: _dtype_name(dtype)}
+        pairs = zip(series, series.isna(), strict=True)
+        texts = [None if is_missing else str(value) for value, is_missing in pairs]
+        return _write_text(texts, hint, _dtype_name(dtype), use_bytes)
     raise CodecError(
         f"no tensor can carry pandas' {dtype}; convert it to numbers, text or datetimes"
     )
@@ -98,121 +107,113 @@ def _write_numpy(series: pd.Series[Any], dtype: np.dtype[Any], use_bytes: bool) 
     if dtype.kind == "M":
         return _write_datetimes(series, str(dtype), use_bytes)
     if dtype.kind == "m":
-        return Column(
-            "INT64", TensorData.from_array(series.to_numpy().view("i8")), None, {DTYPE: str(dtype)}
-        )
+        counts = series.to_numpy().view("i8")
+        return Column("INT64", TensorData.from_array(counts), None, {DTYPE: str(dtype)})
     hint = {} if dtype.isnative else {DTYPE: dtype.str}
     return Column(to_datatype(dtype).value, TensorData.from_array(series.to_numpy()), None, hint)
 
 
 def _write_nullable(series: pd.Series[Any], numbers: np.dtype[Any], use_bytes: bool) -> Column:
-    """Numbers with pandas' missing values: as plain numbers wherever that loses nothing."""
-    hints = {DTYPE: _name_of(series.dtype)}
-    missing = bool(series.isna().any())
-    if not missing or numbers.kind == "f":
-        array = (
-            series.to_numpy(dtype=numbers, na_value=np.nan)
-            if missing
-            else series.to_numpy(dtype=numbers)
-        )
+    """Return the encoding of nullable numbers: plain numbers if that is exact, else JSON."""
+    hints = {DTYPE: _dtype_name(series.dtype)}
+    has_missing = bool(series.isna().any())
+    if not has_missing or numbers.kind == "f":
+        options: dict[str, Any] = {"na_value": np.nan} if has_missing else {}
+        array = series.to_numpy(dtype=numbers, **options)
         return Column(to_datatype(numbers).value, TensorData.from_array(array), None, hints)
-    known = series.dropna()
-    if numbers.kind in "iu" and all(
-        abs(int(bound)) <= _EXACT for bound in ([known.min(), known.max()] if len(known) else [])
-    ):
-        return Column(
-            "FP64", TensorData.from_array(series.to_numpy(dtype="f8", na_value=np.nan)), None, hints
-        )
-    values = [None if gone else value for value, gone in zip(series, series.isna(), strict=True)]
-    return _json(values, hints, use_bytes)
+    if numbers.kind in "iu" and _is_exact_as_float(series.dropna()):
+        array = series.to_numpy(dtype="f8", na_value=np.nan)
+        return Column("FP64", TensorData.from_array(array), None, hints)
+    pairs = zip(series, series.isna(), strict=True)
+    values = [None if is_missing else value for value, is_missing in pairs]
+    return _write_json(values, hints, use_bytes)
+
+
+def _is_exact_as_float(integers: pd.Series[Any]) -> bool:
+    if not len(integers):
+        return True
+    return max(abs(int(integers.min())), abs(int(integers.max()))) <= _EXACT
 
 
 def _write_datetimes(series: pd.Series[Any], hint: str, use_bytes: bool) -> Column:
-    texts = [
-        MISSING if gone else value.isoformat()
-        for value, gone in zip(series, series.isna(), strict=True)
-    ]
-    return Column("BYTES", _encoded(texts, use_bytes), DatetimeCodec.ContentType, {DTYPE: hint})
+    pairs = zip(series, series.isna(), strict=True)
+    texts = [MISSING if is_missing else value.isoformat() for value, is_missing in pairs]
+    return Column(
+        "BYTES", _encode_texts(texts, use_bytes), DatetimeCodec.ContentType, {DTYPE: hint}
+    )
 
 
 def _write_categories(
     series: pd.Series[Any], dtype: pd.CategoricalDtype, use_bytes: bool
 ) -> Column:
-    listed = write_column(pd.Series(dtype.categories.array), use_bytes)
+    categories = write_column(pd.Series(dtype.categories.array), use_bytes)
     note = {
-        "dtype": listed.hints.get(DTYPE, _name_of(dtype.categories.dtype)),
-        "values": _jsonable(dtype.categories),
+        "dtype": categories.hints.get(DTYPE, _dtype_name(dtype.categories.dtype)),
+        "values": _to_json_values(dtype.categories),
         "ordered": bool(dtype.ordered),
     }
     hints = {DTYPE: "category", CATEGORIES: str(encode_to_json(note, use_bytes=False))}
     if series.isna().any():
-        return _json(_jsonable(series), hints, use_bytes)
+        return _write_json(_to_json_values(series), hints, use_bytes)
     values = write_column(series.astype(dtype.categories.dtype), use_bytes)
     return Column(values.datatype, values.data, values.content_type, hints)
 
 
 def _write_objects(values: list[Any], use_bytes: bool) -> Column:
-    """A column of Python objects: as text, bytes or datetimes if all are, else as JSON."""
+    """Return the encoding of objects: text, bytes or datetimes if all are, else JSON."""
     if all(isinstance(value, str) for value in values):
-        return _text(
-            values,
-            {} if _TEXT.kind == "O" and isinstance(_TEXT, np.dtype) else {DTYPE: "object"},
-            "object",
-            use_bytes,
-        )
+        is_default = isinstance(_TEXT, np.dtype) and _TEXT.kind == "O"
+        return _write_text(values, {} if is_default else {DTYPE: "object"}, "object", use_bytes)
     if all(isinstance(value, bytes) for value in values):
-        if all(map(_is_utf8, values)):
-            data = TensorData(values if use_bytes else [value.decode("utf-8") for value in values])
-            return Column("BYTES", data, StringCodec.ContentType, {DTYPE: "bytes"})
-        return Column(
-            "BYTES", Base64Codec.encode_output("", values, use_bytes).data, Base64Codec.ContentType
-        )
+        return _write_bytes(values, use_bytes)
     if all(isinstance(value, str | bytes) for value in values):
-        return _text([decode_str(value) for value in values], {}, "object", use_bytes)
+        return _write_text([decode_str(value) for value in values], {}, "object", use_bytes)
     if all(isinstance(value, date) and not pd.isna(value) for value in values):
-        exact = "datetime" if all(isinstance(value, datetime) for value in values) else "date"
-        if exact == "datetime" or not any(isinstance(value, datetime) for value in values):
-            texts = [value.isoformat() for value in values]
-            return Column(
-                "BYTES", _encoded(texts, use_bytes), DatetimeCodec.ContentType, {DTYPE: exact}
-            )
-    return _json(values, _missing_marker(values), use_bytes)
+        are_datetimes = {isinstance(value, datetime) for value in values}
+        if len(are_datetimes) <= 1:
+            hint = "date" if False in are_datetimes else "datetime"
+            data = _encode_texts([value.isoformat() for value in values], use_bytes)
+            return Column("BYTES", data, DatetimeCodec.ContentType, {DTYPE: hint})
+    return _write_json(values, _missing_marker(values), use_bytes)
+
+
+def _write_bytes(values: list[bytes], use_bytes: bool) -> Column:
+    if not all(map(_is_utf8, values)):
+        data = Base64Codec.encode_output("", values, use_bytes).data
+        return Column("BYTES", data, Base64Codec.ContentType)
+    data = TensorData(values if use_bytes else [value.decode("utf-8") for value in values])
+    return Column("BYTES", data, StringCodec.ContentType, {DTYPE: "bytes"})
 
 
 def _missing_marker(values: list[Any]) -> dict[str, str]:
-    """JSON has one null: note what it stood for, unless that was None."""
+    """Return the hint of the missing value that JSON's null replaces; empty for None."""
     if any(isinstance(value, float) and math.isnan(value) for value in values):
         return {DTYPE: "object[nan]"}
     return {DTYPE: "object[NA]"} if any(value is pd.NA for value in values) else {}
 
 
-def _text(values: list[Any], hints: dict[str, str], dtype: str, use_bytes: bool) -> Column:
+def _write_text(values: list[Any], hints: dict[str, str], dtype: str, use_bytes: bool) -> Column:
     if any(value is None for value in values):
-        return _json(values, {DTYPE: dtype}, use_bytes)
-    return Column("BYTES", _encoded(values, use_bytes), StringCodec.ContentType, hints)
+        return _write_json(values, {DTYPE: dtype}, use_bytes)
+    return Column("BYTES", _encode_texts(values, use_bytes), StringCodec.ContentType, hints)
 
 
-def _json(values: list[Any], hints: dict[str, str], use_bytes: bool) -> Column:
-    return Column(
-        "BYTES",
-        JsonColumnCodec.encode_output("", values, use_bytes).data,
-        JsonColumnCodec.ContentType,
-        hints,
-    )
+def _write_json(values: list[Any], hints: dict[str, str], use_bytes: bool) -> Column:
+    data = JsonColumnCodec.encode_output("", values, use_bytes).data
+    return Column("BYTES", data, JsonColumnCodec.ContentType, hints)
 
 
-def _encoded(texts: list[str], use_bytes: bool) -> TensorData:
+def _encode_texts(texts: list[str], use_bytes: bool) -> TensorData:
     return TensorData([text.encode("utf-8") for text in texts] if use_bytes else texts)
 
 
-def _jsonable(values: Any) -> list[Any]:
-    return [
-        None if pd.api.types.is_scalar(value) and pd.isna(value) else _json_value(value)
-        for value in values
-    ]
+def _to_json_values(values: Any) -> list[Any]:
+    return [_to_json_value(value) for value in values]
 
 
-def _json_value(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -224,8 +225,8 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def _name_of(dtype: Any) -> str:
-    """A text from which `_restore` makes the dtype again."""
+def _dtype_name(dtype: Any) -> str:
+    """Return a name from which `_restore` can build the dtype."""
     if isinstance(dtype, pd.StringDtype) and str(dtype) != "str":
         return f"string[{dtype.storage}]"
     if isinstance(dtype, pd.ArrowDtype) and str(dtype) == "string[pyarrow]":
@@ -237,36 +238,36 @@ def _name_of(dtype: Any) -> str:
 
 
 def read_column(tensor: RequestInput) -> Any:
-    """A tensor's values as a one-dimensional array, NumPy's or pandas'.
+    """Return a tensor's values as a one-dimensional NumPy or pandas array.
 
     Raises:
         CodecError: the values do not fit, or there is not one per row.
     """
     try:
-        hint = None if tensor.parameters is None else hint_of(tensor, DTYPE)
+        hint = None if tensor.parameters is None else get_hint(tensor, DTYPE)
         if hint is not None:
-            return _restore(_carried(tensor), str(hint), hint_of(tensor, CATEGORIES))
+            return _restore(_read_values(tensor), str(hint), get_hint(tensor, CATEGORIES))
         if has_decoded(tensor):
-            return _inferred(get_decoded(tensor), tensor)
+            return _infer_column(get_decoded(tensor), tensor)
         if not is_bytes(tensor):
-            return _flat(NumpyCodec.decode_input(tensor))
-        return _inferred(_decoded(tensor), tensor)
+            return _flatten(NumpyCodec.decode_input(tensor))
+        return _infer_column(_decode_bytes(tensor), tensor)
     except CodecError as error:
         raise CodecError(f"column '{tensor.name}': {error.reason}") from None
 
 
-def _decoded(tensor: RequestInput) -> Any:
-    """The values of a BYTES tensor by its own content type, else its elements."""
-    content_type = None if tensor.parameters is None else tensor.parameters.content_type
+def _decode_bytes(tensor: RequestInput) -> Any:
+    """Return the values of a BYTES tensor by its content type, else its elements."""
+    content_type = get_content_type(tensor)
     codec = find_input_codec(content_type) if content_type else None
     return elements(tensor) if codec is None else codec.decode_input(tensor)
 
 
-def _inferred(values: Any, tensor: RequestInput) -> Any:
-    """Decoded values as a column of the dtype that pandas would give them."""
-    content_type = None if tensor.parameters is None else tensor.parameters.content_type
+def _infer_column(values: Any, tensor: RequestInput) -> Any:
+    """Return decoded values as a column of the dtype that pandas infers."""
+    content_type = get_content_type(tensor)
     if isinstance(values, np.ndarray):
-        array = _flat(values)
+        array = _flatten(values)
         return pd.Series(array.tolist(), dtype=_TEXT).array if array.dtype.kind == "U" else array
     if not isinstance(values, list):
         return pd.Series(values).array
@@ -275,10 +276,10 @@ def _inferred(values: Any, tensor: RequestInput) -> Any:
             return pd.Series(values, dtype=_TEXT).array
         if all(isinstance(value, datetime) or value is None for value in values):
             return pd.Series(values).array
-    return _objects(values)
+    return _to_objects(values)
 
 
-def _flat(array: NDArray[Any]) -> NDArray[Any]:
+def _flatten(array: NDArray[Any]) -> NDArray[Any]:
     rows = array.shape[0] if array.ndim else 1
     if array.size != rows:
         raise CodecError(
@@ -288,26 +289,26 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_declared(column: Any) -> Any:
-    """The column such that pandas keeps its dtype: it would look into an object array and find another."""
+    """Return the column as a Series of objects if it holds objects: pandas would infer a dtype."""
     return pd.Series(column, dtype=object) if column.dtype == np.dtype(object) else column
 
 
-def _objects(values: list[Any]) -> NDArray[Any]:
-    """An object array of exactly these values, also if they are lists."""
+def _to_objects(values: list[Any]) -> NDArray[Any]:
+    """Return an object array of these values, which may be lists."""
     array = np.empty(len(values), dtype=object)
-    for position, value in enumerate(values):
-        array[position] = value
+    for index, value in enumerate(values):
+        array[index] = value
     return array
 
 
 # -- hinted columns --
 
 
-def _carried(tensor: RequestInput) -> Any:
-    """The values as they travelled: an array of numbers, or a list of texts, bytes or JSON objects."""
+def _read_values(tensor: RequestInput) -> Any:
+    """Return the values without the hint: an array of numbers, or texts, bytes or JSON objects."""
     if not is_bytes(tensor):
-        return _flat(NumpyCodec.decode_input(tensor))
-    content_type = None if tensor.parameters is None else tensor.parameters.content_type
+        return _flatten(NumpyCodec.decode_input(tensor))
+    content_type = get_content_type(tensor)
     if content_type == JsonColumnCodec.ContentType:
         return JsonColumnCodec.decode_input(tensor)
     if content_type == Base64Codec.ContentType:
@@ -316,15 +317,15 @@ def _carried(tensor: RequestInput) -> Any:
 
 
 def _restore(values: Any, hint: str, categories: Any = None) -> Any:
-    """Values that travelled -> an array of the dtype they had."""
+    """Return values as an array of the hinted dtype."""
     try:
         if hint in _OBJECTS:
-            return _objects([_OBJECTS[hint](value) for value in values])
+            return _to_objects([_OBJECTS[hint](value) for value in values])
         if hint == "category":
             return _restore_categories(values, categories)
         if hint == _ARROW_TEXT:
             return pd.array(values, dtype=_arrow_text())
-        dtype = _allowed(pd.api.types.pandas_dtype(hint))
+        dtype = _check_dtype(pd.api.types.pandas_dtype(hint))
         if isinstance(dtype, pd.DatetimeTZDtype) or dtype.kind == "M":
             return _restore_datetimes(values, dtype)
         if dtype.kind == "m":
@@ -346,8 +347,13 @@ def _restore(values: Any, hint: str, categories: Any = None) -> Any:
         ) from None
 
 
-def _allowed(dtype: Any) -> Any:
-    """Refuse what a caller's hint must not ask for: dtypes of a width of their own choosing take memory at will."""
+def _check_dtype(dtype: Any) -> Any:
+    """Return the dtype of a client's hint.
+
+    Raises:
+        TypeError: it is not a dtype of columns; text and void dtypes choose their width, and so
+            the memory of the array.
+    """
     plain = dtype.subtype if isinstance(dtype, pd.SparseDtype) else dtype
     if isinstance(plain, np.dtype) and plain.kind not in "biufMm":
         raise TypeError(f"{dtype} is not a dtype of columns")
@@ -358,24 +364,23 @@ def _restore_datetimes(values: Any, dtype: Any) -> Any:
     texts = [None if value is None or value == MISSING else value for value in values]
     if isinstance(dtype, np.dtype):
         return np.array(texts, dtype=dtype)
-    found = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, format="ISO8601")
-    return found.astype(dtype).array
+    datetimes = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, format="ISO8601")
+    return datetimes.astype(dtype).array
 
 
 def _restore_categories(values: Any, note: Any) -> pd.Categorical:
-    described = decode_from_bytelike_json_to_dict(note)
-    if not isinstance(described, dict) or not isinstance(described.get("values"), list):
+    declared = decode_from_bytelike_json_to_dict(note)
+    if not isinstance(declared, dict) or not isinstance(declared.get("values"), list):
         raise CodecError(f"parameter {CATEGORIES} does not list the categories")
-    kind = str(described.get("dtype", "object"))
+    kind = str(declared.get("dtype", "object"))
     dtype = pd.CategoricalDtype(
-        pd.Index(as_declared(_restore(described["values"], kind))),
-        ordered=bool(described.get("ordered")),
+        pd.Index(as_declared(_restore(declared["values"], kind))),
+        ordered=bool(declared.get("ordered")),
     )
-    found = [None if value is None else value for value in values]
-    known = [value is not None for value in found]
-    inner = _restore([value for value in found if value is not None], kind)
-    codes = np.full(len(found), -1, dtype="i8")
-    codes[known] = dtype.categories.get_indexer(pd.Index(as_declared(inner)))
+    is_present = [value is not None for value in values]
+    inner = _restore([value for value in values if value is not None], kind)
+    codes = np.full(len(is_present), -1, dtype="i8")
+    codes[is_present] = dtype.categories.get_indexer(pd.Index(as_declared(inner)))
     return pd.Categorical.from_codes(codes, dtype=dtype)
 
 
@@ -385,15 +390,11 @@ def _arrow_text() -> pd.ArrowDtype:
     return pd.ArrowDtype(pyarrow.string())
 
 
-def _as_datetime(value: Any) -> Any:
-    return datetime.fromisoformat(value)
-
-
 _OBJECTS: dict[str, Any] = {
     "object": lambda value: value,
     "object[nan]": lambda value: math.nan if value is None else value,
     "object[NA]": lambda value: pd.NA if value is None else value,
     "bytes": lambda value: value.encode("utf-8"),
-    "datetime": _as_datetime,
+    "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
 }

@@ -87,7 +87,7 @@ class SignatureCodec(RequestCodec):
     def encode_response(  # type: ignore[override]
         self, model_name: str, payload: Any, model_version: str | None = None, **kwargs: Any
     ) -> InferenceResponse:
-        """Return the function's result as outputs `output-0`, `output-1`, ...; a DataFrame as columns.
+        """Return the result as outputs `output-0`, `output-1`, ...; a DataFrame as its columns.
 
         Raises:
             OutputNotFound: a value is not of the type of the return hint.

@@ -1,6 +1,6 @@
-"""The `pd` codec: DataFrames, one tensor per column (`columns` has the column types).
+"""Codec `pd`: DataFrames, one tensor per column (column types: `columns`).
 
-Imported when the codec is asked for; `mlserver.codecs` itself does not load pandas.
+Imported on first use of the codec; `mlserver.codecs` itself does not import pandas.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 try:
     import numpy as np
     import pandas as pd
-except ImportError as problem:
-    raise ImportError(f"The 'pd' codec needs pandas: pip install pandas ({problem})") from problem
+except ImportError as error:
+    raise ImportError(f"The 'pd' codec needs pandas: pip install pandas ({error})") from error
 
 from ..context import joined_rows
 from ..errors import CannotBatch
@@ -27,21 +27,21 @@ from ..types import (
     TensorData,
 )
 from .base import RequestCodec
-from .columns import Column, as_declared, hint_of, read_column, write_column
+from .columns import Column, as_declared, get_hint, read_column, write_column
 from .errors import CodecError
 from .json import PandasJsonContentType, encode_to_json
 from .numpy import to_datatype
 
 LABEL = "pandas_label"
-"""Parameter with a column's label as JSON, where the tensor's name could not be it (no text, or not unique)."""
+"""Parameter with a column's label as JSON, if the label is not text or not unique."""
 
 
 class PandasCodec(RequestCodec):
     """A DataFrame <-> one tensor of shape [rows, 1] per column, named by the column's label.
 
-    The row index does not travel. What a datatype cannot tell (a categorical, nullable integers, a label that is no
-    text) is noted in the tensor's parameters `pandas_dtype`, `pandas_categories` and `pandas_label`, so that decoding
-    an encoded frame gives an equal one.
+    The row index is not encoded. What a datatype does not represent (categories, nullable integers,
+    labels that are not text) is in the tensor's parameters `pandas_dtype`, `pandas_categories` and
+    `pandas_label`, so that decoding an encoded frame returns an equal one.
     """
 
     ContentType = "pd"
@@ -71,7 +71,7 @@ class PandasCodec(RequestCodec):
 
     @classmethod
     def decode_response(cls, response: InferenceResponse) -> pd.DataFrame:
-        return _frame([RequestInput.build(dict(output)) for output in response.outputs])
+        return _build_frame([RequestInput.build(dict(output)) for output in response.outputs])
 
     @classmethod
     def encode_request(
@@ -79,49 +79,46 @@ class PandasCodec(RequestCodec):
     ) -> InferenceRequest:
         return InferenceRequest(
             parameters=Parameters(content_type=cls.ContentType),
-            inputs=[RequestInput(**tensor) for tensor in _tensors(payload, use_bytes)],
+            inputs=[RequestInput(**tensor) for tensor in _build_tensors(payload, use_bytes)],
         )
 
     @classmethod
     def decode_request(cls, request: InferenceRequest) -> pd.DataFrame:
-        return _frame(request.inputs)
+        return _build_frame(request.inputs)
 
     @classmethod
     def encode_outputs(cls, payload: pd.DataFrame, use_bytes: bool = True) -> list[ResponseOutput]:
-        """The columns as outputs.
+        """Return the columns as outputs.
 
         Raises:
-            NotTogether: the rows of one of several joined requests would be encoded otherwise alone.
+            CannotBatch: the rows of one of the joined requests alone have another encoding.
         """
         _check_joined(payload)
-        return [ResponseOutput(**tensor) for tensor in _tensors(payload, use_bytes)]
+        return [ResponseOutput(**tensor) for tensor in _build_tensors(payload, use_bytes)]
 
 
 # -- frame -> tensors --
 
 
-def _tensors(frame: pd.DataFrame, use_bytes: bool) -> list[dict[str, Any]]:
-    """The fields of one tensor per column."""
+def _build_tensors(frame: pd.DataFrame, use_bytes: bool) -> list[dict[str, Any]]:
+    """Return the fields of one tensor per column."""
     tensors = []
-    for name, label, column in zip(
-        _names(frame.columns), frame.columns, _columns(frame, use_bytes), strict=True
-    ):
-        hints = (
-            column.hints
-            if name == label
-            else {**column.hints, LABEL: str(encode_to_json(label, use_bytes=False))}
-        )
+    columns = _write_columns(frame, use_bytes)
+    for name, label, column in zip(_make_names(frame.columns), frame.columns, columns, strict=True):
+        hints = column.hints
+        if name != label:
+            hints = {**hints, LABEL: str(encode_to_json(label, use_bytes=False))}
         fields = {
             "name": name,
             "shape": [len(frame), 1],
             "datatype": column.datatype,
             "data": column.data,
         }
-        tensors.append({**fields, **_parameters(column, hints)})
+        tensors.append({**fields, **_build_parameters(column, hints)})
     return tensors
 
 
-def _columns(frame: pd.DataFrame, use_bytes: bool) -> Iterator[Column]:
+def _write_columns(frame: pd.DataFrame, use_bytes: bool) -> Iterator[Column]:
     dtypes = set(frame.dtypes)
     dtype = dtypes.pop() if len(dtypes) == 1 else None
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf" and dtype.isnative:
@@ -137,80 +134,77 @@ def _columns(frame: pd.DataFrame, use_bytes: bool) -> Iterator[Column]:
 
 
 def _check_joined(frame: pd.DataFrame) -> None:
-    """Which datatype and content type carry a column depends on its values: those of each request must agree."""
-    members = joined_rows()
-    if len(members) < 2 or sum(members) != len(frame):
+    """Check that each of the joined requests alone has the encoding of the whole frame.
+
+    Datatype and content type of a column depend on its values.
+
+    Raises:
+        CannotBatch: a request has another encoding.
+    """
+    rows_per_request = joined_rows()
+    if len(rows_per_request) < 2 or sum(rows_per_request) != len(frame):
         return
     for position in range(frame.shape[1]):
         series = frame.iloc[:, position]
         if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
             continue
-        whole, start = write_column(series), 0
-        for rows in members:
-            part = series.iloc[start : start + rows]
-            own = write_column(part)
-            if (own.datatype, own.content_type, own.hints) != (
-                whole.datatype,
-                whole.content_type,
-                whole.hints,
-            ):
+        encoding, start = write_column(series).encoding, 0
+        for row_count in rows_per_request:
+            part = series.iloc[start : start + row_count]
+            if write_column(part).encoding != encoding:
                 raise CannotBatch
-            if isinstance(series.dtype, pd.CategoricalDtype) and part.nunique() != len(
-                series.dtype.categories
-            ):
-                raise CannotBatch  # alone, it may have the categories that it uses
-            start += rows
+            dtype = series.dtype
+            if isinstance(dtype, pd.CategoricalDtype) and part.nunique() != len(dtype.categories):
+                raise CannotBatch  # alone, it may have only the categories that it uses
+            start += row_count
 
 
-def _parameters(column: Column, hints: dict[str, str]) -> dict[str, Parameters]:
-    """The parameters field, if there is anything to say."""
+def _build_parameters(column: Column, hints: dict[str, str]) -> dict[str, Parameters]:
+    """Return the field `parameters`; empty if there are none."""
     if column.content_type is not None:
         return {"parameters": Parameters(content_type=column.content_type, **hints)}
     return {"parameters": Parameters(**hints)} if hints else {}
 
 
-def _names(labels: pd.Index) -> list[str]:
-    """A name for each label: its text, made unique."""
+def _make_names(labels: pd.Index) -> list[str]:
+    """Return a unique name for each label: its text, with a number if needed."""
     names: list[str] = []
-    taken = {label for label in labels if isinstance(label, str)}
-    seen: set[str] = set()
+    text_labels = {label for label in labels if isinstance(label, str)}
+    used: set[str] = set()
     for label in labels:
-        name = (
-            label
-            if isinstance(label, str)
-            else ".".join(map(str, label if isinstance(label, tuple) else (label,)))
-        )
+        is_text = isinstance(label, str)
+        name = label if is_text else _label_to_text(label)
         stem, number = name, 0
-        while (
-            name in seen
-            or (number and name in taken)
-            or (not isinstance(label, str) and name in taken)
-        ):
+        while name in used or (name in text_labels and (number or not is_text)):
             number += 1
             name = f"{stem}.{number}"
-        seen.add(name)
+        used.add(name)
         names.append(name)
     return names
+
+
+def _label_to_text(label: Any) -> str:
+    return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 # -- tensors -> frame --
 
 
-def _frame(tensors: Sequence[RequestInput]) -> pd.DataFrame:
-    """One column per tensor.
+def _build_frame(tensors: Sequence[RequestInput]) -> pd.DataFrame:
+    """Return a frame of one column per tensor.
 
     Raises:
-        CodecError: a column does not have one value per row, or not as many rows as the others.
+        CodecError: a column does not have one value per row, or columns differ in rows.
     """
     columns = [read_column(tensor) for tensor in tensors]
     for tensor, column in zip(tensors, columns, strict=True):
         if len(column) != len(columns[0]):
             raise CodecError(
-                f"columns of a DataFrame need equally many rows: '{tensors[0].name}' has {len(columns[0])}, "
-                f"'{tensor.name}' has {len(column)}"
+                f"columns of a DataFrame need equally many rows: "
+                f"'{tensors[0].name}' has {len(columns[0])}, '{tensor.name}' has {len(column)}"
             )
-    index = _labels(tensors)
-    block = _block(columns)
+    index = _read_labels(tensors)
+    block = _join_columns(columns)
     if block is not None:
         return pd.DataFrame(block, columns=index, copy=False)
     frame = pd.DataFrame({position: as_declared(column) for position, column in enumerate(columns)})
@@ -218,8 +212,11 @@ def _frame(tensors: Sequence[RequestInput]) -> pd.DataFrame:
     return frame
 
 
-def _block(columns: list[Any]) -> np.ndarray[Any, Any] | None:
-    """All columns in one new array, if they are numbers of one dtype: much cheaper than a frame of single columns."""
+def _join_columns(columns: list[Any]) -> np.ndarray[Any, Any] | None:
+    """Return all columns as one new array if they are numbers of one dtype, else None.
+
+    A frame of one array is much cheaper to build than one of single columns.
+    """
     dtype = columns[0].dtype if columns else None
     if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or not dtype.isnative:
         return None
@@ -228,28 +225,28 @@ def _block(columns: list[Any]) -> np.ndarray[Any, Any] | None:
     return np.concatenate(columns).reshape(len(columns), -1).T
 
 
-def _labels(tensors: Sequence[RequestInput]) -> pd.Index:
-    noted = [hint_of(tensor, LABEL) for tensor in tensors]
-    if not any(noted):
+def _read_labels(tensors: Sequence[RequestInput]) -> pd.Index:
+    notes = [get_hint(tensor, LABEL) for tensor in tensors]
+    if not any(notes):
         return _text_labels(tuple(tensor.name for tensor in tensors))
     labels = [
-        tensor.name if note is None else _label(note, tensor.name)
-        for tensor, note in zip(tensors, noted, strict=True)
+        tensor.name if note is None else _parse_label(note, tensor.name)
+        for tensor, note in zip(tensors, notes, strict=True)
     ]
     return pd.Index(labels)
 
 
 @functools.lru_cache(maxsize=256)
 def _text_labels(names: tuple[str, ...]) -> pd.Index:
-    """The labels of frames that come again and again; an index is immutable, so frames may share it."""
+    """Return an index of text labels, cached: an index is immutable and may be shared by frames."""
     return pd.Index(list(names)) if names else pd.RangeIndex(0)
 
 
-def _label(note: str, name: str) -> Any:
+def _parse_label(note: str, name: str) -> Any:
     try:
         label = json.loads(note)
     except ValueError:
         raise CodecError(f"column '{name}': parameter {LABEL} is not JSON") from None
     if isinstance(label, dict):
-        raise CodecError(f"column '{name}': parameter {LABEL} is no label")
+        raise CodecError(f"column '{name}': parameter {LABEL} is not a label")
     return tuple(label) if isinstance(label, list) else label

@@ -1,4 +1,4 @@
-"""What codecs share: the memory of a decoded payload, the order in which codecs are chosen, single-tensor requests."""
+"""Decoding and encoding of messages: codec selection, decoded payloads, single-tensor requests."""
 
 from __future__ import annotations
 
@@ -45,63 +45,62 @@ _NO_TENSORS: Mapping[str, MetadataTensor] = {}
 
 
 def inject_batch_dimension(shape: list[int]) -> list[int]:
-    """The shape of an encoded value: [N] becomes [N, 1] and [] becomes [1]; others stay."""
+    """Return the shape of an encoded value: [N, 1] for [N], [1] for []; others unchanged."""
     return shape if len(shape) > 1 else [*shape, 1]
 
 
-# -- the decoded payload, kept on the parameters of what was decoded --
+# -- decoded payloads, stored in the parameters of the decoded message or tensor --
 
 
 def has_decoded(parametrised: Parametrised) -> bool:
-    """Whether a decoded payload is kept (it may be None)."""
+    """Return whether a decoded payload is stored; it may be None."""
     return parametrised.parameters is not None and hasattr(
         parametrised.parameters, DecodedParameterName
     )
 
 
 def get_decoded(parametrised: Parametrised) -> Any:
-    """The decoded payload that is kept, else None."""
+    """Return the stored decoded payload, else None."""
     return getattr(parametrised.parameters, DecodedParameterName, None)
 
 
 def get_decoded_or_raw(parametrised: Parametrised) -> Any:
-    """The decoded payload that is kept, else a tensor's data, else the object itself."""
+    """Return the stored decoded payload, else a tensor's data, else the object itself."""
     if has_decoded(parametrised):
         return get_decoded(parametrised)
-    return (
-        parametrised.data
-        if isinstance(parametrised, RequestInput | ResponseOutput)
-        else parametrised
-    )
+    if isinstance(parametrised, RequestInput | ResponseOutput):
+        return parametrised.data
+    return parametrised
 
 
 def _save_decoded(parametrised: Parametrised, decoded: Any) -> None:
     if parametrised.parameters is None:
         parametrised.parameters = Parameters()
-    # Straight into the instance: an attribute that is no field takes no part in dumps and comparisons.
+    # Not a field, so that dumps and comparisons ignore it.
     parametrised.parameters.__dict__[DecodedParameterName] = decoded
 
 
-# -- which codec --
+# -- selection of codecs --
 
 
-def content_type_of(parametrised: Any, metadata: Any = None) -> str | None:
-    """An object's own content type, else its metadata's."""
-    own = None if parametrised is None else parametrised.parameters
-    if own is not None and own.content_type:
-        return str(own.content_type)
-    described = None if metadata is None else metadata.parameters
-    return described.content_type or None if described is not None else None
+def get_content_type(parametrised: Any, metadata: Any = None) -> str | None:
+    """Return the content type of a message or tensor, else that of its metadata, else None."""
+    for described in (parametrised, metadata):
+        parameters = None if described is None else described.parameters
+        if parameters is not None and parameters.content_type:
+            return str(parameters.content_type)
+    return None
 
 
 def decode_request_input(
     request_input: RequestInput, metadata_inputs: Mapping[str, MetadataTensor] = _NO_TENSORS
 ) -> Any:
-    """Decode an input by its own content type, else by that of the metadata tensor of its name, and keep the result.
+    """Decode an input and store the result.
 
-    Without a codec, what was decoded earlier is returned, or None (`has_decoded` tells).
+    The codec is that of the input's content type, else of the metadata tensor of its name. Without
+    a codec, the stored payload is returned, or None (see `has_decoded`).
     """
-    content_type = content_type_of(request_input, metadata_inputs.get(request_input.name))
+    content_type = get_content_type(request_input, metadata_inputs.get(request_input.name))
     codec = find_input_codec(content_type) if content_type else None
     if codec is None:
         return get_decoded(request_input)
@@ -115,11 +114,12 @@ def decode_inference_request(
     model_settings: ModelSettings | None = None,
     metadata_inputs: Mapping[str, MetadataTensor] = _NO_TENSORS,
 ) -> Any:
-    """Decode every input by its own codec, then the request by the request's (else the model's), and keep the result.
+    """Decode every input by its codec, then the request, and store the results.
 
-    Without a request codec, what was decoded earlier is returned, or None (`has_decoded` tells).
+    The request's codec is that of its content type, else of the model's. Without one, the stored
+    payload is returned, or None (see `has_decoded`).
     """
-    content_type = content_type_of(inference_request, model_settings)
+    content_type = get_content_type(inference_request, model_settings)
     codec = find_request_codec(content_type) if content_type else None
     decode_inputs(
         inference_request, metadata_inputs, skip_numbers=codec is not None and _reads_numbers(codec)
@@ -136,18 +136,16 @@ def decode_inputs(
     metadata_inputs: Mapping[str, MetadataTensor],
     skip_numbers: bool = False,
 ) -> None:
-    """Decode each input by its own or its metadata's content type.
+    """Decode each input by its content type, else by its metadata's.
 
     Args:
-        skip_numbers: Leave alone the numeric tensors that would only become arrays.
+        skip_numbers: Skip numeric tensors whose codec is `np` or none.
     """
     for request_input in inference_request.inputs:
-        number = skip_numbers and not is_bytes(request_input)
-        if number and content_type_of(request_input, metadata_inputs.get(request_input.name)) in (
-            None,
-            "np",
-        ):
-            continue
+        if skip_numbers and not is_bytes(request_input):
+            content_type = get_content_type(request_input, metadata_inputs.get(request_input.name))
+            if content_type in (None, "np"):
+                continue
         decode_request_input(request_input, metadata_inputs)
 
 
@@ -160,40 +158,43 @@ def encode_response_output(
     request_output: RequestOutput,
     metadata_outputs: Mapping[str, MetadataTensor] = _NO_TENSORS,
 ) -> ResponseOutput | None:
-    """Encode a value as the output that was asked for; None when no codec is found.
+    """Encode a value as a requested output; return None if there is no codec.
 
-    The codec is that of the output's content type, else of its metadata's, else the first that takes the value.
+    The codec is that of the output's content type, else of its metadata's, else the first that
+    accepts the value.
     """
-    content_type = content_type_of(request_output, metadata_outputs.get(request_output.name))
-    codec = find_input_codec(content_type) if content_type else _input_codec_of(payload)
+    content_type = get_content_type(request_output, metadata_outputs.get(request_output.name))
+    codec = find_input_codec(content_type) if content_type else _find_codec_of_value(payload)
     return None if codec is None else codec.encode_output(request_output.name, payload)
 
 
-def _input_codec_of(payload: Any) -> InputCodecLike | None:
-    """The first codec that takes a value.
+def _find_codec_of_value(payload: Any) -> InputCodecLike | None:
+    """Return the first codec that accepts a value.
 
     Raises:
-        NotTogether: a list holds the rows of joined requests, some of which alone would get another codec.
+        CannotBatch: the value lists the rows of joined requests, and the rows of one of them alone
+            select another codec.
     """
     codec = find_input_codec_by_payload(payload)
-    members = joined_rows()
-    if len(members) > 1 and isinstance(payload, list) and len(payload) == sum(members):
+    rows_per_request = joined_rows()
+    is_joined = len(rows_per_request) > 1 and isinstance(payload, list)
+    if is_joined and len(payload) == sum(rows_per_request):
         start = 0
-        for rows in members:
-            if find_input_codec_by_payload(payload[start : start + rows]) is not codec:
+        for row_count in rows_per_request:
+            if find_input_codec_by_payload(payload[start : start + row_count]) is not codec:
                 raise CannotBatch
-            start += rows
+            start += row_count
     return codec
 
 
 def encode_inference_response(
     payload: Any, model_settings: ModelSettings
 ) -> InferenceResponse | None:
-    """Encode a value as a response; None when no codec is found.
+    """Encode a value as a response; return None if there is no codec.
 
-    The codec is that of the model's content type if it takes the value, else the first that does.
+    The codec is that of the model's content type if it accepts the value, else the first that does.
     """
-    content_type = content_type_of(None, model_settings)
+    content_type = get_content_type(None, model_settings)
     codec = find_request_codec(content_type) if content_type else None
     if codec is None or not codec.can_encode(payload):
         codec = find_request_codec_by_payload(payload)
@@ -228,7 +229,7 @@ class SingleInputRequestCodec(RequestCodec):
 
     @classmethod
     def decode_response(cls, response: InferenceResponse) -> Any:
-        output = cls._only(response.outputs, "output")
+        output = cls._get_single(response.outputs, "output")
         return get_decoded(output) if has_decoded(output) else cls.InputCodec.decode_output(output)
 
     @classmethod
@@ -240,17 +241,16 @@ class SingleInputRequestCodec(RequestCodec):
 
     @classmethod
     def decode_request(cls, request: InferenceRequest) -> Any:
-        request_input = cls._only(request.inputs, "input")
-        return (
-            get_decoded(request_input)
-            if has_decoded(request_input)
-            else cls.InputCodec.decode_input(request_input)
-        )
+        request_input = cls._get_single(request.inputs, "input")
+        if has_decoded(request_input):
+            return get_decoded(request_input)
+        return cls.InputCodec.decode_input(request_input)
 
     @classmethod
-    def _only(cls, tensors: list[Any], kind: str) -> Any:
+    def _get_single(cls, tensors: list[Any], kind: str) -> Any:
         if len(tensors) != 1:
             raise CodecError(
-                f"The '{cls.ContentType}' codec only supports a single {kind} tensor ({len(tensors)} were received)"
+                f"The '{cls.ContentType}' codec only supports a single {kind} tensor "
+                f"({len(tensors)} were received)"
             )
         return tensors[0]
