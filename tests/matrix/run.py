@@ -21,7 +21,7 @@ QUICK_START = (
     "tests/integration/test_front_ends.py",
     "tests/unit/codecs/test_hints.py",
 )
-TESTS = (*QUICK_START, "tests/unit/mlflow/test_differential.py")
+TESTS = (*QUICK_START, "tests/unit/mlflow/invocations/test_scoring.py")
 FLOOR_TESTS = (
     *TESTS,
     "tests/integration/test_infer.py",

@@ -1,7 +1,8 @@
-"""The MLflow runtime of MLServer: serves any MLflow model over V2 and over MLflow's own scoring protocol.
+"""MLServer's runtime for MLflow models: V2 inference and MLflow's own scoring protocol.
 
-`MLflowRuntime` is what `model-settings.json` names. It is loaded on first use: importing this package, or its wire format
-`mlserver_mlflow.invocations`, loads neither MLflow nor pandas, because the server's front end does so too.
+`model-settings.json` names `mlserver_mlflow.MLflowRuntime`. The class is imported on first use: the
+server's front end imports this package for the wire format `mlserver_mlflow.invocations`, which
+loads neither MLflow nor pandas.
 """
 
 from __future__ import annotations

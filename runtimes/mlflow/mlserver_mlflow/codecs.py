@@ -1,4 +1,4 @@
-"""The content type `dict`: a dictionary of named arrays, one tensor per key."""
+"""Codec of the content type `dict`: a dictionary of named arrays, one tensor per key."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TensorDictCodec(RequestCodec):
 
     @classmethod
     def decode_response(cls, response: InferenceResponse) -> Arrays:
-        return {output.name: _array(output) for output in response.outputs}
+        return {output.name: _to_array(output) for output in response.outputs}
 
     @classmethod
     def encode_request(cls, payload: Arrays, **kwargs: Any) -> InferenceRequest:
@@ -57,11 +57,11 @@ class TensorDictCodec(RequestCodec):
 
     @classmethod
     def decode_request(cls, request: InferenceRequest) -> Arrays:
-        return {tensor.name: _array(tensor) for tensor in request.inputs}
+        return {tensor.name: _to_array(tensor) for tensor in request.inputs}
 
 
-def _array(tensor: RequestInput | ResponseOutput) -> NDArray[Any]:
-    """What an earlier codec made of the tensor, else its elements as an array."""
+def _to_array(tensor: RequestInput | ResponseOutput) -> NDArray[Any]:
+    """Return the tensor as an array, from its decoded value if a codec has decoded it."""
     decoded = get_decoded_or_raw(tensor)
     if isinstance(decoded, TensorData):
         return decoded.to_array(str(tensor.datatype), tensor.shape)

@@ -1,4 +1,4 @@
-"""Hooks of the MLflow runtime for the server's process: imports neither MLflow nor pandas."""
+"""Hooks for the server's process (`mlserver.runtime_hooks`), without MLflow and pandas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FULL_MLFLOW = frozenset(
 
 
 class MLflowHooks(RuntimeHooks):
-    """Answers about MLflow models from their settings and files."""
+    """Properties of MLflow models, read from their settings and files."""
 
     implementations = ("mlserver_mlflow.MLflowRuntime", "mlserver_mlflow.runtime.MLflowRuntime")
     # `make test-floors` runs a worker with the lowest of these versions.
@@ -30,12 +30,12 @@ class MLflowHooks(RuntimeHooks):
     def find_shipped_code(self, settings: ModelSettings) -> ShippedCode | None:
         from .loading import shipped_code
 
-        return shipped_code.of_settings(settings)
+        return shipped_code.find_for_settings(settings)
 
     def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
         from .loading import environment_spec
 
-        return environment_spec.read(settings)
+        return environment_spec.read_spec(settings)
 
     def install_command(self, package: str) -> str | None:
         return "pip install 'mlserver-mlflow[full]'" if package in _FULL_MLFLOW else None

@@ -1,4 +1,4 @@
-"""Models of the zoo as MLflow's own scoring app and as our runtime, each made once."""
+"""Test models as MLflow's own scoring app and as the runtime, each saved and loaded once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Oracle:
 
 @dataclass
 class Served:
-    """One model, both ways."""
+    """One model in the runtime and in MLflow's app."""
 
     name: str
     runtime: MLflowRuntime
@@ -54,7 +54,7 @@ class Served:
 
 
 class MLflowModels:
-    """Saves and loads models of the zoo when they are asked for."""
+    """Saves and loads test models on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -95,9 +95,9 @@ class MLflowModels:
 
 @pytest.fixture(scope="session")
 def mlflow_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowModels]:
-    """The zoo, with MLflow's logs and stores out of the way."""
+    """The test models, with a tracking store and a log level of their own."""
     before = dict(os.environ)
-    folder = tmp_path_factory.mktemp("zoo")
+    folder = tmp_path_factory.mktemp("models")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     yield MLflowModels(folder)

@@ -1,4 +1,4 @@
-"""The example models: each trains, loads from its settings file and answers the request beside it."""
+"""The example models: each trains, loads from its settings file and serves its request."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_an_example_answers_its_request(tmp_path: Path, example: str) -> N
 
 
 @pytest.mark.slow
-async def test_the_wine_example_gives_the_answer_of_the_walk(tmp_path: Path) -> None:
+async def test_the_wine_example_gives_the_result_of_the_quickstart(tmp_path: Path) -> None:
     data = wine_data()
     if data is None:
         pytest.skip("the red wine data is not here")

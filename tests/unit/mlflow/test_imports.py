@@ -1,4 +1,4 @@
-"""The runtime imports from MLflow only what its oldest release allowed has; `make test-floors` runs it there."""
+"""The runtime imports only names of the oldest supported MLflow (`make test-floors` runs with it)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[3] / "runtimes" / "mlflow" / "mlserver_mlflow"
-# Looked at in MLflow 2.15.1. A newer name is read with `getattr` and a value for releases that lack it.
+# Names of MLflow 2.15.1. Newer names are read with `getattr` and a default.
 OF_THE_OLDEST = {
     "mlflow": {"MlflowClient", "pyfunc"},
     "mlflow.artifacts": {"download_artifacts"},
@@ -30,7 +30,7 @@ OF_THE_OLDEST = {
     },
     "mlflow.version": {"VERSION"},
 }
-# What MLflow's scoring server has from 2.15 on: its other names come and go.
+# Names that MLflow's scoring server has in all releases from 2.15 on.
 SCORING_SERVER = {
     "CONTENT_TYPES",
     "CONTENT_TYPE_CSV",
@@ -47,7 +47,9 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
             yield from ((str(node.module), alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted(FOLDER.rglob("*.py")), ids=lambda file: str(file.relative_to(FOLDER))
+)
 def test_names_are_those_of_the_oldest_release(file: Path) -> None:
     tree = ast.parse(file.read_text())
     for module, name in imported(tree):

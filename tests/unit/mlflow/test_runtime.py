@@ -1,4 +1,4 @@
-"""What users of the class touch: its methods, its settings, and the ways to reach a model."""
+"""The class: methods, settings, and addresses of models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from unittest.mock import patch
 
 import mlflow
 import pytest
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
 from mlflow.version import VERSION
 from sklearn.linear_model import LinearRegression
 
@@ -161,7 +162,7 @@ async def test_addresses_that_mlflow_resolves(
         f"runs:/{run.info.run_id}/m",
     ):
         assert (await load_from(uri)).inputs is not None
-    for uri in ("models:/Reg@nobody", "models:/Reg/2", "models:/None/1"):
+    for uri in ("models:/Reg@missing", "models:/Reg/2", "models:/None/1"):
         with pytest.raises(MLServerError, match=f"Model m cannot be loaded from '{uri}'"):
             await load_from(uri)
 
@@ -189,6 +190,39 @@ async def test_a_streamable_model_streams(mlflow_models: MLflowModels) -> None:
     ]
 
 
+class Counts(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """Streams the sums of its only column."""
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        return [float(model_input.iloc[:, 0].sum())]
+
+    def predict_stream(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        yield self.predict(context, model_input)
+
+
+@pytest.mark.parametrize("name", ["", 0])
+async def test_a_streamable_model_whose_column_has_a_falsy_name(tmp_path: Path, name: Any) -> None:
+    schema = Schema([ColSpec("double", "first"), ColSpec("double", name)])
+    mlflow.pyfunc.save_model(
+        tmp_path / "m",
+        python_model=Counts(),
+        signature=ModelSignature(inputs=schema),
+        streamable=True,
+        pip_requirements=["mlflow"],
+    )
+    runtime = await load_from(str(tmp_path / "m"))
+
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        columns = [tensor.name for tensor in runtime.inputs or []]
+        inputs = [
+            {"name": column, "datatype": "FP64", "shape": [1], "data": [2.0]} for column in columns
+        ]
+        yield InferenceRequest.model_validate({"inputs": inputs})
+
+    responses = [response async for response in runtime.predict_stream(requests())]
+    assert [response.outputs[0].data.root for response in responses] == [[2.0]]
+
+
 async def test_other_models_answer_a_stream_once(mlflow_models: MLflowModels) -> None:
     assert (
         len([chunk async for chunk in streamed(mlflow_models, "echo_params", asking("d", [1.0]))])
@@ -203,7 +237,7 @@ async def test_an_error_within_a_stream_comes_after_its_chunks(mlflow_models: ML
         await anext(chunks)
 
 
-def test_errors_of_the_road_are_written_in_mlflows_form() -> None:
+def test_errors_of_the_server_are_written_in_mlflows_format() -> None:
     status, body, content_type = invocations.write_error(Overloaded("full"), {})
     assert (status, content_type) == (429, "application/json")
     assert json.loads(body) == {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "full"}

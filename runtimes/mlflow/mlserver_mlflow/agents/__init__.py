@@ -1,1 +1,1 @@
-"""Chat agents: OpenAI's message format, routes, traces."""
+"""Chat models and agents: OpenAI's formats, routes, streams and traces."""

@@ -1,9 +1,14 @@
-"""The wire formats of chat models and agents: OpenAI's chat completions and responses, and streams on `/invocations`.
+"""Wire formats of chat models and agents: OpenAI's chat completions and responses, and streams.
 
-The front end imports this module, so nothing here may import MLflow or pandas. Every body becomes a scoring body that travels
-as it is (`invocations.carry`); MLflow's own code in the worker reads and checks it. `config` is that of the route: `form` is
-"chat", "responses" or "invocations", `kind` the kind of model, and `streams` says whether the model streams by itself; one
-that does not is asked once, and its whole answer becomes the events.
+The front end imports this module, so it imports neither MLflow nor pandas. Every body is converted
+to a scoring body (`invocations.wrap_body`), which MLflow's own code in the worker validates.
+`config` is that of the route:
+
+    form      "chat", "responses" or "invocations"
+    kind      kind of model
+    streams   whether the model implements `predict_stream`; the result of another model becomes
+              the events of a stream
+    fields    body fields that the signature names, if it does
 """
 
 from __future__ import annotations
@@ -19,12 +24,12 @@ from .. import invocations
 
 CHUNK = "mlflow_chunk"
 CHAT_AGENT = "chat_agent"
-# OpenAI's clients send whole numbers where MLflow's signatures want floating point.
+# Fields that are floats in MLflow's signatures and may be integers in OpenAI's protocol.
 FLOATS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
-# Fields that become others before the signature counts.
+# Fields that are renamed before they are compared with the signature.
 RENAMED = frozenset({"max_completion_tokens"})
 DONE = b"data: [DONE]\n\n"
-# Status -> what OpenAI's clients know the error as.
+# Status -> error type of OpenAI's protocol.
 ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -34,96 +39,93 @@ ERROR_TYPES = {
 
 
 def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> InferenceRequest:
-    """A body -> the request that travels. Raises `MLServerError` for what is no request of OpenAI's protocols."""
+    """Return the request for a body. Raises `MLServerError` for an invalid one."""
     if config["form"] == "invocations":
         return invocations.read_request(body, content_type, config)
-    # MLflow ignores fields beside the signature too, with a warning for each request.
-    known = config.get("fields")
-    asked = {
+    # MLflow ignores other fields too, but logs a warning for each request.
+    fields = config.get("fields")
+    document = {
         name: value
-        for name, value in _document(body).items()
-        if value is not None and (known is None or name in known or name in RENAMED)
+        for name, value in _load_object(body).items()
+        if value is not None and (fields is None or name in fields or name in RENAMED)
     }
     for name in FLOATS:
-        if type(asked.get(name)) is int:
-            asked[name] = float(asked[name])
+        if type(document.get(name)) is int:
+            document[name] = float(document[name])
     if config["form"] == "chat":
-        _as_chat(asked)
-    elif isinstance(asked.get("input"), str):
-        asked["input"] = [{"role": "user", "content": asked["input"]}]
-    elif not isinstance(asked.get("input"), list):
+        _normalize_chat(document)
+    elif isinstance(document.get("input"), str):
+        document["input"] = [{"role": "user", "content": document["input"]}]
+    elif not isinstance(document.get("input"), list):
         raise MLServerError("Invalid 'input': expected a text or a list of items")
-    return invocations.wrap_body(json.dumps(asked).encode(), invocations.JSON)
+    return invocations.wrap_body(json.dumps(document).encode(), invocations.JSON)
 
 
 def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple[int, bytes, str]:
-    """Status, body and content type of a whole answer."""
+    """Return status, body and content type of a response without a stream."""
     status, body, content_type = invocations.write_response(response, config)
-    if config["form"] != "chat":
-        return status, body, content_type
-    return (
-        status,
-        json.dumps(_completion(json.loads(body), response, config)).encode(),
-        content_type,
-    )
+    if config["form"] == "chat":
+        body = json.dumps(_to_completion(json.loads(body), response, config)).encode()
+    return status, body, content_type
 
 
 def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, bytes, str]:
-    """An error in OpenAI's form; `/responses` also has the field in which MLflow's agent server has it."""
+    """Return an error in OpenAI's format; `/responses` has `detail` too, as MLflow's agent server."""
     if config["form"] == "invocations":
         return invocations.write_error(error, config)
-    document: dict[str, Any] = {"error": _error(error)}
+    document: dict[str, Any] = {"error": _to_openai_error(error)}
     if config["form"] == "responses":
         document["detail"] = error.message
-    return _status(error), json.dumps(document).encode(), invocations.JSON
+    return _get_status(error), json.dumps(document).encode(), invocations.JSON
 
 
 def named_model(body: bytes, config: dict[str, Any]) -> str | None:
-    """The model that a body asks for, where several models answer the path."""
+    """Return the model named in a body, for paths that several models have."""
     if config["form"] == "invocations":
         return None
-    name = _document(body).get("model")
+    name = _load_object(body).get("model")
     return name if isinstance(name, str) else None
 
 
-def open_stream(body: bytes, config: dict[str, Any]) -> Events | None:
-    """The writer of a streamed answer; None = a whole answer is asked for."""
+def open_stream(body: bytes, config: dict[str, Any]) -> EventWriter | None:
+    """Return the writer of a streamed response; None if the body does not request a stream."""
     if b'"stream"' not in body:
         return None
     if config["form"] != "invocations":
-        if _document(body).get("stream") is not True:
+        if _load_object(body).get("stream") is not True:
             return None
-        return Completions(config) if config["form"] == "chat" else Events(config)
+        return CompletionWriter(config) if config["form"] == "chat" else EventWriter(config)
     try:
-        asked = json.loads(body)
+        document = json.loads(body)
     except ValueError:
-        return None  # MLflow's own code says what is wrong
-    unwrapped = isinstance(asked, dict) and ("messages" in asked or "input" in asked)
-    return (
-        Events(config) if config["streams"] and unwrapped and asked.get("stream") is True else None
-    )
+        return None  # MLflow's code in the worker refuses the body
+    if not isinstance(document, dict) or not config["streams"]:
+        return None
+    is_agent_request = "messages" in document or "input" in document
+    is_stream = is_agent_request and document.get("stream") is True
+    return EventWriter(config) if is_stream else None
 
 
-class Events:
-    """Chunks as server-sent events in the form of MLflow's agent server."""
+class EventWriter:
+    """Writes chunks as server-sent events in the format of MLflow's agent server."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
 
     def event(self, response: InferenceResponse) -> bytes:
-        """The events of one response."""
+        """Return the events of one response."""
         _, body, _ = invocations.write_response(response, {})
         if is_chunk(response):
             return b"data: " + body + b"\n\n"
-        return b"".join(_event(event) for event in _events_of_whole(json.loads(body)))
+        return b"".join(map(_format_event, _split_into_events(json.loads(body))))
 
     def end(self, error: MLServerError | None) -> bytes:
-        """What closes the stream, after an error that came in its middle or without one."""
-        return (_event({"error": error.message}) if error is not None else b"") + DONE
+        """Return the last events of the stream, with an error raised in its middle."""
+        return (_format_event({"error": error.message}) if error is not None else b"") + DONE
 
 
-class Completions(Events):
-    """Chunks as OpenAI's `chat.completion.chunk`, all of one id."""
+class CompletionWriter(EventWriter):
+    """Writes chunks as OpenAI's `chat.completion.chunk`, all with one id."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -134,31 +136,30 @@ class Completions(Events):
         _, body, _ = invocations.write_response(response, {})
         document = json.loads(body)
         if not self._head:
-            self._head = _head(response, "chat.completion.chunk")
+            self._head = _make_head(response, "chat.completion.chunk")
         if not is_chunk(response):
-            document = _chunk_of_whole(_completion(document, response, self._config))
+            document = _completion_to_chunk(_to_completion(document, response, self._config))
         elif self._config["kind"] == CHAT_AGENT:
-            document = _chunk_of_agent(document)
+            document = _agent_chunk_to_chunk(document)
         if not document.get("choices") and not document.get("usage"):
             return b""
         reasons = [choice.get("finish_reason") for choice in document["choices"]]
         self._finished = self._finished or any(reasons)
-        return _event(
-            {**document, **self._head, "model": document.get("model") or self._head["model"]}
-        )
+        model = document.get("model") or self._head["model"]
+        return _format_event({**document, **self._head, "model": model})
 
     def end(self, error: MLServerError | None) -> bytes:
         if error is not None:
-            return _event({"error": _error(error)}) + DONE
+            return _format_event({"error": _to_openai_error(error)}) + DONE
         if self._finished or not self._head:
             return DONE
         last = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        return _event({**self._head, "choices": [last]}) + DONE
+        return _format_event({**self._head, "choices": [last]}) + DONE
 
 
-def chunk(model_name: str, model_version: str | None, text: str) -> InferenceResponse:
-    """The response that carries one chunk of a stream, as JSON text."""
-    response = invocations.answer(model_name, model_version, text)
+def wrap_chunk(model_name: str, model_version: str | None, text: str) -> InferenceResponse:
+    """Return a response with one chunk of a stream, as JSON text."""
+    response = invocations.wrap_result(model_name, model_version, text)
     response.parameters = Parameters.from_values(
         {"content_type": invocations.CONTENT_TYPE, CHUNK: True}
     )
@@ -166,7 +167,7 @@ def chunk(model_name: str, model_version: str | None, text: str) -> InferenceRes
 
 
 def is_chunk(response: InferenceResponse) -> bool:
-    """Whether the response was made by `chunk`, and is no whole answer."""
+    """Whether a response was made by `wrap_chunk`."""
     extra = response.parameters.model_extra if response.parameters is not None else None
     return bool(extra and extra.get(CHUNK))
 
@@ -174,7 +175,7 @@ def is_chunk(response: InferenceResponse) -> bool:
 # -- requests --
 
 
-def _document(body: bytes) -> dict[str, Any]:
+def _load_object(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -184,66 +185,68 @@ def _document(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _as_chat(asked: dict[str, Any]) -> None:
-    """Put what OpenAI's protocol allows in several forms into the one that MLflow's signature has."""
-    messages = asked.get("messages")
+def _normalize_chat(document: dict[str, Any]) -> None:
+    """Convert the variants of OpenAI's fields to the form of MLflow's signature, in place."""
+    messages = document.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise MLServerError(
             "Invalid 'messages': expected a list of objects with 'role' and 'content'"
         )
-    asked["messages"] = [_message(message) for message in messages]
-    if isinstance(asked.get("stop"), str):
-        asked["stop"] = [asked["stop"]]
-    if "max_completion_tokens" in asked:
-        asked.setdefault("max_tokens", asked.pop("max_completion_tokens"))
+    document["messages"] = [_normalize_message(message) for message in messages]
+    if isinstance(document.get("stop"), str):
+        document["stop"] = [document["stop"]]
+    if "max_completion_tokens" in document:
+        document.setdefault("max_tokens", document.pop("max_completion_tokens"))
 
 
-def _message(message: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in message.items() if value is not None}
-    parts = kept.get("content")
+def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message without null fields, with its text parts joined."""
+    fields = {name: value for name, value in message.items() if value is not None}
+    parts = fields.get("content")
     if isinstance(parts, list):
-        texts = [
-            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-            for part in parts
-        ]
-        if not all(isinstance(text, str) for text in texts):
-            raise MLServerError(
-                "Invalid 'content' of a message: expected a text or parts of type 'text'"
-            )
-        kept["content"] = "".join(str(text) for text in texts)
-    return kept
+        fields["content"] = "".join(map(_get_text, parts))
+    return fields
 
 
-# -- answers --
+def _get_text(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        raise MLServerError(
+            "Invalid 'content' of a message: expected a text or parts of type 'text'"
+        )
+    return text
 
 
-def _completion(
+# -- responses --
+
+
+def _to_completion(
     document: dict[str, Any], response: InferenceResponse, config: dict[str, Any]
 ) -> dict[str, Any]:
-    """A whole answer as OpenAI's `chat.completion`."""
-    head = _head(response, "chat.completion")
+    """Return a result as OpenAI's `chat.completion`."""
+    head = _make_head(response, "chat.completion")
     if config["kind"] != CHAT_AGENT:
         return {
             **document,
             "id": document.get("id") or head["id"],
             "model": document.get("model") or head["model"],
         }
-    said = [message for message in document["messages"] if message["role"] == "assistant"]
-    message = (said or document["messages"] or [{"role": "assistant", "content": ""}])[-1]
+    messages = document["messages"]
+    replies = [message for message in messages if message["role"] == "assistant"]
+    message = (replies or messages or [{"role": "assistant", "content": ""}])[-1]
     choice = {
         "index": 0,
         "message": message,
         "finish_reason": document.get("finish_reason") or "stop",
     }
-    more = {
-        name: document[name]
-        for name in ("usage", "custom_outputs")
-        if document.get(name) is not None
-    }
-    return {**head, "choices": [choice], **more}
+    completion = {**head, "choices": [choice]}
+    for name in ("usage", "custom_outputs"):
+        if document.get(name) is not None:
+            completion[name] = document[name]
+    return completion
 
 
-def _head(response: InferenceResponse, kind: str) -> dict[str, Any]:
+def _make_head(response: InferenceResponse, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{response.id}",
         "object": kind,
@@ -252,28 +255,22 @@ def _head(response: InferenceResponse, kind: str) -> dict[str, Any]:
     }
 
 
-def _chunk_of_agent(document: dict[str, Any]) -> dict[str, Any]:
-    """A chunk of a ChatAgent; what its tools said is no part of OpenAI's stream."""
+def _agent_chunk_to_chunk(document: dict[str, Any]) -> dict[str, Any]:
+    """Convert a chunk of a ChatAgent; OpenAI's stream has no messages of tools."""
     delta = document["delta"]
     usage = {"usage": document["usage"]} if document.get("usage") else {}
     if delta.get("role") != "assistant":
         return {"choices": [], **usage}
-    kept = {
-        name: delta[name]
-        for name in ("role", "content", "tool_calls")
-        if delta.get(name) is not None
-    }
-    if "tool_calls" in kept:
-        kept["tool_calls"] = [
-            {"index": index, **call} for index, call in enumerate(kept["tool_calls"])
-        ]
-    return {
-        "choices": [{"index": 0, "delta": kept, "finish_reason": document.get("finish_reason")}],
-        **usage,
-    }
+    names = [name for name in ("role", "content", "tool_calls") if delta.get(name) is not None]
+    fields = {name: delta[name] for name in names}
+    if "tool_calls" in fields:
+        calls = enumerate(fields["tool_calls"])
+        fields["tool_calls"] = [{"index": index, **call} for index, call in calls]
+    choice = {"index": 0, "delta": fields, "finish_reason": document.get("finish_reason")}
+    return {"choices": [choice], **usage}
 
 
-def _chunk_of_whole(completion: dict[str, Any]) -> dict[str, Any]:
+def _completion_to_chunk(completion: dict[str, Any]) -> dict[str, Any]:
     choices = [
         {
             "index": choice.get("index", 0),
@@ -285,28 +282,28 @@ def _chunk_of_whole(completion: dict[str, Any]) -> dict[str, Any]:
     return {"model": completion["model"], "choices": choices}
 
 
-def _events_of_whole(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of an answer of OpenAI's responses, from a model that gives it in one piece."""
-    items = [
+def _split_into_events(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the events of a complete response of OpenAI's responses API."""
+    events: list[dict[str, Any]] = [
         {"type": "response.output_item.done", "output_index": index, "item": item}
-        for index, item in enumerate(answer.get("output", []))
+        for index, item in enumerate(response.get("output", []))
     ]
-    trace_id = (answer.get("metadata") or {}).get("trace_id")
-    last = (
-        [{"trace_id": trace_id}] if trace_id is not None else []
-    )  # as after the events of a stream
-    return [*items, {"type": "response.completed", "response": answer}, *last]
+    events.append({"type": "response.completed", "response": response})
+    trace_id = (response.get("metadata") or {}).get("trace_id")
+    if trace_id is not None:
+        events.append({"trace_id": trace_id})  # as at the end of a model's own stream
+    return events
 
 
-def _event(document: dict[str, Any]) -> bytes:
+def _format_event(document: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(document)}\n\n".encode()
 
 
-def _status(error: MLServerError) -> int:
+def _get_status(error: MLServerError) -> int:
     return 503 if error.code == "UNAVAILABLE" else error.status_code
 
 
-def _error(error: MLServerError) -> dict[str, Any]:
+def _to_openai_error(error: MLServerError) -> dict[str, Any]:
     if isinstance(error, ModelNotFound):
         return {
             "message": error.message,
@@ -314,6 +311,7 @@ def _error(error: MLServerError) -> dict[str, Any]:
             "param": None,
             "code": "model_not_found",
         }
-    status = _status(error)
-    kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    status = _get_status(error)
+    default = "invalid_request_error" if status < 500 else "server_error"
+    kind = ERROR_TYPES.get(status, default)
     return {"message": error.message, "type": kind, "param": None, "code": error.code.lower()}

@@ -1,4 +1,4 @@
-"""Which MLflow models are chat models or agents, whether they stream, and the HTTP paths that they answer."""
+"""HTTP routes of chat models and agents, and detection of their kind."""
 
 from __future__ import annotations
 
@@ -12,82 +12,68 @@ from mlserver.custom_routes import Route
 from ..loading.pyfunc import PyFuncModel, raw_model, wrapper_module
 
 WIRE = "mlserver_mlflow.agents.openai_format"
-# Module of the class that MLflow wraps a model with -> kind of model. The flavor's loader does not tell the kind of a model
-# that was logged from code.
+# Module of MLflow's wrapper class -> kind of model. (The flavor's loader does not show the kind of a
+# model that was logged from code.)
 KINDS = {
     f"mlflow.pyfunc.loaders.{kind}": kind
     for kind in ("chat_model", "chat_agent", "responses_agent")
 }
 
 
-def kind_of(model: PyFuncModel) -> str | None:
-    """What kind of chat model or agent a model is; None = it is neither."""
+def get_agent_kind(model: PyFuncModel) -> str | None:
+    """Return the kind of a chat model or agent; None for other models."""
     return KINDS.get(wrapper_module(model))
 
 
-def tells_trace(model: PyFuncModel) -> bool:
-    """Whether callers may ask for the id of a request's trace: agents that MLflow's agent server serves."""
-    return kind_of(model) == "responses_agent"
+def can_return_trace(model: PyFuncModel) -> bool:
+    """Whether clients may request trace ids: agents that MLflow's agent server can serve."""
+    return get_agent_kind(model) == "responses_agent"
 
 
-def streams(model: PyFuncModel) -> bool:
-    """Whether a model has a `predict_stream` of its own. MLflow says so of every agent, for their base classes have one."""
+def can_stream(model: PyFuncModel) -> bool:
+    """Whether a model implements `predict_stream`; MLflow's base classes of agents do not count."""
     if not model.metadata.flavors["python_function"].get("streamable"):
         return False
-    if kind_of(model) is None:
+    if get_agent_kind(model) is None:
         return True
     method = getattr(type(raw_model(model)), "predict_stream", None)
     return not str(getattr(method, "__module__", "mlflow.")).startswith("mlflow.pyfunc.")
 
 
-def routes(name: str, model: PyFuncModel, shown: dict[str, Any]) -> list[Route]:
-    """The paths beside those of every MLflow model, `/invocations` with streams in place of the plain one; [] for others.
+def make_routes(name: str, model: PyFuncModel, examples: dict[str, Any]) -> list[Route]:
+    """Return the routes of a chat model or agent, `/invocations` with streams included; else [].
 
     Args:
-        shown: What the config of `/invocations` holds for documents.
+        examples: The examples for the OpenAPI document, part of the config of `/invocations`.
     """
-    kind = kind_of(model)
+    kind = get_agent_kind(model)
     if kind is None:
         return []
-    config: dict[str, Any] = {"kind": kind, "streams": streams(model)}
-    fields = _fields(model)
-    listed = {
-        "object": "list",
-        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "mlserver"}],
-    }
-    found = [
-        Route(
-            "/invocations",
-            "POST",
-            handler="invocations",
-            wire=WIRE,
-            config={**config, "form": "invocations", **shown},
-        ),
-        Route("/v1/models", "GET", static=json.dumps(listed), config={"joined": "data"}),
+    config: dict[str, Any] = {"kind": kind, "streams": can_stream(model)}
+    openai_config = {**config, **_get_fields(model)}
+    invocations_config = {**config, "form": "invocations", **examples}
+    entry = {"id": name, "object": "model", "created": 0, "owned_by": "mlserver"}
+    models = json.dumps({"object": "list", "data": [entry]})
+    routes = [
+        Route("/invocations", "POST", handler="invocations", wire=WIRE, config=invocations_config),
+        Route("/v1/models", "GET", static=models, config={"joined": "data"}),
     ]
     if kind != "responses_agent":
-        return [
-            *found,
-            Route(
-                "/v1/chat/completions",
-                "POST",
-                wire=WIRE,
-                config={**config, **fields, "form": "chat"},
-            ),
-        ]
+        chat_config = {**openai_config, "form": "chat"}
+        return [*routes, Route("/v1/chat/completions", "POST", wire=WIRE, config=chat_config)]
+    for path in ("/responses", "/v1/responses"):
+        responses_config = {**openai_config, "form": "responses"}
+        routes.append(Route(path, "POST", wire=WIRE, config=responses_config))
     info = {"name": name, "use_case": "agent", "mlflow_version": VERSION, "agent_api": "responses"}
-    paths = ("/responses", "/v1/responses")
-    own = [
-        Route(path, "POST", wire=WIRE, config={**config, **fields, "form": "responses"})
-        for path in paths
-    ]
-    return [*found, *own, Route("/agent/info", "GET", static=json.dumps(info))]
+    return [*routes, Route("/agent/info", "GET", static=json.dumps(info))]
 
 
-def _fields(model: PyFuncModel) -> dict[str, list[str]]:
-    """The fields of a body that the model's signature names, for the config of its routes; {} without a signature."""
+def _get_fields(model: PyFuncModel) -> dict[str, list[str]]:
+    """Return the body fields in the model's signature for a route's config; {} without names."""
     inputs, params = model.metadata.get_input_schema(), model.metadata.get_params_schema()
     if inputs is None or not inputs.has_input_names():
         return {}
     names = [str(name) for name in inputs.input_names()]
-    return {"fields": names + ([spec.name for spec in params.params] if params is not None else [])}
+    if params is not None:
+        names += [spec.name for spec in params.params]
+    return {"fields": names}

@@ -1,7 +1,7 @@
-"""MLflow's traces: off unless somebody said where they go, and their ids in the answers of agents whose callers ask for them.
+"""MLflow's traces: disabled without a destination; trace ids in the responses of agents.
 
-MLflow's agent server answers the header `x-mlflow-return-trace-id: true` with the id of the request's trace; so do the paths
-of agents here, in the same places. Where there is no trace, the id is the one that MLflow gives then.
+Like MLflow's agent server, the paths of agents return the id of a request's trace if it has the
+header `x-mlflow-return-trace-id: true`. Without a trace the id is MLflow's placeholder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlserver.types import InferenceRequest
 
 HEADER = "x-mlflow-return-trace-id"
 TRACE_ID = "trace_id"
-# Each of these says where traces go, beside the tracking server itself.
+# Variables that set a destination of traces, beside the tracking server.
 DESTINATIONS = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_TRACING_DESTINATION",
@@ -25,44 +25,46 @@ DESTINATIONS = (
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "DATABRICKS_RUNTIME_VERSION",
 )
-_off = False
+_is_disabled = False
 
 
-def normalize() -> None:
-    """Switch traces off where nobody, a model's code included, has said where they go.
+def disable_by_default() -> None:
+    """Disable traces unless settings or a model's code have set a destination.
 
-    MLflow would make a database in the server's working directory for those of its agents.
+    MLflow would otherwise create a database in the server's working directory for its agents.
     """
-    global _off  # MLflow has one switch per process, and the code of the next model may say where traces go
-    if not mlflow.is_tracking_uri_set() and not any(os.environ.get(name) for name in DESTINATIONS):
+    global _is_disabled  # MLflow has one switch per process; a later model may set a destination
+    if not mlflow.is_tracking_uri_set() and not any(map(os.environ.get, DESTINATIONS)):
         mlflow.tracing.disable()
-        _off = True
-    elif _off:
+        _is_disabled = True
+    elif _is_disabled:
         mlflow.tracing.enable()
-        _off = False
+        _is_disabled = False
 
 
-def is_asked(request: InferenceRequest) -> bool:
-    """Whether the caller wants the id of the trace."""
+def is_requested(request: InferenceRequest) -> bool:
+    """Whether the client requests the id of the trace."""
     headers = (request.parameters.headers if request.parameters is not None else None) or {}
     return str(headers.get(HEADER, "")).lower() == "true"
 
 
-def answered(answer: Callable[[], str]) -> str:
-    """An agent's whole answer, the id of its trace in `metadata`. Answers in an envelope have no place for it."""
+def score_with_trace_id(score: Callable[[], str]) -> str:
+    """Return an agent's response with the id of its trace in `metadata`.
+
+    A response with the key `predictions` has no field for the id.
+    """
     with mlflow.start_span(name="predict") as span:
-        text = answer()
+        text = score()
         document = json.loads(text)
         if not isinstance(document, dict) or "predictions" in document:
             return text
         span.set_outputs(document)
-        return json.dumps(
-            {**document, "metadata": {**(document.get("metadata") or {}), TRACE_ID: span.trace_id}}
-        )
+        metadata = {**(document.get("metadata") or {}), TRACE_ID: span.trace_id}
+        return json.dumps({**document, "metadata": metadata})
 
 
-def followed(chunks: Iterator[Any]) -> Iterator[Any]:
-    """The chunks of a stream, and after them the id of its trace. All of them are to be asked for in one context."""
+def append_trace_id(chunks: Iterator[Any]) -> Iterator[Any]:
+    """Yield the chunks of a stream, then the id of its trace; iterate in one context."""
     with mlflow.start_span(name="predict_stream") as span:
         yield from chunks
         yield {TRACE_ID: span.trace_id}

@@ -1,1 +1,1 @@
-"""Shorter ways to predict that are checked at load to give the same results."""
+"""Fast paths: prediction without MLflow's enforcement, used after trial predictions at load."""

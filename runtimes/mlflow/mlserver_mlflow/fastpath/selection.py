@@ -1,10 +1,13 @@
-"""What is decided once per model, at load: which short path its requests take and whether its rows may be joined.
+"""Execution plan of a model, decided at load: which fast path it has, and how requests are joined.
 
-Nothing is taken on trust. An estimator gets arrays instead of frames only if drawn rows give the same results, bit for
-bit, as MLflow's own predict; rows are predicted together only if that gives, bit for bit, what each gives alone. Where it
-does not (BLAS differs in the last bit between one row and several, and a model may do what it likes), joined requests are
-predicted one after the other (`per_request`): they share the way to the model, not its arithmetic. Where a check fails or
-cannot be made, the model simply takes the longer way.
+Every decision rests on trial predictions, compared bit for bit. An estimator gets arrays in place
+of frames only if sample rows give the results of MLflow's own predict. Rows of several requests are
+predicted in one call only if each row gives its result alone; BLAS may differ in the last bit
+between one row and several, and custom code may do anything. Otherwise joined requests are
+predicted one after the other within one call (`per_request`). A model for which a check fails or
+cannot be made takes the slow path.
+
+`make bench-micro` has the time of a request on both paths.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from numpy.typing import NDArray
 from mlserver.errors import format_exception
 from mlserver.logging import get_logger
 
-from ..loading.pyfunc import PyFuncModel, from_type_hint, input_example, raw_model, with_metadata
-from ..metadata import TENSORS, DefaultInputPrefix, is_number
+from ..loading.pyfunc import PyFuncModel, input_example, is_from_type_hint, raw_model, with_metadata
+from ..metadata import TENSOR_DATATYPES, DefaultInputPrefix, is_number
 from ..v2.signature_inputs import has_exact_names, has_text_names, input_labels, input_names
 from . import sklearn_arrays
 from .predictors import ColumnsPredictor, FastPath, Predict, TensorsPredictor
@@ -33,90 +36,95 @@ from .sample_inputs import SampleInputs
 
 logger = get_logger()
 
-# Flavors whose predict treats rows one by one, as far as anybody can promise; each model is still checked.
-ROW_WISE = frozenset(
-    f"mlflow.{flavor}"
-    for flavor in (
-        "sklearn",
-        "xgboost",
-        "lightgbm",
-        "catboost",
-        "onnx",
-        "keras",
-        "tensorflow",
-        "pytorch",
+# Flavors whose predict treats rows independently; each model is still checked.
+ROW_WISE_FLAVORS = frozenset(
+    (
+        "mlflow.sklearn",
+        "mlflow.xgboost",
+        "mlflow.lightgbm",
+        "mlflow.catboost",
+        "mlflow.onnx",
+        "mlflow.keras",
+        "mlflow.tensorflow",
+        "mlflow.pytorch",
     )
 )
-# How many rows from which on: mostly one, for that is what most requests hold.
-CHECKED_ROWS = (*((1, start) for start in range(8)), (2, 0), (3, 1), (17, 100), (1025, 0))
-# Rows predicted together to see whether that makes a difference: BLAS has other kernels for other sizes.
-# Every row is compared, for the last bit differs in one row of thirty or so.
+# (row count, first row) of the samples on which arrays and frames are compared. Mostly one row,
+# the size of most requests.
+CHECKED_SAMPLES = (*((1, start) for start in range(8)), (2, 0), (3, 1), (17, 100), (1025, 0))
+# Row counts at which joined and single predictions are compared: BLAS has kernels by size. All rows
+# are compared, because the last bit differs in about one row of thirty.
 JOINED_ROW_COUNTS = (2, 3, 8, 37, 256)
-# Models that add up leaves row by row are exact by construction; a few rows are compared all the same.
+# Models that add leaves row by row are exact by construction and need fewer rows.
 TREE_ROW_COUNTS = (2, 3, 11)
-PATIENCE = 0.5  # seconds of computing that the question may take
-SLOW = 0.05
+MAX_CHECK_SECONDS = 0.5  # processor time for the comparison of joined and single predictions
+MAX_FAST_PREDICT_SECONDS = 0.05  # slower models gain nothing from arrays
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """The decisions for one model.
+    """Decisions for one model.
 
     Attributes:
-        row_wise: Rows of several requests may travel together.
-        by_member: They are then predicted request by request, for together the last bits would differ.
-        path: The short way of plain numeric requests, or None.
-        in_thread: Predict runs in a thread of its own: code of unknown kind, which may wait for something.
-        forms: Which bodies of `/invocations` need none of MLflow's leniency (see `forms`).
-        has_fixed_types: The dtypes of the model's results do not depend on values (see `joined_results`).
-        is_estimator: Predicting request by request costs little: not a network, of which `max_batch_size` asks for batches
-            although the last bits differ.
-        config: `forms`, if the front end may read them too, for they join the batches of other requests.
+        row_wise: Whether rows of several requests may be joined.
+        per_request: Joined requests are predicted one by one within a call, because a joint
+            prediction differs in the last bits.
+        path: The fast path of plain numeric requests, or None.
+        in_thread: Predict runs in a thread, because its code is unknown and may block.
+        json_config: Config for `json_formats`: bodies of `/invocations` that need no MLflow code.
+        route_config: The same for the front end, if it may read such bodies to join them.
+        has_fixed_types: Dtypes of results do not depend on values (see `joined_results`).
+        is_estimator: Predicting request by request costs little. False for networks, whose
+            `max_batch_size` asks for joint predictions although the last bits differ.
     """
 
     row_wise: bool = False
     per_request: bool = False
     path: FastPath | None = None
     in_thread: bool = True
-    forms: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
+    json_config: dict[str, Any] = field(default_factory=dict)
+    route_config: dict[str, Any] = field(default_factory=dict)
     has_fixed_types: bool = False
     is_estimator: bool = False
 
 
-def make(model: PyFuncModel) -> ExecutionPlan:
-    """Decide for a loaded model."""
+def make_plan(model: PyFuncModel) -> ExecutionPlan:
+    """Return the plan of a loaded model, after trial predictions."""
     is_estimator = model.loader_module not in sklearn_arrays.TENSOR_FLAVORS
     return replace(
-        _make(model),
+        _make_path_plan(model),
         has_fixed_types=sklearn_arrays.has_fixed_types(model),
         is_estimator=is_estimator,
     )
 
 
-def _make(model: PyFuncModel) -> ExecutionPlan:
-    known = model.loader_module in ROW_WISE
+def _make_path_plan(model: PyFuncModel) -> ExecutionPlan:
+    is_row_wise_flavor = model.loader_module in ROW_WISE_FLAVORS
     schema = model.metadata.get_input_schema()
-    if schema is None or from_type_hint(model):
-        return ExecutionPlan(in_thread=not known)
-    path = _path(schema, _implementation(model) if known else without_enforcement(model))
-    plan = ExecutionPlan(path=path, in_thread=not known, forms=_forms(path, schema))
-    draws = SampleInputs.of(schema, input_example(model)) if known and path is not None else None
-    if path is None or draws is None:
+    if schema is None or is_from_type_hint(model):
+        return ExecutionPlan(in_thread=not is_row_wise_flavor)
+    predict = _get_predict(model) if is_row_wise_flavor else without_enforcement(model)
+    path = _make_path(schema, predict)
+    json_config = _make_json_config(path, schema)
+    plan = ExecutionPlan(path=path, in_thread=not is_row_wise_flavor, json_config=json_config)
+    if not is_row_wise_flavor or path is None:
+        return plan
+    samples = SampleInputs.from_schema(schema, input_example(model))
+    if samples is None:
         return plan
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _checked(model, plan, path, draws)
-    except BaseException as error:  # native code panics with what is no `Exception`
+            return _check_plan(model, plan, path, samples)
+    except BaseException as error:  # panics of native code are not always an `Exception`
         logger.debug(
-            "A trial prediction failed, so requests are not joined: %s", format_exception(error)
+            "Trial prediction failed, requests are not joined: %s", format_exception(error)
         )
         return plan
 
 
 def without_enforcement(model: PyFuncModel) -> Predict:
-    """The model's own predict, params and tracing included, for frames that already are what the signature says."""
+    """Return the model's predict without schema enforcement; params and tracing stay."""
     metadata = copy.copy(model.metadata)
     signature = copy.copy(metadata.signature)
     signature.inputs = None
@@ -125,200 +133,210 @@ def without_enforcement(model: PyFuncModel) -> Predict:
     return lambda data: twin.predict(data, params=None)
 
 
-def _implementation(model: PyFuncModel) -> Predict:
-    """The predict function behind pyfunc's checks; those of the known flavors ignore params."""
+def _get_predict(model: PyFuncModel) -> Predict:
+    """Return the flavor's predict function, without pyfunc; these flavors ignore params."""
     predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
     predict: Predict = getattr(model._model_impl, predict_fn)
     return predict
 
 
-def _path(schema: Schema, predict: Predict) -> ColumnsPredictor | TensorsPredictor | None:
+def _make_path(schema: Schema, predict: Predict) -> ColumnsPredictor | TensorsPredictor | None:
     if schema.is_tensor_spec():
-        specs: list[TensorSpec] = schema.inputs
-        if not all(
-            spec.shape and (spec.type.kind, spec.type.itemsize) in TENSORS for spec in specs
-        ):
-            return None
-        named = schema.has_input_names()
-        names = input_names(schema, DefaultInputPrefix)
-        dtypes, shapes = [spec.type for spec in specs], [list(spec.shape) for spec in specs]
-        return TensorsPredictor(names, dtypes, shapes, named, predict, input_labels(schema))
-    if not schema.has_input_names() or not all(
-        is_number(spec) and spec.required for spec in schema.inputs
-    ):
+        return _make_tensors_path(schema, predict)
+    is_numeric = all(is_number(spec) and spec.required for spec in schema.inputs)
+    if not schema.has_input_names() or not is_numeric:
         return None
-    names, dtypes = (
-        input_names(schema, DefaultInputPrefix),
-        [spec.type.to_numpy() for spec in schema.inputs],
-    )
+    names = input_names(schema, DefaultInputPrefix)
+    dtypes = [spec.type.to_numpy() for spec in schema.inputs]
     return ColumnsPredictor(names, dtypes, predict, labels=input_labels(schema))
 
 
-def _checked(
+def _make_tensors_path(schema: Schema, predict: Predict) -> TensorsPredictor | None:
+    specs: list[TensorSpec] = schema.inputs
+    for spec in specs:
+        if not spec.shape or (spec.type.kind, spec.type.itemsize) not in TENSOR_DATATYPES:
+            return None
+    names = input_names(schema, DefaultInputPrefix)
+    dtypes = [spec.type for spec in specs]
+    shapes = [list(spec.shape) for spec in specs]
+    is_named = schema.has_input_names()
+    return TensorsPredictor(names, dtypes, shapes, is_named, predict, input_labels(schema))
+
+
+def _check_plan(
     model: PyFuncModel,
     plan: ExecutionPlan,
     path: ColumnsPredictor | TensorsPredictor,
-    draws: SampleInputs,
+    samples: SampleInputs,
 ) -> ExecutionPlan:
-    """The plan of a model of a known flavor, after trial predictions."""
-    path.run(draws.rows(1))  # the first call of many a library sets it up
-    began = time.thread_time()
-    first = path.run(draws.rows(1))
-    seconds = time.thread_time() - began
-    if not _same(first, model.predict(draws.rows(1))):
+    """Return the plan of a row-wise flavor's model, after trial predictions."""
+    path.run(samples.rows(1))  # many libraries initialize at the first call
+    start = time.thread_time()
+    result = path.run(samples.rows(1))
+    seconds = time.thread_time() - start
+    if not _is_same(result, model.predict(samples.rows(1))):
         logger.warning(
-            "The model's predict does not repeat itself on a drawn row; requests are neither joined nor shortened"
+            "Two predictions of one sample row differ: requests are not joined, and the fast path"
+            " is off"
         )
         return ExecutionPlan(in_thread=False)
-    if seconds < SLOW and isinstance(path, ColumnsPredictor):
-        path = _with_arrays(model, path, draws)
-    exactly = rows_are_independent(
-        path, draws, TREE_ROW_COUNTS if sklearn_arrays.is_tree_model(model) else JOINED_ROW_COUNTS
+    if seconds < MAX_FAST_PREDICT_SECONDS and isinstance(path, ColumnsPredictor):
+        path = _select_array_path(model, path, samples)
+    is_tree_model = sklearn_arrays.is_tree_model(model)
+    row_counts = TREE_ROW_COUNTS if is_tree_model else JOINED_ROW_COUNTS
+    is_exact = rows_are_independent(path, samples, row_counts)
+    has_rows = isinstance(result, np.ndarray) and result.ndim > 0 and len(result) == 1
+    row_wise = is_exact or has_rows
+    output = _describe_output(result)
+    is_read_by_front_end = row_wise and output and plan.json_config
+    route_config = {**plan.json_config, **output} if is_read_by_front_end and output else {}
+    return replace(
+        plan, row_wise=row_wise, per_request=not is_exact, path=path, route_config=route_config
     )
-    row_wise = exactly or (isinstance(first, np.ndarray) and first.ndim > 0 and len(first) == 1)
-    output = _output(first)
-    config = {**plan.forms, **output} if row_wise and output and plan.forms else {}
-    return replace(plan, row_wise=row_wise, per_request=not exactly, path=path, config=config)
 
 
-def _with_arrays(
-    model: PyFuncModel, path: ColumnsPredictor, draws: SampleInputs
+def _select_array_path(
+    model: PyFuncModel, path: ColumnsPredictor, samples: SampleInputs
 ) -> ColumnsPredictor:
-    """The path that hands arrays to the estimator, if that is proven to make no difference."""
-    one_type = len(set(path.dtypes)) == 1 and path.dtypes[0].kind in "fi"
-    if not one_type or model.loader_module != "mlflow.sklearn":
+    """Return a path that passes arrays to the estimator if that gives equal results."""
+    has_one_dtype = len(set(path.dtypes)) == 1 and path.dtypes[0].kind in "fi"
+    if not has_one_dtype or model.loader_module != "mlflow.sklearn":
         return path
     predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
     for predict in sklearn_arrays.array_predictors(raw_model(model), predict_fn):
-        rows = _proven_rows(model, predict, draws)
-        if rows:
-            limit = 0 if rows == CHECKED_ROWS[-1][0] else rows
+        row_count = _find_max_equal_rows(model, predict, samples)
+        if row_count:
+            limit = 0 if row_count == CHECKED_SAMPLES[-1][0] else row_count
             return replace(path, predict=predict, as_frame=False, max_rows=limit)
     return path
 
 
-def _proven_rows(model: PyFuncModel, predict: Predict, draws: SampleInputs) -> int:
-    """The number of rows up to which `predict` on arrays gave pyfunc's results on frames; 0 = it did not."""
-    proven = 0
-    for count, start in CHECKED_ROWS:
-        frame = draws.rows(count, start)
+def _find_max_equal_rows(model: PyFuncModel, predict: Predict, samples: SampleInputs) -> int:
+    """Return the largest row count with equal results for arrays and frames; 0 if none has."""
+    max_rows = 0
+    for count, start in CHECKED_SAMPLES:
+        frame = samples.rows(count, start)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 result = predict(np.asfortranarray(frame.to_numpy()))
             except BaseException:
                 return 0
-        # A part of the estimator that remembers names would warn with every request.
-        if any("feature names" in str(item.message) for item in caught) or not isinstance(
-            result, np.ndarray
-        ):
+        # A step that remembers feature names would log a warning with every request.
+        has_name_warning = any("feature names" in str(item.message) for item in caught)
+        if has_name_warning or not isinstance(result, np.ndarray):
             return 0
-        if not _same(result, model.predict(frame)):
+        if not _is_same(result, model.predict(frame)):
             break
-        proven = count
-    return proven
+        max_rows = count
+    return max_rows
 
 
 def rows_are_independent(
-    path: FastPath, draws: SampleInputs, counts: Sequence[int] = JOINED_ROW_COUNTS
+    path: FastPath, samples: SampleInputs, counts: Sequence[int] = JOINED_ROW_COUNTS
 ) -> bool:
-    """Whether predicting rows together gives, bit for bit, what predicting each alone gives.
+    """Whether a joint prediction gives every row, bit for bit, its result alone.
 
-    False as well if that takes longer to find out than a start should.
+    Also False if the comparison takes longer than MAX_CHECK_SECONDS.
     """
-    began = time.thread_time()
-    alone: list[Any] = []
-    for count in [min(count, draws.most) for count in counts]:
-        data = _argument(path, draws.rows(count))
-        together = path.run(data)
-        while len(alone) < count:
-            if time.thread_time() - began > PATIENCE:
+    start = time.thread_time()
+    single_results: list[Any] = []
+    for count in [min(count, samples.row_count) for count in counts]:
+        data = _to_argument(path, samples.rows(count))
+        joint_result = path.run(data)
+        while len(single_results) < count:
+            if time.thread_time() - start > MAX_CHECK_SECONDS:
                 return False
-            alone.append(path.run(path.part(data, slice(len(alone), len(alone) + 1))))
-        if not all(_has_row(together, alone[at], at, count) for at in range(count)):
-            return False
+            index = len(single_results)
+            single_results.append(path.run(path.part(data, slice(index, index + 1))))
+        for index in range(count):
+            if not _has_row(joint_result, single_results[index], index, count):
+                return False
     return True
 
 
-def _has_row(together: Any, alone: Any, at: int, count: int) -> bool:
-    """Whether row `at` of a joint result of `count` rows is the result of that row alone."""
-    if type(together) is not type(alone):
+def _has_row(joint: Any, single: Any, index: int, count: int) -> bool:
+    """Whether row `index` of a joint result of `count` rows equals the result of one row."""
+    if type(joint) is not type(single):
         return False
-    if isinstance(together, dict):
-        same_keys = together.keys() == alone.keys()
-        return same_keys and all(_has_row(together[key], alone[key], at, count) for key in together)
-    if isinstance(together, np.ndarray):
-        rows = together.ndim and alone.ndim and (len(together), len(alone)) == (count, 1)
-        return bool(rows) and _same_arrays(together[at : at + 1], alone)
-    if isinstance(together, pd.Series):
-        return _has_row(together.to_numpy(), alone.to_numpy(), at, count)
-    if isinstance(together, pd.DataFrame):
-        if not together.columns.is_unique or not together.columns.equals(alone.columns):
+    if isinstance(joint, dict):
+        if joint.keys() != single.keys():
             return False
-        return all(_has_row(together[name], alone[name], at, count) for name in together.columns)
+        return all(_has_row(joint[key], single[key], index, count) for key in joint)
+    if isinstance(joint, np.ndarray):
+        has_rows = joint.ndim and single.ndim and (len(joint), len(single)) == (count, 1)
+        return bool(has_rows) and _is_same_array(joint[index : index + 1], single)
+    if isinstance(joint, pd.Series):
+        return _has_row(joint.to_numpy(), single.to_numpy(), index, count)
+    if isinstance(joint, pd.DataFrame):
+        if not joint.columns.is_unique or not joint.columns.equals(single.columns):
+            return False
+        return all(_has_row(joint[name], single[name], index, count) for name in joint.columns)
     return False
 
 
-def _argument(path: FastPath, data: Any) -> Any:
+def _to_argument(path: FastPath, data: Any) -> Any:
     if isinstance(path, ColumnsPredictor) and not path.as_frame:
         return np.asfortranarray(data.to_numpy())
     return data
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Equal in type, dtype, shape and every bit."""
-    if type(one) is not type(other):
+def _is_same(left: Any, right: Any) -> bool:
+    """Whether two results are equal in type, dtype, shape and every bit."""
+    if type(left) is not type(right):
         return False
-    if isinstance(one, np.ndarray):
-        return _same_arrays(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, pd.DataFrame | pd.Series):
-        return bool(one.equals(other))
-    return bool(one == other)
+    if isinstance(left, np.ndarray):
+        return _is_same_array(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_is_same(left[key], right[key]) for key in left)
+    if isinstance(left, pd.DataFrame | pd.Series):
+        return bool(left.equals(right))
+    return bool(left == right)
 
 
-def _same_arrays(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    if one.dtype.kind == "O":
-        return one.shape == other.shape and bool(one.tolist() == other.tolist())
-    # Text is as wide as its longest element, which joined rows may change.
-    same_type = one.dtype == other.dtype or (
-        one.dtype.kind == other.dtype.kind and one.dtype.kind in "US"
-    )
-    if one.dtype.kind in "US":
-        return same_type and one.tolist() == other.tolist()
-    return same_type and one.shape == other.shape and one.tobytes() == other.tobytes()
+def _is_same_array(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    if left.dtype.kind == "O":
+        return left.shape == right.shape and bool(left.tolist() == right.tolist())
+    if left.dtype.kind in "US":
+        # The width of a text dtype is that of the longest element, which joining may change.
+        return left.dtype.kind == right.dtype.kind and left.tolist() == right.tolist()
+    is_same_layout = left.dtype == right.dtype and left.shape == right.shape
+    return is_same_layout and left.tobytes() == right.tobytes()
 
 
-def _forms(path: ColumnsPredictor | TensorsPredictor | None, schema: Schema) -> dict[str, Any]:
-    """The bodies that `forms` may read for this signature."""
+def _make_json_config(
+    path: ColumnsPredictor | TensorsPredictor | None, schema: Schema
+) -> dict[str, Any]:
+    """Return the config for `json_formats`; {} if only MLflow's code may read the bodies."""
     if schema.has_input_names() and not (has_text_names(schema) and has_exact_names(schema)):
-        return {}  # the keys of JSON are text: MLflow decides what they mean
+        return {}  # JSON keys are text: MLflow maps them to other labels
     if isinstance(path, ColumnsPredictor):
-        return {
-            "kind": "columns",
-            "columns": [[str(spec.name), spec.type.name] for spec in schema.inputs],
-        }
+        columns = [[str(spec.name), spec.type.name] for spec in schema.inputs]
+        return {"kind": "columns", "columns": columns}
     if path is None or any(shape[0] != -1 for shape in path.shapes):
         return {}
-    datatypes = [TENSORS[dtype.kind, dtype.itemsize] for dtype in path.dtypes]
+    datatypes = [TENSOR_DATATYPES[dtype.kind, dtype.itemsize] for dtype in path.dtypes]
     tensors = [list(entry) for entry in zip(path.names, datatypes, path.shapes, strict=True)]
     return {"kind": "tensors", "tensors": tensors, "named": path.named}
 
 
-def _output(result: Any) -> dict[str, Any] | None:
+def _describe_output(result: Any) -> dict[str, Any] | None:
+    """Return how `write_response` writes such a result; None if MLflow's code has to."""
     if isinstance(result, np.ndarray) and result.ndim:
-        if (result.dtype.kind, result.dtype.itemsize) in TENSORS:
-            return {"output": "array", "rank": result.ndim}
-        text = result.dtype.kind == "U" or (
-            result.dtype.kind == "O" and all(type(item) is str for item in result.flat)
-        )
-        return {"output": "array", "rank": result.ndim} if text else None
+        is_writable = _is_numeric(result) or _is_text(result)
+        return {"output": "array", "rank": result.ndim} if is_writable else None
     if isinstance(result, dict) and result and all(type(key) is str for key in result):
-        parts = result.values()
-        numeric = all(
-            isinstance(part, np.ndarray) and (part.dtype.kind, part.dtype.itemsize) in TENSORS
-            for part in parts
-        )
-        return {"output": "dict"} if numeric else None
+        return {"output": "dict"} if all(map(_is_numeric, result.values())) else None
     return None
+
+
+def _is_numeric(value: Any) -> bool:
+    if not isinstance(value, np.ndarray):
+        return False
+    return (value.dtype.kind, value.dtype.itemsize) in TENSOR_DATATYPES
+
+
+def _is_text(array: NDArray[Any]) -> bool:
+    if array.dtype.kind == "O":
+        return all(type(item) is str for item in array.flat)
+    return array.dtype.kind == "U"

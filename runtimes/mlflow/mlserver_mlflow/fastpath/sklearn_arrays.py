@@ -1,4 +1,8 @@
-"""scikit-learn estimators called with arrays: quicker ways to the same result, offered to `plan`, which proves each first."""
+"""Array-based predict functions of scikit-learn estimators, candidates that `selection` verifies.
+
+scikit-learn converts a frame to an array and checks its column names in every call; an array skips
+both.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,10 @@ import numpy as np
 from ..loading.pyfunc import PyFuncModel, raw_model
 from .predictors import Predict
 
-# These look at columns by name, or hand the data to code that may.
-BY_NAME = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion"))
-# Their predict is `X @ coef_ + intercept_` behind twenty times as much checking of X.
-LINEAR = frozenset(
+# Classes that select columns by name, or pass the data to code that may.
+NAME_AWARE_CLASSES = frozenset(("ColumnTransformer", "FunctionTransformer", "FeatureUnion"))
+# Their predict is `X @ coef_ + intercept_`; validation of X takes 20 times as long.
+LINEAR_CLASSES = frozenset(
     (
         "ElasticNet",
         "ElasticNetCV",
@@ -28,9 +32,7 @@ LINEAR = frozenset(
         "Lars",
     )
 )
-
-
-# Their results are looked up and added row by row, so other rows in the same call cannot change a bit.
+# Trees look up and add leaves row by row, so that other rows in the same call change no bit.
 TREE_FLAVORS = frozenset(("mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"))
 TREE_MODULES = (
     "sklearn.tree.",
@@ -38,32 +40,30 @@ TREE_MODULES = (
     "sklearn.ensemble._gb",
     "sklearn.ensemble._hist_gradient",
 )
+# Results have the dtype that the trained model fixes.
+TENSOR_FLAVORS = frozenset(("mlflow.onnx", "mlflow.keras", "mlflow.tensorflow", "mlflow.pytorch"))
 
 
 def ignore_feature_name_warnings() -> None:
-    """Silence scikit-learn where it says that data has, or lacks, names of columns: it would say so for every request.
+    """Silence scikit-learn's warnings about feature names, which it would emit for every request.
 
-    A signature decides whether a model gets a frame or an array, whatever it was fitted with. Columns that are missing or in
-    another order than those that the model was fitted with are an error, not a warning.
+    The signature decides whether a model gets a frame or an array, whatever it was fitted with.
+    Missing and reordered columns are errors in scikit-learn, not warnings.
     """
     warnings.filterwarnings("ignore", r"X (has|does not have valid) feature names", UserWarning)
 
 
 def is_tree_model(model: PyFuncModel) -> bool:
-    """Whether a model is made of decision trees and nothing else."""
+    """Whether a model consists of decision trees only."""
     if model.loader_module in TREE_FLAVORS:
         return True
-    return model.loader_module == "mlflow.sklearn" and type(raw_model(model)).__module__.startswith(
-        TREE_MODULES
-    )
-
-
-# Their results have the dtype that the trained model gives them.
-TENSOR_FLAVORS = frozenset(("mlflow.onnx", "mlflow.keras", "mlflow.tensorflow", "mlflow.pytorch"))
+    if model.loader_module != "mlflow.sklearn":
+        return False
+    return type(raw_model(model)).__module__.startswith(TREE_MODULES)
 
 
 def has_fixed_types(model: PyFuncModel) -> bool:
-    """Whether the dtypes of a model's numbers do not depend on their values: known libraries, without code of users."""
+    """Whether the dtypes of a model's results do not depend on values: libraries without user code."""
     if model.loader_module in TREE_FLAVORS or model.loader_module in TENSOR_FLAVORS:
         return True
     if model.loader_module != "mlflow.sklearn":
@@ -71,47 +71,55 @@ def has_fixed_types(model: PyFuncModel) -> bool:
     estimator = raw_model(model)
     while type(estimator).__name__ == "Pipeline" and estimator.steps:
         estimator = estimator.steps[-1][1]
-    return (
-        type(estimator).__module__.startswith("sklearn.")
-        and type(estimator).__name__ not in BY_NAME
-    )
+    return _is_name_free(estimator)
 
 
 def array_predictors(estimator: Any, predict_fn: str) -> Iterator[Predict]:
-    """Functions of an array that may stand for the estimator's `predict_fn`, the quickest first."""
+    """Yield array functions that may replace the estimator's `predict_fn`, the fastest first."""
     twin = without_feature_names(estimator)
     if twin is None:
         return
     predict: Predict = getattr(twin, predict_fn)
-    if type(estimator).__name__ in LINEAR and predict_fn == "predict":
-        yield linear(twin.coef_, twin.intercept_, predict)
+    if type(estimator).__name__ in LINEAR_CLASSES and predict_fn == "predict":
+        yield make_linear_predictor(twin.coef_, twin.intercept_, predict)
     yield predict
 
 
-def linear(coefficients: Any, intercept: Any, predict: Predict) -> Predict:
-    """A linear model's formula; data that the estimator would refuse still goes to its own predict."""
+def make_linear_predictor(coefficients: Any, intercept: Any, predict: Predict) -> Predict:
+    """Return the formula of a linear model; data that the estimator refuses goes to `predict`."""
     weights = np.asarray(coefficients).T
     width = weights.shape[0]
 
-    def formula(data: Any) -> Any:
+    def predict_linear(data: Any) -> Any:
         if data.shape[0] and data.shape[1] == width and np.isfinite(data).all():
             return data @ weights + intercept
         return predict(data)
 
-    return formula
+    return predict_linear
 
 
 def without_feature_names(estimator: Any) -> Any | None:
-    """A copy that does not remember its columns' names, so that arrays raise no warning; None if names may matter."""
-    if not type(estimator).__module__.startswith("sklearn.") or type(estimator).__name__ in BY_NAME:
+    """Return a copy without `feature_names_in_`, which accepts arrays silently.
+
+    None if the estimator may select columns by name.
+    """
+    if not _is_name_free(estimator):
         return None
     twin = copy.copy(estimator)
     if type(estimator).__name__ == "Pipeline":
-        steps = [
-            (name, step if step in (None, "passthrough") else without_feature_names(step))
-            for name, step in twin.steps
-        ]
-        twin.steps = steps
-        return twin if all(step is not None for _, step in steps) else None
+        twin.steps = []
+        for name, step in estimator.steps:
+            is_estimator = step not in (None, "passthrough")
+            nameless = without_feature_names(step) if is_estimator else step
+            if nameless is None:
+                return None
+            twin.steps.append((name, nameless))
+        return twin
     vars(twin).pop("feature_names_in_", None)
     return twin
+
+
+def _is_name_free(estimator: Any) -> bool:
+    """Whether an estimator of scikit-learn has no access to columns by name."""
+    kind = type(estimator)
+    return kind.__module__.startswith("sklearn.") and kind.__name__ not in NAME_AWARE_CLASSES

@@ -1,4 +1,6 @@
-"""MLflow's scoring protocol: what the front end imports to read and write bodies of `/invocations`, without MLflow."""
+"""MLflow's scoring protocol. The front end imports this package to read and write bodies of
+`/invocations`, so it loads neither MLflow nor pandas.
+"""
 
 from .wire import (
     BODY,
@@ -10,11 +12,11 @@ from .wire import (
     JSON,
     PLAIN_JSON,
     STATUS,
-    answer,
     is_passthrough,
     read_request,
     unwrap_body,
     wrap_body,
+    wrap_result,
     write_error,
     write_response,
 )
@@ -29,11 +31,11 @@ __all__ = [
     "JSON",
     "PLAIN_JSON",
     "STATUS",
-    "answer",
-    "unwrap_body",
-    "wrap_body",
     "is_passthrough",
     "read_request",
+    "unwrap_body",
+    "wrap_body",
+    "wrap_result",
     "write_error",
     "write_response",
 ]

@@ -1,8 +1,9 @@
-"""Base64 in `inputs` and `instances` of `/invocations`, for models whose settings ask for it (`extra.base64_inputs`).
+"""Base64 in `inputs` and `instances` of `/invocations`, on request (`extra.base64_inputs`).
 
-MLflow reads base64 in `dataframe_split` and `dataframe_records` only. In the other two forms the characters themselves become
-the bytes of a binary column, so a client that sends base64 there gets a wrong answer and no error. With the setting, binary
-columns hold base64 in all forms; what is no base64 is refused with the column's name.
+MLflow decodes base64 in `dataframe_split` and `dataframe_records` only. In the other two forms the
+base64 characters themselves become the bytes of a binary column, so a client that sends base64 gets
+a wrong result and no error. With the setting, binary columns hold base64 in all forms; other text
+is refused with the column's name.
 """
 
 from __future__ import annotations
@@ -23,30 +24,32 @@ SETTING = "base64_inputs"
 FORMS = ("inputs", "instances")
 
 
-def columns(schema: Schema | None, extra: dict[str, Any], from_type_hint: bool) -> frozenset[str]:
-    """The names of the columns whose base64 is decoded; empty unless the setting says so.
+def get_base64_columns(
+    schema: Schema | None, extra: dict[str, Any], has_type_hint: bool
+) -> frozenset[str]:
+    """Return the names of the columns to decode; empty unless the setting is on.
+
+    Args:
+        extra: The model's `parameters.extra`.
+        has_type_hint: MLflow itself decodes base64 in every form then.
 
     Raises:
-        MLServerError: the setting is neither true nor false.
+        MLServerError: the setting is not a boolean.
     """
-    wanted = extra.get(SETTING, False)
-    if not isinstance(wanted, bool):
-        raise MLServerError(f"'{SETTING}' must be true or false, not {wanted!r}", 500)
-    # With a type hint, MLflow decodes base64 in every form by itself.
-    if not wanted or schema is None or from_type_hint or not schema.has_input_names():
+    is_on = extra.get(SETTING, False)
+    if not isinstance(is_on, bool):
+        raise MLServerError(f"'{SETTING}' must be true or false: received {is_on!r}", 500)
+    if not is_on or schema is None or has_type_hint or not schema.has_input_names():
         return frozenset()
-    return frozenset(
-        str(spec.name)
-        for spec in schema.inputs
-        if isinstance(spec, ColSpec) and spec.type == DataType.binary
-    )
+    specs = [spec for spec in schema.inputs if isinstance(spec, ColSpec)]
+    return frozenset(str(spec.name) for spec in specs if spec.type == DataType.binary)
 
 
-def check(body: bytes | str, names: frozenset[str]) -> None:
-    """Look at the elements of binary columns as they came; what is no JSON is left to MLflow.
+def check_base64(body: bytes | str, names: frozenset[str]) -> None:
+    """Check the elements of binary columns; invalid JSON is left to MLflow.
 
     Raises:
-        ValueError: an element is no base64; the text names the column.
+        ValueError: an element is not base64; the text names the column.
     """
     try:
         document = json.loads(body)
@@ -55,34 +58,34 @@ def check(body: bytes | str, names: frozenset[str]) -> None:
     if not isinstance(document, dict):
         return
     for form in FORMS:
-        for name, element in _elements(document[form], names) if form in document else ():
+        elements = _iterate_elements(document[form], names) if form in document else ()
+        for name, element in elements:
             if not _is_base64(element):
                 raise ValueError(
                     f"Column '{name}' is binary: expected base64 text (setting '{SETTING}')"
                 )
 
 
-def _elements(data: Any, names: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    """(column, element) of the binary columns in one form's data, whatever its shape."""
+def _iterate_elements(data: Any, names: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    """Yield (column, element) of the binary columns in a form's data of any shape."""
     if isinstance(data, dict):
         for name in names & data.keys():
-            yield from ((name, element) for element in _flat(data[name]))
+            yield from ((name, element) for element in _flatten(data[name]))
         return
     rows = data if isinstance(data, list) else [data]
-    if rows and not isinstance(rows[0], dict):  # without a name, it is the only column
-        yield from ((name, element) for name in names for element in _flat(rows))
+    if rows and not isinstance(rows[0], dict):  # values without a name belong to the only column
+        for name in names:
+            yield from ((name, element) for element in _flatten(rows))
         return
     for row in rows:
         if isinstance(row, dict):
-            yield from (
-                (name, element) for name in names & row.keys() for element in _flat(row[name])
-            )
+            yield from _iterate_elements(row, names)
 
 
-def _flat(value: Any) -> Iterator[Any]:
+def _flatten(value: Any) -> Iterator[Any]:
     if isinstance(value, list):
-        for part in value:
-            yield from _flat(part)
+        for item in value:
+            yield from _flatten(item)
     else:
         yield value
 
@@ -95,23 +98,25 @@ def _is_base64(element: Any) -> bool:
     return isinstance(element, str)
 
 
-def decoded(data: Any, names: frozenset[str]) -> Any:
-    """What MLflow made of `inputs` or `instances`, with the bytes that the base64 in binary columns means.
+def decode_base64(data: Any, names: frozenset[str]) -> Any:
+    """Decode the binary columns of MLflow's data for `inputs` or `instances`.
 
-    Frames are of the other forms, where MLflow has decoded them.
+    A frame is returned as it is: it comes from the other forms, in which MLflow decodes base64.
     """
     if isinstance(data, dict):
-        return {name: _decoded(value) if name in names else value for name, value in data.items()}
+        return {
+            name: _decode_value(value) if name in names else value for name, value in data.items()
+        }
     if isinstance(data, list):
-        return [decoded(row, names) for row in data]
+        return [decode_base64(row, names) for row in data]
     return data
 
 
-def _decoded(value: Any) -> Any:
+def _decode_value(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "SU":
-        found = np.empty(value.shape, dtype=object)
-        # Not by an array of bytes: NumPy would cut the zeros at the end of each.
-        for at, element in np.ndenumerate(value):
-            found[at] = base64.b64decode(element)
-        return found
+        # Objects: a bytes dtype of NumPy drops zeros at the end of an element.
+        decoded = np.empty(value.shape, dtype=object)
+        for index, element in np.ndenumerate(value):
+            decoded[index] = base64.b64decode(element)
+        return decoded
     return base64.b64decode(value) if isinstance(value, bytes | str) else value

@@ -1,4 +1,7 @@
-"""Arrays of numbers as the JSON text that MLflow writes, byte for byte, without a Python object per number where possible."""
+"""JSON text of numeric arrays, byte for byte as MLflow writes it.
+
+orjson writes large arrays without a Python object per number.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SMALL = 64
-# Between these magnitudes Python and orjson print a double with the same digits and without an exponent.
-LOWEST, HIGHEST = 1e-4, 1e16
+MAX_SMALL_SIZE = 64  # elements; below this `json` is fast enough
+# Magnitudes between which Python and orjson write a double with equal digits, without an exponent.
+MIN_MAGNITUDE, MAX_MAGNITUDE = 1e-4, 1e16
 
 
-def numbers(array: NDArray[Any]) -> str:
-    """Numbers or booleans of any shape; NaN and infinities as the literals that MLflow writes."""
-    if array.size <= SMALL or not _prints_alike(array):
+def format_numbers(array: NDArray[Any]) -> str:
+    """Return an array of numbers or booleans as JSON; NaN and infinities as Python's literals."""
+    if array.size <= MAX_SMALL_SIZE or not _has_equal_text(array):
         return json.dumps(array.tolist())
     import numpy as np
     import orjson
 
-    wide = array.astype("f8") if array.dtype.kind == "f" else array
-    text = orjson.dumps(np.ascontiguousarray(wide), option=orjson.OPT_SERIALIZE_NUMPY)
+    doubles = array.astype("f8") if array.dtype.kind == "f" else array
+    text = orjson.dumps(np.ascontiguousarray(doubles), option=orjson.OPT_SERIALIZE_NUMPY)
     return text.replace(b",", b", ").decode("ascii")
 
 
-def _prints_alike(array: NDArray[Any]) -> bool:
+def _has_equal_text(array: NDArray[Any]) -> bool:
+    """Whether orjson and `json` write all elements in the same way."""
     if array.dtype.kind in "biu":
         return True
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
@@ -33,5 +37,6 @@ def _prints_alike(array: NDArray[Any]) -> bool:
     import numpy as np
 
     magnitudes = np.abs(array.astype("f8"))
-    # Every comparison with NaN is false, so NaN fails here too.
-    return bool(np.all((magnitudes == 0) | ((magnitudes >= LOWEST) & (magnitudes < HIGHEST))))
+    # NaN compares false, so an array with NaN is written by `json`.
+    is_plain = (magnitudes >= MIN_MAGNITUDE) & (magnitudes < MAX_MAGNITUDE)
+    return bool(np.all((magnitudes == 0) | is_plain))

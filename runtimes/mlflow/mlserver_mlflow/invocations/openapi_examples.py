@@ -1,6 +1,6 @@
-"""Bodies to show in a model's OpenAPI document: its input example for `/invocations`, and the same as a V2 request.
+"""Example bodies for a model's OpenAPI document: its input example, and the same as a V2 request.
 
-They travel in the config of the route `/invocations`, so that no metadata answer grows by them.
+They are part of the config of the route `/invocations`, which keeps metadata responses small.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 
 from mlserver.types import MetadataTensor
 
-FILE = "serving_input_example.json"
-# Bytes of JSON, each; of a larger frame the first row is shown.
-MOST = 16 * 1024
-READABLE = 1024 * 1024
+EXAMPLE_FILE = "serving_input_example.json"
+# Bytes of JSON per example; a larger frame is cut to its first row.
+MAX_SHOWN_BYTES = 16 * 1024
+MAX_READ_BYTES = 1024 * 1024
 
 Document = dict[str, Any]
+# MLflow's scalar type -> a value of it.
 _VALUES = {
     "boolean": False,
     "integer": 0,
@@ -30,6 +31,7 @@ _VALUES = {
     "datetime": "2000-01-01T00:00:00",
     "any": "text",
 }
+# V2 datatype -> MLflow's scalar type.
 _SCALARS = {
     "BOOL": "boolean",
     "INT32": "integer",
@@ -39,139 +41,139 @@ _SCALARS = {
 }
 
 
-def of(folder: str) -> Document | None:
-    """The body for `/invocations`; None if the model has no example, or a large one."""
-    path = os.path.join(folder, FILE)
+def read_example(folder: str) -> Document | None:
+    """Return the model's example for `/invocations`; None if it has none or a large one."""
+    path = os.path.join(folder, EXAMPLE_FILE)
     try:
-        if os.path.getsize(path) > READABLE:
+        if os.path.getsize(path) > MAX_READ_BYTES:
             return None
         with open(path, encoding="utf-8") as file:
-            body = _without_nan(json.load(file))
+            body = _replace_nan(json.load(file))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(body, dict):
         return None
     split = body.get("dataframe_split")
-    if _size(body) > MOST and isinstance(split, dict) and isinstance(split.get("data"), list):
-        body = {
-            **body,
-            "dataframe_split": {"columns": split.get("columns"), "data": split["data"][:1]},
-        }
-    return body if _size(body) <= MOST else None
+    is_frame = isinstance(split, dict) and isinstance(split.get("data"), list)
+    if isinstance(split, dict) and is_frame and _get_size(body) > MAX_SHOWN_BYTES:
+        first_row = {"columns": split.get("columns"), "data": split["data"][:1]}
+        body = {**body, "dataframe_split": first_row}
+    return body if _get_size(body) <= MAX_SHOWN_BYTES else None
 
 
-def as_request(body: Document, inputs: Iterable[MetadataTensor]) -> Document | None:
-    """The V2 request that means the same, for a model with these inputs; None where that is not plain."""
-    split, data = body.get("dataframe_split"), body.get("inputs")
+def to_v2_request(body: Document, inputs: Iterable[MetadataTensor]) -> Document | None:
+    """Return the V2 request that is equivalent to a scoring body; None if there is none."""
     try:
-        if isinstance(split, dict):
-            rows = dict(
-                zip(map(str, split["columns"]), zip(*split["data"], strict=True), strict=True)
-            )
-            tensors = [
-                _column(tensor, rows[tensor.name]) for tensor in inputs if tensor.name in rows
-            ]
-        elif isinstance(data, dict):
-            tensors = [
-                _array(tensor, data[tensor.name]) for tensor in inputs if tensor.name in data
-            ]
-        elif isinstance(data, list):
-            (tensor,) = inputs
-            is_column = tensor.shape == [-1, 1] and not any(
-                isinstance(value, list) for value in data
-            )
-            tensors = [_column(tensor, data) if is_column else _array(tensor, data)]
-        else:  # an agent's: its columns are the body's fields
-            tensors = [
-                _column(tensor, [body[tensor.name]]) for tensor in inputs if tensor.name in body
-            ]
+        tensors = _to_tensors(body, list(inputs))
     except (KeyError, TypeError, ValueError):
         return None
     if not tensors:
         return None
     params = {"parameters": body["params"]} if body.get("params") else {}
     request = {**params, "inputs": tensors}
-    return request if _size(request) <= MOST else None
+    return request if _get_size(request) <= MAX_SHOWN_BYTES else None
 
 
-def made_up(inputs: Iterable[MetadataTensor]) -> Document | None:
-    """A V2 request of one row, made from the types of the columns that must be there; None if it would be large."""
-    needed = [tensor for tensor in inputs if _extra(tensor).get("required") is not False]
-    if not needed or sum(_count(tensor) for tensor in needed) > MOST:
+def _to_tensors(body: Document, inputs: list[MetadataTensor]) -> list[Document]:
+    split, data = body.get("dataframe_split"), body.get("inputs")
+    if isinstance(split, dict):
+        columns = zip(*split["data"], strict=True)
+        by_name = dict(zip(map(str, split["columns"]), columns, strict=True))
+        return [_make_column(item, by_name[item.name]) for item in inputs if item.name in by_name]
+    if isinstance(data, dict):
+        return [_make_tensor(item, data[item.name]) for item in inputs if item.name in data]
+    if isinstance(data, list):
+        (tensor,) = inputs
+        has_lists = any(isinstance(value, list) for value in data)
+        is_column = tensor.shape == [-1, 1] and not has_lists
+        return [_make_column(tensor, data) if is_column else _make_tensor(tensor, data)]
+    # The body of an agent: its columns are the body's fields.
+    return [_make_column(item, [body[item.name]]) for item in inputs if item.name in body]
+
+
+def synthesize(inputs: Iterable[MetadataTensor]) -> Document | None:
+    """Return a V2 request of one row with a value of the right type in each required column.
+
+    None if the request would exceed MAX_SHOWN_BYTES.
+    """
+    required = [tensor for tensor in inputs if _get_extra(tensor).get("required") is not False]
+    if not required or sum(map(_count_elements, required)) > MAX_SHOWN_BYTES:
         return None
-    request = {"inputs": [_made_up_tensor(tensor) for tensor in needed]}
-    return request if _size(request) <= MOST else None
+    request = {"inputs": [_synthesize_tensor(tensor) for tensor in required]}
+    return request if _get_size(request) <= MAX_SHOWN_BYTES else None
 
 
-def _count(tensor: MetadataTensor) -> int:
+def _count_elements(tensor: MetadataTensor) -> int:
     return math.prod(1 if size < 0 else size for size in tensor.shape)
 
 
-def _made_up_tensor(tensor: MetadataTensor) -> Document:
-    """One row: a column of one value, or a tensor of the signature's shape with 1 for every open dimension."""
-    if "mlflow_type" in _extra(tensor):
-        return _column(tensor, [_made_up(tensor)])
-    shape = [1 if size < 0 else size for size in tensor.shape]
-    element = _element(str(tensor.datatype), "", _made_up(tensor))
+def _synthesize_tensor(tensor: MetadataTensor) -> Document:
+    """Return one row: a column's value, or a tensor with size 1 in each variable dimension."""
+    value = _synthesize_value(tensor)
+    if "mlflow_type" in _get_extra(tensor):
+        return _make_column(tensor, [value])
+    element = _make_element(str(tensor.datatype), "", value)
     return {
         "name": tensor.name,
-        "shape": shape,
+        "shape": [1 if size < 0 else size for size in tensor.shape],
         "datatype": str(tensor.datatype),
-        "data": [element] * _count(tensor),
+        "data": [element] * _count_elements(tensor),
     }
 
 
-def _extra(tensor: MetadataTensor) -> Document:
+def _get_extra(tensor: MetadataTensor) -> Document:
     return (tensor.parameters.model_extra if tensor.parameters is not None else None) or {}
 
 
-def _made_up(tensor: MetadataTensor) -> Any:
-    kind = tensor.parameters.content_type if tensor.parameters is not None else None
+def _get_content_type(tensor: MetadataTensor) -> str:
+    return (tensor.parameters.content_type if tensor.parameters is not None else None) or ""
+
+
+def _synthesize_value(tensor: MetadataTensor) -> Any:
     scalar = {"base64": "binary", "datetime": "datetime"}.get(
-        kind or "", _SCALARS.get(str(tensor.datatype), "string")
+        _get_content_type(tensor), _SCALARS.get(str(tensor.datatype), "string")
     )
-    return _value(_extra(tensor).get("mlflow_type", {"type": scalar}))
+    return _get_value_of_type(_get_extra(tensor).get("mlflow_type", {"type": scalar}))
 
 
-def _value(kind: Document) -> Any:
-    """A value of a type as MLflow's signatures write it."""
+def _get_value_of_type(kind: Document) -> Any:
+    """Return a value of a type in the JSON form of MLflow's signatures."""
     if kind["type"] == "array":
-        return [_value(kind["items"])]
+        return [_get_value_of_type(kind["items"])]
     if kind["type"] == "object":
-        return {name: _value(own) for name, own in kind["properties"].items()}
+        return {name: _get_value_of_type(part) for name, part in kind["properties"].items()}
     if kind["type"] == "map":
-        return {"key": _value(kind["values"])}
+        return {"key": _get_value_of_type(kind["values"])}
     return _VALUES[kind["type"]]
 
 
-def _column(tensor: MetadataTensor, values: Iterable[Any]) -> Document:
-    kind = (tensor.parameters.content_type if tensor.parameters is not None else None) or ""
-    elements = [_element(str(tensor.datatype), kind, value) for value in values]
+def _make_column(tensor: MetadataTensor, values: Iterable[Any]) -> Document:
+    datatype, content_type = str(tensor.datatype), _get_content_type(tensor)
+    elements = [_make_element(datatype, content_type, value) for value in values]
     return {
         "name": tensor.name,
         "shape": [len(elements), 1],
-        "datatype": str(tensor.datatype),
+        "datatype": datatype,
         "data": elements,
     }
 
 
-def _element(datatype: str, kind: str, value: Any) -> Any:
-    """One value of a column. Raises `TypeError` for what V2 has no element for."""
-    if kind == "pd_json":
+def _make_element(datatype: str, content_type: str, value: Any) -> Any:
+    """Return the V2 element of a column's value. Raises `TypeError` if there is none."""
+    if content_type == "pd_json":
         return json.dumps(value)
     if datatype == "BYTES":
         if not isinstance(value, str):
             raise TypeError
-        return (
-            "".join(value.split()) if kind == "base64" else value
-        )  # MLflow breaks base64 into lines
+        # MLflow breaks base64 into lines.
+        return "".join(value.split()) if content_type == "base64" else value
     if value is None and not datatype.startswith("FP"):
         raise TypeError
     return value
 
 
-def _array(tensor: MetadataTensor, value: Any) -> Document:
-    """A nested list as a tensor of the signature's rank. Raises `ValueError` for any other."""
+def _make_tensor(tensor: MetadataTensor, value: Any) -> Document:
+    """Return a nested list as a tensor of the signature's rank. Raises `ValueError` for others."""
     shape, level = [], value
     while isinstance(level, list):
         shape.append(len(level))
@@ -181,13 +183,14 @@ def _array(tensor: MetadataTensor, value: Any) -> Document:
     return {"name": tensor.name, "shape": shape, "datatype": str(tensor.datatype), "data": value}
 
 
-def _without_nan(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
+    """Return a JSON value with null in place of NaN and infinities."""
     if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
+        return {name: _replace_nan(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_without_nan(part) for part in value]
+        return [_replace_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _size(value: Any) -> int:
+def _get_size(value: Any) -> int:
     return len(json.dumps(value))

@@ -1,8 +1,8 @@
-"""Which V2 request a model's OpenAPI document shows: one that the model was seen to answer.
+"""Choice of a model's V2 example for its OpenAPI document, by predicting each candidate at load.
 
-Decoding alone does not tell: an estimator refuses a missing value, a pipeline a text that it cannot read. So each
-candidate is predicted once at load. Chat models and agents are not asked, for an answer of theirs may cost money or do
-something; of theirs the decoded example counts.
+Decoding alone does not show that an example works: an estimator refuses a missing value, a pipeline
+a text. Chat models and agents are not called, because a call may cost money or have effects; their
+example only has to be decoded.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor
 from . import openapi_examples
 
 Document = dict[str, Any]
-# Seconds for the predictions of all candidates of one model.
-LIMIT = 5.0
+# Seconds for the predictions of all candidates of a model.
+MAX_TRIAL_SECONDS = 5.0
 _is_running: ContextVar[bool] = ContextVar("is_running", default=False)
 
 
-class Tried(Protocol):
-    """The parts of the runtime that a trial needs."""
+class TriedModel(Protocol):
+    """The methods of the runtime that a trial calls."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse: ...
 
@@ -34,59 +34,61 @@ class Tried(Protocol):
 
 
 def is_running() -> bool:
-    """Whether the current prediction is a trial, whose failure concerns no caller."""
+    """Whether the current prediction is a trial, whose error is not logged as a warning."""
     return _is_running.get()
 
 
 async def choose_examples(
-    model: Tried, body: Document | None, inputs: Iterable[MetadataTensor], may_predict: bool
+    model: TriedModel, folder: str, inputs: Iterable[MetadataTensor], may_predict: bool
 ) -> Document:
-    """The examples of a model, by the names that the OpenAPI document looks for in a route's config.
+    """Return a model's examples by the names that the OpenAPI document expects in a route's config.
 
     Args:
-        body: The model's own input example, as a body for `/invocations`.
-        may_predict: False for models that are not to be asked without need.
+        folder: The model's folder, which may have an input example.
+        inputs: The inputs of the model's metadata.
+        may_predict: False for models that must not be called without a request.
 
     Returns:
-        `example` (the body) and `v2_example`; the latter is None if the model refuses every candidate.
+        `example` (the body for `/invocations`) if there is one, and `v2_example`, which is None if
+        the model refuses every candidate.
     """
-    inputs = list(inputs)
-    chosen: Document = {} if body is None else {"example": body}
+    body, inputs = openapi_examples.read_example(folder), list(inputs)
+    examples: Document = {} if body is None else {"example": body}
     if not inputs:
-        return chosen
-    own = openapi_examples.as_request(body, inputs) if body is not None else None
-    candidates = [
-        candidate for candidate in (own, openapi_examples.made_up(inputs)) if candidate is not None
-    ]
-    is_answered: bool | None = None
+        return examples
+    logged = openapi_examples.to_v2_request(body, inputs) if body is not None else None
+    synthetic = openapi_examples.synthesize(inputs)
+    candidates = [request for request in (logged, synthetic) if request is not None]
+    selected: Document | None = None
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(MAX_TRIAL_SECONDS):
             for candidate in candidates:
-                if await _is_answered(model, candidate, may_predict):
-                    return {**chosen, "v2_example": candidate}
+                if await _is_accepted(model, candidate, may_predict):
+                    selected = candidate
+                    break
     except TimeoutError:
-        # A slow model has refused nothing: what its author logged is shown, what was made up is not.
-        is_answered = own is not None
-    return {**chosen, "v2_example": own if is_answered else None}
+        # Too slow to know: show the author's example, not a synthetic one.
+        selected = logged
+    return {**examples, "v2_example": selected}
 
 
-async def _is_answered(model: Tried, candidate: Document, may_predict: bool) -> bool:
+async def _is_accepted(model: TriedModel, candidate: Document, may_predict: bool) -> bool:
     try:
         request = InferenceRequest.model_validate(candidate)
-        with _trial():
+        with _mark_trial():
             if may_predict:
                 await model.predict(request)
             else:
                 model._decode(request)
     except asyncio.CancelledError:
         raise
-    except BaseException:  # a model may raise anything, SystemExit included
+    except BaseException:  # models may raise anything, SystemExit included
         return False
     return True
 
 
 @contextmanager
-def _trial() -> Iterator[None]:
+def _mark_trial() -> Iterator[None]:
     token = _is_running.set(True)
     try:
         yield
@@ -94,12 +96,16 @@ def _trial() -> Iterator[None]:
         _is_running.reset(token)
 
 
-def answer_example(name: str, score: Callable[[bytes, str], str], folder: str) -> None:
-    """Answer the model's input example, if it has one. Raises `MLServerError` if that fails."""
-    example = os.path.join(folder, openapi_examples.FILE)
-    if not os.path.isfile(example):
+def score_example(name: str, score: Callable[[bytes, str], str], folder: str) -> None:
+    """Score the model's input example, if it has one.
+
+    Raises:
+        MLServerError: the model fails on it.
+    """
+    path = os.path.join(folder, openapi_examples.EXAMPLE_FILE)
+    if not os.path.isfile(path):
         return
-    with open(example, "rb") as file:
+    with open(path, "rb") as file:
         body = file.read()
     try:
         score(body, "application/json")

@@ -1,7 +1,7 @@
-"""The worker's side of `/invocations`: bodies that travelled as they came, read, predicted and answered by MLflow's own code.
+"""Scoring of unread `/invocations` bodies in the worker, by MLflow's own scoring function.
 
-MLflow's scoring function does the work, so forms, coercions, statuses and texts are its own. What is added: a stack trace
-never reaches a caller, and every answer is JSON, so that MLflow's bare texts come as `{"error_code", "message"}`.
+Formats, conversions, statuses and texts are therefore MLflow's. Additions: size limits, no stack
+traces in responses, and JSON (`{"error_code", "message"}`) in place of MLflow's plain-text errors.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ from mlserver.logging import get_logger
 
 from ..loading.pyfunc import scoring_server
 from . import json_numbers, openapi_trials
-from .base64_columns import check, decoded
+from .base64_columns import check_base64, decode_base64
 from .limits.tables import check_csv, check_json, check_parquet
 
 logger = get_logger()
 
 JSON = scoring_server.CONTENT_TYPE_JSON
-# Characters of a refusal's text in the log; estimators write whole manuals.
-MAX_LOGGED = 300
-# MLflow reads Parquet from 3.10 on and has no such name before.
+# Characters of an error's text in the log; estimators write several paragraphs.
+MAX_LOGGED_CHARS = 300
+# MLflow reads Parquet from 3.10 on.
 PARQUET = getattr(scoring_server, "CONTENT_TYPE_PARQUET", None)
-BOUNDS = {
-    JSON: check_json,
-    scoring_server.CONTENT_TYPE_CSV: check_csv,
-    **({PARQUET: check_parquet} if PARQUET else {}),
-}
-# MLflow's scoring server was Flask's before 2.21, FastAPI's since.
+# Content type -> the check of its limits.
+LIMITS = {JSON: check_json, scoring_server.CONTENT_TYPE_CSV: check_csv}
+if PARQUET:
+    LIMITS[PARQUET] = check_parquet
+# MLflow's scoring server uses Flask before 2.21 and FastAPI from then on.
 IS_FLASK = hasattr(scoring_server, "catch_mlflow_exception")
 UNEXPECTED = (
-    "Encountered an unexpected error while evaluating the model. Verify that the serialized input Dataframe is compatible"
-    " with the model for inference."
+    "Encountered an unexpected error while evaluating the model. Verify that the serialized input"
+    " Dataframe is compatible with the model for inference."
 )
-# MLflow's errors have these fields from 3.12 on.
-CLIENT = (
+# Fields of MLflow's errors about the request, from 3.12 on.
+CLIENT_ERROR_FIELDS = (
     {"sqlstate": "KAM00", "error_class": "INVALID_PARAMETER_VALUE"}
     if hasattr(MlflowException(""), "sqlstate")
     else {}
@@ -50,7 +49,7 @@ CLIENT = (
 
 
 class Model(Protocol):
-    """What MLflow's scoring function needs of a model."""
+    """The attributes of a model that MLflow's scoring function uses."""
 
     metadata: Any
 
@@ -58,92 +57,97 @@ class Model(Protocol):
 
 
 class ScoringAdapter:
-    """A model as the scoring function sees it.
+    """A model as the scoring function calls it.
 
-    MLflow looks at the signature of `predict` to decide whether params are passed on; here they always are, by name.
+    MLflow inspects the signature of `predict` to decide whether to pass params; this adapter always
+    receives them and passes them by name.
 
     Args:
-        binaries: Columns that hold base64 in every form (see `binaries`).
+        base64_columns: Columns that hold base64 in every form (see `base64_columns`).
+
+    Attributes:
+        has_predicted: Whether the model has returned a result.
     """
 
-    def __init__(self, model: Model, binaries: frozenset[str]) -> None:
+    def __init__(self, model: Model, base64_columns: frozenset[str]) -> None:
         self.metadata = model.metadata
         self._model = model
-        self._binaries = binaries
-        self.has_answered = False
+        self._base64_columns = base64_columns
+        self.has_predicted = False
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        if self._binaries:
-            data = decoded(data, self._binaries)
-        answer = self._model.predict(data, params=params)
-        self.has_answered = True
-        return answer
+        if self._base64_columns:
+            data = decode_base64(data, self._base64_columns)
+        result = self._model.predict(data, params=params)
+        self.has_predicted = True
+        return result
 
 
 def score(
-    model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()
+    model: Model, body: bytes | str, content_type: str, base64_columns: frozenset[str] = frozenset()
 ) -> str:
-    """The JSON text that answers a scoring body.
+    """Return the JSON response for a scoring body.
 
     Args:
-        binaries: Columns that hold base64 in every form, unlike MLflow's.
+        base64_columns: Columns that hold base64 in every form, other than in MLflow itself.
 
     Raises:
         MLServerError: with MLflow's status and, as `details`, MLflow's fields.
     """
-    if binaries and content_type.startswith(JSON):
-        try:
-            check(body, binaries)
-        except ValueError as error:
-            raise failure(str(error), 400, "BAD_REQUEST", **CLIENT) from None
-    scored = ScoringAdapter(model, binaries)
-    schema = scored.metadata.get_input_schema()
+    adapter = ScoringAdapter(model, base64_columns)
+    schema = adapter.metadata.get_input_schema()
+    _check_body(body, content_type, schema, base64_columns)
+    data = _to_input(body)
     try:
-        if check_bounds := BOUNDS.get(content_type.partition(";")[0].strip().lower()):
-            check_bounds(body, _columns(schema))
-    except ValueError as error:
-        raise failure(str(error), 400, "BAD_REQUEST", **CLIENT) from None
-    if unsupported := _unsupported(content_type):
-        raise failure(unsupported, 415, "BAD_REQUEST", **CLIENT)
-    data = _as_data(body)
-    try:
-        result = scoring_server.invocations(data, content_type, scored, schema)
+        result = scoring_server.invocations(data, content_type, adapter, schema)
     except MlflowException as error:
-        raise refusal(error) from None
+        raise from_mlflow_error(error) from None
     except RecursionError as error:
-        if scored.has_answered:
+        if adapter.has_predicted:
             raise serialization_error(error) from error
-        raise failure(
-            "Invalid input. The body is nested too deeply.", 400, "BAD_REQUEST", **CLIENT
-        ) from None
+        raise _client_error("Invalid input. The body is nested too deeply.") from None
     except Exception as error:
-        # The model has answered by now, and its answer cannot be written.
+        # MLflow converts errors of reading and predicting, so writing the result raised this one.
         raise serialization_error(error) from error
     if result.status != 200:
-        raise failure(result.response, result.status, "BAD_REQUEST", **CLIENT)
+        raise _client_error(result.response, result.status)
     return str(result.response)
 
 
-def _as_data(body: bytes | str) -> bytes | str:
-    """A body as MLflow's scoring function takes it: as text before 2.21, as it came from then on.
+def _check_body(
+    body: bytes | str, content_type: str, schema: Any, base64_columns: frozenset[str]
+) -> None:
+    """Raise `MLServerError` for invalid base64, a table over the limits or an unknown format."""
+    check_limits = LIMITS.get(content_type.partition(";")[0].strip().lower())
+    try:
+        if base64_columns and content_type.startswith(JSON):
+            check_base64(body, base64_columns)
+        if check_limits is not None:
+            check_limits(body, _count_columns(schema))
+    except ValueError as error:
+        raise _client_error(str(error)) from None
+    if message := _describe_unsupported(content_type):
+        raise _client_error(message, 415)
+
+
+def _to_input(body: bytes | str) -> bytes | str:
+    """Return a body as MLflow's scoring function expects it: text before 2.21, else unchanged.
 
     Raises:
-        MLServerError: it has to be text and is not UTF-8.
+        MLServerError: text is expected and the body is not UTF-8.
     """
     if isinstance(body, str) or not IS_FLASK:
         return body
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise failure(
-            f"Invalid input. The body is not UTF-8: {error}", 400, "BAD_REQUEST", **CLIENT
-        ) from None
+        raise _client_error(f"Invalid input. The body is not UTF-8: {error}") from None
 
 
-def _unsupported(content_type: str) -> str | None:
-    """MLflow's text for a content type that its scoring function does not read; None = MLflow's own code decides.
+def _describe_unsupported(content_type: str) -> str | None:
+    """Return MLflow's text for an unsupported content type; None if MLflow's code decides.
 
-    Before MLflow 2.21 that function asks Flask's current request for the content type, and here there is none.
+    Before 2.21 MLflow reads the content type from Flask's current request, which is absent here.
     """
     mime_type, *parameters = (part.strip() for part in content_type.split(";"))
     if mime_type in scoring_server.CONTENT_TYPES:
@@ -156,24 +160,24 @@ def _unsupported(content_type: str) -> str | None:
     return f"This predictor only supports the following content types: {supported}"
 
 
-def _columns(schema: Any) -> int:
-    """How many columns a signature names; 0: it names none."""
+def _count_columns(schema: Any) -> int:
+    """Return the number of columns in a signature; 0 if it has none."""
     return 0 if schema is None or schema.is_tensor_spec() else len(schema.inputs)
 
 
 class RaisingModel:
-    """A model that raises again what a prediction raised, so that MLflow words the error with its own view of the data."""
+    """Stub that raises the error of an earlier prediction, for which MLflow then writes the text."""
 
     def __init__(self, model: Model, error: Exception) -> None:
         self.metadata = model.metadata
-        self._problem = error
+        self._error = error
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        raise self._problem
+        raise self._error
 
 
 class CapturingModel:
-    """A model that keeps what it is asked, and answers with nothing."""
+    """Stub that records the arguments of `predict` and returns []."""
 
     def __init__(self, model: Model) -> None:
         self.metadata = model.metadata
@@ -185,32 +189,32 @@ class CapturingModel:
         return []
 
 
-def read(
-    model: Model, body: bytes | str, content_type: str, binaries: frozenset[str] = frozenset()
+def read_body(
+    model: Model, body: bytes | str, content_type: str, base64_columns: frozenset[str] = frozenset()
 ) -> CapturingModel:
-    """Data and params of a scoring body, as MLflow's scoring function reads them. Raises what `score` raises."""
-    found = CapturingModel(model)
-    score(found, body, content_type, binaries)
-    return found
+    """Return data and params of a scoring body as MLflow reads them. Raises as `score`."""
+    captured = CapturingModel(model)
+    score(captured, body, content_type, base64_columns)
+    return captured
 
 
-def unwrapped(result: Any) -> str:
-    """The JSON text of a chunk or an answer without `predictions` around it. Raises `MLServerError`."""
-    return _printed(scoring_server.unwrapped_predictions_to_json, result)
+def write_unwrapped(result: Any) -> str:
+    """Return a chunk or result as JSON without the key `predictions`. Raises `MLServerError`."""
+    return _write_json(scoring_server.unwrapped_predictions_to_json, result)
 
 
-def written(result: Any) -> str:
-    """The JSON text of a prediction, as MLflow writes it.
+def write_predictions(result: Any) -> str:
+    """Return a result as JSON, as MLflow writes it.
 
     Raises:
-        MLServerError: it cannot be written.
+        MLServerError: the result has no JSON form.
     """
     if type(result) is np.ndarray and result.dtype.kind in "biuf":
-        return f'{{"predictions": {json_numbers.numbers(result)}}}'
-    return _printed(scoring_server.predictions_to_json, result)
+        return f'{{"predictions": {json_numbers.format_numbers(result)}}}'
+    return _write_json(scoring_server.predictions_to_json, result)
 
 
-def _printed(write: Callable[[Any, StringIO], Any], result: Any) -> str:
+def _write_json(write: Callable[[Any, StringIO], Any], result: Any) -> str:
     text = StringIO()
     try:
         write(result, text)
@@ -220,38 +224,42 @@ def _printed(write: Callable[[Any, StringIO], Any], result: Any) -> str:
 
 
 def serialization_error(error: Exception) -> MLServerError:
+    """Return the error for a result that has no JSON form."""
     text = f"The model's prediction cannot be written as JSON: {format_exception(error)}"
-    return failure(text, 500, "INTERNAL_ERROR")
+    return scoring_error(text, 500, "INTERNAL_ERROR")
 
 
-def refusal(error: MlflowException) -> MLServerError:
-    """MLflow's exception as the error that reaches the caller, without the stack trace."""
+def from_mlflow_error(error: MlflowException) -> MLServerError:
+    """Convert MLflow's exception, without its stack trace."""
     fields = {
         "sqlstate": getattr(error, "sqlstate", None),
         "error_class": getattr(error, "error_class", None),
     }
-    return failure(error.message, error.get_http_status_code(), error.error_code, **fields)
+    return scoring_error(error.message, error.get_http_status_code(), error.error_code, **fields)
 
 
-def failure(message: str, status: int, error_code: str, **fields: str | None) -> MLServerError:
-    """An error whose details are the fields of MLflow's error body."""
+def scoring_error(
+    message: str, status: int, error_code: str, **fields: str | None
+) -> MLServerError:
+    """Return an error whose details are the fields of MLflow's error body."""
     error = MLServerError(message, status)
     error.details = {"status": status, "error_code": error_code, "message": error.message, **fields}
     return error
 
 
+def _client_error(message: str, status: int = 400) -> MLServerError:
+    return scoring_error(message, status, "BAD_REQUEST", **CLIENT_ERROR_FIELDS)
+
+
 def explain_v2(error: MLServerError, body: bytes, model_name: str) -> MLServerError:
-    """Return a refusal that says where a body of the V2 protocol belongs, if the body is one."""
+    """Return the error with the path of V2 requests added if the body is a V2 request."""
     status = (error.details or {}).get("status", error.status_code)
     if status != 400 or not _is_v2(body):
         return error
     message = (error.details or {}).get("message", error.message)
-    text = (
-        f"{message} (This body is one of the V2 protocol: POST it to /v2/models/{model_name}/infer)"
-    )
-    return MLServerError(
-        text, error.status_code, details={**(error.details or {}), "message": text}
-    )
+    text = f"{message} (This is a V2 request: POST it to /v2/models/{model_name}/infer)"
+    details = {**(error.details or {}), "message": text}
+    return MLServerError(text, error.status_code, details=details)
 
 
 def _is_v2(body: bytes) -> bool:
@@ -265,24 +273,33 @@ def _is_v2(body: bytes) -> bool:
 
 
 def model_error(message: str, status: int) -> MLServerError:
-    """The model's own code raised: `message` and `status` for V2, MLflow's fixed text for its protocol."""
-    details = {"status": 400, "error_code": "BAD_REQUEST", "message": UNEXPECTED, **CLIENT}
+    """Return the error for an exception of the model's own code.
+
+    `message` and `status` are for V2; MLflow's protocol has a fixed text and 400.
+    """
+    details = {
+        "status": 400,
+        "error_code": "BAD_REQUEST",
+        "message": UNEXPECTED,
+        **CLIENT_ERROR_FIELDS,
+    }
     return MLServerError(message, status, details=details)
 
 
-def log_failure(name: str, error: Exception, is_refusal: bool) -> None:
-    """Log what a model's code raised: with the traceback, or in one line where the request is at fault.
+def log_failure(name: str, error: Exception, is_input_error: bool) -> None:
+    """Log an exception of the model's own code.
 
     Args:
-        is_refusal: The model refused the data; the traceback, the same for every such request, is for DEBUG only.
+        is_input_error: The model refused the data. One line is logged, because the traceback is the
+            same for every such request; the level DEBUG has it.
     """
-    if not is_refusal:
+    if not is_input_error:
         logger.warning("Model '%s' failed to predict", name, exc_info=error)
         return
     if openapi_trials.is_running():
         logger.debug("Model '%s' refused an example at load", name, exc_info=error)
         return
-    words = " ".join(format_exception(error).split())
-    text = words if len(words) <= MAX_LOGGED else f"{words[:MAX_LOGGED]}..."
+    line = " ".join(format_exception(error).split())
+    text = line if len(line) <= MAX_LOGGED_CHARS else f"{line[:MAX_LOGGED_CHARS]}..."
     traceback = error if logger.isEnabledFor(logging.DEBUG) else None
     logger.warning("Model '%s' refused a request: %s", name, text, exc_info=traceback)

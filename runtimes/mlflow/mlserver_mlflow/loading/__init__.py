@@ -1,1 +1,1 @@
-"""From a model's address to a loaded model: resolution, downloads, code, environments."""
+"""Loading of a model from its address: resolution, download, code policy, environment, pyfunc."""

@@ -1,6 +1,7 @@
-"""Which parts of an MLflow model are code, for servers that run only what is trusted. Nothing of the model is read as code here.
+"""Parts of an MLflow model that are code, for servers that load trusted code only.
 
-A model is data only if its loader is known to read nothing but data, from a file of a format without code.
+A model counts as data if its loader is known to read only data, from files of formats that cannot
+hold code. Nothing of the model is executed here.
 """
 
 from __future__ import annotations
@@ -13,63 +14,63 @@ from mlserver.errors import MLServerError
 from mlserver.security.code_policy import CodeNotAllowed, current_policy
 
 MLMODEL = "MLmodel"
-# Loader -> file endings of the formats that it reads without running any code of the model.
-DATA_ONLY = {
+# Loader -> suffixes of the file formats that it reads without executing code of the model.
+DATA_ONLY_LOADERS = {
     "mlflow.onnx": (".onnx",),
     "mlflow.xgboost": (".json", ".ubj", ".xgb"),
     "mlflow.lightgbm": (".lgb", ".txt"),
     "mlflow.catboost": (".cb",),
 }
+_CODE_FIELDS = ("code", "model_code_path", "python_model")
 
 
-def checked(name: str, folder: str) -> str:
-    """The folder to load the model from, if it may be loaded.
+def check_code(name: str, folder: str) -> str:
+    """Return the folder if the code policy allows to load the model in it.
 
     Raises:
-        Untrusted: parts of it are code, and it is not trusted.
+        CodeNotAllowed: the model has code and is not trusted.
     """
     if current_policy().checks_files:
-        current_policy().check_files(name, folder, code_in(name, folder))
+        current_policy().check_files(name, folder, find_code(name, folder))
     return folder
 
 
-def code_in(name: str, folder: str) -> list[str]:
-    """The parts of the model in a folder that are code, in words. Raises `MLServerError` for what is no MLflow model."""
+def find_code(name: str, folder: str) -> list[str]:
+    """Return descriptions of the parts of a model that are code.
+
+    Raises:
+        MLServerError: the folder has no `MLmodel` file with a pyfunc flavor.
+    """
     yaml: Any = importlib.import_module("yaml")
     try:
         with open(os.path.join(folder, MLMODEL), encoding="utf-8") as file:
-            described = yaml.safe_load(file)
-        flavor = described["flavors"]["python_function"]
-        loader, data = (
-            str(flavor["loader_module"]),
-            flavor.get("model_path") or flavor.get("data") or ".",
-        )
+            flavor = yaml.safe_load(file)["flavors"]["python_function"]
+        loader = str(flavor["loader_module"])
+        data = flavor.get("model_path") or flavor.get("data") or "."
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise MLServerError(
             f"Model {name}: '{MLMODEL}' does not describe a model with a pyfunc flavor", 422
         ) from None
-    found = [
-        f"'{key}' in {MLMODEL}"
-        for key in ("code", "model_code_path", "python_model")
-        if flavor.get(key)
-    ]
-    formats = DATA_ONLY.get(loader)
-    if formats is None:
-        return [*found, f"loader {loader}"]
-    return found + _other_files(folder, data, formats)
+    parts = [f"'{field}' in {MLMODEL}" for field in _CODE_FIELDS if flavor.get(field)]
+    suffixes = DATA_ONLY_LOADERS.get(loader)
+    if suffixes is None:
+        return [*parts, f"loader {loader}"]
+    return parts + _find_other_files(folder, data, suffixes)
 
 
-def _other_files(folder: str, data: Any, formats: tuple[str, ...]) -> list[str]:
-    """Files of the model's data that are not in one of the formats."""
-    place = os.path.realpath(os.path.join(folder, str(data)))
-    if not place.startswith(os.path.realpath(folder)):
+def _find_other_files(folder: str, data: Any, suffixes: tuple[str, ...]) -> list[str]:
+    """Return descriptions of the model's data files that have none of the suffixes."""
+    path = os.path.realpath(os.path.join(folder, str(data)))
+    if not path.startswith(os.path.realpath(folder)):
         return [f"data outside of the model's folder ('{data}')"]
-    if os.path.isfile(place):
-        return [] if place.endswith(formats) else [f"file {os.path.basename(place)}"]
-    if place == os.path.realpath(folder):
-        return ["data that is not named"]
-    files = [name for _, _, names in os.walk(place) for name in names]
-    return [f"file {name}" for name in sorted(files) if not name.endswith(formats)]
+    if os.path.isfile(path):
+        return [] if path.endswith(suffixes) else [f"file {os.path.basename(path)}"]
+    if path == os.path.realpath(folder):
+        return ["data without a path"]
+    files: list[str] = []
+    for _, _, names in os.walk(path):
+        files += names
+    return [f"file {name}" for name in sorted(files) if not name.endswith(suffixes)]
 
 
-__all__ = ["CodeNotAllowed", "checked", "code_in"]
+__all__ = ["CodeNotAllowed", "check_code", "find_code"]

@@ -1,7 +1,7 @@
-"""Reads Python version, requirements and code parts from the files of an MLflow model.
+"""Specification of a model's environment: its folder, Python version, requirements and code.
 
-Runs in a process of its own (`mlserver.env.read_files`), because it imports a YAML library and, to
-fetch a model, MLflow.
+Runs in a subprocess (`mlserver.env.read_files`), because it imports a YAML library and, to download
+a model, MLflow.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from mlserver.settings import ModelSettings
 from . import code_files, sources
 
 _VERSION = re.compile(r"(\d+)\.(\d+)")
+_REQUIREMENT_FILES = "python_env.yaml, requirements.txt or conda.yaml with pip packages"
 
 
-def read(settings: ModelSettings) -> EnvironmentFiles:
-    """Folder, source, Python version, requirement lines, and which parts of the model are code.
+def read_spec(settings: ModelSettings) -> EnvironmentFiles:
+    """Return `folder`, `source`, `python`, `lines` (requirements) and `code` of a model.
 
     Raises:
-        MLServerError: the model cannot be found or fetched, or says nothing of its requirements.
+        MLServerError: the model is not found, cannot be downloaded or has no requirements.
     """
     source = asyncio.run(sources.resolve(settings))
     folder = os.path.abspath(source.folder)
-    python, lines = requirements_of(settings.name, folder)
-    code = code_files.code_in(settings.name, folder)
+    python, lines = read_requirements(settings.name, folder)
+    code = code_files.find_code(settings.name, folder)
     return {
         "folder": folder,
         "source": source.address,
@@ -40,46 +41,52 @@ def read(settings: ModelSettings) -> EnvironmentFiles:
     }
 
 
-def requirements_of(name: str, folder: str) -> tuple[str | None, list[str]]:
-    """Return Python version (`major.minor` or None) and requirements from the first file with them.
+def read_requirements(name: str, folder: str) -> tuple[str | None, list[str]]:
+    """Return the Python version (`major.minor` or None) and the lines of a requirements file.
+
+    The first of `_REQUIREMENT_FILES` that has requirements counts.
 
     Raises:
-        MLServerError: there is none.
+        MLServerError: no file has requirements.
     """
-    described = _yaml(name, os.path.join(folder, "python_env.yaml"))
-    conda = _yaml(name, os.path.join(folder, "conda.yaml"))
-    parts = conda.get("dependencies") or []
-    listed = [part for part in parts if isinstance(part, str)]
-    python = str(
-        described.get("python") or next((part for part in listed if part.startswith("python")), "")
-    )
-    found = _VERSION.search(python)
-    version = f"{found[1]}.{found[2]}" if found else None
-    if described.get("dependencies"):
-        return version, [str(line) for line in described["dependencies"]]
+    python_env = _read_yaml(name, os.path.join(folder, "python_env.yaml"))
+    conda = _read_yaml(name, os.path.join(folder, "conda.yaml"))
+    conda_dependencies = conda.get("dependencies") or []
+    version = _read_python_version(python_env, conda_dependencies)
+    if python_env.get("dependencies"):
+        return version, [str(line) for line in python_env["dependencies"]]
     if os.path.isfile(os.path.join(folder, "requirements.txt")):
         return version, ["-r requirements.txt"]
-    packages = [
-        str(line) for part in parts if isinstance(part, dict) for line in part.get("pip") or []
-    ]
-    if not packages:
-        wanted = "python_env.yaml, requirements.txt or conda.yaml with pip packages"
-        raise MLServerError(
-            f"The environment of model {name} cannot be built: its folder has no {wanted}", 500
-        )
-    return version, packages
+    lines: list[str] = []
+    for dependency in conda_dependencies:
+        if isinstance(dependency, dict):
+            lines += map(str, dependency.get("pip") or [])
+    if not lines:
+        raise _build_error(name, f"its folder has no {_REQUIREMENT_FILES}")
+    return version, lines
 
 
-def _yaml(name: str, path: str) -> dict[str, Any]:
+def _read_python_version(python_env: dict[str, Any], conda_dependencies: list[Any]) -> str | None:
+    python = str(python_env.get("python") or "")
+    if not python:
+        lines = [line for line in conda_dependencies if isinstance(line, str)]
+        python = next((line for line in lines if line.startswith("python")), "")
+    match = _VERSION.search(python)
+    return f"{match[1]}.{match[2]}" if match else None
+
+
+def _read_yaml(name: str, path: str) -> dict[str, Any]:
+    """Return a YAML file's mapping; {} if the file is missing or holds something else."""
     if not os.path.isfile(path):
         return {}
     yaml: Any = importlib.import_module("yaml")
     try:
         with open(path, encoding="utf-8") as file:
-            found = yaml.safe_load(file)
+            document = yaml.safe_load(file)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        what = f"{os.path.basename(path)} is no YAML: {error}"
-        raise MLServerError(
-            f"The environment of model {name} cannot be built: {what}", 500
-        ) from None
-    return found if isinstance(found, dict) else {}
+        raise _build_error(name, f"{os.path.basename(path)} is not valid YAML: {error}") from None
+    return document if isinstance(document, dict) else {}
+
+
+def _build_error(name: str, reason: str) -> MLServerError:
+    return MLServerError(f"The environment of model {name} cannot be built: {reason}", 500)

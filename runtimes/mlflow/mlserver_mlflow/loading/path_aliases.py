@@ -1,7 +1,7 @@
-"""Paths that MLflow reads as they are written.
+"""Alias paths for folders whose own paths MLflow misreads.
 
-MLflow takes the path of a folder for an address: it decodes `%20` (and so loads the folder `a b` in place of `a%20b`), and
-refuses `#`. A folder with such a path is given to it through a link whose own path has no such character.
+MLflow parses a folder's path as a URI: it decodes `%20`, and so loads the folder `a b` in place of
+`a%20b`, and refuses `#`. Such a folder is passed through a symbolic link with a plain path.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import uuid
 
 from mlserver.errors import MLServerError
 
-from .artifact_cache import Cache
+from .artifact_cache import ArtifactCache
 
-_MISREAD = re.compile(r"[%#?;\\\x00-\x1f\x7f]")
+_MISREAD_CHARACTERS = re.compile(r"[%#?;\\\x00-\x1f\x7f]")
 
 
 def readable_path(folder: str, cache_dir: str | None = None) -> str:
-    """Return a path of the folder for MLflow: the folder's own, or that of a link in the cache of fetched models.
+    """Return the folder's path, or that of a link to it in the model cache if MLflow misreads it.
 
     Raises:
-        MLServerError: the link cannot be made.
+        MLServerError: the link cannot be created.
     """
-    if not _MISREAD.search(folder):
+    if not _MISREAD_CHARACTERS.search(folder):
         return folder
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()
-    link = Cache.at(cache_dir).links / name
+    link = ArtifactCache.open(cache_dir).links / name
     if not link.is_symlink() or os.readlink(link) != folder:
-        part = link.with_name(f"{name}.{uuid.uuid4().hex}")
+        partial = link.with_name(f"{name}.{uuid.uuid4().hex}")
         try:
             link.parent.mkdir(mode=0o700, exist_ok=True)
-            part.symlink_to(folder)
-            os.replace(part, link)
+            partial.symlink_to(folder)
+            os.replace(partial, link)
         except OSError as error:
-            text = f"The folder {folder} cannot be given to MLflow, which misreads its name: {error.strerror}"
+            text = f"Cannot create a link to {folder}, whose path MLflow misreads: {error.strerror}"
             raise MLServerError(text, 500) from None
-    return f"{link}/"  # MLflow refuses a link as the last part of a path
+    return f"{link}/"  # MLflow refuses a path whose last part is a link

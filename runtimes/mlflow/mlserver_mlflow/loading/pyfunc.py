@@ -1,9 +1,11 @@
-"""MLflow's pyfunc, imported without the warnings about classes of its own, and what its releases from 2.15 on differ in."""
+"""MLflow's pyfunc: the import without its warnings, and differences between releases from 2.15 on."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import json
+import os
 import warnings
 from typing import Any
 
@@ -19,21 +21,22 @@ with warnings.catch_warnings():
 
     try:
         from mlflow.pyfunc import scoring_server
-    except ModuleNotFoundError as problem:
-        # Before 2.21 the scoring server imports the tracking server, which mlflow-skinny does not have.
+    except ModuleNotFoundError as error:
+        # Before 2.21 the scoring server imports the tracking server, absent from mlflow-skinny.
         raise ImportError(
-            f"the scoring code of MLflow {VERSION} needs all of MLflow ('{problem.name}' is missing):"
-            f" pip install 'mlflow=={VERSION}'"
-        ) from problem
+            f"the scoring server of MLflow {VERSION} needs the full package ('{error.name}' is"
+            f" missing): pip install 'mlflow=={VERSION}'"
+        ) from error
 
 from ..v2.signature_inputs import ExactSchema, has_exact_names
 
 __all__ = [
     "PyFuncModel",
-    "from_type_hint",
     "input_example",
+    "is_from_type_hint",
     "load_model",
     "raw_model",
+    "read_model_config",
     "scoring_server",
     "with_exact_names",
     "with_implementation",
@@ -42,26 +45,43 @@ __all__ = [
 ]
 
 
+# Without it, MLflow leaves bytes and datetimes of type-hinted models as the text in the JSON body.
+SERVING_ENVIRONMENT = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+SERVING_MODEL_CONFIG = "SERVING_MODEL_CONFIG"
+
+
+def read_model_config(extra: dict[str, Any]) -> dict[str, Any] | None:
+    """Return `parameters.extra.model_config`, else the content of MLflow's variable."""
+    config: dict[str, Any] | None = extra.get("model_config")
+    if config is None and os.environ.get(SERVING_MODEL_CONFIG):
+        config = json.loads(os.environ[SERVING_MODEL_CONFIG])
+    return config
+
+
 def load_model(uri: str, model_config: dict[str, Any] | None = None) -> PyFuncModel:
-    """The model in a folder."""
-    # What the script of a model from code sets last; a script that sets nothing must not get another model's.
+    """Load the model in a folder."""
+    os.environ.setdefault(SERVING_ENVIRONMENT, "true")
+    # The script of a model from code sets this; one that sets nothing must not get another's model.
     models_from_code.__mlflow_model__ = None
     return pyfunc.load_model(uri, model_config=model_config)
 
 
-def from_type_hint(model: PyFuncModel) -> bool:
-    """Whether the signature came from a Python type hint, so that the model checks its data itself (from 2.20 on)."""
-    said = getattr(model.metadata, "_is_signature_from_type_hint", None)
-    return bool(said()) if said is not None else False
+def is_from_type_hint(model: PyFuncModel) -> bool:
+    """Whether the signature was inferred from a type hint, so that the model validates its data.
+
+    MLflow before 2.20 has no such signatures.
+    """
+    method = getattr(model.metadata, "_is_signature_from_type_hint", None)
+    return bool(method()) if method is not None else False
 
 
 def input_example(model: PyFuncModel) -> Any:
-    """The example that was saved with the model, or None (also before 3.0, which did not load it)."""
+    """Return the example saved with the model; None without one, and before MLflow 3.0."""
     return getattr(model, "input_example", None)
 
 
 def raw_model(model: PyFuncModel) -> Any:
-    """The library's own model behind the flavor's wrapper."""
+    """Return the library's model from the flavor's wrapper."""
     wrapper = model._model_impl
     if hasattr(wrapper, "get_raw_model"):
         return wrapper.get_raw_model()
@@ -69,20 +89,29 @@ def raw_model(model: PyFuncModel) -> Any:
 
 
 def wrapper_module(model: PyFuncModel) -> str:
-    """The module of the class that MLflow has wrapped the model with."""
+    """Return the module of the class that MLflow wraps the model with."""
     return type(model._model_impl).__module__
 
 
 def with_metadata(model: PyFuncModel, metadata: Any) -> PyFuncModel:
-    """The same implementation under other metadata."""
+    """Return the same implementation with other metadata."""
     predict_fn = metadata.flavors["python_function"].get("predict_fn", "predict")
-    known = inspect.signature(PyFuncModel.__init__).parameters
-    more = {"model_id": model.model_id} if "model_id" in known else {}
-    return PyFuncModel(metadata, model._model_impl, predict_fn, **more)
+    accepted = inspect.signature(PyFuncModel.__init__).parameters
+    options: dict[str, Any] = {}
+    if "model_id" in accepted:
+        options["model_id"] = model.model_id
+    # A bound method of the implementation; None if the model is not streamable.
+    predict_stream = getattr(model, "_predict_stream_fn", None)
+    if predict_stream is not None:
+        options["predict_stream_fn"] = predict_stream.__name__
+    return PyFuncModel(metadata, model._model_impl, predict_fn, **options)
 
 
 def with_exact_names(model: PyFuncModel) -> PyFuncModel:
-    """The same model, checking its data by the names that the signature has; MLflow takes 0 and "" for no name."""
+    """Return a model that validates data by the signature's exact names.
+
+    MLflow itself treats the names 0 and "" as missing.
+    """
     schema = model.metadata.get_input_schema()
     if schema is None or has_exact_names(schema):
         return model
@@ -93,5 +122,5 @@ def with_exact_names(model: PyFuncModel) -> PyFuncModel:
 
 
 def with_implementation(model: PyFuncModel, implementation: Any) -> PyFuncModel:
-    """Another implementation, with a `predict`, behind the same metadata and checks."""
+    """Return a model with another implementation (`predict`) and the same metadata and checks."""
     return PyFuncModel(model.metadata, implementation, "predict")

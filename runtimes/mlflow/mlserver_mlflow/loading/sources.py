@@ -1,7 +1,7 @@
-"""Where an MLflow model comes from: folders, and every address that MLflow can fetch (`models:/`, `runs:/`, stores).
+"""Resolution of a model's address to a local folder: paths, `models:/`, `runs:/`, artifact stores.
 
-An address that may point elsewhere tomorrow (`models:/wine@champion`, or `models:/wine`, the newest version) is turned into
-one that says the version; what lies there is fetched into a cache (`downloads`).
+A mutable address (`models:/wine@champion`, or `models:/wine`, the newest version) is resolved to a
+fixed version, and the model is downloaded into the cache (`artifact_cache`).
 """
 
 from __future__ import annotations
@@ -29,18 +29,27 @@ logger = get_logger()
 
 MLMODEL = "MLmodel"
 LATEST = "latest"
-_LOGGED = re.compile(r"models:/m-[0-9a-f]{32}/*")
-_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?/*")
-# What the registry says for good; anything else may be a registry that cannot be reached just now.
-_DEFINITE = frozenset(
-    "RESOURCE_DOES_NOT_EXIST INVALID_PARAMETER_VALUE INVALID_STATE PERMISSION_DENIED UNAUTHENTICATED NOT_FOUND".split()
+_LOGGED_MODEL = re.compile(r"models:/m-[0-9a-f]{32}/*")
+_REGISTERED_MODEL = re.compile(
+    r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?/*"
 )
-# MLflow itself would try for two minutes, with every start and every look at an alias.
-_RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+# Error codes of a definite response; others may be those of a registry that is down.
+_PERMANENT_ERRORS = frozenset(
+    (
+        "RESOURCE_DOES_NOT_EXIST",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "PERMISSION_DENIED",
+        "UNAUTHENTICATED",
+        "NOT_FOUND",
+    )
+)
+# MLflow's default retries for two minutes, at every load and every poll of an alias.
+_RETRIES_VARIABLE, _DEFAULT_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
 
 
 class Unreachable(MLServerError):
-    """The registry or the store did not answer."""
+    """The registry or the artifact store did not respond."""
 
     def __init__(self, address: str, error: Exception) -> None:
         super().__init__(f"'{address}' cannot be reached: {type(error).__name__}: {error}", 503)
@@ -51,8 +60,8 @@ class Source:
     """A model's folder on this machine.
 
     Attributes:
-        address: Where it was fetched from, with the version said outright; None = it lies here.
-        version: Its version in the registry, if it came from one.
+        address: The address it was downloaded from, with a fixed version; None for a local folder.
+        version: Its version in the registry, if it has one.
     """
 
     folder: str
@@ -61,11 +70,11 @@ class Source:
 
 
 async def resolve(settings: ModelSettings) -> Source:
-    """Find the model, and fetch it if it is not on this machine.
+    """Return the model's folder, downloading the model if it is not cached.
 
     Raises:
-        InvalidModelURI: no `uri`, or nothing there.
-        MLServerError: the folder is not an MLflow model, or the address cannot be fetched.
+        InvalidModelURI: the settings have no `uri`, or the path does not exist.
+        MLServerError: the folder is not an MLflow model, or the download failed.
     """
     uri = await get_model_uri(settings)
     return await asyncio.to_thread(_resolve, settings, uri)
@@ -73,71 +82,75 @@ async def resolve(settings: ModelSettings) -> Source:
 
 def _resolve(settings: ModelSettings, uri: str) -> Source:
     if not is_address(uri):
-        return Source(_folder(settings, uri))
+        return Source(_check_folder(settings, uri))
     extra = settings.parameters.extra if settings.parameters else {}
-    return fetch(uri, artifact_cache.Cache.at(extra.get("cache_dir")), settings.name)
+    return fetch(uri, artifact_cache.ArtifactCache.open(extra.get("cache_dir")), settings.name)
 
 
-def _folder(settings: ModelSettings, uri: str) -> str:
+def _check_folder(settings: ModelSettings, uri: str) -> str:
     if os.path.isfile(uri) and os.path.basename(uri) == MLMODEL:
         uri = os.path.dirname(uri)
     if os.path.isfile(uri):
         raise InvalidModelURI(
-            settings.name, f"{uri} is a file; expected the folder that holds '{MLMODEL}'"
+            settings.name, f"{uri} is a file: expected the folder that contains '{MLMODEL}'"
         )
     if not os.path.isfile(os.path.join(uri, MLMODEL)):
         raise MLServerError(
-            f"Model {settings.name}: the folder {uri} is not an MLflow model, it has no file '{MLMODEL}'",
+            f"Model {settings.name}: the folder {uri} is not an MLflow model, it has no file"
+            f" '{MLMODEL}'",
             422,
         )
     folder = resolve_links(uri)
     if not is_below(os.path.join(folder, MLMODEL), folder):
-        text = f"'{MLMODEL}' in {uri} is a link out of its folder, which MLflow does not follow: copy the file there"
-        raise MLServerError(f"Model {settings.name}: {text}", 422)
+        raise MLServerError(
+            f"Model {settings.name}: '{MLMODEL}' in {uri} is a link out of its folder, which MLflow"
+            " does not follow: copy the file into the folder",
+            422,
+        )
     return folder
 
 
-def fetch(uri: str, cache: artifact_cache.Cache, name: str) -> Source:
-    """The model of an address, from the cache where it is there already. Blocks.
+def fetch(uri: str, cache: artifact_cache.ArtifactCache, name: str) -> Source:
+    """Return the model of an address from the cache, downloading it if necessary. Blocks.
 
-    If the registry or the store does not answer, what the address meant the last time is taken from the cache.
+    If the registry or the store is unreachable, the address resolves to its last known model.
     """
     try:
-        address, version = fixed(uri)
-        with _asking(address):
+        address, version = resolve_version(uri)
+        with _translate_errors(address):
             key = cache.fetch(address)
     except Unreachable as error:
-        known = cache.recall(_place(uri))
-        if known is None:
+        entry = cache.find(_get_lookup(uri))
+        if entry is None:
             raise MLServerError(f"Model {name} cannot be loaded: {error.message}", 503) from None
-        logger.warning("Model '%s': %s; it is loaded as it was fetched before", name, error.message)
-        return Source(known["folder"], known["address"], known["version"])
+        logger.warning("Model '%s': %s; loading the cached copy", name, error.message)
+        return Source(entry["folder"], entry["address"], entry["version"])
     except MLServerError as error:
         text = f"Model {name} cannot be loaded from '{uri}': {error.message}"
         raise MLServerError(text, error.status_code) from None
-    cache.remember(_place(uri), key, address, version)
-    cache.remember(_place(address), key, address, version)
+    cache.record(_get_lookup(uri), key, address, version)
+    cache.record(_get_lookup(address), key, address, version)
     return Source(cache.folder(key), address, version)
 
 
-def fixed(uri: str) -> tuple[str, str | None]:
-    """The address that names the version outright, and that version; other addresses stay as they are.
+def resolve_version(uri: str) -> tuple[str, str | None]:
+    """Return the address with a fixed version, and the version; (uri, None) for other addresses.
 
     Raises:
         MLServerError: the registry has no such model, version or alias.
-        Unreachable: it does not answer.
+        Unreachable: the registry does not respond.
     """
-    found = None if _LOGGED.fullmatch(uri) else _REGISTERED.fullmatch(uri)
-    if found is None:
+    match = None if _LOGGED_MODEL.fullmatch(uri) else _REGISTERED_MODEL.fullmatch(uri)
+    if match is None:
         return uri, None
-    name, version = found["name"], found["version"]
+    name, version = match["name"], match["version"]
     if version is None or not version.isdigit():
-        with _asking(uri):
-            version = _version(name, found["alias"], version)
+        with _translate_errors(uri):
+            version = _query_version(name, match["alias"], version)
     return f"models:/{name}/{version}", version
 
 
-def _version(name: str, alias: str | None, stage: str | None) -> str:
+def _query_version(name: str, alias: str | None, stage: str | None) -> str:
     from mlflow import MlflowClient
 
     client = MlflowClient()
@@ -145,19 +158,17 @@ def _version(name: str, alias: str | None, stage: str | None) -> str:
         return str(client.get_model_version_by_alias(name, alias).version)
     if stage is not None and stage.lower() != LATEST:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
+            warnings.simplefilter("ignore", FutureWarning)  # MLflow has deprecated stages
             versions = client.get_latest_versions(name, [stage])
     else:
-        versions = _all_versions(client, name)
+        versions = _list_versions(client, name)
     if not versions:
-        raise MLServerError(
-            f"The registry has no version of model '{name}'"
-            + (f" in stage '{stage}'" if stage else "")
-        )
+        where = f" in stage '{stage}'" if stage else ""
+        raise MLServerError(f"The registry has no version of model '{name}'{where}")
     return str(max(int(version.version) for version in versions))
 
 
-def _all_versions(client: Any, name: str) -> list[Any]:
+def _list_versions(client: Any, name: str) -> list[Any]:
     quote = '"' if "'" in name else "'"
     versions: list[Any] = []
     token: str | None = None
@@ -169,27 +180,26 @@ def _all_versions(client: Any, name: str) -> list[Any]:
     return versions
 
 
-def _place(uri: str) -> str:
-    """An address together with the registry that it is looked up in."""
+def _get_lookup(uri: str) -> str:
+    """Return an address together with the registry that resolves it."""
     import mlflow
 
     return "\n".join([uri, mlflow.get_registry_uri(), mlflow.get_tracking_uri()])
 
 
 @contextmanager
-def _asking(address: str) -> Iterator[None]:
-    """Ask a registry or a store; what goes wrong is `Unreachable` unless it was an answer."""
-    from mlflow.exceptions import MlflowException  # not for models that lie in a folder here
+def _translate_errors(address: str) -> Iterator[None]:
+    """Limit MLflow's retries, and raise `Unreachable` for all but permanent errors."""
+    from mlflow.exceptions import MlflowException  # late: local folders need no MLflow here
 
-    name, retries = _RETRIES
-    chosen = os.environ.get(name)
-    os.environ.setdefault(name, retries)
+    is_configured = _RETRIES_VARIABLE in os.environ
+    os.environ.setdefault(_RETRIES_VARIABLE, _DEFAULT_RETRIES)
     try:
         yield
     except MLServerError:
         raise
     except MlflowException as error:
-        if error.error_code in _DEFINITE:
+        if error.error_code in _PERMANENT_ERRORS:
             raise MLServerError(error.message, 422) from None
         raise Unreachable(address, error) from None
     except ModuleNotFoundError as error:
@@ -197,5 +207,5 @@ def _asking(address: str) -> Iterator[None]:
     except Exception as error:
         raise Unreachable(address, error) from None
     finally:
-        if chosen is None:
-            os.environ.pop(name, None)
+        if not is_configured:
+            os.environ.pop(_RETRIES_VARIABLE, None)

@@ -1,1 +1,1 @@
-"""V2 requests to the arguments of a model's predict, and its results to V2 responses."""
+"""Conversion of V2 requests to arguments of predict, and of its results to V2 responses."""

@@ -1,8 +1,9 @@
-"""Categorical columns for LightGBM: text or numbers -> the categories that the model was trained with.
+"""Categorical columns of LightGBM models: text or numbers -> the categories of the training data.
 
-A model that was trained on pandas categories takes no other columns, and a signature has no type for them: with MLflow's own
-predict and server such a model refuses every request. The model knows its categories (`pandas_categorical`), so V2 requests have
-them put in, after MLflow's checks. A value that is none of them is a missing value, as in LightGBM itself.
+A model that was trained on pandas categories accepts no other columns, and a signature has no type
+for them: with MLflow's own server such a model refuses every request. The model has its categories
+(`pandas_categorical`), so columns of V2 requests are converted to them after MLflow's checks. An
+unknown value becomes a missing value, as in LightGBM itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FLAVOR = "mlflow.lightgbm"
 
 
 def with_categories(model: PyFuncModel) -> PyFuncModel:
-    """The model, taking plain columns where it was trained with categories; the model itself if it was not."""
+    """Return a model that converts plain columns to categories; the same one if it has none."""
     if model.loader_module != FLAVOR:
         return model
     booster = getattr(raw_model(model), "booster_", raw_model(model))
@@ -30,16 +31,16 @@ def with_categories(model: PyFuncModel) -> PyFuncModel:
     positions = _categorical_positions(booster, schema, len(categories))
     if positions is None:
         return model
-    return with_implementation(
-        model, _Wrapper(model._model_impl, dict(zip(positions, categories, strict=True)))
-    )
+    by_position = dict(zip(positions, categories, strict=True))
+    return with_implementation(model, _CategoricalWrapper(model._model_impl, by_position))
 
 
 def _categorical_positions(booster: Any, schema: Schema, count: int) -> list[int] | None:
-    """The positions of the columns that had categories; None if that cannot be told.
+    """Return the positions of the `count` categorical columns; None if they are ambiguous.
 
-    The model says which features it splits by category. A column of one value is no feature to it, and integers may have
-    been declared categorical without being pandas categories; then the columns of text are taken, if their number is right.
+    They are the features that the model splits by category. These may be other columns: a constant
+    column is not a feature, and integers may be declared categorical without pandas categories.
+    Then the text columns of the signature count, if there are as many.
     """
     infos = booster.dump_model(num_iteration=1).get("feature_infos", {})
     names = booster.feature_name()
@@ -51,11 +52,12 @@ def _categorical_positions(booster: Any, schema: Schema, count: int) -> list[int
     by_type = [
         position for position, spec in enumerate(schema.inputs) if spec.type == DataType.string
     ]
-    return next((found for found in (by_model, by_type) if len(found) == count), None)
+    candidates = (by_model, by_type)
+    return next((positions for positions in candidates if len(positions) == count), None)
 
 
-class _Wrapper:
-    """MLflow's wrapper of a LightGBM model, behind a conversion of the data."""
+class _CategoricalWrapper:
+    """MLflow's wrapper of a LightGBM model, with a conversion of the data before predict."""
 
     def __init__(self, wrapper: Any, categories: dict[int, list[Any]]) -> None:
         self._wrapper = wrapper
@@ -65,38 +67,38 @@ class _Wrapper:
         return self._wrapper.predict(self.convert(data), params)
 
     def get_raw_model(self) -> Any:
-        return _Estimator(self._wrapper.get_raw_model(), self)
+        return _CategoricalEstimator(self._wrapper.get_raw_model(), self)
 
     def convert(self, data: Any) -> Any:
-        """A frame whose categorical columns hold categories. Other data, such as arrays, stay as they are."""
+        """Return a frame with categories in the categorical columns; other data unchanged."""
         if not isinstance(data, pd.DataFrame):
             return data
         converted = data.copy(deep=False)
         for position, categories in self._categories.items():
             name = data.columns[position]
-            converted[name] = _as_categories(data[name], categories)
+            converted[name] = _to_categories(data[name], categories)
         return converted
 
 
-class _Estimator:
+class _CategoricalEstimator:
     """A LightGBM model whose methods convert their data first."""
 
-    def __init__(self, estimator: Any, wrapper: _Wrapper) -> None:
+    def __init__(self, estimator: Any, wrapper: _CategoricalWrapper) -> None:
         self._estimator = estimator
         self._wrapper = wrapper
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._estimator, name)
+        attribute = getattr(self._estimator, name)
         if name not in ("predict", "predict_proba"):
-            return found
-        return lambda data, *more, **options: found(self._wrapper.convert(data), *more, **options)
+            return attribute
+        convert = self._wrapper.convert
+        return lambda data, *args, **kwargs: attribute(convert(data), *args, **kwargs)
 
 
-def _as_categories(column: Any, categories: list[Any]) -> Any:
+def _to_categories(column: Any, categories: list[Any]) -> Any:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column
-    known = pd.Index(categories, dtype=object)
-    codes = known.get_indexer(pd.Index(column, dtype=object))
-    return pd.Series(
-        pd.Categorical.from_codes(codes, categories=pd.Index(categories)), index=column.index
-    )
+    index = pd.Index(categories, dtype=object)
+    codes = index.get_indexer(pd.Index(column, dtype=object))
+    values = pd.Categorical.from_codes(codes, categories=pd.Index(categories))
+    return pd.Series(values, index=column.index)

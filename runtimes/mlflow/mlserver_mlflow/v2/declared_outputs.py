@@ -1,7 +1,8 @@
-"""What a signature declares of a model's outputs: a declared output has its declared datatype whatever its values.
+"""Output types of a signature: a declared output has its declared datatype whatever its values.
 
-Declared is a type, never a change of value: an array is cast only where every element stays equal, and what the declared
-type cannot hold (a fraction of a `long`, a number of a `string`) is encoded as if nothing were declared.
+A declared type never changes a value: an array is cast only if every element stays equal. Values
+that the type cannot hold (a fraction in a `long`, a number in a `string`) are encoded as without a
+declaration.
 """
 
 from __future__ import annotations
@@ -15,44 +16,46 @@ from mlflow.types import schema as mlflow_schema
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from numpy.typing import NDArray
 
-from ..metadata import NUMBERS
+from ..metadata import NUMERIC_TYPES
 from .type_enforcement import NotExactError, as_dtype
 
-# MLflow before 2.19 has no such type; `()` is no type's class.
+# MLflow before 2.19 has no AnyType; nothing is an instance of `()`.
 ANY_TYPE: Any = getattr(mlflow_schema, "AnyType", ())
-# What a column of nested values is declared to be: JSON, one value per row.
+# Declared type of a column of nested values: one JSON text per row.
 JSON = "json"
-# DataType = a scalar column, dtype = a tensor, JSON = nested values, None = not declared.
-Kind: TypeAlias = DataType | np.dtype[Any] | str | None
+# DataType for a scalar column, dtype for a tensor, JSON for nested values, None if not declared.
+DeclaredType: TypeAlias = DataType | np.dtype[Any] | str | None
 
 
 class DeclaredOutputs:
-    """The types of a signature's outputs.
+    """Names and types of a signature's outputs.
 
     Attributes:
-        names: Of the outputs; empty if they have none.
-        single: The type of the only output; None if there are several.
-        common: The type that all outputs have, for one array that holds them all; None if they differ.
+        names: Names of the outputs; empty if an output has none.
+        single: Type of the only output; None if there are several.
+        common: Type of all outputs, for one array that holds them all; None if they differ.
     """
 
     def __init__(self, schema: Schema | None = None) -> None:
         specs: list[ColSpec | TensorSpec] = list(schema.inputs) if schema is not None else []
-        is_named = schema is not None and schema.has_input_names()
+        # Not `schema.has_input_names()`, which takes the names 0 and "" for missing.
+        is_named = all(spec.name is not None for spec in specs)
+        types = [_read_type(spec) for spec in specs]
         self.names = [str(spec.name) for spec in specs] if is_named else []
-        self.single: Kind = _kind(specs[0]) if len(specs) == 1 else None
-        self._kinds = {name: _kind(spec) for name, spec in zip(self.names, specs, strict=False)}
-        kinds = [_kind(spec) for spec in specs]
-        self.common: Kind = kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else None
+        self.single: DeclaredType = types[0] if len(types) == 1 else None
+        self._types = dict(zip(self.names, types, strict=False))
+        is_uniform = bool(types) and all(declared == types[0] for declared in types)
+        self.common: DeclaredType = types[0] if is_uniform else None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
-    def kind_of(self, name: str) -> Kind:
-        """The declared type of the output of this name; None if there is none."""
-        return self._kinds.get(name)
+    def get_type(self, name: str) -> DeclaredType:
+        """Return the declared type of an output; None if it is not declared."""
+        return self._types.get(name)
 
 
-def _kind(spec: ColSpec | TensorSpec) -> Kind:
+def _read_type(spec: ColSpec | TensorSpec) -> DeclaredType:
     if isinstance(spec, TensorSpec):
         dtype: np.dtype[Any] = spec.type
         return dtype
@@ -61,19 +64,19 @@ def _kind(spec: ColSpec | TensorSpec) -> Kind:
     return spec.type if isinstance(spec.type, DataType) else JSON
 
 
-def number_type(kind: Kind) -> np.dtype[Any] | None:
-    """The dtype of a declared output of numbers, else None."""
+def get_number_dtype(kind: DeclaredType) -> np.dtype[Any] | None:
+    """Return the dtype of a declared numeric output; None for other types."""
     if isinstance(kind, np.dtype):
         return kind if kind.kind in "biuf" else None
-    if isinstance(kind, DataType) and kind in NUMBERS:
+    if isinstance(kind, DataType) and kind in NUMERIC_TYPES:
         dtype: np.dtype[Any] = np.dtype(kind.to_numpy())
         return dtype
     return None
 
 
-def cast(array: NDArray[Any], kind: Kind) -> NDArray[Any]:
-    """The array in its declared dtype where every element stays equal, else as it is."""
-    dtype = number_type(kind)
+def cast(array: NDArray[Any], kind: DeclaredType) -> NDArray[Any]:
+    """Return the array in its declared dtype if every element stays equal, else unchanged."""
+    dtype = get_number_dtype(kind)
     if dtype is None or array.dtype == dtype or array.dtype.kind not in "biuf":
         return array
     if dtype.kind == "b":

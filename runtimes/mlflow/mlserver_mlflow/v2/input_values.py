@@ -1,4 +1,4 @@
-"""One V2 input -> the values of a column or the array of a tensor, by the content type that applies to it."""
+"""Values of a column, or the array of a tensor, from one V2 input and its content type."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from mlserver.context import joined_rows
 from mlserver.errors import CannotBatch, InvalidInput, MLServerError
 from mlserver.types import Parameters, RequestInput
 
-from ..metadata import SCALARS
+from ..metadata import SCALAR_TYPES
 from . import type_enforcement
 from .type_enforcement import AppliedContentType
 
 FROM_INPUT = "the input's parameters"
 
 
-def content_type_of(parameters: Parameters | None) -> str | None:
+def get_content_type(parameters: Parameters | None) -> str | None:
+    """Return the content type in parameters, or None."""
     return parameters.content_type if parameters is not None else None
 
 
 def check_rows(columns: dict[str, Any]) -> None:
+    """Raise `InvalidInput` if columns have different numbers of rows."""
     rows = {name: len(values) for name, values in columns.items()}
     if len(set(rows.values())) > 1:
         name, count = next(iter(rows.items()))
@@ -44,15 +46,13 @@ def check_rows(columns: dict[str, Any]) -> None:
 def read_column(
     tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType
 ) -> Any:
-    """The values of one column, one per row."""
+    """Return the values of one column, one per row."""
     shape = tensor.shape
     is_bytes = str(tensor.datatype) == "BYTES"
-    nested = (
-        isinstance(spec, ColSpec)
-        and isinstance(spec.type, Array)
-        and (not is_bytes or _has_lists(tensor, applied))
-    )
-    if not nested and (len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1)):
+    is_array_column = isinstance(spec, ColSpec) and isinstance(spec.type, Array)
+    nested = is_array_column and (not is_bytes or _has_lists(tensor, applied))
+    is_column = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+    if not nested and not is_column:
         raise InvalidInput(
             f"input '{tensor.name}'", "shape [n] or [n, 1] for a column", f"{shape} ({applied})"
         )
@@ -61,68 +61,69 @@ def read_column(
     elif is_bytes:
         values = read_values(tensor, applied)
     else:
-        array = _numbers(tensor, applied)
+        array = _read_numbers(tensor, applied)
         values = array.tolist() if nested else array.reshape(-1)
     if isinstance(spec, ColSpec):
-        return type_enforcement.column(tensor.name, values, spec, str(tensor.datatype), applied)
+        return type_enforcement.convert_column(
+            tensor.name, values, spec, str(tensor.datatype), applied
+        )
     return values
 
 
 def _has_lists(tensor: RequestInput, applied: AppliedContentType) -> bool:
-    """Whether the texts of an array column are the elements of its rows' lists, rather than one JSON text per row."""
+    """Whether the elements of an array column are items of lists, not one JSON text per row."""
     shape = tensor.shape
     is_json = applied.content_type == "pd_json"
     return len(shape) > 1 and (shape[1:] != [1] or not is_json)
 
 
 def _read_lists(tensor: RequestInput, spec: Any, applied: AppliedContentType) -> list[Any]:
-    """Rows of lists from a BYTES tensor [n, k, ...]: its elements are of the type that the signature's arrays hold."""
+    """Return rows of lists from a BYTES tensor [n, k, ...] with items of the signature's type."""
     kind = spec.type
     while isinstance(kind, Array):
         kind = kind.dtype
     if applied.reason != FROM_INPUT:
-        applied = AppliedContentType(
-            SCALARS[kind][1] if isinstance(kind, DataType) else "pd_json", applied.reason
-        )
-    values = _objects(as_list(read_values(tensor, applied)))
+        content_type = SCALAR_TYPES[kind][1] if isinstance(kind, DataType) else "pd_json"
+        applied = AppliedContentType(content_type, applied.reason)
+    values = _to_object_array(as_list(read_values(tensor, applied)))
     return list(values.reshape(tensor.shape).tolist())
 
 
 def read_array(
     tensor: RequestInput, spec: ColSpec | TensorSpec | None, applied: AppliedContentType
 ) -> NDArray[Any]:
-    """The array of one tensor, in the signature's dtype if there is one."""
+    """Return the array of one tensor, in the signature's dtype if it has one."""
     dtype = spec.type if isinstance(spec, TensorSpec) else None
     if str(tensor.datatype) != "BYTES":
-        array = _numbers(tensor, applied)
+        array = _read_numbers(tensor, applied)
         if dtype is None or dtype.kind == "O":
             return array
         try:
             return type_enforcement.as_dtype(array, dtype)
         except type_enforcement.NotExactError:
-            raise type_enforcement.refusal(
+            raise type_enforcement.build_type_error(
                 tensor.name, f"a tensor of {dtype}", str(tensor.datatype), applied
             ) from None
     values = read_values(tensor, applied)
     try:
-        return _text_array(values, dtype).reshape(tensor.shape)
+        return _make_text_array(values, dtype).reshape(tensor.shape)
     except (ValueError, TypeError):
-        raise type_enforcement.refusal(
+        raise type_enforcement.build_type_error(
             tensor.name, f"a tensor of {dtype}", "BYTES", applied
         ) from None
 
 
 def as_list(values: Any) -> list[Any]:
-    """A column's values as Python objects, as a type-hinted model takes them."""
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind != "M":
-            return list(values.tolist())
-        found: list[Any] = pd.Series(values).tolist()
-        return [None if item is pd.NaT else item.to_pydatetime() for item in found]
-    return list(values)
+    """Return a column's values as Python objects, for type-hinted models."""
+    if not isinstance(values, np.ndarray):
+        return list(values)
+    if values.dtype.kind != "M":
+        return list(values.tolist())
+    timestamps: list[Any] = pd.Series(values).tolist()
+    return [None if item is pd.NaT else item.to_pydatetime() for item in timestamps]
 
 
-def _text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
+def _make_text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
     if isinstance(values, np.ndarray):
         return values if dtype is None or _has_no_unit(dtype) else values.astype(dtype)
     if dtype is not None and dtype.kind in "biuf":
@@ -133,37 +134,42 @@ def _text_array(values: Any, dtype: np.dtype[Any] | None) -> NDArray[Any]:
             return np.array(values)
         if any(are_texts) and len(joined_rows()) > 1:
             raise CannotBatch
-        return _objects(values)
+        return _to_object_array(values)
     if _has_no_unit(dtype):
         return as_datetimes(values)
     if dtype.kind in "US" and None in values:
         raise ValueError
-    return _objects(values) if dtype.kind == "O" else np.array(values, dtype=dtype)
+    return _to_object_array(values) if dtype.kind == "O" else np.array(values, dtype=dtype)
 
 
 def _has_no_unit(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is `datetime64` without a unit, which NumPy deprecates from 2.5 on: such data keep theirs."""
+    """Whether a dtype is `datetime64` without a unit (deprecated by NumPy 2.5)."""
     return dtype.kind == "M" and np.datetime_data(dtype)[0] == "generic"
 
 
-def _objects(values: Any) -> NDArray[Any]:
+def _to_object_array(values: Any) -> NDArray[Any]:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
 
 
-def _numbers(tensor: RequestInput, applied: AppliedContentType) -> NDArray[Any]:
-    codec = _custom_codec(applied)
+def _read_numbers(tensor: RequestInput, applied: AppliedContentType) -> NDArray[Any]:
+    codec = _find_custom_codec(applied)
     if codec is not None:
-        return np.asarray(_decoded_by(codec, tensor))
-    if applied.reason == FROM_INPUT and applied.content_type in READERS:
+        return np.asarray(codec.decode_input(tensor))
+    if applied.reason == FROM_INPUT and applied.content_type in DECODERS:
         expected = f"BYTES for content type '{applied.content_type}'"
         raise InvalidInput(f"input '{tensor.name}'", expected, f"{tensor.datatype} ({applied})")
-    return _checked(tensor)
+    return _to_array(tensor)
 
 
-def _checked(tensor: RequestInput) -> NDArray[Any]:
-    """The elements as an array. Requests off the wire were checked before; those made in code may not fit."""
+def _to_array(tensor: RequestInput) -> NDArray[Any]:
+    """Return the elements as an array.
+
+    Raises:
+        InvalidInput: the elements do not fit the shape. Requests from a front end were checked
+            before, those made in code were not.
+    """
     try:
         return tensor.data.to_array(str(tensor.datatype), tensor.shape)
     except ValueError as error:
@@ -174,16 +180,15 @@ def _checked(tensor: RequestInput) -> NDArray[Any]:
 
 
 def read_values(tensor: RequestInput, applied: AppliedContentType) -> Any:
-    """The elements of a BYTES tensor as Python values, in one flat list."""
-    codec = _custom_codec(applied)
+    """Return the elements of a BYTES tensor as a flat list of Python values."""
+    codec = _find_custom_codec(applied)
     if codec is not None:
-        return _decoded_by(codec, tensor)
-    found: list[Any] = list(_checked(tensor).flat)
-    read: Callable[[list[Any]], Any] = READERS.get(
-        applied.content_type or "", _text if applied.content_type else _as_sent
-    )
+        return codec.decode_input(tensor)
+    elements: list[Any] = list(_to_array(tensor).flat)
+    default = _decode_texts if applied.content_type else _keep_types
+    decode: Callable[[list[Any]], Any] = DECODERS.get(applied.content_type or "", default)
     try:
-        return read(found)
+        return decode(elements)
     except MLServerError:
         raise
     except (ValueError, TypeError) as error:
@@ -191,56 +196,47 @@ def read_values(tensor: RequestInput, applied: AppliedContentType) -> Any:
         raise InvalidInput(f"input '{tensor.name}'", expected, f"{error} ({applied})") from None
 
 
-def _custom_codec(applied: AppliedContentType) -> InputCodecLike | None:
-    """A codec that somebody registered beside the built-in ones."""
-    if (
-        applied.content_type is None
-        or applied.content_type in READERS
-        or applied.content_type in ("np", "pd")
-    ):
+def _find_custom_codec(applied: AppliedContentType) -> InputCodecLike | None:
+    """Return a registered codec of a content type that is not built in, or None."""
+    content_type = applied.content_type
+    if content_type is None or content_type in DECODERS or content_type in ("np", "pd"):
         return None
-    return find_input_codec(applied.content_type)
+    return find_input_codec(content_type)
 
 
-def _decoded_by(codec: Any, tensor: RequestInput) -> Any:
-    return codec.decode_input(tensor)
-
-
-def _as_sent(elements: list[Any]) -> list[Any]:
-    """Elements by the form in which they came: JSON text is `str`, raw bytes are `bytes`."""
+def _keep_types(elements: list[Any]) -> list[Any]:
+    """Return elements in their own types: JSON text is `str`, raw bytes are `bytes`."""
     return [
         bytes(element) if isinstance(element, bytearray | memoryview) else element
         for element in elements
     ]
 
 
-def _text(elements: list[Any]) -> list[Any]:
-    """Text if all raw bytes are UTF-8, else bytes; JSON values that are no text stay as they came.
+def _decode_texts(elements: list[Any]) -> list[Any]:
+    """Return text if all raw bytes are UTF-8, else bytes; other JSON values unchanged.
 
     Raises:
-        NotTogether: joined requests of which some hold text and others hold bytes.
+        CannotBatch: some of the joined requests hold text and others bytes.
     """
     try:
-        return [_decoded(element) for element in elements]
+        return [_decode_text(element) for element in elements]
     except UnicodeDecodeError:
         if len(joined_rows()) > 1:
             raise CannotBatch from None
-        return _as_sent(elements)
+        return _keep_types(elements)
 
 
-def _decoded(element: Any) -> Any:
-    return (
-        bytes(element).decode("utf-8")
-        if isinstance(element, bytes | bytearray | memoryview)
-        else element
-    )
+def _decode_text(element: Any) -> Any:
+    if isinstance(element, bytes | bytearray | memoryview):
+        return bytes(element).decode("utf-8")
+    return element
 
 
-def _strings(elements: list[Any]) -> list[str | None]:
+def _decode_strings(elements: list[Any]) -> list[str | None]:
     texts: list[str | None] = []
     for element in elements:
         try:
-            text = _decoded(element)
+            text = _decode_text(element)
         except UnicodeDecodeError:
             text = bytes(element)
         if text is not None and not isinstance(text, str):
@@ -249,32 +245,33 @@ def _strings(elements: list[Any]) -> list[str | None]:
     return texts
 
 
-def _binaries(elements: list[Any]) -> list[bytes | None]:
-    return [None if element is None else _binary(element) for element in elements]
+def _decode_base64(elements: list[Any]) -> list[bytes | None]:
+    return [None if element is None else _decode_base64_element(element) for element in elements]
 
 
-def _binary(element: Any) -> bytes:
+def _decode_base64_element(element: Any) -> bytes:
     if not isinstance(element, str | bytes | bytearray | memoryview):
         raise TypeError(f"{type(element).__name__} {str(element)[:40]!r}")
     data = element.encode("utf-8") if isinstance(element, str) else bytes(element)
     try:
         return base64.b64decode(data, validate=True)
     except binascii.Error:
-        return data  # sent as it is, without base64: over gRPC and in the binary encoding that is the natural way
+        return data  # raw bytes without base64, as over gRPC and in the binary encoding
 
 
-def _datetimes(elements: list[Any]) -> Any:
-    """Naive datetimes in UTC, as MLflow's own protocol makes them of offsets."""
-    texts = [None if text == "NaT" else text for text in _strings(elements)]
+def _decode_datetimes(elements: list[Any]) -> Any:
+    """Return naive datetimes in UTC, as MLflow's own protocol converts offsets."""
+    texts = [None if text == "NaT" else text for text in _decode_strings(elements)]
     try:
-        found = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True)
+        datetimes = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True)
     except ValueError:
-        wrong = next((text for text in texts if text is not None and not _is_iso(text)), None)
-        raise ValueError(repr(wrong)[:80]) from None
-    return found.dt.tz_localize(None).astype("datetime64[ns]").to_numpy()
+        present = [text for text in texts if text is not None]
+        invalid = next((text for text in present if not _is_iso_datetime(text)), None)
+        raise ValueError(repr(invalid)[:80]) from None
+    return datetimes.dt.tz_localize(None).astype("datetime64[ns]").to_numpy()
 
 
-def _is_iso(text: str) -> bool:
+def _is_iso_datetime(text: str) -> bool:
     try:
         pd.to_datetime(text, format="ISO8601", utc=True)
     except ValueError:
@@ -282,18 +279,18 @@ def _is_iso(text: str) -> bool:
     return True
 
 
-def _json_values(elements: list[Any]) -> list[Any]:
+def _decode_json(elements: list[Any]) -> list[Any]:
     return [
         json.loads(element) if isinstance(element, str | bytes | bytearray) else element
         for element in elements
     ]
 
 
-READERS: dict[str, Callable[[list[Any]], Any]] = {
-    "str": _strings,
-    "base64": _binaries,
-    "datetime": _datetimes,
-    "pd_json": _json_values,
+DECODERS: dict[str, Callable[[list[Any]], Any]] = {
+    "str": _decode_strings,
+    "base64": _decode_base64,
+    "datetime": _decode_datetimes,
+    "pd_json": _decode_json,
 }
 EXPECTED = {
     "": "BYTES",

@@ -1,4 +1,4 @@
-"""Whether joining the requests of a model is worth it: a result that cannot be split costs a prediction for nothing."""
+"""Backoff for joining requests: a joint result that cannot be split wastes a prediction."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from mlserver.logging import get_logger
 
 logger = get_logger()
 
-# Batches that are run one by one at most, until joining is tried again.
-LONGEST_PAUSE = 256
+# Maximum number of batches that run request by request before joining is tried again.
+MAX_SKIPPED_BATCHES = 256
 
 
-class Joining:
-    """Counts the batches of one model whose result could not be split.
+class JoinBackoff:
+    """Exponential backoff of one model.
 
-    After each, twice as many batches as before are run one by one without being tried; one that succeeds ends that.
+    After each batch whose result could not be split, twice as many batches run request by request.
+    A result that can be split resets the count.
     """
 
     def __init__(self, model_name: str) -> None:
         self._name = model_name
-        self._pause = 0
-        self._left = 0
+        self._skip_count = 0
+        self._remaining = 0
 
     def check(self) -> None:
-        """Raises `CannotBatch`: this batch is run one by one."""
-        if self._left:
-            self._left -= 1
+        """Raise `CannotBatch` if this batch must run request by request."""
+        if self._remaining:
+            self._remaining -= 1
             raise CannotBatch
 
-    def normalize(self, is_separable: bool) -> None:
-        """Note how a batch ended. Raises `CannotBatch` for a result that cannot be split."""
+    def record(self, is_separable: bool) -> None:
+        """Record a batch's outcome. Raises `CannotBatch` if its result cannot be split."""
         if is_separable:
-            self._pause = 0
+            self._skip_count = 0
             return
-        if not self._pause:
+        if not self._skip_count:
             logger.info(
-                "Model '%s': joined requests are run one by one where a result's types depend on all its rows; "
-                "outputs declared in the signature avoid that",
+                "Model '%s': the types of a joint result depend on all its rows, so its requests run"
+                " one by one; declare the outputs in the signature to avoid that",
                 self._name,
             )
-        self._pause = self._left = min(LONGEST_PAUSE, self._pause * 2 or 1)
+        self._skip_count = self._remaining = min(MAX_SKIPPED_BATCHES, self._skip_count * 2 or 1)
         raise CannotBatch

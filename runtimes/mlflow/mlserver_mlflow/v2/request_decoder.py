@@ -1,10 +1,12 @@
-"""V2 requests -> what a pyfunc model's `predict` takes, led by the model's signature.
+"""Decoding of V2 requests to the data of a pyfunc model's `predict`, by the model's signature.
 
-An input is read by its own content type, else by the signature's; the request by its own, else by the model's. For every
-input is noted which content type was applied and who said so, because that is what explains most refusals.
+An input is decoded by its own content type, else by the signature's; the request by its own, else
+by the model's. The content type of each input and its origin are recorded, because they explain
+most errors.
 
-Columns get the labels of the signature (`signature_inputs`). A signature without names takes its columns by position, as MLflow
-does with a list: requests call them as they like, or by the names of the metadata, which then say the order.
+Columns get the labels of the signature (`signature_inputs`). The columns of a signature without
+names are taken by position, as MLflow does with a list; inputs may have any names, or those of the
+metadata, which then decide the order.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import numpy as np
 import pandas as pd
 from mlflow.types.schema import ColSpec, Map, Object, Schema, TensorSpec
 
+from mlserver.codecs import decode_inference_request
 from mlserver.context import joined_rows
 from mlserver.errors import CannotBatch, InvalidInput, MLServerError
-from mlserver.types import InferenceRequest, RequestInput, TensorData
+from mlserver.settings import ModelSettings
+from mlserver.types import InferenceRequest, MetadataTensor, RequestInput, TensorData
 
 from ..metadata import to_metadata_tensors, to_model_content_type
 from . import input_values, type_enforcement
-from .input_values import FROM_INPUT, content_type_of
+from .input_values import FROM_INPUT, get_content_type
 from .signature_inputs import input_labels
 from .type_enforcement import AppliedContentType
 
@@ -33,15 +37,15 @@ FORMS = ("pd", "np", "dict", "str")
 
 
 @dataclass
-class Decoded:
-    """The data for `predict`, and how it came about."""
+class DecodedRequest:
+    """The data for `predict`, with the content types that it was decoded by."""
 
     data: Any
     request: AppliedContentType
     inputs: dict[str, AppliedContentType] = field(default_factory=dict)
 
     def explain(self) -> str:
-        """One sentence on the content types that were applied."""
+        """Return one sentence on the content types that were applied."""
         groups: dict[AppliedContentType, list[str]] = {}
         for name, applied in self.inputs.items():
             groups.setdefault(applied, []).append(f"'{name}'")
@@ -52,13 +56,14 @@ class Decoded:
         return f"({'; '.join(parts)})"
 
 
-class Decoder:
-    """Reads requests for one model.
+class RequestDecoder:
+    """Decodes requests for one model.
 
     Args:
         schema: The signature's inputs, or None.
-        content_type: The request content type of the model's settings, for models without a signature.
-        from_type_hint: The signature came from a Python type hint, so the model checks its data itself.
+        content_type: The content type in the model's settings, for models without a signature.
+        from_type_hint: The signature is from a Python type hint, so that the model validates its
+            data.
     """
 
     def __init__(
@@ -73,92 +78,84 @@ class Decoder:
         self._named = schema is not None and schema.has_input_names()
         if schema is not None:
             self._default = AppliedContentType(to_model_content_type(schema), FROM_SIGNATURE)
-            labels = input_labels(schema)
-            for spec, label, tensor in zip(
-                schema.inputs, labels, to_metadata_tensors(schema), strict=True
-            ):
+            tensors = to_metadata_tensors(schema)
+            entries = zip(schema.inputs, input_labels(schema), tensors, strict=True)
+            for spec, label, tensor in entries:
                 self._specs[tensor.name] = spec
                 self._labels[tensor.name] = label
-                self._content_types[tensor.name] = str(
-                    tensor.parameters and tensor.parameters.content_type
-                )
+                self._content_types[tensor.name] = str(get_content_type(tensor.parameters))
         self._has_other_labels = any(name != label for name, label in self._labels.items())
 
-    def knows(self, content_type: str | None) -> bool:
-        """Whether requests of this content type are read here, rather than by a registered request codec."""
+    def can_decode(self, content_type: str | None) -> bool:
+        """Whether a request's content type is built in; others need a registered codec."""
         return content_type is None or content_type in FORMS
 
-    def decode(self, request: InferenceRequest) -> Decoded:
-        """The data for `predict`.
+    def decode(self, request: InferenceRequest) -> DecodedRequest:
+        """Return the data for `predict`.
 
         Raises:
-            InvalidInput: an input is not what the signature needs; the text names it.
+            InvalidInput: an input does not match the signature; the text names it.
         """
-        explicit = content_type_of(request.parameters)
+        explicit = get_content_type(request.parameters)
         form = AppliedContentType(explicit, FROM_REQUEST) if explicit else self._default
-        inputs = self._unique(request.inputs)
+        inputs = request.inputs
+        self._check_names(inputs)
         if self._schema is None and form.content_type is None:
-            return self._guessed(inputs, form)
+            return self._decode_without_signature(inputs, form)
         if form.content_type == "pd":
-            return self._frame(inputs, form)
+            return self._decode_frame(inputs, form)
         if form.content_type == "dict":
-            return self._arrays(inputs, form)
-        return self._single(inputs, form)
+            return self._decode_arrays(inputs, form)
+        return self._decode_single(inputs, form)
 
-    def _unique(self, inputs: list[RequestInput]) -> list[RequestInput]:
+    def _check_names(self, inputs: list[RequestInput]) -> None:
         names = [tensor.name for tensor in inputs]
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
-            raise InvalidInput("inputs", "one input per name", f"several named '{double}'")
+        duplicate = next((name for name in names if names.count(name) > 1), None)
+        if duplicate is not None:
+            raise InvalidInput("inputs", "one input per name", f"several named '{duplicate}'")
         if not inputs:
-            wanted = ", ".join(self._specs) or "at least one input"
-            raise InvalidInput("inputs", wanted, "none")
-        return inputs
+            expected = ", ".join(self._specs) or "at least one input"
+            raise InvalidInput("inputs", expected, "none")
 
-    def _spec(self, name: str, position: int) -> ColSpec | TensorSpec | None:
-        """The signature's entry for an input: by name, or by position where the signature has no names."""
+    def _get_spec(self, name: str, position: int) -> ColSpec | TensorSpec | None:
+        """Return the signature's entry for an input, by name or by position."""
         if self._schema is None:
             return None
         if self._named:
             return self._specs.get(name)
-        return (
-            self._schema.inputs[position]
-            if position < len(self._schema.inputs)
-            else self._schema.inputs[-1]
-        )
+        specs = self._schema.inputs
+        spec: ColSpec | TensorSpec = specs[min(position, len(specs) - 1)]
+        return spec
 
-    def _applied(self, tensor: RequestInput, position: int) -> AppliedContentType:
-        explicit = content_type_of(tensor.parameters)
+    def _get_applied(self, tensor: RequestInput, position: int) -> AppliedContentType:
+        """Return the content type that an input is decoded by."""
+        explicit = get_content_type(tensor.parameters)
         if explicit:
             return AppliedContentType(explicit, FROM_INPUT)
         if self._named:
             return AppliedContentType(self._content_types.get(tensor.name), FROM_SIGNATURE)
         types = list(self._content_types.values())
-        return AppliedContentType(
-            types[min(position, len(types) - 1)] if types else None, FROM_SIGNATURE
-        )
+        content_type = types[min(position, len(types) - 1)] if types else None
+        return AppliedContentType(content_type, FROM_SIGNATURE)
 
-    # -- the four forms --
-
-    def _frame(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
-        decoded = Decoded(None, form)
+    def _decode_frame(self, inputs: list[RequestInput], form: AppliedContentType) -> DecodedRequest:
+        decoded = DecodedRequest(None, form)
         columns: dict[str, Any] = {}
         fields = self._are_fields(inputs)
         by_position = self._takes_positions and not fields
         if self._named:
-            self._require(inputs)
-            known = {tensor.name: tensor for tensor in inputs}
-            inputs = [known[name] for name in self._specs if name in known]
+            self._check_required(inputs)
+            by_name = {tensor.name: tensor for tensor in inputs}
+            inputs = [by_name[name] for name in self._specs if name in by_name]
         elif by_position:
-            inputs = self._in_positions(inputs)
+            inputs = self._sort_by_position(inputs)
         for position, tensor in enumerate(inputs):
             if fields:
-                spec, applied = (
-                    None,
-                    AppliedContentType(content_type_of(tensor.parameters), FROM_INPUT),
-                )
+                spec = None
+                applied = AppliedContentType(get_content_type(tensor.parameters), FROM_INPUT)
             else:
-                spec, applied = self._spec(tensor.name, position), self._applied(tensor, position)
+                spec = self._get_spec(tensor.name, position)
+                applied = self._get_applied(tensor, position)
             decoded.inputs[tensor.name] = applied
             columns[tensor.name] = input_values.read_column(tensor, spec, applied)
         input_values.check_rows(columns)
@@ -180,147 +177,175 @@ class Decoder:
         """Whether the signature has columns without names."""
         return self._schema is not None and not self._named and not self._schema.is_tensor_spec()
 
-    def _in_positions(self, inputs: list[RequestInput]) -> list[RequestInput]:
-        """One input for each column of a signature without names, in its order.
+    def _sort_by_position(self, inputs: list[RequestInput]) -> list[RequestInput]:
+        """Return one input per column of a signature without names, in its order.
 
-        Inputs under the names of the metadata are put into their order; under other names they come in it. One input
-        of rows and columns is all columns.
+        Inputs with the names of the metadata are sorted by them, others are in order already. One
+        input [n, columns] is split into its columns.
 
         Raises:
-            InvalidInput: there are more inputs or fewer, or a name of the metadata is used for another position.
+            InvalidInput: the number of inputs differs, or a name of the metadata has another
+                position.
         """
         names = list(self._specs)
-        (first, *more), width = inputs, len(names)
-        if not more and width > 1 and len(first.shape) == 2 and first.shape[1] == width:
+        (first, *others), width = inputs, len(names)
+        if not others and width > 1 and len(first.shape) == 2 and first.shape[1] == width:
             return _split_columns(first, names)
-        given = {tensor.name: tensor for tensor in inputs}
-        if given.keys() == self._specs.keys():
-            return [given[name] for name in names]
-        misplaced = [
-            name
-            for name, place in zip(given, names, strict=False)
-            if name in self._specs and name != place
-        ]
-        if len(inputs) != width or misplaced:
-            expected = f"{width} inputs, by position or as {_shown(names)} (the model's signature has no names)"
-            raise InvalidInput("inputs", expected, _shown(list(given)))
+        by_name = {tensor.name: tensor for tensor in inputs}
+        if by_name.keys() == self._specs.keys():
+            return [by_name[name] for name in names]
+        has_misplaced = any(
+            name in self._specs and name != expected
+            for name, expected in zip(by_name, names, strict=False)
+        )
+        if len(inputs) != width or has_misplaced:
+            expected = f"{width} inputs, by position or as {_list_names(names)}"
+            raise InvalidInput(
+                "inputs",
+                f"{expected} (the model's signature has no names)",
+                _list_names(list(by_name)),
+            )
         return inputs
 
     def _are_fields(self, inputs: list[RequestInput]) -> bool:
-        """Whether the inputs are the fields of a type hint's one object, rather than objects themselves."""
+        """Whether the inputs are fields of the one object of a type hint, not objects themselves."""
         if not self._from_type_hint or self._named or self._schema is None:
             return False
         kind = self._schema.inputs[0].type
         if not isinstance(kind, Object | Map):
             return False
-        known = [part.name for part in kind.properties] if isinstance(kind, Object) else []
-        return len(inputs) > 1 or inputs[0].name in known
+        fields = [part.name for part in kind.properties] if isinstance(kind, Object) else []
+        return len(inputs) > 1 or inputs[0].name in fields
 
-    def _arrays(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
-        decoded = Decoded({}, form)
+    def _decode_arrays(
+        self, inputs: list[RequestInput], form: AppliedContentType
+    ) -> DecodedRequest:
+        decoded = DecodedRequest({}, form)
         if self._named:
-            self._require(inputs)
+            self._check_required(inputs)
             inputs = [tensor for tensor in inputs if tensor.name in self._specs]
         for position, tensor in enumerate(inputs):
-            applied = decoded.inputs[tensor.name] = self._applied(tensor, position)
+            applied = decoded.inputs[tensor.name] = self._get_applied(tensor, position)
             label = self._labels[tensor.name] if self._named else tensor.name
-            decoded.data[label] = input_values.read_array(
-                tensor, self._spec(tensor.name, position), applied
-            )
+            spec = self._get_spec(tensor.name, position)
+            decoded.data[label] = input_values.read_array(tensor, spec, applied)
         return decoded
 
-    def _single(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
+    def _decode_single(
+        self, inputs: list[RequestInput], form: AppliedContentType
+    ) -> DecodedRequest:
         if len(inputs) != 1:
             expected = f"one input ({form})"
             raise InvalidInput("inputs", expected, ", ".join(tensor.name for tensor in inputs))
         (tensor,) = inputs
-        decoded = Decoded(None, form, {tensor.name: self._applied(tensor, 0)})
+        decoded = DecodedRequest(None, form, {tensor.name: self._get_applied(tensor, 0)})
         applied = decoded.inputs[tensor.name]
         if form.content_type == "str":
-            decoded.data = list(
-                input_values.read_values(tensor, AppliedContentType("str", form.reason))
-            )
+            as_text = AppliedContentType("str", form.reason)
+            decoded.data = list(input_values.read_values(tensor, as_text))
         else:
-            spec = self._spec(tensor.name, 0)
-            decoded.data = input_values.read_array(
-                tensor, spec if isinstance(spec, TensorSpec) else None, applied
-            )
+            spec = self._get_spec(tensor.name, 0)
+            tensor_spec = spec if isinstance(spec, TensorSpec) else None
+            decoded.data = input_values.read_array(tensor, tensor_spec, applied)
         return decoded
 
-    def _guessed(self, inputs: list[RequestInput], form: AppliedContentType) -> Decoded:
-        """Nobody says what the model takes: one tensor is an array, several of equal length are a frame."""
+    def _decode_without_signature(
+        self, inputs: list[RequestInput], form: AppliedContentType
+    ) -> DecodedRequest:
+        """Decode one tensor as an array, several columns of equal length as a frame."""
         if len(inputs) == 1:
-            return self._single(inputs, form)
+            return self._decode_single(inputs, form)
         lengths = {tensor.shape[0] if tensor.shape else -1 for tensor in inputs}
-        flat = all(len(tensor.shape) == 1 or tensor.shape[1:] == [1] for tensor in inputs)
-        return (
-            self._frame(inputs, form) if flat and len(lengths) == 1 else self._arrays(inputs, form)
-        )
+        are_columns = all(len(tensor.shape) == 1 or tensor.shape[1:] == [1] for tensor in inputs)
+        if are_columns and len(lengths) == 1:
+            return self._decode_frame(inputs, form)
+        return self._decode_arrays(inputs, form)
 
-    def _require(self, inputs: list[RequestInput]) -> None:
-        given = [tensor.name for tensor in inputs]
-        missing = [
-            name for name, spec in self._specs.items() if spec.required and name not in given
-        ]
+    def _check_required(self, inputs: list[RequestInput]) -> None:
+        names = [tensor.name for tensor in inputs]
+        required = [name for name, spec in self._specs.items() if spec.required]
+        missing = [name for name in required if name not in names]
         if missing:
-            extra = [name for name in given if name not in self._specs]
+            extra = [name for name in names if name not in self._specs]
             hint = f"; not in the signature: {extra}" if extra else ""
             raise InvalidInput(
-                "inputs", f"all of the signature's inputs, missing {missing}", f"{given}{hint}"
+                "inputs", f"all of the signature's inputs, missing {missing}", f"{names}{hint}"
             )
 
 
 def _split_columns(tensor: RequestInput, names: list[str]) -> list[RequestInput]:
-    """The columns of a tensor [n, k] as inputs of shape [n]."""
+    """Return the columns of a tensor [n, k] as inputs of shape [n]."""
     array = tensor.data.to_array(str(tensor.datatype), tensor.shape)
-    return [
-        RequestInput.build(
-            {
-                "name": name,
-                "shape": [len(array)],
-                "datatype": tensor.datatype,
-                "parameters": tensor.parameters,
-                "data": TensorData.from_array(array[:, position]),
-            }
-        )
-        for position, name in enumerate(names)
-    ]
+    columns = []
+    for position, name in enumerate(names):
+        values = {
+            "name": name,
+            "shape": [len(array)],
+            "datatype": tensor.datatype,
+            "parameters": tensor.parameters,
+            "data": TensorData.from_array(array[:, position]),
+        }
+        columns.append(RequestInput.build(values))
+    return columns
 
 
-def _shown(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(f"'{name[:80]}'" for name in names[:8]) + more
 
 
 def _check_joined(frame: pd.DataFrame, columns: dict[str, Any]) -> None:
-    """Refuse a batch whose columns have other dtypes than those of each of its requests alone.
+    """Check that pandas infers the same dtypes for each joined request alone.
 
     Raises:
-        NotTogether: pandas found another dtype for the values of one request.
+        CannotBatch: the values of a request alone have another dtype.
     """
-    members = joined_rows()
-    if len(members) < 2:
+    rows_per_request = joined_rows()
+    if len(rows_per_request) < 2:
         return
     for position, values in enumerate(columns.values()):
         if isinstance(values, np.ndarray) or all(type(value) is str for value in values):
             continue
         start = 0
-        for rows in members:
+        for rows in rows_per_request:
             part = pd.DataFrame({"x": values[start : start + rows]})
             if part.dtypes.iloc[0] != frame.dtypes.iloc[position]:
                 raise CannotBatch
             start += rows
 
 
-def explained(error: MLServerError, decoded: Decoded, schema: Schema | None) -> MLServerError:
-    """An enforcement error of MLflow, short, with the column and the content types that were applied."""
+def decode_by_codec(
+    request: InferenceRequest, settings: ModelSettings, metadata_inputs: dict[str, MetadataTensor]
+) -> DecodedRequest:
+    """Decode a request by a registered request codec.
+
+    Raises:
+        MLServerError: no codec is registered for its content type.
+    """
+    content_type = get_content_type(request.parameters)
+    data = decode_inference_request(request, settings, metadata_inputs)
+    if data is None:
+        expected = ", ".join(FORMS)
+        raise MLServerError(
+            f"Unknown content type '{content_type}' of the request: expected one of {expected}"
+        )
+    return DecodedRequest(data, AppliedContentType(content_type, FROM_REQUEST))
+
+
+def explain_error(
+    error: MLServerError, decoded: DecodedRequest, schema: Schema | None
+) -> MLServerError:
+    """Return an enforcement error of MLflow shortened, with the column and the content types.
+
+    Other errors are returned unchanged.
+    """
     details = getattr(error, "details", None) or {}
     if details.get("error_class") != "SCHEMA_ENFORCEMENT_FAILED":
         return error
-    # MLflow repeats all data and the whole schema before it says what is wrong.
-    _, _, short = error.message.rpartition("'. Error: ")
-    name = (
-        type_enforcement.first_invalid_column(decoded.data, schema) if schema is not None else None
-    )
-    text = f"Input '{name}': {short}" if name is not None else short
+    # MLflow's text repeats all data and the whole schema before the reason.
+    _, _, reason = error.message.rpartition("'. Error: ")
+    name = None
+    if schema is not None:
+        name = type_enforcement.first_invalid_column(decoded.data, schema)
+    text = f"Input '{name}': {reason}" if name is not None else reason
     return MLServerError(f"{text} {decoded.explain()}", error.status_code, details=details)

@@ -1,8 +1,9 @@
-"""The inputs of a signature: what V2 calls each, and the label that it has in the model's data.
+"""V2 names and data labels of a signature's inputs.
 
-A label may be anything that a column of a pandas frame is called: text, a number, text with line breaks. The labels of a
-signature without names are positions, as in the frame that MLflow makes of a list. V2 names are text that a request can carry,
-each once: where a label's text is none, the input is called by its position, and the metadata has the label as `mlflow_name`.
+A label may be any column label of a pandas frame: text, a number, text with line breaks. The labels
+of a signature without names are positions, as in the frame that MLflow makes of a list. V2 names
+are unique texts that a request may contain. An input whose label has no such text is named by its
+position, and its metadata has the label as `mlflow_name`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import Any
 
 from mlflow.types.schema import Schema
 
-MAX_NAME = 1024  # characters that the server takes in the name of an input
+MAX_NAME_LENGTH = 1024  # characters; the server's limit for names of inputs
 
 
 def input_labels(schema: Schema) -> list[Any]:
-    """What the model's data call each input.
+    """Return the label of each input in the model's data.
 
-    Not `schema.input_names()`, which takes the position for every name that is false: the column 0 at position 1 would be 1.
+    `schema.input_names()` returns the position for every falsy name: the column 0 at position 1
+    would be 1.
     """
     return [
         position if spec.name is None else spec.name for position, spec in enumerate(schema.inputs)
@@ -27,25 +29,24 @@ def input_labels(schema: Schema) -> list[Any]:
 
 
 def input_names(schema: Schema, prefix: str) -> list[str]:
-    """What V2 calls each input; those without a usable name by `prefix` and their position."""
+    """Return the V2 name of each input; `prefix` and the position if its label is unusable."""
     texts = [None if spec.name is None else str(spec.name) for spec in schema.inputs]
     counts = Counter(texts)
-    given = [
-        text if text is not None and counts[text] == 1 and _is_usable(text) else None
-        for text in texts
-    ]
-    taken = {text for text in given if text is not None}
+    usable = {text for text in texts if text is not None and counts[text] == 1 and _is_usable(text)}
     names = []
-    for position, text in enumerate(given):
-        name = text if text is not None else f"{prefix}{position}"
-        while text is None and name in taken:
+    for position, text in enumerate(texts):
+        if text in usable:
+            names.append(str(text))
+            continue
+        name = f"{prefix}{position}"
+        while name in usable:
             name = f"_{name}"
         names.append(name)
     return names
 
 
 def renamed_inputs(schema: Schema, names: Sequence[str]) -> dict[str, str]:
-    """The V2 names that stand for a label whose text no request can carry -> that text."""
+    """Return {V2 name: text of the label} of the inputs whose V2 name is not their label."""
     labels = {
         name: str(spec.name)
         for name, spec in zip(names, schema.inputs, strict=True)
@@ -55,40 +56,36 @@ def renamed_inputs(schema: Schema, names: Sequence[str]) -> dict[str, str]:
 
 
 def has_exact_names(schema: Schema) -> bool:
-    """Whether MLflow's own checks look for the labels that the signature has (see `input_labels`)."""
+    """Whether MLflow's own checks expect the signature's labels (see `input_labels`)."""
     return list(schema.input_names()) == input_labels(schema)
 
 
 def has_text_names(schema: Schema) -> bool:
-    """Whether all inputs have names that V2 and the model's data share."""
-    return all(type(spec.name) is str for spec in schema.inputs) and not renamed_inputs(
-        schema, input_names(schema, "")
-    )
+    """Whether every input's label is text and its V2 name."""
+    if not all(type(spec.name) is str for spec in schema.inputs):
+        return False
+    return not renamed_inputs(schema, input_names(schema, ""))
 
 
 class ExactSchema(Schema):  # type: ignore[misc]  # MLflow has no types
-    """A schema whose names are the labels, those that are false included."""
+    """A schema whose names are the labels, falsy ones included."""
 
     def input_names(self) -> list[Any]:
         return input_labels(self)
 
     def required_input_names(self) -> list[Any]:
-        return [
-            label
-            for label, spec in zip(input_labels(self), self.inputs, strict=True)
-            if spec.required
-        ]
+        return self._select_labels(required=True)
 
     def optional_input_names(self) -> list[Any]:
-        return [
-            label
-            for label, spec in zip(input_labels(self), self.inputs, strict=True)
-            if not spec.required
-        ]
+        return self._select_labels(required=False)
+
+    def _select_labels(self, required: bool) -> list[Any]:
+        specs = zip(input_labels(self), self.inputs, strict=True)
+        return [label for label, spec in specs if spec.required is required]
 
 
 def _is_usable(name: str) -> bool:
-    """Whether the server takes an input of this name."""
+    """Whether the server accepts an input of this name."""
     has_control = any(ord(character) < 32 or ord(character) == 127 for character in name)
     is_text = name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
-    return is_text and not has_control and len(name) <= MAX_NAME
+    return is_text and not has_control and len(name) <= MAX_NAME_LENGTH

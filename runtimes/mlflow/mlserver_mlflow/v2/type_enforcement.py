@@ -1,8 +1,8 @@
-"""V2 values against an MLflow signature: exact conversions where MLflow is too strict, and errors a caller can act on.
+"""Exact conversion of V2 values to the types of an MLflow signature, and errors that name the input.
 
-MLflow's enforcement looks at dtypes only, so it refuses the integers 3 and 7 for a `double` column. V2 clients choose the
-datatype of a tensor, so here a number is taken whenever the column's type holds it exactly; a `double` may also be
-rounded to a `float` as JSON numbers are. Everything else is refused with the column, what it needs and what came.
+MLflow's enforcement compares dtypes only, so it refuses the integers 3 and 7 for a `double` column.
+V2 clients choose the datatype of a tensor, so a number is accepted here if the column's type holds
+it exactly; a `double` may also be rounded to a `float`, as JSON numbers are.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from mlserver.errors import InvalidInput
 
-from ..metadata import NUMBERS, SCALARS
+from ..metadata import NUMERIC_TYPES, SCALAR_TYPES
 
-ROUNDED = 2**53
+MAX_EXACT_INTEGER = 2**53  # of a double
 
 
 @dataclass(frozen=True)
 class AppliedContentType:
-    """Which content type read an input, and who said so."""
+    """The content type that an input was read by, and where it was specified."""
 
     content_type: str | None
     reason: str
@@ -39,33 +39,32 @@ class AppliedContentType:
 
 
 class NotExactError(ValueError):
-    """An array's values cannot be held by the wanted dtype."""
+    """The target dtype does not hold all values of an array."""
 
 
 def as_dtype(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The same numbers in another dtype.
+    """Return the same numbers in another dtype.
 
     Raises:
         NotExactError: a value would change, other than by rounding a float to a narrower float.
     """
-    kind, wanted = array.dtype.kind, dtype.kind
+    source, target = array.dtype.kind, dtype.kind
     if array.dtype == dtype:
         return array
-    if kind not in "iuf" or wanted not in "iuf":
+    if source not in "iuf" or target not in "iuf":
         raise NotExactError
-    if kind == "f" and wanted == "f":
+    if source == "f" and target == "f":
         with np.errstate(over="ignore"):
             return array.astype(dtype)
-    if wanted == "f":
-        made = array.astype(dtype)
+    if target == "f":
         limit = 2 ** (np.finfo(dtype).nmant + 1)
         if array.size and (int(array.min()) < -limit or int(array.max()) > limit):
             raise NotExactError
-        return made
-    return _as_integers(array, dtype)
+        return array.astype(dtype)
+    return _to_integers(array, dtype)
 
 
-def _as_integers(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _to_integers(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if array.size == 0:
         return array.astype(dtype)
     limits = np.iinfo(dtype)
@@ -81,38 +80,42 @@ def _as_integers(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array.astype(dtype)
 
 
-def column(
+def convert_column(
     name: str, values: Any, spec: ColSpec, datatype: str, applied: AppliedContentType
 ) -> Any:
-    """The values of one column, ready for MLflow's own enforcement.
+    """Return a column's values in types that MLflow's own enforcement accepts.
 
     Raises:
-        InvalidInput: they cannot be what the signature says.
+        InvalidInput: the signature's type does not hold them.
     """
     kind = spec.type
     is_array = isinstance(values, np.ndarray) and values.dtype.kind in "biuf"
     if not isinstance(kind, DataType):
         return [widened(value, kind) for value in values]
-    if kind in NUMBERS:
+    if kind in NUMERIC_TYPES:
         if is_array:
             try:
                 return as_dtype(values, kind.to_numpy())
             except NotExactError:
                 pass
-        raise refusal(name, kind, _received(datatype, values, is_array, kind), applied)
+        received = _describe_received(datatype, values, is_array, kind)
+        raise build_type_error(name, kind, received, applied)
     if is_array:
-        raise refusal(name, kind, datatype, applied)
+        raise build_type_error(name, kind, datatype, applied)
     return values
 
 
-def refusal(name: str, kind: Any, received: str, applied: AppliedContentType) -> InvalidInput:
+def build_type_error(
+    name: str, kind: Any, received: str, applied: AppliedContentType
+) -> InvalidInput:
+    """Return the error for an input of another type than the signature's."""
     expected = str(kind)
     if isinstance(kind, DataType):
-        expected = f"{kind.name} ({SCALARS[kind][0]})"
+        expected = f"{kind.name} ({SCALAR_TYPES[kind][0]})"
     return InvalidInput(f"input '{name}'", expected, f"{received} ({applied})")
 
 
-def _received(datatype: str, values: Any, is_array: bool, kind: DataType) -> str:
+def _describe_received(datatype: str, values: Any, is_array: bool, kind: DataType) -> str:
     if not is_array or kind == DataType.boolean:
         return datatype
     floats = values.dtype.kind == "f"
@@ -120,13 +123,12 @@ def _received(datatype: str, values: Any, is_array: bool, kind: DataType) -> str
         return f"{datatype} with missing values"
     if floats:
         return f"{datatype} with fractions or out of range"
-    return (
-        f"{datatype} with values it cannot hold exactly" if values.dtype.kind in "iu" else datatype
-    )
+    is_integer = values.dtype.kind in "iu"
+    return f"{datatype} with values it cannot hold exactly" if is_integer else datatype
 
 
 def first_invalid_column(frame: Any, schema: Schema) -> str | None:
-    """The first nested column that MLflow refuses: its own message does not name it."""
+    """Return the first nested column that MLflow refuses, which MLflow's message does not name."""
     if not isinstance(frame, pd.DataFrame) or schema.is_tensor_spec():
         return None
     for position, spec in enumerate(schema.inputs):
@@ -142,11 +144,11 @@ def first_invalid_column(frame: Any, schema: Schema) -> str | None:
 
 
 def widened(value: Any, kind: Any) -> Any:
-    """A nested value whose whole numbers are floats where the signature wants floats; all else is left as it is."""
+    """Return a nested value with floats in place of integers where the signature has floats."""
     if isinstance(kind, DataType):
-        wants_float = kind in (DataType.double, DataType.float)
-        whole = type(value) is int and abs(value) <= ROUNDED
-        return float(value) if wants_float and whole else value
+        is_float = kind in (DataType.double, DataType.float)
+        is_exact = type(value) is int and abs(value) <= MAX_EXACT_INTEGER
+        return float(value) if is_float and is_exact else value
     if isinstance(kind, Array) and isinstance(value, list):
         return [widened(item, kind.dtype) for item in value]
     if isinstance(kind, Map) and isinstance(value, dict):

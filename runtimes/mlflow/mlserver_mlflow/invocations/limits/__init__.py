@@ -1,1 +1,1 @@
-"""Limits of tables in scoring bodies: JSON, CSV and Parquet."""
+"""Limits of tables in scoring bodies (CSV, JSON, Parquet), see docs/decisions/limits.md."""

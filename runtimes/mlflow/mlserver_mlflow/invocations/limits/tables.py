@@ -1,9 +1,10 @@
-"""Tables that would take far more memory and time than their bodies have bytes: refused before pandas makes them.
+"""Limits of tables in scoring bodies, checked before pandas builds a frame.
 
-A frame has a cell for each row and column, whether the body has one or not: a header of thousands of columns over thousands of
-short rows, or thousands of objects with a key each of their own, are gigabytes made of kilobytes. And a column costs pandas as
-much as thousands of numbers do, a column without rows or a level of an index some times that again, so their number is
-bounded too.
+A frame has a cell for every row and column, whether the body has a value for it or not: a header
+of thousands of columns over thousands of short rows, or thousands of objects with distinct keys,
+turn kilobytes into gigabytes. A column costs pandas as much as thousands of numbers, and a column
+without rows or an index level several times that, so their number is limited too.
+docs/decisions/limits.md lists the measurements.
 """
 
 from __future__ import annotations
@@ -16,55 +17,58 @@ from typing import Any
 import orjson
 
 from . import parquet
-from .csv_fields import fields
+from .csv_fields import count_fields
 
-# Cells that a table may have whatever its body has, and how many there may be for each that the body has.
-SMALL, SPARSE = 100_000, 4
-# Columns of a model that does not say which it takes; of one that does, so many more may come, for it ignores them.
-ANY_COLUMNS, EXTRA_COLUMNS = 10_000, 1_000
-# Columns without a row that may come beside those of the model, and levels of an index: pandas makes an object of each.
-EMPTY, LEVELS = 500, 100
-# Bytes that the pages of a Parquet file may have when decompressed, whatever the file has, and for each byte of it.
-PAGES, PACKED = 2_000_000, 32
-# Shorter JSON cannot name enough keys to matter.
-SHORT = 1024
+# Cells that any table may have, and further cells per value in the body.
+MAX_FREE_CELLS, MAX_CELLS_PER_VALUE = 100_000, 4
+# Columns for a model without column names; for others, columns beyond the model's own.
+MAX_COLUMNS, MAX_EXTRA_COLUMNS = 10_000, 1_000
+# Columns of a table without rows beyond the model's own, and index levels: pandas allocates an
+# object for each.
+MAX_EMPTY_COLUMNS, MAX_INDEX_LEVELS = 500, 100
+# Decompressed bytes that any Parquet file may have, and further bytes per byte of the file.
+MAX_FREE_PAGE_BYTES, MAX_PAGE_BYTES_PER_BYTE = 2_000_000, 32
+# Shorter JSON bodies cannot hold enough keys to matter.
+MIN_CHECKED_BYTES = 1024
 
 
-def check_csv(body: bytes | str, names: int) -> None:
-    """Raises `ValueError` for a table out of bounds.
+def check_csv(body: bytes | str, model_columns: int) -> None:
+    """Raise `ValueError` for a CSV table that exceeds the limits.
 
     Args:
-        names: How many columns the model takes; 0 = it does not say.
+        model_columns: Number of columns in the signature; 0 = it names none.
     """
     data = body.encode() if isinstance(body, str) else body
-    widths = fields(data)
+    widths = count_fields(data)
     if not widths:
         return
-    _check(max(widths), len(widths), sum(widths), names)
-    odd = (
-        b"\r," in data
-    )  # pandas may take the two for one end of a line, and then has another header
-    if len(widths) == 1 or odd:
-        _check_empty(max(widths), names)
+    _check_table(max(widths), len(widths), sum(widths), model_columns)
+    # pandas may read "\r," as one line end and then sees another header.
+    has_odd_line_ends = b"\r," in data
+    if len(widths) == 1 or has_odd_line_ends:
+        _check_empty_columns(max(widths), model_columns)
     if len(widths) > 1:
-        _check_levels(max(widths) - min(widths) if odd else widths[1] - widths[0])
+        widest = max(widths) - min(widths)
+        _check_index_levels(widest if has_odd_line_ends else widths[1] - widths[0])
 
 
-def check_parquet(body: bytes | str, names: int) -> None:
-    """Raises `ValueError` for a table out of bounds. What is no Parquet is left to whoever reads it."""
+def check_parquet(body: bytes | str, model_columns: int) -> None:
+    """Raise `ValueError` for a Parquet table that exceeds the limits; other content is ignored."""
     data = body.encode() if isinstance(body, str) else body
     if data[-4:] != parquet.MAGIC:
         return
-    with _unreadable():
-        found = parquet.footer(data)
-    # Its values are often packed, but not into nothing: eight bytes of a frame for each cell are a hundred times the body.
-    _check(found.columns, found.rows, SPARSE * len(data), names)
-    with _unreadable():
-        parquet.check(data, found, SMALL + SPARSE * len(data), PAGES + PACKED * len(data))
+    with _translate_errors():
+        footer = parquet.read_footer(data)
+    # Four cells per byte of the file: 8 bytes per cell make a frame about 32 times the body.
+    _check_table(footer.columns, footer.rows, MAX_CELLS_PER_VALUE * len(data), model_columns)
+    max_values = MAX_FREE_CELLS + MAX_CELLS_PER_VALUE * len(data)
+    max_bytes = MAX_FREE_PAGE_BYTES + MAX_PAGE_BYTES_PER_BYTE * len(data)
+    with _translate_errors():
+        parquet.check_size(data, footer, max_values, max_bytes)
 
 
 @contextmanager
-def _unreadable() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     from pyarrow import ArrowException
 
     try:
@@ -73,104 +77,110 @@ def _unreadable() -> Iterator[None]:
         raise ValueError(f"Invalid input. The table cannot be read: {error}.") from None
 
 
-def check_json(body: bytes | str, names: int) -> None:
-    """Raises `ValueError` for a table out of bounds. What is no JSON is left to whoever reads it."""
-    if len(body) <= SHORT:
+def check_json(body: bytes | str, model_columns: int) -> None:
+    """Raise `ValueError` for a JSON table that exceeds the limits; other content is ignored."""
+    if len(body) <= MIN_CHECKED_BYTES:
         return
     try:
-        document = _loads(body)
+        document = _load_json(body)
     except (ValueError, RecursionError):
         return
     if not isinstance(document, dict):
         return
     records = document.get("dataframe_records")
     if isinstance(records, list):
-        _check(*_extent(records), names)
+        _check_table(*_measure(records), model_columns)
     for form in ("instances", "inputs"):
-        _check_objects(document.get(form), names)
+        _check_objects(document.get(form), model_columns)
     split = document.get("dataframe_split")
     if isinstance(split, dict):
-        _check_split(split, names)
+        _check_split(split, model_columns)
 
 
-def _loads(body: bytes | str) -> Any:
+def _load_json(body: bytes | str) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return json.loads(body)  # it takes NaN and numbers of any length
+        return json.loads(body)  # accepts NaN and integers of any length
 
 
-def _check_objects(value: Any, names: int) -> None:
-    """Objects of any keys, or an object of columns."""
+def _check_objects(value: Any, model_columns: int) -> None:
+    """Check a list of objects, or an object of columns."""
     if isinstance(value, list):
-        _check(*_extent([row for row in value if isinstance(row, dict)]), names)
+        rows = [row for row in value if isinstance(row, dict)]
+        _check_table(*_measure(rows), model_columns)
     elif isinstance(value, dict):
-        _check(len(value), 1, len(value), names)
-        if names:
-            # In a frame, what one column has, each has. Those of the model are what it asked for.
-            _, rows, cells = _extent(value)
-            _check(max(0, len(value) - names), rows, cells, names)
+        _check_table(len(value), 1, len(value), model_columns)
+        if model_columns:
+            # pandas fills every column to the longest one; only surplus columns are limited.
+            _, row_count, cells = _measure(value)
+            surplus = max(0, len(value) - model_columns)
+            _check_table(surplus, row_count, cells, model_columns)
 
 
-def _check_split(split: dict[str, Any], names: int) -> None:
-    """Labels and data, which pandas fills up to whatever is widest and longest."""
-    columns, rows, cells = _extent(split.get("data"))
-    wide, long = _labels(split.get("columns")), _labels(split.get("index"))
-    columns, rows = max(columns, wide), max(rows, long)
-    _check(columns, rows, cells + wide + long, names)
+def _check_split(split: dict[str, Any], model_columns: int) -> None:
+    """Check labels and data, which pandas fills to the widest and longest of them."""
+    columns, rows, cells = _measure(split.get("data"))
+    column_labels = _count_labels(split.get("columns"))
+    row_labels = _count_labels(split.get("index"))
+    columns, rows = max(columns, column_labels), max(rows, row_labels)
+    _check_table(columns, rows, cells + column_labels + row_labels, model_columns)
     if not rows:
-        _check_empty(columns, names)
+        _check_empty_columns(columns, model_columns)
 
 
-def _labels(value: Any) -> int:
-    """How many labels there are; lists in their place are the levels of labels."""
+def _count_labels(value: Any) -> int:
+    """Return the number of labels; a list of lists holds the levels of a multi-level index."""
     if not isinstance(value, list):
         return 0
     levels = [level for level in value if isinstance(level, list)]
     if levels:
-        _check_levels(len(value))
+        _check_index_levels(len(value))
     return max([len(value), *map(len, levels)])
 
 
-def _extent(value: Any) -> tuple[int, int, int]:
-    """Columns and rows that a frame made of this has, and how many cells of it are there."""
+def _measure(value: Any) -> tuple[int, int, int]:
+    """Return columns and rows of the frame made of a value, and the number of values in it."""
     if isinstance(value, dict):
-        long = [len(column) for column in value.values() if isinstance(column, (list, dict))]
-        rows = max(len(_keys(value.values())), *long, 1) if value else 0
-        return len(value), rows, sum(long) + len(value) - len(long)
+        lengths = [len(column) for column in value.values() if isinstance(column, (list, dict))]
+        rows = max(len(_collect_keys(value.values())), *lengths, 1) if value else 0
+        return len(value), rows, sum(lengths) + len(value) - len(lengths)
     if not isinstance(value, list):
         return 0, 0, 0
-    wide = [len(row) for row in value if isinstance(row, (list, dict))]
-    columns = max([len(_keys(value)), *wide], default=0)
-    return columns, len(value), sum(wide) + len(value) - len(wide)
+    widths = [len(row) for row in value if isinstance(row, (list, dict))]
+    columns = max([len(_collect_keys(value)), *widths], default=0)
+    return columns, len(value), sum(widths) + len(value) - len(widths)
 
 
-def _keys(values: Iterable[Any]) -> set[str]:
-    return set().union(*(one for one in values if isinstance(one, dict)))
+def _collect_keys(values: Iterable[Any]) -> set[str]:
+    return set().union(*(value for value in values if isinstance(value, dict)))
 
 
-def _check(columns: int, rows: int, cells: int, names: int) -> None:
-    most = names + EXTRA_COLUMNS if names else ANY_COLUMNS
-    if columns > most:
+def _check_table(columns: int, rows: int, values: int, model_columns: int) -> None:
+    limit = model_columns + MAX_EXTRA_COLUMNS if model_columns else MAX_COLUMNS
+    if columns > limit:
         raise ValueError(
-            f"Invalid input. The table has {columns} columns; at most {most} are read."
+            f"Invalid input. The table has {columns} columns: expected at most {limit}."
         )
-    if columns * rows > SMALL + SPARSE * cells:
+    if columns * rows > MAX_FREE_CELLS + MAX_CELLS_PER_VALUE * values:
         raise ValueError(
-            f"Invalid input. The table has {rows} rows and {columns} columns, but only {cells} values; fill it, or send fewer"
-            " rows at a time."
-        )
-
-
-def _check_empty(columns: int, names: int) -> None:
-    if columns > names + EMPTY:
-        raise ValueError(
-            f"Invalid input. The table has {columns} columns and no rows; without rows, at most {names + EMPTY} columns are read."
+            f"Invalid input. The table has {rows} rows and {columns} columns, but only {values}"
+            " values: fill it, or send fewer rows per request."
         )
 
 
-def _check_levels(levels: int) -> None:
-    if levels > LEVELS:
+def _check_empty_columns(columns: int, model_columns: int) -> None:
+    limit = model_columns + MAX_EMPTY_COLUMNS
+    if columns > limit:
         raise ValueError(
-            f"Invalid input. The table has {levels} columns of labels; at most {LEVELS} are read."
+            f"Invalid input. The table has {columns} columns and no rows: expected at most {limit}"
+            " columns in a table without rows."
+        )
+
+
+def _check_index_levels(levels: int) -> None:
+    if levels > MAX_INDEX_LEVELS:
+        raise ValueError(
+            f"Invalid input. The table has {levels} columns of labels: expected at most"
+            f" {MAX_INDEX_LEVELS}."
         )

@@ -1,126 +1,127 @@
-"""Thrift's compact protocol, in which Parquet writes its heads: bytes -> structs as dictionaries by the numbers of fields."""
+"""Reader of Thrift's compact protocol, in which Parquet writes its footer and page headers.
+
+Structs become dictionaries by field id. Lengths and counts are checked against the body before
+anything is allocated for them.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Kinds of values. A boolean field is its kind; in a list it is a byte.
-_TRUE, _FALSE, _BYTE, _NUMBERS, _DOUBLE, _BINARY, _LISTS, _MAP, _STRUCT = (
-    1,
-    2,
-    3,
-    (4, 5, 6),
-    7,
-    8,
-    (9, 10),
-    11,
-    12,
-)
-_DEEP = 64
-_LONGEST = 70  # bits of a number, in sevens
-BROKEN = "a head in it is broken"
+# Type codes. In a struct a boolean is its type code; in a list it is one byte.
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _MAP, _STRUCT = 1, 2, 3, 7, 8, 11, 12
+_INTEGERS = (4, 5, 6)
+_LISTS = (9, 10)
+_MAX_DEPTH = 64
+_MAX_VARINT_BITS = 70  # ten bytes with 7 bits each
+BROKEN = "invalid Thrift structure in the file"
 
 
 class CompactReader:
-    """Reads structs; texts and booleans are passed over, for nobody asks for them.
+    """Reads structs from a body. Texts, doubles, bytes and maps are skipped and read as None.
 
     Attributes:
-        at: Where the next one begins.
+        offset: Position of the next byte.
     """
 
-    def __init__(self, body: bytes, at: int) -> None:
+    def __init__(self, body: bytes, offset: int) -> None:
         self._body = body
-        self.at = at
+        self.offset = offset
 
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Raises `ValueError` if there is none."""
-        found: dict[int, Any] = {}
-        field = 0
-        while kind := self._byte():
-            field = field + (kind >> 4) if kind >> 4 else self._signed()
-            if kind & 15 not in (_TRUE, _FALSE):
-                found[field] = self._value(kind & 15, depth)
-        return found
+    def read_struct(self, depth: int = 0) -> dict[int, Any]:
+        """Return the struct at `offset` as {field id: value}.
 
-    def _value(self, kind: int, depth: int) -> Any:
-        if depth > _DEEP:
+        Raises:
+            ValueError: the bytes are not a struct.
+        """
+        fields: dict[int, Any] = {}
+        field_id = 0
+        while head := self._read_byte():
+            delta, type_code = head >> 4, head & 15
+            field_id = field_id + delta if delta else self._read_signed()
+            if type_code not in (_TRUE, _FALSE):
+                fields[field_id] = self._read_value(type_code, depth)
+        return fields
+
+    def _read_value(self, type_code: int, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
             raise ValueError(BROKEN)
-        if kind in _NUMBERS:
-            return self._signed()
-        if kind == _STRUCT:
-            return self.struct(depth + 1)
-        if kind in _LISTS:
-            return self._list(depth)
-        if kind == _BINARY:
-            length = self._varint()
-            self.at += length
-        elif kind == _DOUBLE:
-            self.at += 8
-        elif kind in (_TRUE, _FALSE, _BYTE):
-            self.at += 1
-        elif kind == _MAP:
-            self._map(depth)
+        if type_code in _INTEGERS:
+            return self._read_signed()
+        if type_code == _STRUCT:
+            return self.read_struct(depth + 1)
+        if type_code in _LISTS:
+            return self._read_list(depth)
+        if type_code == _BINARY:
+            length = self._read_varint()
+            self.offset += length
+        elif type_code == _DOUBLE:
+            self.offset += 8
+        elif type_code in (_TRUE, _FALSE, _BYTE):
+            self.offset += 1
+        elif type_code == _MAP:
+            self._skip_map(depth)
         else:
             raise ValueError(BROKEN)
         return None
 
-    def _map(self, depth: int) -> None:
-        count = self._count(self._varint())
-        kinds = self._byte() if count else 0
+    def _skip_map(self, depth: int) -> None:
+        count = self._check_count(self._read_varint())
+        types = self._read_byte() if count else 0
         for _ in range(count):
-            self._value(kinds >> 4, depth + 1)
-            self._value(kinds & 15, depth + 1)
+            self._read_value(types >> 4, depth + 1)
+            self._read_value(types & 15, depth + 1)
 
-    def _list(self, depth: int) -> list[Any]:
-        head = self._byte()
-        count = self._count(self._varint() if head >> 4 == 15 else head >> 4)
-        return [self._value(head & 15, depth + 1) for _ in range(count)]
+    def _read_list(self, depth: int) -> list[Any]:
+        head = self._read_byte()
+        count = self._check_count(self._read_varint() if head >> 4 == 15 else head >> 4)
+        return [self._read_value(head & 15, depth + 1) for _ in range(count)]
 
-    def _count(self, announced: int) -> int:
-        """Each element has a byte or more."""
-        if announced > len(self._body) - self.at:
+    def _check_count(self, count: int) -> int:
+        """Return the count if the body is long enough for it: an element has at least one byte."""
+        if count > len(self._body) - self.offset:
             raise ValueError(BROKEN)
-        return announced
+        return count
 
-    def _byte(self) -> int:
-        if not 0 <= self.at < len(self._body):
+    def _read_byte(self) -> int:
+        if not 0 <= self.offset < len(self._body):
             raise ValueError(BROKEN)
-        self.at += 1
-        return self._body[self.at - 1]
+        self.offset += 1
+        return self._body[self.offset - 1]
 
-    def _varint(self) -> int:
-        number = 0
-        for shift in range(0, _LONGEST, 7):
-            byte = self._byte()
-            number |= (byte & 127) << shift
+    def _read_varint(self) -> int:
+        value = 0
+        for shift in range(0, _MAX_VARINT_BITS, 7):
+            byte = self._read_byte()
+            value |= (byte & 127) << shift
             if byte < 128:
-                return number
+                return value
         raise ValueError(BROKEN)
 
-    def _signed(self) -> int:
-        number = self._varint()
-        return (number >> 1) ^ -(number & 1)
+    def _read_signed(self) -> int:
+        value = self._read_varint()
+        return (value >> 1) ^ -(value & 1)
 
 
-def number(struct: dict[int, Any], field: int) -> int:
-    """A field that is a number and not below zero; 0 if there is none."""
-    found = struct.get(field, 0)
-    if not isinstance(found, int) or found < 0:
+def get_count(struct: dict[int, Any], field_id: int) -> int:
+    """Return a non-negative integer field; 0 if it is absent. Raises `ValueError`."""
+    value = struct.get(field_id, 0)
+    if not isinstance(value, int) or value < 0:
         raise ValueError(BROKEN)
-    return found
+    return value
 
 
-def part(struct: dict[int, Any], field: int) -> dict[int, Any]:
-    """A field that is a struct; {} if there is none."""
-    found = struct.get(field, {})
-    if not isinstance(found, dict):
+def get_struct(struct: dict[int, Any], field_id: int) -> dict[int, Any]:
+    """Return a struct field; {} if it is absent. Raises `ValueError`."""
+    value = struct.get(field_id, {})
+    if not isinstance(value, dict):
         raise ValueError(BROKEN)
-    return found
+    return value
 
 
-def parts(struct: dict[int, Any], field: int) -> list[dict[int, Any]]:
-    """A field that is a list of structs; [] if there is none."""
-    found = struct.get(field, [])
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+def get_structs(struct: dict[int, Any], field_id: int) -> list[dict[int, Any]]:
+    """Return a field that is a list of structs; [] if it is absent. Raises `ValueError`."""
+    values = struct.get(field_id, [])
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise ValueError(BROKEN)
-    return found
+    return values

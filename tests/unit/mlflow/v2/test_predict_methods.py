@@ -1,4 +1,4 @@
-"""Requested outputs that are methods of an estimator: the same as calling them, alone, together and in batches."""
+"""Methods of an estimator as requested outputs, alone, together and in batches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
 
 
-class Shelf:
+class FittedModels:
     """Estimators, fitted and saved once."""
 
     def __init__(self, folder: Path) -> None:
@@ -75,8 +75,8 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    return Shelf(tmp_path_factory.mktemp("methods"))
+def fitted_models(tmp_path_factory: pytest.TempPathFactory) -> FittedModels:
+    return FittedModels(tmp_path_factory.mktemp("methods"))
 
 
 def asking(frame: pd.DataFrame, *outputs: str, **fields: Any) -> InferenceRequest:
@@ -111,11 +111,11 @@ def by_name(response: Any) -> dict[str, Any]:
         ("regressor", ["predict"]),
     ],
 )
-@pytest.mark.parametrize("general", [False, True], ids=["short", "general"])
+@pytest.mark.parametrize("general", [False, True], ids=["fast", "slow"])
 async def test_methods_give_what_the_estimator_gives(
-    shelf: Shelf, name: str, methods: list[str], general: bool
+    fitted_models: FittedModels, name: str, methods: list[str], general: bool
 ) -> None:
-    runtime, estimator = await shelf.runtime(name), shelf.estimator(name)
+    runtime, estimator = await fitted_models.runtime(name), fitted_models.estimator(name)
     frame = FRAME.head(5)
     request = asking(frame, *methods)
     if general:
@@ -129,21 +129,26 @@ async def test_methods_give_what_the_estimator_gives(
         np.testing.assert_array_equal(found[method].reshape(expected.shape), expected)
 
 
-async def test_methods_and_the_models_own_outputs_together(shelf: Shelf) -> None:
-    runtime, estimator = await shelf.runtime("clusters"), shelf.estimator("clusters")
+async def test_methods_and_the_models_own_outputs_together(fitted_models: FittedModels) -> None:
+    runtime, estimator = (
+        await fitted_models.runtime("clusters"),
+        fitted_models.estimator("clusters"),
+    )
     found = by_name(await runtime.predict(asking(FRAME.head(3), "quality", "transform")))
     assert found.keys() == {"quality", "transform"}
     np.testing.assert_array_equal(found["quality"].ravel(), estimator.predict(FRAME.head(3)))
 
 
-async def test_outputs_of_the_signature_still_work(shelf: Shelf) -> None:
-    runtime = await shelf.runtime("clusters")
+async def test_outputs_of_the_signature_still_work(fitted_models: FittedModels) -> None:
+    runtime = await fitted_models.runtime("clusters")
     (output,) = (await runtime.predict(asking(FRAME.head(3), "quality"))).outputs
     assert output.name == "quality"
 
 
-async def test_a_method_that_is_lacking_lists_those_that_are_there(shelf: Shelf) -> None:
-    runtime = await shelf.runtime("classifier")
+async def test_a_method_that_is_lacking_lists_those_that_are_there(
+    fitted_models: FittedModels,
+) -> None:
+    runtime = await fitted_models.runtime("classifier")
     with pytest.raises(MLServerError) as caught:
         await runtime.predict(asking(FRAME.head(1), "transform"))
     assert caught.value.status_code == 400
@@ -153,12 +158,15 @@ async def test_a_method_that_is_lacking_lists_those_that_are_there(shelf: Shelf)
     )
 
 
-async def test_several_targets_have_their_rows_first(shelf: Shelf) -> None:
-    runtime, estimator = await shelf.runtime("two_targets"), shelf.estimator("two_targets")
+async def test_several_targets_have_their_rows_first(fitted_models: FittedModels) -> None:
+    runtime, estimator = (
+        await fitted_models.runtime("two_targets"),
+        fitted_models.estimator("two_targets"),
+    )
     found = by_name(await runtime.predict(asking(FRAME.head(4), "predict_proba")))
     expected = np.stack(estimator.predict_proba(FRAME.head(4)), axis=1)
     np.testing.assert_array_equal(found["predict_proba"], expected)
-    uneven = await shelf.runtime("uneven_targets")
+    uneven = await fitted_models.runtime("uneven_targets")
     (output,) = (await uneven.predict(asking(FRAME.head(4), "predict_proba"))).outputs
     assert output.shape == [4, 1]
     assert output.parameters is not None
@@ -166,8 +174,10 @@ async def test_several_targets_have_their_rows_first(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("name", ["classifier", "two_targets"])
-async def test_joined_requests_give_each_what_it_gets_alone(shelf: Shelf, name: str) -> None:
-    runtime = await shelf.runtime(name)
+async def test_joined_requests_give_each_what_it_gets_alone(
+    fitted_models: FittedModels, name: str
+) -> None:
+    runtime = await fitted_models.runtime(name)
     assert runtime.row_wise
     rows = [1, 3, 2, 1]
     frames = [FRAME.iloc[sum(rows[:at]) :].head(count) for at, count in enumerate(rows)]
@@ -182,8 +192,10 @@ async def test_joined_requests_give_each_what_it_gets_alone(shelf: Shelf, name: 
             assert list(mine.data) == list(its.data)
 
 
-async def test_results_that_cannot_be_put_together_are_made_one_by_one(shelf: Shelf) -> None:
-    runtime = await shelf.runtime("uneven_targets")
+async def test_results_that_cannot_be_put_together_are_made_one_by_one(
+    fitted_models: FittedModels,
+) -> None:
+    runtime = await fitted_models.runtime("uneven_targets")
     requests = [asking(FRAME.head(2), "predict_proba"), asking(FRAME.tail(1), "predict_proba")]
     with (
         model_context(runtime.settings, [2, 1]),

@@ -1,4 +1,4 @@
-"""Base64 in `inputs` and `instances`, which only models get whose settings ask for it."""
+"""Base64 in `inputs` and `instances` with the setting `base64_inputs`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def runtime(mlflow_models: MLflowModels, name: str, **extra: Any) -> MLflo
 
 
 async def sent(model: MLflowRuntime, body: Any, content_type: str = invocations.JSON) -> Any:
-    """What the model says it was given."""
+    """Return the data that the echo model received."""
     request = invocations.read_request(json.dumps(body).encode(), content_type, {})
     _, text, _ = invocations.write_response(await model.predict(request), {})
     return json.loads(json.loads(text)["predictions"][0])["data"]
@@ -71,7 +71,7 @@ async def test_without_the_setting_text_is_taken_as_mlflow_takes_it(
 
 @pytest.mark.parametrize("value", ["!!!", "aGk", "None ", "é", None, 1, {"k": 1}])
 @pytest.mark.parametrize("form", ["inputs", "instances"])
-async def test_what_is_no_base64_is_refused(
+async def test_text_that_is_not_base64_is_refused(
     mlflow_models: MLflowModels, form: str, value: Any
 ) -> None:
     model = await runtime(mlflow_models, "echo_binary", base64_inputs=True)

@@ -1,7 +1,7 @@
-"""`/invocations` against MLflow's own scoring app: the same status, body and error code for every payload sent.
+"""`/invocations` compared with MLflow's own scoring app: equal status, body and error code.
 
-A body goes the whole way of the wire format (`read_request`, the runtime's `predict`, `write_response` or
-`write_error`), with no HTTP in between. Differences that are meant are named in `expected_of`.
+A body passes through `read_request`, the runtime's `predict`, and `write_response` or
+`write_error`, without HTTP. `expected_of` names the intended differences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.extra_flavor_models import MORE
 from support.mlflow_payloads import CASES, Case
 from unit.mlflow.conftest import MLFLOW, MLflowModels, Served
 
-# MLflow warns about overflowing floats and much else; what it answers is what counts here.
+# MLflow warns about overflowing floats and other data; only responses are compared.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

@@ -1,9 +1,10 @@
-"""Every kind of result of a model as V2 outputs."""
+"""Results of every type as V2 outputs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.types import ColSpec, Schema
@@ -12,7 +13,7 @@ from mlserver.codecs import PandasCodec
 from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest
 from mlserver_mlflow.v2.declared_outputs import DeclaredOutputs
-from mlserver_mlflow.v2.response_encoder import Encoder
+from mlserver_mlflow.v2.response_encoder import ResponseEncoder
 from support.flavor_models import RESULTS
 from unit.mlflow.conftest import MLflowModels
 
@@ -187,10 +188,36 @@ async def test_what_has_no_form_in_v2_is_named(mlflow_models: MLflowModels, resu
     ids=str,
 )
 def test_a_declared_double_is_one_whatever_is_missing(values: Any) -> None:
-    encoder = Encoder("m", "1", DeclaredOutputs(Schema([ColSpec("double", "x")])))
+    encoder = ResponseEncoder("m", "1", DeclaredOutputs(Schema([ColSpec("double", "x")])))
     (output,) = encoder.encode(pd.DataFrame({"x": values})).outputs
     assert (str(output.datatype), output.parameters) == ("FP64", None)
     assert output.data.root == [None if pd.isna(value) else float(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        np.longdouble(0.5),
+        [np.longdouble(0.5)],
+        np.array([np.longdouble(0.5)]),
+        pd.Series([np.longdouble(0.5)]),
+        pd.DataFrame({"x": [np.longdouble(0.5)]}),
+        {"x": np.longdouble(0.5)},
+    ],
+    ids=lambda result: type(result).__name__,
+)
+def test_a_long_double_that_fp64_holds_is_sent_as_fp64(result: Any) -> None:
+    (output,) = ResponseEncoder("m", "1").encode(result).outputs
+    assert (str(output.datatype), output.data.root) == ("FP64", [0.5])
+
+
+@pytest.mark.parametrize("name", [0, "", "0"])
+def test_a_falsy_name_of_the_signature_is_the_name_of_the_output(name: Any) -> None:
+    declared = DeclaredOutputs(Schema([ColSpec("double", name), ColSpec("double", "y")]))
+    assert declared.names == [str(name), "y"]
+    single = DeclaredOutputs(Schema([ColSpec("double", name)]))
+    (output,) = ResponseEncoder("m", "1", single).encode(np.array([0.5])).outputs
+    assert output.name == str(name)
 
 
 @pytest.mark.parametrize("result", ["cycle", "deep"])
@@ -202,7 +229,7 @@ async def test_a_value_without_an_end_is_named(mlflow_models: MLflowModels, resu
     assert caught.value.status_code == 500
 
 
-def test_every_result_of_the_zoo_is_in_the_table() -> None:
+def test_every_result_of_the_test_models_is_in_the_table() -> None:
     assert ENCODED.keys() | NOT_ENCODABLE.keys() | {"cycle", "deep"} == RESULTS.keys()
 
 

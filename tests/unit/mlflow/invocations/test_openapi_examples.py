@@ -1,4 +1,4 @@
-"""The input example of a model, as what its OpenAPI document shows: bodies that can be sent, and mean the same."""
+"""Examples in the OpenAPI document: they can be sent, and both formats are equivalent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.invocations import openapi_trials
-from mlserver_mlflow.invocations.openapi_examples import FILE, MOST, of
+from mlserver_mlflow.invocations.openapi_examples import EXAMPLE_FILE, MAX_SHOWN_BYTES, read_example
 from support.flavor_models import Echo, python_model
 from unit.mlflow.conftest import MLflowModels
 
@@ -53,13 +53,13 @@ async def loaded(
     return runtime
 
 
-def shown(runtime: MLflowRuntime) -> dict[str, Any]:
+def get_examples(runtime: MLflowRuntime) -> dict[str, Any]:
     (route,) = (route for route in runtime.routes() if route.path == "/invocations")
     return route.config
 
 
-async def told(runtime: MLflowRuntime, request: InferenceRequest) -> Any:
-    """What the model says it was given; the texts of elements, whichever way they came."""
+async def receive(runtime: MLflowRuntime, request: InferenceRequest) -> Any:
+    """Return the data that the echo model received, as texts of elements."""
     response = await runtime.predict(request)
     if invocations.is_passthrough(request):
         _, body, _ = invocations.write_response(response, {})
@@ -83,20 +83,20 @@ async def test_both_forms_mean_the_same(
     tmp_path: Path, example: Any, params: ParamSchema | None
 ) -> None:
     runtime = await loaded(tmp_path, example, params)
-    config = shown(runtime)
+    config = get_examples(runtime)
     body = json.dumps(config["example"], allow_nan=False).encode()
-    by_body = await told(runtime, invocations.read_request(body, invocations.JSON, {}))
-    assert await told(runtime, InferenceRequest.model_validate(config["v2_example"])) == by_body
+    by_body = await receive(runtime, invocations.read_request(body, invocations.JSON, {}))
+    assert await receive(runtime, InferenceRequest.model_validate(config["v2_example"])) == by_body
 
 
 async def test_metadata_does_not_carry_it(tmp_path: Path) -> None:
     runtime = await loaded(tmp_path, FRAME)
-    assert "aGkA" in json.dumps(shown(runtime))
+    assert "aGkA" in json.dumps(get_examples(runtime))
     assert "aGkA" not in (await runtime.metadata()).model_dump_json()
 
 
 async def test_a_list_of_texts_is_the_one_column(tmp_path: Path) -> None:
-    config = shown(await loaded(tmp_path, ["a", "b"]))
+    config = get_examples(await loaded(tmp_path, ["a", "b"]))
     assert config["example"] == {"inputs": ["a", "b"]}
     assert config["v2_example"]["inputs"] == [
         {"name": "input-0", "shape": [2, 1], "datatype": "BYTES", "data": ["a", "b"]}
@@ -150,9 +150,9 @@ RELEASED = threading.Event()
 async def test_an_example_that_the_model_refuses_is_not_shown(
     tmp_path: Path, text: str, is_shown: bool
 ) -> None:
-    """Decoding would have taken both, and the made-up request."""
+    """Decoding alone would accept both examples and the synthetic one."""
     runtime = await loaded(tmp_path, pd.DataFrame({"text": [text]}), model=Picky())
-    example = shown(runtime)["v2_example"]
+    example = get_examples(runtime)["v2_example"]
     assert (example is not None) is is_shown
     if is_shown:
         assert (await runtime.predict(InferenceRequest.model_validate(example))).outputs
@@ -169,10 +169,10 @@ async def test_a_refused_example_is_not_logged(
 async def test_a_model_that_is_slow_with_its_example_is_loaded_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openapi_trials, "LIMIT", 0.05)
+    monkeypatch.setattr(openapi_trials, "MAX_TRIAL_SECONDS", 0.05)
     try:
         runtime = await loaded(tmp_path, pd.DataFrame({"text": ["a"]}), model=Slow())
-        (text,) = shown(runtime)["v2_example"]["inputs"]
+        (text,) = get_examples(runtime)["v2_example"]["inputs"]
         assert text["data"] == ["a"]
     finally:
         RELEASED.set()
@@ -181,18 +181,20 @@ async def test_a_model_that_is_slow_with_its_example_is_loaded_all_the_same(
 async def test_no_example(tmp_path: Path) -> None:
     signature = infer_signature(FRAME[["d"]])
     python_model(Echo(), signature)(tmp_path / "m")
-    assert of(str(tmp_path / "m")) is None
+    assert read_example(str(tmp_path / "m")) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "5", '{"inputs": "' + "x" * MOST + '"}', "[" * 100_000]
+    "text", ["", "{", "[]", "5", '{"inputs": "' + "x" * MAX_SHOWN_BYTES + '"}', "[" * 100_000]
 )
 def test_files_that_are_not_shown(tmp_path: Path, text: str) -> None:
-    (tmp_path / FILE).write_text(text)
-    assert of(str(tmp_path)) is None
+    (tmp_path / EXAMPLE_FILE).write_text(text)
+    assert read_example(str(tmp_path)) is None
 
 
 def test_the_first_row_of_a_large_frame(tmp_path: Path) -> None:
     body = {"dataframe_split": {"columns": ["x"], "data": [["x" * 100]] * 1000}}
-    (tmp_path / FILE).write_text(json.dumps(body))
-    assert of(str(tmp_path)) == {"dataframe_split": {"columns": ["x"], "data": [["x" * 100]]}}
+    (tmp_path / EXAMPLE_FILE).write_text(json.dumps(body))
+    assert read_example(str(tmp_path)) == {
+        "dataframe_split": {"columns": ["x"], "data": [["x" * 100]]}
+    }

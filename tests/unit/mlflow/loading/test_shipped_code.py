@@ -1,4 +1,4 @@
-"""Which files of an MLflow model's folder are code that it ships."""
+"""Files in a model's folder that count as its code."""
 
 from __future__ import annotations
 

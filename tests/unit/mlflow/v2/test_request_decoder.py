@@ -1,4 +1,4 @@
-"""V2 requests of every signature: what the model receives, and what a caller hears who sent something else."""
+"""V2 requests for every signature: the data that the model receives, and errors for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's files say of the environment that it needs, wherever the model comes from."""
+"""The environment that a model needs, read from its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver.settings import ModelParameters, ModelSettings
-from mlserver_mlflow.loading.environment_spec import requirements_of
+from mlserver_mlflow.loading.environment_spec import read_requirements
 from support.mlflow_registry import MLflowRegistry
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -22,10 +22,12 @@ PYTHON_ENV = "python: 3.12.4\nbuild_dependencies: [pip]\ndependencies: [-r requi
 CONDA = "dependencies:\n- python=3.11.7\n- pip\n- pip: [scikit-learn==1.7.2, joblib]\nname: mlflow-env\n"
 
 
-def asked(settings: ModelSettings, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """What the process answers."""
+def read_in_subprocess(
+    settings: ModelSettings, env: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the output of the subprocess that the server starts."""
     done = subprocess.run(
-        [sys.executable, "-m", "mlserver_mlflow.loading.environment_spec"],
+        [sys.executable, "-m", "mlserver.env.read_files"],
         input=settings.to_frame(),
         env={**os.environ, **(env or {})},
         capture_output=True,
@@ -62,30 +64,30 @@ def test_the_first_file_that_has_requirements(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert requirements_of("wine", str(tmp_path)) == (python, lines)
+    assert read_requirements("wine", str(tmp_path)) == (python, lines)
 
 
-def test_files_that_say_nothing(tmp_path: Path) -> None:
+def test_files_without_requirements_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(MLServerError, match=r"has no python_env\.yaml"):
-        requirements_of("wine", str(tmp_path))
+        read_requirements("wine", str(tmp_path))
     (tmp_path / "conda.yaml").write_text("dependencies:\n- pip:\n")
     with pytest.raises(MLServerError, match=r"has no python_env\.yaml"):
-        requirements_of("wine", str(tmp_path))
+        read_requirements("wine", str(tmp_path))
     (tmp_path / "conda.yaml").write_text("a: [")
-    with pytest.raises(MLServerError, match=r"conda\.yaml is no YAML"):
-        requirements_of("wine", str(tmp_path))
+    with pytest.raises(MLServerError, match=r"conda\.yaml is not valid YAML"):
+        read_requirements("wine", str(tmp_path))
 
 
 @pytest.mark.slow
-def test_an_address_is_fetched_into_the_cache(tmp_path: Path) -> None:
+def test_the_model_of_an_address_is_downloaded_into_the_cache(tmp_path: Path) -> None:
     registry = MLflowRegistry(tmp_path)
     registry.add("wine", 2.0)
     registry.point("wine", "champion", 1)
     env = {**registry.env, "MLSERVER_MLFLOW_CACHE": str(tmp_path / "cache")}
-    answer = asked(settings_of("models:/wine@champion"), env)
+    answer = read_in_subprocess(settings_of("models:/wine@champion"), env)
     assert Path(answer["folder"]).is_relative_to(tmp_path / "cache")
     assert (answer["source"], answer["lines"]) == ("models:/wine/1", ["-r requirements.txt"])
     assert answer["code"] == ["loader mlflow.sklearn"]
-    refused = asked(settings_of("models:/beer@champion"), env)
+    refused = read_in_subprocess(settings_of("models:/beer@champion"), env)
     assert refused["status"] == 422
     assert "beer" in refused["error"]

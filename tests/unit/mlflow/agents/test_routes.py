@@ -1,4 +1,4 @@
-"""Which models get the paths of agents: those of MLflow's agent classes, pickled or logged from code."""
+"""Routes of agents: models of MLflow's agent classes, pickled or logged from code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver_mlflow import MLflowRuntime
-from mlserver_mlflow.agents.routes import kind_of, streams
+from mlserver_mlflow.agents.routes import can_stream, get_agent_kind
 from mlserver_mlflow.loading.pyfunc import load_model
 from unit.mlflow.conftest import MLflowModels
 
@@ -60,4 +60,4 @@ async def test_an_agent_that_was_logged_from_code(tmp_path: Path) -> None:
 )
 def test_kinds(mlflow_models: MLflowModels, name: str, kind: str | None, streaming: bool) -> None:
     model = load_model(str(mlflow_models.path(name)))
-    assert (kind_of(model), streams(model)) == (kind, streaming)
+    assert (get_agent_kind(model), can_stream(model)) == (kind, streaming)

@@ -1,4 +1,4 @@
-"""Fields of CSV bodies are counted as pandas reads them."""
+"""Fields of CSV rows are counted as pandas counts them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserver_mlflow.invocations.limits.csv_fields import fields
+from mlserver_mlflow.invocations.limits.csv_fields import count_fields
 
 BODIES: dict[bytes, list[int]] = {
     b"": [],
@@ -28,12 +28,12 @@ BODIES: dict[bytes, list[int]] = {
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_fields(body: bytes) -> None:
-    assert fields(body) == BODIES[body]
+def test_known_bodies(body: bytes) -> None:
+    assert count_fields(body) == BODIES[body]
 
 
 @given(st.text('ab," \n', max_size=30))
-def test_as_pandas_reads_them(text: str) -> None:
+def test_counts_equal_those_of_pandas(text: str) -> None:
     try:
         rows = pd.read_csv(
             io.StringIO(text), header=None, names=range(40), index_col=False, dtype=str
@@ -41,6 +41,6 @@ def test_as_pandas_reads_them(text: str) -> None:
         table = pd.read_csv(io.StringIO(text))
     except (pd.errors.EmptyDataError, pd.errors.ParserError):
         return
-    widths = fields(text.encode())
+    widths = count_fields(text.encode())
     assert len(widths) == len(rows)
     assert widths[0] == table.shape[1]

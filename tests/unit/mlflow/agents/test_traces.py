@@ -1,4 +1,4 @@
-"""Agents tell the id of a request's trace to callers who ask for it, as MLflow's agent server does."""
+"""Trace ids in responses of agents, as from MLflow's agent server."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_answers_in_an_envelope_have_no_place_for_it(runtime: MLflowRuntim
     assert list(answer) == ["predictions"]
 
 
-async def test_off_until_somebody_says_where_traces_go(
+async def test_traces_are_disabled_without_a_destination(
     mlflow_models: MLflowModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {HEADER: "true"}

@@ -1,4 +1,4 @@
-"""Tables of few bytes and many cells are refused; tables that people send are not."""
+"""Tables of few bytes and many cells are refused; tables as clients send them are accepted."""
 
 from __future__ import annotations
 
@@ -73,20 +73,20 @@ BOMBS: dict[str, bytes | dict[str, Any]] = {
 }
 
 
-def check(body: bytes | dict[str, Any], names: int) -> None:
+def check(body: bytes | dict[str, Any], model_columns: int) -> None:
     if isinstance(body, bytes):
-        check_csv(body, names)
+        check_csv(body, model_columns)
     else:
         text = json.dumps(body)
-        check_json(text, names)
-        check_json(text.encode(), names)
+        check_json(text, model_columns)
+        check_json(text.encode(), model_columns)
 
 
 @pytest.mark.parametrize("case", BOMBS)
-@pytest.mark.parametrize("names", [0, 3])
-def test_bombs(case: str, names: int) -> None:
+@pytest.mark.parametrize("model_columns", [0, 3])
+def test_a_table_with_more_cells_than_values_is_refused(case: str, model_columns: int) -> None:
     with pytest.raises(ValueError, match=r"Invalid input\. The table has \d+ (rows|columns)"):
-        check(BOMBS[case], names)
+        check(BOMBS[case], model_columns)
 
 
 WIDE = ",".join(f"c{number}" for number in range(2000))
@@ -126,7 +126,7 @@ GOOD: dict[str, tuple[bytes | dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_tables(case: str) -> None:
+def test_an_ordinary_table_is_accepted(case: str) -> None:
     check(*GOOD[case])
 
 
@@ -134,7 +134,7 @@ def test_tables(case: str) -> None:
     "body",
     [b"[" * 30_000, b"{" * 5000, b'{"instances": [NaN' + b", 1" * 5000 + b"]}", b"[1]" * 2000],
 )
-def test_what_is_no_document_is_left_to_the_reader(body: bytes) -> None:
+def test_invalid_json_is_ignored(body: bytes) -> None:
     check_json(body, 0)
 
 
@@ -145,10 +145,10 @@ def parquet(table: dict[str, Any], **options: Any) -> bytes:
     return sink.getvalue()
 
 
-NUMBERS = np.random.default_rng(1).random(100_000)
+NUMERIC_TYPES = np.random.default_rng(1).random(100_000)
 TEXT, TEXTS = "x" * 10_000, ["x" * 10_000] * 2000
 PARQUET: dict[str, dict[str, Any]] = {
-    "numbers": {"a": NUMBERS, "b": range(100_000)},
+    "numbers": {"a": NUMERIC_TYPES, "b": range(100_000)},
     "words": {"a": [f"word {number % 100}" for number in range(100_000)]},
     "one word": {"a": ["x" * 30] * 50_000},
     "nested": {"a": [{"k": [1, 2]}, {"k": []}], "b": [["x"], None], "c": [None, "x"]},
@@ -159,8 +159,8 @@ PARQUET: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", PARQUET)
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_parquet(case: str, version: str) -> None:
-    """Bytes of a real table look like commas and lines, and mean neither."""
+def test_an_ordinary_parquet_table_is_accepted(case: str, version: str) -> None:
+    """Values may look like commas and line ends."""
     check_parquet(parquet(PARQUET[case], data_page_version=version), 2)
     check_parquet(parquet(PARQUET[case], data_page_version=version, compression="none"), 2)
     check_parquet(b"no parquet", 2)
@@ -199,14 +199,14 @@ PARQUET_BOMBS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", PARQUET_BOMBS)
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_parquet_bombs(case: str, version: str) -> None:
+def test_a_parquet_file_that_decodes_to_much_is_refused(case: str, version: str) -> None:
     table, options, message = PARQUET_BOMBS[case]
     with pytest.raises(ValueError, match=rf"Invalid input\. .*{message}"):
         check_parquet(parquet(table, data_page_version=version, **options), 3)
 
 
-def test_parquet_that_is_broken() -> None:
-    """Whatever is changed in it, it is refused or passed, and never makes the check fail."""
+def test_a_changed_parquet_file_is_refused_or_accepted() -> None:
+    """Changed bytes never raise another exception than ValueError."""
     body, rng = parquet(PARQUET["nested"]), random.Random(1)
     refused = 0
     for _ in range(3000):

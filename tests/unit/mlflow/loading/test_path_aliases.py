@@ -1,4 +1,4 @@
-"""Folders of MLflow models by any name, and behind links: MLflow loads what lies there."""
+"""Folders with any name and behind links are loaded under their own paths."""
 
 from __future__ import annotations
 

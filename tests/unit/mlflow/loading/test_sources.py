@@ -1,4 +1,4 @@
-"""Addresses of models -> folders on this machine: what they mean, the cache, and a registry that is gone."""
+"""Resolution of addresses to local folders, the cache, and an unreachable registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlserver.errors import MLServerError
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime
-from mlserver_mlflow.loading.artifact_cache import Cache, key_of
+from mlserver_mlflow.loading.artifact_cache import ArtifactCache, get_cache_key
 from mlserver_mlflow.loading.sources import fetch
 from support.mlflow_registry import MLflowRegistry, tracking_server
 
@@ -36,7 +36,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> MLflowRegistry:
 def _asked(
     registry: MLflowRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[None]:
-    """The registry is the one that this process asks; its cache is empty."""
+    """Set the registry of this process and an empty cache."""
     import mlflow
 
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
@@ -89,7 +89,7 @@ async def test_the_settings_version_goes_first() -> None:
 
 @pytest.mark.usefixtures("_asked")
 @pytest.mark.parametrize(
-    "uri", ["models:/wine@nobody", "models:/wine/9", "models:/nothing", f"models:/m-{'0' * 32}"]
+    "uri", ["models:/wine@missing", "models:/wine/9", "models:/nothing", f"models:/m-{'0' * 32}"]
 )
 async def test_what_the_registry_does_not_have(uri: str) -> None:
     with pytest.raises(MLServerError) as caught:
@@ -100,7 +100,7 @@ async def test_what_the_registry_does_not_have(uri: str) -> None:
 @pytest.mark.usefixtures("_asked")
 def test_one_copy_per_model_whatever_its_address(registry: MLflowRegistry) -> None:
     info = registry.infos[1]
-    cache = Cache.at()
+    cache = ArtifactCache.open()
     addresses = (
         "models:/wine/2",
         "models:/wine@champion",
@@ -114,7 +114,7 @@ def test_one_copy_per_model_whatever_its_address(registry: MLflowRegistry) -> No
 
 @pytest.mark.usefixtures("_asked")
 def test_a_copy_is_reused_and_a_damaged_one_is_fetched_again() -> None:
-    cache = Cache.at()
+    cache = ArtifactCache.open()
     folder = Path(fetch("models:/wine/1", cache, "m").folder)
     born = os.stat(folder).st_ino
     assert Path(fetch("models:/wine/1", cache, "m").folder) == folder
@@ -132,7 +132,7 @@ def test_a_registry_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    cache = Cache.at(str(tmp_path / "cache"))
+    cache = ArtifactCache.open(str(tmp_path / "cache"))
     try:
         with tracking_server(tmp_path) as uri:
             registry = MLflowRegistry(tmp_path, uri)
@@ -152,9 +152,9 @@ def test_a_registry_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_keys() -> None:
     one, other = (
-        key_of(b"model_uuid: 0123456789abcdef\n"),
-        key_of(b"model_uuid: 0123456789abcdef\nrun_id: x\n"),
+        get_cache_key(b"model_uuid: 0123456789abcdef\n"),
+        get_cache_key(b"model_uuid: 0123456789abcdef\nrun_id: x\n"),
     )
     assert one.startswith("0123456789abcdef-")
     assert one != other
-    assert key_of(b"model_id: ../../etc\n").startswith("model-")
+    assert get_cache_key(b"model_id: ../../etc\n").startswith("model-")

@@ -1,4 +1,4 @@
-"""The short way gives what MLflow's own predict gives, bit for bit, and is only taken where that was proven."""
+"""Fast paths give the results of MLflow's own predict, bit for bit."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ async def test_results_equal_those_of_pyfunc_bit_for_bit(
         if frame[name].dtype.kind == "f":
             frame[name] = frame[name].to_numpy() * np.float32(1.5)
     request = request_of(frame)
-    path = selection.make(served.loaded).path
+    path = selection.make_plan(served.loaded).path
     assert path is not None
     data = path.read(request)
-    assert data is not None, "this request needs the short way"
+    assert data is not None, "this request needs the fast path"
     expected = served.loaded.predict(frame)
     assert_same(path.run(data), expected)
     assert_same(
@@ -102,11 +102,11 @@ DECISIONS: dict[str, tuple[bool, bool | None, bool]] = {
 @pytest.mark.parametrize("model", DECISIONS)
 async def test_decisions(mlflow_models: MLflowModels, model: str) -> None:
     served = await mlflow_models(model)
-    decided = selection.make(served.loaded)
+    decided = selection.make_plan(served.loaded)
     arrays = not decided.path.as_frame if isinstance(decided.path, ColumnsPredictor) else None
     assert (decided.row_wise, arrays, decided.in_thread) == DECISIONS[model]
     assert served.runtime.row_wise == decided.row_wise
-    assert bool(decided.config) == decided.row_wise
+    assert bool(decided.route_config) == decided.row_wise
 
 
 class Sums:
@@ -126,14 +126,16 @@ class Counts:
         return np.full(len(data), float(self.calls))
 
 
-async def test_a_model_that_does_not_repeat_itself_takes_the_longer_way(
+async def test_a_model_that_does_not_repeat_itself_takes_the_slow_path(
     mlflow_models: MLflowModels,
 ) -> None:
     from mlflow.models import Model
 
-    decided = selection.make(PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Counts()))
+    decided = selection.make_plan(
+        PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Counts())
+    )
     assert not decided.row_wise
-    assert not decided.config
+    assert not decided.route_config
     assert decided.path is None
 
 
@@ -142,7 +144,9 @@ async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(
 ) -> None:
     from mlflow.models import Model
 
-    decided = selection.make(PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Sums()))
+    decided = selection.make_plan(
+        PyFuncModel(Model.load(str(mlflow_models.path("linear"))), Sums())
+    )
     assert decided.row_wise
     assert decided.per_request
     assert decided.path is not None
@@ -158,7 +162,7 @@ async def test_rows_that_depend_on_each_other_are_predicted_request_by_request(
 async def test_joined_requests_get_every_bit_that_they_get_alone(
     mlflow_models: MLflowModels,
 ) -> None:
-    decided = selection.make((await mlflow_models("linear")).loaded)
+    decided = selection.make_plan((await mlflow_models("linear")).loaded)
     assert isinstance(decided.path, ColumnsPredictor)
     random = np.random.default_rng(3)
     rows = [1, 1, 7, 30, 1, 120]
@@ -172,10 +176,10 @@ async def test_joined_requests_get_every_bit_that_they_get_alone(
     assert together.tobytes() == np.concatenate(alone).tobytes()
 
 
-async def test_requests_that_need_more_care_are_left_to_the_general_way(
+async def test_requests_that_are_not_plain_take_the_slow_path(
     mlflow_models: MLflowModels,
 ) -> None:
-    path = selection.make((await mlflow_models("linear")).loaded).path
+    path = selection.make_plan((await mlflow_models("linear")).loaded).path
     assert path is not None
 
     def changed(**values: Any) -> InferenceRequest:

@@ -1,7 +1,6 @@
-"""What the front end reads of `/invocations` by itself is what MLflow would have made of it, value for value.
+"""Bodies that `json_formats` reads have the values that MLflow reads, compared on random bodies.
 
-Random bodies, made mostly of values on the border between plain and lenient, go through both. Where `forms` answers None the
-body goes to MLflow's own code and nothing can differ.
+Where `json_formats` returns None, MLflow's own code reads the body and nothing can differ.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def bodies(draw: st.DrawFn, kinds: list[str]) -> dict[str, Any]:
     return {form: draw(st.sampled_from([records, columns]))}
 
 
-# One type for all columns is read by a shorter way (packed rows) than several are.
+# Columns of one type are read into a row block, others column by column.
 @pytest.mark.parametrize(
     "kinds", [TYPES, *([kind] * 3 for kind in TYPES), ["double"]], ids="-".join
 )

@@ -1,4 +1,4 @@
-"""Heads in Thrift's compact protocol: every kind of value, and bytes that are none."""
+"""The Thrift reader: every type of value, and invalid bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from mlserver_mlflow.invocations.limits.thrift_compact import (
     BROKEN,
     CompactReader,
-    number,
-    part,
-    parts,
+    get_count,
+    get_struct,
+    get_structs,
 )
 
 
-def test_every_kind() -> None:
+def test_every_type_is_read_or_skipped() -> None:
     body = b"".join(
         [
             b"\x15\x04",  # 1: a number
@@ -24,14 +24,14 @@ def test_every_kind() -> None:
             b"\x19\x25\x02\x04",  # 7: a list of two numbers
             b"\x1b\x01\x58\x02\x01x",  # 8: a map from numbers to texts
             b"\x1c\x15\x01\x00",  # 9: a struct
-            b"\x05\x80\x01\x06",  # 64: its number in full
+            b"\x05\x80\x01\x06",  # 64: a field id that is written in full
             b"\x19\x1c\x00",  # 65: a list of an empty struct
             b"\x00",
         ]
     )
     reader = CompactReader(b"before" + body, 6)
-    found = reader.struct()
-    assert found == {
+    fields = reader.read_struct()
+    assert fields == {
         1: 2,
         4: None,
         5: None,
@@ -42,11 +42,11 @@ def test_every_kind() -> None:
         64: 3,
         65: [{}],
     }
-    assert reader.at == 6 + len(body)
-    assert number(found, 1) == 2
-    assert number(found, 99) == 0
-    assert part(found, 9) == {1: -1}
-    assert parts(found, 65) == [{}]
+    assert reader.offset == 6 + len(body)
+    assert get_count(fields, 1) == 2
+    assert get_count(fields, 99) == 0
+    assert get_struct(fields, 9) == {1: -1}
+    assert get_structs(fields, 65) == [{}]
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_every_kind() -> None:
         b"\x19\x19" * 1000,
     ],
 )
-def test_what_is_none(body: bytes) -> None:
+def test_invalid_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=BROKEN):
-        CompactReader(body, 0).struct()
+        CompactReader(body, 0).read_struct()
 
 
-def test_fields_of_another_kind() -> None:
-    for wrong in (number, part, parts):
+def test_a_field_of_another_type_is_refused() -> None:
+    for read_field in (get_count, get_struct, get_structs):
         with pytest.raises(ValueError, match=BROKEN):
-            wrong({1: None}, 1)
+            read_field({1: None}, 1)
     with pytest.raises(ValueError, match=BROKEN):
-        number({1: -1}, 1)
+        get_count({1: -1}, 1)
