@@ -1,4 +1,4 @@
-"""The runtime imports only names of the oldest supported MLflow (`make test-floors` runs with it)."""
+"""The runtime imports only names of the oldest supported MLflow (see `make test-floors`)."""
 
 from __future__ import annotations
 

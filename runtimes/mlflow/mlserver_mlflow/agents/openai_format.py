@@ -70,7 +70,7 @@ def write_response(response: InferenceResponse, config: dict[str, Any]) -> tuple
 
 
 def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, bytes, str]:
-    """Return an error in OpenAI's format; `/responses` has `detail` too, as MLflow's agent server."""
+    """Return an error in OpenAI's format; `/responses` adds `detail` as MLflow's agent server."""
     if config["form"] == "invocations":
         return invocations.write_error(error, config)
     document: dict[str, Any] = {"error": _to_openai_error(error)}

@@ -12,8 +12,8 @@ from mlserver.custom_routes import Route
 from ..loading.pyfunc import PyFuncModel, raw_model, wrapper_module
 
 WIRE = "mlserver_mlflow.agents.openai_format"
-# Module of MLflow's wrapper class -> kind of model. (The flavor's loader does not show the kind of a
-# model that was logged from code.)
+# Module of MLflow's wrapper class -> kind of model. The loader module of a model that was logged
+# from code does not show its kind.
 KINDS = {
     f"mlflow.pyfunc.loaders.{kind}": kind
     for kind in ("chat_model", "chat_agent", "responses_agent")

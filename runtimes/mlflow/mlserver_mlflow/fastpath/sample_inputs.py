@@ -1,4 +1,4 @@
-"""Sample rows for trial predictions: around the model's input example if it has one, else random."""
+"""Sample rows for trial predictions, drawn around the model's input example if it has one."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def is_tree_model(model: PyFuncModel) -> bool:
 
 
 def has_fixed_types(model: PyFuncModel) -> bool:
-    """Whether the dtypes of a model's results do not depend on values: libraries without user code."""
+    """Whether the dtypes of a model's results are independent of values (no user code)."""
     if model.loader_module in TREE_FLAVORS or model.loader_module in TENSOR_FLAVORS:
         return True
     if model.loader_module != "mlflow.sklearn":

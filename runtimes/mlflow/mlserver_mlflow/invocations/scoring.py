@@ -166,7 +166,7 @@ def _count_columns(schema: Any) -> int:
 
 
 class RaisingModel:
-    """Stub that raises the error of an earlier prediction, for which MLflow then writes the text."""
+    """Stub that raises the error of an earlier prediction, so that MLflow writes its text."""
 
     def __init__(self, model: Model, error: Exception) -> None:
         self.metadata = model.metadata

@@ -160,7 +160,7 @@ def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, byte
 
 
 def _format_output(output: ResponseOutput, rank: int | None) -> str:
-    """Return an output's elements as JSON in the rank of the model's result; V2 has [N] as [N, 1]."""
+    """Return an output's elements as JSON in the rank of the result; V2 has [N] as [N, 1]."""
     data, datatype = output.data, str(output.datatype)
     if datatype == "BYTES":
         texts = [item.decode("utf-8") if isinstance(item, bytes) else item for item in data.root]

@@ -1,4 +1,4 @@
-"""MLflow's pyfunc: the import without its warnings, and differences between releases from 2.15 on."""
+"""MLflow's pyfunc without its import warnings, for all releases from 2.15 on."""
 
 from __future__ import annotations
 

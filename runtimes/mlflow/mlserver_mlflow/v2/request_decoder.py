@@ -208,7 +208,7 @@ class RequestDecoder:
         return inputs
 
     def _are_fields(self, inputs: list[RequestInput]) -> bool:
-        """Whether the inputs are fields of the one object of a type hint, not objects themselves."""
+        """Whether the inputs are the fields of a type hint's object, not whole objects."""
         if not self._from_type_hint or self._named or self._schema is None:
             return False
         kind = self._schema.inputs[0].type

@@ -1,4 +1,4 @@
-"""Exact conversion of V2 values to the types of an MLflow signature, and errors that name the input.
+"""Exact conversion of V2 values to the types of an MLflow signature.
 
 MLflow's enforcement compares dtypes only, so it refuses the integers 3 and 7 for a `double` column.
 V2 clients choose the datatype of a tensor, so a number is accepted here if the column's type holds

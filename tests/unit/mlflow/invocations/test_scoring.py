@@ -28,7 +28,7 @@ async def test_invocations_answers_as_mlflow_does(mlflow_models: MLflowModels, c
     expected = await expected_of(served, case)
     answer = await answer_of(served, case)
     if IS_FLASK and expected[0] == 500 and not is_text(case.body):
-        # MLflow's Flask application failed to decode the body, and answered "Internal Server Error".
+        # MLflow's Flask application fails to decode the body and responds with 500.
         assert answer[0] in (400, 415)
     else:
         assert answer == expected

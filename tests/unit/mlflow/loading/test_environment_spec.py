@@ -19,7 +19,10 @@ from support.mlflow_registry import MLflowRegistry
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 PYTHON_ENV = "python: 3.12.4\nbuild_dependencies: [pip]\ndependencies: [-r requirements.txt]\n"
-CONDA = "dependencies:\n- python=3.11.7\n- pip\n- pip: [scikit-learn==1.7.2, joblib]\nname: mlflow-env\n"
+CONDA = (
+    "dependencies:\n- python=3.11.7\n- pip\n- pip: [scikit-learn==1.7.2, joblib]\n"
+    "name: mlflow-env\n"
+)
 
 
 def read_in_subprocess(

@@ -49,7 +49,7 @@ def _asked(
 
 
 async def answer(uri: str, version: str | None = None) -> tuple[float, str | None, str | None]:
-    """What the model answers, the version that the answer carries, and the source that the metadata tell."""
+    """Return the model's result, the version in the response and the source in the metadata."""
     parameters = ModelParameters(uri=uri, version=version)
     runtime = MLflowRuntime(
         ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters)
