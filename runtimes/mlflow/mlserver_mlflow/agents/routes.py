@@ -10,6 +10,7 @@ from mlflow.version import VERSION
 from mlserver.custom_routes import Route
 
 from ..loading.pyfunc import PyFuncModel, raw_model, wrapper_module
+from ..v2.signature_inputs import input_labels
 
 WIRE = "mlserver_mlflow.agents.openai_format"
 # Module of MLflow's wrapper class -> kind of model. The loader module of a model that was logged
@@ -73,7 +74,7 @@ def _get_fields(model: PyFuncModel) -> dict[str, list[str]]:
     inputs, params = model.metadata.get_input_schema(), model.metadata.get_params_schema()
     if inputs is None or not inputs.has_input_names():
         return {}
-    names = [str(name) for name in inputs.input_names()]
+    names = [str(label) for label in input_labels(inputs)]
     if params is not None:
         names += [spec.name for spec in params.params]
     return {"fields": names}

@@ -38,8 +38,7 @@ class DeclaredOutputs:
 
     def __init__(self, schema: Schema | None = None) -> None:
         specs: list[ColSpec | TensorSpec] = list(schema.inputs) if schema is not None else []
-        # Not `schema.has_input_names()`, which takes the names 0 and "" for missing.
-        is_named = all(spec.name is not None for spec in specs)
+        is_named = schema is not None and schema.has_input_names()
         types = [_read_type(spec) for spec in specs]
         self.names = [str(spec.name) for spec in specs] if is_named else []
         self.single: DeclaredType = types[0] if len(types) == 1 else None
