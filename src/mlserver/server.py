@@ -247,7 +247,7 @@ class MLServer:
             await self._wait_unless_stopped(asyncio.sleep(self._settings.shutdown_delay), None)
         is_drained = await self._wait_unless_stopped(self._drained(), self._settings.drain_timeout)
         if not is_drained:
-            logger.warning("Stopping although requests still run")
+            logger.warning("Stopping while requests still run: they exceeded 'drain_timeout'")
         close_timeout = 1.0 if is_drained else 0.1
         others = [] if self._http_workers is None else [self._http_workers.stop(close_timeout)]
         await asyncio.gather(

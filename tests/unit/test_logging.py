@@ -189,8 +189,10 @@ def test_logging_settings_in_the_configparser_format(
 ) -> None:
     path = tmp_path / "logging.ini"
     path.write_text(
-        "[loggers]\nkeys=root\n[handlers]\nkeys=h\n[formatters]\nkeys=f\n[logger_root]\nlevel=INFO\nhandlers=h\n"
-        "[handler_h]\nclass=StreamHandler\nargs=(sys.stdout,)\nformatter=f\n[formatter_f]\nformat=INI %(message)s\n"
+        "[loggers]\nkeys=root\n[handlers]\nkeys=h\n[formatters]\nkeys=f\n"
+        "[logger_root]\nlevel=INFO\nhandlers=h\n"
+        "[handler_h]\nclass=StreamHandler\nargs=(sys.stdout,)\nformatter=f\n"
+        "[formatter_f]\nformat=INI %(message)s\n"
     )
     configure_logger(Settings(logging_settings=str(path)))
     logger.info("hello")

@@ -1,4 +1,4 @@
-"""The scheduler, between callers and a next stage whose responses the test sends, in virtual time."""
+"""The scheduler in virtual time, with a next stage whose responses the test sends."""
 
 from __future__ import annotations
 
@@ -434,9 +434,12 @@ async def test_a_cancelled_next_stage_fails_every_caller(
 # -- deadlines --
 
 
-async def test_an_expired_request_never_runs(make_bench: Callable[..., Bench]) -> None:
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_an_expired_request_never_runs(
+    make_bench: Callable[..., Bench], seconds: float
+) -> None:
     bench = make_bench()
-    late = bench.ask(1.0, context=RequestContext(deadline=now() - 1))
+    late = bench.ask(1.0, context=RequestContext(deadline=now() - seconds))
     with pytest.raises(DeadlineExceeded, match="Request for model m timed out"):
         await late
 
@@ -670,6 +673,109 @@ async def test_abandoning_a_batch_before_the_first_step_of_its_task(
     async with asyncio.timeout(LIMIT):
         await bench.scheduler.drained()
     assert bench.stage.runs == []
+
+
+# -- details of runs --
+
+
+async def test_runs_per_worker() -> None:
+    stage = NextStage()
+    policy, limits, metrics = BatchPolicy(), AdmissionPolicy(), RecordedMetrics()
+    scheduler = Scheduler("m", stage, policy, limits, metrics, runs_per_worker=2, clock=now)
+    bench = Bench(policy, limits, 1)
+    bench.scheduler, bench.stage = scheduler, stage
+    callers = [bench.ask(float(value)) for value in range(3)]
+    await bench.waiting(1)
+    assert scheduler.in_flight == 2
+    for _ in callers:
+        (await stage.next()).answer()
+    await scheduler.drained()
+
+
+async def test_a_request_does_not_overtake_the_queue(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(BatchPolicy())
+    first = await bench.busy()
+    bench.ask(1.0)
+    await bench.waiting(1)
+    bench.stage.capacity = 2
+    bench.ask(2.0)
+    second = await bench.stage.next()
+    assert second.values == [1.0]
+    first.answer()
+    second.answer()
+    third = await bench.stage.next()
+    assert third.values == [2.0]
+    third.answer()
+
+
+async def test_the_context_of_a_batch(make_bench: Callable[..., Bench]) -> None:
+    """The latest deadline, the first trace; its timings are copied to every request."""
+    bench = make_bench()
+    first = await bench.busy()
+    contexts = [
+        RequestContext(deadline=now() + 9, trace_parent="a"),
+        RequestContext(deadline=now() + 5, trace_parent="b"),
+    ]
+    callers = [bench.ask(1.0, context=context) for context in contexts]
+    await bench.waiting(2)
+    first.answer()
+    run = await bench.stage.next()
+    assert run.context.deadline == now() + 9
+    assert run.context.trace_parent == "a"
+    assert run.context.rows_per_request == [1, 1]
+    run.context.timings.model_ns, run.context.timings.transport_ns = 5, 7
+    run.answer()
+    for caller, context in zip(callers, contexts, strict=True):
+        await caller
+        assert (context.timings.model_ns, context.timings.transport_ns) == (5, 7)
+
+
+async def test_timings_of_requests_run_one_by_one(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    first = await bench.busy()
+    contexts = [RequestContext(), RequestContext()]
+    callers = [bench.ask(1.0, 2.0, context=context) for context in contexts]
+    await bench.waiting(2)
+    first.answer()
+    (await bench.stage.next()).fail(ModelFailed("?"))
+    for _ in callers:
+        (await bench.stage.next()).answer()
+    await asyncio.gather(*callers)
+    sizes = [(context.timings.batch_requests, context.timings.batch_rows) for context in contexts]
+    assert sizes == [(1, 2), (1, 2)]
+
+
+async def test_drained_waits_for_a_stream_and_for_max_wait(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(BatchPolicy(3, max_wait=5.0))
+
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        tensor = RequestInput(name="x", shape=[1], datatype="FP64", data=TensorData([1.0]))
+        yield InferenceRequest(inputs=[tensor])
+
+    queued = bench.ask(1.0)
+    await bench.waiting(1)
+    draining = asyncio.ensure_future(bench.scheduler.drained())
+    await asyncio.sleep(1)
+    assert not draining.done()
+    stream = bench.scheduler.stream(requests(), RequestContext())
+    response = asyncio.ensure_future(anext(stream))
+    streamed = await bench.stage.next()
+    (await bench.stage.next()).answer()
+    await queued
+    await asyncio.sleep(1)
+    assert not draining.done()
+    abandoned = bench.ask(2.0)
+    await bench.waiting(1)
+    abandoned.cancel()
+    await asyncio.sleep(1)
+    assert not draining.done()
+    streamed.answer()
+    await response
+    await stream.aclose()  # type: ignore[attr-defined]
+    await draining
+    assert [rows for _, rows, _ in bench.metrics.batches] == [1, 1]
 
 
 # -- streams and draining --

@@ -1,4 +1,4 @@
-"""Versions that share a model's traffic, and shadows that nobody sees."""
+"""The version router: shares of versions, and mirrored requests to a shadow version."""
 
 from __future__ import annotations
 
