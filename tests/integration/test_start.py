@@ -203,7 +203,7 @@ def test_a_variable_that_the_file_overrides_is_named(tmp_path: Path) -> None:
     env = {"MLSERVER_SERVER_NAME": "variable", "MLSERVER_PARALLEL_WORKERS": "1"}
     with Started(tmp_path, str(tmp_path), env=env) as server:
         assert "MLSERVER_SERVER_NAME has no effect: " in server.log
-        assert "settings.json says 'server_name': file" in server.log
+        assert "settings.json sets 'server_name' to file" in server.log
         assert "MLSERVER_PARALLEL_WORKERS has no effect" not in server.log
 
 
