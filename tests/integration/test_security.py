@@ -412,7 +412,7 @@ def test_changed_certificates_are_used(secured: Secured) -> None:
         assert secured.get(context).status_code == 200
         (secured.folder / "server.crt").write_text("no certificate")
         assert secured.get(context).status_code == 200, "what is wrong is not used"
-        secured.server.wait_for_line("are not used")
+        secured.server.wait_for_line("are ignored")
     finally:
         for name, content in kept.items():
             (secured.folder / name).write_bytes(content)
