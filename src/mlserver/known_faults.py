@@ -105,7 +105,8 @@ def find_faults(
     read_version: Callable[[str], str | None] = read_installed_version,
 ) -> Iterator[str]:
     """Yield a line per known fault of installed packages: package, version, fault, command."""
-    versions = {package: read_version(package) for package in {fault.package for fault in FAULTS}}
+    packages = {fault.package for fault in FAULTS}
+    versions = {package: read_version(package) for package in packages}
     for fault in FAULTS:
         version = versions[fault.package]
         if version is not None and fault.affects(version):

@@ -61,11 +61,10 @@ def create_generic_handler(
         parse = _get_class(method.input_type).FromString
         deserialize = parse if wrap is None else _return_parse_errors(parse)
         is_serialized = method.name in serialized_methods
-        handlers[method.name] = make(
-            behavior if wrap is None else wrap(method, behavior),
-            request_deserializer=None if is_serialized else deserialize,
-            response_serializer=None if is_serialized else serialize,
-        )
+        if wrap is not None:
+            behavior = wrap(method, behavior)
+        codecs = {"request_deserializer": deserialize, "response_serializer": serialize}
+        handlers[method.name] = make(behavior, **({} if is_serialized else codecs))
     return grpc.method_handlers_generic_handler(name or service.full_name, handlers)
 
 

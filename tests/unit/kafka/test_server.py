@@ -100,7 +100,7 @@ def request(value: int = 1, **more: Any) -> dict[str, Any]:
 
 async def test_every_message_gets_a_reply(cluster: Cluster) -> None:
     async def read_reply() -> tuple[str | None, str | None, Any]:
-        """Key, status and body of the next answer."""
+        """Return key, status and body of the next reply."""
         reply = await asyncio.to_thread(cluster.answer)
         return reply.key, reply.headers.get("mlserver-status"), reply.body
 
@@ -124,7 +124,7 @@ async def test_every_message_gets_a_reply(cluster: Cluster) -> None:
         assert key == body["id"] != ""
 
         cluster.ask(request(), b"1", model="missing")
-        assert await read_reply() == ("1", "404", {"error": "Model missing not reply"})
+        assert await read_reply() == ("1", "404", {"error": "Model missing not found"})
         cluster.ask(request(), b"2", mlserver_version="9")
         assert (await read_reply())[:2] == ("2", "404")
         cluster.send(b"{", b"3", {"mlserver-model": "echo"})
