@@ -1,4 +1,4 @@
-"""The three faces of a tensor: what each tells, what it costs to ask, and what never becomes one."""
+"""Representations of a tensor: their values, when they are made, and what is refused."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_nested_is_flat(case: tuple[str, list[int], list[Any]]) -> None:
 
 
 @given(tensors())
-def test_settling_keeps_every_element(case: tuple[str, list[int], list[Any]]) -> None:
+def test_normalize_keeps_every_element(case: tuple[str, list[int], list[Any]]) -> None:
     datatype, shape, elements = case
     tensor = Tensor(list(elements))
     tensor.normalize(datatype, shape)
@@ -144,7 +144,7 @@ def test_large_integers_beside_fractions_stay_exact(datatype: str, large: int) -
     assert tensor.to_array(datatype, [2]).tolist() == [large, 1]
 
 
-def test_fractions_are_cut_as_numpy_does() -> None:
+def test_fractions_are_truncated_as_in_numpy() -> None:
     assert Tensor([1.9, -1.9]).to_array("INT8", [2]).tolist() == [1, -1]
 
 
@@ -294,7 +294,7 @@ def test_booleans_are_zero_or_one(raw: bytes) -> None:
 ELEMENTS = [b"", b"a", b"\x00\xff", b"x" * 300]
 
 
-def test_what_is_neither_text_nor_bytes_is_json() -> None:
+def test_other_elements_become_json() -> None:
     block = join_bytes_block(["é", 1, 1.5, True, [1, "é", None], {"k": 2}])
     assert split_bytes_block(block) == [
         "é".encode(),
@@ -354,10 +354,10 @@ def test_lists_below_the_shape_are_elements() -> None:
     assert flat_elements([["a", "b"], ["c"]], [2]) == [["a", "b"], ["c"]]
 
 
-# -- faces --
+# -- representations --
 
 
-def test_faces_are_made_late_and_once() -> None:
+def test_representations_are_made_on_first_use_and_once() -> None:
     raw = struct.pack("<2f", 1.0, 2.0)
     tensor = Tensor.from_raw(raw, "FP32", [2])
     seen = [tensor.representations]
@@ -402,7 +402,7 @@ def test_arrays_of_any_layout(make: Any) -> None:
     )
 
 
-def test_all_faces_of_a_converted_array_agree() -> None:
+def test_all_representations_of_a_converted_array_agree() -> None:
     tensor = Tensor.from_array(np.array([1.1, 1e300]))
     tensor.normalize("FP32", [2])
 
@@ -426,7 +426,7 @@ def test_arrays_of_another_size_are_refused(data: Any) -> None:
         Tensor.from_array(data).normalize("FP64" if data.dtype.kind == "f" else "BYTES", [3])
 
 
-def test_settled_data_said_to_be_something_else() -> None:
+def test_normalized_data_with_another_datatype_or_shape() -> None:
     def tensor() -> Tensor:
         return Tensor.from_raw(struct.pack("<2f", 1.5, 2.5), "FP32", [2])
 
@@ -453,7 +453,7 @@ def test_an_array_from_a_list_of_another_shape() -> None:
         tensor.to_array("INT64", [5])
 
 
-def test_nothing_is_no_data() -> None:
+def test_no_data_is_refused() -> None:
     with pytest.raises(TensorError, match="expected data, received none"):
         Tensor().normalize("FP32", [0])
 
@@ -475,7 +475,7 @@ def test_behaves_as_its_elements() -> None:
     assert np.asarray(Tensor(["a"])).tolist() == ["a"]
 
 
-def test_a_tensor_of_a_tensor_has_its_faces() -> None:
+def test_a_tensor_of_a_tensor_has_its_representations() -> None:
     tensor = Tensor(Tensor.from_raw(b"\1", "INT8", [1]))
 
     assert (tensor.representations, tensor.root) == (("raw",), [1])

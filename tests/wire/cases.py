@@ -1,4 +1,4 @@
-"""The one wire table: what a message means, and how each format writes it. Every format must read and write every row.
+"""The wire table: messages, and their text in each format, which has to read and write them.
 
 A row gives each tensor's elements once per form of data: as JSON, as raw bytes, as the protobuf field's values. From
 these, `Case` composes the whole messages by hand, without the code under test. A form that cannot carry a row is None.

@@ -1,4 +1,4 @@
-"""Arrow streams: which columns become which tensors and back, and what is refused before it takes memory."""
+"""Arrow streams: columns to tensors and back, and the limits of memory."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_table_in_several_batches() -> None:
     assert [tensor.data.root for tensor in request.inputs] == [["a", "b", "a"], [1, 2, 3]]
 
 
-def test_a_dataframe_is_said_to_be_one() -> None:
+def test_columns_have_the_content_type_pd() -> None:
     one_per_row, lists = read({"x": [1]}), read({"x": pa.array([[1, 2]], pa.list_(pa.int8(), 2))})
 
     assert one_per_row.parameters is not None
@@ -127,7 +127,7 @@ def test_a_dataframe_is_said_to_be_one() -> None:
     assert lists.parameters is None
 
 
-def test_row_labels_are_no_input() -> None:
+def test_row_labels_are_not_inputs() -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"x": [1.0]}, index=["label"])
 
@@ -260,7 +260,7 @@ def test_no_outputs() -> None:
     assert written().num_columns == 0
 
 
-def test_outputs_of_different_lengths_are_no_table() -> None:
+def test_outputs_of_different_lengths_are_refused() -> None:
     with pytest.raises(MLServerError, match="'a' 1, 'b' 2") as error:
         written(a=("INT8", [1], [1], None), b=("INT8", [2], [1, 2], None))
     assert error.value.status_code == 406

@@ -1,4 +1,4 @@
-"""The binary tensor extension: what is read, what is written, and what is refused."""
+"""The binary tensor extension: requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def metadata(datatype: str, shape: list[int], count: int = 1) -> MetadataModelRe
         ("BYTES", [1], b"", [1]),
     ],
 )
-def test_raw_form(datatype: str, described: list[int], body: bytes, shape: list[int]) -> None:
+def test_raw_request(datatype: str, described: list[int], body: bytes, shape: list[int]) -> None:
     request = binary.read_request(body, 0, metadata(datatype, described))
     (tensor,) = request.inputs
 
@@ -253,14 +253,16 @@ def test_raw_form(datatype: str, described: list[int], body: bytes, shape: list[
         (None, bytes(8), "exactly 1 input"),
     ],
 )
-def test_raw_form_refused(described: MetadataModelResponse | None, body: bytes, text: str) -> None:
+def test_raw_request_refused(
+    described: MetadataModelResponse | None, body: bytes, text: str
+) -> None:
     assert text in refusal(body, 0, described)
 
 
 # -- writing --
 
 
-def test_missing_texts_are_empty_and_named() -> None:
+def test_missing_texts_are_empty_and_their_positions_a_parameter() -> None:
     output = ResponseOutput.model_validate(
         {"name": "y", "shape": [3], "datatype": "BYTES", "data": [None, "a", None]}
     )
@@ -275,7 +277,7 @@ def test_missing_texts_are_empty_and_named() -> None:
 
 
 @pytest.mark.parametrize("text", ["[3]", "[1]", "[-1]", "[0.5]", "0", "x", "[" * 10_000])
-def test_positions_that_are_none(text: str) -> None:
+def test_invalid_positions(text: str) -> None:
     tensor = {
         "name": "x",
         "shape": [3],
@@ -322,7 +324,7 @@ def all_binary(wanted: binary.BinaryOutputs | None) -> bool:
 
 
 def wanted(default: bool | None, **outputs: bool | None) -> binary.BinaryOutputs:
-    """What a request of these flags wants, which is something."""
+    """The binary outputs of a request with these flags."""
     found = binary.pop_binary_outputs(asking(default, **outputs))
     assert found is not None
     return found
@@ -356,7 +358,7 @@ def test_all_outputs_binary() -> None:
     )
 
 
-def test_an_output_says_for_itself() -> None:
+def test_flag_of_an_output() -> None:
     parts, length = binary.write_response(answer(), wanted(True, FP32=False, BYTES=None, INT8=True))
     document = json.loads(b"".join(parts)[:length])
 
@@ -391,14 +393,14 @@ def test_flags_are_true_or_false(asked: dict[str, Any], text: str) -> None:
         binary.pop_binary_outputs(InferenceRequest.model_validate({"inputs": [], **asked}))
 
 
-def test_an_output_that_the_model_does_not_give_makes_nothing_binary() -> None:
+def test_flag_of_an_output_that_the_model_does_not_return() -> None:
     parts, length = binary.write_response(answer(), wanted(None, other=True))
 
     assert length is None
     assert json.loads(b"".join(parts))["outputs"][1]["data"] == ["a", "bc"]
 
 
-def test_the_model_sees_nothing_of_it() -> None:
+def test_the_model_does_not_receive_the_parameters() -> None:
     request_ = asking(True, FP32=False, BYTES=True)
     binary.pop_binary_outputs(request_)
 
@@ -409,7 +411,7 @@ def test_the_model_sees_nothing_of_it() -> None:
     ] == [{}, {}]
 
 
-def test_the_model_may_not_answer_with_less_than_its_shape() -> None:
+def test_an_output_smaller_than_its_shape_is_an_error() -> None:
     output = ResponseOutput.model_validate(
         {"name": "y", "shape": [2], "datatype": "FP32", "data": [1.0]}
     )

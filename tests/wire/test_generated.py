@@ -1,4 +1,4 @@
-"""The generated protobuf modules are what the .proto files say, and stay out of other clients' way."""
+"""Generated protobuf modules equal the .proto files and use a descriptor pool of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 GENERATED = ROOT / "src" / "mlserver" / "wire" / "pb"
 
 
-def test_nothing_differs_from_a_fresh_generation(tmp_path: Path) -> None:
+def test_generated_modules_are_current(tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools")
     subprocess.run([sys.executable, "-m", "proto.generate", str(tmp_path)], cwd=ROOT, check=True)
 
@@ -20,7 +20,7 @@ def test_nothing_differs_from_a_fresh_generation(tmp_path: Path) -> None:
     assert written == {path.name: path.read_text() for path in GENERATED.glob("*_pb2.py*")}
 
 
-def test_the_default_pool_is_left_alone() -> None:
+def test_the_default_pool_is_unchanged() -> None:
     code = """
 from mlserver.wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from google.protobuf import descriptor_pool

@@ -1,4 +1,4 @@
-"""What only JSON can get wrong: bodies that are none, fields of the wrong type, texts of refusals, numbers as text."""
+"""JSON: invalid bodies, fields of the wrong type, error texts, numbers as text."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def refusal(body: bytes) -> InvalidPayload:
         (b'{"inputs": [], "outputs": [{}]}', "Invalid outputs[0].name"),
     ],
 )
-def test_no_requests(body: bytes, words: str) -> None:
+def test_bodies_that_are_not_requests(body: bytes, words: str) -> None:
     assert words in refusal(body).message
 
 
@@ -171,7 +171,7 @@ TENSOR = {
 
 
 @given(st.lists(st.fixed_dictionaries({}, optional=TENSOR), max_size=2))
-def test_any_tensors_are_settled_or_refused(tensors: Any) -> None:
+def test_any_tensors_are_normalized_or_refused(tensors: Any) -> None:
     try:
         request = json.read_request(orjson.dumps({"inputs": tensors}))
         check_request(request)
@@ -189,7 +189,7 @@ def test_any_tensors_are_settled_or_refused(tensors: Any) -> None:
     st.lists(st.fixed_dictionaries(TENSOR), max_size=2),
     st.none() | st.text(max_size=3) | st.integers(0, 9),
 )
-def test_plain_requests_are_what_the_validator_makes(tensors: Any, request_id: Any) -> None:
+def test_plain_requests_equal_the_validated_ones(tensors: Any, request_id: Any) -> None:
     document = {"inputs": tensors, "id": request_id}
 
     def read(document: Any) -> Any:
@@ -234,7 +234,7 @@ def written(datatype: str, data: Any, shape: list[int] | None = None, **fields: 
     ],
 )
 def test_numbers_as_text(datatype: str, value: Any, text: str, count: int) -> None:
-    """The same for few numbers and for many, which are written in another way."""
+    """Few numbers and many are written by different functions, with the same text."""
     data = json_data(written(datatype, [value] * count))
 
     assert data.split(",") == [text.replace("e+", "e")] * count or data.split(",") == [text] * count
@@ -244,7 +244,7 @@ def json_data(body: str) -> str:
     return body[body.index('"data":[') + 8 : body.rindex("]}]")]
 
 
-def test_answers_have_only_what_is_set() -> None:
+def test_responses_have_only_fields_that_are_set() -> None:
     empty = InferenceResponse(model_name="m", outputs=[])
     assert json.write_response(empty) == b'{"model_name":"m","parameters":{},"outputs":[]}'
 
@@ -264,7 +264,7 @@ def test_answers_have_only_what_is_set() -> None:
     }
 
 
-def test_bytes_that_are_no_text() -> None:
+def test_bytes_that_are_not_text() -> None:
     with pytest.raises(
         MLServerError, match="Output 'y' holds bytes that are not UTF-8 text"
     ) as error:
@@ -294,7 +294,7 @@ def test_errors_and_messages() -> None:
     assert json.write_message(message) == b'{"name":"s","version":"1","extensions":[]}'
 
 
-def test_what_was_written_is_read() -> None:
+def test_round_trip() -> None:
     request = InferenceRequest.model_validate(GOOD)
 
     assert json.read_request(orjson.dumps(request.model_dump(mode="json"))) == request
@@ -303,7 +303,7 @@ def test_what_was_written_is_read() -> None:
 @pytest.mark.parametrize("is_share", [False, True])
 @pytest.mark.parametrize("datatype, dtype", [("FP16", "f2"), ("FP32", "f4"), ("FP64", "f8")])
 @pytest.mark.parametrize("count", [1, 40])
-def test_infinities_are_null_and_named(
+def test_infinities_are_null_and_their_positions_a_parameter(
     is_share: bool, datatype: str, dtype: str, count: int
 ) -> None:
     array = np.array([[np.inf, 0.5], [np.nan, -np.inf]] * count, dtype)
@@ -329,7 +329,7 @@ def test_infinities_are_null_and_named(
     assert np.array_equal(read.data.to_array(datatype, read.shape), array, equal_nan=True)
 
 
-def test_nan_alone_names_nothing() -> None:
+def test_nan_has_no_parameter() -> None:
     output = ResponseOutput(name="y", shape=[2], datatype="FP64", data=TensorData([1.0, None]))
     shown = orjson.loads(json.write_response(InferenceResponse(model_name="m", outputs=[output])))[
         "outputs"

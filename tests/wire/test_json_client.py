@@ -1,4 +1,4 @@
-"""The client's half of JSON and of the binary extension, against the server's half."""
+"""Client side of JSON and of the binary extension, against the server side."""
 
 from __future__ import annotations
 
@@ -103,11 +103,11 @@ def test_binary_responses_are_read() -> None:
         b'{"model_name": "m", "outputs": [{"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}]}',
     ],
 )
-def test_what_is_no_response_is_refused(body: bytes) -> None:
+def test_invalid_responses(body: bytes) -> None:
     with pytest.raises(MLServerError):
         json_client.read_response(body, len(body))
 
 
-def test_what_is_no_metadata_is_refused() -> None:
+def test_invalid_metadata() -> None:
     with pytest.raises(MLServerError):
         json_client.read_metadata(b'{"name": 1}')

@@ -1,4 +1,4 @@
-"""Large JSON requests are read like small ones, or left to the reader of small ones."""
+"""Large JSON requests give the same requests and errors as `wire.json`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def one(
 
 
 def normalized(read: Any) -> Any:
-    """What the data plane has of a request: everything, numbers as their bytes; or the text of a refusal."""
+    """The content of a request with numbers as bytes, or the text of its error."""
     try:
         request: InferenceRequest = read()
         for tensor in request.inputs:
@@ -137,7 +137,7 @@ DOUBTFUL: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", DOUBTFUL)
-def test_left_to_the_other(case: str) -> None:
+def test_read_by_wire_json(case: str) -> None:
     assert_the_same(DOUBTFUL[case])
 
 
@@ -185,7 +185,7 @@ def _fits(inputs: Any) -> bool:
     return True
 
 
-def test_only_large_bodies_come_here() -> None:
+def test_small_bodies_are_read_by_wire_json() -> None:
     large = body_of(one([0.5] * 50_000))
     small = body_of(one([0.5] * 100))
 
@@ -193,7 +193,7 @@ def test_only_large_bodies_come_here() -> None:
     assert json.read_request(small).inputs[0].data.representations == ("root",)
 
 
-def test_without_the_library_nothing_is_missing() -> None:
+def test_without_simdjson() -> None:
     code = (
         "import sys; sys.modules['simdjson'] = None\n"
         "from mlserver.wire import json\n"

@@ -1,4 +1,4 @@
-"""Protobuf against the types: every datatype in both forms, parameters, and what is refused."""
+"""Protobuf messages: every datatype in typed and raw contents, parameters, errors."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_one_raw_datatype_makes_the_whole_response_raw() -> None:
     assert [output.data.root for output in messages.read_response(sent).outputs] == [[0.5], [b"a"]]
 
 
-def test_bfloat16_travels_raw_and_widens() -> None:
+def test_bfloat16_is_sent_raw_and_widened() -> None:
     received = messages.read_request(
         message({"name": "x", "datatype": "BF16", "shape": [1]}, raw=(b"\x80\x3f",))
     )
@@ -117,7 +117,7 @@ def test_none_from_a_model_is_nan(datatype: str, raw: bool) -> None:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_an_array_face_is_written_without_a_list(raw: bool) -> None:
+def test_an_array_is_written_without_a_list(raw: bool) -> None:
     data = TensorData.from_array(np.arange(200, dtype="f4").reshape(20, 10))
     output = ResponseOutput(name="y", shape=[20, 10], datatype="FP32", data=data)
     sent = messages.write_response(InferenceResponse(model_name="m", outputs=[output]), raw=raw)
@@ -240,7 +240,7 @@ def test_empty_typed_contents_beside_raw_are_allowed() -> None:
     assert messages.read_request(sent).inputs[0].data == [0.0, 0.0]
 
 
-def test_a_bad_answer_is_the_servers_fault() -> None:
+def test_an_invalid_response_is_a_server_error() -> None:
     output = ResponseOutput(name="y", shape=[3], datatype="FP32", data=TensorData([1.0]))
     with pytest.raises(MLServerError, match="tensor 'y'") as error:
         messages.write_response(InferenceResponse(model_name="m", outputs=[output]))
@@ -248,7 +248,7 @@ def test_a_bad_answer_is_the_servers_fault() -> None:
 
 
 def read(data: bytes) -> InferenceRequest | None:
-    """What these bytes say, or None if they are refused as they must be."""
+    """The request of these bytes, or None if they are refused."""
     try:
         return messages.read_request(pb.ModelInferRequest.FromString(data))
     except (DecodeError, InvalidInput):
@@ -301,7 +301,7 @@ def test_parameters_keep_their_types() -> None:
         (np.array([3]), 3),
     ],
 )
-def test_other_values_travel_as_json_text(value: Any, text: Any) -> None:
+def test_other_values_are_json_text(value: Any, text: Any) -> None:
     sent = pb.ModelInferResponse()
     messages.write_parameters(sent.parameters, Parameters(p=value, left_out=None))
 

@@ -27,7 +27,7 @@ TYPED = [name for name, case in CASES.items() if case.in_typed_contents]
 
 
 def plain(parameters: Parameters | None) -> dict[str, Any]:
-    """Parameters as a dictionary whose values cannot be taken for one another; none and empty are the same."""
+    """Parameters as a dictionary of type and value; None and empty are equal."""
     return (
         {key: (type(value), value) for key, value in parameters.to_dict().items()}
         if parameters is not None
@@ -36,7 +36,7 @@ def plain(parameters: Parameters | None) -> dict[str, Any]:
 
 
 def elements(tensor: RequestInput | ResponseOutput) -> tuple[list[Any], list[int]]:
-    """Elements and shape; BYTES as bytes, for text is how JSON carries them."""
+    """Elements and shape; BYTES as bytes, which JSON has as text."""
     tensor.data.normalize(str(tensor.datatype), tensor.shape)
     array = tensor.data.to_array(str(tensor.datatype), tensor.shape)
     values = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
@@ -75,7 +75,7 @@ def assert_same_response(found: InferenceResponse, case: Case) -> None:
 
 
 def same_numbers(one: Any, other: Any) -> bool:
-    """Whether two documents are equal, and -0.0, 1 and 1.0, true and 1 are what they are."""
+    """Whether two documents are equal with types: -0.0 and 0.0, 1 and 1.0, true and 1 differ."""
     return library.dumps(one, sort_keys=True) == library.dumps(other, sort_keys=True)
 
 
@@ -122,7 +122,7 @@ def test_binary(name: str) -> None:
 
 
 def shown(message: pb.ModelInferRequest | pb.ModelInferResponse) -> str:
-    """A message as text, for in it NaN equals itself; contents without elements are no contents."""
+    """A message as text, in which NaN equals NaN, without empty contents."""
     tensors = message.inputs if isinstance(message, pb.ModelInferRequest) else message.outputs
     for tensor in tensors:
         if not tensor.contents.ListFields():
@@ -199,8 +199,8 @@ def test_binary_cut_anywhere_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].blob()])
-def test_protobuf_cut_anywhere_is_no_other_tensor(name: str) -> None:
-    """A message cut between two fields is a message: its tensors have no data, and that is refused."""
+def test_truncated_protobuf_has_no_other_tensors(name: str) -> None:
+    """A message truncated between two fields is valid, but tensors without data are refused."""
     case = CASES[name]
     body = case.proto_request(raw=True).SerializeToString()
     step = max(1, len(body) // 300)

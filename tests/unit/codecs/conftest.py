@@ -1,4 +1,4 @@
-"""What the codec tests share: a trip over the wire as JSON."""
+"""Fixture of the codec tests: a round trip through JSON."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def _over_json(message: Message) -> Message:
 
 @pytest.fixture(scope="session")
 def over_json() -> Callable[[Any], Any]:
-    """A request or response as it looks after travelling as JSON."""
+    """Return a request or response after a round trip through JSON."""
     return _over_json

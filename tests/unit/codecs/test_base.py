@@ -1,4 +1,4 @@
-"""Finding codecs: by content type, payload and type hint, in order of registration, without importing libraries."""
+"""Selection of codecs by content type, payload and type hint, without imports."""
 
 from __future__ import annotations
 
@@ -130,27 +130,27 @@ def test_optional_hints() -> None:
     assert unwrap_optional(int | str) == (int | str, False)
 
 
-def test_a_custom_codec_is_found_in_every_way() -> None:
+def test_a_custom_codec_is_selected_by_every_criterion() -> None:
     assert codecs.register_input_codec(PointCodec) is PointCodec
     assert find_input_codec("point") is PointCodec
     assert find_input_codec_by_payload(Point(1)) is PointCodec
     assert find_input_codec_by_type_hint(Point) is PointCodec
 
 
-def test_instances_register_and_the_last_wins() -> None:
+def test_instances_register_and_the_last_is_used() -> None:
     first, last = PointCodec(), PointCodec()
     codecs.register_input_codec(first)
     codecs.register_input_codec(last)
     assert find_input_codec("point") is last
 
 
-def test_twins_follow() -> None:
+def test_derived_methods() -> None:
     encoded = PointCodec.encode_input("x", Point(2.5))
     assert isinstance(encoded, RequestInput)
     assert PointCodec.decode_output(ResponseOutput(**encoded.model_dump())).x == 2.5
 
 
-def test_old_names_work_and_say_so(
+def test_deprecated_names_work_and_warn(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("mlserver"), "propagate", True)
@@ -163,7 +163,7 @@ def test_old_names_work_and_say_so(
     assert [record.message.count("DEPRECATED") for record in caplog.records] == [1] * 4
 
 
-def test_unfinished_codecs_say_what_is_missing() -> None:
+def test_missing_methods_raise() -> None:
     for call in (
         lambda: codecs.InputCodec.encode_output("x", 1),
         lambda: codecs.InputCodec.decode_input(

@@ -1,4 +1,4 @@
-"""`decode_args`: which hints are understood, how inputs meet arguments, how results become outputs."""
+"""`decode_args`: type hints, inputs to arguments, results to outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlserver.types import (
 async def answer(
     predict: Callable[..., Any], *inputs: RequestInput, **settings: Any
 ) -> InferenceResponse:
-    """What a model with this `predict` answers."""
+    """The response of a model with this `predict`."""
     model = MLModel(
         ModelSettings(name="m", implementation=MLModel, parameters={"version": "v1"}, **settings)
     )

@@ -1,4 +1,4 @@
-"""Type hints behind aliases: `type Rows = ...` of Python 3.12, and NumPy's `NDArray`, which is one from NumPy 2.5 on."""
+"""Type aliases as hints: `type Rows = ...` (Python 3.12), and `NDArray` from NumPy 2.5 on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_array_of_numbers_is_an_array() -> None:
     assert canonical(NDArray[np.float64]) != canonical(NDArray[np.int64])
 
 
-def test_what_is_no_alias_stays() -> None:
+def test_other_hints_are_unchanged() -> None:
     for hint in (int, list[str], str | None, Any, np.ndarray):
         assert expand_alias(hint) is hint
 

@@ -1,4 +1,4 @@
-"""Arrays: every dtype and shape comes back, raw bytes become arrays without lists, the caller may write to them."""
+"""Codec `np`: round trips of dtypes and shapes; decoded arrays are writable, made without lists."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_text_for_json() -> None:
     ]
 
 
-def test_datetimes_travel_as_iso_text(over_json: OverJson) -> None:
+def test_datetimes_are_iso_text(over_json: OverJson) -> None:
     array = np.array([["2020-01-01T00:00:00.123456789", "NaT"]], dtype="M8[ns]")
     request = NumpyRequestCodec.encode_request(array)
     assert request.inputs[0].parameters == Parameters(content_type="datetime")
@@ -111,7 +111,7 @@ def test_datetimes_travel_as_iso_text(over_json: OverJson) -> None:
         (np.ma.masked_array([1, 2], mask=[False, True]), "int64"),
     ],
 )
-def test_what_cannot_travel_is_named(array: Any, named: str) -> None:
+def test_unsupported_arrays_name_the_dtype(array: Any, named: str) -> None:
     with pytest.raises(CodecError, match=named):
         NumpyCodec.encode_output("o", array)
 
@@ -185,7 +185,7 @@ def test_what_does_not_fit_names_the_tensor(
         NumpyCodec.decode_input(tensor(shape, datatype, data))
 
 
-def test_datetime_text_that_is_none() -> None:
+def test_invalid_datetime_text() -> None:
     with pytest.raises(CodecError, match="ISO 8601"):
         NumpyCodec.decode_input(tensor([1], "BYTES", ["soon"], content_type="datetime"))
 

@@ -1,4 +1,4 @@
-"""DataFrames: every kind of column comes back equal, what cannot travel is refused by name."""
+"""Codec `pd`: round trips of every kind of column; errors name the column."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
 @settings(max_examples=150, deadline=None)
 def test_any_frame_round_trip(frame: pd.DataFrame, over_json: OverJson) -> None:
     decoded = PandasCodec.decode_request(over_json(PandasCodec.encode_request(frame)))
-    if len(frame.columns):  # rows without a column have nothing to travel in
+    if len(frame.columns):  # rows without a column cannot be encoded
         pd.testing.assert_frame_equal(decoded, frame)
 
 
@@ -202,7 +202,7 @@ def test_encoded_as_published_servers_do() -> None:
     ]
 
 
-def test_missing_text_becomes_json_so_that_binary_wires_can_carry_it() -> None:
+def test_missing_text_becomes_json() -> None:
     (tensor,) = PandasCodec.encode_request(pd.DataFrame({"a": ["x", None]})).inputs
     assert tensor.data.root == [b'"x"', b"null"]
 
@@ -217,7 +217,7 @@ def test_missing_text_becomes_json_so_that_binary_wires_can_carry_it() -> None:
         (series([1, {2: object}], object), "type"),
     ],
 )
-def test_what_cannot_travel_is_named(values: Any, named: str) -> None:
+def test_unsupported_columns_are_named(values: Any, named: str) -> None:
     with pytest.raises(CodecError, match=f"column 'odd'.*{named}"):
         PandasCodec.encode_request(pd.DataFrame({"odd": values}))
 

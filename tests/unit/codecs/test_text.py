@@ -82,7 +82,7 @@ def test_decode_text(given_: RequestInput, expected: list[Any]) -> None:
 @pytest.mark.parametrize(
     "given_, named", [(tensor([1], datatype="INT32"), "int"), (tensor([b"\xff"]), "UTF-8")]
 )
-def test_what_is_no_text_is_named(given_: RequestInput, named: str) -> None:
+def test_elements_that_are_not_text(given_: RequestInput, named: str) -> None:
     with pytest.raises(CodecError, match=f"tensor 'x' of content type str.*{named}"):
         StringCodec.decode_input(given_)
 
@@ -174,12 +174,12 @@ def test_json_elements() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 100_000, b"\xff"])
-def test_what_is_no_json_is_refused(text: Any) -> None:
+def test_invalid_json(text: Any) -> None:
     with pytest.raises(CodecError, match="tensor 'x' of content type pd_json: expected JSON"):
         JsonColumnCodec.decode_input(tensor([text]))
 
 
-def test_what_json_cannot_hold_is_named() -> None:
+def test_values_without_a_json_form() -> None:
     with pytest.raises(CodecError, match="type object"):
         encode_to_json_bytes(object())
 

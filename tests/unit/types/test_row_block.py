@@ -1,4 +1,4 @@
-"""Packed requests say what their tensors say, by every way that reads them."""
+"""Requests backed by a `RowBlock` equal the validated tensors in every reader and stage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NUMBERS = {
 
 @st.composite
 def rows(draw: st.DrawFn) -> list[bytes]:
-    """Bodies of one row each, of one layout."""
+    """Bodies of one row each with the same columns."""
     datatype = draw(st.sampled_from(sorted(NUMBERS)))
     names = draw(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=6, unique=True))
     shape = draw(st.sampled_from([[1], [1, 1]]))
@@ -93,7 +93,9 @@ RESTS = st.fixed_dictionaries(
 
 
 @given(rows(), RESTS)
-def test_packed_is_the_same_as_validated(bodies: list[bytes], rest: dict[str, Any]) -> None:
+def test_row_block_from_json_equals_validated_tensors(
+    bodies: list[bytes], rest: dict[str, Any]
+) -> None:
     for body in [orjson.dumps(orjson.loads(body) | rest) for body in bodies]:
         request = json.read_request(body)
         assert request.rows is not None
@@ -105,12 +107,11 @@ def test_packed_is_the_same_as_validated(bodies: list[bytes], rest: dict[str, An
 
 
 @given(rows(), st.booleans())
-def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: bool) -> None:
-    for body in [bodies[0], *bodies]:  # a layout is known from the second time
+def test_row_block_from_grpc_equals_validated_tensors(bodies: list[bytes], raw: bool) -> None:
+    for body in bodies:
         sent = messages.write_request(validated(body), "m", raw=raw).SerializeToString()
         request = model_infer.read_request(sent).request
-    if raw or str(validated(body).inputs[0].datatype).startswith("FP"):
-        assert request.rows is not None
+    assert request.rows is not None
     assert rows_of(request) == 1
     assert batch_key(request) == batch_key(json.read_request(body))
     assert shown(request) == shown(validated(body))
@@ -118,10 +119,10 @@ def test_packed_from_grpc_is_the_same_as_validated(bodies: list[bytes], raw: boo
 
 
 @given(rows(), RESTS, RESTS)
-def test_packed_with_parameters_and_outputs(
+def test_row_block_with_parameters_and_outputs(
     bodies: list[bytes], rest: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    """They go with the row, into the key of its batch, the key of its answer in the cache, and the worker's frame."""
+    """They are part of the batch key, the cache key and the frame."""
 
     def received(more: dict[str, Any]) -> list[InferenceRequest]:
         sent = [
@@ -142,7 +143,7 @@ def test_packed_with_parameters_and_outputs(
 
 
 def framed(request: InferenceRequest) -> InferenceRequest:
-    """A request as it comes out of the frame that it was put into."""
+    """The request after a round trip through a frame."""
     buffers: list[bytes] = []
     parts = protocol.encode(
         protocol.Frame(
@@ -157,7 +158,7 @@ def framed(request: InferenceRequest) -> InferenceRequest:
 
 
 @given(rows())
-def test_joined_and_framed_packed_is_the_same_as_tensors(bodies: list[bytes]) -> None:
+def test_joined_and_framed_row_blocks_equal_tensors(bodies: list[bytes]) -> None:
     requests = [json.read_request(body) for body in bodies]
     assert all(batch_key(request) == batch_key(requests[0]) for request in requests)
     assert batch_key(validated(bodies[0])) == batch_key(requests[0])
@@ -184,7 +185,7 @@ def test_joined_and_framed_packed_is_the_same_as_tensors(bodies: list[bytes]) ->
         {"shape": [1], "datatype": "FP32"},
     ],
 )
-def test_what_is_not_plain_is_left_to_the_validator(tensor: dict[str, object]) -> None:
+def test_other_tensors_are_read_by_the_validator(tensor: dict[str, object]) -> None:
     body = orjson.dumps({"inputs": [{"name": "x", **tensor}]})
     try:
         request = json.read_request(body)
@@ -211,7 +212,7 @@ def test_what_is_not_plain_is_left_to_the_validator(tensor: dict[str, object]) -
         {"more": 1},
     ],
 )
-def test_what_stands_beside_the_inputs_is_left_to_the_validator(rest: dict[str, object]) -> None:
+def test_other_fields_are_read_by_the_validator(rest: dict[str, object]) -> None:
     column = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
     assert json.read_row({"inputs": [column], **rest}) is None
 
@@ -225,7 +226,7 @@ def test_names_are_checked() -> None:
         check_request(request)
 
 
-def test_packed_and_unpacked_join() -> None:
+def test_row_blocks_join_with_tensors() -> None:
     one = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}'
     two = b'{"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [2, 3]}]}'
     requests = [json.read_request(one), json.read_request(two), json.read_request(one)]
@@ -237,7 +238,7 @@ def test_packed_and_unpacked_join() -> None:
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[InferenceResponse, list[int]]:
-    """An answer to several requests, and the rows of each."""
+    """A response to several requests, and the rows of each."""
     counts = draw(st.lists(st.integers(1, 3), min_size=1, max_size=5))
     total = sum(counts)
     outputs = []
@@ -270,7 +271,7 @@ def answers(draw: st.DrawFn) -> tuple[InferenceResponse, list[int]]:
 
 
 @given(answers())
-def test_shares_say_the_same_before_and_after_they_are_unpacked(
+def test_slices_and_their_tensors_have_the_same_json(
     case: tuple[InferenceResponse, list[int]],
 ) -> None:
     whole, counts = case
@@ -291,7 +292,7 @@ def test_shares_say_the_same_before_and_after_they_are_unpacked(
         at += count
 
 
-def test_new_outputs_take_the_place_of_a_share() -> None:
+def test_new_outputs_replace_a_slice() -> None:
     output = ResponseOutput(name="y", shape=[2], datatype="INT64", data=TensorData([1, 2]))
     share, _ = split(InferenceResponse(model_name="m", outputs=[output]), [1, 1])
     share.outputs = []
