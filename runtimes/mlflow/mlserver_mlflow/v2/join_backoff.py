@@ -36,8 +36,8 @@ class JoinBackoff:
             return
         if not self._skip_count:
             logger.info(
-                "Model '%s': the types of a joint result depend on all its rows, so requests run one"
-                " by one; declare the outputs in the signature to avoid that",
+                "Model '%s': the types of a joint result depend on all its rows, so requests run"
+                " one by one; declare the outputs in the signature to avoid that",
                 self._name,
             )
         self._skip_count = self._remaining = min(MAX_SKIPPED_BATCHES, self._skip_count * 2 or 1)
