@@ -26,7 +26,7 @@ LIMIT = 1024 * 1024  # bytes after decompression, as `max_body_bytes`
 def _run_request(incoming: RequestFormat) -> None:
     try:
         request = negotiation.read(incoming)
-        negotiation.writer(incoming, request)
+        negotiation.select_writer(incoming, request)
         _run_echo(request)
     except MLServerError as error:
         _assert_client_error(error)

@@ -1,4 +1,4 @@
-"""The REST front end: HTTP in, the data plane asked, HTTP out."""
+"""REST front end: HTTP/1.1 connections, routes and formats in front of the data plane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RESTServer"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late: a worker's model may import `rest.responses`, and a worker loads no front end.
+    # Imported on access: a model may import `rest.responses` in a worker, which loads no front end.
     if name == "RESTServer":
         from .front_end import RESTServer
 

@@ -1,4 +1,4 @@
-"""The ASGI application: one request at a time through matching, body, endpoint, compression and reply, in this order."""
+"""ASGI application: routing, authorization, body, endpoint, compression and response, in this order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..security.authorization import ADMIN, INFER, METRICS, OPEN, Authorizer, Ca
 from ..settings import Settings
 from ..wire.json import write_document, write_error
 from .cors import Cors
-from .http.body import MIN_COMPRESSED, ClientGone, Receive, compressed, read_body
+from .http.body import MIN_COMPRESSED, ClientDisconnected, Receive, compress, read_body
 from .messages import JSON, RawHeaders, Reply, Request
 from .routing import MethodNotAllowed, Router
 from .runtime_routes.matching import ModelRoutes
@@ -23,32 +23,32 @@ from .runtime_routes.wire import retry_after
 
 logger = get_logger()
 _HEALTH = "/v2/health/"
-_BODY_FAULTS = (400, 413, 415)
-# Scopes of the fixed paths, by template, where they are not INFER. A model's path is INFER or `Route.public`.
+_BODY_ERRORS = (400, 413, 415)
+_CLIENT_CLOSED_REQUEST = 499  # nginx's status; recorded, never sent
+# Scopes of the router's paths by template, where they are not INFER. A model's path has INFER or `Route.public`.
 _SCOPES = {
     "/v2/health/live": OPEN,
     "/v2/health/ready": OPEN,
-    "/v2/docs": OPEN,  # a page without data, in which a credential can be given
+    "/v2/docs": OPEN,  # a page without data, in which a credential can be entered
     "/v2/models/{model_name}/docs": OPEN,
     "/v2/models/{model_name}/versions/{model_version}/docs": OPEN,
-    **{
-        f"{repository}/models/{{model_name}}/{change}": ADMIN
-        for repository in ("/v2/repository", "/v2/repository/{repository}")
-        for change in ("load", "unload")
-    },
+    "/v2/repository/models/{model_name}/load": ADMIN,
+    "/v2/repository/models/{model_name}/unload": ADMIN,
+    "/v2/repository/{repository}/models/{model_name}/load": ADMIN,
+    "/v2/repository/{repository}/models/{model_name}/unload": ADMIN,
 }
 
 
 class RESTApp:
-    """Bare ASGI; the only caller of endpoints.
+    """ASGI application of one address.
 
     Args:
         settings: Limits, compression, CORS and root path.
-        router: The fixed paths.
+        router: The server's own paths.
         model_routes: The paths that models declare.
         metrics: Counts requests.
-        access: Who may do what.
-        metrics_page: Gives the page at `metrics_endpoint`; None = there is none on this port.
+        access: Checks credentials and scopes.
+        metrics_page: Returns the page at `metrics_endpoint`; None = this address has no such page.
     """
 
     def __init__(
@@ -67,26 +67,28 @@ class RESTApp:
         self._access = access
         self._metrics_page = metrics_page
         self._metrics_path = "/" + (settings.metrics_endpoint or "").strip("/")
-        self._else_needs = INFER if access.requires_credentials else OPEN
+        self._default_scope = INFER if access.requires_credentials else OPEN
         self._cors = Cors(settings.cors_settings) if settings.cors_settings is not None else None
-        self._access_log = settings.debug if settings.access_log is None else settings.access_log
+        self._has_access_log = (
+            settings.debug if settings.access_log is None else settings.access_log
+        )
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
         request = Request(
-            scope["method"], self._path(scope), scope["query_string"], scope["headers"]
+            scope["method"], self._read_path(scope), scope["query_string"], scope["headers"]
         )
         request.client = scope["client"]
         template = ""
         self._metrics.rest_started(request.method)
-        status = 499  # the caller left
+        status = _CLIENT_CLOSED_REQUEST
         try:
-            reply, template = await self._reply(request, receive)
-            status = reply.status
+            reply = await self._respond(request, receive)
+            status, template = reply.status, request.template
             await self._send(request, reply, receive, send)
-        except ClientGone:
+        except ClientDisconnected:
             return
         finally:
             seconds = time.perf_counter() - started
@@ -94,66 +96,71 @@ class RESTApp:
                 self._metrics.rest(request.method, template, status, seconds)
             else:
                 self._metrics.rest_dropped(request.method)
-            if self._access_log and not (
-                request.path.startswith(_HEALTH) and not self._settings.debug
-            ):
-                logger.info(
-                    '"%s %s" %d %.1f ms', request.method, request.path, status, seconds * 1000
-                )
+            if self._has_access_log:
+                self._log_access(request, status, seconds)
 
-    def _path(self, scope: Any) -> str:
+    def _log_access(self, request: Request, status: int, seconds: float) -> None:
+        if self._settings.debug or not request.path.startswith(_HEALTH):
+            milliseconds = seconds * 1000
+            logger.info('"%s %s" %d %.1f ms', request.method, request.path, status, milliseconds)
+
+    def _read_path(self, scope: Any) -> str:
         path: str = scope["path"]
         root = scope.get("root_path", "")
-        # Proxies strip the root path or they do not; uvicorn puts it in front of what came.
+        # The root path precedes it once (`Connection` adds it) or twice (the proxy did not strip it).
         while root and path.startswith(root + "/"):
             path = path[len(root) :]
         return path.rstrip("/") or "/"
 
-    async def _reply(self, request: Request, receive: Receive) -> tuple[Reply, str]:
-        """The reply to a request, and the template of its path ("" = no path matched)."""
-        template = ""
+    async def _respond(self, request: Request, receive: Receive) -> Reply:
+        """Return the reply; every error but a disconnect is one."""
+        cors = self._cors
+        if cors is not None and cors.is_preflight(request):
+            return cors.preflight(request)
         try:
-            if self._cors is not None and self._cors.is_preflight(request):
-                return self._cors.preflight(request), ""
-            found = self._router.match(request.method, request.path)
-            if found is not None:
-                endpoint, request.segments, template = found
-                request.template = template
-                await self._check_access(_SCOPES.get(template, self._else_needs), request)
-                await self._take_body(request, receive)
-                reply = await endpoint(request)
-            elif self._is_metrics(request.path):
-                reply = await self._metrics_reply(request)
-            else:
-                if self._else_needs and not self._model_routes.is_public(request):
-                    await self._check_access(self._else_needs, request)
-                own = self._model_routes.match(request)
-                if own is None:
-                    raise self._model_routes.no_route(request)
-                request.template = template = own.route.path
-                await self._take_body(request, receive)
-                reply = await self._model_routes.answer(own, request)
+            reply = await self._reply(request, receive)
         except MethodNotAllowed as error:
-            asks = (
-                request.method == "OPTIONS"
-                and request.header(b"access-control-request-method") is None
-            )
-            reply = Reply(200, headers=_allow(error)) if asks else self._error(error)
+            reply = self._error_reply(error)
+            if request.method == "OPTIONS" and not _is_preflight(request):
+                reply = Reply(200, headers=_allow(error))
         except MLServerError as error:
-            reply = self._error(self._path_first(error, request, template))
-        except (ClientGone, asyncio.CancelledError):
+            reply = self._error_reply(self._prefer_model_error(error, request))
+        except (ClientDisconnected, asyncio.CancelledError):
             raise
         except Exception:
             logger.exception("A request for %s failed", request.path)
             reply = Reply(
                 500, write_document({"error": "Internal error; the server's log has the reason"})
             )
-        if self._cors is not None:
-            reply.headers.extend(self._cors.headers(request))
-        return reply, template
+        if cors is not None:
+            reply.headers.extend(cors.headers(request))
+        return reply
 
-    def _is_metrics(self, path: str) -> bool:
-        """Whether a path is the metrics page's; a model that declares the same path goes first."""
+    async def _reply(self, request: Request, receive: Receive) -> Reply:
+        """Call the endpoint of the router, the metrics page or the model's route; sets `request.template`."""
+        match = self._router.match(request.method, request.path)
+        if match is not None:
+            endpoint, request.segments, request.template = match
+            scope = _SCOPES.get(request.template, self._default_scope)
+            if scope:
+                await self._check_access(scope, request)
+            if request.method not in ("GET", "HEAD"):
+                await self._read_body(request, receive)
+            return await endpoint(request)
+        if self._is_metrics_path(request.path):
+            return await self._metrics_reply(request)
+        if self._default_scope and not self._model_routes.is_public(request):
+            await self._check_access(self._default_scope, request)
+        model_route = self._model_routes.match(request)
+        if model_route is None:
+            raise self._model_routes.not_found_error(request)
+        request.template = model_route.route.path
+        if request.method not in ("GET", "HEAD"):
+            await self._read_body(request, receive)
+        return await self._model_routes.respond(model_route, request)
+
+    def _is_metrics_path(self, path: str) -> bool:
+        """Return whether a path is the metrics page's; a model that declares the same path has precedence."""
         if self._metrics_page is None or path != self._metrics_path:
             return False
         return not self._model_routes.is_declared(path)
@@ -168,36 +175,29 @@ class RESTApp:
         return Reply(200, text, content_type)
 
     async def _check_access(self, scope: str, request: Request) -> None:
-        if scope:
-            await self._access.check(
-                scope, Caller(request.client[0] if request.client else "", request.headers)
-            )
+        host = request.client[0] if request.client else ""
+        await self._access.check(scope, Caller(host, request.headers))
 
-    async def _take_body(self, request: Request, receive: Receive) -> None:
-        if request.method not in ("GET", "HEAD"):
-            request.body = await read_body(request, receive, self._settings.max_body_bytes)
+    async def _read_body(self, request: Request, receive: Receive) -> None:
+        request.body = await read_body(request, receive, self._settings.max_body_bytes)
 
-    def _path_first(self, error: MLServerError, request: Request, template: str) -> MLServerError:
-        """Return the error to answer: a fault of the path's model is said before one of the body."""
+    def _prefer_model_error(self, error: MLServerError, request: Request) -> MLServerError:
+        """Return the error of the path's model, if it has one, in place of an error of the body."""
         name = request.segments.get("model_name")
-        if (
-            name is None
-            or error.status_code not in _BODY_FAULTS
-            or not template.startswith("/v2/models")
-        ):
+        is_body_error = error.status_code in _BODY_ERRORS
+        if name is None or not is_body_error or not request.template.startswith("/v2/models"):
             return error
-        return (
-            self._model_routes.fault_of_model(name, request.segments.get("model_version")) or error
-        )
+        version = request.segments.get("model_version")
+        return self._model_routes.get_model_error(name, version) or error
 
-    def _error(self, error: MLServerError) -> Reply:
+    def _error_reply(self, error: MLServerError) -> Reply:
         status, body = error.status_code, write_error(error)
         faults = getattr(error, "faults", None)
         if faults and self._settings.validation_status != status:
             status = self._settings.validation_status
             body = write_document({"detail": faults, "error": error.message})
         headers = retry_after(error)
-        headers.append((b"x-content-type-options", b"nosniff"))  # texts may quote the caller
+        headers.append((b"x-content-type-options", b"nosniff"))  # errors may quote the request
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         if isinstance(error, MethodNotAllowed):
@@ -215,7 +215,7 @@ class RESTApp:
         if size >= MIN_COMPRESSED and reply.compress and self._settings.gzip_enabled:
             accepted = request.header(b"accept-encoding")
             if accepted is not None:
-                reply.body, name = await compressed(body, accepted)
+                reply.body, name = await compress(body, accepted)
                 body = reply.body
                 if name:
                     reply.headers.append((b"content-encoding", name.encode()))
@@ -232,12 +232,12 @@ class RESTApp:
     async def _send_stream(
         self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any
     ) -> None:
-        """Send as it comes; when the caller leaves, the work is stopped."""
+        """Send parts as they arrive; cancel the model's work when the client disconnects."""
         await send(
             {"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()}
         )
         sending = asyncio.ensure_future(_send_parts(parts, send))
-        watching = asyncio.ensure_future(_disconnected(receive))
+        watching = asyncio.ensure_future(_wait_disconnected(receive))
         try:
             await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
@@ -247,6 +247,10 @@ class RESTApp:
                 task.cancel()
             await asyncio.gather(sending, watching, return_exceptions=True)
             await parts.aclose()  # type: ignore[attr-defined]
+
+
+def _is_preflight(request: Request) -> bool:
+    return request.header(b"access-control-request-method") is not None
 
 
 def _allow(error: MethodNotAllowed) -> RawHeaders:
@@ -259,6 +263,6 @@ async def _send_parts(parts: AsyncIterator[bytes], send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

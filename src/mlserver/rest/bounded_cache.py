@@ -1,25 +1,29 @@
-"""What was worked out before: callers ask for few things, and ask for them again and again."""
+"""Bounded dict for results whose keys clients choose."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-K = TypeVar("K", str, bytes)
-V = TypeVar("V")
+KeyT = TypeVar("KeyT", str, bytes)
+ValueT = TypeVar("ValueT")
 
 
-class BoundedCache(dict[K, V]):
-    """A memory that strangers cannot fill: it starts anew when it is full, and long keys are not kept."""
+class BoundedCache(dict[KeyT, ValueT]):
+    """Dict that is cleared when full and stores no key longer than `max_key_length`.
 
-    def __init__(self, most: int = 1024, longest: int = 512) -> None:
+    `functools.lru_cache` bounds the number of keys but not their size: 1024 request targets of 64 KiB
+    would hold 64 MiB. Reading is `dict.get`, without a Python call.
+    """
+
+    def __init__(self, max_entries: int = 1024, max_key_length: int = 512) -> None:
         super().__init__()
-        self._most = most
-        self._longest = longest
+        self._max_entries = max_entries
+        self._max_key_length = max_key_length
 
-    def keep(self, key: K, value: V) -> V:
-        """Remember the value, which is given back."""
-        if len(key) <= self._longest:
-            if len(self) >= self._most:
+    def store(self, key: KeyT, value: ValueT) -> ValueT:
+        """Store the value if the key is short enough, and return it."""
+        if len(key) <= self._max_key_length:
+            if len(self) >= self._max_entries:
                 self.clear()
             self[key] = value
         return value

@@ -1,4 +1,4 @@
-"""The routes that describe the routes: OpenAPI documents, and a page that shows them and needs nothing from elsewhere."""
+"""Documentation routes: OpenAPI documents, and a self-contained page that shows them."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from . import openapi
 from .messages import RawHeaders, Reply, Request
 from .routing import Router
 
-# The page has its own styles and script inside, and speaks with this server only.
+# The page's styles and script are inline, and it connects to this server only.
 _POLICY = (
-    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    b"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    b"frame-ancestors 'none'"
 )
 _PAGE_HEADERS: RawHeaders = [
     (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
 ]
+_MODEL_PATHS = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
 
 
 class Docs:
-    """Documents and pages, of the server and of each model."""
+    """Documents and pages of the server and of each model."""
 
     def __init__(self, settings: Settings, data_plane: DataPlane) -> None:
         self._settings = settings
         self._data_plane = data_plane
 
     def register(self, router: Router) -> None:
-        """Add every route to the router."""
+        """Add the routes to a router."""
         router.add("GET", "/v2/docs", self.page)
         router.add("GET", "/v2/docs/dataplane.json", self.server_document)
-        for model in (
-            "/v2/models/{model_name}",
-            "/v2/models/{model_name}/versions/{model_version}",
-        ):
+        for model in _MODEL_PATHS:
             router.add("GET", f"{model}/docs", self.model_page)
             router.add("GET", f"{model}/docs/dataplane.json", self.model_document)
 
@@ -45,7 +44,8 @@ class Docs:
         return Reply(200, _page(), "text/html; charset=utf-8", list(_PAGE_HEADERS))
 
     async def model_page(self, request: Request) -> Reply:
-        # A page is open to everybody, for a browser's address line has no credential; it must not tell which models there are.
+        # A page needs no credential, which a browser cannot send with an address. With
+        # authentication it must not reveal which models exist.
         if self._settings.auth is None:
             await self._data_plane.model_ready(
                 request.segments["model_name"], request.segments.get("model_version")
@@ -62,12 +62,9 @@ class Docs:
     async def model_document(self, request: Request) -> Reply:
         name, version = request.segments["model_name"], request.segments.get("model_version")
         metadata = await self._data_plane.model_metadata(name, version)
-        routes = [own.route for own in self._data_plane.get_routes(name, version)]
-        return Reply(
-            body=write_document(
-                openapi.model_document(self._settings.root_path, metadata, version, routes)
-            )
-        )
+        routes = [entry.route for entry in self._data_plane.get_routes(name, version)]
+        document = openapi.model_document(self._settings.root_path, metadata, version, routes)
+        return Reply(body=write_document(document))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The protocol's REST routes: each turns a request into a question to the data plane or the repository."""
+"""Endpoints of the V2 protocol: health, metadata, inference and the model repository."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from . import negotiation
 from .bounded_cache import BoundedCache
 from .messages import (
     EVENT_STREAM,
-    JSON,
     RawHeaders,
     Reply,
     Request,
     header_value,
     model_headers,
     raw_headers,
+    split_content_type,
 )
-from .negotiation import EncodedBody
+from .negotiation import EncodedBody, RequestFormat
 from .routing import Router
+
+_MODEL_PATHS = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
 
 
 class Endpoints:
-    """The routes, bound to what they ask."""
+    """Endpoints bound to the data plane and the model repository."""
 
     def __init__(
         self,
@@ -45,19 +47,16 @@ class Endpoints:
         self._data_plane = data_plane
         self._repository = repository
         self._events = events
-        self._events_of: BoundedCache[str, RawHeaders] = BoundedCache()
+        self._event_headers_by_model: BoundedCache[str, RawHeaders] = BoundedCache()
 
     def register(self, router: Router) -> None:
-        """Add every route to the router."""
+        """Add the routes to a router."""
         router.add("GET", "/v2", self.server_metadata)
         router.add("GET", "/v2/health/live", self.live)
         router.add("GET", "/v2/health/ready", self.ready)
         router.add("GET", "/v2/models", self.models)
         router.add("GET", "/v2/models/stats", self.statistics)
-        for model in (
-            "/v2/models/{model_name}",
-            "/v2/models/{model_name}/versions/{model_version}",
-        ):
+        for model in _MODEL_PATHS:
             router.add("GET", model, self.model_metadata)
             router.add("GET", f"{model}/ready", self.model_ready)
             router.add("GET", f"{model}/config", self.model_config)
@@ -74,108 +73,109 @@ class Endpoints:
     # -- health and metadata --
 
     async def live(self, request: Request) -> Reply:
-        return _state({"live": await self._data_plane.live()})
+        return _state_reply({"live": await self._data_plane.live()})
 
     async def ready(self, request: Request) -> Reply:
-        return _state({"ready": await self._data_plane.ready()})
+        return _state_reply({"ready": await self._data_plane.ready()})
 
     async def model_ready(self, request: Request) -> Reply:
-        name, version = _model(request)
-        return _state({"name": name, "ready": await self._data_plane.model_ready(name, version)})
+        name, version = _read_model(request)
+        is_ready = await self._data_plane.model_ready(name, version)
+        return _state_reply({"name": name, "ready": is_ready})
 
     async def server_metadata(self, request: Request) -> Reply:
-        return _document(json.write_message(await self._data_plane.metadata()))
+        return _document_reply(json.write_message(await self._data_plane.metadata()))
 
     async def models(self, request: Request) -> Reply:
-        return _document(json.write_document({"models": self._data_plane.model_names()}))
+        names = self._data_plane.model_names()
+        return _document_reply(json.write_document({"models": names}))
 
     async def model_metadata(self, request: Request) -> Reply:
-        return _document(
-            json.write_message(await self._data_plane.model_metadata(*_model(request)))
-        )
+        metadata = await self._data_plane.model_metadata(*_read_model(request))
+        return _document_reply(json.write_message(metadata))
 
     async def model_config(self, request: Request) -> Reply:
-        return _document(json.write_document(self._data_plane.model_config(*_model(request))))
+        config = self._data_plane.model_config(*_read_model(request))
+        return _document_reply(json.write_document(config))
 
     async def statistics(self, request: Request) -> Reply:
         name = request.segments.get("model_name")
         statistics = await self._data_plane.statistics(name, request.segments.get("model_version"))
-        return _document(json.write_document(statistics))
+        return _document_reply(json.write_document(statistics))
 
     # -- inference --
 
     async def infer(self, request: Request) -> Reply:
-        name, version = _model(request)
+        name, version = _read_model(request)
         started = time.perf_counter_ns()
-        incoming = negotiation.arrived(request, self._settings.max_body_bytes)
-        payload = await self._read(incoming, name, version)
-        write = negotiation.writer(incoming, payload)
-        call = RequestContext(headers=request.headers, operation=request.operation)
+        source = negotiation.from_request(request, self._settings.max_body_bytes)
+        payload = await self._read(source, name, version)
+        write = negotiation.select_writer(source, payload)
+        context = RequestContext(headers=request.headers, operation=request.operation)
         codec_ns = time.perf_counter_ns() - started
-        response = await self._data_plane.infer(payload, name, version, call)
+        response = await self._data_plane.infer(payload, name, version, context)
         started = time.perf_counter_ns()
         try:
-            written = (
-                EncodedBody(json.write_response(response), JSON)
-                if write is None
-                else write(response)
-            )
+            encoded = write(response)
         except MLServerError:
             raise
         except Exception as error:
             raise serialization_error(name, error) from error
         codec_ns += time.perf_counter_ns() - started
-        return self._inference_reply(written, response, call, codec_ns)
+        return self._inference_reply(encoded, response, context, codec_ns)
 
     async def _read(
-        self, incoming: negotiation.RequestFormat, name: str, version: str | None
+        self, source: RequestFormat, name: str, version: str | None
     ) -> InferenceRequest:
-        if not negotiation.is_prepared(incoming):  # others are not to wait for a large import
-            await asyncio.to_thread(negotiation.prepare)
-        if not incoming.is_raw:
-            return negotiation.read(incoming)
-        return negotiation.read(incoming, self._data_plane.loaded_metadata(name, version))
+        if source.needs_arrow:  # a large import, in a thread: other requests go on
+            await asyncio.to_thread(negotiation.load_arrow)
+        if source.is_raw_tensor:
+            return negotiation.read(source, self._data_plane.loaded_metadata(name, version))
+        return negotiation.read(source)
 
     def _inference_reply(
-        self, written: EncodedBody, response: InferenceResponse, call: RequestContext, codec_ns: int
+        self,
+        encoded: EncodedBody,
+        response: InferenceResponse,
+        context: RequestContext,
+        codec_ns: int,
     ) -> Reply:
         headers = self._event_headers(response.model_name, response.id)
-        headers.append((b"server-timing", server_timing(call.timings, codec_ns).encode()))
-        headers += written.headers
-        content_type = written.content_type
-        if call.response_headers:
-            given = model_headers(call.response_headers.items())
-            content_type = dict(given).pop(b"content-type", content_type.encode()).decode("latin-1")
-            given = [pair for pair in given if pair[0] != b"content-type"]
-            names = {name for name, _ in given}
-            headers = [(name, value) for name, value in headers if name not in names] + given
-        return Reply(200, written.body, content_type, headers)
+        headers.append((b"server-timing", server_timing(context.timings, codec_ns).encode()))
+        headers += encoded.headers
+        content_type = encoded.content_type
+        if context.response_headers:  # set by the model; they replace those of the server
+            model_type, added = split_content_type(model_headers(context.response_headers.items()))
+            names = {name for name, _ in added}
+            headers = [header for header in headers if header[0] not in names] + added
+            content_type = content_type if model_type is None else model_type
+        return Reply(200, encoded.body, content_type, headers)
 
-    def _event_headers(self, model: str, response_id: str | None) -> RawHeaders:
-        """CloudEvents headers; all but the ids are the same for every answer of a model."""
-        headers = self._events_of.get(model)
+    def _event_headers(self, model_name: str, response_id: str | None) -> RawHeaders:
+        """Return the CloudEvents headers of a response; only the ids differ between a model's responses."""
+        headers = self._event_headers_by_model.get(model_name)
         if headers is None:
-            headers = self._events_of.keep(
-                model, raw_headers(self._events.build_response_headers(model, None).items())
-            )
+            pairs = self._events.build_response_headers(model_name, None).items()
+            headers = self._event_headers_by_model.store(model_name, raw_headers(pairs))
         if not response_id:
             return headers.copy()
         raw_id = header_value(response_id)
         return [*headers, (b"ce-id", raw_id), (b"ce-requestid", raw_id)]
 
     async def infer_stream(self, request: Request) -> Reply:
-        """Server-sent events, one per response. What fails before the first one is an ordinary error.
+        """Respond with server-sent events, one per response of the model.
 
-        The headers tell of the first response: `Server-Timing` says where the time until then went.
+        An error before the first one is an ordinary error response. The headers are those of the first
+        response: `Server-Timing` has the time until then.
         """
-        name, version = _model(request)
+        name, version = _read_model(request)
         started = time.perf_counter_ns()
-        incoming = negotiation.arrived(request, self._settings.max_body_bytes)
-        payload = await self._read(incoming, name, version)
-        negotiation.writer(incoming, payload)  # events are JSON, whatever is asked for
+        source = negotiation.from_request(request, self._settings.max_body_bytes)
+        payload = await self._read(source, name, version)
+        negotiation.select_writer(source, payload)  # for its checks: events are always JSON
         codec_ns = time.perf_counter_ns() - started
-        call = RequestContext(headers=request.headers, operation=request.operation)
-        responses = self._data_plane.infer_stream(_one(payload), name, version, call)
+        context = RequestContext(headers=request.headers, operation=request.operation)
+        responses = self._data_plane.infer_stream(_iterate_once(payload), name, version, context)
         try:
             first = await anext(responses, None)
         except BaseException:
@@ -183,26 +183,26 @@ class Endpoints:
             raise
         headers = [] if first is None else self._event_headers(first.model_name, first.id)
         headers += [
-            (b"server-timing", server_timing(call.timings, codec_ns).encode()),
+            (b"server-timing", server_timing(context.timings, codec_ns).encode()),
             (b"cache-control", b"no-cache"),
         ]
-        return Reply(200, _events(first, responses), EVENT_STREAM, headers)
+        return Reply(200, _write_events(first, responses), EVENT_STREAM, headers)
 
     # -- repository --
 
     async def index(self, request: Request) -> Reply:
         document = json.read_json(request.body) if request.body.strip() else {}
-        if not isinstance(document, dict) or not isinstance(
-            document.get("ready"), (bool, type(None))
-        ):
+        ready = document.get("ready") if isinstance(document, dict) else ""
+        if not isinstance(ready, bool | None):
             raise InvalidPayload(
                 'Invalid body: expected an object like {"ready": true}, or no body'
             )
-        index = await self._repository.index(RepositoryIndexRequest(ready=document.get("ready")))
-        return _document(json.write_document([item.model_dump(mode="json") for item in index]))
+        index = await self._repository.index(RepositoryIndexRequest(ready=ready))
+        items = [item.model_dump(mode="json") for item in index]
+        return _document_reply(json.write_document(items))
 
     async def load(self, request: Request) -> Reply:
-        _check_load(request.body)
+        _check_load_body(request.body)
         await self._repository.load(request.segments["model_name"])
         return Reply()
 
@@ -211,17 +211,17 @@ class Endpoints:
         return Reply()
 
 
-def _state(state: dict[str, str | bool]) -> Reply:
-    """Yes is 200, no is 400; the protocol also has it in the body, which some clients read."""
+def _state_reply(state: dict[str, str | bool]) -> Reply:
+    """Return 200 for true and 400 for false; the body has it too, which some clients read instead."""
     return Reply(200 if all(state.values()) else 400, json.write_document(state))
 
 
-def _document(body: bytes) -> Reply:
+def _document_reply(body: bytes) -> Reply:
     return Reply(body=body, compress=False)
 
 
-def _model(request: Request) -> tuple[str, str | None]:
-    """Name and version that a path asks for; the version may also be a query parameter, as in MLServer 1.x."""
+def _read_model(request: Request) -> tuple[str, str | None]:
+    """Return model name and version; the version may be a query parameter, as in MLServer 1.x."""
     version = request.segments.get("model_version")
     if version is None and b"model_version=" in request.query:
         from urllib.parse import parse_qs
@@ -230,35 +230,35 @@ def _model(request: Request) -> tuple[str, str | None]:
     return request.segments["model_name"], version
 
 
-def _check_load(body: bytes) -> None:
-    """Look for parameters in the body of a load; anything else in it is passed over, as in MLServer 1.x."""
+def _check_load_body(body: bytes) -> None:
+    """Check the parameters in the body of a load; everything else is ignored, as in MLServer 1.x."""
     if b"parameters" not in body:
         return
     document = json.read_json(body)
-    given = document.get("parameters") if isinstance(document, dict) else None
-    check_load(given if isinstance(given, dict) else ())
+    parameters = document.get("parameters") if isinstance(document, dict) else None
+    check_load(parameters if isinstance(parameters, dict) else ())
 
 
-async def _one(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:
+async def _iterate_once(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:
     yield payload
 
 
-async def _events(
+async def _write_events(
     first: InferenceResponse | None, responses: AsyncIterator[InferenceResponse]
 ) -> AsyncIterator[bytes]:
-    """Responses as events. An error in the middle is an event with `error`, then the stream ends."""
+    """Yield responses as events. An error is an event with `error`, and ends the stream."""
     try:
         if first is not None:
-            yield _event(_written(first))
+            yield _write_event(_write_response(first))
         async for response in responses:
-            yield _event(_written(response))
+            yield _write_event(_write_response(response))
     except MLServerError as error:
-        yield _event(json.write_error(error))
+        yield _write_event(json.write_error(error))
     finally:
         await responses.aclose()  # type: ignore[attr-defined]
 
 
-def _written(response: InferenceResponse) -> bytes:
+def _write_response(response: InferenceResponse) -> bytes:
     try:
         return json.write_response(response)
     except MLServerError:
@@ -267,5 +267,5 @@ def _written(response: InferenceResponse) -> bytes:
         raise serialization_error(response.model_name, error) from error
 
 
-def _event(data: bytes) -> bytes:
+def _write_event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"

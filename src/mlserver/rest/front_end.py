@@ -1,4 +1,4 @@
-"""The REST front end and the metrics page as parts of the server: an address, a start and a stop."""
+"""REST front end and metrics front end: addresses, start, drain and stop."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from .app import RESTApp
 from .docs import Docs
 from .endpoints import Endpoints
 from .http.body import Receive
-from .http.server import HTTPListener, allow_descriptors, bind, join_address
-from .messages import Headers
+from .http.server import HTTPListener
+from .http.sockets import bind, join_address, raise_descriptor_limit
+from .messages import Headers, Reply
 from .routing import Router
 from .runtime_routes.matching import ModelRoutes
 
 
 class RESTServer:
-    """The REST front end: its port, and the one for administration if that is apart. Binds at once; answers from `start` on.
+    """REST front end on `http_port`, and on `admin_port` if it is set. Binds on creation.
 
     Args:
-        access: Who may do what; None = as the settings say.
-        metrics_page: Gives the page at `metrics_endpoint`; None = there is none on this port.
+        access: Checks credentials and scopes; None = as the settings say.
+        metrics_page: Returns the page at `metrics_endpoint`; None = this port has no such page.
 
     Raises:
         MLServerError: a port cannot be bound, or the certificates cannot be used.
@@ -45,7 +46,7 @@ class RESTServer:
         access: Authorizer | None = None,
         metrics_page: MetricsPage | None = None,
     ) -> None:
-        allow_descriptors(settings.max_connections)
+        raise_descriptor_limit(settings.max_connections)
         router = Router()
         events = CloudEvents(settings.server_name, get_namespace())
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
@@ -54,11 +55,9 @@ class RESTServer:
         app = RESTApp(
             settings, router, routes, metrics, access or Authorizer(settings), metrics_page
         )
-        shared = settings.http_workers > 1
-        root, listener = (
-            settings.root_path,
-            bind(settings.host, settings.http_port, "http_port", shared),
-        )
+        is_shared = settings.http_workers > 1
+        root = settings.root_path
+        listener = bind(settings.host, settings.http_port, "http_port", is_shared)
         self.address = f"REST on {_url(settings, settings.host, listener)}"
         if metrics_page is not None and not settings.has_metrics_port:
             self.address += f", metrics at {settings.metrics_endpoint}"
@@ -67,7 +66,7 @@ class RESTServer:
             app = RESTApp(
                 settings, router, routes, metrics, Authorizer(settings, is_admin_address=True)
             )
-            listener = bind(settings.admin_host, settings.admin_port, "admin_port", shared)
+            listener = bind(settings.admin_host, settings.admin_port, "admin_port", is_shared)
             self.address += f", administration on {_url(settings, settings.admin_host, listener)}"
             self._servers.append(HTTPListener(listener, app, settings, root))
 
@@ -76,12 +75,12 @@ class RESTServer:
             await server.start()
 
     def end_connections(self) -> None:
-        """Say with each answer from now on that its connection ends."""
+        """Send `connection: close` with each response from now on."""
         for server in self._servers:
             server.end_connections()
 
     async def drain(self) -> None:
-        """Take no more connections; return when all requests are answered and all connections closed."""
+        """Stop accepting; return when all requests are answered and all connections closed."""
         await asyncio.gather(*(server.drain() for server in self._servers))
 
     async def stop(self, grace: float) -> None:
@@ -94,37 +93,36 @@ def _url(settings: Settings, host: str, listener: socket.socket) -> str:
 
 
 class MetricsFrontEnd:
-    """The metrics page, on its own port.
+    """Metrics page on `metrics_port`.
 
     Args:
-        page: Answers the requests.
-        access: Who may see it.
+        page: ASGI application of the page.
+        access: Checks credentials and the scope `metrics`.
     """
 
     def __init__(self, settings: Settings, page: MetricsServer, access: Authorizer) -> None:
         listener = bind(settings.host, settings.metrics_port or 0, "metrics_port")
         path = "/" + (settings.metrics_endpoint or "").strip("/")
         self.address = f"metrics on {_url(settings, settings.host, listener)}{path}"
-        self._server = HTTPListener(
-            listener, _Guarded(page, access) if access.requires_credentials else page, settings
-        )
+        app = _AuthorizedPage(page, access) if access.requires_credentials else page
+        self._server = HTTPListener(listener, app, settings)
 
     async def start(self) -> None:
         await self._server.start()
 
     def end_connections(self) -> None:
-        """Say with each answer from now on that its connection ends."""
+        """Send `connection: close` with each response from now on."""
         self._server.end_connections()
 
     async def drain(self) -> None:
-        """Nothing: the page is there until the end."""
+        """Do nothing: the page is served until `stop`."""
 
     async def stop(self, grace: float) -> None:
         await self._server.stop(grace)
 
 
-class _Guarded:
-    """The metrics page for callers with the scope for it."""
+class _AuthorizedPage:
+    """Metrics page for callers with the scope `metrics`."""
 
     def __init__(self, page: MetricsServer, access: Authorizer) -> None:
         self._page = page
@@ -132,21 +130,19 @@ class _Guarded:
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
         try:
-            client = scope["client"]
-            await self._access.check(
-                METRICS, Caller(client[0] if client else "", Headers(scope["headers"]))
-            )
+            host = scope["client"][0] if scope["client"] else ""
+            await self._access.check(METRICS, Caller(host, Headers(scope["headers"])))
         except MLServerError as error:
-            body = write_error(error)
-            headers = [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-            ]
-            if error.status_code == 401:
-                headers.append((b"www-authenticate", b"Bearer"))
-            await send(
-                {"type": "http.response.start", "status": error.status_code, "headers": headers}
-            )
-            await send({"type": "http.response.body", "body": body})
+            await _send_error(error, send)
         else:
             await self._page(scope, receive, send)
+
+
+async def _send_error(error: MLServerError, send: Any) -> None:
+    reply = Reply(error.status_code, write_error(error))
+    if error.status_code == 401:
+        reply.headers.append((b"www-authenticate", b"Bearer"))
+    await send(
+        {"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()}
+    )
+    await send({"type": "http.response.body", "body": reply.body})

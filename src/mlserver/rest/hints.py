@@ -1,15 +1,19 @@
-"""What is said of a path that is not there: which one the caller may have meant. Pure."""
+"""Hints of 404 responses: the path that a client of another server probably needs. Pure."""
 
 from __future__ import annotations
 
 import re
 
-_INFER = "inference is POST /v2/models/NAME/infer, or POST /invocations with MLflow's body for MLflow models"
+_INFER = (
+    "inference is POST /v2/models/NAME/infer, "
+    "or POST /invocations with MLflow's body for MLflow models"
+)
 _DOCS = "the documentation is at /v2/docs"
 _HEALTH = "health is at /v2/health/live and /v2/health/ready"
 _METRICS = "metrics are at the setting 'metrics_endpoint'"
 _MLFLOW = "MLflow models have this path, and no such model is loaded"
-# Patterns of whole paths, as other servers have them; the first that fits says what to do.
+# Patterns of whole paths of other servers -> hint; the first match counts. With a group `name` and no
+# hint, the hint is the inference path of that model.
 _HINTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in (
@@ -38,8 +42,8 @@ _HINTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
-def hint_of(path: str) -> str:
-    """Return what to ask instead of a path that is not there."""
+def get_hint(path: str) -> str:
+    """Return the hint for a path that does not exist."""
     for pattern, hint in _HINTS:
         match = pattern.fullmatch(path)
         if match is None:

@@ -1,4 +1,4 @@
-"""A request and a reply as the endpoints see them: bytes and headers, without ASGI's callbacks."""
+"""Request and reply of an endpoint: bytes and headers, without ASGI's callbacks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
-# RFC 9110 5.6.2: what a header may be called.
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-# What the front end says itself of an answer's size and its connection.
-_FRAMING = frozenset(
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token in lower case, RFC 9110 5.6.2
+# Headers of the body's framing and of the connection: the front end writes them, models cannot.
+_FRAMING_HEADERS = frozenset(
     ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 )
 RawHeaders = list[tuple[bytes, bytes]]
-# A body in one piece, or in parts that are sent one after another without being joined.
+# A body in one piece, or in parts that are written one after another without being joined.
 Body = bytes | list[bytes | memoryview]
 
 
 class Headers(Mapping[str, str]):
-    """Header names (lower case) and values of a request, decoded when somebody looks."""
+    """Headers of a request by lower-case name, decoded on first access."""
 
     __slots__ = ("_raw", "_values")
 
@@ -29,7 +28,7 @@ class Headers(Mapping[str, str]):
         self._raw = raw
         self._values: dict[str, str] | None = None
 
-    def _decoded(self) -> dict[str, str]:
+    def _decode(self) -> dict[str, str]:
         if self._values is None:
             self._values = {
                 name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw
@@ -37,13 +36,13 @@ class Headers(Mapping[str, str]):
         return self._values
 
     def __getitem__(self, name: str) -> str:
-        return self._decoded()[name]
+        return self._decode()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._decoded())
+        return iter(self._decode())
 
     def __len__(self) -> int:
-        return len(self._decoded())
+        return len(self._decode())
 
 
 @dataclass(slots=True)
@@ -51,11 +50,12 @@ class Request:
     """One HTTP request.
 
     Attributes:
-        path: Decoded but for slashes in segments (see `routing`), without the root path and without a trailing slash.
-        raw_headers: As ASGI gives them: names in lower case.
-        segments: What the variable parts of the path matched.
-        client: Address and port of the other end of the connection.
-        template: The path with its variable parts as `{model_name}`; "" until it is known.
+        path: Decoded except for slashes inside of segments (see `routing`), without the root path and
+            without a trailing slash.
+        raw_headers: As in the ASGI scope, with names in lower case.
+        segments: Values of the variable segments of the path.
+        client: Address and port of the client.
+        template: The path with its variable segments as `{model_name}`; "" before routing.
     """
 
     method: str
@@ -69,7 +69,7 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """Method and template: what spans are called."""
+        """Method and template: the name of the request's span."""
         return f"{self.method} {self.template}"
 
     @property
@@ -77,7 +77,7 @@ class Request:
         return Headers(self.raw_headers)
 
     def header(self, name: bytes) -> bytes | None:
-        """The first header of that (lower-case) name."""
+        """Return the first header with that (lower-case) name."""
         for key, value in self.raw_headers:
             if key == name:
                 return value
@@ -86,44 +86,58 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One HTTP answer. `body` is whole, in parts, or an iterator for a stream; `headers` are as `raw_headers` makes them."""
+    """One HTTP response.
+
+    Attributes:
+        body: Complete, in parts, or an iterator for a stream.
+        headers: From `raw_headers`; without those of the body.
+        compress: Whether the body may be compressed. False for small documents: tritonclient's asyncio
+            client asks for compressed ones but cannot read them.
+    """
 
     status: int = 200
     body: Body | AsyncIterator[bytes] = b""
     content_type: str = JSON
     headers: RawHeaders = field(default_factory=list)
-    # False for small documents: tritonclient's asyncio form accepts compressed ones, but cannot read them.
     compress: bool = True
 
     def all_headers(self) -> RawHeaders:
-        """Those of the body, then `headers`."""
-        body, own = self.body, []
+        """Return the headers of the body, then `headers`."""
+        body = self.body
+        body_headers: RawHeaders = []
         if isinstance(body, bytes):
-            own.append((b"content-length", b"%d" % len(body)))
+            body_headers.append((b"content-length", b"%d" % len(body)))
         elif isinstance(body, list):
-            own.append((b"content-length", b"%d" % sum(map(len, body))))
+            body_headers.append((b"content-length", b"%d" % sum(map(len, body))))
         if self.content_type and body:
-            own.append((b"content-type", self.content_type.encode("latin-1")))
-        return own + self.headers
+            body_headers.append((b"content-type", self.content_type.encode("latin-1")))
+        return body_headers + self.headers
 
 
 def raw_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:
-    """Headers as ASGI wants them: names in lower case, and nothing in a value that could end it."""
+    """Encode headers for ASGI: names in lower case, values without control characters."""
     return [(name.lower().encode("latin-1"), header_value(value)) for name, value in pairs]
 
 
 def model_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:
-    """Headers that a model gives its answer, without those that are no headers or that frame the answer."""
-    named = ((str(name).lower(), value) for name, value in pairs)
-    return [
-        (name.encode("ascii"), header_value(value))
-        for name, value in named
-        if _HEADER_NAME.fullmatch(name) and name not in _FRAMING
-    ]
+    """Encode the headers that a model sets, without invalid names and without `_FRAMING_HEADERS`."""
+    headers: RawHeaders = []
+    for raw_name, value in pairs:
+        name = str(raw_name).lower()
+        if _HEADER_NAME.fullmatch(name) and name not in _FRAMING_HEADERS:
+            headers.append((name.encode("ascii"), header_value(value)))
+    return headers
+
+
+def split_content_type(headers: RawHeaders) -> tuple[str | None, RawHeaders]:
+    """Return the last `content-type` (None = there is none) and the other headers."""
+    content_type = dict(headers).get(b"content-type")
+    others = [header for header in headers if header[0] != b"content-type"]
+    return None if content_type is None else content_type.decode("latin-1"), others
 
 
 def header_value(value: Any) -> bytes:
-    """A value as header bytes; control characters, which could end the header, are left out."""
+    """Encode a header's value without control characters, which could end the header."""
     text = value if isinstance(value, str) else str(value)
     if not text.isprintable():
         text = "".join(character for character in text if character.isprintable())

@@ -1,12 +1,12 @@
-"""The wire formats of the V2 routes: which one a request is in, and which one its answer is wanted in.
-
-One row per content type; a format itself is a module of `wire`.
+"""Content negotiation of the V2 routes: the reader of a request by Content-Type, the writer of its response by
+what the request asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..errors import UnsupportedMediaType
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
@@ -15,164 +15,178 @@ from .messages import JSON, Body, RawHeaders, Request
 
 OCTETS = "application/octet-stream"
 ARROW = "application/vnd.apache.arrow.stream"
-_ARROW = ARROW.encode()
-_prepared = False
+SUPPORTED = (JSON, OCTETS, ARROW)
 BINARY_HEADER = binary.HEADER.lower().encode()
+_ARROW = ARROW.encode()
+_is_arrow_loaded = False
 
 
 @dataclass(slots=True)
 class RequestFormat:
-    """A request as it arrived.
+    """A request's body, and the headers that say how it is written.
 
     Attributes:
-        kind: Content type, without its parameters.
-        head: The header of the binary extension; None = there is none.
-        accept: What the caller reads.
-        limit: Bytes that the body may have once whatever is compressed in it is not.
+        content_type: Without parameters, in lower case.
+        json_length: Header of the binary tensor data extension; None = it is absent.
+        accept: Header `Accept`; empty if it is absent.
+        limit: Bytes that the body may have after decompression.
     """
 
     body: bytes
-    kind: bytes
-    head: bytes | None
+    content_type: bytes
+    json_length: bytes | None
     accept: bytes
     limit: int
 
     @property
-    def is_raw(self) -> bool:
-        """Whether the body is one tensor without any JSON, which only the model's metadata can describe."""
-        return self.head is not None and self.head.strip() == b"0"
+    def is_raw_tensor(self) -> bool:
+        """Whether the body is one tensor without JSON, which only the model's metadata describe."""
+        return self.json_length is not None and self.json_length.strip() == b"0"
+
+    @property
+    def needs_arrow(self) -> bool:
+        """Whether `load_arrow` has to precede reading and writing."""
+        if _is_arrow_loaded:
+            return False
+        return self.content_type == _ARROW or prefers_arrow(self.accept)
 
 
 @dataclass(slots=True)
 class EncodedBody:
-    """An answer in its format."""
+    """A response in its format."""
 
     body: Body
     content_type: str
     headers: RawHeaders = field(default_factory=list)
 
 
-def arrived(request: Request, limit: int) -> RequestFormat:
-    kind, head, accept = b"", None, b""
+Reader = Callable[[RequestFormat, MetadataModelResponse | None], InferenceRequest]
+Writer = Callable[[InferenceResponse], EncodedBody]
+
+
+def from_request(request: Request, limit: int) -> RequestFormat:
+    """Return the format that a request's headers declare."""
+    content_type, json_length, accept = b"", None, b""
     for name, value in request.raw_headers:
         if name == b"content-type":
-            kind = value.partition(b";")[0].strip().lower()
+            content_type = value.partition(b";")[0].strip().lower()
         elif name == BINARY_HEADER:
-            head = value
+            json_length = value
         elif name == b"accept":
             accept = value
-    return RequestFormat(request.body, kind, head, accept, limit)
+    return RequestFormat(request.body, content_type, json_length, accept, limit)
 
 
-def prepare() -> None:
-    """Import what a format needs that few requests have. Raises `UnsupportedMediaType` if it is not installed."""
-    global _prepared
+def load_arrow() -> None:
+    """Import pyarrow, which few requests need. Raises `UnsupportedMediaType` if it is not installed."""
+    global _is_arrow_loaded
     from ..wire.arrow import stream
 
     stream.library()
-    _prepared = True
-
-
-def is_prepared(incoming: RequestFormat) -> bool:
-    """Whether `prepare` would find nothing to do."""
-    return _prepared or not (incoming.kind == _ARROW or _wants_table(incoming.accept))
+    _is_arrow_loaded = True
 
 
 # -- reading --
 
 
-def read(
-    incoming: RequestFormat, metadata: MetadataModelResponse | None = None
-) -> InferenceRequest:
-    """The request in a body.
+def read(source: RequestFormat, metadata: MetadataModelResponse | None = None) -> InferenceRequest:
+    """Parse a body.
 
     Args:
-        metadata: The model's; needed if the body is a raw tensor.
+        metadata: The model's; required for a raw tensor.
 
     Raises:
-        UnsupportedMediaType: no row of the table has this content type.
-        MLServerError: the body is no request.
+        UnsupportedMediaType: no reader has the content type.
+        MLServerError: the body is not a valid request.
     """
-    reader = _READERS.get(incoming.kind)
+    reader = _READERS.get(source.content_type)
     if reader is None:
-        if not (incoming.kind.startswith(b"application/") and incoming.kind.endswith(b"+json")):
-            shown = incoming.kind.decode("latin-1")
-            raise UnsupportedMediaType(
-                f"Content-Type '{shown}' is not supported; supported: {', '.join(SUPPORTED)}"
-            )
-        reader = _read_json
-    return reader(incoming, metadata)
+        reader = _get_json_reader(source.content_type)
+    return reader(source, metadata)
 
 
-def _read_json(incoming: RequestFormat, metadata: MetadataModelResponse | None) -> InferenceRequest:
-    if incoming.head is None:
-        return json.read_request(incoming.body)
-    header_length = binary.read_header(incoming.head.decode("latin-1"), len(incoming.body))
-    return binary.read_request(incoming.body, header_length, metadata)
+def _get_json_reader(content_type: bytes) -> Reader:
+    """Return the reader of `application/*+json`."""
+    if content_type.startswith(b"application/") and content_type.endswith(b"+json"):
+        return _read_json
+    shown = content_type.decode("latin-1")
+    raise UnsupportedMediaType(
+        f"Content-Type '{shown}' is not supported; supported: {', '.join(SUPPORTED)}"
+    )
 
 
-def _read_arrow(
-    incoming: RequestFormat, metadata: MetadataModelResponse | None
-) -> InferenceRequest:
+def _read_json(source: RequestFormat, metadata: MetadataModelResponse | None) -> InferenceRequest:
+    if source.json_length is None:
+        return json.read_request(source.body)
+    json_length = binary.read_header(source.json_length.decode("latin-1"), len(source.body))
+    return binary.read_request(source.body, json_length, metadata)
+
+
+def _read_arrow(source: RequestFormat, metadata: MetadataModelResponse | None) -> InferenceRequest:
     from ..wire.arrow import stream
 
-    return stream.read_request(incoming.body, incoming.limit)
+    return stream.read_request(source.body, source.limit)
 
 
-# What the binary extension adds is told by its header: its published clients send it without a content type.
-_READERS: dict[bytes, Callable[[RequestFormat, MetadataModelResponse | None], InferenceRequest]] = {
-    b"": _read_json,
+_READERS: dict[bytes, Reader] = {
     JSON.encode(): _read_json,
-    # What `curl -d` sends unless told otherwise; refusing it would only cost its user a minute.
-    b"application/x-www-form-urlencoded": _read_json,
+    # The header `Inference-Header-Content-Length` marks a binary body: published clients send it
+    # without a content type.
+    b"": _read_json,
     OCTETS.encode(): _read_json,
+    b"application/x-www-form-urlencoded": _read_json,  # the default of `curl -d`
     _ARROW: _read_arrow,
 }
-SUPPORTED = (JSON, OCTETS, ARROW)
 
 
 # -- writing --
 
-Writer = Callable[[InferenceResponse], EncodedBody]
 
-
-def writer(incoming: RequestFormat, request: InferenceRequest) -> Writer | None:
-    """How the caller wants the answer; None = as JSON.
+def select_writer(source: RequestFormat, request: InferenceRequest) -> Writer:
+    """Return the writer of the response: Arrow if `Accept` prefers it, binary or JSON as the request asks.
 
     Raises:
-        MLServerError: what the request asks for is not understood, or cannot be done here.
+        MLServerError: the request's parameters of the binary extension are not valid.
     """
-    wanted = binary.pop_binary_outputs(request)
-    if _wants_table(incoming.accept):
-        from ..wire.arrow import stream
-
-        stream.library()
-        return lambda response: EncodedBody([stream.write_response(response)], ARROW)
-    if wanted is None:
-        return None
-    return lambda response: _write_binary(response, wanted)
+    binary_outputs = binary.pop_binary_outputs(request)
+    if source.accept and prefers_arrow(source.accept):
+        return _write_arrow
+    if binary_outputs is None:
+        return _write_json
+    return partial(_write_binary, outputs=binary_outputs)
 
 
-def _write_binary(response: InferenceResponse, wanted: binary.BinaryOutputs) -> EncodedBody:
-    parts, head = binary.write_response(response, wanted)
-    if head is None:
+def _write_json(response: InferenceResponse) -> EncodedBody:
+    return EncodedBody(json.write_response(response), JSON)
+
+
+def _write_arrow(response: InferenceResponse) -> EncodedBody:
+    from ..wire.arrow import stream
+
+    return EncodedBody([stream.write_response(response)], ARROW)
+
+
+def _write_binary(response: InferenceResponse, outputs: binary.BinaryOutputs) -> EncodedBody:
+    parts, json_length = binary.write_response(response, outputs)
+    if json_length is None:
         return EncodedBody(parts, JSON)
-    return EncodedBody(parts, OCTETS, [(BINARY_HEADER, b"%d" % head)])
+    return EncodedBody(parts, OCTETS, [(BINARY_HEADER, b"%d" % json_length)])
 
 
-def _wants_table(accept: bytes) -> bool:
-    """Whether a caller reads Arrow's stream, and does not like JSON better."""
+def prefers_arrow(accept: bytes) -> bool:
+    """Return whether `Accept` has Arrow's stream with a weight above zero and not below that of JSON."""
     if b"arrow" not in accept:
         return False
-    liking = dict(map(_liked, accept.decode("latin-1").lower().split(",")))
-    return liking.get(ARROW, 0.0) > 0 and liking[ARROW] >= liking.get(JSON, 0.0)
+    media_ranges = accept.decode("latin-1").lower().split(",")
+    weights = dict(map(_parse_media_range, media_ranges))
+    return weights.get(ARROW, 0.0) > 0 and weights[ARROW] >= weights.get(JSON, 0.0)
 
 
-def _liked(part: str) -> tuple[str, float]:
-    """A media type and its weight."""
-    name, *options = (option.strip() for option in part.split(";"))
-    weight = next((option[2:] for option in options if option.startswith("q=")), "1")
+def _parse_media_range(text: str) -> tuple[str, float]:
+    """Return a media type and its weight (`q`, RFC 9110 12.4.2)."""
+    name, *options = [option.strip() for option in text.split(";")]
+    weights = [option[2:] for option in options if option.startswith("q=")]
     try:
-        return name, float(weight)
+        return name, float(weights[0]) if weights else 1.0
     except ValueError:
         return name, 1.0

@@ -1,11 +1,11 @@
-"""OpenAPI documents: one of the server's routes, and one per model in which the inputs are the model's own. Pure."""
+"""OpenAPI documents: one of the server's routes, and one per model with the model's own inputs. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pydantic.json_schema import models_json_schema
@@ -26,8 +26,8 @@ from .negotiation import ARROW, OCTETS
 
 Document = dict[str, Any]
 
+MAX_EXAMPLE_ELEMENTS = 10_000
 _EVENTS = "text/event-stream"
-MAX_ELEMENTS = 10_000
 _MESSAGES = (
     InferenceErrorResponse,
     InferenceRequest,
@@ -37,95 +37,117 @@ _MESSAGES = (
     RepositoryIndexRequest,
     RepositoryIndexResponse,
 )
-_INFER = [
-    (
-        "post",
-        "/infer",
-        "Ask the model",
-        {"body": "InferenceRequest", "answer": "InferenceResponse"},
-    ),
-    (
+
+
+class _Operation(NamedTuple):
+    """One operation of the protocol.
+
+    Attributes:
+        path: For a model's operation, relative to the model's path.
+        response: Schema of the response, "object", `_EVENTS`, or "" for an empty response.
+        request: Schema of the body, or "" for none.
+    """
+
+    method: str
+    path: str
+    summary: str
+    response: str = ""
+    request: str = ""
+
+
+_MODEL_OPERATIONS = (
+    _Operation("get", "", "Model metadata: inputs and outputs", "MetadataModelResponse"),
+    _Operation("get", "/ready", "Model readiness: 200 or 400", "object"),
+    _Operation("post", "/infer", "Run inference", "InferenceResponse", "InferenceRequest"),
+    _Operation(
         "post",
         "/generate",
-        "The same as `infer`",
-        {"body": "InferenceRequest", "answer": "InferenceResponse"},
+        "Run inference: alias of `infer`",
+        "InferenceResponse",
+        "InferenceRequest",
     ),
-    (
+    _Operation(
         "post",
         "/infer_stream",
-        "Ask the model; answers come as events",
-        {"body": "InferenceRequest", "answer": _EVENTS},
+        "Run streaming inference: responses are server-sent events",
+        _EVENTS,
+        "InferenceRequest",
     ),
-    (
+    _Operation(
         "post",
         "/generate_stream",
-        "The same as `infer_stream`",
-        {"body": "InferenceRequest", "answer": _EVENTS},
+        "Run streaming inference: alias of `infer_stream`",
+        _EVENTS,
+        "InferenceRequest",
     ),
-]
-# Method, path behind the model's, summary, what goes in and out.
-_OF_MODEL: list[tuple[str, str, str, dict[str, str]]] = [
-    ("get", "", "What the model takes and gives", {"answer": "MetadataModelResponse"}),
-    ("get", "/ready", "Whether the model can be asked now: 200 or 400", {"answer": "object"}),
-    *_INFER,
-    ("get", "/config", "The model's configuration in Triton's form", {"answer": "object"}),
-    ("get", "/stats", "Counts and durations of the model", {"answer": "object"}),
-]
-_OF_SERVER: list[tuple[str, str, str, dict[str, str]]] = [
-    ("get", "/v2", "Name, version and extensions of the server", {"answer": "MetadataServerResponse"}),
-    ("get", "/v2/health/live", "Whether the server answers", {"answer": "object"}),
-    ("get", "/v2/health/ready", "Whether every model can be asked now: 200 or 400", {"answer": "object"}),
-    ("get", "/v2/models", "The names of the models", {"answer": "object"}),
-    ("get", "/v2/models/stats", "Counts and durations of all models", {"answer": "object"}),
-    ("post", "/v2/repository/index", "Which models there are, and their states",
-     {"body": "RepositoryIndexRequest", "answer": "RepositoryIndexResponse"}),
-    ("post", "/v2/repository/models/{model_name}/load", "Load a model, or load it anew", {}),
-    ("post", "/v2/repository/models/{model_name}/unload", "Unload a model", {}),
-]  # fmt: skip
+    _Operation("get", "/config", "Model configuration in Triton's format", "object"),
+    _Operation("get", "/stats", "Inference statistics of the model", "object"),
+)
+_SERVER_OPERATIONS = (
+    _Operation(
+        "get", "/v2", "Server metadata: name, version, extensions", "MetadataServerResponse"
+    ),
+    _Operation("get", "/v2/health/live", "Server liveness", "object"),
+    _Operation("get", "/v2/health/ready", "Server readiness, of all models: 200 or 400", "object"),
+    _Operation("get", "/v2/models", "Names of the loaded models", "object"),
+    _Operation("get", "/v2/models/stats", "Inference statistics of all models", "object"),
+    _Operation(
+        "post",
+        "/v2/repository/index",
+        "Model repository index: models and their states",
+        "RepositoryIndexResponse",
+        "RepositoryIndexRequest",
+    ),
+    _Operation("post", "/v2/repository/models/{model_name}/load", "Load or reload a model"),
+    _Operation("post", "/v2/repository/models/{model_name}/unload", "Unload a model"),
+)
 
 
-def server_document(root_path: str, version: str, models: list[str]) -> Document:
-    """Every route of the protocol, for any model; `models` are the names to try."""
+def server_document(root_path: str, version: str, model_names: list[str]) -> Document:
+    """Return the document of all routes.
+
+    Args:
+        model_names: Examples of the parameter `model_name`.
+    """
     paths: Document = {}
-    for method, path, summary, shape in _OF_SERVER:
-        _add(paths, method, path, summary, shape)
+    for operation in _SERVER_OPERATIONS:
+        _add_operation(paths, "", operation)
     for base in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
-        for method, path, summary, shape in _OF_MODEL:
-            _add(paths, method, base + path, summary, shape)
-    for operation in (
-        operation for operations in paths.values() for operation in operations.values()
-    ):
-        for parameter in operation.get("parameters", ()):
-            if parameter["name"] == "model_name" and models:
-                parameter["examples"] = {name: {"value": name} for name in models}
-    return _document("Data Plane", version, root_path, paths, _schemas())
+        for operation in _MODEL_OPERATIONS:
+            _add_operation(paths, base, operation)
+    examples = {name: {"value": name} for name in model_names}
+    for parameter in _iterate_parameters(paths):
+        if parameter["name"] == "model_name" and examples:
+            parameter["examples"] = examples
+    return _build_document("Data Plane", version, root_path, paths, _schemas())
 
 
 def model_document(
     root_path: str, metadata: MetadataModelResponse, version: str | None, routes: Iterable[Route]
 ) -> Document:
-    """The routes of one model: its own tensors in the request, an example to send, and the paths it declares itself.
+    """Return the document of one model's routes, with its tensors, an example, and the routes it declares.
 
     Args:
-        version: The version asked for; None = the default one.
+        version: The requested version; None = the default one.
     """
     routes = list(routes)
-    base = f"/v2/models/{quote(metadata.name, safe='')}" + (
-        f"/versions/{quote(version, safe='')}" if version else ""
-    )
+    base = f"/v2/models/{quote(metadata.name, safe='')}"
+    title = f"Data Plane for Model {metadata.name}"
+    if version:
+        base += f"/versions/{quote(version, safe='')}"
+        title += f" ({version})"
     paths: Document = {}
-    for method, path, summary, shape in _OF_MODEL:
-        _add(paths, method, base + path, summary, shape)
+    for operation in _MODEL_OPERATIONS:
+        _add_operation(paths, base, operation)
     for route in routes:
-        _add_own(paths, base, route)
+        _add_declared(paths, base, route)
     schemas = dict(_schemas())
-    given = [route.config["v2_example"] for route in routes if "v2_example" in route.config]
-    schemas["InferenceRequest"] = _request_schema(schemas["InferenceRequest"], metadata, given)
-    title = f"Data Plane for Model {metadata.name}" + (f" ({version})" if version else "")
-    return _document(title, version or "default", root_path, paths, schemas)
+    examples = [route.config["v2_example"] for route in routes if "v2_example" in route.config]
+    schemas["InferenceRequest"] = _request_schema(schemas["InferenceRequest"], metadata, examples)
+    return _build_document(title, version or "default", root_path, paths, schemas)
 
 
-def _document(
+def _build_document(
     title: str, version: str, root_path: str, paths: Document, schemas: Document
 ) -> Document:
     document: Document = {"openapi": "3.1.0", "info": {"title": title, "version": version}}
@@ -136,54 +158,59 @@ def _document(
 
 @cache
 def _schemas() -> Document:
-    """The messages of the protocol, by their names."""
-    _, found = models_json_schema(
+    """Return the JSON schemas of the protocol's messages by name."""
+    _, document = models_json_schema(
         [(message, "validation") for message in _MESSAGES],
         ref_template="#/components/schemas/{model}",
     )
-    return dict(found["$defs"])
+    return dict(document["$defs"])
 
 
 # -- operations --
 
 
-def _add(paths: Document, method: str, path: str, summary: str, shape: dict[str, str]) -> None:
-    operation: Document = {
-        "summary": summary,
-        "operationId": f"{method}{path.replace('/', '_')}".replace("{", "").replace("}", ""),
-        "responses": {"200": _answer(shape.get("answer")), "default": _error()},
+def _iterate_parameters(paths: Document) -> Iterator[Document]:
+    for operations in paths.values():
+        for operation in operations.values():
+            yield from operation.get("parameters", ())
+
+
+def _add_operation(paths: Document, base: str, operation: _Operation) -> None:
+    path = base + operation.path
+    identifier = f"{operation.method}{path.replace('/', '_')}".replace("{", "").replace("}", "")
+    document: Document = {
+        "summary": operation.summary,
+        "operationId": identifier,
+        "responses": {"200": _describe_response(operation.response), "default": _error_response()},
     }
-    parameters = [name for name in ("model_name", "model_version") if f"{{{name}}}" in path]
-    if parameters:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in parameters
+    names = [name for name in ("model_name", "model_version") if f"{{{name}}}" in path]
+    if names:
+        schema = {"type": "string"}
+        document["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": schema} for name in names
         ]
-    if "body" in shape:
-        content: Document = {JSON: {"schema": _reference(shape["body"])}}
-        if shape["body"] == "InferenceRequest":
-            content |= {
-                kind: {"schema": {"type": "string", "format": "binary"}} for kind in (OCTETS, ARROW)
-            }
-        operation["requestBody"] = {
-            "required": shape["body"] == "InferenceRequest",
-            "content": content,
-        }
-    paths.setdefault(path, {})[method] = operation
+    if operation.request:
+        is_inference = operation.request == "InferenceRequest"
+        content: Document = {JSON: {"schema": _reference(operation.request)}}
+        if is_inference:
+            binary = {"schema": {"type": "string", "format": "binary"}}
+            content |= {OCTETS: binary, ARROW: binary}
+        document["requestBody"] = {"required": is_inference, "content": content}
+    paths.setdefault(path, {})[operation.method] = document
 
 
-def _answer(answer: str | None) -> Document:
-    if answer is None:
+def _describe_response(response: str) -> Document:
+    if not response:
         return {"description": "Done"}
-    if answer == _EVENTS:
+    if response == _EVENTS:
         return {"description": "One event per response", "content": {_EVENTS: {"schema": {}}}}
-    schema = {"type": "object"} if answer == "object" else _reference(answer)
+    schema = {"type": "object"} if response == "object" else _reference(response)
     return {"description": "OK", "content": {JSON: {"schema": schema}}}
 
 
-def _error() -> Document:
+def _error_response() -> Document:
     return {
-        "description": "What is wrong",
+        "description": "Error",
         "content": {JSON: {"schema": _reference("InferenceErrorResponse")}},
     }
 
@@ -192,12 +219,12 @@ def _reference(name: str) -> Document:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _add_own(paths: Document, base: str, route: Route) -> None:
-    """A path that the model declares: it answers under the model's path too."""
-    kind = JSON if route.static is None else route.content_type
+def _add_declared(paths: Document, base: str, route: Route) -> None:
+    """Add a route that the model declares, under the model's path."""
+    media_type = JSON if route.static is None else route.content_type
     operation: Document = {
-        "summary": "A path of the model's own",
-        "responses": {"200": {"description": "OK", "content": {kind: {"schema": {}}}}},
+        "summary": "Custom route of the model",
+        "responses": {"200": {"description": "OK", "content": {media_type: {"schema": {}}}}},
     }
     if route.method not in ("GET", "HEAD", "DELETE"):
         media: Document = {"schema": {}}
@@ -207,40 +234,37 @@ def _add_own(paths: Document, base: str, route: Route) -> None:
     paths.setdefault(base + route.path, {})[route.method.lower()] = operation
 
 
-# -- a model's own request --
+# -- a model's inference request --
 
-# Elements to send where a content type says more than "any text".
-_TEXTS = {"base64": "dGV4dA==", "datetime": "2000-01-01T00:00:00", "pd_json": "{}"}
+# Example elements of BYTES tensors by content type.
+_EXAMPLE_TEXTS = {"base64": "dGV4dA==", "datetime": "2000-01-01T00:00:00", "pd_json": "{}"}
 
 
 def _request_schema(
-    general: Document, metadata: MetadataModelResponse, given: list[Document | None]
+    general: Document, metadata: MetadataModelResponse, examples: list[Document | None]
 ) -> Document:
-    """The request with the model's inputs in place of any; a model that names none takes any.
+    """Return the request's schema with the model's inputs; a model without declared inputs accepts any.
 
     Args:
-        given: Examples of the model's own, None in place of one that was looked for in vain; without any, it is made up.
+        examples: The model's own; None = the model has none. If the list is empty, one is synthesized.
     """
     inputs, outputs = metadata.inputs or [], metadata.outputs or []
     properties = dict(general["properties"])
     schema = {**general, "properties": properties}
     if inputs:
-        known = [_input_schema(tensor) for tensor in inputs]
-        properties["inputs"] = {
-            "type": "array",
-            "minItems": 1,
-            "items": known[0] if len(known) == 1 else {"anyOf": known},
-        }
-        example = given[0] if given else _made_up(inputs)
-        if example is not None:  # better none than one that is refused
+        schemas = [_input_schema(tensor) for tensor in inputs]
+        items = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        properties["inputs"] = {"type": "array", "minItems": 1, "items": items}
+        example = examples[0] if examples else _synthesize_request(inputs)
+        if example is not None:  # none is better than one that the model rejects
             schema["example"] = example
     if outputs:
-        listed = {
+        output_properties = {
             "name": {"enum": [tensor.name for tensor in outputs]},
             "parameters": {"type": "object"},
         }
-        wanted = {"type": "object", "required": ["name"], "properties": listed}
-        properties["outputs"] = {"type": "array", "items": wanted}
+        output = {"type": "object", "required": ["name"], "properties": output_properties}
+        properties["outputs"] = {"type": "array", "items": output}
     return schema
 
 
@@ -264,7 +288,7 @@ def _input_schema(tensor: MetadataTensor) -> Document:
 
 
 def _element_schema(datatype: str) -> Document:
-    """A flat or nested element."""
+    """Return the schema of an element of `data`, which may be nested."""
     if datatype == "BYTES":
         return {"type": ["string", "array"]}
     if datatype == "BOOL":
@@ -274,34 +298,34 @@ def _element_schema(datatype: str) -> Document:
     return {"type": ["number", "null", "array"]}
 
 
-def _made_up(inputs: Iterable[MetadataTensor]) -> Document | None:
-    """A request to send; None if one row of it is too large to be shown."""
-    tensors = [_example(tensor) for tensor in inputs]
-    return None if any(tensor is None for tensor in tensors) else {"inputs": tensors}
+def _synthesize_request(inputs: Iterable[MetadataTensor]) -> Document | None:
+    """Return an example; None if one row of it has more than `MAX_EXAMPLE_ELEMENTS`."""
+    tensors = [_example_tensor(tensor) for tensor in inputs]
+    return None if None in tensors else {"inputs": tensors}
 
 
-def _example(tensor: MetadataTensor) -> Document | None:
-    """A tensor to send: the one in the metadata's parameter `example`, else one row of zeros; None if that is large."""
-    datatype = str(tensor.datatype)
-    given = (
-        (tensor.parameters.model_extra or {}).get("example")
-        if tensor.parameters is not None
-        else None
-    )
+def _example_tensor(tensor: MetadataTensor) -> Document | None:
+    """Return the tensor of the metadata's parameter `example`, else one row of zeros; None if it is large."""
+    declared = None
+    if tensor.parameters is not None:
+        declared = (tensor.parameters.model_extra or {}).get("example")
     shape = [1 if size < 0 else size for size in tensor.shape]
-    if isinstance(given, list) and given:
-        rest = prod(shape[1:]) or 1
-        shape = [len(given) // rest, *shape[1:]] if shape else []
-        data = given
-    elif prod(shape) > MAX_ELEMENTS:
+    if isinstance(declared, list) and declared:
+        row_size = prod(shape[1:]) or 1
+        shape = [len(declared) // row_size, *shape[1:]] if shape else []
+        data = declared
+    elif prod(shape) > MAX_EXAMPLE_ELEMENTS:
         return None
     else:
-        data = [_element(tensor)] * prod(shape)
-    return {"name": tensor.name, "shape": shape, "datatype": datatype, "data": data}
+        data = [_example_element(tensor)] * prod(shape)
+    return {"name": tensor.name, "shape": shape, "datatype": str(tensor.datatype), "data": data}
 
 
-def _element(tensor: MetadataTensor) -> Any:
+def _example_element(tensor: MetadataTensor) -> Any:
     datatype = str(tensor.datatype)
     if datatype == "BYTES":
-        return _TEXTS.get((tensor.parameters and tensor.parameters.content_type) or "", "text")
-    return False if datatype == "BOOL" else 0 if "INT" in datatype else 0.0
+        content_type = tensor.parameters.content_type if tensor.parameters is not None else None
+        return _EXAMPLE_TEXTS.get(content_type or "", "text")
+    if datatype == "BOOL":
+        return False
+    return 0 if "INT" in datatype else 0.0

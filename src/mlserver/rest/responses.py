@@ -1,4 +1,4 @@
-"""What a custom handler may answer with, under the names of MLServer 1.x."""
+"""Responses that a custom handler may return, under the names of MLServer 1.x."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..codecs.json import encode_to_json_bytes
 
 
 class Response(JSONResponse):
-    """JSON in which NumPy values are numbers and lists, and bytes are the text they hold."""
+    """JSON response that accepts NumPy values, bytes and pydantic models."""
 
     def render(self, content: Any) -> bytes:
         return encode_to_json_bytes(

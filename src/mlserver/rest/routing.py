@@ -1,7 +1,7 @@
-"""From a path to an endpoint: a tree of path segments, some of which are variable. Pure.
+"""Router: a tree of path segments, from a path to an endpoint. Pure.
 
-A segment may hold a slash, as in the name of a model: `%2F` in a path does not end a segment. So paths are decoded but for the
-slashes and percent signs of their segments, until a segment is taken out (`decode_segment`).
+A segment may contain a slash, as the name of a model may: `%2F` does not end a segment. Paths are therefore
+decoded except for the slashes and percent signs inside of segments; `decode_segment` decodes those.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ Endpoint = Callable[[Request], Awaitable[Reply]]
 
 
 def decode_path(path: str) -> str:
-    """A path as it came -> text whose slashes are those between segments; `%2F` and `%25` stand for the others."""
+    """Decode a path except for `%2F` and `%25`, so that its slashes are those between segments."""
     if "%" not in path:
         return path
-    return "/".join(
-        unquote(part).replace("%", "%25").replace("/", "%2F") for part in path.split("/")
-    )
+    segments = [unquote(segment) for segment in path.split("/")]
+    return "/".join(segment.replace("%", "%25").replace("/", "%2F") for segment in segments)
 
 
-def decode_segment(part: str) -> str:
-    """The text that one segment of such a path (or several, for a file's path) stands for."""
-    return part.replace("%2F", "/").replace("%25", "%") if "%" in part else part
+def decode_segment(segment: str) -> str:
+    """Return the text of one segment (or of several, for a file's path) of a path from `decode_path`."""
+    return segment.replace("%2F", "/").replace("%25", "%") if "%" in segment else segment
 
 
 class MethodNotAllowed(MLServerError):
-    """The path exists, but not with this method."""
+    """The path exists with other methods only."""
 
     def __init__(self, method: str, path: str, allowed: list[str]) -> None:
-        self.allowed = sorted({*allowed, "OPTIONS", *(["HEAD"] if "GET" in allowed else [])})
+        methods = {*allowed, "OPTIONS"}
+        if "GET" in allowed:
+            methods.add("HEAD")
+        self.allowed = sorted(methods)
         super().__init__(
             f"Method {method} is not allowed on {path}; allowed: {', '.join(self.allowed)}", 405
         )
@@ -50,57 +52,59 @@ class _Node:
 
 
 class Router:
-    """Fixed paths. Variable segments are written `{name}`; a fixed segment goes before a variable one."""
+    """The server's own paths. `{name}` is a variable segment; a fixed segment has precedence."""
 
     def __init__(self) -> None:
         self._root = _Node()
-        self._known: BoundedCache[str, tuple[_Node, dict[str, str]]] = BoundedCache()
+        self._matches: BoundedCache[str, tuple[_Node, dict[str, str]]] = BoundedCache()
 
     def add(self, method: str, template: str, endpoint: Endpoint) -> None:
+        """Add an endpoint. All additions precede the first `match`."""
         node = self._root
-        for part in template.strip("/").split("/"):
-            if part.startswith("{"):
+        for segment in template.strip("/").split("/"):
+            if segment.startswith("{"):
                 if node.variable is None:
-                    node.variable = (part.strip("{}"), _Node())
+                    node.variable = (segment.strip("{}"), _Node())
                 node = node.variable[1]
             else:
-                node = node.fixed.setdefault(part, _Node())
+                node = node.fixed.setdefault(segment, _Node())
         node.endpoints[method] = endpoint
         node.template = template
 
     def match(self, method: str, path: str) -> tuple[Endpoint, dict[str, str], str] | None:
-        """The endpoint, the variable segments and the template of a path; None if no path matches.
+        """Return the endpoint, the variable segments and the template of a path; None if no path matches.
 
         Raises:
             MethodNotAllowed: the path matches with other methods only.
         """
-        found = self._known.get(path)
-        if found is None:
+        match = self._matches.get(path)
+        if match is None:
             segments: dict[str, str] = {}
-            node = self._find(self._root, path.strip("/").split("/"), 0, segments)
-            if node is None:
+            leaf = self._find(self._root, path.strip("/").split("/"), 0, segments)
+            if leaf is None:
                 return None
-            found = self._known.keep(path, (node, segments))
-        node, segments = found
+            match = self._matches.store(path, (leaf, segments))
+        node, segments = match
         endpoint = node.endpoints.get("GET" if method == "HEAD" else method)
         if endpoint is None:
             raise MethodNotAllowed(method, path, sorted(node.endpoints))
         return endpoint, segments, node.template
 
     def _find(
-        self, node: _Node, parts: list[str], at: int, segments: dict[str, str]
+        self, node: _Node, parts: list[str], index: int, segments: dict[str, str]
     ) -> _Node | None:
-        if at == len(parts):
+        """Return the node of `parts[index:]` below a node, and collect the variable segments."""
+        if index == len(parts):
             return node if node.endpoints else None
-        fixed = node.fixed.get(parts[at])
+        fixed = node.fixed.get(parts[index])
         if fixed is not None:
-            found = self._find(fixed, parts, at + 1, segments)
-            if found is not None:
-                return found
-        if node.variable is None or not parts[at]:
+            leaf = self._find(fixed, parts, index + 1, segments)
+            if leaf is not None:
+                return leaf
+        if node.variable is None or not parts[index]:
             return None
         name, child = node.variable
-        found = self._find(child, parts, at + 1, segments)
-        if found is not None:
-            segments[name] = decode_segment(parts[at])
-        return found
+        leaf = self._find(child, parts, index + 1, segments)
+        if leaf is not None:
+            segments[name] = decode_segment(parts[index])
+        return leaf

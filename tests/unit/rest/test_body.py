@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver.errors import MLServerError, PayloadTooLarge, UnsupportedMediaType
-from mlserver.rest.http.body import ClientGone, compressed, inflate, read_body
+from mlserver.rest.http.body import ClientDisconnected, compress, inflate, read_body
 from mlserver.rest.messages import Request
 
 LIMIT = 100_000
@@ -96,7 +96,7 @@ async def test_a_length_that_is_none_is_not_believed(declared: str) -> None:
 
 @pytest.mark.parametrize("chunks", [(), (b"a",), (b"a", b"b")])
 async def test_a_caller_that_leaves(chunks: tuple[bytes, ...]) -> None:
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await read_body(request(), receiving(*chunks, gone=True), LIMIT)
 
 
@@ -259,7 +259,7 @@ async def test_answers_in_what_the_caller_accepts(accepted: bytes, name: str, si
         "deflate": zlib.decompress,
         "": bytes,
     }
-    body, chosen = await compressed(b"a" * size, accepted)
+    body, chosen = await compress(b"a" * size, accepted)
 
     assert chosen == name
     assert isinstance(body, bytes)
@@ -269,8 +269,8 @@ async def test_answers_in_what_the_caller_accepts(accepted: bytes, name: str, si
 async def test_parts_are_compressed_only_if_it_pays() -> None:
     import random
 
-    same, chosen = await compressed([random.Random(0).randbytes(9000), b"b"], b"gzip")
+    same, chosen = await compress([random.Random(0).randbytes(9000), b"b"], b"gzip")
     assert (chosen, len(same)) == ("", 2)
-    body, chosen = await compressed([b"a" * 9000, memoryview(b"b")], b"gzip")
+    body, chosen = await compress([b"a" * 9000, memoryview(b"b")], b"gzip")
     assert isinstance(body, bytes)
     assert gzip.decompress(body) == b"a" * 9000 + b"b"

@@ -32,7 +32,7 @@ async def bench() -> Bench:
 async def reply_to(bench: Bench, made: Request, default_model: str | None = None) -> Reply | None:
     routes = ModelRoutes(bench.data_plane, default_model)
     found = routes.match(made)
-    return None if found is None else await routes.answer(found, made)
+    return None if found is None else await routes.respond(found, made)
 
 
 def who(

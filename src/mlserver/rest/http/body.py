@@ -1,4 +1,4 @@
-"""Bodies of requests: read under a limit, counted after decompression; and answers compressed."""
+"""Bodies: requests are read under a limit and decompressed, responses are compressed."""
 
 from __future__ import annotations
 
@@ -14,114 +14,113 @@ from ..messages import Body, Request
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-# Sizes from which (de)compression leaves the event loop: below, the hop to a thread costs more than the work.
-_OFF_LOOP = 64 * 1024
+# Bytes from which data is compressed or decompressed in a thread: below, the switch costs more than the work.
+_MIN_COMPRESSED_IN_THREAD = 64 * 1024
+_MIN_DECOMPRESSED_IN_THREAD = 4 * 1024
 MIN_COMPRESSED = 500
 _LEVEL = 4
-_SAMPLE = 4096
-_SLICE = 16 * 1024
-_MOST_ENCODINGS = 2  # one over another; each may be as large as a body may
-# Bytes that a compressed body may become, whatever its size, and times its size beyond that: zeros
-# shrink a thousandfold, numbers and texts of a request rarely tenfold.
+_SAMPLE_SIZE = 4096
+_SLICE_SIZE = 16 * 1024
+_MAX_ENCODINGS = 2  # applied one over the other; the result of each may be as large as a body
+# A compressed body may expand to 1 MiB, whatever its size, and to 100 times its size: zeros shrink a
+# thousandfold, numbers and texts of a request rarely tenfold.
 _FREE_EXPANSION = 1024 * 1024
 _MAX_EXPANSION = 100
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-class ClientGone(Exception):
-    """The caller closed the connection before its request was whole."""
+class ClientDisconnected(Exception):
+    """The client closed the connection before its request was complete."""
 
 
 async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
-    """The whole body, decompressed.
+    """Return the complete body, decompressed.
 
     Raises:
-        PayloadTooLarge: more than `limit` bytes, declared, received or after decompression.
-        UnsupportedMediaType: an encoding that is not gzip or deflate.
-        ClientGone: there is nobody to answer.
+        PayloadTooLarge: more than `limit` bytes are declared, received or decompressed.
+        UnsupportedMediaType: the encoding is not gzip or deflate.
+        ClientDisconnected: no client is left to respond to.
     """
-    declared = request.header(b"content-length")
-    if (
-        declared is not None
-        and declared.isdigit()
-        and (len(declared) > 18 or int(declared) > limit)
-    ):
-        raise PayloadTooLarge(limit)
+    _check_declared(request.header(b"content-length"), limit)
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise ClientGone
+        raise ClientDisconnected
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
         body = await _read_rest(body, receive, limit)
     if len(body) > limit:
         raise PayloadTooLarge(limit)
     encoding = request.header(b"content-encoding")
-    return await _decoded(body, encoding.decode("latin-1"), limit) if encoding else body
+    return await _decompress(body, encoding.decode("latin-1"), limit) if encoding else body
+
+
+def _check_declared(length: bytes | None, limit: int) -> None:
+    if length is None or not length.isdigit():
+        return
+    if len(length) > 18 or int(length) > limit:  # int() of thousands of digits is slow
+        raise PayloadTooLarge(limit)
 
 
 async def _read_rest(start: bytes, receive: Receive, limit: int) -> bytes:
-    collected = io.BytesIO()  # grows in place, and gives its bytes away without a copy
-    collected.write(start)
+    buffer = io.BytesIO()  # grows in place, and `getvalue` shares its bytes without a copy
+    buffer.write(start)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
-        collected.write(message.get("body", b""))
-        if collected.tell() > limit:
+            raise ClientDisconnected
+        buffer.write(message.get("body", b""))
+        if buffer.tell() > limit:
             raise PayloadTooLarge(limit)
         if not message.get("more_body", False):
-            return collected.getvalue()
+            return buffer.getvalue()
 
 
-async def _decoded(body: bytes, encodings: str, limit: int) -> bytes:
-    names = [
-        name
-        for part in encodings.split(",")
-        if (name := part.strip().lower()) not in ("", "identity")
-    ]
-    bound = max(_FREE_EXPANSION, _MAX_EXPANSION * len(body))
-    if len(names) > _MOST_ENCODINGS:
+async def _decompress(body: bytes, encodings: str, limit: int) -> bytes:
+    listed = [part.strip().lower() for part in encodings.split(",")]
+    names = [name for name in listed if name not in ("", "identity")]
+    max_expanded = max(_FREE_EXPANSION, _MAX_EXPANSION * len(body))
+    if len(names) > _MAX_ENCODINGS:
         raise UnsupportedMediaType(
-            f"Content-Encoding: at most {_MOST_ENCODINGS} are supported, received {len(names)}"
+            f"Content-Encoding: expected at most {_MAX_ENCODINGS} encodings, received {len(names)}"
         )
     for name in reversed(names):
         if name not in _WINDOWS:
             raise UnsupportedMediaType(
                 f"Content-Encoding '{name}' is not supported; supported: gzip, deflate, identity"
             )
-        if len(body) >= _OFF_LOOP // 16:
-            body = await asyncio.to_thread(_inflate_bounded, body, name, limit, bound)
+        if len(body) >= _MIN_DECOMPRESSED_IN_THREAD:
+            body = await asyncio.to_thread(_inflate_bounded, body, name, limit, max_expanded)
         else:
-            body = _inflate_bounded(body, name, limit, bound)
+            body = _inflate_bounded(body, name, limit, max_expanded)
     return body
 
 
-def _inflate_bounded(data: bytes, name: str, limit: int, bound: int) -> bytes:
-    """Decompress up to `limit` bytes, the largest body, and up to `bound` bytes, for a body of this size."""
+def _inflate_bounded(data: bytes, name: str, limit: int, max_expanded: int) -> bytes:
+    """Decompress up to `limit` bytes (of any body) and `max_expanded` bytes (of a body of this size)."""
     try:
-        return inflate(data, name, min(limit, bound))
+        return inflate(data, name, min(limit, max_expanded))
     except PayloadTooLarge:
-        if limit <= bound:
+        if limit <= max_expanded:
             raise
         raise MLServerError(
             f"Request body grows to more than {_MAX_EXPANSION} times its size when decompressed "
-            f"({bound} bytes): send it with less compression, or without Content-Encoding",
+            f"({max_expanded} bytes): send it with less compression, or without Content-Encoding",
             413,
         ) from None
 
 
 def inflate(data: bytes, name: str, limit: int) -> bytes:
-    """Decompress up to `limit` bytes and never hold more than that.
+    """Decompress up to `limit` bytes, without ever holding more.
 
     Raises:
-        PayloadTooLarge: there is more.
-        MLServerError: the data is broken.
+        PayloadTooLarge: the data decompresses to more.
+        MLServerError: the data is not valid.
     """
     try:
         return _inflate(data, _WINDOWS[name], limit)
     except zlib.error as error:
         if name == "deflate":
-            # Some clients send the raw stream, without zlib's header, under this name.
+            # Some clients send a raw deflate stream, without the zlib header, under this name.
             try:
                 return _inflate(data, -zlib.MAX_WBITS, limit)
             except zlib.error:
@@ -133,59 +132,61 @@ def inflate(data: bytes, name: str, limit: int) -> bytes:
 
 def _inflate(data: bytes, window: int, limit: int) -> bytes:
     parts: list[bytes] = []
-    left, at, stream = limit, 0, zlib.decompressobj(window)
-    # In slices, for zlib copies what lies behind the end of a member, and a gzip body may have very many members.
-    while at < len(data):
-        piece = data[at : at + _SLICE]
-        part = stream.decompress(piece, left + 1)
+    remaining, offset, stream = limit, 0, zlib.decompressobj(window)
+    # In slices: zlib copies what follows the end of a gzip member, and a body may have very many members.
+    while offset < len(data):
+        piece = data[offset : offset + _SLICE_SIZE]
+        part = stream.decompress(piece, remaining + 1)
         parts.append(part)
-        left -= len(part)
-        if left < 0 or stream.unconsumed_tail:
+        remaining -= len(part)
+        if remaining < 0 or stream.unconsumed_tail:
             raise PayloadTooLarge(limit)
-        at += len(piece) - len(stream.unused_data)
+        offset += len(piece) - len(stream.unused_data)
         if stream.eof:
-            if window <= zlib.MAX_WBITS or at == len(data):
+            if window <= zlib.MAX_WBITS or offset == len(data):
                 return b"".join(parts)
             stream = zlib.decompressobj(window)
-    raise zlib.error("the data ends early")
+    raise zlib.error("the data is truncated")
 
 
-async def compressed(body: Body, accepted: bytes) -> tuple[Body, str]:
-    """The body in an encoding that the caller accepts, and that encoding's name ("" = as it is)."""
-    name = _choose(accepted.decode("latin-1"))
+async def compress(body: Body, accepted: bytes) -> tuple[Body, str]:
+    """Return the body in an encoding that the client accepts, and the encoding's name ("" = unchanged)."""
+    name = _choose_encoding(accepted.decode("latin-1"))
     if not name:
         return body, ""
     if isinstance(body, bytes):
         return await _compress(body, name), name
-    if not _shrinks(body):
+    if not _is_compressible(body):
         return body, ""
     return await _compress(b"".join(body), name), name
 
 
 async def _compress(body: bytes, name: str) -> bytes:
-    work = gzip.compress if name == "gzip" else zlib.compress
-    if len(body) >= _OFF_LOOP:
-        return await asyncio.to_thread(work, body, _LEVEL)
-    return work(body, _LEVEL)
+    function = gzip.compress if name == "gzip" else zlib.compress
+    if len(body) >= _MIN_COMPRESSED_IN_THREAD:
+        return await asyncio.to_thread(function, body, _LEVEL)
+    return function(body, _LEVEL)
 
 
-def _shrinks(parts: list[bytes | memoryview]) -> bool:
-    """Whether binary data is worth compressing: most clients accept it unasked, and most numbers do not get smaller."""
-    sample = b"".join(bytes(part[:_SAMPLE]) for part in parts[:8])
+def _is_compressible(parts: list[bytes | memoryview]) -> bool:
+    """Return whether a sample of binary data shrinks by a fifth: most clients accept gzip by default, and
+    most floating-point data does not shrink.
+    """
+    sample = b"".join(bytes(part[:_SAMPLE_SIZE]) for part in parts[:8])
     return len(zlib.compress(sample, 1)) < 0.8 * len(sample)
 
 
-def _choose(accepted: str) -> str:
-    """gzip or deflate, whichever is accepted with a quality above zero, gzip first."""
-    offered: dict[str, float] = {}
+def _choose_encoding(accepted: str) -> str:
+    """Return "gzip" or "deflate", the first that is accepted with a quality above zero, or ""."""
+    qualities: dict[str, float] = {}
     for part in accepted.lower().split(","):
         name, _, options = part.partition(";")
         _, _, quality = options.partition("q=")
         try:
-            offered[name.strip()] = float(quality) if quality.strip() else 1.0
+            qualities[name.strip()] = float(quality) if quality.strip() else 1.0
         except ValueError:
-            offered[name.strip()] = 0.0
+            qualities[name.strip()] = 0.0
     for name in ("gzip", "deflate"):
-        if offered.get(name, 0.0) > 0:
+        if qualities.get(name, 0.0) > 0:
             return name
     return ""

@@ -1,424 +1,399 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it lacks, in front of an `RequestResponseCycle` per request.
+"""HTTP/1.1 connection: an asyncio protocol on httptools' parser, with one `RequestResponseCycle` per request.
 
-Headers, bodies, answers and silence have time limits (`bounds`); heads, chunks and pipelines have sizes; what two parsers could
-read in two ways is refused; a caller who leaves ends its request.
+Headers, bodies, responses and idle time have time limits (`timeouts`); heads, chunks and pipelines have size
+limits; requests that two parsers could read differently are rejected (`request_head`); when the client
+disconnects, its request is cancelled. Why not uvicorn's protocol: `docs/decisions/http.md`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import select
 from collections import deque
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import service_unavailable
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ...logging import get_logger
-from ...wire.json import write_document
-from ..bounded_cache import BoundedCache
-from ..routing import decode_path
+from ..messages import RawHeaders
 from .cycle import RequestResponseCycle
+from .flow_control import FlowControl
+from .request_head import (
+    WRONG_VERSION,
+    RequestRejected,
+    check_head,
+    check_head_size,
+    encode_head,
+    encode_rejection,
+    from_parser_error,
+    logger,
+    parse_target,
+    time_exceeded,
+)
+from .sockets import get_address, is_readable
 from .timeouts import ConnectionState, ConnectionTimeouts
 
-logger = get_logger().getChild("http")
-
-MAX_HEAD = 64 * 1024  # bytes of the request line and the headers together
-MAX_HEADERS = 256
-MAX_CHUNKS = 100_000  # of one body; each costs far more than the byte that it may carry
-MAX_PIPELINED = 64  # requests of one connection that wait for the answer to an earlier one
-LEAST_READ = (
-    16 * 1024
-)  # bytes of an answer that a caller takes per `body_timeout`, unless less is left
+MAX_CHUNKS = 100_000  # of one body; a chunk costs far more than the byte that it may carry
+MAX_PIPELINED = 64  # requests of one connection that wait for the response to an earlier one
+# Bytes of a response that a client has to read per `body_timeout`, unless less is left.
+MIN_BYTES_READ = 16 * 1024
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
-_NO_HTTP_2 = "HTTP/1.1 and HTTP/1.0 are spoken here; gRPC (HTTP/2) has a port of its own (setting 'grpc_port')"
-_known_urls: BoundedCache[bytes, tuple[str, bytes, bytes]] = BoundedCache()
-
-
-class RequestRejected(Exception):
-    """A request that is not read any further.
+class Connection(asyncio.Protocol):
+    """One connection, created by `uvicorn.Server`, which passes all arguments but the first.
 
     Args:
-        status: HTTP status of the answer, after which the connection is closed.
-        text: What is wrong.
+        timeouts: Time limits, shared by the listener's connections.
+        config: `uvicorn.Config`; supplies the application, the root path and `limit_concurrency`.
+        server_state: Connections, tasks and default headers of the listener.
     """
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
+    def __init__(
+        self, timeouts: ConnectionTimeouts, *, config: Any, server_state: Any, **_options: Any
+    ) -> None:
+        self._timeouts = timeouts
+        self._app = config.loaded_app
+        self._root_path: str = config.root_path
+        self._limit_concurrency: int | None = config.limit_concurrency
+        self._server_state = server_state
+        self._connections: set[Any] = server_state.connections
+        self._tasks: set[asyncio.Task[None]] = server_state.tasks
+        self._loop = asyncio.get_running_loop()
+        self._parser = self._create_parser()
 
-
-class Connection(HttpToolsProtocol):
-    """One connection. Made by uvicorn, for each that it accepts."""
-
-    cycle: RequestResponseCycle  # type: ignore[assignment]  # instead of uvicorn's own
-    pipeline: deque[tuple[RequestResponseCycle, Any]]  # type: ignore[assignment]
-
-    def __init__(self, bounds: ConnectionTimeouts, **options: Any) -> None:
-        super().__init__(**options)
-        self._bounds = bounds
-        self._phase = ConnectionState.IDLE
-        self._since = bounds.now
-        self._arriving = 0  # bytes that the parser is being fed
-        self._version = "1.1"
-        self._head = 0  # bytes of an unfinished head before those
-        self._is_upgrade = False  # the head asks for another protocol
-        self._chunks = 0
+        self._state = ConnectionState.IDLE
+        self._since = timeouts.now
+        self._cycle: RequestResponseCycle | None = None  # the request that is being read
         self._running: RequestResponseCycle | None = None  # the request that is being answered
         self._task: asyncio.Task[None] | None = None
-        self._unread = 0  # bytes of answers that the caller had not taken when last looked at
-        self._unread_since = bounds.now
+        self._pipeline: deque[RequestResponseCycle] = deque()
+        # Bytes of responses that the client had not read at the last check, and since when.
+        self._unread, self._unread_since = 0, timeouts.now
+        # The request that is being parsed.
+        self._target, self._version = b"", "1.1"
+        self._headers: RawHeaders = []
+        self._expects_continue = False
+        self._is_upgrade = False  # the head asks for another protocol
+        self._chunk_count = 0
+        self._head_size = 0  # bytes that are certainly the head's, of earlier reads
+        self._max_head_size = 0  # with all bytes of the read in which the head began
+        self._read_size = self._requests_in_read = 0  # of the present read
+
+    def _create_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # Data after a request with `Connection: close` is no error: the request gets its response.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     # -- asyncio's callbacks --
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > self._bounds.max_connections:
-            self._refuse(RequestRejected(503, "Too many connections (setting 'max_connections')"))
+        self._connections.add(self)
+        self._transport = transport
+        self._flow = FlowControl(transport)
+        self._server_address = get_address(transport, "sockname")
+        self._client_address = get_address(transport, "peername")
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        if len(self._connections) > self._timeouts.max_connections:
+            self._reject(RequestRejected(503, "Too many connections (setting 'max_connections')"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connections.discard(self)
-        self.parser = None  # type: ignore[assignment]  # it refers to us
-        self.flow.resume_writing()
-        if self.cycle is not None:
-            self.cycle.disconnected = not self.cycle.response_complete
-            self.cycle.wake()
+        self._connections.discard(self)
+        self._parser = None  # type: ignore[assignment]  # break the reference cycle
+        self._flow.resume_writing()
+        if self._cycle is not None:
+            self._cycle.disconnected = not self._cycle.response_complete
+            self._cycle.notify()
         if exc is None:
-            self.transport.close()
-        self.pipeline.clear()
+            self._transport.close()
+        self._pipeline.clear()
         if self._task is not None:
             self._task.cancel()
 
+    def pause_writing(self) -> None:
+        self._flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._flow.resume_writing()
+
     def data_received(self, data: bytes) -> None:
-        if self._phase is ConnectionState.ENDING:
+        state = self._state
+        if state is ConnectionState.CLOSING:
             return
-        self._arriving = len(data)
+        self._read_size = len(data)
+        is_between = state is ConnectionState.IDLE or state is ConnectionState.RESPONSE
+        self._requests_in_read = 0 if is_between else 1
         try:
             self._parse(data)
-            if self._phase is ConnectionState.HEAD:
-                self._head += len(data)
-                if self._head > MAX_HEAD:
-                    raise RequestRejected(431, f"The headers are larger than {MAX_HEAD} bytes")
+            if self._state is ConnectionState.HEAD:
+                self._count_unfinished_head()
         except httptools.HttpParserError as error:
-            is_http_2 = self.cycle is None and data.startswith(b"PRI * HTTP/2")
-            self._refuse(RequestRejected(505, _NO_HTTP_2) if is_http_2 else _refusal(error))
+            if self._cycle is None and data.startswith(b"PRI * HTTP/2"):
+                self._reject(RequestRejected(505, WRONG_VERSION))
+            else:
+                self._reject(from_parser_error(error))
         except RequestRejected as error:
-            self._refuse(error)
+            self._reject(error)
+
+    def _count_unfinished_head(self) -> None:
+        self._max_head_size += self._read_size
+        # Behind another request in its first read, the head has an unknown part of the bytes. That
+        # read is not counted, so that a head may exceed the limit by one read before it is complete.
+        if self._requests_in_read == 1:
+            self._head_size += self._read_size
+            check_head_size(self._head_size)
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser; requests that ask for another protocol are read as HTTP/1.1 requests."""
+        """Feed the parser. A request that asks for another protocol is read as an HTTP/1.1 request."""
         while True:
             try:
-                self.parser.feed_data(data)
+                self._parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 if not self._is_upgrade:
                     self._decline_tunnel()
                     return
-                data = self._without_upgrade() + data[upgrade.args[0] :]
-                self._arriving = len(data)
+                data = self._remove_upgrade() + data[upgrade.args[0] :]
+                self._read_size = len(data)
 
-    def _without_upgrade(self) -> bytes:
-        """Return the head just read, without its Upgrade header, for a new parser.
+    def _remove_upgrade(self) -> bytes:
+        """Return the head just parsed, without its Upgrade header, for a new parser.
 
         A server ignores an upgrade by answering over HTTP/1.1 (RFC 9110 7.8). llhttp takes what
-        follows such a head for the other protocol, so the request is read a second time, body and
+        follows such a head for the other protocol, so the request is parsed a second time, body and
         all checks included.
         """
-        method = self.parser.get_method()
-        version = self.parser.get_http_version().encode("ascii")
-        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
-        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] != b"upgrade"]
-        self.parser = httptools.HttpRequestParser(self)
-        return b"\r\n".join((*lines, b"", b""))
+        head = encode_head(
+            self._parser.get_method(),
+            self._target,
+            self._parser.get_http_version(),
+            [pair for pair in self._headers if pair[0] != b"upgrade"],
+        )
+        self._parser = self._create_parser()
+        return head
 
     # -- the parser's callbacks --
 
     def on_message_begin(self) -> None:
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-        self._phase = ConnectionState.HEAD
-        self._since = self._bounds.now
-        self._head = self._chunks = 0
-        self._is_upgrade = False
+        self._target = b""
+        self._headers = []
+        self._expects_continue = self._is_upgrade = False
+        self._chunk_count = self._head_size = self._max_head_size = 0
+        self._requests_in_read += 1
+        self._enter(ConnectionState.HEAD)
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects_continue = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        headers = self.headers
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
-            self._is_upgrade = True  # read again, see `_without_upgrade`
+        parser, headers = self._parser, self._headers
+        method = parser.get_method().decode("ascii")
+        if parser.should_upgrade() and method != "CONNECT":
+            self._is_upgrade = True  # parsed again, see `_remove_upgrade`
             return
-        self._check_head(headers)
-        parser, version = self.parser, self._version
-        self.cycle = exchange = RequestResponseCycle(
-            self._scope(parser.get_method().decode("ascii"), headers),
-            self,  # through us it writes and closes
-            self.flow,
-            self.server_state.default_headers,
+        version = self._version = parser.get_http_version()
+        check_head(version, self._target, headers, self._max_head_size + self._read_size)
+        self._check_capacity()
+        self._cycle = cycle = RequestResponseCycle(
+            self._create_scope(method, headers),
+            self,
+            self._flow,
+            self._server_state.default_headers,
             version != "1.0" and parser.should_keep_alive(),
-            self.expect_100_continue,
-            self.on_response_complete,
+            self._expects_continue,
+            self._on_response_complete,
         )
-        self.headers = []  # trailers come under the same name, and are not to join these
-        self._phase = ConnectionState.BODY
-        self._since = self._bounds.now
-        limit = self.limit_concurrency
-        full = limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)
-        app = service_unavailable if full else self.app
+        self._headers = []  # `on_header` is called for trailers too; they are not headers
+        self._enter(ConnectionState.BODY)
         if self._running is None or self._running.response_complete:
-            self._start(exchange, app)
+            self._start(cycle)
         else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, app))
+            self._flow.pause_reading()
+            self._pipeline.append(cycle)
 
-    def _scope(self, method: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-        path, raw_path, query = _known_urls.get(self.url) or _parsed(self.url)
-        root = self.root_path
+    def _check_capacity(self) -> None:
+        if len(self._pipeline) >= MAX_PIPELINED:
+            raise RequestRejected(
+                400, f"Pipelined requests: expected at most {MAX_PIPELINED}, received more"
+            )
+        limit = self._limit_concurrency
+        if limit is not None and max(len(self._connections), len(self._tasks)) >= limit:
+            raise RequestRejected(503, "Too many requests or connections ('limit_concurrency')")
+
+    def _create_scope(self, method: str, headers: RawHeaders) -> dict[str, Any]:
+        path, raw_path, query = parse_target(self._target)
+        root = self._root_path
         return {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "asgi": _ASGI,
             "http_version": self._version,
             "method": method,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
+            "server": self._server_address,
+            "client": self._client_address,
+            "scheme": self._scheme,
             "root_path": root,
             "path": root + path,
             "raw_path": root.encode() + raw_path if root else raw_path,
             "query_string": query,
             "headers": headers,
-            "state": {},
         }
 
-    def _check_head(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Refuse what the parser lets pass although the next one behind us might read it in another way."""
-        version = self._version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise RequestRejected(505, _NO_HTTP_2)
-        names = [name for name, _ in headers]
-        hosts = names.count(b"host")
-        if hosts != 1 and (hosts > 1 or version == "1.1"):
-            raise RequestRejected(400, "Invalid HTTP request: expected one Host header")
-        if b"transfer-encoding" in names:
-            coding = dict(headers)[b"transfer-encoding"].strip().lower()
-            if coding != b"chunked" or version == "1.0":
-                raise RequestRejected(
-                    400, "Invalid HTTP request: the only Transfer-Encoding read here is 'chunked'"
-                )
-        if len(names) > MAX_HEADERS:
-            raise RequestRejected(431, f"More than {MAX_HEADERS} headers")
-        if self._head + self._arriving > MAX_HEAD:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
-            if size > MAX_HEAD:
-                raise RequestRejected(431, f"The headers are larger than {MAX_HEAD} bytes")
-        if len(self.pipeline) >= MAX_PIPELINED:
-            raise RequestRejected(
-                400, f"More than {MAX_PIPELINED} requests were sent without waiting for answers"
-            )
-
     def on_chunk_header(self) -> None:
-        self._chunks += 1
-        if self._chunks > MAX_CHUNKS:
-            raise RequestRejected(413, f"The body has more than {MAX_CHUNKS} chunks")
+        self._chunk_count += 1
+        if self._chunk_count > MAX_CHUNKS:
+            raise RequestRejected(413, f"Request body: expected at most {MAX_CHUNKS} chunks")
 
     def on_body(self, body: bytes) -> None:
-        if not self.cycle.response_complete:
-            self.cycle.feed(body)
+        cycle = self._cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.feed_body(body)
 
     def on_message_complete(self) -> None:
         if self._is_upgrade:
             return
-        if not self.cycle.response_complete:
-            self.cycle.end()
-        running = self._running
-        self._phase = (
-            ConnectionState.ANSWER
-            if running is not None and not running.response_complete
-            else ConnectionState.IDLE
-        )
-        self._since = self._bounds.now
+        cycle, running = self._cycle, self._running
+        if cycle is not None and not cycle.response_complete:
+            cycle.end_body()
+        is_running = running is not None and not running.response_complete
+        self._enter(ConnectionState.RESPONSE if is_running else ConnectionState.IDLE)
 
-    # -- answering --
+    # -- responses --
 
-    def _start(self, exchange: RequestResponseCycle, app: Any) -> None:
-        self._running = exchange
-        self._task = self.loop.create_task(self._answer(exchange, app))
+    def _enter(self, state: ConnectionState) -> None:
+        self._state, self._since = state, self._timeouts.now
 
-    async def _answer(self, exchange: RequestResponseCycle, app: Any) -> None:
+    def _start(self, cycle: RequestResponseCycle) -> None:
+        self._running = cycle
+        self._task = self._loop.create_task(self._run(cycle))
+
+    async def _run(self, cycle: RequestResponseCycle) -> None:
         task = self._task
         assert task is not None
-        self.tasks.add(task)
+        self._tasks.add(task)
         try:
-            await app(exchange.scope, exchange.receive, exchange.send)
+            await self._app(cycle.scope, cycle.receive, cycle.send)
         except asyncio.CancelledError:
-            if not exchange.disconnected:
-                self.transport.close()
+            if not cycle.disconnected:
+                self._transport.close()
                 raise
         except Exception:
-            logger.exception("An answer could not be sent")
-            self.transport.close()
+            logger.exception("Sending a response failed")
+            self._transport.close()
         else:
-            if not exchange.response_complete and not exchange.disconnected:
-                self.transport.close()
+            if not cycle.response_complete and not cycle.disconnected:
+                self._transport.close()
         finally:
-            exchange.forget()
-            self.tasks.discard(task)
+            cycle.release()
+            self._tasks.discard(task)
 
-    def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
-        if self.transport.is_closing() or self._phase is ConnectionState.ENDING:
+    def _on_response_complete(self) -> None:
+        self._server_state.total_requests += 1
+        if self._transport.is_closing() or self._state is ConnectionState.CLOSING:
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start(*self.pipeline.pop())
-        elif self._phase is ConnectionState.ANSWER:
-            self._phase = ConnectionState.IDLE
-            self._since = self._bounds.now
+        self._flow.resume_reading()
+        if self._pipeline:
+            self._start(self._pipeline.popleft())
+        elif self._state is ConnectionState.RESPONSE:
+            self._enter(ConnectionState.IDLE)
 
-    # What an answer needs of a transport. `close` comes after a last answer, perhaps before the request is whole.
+    # `ResponseWriter`, for the cycle
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        self._transport.write(data)
 
     def is_closing(self) -> bool:
-        return self.transport.is_closing()
+        return self._transport.is_closing()
 
     def close(self) -> None:
-        if self._phase in (ConnectionState.HEAD, ConnectionState.BODY):
+        """Close after the last response, which may precede the end of its request."""
+        if self._state in (ConnectionState.HEAD, ConnectionState.BODY):
             self._linger()
         else:
-            self.transport.close()
+            self._transport.close()
 
-    def is_ending(self) -> bool:
-        return self._bounds.is_ending and not self.pipeline
+    def is_last_response(self) -> bool:
+        return self._timeouts.is_draining and not self._pipeline
 
-    # -- ends --
+    # -- closing --
 
     def close_if_idle(self, since: float) -> None:
-        """Close the connection if it has been idle from that time on and nothing has arrived that is not read yet."""
-        if (
-            self._phase is not ConnectionState.IDLE
-            or self._since > since
-            or self.transport.is_closing()
-        ):
+        """Close the connection if it has been idle since that time and the socket has no unread bytes."""
+        is_idle = self._state is ConnectionState.IDLE and self._since <= since
+        if not is_idle or self._transport.is_closing():
             return
-        if not is_readable(self.transport.get_extra_info("socket")):
-            self.transport.close()
+        if not is_readable(self._transport.get_extra_info("socket")):
+            self._transport.close()
 
-    def look(self) -> None:
-        """End this connection if a time limit is over. Called every so often."""
-        bounds = self._bounds
-        self._look_at_unread()
-        if self.flow.read_paused:
-            self._since = bounds.now  # we do not read: the caller cannot be blamed
-        elif bounds.expired(self._phase, self._since):
-            if self._phase in (ConnectionState.IDLE, ConnectionState.ENDING):
-                self.transport.close()
+    def check_timeouts(self) -> None:
+        """Close this connection if it has exceeded a time limit. Called periodically."""
+        timeouts, state = self._timeouts, self._state
+        self._check_client_reads()
+        if self._flow.is_read_paused:
+            self._since = timeouts.now  # this server does not read: the client's time stands still
+        elif timeouts.is_expired(state, self._since):
+            if state in (ConnectionState.IDLE, ConnectionState.CLOSING):
+                self._transport.close()
             else:
-                what = "headers" if self._phase is ConnectionState.HEAD else "body"
-                self._refuse(
-                    RequestRejected(
-                        408,
-                        f"The request's {what} took too long (setting '{what.rstrip('s')}_timeout')",
-                    )
-                )
+                self._reject(time_exceeded("headers" if state is ConnectionState.HEAD else "body"))
 
-    def _look_at_unread(self) -> None:
-        """Cut off a caller that does not read its answers."""
-        bounds = self._bounds
-        left = self.transport.get_write_buffer_size()
-        if not left or left <= self._unread - LEAST_READ or left > self._unread:
-            self._unread, self._unread_since = left, bounds.now
-        elif bounds.now - self._unread_since > bounds.reading:
-            self.transport.abort()
+    def _check_client_reads(self) -> None:
+        """Abort the connection if the client does not read its responses."""
+        timeouts = self._timeouts
+        unread = self._transport.get_write_buffer_size()
+        if not unread or unread <= self._unread - MIN_BYTES_READ or unread > self._unread:
+            self._unread, self._unread_since = unread, timeouts.now
+        elif timeouts.now - self._unread_since > timeouts.read_timeout:
+            self._transport.abort()
 
-    def _refuse(self, error: RequestRejected) -> None:
-        """Answer that a request is not read any further, and end the connection."""
-        if self.transport.is_closing() or self._phase is ConnectionState.ENDING:
+    def _reject(self, error: RequestRejected) -> None:
+        """Respond with an error to the request that is being read, and close the connection."""
+        if self._transport.is_closing() or self._state is ConnectionState.CLOSING:
             return
-        logger.debug("A connection is ended: %s", error.text)
-        running = self._running
+        logger.debug("A connection is closed: %s", error.text)
+        running, in_head = self._running, self._state is ConnectionState.HEAD
         if running is not None and not running.response_complete:
-            if running is not self.cycle or self._phase is ConnectionState.HEAD:
-                # An earlier request of this connection: it is answered, then the connection ends.
-                self.pipeline.clear()
+            if running is not self._cycle or in_head:
+                # An earlier request of this connection gets its response; then the connection is closed.
+                self._pipeline.clear()
                 running.keep_alive = False
-                self._phase = ConnectionState.HEAD
-                self.flow.pause_reading()
+                self._state = ConnectionState.HEAD
+                self._flow.pause_reading()
                 return
             running.disconnected = True
-            running.wake()
-        in_body = (
-            running is not None
-            and running is self.cycle
-            and self._phase is not ConnectionState.HEAD
-        )
+            running.notify()
+        in_body = running is not None and running is self._cycle and not in_head
         if running is not None and in_body and running.response_started:
-            self.transport.close()
+            self._transport.close()
             return
-        self.transport.write(_answer(error))
+        self._transport.write(encode_rejection(error))
         self._linger()
 
     def _linger(self) -> None:
-        """End, but not before the caller had time to read: closing with unread bytes would throw the answer away."""
-        self._phase, self._since = ConnectionState.ENDING, self._bounds.now
-        self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        """Close for writing; later for reading, as a close with unread bytes would reset the connection."""
+        self._enter(ConnectionState.CLOSING)
+        self._flow.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def _decline_tunnel(self) -> None:
-        """Answer a CONNECT request over HTTP/1.1 and end the connection: what follows is not HTTP."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
+        """Respond to a CONNECT request over HTTP/1.1 and close the connection: what follows is not HTTP."""
+        if self._cycle is not None:
+            self._cycle.keep_alive = False
         if self._running is None or self._running.response_complete:
-            self.transport.close()
+            self._transport.close()
         else:
-            self._phase = ConnectionState.ANSWER
-            self.flow.pause_reading()
+            self._state = ConnectionState.RESPONSE
+            self._flow.pause_reading()
 
     def shutdown(self) -> None:
-        super().shutdown()
-        if self._phase is ConnectionState.ENDING:
-            self.transport.close()
-
-
-def is_readable(connection: Any) -> bool:
-    """Whether a socket has bytes that were not read yet, or a listening one connections."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _refusal(error: httptools.HttpParserError) -> RequestRejected:
-    cause = error.__context__  # raised in one of our callbacks
-    if isinstance(cause, RequestRejected):
-        return cause
-    is_callback = isinstance(error, httptools.HttpParserCallbackError)
-    if is_callback and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
-        # Not the caller's fault: a version of uvicorn or httptools, say, that lacks what this module uses.
-        logger.error("A request could not be read", exc_info=cause)
-        return RequestRejected(500, "The request could not be read: internal error of the server")
-    return RequestRejected(
-        400, f"Invalid HTTP request: {'not understood' if is_callback else error}"
-    )
-
-
-def _answer(error: RequestRejected) -> bytes:
-    body = write_document({"error": error.text})
-    head = (
-        b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        % len(body)
-    )
-    return STATUS_LINE[error.status] + head + body
-
-
-def _parsed(url: bytes) -> tuple[str, bytes, bytes]:
-    """Path, path as it came, and query of a request's target."""
-    found = httptools.parse_url(url)
-    raw_path = found.path or b""
-    return _known_urls.keep(
-        url, (decode_path(raw_path.decode("ascii")), raw_path, found.query or b"")
-    )
+        """Close the connection, after the response that is being sent. Called by `uvicorn.Server`."""
+        cycle = self._cycle
+        if self._state is ConnectionState.CLOSING or cycle is None or cycle.response_complete:
+            self._transport.close()
+        else:
+            cycle.keep_alive = False

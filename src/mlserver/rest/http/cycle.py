@@ -1,33 +1,40 @@
-"""One HTTP request and its answer on a connection: ASGI's `receive` and `send` in front of a transport.
+"""Request and response cycle: ASGI's `receive` and `send` for one HTTP request on a connection.
 
-Does what uvicorn's cycle does at a third of its cost: a head and a body that is whole leave in one write, names of headers
-are checked once and not with every answer, and no event is made unless somebody waits.
+Its cost is a third of the one of uvicorn's cycle (`docs/decisions/http.md`): a head and a complete body are
+one write, each header name is checked once and not per response, and an event is created only
+when `receive` has to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from itertools import chain
 from typing import Any, Protocol
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE
+from ..bounded_cache import BoundedCache
+from .flow_control import HIGH_WATER, FlowControl
 
 Message = MutableMapping[str, Any]
 RawHeader = tuple[bytes, bytes]
 
-_JOINED = (
-    64 * 1024
-)  # bytes of a body up to which it is copied behind its head, so that both are one write
+# Bytes of head and body up to which both are joined into one write; above, the copy costs more.
+_MAX_JOINED = 64 * 1024
 _CONTROLS = bytes(code for code in range(32) if code != 9) + b"\x7f"
-_WITHOUT_BODY = (204, 304)
-# Names of headers that were found good -> in lower case.
-_names: dict[bytes, bytes] = {}
+_STATUSES_WITHOUT_BODY = (204, 304)
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, RFC 9110 5.6.2
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n".encode()
+    for status in range(100, 600)
+}
+_lower_names: BoundedCache[bytes, bytes] = BoundedCache()
 
 
 class ResponseWriter(Protocol):
-    """What an answer needs of a transport."""
+    """The part of a connection that a cycle uses."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -35,42 +42,43 @@ class ResponseWriter(Protocol):
 
     def close(self) -> None: ...
 
-    def is_ending(self) -> bool:
-        """Whether the answer that begins is the last one of its connection."""
+    def is_last_response(self) -> bool:
+        """Whether the response that starts now is the last one of its connection."""
         ...
 
 
 class RequestResponseCycle:
-    """A request as it arrives, and its answer as it leaves.
+    """One request and its response.
 
     Args:
-        scope: ASGI's; its `headers` are complete.
-        sink: Where the answer is written.
-        flow: Pauses the reading of what is not taken, and the writing of what is not read.
-        default_headers: Go in front of each answer's own.
-        keep_alive: Whether the caller may ask again on this connection.
-        expects_continue: Whether the caller waits to be asked for the body.
-        on_complete: Called once, when the answer is written.
+        scope: The ASGI scope.
+        writer: Receives the bytes of the response.
+        flow: Pauses reading while the request's body is not received by the application, and writing while
+            the client does not read.
+        default_headers: Precede the headers of the response.
+        keep_alive: Whether the connection stays open for another request.
+        expects_continue: Whether the client waits for `100 Continue` before it sends the body.
+        on_complete: Called once, when the response is written.
 
     Attributes:
-        more_body: Whether the rest of the request is still to come.
-        disconnected: Nobody is there any more; set by the connection, followed by `wake`.
+        more_body: Whether the rest of the request's body has yet to arrive.
+        disconnected: Whether the client has disconnected; set by the connection, which then calls `notify`.
     """
 
     __slots__ = (
-        "_chunked",
+        "_buffered",
         "_default_headers",
         "_event",
         "_expects_continue",
         "_flow",
         "_head",
-        "_left",
-        "_news",
+        "_is_chunked",
+        "_is_notified",
         "_on_complete",
         "_parts",
-        "_sink",
+        "_remaining",
         "_until_close",
-        "_waiting",
+        "_writer",
         "disconnected",
         "keep_alive",
         "more_body",
@@ -82,7 +90,7 @@ class RequestResponseCycle:
     def __init__(
         self,
         scope: Message,
-        sink: ResponseWriter,
+        writer: ResponseWriter,
         flow: FlowControl,
         default_headers: list[RawHeader],
         keep_alive: bool,
@@ -90,7 +98,7 @@ class RequestResponseCycle:
         on_complete: Callable[[], None],
     ) -> None:
         self.scope = scope
-        self._sink = sink
+        self._writer = writer
         self._flow = flow
         self._default_headers = default_headers
         self.keep_alive = keep_alive
@@ -99,73 +107,73 @@ class RequestResponseCycle:
         self.disconnected = False
 
         self._parts: list[bytes] = []
-        self._waiting = 0  # bytes in them
+        self._buffered = 0  # bytes in `_parts`
         self.more_body = True
-        self._news = False
+        self._is_notified = False
         self._event: asyncio.Event | None = None
 
         self.response_started = False
         self.response_complete = False
         self._head = b""
-        self._chunked = self._until_close = False
-        self._left = 0  # bytes of the body that are still to be written, as its content-length says
+        self._is_chunked = self._until_close = False
+        self._remaining = 0  # bytes of the declared content-length that are not written yet
 
-    def forget(self) -> None:
-        """The connection is done with this exchange: what is complete refers to nothing."""
+    def release(self) -> None:
+        """Drop the reference to the connection, which refers to this cycle."""
         self._on_complete = None
 
     # -- the request --
 
-    def feed(self, part: bytes) -> None:
-        """A part of the request's body."""
+    def feed_body(self, part: bytes) -> None:
+        """Buffer a part of the request's body for `receive`."""
         self._parts.append(part)
-        self._waiting += len(part)
-        if self._waiting > HIGH_WATER_LIMIT:
+        self._buffered += len(part)
+        if self._buffered > HIGH_WATER:
             self._flow.pause_reading()
-        self.wake()
+        self.notify()
 
-    def end(self) -> None:
-        """The request is whole."""
+    def end_body(self) -> None:
+        """Note that the request is complete."""
         self.more_body = False
-        self.wake()
+        self.notify()
 
-    def wake(self) -> None:
-        """Something happened that `receive` may tell."""
-        self._news = True
+    def notify(self) -> None:
+        """Make `receive` return: body, end of body or disconnect."""
+        self._is_notified = True
         if self._event is not None:
             self._event.set()
 
     async def receive(self) -> Message:
-        """ASGI: the next part of the body, or that the caller is gone."""
-        if self._expects_continue and not self._sink.is_closing():
+        """ASGI `receive`: return the next part of the body, or the disconnect."""
+        if self._expects_continue and not self._writer.is_closing():
             self._expects_continue = False
-            self._sink.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self.disconnected and not self.response_complete:
             self._flow.resume_reading()
-            if not self._news:
-                await self._next_news()
-            self._news = False
+            if not self._is_notified:
+                await self._wait_notified()
+            self._is_notified = False
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        parts, self._parts, self._waiting = self._parts, [], 0
+        parts, self._parts, self._buffered = self._parts, [], 0
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
-    async def _next_news(self) -> None:
+    async def _wait_notified(self) -> None:
         if self._event is None:
             self._event = asyncio.Event()
         self._event.clear()
         await self._event.wait()
 
-    # -- the answer --
+    # -- the response --
 
     async def send(self, message: Message) -> None:
-        """ASGI: the head of the answer, then its body in one part or several.
+        """ASGI `send`: write the head of the response, then its body in one or more parts.
 
         Raises:
-            RuntimeError: what is sent is no HTTP answer.
+            RuntimeError: the messages are not a valid HTTP response.
         """
-        if self._flow.write_paused and not self.disconnected:
+        if self._flow.is_write_paused and not self.disconnected:
             await self._flow.drain()
         if self.disconnected:
             return
@@ -173,89 +181,83 @@ class RequestResponseCycle:
         if kind == "http.response.start" and not self.response_started:
             self.response_started = True
             self._expects_continue = False
-            self._begin(message["status"], message.get("headers", ()))
+            self._prepare_head(message["status"], message.get("headers", ()))
         elif kind == "http.response.body" and self.response_started and not self.response_complete:
             self._write_body(message.get("body", b""), message.get("more_body", False))
         else:
-            raise RuntimeError(f"The ASGI message {kind!r} was sent out of turn")
+            raise RuntimeError(f"Unexpected ASGI message {kind!r}")
 
-    def _begin(self, status: int, headers: Iterable[RawHeader]) -> None:
-        """Make the head; it is written with the first part of the body."""
-        parts, lines, length = [STATUS_LINE[status]], 2, None
-        closing = False
-        for given, value in chain(self._default_headers, headers):
-            name = _names.get(given) or _checked(given)
+    def _prepare_head(self, status: int, headers: Iterable[RawHeader]) -> None:
+        """Encode the head; it is written with the first part of the body."""
+        parts, line_count, length = [STATUS_LINES[status]], 2, None
+        has_close = False
+        for raw_name, value in chain(self._default_headers, headers):
+            name = _lower_names.get(raw_name) or _check_name(raw_name)
             if name == b"content-length":
                 length = int(value)
             elif name == b"connection" and b"close" in value.lower():
-                closing = True
+                has_close = True
             elif name == b"transfer-encoding":
-                self._chunked = True
+                self._is_chunked = True
             parts += (name, b": ", value, b"\r\n")
-            lines += 1
-        if closing or self._sink.is_ending():
+            line_count += 1
+        if has_close or self._writer.is_last_response():
             self.keep_alive = False
-        if not closing and not self.keep_alive:
+        if not has_close and not self.keep_alive:
             parts.append(b"connection: close\r\n")
-            lines += 1
-        bare = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY
-        if (
-            length is None
-            and not self._chunked
-            and not bare
-            and self.scope["http_version"] == "1.0"
-        ):
-            self._until_close = True  # HTTP/1.0 has no chunks; and no such connection is kept
-        elif length is None and not self._chunked and not bare:
-            self._chunked = True
-            parts.append(b"transfer-encoding: chunked\r\n")
-            lines += 1
-        self._left = 0 if length is None or self._chunked else length
+            line_count += 1
+        has_no_body = self.scope["method"] == "HEAD" or status in _STATUSES_WITHOUT_BODY
+        if length is None and not self._is_chunked and not has_no_body:
+            if self.scope["http_version"] == "1.0":  # has no chunks, and keeps no connection
+                self._until_close = True
+            else:
+                self._is_chunked = True
+                parts.append(b"transfer-encoding: chunked\r\n")
+                line_count += 1
+        self._remaining = 0 if length is None or self._is_chunked else length
         parts.append(b"\r\n")
         self._head = head = b"".join(parts)
-        if len(head.translate(None, _CONTROLS)) != len(head) - 2 * lines:
-            raise RuntimeError("A header's value has control characters")
+        # Each line ends with CR and LF; any other control character is inside of a value.
+        if len(head.translate(None, _CONTROLS)) != len(head) - 2 * line_count:
+            raise RuntimeError("Invalid header value: expected no control characters")
 
-    def _write_body(self, body: bytes | memoryview, more: bool) -> None:
+    def _write_body(self, body: bytes | memoryview, more_body: bool) -> None:
         head, self._head = self._head, b""
         if self.scope["method"] == "HEAD":
-            self._left, body = 0, b""
-        elif self._chunked:
-            body = _chunk(body, more)
+            self._remaining, body = 0, b""
+        elif self._is_chunked:
+            body = _encode_chunk(body, more_body)
         elif not self._until_close:
-            self._left -= len(body)
-            if self._left < 0:
-                raise RuntimeError("The answer is longer than its content-length")
-        if len(head) + len(body) <= _JOINED:
-            self._sink.write(b"".join((head, body)) if head else bytes(body))
+            self._remaining -= len(body)
+            if self._remaining < 0:
+                raise RuntimeError("The response is longer than its content-length")
+        if len(head) + len(body) <= _MAX_JOINED:
+            self._writer.write(b"".join((head, body)) if head else bytes(body))
         else:
             if head:
-                self._sink.write(head)
-            self._sink.write(body)  # type: ignore[arg-type]  # transports take views
-        if not more:
+                self._writer.write(head)
+            self._writer.write(body)  # type: ignore[arg-type]  # transports accept views
+        if not more_body:
             self._complete()
 
     def _complete(self) -> None:
-        if self._left:
-            raise RuntimeError("The answer is shorter than its content-length")
+        if self._remaining:
+            raise RuntimeError("The response is shorter than its content-length")
         self.response_complete = True
-        self.wake()
+        self.notify()
         if not self.keep_alive:
-            self._sink.close()
+            self._writer.close()
         if self._on_complete is not None:
             self._on_complete()
 
 
-def _chunk(body: bytes | memoryview, more: bool) -> bytes:
+def _encode_chunk(body: bytes | memoryview, more_body: bool) -> bytes:
     chunk = b"".join((b"%x\r\n" % len(body), body, b"\r\n")) if len(body) else b""
-    return chunk if more else chunk + b"0\r\n\r\n"
+    return chunk if more_body else chunk + b"0\r\n\r\n"
 
 
-def _checked(name: bytes) -> bytes:
-    """The name in lower case. Raises `RuntimeError` for what is no name of a header."""
-    if not name or HEADER_RE.search(name):
-        raise RuntimeError("Invalid name of a header")
-    lower = name.lower()
-    if len(_names) < 1024:
-        _names[name] = lower
-    return lower
+def _check_name(name: bytes) -> bytes:
+    """Return a header's name in lower case. Raises `RuntimeError` if it is not an RFC 9110 token."""
+    if not _TOKEN.fullmatch(name):
+        raise RuntimeError(f"Invalid header name: expected an RFC 9110 token, received {name!r}")
+    return _lower_names.store(name, name.lower())

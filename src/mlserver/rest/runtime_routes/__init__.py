@@ -1,1 +1,1 @@
-"""REST routes that a runtime declares: matching of paths, and wire formats of runtimes."""
+"""Routes that models declare: which model answers, and how."""

@@ -1,8 +1,9 @@
-"""REST paths that models declare themselves, such as MLflow's `/invocations`.
+"""Routes that models declare, such as MLflow's `/invocations`: which model answers a request, and the reply.
 
-A path that one model declares is answered by that model. If several declare it, the header `X-MLServer-Model` chooses,
-else the body where its format names a model, else the setting `default_model`; else the request is refused with their
-names. A body that names a model which does not answer the path is refused, also if only one model declares it. Under `/v2/models/{name}/...` each model's own paths are always reachable.
+A path that one model declares is that model's. Among several, the header `X-MLServer-Model` selects, else the
+body if its format names a model, else the setting `default_model`; else the request is an error that lists
+them. A body that names a model which does not declare the path is an error too, even if only one
+model declares it. Each model's routes are also served under `/v2/models/{name}/...`.
 """
 
 from __future__ import annotations
@@ -17,51 +18,63 @@ from ...handlers.dataplane import ModelRoute
 from ...parallel.executor import HTTPRequest
 from ...tensor import brief
 from ..bounded_cache import BoundedCache
-from ..hints import hint_of
-from ..messages import Reply, Request, model_headers
+from ..hints import get_hint
+from ..messages import Reply, Request, model_headers, split_content_type
 from ..routing import MethodNotAllowed, decode_segment
 from . import wire
 
 MODEL_HEADER = b"x-mlserver-model"
-_UNDER_MODEL = re.compile(
+_MODEL_PATH = re.compile(
     r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<path>/.+)"
 )
 
 
 class ModelRoutes:
-    """Answers the paths of models."""
+    """Matches requests with the routes of loaded models, and answers them."""
 
     def __init__(self, data_plane: DataPlane, default_model: str | None) -> None:
         self._data_plane = data_plane
         self._default_model = default_model
-        # As long as the models stay the same.
-        self._known: BoundedCache[str, list[ModelRoute]] = BoundedCache()
-        self._known_of = -1
+        # Routes by path, of one generation of loaded models.
+        self._declared: BoundedCache[str, list[ModelRoute]] = BoundedCache()
+        self._generation = -1
 
     def match(self, request: Request) -> ModelRoute | None:
-        """The model and route that answer a request; None if no model declares such a path.
+        """Return the model and route that answer a request; None if no model declares its path.
 
         Raises:
             MethodNotAllowed: models declare the path with other methods only.
-            MLServerError: several models declare it and nothing says which one is meant.
+            MLServerError: several models declare it and nothing selects one.
         """
-        return self._with_method(request, self._declared(request.path))
+        declared = self._get_declared(request.path)
+        if not declared:
+            return None
+        routes = _filter_by_method(request, declared)
+        if not routes:
+            methods = sorted({entry.route.method for entry in declared})
+            raise MethodNotAllowed(request.method, request.path, methods)
+        header = request.header(MODEL_HEADER)
+        if header is not None and not _MODEL_PATH.fullmatch(request.path):
+            _check_model_header(header.decode("latin-1"), request, routes)
+        if len(routes) == 1:
+            return routes[0]
+        return self._select(request, routes)
 
-    def no_route(self, request: Request) -> MLServerError:
-        """Return what is said of a path that no model declares, or not yet."""
-        under = _under_model(request.path)
-        if under is not None:
-            fault = self.fault_of_model(under.name, under.version)
-            if fault is not None:
-                return fault
+    def not_found_error(self, request: Request) -> MLServerError:
+        """Return the error for a path that no loaded model declares: 404, or 503 while models are loading."""
+        model_path = _parse_model_path(request.path)
+        if model_path is not None:
+            error = self.get_model_error(model_path.name, model_path.version)
+            if error is not None:
+                return error
         elif self._data_plane.loading:
             text = "while models are loading, which may declare it"
             return Unavailable(f"No such path {text}: {request.method} {request.path}")
-        hint = hint_of(request.path)
+        hint = get_hint(request.path)
         return MLServerError(f"No such path: {request.method} {request.path}; {hint}", 404)
 
-    def fault_of_model(self, name: str, version: str | None) -> MLServerError | None:
-        """Return why a model cannot be asked: it is not known or not ready. None = it can."""
+    def get_model_error(self, name: str, version: str | None) -> MLServerError | None:
+        """Return why a model is not usable: unknown or not ready. None = it is usable."""
         try:
             self._data_plane.check_usable(name, version)
         except MLServerError as error:
@@ -69,199 +82,200 @@ class ModelRoutes:
         return None
 
     def is_declared(self, path: str) -> bool:
-        """Whether a model declares a path, with any method."""
-        return bool(self._declared(path))
+        """Return whether a model declares a path, with any method."""
+        return bool(self._get_declared(path))
 
     def is_public(self, request: Request) -> bool:
-        """Whether every route that may answer a request is public. Tells strangers nothing else."""
-        found = self._answering(request, self._declared(request.path))
-        if not found and _under_model(request.path) is None:
-            return self._data_plane.loading  # a probe of a public path is to hear 503, not 401
-        selected = [own for own in found if own.name == self._chosen(request)] or found
-        return bool(selected) and all(own.route.public for own in selected)
+        """Return whether every route that may answer a request is public.
 
-    def _declared(self, path: str) -> list[ModelRoute]:
-        """The routes that answer a path."""
-        if self._known_of != self._data_plane.generation:
-            self._known.clear()
-            self._known_of = self._data_plane.generation
-        found = self._known.get(path)
-        if found is None:
-            found = self._find(path)
-            if found:
-                self._known.keep(path, found)
-        return found
+        Reveals nothing else to clients without a credential.
+        """
+        routes = _filter_by_method(request, self._get_declared(request.path))
+        if not routes and _parse_model_path(request.path) is None:
+            # While models are loading, a probe of a public path receives 503, not 401.
+            return self._data_plane.loading
+        name = self._get_selected_name(request)
+        selected = [entry for entry in routes if entry.name == name] or routes
+        return bool(selected) and all(entry.route.public for entry in selected)
 
-    def _find(self, path: str) -> list[ModelRoute]:
-        under = _under_model(path)
-        if under is not None:
-            of_model = self._data_plane.get_routes(under.name, under.version)
-            return [own for own in of_model if matches(own.route.path, under.path)]
-        return [
-            own
-            for own in self._data_plane.routes()
-            if matches(own.route.path, decode_segment(path))
-        ]
+    def _get_declared(self, path: str) -> list[ModelRoute]:
+        """Return the routes whose template matches a path, with any method."""
+        if self._generation != self._data_plane.generation:
+            self._declared.clear()
+            self._generation = self._data_plane.generation
+        routes = self._declared.get(path)
+        if routes is None:
+            routes = self._find_declared(path)
+            if routes:
+                self._declared.store(path, routes)
+        return routes
 
-    def _with_method(self, request: Request, declared: list[ModelRoute]) -> ModelRoute | None:
-        if not declared:
-            return None
-        found = self._answering(request, declared)
-        if not found:
-            raise MethodNotAllowed(
-                request.method, request.path, sorted({own.route.method for own in declared})
-            )
-        header = request.header(MODEL_HEADER)
-        if header is not None and not _UNDER_MODEL.fullmatch(request.path):
-            self._check_header(header.decode("latin-1"), request, found)
-        if len(found) == 1:
-            return found[0]
-        return self._choose(request, found)
+    def _find_declared(self, path: str) -> list[ModelRoute]:
+        model_path = _parse_model_path(path)
+        if model_path is None:
+            candidates, path = self._data_plane.routes(), decode_segment(path)
+        else:
+            candidates = self._data_plane.get_routes(model_path.name, model_path.version)
+            path = model_path.path
+        return [entry for entry in candidates if matches(entry.route.path, path)]
 
-    @staticmethod
-    def _check_header(name: str, request: Request, found: list[ModelRoute]) -> None:
-        """Refuse a request for a model that does not answer its path."""
-        names = [own.name for own in found]
-        if name not in names:
-            listed = ", ".join(f"'{own}'" for own in names)
-            text = f"Model '{brief(name)[1:-1]}' (header X-MLServer-Model) does not answer {request.path}"
-            raise MLServerError(f"{text}; these do: {listed}", 404)
-
-    @staticmethod
-    def _answering(request: Request, declared: list[ModelRoute]) -> list[ModelRoute]:
-        """The routes for the method of a request; HEAD is GET whose body is not sent."""
-        own = [one for one in declared if one.route.method == request.method]
-        return own or [
-            one for one in declared if (request.method, one.route.method) == ("HEAD", "GET")
-        ]
-
-    def _choose(
-        self, request: Request, found: list[ModelRoute], by_body: bool = True
+    def _select(
+        self, request: Request, routes: list[ModelRoute], by_body: bool = True
     ) -> ModelRoute:
-        names = [own.name for own in found]
-        wanted = self._chosen(request)
-        if wanted in names:
-            return found[names.index(wanted)]
-        if all(own.route.static is not None or (by_body and _says_model(own)) for own in found):
-            return found[0]  # the body decides between them, once it is read
+        """Return the route of the model that the request or the settings select.
+
+        Args:
+            by_body: Whether a body that is not read yet may select.
+        """
+        names = [entry.name for entry in routes]
+        selected = self._get_selected_name(request)
+        if selected in names:
+            return routes[names.index(selected)]
+        if all(
+            entry.route.static is not None or (by_body and _is_named_by_body(entry))
+            for entry in routes
+        ):
+            return routes[0]  # static replies are equal; `_select_by_body` follows
         listed = ", ".join(f"'{name}'" for name in names)
         raise MLServerError(
             f"Several models answer {request.path}: {listed}. Use /v2/models/NAME{request.path}, "
             f"the header X-MLServer-Model or the setting 'default_model'"
         )
 
-    def _chosen(self, request: Request) -> str | None:
+    def _get_selected_name(self, request: Request) -> str | None:
         header = request.header(MODEL_HEADER)
         return header.decode("latin-1") if header is not None else self._default_model
 
-    async def answer(self, found: ModelRoute, request: Request) -> Reply:
-        """Answer a request that `match` found a route for."""
-        route = found.route
+    async def respond(self, model_route: ModelRoute, request: Request) -> Reply:
+        """Return the reply of a route from `match`."""
+        route = model_route.route
         if "joined" in route.config:
-            return await self._joined(found, request)
+            return await self._join_documents(model_route, request)
         if route.static is not None:
-            self._data_plane.check_ready(found.name, found.version)
+            self._data_plane.check_ready(model_route.name, model_route.version)
             return Reply(200, route.static.encode(), route.content_type)
-        if route.wire:
-            try:
-                asked = self._asked(found, request)
-            except MLServerError as error:
-                return Reply(*wire.wire_of(found).write_error(error, route.config))
-            return await wire.answer(self._data_plane, asked, request)
-        path = _own_path(request.path)
-        forwarded = HTTPRequest(
-            route.method, path, request.query, request.raw_headers, request.body
-        )
-        answer = await self._data_plane.route(found.name, found.version, forwarded)
-        given = model_headers(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers
-        )
-        content_type = dict(given).get(b"content-type", b"").decode("latin-1")
-        kept = [pair for pair in given if pair[0] != b"content-type"]
-        return Reply(answer.status, answer.body, content_type, kept)
+        if not route.wire:
+            return await self._forward(model_route, request)
+        try:
+            selected = self._select_by_body(model_route, request)
+        except MLServerError as error:
+            return Reply(*wire.get_wire(model_route).write_error(error, route.config))
+        return await wire.respond(self._data_plane, selected, request)
 
-    def _asked(self, found: ModelRoute, request: Request) -> ModelRoute:
-        """The route of the model that the body names, where neither path nor header does.
+    async def _forward(self, model_route: ModelRoute, request: Request) -> Reply:
+        """Send the HTTP request to the model's handler in its worker."""
+        model_path = _parse_model_path(request.path)
+        path = decode_segment(request.path) if model_path is None else model_path.path
+        forwarded = HTTPRequest(
+            model_route.route.method, path, request.query, request.raw_headers, request.body
+        )
+        response = await self._data_plane.route(model_route.name, model_route.version, forwarded)
+        pairs = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers
+        ]
+        content_type, headers = split_content_type(model_headers(pairs))
+        return Reply(response.status, response.body, content_type or "", headers)
+
+    def _select_by_body(self, model_route: ModelRoute, request: Request) -> ModelRoute:
+        """Return the route of the model that the body names, unless the path or the header names one.
 
         Raises:
-            ModelNotFound: it names a model that does not answer this path.
-            ModelNotReady: it names a model that is known and not loaded.
+            ModelNotFound: the body names a model that does not declare this path.
+            ModelNotReady: the body names a model that is known and not loaded.
         """
-        if not _says_model(found) or _under_model(request.path) is not None:
-            return found
-        rivals = self._answering(request, self._declared(request.path))
-        names = [own.name for own in rivals]
+        if not _is_named_by_body(model_route) or _parse_model_path(request.path) is not None:
+            return model_route
+        routes = _filter_by_method(request, self._get_declared(request.path))
+        names = [entry.name for entry in routes]
         header = request.header(MODEL_HEADER)
         if header is not None and header.decode("latin-1") in names:
-            return found
-        wanted = wire.wire_of(found).named_model(request.body, found.route.config)
-        if wanted in names:
-            return rivals[names.index(wanted)]
-        if wanted is not None:
-            self._data_plane.check_ready(wanted)
-            raise ModelNotFound(wanted)
-        if len(rivals) == 1 or self._chosen(request) in names:
-            return found
-        return self._choose(request, rivals, by_body=False)
+            return model_route
+        module = wire.get_wire(model_route)
+        name = module.named_model(request.body, model_route.route.config)
+        if name in names:
+            return routes[names.index(name)]
+        if name is not None:
+            self._data_plane.check_ready(name)
+            raise ModelNotFound(name)
+        if len(routes) == 1 or self._get_selected_name(request) in names:
+            return model_route
+        return self._select(request, routes, by_body=False)
 
-    async def _joined(self, found: ModelRoute, request: Request) -> Reply:
-        """The fixed documents of all models that are ready, joined at the key that their routes name."""
-        declared = [own for own in self._data_plane.routes() if own.route.path == request.path]
-        if _under_model(request.path) is not None:
-            declared = [found]
-        key = found.route.config["joined"]
-        ready = [
-            own for own in declared if await self._data_plane.model_ready(own.name, own.version)
-        ]
-        entries = [
-            entry for own in ready for entry in json.loads(own.route.static or "{}").get(key, [])
-        ]
-        return Reply(
-            200, json.dumps({**json.loads(found.route.static or "{}"), key: entries}).encode()
+    async def _join_documents(self, model_route: ModelRoute, request: Request) -> Reply:
+        """Return the static documents of all ready models, joined at the list that the routes name."""
+        declared = [model_route]
+        if _parse_model_path(request.path) is None:
+            routes = self._data_plane.routes()
+            declared = [entry for entry in routes if entry.route.path == request.path]
+        key = model_route.route.config["joined"]
+        items = []
+        for entry in declared:
+            if await self._data_plane.model_ready(entry.name, entry.version):
+                items += json.loads(entry.route.static or "{}").get(key, [])
+        document = {**json.loads(model_route.route.static or "{}"), key: items}
+        return Reply(200, json.dumps(document).encode())
+
+
+def _check_model_header(name: str, request: Request, routes: list[ModelRoute]) -> None:
+    """Raise 404 if the model in the header does not declare the path."""
+    names = [entry.name for entry in routes]
+    if name not in names:
+        listed = ", ".join(f"'{other}'" for other in names)
+        shown = brief(name)[1:-1]
+        raise MLServerError(
+            f"Model '{shown}' (header X-MLServer-Model) does not answer {request.path}; "
+            f"these do: {listed}",
+            404,
         )
 
 
-def _says_model(found: ModelRoute) -> bool:
-    """Whether bodies of this route may name their model."""
-    return bool(found.route.wire) and hasattr(wire.wire_of(found), "named_model")
+def _filter_by_method(request: Request, routes: list[ModelRoute]) -> list[ModelRoute]:
+    """Return the routes for the method of a request; HEAD falls back to GET."""
+    matching = [entry for entry in routes if entry.route.method == request.method]
+    if not matching and request.method == "HEAD":
+        matching = [entry for entry in routes if entry.route.method == "GET"]
+    return matching
 
 
-class _UnderModel(NamedTuple):
-    """A path below that of one model, decoded."""
+def _is_named_by_body(model_route: ModelRoute) -> bool:
+    """Return whether bodies of this route may name their model."""
+    return bool(model_route.route.wire) and hasattr(wire.get_wire(model_route), "named_model")
+
+
+class _ModelPath(NamedTuple):
+    """A path under `/v2/models/{name}`, decoded."""
 
     name: str
     version: str | None
     path: str
 
 
-def _under_model(path: str) -> _UnderModel | None:
-    found = _UNDER_MODEL.fullmatch(path)
-    if found is None:
+def _parse_model_path(path: str) -> _ModelPath | None:
+    match = _MODEL_PATH.fullmatch(path)
+    if match is None:
         return None
-    version = found["version"]
-    return _UnderModel(
-        decode_segment(found["name"]),
+    version = match["version"]
+    return _ModelPath(
+        decode_segment(match["name"]),
         version and decode_segment(version),
-        decode_segment(found["path"]),
+        decode_segment(match["path"]),
     )
 
 
-def _own_path(path: str) -> str:
-    under = _under_model(path)
-    return under.path if under is not None else decode_segment(path)
-
-
 def matches(template: str, path: str) -> bool:
-    """Whether a path fits a template in FastAPI's form: `{name}` is one segment, `{name:path}` any number."""
+    """Return whether a path matches a template in FastAPI's form.
+
+    `{name}` is one segment, `{name:path}` any number of them.
+    """
     if template == path:
         return True
     if "{" not in template:
         return False
     parts = re.split(r"(\{[^}]*\})", template)
-    pattern = "".join(
-        re.escape(part)
-        if not part.startswith("{")
-        else (".+" if part.endswith(":path}") else "[^/]+")
-        for part in parts
-    )
-    return re.fullmatch(pattern, path) is not None
+    return re.fullmatch("".join(map(_to_pattern, parts)), path) is not None
+
+
+def _to_pattern(part: str) -> str:
+    if not part.startswith("{"):
+        return re.escape(part)
+    return ".+" if part.endswith(":path}") else "[^/]+"
