@@ -33,7 +33,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 class FakeTransport(asyncio.Transport):
     """Calls back after each complete response."""
 
-    def __init__(self, on_response: Callable[[], None]) -> None:
+    def __init__(self, on_response: Callable[[], object]) -> None:
         super().__init__({"sockname": ("127.0.0.1", 8080), "peername": ("127.0.0.1", 1)})
         self._on_response = on_response
 
@@ -75,7 +75,7 @@ async def send_requests(create: Callable[[], Any], request: bytes) -> None:
             protocol.data_received(request)
 
     protocol = create()
-    protocol.connection_made(FakeTransport(lambda: loop.call_soon(send) and None))
+    protocol.connection_made(FakeTransport(lambda: loop.call_soon(send)))
     send()
     await is_done.wait()
 

@@ -20,7 +20,7 @@ import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
-from mlserver.rest.http.timeouts import LAST_REQUEST
+from mlserver.rest.http.timeouts import LAST_REQUEST_WAIT
 from support.chaos import Chaos, infer_chaos, wait_until_gone, write_chaos
 from support.raw_http import Wire, wire
 from support.repository import tensor
@@ -220,7 +220,7 @@ def wait_until_refused(port: int) -> float:
 
     A server that is about to close its port ignores new connections, and the kernel repeats an
     ignored
-    SYN after 1 s: too late for `LAST_REQUEST`, so each attempt has a short timeout.
+    SYN after 1 s: too late for `LAST_REQUEST_WAIT`, so each attempt has a short timeout.
     """
     accepted = time.monotonic()
     deadline = accepted + STOP_LIMIT
@@ -240,7 +240,7 @@ def wait_until_refused(port: int) -> float:
 def test_an_idle_connection_may_bring_one_more_request(
     serve: Serve, tmp_path: Path, chaos: Chaos
 ) -> None:
-    """The port is closed, and for `LAST_REQUEST` seconds a request on an idle connection is
+    """The port is closed, and for `LAST_REQUEST_WAIT` seconds a request on an idle connection is
     answered.
 
     If this process was too slow to send the request in that time, another server is tried.
@@ -252,7 +252,7 @@ def test_an_idle_connection_may_bring_one_more_request(
             server.process.send_signal(signal.SIGTERM)
             accepted = wait_until_refused(server.http_port)
             connection.send(request_of("echo", "after"))
-            is_in_time = time.monotonic() - accepted < LAST_REQUEST
+            is_in_time = time.monotonic() - accepted < LAST_REQUEST_WAIT
             if is_in_time:
                 status, headers, _ = connection.answer()
                 assert (status, headers.get("connection")) == (200, "close")
@@ -260,7 +260,7 @@ def test_an_idle_connection_may_bring_one_more_request(
         assert_ends(server)
         if is_in_time:
             return
-    pytest.skip(f"this machine was too slow to send a request within {LAST_REQUEST} s")
+    pytest.skip(f"this machine was too slow to send a request within {LAST_REQUEST_WAIT} s")
 
 
 # -- service after the signal --
