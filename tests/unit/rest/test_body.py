@@ -1,4 +1,4 @@
-"""Bodies: read in any chunks, counted after decompression, and never held beyond the limit."""
+"""Bodies: read in any chunks, bounded before and after decompression; responses compressed as accepted."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def raw_deflate(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def receiving(*chunks: bytes, gone: bool = False) -> Receive:
-    """An ASGI `receive` that hands out these chunks, and after them either the end or a closed connection."""
+def create_receive(*chunks: bytes, disconnects: bool = False) -> Receive:
+    """Return an ASGI `receive` with these chunks, then the end of the body or a disconnect."""
     messages: list[dict[str, Any]] = [
         {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
     ]
-    if gone or not messages:
-        messages.append({"type": "http.disconnect"} if gone else {"type": "http.request"})
+    if disconnects or not messages:
+        messages.append({"type": "http.disconnect"} if disconnects else {"type": "http.request"})
     else:
         messages[-1]["more_body"] = False
 
@@ -48,7 +48,7 @@ def request(**headers: str) -> Request:
 
 
 async def read(*chunks: bytes, limit: int = LIMIT, **headers: str) -> bytes:
-    return await read_body(request(**headers), receiving(*chunks), limit)
+    return await read_body(request(**headers), create_receive(*chunks), limit)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_chunks_are_not_read_beyond_the_limit() -> None:
 
 
 @pytest.mark.parametrize("declared", [str(LIMIT + 1), str(10**11), "9" * 5000])
-async def test_a_declared_length_is_refused_unread(declared: str) -> None:
+async def test_a_declared_length_over_the_limit_is_rejected_unread(declared: str) -> None:
     async def receive() -> dict[str, Any]:
         raise AssertionError
 
@@ -90,14 +90,14 @@ async def test_a_declared_length_is_refused_unread(declared: str) -> None:
 
 
 @pytest.mark.parametrize("declared", ["-1", "x", "", "1e3"])
-async def test_a_length_that_is_none_is_not_believed(declared: str) -> None:
+async def test_an_invalid_declared_length_is_ignored(declared: str) -> None:
     assert await read(b"abc", content_length=declared) == b"abc"
 
 
 @pytest.mark.parametrize("chunks", [(), (b"a",), (b"a", b"b")])
-async def test_a_caller_that_leaves(chunks: tuple[bytes, ...]) -> None:
+async def test_a_client_that_disconnects(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(ClientDisconnected):
-        await read_body(request(), receiving(*chunks, gone=True), LIMIT)
+        await read_body(request(), create_receive(*chunks, disconnects=True), LIMIT)
 
 
 # -- compressed --
@@ -158,7 +158,7 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("size, expected", [(MIB, 200), (MIB + 1, 413), (30 * MIB, 413)])
 async def test_a_body_may_grow_to_one_mebibyte(layers: int, size: int, expected: int) -> None:
-    """Zeros shrink a thousandfold, in two layers a millionfold."""
+    """Zeros compress a thousandfold, in two layers a millionfold."""
     packed = bytes(size)
     for _ in range(layers):
         packed = gzip.compress(packed)
@@ -174,10 +174,10 @@ async def test_a_body_may_grow_to_one_mebibyte(layers: int, size: int, expected:
 
 @pytest.mark.parametrize("noise, passes", [(64 * 1024, True), (32 * 1024, False)])
 @pytest.mark.parametrize("encoding, packed", [("gzip", gzip.compress), ("deflate", zlib.compress)])
-async def test_beyond_that_to_100_times_its_size(
+async def test_a_body_may_grow_to_100_times_its_size(
     noise: int, passes: bool, encoding: str, packed: Callable[[bytes], bytes]
 ) -> None:
-    """A body of `noise` bytes that do not shrink, and 5 MiB that nearly vanish."""
+    """A body of `noise` random bytes and 5 MiB of zeros."""
     body = random.Random(0).randbytes(noise) + bytes(5 * MIB)
     sent = packed(body)
     assert (100 * len(sent) >= len(body)) is passes
@@ -189,7 +189,7 @@ async def test_beyond_that_to_100_times_its_size(
 
 
 def test_many_members() -> None:
-    """As parallel compressors write them; a million empty ones cost what reading them costs, not its square."""
+    """Parallel compressors write many members; the time is linear in their number."""
     assert (
         inflate(gzip.compress(b"ab") + gzip.compress(b"") + gzip.compress(b"c"), "gzip", 10)
         == b"abc"
@@ -219,11 +219,11 @@ def test_truncated_at_every_byte(name: str, packed: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=100), st.sampled_from(["gzip", "deflate"]))
-def test_noise_is_refused_or_read(data: bytes, name: str) -> None:
+def test_random_data_is_rejected_or_read(data: bytes, name: str) -> None:
     try:
         inflate(data, name, LIMIT)
     except MLServerError as error:
-        assert error.status_code in (400, 413)  # noqa: PT017 - either end is right
+        assert error.status_code in (400, 413)  # noqa: PT017 - both results are valid
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ async def test_encodings_that_are_not_supported(encoding: str) -> None:
     assert error.value.status_code == 415
 
 
-# -- answers --
+# -- responses --
 
 
 @pytest.mark.parametrize(
@@ -253,24 +253,24 @@ async def test_encodings_that_are_not_supported(encoding: str) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [600, 100_000])
-async def test_answers_in_what_the_caller_accepts(accepted: bytes, name: str, size: int) -> None:
+async def test_responses_have_an_accepted_encoding(accepted: bytes, name: str, size: int) -> None:
     unpack: dict[str, Callable[[bytes], bytes]] = {
         "gzip": gzip.decompress,
         "deflate": zlib.decompress,
         "": bytes,
     }
-    body, chosen = await compress(b"a" * size, accepted)
+    body, encoding = await compress(b"a" * size, accepted)
 
-    assert chosen == name
+    assert encoding == name
     assert isinstance(body, bytes)
     assert unpack[name](body) == b"a" * size
 
 
-async def test_parts_are_compressed_only_if_it_pays() -> None:
+async def test_parts_are_compressed_only_if_they_shrink() -> None:
     import random
 
-    same, chosen = await compress([random.Random(0).randbytes(9000), b"b"], b"gzip")
-    assert (chosen, len(same)) == ("", 2)
-    body, chosen = await compress([b"a" * 9000, memoryview(b"b")], b"gzip")
+    same, encoding = await compress([random.Random(0).randbytes(9000), b"b"], b"gzip")
+    assert (encoding, len(same)) == ("", 2)
+    body, encoding = await compress([b"a" * 9000, memoryview(b"b")], b"gzip")
     assert isinstance(body, bytes)
     assert gzip.decompress(body) == b"a" * 9000 + b"b"

@@ -1,4 +1,4 @@
-"""Paths that models declare: who answers, and how each of the three kinds of routes does."""
+"""Routes that models declare: the model that answers, and the replies of the three kinds of routes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from mlserver.rest.routing import MethodNotAllowed
 from mlserver.rest.runtime_routes.matching import ModelRoutes, matches
 from mlserver.rest.runtime_routes.wire import retry_after
 from mlserver.types import InferenceResponse
-from support.pipeline import Bench, request, route
+from support.pipeline import Bench, route
+from support.pipeline import request as inference_request
 
 
-def asked(path: str, method: str = "POST", body: bytes = b"", **headers: str) -> Request:
+def create_request(path: str, method: str = "POST", body: bytes = b"", **headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Request(method, path, b"q=1", raw, body=body)
 
@@ -29,33 +30,35 @@ async def bench() -> Bench:
     return Bench()
 
 
-async def reply_to(bench: Bench, made: Request, default_model: str | None = None) -> Reply | None:
+async def get_reply(
+    bench: Bench, request: Request, default_model: str | None = None
+) -> Reply | None:
     routes = ModelRoutes(bench.data_plane, default_model)
-    found = routes.match(made)
-    return None if found is None else await routes.respond(found, made)
+    model_route = routes.match(request)
+    return None if model_route is None else await routes.respond(model_route, request)
 
 
-def who(
-    bench: Bench, made: Request, default_model: str | None = None
+def match(
+    bench: Bench, request: Request, default_model: str | None = None
 ) -> tuple[str, str | None] | None:
-    found = ModelRoutes(bench.data_plane, default_model).match(made)
-    return None if found is None else (found.name, found.version)
+    model_route = ModelRoutes(bench.data_plane, default_model).match(request)
+    return None if model_route is None else (model_route.name, model_route.version)
 
 
-# -- who answers --
+# -- matching --
 
 
 async def test_one_model_declares_a_path(bench: Bench) -> None:
     await bench.load("m", "1", routes=(route("/own"),))
     await bench.load("m", "2", routes=(route("/own"), route("/new")))
 
-    assert who(bench, asked("/own")) == ("m", None)
-    assert who(bench, asked("/new")) == ("m", None)
-    assert who(bench, asked("/v2/models/m/own")) == ("m", None)
-    assert who(bench, asked("/v2/models/m/versions/1/own")) == ("m", "1")
-    assert who(bench, asked("/v2/models/m/versions/1/new")) is None
+    assert match(bench, create_request("/own")) == ("m", None)
+    assert match(bench, create_request("/new")) == ("m", None)
+    assert match(bench, create_request("/v2/models/m/own")) == ("m", None)
+    assert match(bench, create_request("/v2/models/m/versions/1/own")) == ("m", "1")
+    assert match(bench, create_request("/v2/models/m/versions/1/new")) is None
     for path in ("/other", "/own/more", "/v2/models/n/own", "/v2/models/m", "/"):
-        assert who(bench, asked(path)) is None
+        assert match(bench, create_request(path)) is None
 
 
 async def test_methods(bench: Bench) -> None:
@@ -63,10 +66,10 @@ async def test_methods(bench: Bench) -> None:
         routes=(route("/own"), route("/own", method="GET"), route("/get", method="GET"))
     )
 
-    assert who(bench, asked("/own", "GET")) == ("m", None)
-    with pytest.raises(MethodNotAllowed) as refusal:
-        who(bench, asked("/get"))
-    assert "GET" in refusal.value.allowed
+    assert match(bench, create_request("/own", "GET")) == ("m", None)
+    with pytest.raises(MethodNotAllowed) as error:
+        match(bench, create_request("/get"))
+    assert "GET" in error.value.allowed
 
 
 @pytest.mark.parametrize("path", ["/fixed", "/own", "/v2/models/m/own"])
@@ -78,20 +81,20 @@ async def test_head_is_get(bench: Bench, path: str) -> None:
         )
     )
     got, head = (
-        await reply_to(bench, asked(path, "GET")),
-        await reply_to(bench, asked(path, "HEAD")),
+        await get_reply(bench, create_request(path, "GET")),
+        await get_reply(bench, create_request(path, "HEAD")),
     )
 
     assert head is not None
     assert head == got
 
 
-async def test_a_head_of_its_own(bench: Bench) -> None:
+async def test_a_declared_head_has_precedence_over_get(bench: Bench) -> None:
     await bench.load("m", routes=(route("/own", method="GET"),))
     await bench.load("n", routes=(route("/own", method="HEAD"),))
 
-    assert who(bench, asked("/own", "GET")) == ("m", None)
-    assert who(bench, asked("/own", "HEAD")) == ("n", None)
+    assert match(bench, create_request("/own", "GET")) == ("m", None)
+    assert match(bench, create_request("/own", "HEAD")) == ("n", None)
 
 
 async def test_several_models_declare_a_path(bench: Bench) -> None:
@@ -100,21 +103,24 @@ async def test_several_models_declare_a_path(bench: Bench) -> None:
     with pytest.raises(
         MLServerError, match=r"Several models answer /own: 'm', 'n'\. Use /v2/models/NAME/own"
     ):
-        who(bench, asked("/own"))
-    with pytest.raises(MLServerError, match="'nobody'.*does not answer /own; these do: 'm', 'n'"):
-        who(bench, asked("/own", x_mlserver_model="nobody"), default_model="m")
+        match(bench, create_request("/own"))
+    with pytest.raises(MLServerError, match="'missing'.*does not answer /own; these do: 'm', 'n'"):
+        match(bench, create_request("/own", x_mlserver_model="missing"), default_model="m")
 
-    assert who(bench, asked("/own", x_mlserver_model="n")) == ("n", None)
-    assert who(bench, asked("/own"), default_model="m") == ("m", None)
-    assert who(bench, asked("/own", x_mlserver_model="n"), default_model="m") == ("n", None)
-    assert who(bench, asked("/v2/models/n/own")) == ("n", None)
+    assert match(bench, create_request("/own", x_mlserver_model="n")) == ("n", None)
+    assert match(bench, create_request("/own"), default_model="m") == ("m", None)
+    assert match(bench, create_request("/own", x_mlserver_model="n"), default_model="m") == (
+        "n",
+        None,
+    )
+    assert match(bench, create_request("/v2/models/n/own")) == ("n", None)
 
 
-async def test_a_fixed_answer_is_anybodys(bench: Bench) -> None:
+async def test_a_static_reply_needs_no_selection(bench: Bench) -> None:
     for name in "mn":
         await bench.load(name, routes=(route("/ping", method="GET", static="\n"),))
 
-    assert who(bench, asked("/ping", "GET")) == ("m", None)
+    assert match(bench, create_request("/ping", "GET")) == ("m", None)
 
 
 @pytest.mark.parametrize(
@@ -136,26 +142,26 @@ def test_templates(template: str, path: str, fits: bool) -> None:
     assert matches(template, path) is fits
 
 
-# -- the three kinds --
+# -- replies --
 
 
-async def test_fixed_answers(bench: Bench) -> None:
+async def test_static_replies(bench: Bench) -> None:
     model = await bench.load(
         routes=(route("/ping", method="GET", static="pong", content_type="text/plain"),)
     )
-    reply = await reply_to(bench, asked("/ping", "GET"))
+    reply = await get_reply(bench, create_request("/ping", "GET"))
     assert reply is not None
     assert (reply.status, reply.body, reply.content_type) == (200, b"pong", "text/plain")
 
     model.available = False
     with pytest.raises(MLServerError, match="not ready"):
-        await reply_to(bench, asked("/ping", "GET"))
+        await get_reply(bench, create_request("/ping", "GET"))
 
 
 @pytest.mark.parametrize("path", ["/own", "/v2/models/m/own", "/v2/models/m/versions/1/own"])
-async def test_forwarded(bench: Bench, path: str) -> None:
+async def test_custom_handlers_receive_the_request(bench: Bench, path: str) -> None:
     await bench.load("m", "1", routes=(route("/own", handler="own"),))
-    reply = await reply_to(bench, asked(path))
+    reply = await get_reply(bench, create_request(path))
 
     assert reply is not None
     assert (reply.status, reply.body, reply.content_type) == (201, b"/own", "text/x")
@@ -164,12 +170,12 @@ async def test_forwarded(bench: Bench, path: str) -> None:
 
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A wire format: a JSON list in, a JSON list out, and its own form of errors."""
+    """A wire format with JSON lists as bodies and plain text as errors."""
 
     def read_request(body: bytes, content_type: str, config: dict[str, Any]) -> Any:
         if body == b"no":
-            raise MLServerError("that is no list", 422)
-        return request([config["factor"] * value for value in json.loads(body)])
+            raise MLServerError("expected a list", 422)
+        return inference_request([config["factor"] * value for value in json.loads(body)])
 
     def write_response(
         response: InferenceResponse, config: dict[str, Any]
@@ -179,17 +185,17 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> str:
     def write_error(error: MLServerError, config: dict[str, Any]) -> tuple[int, bytes, str]:
         return error.status_code, error.message.encode(), "text/error"
 
-    module = ModuleType("wire_of_a_test")
+    module = ModuleType("wire_format_of_a_test")
     vars(module).update(
         read_request=read_request, write_response=write_response, write_error=write_error
     )
-    monkeypatch.setitem(sys.modules, "wire_of_a_test", module)
-    return "wire_of_a_test"
+    monkeypatch.setitem(sys.modules, "wire_format_of_a_test", module)
+    return "wire_format_of_a_test"
 
 
-async def test_one_more_wire_format(bench: Bench, wire: str) -> None:
+async def test_wire_formats_of_runtimes(bench: Bench, wire: str) -> None:
     await bench.load("m", "7", routes=(route("/list", wire=wire, config={"factor": 2}),))
-    reply = await reply_to(bench, asked("/list", body=b"[1, 2.5]"))
+    reply = await get_reply(bench, create_request("/list", body=b"[1, 2.5]"))
 
     assert reply is not None
     assert (reply.status, reply.body, reply.content_type) == (200, b"[2.0, 5.0]", "text/list")
@@ -198,27 +204,27 @@ async def test_one_more_wire_format(bench: Bench, wire: str) -> None:
     assert b"model;dur=" in headers[b"server-timing"]
 
 
-async def test_errors_in_the_wire_formats_own_form(bench: Bench, wire: str) -> None:
+async def test_the_wire_format_writes_errors(bench: Bench, wire: str) -> None:
     model = await bench.load(routes=(route("/list", wire=wire, config={"factor": 2}),))
-    reply = await reply_to(bench, asked("/list", body=b"no"))
+    reply = await get_reply(bench, create_request("/list", body=b"no"))
     assert reply is not None
-    assert (reply.status, reply.body, reply.content_type) == (422, b"that is no list", "text/error")
+    assert (reply.status, reply.body, reply.content_type) == (422, b"expected a list", "text/error")
 
-    def overloaded(made: Any) -> InferenceResponse:
+    def overloaded(request: Any) -> InferenceResponse:
         raise Overloaded("later", 7.4)
 
     model.response = overloaded
-    reply = await reply_to(bench, asked("/list", body=b"[1]"))
+    reply = await get_reply(bench, create_request("/list", body=b"[1]"))
     assert reply is not None
     assert (reply.status, dict(reply.headers)) == (429, {b"retry-after": b"7"})
 
 
-async def test_the_version_that_answers_reads_and_writes(bench: Bench, wire: str) -> None:
+async def test_the_selected_version_reads_and_writes(bench: Bench, wire: str) -> None:
     await bench.load("m", "1", routes=(route("/list", wire=wire, config={"factor": 2}),))
     await bench.load("m", "2", routes=(route("/list", wire=wire, config={"factor": 3}),))
     for weights, body in (((("1", 1.0),), b"[2.0]"), ((("2", 1.0),), b"[3.0]")):
         bench.registry.find("m").split = TrafficSplit(weights)
-        reply = await reply_to(bench, asked("/list", body=b"[1]"))
+        reply = await get_reply(bench, create_request("/list", body=b"[1]"))
         assert reply is not None
         assert reply.body == body
         assert dict(reply.headers)[b"x-mlserver-model-version"] == weights[0][0].encode()

@@ -1,4 +1,4 @@
-"""From a path to an endpoint."""
+"""Router: from a path to an endpoint."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ async def endpoint(request: Request) -> Reply:
 
 @pytest.fixture
 def router() -> Router:
-    made = Router()
+    router = Router()
     for method, template in TEMPLATES:
-        made.add(method, template, endpoint)
-    return made
+        router.add(method, template, endpoint)
+    return router
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def router() -> Router:
 def test_matches(
     router: Router, method: str, path: str, template: str, segments: dict[str, str]
 ) -> None:
-    for _ in range(2):  # the second time it is remembered
-        found = router.match(method, path)
-        assert found is not None
-        assert found == (endpoint, segments, template)
+    for _ in range(2):  # the second match is cached
+        match = router.match(method, path)
+        assert match is not None
+        assert match == (endpoint, segments, template)
 
 
 @pytest.mark.parametrize(
@@ -103,27 +103,27 @@ def test_no_such_path(router: Router, path: str) -> None:
 def test_other_methods(router: Router, method: str, path: str, allowed: list[str]) -> None:
     with pytest.raises(
         MethodNotAllowed, match=f"Method {method} is not allowed on {path}"
-    ) as refusal:
+    ) as error:
         router.match(method, path)
-    assert (refusal.value.status_code, refusal.value.allowed) == (405, allowed)
+    assert (error.value.status_code, error.value.allowed) == (405, allowed)
 
 
-def test_many_paths_are_all_found(router: Router) -> None:
-    """More than are remembered, and longer ones than are worth it."""
+def test_paths_beyond_the_cache_are_matched(router: Router) -> None:
+    """More paths than the cache has entries, and longer ones than it stores."""
     for number in [*range(1100), 10**2000, 0]:
         name = f"m{number:x}"
-        found = router.match("GET", f"/v2/models/{name}")
-        assert found is not None
-        assert found[1] == {"name": name}
+        match = router.match("GET", f"/v2/models/{name}")
+        assert match is not None
+        assert match[1] == {"name": name}
 
 
 @given(st.text(max_size=30), st.sampled_from(["GET", "POST", "PUT", ""]))
 def test_any_path_is_matched_or_not(path: str, method: str) -> None:
     router = Router()
-    for known, template in TEMPLATES:
-        router.add(known, template, endpoint)
+    for declared, template in TEMPLATES:
+        router.add(declared, template, endpoint)
     try:
-        found = router.match(method, f"/v2/models/{path}")
+        match = router.match(method, f"/v2/models/{path}")
     except MethodNotAllowed:
         return
-    assert found is None or found[0] is endpoint
+    assert match is None or match[0] is endpoint
