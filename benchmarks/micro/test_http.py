@@ -1,5 +1,6 @@
-"""HTTP/1.1 protocols without sockets: this server's `Connection` and uvicorn's `HttpToolsProtocol` in front of one ASGI
-application that returns the body it receives.
+"""HTTP/1.1 protocols without sockets: `Connection` and uvicorn's `HttpToolsProtocol`.
+
+Both run the same ASGI application, which returns the body that it receives.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def test_protocols(benchmark: BenchmarkFixture, name: str, size: int) -> None:
     """Microseconds of `REQUESTS` requests and responses with a body of `size` bytes."""
     body = b"{" + bytes(size) + b"}"
     head = (
-        "POST /v2/models/wine/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        "POST /v2/models/wine/infer HTTP/1.1\r\nhost: localhost\r\n"
+        "content-type: application/json\r\n"
         f"accept: */*\r\nuser-agent: bench\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     request = head.encode() + body
