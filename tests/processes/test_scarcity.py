@@ -152,6 +152,9 @@ def test_a_log_without_a_reader(tmp_path: Path, workers: int, how: str) -> None:
                 assert client.get("/nowhere").status_code == 404
         process.terminate()
         assert process.wait(STOP_LIMIT) == 0
+    except httpx.TransportError as error:
+        error.add_note(f"exit code of the server: {process.poll()}")
+        raise
     finally:
         process.kill()
         process.wait()

@@ -19,7 +19,9 @@ from mlserver.types import (
     InferenceResponse,
     MetadataServerResponse,
     Parameters,
+    RequestOutput,
     ResponseOutput,
+    RowBlockRequest,
     TensorData,
 )
 from mlserver.wire import json, json_client
@@ -59,6 +61,7 @@ def refusal(body: bytes) -> InvalidPayload:
         (b'"inputs"', "received 'inputs'"),
         (b"1e999", "Invalid body"),
         (b"{}", "Invalid inputs: this field is required and missing"),
+        (b'{"dataframe_split": {}}', "MLflow models accept it at /invocations"),
         (b'{"inputs": {}}', "Invalid inputs: it should be a valid list, received {}"),
         (b'{"inputs": [1]}', "Invalid inputs[0]"),
         (b'{"inputs": [{}]}', "Invalid inputs[0].name: this field is required and missing"),
@@ -280,12 +283,30 @@ def test_bytes_that_are_not_text() -> None:
         (b"a", '"a"'),
         (TensorData([1]), "[1]"),
         (1j, '"1j"'),
+        (RequestOutput(name="y"), '{"name":"y"}'),
     ],
 )
 def test_parameters_of_any_type(value: Any, text: str) -> None:
     body = written("INT8", [1], parameters=Parameters(k=value))
 
     assert f'"parameters":{{"k":{text}}}' in body
+
+
+@pytest.mark.parametrize(
+    "fields, is_fast",
+    [
+        ({}, True),
+        ({"parameters": {"a": 1}, "outputs": [{"name": "y", "parameters": {"b": 2}}]}, True),
+        ({"parameters": {"headers": {}}}, False),
+        ({"parameters": {"content_type": "np"}, "outputs": []}, True),
+        ({"outputs": [{"name": "y", "parameters": {"headers": {}}}]}, False),
+    ],
+)
+def test_one_row_of_plain_fields_takes_the_fast_path(fields: dict[str, Any], is_fast: bool) -> None:
+    """Requests that need the validator take the slow path."""
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [0.5]}
+    request = json.read_request(library.dumps({"inputs": [tensor], **fields}).encode())
+    assert isinstance(request, RowBlockRequest) == is_fast
 
 
 def test_errors_and_messages() -> None:
