@@ -1,7 +1,7 @@
 """MLServer: an inference server for machine learning models.
 
-The public names below are loaded on first use. The map of the package: `types` are the protocol's messages, `model` and
-`codecs` what custom runtimes use, `settings` and `repository` say what to serve, `server` builds and runs it all.
+The public names below are imported on first use. `types` has the protocol's messages, `model` and
+`codecs` are for custom runtimes, `settings` and `repository` say what to serve, `server` runs it.
 """
 
 from __future__ import annotations
