@@ -134,7 +134,7 @@ class Pinned(PythonModel):
 
 set_model(Pinned())
 """
-# The lowest versions of what a worker needs (`building.WORKER_REQUIREMENTS`), and an MLflow that
+# The lowest versions of what a worker needs (`builder.WORKER_REQUIREMENTS`), and an MLflow that
 # goes with them.
 LOWEST = [
     "pydantic==2.7.0",
@@ -228,5 +228,5 @@ def test_a_registry_model_is_downloaded_before_its_environment_is_built(tmp_path
         registry.point("tells", "champion", 2)  # too late: the environment is that of version 1
         server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
         assert answer(server, "tells") == ("1.4.2", 1.0)
-        found = server.get("/v2/models/tells").json()["parameters"]
-        assert found["source"] == "models:/tells/1"
+        parameters = server.get("/v2/models/tells").json()["parameters"]
+        assert parameters["source"] == "models:/tells/1"

@@ -110,7 +110,7 @@ def test_all_killed_in_the_middle_of_requests(
     assert infer_chaos(server, "echo", "e") == (200, "e")
 
 
-def test_a_request_is_tried_once_more(
+def test_a_request_is_retried_once(
     serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
 ) -> None:
     """One worker of two dies: the other one runs the retry, so no client notices."""
@@ -146,7 +146,7 @@ def test_workers_killed_repeatedly_under_load(
         kill(before)
         wait_for_workers(server, 2, before)
 
-    counts = [one.result(timeout=60) for one in talking]
+    counts = [caller.result(timeout=60) for caller in talking]
     assert all(count[200] for count in counts), counts
 
 
@@ -247,11 +247,13 @@ def test_overload_is_refused_with_a_time_to_come_back(
     write_chaos(tmp_path, max_queue_size=1, max_batch_size=4, max_batch_time=3600)
     server = serve(tmp_path, workers=1)
     limit = {"timeout": 5_000_000}
-    asked = [
+    calls = [
         callers.submit(server.infer, "chaos", build_inputs("echo", name), parameters=limit)
         for name in "abc"
     ]
-    responses = sorted((one.result(timeout=30) for one in asked), key=lambda one: one.status_code)
+    responses = sorted(
+        (call.result(timeout=30) for call in calls), key=lambda item: item.status_code
+    )
 
     assert [response.status_code for response in responses] == [429, 429, 504]
     assert all(int(response.headers["retry-after"]) >= 1 for response in responses[:2])

@@ -44,11 +44,11 @@ def test_local_builds_nothing(tmp_path: Path) -> None:
 
 
 def test_the_model_s_requirements_and_the_server_s_own(tmp_path: Path) -> None:
-    recipe = find_environment_spec(settings_of(model(tmp_path / "wine")))
-    assert recipe is not None
-    assert recipe.lines[0] == "-r requirements.txt"
-    assert any(line.startswith("msgspec") for line in recipe.lines)
-    assert not any(line.startswith("mlserver") for line in recipe.lines)
+    spec = find_environment_spec(settings_of(model(tmp_path / "wine")))
+    assert spec is not None
+    assert spec.lines[0] == "-r requirements.txt"
+    assert any(line.startswith("msgspec") for line in spec.lines)
+    assert not any(line.startswith("mlserver") for line in spec.lines)
 
 
 def test_the_key_follows_the_content(tmp_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_the_key_follows_the_content(tmp_path: Path) -> None:
         ("same", "joblib==1.4.0"),
         ("other", "joblib==1.5.0"),
     ):
-        recipe = find_environment_spec(settings_of(model(tmp_path / folder, text)))
-        assert recipe is not None
-        keys.add(recipe.key)
+        spec = find_environment_spec(settings_of(model(tmp_path / folder, text)))
+        assert spec is not None
+        keys.add(spec.key)
     assert len(keys) == 2
 
 

@@ -53,18 +53,18 @@ def test_a_folder_is_found_beside_the_settings_file(tmp_path: Path) -> None:
     (tmp_path / "model-settings.json").write_text(
         '{"implementation": "mlserver.MLModel", "parameters": {"environment_path": "env"}}'
     )
-    found = find_environment(
+    environment = find_environment(
         ModelSettings.parse_file(tmp_path / "model-settings.json"), str(tmp_path)
     )
-    assert found is not None
-    assert found.folder == str(tmp_path / "env")
+    assert environment is not None
+    assert environment.folder == str(tmp_path / "env")
 
 
 def test_variables_in_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVS", str(tmp_path))
-    found = find_environment(settings(environment_path="$ENVS"), "")
-    assert found is not None
-    assert found.folder == str(tmp_path)
+    environment = find_environment(settings(environment_path="$ENVS"), "")
+    assert environment is not None
+    assert environment.folder == str(tmp_path)
 
 
 @pytest.mark.parametrize("field", ["environment_path", "environment_tarball"])
@@ -87,7 +87,7 @@ def test_unpacked_once_per_content(tmp_path: Path) -> None:
     assert unpack(str(other), str(tmp_path / "envs"), "other") != first
 
 
-def test_what_was_left_half_unpacked_is_done_anew(tmp_path: Path) -> None:
+def test_an_interrupted_unpacking_is_repeated(tmp_path: Path) -> None:
     tarball = str(pack(tmp_path / "env.tar.gz", files={"bin/python": b"whole"}))
     folder = Path(unpack(tarball, str(tmp_path / "envs"), "env").folder)
     for path in folder.iterdir():
@@ -183,17 +183,17 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def found(folder: Path) -> environment.Environment:
+def as_environment(folder: Path) -> environment.Environment:
     return environment.Environment("key", str(folder), folder.name)
 
 
 def test_an_environment_without_mlserver_gets_ours(empty: Path) -> None:
-    found(empty).check()
+    as_environment(empty).check()
 
 
 def test_an_environment_without_an_interpreter(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentNotFound, match="no bin/python"):
-        found(tmp_path).check()
+        as_environment(tmp_path).check()
 
 
 def _write(folder: Path, text: str) -> None:
@@ -212,4 +212,4 @@ BROKEN: dict[str, Callable[[Path], None]] = {
 def test_an_environment_that_cannot_run_a_worker(tmp_path: Path, reason: str) -> None:
     BROKEN[reason](tmp_path)
     with pytest.raises(EnvironmentNotFound, match=reason):
-        found(tmp_path).check()
+        as_environment(tmp_path).check()

@@ -1,4 +1,4 @@
-"""What both executors promise: a thread of this process, and worker processes."""
+"""The contract of both executors: a thread of this process, and worker processes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ KINDS = ("inline", "pool")
 
 @pytest.fixture
 async def executor(kind: str) -> AsyncIterator[Executor]:
-    made: Executor = (
+    created: Executor = (
         InProcessExecutor() if kind == "inline" else PoolExecutor(Settings(parallel_workers=2))
     )
-    await made.start()
-    yield made
-    await made.stop(5.0)
+    await created.start()
+    yield created
+    await created.stop(5.0)
 
 
 @pytest.fixture(params=KINDS)
@@ -48,7 +48,7 @@ async def ask(model: LoadedModel, text: str, call: RequestContext | None = None)
 # -- loading --
 
 
-async def test_what_a_model_tells_of_itself(executor: Executor) -> None:
+async def test_info_of_a_loaded_model(executor: Executor) -> None:
     model = await executor.load(model_settings())
 
     assert (model.info.ready, model.info.row_wise, model.info.streams) == (True, False, True)
@@ -121,7 +121,7 @@ async def test_an_expired_request_is_not_run(executor: Executor) -> None:
     assert error.value.code == "DEADLINE_EXCEEDED"
 
 
-async def test_a_caller_may_leave(executor: Executor) -> None:
+async def test_a_caller_may_be_cancelled(executor: Executor) -> None:
     model = await executor.load(model_settings())
     waiting = asyncio.ensure_future(ask(model, "wait:"))
     assert await ask(model, "echo:a") == "a"
@@ -180,7 +180,7 @@ async def test_requests_that_fail_end_a_stream(executor: Executor) -> None:
         await consume(model.stream(failing(), RequestContext()))
 
 
-async def test_a_stream_may_be_left(executor: Executor) -> None:
+async def test_a_stream_may_be_closed(executor: Executor) -> None:
     model = await executor.load(model_settings())
     pulled = 0
 
@@ -198,7 +198,7 @@ async def test_a_stream_may_be_left(executor: Executor) -> None:
     assert await ask(model, "echo:b") == "b"
 
 
-async def test_a_stream_may_be_left_while_the_model_works(executor: Executor) -> None:
+async def test_a_stream_may_be_closed_while_the_model_computes(executor: Executor) -> None:
     """The caller is cancelled in the middle of a pull, as when a client goes away: nothing but that is raised."""
     model = await executor.load(model_settings())
     stream = model.stream(texts("linger"), RequestContext())
@@ -217,7 +217,7 @@ async def test_a_stream_may_be_left_while_the_model_works(executor: Executor) ->
 # -- unloading --
 
 
-async def test_unloaded_is_gone(executor: Executor) -> None:
+async def test_an_unloaded_model_is_gone(executor: Executor) -> None:
     model = await executor.load(model_settings())
     assert await model.unload()
     with pytest.raises(MLServerError):

@@ -1,4 +1,4 @@
-"""Connections handed over: in order, each with its number, and open at the other end only."""
+"""Passed sockets: in order, each with its number, and open at the receiving end only."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_connections_arrive_with_their_numbers() -> None:
                 assert connection.recv(8) == b"%d" % number
                 assert (
                     connection.recv(8) == b""
-                )  # the other end was closed, and nobody else holds this one
+                )  # the other end was closed, and no other process has this end
                 assert not connection.get_inheritable()
         assert [number for number, _ in arrived] == [7, 8]
 
 
-def test_nobody_takes_it() -> None:
+def test_sending_to_a_closed_end_fails() -> None:
     mine, theirs = create_control_sockets()
     theirs.close()
     with mine, socket.socket() as connection, pytest.raises(OSError, match="refused"):

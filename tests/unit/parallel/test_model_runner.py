@@ -79,17 +79,17 @@ async def test_predict_may_be_plain_or_awaitable(cls: type[MLModel]) -> None:
     assert NumpyCodec.decode_output(output).ravel().tolist() == [2.0, 4.0]
 
 
-async def test_what_a_plain_function_raises_is_told() -> None:
+async def test_exceptions_of_a_plain_function_are_reported() -> None:
     with pytest.raises(ModelFailed, match="ValueError: no"):
         await predict(PlainFailure)
 
 
-async def test_nothing_is_no_answer() -> None:
+async def test_none_is_not_a_response() -> None:
     with pytest.raises(InferenceError, match="returned no predictions"):
         await predict(Nothing)
 
 
-async def test_a_request_that_comes_too_late_is_not_run() -> None:
+async def test_an_expired_request_is_not_run() -> None:
     with pytest.raises(DeadlineExceeded):
         await predict(Waits, deadline=0.0)
 
@@ -170,11 +170,11 @@ async def test_misbehaviour(
     how: str, error: type[MLServerError], status: int, text: str, streamed: bool
 ) -> None:
     runner = await misbehaving(how)
-    with pytest.raises(error, match=text) as told:
+    with pytest.raises(error, match=text) as raised:
         await (
             first_of_stream(runner) if streamed else runner.infer("m#1", REQUEST, RequestContext())
         )
-    assert told.value.status_code == status
+    assert raised.value.status_code == status
 
 
 async def test_a_request_can_be_stopped() -> None:
@@ -191,7 +191,7 @@ async def test_exit_in_load() -> None:
         await misbehaving("load")
 
 
-async def test_what_failed_to_load_is_not_there() -> None:
+async def test_a_model_that_failed_to_load_is_not_registered() -> None:
     runner = ModelRunner()
     with pytest.raises(ModelFailed, match="ValueError: no routes"):
         await runner.load("m#1", ModelSettings(name="m", implementation=DeclaresNonsense))
@@ -199,7 +199,7 @@ async def test_what_failed_to_load_is_not_there() -> None:
         await runner.infer("m#1", REQUEST, RequestContext())
 
 
-async def test_unloading_always_lets_go() -> None:
+async def test_a_failing_unload_removes_the_model() -> None:
     runner = await misbehaving("waits")
 
     with pytest.raises(

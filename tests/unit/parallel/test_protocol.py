@@ -1,4 +1,4 @@
-"""The workers' wire, without sockets: vectors, messages there and back, slices of any size, and bytes that are no frame."""
+"""The wire protocol without sockets: vectors, round trips, slices of any size, invalid bytes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read(data: bytes) -> list[Frame]:
     return feed(FrameReader(), data, always(2**20))
 
 
-def told(frame: Frame) -> tuple[int, int, Any, list[bytes]]:
+def to_tuple(frame: Frame) -> tuple[int, int, Any, list[bytes]]:
     return frame.kind, frame.id, frame.head, [bytes(buffer) for buffer in frame.buffers]
 
 
@@ -85,7 +85,7 @@ VECTORS = [
 @pytest.mark.parametrize("frame, expected", VECTORS)
 def test_vectors(frame: Frame, expected: str) -> None:
     assert written(frame) == bytes.fromhex(expected)
-    assert [told(one) for one in read(bytes.fromhex(expected))] == [told(frame)]
+    assert [to_tuple(frame) for frame in read(bytes.fromhex(expected))] == [to_tuple(frame)]
 
 
 # -- slices --
@@ -105,7 +105,7 @@ def test_slices_of_every_size(buffer_size: int) -> None:
     data = b"".join(map(written, FRAMES))
     for size in range(1, 200):
         frames = feed(FrameReader(buffer_size), data, always(size))
-        assert [told(frame) for frame in frames] == [told(frame) for frame in FRAMES]
+        assert [to_tuple(frame) for frame in frames] == [to_tuple(frame) for frame in FRAMES]
 
 
 @given(
@@ -126,7 +126,7 @@ def test_any_frames_in_any_slices(contents: Any, sizes: list[int], buffer_size: 
             yield from sizes
 
     received = feed(FrameReader(buffer_size), b"".join(map(written, frames)), slices())
-    assert [told(frame) for frame in received] == [told(frame) for frame in frames]
+    assert [to_tuple(frame) for frame in received] == [to_tuple(frame) for frame in frames]
 
 
 def test_a_frame_keeps_its_bytes_when_more_arrive() -> None:
@@ -185,19 +185,19 @@ def test_mutated_bytes_are_frames_or_refused(noise: bytes, frame: bytes, at: int
             frames = read(data)
         except FrameError:
             return
-        assert all(isinstance(one, Frame) for one in frames)
+        assert all(isinstance(item, Frame) for item in frames)
 
 
 # -- requests --
 
 
-def over_the_wire(request: InferenceRequest) -> InferenceRequest:
+def send_request(request: InferenceRequest) -> InferenceRequest:
     buffers: list[Any] = []
     (frame,) = read(written(Frame(MessageType.INFER, 1, pack_request(request, buffers), buffers)))
     return unpack_request(frame.head, frame.buffers)
 
 
-def back_over_the_wire(response: InferenceResponse) -> InferenceResponse:
+def send_response(response: InferenceResponse) -> InferenceResponse:
     buffers: list[Any] = []
     (frame,) = read(written(Frame(MessageType.REPLY, 1, pack_response(response, buffers), buffers)))
     return unpack_response(frame.head, frame.buffers)
@@ -247,7 +247,7 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests(name: str) -> None:
     sent = REQUESTS[name]
-    received = over_the_wire(sent)
+    received = send_request(sent)
 
     assert [tensor.data.representations for tensor in received.inputs] == [
         ("raw",) if str(tensor.datatype) != "BYTES" else ("root",) for tensor in sent.inputs
@@ -261,7 +261,7 @@ def test_raw_bytes_elements_stay_raw() -> None:
     request = InferenceRequest(
         inputs=[RequestInput(name="x", datatype="BYTES", shape=[1], data=data)]
     )
-    received = over_the_wire(request).inputs[0].data
+    received = send_request(request).inputs[0].data
 
     assert received.representations == ("raw",)
     assert received.root == [b"\xff\xfe"]
@@ -276,7 +276,7 @@ def test_small_data_in_the_head_and_large_beside_it(count: int) -> None:
     pack_request(sent, buffers)
 
     assert len(buffers) == (count >= INLINE_LIMIT)
-    assert [bytes(one.data.raw or b"") for one in over_the_wire(sent).inputs] == [
+    assert [bytes(tensor.data.raw or b"") for tensor in send_request(sent).inputs] == [
         b"\7" * count,
         b"\10",
     ]
@@ -292,7 +292,7 @@ def test_any_numbers(datatype: str, shape: list[int], data: st.DataObject) -> No
     tensor = RequestInput(
         name="x", datatype=datatype, shape=shape, data=TensorData.from_raw(raw, datatype, shape)
     )
-    received = over_the_wire(InferenceRequest(inputs=[tensor])).inputs[0]
+    received = send_request(InferenceRequest(inputs=[tensor])).inputs[0]
 
     assert bytes(received.data.to_raw(datatype, shape)) == raw
     assert received.data.to_array(datatype, shape).shape == tuple(shape)
@@ -306,7 +306,7 @@ def test_responses_keep_the_rank_that_the_model_gave() -> None:
     output = ResponseOutput(
         name="y", datatype="FP64", shape=[3, 1], data=TensorData.from_array(array)
     )
-    received = back_over_the_wire(
+    received = send_response(
         InferenceResponse(model_name="m", model_version="1", id="i", outputs=[output])
     )
 
@@ -331,12 +331,12 @@ def test_responses_keep_the_rank_that_the_model_gave() -> None:
 def test_responses_of_every_kind(datatype: str, data: Any) -> None:
     made = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
     output = ResponseOutput(name="y", datatype=datatype, shape=[2], data=made)
-    received = back_over_the_wire(InferenceResponse(model_name="m", outputs=[output]))
+    received = send_response(InferenceResponse(model_name="m", outputs=[output]))
 
     assert received.outputs[0].data == (data.tolist() if isinstance(data, np.ndarray) else data)
 
 
-def test_an_answer_that_does_not_fit_is_the_models_fault() -> None:
+def test_a_response_that_does_not_match_its_shape_is_a_model_error() -> None:
     output = ResponseOutput(name="y", datatype="FP32", shape=[2], data=TensorData([1.0]))
     with pytest.raises(MLServerError, match="Tensor 'y': expected 2 elements") as error:
         pack_response(InferenceResponse(model_name="m", outputs=[output]), [])
@@ -356,7 +356,7 @@ def test_an_answer_that_does_not_fit_is_the_models_fault() -> None:
 )
 def test_parameters_become_plain(value: Any, plain: Any) -> None:
     response = InferenceResponse(model_name="m", outputs=[], parameters=Parameters(k=value))
-    received = back_over_the_wire(response)
+    received = send_response(response)
 
     assert received.parameters is not None
     assert received.parameters.model_extra == {"k": plain}
@@ -370,7 +370,7 @@ def deep() -> list[Any]:
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, deep()])
-def test_values_that_cannot_travel(value: Any) -> None:
+def test_unserializable_values_are_refused(value: Any) -> None:
     with pytest.raises(MLServerError, match="cannot be serialized") as error:
         encode(Frame(MessageType.INFER, 1, value))
     assert error.value.status_code == 400
@@ -389,7 +389,7 @@ def test_errors_keep_what_a_caller_may_see() -> None:
     )
 
     kinds = [InvalidInput("x", "a", "b"), ModelFailed("m")]
-    assert [(unpack_error(pack_error(one)).status_code, one.code) for one in kinds] == [
+    assert [(unpack_error(pack_error(kind)).status_code, kind.code) for kind in kinds] == [
         (400, "INVALID_ARGUMENT"),
         (500, "INTERNAL"),
     ]
@@ -399,6 +399,6 @@ def test_errors_keep_what_a_caller_may_see() -> None:
     "error, text", [(ValueError("x"), "ValueError: x"), (KeyError(), "KeyError")]
 )
 def test_other_exceptions_are_internal(error: Exception, text: str) -> None:
-    told_error = unpack_error(pack_error(error))
+    received = unpack_error(pack_error(error))
 
-    assert (told_error.message, told_error.status_code, told_error.code) == (text, 500, "INTERNAL")
+    assert (received.message, received.status_code, received.code) == (text, 500, "INTERNAL")

@@ -41,6 +41,6 @@ async def test_waiting_for_the_caller_does_not_count(clock: Clock) -> None:
     answers = model(stream.exclude_wait(caller()))
 
     assert await stream.next(answers) == ("a", 7)
-    clock.now += 500  # between two answers nobody waits for one
+    clock.now += 500  # between two responses no caller waits
     assert await stream.next(answers) == ("b", 10)
     assert await stream.next(answers) == (None, 3)
