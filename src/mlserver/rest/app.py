@@ -1,4 +1,6 @@
-"""ASGI application: routing, authorization, body, endpoint, compression and response, in this order."""
+"""ASGI application: routing, authorization, body, endpoint, compression and response, in this
+order.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ logger = get_logger()
 _HEALTH = "/v2/health/"
 _BODY_ERRORS = (400, 413, 415)
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status; recorded, never sent
-# Scopes of the router's paths by template, where they are not INFER. A model's path has INFER or `Route.public`.
+# Scopes of the router's paths by template, where they are not INFER. A model's path has INFER or
+# `Route.public`.
 _SCOPES = {
     "/v2/health/live": OPEN,
     "/v2/health/ready": OPEN,
@@ -107,7 +110,8 @@ class RESTApp:
     def _read_path(self, scope: Any) -> str:
         path: str = scope["path"]
         root = scope.get("root_path", "")
-        # The root path precedes it once (`Connection` adds it) or twice (the proxy did not strip it).
+        # The root path precedes it once (`Connection` adds it) or twice (the proxy did not strip
+        # it).
         while root and path.startswith(root + "/"):
             path = path[len(root) :]
         return path.rstrip("/") or "/"
@@ -137,7 +141,9 @@ class RESTApp:
         return reply
 
     async def _reply(self, request: Request, receive: Receive) -> Reply:
-        """Call the endpoint of the router, the metrics page or the model's route; sets `request.template`."""
+        """Call the endpoint of the router, the metrics page or the model's route; sets
+        `request.template`.
+        """
         match = self._router.match(request.method, request.path)
         if match is not None:
             endpoint, request.segments, request.template = match
@@ -160,7 +166,9 @@ class RESTApp:
         return await self._model_routes.respond(model_route, request)
 
     def _is_metrics_path(self, path: str) -> bool:
-        """Return whether a path is the metrics page's; a model that declares the same path has precedence."""
+        """Return whether a path is the metrics page's; a model that declares the same path has
+        precedence.
+        """
         if self._metrics_page is None or path != self._metrics_path:
             return False
         return not self._model_routes.is_declared(path)

@@ -11,8 +11,8 @@ ValueT = TypeVar("ValueT")
 class BoundedCache(dict[KeyT, ValueT]):
     """Dict that is cleared when full and stores no key longer than `max_key_length`.
 
-    `functools.lru_cache` bounds the number of keys but not their size: 1024 request targets of 64 KiB
-    would hold 64 MiB. Reading is `dict.get`, without a Python call.
+    `functools.lru_cache` bounds the number of keys but not their size: 1024 request targets of 64
+    KiB would hold 64 MiB. Reading is `dict.get`, without a Python call.
     """
 
     def __init__(self, max_entries: int = 1024, max_key_length: int = 512) -> None:

@@ -1,4 +1,6 @@
-"""Cross-origin resource sharing (CORS): the origins that may read responses. Off unless `cors_settings` is set."""
+"""Cross-origin resource sharing (CORS): the origins that may read responses. Off unless
+`cors_settings` is set.
+"""
 
 from __future__ import annotations
 

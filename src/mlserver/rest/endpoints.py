@@ -152,7 +152,9 @@ class Endpoints:
         return Reply(200, encoded.body, content_type, headers)
 
     def _event_headers(self, model_name: str, response_id: str | None) -> RawHeaders:
-        """Return the CloudEvents headers of a response; only the ids differ between a model's responses."""
+        """Return the CloudEvents headers of a response; only the ids differ between a model's
+        responses.
+        """
         headers = self._event_headers_by_model.get(model_name)
         if headers is None:
             pairs = self._events.build_response_headers(model_name, None).items()
@@ -165,8 +167,8 @@ class Endpoints:
     async def infer_stream(self, request: Request) -> Reply:
         """Respond with server-sent events, one per response of the model.
 
-        An error before the first one is an ordinary error response. The headers are those of the first
-        response: `Server-Timing` has the time until then.
+        An error before the first one is an ordinary error response. The headers are those of the
+        first response: `Server-Timing` has the time until then.
         """
         name, version = _read_model(request)
         started = time.perf_counter_ns()
@@ -212,7 +214,7 @@ class Endpoints:
 
 
 def _state_reply(state: dict[str, str | bool]) -> Reply:
-    """Return 200 for true and 400 for false; the body has it too, which some clients read instead."""
+    """Return 200 for true and 400 for false; some clients read the body instead."""
     return Reply(200 if all(state.values()) else 400, json.write_document(state))
 
 
@@ -231,7 +233,7 @@ def _read_model(request: Request) -> tuple[str, str | None]:
 
 
 def _check_load_body(body: bytes) -> None:
-    """Check the parameters in the body of a load; everything else is ignored, as in MLServer 1.x."""
+    """Check the parameters in the body of a load; the rest is ignored, as in MLServer 1.x."""
     if b"parameters" not in body:
         return
     document = json.read_json(body)

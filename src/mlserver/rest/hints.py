@@ -12,8 +12,8 @@ _DOCS = "the documentation is at /v2/docs"
 _HEALTH = "health is at /v2/health/live and /v2/health/ready"
 _METRICS = "metrics are at the setting 'metrics_endpoint'"
 _MLFLOW = "MLflow models have this path, and no such model is loaded"
-# Patterns of whole paths of other servers -> hint; the first match counts. With a group `name` and no
-# hint, the hint is the inference path of that model.
+# Patterns of whole paths of other servers -> hint; the first match counts. With a group `name` and
+# no hint, the hint is the inference path of that model.
 _HINTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in (

@@ -50,8 +50,8 @@ class Request:
     """One HTTP request.
 
     Attributes:
-        path: Decoded except for slashes inside of segments (see `routing`), without the root path and
-            without a trailing slash.
+        path: Decoded except for slashes inside of segments (see `routing`), without the root path
+            and without a trailing slash.
         raw_headers: As in the ASGI scope, with names in lower case.
         segments: Values of the variable segments of the path.
         client: Address and port of the client.
@@ -91,8 +91,8 @@ class Reply:
     Attributes:
         body: Complete, in parts, or an iterator for a stream.
         headers: From `raw_headers`; without those of the body.
-        compress: Whether the body may be compressed. False for small documents: tritonclient's asyncio
-            client asks for compressed ones but cannot read them.
+        compress: Whether the body may be compressed. False for small documents: tritonclient's
+            asyncio client asks for compressed ones but cannot read them.
     """
 
     status: int = 200
@@ -120,7 +120,7 @@ def raw_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:
 
 
 def model_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:
-    """Encode the headers that a model sets, without invalid names and without `_FRAMING_HEADERS`."""
+    """Encode the headers that a model sets, except invalid names and `_FRAMING_HEADERS`."""
     headers: RawHeaders = []
     for raw_name, value in pairs:
         name = str(raw_name).lower()

@@ -1,5 +1,5 @@
-"""Content negotiation of the V2 routes: the reader of a request by Content-Type, the writer of its response by
-what the request asks for.
+"""Content negotiation of the V2 routes: the reader of a request by Content-Type, the writer of its
+response by what the request asks for.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def from_request(request: Request, limit: int) -> RequestFormat:
 
 
 def load_arrow() -> None:
-    """Import pyarrow, which few requests need. Raises `UnsupportedMediaType` if it is not installed."""
+    """Import pyarrow, which few requests need. Raises `UnsupportedMediaType` if it is not
+    installed.
+    """
     global _is_arrow_loaded
     from ..wire.arrow import stream
 
@@ -143,7 +145,8 @@ _READERS: dict[bytes, Reader] = {
 
 
 def select_writer(source: RequestFormat, request: InferenceRequest) -> Writer:
-    """Return the writer of the response: Arrow if `Accept` prefers it, binary or JSON as the request asks.
+    """Return the writer of the response: Arrow if `Accept` prefers it, binary or JSON as the
+    request asks.
 
     Raises:
         MLServerError: the request's parameters of the binary extension are not valid.
@@ -174,7 +177,9 @@ def _write_binary(response: InferenceResponse, outputs: binary.BinaryOutputs) ->
 
 
 def prefers_arrow(accept: bytes) -> bool:
-    """Return whether `Accept` has Arrow's stream with a weight above zero and not below that of JSON."""
+    """Return whether `Accept` has Arrow's stream with a weight above zero and not below that of
+    JSON.
+    """
     if b"arrow" not in accept:
         return False
     media_ranges = accept.decode("latin-1").lower().split(",")

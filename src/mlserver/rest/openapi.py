@@ -1,4 +1,6 @@
-"""OpenAPI documents: one of the server's routes, and one per model with the model's own inputs. Pure."""
+"""OpenAPI documents: one of the server's routes, and one per model with the model's own inputs.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,8 @@ def server_document(root_path: str, version: str, model_names: list[str]) -> Doc
 def model_document(
     root_path: str, metadata: MetadataModelResponse, version: str | None, routes: Iterable[Route]
 ) -> Document:
-    """Return the document of one model's routes, with its tensors, an example, and the routes it declares.
+    """Return the document of one model's routes, with its tensors, an example, and the routes it
+    declares.
 
     Args:
         version: The requested version; None = the default one.
@@ -243,10 +246,12 @@ _EXAMPLE_TEXTS = {"base64": "dGV4dA==", "datetime": "2000-01-01T00:00:00", "pd_j
 def _request_schema(
     general: Document, metadata: MetadataModelResponse, examples: list[Document | None]
 ) -> Document:
-    """Return the request's schema with the model's inputs; a model without declared inputs accepts any.
+    """Return the request's schema with the model's inputs; a model without declared inputs accepts
+    any.
 
     Args:
-        examples: The model's own; None = the model has none. If the list is empty, one is synthesized.
+        examples: The model's own; None = the model has none. If the list is empty, one is
+            synthesized.
     """
     inputs, outputs = metadata.inputs or [], metadata.outputs or []
     properties = dict(general["properties"])
@@ -305,7 +310,9 @@ def _synthesize_request(inputs: Iterable[MetadataTensor]) -> Document | None:
 
 
 def _example_tensor(tensor: MetadataTensor) -> Document | None:
-    """Return the tensor of the metadata's parameter `example`, else one row of zeros; None if it is large."""
+    """Return the tensor of the metadata's parameter `example`, else one row of zeros; None if it is
+    large.
+    """
     declared = None
     if tensor.parameters is not None:
         declared = (tensor.parameters.model_extra or {}).get("example")

@@ -1,7 +1,8 @@
 """Router: a tree of path segments, from a path to an endpoint. Pure.
 
-A segment may contain a slash, as the name of a model may: `%2F` does not end a segment. Paths are therefore
-decoded except for the slashes and percent signs inside of segments; `decode_segment` decodes those.
+A segment may contain a slash, as the name of a model may: `%2F` does not end a segment. Paths are
+therefore decoded except for the slashes and percent signs inside of segments; `decode_segment`
+decodes those.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def decode_path(path: str) -> str:
 
 
 def decode_segment(segment: str) -> str:
-    """Return the text of one segment (or of several, for a file's path) of a path from `decode_path`."""
+    """Return the text of one segment (or of several, for a file's path) of a path from
+    `decode_path`.
+    """
     return segment.replace("%2F", "/").replace("%25", "%") if "%" in segment else segment
 
 
@@ -72,7 +75,8 @@ class Router:
         node.template = template
 
     def match(self, method: str, path: str) -> tuple[Endpoint, dict[str, str], str] | None:
-        """Return the endpoint, the variable segments and the template of a path; None if no path matches.
+        """Return the endpoint, the variable segments and the template of a path; None if no path
+        matches.
 
         Raises:
             MethodNotAllowed: the path matches with other methods only.

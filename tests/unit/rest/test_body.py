@@ -1,4 +1,6 @@
-"""Bodies: read in any chunks, bounded before and after decompression; responses compressed as accepted."""
+"""Bodies: read in any chunks, bounded before and after decompression; responses compressed as
+accepted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Request and response cycle: the bytes written for ASGI messages, and the messages that are errors."""
+"""Request and response cycle: the bytes written for ASGI messages, and the messages that are
+errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes that models declare: the model that answers, and the replies of the three kinds of routes."""
+"""Routes that models declare: matching, and the three kinds of replies."""
 
 from __future__ import annotations
 

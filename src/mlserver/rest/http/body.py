@@ -14,7 +14,8 @@ from ..messages import Body, Request
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-# Bytes from which data is compressed or decompressed in a thread: below, the switch costs more than the work.
+# Bytes from which data is compressed or decompressed in a thread: below, the switch costs more than
+# the work.
 _MIN_COMPRESSED_IN_THREAD = 64 * 1024
 _MIN_DECOMPRESSED_IN_THREAD = 4 * 1024
 MIN_COMPRESSED = 500
@@ -22,8 +23,8 @@ _LEVEL = 4
 _SAMPLE_SIZE = 4096
 _SLICE_SIZE = 16 * 1024
 _MAX_ENCODINGS = 2  # applied one over the other; the result of each may be as large as a body
-# A compressed body may expand to 1 MiB, whatever its size, and to 100 times its size: zeros shrink a
-# thousandfold, numbers and texts of a request rarely tenfold.
+# A compressed body may expand to 1 MiB, whatever its size, and to 100 times its size: zeros shrink
+# a thousandfold, numbers and texts of a request rarely tenfold.
 _FREE_EXPANSION = 1024 * 1024
 _MAX_EXPANSION = 100
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -96,7 +97,9 @@ async def _decompress(body: bytes, encodings: str, limit: int) -> bytes:
 
 
 def _inflate_bounded(data: bytes, name: str, limit: int, max_expanded: int) -> bytes:
-    """Decompress up to `limit` bytes (of any body) and `max_expanded` bytes (of a body of this size)."""
+    """Decompress up to `limit` bytes (of any body) and `max_expanded` bytes (of a body of this
+    size).
+    """
     try:
         return inflate(data, name, min(limit, max_expanded))
     except PayloadTooLarge:
@@ -133,7 +136,8 @@ def inflate(data: bytes, name: str, limit: int) -> bytes:
 def _inflate(data: bytes, window: int, limit: int) -> bytes:
     parts: list[bytes] = []
     remaining, offset, stream = limit, 0, zlib.decompressobj(window)
-    # In slices: zlib copies what follows the end of a gzip member, and a body may have very many members.
+    # In slices: zlib copies what follows the end of a gzip member, and a body may have very many
+    # members.
     while offset < len(data):
         piece = data[offset : offset + _SLICE_SIZE]
         part = stream.decompress(piece, remaining + 1)
@@ -150,7 +154,9 @@ def _inflate(data: bytes, window: int, limit: int) -> bytes:
 
 
 async def compress(body: Body, accepted: bytes) -> tuple[Body, str]:
-    """Return the body in an encoding that the client accepts, and the encoding's name ("" = unchanged)."""
+    """Return the body in an encoding that the client accepts, and the encoding's name ("" =
+    unchanged).
+    """
     name = _choose_encoding(accepted.decode("latin-1"))
     if not name:
         return body, ""
@@ -169,8 +175,8 @@ async def _compress(body: bytes, name: str) -> bytes:
 
 
 def _is_compressible(parts: list[bytes | memoryview]) -> bool:
-    """Return whether a sample of binary data shrinks by a fifth: most clients accept gzip by default, and
-    most floating-point data does not shrink.
+    """Return whether a sample of binary data shrinks by a fifth: most clients accept gzip by
+    default, and most floating-point data does not shrink.
     """
     sample = b"".join(bytes(part[:_SAMPLE_SIZE]) for part in parts[:8])
     return len(zlib.compress(sample, 1)) < 0.8 * len(sample)

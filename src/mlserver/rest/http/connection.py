@@ -1,8 +1,8 @@
-"""HTTP/1.1 connection: an asyncio protocol on httptools' parser, with one `RequestResponseCycle` per request.
+"""HTTP/1.1 connection: an asyncio protocol on httptools' parser.
 
-Headers, bodies, responses and idle time have time limits (`timeouts`); heads, chunks and pipelines have size
-limits; requests that two parsers could read differently are rejected (`request_head`); when the client
-disconnects, its request is cancelled. Why not uvicorn's protocol: `docs/decisions/http.md`.
+Headers, bodies, responses and idle time have time limits (`timeouts`); heads, chunks and pipelines
+have size limits; what two parsers could read differently is rejected (`request_head`); when the
+client disconnects, its request is cancelled. Why not uvicorn's protocol: `docs/decisions/http.md`.
 """
 
 from __future__ import annotations
@@ -137,13 +137,13 @@ class Connection(asyncio.Protocol):
     def _count_unfinished_head(self) -> None:
         self._max_head_size += self._read_size
         # Behind another request in its first read, the head has an unknown part of the bytes. That
-        # read is not counted, so that a head may exceed the limit by one read before it is complete.
+        # read is not counted: an incomplete head may exceed the limit by one read.
         if self._requests_in_read == 1:
             self._head_size += self._read_size
             check_head_size(self._head_size)
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser. A request that asks for another protocol is read as an HTTP/1.1 request."""
+        """Feed the parser; a request to upgrade is read as an HTTP/1.1 request."""
         while True:
             try:
                 self._parser.feed_data(data)
@@ -322,7 +322,7 @@ class Connection(asyncio.Protocol):
     # -- closing --
 
     def close_if_idle(self, since: float) -> None:
-        """Close the connection if it has been idle since that time and the socket has no unread bytes."""
+        """Close if idle since that time, unless the socket has unread bytes."""
         is_idle = self._state is ConnectionState.IDLE and self._since <= since
         if not is_idle or self._transport.is_closing():
             return
@@ -358,7 +358,7 @@ class Connection(asyncio.Protocol):
         running, in_head = self._running, self._state is ConnectionState.HEAD
         if running is not None and not running.response_complete:
             if running is not self._cycle or in_head:
-                # An earlier request of this connection gets its response; then the connection is closed.
+                # An earlier request gets its response; then the connection is closed.
                 self._pipeline.clear()
                 running.keep_alive = False
                 self._state = ConnectionState.HEAD
@@ -374,14 +374,14 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close for writing; later for reading, as a close with unread bytes would reset the connection."""
+        """Close for writing, later for reading: unread bytes would reset the connection."""
         self._enter(ConnectionState.CLOSING)
         self._flow.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
     def _decline_tunnel(self) -> None:
-        """Respond to a CONNECT request over HTTP/1.1 and close the connection: what follows is not HTTP."""
+        """Respond to CONNECT over HTTP/1.1, then close: what follows is not HTTP."""
         if self._cycle is not None:
             self._cycle.keep_alive = False
         if self._running is None or self._running.response_complete:
@@ -391,7 +391,7 @@ class Connection(asyncio.Protocol):
             self._flow.pause_reading()
 
     def shutdown(self) -> None:
-        """Close the connection, after the response that is being sent. Called by `uvicorn.Server`."""
+        """Close, after a response that is being sent. Called by `uvicorn.Server`."""
         cycle = self._cycle
         if self._state is ConnectionState.CLOSING or cycle is None or cycle.response_complete:
             self._transport.close()

@@ -1,8 +1,8 @@
 """Request and response cycle: ASGI's `receive` and `send` for one HTTP request on a connection.
 
-Its cost is a third of the one of uvicorn's cycle (`docs/decisions/http.md`): a head and a complete body are
-one write, each header name is checked once and not per response, and an event is created only
-when `receive` has to wait.
+Its cost is a third of the one of uvicorn's cycle (`docs/decisions/http.md`): a head and a complete
+body are one write, each header name is checked once and not per response, and an event is created
+only when `receive` has to wait.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class RequestResponseCycle:
     Args:
         scope: The ASGI scope.
         writer: Receives the bytes of the response.
-        flow: Pauses reading while the request's body is not received by the application, and writing while
-            the client does not read.
+        flow: Pauses reading while the request's body is not received by the application, and
+            writing while the client does not read.
         default_headers: Precede the headers of the response.
         keep_alive: Whether the connection stays open for another request.
         expects_continue: Whether the client waits for `100 Continue` before it sends the body.
@@ -62,7 +62,8 @@ class RequestResponseCycle:
 
     Attributes:
         more_body: Whether the rest of the request's body has yet to arrive.
-        disconnected: Whether the client has disconnected; set by the connection, which then calls `notify`.
+        disconnected: Whether the client has disconnected; set by the connection, which then calls
+            `notify`.
     """
 
     __slots__ = (
@@ -257,7 +258,7 @@ def _encode_chunk(body: bytes | memoryview, more_body: bool) -> bytes:
 
 
 def _check_name(name: bytes) -> bytes:
-    """Return a header's name in lower case. Raises `RuntimeError` if it is not an RFC 9110 token."""
+    """Return a header's name in lower case. Raises `RuntimeError` if it is no token."""
     if not _TOKEN.fullmatch(name):
         raise RuntimeError(f"Invalid header name: expected an RFC 9110 token, received {name!r}")
     return _lower_names.store(name, name.lower())

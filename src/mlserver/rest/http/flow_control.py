@@ -1,4 +1,6 @@
-"""Back-pressure of one connection: pauses reading from the transport, and waits while its write buffer is full."""
+"""Back-pressure of one connection: pauses reading from the transport, and waits while its write
+buffer is full.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class FlowControl:
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """End `drain`. The transport's buffer has reached its low-water mark, or the connection is lost."""
+        """End `drain`. The transport's buffer has reached its low-water mark, or the connection is
+        lost.
+        """
         self.is_write_paused = False
         if self._writable is not None:
             self._writable.set()

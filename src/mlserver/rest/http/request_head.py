@@ -1,4 +1,6 @@
-"""Checks of a request's head beyond those of llhttp, and the response to a request that is rejected. Pure."""
+"""Checks of a request's head beyond those of llhttp, and the response to a request that is
+rejected. Pure.
+"""
 
 from __future__ import annotations
 

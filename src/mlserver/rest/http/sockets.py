@@ -1,4 +1,6 @@
-"""Sockets of the HTTP front ends: bind, descriptor limit, addresses, and a listener that stops accepting."""
+"""Sockets of the HTTP front ends: bind, descriptor limit, addresses, and a listener that stops
+accepting.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from ...errors import MLServerError
 
 SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
 _SO_ATTACH_FILTER = 26
-# Classic BPF program over a TCP segment: drop segments with SYN and without ACK, which open a connection.
+# Classic BPF program over a TCP segment: drop segments with SYN and without ACK, which open a
+# connection.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load the byte with the flags
     (0x54, 0, 0, 0x12),  # mask SYN and ACK
@@ -59,7 +62,9 @@ def join_address(host: str, port: int) -> str:
 
 
 def get_address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
-    """Return host and port of `sockname` or `peername`; None for a Unix socket or a lost connection."""
+    """Return host and port of `sockname` or `peername`; None for a Unix socket or a lost
+    connection.
+    """
     address = transport.get_extra_info(name)
     return address[:2] if isinstance(address, tuple) else None
 
@@ -72,7 +77,7 @@ def is_readable(connection: socket.socket) -> bool:
 
 
 def raise_descriptor_limit(connections: int) -> None:
-    """Raise the process's soft limit of open files to that of `connections`, within the hard limit."""
+    """Raise the soft limit of open files for `connections`, within the hard limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -88,8 +93,9 @@ def raise_descriptor_limit(connections: int) -> None:
 def ignore_new_connections(listener: socket.socket) -> bool:
     """Make the kernel drop new connections to a listener, and return whether it can (Linux).
 
-    Closing the listener would reset connections that are not accepted yet, with the requests that their
-    clients have already sent. A client whose SYN is dropped retries after a second and is then refused.
+    Closing the listener would reset connections that are not accepted yet, with the requests that
+    their clients have already sent. A client whose SYN is dropped retries after a second and is
+    then refused.
     """
     if sys.platform != "linux":
         return False

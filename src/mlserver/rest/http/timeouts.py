@@ -1,7 +1,7 @@
 """Timeouts of HTTP connections, by the state that a connection is in. Knows no HTTP.
 
-No request sets a timer: `ConnectionTimeouts` checks all connections up to a few times a second, and a connection
-only records its state and the time at which it entered it.
+No request sets a timer: `ConnectionTimeouts` checks all connections up to a few times a second, and
+a connection only records its state and the time at which it entered it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ...settings import Settings
 
 # Seconds that a connection stays open after an early response, while the client still sends.
 LINGER = 2.0
-# Seconds for one more request on an idle connection after the listener is closed: the client may have sent
-# it already. Its response has `connection: close`.
+# Seconds for one more request on an idle connection after the listener is closed: the client may
+# have sent it already. Its response has `connection: close`.
 LAST_REQUEST_WAIT = 1.0
 
 

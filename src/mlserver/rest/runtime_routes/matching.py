@@ -1,9 +1,11 @@
-"""Routes that models declare, such as MLflow's `/invocations`: which model answers a request, and the reply.
+"""Routes that models declare, such as MLflow's `/invocations`: which model answers a request, and
+the reply.
 
-A path that one model declares is that model's. Among several, the header `X-MLServer-Model` selects, else the
-body if its format names a model, else the setting `default_model`; else the request is an error that lists
-them. A body that names a model which does not declare the path is an error too, even if only one
-model declares it. Each model's routes are also served under `/v2/models/{name}/...`.
+A path that one model declares is that model's. Among several, the header `X-MLServer-Model`
+selects, else the body if its format names a model, else the setting `default_model`; else the
+request is an error that lists them. A body that names a model which does not declare the path is an
+error too, even if only one model declares it. Each model's routes are also served under
+`/v2/models/{name}/...`.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ class ModelRoutes:
         return self._select(request, routes)
 
     def not_found_error(self, request: Request) -> MLServerError:
-        """Return the error for a path that no loaded model declares: 404, or 503 while models are loading."""
+        """Return the error for a path that no loaded model declares: 404, or 503 while models are
+        loading.
+        """
         model_path = _parse_model_path(request.path)
         if model_path is not None:
             error = self.get_model_error(model_path.name, model_path.version)
@@ -177,7 +181,8 @@ class ModelRoutes:
         return Reply(response.status, response.body, content_type or "", headers)
 
     def _select_by_body(self, model_route: ModelRoute, request: Request) -> ModelRoute:
-        """Return the route of the model that the body names, unless the path or the header names one.
+        """Return the route of the model that the body names, unless the path or the header names
+        one.
 
         Raises:
             ModelNotFound: the body names a model that does not declare this path.
@@ -202,7 +207,7 @@ class ModelRoutes:
         return self._select(request, routes, by_body=False)
 
     async def _join_documents(self, model_route: ModelRoute, request: Request) -> Reply:
-        """Return the static documents of all ready models, joined at the list that the routes name."""
+        """Return the static documents of all ready models, joined at the routes' list."""
         declared = [model_route]
         if _parse_model_path(request.path) is None:
             routes = self._data_plane.routes()

@@ -1,9 +1,12 @@
-"""Routes whose body is a wire format of a runtime: unary responses, or events if the format has streams.
+"""Routes whose body is a wire format of a runtime: unary responses, or events if the format has
+streams.
 
-A wire module has `read_request`, `write_response` and `write_error` (see `custom_routes.Route`), and optionally
-- `named_model(body, config) -> str | None`: the model that a body names, where several models declare the path,
-- `open_stream(body, config)`: None, or the writer of a stream with `event(response)` and `end(error)`, which
-  return bytes.
+A wire module has `read_request`, `write_response` and `write_error` (see `custom_routes.Route`),
+and optionally
+- `named_model(body, config) -> str | None`: the model that a body names, where several models
+  declare the path,
+- `open_stream(body, config)`: None, or the writer of a stream with `event(response)` and
+  `end(error)`, which return bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ def _import_wire(name: str) -> Any:
 
 
 async def respond(data_plane: DataPlane, model_route: ModelRoute, request: Request) -> Reply:
-    """Run inference in the model's pipeline; the wire module writes the response and every error."""
+    """Run inference; the wire module writes the response and every error."""
     context = RequestContext(headers=request.headers, operation=request.operation)
     name, version = model_route.name, model_route.version
     route = data_plane.select_route(model_route, context)
