@@ -1,7 +1,8 @@
 """The wire table: messages, and their text in each format, which has to read and write them.
 
-A row gives each tensor's elements once per form of data: as JSON, as raw bytes, as the protobuf field's values. From
-these, `Case` composes the whole messages by hand, without the code under test. A form that cannot carry a row is None.
+A row gives each tensor's elements once per form of data: as JSON, as raw bytes, as the protobuf
+field's values. From these, `Case` composes the whole messages by hand, without the code under test.
+A form that cannot carry a row is None.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class T:
     """One tensor.
 
     Attributes:
-        raw: Its bytes in the binary encoding; for a protobuf message and the binary extension alike.
+        raw: Its bytes in the binary encoding; for a protobuf message and the binary extension
+            alike.
         json: The list in JSON; None = JSON cannot carry it.
         contents: The field of protobuf's typed contents; "" = there is none.
         typed: That field's values; None = as in JSON.

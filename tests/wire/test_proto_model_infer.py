@@ -1,4 +1,4 @@
-"""Serialized ModelInfer messages are read and written as `wire.proto.messages` does, on every path."""
+"""Serialized ModelInfer messages: every path equals `wire.proto.messages`."""
 
 from __future__ import annotations
 
