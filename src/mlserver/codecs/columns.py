@@ -3,9 +3,10 @@
 | column | datatype | content type | hint `pandas_dtype` |
 |---|---|---|---|
 | NumPy numbers, bool | by dtype, NaN stays NaN | | |
-| nullable, Arrow or sparse numbers | by dtype; missing integers: FP64 if exact, else JSON |
-(pd_json) | dtype | | text | BYTES | str; pd_json when values are missing | if it is not pandas'
-default dtype | | bytes | BYTES | str if UTF-8, else base64 | bytes |
+| nullable, Arrow or sparse numbers | by dtype; missing integers: FP64 if exact | | dtype |
+| integers with missing values over 2**53 | BYTES, JSON | pd_json | dtype |
+| text | BYTES | str; pd_json if some are missing | if not pandas' default dtype |
+| bytes | BYTES | str if UTF-8, else base64 | bytes |
 | datetimes | BYTES, ISO 8601, NaT where missing | datetime | dtype with unit and zone |
 | timedeltas | INT64, counts of the dtype's unit | | dtype |
 | categories | as their values; pd_json if some are missing | | category, `pandas_categories` |
@@ -45,12 +46,7 @@ _ARROW_TEXT = "arrow[string]"  # "string[pyarrow]" names another dtype in pandas
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The encoding of a column: a tensor's datatype, data and parameters.
-
-    Attributes:
-        content_type: None for numbers, which need none.
-        hints: Further parameters.
-    """
+    """The encoding of a column; `content_type` is None for numbers, `hints` are parameters."""
 
     datatype: str
     data: TensorData
@@ -392,8 +388,8 @@ def _arrow_text() -> pd.ArrowDtype:
 
 _OBJECTS: dict[str, Any] = {
     "object": lambda value: value,
-    "object[nan]": lambda value: math.nan if value is None else value,
-    "object[NA]": lambda value: pd.NA if value is None else value,
+    "object[nan]": lambda value: value if value is not None else math.nan,
+    "object[NA]": lambda value: (value, pd.NA)[value is None],
     "bytes": lambda value: value.encode("utf-8"),
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,

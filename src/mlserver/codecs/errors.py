@@ -30,8 +30,10 @@ class CodecNotFound(MLServerError):
         is_input: bool = False,
         is_request: bool = False,
     ) -> None:
-        place = ("input" if is_input else "output") + " "
-        place += ("request" if is_input else "response") if is_request else "field"
+        if is_input:
+            place = "input request" if is_request else "input field"
+        else:
+            place = "output response" if is_request else "output field"
         facts = [f"name '{name}'"] if name else []
         facts += [f"type {payload_type}"] if payload_type else []
         suffix = f" with {' and '.join(facts)}" if facts else ""

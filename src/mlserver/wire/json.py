@@ -294,14 +294,11 @@ def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> byte
         data = TensorData.from_trusted_raw(output_slice.read_block(index), datatype, shape)
         text = orjson.dumps(_read_numbers(data, datatype, shape), option=_OPTIONS)
         if b"null" in text and infinities(datatype, data, shape):
-            return write_response(_with_tensors(response, output_slice))
+            tensors = {**response.__dict__, "outputs": output_slice.to_outputs()}
+            return write_response(InferenceResponse.build(tensors))
         parts += (head, text, b"},")
     parts[-1] = b"}]}"
     return b"".join(parts)
-
-
-def _with_tensors(response: InferenceResponse, output_slice: OutputSlice) -> InferenceResponse:
-    return InferenceResponse.build({**response.__dict__, "outputs": output_slice.to_outputs()})
 
 
 def build_document(response: InferenceResponse) -> dict[str, Any]:
@@ -381,9 +378,7 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, TensorData):
         return value.root
     dump = getattr(value, "model_dump", None) or getattr(value, "tolist", None)
-    if dump is not None:
-        return dump()
-    return str(value)
+    return str(value) if dump is None else dump()
 
 
 # -- other documents --
