@@ -154,14 +154,17 @@ class DataPlane:
         """
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
-        return await loaded.metadata()
+        return self._with_versions(entry.name, await loaded.metadata())
 
     def loaded_metadata(self, name: str, version: str | None = None) -> MetadataModelResponse:
         """Return the model's metadata at load. Raises `ModelNotFound` and `ModelNotReady`."""
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
-        metadata = loaded.info.metadata
-        versions = [*(metadata.versions or ()), *self._loaded_versions(entry.name)]
+        return self._with_versions(entry.name, loaded.info.metadata)
+
+    def _with_versions(self, name: str, metadata: MetadataModelResponse) -> MetadataModelResponse:
+        """Return the metadata with the loaded versions beside those that the model names."""
+        versions = [*(metadata.versions or ()), *self._loaded_versions(name)]
         if not versions:
             return metadata
         return metadata.model_copy(update={"versions": list(dict.fromkeys(versions))})
