@@ -9,7 +9,6 @@ import ast
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -65,31 +64,12 @@ def tracked_files() -> list[str]:
     ]
 
 
-# Files whose prose and density are still being edited: their failures are expected. Delete a prefix
-# when its package is clean.
-UNFINISHED: tuple[str, ...] = (
-    "src/mlserver/http_workers/snapshot.py",
-    "src/mlserver/rest/",
-    "tests/unit/parallel/",
-    "tests/unit/rest/",
-)
-
-
-def as_parameters(names: list[str]) -> list[Any]:
-    """The names as parameters; those of unfinished files are expected to fail."""
-    unfinished = pytest.mark.xfail(reason="being edited", strict=False)
-    return [
-        pytest.param(name, marks=unfinished) if name.startswith(UNFINISHED) else name
-        for name in names
-    ]
-
-
 FILES = tracked_files()
 PYTHON = [name for name in FILES if name.endswith(".py") and name.startswith(CODE)]
 SOURCES = [name for name in PYTHON if name.startswith(("src/", "runtimes/")) and "_pb2" not in name]
 
 
-@pytest.mark.parametrize("name", as_parameters(FILES))
+@pytest.mark.parametrize("name", FILES)
 def test_no_old_words(name: str) -> None:
     if name == _SELF:
         return
@@ -124,7 +104,7 @@ def own_expressions(statement: ast.stmt) -> list[ast.AST]:
     return nodes
 
 
-@pytest.mark.parametrize("name", as_parameters(SOURCES))
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_statement_has_at_most_one_comprehension_and_one_conditional(name: str) -> None:
     text = (ROOT / name).read_text()
     lines = text.splitlines()
@@ -142,7 +122,7 @@ def test_a_statement_has_at_most_one_comprehension_and_one_conditional(name: str
     assert not dense, "give a part a name:\n" + "\n".join(dense)
 
 
-@pytest.mark.parametrize("name", as_parameters(SOURCES))
+@pytest.mark.parametrize("name", SOURCES)
 def test_size_of_files_and_functions(name: str) -> None:
     """Files of at most 400 lines, functions of at most 60 (docstrings not counted)."""
     text = (ROOT / name).read_text()

@@ -67,10 +67,11 @@ def pack_state(
         workers: See `StateSnapshot`.
         sent_models: Keys of the models whose settings and info the receiver has.
     """
+    packed_models = [_pack_model(entry, sent_models) for entry in registry.entries()]
     return {
         "accepting": accepting,
         "missing": sorted(registry.missing),
-        "models": [_pack_model(entry, sent_models) for entry in registry.entries()],
+        "models": packed_models,
         "workers": [[number, pool, sorted(keys)] for number, pool, keys in workers],
     }
 
@@ -81,6 +82,7 @@ def _pack_model(entry: ModelVersion, sent_models: Collection[str]) -> list[Any]:
     if isinstance(loaded, PooledModel):
         key, pool, limit, info = loaded.key, loaded.pool.number, loaded.limit, loaded.info
     is_new = key is None or key not in sent_models
+    packed_settings = entry.settings.to_frame() if is_new else None
     return [
         entry.serial,
         key,
@@ -88,7 +90,7 @@ def _pack_model(entry: ModelVersion, sent_models: Collection[str]) -> list[Any]:
         limit,
         entry.state.value,
         entry.reason,
-        entry.settings.to_frame() if is_new else None,
+        packed_settings,
         info.to_plain() if info is not None and is_new else None,
     ]
 
