@@ -326,7 +326,7 @@ class Needy(MLModel):
         (
             "no_such_thing",
             None,
-            "install the package that has it; if it is part of the model's own code",
+            "install the package that contains it; if it is part of the model's own code",
         ),
     ],
 )

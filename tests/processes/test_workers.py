@@ -268,6 +268,8 @@ def test_a_model_that_ends_its_worker_while_loading(serve: Serve, tmp_path: Path
     write_model(tmp_path / "good")
     server = serve(tmp_path, workers=2, ready="/v2/models/good/ready")
     server.wait_for_line("Not ready")
+    # The model that loads ends both workers; the index is read once a replacement is there.
+    server.wait_until("/v2/models/good/ready")
     index = {model["name"]: model for model in server.post("/v2/repository/index", {}).json()}
 
     assert server.get("/v2/health/ready").status_code == 400

@@ -70,7 +70,7 @@ WALL_CLOCKS = {
     "datetime.utcnow",
 }
 NEED_DATES = {
-    "metrics/model_statistics.py": "the protocol's time of the last inference",
+    "metrics/model_metrics.py": "the protocol's time of the last inference",
     "security/credentials.py": "the expiry of a token",
     "handlers/tracing_stage.py": "the start of a span",
     "agents/openai_format.py": "the protocol's time of a response",
