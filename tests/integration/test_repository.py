@@ -252,6 +252,10 @@ def test_a_failed_load_is_logged_once(serve: Serve, tmp_path: Path, workers: int
     assert len(lines) == 1
     assert "Model 'broken' could not be loaded: " in lines[0]
     assert server.post("/v2/repository/models/broken/load").status_code != 200
+    # The log is a pipe: its line may arrive after the response.
+    server.wait(
+        lambda: str(server.log).count("the weights are missing") >= 2, "the second load is logged"
+    )
     assert str(server.log).count("the weights are missing") == 2
 
 
