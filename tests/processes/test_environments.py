@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -89,8 +90,15 @@ def write(folder: Path, name: str, requirement: str, manager: str, text: str = F
 def answer(server: Server, name: str) -> tuple[str, float]:
     response = server.infer(name, [tensor("x", [2.0], datatype="FP64", shape=[1, 1])])
     assert response.status_code == 200, response.text
-    outputs = {output["name"]: output["data"][0] for output in response.json()["outputs"]}
-    return outputs["version"], round(outputs["y"], 6)
+    values = {output["name"]: read_first(output) for output in response.json()["outputs"]}
+    return values["version"], round(values["y"], 6)
+
+
+def read_first(output: dict[str, Any]) -> Any:
+    """Return the first value; declared arrays (a signature from an example) are JSON text."""
+    value = output["data"][0]
+    is_json = output.get("parameters", {}).get("content_type") == "pd_json"
+    return json.loads(value) if is_json else value
 
 
 @pytest.mark.usefixtures("_index")
