@@ -1,7 +1,8 @@
 """Runs the quick start and the differential tests with several versions of MLflow, Python, NumPy
 and pandas.
 
-`python -m matrix.run [NAME ...]`: the cells of these names, `short`, or all but the floors. A
+`python -m matrix.run [NAME ...]`: the cells of these names, `short`, `quick` (the quick start alone,
+for three versions of MLflow on three of Python), or all but the floors. A
 cell that needs something this machine lacks is skipped, with the reason. Exit code 1: a cell
 failed.
 """
@@ -52,16 +53,28 @@ MATRIX = (
     Environment("newest-3.13", "3.13", ("mlflow", "numpy>=2.4")),
 )
 SHORT = ("mlflow-2.22", "newest-3.13")
+QUICK_MLFLOW = {
+    "2.22": ("mlflow==2.22.*", OLD_STARLETTE),
+    "3.12": ("mlflow==3.12.*",),
+    "newest": ("mlflow",),
+}
+QUICK = tuple(
+    Environment(f"quick-{mlflow}-{python}", python, requirements)
+    for mlflow, requirements in QUICK_MLFLOW.items()
+    for python in ("3.11", "3.12", "3.13")
+)
 SHOWN = ("mlflow", "numpy", "pandas", "pydantic", "protobuf", "starlette")
 
 
 def main(names: Sequence[str]) -> int:
-    known = {cell.name: cell for cell in (*MATRIX, FLOORS)}
+    known = {cell.name: cell for cell in (*MATRIX, *QUICK, FLOORS)}
     if list(names) == ["short"]:
         names = SHORT
+    elif list(names) == ["quick"]:
+        names = [cell.name for cell in QUICK]
     unknown = set(names) - set(known)
     if unknown:
-        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: short, {', '.join(known)}")
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: short, quick, {', '.join(known)}")
     cells = [known[name] for name in names] or MATRIX
     outcomes = {cell.name: run(cell) for cell in cells}
     for name, outcome in outcomes.items():
@@ -82,7 +95,9 @@ def run(cell: Environment) -> str:
         return "FAILED: the requirements cannot be installed together"
     installed = time.monotonic() - start
     say(f"    {cell.versions(*SHOWN)} (installed in {installed:.0f} s)")
-    tests = FLOOR_TESTS if cell.lowest else TESTS
+    tests: Sequence[str] = FLOOR_TESTS if cell.lowest else TESTS
+    if cell in QUICK:
+        tests = QUICK_START
     # Each cell has other versions of the libraries, with other warnings.
     options = [
         "-q",
