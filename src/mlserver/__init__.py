@@ -6,9 +6,9 @@ The public names below are imported on first use. `types` has the protocol's mes
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy_names import create_getattr
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -18,21 +18,18 @@ if TYPE_CHECKING:
     from .settings import ModelSettings, Settings
 
 _LATE = {
-    "MLModel": "model",
-    "MLServer": "server",
-    "ModelSettings": "settings",
-    "Settings": "settings",
-    "log": "metrics",
-    "register": "metrics",
+    "MLModel": ".model",
+    "MLServer": ".server",
+    "ModelSettings": ".settings",
+    "Settings": ".settings",
+    "log": ".metrics",
+    "register": ".metrics",
 }
 
 __all__ = ["MLModel", "MLServer", "ModelSettings", "Settings", "__version__", "log", "register"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LATE[name]}", __name__), name)
+__getattr__ = create_getattr(__name__, _LATE)
 
 
 def __dir__() -> list[str]:

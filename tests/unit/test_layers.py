@@ -14,7 +14,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
 ROWS = [
-    "_optional errors pipeline tensor types version",
+    "_lazy_names _optional errors pipeline tensor types version",
     "context isolation known_faults locations logging metrics model_imports runtime_hooks security settings tracing",
     "cloudevents codecs custom_routes middleware model raw repository utils wire",
     "env",

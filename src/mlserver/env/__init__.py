@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy_names import create_getattr
 
 if TYPE_CHECKING:
     from .environment import Environment
@@ -19,7 +20,4 @@ _MODULES = {
 __all__ = ["Environment", "compute_hash_of_file", "compute_hash_of_string"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+__getattr__ = create_getattr(__name__, _MODULES)
