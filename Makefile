@@ -4,14 +4,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CODE   := src runtimes tests examples benchmarks
+CODE   := src runtimes tests examples benchmarks tools
 
 BENCH  := $(VENV)/.bench-installed
+SITE   := $(VENV)/.site-installed
 
 # Two tests at a time. `worksteal` gives each process consecutive tests, which share a module's servers.
 ABREAST := -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check format proto bench bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve format proto bench bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -35,7 +36,7 @@ test: $(STAMP)  ## run all tests except the slow ones, two at a time
 test-slow: $(STAMP)  ## run the tests marked `slow`: built environments, installed packages, minutes of load
 	@$(BIN)/python -m pytest $(ABREAST) -m slow
 
-p0: $(STAMP)  ## run the tests that every release must pass (docs/reliability.md), TIMES=1 times in a row
+p0: $(STAMP)  ## run the tests that every release must pass (failure-modes.md), TIMES=1 times in a row
 	@files=$$(cd tests && ../$(BIN)/python -m support.reliability_index); for run in $$(seq $(or $(TIMES),1)); do \
 		echo "--- run $$run"; $(BIN)/python -m pytest -q $(ABREAST) -m p0 -p no:cacheprovider $$files || exit 1; done
 
@@ -57,6 +58,18 @@ check: $(STAMP)  ## check format, lint, types, layers, import weight (under half
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -r fE tests/unit/test_layers.py tests/unit/test_import_weight.py tests/unit/test_style.py
 
+# Requirements of the documentation site.
+$(SITE): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $(SITE)
+
+docs: $(SITE)  ## build the documentation site into build/site; a dead link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+docs-serve: $(SITE)  ## show the documentation site on http://127.0.0.1:8000 (Ctrl-C stops it)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 format: $(STAMP)  ## format the code with ruff
 	@$(BIN)/ruff check --quiet --fix $(CODE) || true
 	@$(BIN)/ruff format $(CODE)
@@ -69,7 +82,7 @@ $(BENCH): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $(BENCH)
 
-bench: $(BENCH)  ## measure all servers and write docs/benchmarks.md (about an hour; ARGS="--cases wine-1" selects)
+bench: $(BENCH)  ## measure all servers and write its page (about an hour; ARGS="--cases wine-1" selects)
 	@$(BIN)/python -m benchmarks.run --report $(ARGS)
 
 bench-quick: $(BENCH)  ## measure two requests on four servers (about two minutes once the peers are installed)
@@ -84,7 +97,7 @@ fuzz: $(STAMP)  ## send 100,000 mutated bodies, each of which must be served or 
 chaos: $(STAMP)  ## kill all workers every 1.5 s for SECONDS=60 under load: no incorrect response, no hang, no 500
 	@cd tests && ../$(BIN)/python -m soak.worker_kills $(or $(SECONDS),60)
 
-soak: $(STAMP)  ## run load, crashing clients, killed workers and reloads for MINUTES=30; writes docs/soak.md
+soak: $(STAMP)  ## run load, crashing clients, killed workers and reloads for MINUTES=30; writes its page
 	@cd tests && ../$(BIN)/python -m soak.run $(or $(MINUTES),30) --report
 
 clean:  ## remove the files of the tools and the demo (keeps .venv)

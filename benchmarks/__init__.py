@@ -1,1 +1,4 @@
-"""Benchmark of this server, its peers and a baseline, one at a time; see docs/benchmarks.md."""
+"""Benchmark of this server, its peers and a baseline, one at a time.
+
+Method and results: docs/explanation/benchmarks.md.
+"""

@@ -13,8 +13,8 @@ from .cases import CASES, Case
 from .results import CLOSED, Results, Startup, Summary, summaries
 from .servers import BASE, SERVERS
 
-DOCUMENT = environments.ROOT / "docs" / "benchmarks.md"
-IMAGES = environments.ROOT / "docs" / "img"
+DOCUMENT = environments.ROOT / "docs" / "explanation" / "benchmarks.md"
+IMAGES = DOCUMENT.parent / "img"
 START, END = "<!-- results: written by `make bench` -->", "<!-- end of the results -->"
 WIRES = {
     "v2": "V2 JSON",
@@ -31,7 +31,7 @@ Key = tuple[str, str, str, str, int]
 
 
 def write(results: Results) -> None:
-    """Write the tables and the plots into docs/benchmarks.md, between its two markers."""
+    """Write the tables and the plots into the page of benchmarks, between its two markers."""
     from . import plots  # needs matplotlib
 
     images = plots.write(results, IMAGES)
@@ -257,7 +257,7 @@ def _describe_mode(mode: str, connections: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write docs/benchmarks.md from a run's JSON.")
+    parser = argparse.ArgumentParser(description="Write the page of benchmarks from a run's JSON.")
     parser.add_argument("results", type=Path)
     write(Results.read(parser.parse_args().results))
 

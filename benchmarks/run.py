@@ -1,4 +1,4 @@
-"""Command `python -m benchmarks.run`: measures servers, writes results and docs/benchmarks.md.
+"""Command `python -m benchmarks.run`: measures servers, writes results and the page of benchmarks.
 
 `--quick` measures the quick start's two requests at 1 and 16 connections on four servers, in about
 two minutes, and prints the table.
@@ -164,7 +164,10 @@ def parse_arguments() -> argparse.Namespace:
         "--output", type=Path, help="the JSON file (default: benchmarks/results/DATE.json)"
     )
     parser.add_argument(
-        "--report", action="store_true", default=None, help="write docs/benchmarks.md and its plots"
+        "--report",
+        action="store_true",
+        default=None,
+        help="write the page of benchmarks and its plots",
     )
     return fill_defaults(parser.parse_args())
 

@@ -2,7 +2,7 @@
 
 It reads a model's metadata and configuration, sends matching requests, and reads the statistics
 before and after. The program is taken from the variable PERF_ANALYZER or from PATH;
-docs/compatibility.md names its source.
+docs/explanation/compatibility.md names its source.
 """
 
 from __future__ import annotations

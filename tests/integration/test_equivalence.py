@@ -1,7 +1,7 @@
 """Equal requests have bitwise equal responses, over every protocol, batched, cached, and after
 worker deaths.
 
-docs/equivalence.md describes the comparison.
+docs/explanation/equivalence.md describes the comparison.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from support.memory import descriptors, held_bytes
 from support.repository import write_model, write_server_settings
 from support.server import Server
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "explanation"
 INTERVAL = 2.0  # seconds between samples
 
 
@@ -149,7 +149,7 @@ Medians of the second and of the last quarter of the run. Memory in MiB (`worker
 |---|---:|
 {counts}
 
-A client gets 503 only if no worker was replaced in time: see [workers](behaviour.md#workers).
+A client gets 503 only if no worker was replaced in time: see [workers](guarantees.md#workers).
 """
 
 

@@ -1,4 +1,4 @@
-"""The tests that docs/reliability.md names, and those marked P0, which `make p0` repeats.
+"""The tests that the page failure-modes.md names, and those marked P0, which `make p0` repeats.
 
 `python -m support.reliability_index` prints the files of the P0 tests.
 """
@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-PAGE = TESTS.parent / "docs" / "reliability.md"
+PAGE = TESTS.parent / "docs" / "explanation" / "failure-modes.md"
 _ROW = re.compile(r"^\| (\d+)( P0)? \|(.*)$", re.MULTILINE)
 _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
 

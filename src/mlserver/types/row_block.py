@@ -9,8 +9,8 @@ wire format to the model:
   then be changed by the caller, so from that moment `request.rows` is None.
 
 `response.output_slice` and `response.outputs` of a response to one request of a batch behave the
-same. Measured (docs/decisions/row-block.md, `make bench-micro`): frames 4.3 times, batch keys 5.7
-times, joins of 16 requests 11 times and validation 3 times as fast as with tensors.
+same. Measured (docs/explanation/decisions/row-block.md, `make bench-micro`): frames 4.3 times,
+batch keys 5.7 times, joins of 16 requests 11 times and validation 3 times as fast as with tensors.
 """
 
 from __future__ import annotations

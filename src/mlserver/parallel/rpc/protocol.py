@@ -6,7 +6,7 @@ A frame is a fixed prefix, the lengths of its buffers, a head in MessagePack, an
     bytes) length u64, once per buffer head buffers
 
 The head contains small tensors; a tensor of `INLINE_LIMIT` bytes or more is a separate buffer,
-which the encoder does not copy. No pickle: see docs/decisions/frames.md.
+which the encoder does not copy. No pickle: see docs/explanation/decisions/frames.md.
 """
 
 from __future__ import annotations

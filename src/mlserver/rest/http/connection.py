@@ -2,7 +2,8 @@
 
 Headers, bodies, responses and idle time have time limits (`timeouts`); heads, chunks and pipelines
 have size limits; what two parsers could read differently is rejected (`request_head`); when the
-client disconnects, its request is cancelled. Why not uvicorn's protocol: `docs/decisions/http.md`.
+client disconnects, its request is cancelled. Why not uvicorn's protocol:
+`docs/explanation/decisions/http.md`.
 """
 
 from __future__ import annotations

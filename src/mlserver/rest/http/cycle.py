@@ -1,7 +1,8 @@
 """Request and response cycle: ASGI's `receive` and `send` for one HTTP request on a connection.
 
 A head and a complete body are one write, each header name is checked once and not per response,
-and an event is created only when `receive` has to wait. Measured: `docs/decisions/http.md`.
+and an event is created only when `receive` has to wait. Measured:
+`docs/explanation/decisions/http.md`.
 """
 
 from __future__ import annotations

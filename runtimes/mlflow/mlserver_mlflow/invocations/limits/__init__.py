@@ -1,1 +1,4 @@
-"""Limits of tables in scoring bodies (CSV, JSON, Parquet), see docs/decisions/limits.md."""
+"""Limits of tables in scoring bodies (CSV, JSON, Parquet).
+
+Measurements: docs/explanation/decisions/limits.md.
+"""

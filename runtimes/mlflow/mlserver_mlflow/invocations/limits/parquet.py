@@ -5,7 +5,8 @@ what each page header declares, so the page headers count. Dictionary and delta 
 text once and refer to it, so the bytes of a text column do not follow from its pages; a dictionary
 column that might exceed the limit is read with its dictionary kept, and its lengths are summed.
 
-PyArrow's own limits do not replace this module: docs/decisions/limits.md has the measurements.
+PyArrow's own limits do not replace this module. Measurements:
+docs/explanation/decisions/limits.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A frame has a cell for every row and column, whether the body has a value for it
 of thousands of columns over thousands of short rows, or thousands of objects with distinct keys,
 turn kilobytes into gigabytes. A column costs pandas as much as thousands of numbers, and a column
 without rows or an index level several times that, so their number is limited too.
-docs/decisions/limits.md lists the measurements.
+docs/explanation/decisions/limits.md lists the measurements.
 """
 
 from __future__ import annotations
