@@ -22,6 +22,7 @@ _COMMANDS = {
     "check": ("check", "Load every model of a folder and run inference, without a server."),
     "infer": ("infer", "Score a file of requests or rows with a running server."),
     "init": ("init", "Write a small example model with its test."),
+    "settings": ("settings", "Print all settings, and the values in effect."),
     "dockerfile": ("dockerfile", "Write the Dockerfile of an image that serves a folder."),
     "build": ("build", "Build the image of `mlserver dockerfile` with Docker."),
     "key": ("key", "Create an API key."),

@@ -154,6 +154,9 @@ def read_settings(folder: str, overrides: dict[str, Any] | None = None) -> Setti
     settings = Settings.load({**file_settings, **(overrides or {})}, path if has_file else None)
     _warn_about_overridden_variables(path, file_settings)
     settings.model_repository_root = folder
+    settings.record_origin("model_repository_root", "argument")
+    for key in overrides or {}:
+        settings.record_origin(key, "option")
     return settings
 
 
@@ -179,6 +182,10 @@ def _make_uri_settings(uri: str, name: str, overrides: dict[str, Any]) -> Settin
     settings.model_repository_implementation = STATIC_REPOSITORY
     model = {"name": name, "implementation": MLFLOW_RUNTIME, "parameters": {"uri": uri}}
     settings.model_repository_implementation_args = {"models": [model]}
+    for key in ("model_repository_implementation", "model_repository_implementation_args"):
+        settings.record_origin(key, "argument")
+    for key in overrides:
+        settings.record_origin(key, "option")
     return settings
 
 

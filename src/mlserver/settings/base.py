@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
@@ -62,6 +64,19 @@ NotReadyStatus = Annotated[int, AfterValidator(_validate_not_ready_status)]
 Count = Annotated[int, Field(ge=1)]
 
 
+@dataclass
+class Provenance:
+    """Where the values of settings are from. Settings with equal values are equal all the same.
+
+    Attributes:
+        given: Values as they were passed, by the names in settings files or those of the fields.
+        origins: Setting -> origin that is neither a settings file nor code, such as "option".
+    """
+
+    given: dict[str, Any] = field(default_factory=dict, compare=False)
+    origins: dict[str, str] = field(default_factory=dict, compare=False)
+
+
 class BaseSettings(PydanticBaseSettings):
     """Base class of all settings.
 
@@ -77,6 +92,7 @@ class BaseSettings(PydanticBaseSettings):
     _import_paths: ClassVar[tuple[str, ...]] = ()
 
     _source: str | None = PrivateAttr(default=None)
+    _provenance: Provenance = PrivateAttr(default_factory=Provenance)
     # Field -> class passed in place of an import path. A class local to a function has no usable
     # path.
     _classes: ClassesByPath = PrivateAttr(default_factory=dict)
@@ -93,6 +109,7 @@ class BaseSettings(PydanticBaseSettings):
             values["_env_file"] = None
         super().__init__(**values)
         self._classes = classes
+        self._provenance = Provenance(values)
 
     @classmethod
     def settings_customise_sources(
@@ -134,6 +151,26 @@ class BaseSettings(PydanticBaseSettings):
         resolve_group_paths(vars(settings).values(), source)
         return settings
 
+    @property
+    def given_values(self) -> Mapping[str, Any]:
+        """Values of the settings file or of code, before they were parsed."""
+        return self._provenance.given
+
+    @property
+    def source_name(self) -> str | None:
+        """Name of the settings file, without its folder; None = there is none."""
+        return os.path.basename(self._source) if self._source else None
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Origins of the settings that neither a settings file nor code has set: see
+        `record_origin`."""
+        return self._provenance.origins
+
+    def record_origin(self, key: str, origin: str) -> None:
+        """Record where a setting's value is from, such as "option" (`settings.effective`)."""
+        self._provenance.origins[key] = origin
+
     @classmethod
     def parse_file(cls, path: str | os.PathLike[str]) -> Self:  # type: ignore[override]
         """Read a settings file. Raises `SettingsError` with a text of one line."""
@@ -169,18 +206,18 @@ class BaseSettings(PydanticBaseSettings):
         )
 
     def to_frame(self) -> bytes:
-        """Serialize all fields, set or not, for a worker process."""
-        return msgspec.msgpack.encode(
-            [type(self).__name__, self.model_dump(by_alias=True), self._source]
-        )
+        """Serialize all fields, set or not, for a worker process, with their origins."""
+        fields = [type(self).__name__, self.model_dump(by_alias=True), self._source]
+        provenance = [self._provenance.given, self._provenance.origins]
+        return msgspec.msgpack.encode([*fields, *provenance], enc_hook=str)
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
         """Return the settings serialized by `to_frame`; the environment is not read."""
-        class_name, values, source = msgspec.msgpack.decode(frame)
+        class_name, values, source, given, origins = msgspec.msgpack.decode(frame)
         if class_name != cls.__name__:
             raise TypeError(f"frame: expected {cls.__name__}, received {class_name}")
         with without_env_file():
             settings = cls(**values)
-        settings._source = source
+        settings._source, settings._provenance = source, Provenance(given, origins)
         return settings
