@@ -73,6 +73,14 @@ class RuntimeHooks:
         """Return the Python code in the model's local folder, None if there is none. Blocks."""
         return None
 
+    def list_imports(self, settings: ModelSettings) -> list[str]:
+        """Return modules that a process imports, in this order, before the runtime's. Blocks.
+
+        For libraries that load faster, or load less, before others. An error is ignored, because
+        loading the model reports it.
+        """
+        return []
+
     def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
         """Return what the model's files say about its environment; fetch them if needed. Blocks.
 

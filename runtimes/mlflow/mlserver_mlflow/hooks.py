@@ -32,6 +32,11 @@ class MLflowHooks(RuntimeHooks):
 
         return shipped_code.find_for_settings(settings)
 
+    def list_imports(self, settings: ModelSettings) -> list[str]:
+        from .loading import flavor_imports
+
+        return flavor_imports.list_for_settings(settings)
+
     def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
         from .loading import environment_spec
 

@@ -29,6 +29,7 @@ with warnings.catch_warnings():
         ) from error
 
 from ..v2.signature_inputs import ExactSchema, has_exact_names
+from . import requirements_check
 
 __all__ = [
     "PyFuncModel",
@@ -63,7 +64,10 @@ def load_model(uri: str, model_config: dict[str, Any] | None = None) -> PyFuncMo
     os.environ.setdefault(SERVING_ENVIRONMENT, "true")
     # The script of a model from code sets this; one that sets nothing must not get another's model.
     models_from_code.__mlflow_model__ = None
-    return pyfunc.load_model(uri, model_config=model_config)
+    if not requirements_check.IS_SUPPORTED:
+        return pyfunc.load_model(uri, model_config=model_config)
+    with requirements_check.replace_check(uri):
+        return pyfunc.load_model(uri, suppress_warnings=True, model_config=model_config)
 
 
 def is_from_type_hint(model: PyFuncModel) -> bool:

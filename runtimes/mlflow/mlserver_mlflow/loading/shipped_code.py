@@ -12,7 +12,6 @@ import asyncio
 import importlib.machinery
 import importlib.util
 import os
-import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -24,10 +23,11 @@ from mlserver.locations import resolve_links
 from mlserver.settings import ModelSettings
 from mlserver.utils import get_model_uri
 
-MLMODEL = "MLmodel"
-_MLMODEL_ENTRY = r"^ +['\"]?(?:%s)['\"]?: *(.+?) *$"
-_CODE = re.compile(_MLMODEL_ENTRY % "code|code_path", re.MULTILINE)
-_SCRIPT = re.compile(_MLMODEL_ENTRY % "model_code_path", re.MULTILINE)
+from . import mlmodel_text
+from .mlmodel_text import MLMODEL
+
+_CODE = mlmodel_text.compile_entry("code|code_path")
+_SCRIPT = mlmodel_text.compile_entry("model_code_path")
 _SUFFIXES = tuple(importlib.machinery.all_suffixes())
 _ARCHIVES = (".zip", ".whl", ".egg")
 _CACHE = "__pycache__"
@@ -44,7 +44,7 @@ def find_for_settings(settings: ModelSettings) -> ShippedCode | None:
 
 def claim(name: str, folder: str, source: str | None) -> int | None:
     """Reserve this process for a model's code (`isolation.claim`). Blocks."""
-    for script in _get_scripts(_read_text(os.path.join(folder, MLMODEL))):
+    for script in _get_scripts(mlmodel_text.read_text(folder)):
         # Compiled code has a resolution of one second: a change right after a load is missed.
         with suppress(OSError):
             os.unlink(importlib.util.cache_from_source(os.path.join(folder, script)))
@@ -56,8 +56,10 @@ def find(folder: str) -> ShippedCode | None:
     folder = resolve_links(folder)
     if os.path.basename(folder) == MLMODEL and os.path.isfile(folder):
         folder = os.path.dirname(folder)
-    mlmodel = _read_text(os.path.join(folder, MLMODEL))
-    code_folders = sorted({_to_relative(folder, path) for path in _get_values(_CODE, mlmodel)})
+    mlmodel = mlmodel_text.read_text(folder)
+    code_folders = sorted(
+        {_to_relative(folder, path) for path in mlmodel_text.find_values(_CODE, mlmodel)}
+    )
     roots = [path for path in code_folders if os.path.isdir(os.path.join(folder, path))]
     in_roots: set[str] = set()
     entries: set[str] = set()
@@ -85,20 +87,7 @@ def _select_identifiers(names: Iterable[str]) -> frozenset[str]:
 
 def _get_scripts(mlmodel: str) -> set[str]:
     """Return the scripts of a model from code; `MLmodel` has the paths they were saved from."""
-    return {os.path.basename(path) for path in _get_values(_SCRIPT, mlmodel)}
-
-
-def _read_text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _get_values(pattern: re.Pattern[str], text: str) -> list[str]:
-    values = [match[1].strip("'\"") for match in pattern.finditer(text)]
-    return [value for value in values if value not in ("null", "~", "")]
+    return {os.path.basename(path) for path in mlmodel_text.find_values(_SCRIPT, mlmodel)}
 
 
 def _to_relative(folder: str, path: str) -> str:

@@ -10,7 +10,9 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ...context import model_context
@@ -23,6 +25,7 @@ from ...errors import (
     format_exception,
 )
 from ...pipeline import RequestContext
+from ...runtime_hooks import find_hooks
 from ...settings import ModelSettings
 from ...tensor import TensorError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
@@ -58,6 +61,7 @@ class ModelRunner:
         with model_context(settings):
             task = asyncio.current_task()
             try:
+                _import_libraries(settings)
                 model = _import_implementation(settings)(settings)
                 ready = await model.load()
                 model.ready = bool(ready)
@@ -274,6 +278,13 @@ def _to_load_error(error: BaseException, settings: ModelSettings) -> MLServerErr
         code=load_error.code,
         details=load_error.details,
     )
+
+
+def _import_libraries(settings: ModelSettings) -> None:
+    """Import the modules that the runtime's hooks list for a model."""
+    for name in find_hooks(settings.implementation_).list_imports(settings):
+        with suppress(ImportError):
+            import_module(name)
 
 
 def _import_implementation(settings: ModelSettings) -> type[MLModel]:
