@@ -30,11 +30,11 @@ demo: $(STAMP)  ## train a small model, serve it, print three curl commands (Ctr
 	@$(BIN)/python examples/demo/train.py .demo
 	@exec $(BIN)/mlserver start .demo
 
-test: $(STAMP)  ## run all tests except the slow ones, two at a time
-	@$(BIN)/python -m pytest $(ABREAST)
+test: $(STAMP)  ## run all tests except the slow ones, two at a time (ARGS="--durations=10")
+	@$(BIN)/python -m pytest $(ABREAST) $(ARGS)
 
 test-slow: $(STAMP)  ## run the tests marked `slow`: built environments, installed packages, minutes of load
-	@$(BIN)/python -m pytest $(ABREAST) -m slow
+	@$(BIN)/python -m pytest $(ABREAST) -m slow $(ARGS)
 
 p0: $(STAMP)  ## run the tests that every release must pass (failure-modes.md), TIMES=1 times in a row
 	@files=$$(cd tests && ../$(BIN)/python -m support.reliability_index); for run in $$(seq $(or $(TIMES),1)); do \

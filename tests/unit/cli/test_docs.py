@@ -41,7 +41,7 @@ def test_code_blocks_are_part_of_the_examples() -> None:
     sources = [
         path.read_text()
         for path in (ROOT / "examples" / "custom-runtimes").rglob("*.*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".pyc"
     ]
     blocks = re.findall(
         r"```(?:python|json)\n(.*?)```",
