@@ -7,6 +7,9 @@ STAMP  := $(VENV)/.installed
 CODE   := src runtimes tests examples benchmarks tools
 
 BENCH  := $(VENV)/.bench-installed
+
+# Hundreds of tests start servers. Without bytecode files each start compiles 250 modules again.
+unexport PYTHONDONTWRITEBYTECODE
 SITE   := $(VENV)/.site-installed
 
 # Two tests at a time. `worksteal` gives each process consecutive tests, which share a module's servers.
