@@ -115,9 +115,9 @@ class ChildProcess(RPCClient):
 
     # -- frames of the process --
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_other_frame(self, frame: Frame) -> None:
         if frame.kind != MessageType.READY:
-            super()._on_frame(frame)
+            super()._on_other_frame(frame)
         elif self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
 

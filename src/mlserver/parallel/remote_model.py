@@ -48,11 +48,16 @@ class WorkerGroup(Generic[ClientT]):
         Raises:
             Unavailable: no worker became ready in time.
         """
-        limit = time.monotonic() + REPLACEMENT_WAIT
+        limit: float | None = None
         while True:
-            holders = [worker for worker in self._ready if key in worker.model_keys]
-            if holders:
-                return holders[0] if len(holders) == 1 else min(holders, key=_count_in_flight)
+            selected: ClientT | None = None
+            for worker in self._ready:
+                is_holder = key in worker.model_keys
+                if is_holder and (selected is None or worker.in_flight < selected.in_flight):
+                    selected = worker
+            if selected is not None:
+                return selected
+            limit = limit or time.monotonic() + REPLACEMENT_WAIT
             changed = self._changed
             try:
                 async with asyncio.timeout(max(0.0, limit - time.monotonic())):
@@ -167,7 +172,3 @@ class RemoteModel:
         except WorkerDied:
             raise Unavailable("The worker process ended while it ran this request") from None
         return frame
-
-
-def _count_in_flight(worker: RPCClient) -> int:
-    return worker.in_flight

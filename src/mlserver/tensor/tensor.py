@@ -35,12 +35,15 @@ class Tensor:
 
     `Tensor(root)` keeps a Python object unchanged; `Tensor.from_array` and `Tensor.from_raw` start
     from an array and from bytes.
+
+    Attributes:
+        raw: The bytes of the binary encoding if they exist, else None (`to_raw` makes them).
     """
 
     # Class attributes instead of assignments in `__init__`: most tensors have one representation.
     _root: Any = _MISSING
     _array: NDArray[Any] | None = None
-    _raw: memoryview | bytes | None = None
+    raw: memoryview | bytes | None = None
     _datatype: str = ""
     _shape: Sequence[int] = ()
 
@@ -81,7 +84,7 @@ class Tensor:
     def from_trusted_raw(cls, raw: memoryview | bytes, datatype: str, shape: Sequence[int]) -> Self:
         """Return a tensor of bytes that this server has written, without `from_raw`'s checks."""
         tensor = cls.__new__(cls)
-        tensor._raw, tensor._datatype, tensor._shape = raw, datatype, shape
+        tensor.raw, tensor._datatype, tensor._shape = raw, datatype, shape
         return tensor
 
     # -- representations --
@@ -92,7 +95,7 @@ class Tensor:
         candidates = (
             ("root", self._root is not _MISSING),
             ("array", self._array is not None),
-            ("raw", self._raw is not None),
+            ("raw", self.raw is not None),
         )
         return tuple(name for name, exists in candidates if exists)
 
@@ -104,7 +107,7 @@ class Tensor:
         """
         if self._array is not None:
             return self._array.shape
-        return self._shape if self._raw is not None else None
+        return self._shape if self.raw is not None else None
 
     @property
     def root(self) -> Any:
@@ -114,10 +117,10 @@ class Tensor:
         """
         if self._root is _MISSING:
             code: Any = FORMATS.get(self._datatype)
-            if self._raw is not None and code is not None and code != "e":
-                self._root = without_nan(memoryview(self._raw).cast(code).tolist(), self._datatype)
-            elif self._raw is not None and self._datatype == "BYTES":
-                self._root = split_bytes_block(self._raw)
+            if self.raw is not None and code is not None and code != "e":
+                self._root = without_nan(memoryview(self.raw).cast(code).tolist(), self._datatype)
+            elif self.raw is not None and self._datatype == "BYTES":
+                self._root = split_bytes_block(self.raw)
             else:
                 array = self._get_array()
                 datatype = "FP64" if array.dtype.kind == "f" else ""
@@ -129,12 +132,7 @@ class Tensor:
         """The array if it exists, or if the bytes tell its dtype; else None."""
         if self._array is not None:
             return self._array
-        return self._get_array() if self._raw is not None and self._datatype != "BYTES" else None
-
-    @property
-    def raw(self) -> memoryview | bytes | None:
-        """The bytes of the binary encoding if they exist, else None (`to_raw` makes them)."""
-        return self._raw
+        return self._get_array() if self.raw is not None and self._datatype != "BYTES" else None
 
     def to_array(self, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
         """Return an array of `datatype`'s dtype in `shape`; for BYTES an object array.
@@ -142,7 +140,7 @@ class Tensor:
         Raises:
             TensorError: the elements do not fit.
         """
-        if self._array is None and self._raw is None:
+        if self._array is None and self.raw is None:
             self._array = elements_to_array(self._root, datatype, shape)
         array = self._get_array()
         return array if array.shape == tuple(shape) else reshape_array(array, shape)
@@ -153,16 +151,16 @@ class Tensor:
         Raises:
             TensorError: the elements do not fit.
         """
-        if self._raw is None or self._datatype != datatype:
+        if self.raw is None or self._datatype != datatype:
             if self._array is not None:
                 self._array = cast(self._array, datatype)  # keep all representations equal
-                self._raw = array_to_raw(self._array, datatype, shape)
+                self.raw = array_to_raw(self._array, datatype, shape)
             elif datatype == "BYTES":
-                self._raw = join_bytes_block(flat_elements(self.root, shape))
+                self.raw = join_bytes_block(flat_elements(self.root, shape))
             else:
-                self._raw = elements_to_raw(self.root, datatype, shape)
+                self.raw = elements_to_raw(self.root, datatype, shape)
             self._datatype, self._shape = datatype, shape
-        return self._raw
+        return self.raw
 
     def normalize(self, datatype: str, shape: Sequence[int]) -> None:
         """Check the data against datatype and shape, and convert numbers to bytes.
@@ -173,14 +171,14 @@ class Tensor:
         Raises:
             TensorError: the data does not fit.
         """
-        if self._raw is not None:
+        if self.raw is not None:
             self._check_raw(datatype, shape)
             return
         root = self._root
         if type(root) is list and len(root) == 1 and shape == [1] and datatype in PACK_ELEMENT:
             # The most common tensor. Errors are raised below, with their reason.
             try:
-                self._raw = PACK_ELEMENT[datatype](root[0])
+                self.raw = PACK_ELEMENT[datatype](root[0])
             except (struct.error, OverflowError):
                 pass
             else:
@@ -210,9 +208,9 @@ class Tensor:
 
     def _get_array(self) -> NDArray[Any]:
         if self._array is None:
-            if self._raw is None:
+            if self.raw is None:
                 raise TensorError("data", "none")
-            self._array = raw_to_array(self._raw, self._datatype, self._shape)
+            self._array = raw_to_array(self.raw, self._datatype, self._shape)
         return self._array
 
     # -- sequence and array protocols, on the elements --

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import pydantic
@@ -33,17 +34,17 @@ class BaseModel(pydantic.BaseModel):
         self.__pydantic_fields_set__.update(values)
 
     @classmethod
-    def build(cls, values: dict[str, Any]) -> Self:
+    def build(cls, values: dict[str, Any], fields: Iterable[str] | None = None) -> Self:
         """Return an instance without validation, for values that the server itself has made.
 
         Args:
-            values: Every field of the class. It becomes the instance's dictionary; all its keys
-                count as set.
+            values: Every field of the class. It becomes the instance's dictionary.
+            fields: The fields that count as set; None = all keys of `values`.
         """
         instance = cls.__new__(cls)
         set_slot = object.__setattr__
         set_slot(instance, "__dict__", values)
-        set_slot(instance, "__pydantic_fields_set__", set(values))
+        set_slot(instance, "__pydantic_fields_set__", set(values if fields is None else fields))
         set_slot(instance, "__pydantic_extra__", None)
         set_slot(instance, "__pydantic_private__", None)
         return instance

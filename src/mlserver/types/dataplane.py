@@ -73,10 +73,11 @@ class Parameters(BaseModel):
         parameters = cls.build(
             {"content_type": values.get("content_type"), "headers": values.get("headers")}
         )
-        extra = {key: value for key, value in values.items() if key not in FIXED_PARAMETERS}
+        free = values.keys() - FIXED_PARAMETERS
+        extra = {key: values[key] for key in values if key in free} if free else {}
         object.__setattr__(parameters, "__pydantic_extra__", extra)
-        if extra:
-            parameters.__pydantic_fields_set__.update(extra)
+        if free:
+            parameters.__pydantic_fields_set__.update(free)
         return parameters
 
     def shallow_copy(self) -> Self:
@@ -87,11 +88,12 @@ class Parameters(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters that are set as one dictionary."""
-        values = {
-            key: value
-            for key, value in self.__dict__.items()
-            if value is not None and key in FIXED_PARAMETERS
-        }
+        values: dict[str, Any] = {}
+        fields = self.__dict__
+        if fields.get("content_type") is not None:
+            values["content_type"] = fields["content_type"]
+        if fields.get("headers") is not None:
+            values["headers"] = fields["headers"]
         return values | self.__pydantic_extra__ if self.__pydantic_extra__ else values
 
 

@@ -34,6 +34,8 @@ from .dataplane import (
 # Datatype of a block -> `struct` code: fixed widths that `memoryview.cast` supports, without BOOL
 # and FP16.
 ROW_CODES = {name: code for name, code in FORMATS.items() if code not in "?e"}
+_REQUEST_FIELDS = tuple(InferenceRequest.model_fields)
+_RESPONSE_FIELDS = tuple(InferenceResponse.model_fields)
 
 
 class RowBlock(NamedTuple):
@@ -202,10 +204,8 @@ class RowBlockRequest(_BlockMessage, InferenceRequest):
         outputs: list[RequestOutput] | None = None,
     ) -> Self:
         """Return a request whose inputs are the columns of `rows`."""
-        request = cls.build({"id": request_id, "parameters": parameters, "outputs": outputs})
-        request.__dict__["rows"] = rows
-        request.__pydantic_fields_set__.add("inputs")
-        return request
+        values = {"id": request_id, "parameters": parameters, "outputs": outputs, "rows": rows}
+        return cls.build(values, _REQUEST_FIELDS)
 
 
 class OutputSliceResponse(_BlockMessage, InferenceResponse):
@@ -225,11 +225,14 @@ class OutputSliceResponse(_BlockMessage, InferenceResponse):
             parameters: The parameters of the new response.
             output_slice: The rows of the request.
         """
-        head = {"model_name": batched.model_name, "model_version": batched.model_version}
-        response = cls.build({**head, "id": None, "parameters": parameters})
-        response.__dict__["output_slice"] = output_slice
-        response.__pydantic_fields_set__.add("outputs")
-        return response
+        values = {
+            "model_name": batched.model_name,
+            "model_version": batched.model_version,
+            "id": None,
+            "parameters": parameters,
+            "output_slice": output_slice,
+        }
+        return cls.build(values, _RESPONSE_FIELDS)
 
 
 def _compute_field(message_class: type[_BlockMessage], compute: Callable[[Any], Any]) -> None:

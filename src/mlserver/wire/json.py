@@ -14,7 +14,6 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -41,11 +40,8 @@ _validate_request: Callable[[Any], InferenceRequest] = (
     InferenceRequest.__pydantic_validator__.validate_python
 )
 _ONE_ROW = ([1], [1, 1])
-_STRINGS = frozenset((str,))
-_LISTS = frozenset((list,))
 _FIELDS = frozenset(("id", "inputs", "outputs", "parameters"))
 _OUTPUT_FIELDS = frozenset(("name", "parameters"))
-_TENSOR_FIELDS = itemgetter("name", "shape", "datatype", "data")
 # What a document that is not one row of numbers raises in `read_row`.
 _NOT_ONE_ROW = (
     KeyError,
@@ -125,27 +121,29 @@ def read_row(document: Any) -> RowBlockRequest | None:
     datatype and shape. What is accepted here, the validator accepts with the same values.
     """
     rest: _Rest | None = (None, None)
+    names, elements = [], []
     try:
         inputs, request_id = document["inputs"], document.get("id")
+        shape, datatype = inputs[0]["shape"], inputs[0]["datatype"]
+        if shape not in _ONE_ROW or (request_id is not None and type(request_id) is not str):
+            return None
+        for tensor in inputs:
+            name, data = tensor["name"], tensor["data"]
+            if tensor["datatype"] != datatype or tensor["shape"] != shape or len(tensor) != 4:
+                return None
+            if type(name) is not str or type(data) is not list:
+                return None
+            names.append(name)
+            (element,) = data
+            elements.append(element)
+        block = _row_struct(len(names), datatype).pack(*elements)
         if len(document) != 1 + (request_id is not None):
             rest = _read_rest(document)
-        names, shapes, datatypes, data = zip(*map(_TENSOR_FIELDS, inputs), strict=True)
-        width, shape, datatype = len(names), shapes[0], datatypes[0]
-        if (
-            rest is None
-            or sum(map(len, inputs)) != 4 * width
-            or datatypes.count(datatype) != width
-            or shapes.count(shape) != width
-            or shape not in _ONE_ROW
-            or not _STRINGS.issuperset(map(type, names))
-            or not _LISTS.issuperset(map(type, data))
-            or (request_id is not None and type(request_id) is not str)
-        ):
-            return None
-        block = _row_struct(width, datatype).pack(*[element for (element,) in data])
     except _NOT_ONE_ROW:
         return None
-    rows = RowBlock(names, datatype, (1,) if len(shape) == 2 else (), 1, block)
+    if rest is None:
+        return None
+    rows = RowBlock(tuple(names), datatype, (1,) if len(shape) == 2 else (), 1, block)
     return RowBlockRequest.from_rows(rows, request_id, *rest)
 
 
@@ -253,7 +251,7 @@ def write_response(response: InferenceResponse) -> bytes:
     """
     if response.output_slice is not None:
         return _write_slice(response, response.output_slice)
-    body = _dump(build_document(response))
+    body = orjson.dumps(build_document(response), default=_to_plain, option=_OPTIONS)
     if b"null" not in body:  # faster than a check of each number
         return body
     document = build_document(response)
@@ -304,7 +302,11 @@ def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> byte
 def build_document(response: InferenceResponse) -> dict[str, Any]:
     """Return the JSON object of a response."""
     document = _build_head(response)
-    document["outputs"] = [_build_output(output) for output in response.outputs]
+    document["outputs"] = outputs = []
+    for output in response.outputs:
+        tensor = build_output_head(output)
+        tensor["data"] = _read_elements(output)
+        outputs.append(tensor)
     return document
 
 
@@ -316,12 +318,6 @@ def _build_head(response: InferenceResponse) -> dict[str, Any]:
     if response.id is not None:
         document["id"] = response.id
     document["parameters"] = {} if response.parameters is None else response.parameters.to_dict()
-    return document
-
-
-def _build_output(output: ResponseOutput) -> dict[str, Any]:
-    document = build_output_head(output)
-    document["data"] = _read_elements(output)
     return document
 
 

@@ -167,7 +167,7 @@ class RPCClient:
             return
         kind = frame.kind
         if kind != MessageType.REPLY and kind != MessageType.ERROR:
-            self._on_notification(frame)
+            self._on_other_frame(frame)
             return
         answer = self._pending.pop(frame.id, None)
         if answer is None:
@@ -180,6 +180,10 @@ class RPCClient:
             answer.set_result(frame)
         else:
             answer.set_exception(unpack_error(frame.head))
+
+    def _on_other_frame(self, frame: Frame) -> None:
+        """Called with each frame that answers no call."""
+        self._on_notification(frame)
 
     def _on_closed(self, reason: Exception | None) -> None:
         """Fail all calls and streams. Called once."""

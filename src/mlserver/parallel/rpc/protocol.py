@@ -119,13 +119,12 @@ def encode(frame: Frame) -> list[bytes | memoryview]:
         head = _encoder.encode(frame.head)
     except Exception as error:  # a value's own `tolist` or `__str__` may raise anything
         raise MLServerError(f"Message cannot be serialized for another process: {error}") from None
+    if not frame.buffers:
+        return [PREFIX.pack(frame.kind, 0, 0, len(head), frame.id, 0) + head]
     buffers = [memoryview(buffer).cast("B") for buffer in frame.buffers]
-    total = sum(buffer.nbytes for buffer in buffers)
-    prefix = PREFIX.pack(frame.kind, 0, len(buffers), len(head), frame.id, total)
-    if not buffers:
-        return [prefix + head]
-    lengths = struct.pack(f"<{len(buffers)}Q", *(buffer.nbytes for buffer in buffers))
-    return [prefix + lengths + head, *buffers]
+    sizes = [buffer.nbytes for buffer in buffers]
+    prefix = PREFIX.pack(frame.kind, 0, len(buffers), len(head), frame.id, sum(sizes))
+    return [prefix + struct.pack(f"<{len(sizes)}Q", *sizes) + head, *buffers]
 
 
 def is_encodable(value: Any) -> bool:
@@ -231,7 +230,8 @@ def pack_request(request: InferenceRequest, buffers: list[Any]) -> list[Any]:
             buffers.append(block)
             block = len(buffers) - 1
         inputs = {"rows": [*rows[:4], block]}
-    return [request.id, pack_parameters(request.parameters), inputs, outputs]
+    parameters = request.parameters
+    return [request.id, None if parameters is None else parameters.to_dict(), inputs, outputs]
 
 
 def unpack_request(values: list[Any], buffers: Sequence[Any]) -> InferenceRequest:
@@ -270,15 +270,16 @@ def pack_response(response: InferenceResponse, buffers: list[Any]) -> list[Any]:
 
 def unpack_response(values: list[Any], buffers: Sequence[Any]) -> InferenceResponse:
     name, version, response_id, parameters, outputs = values
+    tensors = []
+    for output in outputs:
+        tensors.append(ResponseOutput.build(_unpack_tensor(output, buffers)))
     return InferenceResponse.build(
         {
             "model_name": name,
             "model_version": version,
             "id": response_id,
-            "parameters": unpack_parameters(parameters),
-            "outputs": [
-                ResponseOutput.build(_unpack_tensor(tensor, buffers)) for tensor in outputs
-            ],
+            "parameters": None if parameters is None else Parameters.from_values(parameters),
+            "outputs": tensors,
         }
     )
 
