@@ -6,7 +6,6 @@ Each process with front ends has one factory: the server (`server`) and the HTTP
 
 from __future__ import annotations
 
-import asyncio
 from importlib import import_module
 from typing import Any
 
@@ -100,7 +99,9 @@ class PipelineFactory:
     async def close(self) -> None:
         """Send the remaining spans."""
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.shutdown)
+            from .tracing import shut_down
+
+            await shut_down(self._tracing, str(self._settings.tracing_server))
 
 
 def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:

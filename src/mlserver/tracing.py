@@ -5,11 +5,14 @@ The libraries (extra `tracing`) are imported only if the setting `tracing_server
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from .errors import MLServerError
+from .logging import get_logger
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
+logger = get_logger()
+# Seconds in which the last spans are sent at shutdown. A collector takes them within milliseconds.
+FLUSH_LIMIT = 2.0
 _NOT_INSTALLED = (
     "The setting 'tracing_server' needs libraries that are not installed: "
     "pip install 'mlserver[tracing]'"
@@ -43,10 +49,29 @@ def get_tracer_provider(settings: Settings) -> TracerProvider | None:
     resource = Resource.create(
         {"service.name": settings.server_name, "service.version": settings.server_version}
     )
-    provider = TracerProvider(resource=resource)
+    # `shut_down` sends the last spans; the SDK's own exit handler has no time limit.
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=settings.tracing_server, insecure=True)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
+
+
+async def shut_down(provider: TracerProvider, collector: str, limit: float = FLUSH_LIMIT) -> None:
+    """Send the remaining spans, for at most `limit` seconds.
+
+    The SDK tries for 10 s if the collector cannot be reached, and waits up to 30 s. Its thread is
+    left behind after the limit; it does not delay the exit of the process.
+    """
+    thread = Thread(target=provider.shutdown, name="span-flush", daemon=True)
+    thread.start()
+    await asyncio.to_thread(thread.join, limit)
+    if thread.is_alive():
+        logger.warning(
+            "Setting 'tracing_server': the collector %s did not take the last spans within %s s; "
+            "they are lost",
+            collector,
+            limit,
+        )
 
 
 def set_global_provider(provider: TracerProvider) -> None:

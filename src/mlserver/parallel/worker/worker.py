@@ -19,7 +19,7 @@ from ...errors import MLServerError
 from ...logging import configure_logger, get_logger
 from ...security import code_policy
 from ...settings import ModelSettings, Settings
-from ...tracing import get_tracer_provider, set_global_provider
+from ...tracing import get_tracer_provider, set_global_provider, shut_down
 from ..child_main import extend_sys_path, run_child
 from ..rpc.dispatcher import RPCHandler
 from ..rpc.fd_passing import control_socket_from_fd, receive_fds
@@ -55,6 +55,7 @@ class Worker:
         }
         self._server = PeerSession(self._runner, server_handlers)
         self._tracing: TracerProvider | None = None
+        self._collector = ""
         self._peers: set[asyncio.Task[None]] = set()
 
     async def serve(self, end: socket.socket) -> None:
@@ -63,7 +64,7 @@ class Worker:
         self._server.send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
         await self._server.wait_closed()
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.shutdown)
+            await shut_down(self._tracing, self._collector)
 
     async def _init(self, frame: Frame) -> Frame:
         settings = Settings.from_frame(frame.head["settings"])
@@ -86,6 +87,7 @@ class Worker:
         """Export spans of the models' code, if the environment of the worker has the libraries."""
         try:
             self._tracing = get_tracer_provider(settings)
+            self._collector = str(settings.tracing_server)
         except MLServerError as error:
             logger.warning("%s", error)
         if self._tracing is not None:
