@@ -4,32 +4,47 @@ by name.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from sklearn.linear_model import LinearRegression
 
+from support.model_cache import build_by_script
 from support.repository import write_model, write_settings
 from support.server import Server
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import mlflow.sklearn
-    from mlflow.models import ModelSignature, infer_signature
-    from mlflow.types import ColSpec, Schema
-
 RUNTIME = "mlserver_mlflow.MLflowRuntime"
-FRAME = pd.DataFrame({"a": [0.0, 1.0, 2.0, 5.0], "b": [1.0, 0.0, 1.0, 3.0]})
-TARGETS = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 9.0], [2.0, 1.0]])
+COLUMNS = {"a": [0.0, 1.0, 2.0, 5.0], "b": [1.0, 0.0, 1.0, 3.0]}
 INPUTS = [
-    {"name": name, "shape": [4], "datatype": "FP64", "data": FRAME[name].tolist()}
-    for name in FRAME.columns
+    {"name": name, "shape": [4], "datatype": "FP64", "data": values}
+    for name, values in COLUMNS.items()
 ]
+SAVE = f"""
+import sys
+import warnings
+
+warnings.simplefilter("ignore")
+import mlflow.sklearn
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
+from sklearn.linear_model import LinearRegression
+
+frame = pd.DataFrame({COLUMNS})
+targets = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 9.0], [2.0, 1.0]])
+columns = Schema([ColSpec("double", "u"), ColSpec("double", "v")])
+signatures = {{
+    "targets": (targets, ModelSignature(infer_signature(frame).inputs, columns)),
+    "unnamed": (targets[:, 0], infer_signature(frame, targets[:, 0])),
+}}
+for name, (values, signature) in signatures.items():
+    model = LinearRegression().fit(frame, values)
+    folder = f"{{sys.argv[1]}}/{{name}}"
+    mlflow.sklearn.save_model(model, folder, signature=signature, pip_requirements=["mlflow"])
+"""
 
 
 @pytest.fixture(scope="module", params=[0, 2])
@@ -37,30 +52,18 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("described")
-    inputs = infer_signature(FRAME).inputs
-    signatures = {
-        "targets": (
-            TARGETS,
-            ModelSignature(inputs, Schema([ColSpec("double", "u"), ColSpec("double", "v")])),
-        ),
-        "unnamed": (TARGETS[:, 0], infer_signature(FRAME, TARGETS[:, 0])),
-    }
-    for name, (targets, signature) in signatures.items():
-        uri = str(folder / "saved" / name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = LinearRegression().fit(FRAME, targets)
-            mlflow.sklearn.save_model(model, uri, signature=signature, pip_requirements=["mlflow"])
-        parameters = {"uri": uri}
-        write_settings(
-            folder / "served" / name, name=name, implementation=RUNTIME, parameters=parameters
-        )
+    saved = build_by_script("described", SAVE)
+    for name in "targets", "unnamed":
+        parameters = {"uri": str(saved / name)}
+        write_settings(folder / name, name=name, implementation=RUNTIME, parameters=parameters)
     for version in "1", "2":
-        place = folder / "served" / f"echo-{version}"
         write_model(
-            place, name="echo", implementation="echo_model.Echo", parameters={"version": version}
+            folder / f"echo-{version}",
+            name="echo",
+            implementation="echo_model.Echo",
+            parameters={"version": version},
         )
-    with Server(folder / "served", workers=request.param) as running:
+    with Server(folder, workers=request.param) as running:
         yield running
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
 
+from support.model_cache import build_by_script
 from support.repository import tensor, write_model, write_settings
 from support.server import Server
 
@@ -190,14 +188,13 @@ for name, body in ANSWERS.items():
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("odd-mlflow")
+    saved = build_by_script("odd", SAVE)
     for name in ("deep", "double", "thing"):
         where = {
             "implementation": "mlserver_mlflow.MLflowRuntime",
-            "parameters": {"uri": "./model"},
+            "parameters": {"uri": str(saved / name / "model")},
         }
         write_settings(folder / name, name=name, **where)
-    command = [sys.executable, "-c", SAVE, str(folder)]
-    subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=True)
     with Server(folder, tracebacks=True) as running:
         yield running
 

@@ -2,8 +2,7 @@
 `.models` (ignored by git).
 
 The folder's name has a hash of what determines the models: the builder's source, the versions of
-the
-libraries that save them, the interpreter and the training data. A file lock lets the processes of
+the libraries that save them, the interpreter and the training data. A file lock lets the processes of
 pytest-xdist share one build. `make clean` deletes the folder.
 """
 
@@ -15,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,12 +31,12 @@ LIBRARIES = (
 )
 
 
-def build_once(name: str, sources: list[Path], build: Callable[[Path], None]) -> Path:
+def build_once(name: str, sources: Sequence[Path | str], build: Callable[[Path], None]) -> Path:
     """Return the folder that `build` has filled, now or in an earlier run; tests only read it.
 
     Args:
         name: First part of the folder's name.
-        sources: Files that determine the models: the builder and its data.
+        sources: What determines the models: files (the builder, its data) and texts.
         build: Writes the models into an empty folder. If it raises, the next call builds again.
     """
     CACHE.mkdir(exist_ok=True)
@@ -55,13 +54,13 @@ def build_once(name: str, sources: list[Path], build: Callable[[Path], None]) ->
     return folder
 
 
-def content_key(sources: list[Path]) -> str:
+def content_key(sources: Sequence[Path | str]) -> str:
     """Hash of the sources' content and of the installed versions."""
     digest = hashlib.sha256(sys.version.encode())
     for library in LIBRARIES:
         digest.update(f"{library} {installed_version(library)}\n".encode())
     for source in sources:
-        digest.update(source.read_bytes())
+        digest.update(source.encode() if isinstance(source, str) else source.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -73,21 +72,38 @@ def installed_version(library: str) -> str | None:
         return None
 
 
+def build_by_script(name: str, script: str) -> Path:
+    """Return the folder that a Python script has filled, now or in an earlier run.
+
+    The script gets the folder as its argument, and may import `support.models`. Its process, not
+    the test's, imports MLflow.
+    """
+    sources: Sequence[Path | str] = [script, TESTS / "support" / "models.py"]
+    return build_once(name, sources, lambda folder: run_python("-c", script, str(folder)))
+
+
 def run_builder(module: str, folder: Path, *arguments: str) -> None:
     """Run `python -m MODULE FOLDER ARGUMENTS...`.
 
     Raises:
         AssertionError: the builder failed; the text is its output.
     """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(TESTS),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-    }
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    run_python("-m", module, str(folder), *arguments, cwd=folder, env=tracking)
+
+
+def run_python(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> None:
+    """Run `python ARGUMENTS...`, where the tests' packages can be imported.
+
+    Raises:
+        AssertionError: it failed; the text is its output.
+    """
     completed = subprocess.run(
-        [sys.executable, "-m", module, str(folder), *arguments],
-        cwd=folder,
-        env=environment,
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(TESTS), **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
