@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from support import mlflow_agents as agent_models_builder
 from support import models as models_builder
 from support import signature_models as signature_models_builder
+from support.examples import PROFILE, example_count
 from support.models import Models
 from support.reliability_index import TESTS, p0_tests
 from support.server import Serve, Server
@@ -22,8 +22,13 @@ from support.server import Serve, Server
 settings.register_profile(
     "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("random", settings.get_profile("repeatable"), derandomize=False)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+settings.register_profile(
+    "random",
+    settings.get_profile("repeatable"),
+    derandomize=False,
+    max_examples=example_count(100),
+)
+settings.load_profile(PROFILE)
 
 # Fixtures of models that a child process builds, by name.
 MODEL_BUILDERS: dict[str, Callable[[], object]] = {

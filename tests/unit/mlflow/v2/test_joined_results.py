@@ -26,6 +26,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.wire import json as wire
 from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.v2 import join_backoff
+from support.examples import example_count
 from support.mlflow_results import FORMS, inputs_of, save
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -169,6 +170,8 @@ async def both(
 CASES = [(name, form) for name in MODELS for form in FORMS if name == "free" or form != "records"]
 
 
+@pytest.mark.hypothesis
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name, form", CASES)
 def test_joined_is_alone(
     loaded: tuple[asyncio.Runner, dict[str, Loaded]],
@@ -179,9 +182,7 @@ def test_joined_is_alone(
     loop, models = loaded
     monkeypatch.setattr(join_backoff, "MAX_SKIPPED_BATCHES", 0)  # every batch is tried
 
-    @settings(
-        max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=example_count(12), suppress_health_check=list(HealthCheck))
     @given(BATCHES)
     def check(batch: list[list[Any]]) -> None:
         alone, joined = loop.run(both(models[name], batch, form))
