@@ -12,8 +12,10 @@ BENCH  := $(VENV)/.bench-installed
 unexport PYTHONDONTWRITEBYTECODE
 SITE   := $(VENV)/.site-installed
 
-# Two tests at a time. `worksteal` gives each process consecutive tests, which share a module's servers.
-ABREAST := -n 2 --dist worksteal
+# Three tests at a time: on two cores, a test waits for a server's start or a timeout a third of its
+# time. `worksteal` gives each process consecutive tests, which share a module's servers.
+PROCESSES ?= 3
+ABREAST := -n $(PROCESSES) --dist worksteal
 
 .PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve format proto bench bench-quick bench-micro fuzz chaos soak clean
 
@@ -33,7 +35,7 @@ demo: $(STAMP)  ## train a small model, serve it, print three curl commands (Ctr
 	@$(BIN)/python examples/demo/train.py .demo
 	@exec $(BIN)/mlserver start .demo
 
-test: $(STAMP)  ## run all tests except the slow ones, two at a time (ARGS="--durations=10")
+test: $(STAMP)  ## run all tests except the slow ones, three at a time (PROCESSES=3) (ARGS="--durations=10")
 	@$(BIN)/python -m pytest $(ABREAST) $(ARGS)
 
 test-slow: $(STAMP)  ## run the tests marked `slow`: built environments, installed packages, minutes of load
@@ -94,8 +96,9 @@ bench-quick: $(BENCH)  ## measure two requests on four servers (about two minute
 bench-micro: $(BENCH)  ## measure formats, frames and batches in microseconds
 	@$(BIN)/python -m pytest benchmarks/micro --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
 
-fuzz: $(STAMP)  ## send 100,000 mutated bodies, each of which must be served or refused (ROUNDS=..., SEED=...)
+fuzz: $(STAMP)  ## send 100,000 mutated bodies, then draw 20 times the examples of the property tests (ROUNDS=..., SEED=...)
 	@HYPOTHESIS_PROFILE=random FUZZ_ROUNDS=$(or $(ROUNDS),25000) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -q tests/fuzz
+	@HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -q -m hypothesis --timeout 1800 tests/unit tests/wire
 
 chaos: $(STAMP)  ## kill all workers every 1.5 s for SECONDS=60 under load: no incorrect response, no hang, no 500
 	@cd tests && ../$(BIN)/python -m soak.worker_kills $(or $(SECONDS),60)

@@ -6,11 +6,14 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [ROOT / "src" / "mlserver", ROOT / "runtimes" / "mlflow" / "mlserver_mlflow"]
-FILES = sorted(path for source in SOURCES for path in source.rglob("*.py"))
+# Path relative to its package -> the module.
+TREES = {
+    str(path.relative_to(source)): ast.parse(path.read_text())
+    for source in SOURCES
+    for path in sorted(source.rglob("*.py"))
+}
 
 # Formats whose readers run code from the data.
 PICKLES = {
@@ -38,7 +41,8 @@ CALLS = {
 }
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
+def list_imports(tree: ast.AST) -> Iterator[str]:
+    """Yield the packages that a module imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -46,18 +50,24 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_unpickling_evaluation_or_shell(file: Path) -> None:
-    tree = ast.parse(file.read_text())
-    assert not PICKLES & set(imports(tree))
+def list_forbidden_calls(tree: ast.AST) -> Iterator[str]:
+    """Yield the imports of pickles, and calls that run code from their argument or in a shell."""
+    yield from (f"import {name}" for name in PICKLES & set(list_imports(tree)))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in CALLS, f"line {node.lineno}"
-            for keyword in node.keywords:
-                is_true = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
-                assert not (keyword.arg in ("shell", "allow_pickle") and is_true), (
-                    f"line {node.lineno}"
-                )
+        if not isinstance(node, ast.Call):
+            continue
+        if ast.unparse(node.func) in CALLS:
+            yield f"line {node.lineno}: {ast.unparse(node.func)}"
+        for keyword in node.keywords:
+            is_true = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+            if keyword.arg in ("shell", "allow_pickle") and is_true:
+                yield f"line {node.lineno}: {keyword.arg}=True"
+
+
+def test_no_unpickling_evaluation_or_shell() -> None:
+    assert not {
+        file: calls for file, tree in TREES.items() if (calls := [*list_forbidden_calls(tree)])
+    }
 
 
 # Clocks that may be set back: durations and deadlines use a monotonic clock.
@@ -77,15 +87,12 @@ NEED_DATES = {
 }
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_wall_clocks_are_used_for_dates_only(file: Path) -> None:
+def test_wall_clocks_are_used_for_dates_only() -> None:
     attributes = {
-        ast.unparse(node)
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Attribute)
+        file: {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        for file, tree in TREES.items()
     }
-    if attributes & WALL_CLOCKS:
-        assert get_relative_path(file) in NEED_DATES
+    assert {file for file, names in attributes.items() if names & WALL_CLOCKS} <= set(NEED_DATES)
 
 
 # Modules that fetch URLs. Clients of the server supply no URL to any of them.
@@ -105,18 +112,16 @@ MAY_FETCH = {
 }
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_only_listed_modules_fetch_urls(file: Path) -> None:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+def list_imported_names(tree: ast.AST) -> Iterator[str]:
+    """Yield imported modules, and `module.name` of every `from module import name`."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    if names & FETCHERS:
-        assert get_relative_path(file) in MAY_FETCH
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def get_relative_path(file: Path) -> str:
-    (source,) = (source for source in SOURCES if file.is_relative_to(source))
-    return str(file.relative_to(source))
+def test_only_listed_modules_fetch_urls() -> None:
+    fetching = {file for file, tree in TREES.items() if FETCHERS & set(list_imported_names(tree))}
+    assert fetching <= set(MAY_FETCH)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("src/", "runtimes/", "tests/", "benchmarks/", "examples/")
@@ -67,17 +66,16 @@ def tracked_files() -> list[str]:
 FILES = tracked_files()
 PYTHON = [name for name in FILES if name.endswith(".py") and name.startswith(CODE)]
 SOURCES = [name for name in PYTHON if name.startswith(("src/", "runtimes/")) and "_pb2" not in name]
+TREES = {name: ast.parse((ROOT / name).read_text()) for name in SOURCES}
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_no_old_words(name: str) -> None:
-    if name == _SELF:
-        return
+def test_no_old_words() -> None:
     hits = [
         f"{name}:{number}: '{match.group(1)}', write {OLD_WORDS[match.group(1).lower()]}"
+        for name in FILES
+        if name != _SELF
         for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
-        for match in [_OLD.search(line)]
-        if match
+        for match in _OLD.finditer(line)
     ]
     assert not hits, "\n".join(hits)
 
@@ -104,12 +102,10 @@ def own_expressions(statement: ast.stmt) -> list[ast.AST]:
     return nodes
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_statement_has_at_most_one_comprehension_and_one_conditional(name: str) -> None:
-    text = (ROOT / name).read_text()
-    lines = text.splitlines()
-    dense = []
-    for node in ast.walk(ast.parse(text)):
+def list_dense_statements(name: str) -> Iterator[str]:
+    """Yield `path:line: text` of statements with several comprehensions or conditionals."""
+    lines = (ROOT / name).read_text().splitlines()
+    for node in ast.walk(TREES[name]):
         if not isinstance(node, ast.stmt):
             continue
         nodes = own_expressions(node)
@@ -118,17 +114,27 @@ def test_a_statement_has_at_most_one_comprehension_and_one_conditional(name: str
         source = lines[node.lineno - 1].strip()
         is_dense = max(comprehensions, conditionals, comprehensions + conditionals - 1) > 1
         if is_dense and (name, source) not in DENSE_ON_PURPOSE:
-            dense.append(f"{name}:{node.lineno}: {source}")
+            yield f"{name}:{node.lineno}: {source}"
+
+
+def test_a_statement_has_at_most_one_comprehension_and_one_conditional() -> None:
+    dense = [statement for name in SOURCES for statement in list_dense_statements(name)]
     assert not dense, "give a part a name:\n" + "\n".join(dense)
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_size_of_files_and_functions(name: str) -> None:
-    """Files of at most 400 lines, functions of at most 60 (docstrings not counted)."""
-    text = (ROOT / name).read_text()
-    assert text.count("\n") <= 400, f"{name} has {text.count(chr(10))} lines"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = (ast.get_docstring(node, clean=False) or "").count("\n") + 1
-            size = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
-            assert size <= 60, f"{name}:{node.lineno}: {node.name} has {size} lines"
+def test_files_have_at_most_400_lines() -> None:
+    sizes = {name: len((ROOT / name).read_text().splitlines()) for name in SOURCES}
+    assert not {name: size for name, size in sizes.items() if size > 400}
+
+
+def test_functions_have_at_most_60_lines() -> None:
+    """Docstrings are not counted."""
+    long = []
+    for name in SOURCES:
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = (ast.get_docstring(node, clean=False) or "").count("\n") + 1
+                size = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
+                if size > 60:
+                    long.append(f"{name}:{node.lineno}: {node.name} has {size} lines")
+    assert not long, "\n".join(long)
