@@ -17,7 +17,7 @@ SITE   := $(VENV)/.site-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve format proto bench bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference format proto bench bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -78,6 +78,9 @@ docs-serve: $(SITE)  ## show the documentation site on http://127.0.0.1:8000 (Ct
 format: $(STAMP)  ## format the code with ruff
 	@$(BIN)/ruff check --quiet --fix $(CODE) || true
 	@$(BIN)/ruff format $(CODE)
+
+reference: $(STAMP)  ## write the generated pages of docs/reference (a test compares them)
+	@$(BIN)/python -m tools.reference
 
 proto: $(STAMP)  ## generate the Python code of proto/*.proto (tests compare it)
 	@$(BIN)/python -m proto.generate

@@ -1,13 +1,16 @@
-"""Links of the Markdown files: files and headings that exist."""
+"""Pages: links to files and headings that exist, and blocks that a test can run."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from support.pages import RUNNABLE, page_names, read_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^( *)```.*?^\1```", re.DOTALL | re.MULTILINE)
@@ -47,3 +50,15 @@ def test_links_have_targets(name: str) -> None:
         if is_broken:
             broken.append(f"{target}#{fragment}" if fragment else target)
     assert broken == []
+
+
+@pytest.mark.parametrize("name", page_names())
+def test_blocks_can_be_tested(name: str) -> None:
+    """JSON is valid, and a program in a language without a runner has the reason."""
+    for block in read_blocks(name):
+        where = f"{name}:{block.line}"
+        assert block.language, f"{where}: a fenced block needs a language, such as `text`"
+        if block.language == "json" and block.reason is None:
+            json.loads(block.text)
+        if block.language in RUNNABLE and block.language not in {"bash", "python"}:
+            assert block.title or block.reason, where

@@ -126,13 +126,13 @@ class ServerMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """Yield prometheus_client's metric families."""
-        for instrument in self._all():
+        for instrument in self.instruments():
             yield instrument.family()
 
     def export(self) -> dict[str, list[Any]]:
         """Return all values, for another process: name -> pairs of labels and value."""
         exported: dict[str, list[Any]] = {}
-        for instrument in self._all():
+        for instrument in self.instruments():
             exported[instrument.name] = [list(item) for item in instrument.values.items()]
         return exported
 
@@ -141,7 +141,7 @@ class ServerMetrics:
 
         Gauges of one that has `ended` are left out: nothing is in flight there.
         """
-        for instrument in self._all():
+        for instrument in self.instruments():
             if ended and isinstance(instrument, Gauge):
                 continue
             for labels, value in export.get(instrument.name, ()):
@@ -158,7 +158,8 @@ class ServerMetrics:
                 instrument.remove(labels)
         return sums
 
-    def _all(self) -> tuple[Instrument, ...]:
+    def instruments(self) -> tuple[Instrument, ...]:
+        """Return all instruments, those of models first."""
         rest = (self._rest_requests, self._rest_seconds, self._rest_open)
         grpc_messages = (self._grpc_received, self._grpc_sent)
         grpc_calls = (self._grpc_started, self._grpc_handled, self._grpc_seconds)

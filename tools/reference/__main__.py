@@ -1,0 +1,5 @@
+"""Command `python -m tools.reference`."""
+
+from . import write_pages
+
+write_pages()

@@ -1,0 +1,63 @@
+"""Metrics: name, type, labels and meaning, from the instruments."""
+
+from __future__ import annotations
+
+from mlserver.metrics.instruments import Instrument
+from mlserver.metrics.model_metrics import ModelInstruments
+from mlserver.metrics.server_metrics import ServerMetrics
+
+from .markdown import code, start_page, table
+
+HEADINGS = ("metric", "type", "labels", "meaning")
+LABELS = (
+    ("`model`, `version`", "name and version of the model; an empty version is a model without one"),
+    ("`model_name`, `model_version`", "the same, in metrics of MLServer 1.x"),
+    ("`path`", "the route, as `/v2/models/{model_name}/infer`; no values from clients"),
+    ("`status_code`", "HTTP status"),
+    ("`grpc_code`", "name of the gRPC status, such as `OK`"),
+    ("`reason` (rejected)", "`queue_full` or `deadline`: why a request was not admitted"),
+    ("`outcome` (swaps)", "`loaded` or `failed`"),
+    ("`outcome` (shadow)", "`same`, `different`, `failed` or `dropped`"),
+)
+
+
+def page() -> str:
+    lines = start_page(
+        "Metrics",
+        "the server's instruments",
+        "The page `/metrics`, in Prometheus' text format or OpenMetrics, has these metrics. A counter "
+        "has the suffix `_total`; a histogram has `_bucket`, `_sum` and `_count`. How to scrape it and "
+        "what to alert on: [monitoring](../how-to/monitoring.md).",
+    )
+    models = ModelInstruments().all()
+    names = {instrument.name for instrument in models}
+    server = [entry for entry in ServerMetrics().instruments() if entry.name not in names]
+    lines += ["## Models", ""]
+    lines += table(HEADINGS, [_row(instrument) for instrument in models])
+    lines += ["## HTTP and gRPC", ""]
+    lines += table(HEADINGS, [_row(instrument) for instrument in server])
+    lines += [
+        "The prefix `rest_server` is the setting `metrics_rest_server_prefix`. "
+        "`mlserver_event_loop_tasks` (gauge) counts the tasks of the server's event loop, and "
+        "`process_...` and `python_...` are those of the server's process, from prometheus_client.",
+        "",
+        "## Labels",
+        "",
+    ]
+    lines += table(("label", "value"), LABELS)
+    lines += [
+        "## Metrics of models",
+        "",
+        "`mlserver.log(name=value)` in a runtime makes a histogram with the labels `model_name` and "
+        "`model_version`; metrics that a model declares with prometheus_client are on the page too. "
+        "See [custom metrics](../tutorials/custom-runtime.md#custom-metrics).",
+        "",
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(instrument: Instrument) -> tuple[str, str, str, str]:
+    kind = type(instrument).__name__.lower()
+    suffix = "_total" if kind == "counter" else ""
+    labels = ", ".join(code(label) for label in instrument.labels)
+    return code(instrument.name + suffix), kind, labels, instrument.description
