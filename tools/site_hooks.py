@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages of the repository's root on the site, and links that work in both places.
+"""MkDocs hooks: pages of the repository's root, links that work in both places, pictures.
 
 The files in `ROOT_PAGES` stay at the root of the repository, where a reader of the source expects
 them, and appear on the site too. A link to another file outside docs/ becomes its label.
@@ -21,6 +21,8 @@ ROOT_PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
+PICTURE = re.compile(r'<img alt="([^"]*)" src="[^"]*assets/pictures/([a-z-]+)\.svg" ?/?>')
+NOT_RUN = re.compile(r"<!-- not run: (.+?) -->", re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 
 
@@ -39,7 +41,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     path = page.file.src_uri
     if path in ROOT_PAGES.values():
         return markdown
-    return convert_links(markdown, source=f"docs/{path}", page=path)
+    noted = NOT_RUN.sub(r'<p class="not-run">Not run by the tests: \1.</p>\n', markdown)
+    return convert_links(noted, source=f"docs/{path}", page=path)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Put pictures into the page itself, where they follow the page's light or dark scheme."""
+
+    def replace(match: re.Match[str]) -> str:
+        return (ROOT / "docs" / "assets" / "pictures" / f"{match[2]}.svg").read_text()
+
+    return PICTURE.sub(replace, html)
 
 
 def convert_links(text: str, source: str, page: str) -> str:

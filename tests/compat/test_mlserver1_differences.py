@@ -1,6 +1,6 @@
 """Deliberate differences to MLServer 1.7.1.
 
-The rows of docs/explanation/compatibility.md, through a real server.
+The rows of docs/how-to/migrating-from-mlserver-1.md, through a real server.
 """
 
 from __future__ import annotations

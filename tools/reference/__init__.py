@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import command_line, content_types, error_codes, grpc_api, metrics, mlflow_extra, rest_api
+from . import (
+    command_line,
+    content_types,
+    error_codes,
+    grpc_api,
+    metrics,
+    mlflow_extra,
+    rest_api,
+    settings,
+)
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {
@@ -20,6 +29,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics.page,
     "mlflow-extra.md": mlflow_extra.page,
     "rest-api.md": rest_api.page,
+    "settings.md": settings.page,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlserver_mlflow.codecs
 from mlserver import codecs
+from mlserver.codecs.json import JsonColumnCodec
 
 from .markdown import clean_docstring, code, start_page, table
 
@@ -16,7 +17,7 @@ INPUT_CODECS = (
     codecs.StringCodec,
     codecs.Base64Codec,
     codecs.DatetimeCodec,
-    codecs.JsonColumnCodec,
+    JsonColumnCodec,
 )
 REQUEST_CODECS = (
     codecs.NumpyRequestCodec,
@@ -46,9 +47,11 @@ def page() -> str:
     lines = start_page(
         "Content types and codecs",
         "the registered codecs",
-        "A codec converts between tensors and Python values. A request selects one by the parameter "
+        "A codec converts between tensors and Python values. A request selects one by the "
+        "parameter "
         '`content_type`: `{"name": "text", "datatype": "BYTES", "shape": [1], '
-        '"parameters": {"content_type": "str"}, "data": ["hello"]}`. Without it, the content type in '
+        '"parameters": {"content_type": "str"}, "data": ["hello"]}`. Without it, the content '
+        "type in "
         "the model's metadata or settings applies, then the model's own default.",
     )
     headings = ("content type", "codec", "Python value", "what it does")

@@ -10,7 +10,10 @@ from .markdown import clean_docstring, code, start_page, table
 
 # Cause, and what a client does.
 MEANINGS: dict[int, tuple[str, str]] = {
-    400: ("invalid request, or the model rejects it", "correct the request; the text names the field"),
+    400: (
+        "invalid request, or the model rejects it",
+        "correct the request; the text names the field",
+    ),
     401: ("missing or invalid credential", "send an API key or token"),
     403: ("permission denied; the text names the scope or the setting", "use another credential"),
     404: ("unknown path, model or version; the text suggests the closest path", "correct the path"),
@@ -44,7 +47,10 @@ MEANINGS: dict[int, tuple[str, str]] = {
         "worker is available",
         "retry; for a failed load, see the log",
     ),
-    504: ("request timeout, in the queue or in the model", "retry later, or raise `request_timeout`"),
+    504: (
+        "request timeout, in the queue or in the model",
+        "retry later, or raise `request_timeout`",
+    ),
 }
 FURTHER = (
     ("431", "headers larger than 64 KiB, or more than 256 headers"),
@@ -57,8 +63,10 @@ def page() -> str:
         "Error codes",
         "`mlserver.errors`",
         'Every route returns an error as `{"error": "..."}` in JSON. `/invocations` and the other '
-        'paths of MLflow models use MLflow\'s form, `{"error_code": "...", "message": "..."}`. Over '
-        "gRPC an error is a status with the same text. The text names the field, the expected value "
+        'paths of MLflow models use MLflow\'s form, `{"error_code": "...", "message": "..."}`. '
+        "Over "
+        "gRPC an error is a status with the same text. The text names the field, the expected "
+        "value "
         "and the received one; it never contains a traceback or a path of the server.",
     )
     headings = ("HTTP", "gRPC", "cause", "what to do")

@@ -25,9 +25,11 @@ def page() -> str:
     lines = start_page(
         "gRPC API",
         "proto/*.proto",
-        "The Open Inference Protocol (V2) over gRPC, on the port `grpc_port` (8081). Server reflection "
+        "The Open Inference Protocol (V2) over gRPC, on the port `grpc_port` (8081). Server "
+        "reflection "
         "is on, so that grpcurl and similar tools need no `.proto` files; they are in the folder "
-        "`proto/` of the source. Clients: [grpcurl, tritonclient and others](../how-to/clients.md). "
+        "`proto/` of the source. Clients: [grpcurl, tritonclient and "
+        "others](../how-to/clients.md). "
         "Status codes: [error codes](errors.md).",
     )
     for file in _compile().file:
@@ -108,7 +110,7 @@ def _field_type(field: Any, maps: dict[str, Any]) -> str:
 
 def _message_link(type_name: str) -> str:
     """Return a link to a message; one of another package or file is plain text."""
-    name = re.sub(r"^\.(inference|grpc\.health\.v1)\.", "", type_name)
+    name = re.sub(r"^\.(inference\.model_repository|inference|grpc\.health\.v1)\.", "", type_name)
     if not re.search(rf"^ *message {name.rpartition('.')[2]} ", _sources(), re.MULTILINE):
         return code(name.lstrip("."))
     return f"[{name}](#{name.lower().replace('.', '')})"

@@ -10,7 +10,10 @@ from .markdown import code, start_page, table
 
 HEADINGS = ("metric", "type", "labels", "meaning")
 LABELS = (
-    ("`model`, `version`", "name and version of the model; an empty version is a model without one"),
+    (
+        "`model`, `version`",
+        "name and version of the model; an empty version is a model without one",
+    ),
     ("`model_name`, `model_version`", "the same, in metrics of MLServer 1.x"),
     ("`path`", "the route, as `/v2/models/{model_name}/infer`; no values from clients"),
     ("`status_code`", "HTTP status"),
@@ -25,8 +28,10 @@ def page() -> str:
     lines = start_page(
         "Metrics",
         "the server's instruments",
-        "The page `/metrics`, in Prometheus' text format or OpenMetrics, has these metrics. A counter "
-        "has the suffix `_total`; a histogram has `_bucket`, `_sum` and `_count`. How to scrape it and "
+        "The page `/metrics`, in Prometheus' text format or OpenMetrics, has these metrics. A "
+        "counter "
+        "has the suffix `_total`; a histogram has `_bucket`, `_sum` and `_count`. How to scrape "
+        "it and "
         "what to alert on: [monitoring](../how-to/monitoring.md).",
     )
     models = ModelInstruments().all()
@@ -48,8 +53,10 @@ def page() -> str:
     lines += [
         "## Metrics of models",
         "",
-        "`mlserver.log(name=value)` in a runtime makes a histogram with the labels `model_name` and "
-        "`model_version`; metrics that a model declares with prometheus_client are on the page too. "
+        "`mlserver.log(name=value)` in a runtime makes a histogram with the labels `model_name` "
+        "and "
+        "`model_version`; metrics that a model declares with prometheus_client are on the page "
+        "too. "
         "See [custom metrics](../tutorials/custom-runtime.md#custom-metrics).",
         "",
     ]

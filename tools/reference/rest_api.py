@@ -11,7 +11,11 @@ from .markdown import code, start_page, table
 Document = dict[str, Any]
 VERSION = "/versions/{model_version}"
 MODEL_PATHS = (
-    ("POST", "/invocations", "MLflow's scoring protocol; a model of several is selected by a header"),
+    (
+        "POST",
+        "/invocations",
+        "MLflow's scoring protocol; a model of several is selected by a header",
+    ),
     ("POST", "/v2/models/{model_name}/invocations", "the same for one model"),
     ("GET", "/ping, /health", "liveness and readiness, as MLflow's server has them"),
     ("GET", "/version", "version of MLflow"),
@@ -25,7 +29,11 @@ OTHER_PATHS = (
     ("GET", "/v2/docs", "page of the server's OpenAPI document, with a form to send requests"),
     ("GET", "/v2/docs/dataplane.json", "OpenAPI document of the server"),
     ("GET", "/v2/models/{model_name}/docs", "page of the model's OpenAPI document"),
-    ("GET", "/v2/models/{model_name}/docs/dataplane.json", "OpenAPI document with the model's example"),
+    (
+        "GET",
+        "/v2/models/{model_name}/docs/dataplane.json",
+        "OpenAPI document with the model's example",
+    ),
 )
 
 

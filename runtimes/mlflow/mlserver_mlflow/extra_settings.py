@@ -38,7 +38,8 @@ EXTRA_SETTINGS = (
         "env_manager",
         '`"local"`, `"uv"` or `"virtualenv"`',
         '"local"',
-        "`uv` and `virtualenv` build an environment from the model's requirements and run the model "
+        "`uv` and `virtualenv` build an environment from the model's requirements and run the "
+        "model "
         "in it; `local` uses the server's environment.",
     ),
     ExtraSetting(
