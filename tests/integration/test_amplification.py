@@ -43,6 +43,7 @@ SMALL = b'{"dataframe_records": [{"a": 1.5, "b": 2, "c": "x", "d": null}]}'
 SAVE = """
 import sys
 import warnings
+from pathlib import Path
 
 warnings.simplefilter("ignore")
 import pandas as pd
@@ -52,7 +53,7 @@ from support.models import save_function
 example = pd.DataFrame({"a": [1.5], "b": [2], "c": ["x"]})
 body = "\\n    def predict(self, context, model_input, params=None):\\n        return [len(model_input)]\\n"
 for name in ("table", "any"):
-    folder = Path(sys.argv[1]) / name / "model"
+    folder = Path(sys.argv[1]) / name
     save_function(folder, body, example, [1])
     if name == "any":
         model = Model.load(folder)
@@ -68,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_model(folder / "echo")
     saved = build_by_script("tables", SAVE)
     for name in MODELS[True]:
-        where = {"implementation": RUNTIME, "parameters": {"uri": str(saved / name / "model")}}
+        where = {"implementation": RUNTIME, "parameters": {"uri": str(saved / name)}}
         write_settings(folder / name, name=name, **where)
     with Server(folder, workers=0) as running:
         with wire(running.http_port) as connection:  # warm

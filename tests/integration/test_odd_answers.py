@@ -181,7 +181,7 @@ ANSWERS = {
     "thing": "return object()",
 }
 for name, body in ANSWERS.items():
-    save_function(Path(sys.argv[1]) / name / "model", HEAD + body + "\\n", pd.DataFrame({"x": [1.0]}), [1.0])
+    save_function(Path(sys.argv[1]) / name, HEAD + body + "\\n", pd.DataFrame({"x": [1.0]}), [1.0])
 """
 
 
@@ -192,7 +192,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for name in ("deep", "double", "thing"):
         where = {
             "implementation": "mlserver_mlflow.MLflowRuntime",
-            "parameters": {"uri": str(saved / name / "model")},
+            "parameters": {"uri": str(saved / name)},
         }
         write_settings(folder / name, name=name, **where)
     with Server(folder, tracebacks=True) as running:

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -79,31 +79,29 @@ def build_by_script(name: str, script: str) -> Path:
     the test's, imports MLflow.
     """
     sources: Sequence[Path | str] = [script, TESTS / "support" / "models.py"]
-    return build_once(name, sources, lambda folder: run_python("-c", script, str(folder)))
+    return build_once(name, sources, lambda folder: run_python(folder, "-c", script, str(folder)))
 
 
 def run_builder(module: str, folder: Path, *arguments: str) -> None:
-    """Run `python -m MODULE FOLDER ARGUMENTS...`.
-
-    Raises:
-        AssertionError: the builder failed; the text is its output.
-    """
-    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    run_python("-m", module, str(folder), *arguments, cwd=folder, env=tracking)
+    """Run `python -m MODULE FOLDER ARGUMENTS...`."""
+    run_python(folder, "-m", module, str(folder), *arguments)
 
 
-def run_python(
-    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> None:
-    """Run `python ARGUMENTS...`, where the tests' packages can be imported.
+def run_python(folder: Path, *arguments: str) -> None:
+    """Run `python ARGUMENTS...` in a folder; it can import the tests' packages.
 
     Raises:
         AssertionError: it failed; the text is its output.
     """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(TESTS),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+    }
     completed = subprocess.run(
         [sys.executable, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(TESTS), **(env or {})},
+        cwd=folder,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
