@@ -88,6 +88,11 @@ class MLServerError(Exception):
         self.code = code or CODES.get(status_code, "UNKNOWN")
         self.details = details
 
+    # Whether the list of recent errors has this error with its model and its request.
+    is_recorded = False
+    # Of the exception in a worker process; for administrators, never part of a response.
+    traceback: str | None = None
+
     @property
     def message(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__

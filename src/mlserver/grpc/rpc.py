@@ -169,6 +169,8 @@ class RPCInterceptor:
         except Exception as error:
             server_error = to_server_error(error)
             code = server_error.code
+            if not server_error.is_recorded and not isinstance(error, ClientDisconnected):
+                self._metrics.errors.add(error, f"/{label[1]}/{label[2]}")
             if self._release is not None:
                 await self._release.wait()
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from ..errors import MLServerError
 from ..logging import get_logger
@@ -25,25 +26,60 @@ MAX_RETRY_INTERVAL = 300.0  # seconds between two polls while the registry canno
 FAILED_VERSION_RETRY = 600.0  # seconds before a version that failed to load is loaded again
 
 
+@dataclass
+class AliasState:
+    """What polling one address has found. Times are seconds since the epoch; None = never.
+
+    Attributes:
+        address: The configured URI, an alias.
+        interval: Seconds between two polls.
+        checked: Time of the last poll that the model registry answered.
+        moved: Time of the last change of the version.
+        failure: Why the last poll or the last reload failed; "" = it did not.
+        failed: Time of that failure.
+    """
+
+    address: str
+    interval: float
+    checked: float | None = None
+    moved: float | None = None
+    failure: str = ""
+    failed: float | None = None
+
+    def set_failure(self, message: str) -> None:
+        self.failure, self.failed = message, time.time()
+
+
 class AliasWatcher:
-    """Polls the aliases of models with the setting `follow`: one task per model until unload."""
+    """Polls the aliases of models with the setting `follow`: one task per model until unload.
+
+    Attributes:
+        states: What polling has found, of the models with a task.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self.states: dict[ModelVersion, AliasState] = {}
         self._tasks: dict[ModelVersion, asyncio.Task[None]] = {}
 
     def watch(self, entry: ModelVersion, loaded: LoadedModel) -> None:
         """Start polling for a loaded model with the setting `follow`, unless a task does so."""
-        if entry in self._tasks or read_interval(entry.settings) is None:
+        interval = read_interval(entry.settings)
+        if entry in self._tasks or interval is None:
             return
         if get_source(loaded.info) in (None, _get_uri(entry.settings)):
             logger.warning(
                 "Model '%s': 'follow' ignored, the URI is already a fixed version", entry.name
             )
             return
+        self.states[entry] = AliasState(_get_uri(entry.settings), interval)
         task = asyncio.get_running_loop().create_task(self._watch(entry))
         self._tasks[entry] = task
-        task.add_done_callback(lambda _: self._tasks.pop(entry, None))
+        task.add_done_callback(lambda _: self._forget(entry))
+
+    def _forget(self, entry: ModelVersion) -> None:
+        self._tasks.pop(entry, None)
+        self.states.pop(entry, None)
 
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
@@ -53,6 +89,7 @@ class AliasWatcher:
 
     async def _watch(self, entry: ModelVersion) -> None:
         interval = read_interval(entry.settings)
+        state = self.states[entry]
         failed: str | None = None
         failed_at = 0.0
         while interval is not None:
@@ -63,13 +100,16 @@ class AliasWatcher:
             try:
                 resolved = await _resolve(loaded, _get_uri(entry.settings))
             except MLServerError as error:
+                state.set_failure(error.message)
                 interval = min(2 * interval, max(MAX_RETRY_INTERVAL, configured))
                 logger.warning(
                     "Model '%s': %s; trying again in %.0f s", entry.name, error.message, interval
                 )
                 continue
-            interval = configured
+            interval = state.interval = configured
+            state.address, state.checked = _get_uri(entry.settings), time.time()
             if resolved == get_source(loaded.info):
+                state.failure = ""
                 if failed is not None:
                     failed, entry.reason = None, ""
             elif resolved != failed or time.monotonic() - failed_at > FAILED_VERSION_RETRY:
@@ -80,10 +120,12 @@ class AliasWatcher:
         logger.info("Model '%s': '%s' is now %s", entry.name, _get_uri(entry.settings), resolved)
         try:
             await self._registry.load(entry.settings)
-        except MLServerError:  # logged by the registry, and shown in the index
+        except MLServerError as error:  # logged by the registry, and shown in the index
             entry.metrics.swapped(False)
+            self.states[entry].set_failure(error.message)
             return False
         entry.metrics.swapped(True)
+        self.states[entry].moved, self.states[entry].failure = time.time(), ""
         return True
 
 

@@ -27,7 +27,7 @@ from ..types import (
     MetadataServerResponse,
 )
 from .model_config import build_model_config
-from .request_fields import generate_id, set_request_fields
+from .request_fields import generate_id, record_error, set_request_fields
 from .requested_outputs import select_outputs
 from .stream_deadline import StreamDeadline
 from .validation import check_request
@@ -255,6 +255,7 @@ class DataPlane:
                 select_outputs(response, payload.outputs, loaded.info.metadata.outputs or ())
         except BaseException as error:
             entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started, error)
+            record_error(entry.metrics, error, payload, context)
             raise
         self._finish(entry, payload, response, context)
         entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started)
@@ -311,9 +312,11 @@ class DataPlane:
         except TimeoutError:
             error = DeadlineExceeded(f"Model {entry.name} gave no answer in time")
             entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started, error)
+            record_error(entry.metrics, error, first, context)
             raise error from None
         except BaseException as error:
             entry.metrics.request_finished(context.timings, time.perf_counter_ns() - started, error)
+            record_error(entry.metrics, error, first, context)
             raise
         finally:
             await responses.aclose()  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+from ..metrics.model_metrics import ModelMetrics
 from ..pipeline import RequestContext
 from ..security.credentials import CREDENTIAL_HEADERS
 from ..types import InferenceRequest, Parameters
@@ -45,6 +46,18 @@ def set_request_fields(
                 name: value for name, value in headers.items() if name not in CREDENTIAL_HEADERS
             }
         parameters.put(headers=headers)
+
+
+def record_error(
+    metrics: ModelMetrics,
+    error: BaseException,
+    payload: InferenceRequest | None,
+    context: RequestContext,
+) -> None:
+    """Add an error to the list of recent errors, unless the client has disconnected."""
+    if isinstance(error, Exception):
+        request_id = payload.id if payload is not None else None
+        metrics.request_failed(error, context.operation or "", request_id)
 
 
 def generate_id() -> str:

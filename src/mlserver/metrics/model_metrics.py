@@ -16,6 +16,7 @@ from ..pipeline import Timings
 from .instruments import (
     COUNT_BUCKETS,
     DEFAULT_BUCKETS,
+    LATENCY_BOUNDS,
     Counter,
     Gauge,
     Histogram,
@@ -24,6 +25,7 @@ from .instruments import (
     Summary,
 )
 from .model_statistics import ModelStatistics
+from .recent_errors import RecentErrors
 
 _MODEL = ("model", "version")
 _MODEL_1X = ("model_name", "model_version")  # label names of MLServer 1.x's batch queue
@@ -37,10 +39,12 @@ class ModelInstruments:
     Attributes:
         loaded: Labels of the loaded models. Other models get no series, so their number is bounded
             by what is loaded.
+        errors: The most recent error responses.
     """
 
     def __init__(self) -> None:
         self.loaded: set[Labels] = set()
+        self.errors = RecentErrors()
         self.success = Counter(
             "model_infer_request_success", "Inference requests answered with success", _MODEL
         )
@@ -59,13 +63,11 @@ class ModelInstruments:
         self.duration = Summary(
             "model_infer_request_duration", "Duration of inference requests in seconds", _MODEL
         )
-        self.seconds = Histogram(
-            "model_infer_request_duration_seconds",
-            "Duration of inference requests in seconds",
-            _MODEL,
+        self.seconds = _create_latency_histogram(
+            "model_infer_request_duration_seconds", "Duration of inference requests in seconds"
         )
-        self.queue_seconds = Histogram(
-            "model_infer_queue_duration_seconds", "Time in the model's queue in seconds", _MODEL
+        self.queue_seconds = _create_latency_histogram(
+            "model_infer_queue_duration_seconds", "Time in the model's queue in seconds"
         )
         self.batch_requests = Histogram(
             "model_infer_batch_requests", "Requests per batch", _MODEL, COUNT_BUCKETS
@@ -115,6 +117,11 @@ class ModelInstruments:
         for counter in self.by_outcome():
             for key in [key for key in counter.values if key[:2] == labels]:
                 counter.remove(key)
+
+
+def _create_latency_histogram(name: str, description: str) -> Histogram:
+    """Return a histogram that counts in fine buckets and publishes prometheus_client's."""
+    return Histogram(name, description, _MODEL, LATENCY_BOUNDS, DEFAULT_BUCKETS)
 
 
 class ModelMetrics:
@@ -178,8 +185,17 @@ class ModelMetrics:
         durations[labels] = (count + 1, total + seconds)
         histogram = instruments.seconds
         buckets = histogram.values.get(labels) or histogram.counts(labels)
-        buckets[bisect_left(DEFAULT_BUCKETS, seconds)] += 1
+        buckets[bisect_left(LATENCY_BOUNDS, seconds)] += 1
         buckets[-1] += seconds
+
+    def request_failed(self, error: Exception, operation: str, request_id: str | None) -> None:
+        """Record the error response of a request, for the list of recent errors.
+
+        Args:
+            operation: What the client called, as in `RequestContext.operation`.
+        """
+        name, version = self._labels
+        self._instruments.errors.add(error, operation, name, version, request_id)
 
     # -- scheduler --
 
@@ -211,7 +227,7 @@ class ModelMetrics:
         histogram = instruments.queue_seconds
         buckets = histogram.values.get(labels) or histogram.counts(labels)
         for seconds in queue_seconds:
-            buckets[bisect_left(DEFAULT_BUCKETS, seconds) if seconds else 0] += 1
+            buckets[bisect_left(LATENCY_BOUNDS, seconds) if seconds else 0] += 1
             buckets[-1] += seconds
 
     def run_finished(self, requests: int, rows: int, seconds: float) -> None:

@@ -31,11 +31,15 @@ class ServerMetrics:
     Args:
         rest_prefix: First part of the names of the REST metrics (setting
             `metrics_rest_server_prefix`).
+
+    Attributes:
+        errors: The most recent error responses of this process.
     """
 
     def __init__(self, rest_prefix: str = "rest_server") -> None:
         self._rest_prefix = rest_prefix
         self._models = ModelInstruments()
+        self.errors = self._models.errors
 
         self._rest_requests = Counter(f"{rest_prefix}_requests", "HTTP requests", _REST)
         self._rest_seconds = Histogram(
@@ -58,6 +62,11 @@ class ServerMetrics:
         )
 
     # -- models --
+
+    @property
+    def models(self) -> ModelInstruments:
+        """The instruments of the models, to read them."""
+        return self._models
 
     def for_model(self, model: str, version: str | None) -> ModelMetrics:
         """Return a recorder for one model version.

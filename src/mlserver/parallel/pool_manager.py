@@ -89,6 +89,10 @@ class PoolManager:
     def pools(self) -> list[WorkerPool]:
         return [entry.pool for entry in self._entries.values()]
 
+    def items(self) -> list[tuple[PoolKey, WorkerPool]]:
+        """Return all pools with their keys."""
+        return [(key, entry.pool) for key, entry in self._entries.items()]
+
     def __contains__(self, key: PoolKey) -> bool:
         return key in self._entries
 
@@ -254,6 +258,10 @@ class PoolExecutor:
     def pids(self) -> list[int]:
         """Process ids of the live workers."""
         return [pid for pool in self._manager.pools for pid in pool.pids]
+
+    def pools(self) -> list[tuple[PoolKey, WorkerPool]]:
+        """Return the worker pools with their keys."""
+        return self._manager.items()
 
     def report_stuck(self, number: int) -> None:
         """Check the worker with this number, and kill it if it is stuck."""

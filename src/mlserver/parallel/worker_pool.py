@@ -26,7 +26,7 @@ from ..settings import ModelSettings, Settings
 from .child_main import absolute_sys_path
 from .child_process import ChildProcess as WorkerProcess
 from .child_process import describe_exit
-from .death_count import DeathCount
+from .death_count import DeathCount, WorkerExits
 from .executor import ModelInfo, WorkerListener
 from .model_source import get_source, is_mutable_address, with_resolved_uri
 from .processors import thread_variables
@@ -68,6 +68,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     Attributes:
         number: Unique among all pools of this server.
+        exits: The unexpected exits of its workers.
     """
 
     def __init__(
@@ -93,10 +94,16 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._deaths = DeathCount(size)
+        self.exits = WorkerExits()
 
     @property
     def workers(self) -> list[WorkerProcess]:
         return list(self._ready)
+
+    @property
+    def size(self) -> int:
+        """Number of workers while none is being replaced."""
+        return self._size
 
     @property
     def pids(self) -> list[int]:
@@ -202,6 +209,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     async def _replace(self, dead: WorkerProcess) -> None:
         code = await dead.reap()
+        self.exits.add(dead.pid, describe_exit(code))
         logger.error(
             "Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code)
         )

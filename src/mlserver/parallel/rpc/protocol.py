@@ -64,7 +64,7 @@ class MessageType(IntEnum):
     ERROR = 22
     METRICS = 23
 
-    # Between the server's process and an HTTP worker; the last five are sent by the HTTP worker.
+    # Between the server's process and an HTTP worker; the last six are sent by the HTTP worker.
     STATE = 30
     START_SERVING = 31
     WAIT_RELEASED = 32
@@ -72,11 +72,13 @@ class MessageType(IntEnum):
     COLLECT_STATS = 34
     STOP_SERVING = 35
     LAST_ANSWERS = 36
+    COLLECT_ERRORS = 37
     REPOSITORY = 40
     STATISTICS = 41
     REPORT_STUCK = 42
     WORKER_LOST = 43
     METRICS_PAGE = 44
+    MONITORING = 45
 
 
 class FrameError(ValueError):
@@ -334,18 +336,21 @@ def _unpack_requested_output(name: str, parameters: dict[str, Any] | None) -> Re
 
 
 def pack_error(error: BaseException) -> dict[str, Any]:
-    """Return the public part of an exception as plain values, without its traceback."""
+    """Return an exception as plain values; the traceback of a model's is for administrators."""
     if isinstance(error, MLServerError):
         return {
             "message": error.message,
             "status": error.status_code,
             "code": error.code,
             "details": error.details,
+            "traceback": error.traceback,
         }
     return {"message": format_exception(error), "status": 500, "code": "INTERNAL", "details": None}
 
 
 def unpack_error(values: dict[str, Any]) -> MLServerError:
-    return MLServerError(
+    error = MLServerError(
         values["message"], values["status"], code=values["code"], details=values["details"]
     )
+    error.traceback = values.get("traceback")
+    return error

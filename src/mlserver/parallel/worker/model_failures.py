@@ -23,6 +23,7 @@ logger = get_logger()
 
 # Characters.
 _MAX_LOGGED_TRACEBACK = 64 * 1024
+_MAX_SENT_TRACEBACK = 8 * 1024
 
 
 def is_stop(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
@@ -49,7 +50,21 @@ def to_error(error: BaseException, what: str, level: int = logging.WARNING) -> M
     if isinstance(error, MLServerError):
         return plain_error(error)
     log(what, error, level)
-    return ModelFailed(f"{what}: {remove_paths(format_exception(error))}")
+    failure = ModelFailed(f"{what}: {remove_paths(format_exception(error))}")
+    failure.traceback = _format_traceback(error)
+    return failure
+
+
+def _format_traceback(error: BaseException) -> str | None:
+    """Return the end of a traceback; None if formatting the exception raises."""
+    import traceback
+
+    try:
+        text = "".join(traceback.format_exception(error))
+        text.encode()
+    except BaseException:
+        return None
+    return text[-_MAX_SENT_TRACEBACK:]
 
 
 def log(what: str, error: BaseException, level: int = logging.WARNING) -> None:
