@@ -14,7 +14,7 @@ from .batching.queue import BatchPolicy
 from .batching.scheduler import Scheduler
 from .cache.response_cache import CacheStage, LocalCache
 from .handlers import DataPlane
-from .handlers.model_repository import RepositoryControl
+from .handlers.model_repository import ReadMonitoring, RepositoryControl
 from .metrics.endpoint import MetricsPage
 from .metrics.server_metrics import ServerMetrics
 from .parallel.executor import LoadedModel
@@ -82,6 +82,7 @@ class PipelineFactory:
         data_plane: DataPlane,
         repository: RepositoryControl,
         metrics_page: MetricsPage | None,
+        read_monitoring: ReadMonitoring,
     ) -> list[Any]:
         """Return the REST and gRPC servers.
 
@@ -89,12 +90,14 @@ class PipelineFactory:
 
         Args:
             metrics_page: Renders the metrics of all processes; None = no metrics endpoint.
+            read_monitoring: Returns a monitoring document of all processes by its name.
         """
         from .grpc.server import GRPCServer
         from .rest.front_end import RESTServer
 
         parts = settings, data_plane, repository, self.metrics, self.authorizer
-        return [RESTServer(*parts, metrics_page=metrics_page), GRPCServer(*parts)]
+        rest = RESTServer(*parts, metrics_page=metrics_page, read_monitoring=read_monitoring)
+        return [rest, GRPCServer(*parts)]
 
     async def close(self) -> None:
         """Send the remaining spans."""

@@ -26,6 +26,7 @@ from .security import code_policy
 from .settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
+    from .handlers.monitoring import Monitoring
     from .http_workers.supervisor import HTTPWorkerSupervisor
 
 logger = get_logger()
@@ -63,6 +64,7 @@ class MLServer:
         self._data_plane = DataPlane(settings, self._registry, gather)
         self._front_ends: list[Any] = []
         self._kafka: Any = None
+        self._monitoring: Monitoring | None = None
         self._stop_requested = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._was_ready = False
@@ -84,7 +86,7 @@ class MLServer:
         metrics = MetricsServer(settings, self._factory.metrics, gather)
         page = metrics.page if settings.metrics_endpoint else None
         parts = settings, self._data_plane, self._repository_control(), page
-        front_ends = self._factory.build_front_ends(*parts)
+        front_ends = self._factory.build_front_ends(*parts, self._read_monitoring)
         if self._settings.has_metrics_port:
             from .rest.front_end import MetricsFrontEnd
 
@@ -114,8 +116,22 @@ class MLServer:
                 repository,
                 metrics,
                 page,
+                self._read_monitoring,
             )
         )
+
+    async def _read_monitoring(self, name: str) -> dict[str, Any]:
+        """Return a document of `handlers.monitoring`, which is imported on the first call."""
+        if self._monitoring is None:
+            from .handlers.monitoring import Monitoring, ServerState, SingleProcess
+
+            started = time.time() - (time.monotonic() - self._started_at)
+            processes = self._http_workers or SingleProcess(self._factory.metrics)
+            pools = getattr(self._executor, "pools", list)
+            parts = self._registry, self._data_plane, processes, pools
+            state = ServerState(started, *parts, self._alias_watcher.states)
+            self._monitoring = Monitoring(self._settings, state)
+        return await self._monitoring.read(name)
 
     def _repository_control(self) -> RepositoryControl:
         if self._http_workers is None:

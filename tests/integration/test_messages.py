@@ -36,7 +36,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 PATHS = [
-    ("GET", "/", "/v2/docs"),
     ("GET", "/docs", "/v2/docs"),
     ("GET", "/openapi.json", "/v2/docs"),
     ("GET", "/redoc", "/v2/docs"),

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from mlserver.grpc.services import get_kind, serialize
+from mlserver.rest.console.endpoints import ConsoleEndpoints
 from mlserver.rest.docs import Docs
 from mlserver.rest.endpoints import Endpoints
 from mlserver.security.code_policy import compute_digest
@@ -32,7 +33,12 @@ from support.repository import tensor, write_model, write_server_settings, write
 from support.server import Server, run_mlserver
 
 KEYS = {"i": "infer", "a": "admin", "m": "metrics"}
-OPEN = {("GET", "/v2/health/live"), ("GET", "/v2/health/ready")}
+OPEN = {
+    ("GET", "/v2/health/live"),
+    ("GET", "/v2/health/ready"),
+    ("GET", "/v2/console/access"),  # what the caller may do
+    ("POST", "/v2/console/access"),
+}
 PAGES = {
     ("GET", path)
     for path in (
@@ -60,6 +66,7 @@ def rest_routes() -> list[tuple[str, str]]:
     nothing: Any = None
     Endpoints(Settings(), nothing, nothing, nothing).register(routes)
     Docs(Settings(), nothing).register(routes)
+    ConsoleEndpoints(nothing, nothing).register(routes)
     return [
         *routes.all,
         ("GET", "/nowhere"),
@@ -82,7 +89,9 @@ OPEN_METHODS = {"ServerLive", "ServerReady", "Check", "Watch"}
 
 
 def needed(path: str) -> str:
-    return "a" if path.endswith(("load", "unload")) else "i"
+    if path.endswith(("load", "unload", "/v2/console/errors", "/v2/console/settings")):
+        return "a"
+    return "m" if path.startswith("/v2/console/") else "i"
 
 
 # -- keys: every route, every method --
@@ -105,12 +114,10 @@ def test_rest_routes_need_a_credential(keyed: Server, method: str, path: str) ->
     if (method, path) in OPEN:
         assert keyed.client.request(method, path).status_code == 200
         return
-    if (method, path) in PAGES:  # the same whether the model exists or not
-        page = keyed.client.request(method, path)
-        assert (page.status_code, page.content) == (
-            200,
-            keyed.client.request("GET", "/v2/docs").content,
-        )
+    if (method, path) in PAGES:  # a redirection, the same whether the model exists or not
+        page = keyed.client.request(method, path, follow_redirects=False)
+        assert (page.status_code, page.content) == (307, b"")
+        assert "console/#/api" in page.headers["location"]
         return
     for headers in (
         {},

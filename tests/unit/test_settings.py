@@ -79,6 +79,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "trusted_models": ([], ["/m"], ["/m"]),
     "strict_readiness": (True, False, False),
     "empty_registry_readiness": (True, False, False),
+    "console": (True, False, False),
     "metrics_endpoint": ("/metrics", "", ""),
     "metrics_rest_server_prefix": ("rest_server", "r", "r"),
     "metrics_dir": (DEFAULT_METRICS_DIR, "/m", "/m"),

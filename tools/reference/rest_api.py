@@ -26,9 +26,11 @@ MODEL_PATHS = (
 )
 OTHER_PATHS = (
     ("GET", "/metrics", "Prometheus metrics: [metrics](metrics.md)"),
-    ("GET", "/v2/docs", "page of the server's OpenAPI document, with a form to send requests"),
+    ("GET", "/", "the console for browsers, a list of routes for programs"),
+    ("GET", "/console/", "the console: [the console](../how-to/console.md)"),
+    ("GET", "/v2/docs", "leads to the console's page of the OpenAPI document"),
     ("GET", "/v2/docs/dataplane.json", "OpenAPI document of the server"),
-    ("GET", "/v2/models/{model_name}/docs", "page of the model's OpenAPI document"),
+    ("GET", "/v2/models/{model_name}/docs", "the same for a model"),
     (
         "GET",
         "/v2/models/{model_name}/docs/dataplane.json",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from ..errors import MLServerError, ModelNotFound, remove_paths
@@ -20,6 +20,10 @@ from ..types import (
 )
 
 logger = get_logger()
+
+
+# Returns a document of `monitoring` by its name, in the server and in HTTP workers.
+ReadMonitoring = Callable[[str], Awaitable[dict[str, Any]]]
 
 
 class RepositoryControl(Protocol):

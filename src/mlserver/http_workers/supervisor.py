@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import MLServerError
 from ..handlers import DataPlane
-from ..handlers.model_repository import RepositoryControl
+from ..handlers.model_repository import ReadMonitoring, RepositoryControl
 from ..logging import get_logger
 from ..metrics.endpoint import MetricsPage
 from ..metrics.model_statistics import ModelStatistics
@@ -46,6 +46,7 @@ class PrimaryState:
     Attributes:
         settings: With the ports that all processes share.
         metrics_page: Returns the metrics page with the sums of all processes.
+        read_monitoring: Returns a monitoring document by its name.
     """
 
     settings: Settings
@@ -55,6 +56,7 @@ class PrimaryState:
     repository: RepositoryControl
     metrics: ServerMetrics
     metrics_page: MetricsPage
+    read_monitoring: ReadMonitoring
 
 
 class HTTPWorkerSupervisor:
@@ -130,6 +132,7 @@ class HTTPWorkerSupervisor:
             MessageType.REPOSITORY: self._answer_repository,
             MessageType.STATISTICS: self._answer_statistics,
             MessageType.METRICS_PAGE: self._answer_metrics_page,
+            MessageType.MONITORING: self._answer_monitoring,
         }
         http_worker = HTTPWorkerProcess(index, handlers, self._on_exit, self._on_notification)
         self._processes.add(http_worker)
@@ -286,6 +289,24 @@ class HTTPWorkerSupervisor:
         await self._collect()
         return [self._sum_statistics(entry) for entry in entries]
 
+    async def recent_errors(self) -> list[dict[str, Any]]:
+        """Return the recent errors of each live process."""
+        assert self._primary is not None
+        calls = [
+            process.try_call(MessageType.COLLECT_ERRORS, None, COLLECT_TIMEOUT)
+            for process in self._http_workers
+        ]
+        answers = await asyncio.gather(*calls)
+        received = [errors for errors in answers if errors is not None]
+        return [self._primary.metrics.errors.export(), *received]
+
+    def list_http_workers(self) -> list[dict[str, Any]]:
+        """Return index, process id and whether it serves, of each process."""
+        return [
+            {"index": process.index, "pid": process.pid, "serving": process.is_serving}
+            for process in self._http_workers
+        ]
+
     def _sum_statistics(self, entry: ModelVersion) -> ModelStatistics:
         sums = ModelStatistics()
         sums.add(entry.statistics)
@@ -342,6 +363,11 @@ class HTTPWorkerSupervisor:
         assert self._primary is not None
         page = await self._primary.metrics_page(frame.head)
         return Frame(MessageType.REPLY, frame.id, list(page))
+
+    async def _answer_monitoring(self, frame: Frame) -> Frame:
+        assert self._primary is not None
+        document = await self._primary.read_monitoring(frame.head)
+        return Frame(MessageType.REPLY, frame.id, document)
 
     def _on_notification(self, http_worker: HTTPWorkerProcess, frame: Frame) -> None:
         assert self._primary is not None

@@ -89,6 +89,7 @@ class HTTPWorker:
                 MessageType.LAST_ANSWERS: self._end_connections,
                 MessageType.DRAIN: self._drain,
                 MessageType.COLLECT_STATS: self._collect_stats,
+                MessageType.COLLECT_ERRORS: self._collect_errors,
                 MessageType.STOP_SERVING: self._stop_serving,
             }
         )
@@ -130,7 +131,7 @@ class HTTPWorker:
         page = self._request_metrics_page if self._settings.metrics_endpoint else None
         repository = RemoteRepository(self._supervisor)
         self._front_ends = self._factory.build_front_ends(
-            self._settings, self._data_plane, repository, page
+            self._settings, self._data_plane, repository, page, self._request_monitoring
         )
         for front_end in self._front_ends:
             await front_end.start()
@@ -160,6 +161,9 @@ class HTTPWorker:
         statistics = [[serial, entry.statistics.to_frame()] for serial, entry in entries]
         return _reply(frame, {"metrics": self._factory.metrics.export(), "statistics": statistics})
 
+    async def _collect_errors(self, frame: Frame) -> Frame:
+        return _reply(frame, self._factory.metrics.errors.export())
+
     async def _stop_serving(self, frame: Frame) -> Frame:
         await asyncio.gather(*(front_end.stop(frame.head) for front_end in self._front_ends))
         await self._factory.close()
@@ -175,6 +179,10 @@ class HTTPWorker:
     async def _request_metrics_page(self, accept: str) -> tuple[str, bytes]:
         content_type, text = await self._supervisor.request(MessageType.METRICS_PAGE, accept)
         return content_type, text
+
+    async def _request_monitoring(self, name: str) -> dict[str, Any]:
+        document: dict[str, Any] = await self._supervisor.request(MessageType.MONITORING, name)
+        return document
 
     def _report_lost_worker(self, number: int) -> None:
         self._supervisor.send(Frame(MessageType.WORKER_LOST, 0, number))

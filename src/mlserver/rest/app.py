@@ -35,6 +35,12 @@ _SCOPES = {
     "/v2/docs": OPEN,  # a page without data, in which a credential can be entered
     "/v2/models/{model_name}/docs": OPEN,
     "/v2/models/{model_name}/versions/{model_version}/docs": OPEN,
+    "/v2/console/access": OPEN,
+    "/v2/console/metrics": METRICS,
+    "/v2/console/routing": METRICS,
+    "/v2/console/workers": METRICS,
+    "/v2/console/errors": ADMIN,
+    "/v2/console/settings": ADMIN,
     "/v2/repository/models/{model_name}/load": ADMIN,
     "/v2/repository/models/{model_name}/unload": ADMIN,
     "/v2/repository/{repository}/models/{model_name}/load": ADMIN,
@@ -84,6 +90,7 @@ class RESTApp:
             scope["method"], self._read_path(scope), scope["query_string"], scope["headers"]
         )
         request.client = scope["client"]
+        request.target = scope["path"]
         template = ""
         self._metrics.rest_started(request.method)
         status = _CLIENT_CLOSED_REQUEST
@@ -124,14 +131,18 @@ class RESTApp:
         try:
             reply = await self._reply(request, receive)
         except MethodNotAllowed as error:
+            self._record_error(request, error)
             reply = self._error_reply(error)
             if request.method == "OPTIONS" and not _is_preflight(request):
                 reply = Reply(200, headers=_allow(error))
         except MLServerError as error:
-            reply = self._error_reply(self._prefer_model_error(error, request))
+            error = self._prefer_model_error(error, request)
+            self._record_error(request, error)
+            reply = self._error_reply(error)
         except (ClientDisconnected, asyncio.CancelledError):
             raise
-        except Exception:
+        except Exception as error:
+            self._record_error(request, error)
             logger.exception("A request for %s failed", request.path)
             reply = Reply(
                 500, write_document({"error": "Internal error; the server's log has the reason"})
@@ -155,6 +166,10 @@ class RESTApp:
             return await endpoint(request)
         if self._is_metrics_path(request.path):
             return await self._metrics_reply(request)
+        if request.path == "/" or request.path.startswith("/console"):
+            reply = self._console_reply(request)
+            if reply is not None:
+                return reply
         if self._default_scope and not self._model_routes.is_public(request):
             await self._check_access(self._default_scope, request)
         model_route = self._model_routes.match(request)
@@ -163,7 +178,11 @@ class RESTApp:
         request.template = model_route.route.path
         if request.method not in ("GET", "HEAD"):
             await self._read_body(request, receive)
-        return await self._model_routes.respond(model_route, request)
+        request.segments = {"model_name": model_route.name}
+        reply = await self._model_routes.respond(model_route, request)
+        if reply.error is not None:
+            self._record_error(request, reply.error)
+        return reply
 
     def _is_metrics_path(self, path: str) -> bool:
         """Return whether a path is the metrics page's; a model that declares the same path has
@@ -172,6 +191,20 @@ class RESTApp:
         if self._metrics_page is None or path != self._metrics_path:
             return False
         return not self._model_routes.is_declared(path)
+
+    def _console_reply(self, request: Request) -> Reply | None:
+        """Return the reply of `/` or of a file of the console; None if there is none.
+
+        A model that declares the path has precedence.
+        """
+        if not self._settings.has_console or self._model_routes.is_declared(request.path):
+            return None
+        from .console import pages  # on the first request of a browser
+
+        reply = pages.respond(request, self._settings.metrics_endpoint)
+        if reply is not None and request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(request.method, request.path, ["GET"])
+        return reply
 
     async def _metrics_reply(self, request: Request) -> Reply:
         await self._check_access(METRICS, request)
@@ -197,6 +230,15 @@ class RESTApp:
             return error
         version = request.segments.get("model_version")
         return self._model_routes.get_model_error(name, version) or error
+
+    def _record_error(self, request: Request, error: Exception) -> None:
+        """Add an error to the recent ones, unless the data plane has done so."""
+        if isinstance(error, MLServerError) and error.is_recorded:
+            return
+        segments = request.segments
+        model, version = segments.get("model_name", ""), segments.get("model_version", "")
+        operation = request.operation if request.template else request.method
+        self._metrics.errors.add(error, operation, model, version)
 
     def _error_reply(self, error: MLServerError) -> Reply:
         status, body = error.status_code, write_error(error)

@@ -1,27 +1,16 @@
-"""Documentation routes: OpenAPI documents, and a self-contained page that shows them."""
+"""Documentation routes: OpenAPI documents, and the way to the console's page that shows them."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
+from urllib.parse import quote
 
 from ..handlers import DataPlane
 from ..settings import Settings
 from ..wire.json import write_document
 from . import openapi
-from .messages import RawHeaders, Reply, Request
+from .messages import Reply, Request
 from .routing import Router
 
-# The page's styles and script are inline, and it connects to this server only.
-_POLICY = (
-    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    b"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-    b"frame-ancestors 'none'"
-)
-_PAGE_HEADERS: RawHeaders = [
-    (b"content-security-policy", _POLICY),
-    (b"x-content-type-options", b"nosniff"),
-]
 _MODEL_PATHS = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
 
 
@@ -41,21 +30,40 @@ class Docs:
             router.add("GET", f"{model}/docs/dataplane.json", self.model_document)
 
     async def page(self, request: Request) -> Reply:
-        return Reply(200, _page(), "text/html; charset=utf-8", list(_PAGE_HEADERS))
+        return self._redirect(request, "api")
 
     async def model_page(self, request: Request) -> Reply:
+        name, version = request.segments["model_name"], request.segments.get("model_version")
         # A page needs no credential, which a browser cannot send with an address. With
         # authentication it must not reveal which models exist.
         if self._settings.auth is None:
-            await self._data_plane.model_ready(
-                request.segments["model_name"], request.segments.get("model_version")
-            )
-        return await self.page(request)
+            await self._data_plane.model_ready(name, version)
+        fragment = f"api/{quote(name, safe='')}"
+        return self._redirect(
+            request, f"{fragment}/{quote(version, safe='')}" if version else fragment
+        )
+
+    def _redirect(self, request: Request, fragment: str) -> Reply:
+        """Return a redirection to a page of the console, or to the document if there is none.
+
+        The address is relative, so that it holds behind any proxy.
+        """
+        depth = request.template.count("/") - 1
+        location = f"{'../' * depth}console/#/{fragment}"
+        if not self._settings.has_console:
+            location = f"{request.template.rpartition('/')[2]}/dataplane.json"
+        if request.target.endswith("/"):
+            location = f"../{location}"
+        headers = [(b"location", location.encode("latin-1")), (b"cache-control", b"no-cache")]
+        return Reply(307, b"", "", headers)
 
     async def server_document(self, request: Request) -> Reply:
         settings = self._settings
         document = openapi.server_document(
-            settings.root_path, settings.server_version, self._data_plane.model_names()
+            settings.root_path,
+            settings.server_version,
+            self._data_plane.model_names(),
+            settings.has_console,
         )
         return Reply(body=write_document(document))
 
@@ -65,8 +73,3 @@ class Docs:
         routes = [entry.route for entry in self._data_plane.get_routes(name, version)]
         document = openapi.model_document(self._settings.root_path, metadata, version, routes)
         return Reply(body=write_document(document))
-
-
-@cache
-def _page() -> bytes:
-    return files(__package__).joinpath("docs.html").read_bytes()

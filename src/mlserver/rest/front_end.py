@@ -9,13 +9,14 @@ from typing import Any
 from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
 from ..handlers import DataPlane
-from ..handlers.model_repository import RepositoryControl
+from ..handlers.model_repository import ReadMonitoring, RepositoryControl
 from ..metrics.endpoint import MetricsPage, MetricsServer
 from ..metrics.server_metrics import ServerMetrics
 from ..security.authorization import METRICS, Authorizer, Caller
 from ..settings import Settings
 from ..wire.json import write_error
 from .app import RESTApp
+from .console.endpoints import ConsoleEndpoints
 from .docs import Docs
 from .endpoints import Endpoints
 from .http.body import Receive
@@ -32,6 +33,7 @@ class RESTServer:
     Args:
         access: Checks credentials and scopes; None = as the settings say.
         metrics_page: Returns the page at `metrics_endpoint`; None = this port has no such page.
+        read_monitoring: Returns a monitoring document; None = no console.
 
     Raises:
         MLServerError: a port cannot be bound, or the certificates cannot be used.
@@ -45,16 +47,18 @@ class RESTServer:
         metrics: ServerMetrics,
         access: Authorizer | None = None,
         metrics_page: MetricsPage | None = None,
+        read_monitoring: ReadMonitoring | None = None,
     ) -> None:
         raise_descriptor_limit(settings.max_connections)
         router = Router()
         events = CloudEvents(settings.server_name, get_namespace())
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)
         Docs(settings, data_plane).register(router)
+        access = access or Authorizer(settings)
+        if settings.has_console and read_monitoring is not None:
+            ConsoleEndpoints(read_monitoring, access).register(router)
         routes = ModelRoutes(data_plane, settings.default_model)
-        app = RESTApp(
-            settings, router, routes, metrics, access or Authorizer(settings), metrics_page
-        )
+        app = RESTApp(settings, router, routes, metrics, access, metrics_page)
         is_shared = settings.http_workers > 1
         root = settings.root_path
         listener = bind(settings.host, settings.http_port, "http_port", is_shared)

@@ -56,6 +56,7 @@ class Request:
         segments: Values of the variable segments of the path.
         client: Address and port of the client.
         template: The path with its variable segments as `{model_name}`; "" before routing.
+        target: The path as it arrived.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Request:
     body: bytes = b""
     client: tuple[str, int] | None = None
     template: str = ""
+    target: str = ""
 
     @property
     def operation(self) -> str:
@@ -93,6 +95,7 @@ class Reply:
         headers: From `raw_headers`; without those of the body.
         compress: Whether the body may be compressed. False for small documents: tritonclient's
             asyncio client asks for compressed ones but cannot read them.
+        error: The error that the body reports in a format of its own, if any.
     """
 
     status: int = 200
@@ -100,6 +103,7 @@ class Reply:
     content_type: str = JSON
     headers: RawHeaders = field(default_factory=list)
     compress: bool = True
+    error: Exception | None = None
 
     def all_headers(self) -> RawHeaders:
         """Return the headers of the body, then `headers`."""

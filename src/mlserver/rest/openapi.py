@@ -23,6 +23,7 @@ from ..types import (
     RepositoryIndexRequest,
     RepositoryIndexResponse,
 )
+from .console.endpoints import DOCUMENTS
 from .messages import JSON
 from .negotiation import ARROW, OCTETS
 
@@ -103,16 +104,30 @@ _SERVER_OPERATIONS = (
     _Operation("post", "/v2/repository/models/{model_name}/load", "Load or reload a model"),
     _Operation("post", "/v2/repository/models/{model_name}/unload", "Unload a model"),
 )
+_CONSOLE_OPERATIONS = [
+    *(
+        _Operation("get", f"/v2/console/{name}", summary, "object")
+        for name, summary in DOCUMENTS.items()
+    ),
+    _Operation("get", "/v2/console/access", "Scopes of the caller's credential", "object"),
+    _Operation(
+        "post", "/v2/console/access", "The same for POST, with the origin of a browser", "object"
+    ),
+]
 
 
-def server_document(root_path: str, version: str, model_names: list[str]) -> Document:
+def server_document(
+    root_path: str, version: str, model_names: list[str], has_console: bool = True
+) -> Document:
     """Return the document of all routes.
 
     Args:
         model_names: Examples of the parameter `model_name`.
+        has_console: Whether the routes of the console's data exist.
     """
     paths: Document = {}
-    for operation in _SERVER_OPERATIONS:
+    operations = [*_SERVER_OPERATIONS, *(_CONSOLE_OPERATIONS if has_console else ())]
+    for operation in operations:
         _add_operation(paths, "", operation)
     for base in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
         for operation in _MODEL_OPERATIONS:

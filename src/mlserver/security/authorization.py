@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +56,8 @@ class Caller:
     @property
     def is_local(self) -> bool:
         """Whether the caller is a program on this machine that sends its own requests."""
-        return self.has_loopback_address and self.forwarding_header is None
+        is_direct = self.has_loopback_address and self.forwarding_header is None
+        return is_direct and self.foreign_host is None
 
     @property
     def has_loopback_address(self) -> bool:
@@ -62,9 +65,32 @@ class Caller:
         return self.address in _LOOPBACK
 
     @property
+    def foreign_host(self) -> str | None:
+        """The host of the request's address, if it is a public domain name.
+
+        A page of another site reaches this machine by a name of its own that resolves to 127.0.0.1
+        (DNS rebinding), and its GET requests have no `Origin`.
+        """
+        host = str(self.headers.get("host", "")).strip().lower()
+        name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+        if "." not in name or name == socket.gethostname().lower():
+            return None
+        if name.endswith((".localhost", ".localdomain")) or _is_ip_address(name):
+            return None
+        return name
+
+    @property
     def forwarding_header(self) -> str | None:
         """A proxy's header, or a browser's `Origin`: the peer forwards another client's request."""
         return next((name for name in _FORWARDING_HEADERS if name in self.headers), None)
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 class Forbidden(MLServerError):
@@ -72,6 +98,14 @@ class Forbidden(MLServerError):
 
     def __init__(self, msg: str) -> None:
         super().__init__(msg, 403)
+
+
+class MissingScope(Forbidden):
+    """The credential lacks a scope."""
+
+    def __init__(self, scope: str, identity: str) -> None:
+        super().__init__(f"Credential: expected scope '{scope}', received none of that name")
+        self.identity = identity
 
 
 class Authorizer:
@@ -109,23 +143,34 @@ class Authorizer:
         """
         if scope == OPEN or (scope != ADMIN and not self._authenticators):
             return
+        refusal = await self.find_refusal(scope, caller)
+        if isinstance(refusal, MissingScope):
+            logger.warning("Credential '%s' rejected: no scope '%s'", refusal.identity, scope)
+        if refusal is not None:
+            raise refusal
+
+    async def find_refusal(self, scope: str, caller: Caller) -> MLServerError | None:
+        """Return the error that `check` raises; None if the caller has the scope."""
+        if scope != ADMIN and not self._authenticators:
+            return None
         if scope == ADMIN and self._has_other_admin_address:
-            raise Forbidden(
-                "Loading and unloading models is limited to the address of the setting 'admin_port'"
+            return Forbidden(
+                "Administration, such as loading and unloading models, is limited to the address "
+                "of the setting 'admin_port'"
             )
-        identity = await self._identify(caller) if self._authenticators else None
+        try:
+            identity = await self._identify(caller) if self._authenticators else None
+        except Unauthenticated as error:
+            return error
         if identity is not None:
-            if scope in identity.scopes:
-                return
-            logger.warning("Credential '%s' rejected: no scope '%s'", identity.name, scope)
-            raise Forbidden(f"Credential: expected scope '{scope}', received none of that name")
+            return None if scope in identity.scopes else MissingScope(scope, identity.name)
         if scope == ADMIN and self._is_admin_without_credential(caller):
-            return
+            return None
         if self._authenticators:
-            raise Unauthenticated(
+            return Unauthenticated(
                 "Credential missing: send 'Authorization: Bearer ...' or 'X-API-Key: ...'"
             )
-        raise Forbidden(_explain_rejection(caller))
+        return Forbidden(_explain_rejection(caller))
 
     async def _identify(self, caller: Caller) -> Identity | None:
         credential = caller.credential
@@ -146,20 +191,25 @@ class Authorizer:
 
 
 def _explain_rejection(caller: Caller) -> str:
-    """Return why loading and unloading is rejected on a server without `auth`, and what to do."""
+    """Return why administration is rejected on a server without `auth`, and what to do."""
+    cure = "a credential (settings 'admin_access' and 'auth')"
     header = caller.forwarding_header
-    if not caller.has_loopback_address or header is None:
+    if not caller.has_loopback_address:
         return (
-            "Loading and unloading models is limited to clients on the server's own machine: run "
-            "the client there, or use a credential (settings 'admin_access' and 'auth')"
+            "Loading and unloading models and other administration is limited to clients on the "
+            f"server's own machine: run the client there, or use {cure}"
         )
     if header == "origin":
         return (
             "Loading and unloading models is not allowed from web pages (header 'Origin'): use a "
-            "program such as curl, or a credential (settings 'admin_access' and 'auth')"
+            f"program such as curl, or {cure}"
+        )
+    if header is not None:
+        return (
+            "Loading and unloading models and other administration is not allowed through a proxy "
+            f"(header '{header}'): connect directly from the server's own machine, or use {cure}"
         )
     return (
-        f"Loading and unloading models is not allowed through a proxy (header '{header}'): connect "
-        "directly from the server's own machine, or use a credential (settings 'admin_access' and "
-        "'auth')"
+        "Administration of a server without credentials is limited to local addresses: expected an "
+        f"IP address or 'localhost' as the host, received '{caller.foreign_host}'; or use {cure}"
     )

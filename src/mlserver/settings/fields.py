@@ -209,6 +209,9 @@ class Settings(BaseSettings):
     empty_registry_readiness: bool = True
     """Whether a server without models is ready."""
 
+    console: bool = True
+    """Whether to serve the console, a page for browsers, at `/console/`, and its data at
+    `/v2/console/...`; with `production` only if `auth` is set."""
     metrics_endpoint: str | None = "/metrics"
     """Path of the metrics on `metrics_port` and `http_port`; None or "" = no metrics."""
     metrics_rest_server_prefix: str = "rest_server"
@@ -252,6 +255,11 @@ class Settings(BaseSettings):
         port = self.metrics_port
         shares_http_port = port == self.http_port and port != 0  # 0: a free port for each
         return bool(self.metrics_endpoint) and port is not None and not shares_http_port
+
+    @property
+    def has_console(self) -> bool:
+        """Whether the console is served."""
+        return self.console and (not self.production or self.auth is not None)
 
     @property
     def repository_class(self) -> type[Any] | None:

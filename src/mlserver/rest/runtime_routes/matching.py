@@ -163,7 +163,9 @@ class ModelRoutes:
         try:
             selected = self._select_by_body(model_route, request)
         except MLServerError as error:
-            return Reply(*wire.get_wire(model_route).write_error(error, route.config))
+            reply = Reply(*wire.get_wire(model_route).write_error(error, route.config))
+            reply.error = error
+            return reply
         return await wire.respond(self._data_plane, selected, request)
 
     async def _forward(self, model_route: ModelRoute, request: Request) -> Reply:

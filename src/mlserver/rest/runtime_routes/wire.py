@@ -59,9 +59,8 @@ async def respond(data_plane: DataPlane, model_route: ModelRoute, request: Reque
         codec_ns += time.perf_counter_ns() - started
     except MLServerError as error:
         status, body, media_type = wire.write_error(error, config)
-        headers = retry_after(error)
-    else:
-        headers = [_timing_header(context, codec_ns), *_version_headers(response)]
+        return Reply(status, body, media_type, retry_after(error), error=error)
+    headers = [_timing_header(context, codec_ns), *_version_headers(response)]
     return Reply(status, body, media_type, headers)
 
 

@@ -1,0 +1,1 @@
+"""The console: a page for browsers that shows what runs, with a form to run inference."""
