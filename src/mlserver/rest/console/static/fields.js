@@ -1,0 +1,84 @@
+// The controls of a request form: one per input, named by it.
+import { html, useId, useRef } from "./lib.js";
+import { pictureSize, shapeText } from "./tensors.js";
+
+const HINTS = { number: "number", integer: "integer", bool: "true or false", text: "text", datetime: "date and time", file: "file, or base64", json: "JSON" };
+
+/** Bytes as base64. @param {Uint8Array} bytes */
+function toBase64(bytes) {
+  let text = "";
+  for (let start = 0; start < bytes.length; start += 0x8000) text += String.fromCharCode(...bytes.subarray(start, start + 0x8000));
+  return btoa(text);
+}
+
+/** Pixels of a picture as nested JSON, scaled to the size of a tensor. @param {File} file */
+async function readPixels(file, { height, width, channels }, isFloat) {
+  const picture = await createImageBitmap(file), canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0, width, height);
+  const { data } = context.getImageData(0, 0, width, height);
+  const scale = value => (isFloat ? Number((value / 255).toFixed(4)) : value);
+  const rows = Array.from({ length: height }, (_, y) => Array.from({ length: width }, (__, x) => {
+    const at = (y * width + x) * 4;
+    return channels === 1 ? scale(Math.round((data[at] + data[at + 1] + data[at + 2]) / 3)) : [scale(data[at]), scale(data[at + 1]), scale(data[at + 2])];
+  }));
+  return JSON.stringify([rows]);
+}
+
+/** The text that a chosen file stands for. @param {import("./tensors.js").Field} field @param {File} file */
+async function readFile(field, file) {
+  const size = pictureSize(field);
+  if (field.kind === "tensor" && size && file.type.startsWith("image/")) return readPixels(file, size, field.datatype.startsWith("FP"));
+  if (field.kind !== "file") return file.text();
+  return toBase64(new Uint8Array(await file.arrayBuffer()));
+}
+
+/** @param {import("./tensors.js").Field} field */
+function hintOf(field) {
+  if (field.kind === "tensor") return `${field.datatype} ${shapeText(field.shape)}, one row per line or JSON${pictureSize(field) ? ", or a picture" : ""}`;
+  return `${field.datatype}, ${HINTS[field.kind]}${field.optional ? ", optional" : ""}`;
+}
+
+/**
+ * One labelled control.
+ * @param {{field: import("./tensors.js").Field, value: string, error: string, onChange: (text: string) => void}} options
+ */
+export function FieldControl({ field, value, error, onChange }) {
+  const id = useId(), file = useRef(null);
+  const described = [error && `${id}-error`, `${id}-hint`].filter(Boolean).join(" ");
+  const shared = { id, "aria-describedby": described, "aria-invalid": error ? "true" : undefined, "data-field": field.name };
+  const choose = async event => {
+    const [chosen] = event.target.files;
+    event.target.value = "";
+    if (chosen) onChange(await readFile(field, chosen));
+  };
+  const hasFile = ["file", "text", "json"].includes(field.kind) || (field.kind === "tensor" && pictureSize(field));
+  return html`<div class="control ${field.kind}"><label for=${id} class="text">${field.name}</label>
+    ${control(field, value, onChange, shared)}
+    ${hasFile && html`<button type="button" class="quiet-button file-button" onClick=${() => file.current.click()}>Choose a file</button>
+      <input ref=${file} type="file" hidden onChange=${choose} tabindex="-1" />`}
+    ${error && html`<p class="bad" id="${id}-error" role="alert">${error}</p>`}
+    <p class="hint" id="${id}-hint">${hintOf(field)}</p></div>`;
+}
+
+/** @param {import("./tensors.js").Field} field */
+function control(field, value, onChange, shared) {
+  const onInput = event => onChange(event.target.value);
+  switch (field.kind) {
+    case "bool":
+      return html`<input type="checkbox" ...${shared} checked=${/^(true|1)$/i.test(value)} onChange=${event => onChange(event.target.checked ? "true" : "false")} />`;
+    case "datetime":
+      return html`<input type="datetime-local" step="1" ...${shared} value=${value.slice(0, 19)} onInput=${onInput} />`;
+    case "number":
+    case "integer":
+      return html`<input type="text" inputmode=${field.kind === "integer" ? "numeric" : "decimal"} class="num" autocomplete="off" spellcheck="false" ...${shared} value=${value} onInput=${onInput} />`;
+    case "tensor":
+    case "json":
+    case "file":
+      return html`<textarea rows=${Math.min(8, value.split("\n").length + 1)} spellcheck="false" ...${shared} value=${value} onInput=${onInput}></textarea>`;
+    default:
+      return html`<textarea rows="1" class="grow" ...${shared} value=${value} onInput=${onInput}></textarea>`;
+  }
+}

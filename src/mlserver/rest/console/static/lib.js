@@ -1,0 +1,8 @@
+// The libraries under the names that all files use: preact, its hooks, and htm's templates.
+import { h, render, Fragment } from "./vendor/preact.js";
+import { useState, useEffect, useMemo, useRef, useCallback, useId } from "./vendor/preact-hooks.js";
+import htm from "./vendor/htm.js";
+
+const html = htm.bind(h);
+
+export { h, html, render, Fragment, useState, useEffect, useMemo, useRef, useCallback, useId };
