@@ -23,6 +23,7 @@ _ESCAPES: dict[int, str] = {code: f"\\x{code:02x}" for code in (*range(32), *ran
 _ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ESCAPES |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
 del _ESCAPES[ord("\t")]
+_RED, _YELLOW, _RESET = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
 def get_logger() -> logging.Logger:
@@ -35,7 +36,7 @@ class ModelLoggerFormatter(logging.Formatter):
 
     Text: `time [logger][model:version] LEVEL - message`, tracebacks indented below. With
     `use_structured_logging`: a JSON object with `time`, `name`, `level`, `message`, and, if
-    present, `model_name`, `model_version` and `exception`.
+    present, `model_name`, `model_version`, `exception`, and the keys of the record's `fields`.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -72,7 +73,53 @@ class ModelLoggerFormatter(logging.Formatter):
             line["model_name"], line["model_version"] = model
         if details:
             line["exception"] = details
-        return json.dumps(line)
+        return json.dumps(line | getattr(record, "fields", {}), default=str)
+
+
+class TerminalFormatter(ModelLoggerFormatter):
+    """Formats a record for a person: `time message`, with the level from WARNING on, in color.
+
+    A record with `is_block` is printed as it is: text of the server, with its own lines.
+    """
+
+    default_time_format = "%H:%M:%S"
+    default_msec_format = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_colors = has_colors()
+
+    def format(self, record: logging.LogRecord) -> str:
+        if getattr(record, "is_block", False):
+            return record.getMessage()
+        model = current_model()
+        model_tag = f"[{':'.join(filter(None, model))}] " if model else ""
+        level = f"{record.levelname} " if record.levelno >= logging.WARNING else ""
+        head = f"{self.formatTime(record)} {level}{model_tag}{record.getMessage()}"
+        details = self._format_exception_and_stack(record)
+        lines = [head, *(f"    {line}" for line in details.split("\n") if line)]
+        text = "\n".join(line.translate(_ESCAPES) for line in lines)
+        if not self._has_colors or record.levelno < logging.WARNING:
+            return text
+        color = _RED if record.levelno >= logging.ERROR else _YELLOW
+        return f"{color}{text}{_RESET}"
+
+
+def has_colors() -> bool:
+    """Whether standard output shows colors: see https://no-color.org."""
+    is_dumb = os.environ.get("TERM", "dumb") == "dumb"
+    return sys.stdout.isatty() and not is_dumb and not os.environ.get("NO_COLOR")
+
+
+def uses_terminal_format(settings: Settings) -> bool:
+    """Whether log lines are for a person at a terminal.
+
+    False for a file or pipe, structured logging, a logging configuration of one's own, debug logs
+    and access logs, which need the whole time and the logger's name.
+    """
+    is_own = settings.use_structured_logging or settings.logging_settings
+    is_detailed = settings.debug or settings.access_log or settings.log_level == "DEBUG"
+    return not is_own and not is_detailed and sys.stdout.isatty()
 
 
 class StdoutHandler(logging.StreamHandler[TextIO]):
@@ -97,7 +144,8 @@ def configure_logger(settings: Settings | None = None) -> logging.Logger:
     settings = settings or Settings()
     _remove_own_handler()
     handler = StdoutHandler()
-    handler.setFormatter(ModelLoggerFormatter(settings))
+    is_terminal = uses_terminal_format(settings)
+    handler.setFormatter(TerminalFormatter() if is_terminal else ModelLoggerFormatter(settings))
     logger.addHandler(handler)
     logger.setLevel(settings.log_level or (logging.DEBUG if settings.debug else logging.INFO))
     if settings.logging_settings:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import startup_report
 from .assembly import PipelineFactory
 from .errors import MLServerError
 from .handlers import DataPlane, ModelRepositoryHandlers
@@ -24,6 +25,7 @@ from .registry import ModelPipeline, ModelVersion, Registry
 from .repository import ModelRepositoryFactory
 from .security import code_policy
 from .settings import ModelSettings, Settings
+from .startup_report import format_entry
 
 if TYPE_CHECKING:
     from .handlers.monitoring import Monitoring
@@ -68,6 +70,7 @@ class MLServer:
         self._stop_requested = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._was_ready = False
+        self._logged_failures: set[str] = set()
         self._started_at = time.monotonic()
 
     # -- assembly --
@@ -168,6 +171,7 @@ class MLServer:
             # found".
             for settings in models:
                 self._registry.announce(settings)
+            startup_report.log_found(models, self._problems(), self._settings)
             starting = asyncio.create_task(self._executor.start())
             checking = asyncio.create_task(asyncio.to_thread(_warn_of_known_faults))
             try:
@@ -191,7 +195,8 @@ class MLServer:
 
         A second call skips the wait for running requests.
         """
-        if self._stop_requested.is_set():
+        if self._stop_requested.is_set() and not self._stop_now.is_set():
+            logger.warning("Stopping at once: running requests are aborted")
             self._stop_now.set()
         self._accept(False)
         self._stop_requested.set()
@@ -203,13 +208,24 @@ class MLServer:
     async def _models_at_startup(self) -> list[ModelSettings]:
         if not self._settings.load_models_at_startup:
             return []
-        return list(await self._repository.list())
+        self._repository.logs_problems = False  # `_log_failures` reports them
+        try:
+            return list(await self._repository.list())
+        finally:
+            self._repository.logs_problems = True
+
+    def _problems(self) -> Mapping[str, str]:
+        """Return the models of the repository with invalid settings: name -> reason."""
+        return self._repository.problems if self._settings.load_models_at_startup else {}
+
+    def _find_failures(self) -> dict[str, str]:
+        """Return the models that could not be loaded: label -> reason."""
+        entries = self._registry.entries()
+        reasons = {format_entry(entry): entry.reason for entry in entries if entry.reason}
+        return reasons | dict(self._problems())
 
     async def _load_all(self, models: list[ModelSettings]) -> int:
-        # The failure of an only model is the error that `start` raises; logging it as well would
-        # repeat it.
-        is_logged = len(models) + len(self._repository.problems) > 1
-        loaded = await self._handlers.load_all(models, is_logged)
+        loaded = await self._handlers.load_all(models, is_logged=False)
         if self._http_workers is not None:
             await self._http_workers.wait_started()
         return loaded
@@ -217,20 +233,20 @@ class MLServer:
     async def _load(self, models: list[ModelSettings]) -> None:
         loading = asyncio.create_task(self._load_all(models))
         stopping = asyncio.create_task(self._stop_requested.wait())
-        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await self._wait_for_load(loading, stopping)
         stopping.cancel()
         if not loading.done():
+            self._log_new_failures(self._find_failures())
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             return
         loaded = await loading
-        problems = self._repository.problems if self._settings.load_models_at_startup else {}
-        reasons = {
-            _format_entry(entry): entry.reason for entry in self._registry.entries() if entry.reason
-        } | dict(problems)
-        self._registry.missing.update(problems)
+        reasons = self._find_failures()
+        self._registry.missing.update(self._problems())
         if reasons and not loaded:
-            raise NothingLoaded(_describe_failures(reasons))
+            if len(reasons) > 1:
+                self._log_new_failures(reasons)
+            raise NothingLoaded(startup_report.describe_failed_start(reasons, self._settings))
         # Objects made so far stay alive: without this, each full collection would examine them
         # again and delay requests.
         gc.freeze()
@@ -238,26 +254,34 @@ class MLServer:
         self._was_ready = True
         if self._http_workers is not None:
             await self._http_workers.wait_synchronized()
-        self._log_ready([f"'{label}'" for label in reasons])
-
-    def _log_ready(self, failed: list[str]) -> None:
-        names = (
-            ", ".join(_format_entry(entry) for entry in self._registry.entries() if entry.ready)
-            or "none"
-        )
-        addresses = ", ".join(front_end.address for front_end in self._front_ends)
-        if self._http_workers is not None:
-            addresses += f" (in {self._settings.http_workers} processes)"
         seconds = time.monotonic() - self._started_at
-        logger.info("Ready in %.2f s: %s; models: %s", seconds, addresses, names)
-        if failed:
-            logger.error(
-                "Not ready: %d of the models failed to load: %s", len(failed), ", ".join(failed)
-            )
+        startup_report.log_ready(self._settings, seconds, self._front_ends, self._registry)
+        self._log_new_failures(reasons)
+        startup_report.log_not_ready(reasons)
+
+    async def _wait_for_load(self, loading: asyncio.Task[int], stopping: asyncio.Task[Any]) -> None:
+        """Wait until all models are loaded or the server stops; log what is loading meanwhile."""
+        while True:
+            tasks, interval = (loading, stopping), startup_report.PROGRESS_INTERVAL
+            await asyncio.wait(tasks, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done() or stopping.done():
+                return
+            pending = [format_entry(entry) for entry in self._registry.entries() if entry.loading]
+            self._log_new_failures(self._find_failures())
+            startup_report.log_loading(pending, time.monotonic() - self._started_at)
+
+    def _log_new_failures(self, reasons: dict[str, str]) -> None:
+        """Log the models that could not be loaded, each once."""
+        new = {label: reasons[label] for label in reasons if label not in self._logged_failures}
+        self._logged_failures.update(new)
+        startup_report.log_failures(new, self._settings)
 
     async def _shut_down(self) -> None:
         """Drain, then close in the order of a request: front ends, executor, tracing."""
         self._accept(False)
+        began, is_requested = time.monotonic(), self._stop_requested.is_set()
+        if is_requested:
+            startup_report.log_stopping(self._settings, self._registry.entries(), self._was_ready)
         await self._alias_watcher.stop()
         if self._was_ready and self._stop_requested.is_set():
             await self._wait_unless_stopped(asyncio.sleep(self._settings.shutdown_delay), None)
@@ -271,6 +295,8 @@ class MLServer:
         )
         await self._executor.stop(self._settings.parallel_workers_timeout if is_drained else 0.1)
         await self._factory.close()
+        if is_requested:
+            logger.info("Stopped in %.2f s", time.monotonic() - began)
 
     async def _wait_unless_stopped(
         self, work: Coroutine[Any, Any, None], limit: float | None
@@ -336,19 +362,3 @@ def _create_executor(settings: Settings, http_workers: HTTPWorkerSupervisor | No
     from .parallel.in_process import InProcessExecutor
 
     return InProcessExecutor(settings.load_timeout)
-
-
-def _describe_failures(reasons: Mapping[str, str]) -> str:
-    """Return the error message of a start without any loaded model.
-
-    The reasons of several models are in the log only.
-    """
-    (label, reason), *others = reasons.items()
-    if not others:
-        return f"No model could be loaded; '{label}': {reason}"
-    names = ", ".join(f"'{label}'" for label in reasons)
-    return f"No model could be loaded, the reasons are in the log above: {names}"
-
-
-def _format_entry(entry: ModelVersion) -> str:
-    return f"{entry.name} ({entry.version})" if entry.version else entry.name

@@ -147,7 +147,8 @@ def test_the_metrics_port_must_not_be_the_grpc_port(tmp_path: Path) -> None:
 def urls(server: Server) -> list[str]:
     """The addresses in the line Ready."""
     server.wait_for_line("Ready in")
-    return re.findall(r"http://[^\s,;]+", str(server.log).partition("Ready in")[2])
+    line = str(server.log).partition("Ready in")[2].partition("\n")[0]
+    return re.findall(r"http://[^\s,;]+", line)
 
 
 @pytest.mark.parametrize("front_ends", [1, 2])

@@ -297,7 +297,7 @@ def test_a_load_that_returns_false(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_model(tmp_path / "never", "Never", source=FALSE)
     server = serve(tmp_path, ready="/v2/models/echo/ready")
-    server.wait_for_line("Model 'never' is not ready: load() of the model returned False")
+    server.wait_for_line("Model 'never' could not be loaded: load() of the model returned False")
     assert "Loaded model 'never'" not in server.log
 
 

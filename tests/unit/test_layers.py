@@ -21,7 +21,7 @@ ROWS = [
     "registry",
     "cache handlers",
     "grpc kafka rest",
-    "assembly http_workers server",
+    "assembly http_workers server startup_report",
     "cli __main__",
 ]
 ROW = {name: number for number, names in enumerate(ROWS) for name in names.split()}

@@ -136,6 +136,11 @@ class Scheduler:
         """Requests, batches and streams at the next stage."""
         return self._runs + self._streams
 
+    @property
+    def open_requests(self) -> tuple[int, int]:
+        """Requests in the queue, and runs at the next stage."""
+        return self.waiting, self.in_flight
+
     async def drained(self) -> None:
         """Wait until the queue is empty and nothing is in flight."""
         await self._idle.wait()

@@ -14,6 +14,7 @@ from ..parallel.executor import Executor, LoadedModel
 from ..parallel.pool_manager import PoolExecutor
 from ..pipeline import RequestContext
 from ..repository import ModelRepositoryFactory
+from ..repository.folders import SAMPLE_REQUEST_FILENAME
 from ..settings import ModelSettings, Settings
 from ..types import InferenceResponse
 from . import requirements, sample_requests
@@ -40,7 +41,7 @@ class CheckResult:
 @click.command(
     name="check", short_help="Load every model of a folder and run inference, without a server."
 )
-@click.argument("model", metavar="FOLDER|URI", type=click.Path())
+@click.argument("model", metavar="[FOLDER|URI]", default=".", type=click.Path())
 @click.option(
     "--timeout",
     default=300.0,
@@ -153,7 +154,7 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, result: CheckResul
         return
     if sample is None:
         result.notes.append(
-            f"no inference: {sample_requests.FILENAME} does not exist,"
+            f"no inference: {SAMPLE_REQUEST_FILENAME} does not exist,"
             " and the model's metadata does not define inputs to synthesize"
         )
         return
@@ -164,7 +165,7 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, result: CheckResul
         message = f"inference failed for {sample.origin}: {error.message}"
         if sample.is_synthetic and not isinstance(error, Unavailable):
             # Synthetic data may be invalid for the model, so a rejection proves nothing.
-            hint = f"add {sample_requests.FILENAME} to test with valid data"
+            hint = f"add {SAMPLE_REQUEST_FILENAME} to test with valid data"
             result.notes.append(f"{message} ({hint})")
         else:
             result.error = message

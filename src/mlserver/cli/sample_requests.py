@@ -13,11 +13,11 @@ import orjson
 from ..errors import MLServerError
 from ..locations import locate
 from ..parallel.executor import ModelInfo
+from ..repository.folders import SAMPLE_REQUEST_FILENAME
 from ..settings import ModelSettings
 from ..types import InferenceRequest, MetadataTensor, RequestInput, TensorData
 from ..wire import json
 
-FILENAME = "sample-request.json"
 MLFLOW_EXAMPLE = "serving_input_example.json"
 # Content types that can be synthesized -> a BYTES element that their codecs can decode.
 _TEXTS = {"": "a", "np": "a", "str": "a", "datetime": "2024-01-01T00:00:00", "base64": "AA=="}
@@ -47,13 +47,13 @@ def find_sample(model: ModelSettings, info: ModelInfo) -> SampleRequest | None:
 
 
 def _read_author_sample(model: ModelSettings) -> SampleRequest | None:
-    body = _read_file(model.folder, FILENAME)
+    body = _read_file(model.folder, SAMPLE_REQUEST_FILENAME)
     if body is None:
         return None
     try:
-        return SampleRequest(json.read_request(body), FILENAME)
+        return SampleRequest(json.read_request(body), SAMPLE_REQUEST_FILENAME)
     except MLServerError as error:
-        raise MLServerError(f"{FILENAME}: {error.message}") from None
+        raise MLServerError(f"{SAMPLE_REQUEST_FILENAME}: {error.message}") from None
 
 
 def _read_mlflow_example(model: ModelSettings, info: ModelInfo) -> SampleRequest | None:

@@ -32,7 +32,7 @@ _PORT = click.IntRange(0, 65535)
 @click.command(
     name="start", short_help="Serve the models of a folder, or one MLflow model by its URI."
 )
-@click.argument("model", metavar="FOLDER|URI", type=click.Path())
+@click.argument("model", metavar="[FOLDER|URI]", default=".", type=click.Path())
 @click.option("--host", help="Address to listen on.")
 @click.option("--http-port", type=_PORT, help="Port for REST; 0 = any free port.")
 @click.option("--grpc-port", type=_PORT, help="Port for gRPC; 0 = any free port.")

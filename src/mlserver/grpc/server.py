@@ -15,6 +15,7 @@ from ..metrics.server_metrics import ServerMetrics
 from ..security.authorization import Authorizer
 from ..security.tls import create_grpc_credentials
 from ..settings import Settings
+from ..settings.addresses import get_client_host
 from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from .health import HealthServicer
 from .reflection import NAMES, ReflectionServicer
@@ -85,6 +86,11 @@ class GRPCServer:
     def address(self) -> str:
         """Address for the log."""
         return f"gRPC {_join(self._host, self.port)}"
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Address for clients on this machine."""
+        return {"gRPC": _join(get_client_host(self._host), self.port)}
 
     async def start(self) -> None:
         """Start serving."""

@@ -44,6 +44,10 @@ class TracingStage:
     def max_batch_size(self) -> int:
         return self._pipeline.max_batch_size
 
+    @property
+    def open_requests(self) -> tuple[int, int]:
+        return self._pipeline.open_requests
+
     async def drained(self) -> None:
         await self._pipeline.drained()
 

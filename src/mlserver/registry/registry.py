@@ -42,6 +42,11 @@ class ModelPipeline(Stage, Protocol):
         """Requests per batch at most; 1 = no batching."""
         ...
 
+    @property
+    def open_requests(self) -> tuple[int, int]:
+        """Requests in the queue; requests, batches and streams that are running."""
+        ...
+
     async def drained(self) -> None:
         """Wait until the queue is empty and nothing is in flight."""
         ...
@@ -261,20 +266,15 @@ class Registry(ModelRegistryView):
             entry.reason = "" if loaded.info.ready else "load() of the model returned False"
             self._choose_default(settings.name)
             self._changed()
-            if entry.reason:
+            if entry.reason and is_logged:
                 logger.error(
                     "Model '%s'%s is not ready: %s",
                     entry.name,
                     _format_version(entry),
                     entry.reason,
                 )
-            else:
-                logger.info(
-                    "Loaded model '%s'%s in %.2f s",
-                    entry.name,
-                    _format_version(entry),
-                    loaded.info.load_seconds,
-                )
+            elif not entry.reason:
+                _log_loaded(entry, loaded.info.load_seconds)
             if replaced is not None:
                 with suppress(MLServerError):  # its `unload` raised, and the error is logged
                     await self._retire(replaced, replaced_pipeline)
@@ -349,6 +349,25 @@ def _is_higher(version: str, other: str) -> bool:
         return int(version) > int(other)
     except ValueError:
         return version > other
+
+
+def _log_loaded(entry: ModelVersion, seconds: float) -> None:
+    runtime = entry.settings.implementation_
+    fields = {
+        "event": "model_loaded",
+        "model": entry.name,
+        "version": entry.version,
+        "runtime": runtime,
+        "seconds": round(seconds, 3),
+    }
+    logger.info(
+        "Loaded model '%s'%s in %.2f s (%s)",
+        entry.name,
+        _format_version(entry),
+        seconds,
+        runtime,
+        extra={"fields": fields},
+    )
 
 
 def _format_version(entry: ModelVersion) -> str:

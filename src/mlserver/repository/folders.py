@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 
 SETTINGS_FILENAME = "model-settings.json"
 MLFLOW_MODEL_FILENAME = "MLmodel"
+# A V2 request of the model's author, beside its settings file.
+SAMPLE_REQUEST_FILENAME = "sample-request.json"
 # Depth to which MLflow models are served; settings files have no limit.
 MAX_DEPTH = 10
 # Folders of logged MLflow runs: a history of training, not models to serve.

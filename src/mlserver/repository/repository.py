@@ -22,7 +22,14 @@ Models = list[ModelSettings]
 
 
 class ModelRepository(ABC):
-    """Base class, called with `root` and the setting `model_repository_implementation_args`."""
+    """Base class, called with `root` and the setting `model_repository_implementation_args`.
+
+    Attributes:
+        logs_problems: Whether `list` and `find` log new problems; False if the caller reports
+            `problems`.
+    """
+
+    logs_problems = True
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -110,7 +117,7 @@ class SchemalessModelRepository(ModelRepository):
         below_root = [model for model in contents.mlflow_models if model.depth > 0]
         discovery = discover(self._root, replace(contents, mlflow_models=below_root), described)
         for name, reason in discovery.problems.items():
-            self._log_once(f"Model '{name}': {reason}")
+            self._log_problem(f"Model '{name}': {reason}")
             problems.setdefault(name, reason.replace(os.path.join(self._root, ""), ""))
         for text in discovery.warnings:
             self._log_once(text)
@@ -124,7 +131,7 @@ class SchemalessModelRepository(ModelRepository):
         except SettingsError as error:
             # The index shows the reason to clients: with the path relative to the root.
             problems[read_name(file)] = error.message.replace(os.path.join(self._root, ""), "")
-            self._log_once(f"{error.message} (this model is skipped)")
+            self._log_problem(f"{error.message} (this model is skipped)")
             return None
         folder = os.path.basename(os.path.dirname(file))
         if folder not in (settings.name, settings.version) and os.path.dirname(file) != self._root:
@@ -145,6 +152,11 @@ class SchemalessModelRepository(ModelRepository):
                     f" {first.folder}"
                 )
         return list(kept.values())
+
+    def _log_problem(self, text: str) -> None:
+        if self.logs_problems:
+            self._log_once(text)
+        self._logged.add(text)
 
     def _log_once(self, text: str, level: int = logging.WARNING) -> None:
         """Log a message once: the folders are read at every request for the index."""

@@ -14,6 +14,7 @@ from ..metrics.endpoint import MetricsPage, MetricsServer
 from ..metrics.server_metrics import ServerMetrics
 from ..security.authorization import METRICS, Authorizer, Caller
 from ..settings import Settings
+from ..settings.addresses import get_client_host
 from ..wire.json import write_error
 from .app import RESTApp
 from .console.endpoints import ConsoleEndpoints
@@ -63,6 +64,7 @@ class RESTServer:
         root = settings.root_path
         listener = bind(settings.host, settings.http_port, "http_port", is_shared)
         self.address = f"REST on {_url(settings, settings.host, listener)}"
+        self.endpoints = {"REST": _client_url(settings, settings.host, listener) + root}
         if metrics_page is not None and not settings.has_metrics_port:
             self.address += f", metrics at {settings.metrics_endpoint}"
         self._servers = [HTTPListener(listener, app, settings, root)]
@@ -72,6 +74,7 @@ class RESTServer:
             )
             listener = bind(settings.admin_host, settings.admin_port, "admin_port", is_shared)
             self.address += f", administration on {_url(settings, settings.admin_host, listener)}"
+            self.endpoints["admin"] = _client_url(settings, settings.admin_host, listener)
             self._servers.append(HTTPListener(listener, app, settings, root))
 
     async def start(self) -> None:
@@ -96,6 +99,11 @@ def _url(settings: Settings, host: str, listener: socket.socket) -> str:
     return f"{scheme}://{join_address(host, listener.getsockname()[1])}"
 
 
+def _client_url(settings: Settings, host: str, listener: socket.socket) -> str:
+    """Return the URL for clients on this machine."""
+    return _url(settings, get_client_host(host), listener)
+
+
 class MetricsFrontEnd:
     """Metrics page on `metrics_port`.
 
@@ -108,6 +116,7 @@ class MetricsFrontEnd:
         listener = bind(settings.host, settings.metrics_port or 0, "metrics_port")
         path = "/" + (settings.metrics_endpoint or "").strip("/")
         self.address = f"metrics on {_url(settings, settings.host, listener)}{path}"
+        self.endpoints = {"metrics": _client_url(settings, settings.host, listener) + path}
         app = _AuthorizedPage(page, access) if access.requires_credentials else page
         self._server = HTTPListener(listener, app, settings)
 

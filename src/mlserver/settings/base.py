@@ -47,6 +47,12 @@ def _validate_not_ready_status(value: int) -> int:
     return value
 
 
+def _normalize_root_path(value: str) -> str:
+    """Return the path with one leading slash and no trailing one; "" = no prefix."""
+    path = value.strip("/")
+    return f"/{path}" if path else ""
+
+
 def _parse_none(value: Any) -> Any:
     """Return None for "none" and "null": an empty environment variable counts as not set."""
     return None if isinstance(value, str) and value.lower() in ("none", "null") else value
@@ -61,6 +67,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ValidationStatus = Annotated[int, AfterValidator(_validate_validation_status)]
 NotReadyStatus = Annotated[int, AfterValidator(_validate_not_ready_status)]
+RootPath = Annotated[str, AfterValidator(_normalize_root_path)]
 Count = Annotated[int, Field(ge=1)]
 
 

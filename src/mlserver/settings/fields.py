@@ -28,6 +28,7 @@ from .base import (
     NotReadyStatus,
     OptionalPort,
     Port,
+    RootPath,
     Seconds,
     SecondsOrNone,
     ValidationStatus,
@@ -135,7 +136,7 @@ class Settings(BaseSettings):
     metrics_port: OptionalPort = 8082
     """Port of the metrics endpoint; 0 = any free port. The endpoint is always on `http_port` as
     well: None ("none" in a variable) or the value of `http_port` = only there."""
-    root_path: str = ""
+    root_path: RootPath = ""
     """Path prefix under which a reverse proxy publishes the REST routes."""
     http_workers: Count = 1
     """Processes that serve HTTP and gRPC on the same ports; above 1 requires `parallel_workers` >=

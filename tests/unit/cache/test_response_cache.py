@@ -32,6 +32,10 @@ class NextStage:
     def __init__(self) -> None:
         self.request_count = 0
 
+    @property
+    def open_requests(self) -> tuple[int, int]:
+        return 0, 0
+
     async def drained(self) -> None:
         return None
 
