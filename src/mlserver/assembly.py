@@ -24,9 +24,6 @@ from .settings import ModelSettings, Settings
 
 # Requests per batch at most, for row-wise models without the setting `max_batch_size`.
 DEFAULT_BATCH_SIZE = 256
-# Requests per worker at the same time, for models without batching: models that wait for I/O
-# overlap them.
-CONCURRENCY = 64
 
 
 class PipelineFactory:
@@ -57,8 +54,10 @@ class PipelineFactory:
             settings.max_queue_size or self._settings.max_queue_size,
             settings.request_timeout or self._settings.request_timeout,
         )
+        # Of a row-wise model one batch runs at a time: what arrives meanwhile is the next batch.
         joins_while_busy = policy.max_requests > 1 and not policy.max_wait
-        runs_per_worker = 1 if joins_while_busy else CONCURRENCY
+        is_limited = settings.max_concurrency is not None or not joins_while_busy
+        runs_per_worker = loaded.info.max_concurrency if is_limited else 1
         pipeline: ModelPipeline = Scheduler(
             entry.name, loaded, policy, limits, entry.metrics, runs_per_worker
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .codecs.base import InputCodecLike, RequestCodecLike
 from .codecs.errors import CodecNotFound, type_name
@@ -16,6 +17,7 @@ from .codecs.utils import (
     has_decoded,
 )
 from .custom_routes import Route, get_handler_routes
+from .model_threads import call_method, get_threads
 from .types import (
     InferenceRequest,
     InferenceResponse,
@@ -30,18 +32,26 @@ from .types import (
 if TYPE_CHECKING:
     from .settings import ModelSettings
 
+T = TypeVar("T")
+
 
 class MLModel:
     """Base class of models; subclasses override `load`, `predict` and further methods.
+
+    `predict`, `predict_stream` and custom handlers may be coroutines, which run on the worker's
+    event loop, or plain functions, which run in threads of the model.
 
     Attributes:
         ready: Whether the model is ready; set by the server from the results of `load` and
             `unload`.
         row_wise: Whether predictions of rows joined along the first dimension equal those of the
             parts, so that the server may batch by default. `load` may set it for the instance.
+        max_concurrency: Calls that run at a time in each worker, if the settings do not say; None =
+            40 for a plain `predict`, 64 for a coroutine. `load` may set it for the instance.
     """
 
     row_wise: bool = False
+    max_concurrency: int | None = None
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
@@ -64,7 +74,7 @@ class MLModel:
     ) -> AsyncIterator[InferenceResponse]:
         """Yield the responses to a stream of requests; by default, `predict` of the first."""
         async for payload in payloads:
-            yield await self.predict(payload)
+            yield await call_method(self, self.predict, payload)
             return
 
     async def unload(self) -> bool:
@@ -98,6 +108,15 @@ class MLModel:
     def routes(self) -> list[Route]:
         """Return the model's own HTTP routes; by default, those of its custom handlers."""
         return get_handler_routes(self)
+
+    async def call_in_thread(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
+        """Run a function that blocks in a thread of the model; return its result.
+
+        Up to `max_concurrency` functions run at a time, further ones wait in the order of arrival.
+        A function that runs cannot be stopped: if the caller is cancelled, the cancellation takes
+        effect when the function returns, and its place is taken until then.
+        """
+        return await get_threads(self).call(partial(function, *args, **options))
 
     # -- what it is --
 

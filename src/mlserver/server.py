@@ -361,4 +361,4 @@ def _create_executor(settings: Settings, http_workers: HTTPWorkerSupervisor | No
         return PoolExecutor(settings, http_workers)
     from .parallel.in_process import InProcessExecutor
 
-    return InProcessExecutor(settings.load_timeout)
+    return InProcessExecutor(settings)

@@ -67,6 +67,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "max_connections": (4096, 10, 10),
     "validation_status": (400, 422, 422),
     "load_timeout": (1800, 60, 60),
+    "unload_timeout": (60, 5, 5),
     "tls": (None, {"certificate": "/c", "key": "/k"}, TLSSettings(certificate="/c", key="/k")),
     "auth": (None, {"keys": "/keys"}, AuthSettings(keys="/keys")),
     "not_ready_status": (503, "400", 400),

@@ -32,7 +32,7 @@ from .fastpath.predictors import FastPath, run_per_request
 from .invocations import base64_columns, json_formats, openapi_trials, scoring
 from .loading import code_files, path_aliases, pyfunc, shipped_code, sources
 from .metadata import add_model_details, apply_signature
-from .model_calls import ModelCaller
+from .model_calls import ModelCaller, choose_max_concurrency
 from .v2 import categories
 from .v2.declared_outputs import DeclaredOutputs
 from .v2.join_backoff import JoinBackoff
@@ -113,7 +113,10 @@ class MLflowRuntime(MLModel):
         self._declared_outputs = DeclaredOutputs(model.metadata.get_output_schema())
         self._encoder = ResponseEncoder(self.name, self.version, self._declared_outputs)
         self._join_backoff = JoinBackoff(self.name)
-        self._caller = ModelCaller(self.name, self._plan.in_thread)
+        self.max_concurrency = choose_max_concurrency(self._exact_model.loader_module)
+        # A limit of the settings counts calls in threads: all calls run there then.
+        in_thread = self._plan.in_thread or self._settings.max_concurrency is not None
+        self._caller = ModelCaller(self, in_thread, is_estimator=not self._plan.in_thread)
 
     async def _choose_examples(self, folder: str) -> None:
         may_predict = routes.get_agent_kind(self._model) is None
@@ -260,7 +263,7 @@ class MLflowRuntime(MLModel):
         score = partial(self._score_passthrough, *invocations.unwrap_body(payload))
         if self._returns_trace_id(payload):
             score = partial(traces.score_with_trace_id, score)
-        text = await asyncio.to_thread(score)
+        text = await self.call_in_thread(score)
         return invocations.wrap_result(self.name, self.version, text)
 
     def _score_passthrough(self, body: bytes, content_type: str) -> str:
@@ -309,7 +312,7 @@ class MLflowRuntime(MLModel):
 
     async def _stream_passthrough(self, payload: InferenceRequest) -> AsyncGenerator[str, None]:
         body, content_type = invocations.unwrap_body(payload)
-        captured = await asyncio.to_thread(
+        captured = await self.call_in_thread(
             scoring.read_body, self._model, body, content_type, self._base64_columns
         )
         returns_trace_id = self._returns_trace_id(payload)
@@ -352,7 +355,7 @@ class MLflowRuntime(MLModel):
         from starlette.responses import Response
 
         try:
-            text = await asyncio.to_thread(self._score, raw_body, content_type)
+            text = await self.call_in_thread(self._score, raw_body, content_type)
         except MLServerError as error:
             status, body, media_type = invocations.write_error(error, {})
             return Response(body, status_code=status, media_type=media_type)

@@ -11,6 +11,14 @@ from typing import Any
 STABLE_AFTER = 60.0  # seconds after which a death no longer counts
 
 
+class ReplacementLoadFailed(Exception):
+    """A replacement worker could not load a model of the pool; the cause has the reason."""
+
+    def __init__(self, key: str, error: Exception) -> None:
+        super().__init__(f"{key.partition('#')[0]}: {error!r}")
+        self.key = key
+
+
 class DeathCount:
     """Deaths within the last `STABLE_AFTER` seconds. Pure: the time is passed in.
 

@@ -29,6 +29,7 @@ class ModelInfo:
         row_wise: Whether requests may be joined along their first dimension without a setting that
             says so.
         streams: Whether it implements `predict_stream`.
+        max_concurrency: Calls that run at a time in each process that holds the model.
         load_seconds: Duration of the load, without waiting for the loads of other models.
     """
 
@@ -37,6 +38,7 @@ class ModelInfo:
     ready: bool = True
     row_wise: bool = False
     streams: bool = False
+    max_concurrency: int = 1
     load_seconds: float = 0.0
 
     def to_plain(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class ModelInfo:
             "ready": self.ready,
             "row_wise": self.row_wise,
             "streams": self.streams,
+            "max_concurrency": self.max_concurrency,
             "load_seconds": self.load_seconds,
         }
 

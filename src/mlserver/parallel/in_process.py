@@ -16,9 +16,10 @@ from ..errors import MLServerError
 from ..logging import get_logger
 from ..metrics import adapt_when_imported
 from ..pipeline import RequestContext
-from ..settings import ModelSettings
+from ..settings import ModelSettings, Settings
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import METADATA_TIMEOUT, HTTPRequest, HTTPResponse, ModelInfo
+from .model_unload import unload_in_time
 from .stream_timer import StreamTimer
 from .worker.model_failures import prepare_loop, run_protected, with_result
 from .worker.model_runner import ModelRunner
@@ -32,12 +33,15 @@ class InProcessExecutor:
     """A model runner in a thread.
 
     Args:
-        load_timeout: Seconds after which the load of a model fails; None = no limit.
+        settings: The server's settings; None = the defaults.
     """
 
-    def __init__(self, load_timeout: float | None = None) -> None:
-        self._load_timeout = load_timeout
+    def __init__(self, settings: Settings | None = None) -> None:
+        settings = settings or Settings()
+        self._load_timeout = settings.load_timeout
         self._runner = ModelRunner()
+        self._runner.request_timeout = settings.request_timeout
+        self._unload_timeout = self._runner.unload_timeout = settings.unload_timeout
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
         self._stopping = threading.Event()
@@ -48,12 +52,18 @@ class InProcessExecutor:
         prepare_loop(self._loop)
         try:
             run_protected(self._loop, self._loop.run_forever, self._stopping.is_set)
-            remaining = asyncio.all_tasks(self._loop)
-            for task in remaining:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
+            self._loop.run_until_complete(self._cancel_tasks())
         finally:
             self._loop.close()
+
+    async def _cancel_tasks(self) -> None:
+        # The second time for calls in threads: the first cancellation waits for their functions.
+        for _ in range(2):
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def start(self) -> None:
         adapt_when_imported()
@@ -83,6 +93,9 @@ class InProcessExecutor:
         elif not self._loop.is_closed():  # never started
             self._loop.close()
 
+    async def unload(self, runner: ModelRunner, key: str) -> bool:
+        return await unload_in_time(key, self.call(runner.unload(key)), self._unload_timeout)
+
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the models' thread; cancelling the caller cancels the coroutine."""
         return await asyncio.wrap_future(
@@ -111,12 +124,17 @@ class InProcessModel:
         self._last_metadata = info.metadata
 
     capacity = 1
-    unavailable_reason = "the model's own 'ready' is false"
+
+    @property
+    def unavailable_reason(self) -> str:
+        return self._runner.get_stall_reason(self._key) or "the model's own 'ready' is false"
 
     @property
     def available(self) -> bool:
-        """Whether the model's `ready` is true; the model may change it at any time."""
-        return self._runner.is_ready(self._key)
+        """Whether the model's `ready` is true, which the model may change at any time, and it can
+        run a request."""
+        is_stalled = self._runner.get_stall_reason(self._key) is not None
+        return self._runner.is_ready(self._key) and not is_stalled
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
@@ -166,7 +184,7 @@ class InProcessModel:
         return await self._executor.call(self._runner.route(self._key, request))
 
     async def unload(self) -> bool:
-        return await self._executor.call(self._runner.unload(self._key))
+        return await self._executor.unload(self._runner, self._key)
 
 
 async def _read_next(items: AsyncIterator[T]) -> T | None:

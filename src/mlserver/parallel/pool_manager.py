@@ -244,7 +244,7 @@ class PoolExecutor:
                 500,
             )
         if self._in_process is None:
-            self._in_process = InProcessExecutor(self._settings.load_timeout)
+            self._in_process = InProcessExecutor(self._settings)
             await self._in_process.start()
         return await self._in_process.load(settings)
 

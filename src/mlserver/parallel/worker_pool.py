@@ -26,9 +26,10 @@ from ..settings import ModelSettings, Settings
 from .child_main import absolute_sys_path
 from .child_process import ChildProcess as WorkerProcess
 from .child_process import describe_exit
-from .death_count import DeathCount, WorkerExits
+from .death_count import DeathCount, ReplacementLoadFailed, WorkerExits
 from .executor import ModelInfo, WorkerListener
 from .model_source import get_source, is_mutable_address, with_resolved_uri
+from .model_unload import unload_from
 from .processors import thread_variables
 from .remote_model import WorkerGroup
 from .rpc.client import WorkerDied
@@ -45,14 +46,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 FIRST_REPAIR, LONGEST_REPAIR = 1.0, 30.0
 WATCH_INTERVAL = 0.5
 PING_TIMEOUT = 1.0
-
-
-class ReplacementLoadFailed(Exception):
-    """A replacement worker could not load a model of the pool; the cause has the reason."""
-
-    def __init__(self, key: str, error: Exception) -> None:
-        super().__init__(f"{key.partition('#')[0]}: {error!r}")
-        self.key = key
 
 
 class WorkerPool(WorkerGroup[WorkerProcess]):
@@ -198,6 +191,14 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             from .. import metrics
 
             metrics.receive(metrics.Sample(*frame.head))
+        elif frame.kind == MessageType.STALLED:
+            self._kill_stalled(**frame.head)
+
+    def _kill_stalled(self, pid: int, key: str) -> None:
+        """Kill a worker in which a model runs nothing but calls past their time limit."""
+        for worker in [ready for ready in self._ready if ready.pid == pid]:
+            logger.error("Worker %s: no call of model '%s' can run: killed", pid, key.split("#")[0])
+            worker.kill()
 
     def _on_exit(self, worker: WorkerProcess) -> None:
         if worker not in self._ready:
@@ -383,7 +384,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         holders = [worker for worker in self._ready if key in worker.model_keys]
         for worker in holders:
             worker.model_keys.discard(key)
-        calls = [worker.call(MessageType.UNLOAD, {"key": key}) for worker in holders]
+        limit = self._settings.unload_timeout
+        calls = [unload_from(worker, key, limit) for worker in holders]
         results = await asyncio.gather(*calls, return_exceptions=True)
         for result in results:
             if isinstance(result, MLServerError):

@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     stream, to each response. None = no limit."""
     load_timeout: Seconds | None = 1800
     """Seconds that loading a model may take, downloads included; None = no limit."""
+    unload_timeout: Seconds | None = 60
+    """Seconds that unloading a model may take, the end of its running calls included; None = no
+    limit."""
     max_queue_size: Count = 1000
     """Requests in the queue of one model; the server rejects further ones with status 429."""
     max_inputs: Count = 10_000
@@ -334,6 +337,10 @@ class ModelSettings(BaseSettings):
     """Requests joined into one batch; 0 or 1 = no batching."""
     max_batch_time: float = 0.0
     """Seconds that a batch waits for more requests; 0 = no batching."""
+    max_concurrency: Count | None = None
+    """Calls that run at a time in each worker: 1 = one after the other, for models that are not
+    thread-safe. None = 40 for a runtime whose `predict` is a plain function (run in threads), 64
+    for a coroutine (run on the event loop), or what the runtime chooses."""
     request_timeout: Seconds | None = None
     """Seconds from the arrival of a request to its response; None = the server's
     `request_timeout`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -30,4 +29,4 @@ async def iterate(
             yield chunk
     finally:
         if hasattr(chunks, "close"):
-            await asyncio.to_thread(context.run, chunks.close)
+            await caller.call(context.run, chunks.close, in_thread=True)

@@ -59,17 +59,24 @@ async def choose_examples(
     logged = openapi_examples.to_v2_request(body, inputs) if body is not None else None
     synthetic = openapi_examples.synthesize(inputs)
     candidates = [request for request in (logged, synthetic) if request is not None]
-    selected: Document | None = None
+    # A task of its own, because a prediction in a thread cannot be stopped.
+    trials = asyncio.create_task(_find_accepted(model, candidates, may_predict))
     try:
-        async with asyncio.timeout(MAX_TRIAL_SECONDS):
-            for candidate in candidates:
-                if await _is_accepted(model, candidate, may_predict):
-                    selected = candidate
-                    break
-    except TimeoutError:
+        is_done, _ = await asyncio.wait({trials}, timeout=MAX_TRIAL_SECONDS)
         # Too slow to know: show the author's example, not a synthetic one.
-        selected = logged
+        selected = await trials if is_done else logged
+    finally:
+        trials.cancel()
     return {**examples, "v2_example": selected}
+
+
+async def _find_accepted(
+    model: TriedModel, candidates: Iterable[Document], may_predict: bool
+) -> Document | None:
+    for candidate in candidates:
+        if await _is_accepted(model, candidate, may_predict):
+            return candidate
+    return None
 
 
 async def _is_accepted(model: TriedModel, candidate: Document, may_predict: bool) -> bool:

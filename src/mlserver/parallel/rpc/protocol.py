@@ -63,6 +63,7 @@ class MessageType(IntEnum):
     REPLY = 21
     ERROR = 22
     METRICS = 23
+    STALLED = 24
 
     # Between the server's process and an HTTP worker; the last six are sent by the HTTP worker.
     STATE = 30

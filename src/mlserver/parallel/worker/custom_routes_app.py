@@ -6,7 +6,11 @@ FastAPI provides the parameter injection of custom handlers (body, path, query, 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -17,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...custom_routes import get_custom_handlers
 from ...errors import MLServerError, format_exception
+from ...model_threads import get_threads, is_plain_function
 from ..executor import HTTPRequest, HTTPResponse
 from .model_failures import log, plain_error
 
@@ -50,7 +55,8 @@ class RouteApp:
         options: dict[str, Any] = {"strict_content_type": False}
         self._app = FastAPI(openapi_url=None, default_response_class=TextJSONResponse, **options)
         for handler, method in get_custom_handlers(model):
-            self._app.add_api_route(handler.rest_path, method, methods=[handler.rest_method])
+            endpoint = _run_in_thread(model, method) if is_plain_function(method) else method
+            self._app.add_api_route(handler.rest_path, endpoint, methods=[handler.rest_method])
         self._app.add_exception_handler(MLServerError, _server_error)
         self._app.add_exception_handler(RequestValidationError, _invalid_request)
 
@@ -93,6 +99,25 @@ class RouteApp:
             ) from None
         response.body = b"".join(parts)
         return response
+
+
+def _run_in_thread(model: MLModel, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a coroutine function that runs a plain handler in a thread of the model.
+
+    FastAPI would run it in threads that all models share, and beside the model's `max_concurrency`.
+    """
+    try:
+        signature = inspect.signature(method, eval_str=True)
+    except Exception:  # names that only a type checker resolves: FastAPI reports them
+        return method
+
+    async def run(*args: Any, **options: Any) -> Any:
+        return await get_threads(model).call(partial(method, *args, **options))
+
+    functools.update_wrapper(run, method, updated=())
+    del run.__wrapped__  # type: ignore[attr-defined] # FastAPI would read the original's hints
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    return run
 
 
 async def _server_error(request: Request, exc: Exception) -> Response:

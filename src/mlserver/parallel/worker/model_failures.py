@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 logger = get_logger()
 
+# Threads of `asyncio.to_thread`. The standard library's default, 4 more than the processors, is too
+# few for coroutines that wait in them.
+TO_THREAD_LIMIT = 64
 # Characters.
 _MAX_LOGGED_TRACEBACK = 64 * 1024
 _MAX_SENT_TRACEBACK = 8 * 1024
@@ -103,7 +106,7 @@ def plain_error(error: MLServerError) -> MLServerError:
     return MLServerError(remove_paths(format_exception(error)), 500)
 
 
-class ModelThreads(concurrent.futures.ThreadPoolExecutor):
+class LoopThreads(concurrent.futures.ThreadPoolExecutor):
     """Threads of `asyncio.to_thread` on an event loop that runs models.
 
     Two exceptions become `RuntimeError`, as `StopIteration` in a coroutine does (PEP 479): asyncio
@@ -136,7 +139,7 @@ async def with_result(work: Coroutine[Any, Any, T]) -> T:
 
 def prepare_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Configure an event loop to run models' code."""
-    loop.set_default_executor(ModelThreads(thread_name_prefix="asyncio"))
+    loop.set_default_executor(LoopThreads(TO_THREAD_LIMIT, thread_name_prefix="asyncio"))
 
 
 def run_protected(

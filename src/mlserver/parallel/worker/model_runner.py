@@ -6,12 +6,12 @@ The runner holds `MLModel` instances by the executor's keys. It is the only call
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,27 +24,48 @@ from ...errors import (
     ModelNotFound,
     format_exception,
 )
+from ...logging import get_logger
+from ...model_threads import get_max_concurrency
 from ...pipeline import RequestContext
 from ...runtime_hooks import find_hooks
 from ...settings import ModelSettings
 from ...tensor import TensorError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ..executor import HTTPRequest, HTTPResponse, ModelInfo
+from ..model_unload import unload_exceeded
 from ..rpc.protocol import is_encodable
 from .load_timer import LoadTimer
 from .missing_modules import advise_missing_module
 from .model_failures import is_stop, log, to_error
+from .model_methods import ModelMethods
 
 if TYPE_CHECKING:
     from ...model import MLModel
     from .custom_routes_app import RouteApp
 
 
-class ModelRunner:
-    """The models of a process."""
+logger = get_logger()
 
-    def __init__(self) -> None:
-        self._models: dict[str, MLModel] = {}
+
+class ModelRunner:
+    """The models of a process.
+
+    Args:
+        on_stalled: Called on the loop with the key of a model whose threads are all in calls that
+            exceed the model's `request_timeout`.
+
+    Attributes:
+        request_timeout: Seconds, for models without a `request_timeout` of their own; None = no
+            limit.
+        unload_timeout: Seconds that a model has to end its calls and to unload; None = no limit.
+    """
+
+    request_timeout: float | None = None
+    unload_timeout: float | None = None
+
+    def __init__(self, on_stalled: Callable[[str], None] | None = None) -> None:
+        self._on_stalled = on_stalled
+        self._models: dict[str, ModelMethods] = {}
         self._apps: dict[str, RouteApp] = {}
         self._load_timer = LoadTimer()
 
@@ -66,12 +87,25 @@ class ModelRunner:
                 ready = await model.load()
                 model.ready = bool(ready)
                 info = await _read_info(model, bool(ready))
+                methods = self._prepare_methods(key, model)
             except BaseException as error:
                 if is_stop(error, task):
                     raise
                 raise _to_load_error(error, settings) from error
-        self._models[key] = model
+        self._models[key] = methods
         return info
+
+    def _prepare_methods(self, key: str, model: MLModel) -> ModelMethods:
+        limit = model.settings.request_timeout or self.request_timeout
+        return ModelMethods(model, limit, partial(self._report_stalled, key))
+
+    def _report_stalled(self, key: str) -> None:
+        methods = self._models.get(key)
+        if methods is None:
+            return
+        logger.error("Model '%s': %s", methods.model.name, methods.stall_reason)
+        if self._on_stalled is not None:
+            self._on_stalled(key)
 
     async def infer(
         self, key: str, request: InferenceRequest, context: RequestContext
@@ -91,7 +125,8 @@ class ModelRunner:
     async def _infer(
         self, key: str, request: InferenceRequest, context: RequestContext
     ) -> InferenceResponse:
-        model = self._get_model(key)
+        methods = self._get_methods(key)
+        model = methods.model
         if context.deadline is not None and time.monotonic() >= context.deadline:
             raise DeadlineExceeded(
                 f"Request for model {model.name} timed out before the model could run it"
@@ -99,11 +134,7 @@ class ModelRunner:
         task = asyncio.current_task()
         with model_context(model.settings, context.rows_per_request):
             try:
-                # `predict` may be a plain function; `decode_args` returns one for a plain function.
-                response: object = model.predict(request)
-                if inspect.isawaitable(response):
-                    response = await response
-                return _check_response(model, response)
+                return _check_response(model, await methods.predict(request))
             except BaseException as error:
                 if is_stop(error, task):
                     raise
@@ -113,7 +144,8 @@ class ModelRunner:
         self, key: str, requests: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[InferenceResponse]:
         """Yield the responses of the model's `predict_stream`."""
-        model = self._get_model(key)
+        methods = self._get_methods(key)
+        model = methods.model
         with model_context(model.settings):
             responses: Any = None
             try:
@@ -121,7 +153,7 @@ class ModelRunner:
                     task = asyncio.current_task()
                     try:
                         if responses is None:
-                            responses = aiter(model.predict_stream(requests))
+                            responses = methods.predict_stream(requests)
                         response = _check_response(model, await anext(responses))
                     except StopAsyncIteration:
                         return
@@ -136,7 +168,7 @@ class ModelRunner:
 
     async def route(self, key: str, request: HTTPRequest) -> HTTPResponse:
         """Return the response of one of the model's custom REST paths."""
-        model = self._get_model(key)
+        model = self._get_methods(key).model
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
@@ -153,7 +185,7 @@ class ModelRunner:
 
     async def metadata(self, key: str) -> MetadataModelResponse:
         """Return the model's current metadata."""
-        model = self._get_model(key)
+        model = self._get_methods(key).model
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
@@ -168,7 +200,7 @@ class ModelRunner:
 
     async def resolve_source(self, key: str, uri: str) -> str:
         """Return what the model's `resolve_source` returns."""
-        model = self._get_model(key)
+        model = self._get_methods(key).model
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
@@ -180,39 +212,52 @@ class ModelRunner:
 
     def is_ready(self, key: str) -> bool:
         """Whether the model's `ready` is true."""
-        model = self._models.get(key)
+        methods = self._models.get(key)
         try:
-            return model is not None and bool(model.ready)
+            return methods is not None and bool(methods.model.ready)
         except BaseException:  # `ready` may be a property of the model's class
             return False
 
+    def get_stall_reason(self, key: str) -> str | None:
+        """Return why no request of the model can run at present; None if one can."""
+        methods = self._models.get(key)
+        return methods.stall_reason if methods is not None else None
+
     async def unload(self, key: str) -> bool:
-        """Remove the model and call its `unload`.
+        """Remove the model and call its `unload` after its running calls.
 
         Returns:
             The result of the model's `unload`; True for an unknown key.
 
         Raises:
-            MLServerError: the model's `unload` raised; the model is removed nevertheless.
+            MLServerError: the model's `unload` raised, or `unload_timeout` passed; the model is
+                removed nevertheless.
         """
-        model = self._models.pop(key, None)
+        methods = self._models.pop(key, None)
         self._apps.pop(key, None)
-        if model is None:
+        if methods is None:
             return True
+        model = methods.model
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
-                is_unloaded = bool(await model.unload())
+                async with asyncio.timeout(self.unload_timeout) as timeout:
+                    await methods.threads.wait_idle()
+                    is_unloaded = bool(await model.unload())
                 model.ready = not is_unloaded
                 return is_unloaded
             except BaseException as error:
                 if is_stop(error, task):
                     raise
+                if timeout.expired() and isinstance(error, TimeoutError):
+                    raise unload_exceeded(model.name, self.unload_timeout) from None
                 raise to_error(
                     error, f"Model {model.name} was unloaded, but its unload() failed"
                 ) from error
+            finally:
+                methods.threads.close()
 
-    def _get_model(self, key: str) -> MLModel:
+    def _get_methods(self, key: str) -> ModelMethods:
         try:
             return self._models[key]
         except KeyError:
@@ -234,6 +279,7 @@ async def _read_info(model: MLModel, ready: bool) -> ModelInfo:
         ready=ready,
         row_wise=bool(model.row_wise),
         streams=type(model).predict_stream is not MLModel.predict_stream,
+        max_concurrency=get_max_concurrency(model),
     )
     if not is_encodable(info.to_plain()):
         raise TypeError("metadata() or routes() has a value that cannot be serialized")

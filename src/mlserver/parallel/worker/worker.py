@@ -45,7 +45,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._runner = ModelRunner()
+        self._runner = ModelRunner(self._send_stalled)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         server_handlers: dict[int, RPCHandler] = {
@@ -69,6 +69,8 @@ class Worker:
     async def _init(self, frame: Frame) -> Frame:
         settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
+        self._runner.request_timeout = settings.request_timeout
+        self._runner.unload_timeout = settings.unload_timeout
         code_policy.install_policy(settings)
         extend_sys_path(frame.head["sys_path"])
         isolation.restrict(frame.head["allowed_code"])
@@ -114,6 +116,9 @@ class Worker:
             self._server.send(frame)
         else:
             self._loop.call_soon_threadsafe(self._server.send, frame)
+
+    def _send_stalled(self, key: str) -> None:
+        self._server.send(Frame(MessageType.STALLED, 0, {"pid": os.getpid(), "key": key}))
 
     async def _load(self, frame: Frame) -> Frame:
         settings = ModelSettings.from_frame(frame.head["settings"])
