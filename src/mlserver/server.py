@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import startup_report
-from .assembly import PipelineFactory
+from .assembly import PipelineFactory, import_front_ends
 from .errors import MLServerError
 from .handlers import DataPlane, ModelRepositoryHandlers
 from .handlers.alias_watcher import AliasWatcher
@@ -175,6 +175,8 @@ class MLServer:
             starting = asyncio.create_task(self._executor.start())
             checking = asyncio.create_task(asyncio.to_thread(_warn_of_known_faults))
             try:
+                # In a thread, so that the workers, which import far more, are started meanwhile.
+                await asyncio.to_thread(import_front_ends)
                 self._front_ends = self._build_front_ends()
                 for front_end in self._front_ends:
                     await front_end.start()
