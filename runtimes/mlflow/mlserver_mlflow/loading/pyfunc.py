@@ -29,7 +29,7 @@ with warnings.catch_warnings():
         ) from error
 
 from ..v2.signature_inputs import ExactSchema, has_exact_names
-from . import requirements_check
+from . import fast_yaml, requirements_check
 
 __all__ = [
     "PyFuncModel",
@@ -49,6 +49,8 @@ __all__ = [
 # Without it, MLflow leaves bytes and datetimes of type-hinted models as the text in the JSON body.
 SERVING_ENVIRONMENT = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 SERVING_MODEL_CONFIG = "SERVING_MODEL_CONFIG"
+
+fast_yaml.install(models_from_code)
 
 
 def read_model_config(extra: dict[str, Any]) -> dict[str, Any] | None:
