@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -371,37 +370,43 @@ def ask_over_grpc(channel: grpc.Channel, model: str, text: bytes) -> bool:
 UPDATES = 2
 
 
-@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+# Clients by protocol: (whether they keep their connection, limit of the random pause in seconds).
+# gRPC cancels a call that arrives between GOAWAY and the client's reading of it. Clients that wait
+# for each response before the next call cannot be affected.
+REST_CLIENTS = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.0), (False, 0.02)]
+GRPC_CLIENTS = [(True, 0.0)] * 4
+
+
 @pytest.mark.parametrize("http_workers", ["1", "2"])
 def test_a_rolling_update_loses_nothing(
-    serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str, protocol: str
+    serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
 ) -> None:
-    """Servers are stopped one after the other under load.
+    """Servers are stopped one after the other under load of both protocols.
 
     Every request that was sent is answered.
     """
     env = {"MLSERVER_HTTP_WORKERS": http_workers}
-    servers = [serve(tmp_path, workers=1, env=env) for _ in range(UPDATES + 1)]
-    callers = Callers(servers)
-    talk: Callable[[bool, float], None] = (
-        callers.talk_over_rest if protocol == "rest" else callers.talk_over_grpc
-    )
-    # gRPC cancels a call that arrives between GOAWAY and the client's reading of it. Clients that
-    # wait for each response before the next call cannot be affected.
-    kinds = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.0), (False, 0.02)]
-    kinds = kinds if protocol == "rest" else [(True, 0.0)] * 4
-    with ThreadPoolExecutor(len(kinds)) as pool:
-        talking = [pool.submit(talk, *kind) for kind in kinds]
+    servers = [serve(tmp_path, workers=1, env=env, ready=None) for _ in range(UPDATES + 1)]
+    for server in servers:
+        server.wait_until("/v2/health/ready")
+    rest, grpc_ = Callers(servers), Callers(servers)
+    clients = [(rest.talk_over_rest, client) for client in REST_CLIENTS]
+    clients += [(grpc_.talk_over_grpc, client) for client in GRPC_CLIENTS]
+
+    def are_answered_by(place: int) -> bool:
+        return rest.were_answered_by(place) and grpc_.were_answered_by(place)
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        talking = [pool.submit(talk, *client) for talk, client in clients]
         try:
             for number, server in enumerate(servers[:-1]):
-                server.wait(partial(callers.were_answered_by, number), "the clients were answered")
+                server.wait(partial(are_answered_by, number), "the clients were answered")
                 server.process.send_signal(signal.SIGTERM)
                 assert_ends(server)
-            servers[-1].wait(
-                partial(callers.were_answered_by, UPDATES), "the clients were answered"
-            )
+            servers[-1].wait(partial(are_answered_by, UPDATES), "the clients were answered")
         finally:
-            callers.over.set()
-        for one in talking:
-            one.result(timeout=30)
-    assert callers.lost == []
+            rest.over.set()
+            grpc_.over.set()
+        for client in talking:
+            client.result(timeout=30)
+    assert rest.lost + grpc_.lost == []

@@ -42,8 +42,12 @@ class Cluster:
         own = {"bootstrap.servers": self.servers}
         self._producer = kafka.Producer({**own, "linger.ms": 0}, logger=_silent)
         self._reader = kafka.Consumer(
-            {**own, "group.id": "test", "enable.auto.commit": False}, logger=_silent
+            {**own, "group.id": "test", "enable.auto.commit": False, "fetch.wait.max.ms": 20},
+            logger=_silent,
         )
+        self._partitions(
+            INPUT
+        )  # creates the topic: a member of the group that comes before it waits
         self._reader.assign(
             [kafka.TopicPartition(OUTPUT, number, 0) for number in self._partitions(OUTPUT)]
         )

@@ -73,11 +73,24 @@ def cluster() -> Iterator[Cluster]:
     GATE.set()
 
 
+# Group protocols of Kafka. The mock cluster lets the first member of a `classic` group wait 3 s for
+# others, so only the tests whose subject is the protocol use it.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "classic": {"consumer.session.timeout.ms": 3000, "consumer.heartbeat.interval.ms": 300},
+    "consumer": {"consumer.group.protocol": "consumer"},
+}
+FETCH = {"consumer.fetch.wait.max.ms": 20}  # the mock cluster holds an empty fetch for that time
+
+
 @asynccontextmanager
-async def front_end(cluster: Cluster, **more: Any) -> AsyncIterator[KafkaServer]:
-    config = {"consumer.session.timeout.ms": 3000, "consumer.heartbeat.interval.ms": 300}
+async def front_end(
+    cluster: Cluster, protocol: str = "consumer", **more: Any
+) -> AsyncIterator[KafkaServer]:
     settings = Settings(
-        kafka_servers=cluster.servers, max_body_bytes=100_000, kafka_config=config, **more
+        kafka_servers=cluster.servers,
+        max_body_bytes=100_000,
+        kafka_config=CONFIGS[protocol] | FETCH,
+        **more,
     )
     async with InlinePipeline(settings, MODELS) as pipeline:
         server = KafkaServer(settings, pipeline.data_plane)
@@ -104,7 +117,7 @@ async def test_every_message_gets_a_reply(cluster: Cluster) -> None:
         reply = await asyncio.to_thread(cluster.answer)
         return reply.key, reply.headers.get("mlserver-status"), reply.body
 
-    async with front_end(cluster):
+    async with front_end(cluster, "classic"):
         cluster.ask(request(7, id="own"), b"the-key", X_Sent="hello")
         reply = await asyncio.to_thread(cluster.answer)
         assert (reply.key, reply.body["id"], reply.body["model_name"]) == (

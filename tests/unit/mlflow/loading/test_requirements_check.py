@@ -45,9 +45,12 @@ class Records(logging.Handler):
 @pytest.fixture
 def records() -> Iterator[Records]:
     handler, logger = Records(), logging.getLogger("mlflow")
+    level = logger.level  # the fixture `mlflow_models` of other tests has changed it
+    logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture
