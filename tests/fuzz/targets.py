@@ -62,13 +62,13 @@ def _assert_client_error(error: MLServerError) -> None:
 
 
 def read_json(data: bytes) -> None:
-    _run_request(RequestFormat(data, b"application/json", None, b"", LIMIT))
+    _run_request(RequestFormat(data, b"application/json", None, LIMIT))
 
 
 def read_binary(data: bytes) -> None:
     """The first line is the value of the header `Inference-Header-Content-Length`."""
     head, _, body = data.partition(b"\n")
-    _run_request(RequestFormat(body, b"application/octet-stream", head, b"", LIMIT))
+    _run_request(RequestFormat(body, b"application/octet-stream", head, LIMIT))
 
 
 def read_grpc(data: bytes) -> None:
@@ -79,7 +79,7 @@ def read_grpc(data: bytes) -> None:
 
 
 def read_arrow(data: bytes) -> None:
-    _run_request(RequestFormat(data, ARROW.encode(), None, b"", LIMIT))
+    _run_request(RequestFormat(data, ARROW.encode(), None, LIMIT))
 
 
 @cache

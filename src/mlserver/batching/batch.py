@@ -36,8 +36,9 @@ class RowsDisagree(Exception):
 
 def rows_of(request: InferenceRequest) -> int:
     """Return the first dimension that all inputs share; 0 = none: the request is not joined."""
-    if request.rows is not None:
-        return request.rows.row_count
+    rows = request.rows
+    if rows is not None:
+        return rows.row_count
     row_count = 0
     for tensor in request.inputs:
         if not tensor.shape or (row_count and tensor.shape[0] != row_count):

@@ -158,12 +158,33 @@ class Scheduler:
         if context.deadline is not None and context.deadline <= now:
             self._metrics.request_rejected("deadline")
             raise self._deadline_exceeded()
-        rows = rows_of(request)
-        context.timings.batch_rows = rows
+        rows = context.timings.batch_rows = rows_of(request)
         is_busy = self._runs and not self._has_capacity()
         if is_busy or self._queue.size or self._policy.max_wait:
-            return await self._infer_queued(request, context, rows, now)
-        return await self._infer_at_once(request, context, now)
+            entry = self._enqueue(request, context, rows, now)
+            try:
+                return await entry.future
+            finally:
+                if entry.timer is not None:
+                    entry.timer.cancel()
+                if entry.future.cancelled():  # the client has disconnected
+                    self._abandon(entry)
+        self._metrics.run_started(self._runs + self._streams, (0.0,))
+        self._runs += 1
+        self._idle.clear()
+        try:
+            if context.deadline is None:
+                return await self._next.infer(request, context)
+            async with asyncio.timeout(context.deadline - now):
+                return await self._next.infer(request, context)
+        except TimeoutError:
+            raise self._deadline_exceeded() from None
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the client has disconnected
+            raise _run_stopped() from None
+        finally:
+            self._finish_run(1, context.timings.batch_rows, self._clock() - now)
 
     async def stream(
         self, requests: AsyncIterator[InferenceRequest], context: RequestContext
@@ -193,29 +214,10 @@ class Scheduler:
     def _has_capacity(self) -> bool:
         return not self._runs or self._runs < self._next.capacity * self._runs_per_worker
 
-    async def _infer_at_once(
-        self, request: InferenceRequest, context: RequestContext, started: float
-    ) -> InferenceResponse:
-        self._metrics.run_started(self._runs + self._streams, (0.0,))
-        self._runs += 1
-        self._idle.clear()
-        try:
-            if context.deadline is None:
-                return await self._next.infer(request, context)
-            async with asyncio.timeout(context.deadline - started):
-                return await self._next.infer(request, context)
-        except TimeoutError:
-            raise self._deadline_exceeded() from None
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise  # the client has disconnected
-            raise _run_stopped() from None
-        finally:
-            self._finish_run(1, context.timings.batch_rows, self._clock() - started)
-
-    async def _infer_queued(
+    def _enqueue(
         self, request: InferenceRequest, context: RequestContext, rows: int, now: float
-    ) -> InferenceResponse:
+    ) -> QueuedRequest:
+        """Queue a request, whose `future` is the response. Raises `Overloaded`."""
         try:
             self._limits.admit(self._name, self._queue.size, self._avg_seconds_per_request)
         except Overloaded:
@@ -229,13 +231,7 @@ class Scheduler:
         self._queue.push(entry)
         self._idle.clear()
         self._dispatch()
-        try:
-            return await entry.future
-        finally:
-            if entry.timer is not None:
-                entry.timer.cancel()
-            if entry.future.cancelled():  # the client has disconnected
-                self._abandon(entry)
+        return entry
 
     def _expire(self, entry: QueuedRequest) -> None:
         """Fail a request whose deadline has passed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,14 +210,14 @@ class DataPlane:
 
     # -- inference --
 
-    async def infer(
+    def infer(
         self,
         payload: InferenceRequest,
         name: str,
         version: str | None = None,
         context: RequestContext | None = None,
-    ) -> InferenceResponse:
-        """Run inference, and return the response.
+    ) -> Coroutine[Any, Any, InferenceResponse]:
+        """Return a coroutine that runs inference and returns the response.
 
         Args:
             context: Deadline, headers and priority of the request; its timings are filled in.
@@ -228,7 +228,13 @@ class DataPlane:
         context = context or RequestContext()
         entry = self._registry.find(name, version)
         if version or entry.split is None:
-            return await self._serve(entry, payload, context)
+            return self._serve(entry, payload, context)
+        return self._serve_split(entry, payload, context)
+
+    async def _serve_split(
+        self, entry: ModelVersion, payload: InferenceRequest, context: RequestContext
+    ) -> InferenceResponse:
+        """Run inference on the version that the traffic split selects, and on its shadow."""
         selected = self._router.select_version(entry, context)
         shadow = self._router.copy_for_shadow(entry, selected, payload)
         response = await self._serve(selected, payload, context)

@@ -25,6 +25,7 @@ from .runtime_routes.wire import retry_after
 
 logger = get_logger()
 _HEALTH = "/v2/health/"
+_WITHOUT_BODY = ("GET", "HEAD")
 _BODY_ERRORS = (400, 413, 415)
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status; recorded, never sent
 # Scopes of the router's paths by template, where they are not INFER. A model's path has INFER or
@@ -86,11 +87,17 @@ class RESTApp:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
+        path, root = scope["path"], scope.get("root_path", "")
+        if root:
+            path = _remove_root(path, root)
         request = Request(
-            scope["method"], self._read_path(scope), scope["query_string"], scope["headers"]
+            scope["method"],
+            path.rstrip("/") or "/",
+            scope["query_string"],
+            scope["headers"],
+            client=scope["client"],
+            target=scope["path"],
         )
-        request.client = scope["client"]
-        request.target = scope["path"]
         template = ""
         self._metrics.rest_started(request.method)
         status = _CLIENT_CLOSED_REQUEST
@@ -114,22 +121,23 @@ class RESTApp:
             milliseconds = seconds * 1000
             logger.info('"%s %s" %d %.1f ms', request.method, request.path, status, milliseconds)
 
-    def _read_path(self, scope: Any) -> str:
-        path: str = scope["path"]
-        root = scope.get("root_path", "")
-        # The root path precedes it once (`Connection` adds it) or twice (the proxy did not strip
-        # it).
-        while root and path.startswith(root + "/"):
-            path = path[len(root) :]
-        return path.rstrip("/") or "/"
-
     async def _respond(self, request: Request, receive: Receive) -> Reply:
-        """Return the reply; every error but a disconnect is one."""
+        """Return the reply; every error but a disconnect is one. Sets `request.template`."""
         cors = self._cors
         if cors is not None and cors.is_preflight(request):
             return cors.preflight(request)
         try:
-            reply = await self._reply(request, receive)
+            match = self._router.match(request.method, request.path)
+            if match is None:
+                reply = await self._respond_to_model_path(request, receive)
+            else:
+                endpoint, request.segments, request.template = match
+                scope = _SCOPES.get(request.template, self._default_scope)
+                if scope:
+                    await self._check_access(scope, request)
+                if request.method not in _WITHOUT_BODY:
+                    request.body = await read_body(request, receive, self._settings.max_body_bytes)
+                reply = await endpoint(request)
         except MethodNotAllowed as error:
             self._record_error(request, error)
             reply = self._error_reply(error)
@@ -151,19 +159,8 @@ class RESTApp:
             reply.headers.extend(cors.headers(request))
         return reply
 
-    async def _reply(self, request: Request, receive: Receive) -> Reply:
-        """Call the endpoint of the router, the metrics page or the model's route; sets
-        `request.template`.
-        """
-        match = self._router.match(request.method, request.path)
-        if match is not None:
-            endpoint, request.segments, request.template = match
-            scope = _SCOPES.get(request.template, self._default_scope)
-            if scope:
-                await self._check_access(scope, request)
-            if request.method not in ("GET", "HEAD"):
-                await self._read_body(request, receive)
-            return await endpoint(request)
+    async def _respond_to_model_path(self, request: Request, receive: Receive) -> Reply:
+        """Return the metrics page or the reply of a model's route; sets `request.template`."""
         if self._is_metrics_path(request.path):
             return await self._metrics_reply(request)
         if request.path == "/" or request.path.startswith("/console"):
@@ -176,8 +173,8 @@ class RESTApp:
         if model_route is None:
             raise self._model_routes.not_found_error(request)
         request.template = model_route.route.path
-        if request.method not in ("GET", "HEAD"):
-            await self._read_body(request, receive)
+        if request.method not in _WITHOUT_BODY:
+            request.body = await read_body(request, receive, self._settings.max_body_bytes)
         request.segments = {"model_name": model_route.name}
         reply = await self._model_routes.respond(model_route, request)
         if reply.error is not None:
@@ -208,7 +205,7 @@ class RESTApp:
 
     async def _metrics_reply(self, request: Request) -> Reply:
         await self._check_access(METRICS, request)
-        if request.method not in ("GET", "HEAD"):
+        if request.method not in _WITHOUT_BODY:
             raise MethodNotAllowed(request.method, request.path, ["GET"])
         assert self._metrics_page is not None
         accept = request.header(b"accept") or b""
@@ -218,9 +215,6 @@ class RESTApp:
     async def _check_access(self, scope: str, request: Request) -> None:
         host = request.client[0] if request.client else ""
         await self._access.check(scope, Caller(host, request.headers))
-
-    async def _read_body(self, request: Request, receive: Receive) -> None:
-        request.body = await read_body(request, receive, self._settings.max_body_bytes)
 
     def _prefer_model_error(self, error: MLServerError, request: Request) -> MLServerError:
         """Return the error of the path's model, if it has one, in place of an error of the body."""
@@ -237,7 +231,7 @@ class RESTApp:
             return
         segments = request.segments
         model, version = segments.get("model_name", ""), segments.get("model_version", "")
-        operation = request.operation if request.template else request.method
+        operation = f"{request.method} {request.template}".rstrip()
         self._metrics.errors.add(error, operation, model, version)
 
     def _error_reply(self, error: MLServerError) -> Reply:
@@ -297,6 +291,16 @@ class RESTApp:
                 task.cancel()
             await asyncio.gather(sending, watching, return_exceptions=True)
             await parts.aclose()  # type: ignore[attr-defined]
+
+
+def _remove_root(path: str, root: str) -> str:
+    """Return a path without the root path.
+
+    It precedes the path once (`Connection` adds it) or twice (the proxy did not strip it).
+    """
+    while path.startswith(root + "/"):
+        path = path[len(root) :]
+    return path
 
 
 def _is_preflight(request: Request) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 from ..cloudevents import CloudEvents
 from ..errors import InvalidPayload, MLServerError, serialization_error
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
-from ..pipeline import RequestContext
 from ..settings import Settings
 from ..types import InferenceRequest, InferenceResponse, RepositoryIndexRequest
 from ..wire import json
@@ -22,12 +22,13 @@ from .messages import (
     RawHeaders,
     Reply,
     Request,
+    create_context,
     header_value,
     model_headers,
     raw_headers,
     split_content_type,
 )
-from .negotiation import EncodedBody, RequestFormat
+from .negotiation import Writer
 from .routing import Router
 
 _MODEL_PATHS = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
@@ -108,48 +109,36 @@ class Endpoints:
     async def infer(self, request: Request) -> Reply:
         name, version = _read_model(request)
         started = time.perf_counter_ns()
-        source = negotiation.from_request(request, self._settings.max_body_bytes)
-        payload = await self._read(source, name, version)
-        write = negotiation.select_writer(source, payload)
-        context = RequestContext(headers=request.headers, operation=request.operation)
+        payload, write = await self._read(request, name, version)
+        context = create_context(request)
         codec_ns = time.perf_counter_ns() - started
         response = await self._data_plane.infer(payload, name, version, context)
         started = time.perf_counter_ns()
         try:
-            encoded = write(response)
+            reply = write(response)
         except MLServerError:
             raise
         except Exception as error:
             raise serialization_error(name, error) from error
         codec_ns += time.perf_counter_ns() - started
-        return self._inference_reply(encoded, response, context, codec_ns)
+        reply.headers += self._event_headers(response.model_name, response.id)
+        reply.headers.append((b"server-timing", server_timing(context.timings, codec_ns).encode()))
+        if context.response_headers:
+            _set_model_headers(reply, context.response_headers)
+        return reply
 
     async def _read(
-        self, source: RequestFormat, name: str, version: str | None
-    ) -> InferenceRequest:
-        if source.needs_arrow:  # a large import, in a thread: other requests go on
+        self, request: Request, name: str, version: str | None
+    ) -> tuple[InferenceRequest, Writer]:
+        """Return the parsed body and the writer of the response."""
+        source = negotiation.from_request(request, self._settings.max_body_bytes)
+        if negotiation.needs_arrow(source):  # a large import, in a thread: other requests go on
             await asyncio.to_thread(negotiation.load_arrow)
-        if source.is_raw_tensor:
-            return negotiation.read(source, self._data_plane.loaded_metadata(name, version))
-        return negotiation.read(source)
-
-    def _inference_reply(
-        self,
-        encoded: EncodedBody,
-        response: InferenceResponse,
-        context: RequestContext,
-        codec_ns: int,
-    ) -> Reply:
-        headers = self._event_headers(response.model_name, response.id)
-        headers.append((b"server-timing", server_timing(context.timings, codec_ns).encode()))
-        headers += encoded.headers
-        content_type = encoded.content_type
-        if context.response_headers:  # set by the model; they replace those of the server
-            model_type, added = split_content_type(model_headers(context.response_headers.items()))
-            names = {name for name, _ in added}
-            headers = [header for header in headers if header[0] not in names] + added
-            content_type = content_type if model_type is None else model_type
-        return Reply(200, encoded.body, content_type, headers)
+        metadata = None
+        if source.json_length is not None and negotiation.is_raw_tensor(source):
+            metadata = self._data_plane.loaded_metadata(name, version)
+        payload = negotiation.read(source, metadata)
+        return payload, negotiation.select_writer(source, payload)
 
     def _event_headers(self, model_name: str, response_id: str | None) -> RawHeaders:
         """Return the CloudEvents headers of a response; only the ids differ between a model's
@@ -160,7 +149,7 @@ class Endpoints:
             pairs = self._events.build_response_headers(model_name, None).items()
             headers = self._event_headers_by_model.store(model_name, raw_headers(pairs))
         if not response_id:
-            return headers.copy()
+            return headers
         raw_id = header_value(response_id)
         return [*headers, (b"ce-id", raw_id), (b"ce-requestid", raw_id)]
 
@@ -172,22 +161,19 @@ class Endpoints:
         """
         name, version = _read_model(request)
         started = time.perf_counter_ns()
-        source = negotiation.from_request(request, self._settings.max_body_bytes)
-        payload = await self._read(source, name, version)
-        negotiation.select_writer(source, payload)  # for its checks: events are always JSON
+        payload, _ = await self._read(request, name, version)  # events are always JSON
         codec_ns = time.perf_counter_ns() - started
-        context = RequestContext(headers=request.headers, operation=request.operation)
+        context = create_context(request)
         responses = self._data_plane.infer_stream(_iterate_once(payload), name, version, context)
         try:
             first = await anext(responses, None)
         except BaseException:
             await responses.aclose()  # type: ignore[attr-defined]
             raise
-        headers = [] if first is None else self._event_headers(first.model_name, first.id)
-        headers += [
-            (b"server-timing", server_timing(context.timings, codec_ns).encode()),
-            (b"cache-control", b"no-cache"),
-        ]
+        timing = server_timing(context.timings, codec_ns).encode()
+        headers = [(b"server-timing", timing), (b"cache-control", b"no-cache")]
+        if first is not None:
+            headers += self._event_headers(first.model_name, first.id)
         return Reply(200, _write_events(first, responses), EVENT_STREAM, headers)
 
     # -- repository --
@@ -211,6 +197,15 @@ class Endpoints:
     async def unload(self, request: Request) -> Reply:
         await self._repository.unload(request.segments["model_name"])
         return Reply()
+
+
+def _set_model_headers(reply: Reply, response_headers: dict[str, Any]) -> None:
+    """Add the headers that the model has set; they replace those of the server."""
+    content_type, added = split_content_type(model_headers(response_headers.items()))
+    names = {name for name, _ in added}
+    reply.headers = [header for header in reply.headers if header[0] not in names] + added
+    if content_type is not None:
+        reply.content_type = content_type
 
 
 def _state_reply(state: dict[str, str | bool]) -> Reply:

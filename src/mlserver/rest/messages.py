@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..pipeline import RequestContext
+
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token in lower case, RFC 9110 5.6.2
@@ -70,11 +72,6 @@ class Request:
     target: str = ""
 
     @property
-    def operation(self) -> str:
-        """Method and template: the name of the request's span."""
-        return f"{self.method} {self.template}"
-
-    @property
     def headers(self) -> Headers:
         return Headers(self.raw_headers)
 
@@ -116,6 +113,13 @@ class Reply:
         if self.content_type and body:
             body_headers.append((b"content-type", self.content_type.encode("latin-1")))
         return body_headers + self.headers
+
+
+def create_context(request: Request) -> RequestContext:
+    """Return the context of a routed request; its operation is the method and the template."""
+    return RequestContext(
+        headers=Headers(request.raw_headers), operation=f"{request.method} {request.template}"
+    )
 
 
 def raw_headers(pairs: Iterable[tuple[str, Any]]) -> RawHeaders:

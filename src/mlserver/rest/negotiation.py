@@ -5,13 +5,13 @@ response by what the request asks for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from ..errors import UnsupportedMediaType
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ..wire import binary, json
-from .messages import JSON, Body, RawHeaders, Request
+from .messages import JSON, Reply, Request
 
 OCTETS = "application/octet-stream"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -28,53 +28,39 @@ class RequestFormat:
     Attributes:
         content_type: Without parameters, in lower case.
         json_length: Header of the binary tensor data extension; None = it is absent.
-        accept: Header `Accept`; empty if it is absent.
         limit: Bytes that the body may have after decompression.
+        prefers_arrow: Whether the response is written in Arrow's format.
     """
 
     body: bytes
     content_type: bytes
     json_length: bytes | None
-    accept: bytes
     limit: int
-
-    @property
-    def is_raw_tensor(self) -> bool:
-        """Whether the body is one tensor without JSON, which only the model's metadata describe."""
-        return self.json_length is not None and self.json_length.strip() == b"0"
-
-    @property
-    def needs_arrow(self) -> bool:
-        """Whether `load_arrow` has to precede reading and writing."""
-        if _is_arrow_loaded:
-            return False
-        return self.content_type == _ARROW or prefers_arrow(self.accept)
-
-
-@dataclass(slots=True)
-class EncodedBody:
-    """A response in its format."""
-
-    body: Body
-    content_type: str
-    headers: RawHeaders = field(default_factory=list)
+    prefers_arrow: bool = False
 
 
 Reader = Callable[[RequestFormat, MetadataModelResponse | None], InferenceRequest]
-Writer = Callable[[InferenceResponse], EncodedBody]
+Writer = Callable[[InferenceResponse], Reply]
 
 
 def from_request(request: Request, limit: int) -> RequestFormat:
     """Return the format that a request's headers declare."""
-    content_type, json_length, accept = b"", None, b""
-    for name, value in request.raw_headers:
-        if name == b"content-type":
-            content_type = value.partition(b";")[0].strip().lower()
-        elif name == BINARY_HEADER:
-            json_length = value
-        elif name == b"accept":
-            accept = value
-    return RequestFormat(request.body, content_type, json_length, accept, limit)
+    headers = dict(request.raw_headers)
+    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    accept = headers.get(b"accept", b"")
+    is_arrow_preferred = b"arrow" in accept and prefers_arrow(accept)
+    json_length = headers.get(BINARY_HEADER)
+    return RequestFormat(request.body, content_type, json_length, limit, is_arrow_preferred)
+
+
+def is_raw_tensor(source: RequestFormat) -> bool:
+    """Return whether the body is one tensor without JSON, which only the metadata describe."""
+    return source.json_length is not None and source.json_length.strip() == b"0"
+
+
+def needs_arrow(source: RequestFormat) -> bool:
+    """Return whether `load_arrow` has to precede reading and writing."""
+    return not _is_arrow_loaded and (source.prefers_arrow or source.content_type == _ARROW)
 
 
 def load_arrow() -> None:
@@ -151,37 +137,36 @@ def select_writer(source: RequestFormat, request: InferenceRequest) -> Writer:
     Raises:
         MLServerError: the request's parameters of the binary extension are not valid.
     """
-    binary_outputs = binary.pop_binary_outputs(request)
-    if source.accept and prefers_arrow(source.accept):
+    has_options = request.parameters is not None or request.outputs is not None
+    binary_outputs = binary.pop_binary_outputs(request) if has_options else None
+    if source.prefers_arrow:
         return _write_arrow
     if binary_outputs is None:
         return _write_json
     return partial(_write_binary, outputs=binary_outputs)
 
 
-def _write_json(response: InferenceResponse) -> EncodedBody:
-    return EncodedBody(json.write_response(response), JSON)
+def _write_json(response: InferenceResponse) -> Reply:
+    return Reply(200, json.write_response(response))
 
 
-def _write_arrow(response: InferenceResponse) -> EncodedBody:
+def _write_arrow(response: InferenceResponse) -> Reply:
     from ..wire.arrow import stream
 
-    return EncodedBody([stream.write_response(response)], ARROW)
+    return Reply(200, [stream.write_response(response)], ARROW)
 
 
-def _write_binary(response: InferenceResponse, outputs: binary.BinaryOutputs) -> EncodedBody:
+def _write_binary(response: InferenceResponse, outputs: binary.BinaryOutputs) -> Reply:
     parts, json_length = binary.write_response(response, outputs)
     if json_length is None:
-        return EncodedBody(parts, JSON)
-    return EncodedBody(parts, OCTETS, [(BINARY_HEADER, b"%d" % json_length)])
+        return Reply(200, parts)
+    return Reply(200, parts, OCTETS, [(BINARY_HEADER, b"%d" % json_length)])
 
 
 def prefers_arrow(accept: bytes) -> bool:
     """Return whether `Accept` has Arrow's stream with a weight above zero and not below that of
     JSON.
     """
-    if b"arrow" not in accept:
-        return False
     media_ranges = accept.decode("latin-1").lower().split(",")
     weights = dict(map(_parse_media_range, media_ranges))
     return weights.get(ARROW, 0.0) > 0 and weights[ARROW] >= weights.get(JSON, 0.0)

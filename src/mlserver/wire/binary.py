@@ -195,8 +195,6 @@ def pop_binary_outputs(request: InferenceRequest) -> BinaryOutputs | None:
     Raises:
         MLServerError: a value is neither true nor false.
     """
-    if request.parameters is None and request.outputs is None:
-        return None
     default = _pop_flag(request.parameters, "binary_data_output", "the request")
     by_name = {}
     for output in request.outputs or ():

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from ..errors import InvalidPayload, MLServerError
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
+from ..tensor.conversion import raw_to_array
 from ..types import (
     InferenceRequest,
     InferenceResponse,
@@ -288,10 +289,9 @@ def _write_slice(response: InferenceResponse, output_slice: OutputSlice) -> byte
     parts = [_dump(_build_head(response))[:-1], b',"outputs":[']
     for index, head in enumerate(heads):
         datatype = str(batch.outputs[index].datatype)
-        shape = output_slice.block_shape(index)
-        data = TensorData.from_trusted_raw(output_slice.read_block(index), datatype, shape)
-        text = orjson.dumps(_read_numbers(data, datatype, shape), option=_OPTIONS)
-        if b"null" in text and infinities(datatype, data, shape):
+        block = output_slice.read_block(index)
+        text = orjson.dumps(_read_block(block, datatype), option=_OPTIONS)
+        if b"null" in text:  # the parameters of infinities are not in the heads
             tensors = {**response.__dict__, "outputs": output_slice.to_outputs()}
             return write_response(InferenceResponse.build(tensors))
         parts += (head, text, b"},")
@@ -332,7 +332,7 @@ def build_output_head(output: ResponseOutput) -> dict[str, Any]:
 def _read_elements(output: ResponseOutput) -> Any:
     datatype, data = str(output.datatype), output.data
     if datatype in FORMATS or datatype == "BF16":
-        return _read_numbers(data, datatype, output.shape)
+        return _read_block(data.to_raw(datatype, output.shape), datatype)
     if data.raw is not None:
         elements: list[Any] = split_bytes_block(data.raw)
     else:
@@ -340,14 +340,12 @@ def _read_elements(output: ResponseOutput) -> Any:
     return [_decode(element, output.name) for element in elements]
 
 
-def _read_numbers(data: TensorData, datatype: str, shape: list[int]) -> Any:
+def _read_block(block: memoryview | bytes, datatype: str) -> Any:
     """Return numbers for orjson: few as a list, many as an array."""
     code: Any = FORMATS.get(datatype)
-    if data.raw is not None and code is not None and code != "e":
-        raw = memoryview(data.raw).cast("B")
-        if raw.nbytes <= _MAX_LIST_BYTES:
-            return raw.cast(code).tolist()
-    array = data.to_array(datatype, shape).reshape(-1)
+    if len(block) <= _MAX_LIST_BYTES and code is not None and code != "e":
+        return memoryview(block).cast("B").cast(code).tolist()
+    array = raw_to_array(block, datatype, (-1,))
     return array.astype("f8") if array.dtype.kind == "f" else array
 
 

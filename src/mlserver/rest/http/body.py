@@ -42,7 +42,11 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
         UnsupportedMediaType: the encoding is not gzip or deflate.
         ClientDisconnected: no client is left to respond to.
     """
-    _check_declared(request.header(b"content-length"), limit)
+    headers = dict(request.raw_headers)
+    length = headers.get(b"content-length", b"")
+    # `int` of thousands of digits is slow.
+    if length.isdigit() and (len(length) > 18 or int(length) > limit):
+        raise PayloadTooLarge(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnected
@@ -51,15 +55,10 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
         body = await _read_rest(body, receive, limit)
     if len(body) > limit:
         raise PayloadTooLarge(limit)
-    encoding = request.header(b"content-encoding")
-    return await _decompress(body, encoding.decode("latin-1"), limit) if encoding else body
-
-
-def _check_declared(length: bytes | None, limit: int) -> None:
-    if length is None or not length.isdigit():
-        return
-    if len(length) > 18 or int(length) > limit:  # int() of thousands of digits is slow
-        raise PayloadTooLarge(limit)
+    if b"content-encoding" not in headers:
+        return body
+    lines = [value for name, value in request.raw_headers if name == b"content-encoding"]
+    return await _decompress(body, b",".join(lines).decode("latin-1"), limit)
 
 
 async def _read_rest(start: bytes, receive: Receive, limit: int) -> bytes:

@@ -124,7 +124,10 @@ class Connection(asyncio.Protocol):
         is_between = state is ConnectionState.IDLE or state is ConnectionState.RESPONSE
         self._requests_in_read = 0 if is_between else 1
         try:
-            self._parse(data)
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._feed_without_upgrade(data, upgrade)
             if self._state is ConnectionState.HEAD:
                 self._count_unfinished_head()
         except httptools.HttpParserError as error:
@@ -143,18 +146,17 @@ class Connection(asyncio.Protocol):
             self._head_size += self._read_size
             check_head_size(self._head_size)
 
-    def _parse(self, data: bytes) -> None:
-        """Feed the parser; a request to upgrade is read as an HTTP/1.1 request."""
-        while True:
+    def _feed_without_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """Read a request to upgrade as an HTTP/1.1 request, and what follows it in `data`."""
+        while self._is_upgrade:
+            data = self._remove_upgrade() + data[upgrade.args[0] :]
+            self._read_size = len(data)
             try:
                 self._parser.feed_data(data)
                 return
-            except httptools.HttpParserUpgrade as upgrade:
-                if not self._is_upgrade:
-                    self._decline_tunnel()
-                    return
-                data = self._remove_upgrade() + data[upgrade.args[0] :]
-                self._read_size = len(data)
+            except httptools.HttpParserUpgrade as next_upgrade:
+                upgrade = next_upgrade
+        self._decline_tunnel()
 
     def _remove_upgrade(self) -> bytes:
         """Return the head just parsed, without its Upgrade header, for a new parser.
@@ -180,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._expects_continue = self._is_upgrade = False
         self._chunk_count = self._head_size = self._max_head_size = 0
         self._requests_in_read += 1
-        self._enter(ConnectionState.HEAD)
+        self._state, self._since = ConnectionState.HEAD, self._timeouts.now
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -199,7 +201,8 @@ class Connection(asyncio.Protocol):
             return
         version = self._version = parser.get_http_version()
         check_head(version, self._target, headers, self._max_head_size + self._read_size)
-        self._check_capacity()
+        if self._pipeline or self._limit_concurrency is not None:
+            self._check_capacity()
         self._cycle = cycle = RequestResponseCycle(
             self._create_scope(method, headers),
             self,
@@ -210,7 +213,7 @@ class Connection(asyncio.Protocol):
             self._on_response_complete,
         )
         self._headers = []  # `on_header` is called for trailers too; they are not headers
-        self._enter(ConnectionState.BODY)
+        self._state, self._since = ConnectionState.BODY, self._timeouts.now
         if self._running is None or self._running.response_complete:
             self._start(cycle)
         else:
@@ -261,12 +264,10 @@ class Connection(asyncio.Protocol):
         if cycle is not None and not cycle.response_complete:
             cycle.end_body()
         is_running = running is not None and not running.response_complete
-        self._enter(ConnectionState.RESPONSE if is_running else ConnectionState.IDLE)
+        self._state = ConnectionState.RESPONSE if is_running else ConnectionState.IDLE
+        self._since = self._timeouts.now
 
     # -- responses --
-
-    def _enter(self, state: ConnectionState) -> None:
-        self._state, self._since = state, self._timeouts.now
 
     def _start(self, cycle: RequestResponseCycle) -> None:
         self._running = cycle
@@ -289,26 +290,22 @@ class Connection(asyncio.Protocol):
             if not cycle.response_complete and not cycle.disconnected:
                 self._transport.close()
         finally:
-            cycle.release()
+            if not cycle.response_complete:
+                cycle.release()
             self._tasks.discard(task)
 
     def _on_response_complete(self) -> None:
         self._server_state.total_requests += 1
         if self._transport.is_closing() or self._state is ConnectionState.CLOSING:
             return
-        self._flow.resume_reading()
+        if self._flow.is_read_paused:
+            self._flow.resume_reading()
         if self._pipeline:
             self._start(self._pipeline.popleft())
         elif self._state is ConnectionState.RESPONSE:
-            self._enter(ConnectionState.IDLE)
+            self._state, self._since = ConnectionState.IDLE, self._timeouts.now
 
     # `ResponseWriter`, for the cycle
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
 
     def close(self) -> None:
         """Close after the last response, which may precede the end of its request."""
@@ -376,7 +373,7 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close for writing, later for reading: unread bytes would reset the connection."""
-        self._enter(ConnectionState.CLOSING)
+        self._state, self._since = ConnectionState.CLOSING, self._timeouts.now
         self._flow.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -25,6 +25,7 @@ _MAX_JOINED = 64 * 1024
 _CONTROLS = bytes(code for code in range(32) if code != 9) + b"\x7f"
 _STATUSES_WITHOUT_BODY = (204, 304)
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, RFC 9110 5.6.2
+_FRAMING_HEADERS = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {
     status: f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n".encode()
@@ -35,10 +36,6 @@ _lower_names: BoundedCache[bytes, bytes] = BoundedCache()
 
 class ResponseWriter(Protocol):
     """The part of a connection that a cycle uses."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def is_closing(self) -> bool: ...
 
     def close(self) -> None: ...
 
@@ -52,9 +49,9 @@ class RequestResponseCycle:
 
     Args:
         scope: The ASGI scope.
-        writer: Receives the bytes of the response.
+        writer: The connection.
         flow: Pauses reading while the request's body is not received by the application, and
-            writing while the client does not read.
+            writing while the client does not read. Its transport receives the response.
         default_headers: Precede the headers of the response.
         keep_alive: Whether the connection stays open for another request.
         expects_continue: Whether the client waits for `100 Continue` before it sends the body.
@@ -120,7 +117,7 @@ class RequestResponseCycle:
         self._remaining = 0  # bytes of the declared content-length that are not written yet
 
     def release(self) -> None:
-        """Drop the reference to the connection, which refers to this cycle."""
+        """Drop the callback of a response that will not be complete."""
         self._on_complete = None
 
     # -- the request --
@@ -131,26 +128,31 @@ class RequestResponseCycle:
         self._buffered += len(part)
         if self._buffered > HIGH_WATER:
             self._flow.pause_reading()
-        self.notify()
+        self._is_notified = True
+        if self._event is not None:
+            self._event.set()
 
     def end_body(self) -> None:
         """Note that the request is complete."""
         self.more_body = False
-        self.notify()
+        self._is_notified = True
+        if self._event is not None:
+            self._event.set()
 
     def notify(self) -> None:
-        """Make `receive` return: body, end of body or disconnect."""
+        """Make `receive` return, because the client has disconnected."""
         self._is_notified = True
         if self._event is not None:
             self._event.set()
 
     async def receive(self) -> Message:
         """ASGI `receive`: return the next part of the body, or the disconnect."""
-        if self._expects_continue and not self._writer.is_closing():
+        if self._expects_continue and not self._flow.transport.is_closing():
             self._expects_continue = False
-            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._flow.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self.disconnected and not self.response_complete:
-            self._flow.resume_reading()
+            if self._flow.is_read_paused:
+                self._flow.resume_reading()
             if not self._is_notified:
                 await self._wait_notified()
             self._is_notified = False
@@ -194,12 +196,13 @@ class RequestResponseCycle:
         has_close = False
         for raw_name, value in chain(self._default_headers, headers):
             name = _lower_names.get(raw_name) or _check_name(raw_name)
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"connection" and b"close" in value.lower():
-                has_close = True
-            elif name == b"transfer-encoding":
-                self._is_chunked = True
+            if name in _FRAMING_HEADERS:
+                if name == b"content-length":
+                    length = int(value)
+                elif name == b"transfer-encoding":
+                    self._is_chunked = True
+                elif b"close" in value.lower():
+                    has_close = True
             parts += (name, b": ", value, b"\r\n")
             line_count += 1
         if has_close or self._writer.is_last_response():
@@ -232,12 +235,13 @@ class RequestResponseCycle:
             self._remaining -= len(body)
             if self._remaining < 0:
                 raise RuntimeError("The response is longer than its content-length")
+        write = self._flow.transport.write
         if len(head) + len(body) <= _MAX_JOINED:
-            self._writer.write(b"".join((head, body)) if head else bytes(body))
+            write(b"".join((head, body)) if head else bytes(body))
         else:
             if head:
-                self._writer.write(head)
-            self._writer.write(body)  # type: ignore[arg-type]  # transports accept views
+                write(head)
+            write(body)
         if not more_body:
             self._complete()
 
@@ -245,11 +249,13 @@ class RequestResponseCycle:
         if self._remaining:
             raise RuntimeError("The response is shorter than its content-length")
         self.response_complete = True
-        self.notify()
+        if self._event is not None:
+            self._event.set()
         if not self.keep_alive:
             self._writer.close()
-        if self._on_complete is not None:
-            self._on_complete()
+        on_complete, self._on_complete = self._on_complete, None
+        if on_complete is not None:
+            on_complete()
 
 
 def _encode_chunk(body: bytes | memoryview, more_body: bool) -> bytes:

@@ -13,14 +13,15 @@ class FlowControl:
     """State of both directions of a transport.
 
     Attributes:
+        transport: The transport.
         is_read_paused: Whether this server has stopped reading.
         is_write_paused: Whether the transport has asked to stop writing.
     """
 
-    __slots__ = ("_transport", "_writable", "is_read_paused", "is_write_paused")
+    __slots__ = ("_writable", "is_read_paused", "is_write_paused", "transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+        self.transport = transport
         self._writable: asyncio.Event | None = None  # created when writing is paused first
         self.is_read_paused = False
         self.is_write_paused = False
@@ -28,12 +29,12 @@ class FlowControl:
     def pause_reading(self) -> None:
         if not self.is_read_paused:
             self.is_read_paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self.is_read_paused:
             self.is_read_paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         """Make `drain` wait. The transport's buffer has reached its high-water mark."""

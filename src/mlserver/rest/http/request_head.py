@@ -4,6 +4,8 @@ rejected. Pure.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import httptools
 
 from ...logging import get_logger
@@ -22,6 +24,7 @@ WRONG_VERSION = (
     "(setting 'grpc_port')"
 )
 _TOO_LARGE = f"Request headers: expected at most {MAX_HEAD} bytes, received more"
+_get_name = itemgetter(0)
 _targets: BoundedCache[bytes, tuple[str, bytes, bytes]] = BoundedCache()
 
 
@@ -61,7 +64,7 @@ def check_head(version: str, target: bytes, headers: RawHeaders, max_size: int) 
     """
     if version not in ("1.1", "1.0"):
         raise RequestRejected(505, WRONG_VERSION)
-    names = [name for name, _ in headers]
+    names = list(map(_get_name, headers))
     host_count = names.count(b"host")
     if host_count != 1 and (host_count > 1 or version == "1.1"):
         raise RequestRejected(

@@ -23,7 +23,7 @@ from ...handlers.dataplane import ModelRoute
 from ...pipeline import RequestContext
 from ...types import InferenceRequest, InferenceResponse
 from ...wire.headers import server_timing
-from ..messages import EVENT_STREAM, RawHeaders, Reply, Request, header_value
+from ..messages import EVENT_STREAM, RawHeaders, Reply, Request, create_context, header_value
 
 
 def get_wire(model_route: ModelRoute) -> Any:
@@ -38,7 +38,7 @@ def _import_wire(name: str) -> Any:
 
 async def respond(data_plane: DataPlane, model_route: ModelRoute, request: Request) -> Reply:
     """Run inference; the wire module writes the response and every error."""
-    context = RequestContext(headers=request.headers, operation=request.operation)
+    context = create_context(request)
     name, version = model_route.name, model_route.version
     route = data_plane.select_route(model_route, context)
     wire, config = _import_wire(route.wire), route.config
