@@ -229,18 +229,7 @@ class DataPlane:
         entry = self._registry.find(name, version)
         if version or entry.split is None:
             return self._serve(entry, payload, context)
-        return self._serve_split(entry, payload, context)
-
-    async def _serve_split(
-        self, entry: ModelVersion, payload: InferenceRequest, context: RequestContext
-    ) -> InferenceResponse:
-        """Run inference on the version that the traffic split selects, and on its shadow."""
-        selected = self._router.select_version(entry, context)
-        shadow = self._router.copy_for_shadow(entry, selected, payload)
-        response = await self._serve(selected, payload, context)
-        if shadow is not None:
-            self._router.run_shadow(shadow, response, context)
-        return response
+        return self._router.infer(entry, payload, context)
 
     async def _serve(
         self, entry: ModelVersion, payload: InferenceRequest, context: RequestContext

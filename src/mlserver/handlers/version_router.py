@@ -35,6 +35,17 @@ class VersionRouter:
         self._serve = serve
         self._tasks: set[asyncio.Task[None]] = set()
 
+    async def infer(
+        self, default: ModelVersion, payload: InferenceRequest, context: RequestContext
+    ) -> InferenceResponse:
+        """Run inference on the version that the split selects, and on its shadow."""
+        selected = self.select_version(default, context)
+        shadow = self._copy_for_shadow(default, selected, payload)
+        response = await self._serve(selected, payload, context)
+        if shadow is not None:
+            self._start_shadow(shadow, response, context)
+        return response
+
     def select_version(self, default: ModelVersion, context: RequestContext) -> ModelVersion:
         """Return the version that serves a request by the default version's split.
 
@@ -55,7 +66,7 @@ class VersionRouter:
             return default
         return usable.get(context.selected_version, default)
 
-    def copy_for_shadow(
+    def _copy_for_shadow(
         self, default: ModelVersion, answering: ModelVersion, payload: InferenceRequest
     ) -> tuple[ModelVersion, InferenceRequest] | None:
         """Return the shadow version and a copy of the unprocessed request; None = no shadow."""
@@ -67,7 +78,7 @@ class VersionRouter:
                 return entry, _copy(payload)
         return None
 
-    def run_shadow(
+    def _start_shadow(
         self,
         shadow: tuple[ModelVersion, InferenceRequest],
         response: InferenceResponse,
