@@ -11,13 +11,14 @@ BENCH  := $(VENV)/.bench-installed
 # Hundreds of tests start servers. Without bytecode files each start compiles 250 modules again.
 unexport PYTHONDONTWRITEBYTECODE
 SITE   := $(VENV)/.site-installed
+RELEASE := $(VENV)/.release-installed
 
 # Three tests at a time: on two cores, a test waits for a server's start or a timeout a third of its
 # time. `worksteal` gives each process consecutive tests, which share a module's servers.
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference format proto bench bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference dist format proto bench bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -70,10 +71,20 @@ $(SITE): $(STAMP)
 
 docs: $(SITE)  ## build the documentation site into build/site; a dead link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/python -m tools.site_check
 	@echo "build/site/index.html"
 
 docs-serve: $(SITE)  ## show the documentation site on http://127.0.0.1:8000 (Ctrl-C stops it)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# Tools of a release.
+$(RELEASE): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	@touch $(RELEASE)
+
+dist: $(RELEASE)  ## build wheels and source distributions into dist/, check them, run the quick start with each Python found
+	@$(BIN)/python -m tools.distributions
+	@cd tests && ../$(BIN)/python -m matrix.dist
 
 format: $(STAMP)  ## format the code with ruff
 	@$(BIN)/ruff check --quiet --fix $(CODE) || true

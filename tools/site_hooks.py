@@ -49,7 +49,8 @@ def on_page_content(html: str, **_: Any) -> str:
     """Put pictures into the page itself, where they follow the page's light or dark scheme."""
 
     def replace(match: re.Match[str]) -> str:
-        return (ROOT / "docs" / "assets" / "pictures" / f"{match[2]}.svg").read_text()
+        picture = (ROOT / "docs" / "assets" / "pictures" / f"{match[2]}.svg").read_text()
+        return f'<div class="picture-frame">{picture}</div>'
 
     return PICTURE.sub(replace, html)
 

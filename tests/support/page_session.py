@@ -43,16 +43,17 @@ class PageSession:
 
     Args:
         folder: An empty folder, the page's current folder.
-        python: Interpreter of the environment whose programs the page uses.
-        installs: Whether to run `pip install ...`, which an environment with everything skips.
+        python: Interpreter of the environment whose programs the page uses; None = this one, in
+            which everything is installed already.
+        installs: Whether to run `pip install ...`; default: if `python` is given.
         env: Further variables.
     """
 
     def __init__(
         self,
         folder: Path,
-        python: Path = Path(sys.executable),
-        installs: bool = False,
+        python: Path | None = None,
+        installs: bool | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder / "page"
@@ -62,14 +63,15 @@ class PageSession:
             path.mkdir(parents=True)
         (self._state / "folder").write_text(str(self.folder))
         shutil.copytree(ROOT / "examples", self.folder / "examples")
-        self._installs = installs
+        self._installs = python is not None if installs is None else installs
+        programs = (python or Path(sys.executable)).parent
         ports = free_ports(4)
         self._ports = dict(zip(("8080", "8081", "8082", "8083"), map(str, ports), strict=True))
         self._server: subprocess.Popen[bytes] | None = None
         self._log = folder / "server.log"
         self._env = clean_environment(
             {
-                "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
+                "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
                 "HOME": str(home),
                 "XDG_CACHE_HOME": str(home / ".cache"),
                 "SESSION_STATE": str(self._state),

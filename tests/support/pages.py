@@ -50,6 +50,14 @@ class Block:
         return any(self.text in source for source in example_sources())
 
 
+def is_run(block: Block) -> bool:
+    """Whether a page's test writes or runs the block."""
+    if block.reason is not None:
+        return False
+    is_program = block.language == "python" and not block.is_excerpt
+    return bool(block.title) or block.language == "bash" or is_program
+
+
 @cache
 def example_sources() -> list[str]:
     files = (ROOT / "examples").rglob("*.*")

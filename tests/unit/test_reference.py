@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from tools.reference import FOLDER, PAGES
 from tools.reference.error_codes import MEANINGS
+from tools.version import read_version
 
 from mlserver.errors import CODES
+from mlserver.version import __version__
 from mlserver_mlflow.extra_settings import EXTRA_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,3 +34,8 @@ def test_every_key_of_extra_is_described() -> None:
         for path in set(folder.rglob("*.py")) - set((folder / "cli").rglob("*.py")):
             read |= set(re.findall(r'\bextra\.get\("(\w+)"', path.read_text()))
     assert {entry.name for entry in EXTRA_SETTINGS} == read
+
+
+def test_one_version() -> None:
+    """Both distributions have the version of `mlserver.version`."""
+    assert read_version() == __version__

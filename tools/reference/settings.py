@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from mlserver.settings.reference import FILES, list_settings, render_markdown
+from mlserver.settings.reference import FILES, SettingReference, list_settings
 from mlserver.version import __version__
 
-from .markdown import start_page
+from .markdown import code, start_page, table
 
 INTRODUCTIONS = {
     "settings.json": (
@@ -32,12 +32,23 @@ def page() -> str:
         "environment "
         "variables, `.env` in the current folder, the default. `mlserver settings --show FOLDER` "
         "prints the values in effect with their source, and "
-        '`mlserver settings --json-schema` the JSON schema for an editor (`"$schema"` in the '
-        "file).",
+        "`mlserver settings --json-schema` the JSON schema for an editor "
+        '(`"$schema"` in the file).',
     )
     for name, cls in FILES.items():
-        table = render_markdown(list_settings(cls)).replace(f'"{__version__}"', "version")
-        # A name in angle brackets, such as <module>, would be an HTML tag.
-        table = re.sub(r"<(\w+)>", r"\\<\1>", table)
-        lines += [f"## {name}", "", INTRODUCTIONS[name], "", table]
+        rows = [_row(setting) for setting in list_settings(cls)]
+        lines += [f"## {name}", "", INTRODUCTIONS[name], ""]
+        lines += table(("setting", "meaning"), rows)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(setting: SettingReference) -> tuple[str, str]:
+    """Return name and description; type, unit and default are a second line in the same cell."""
+    # A name in angle brackets, such as <module>, would be an HTML tag.
+    description = re.sub(r"<(\w+)>", r"\\<\1>", setting.description)
+    default = setting.default.replace(f'"{__version__}"', "the package's version")
+    facts = [setting.type]
+    if setting.unit:
+        facts.append(setting.unit)
+    facts.append(f"default {code(default)}" if default else "required")
+    return code(setting.name), f"{description}<br><small>{', '.join(facts)}</small>"
