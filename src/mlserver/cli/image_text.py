@@ -14,6 +14,13 @@ from .image_spec import HOME, MODELS, REQUIREMENTS, WHEELS, WHEELS_CONTEXT, Imag
 from .terminal import CommandError
 
 _SYSTEM_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+# Python's official images have no bytecode of the standard library, and the image's user may not
+# write it: every process would compile what it imports, 0.8 s of processor time in each worker. pip
+# compiles what it installs.
+_COMPILE = (
+    "import compileall, re, sysconfig;"
+    " compileall.compile_dir(sysconfig.get_path('stdlib'), quiet=2, rx=re.compile('-packages'))"
+)
 _PIP_SETTINGS = "PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore"
 
 
@@ -43,6 +50,7 @@ def render_dockerfile(
         *_copy_requirements(spec),
         *_copy_wheels(spec),
         f"RUN {_to_json(['python', '-m', 'pip', 'install', *pip_arguments])}",
+        f"RUN {_to_json(['python', '-c', _COMPILE])}",
         *copy_after_pip,
         "USER 1000",
         f"WORKDIR {HOME}",

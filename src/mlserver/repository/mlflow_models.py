@@ -8,8 +8,9 @@ folders is an error.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from ..settings import ModelSettings, SettingsError
@@ -79,7 +80,7 @@ def _select(
 ) -> list[MLflowFolder]:
     """Return the folders to serve; those in tracking stores only if there are no others."""
     referred = {real for settings in described if (real := _real_folder(settings)) is not None}
-    free = [folder for folder in contents.mlflow_models if not _is_below_any(folder.real, referred)]
+    free = [folder for folder in contents.mlflow_models if not _is_in_any(folder.real, referred)]
     owned = [folder for folder in free if folder.owner is not None and folder.path != folder.owner]
     for folder in owned:
         discovery.notes.append(
@@ -115,8 +116,10 @@ def _real_folder(settings: ModelSettings) -> str | None:
     return os.path.dirname(real) if os.path.isfile(real) else real
 
 
-def _is_below_any(real: str, folders: Iterable[str]) -> bool:
-    return any(real == folder or real.startswith(os.path.join(folder, "")) for folder in folders)
+def _is_in_any(real: str, folders: Set[str]) -> bool:
+    """Whether a path is one of the folders or below one of them."""
+    path = Path(real)
+    return any(str(folder) in folders for folder in (path, *path.parents))
 
 
 def _name_folder(root: str, folder: MLflowFolder) -> NamedFolder:
@@ -140,8 +143,11 @@ def _without_collisions(
     by_name: dict[str, list[NamedFolder]] = {}
     for folder in named:
         by_name.setdefault(folder.name, []).append(folder)
+    described_by_name: dict[str, list[ModelSettings]] = {}
+    for settings in described:
+        described_by_name.setdefault(settings.name, []).append(settings)
     for name, folders in by_name.items():
-        others = [settings for settings in described if settings.name == name]
+        others = described_by_name.get(name, [])
         foreign = [settings for settings in others if not _is_sibling(settings, folders[0])]
         if foreign:
             discovery.warnings += [

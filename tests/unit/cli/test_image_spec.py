@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,20 @@ def test_a_folder_with_a_model(tmp_path: Path) -> None:
     assert "127.0.0.1:9000/v2/health/live" in dockerfile["HEALTHCHECK"][0][-1]
     assert dockerfile.installed == [f"mlserver=={__version__}"]
     assert dockerfile.copied == ["."]
+
+
+def test_the_standard_library_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Official images have no bytecode of it; pip compiles what it installs."""
+    write_model(tmp_path / "echo")
+    *_, (python, option, code) = make_dockerfile(tmp_path)["RUN"]
+    assert (python, option) == ("python", "-c")
+    for path in ("module.py", "package/part.py", "site-packages/installed.py", "broken.py"):
+        (tmp_path / "lib" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "lib" / path).write_text("(" if path == "broken.py" else "")
+    monkeypatch.setattr(sysconfig, "get_path", {"stdlib": str(tmp_path / "lib")}.get)
+    exec(code, {})
+    compiled = {path.name.partition(".")[0] for path in (tmp_path / "lib").rglob("*.pyc")}
+    assert compiled == {"module", "part"}
 
 
 def test_the_healthcheck_uses_the_tls_settings(tmp_path: Path) -> None:
