@@ -89,7 +89,15 @@ class NeedsOwnProcess(MLServerError):
     KEY = "needs_own_process"
 
     def __init__(self, name: str, code: ShippedCode | None, source: str | None) -> None:
-        details = None if code is None else {"names": str(code), "digest": code.digest}
+        details = (
+            None
+            if code is None
+            else {
+                "names": str(code),
+                "digest": code.digest,
+                "modules": sorted(code.all_modules),
+            }
+        )
         shipped = "no code" if code is None else f"code ({code})"
         super().__init__(
             f"Model {name} ships {shipped}, which this worker process may not load: its files have "

@@ -81,6 +81,14 @@ class RuntimeHooks:
         """
         return []
 
+    def list_template_imports(self, settings: ModelSettings) -> list[str]:
+        """Return modules that workers share: of the runtime and the model's libraries. Blocks.
+
+        A template process imports them after those of `list_imports`, before workers are forked
+        from it. No module may be user code. One that cannot be imported is skipped.
+        """
+        return []
+
     def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
         """Return what the model's files say about its environment; fetch them if needed. Blocks.
 

@@ -30,6 +30,7 @@ from .startup_report import format_entry
 if TYPE_CHECKING:
     from .handlers.monitoring import Monitoring
     from .http_workers.supervisor import HTTPWorkerSupervisor
+    from .parallel.processes.template_process import TemplateProcess
 
 logger = get_logger()
 
@@ -43,15 +44,20 @@ class NothingLoaded(MLServerError):
 
 
 class MLServer:
-    """A server. Create it inside a running event loop, start it once, and stop it once."""
+    """A server. Create it inside a running event loop, start it once, and stop it once.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Its settings.
+        template: A template process that is started already (`processes.templates.start_early`).
+    """
+
+    def __init__(self, settings: Settings, template: TemplateProcess | None = None) -> None:
         configure_logger(settings)
         code_policy.install_policy(settings)
         self._settings = settings
         self._factory = PipelineFactory(settings)
         self._http_workers = _create_http_worker_supervisor(settings)
-        self._executor = _create_executor(settings, self._http_workers)
+        self._executor = _create_executor(settings, self._http_workers, template)
         self._registry = Registry(
             self._executor,
             self._build_pipeline,
@@ -172,7 +178,7 @@ class MLServer:
             for settings in models:
                 self._registry.announce(settings)
             startup_report.log_found(models, self._problems(), self._settings)
-            starting = asyncio.create_task(self._executor.start())
+            starting = asyncio.create_task(self._executor.start(models))
             checking = asyncio.create_task(asyncio.to_thread(_warn_of_known_faults))
             try:
                 # In a thread, so that the workers, which import far more, are started meanwhile.
@@ -356,11 +362,15 @@ def _create_http_worker_supervisor(settings: Settings) -> HTTPWorkerSupervisor |
     return HTTPWorkerSupervisor(settings)
 
 
-def _create_executor(settings: Settings, http_workers: HTTPWorkerSupervisor | None) -> Executor:
+def _create_executor(
+    settings: Settings,
+    http_workers: HTTPWorkerSupervisor | None,
+    template: TemplateProcess | None,
+) -> Executor:
     if settings.parallel_workers > 0:
         from .parallel.pool_manager import PoolExecutor
 
-        return PoolExecutor(settings, http_workers)
+        return PoolExecutor(settings, http_workers, template)
     from .parallel.in_process import InProcessExecutor
 
     return InProcessExecutor(settings)

@@ -6,7 +6,7 @@ For tests of the stages before the executor.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from mlserver.batching.admission import AdmissionPolicy
@@ -103,7 +103,7 @@ class Executor:
         self.go = asyncio.Event()
         self.go.set()
 
-    async def start(self) -> None:
+    async def start(self, models: Sequence[ModelSettings] = ()) -> None:
         return None
 
     async def load(self, settings: ModelSettings) -> LoadedModel:

@@ -28,6 +28,7 @@ from support.ports import free_ports
 # Seconds from the start to ready: importing MLflow takes a few, more on a busy machine.
 START_LIMIT = 60.0
 STOP_LIMIT = 15.0  # seconds from SIGTERM to the exit
+TEMPLATE_NAMES = ("mlserver-templ", "mlserver-fork")
 POLL_INTERVAL = 0.05  # seconds between two tries of a condition if no log line arrives
 
 
@@ -56,6 +57,14 @@ def run_mlserver(
         check=False,
     )
     return completed.returncode, completed.stdout
+
+
+def read_name(pid: int) -> str:
+    """The name of a process as `ps` shows it; "" = it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 class Log:
@@ -223,8 +232,14 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        """Ids of the server's live child processes."""
-        return [pid for pid in self.list_processes() if pid != self.process.pid]
+        """Ids of the server's live child processes that serve requests or models."""
+        others = {self.process.pid, *self.templates}
+        return [pid for pid in self.list_processes() if pid not in others]
+
+    @property
+    def templates(self) -> list[int]:
+        """Ids of the template processes, and of those between one and its new worker."""
+        return [pid for pid in self.list_processes() if read_name(pid) in TEMPLATE_NAMES]
 
     # -- waiting --
 

@@ -37,6 +37,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "logging_settings": (None, {"version": 1}, {"version": 1}),
     "parallel_workers": (1, "2", 2),
     "parallel_workers_timeout": (5, 7, 7),
+    "worker_start": ("auto", "fresh", "fresh"),
     "environments_dir": (DEFAULT_ENVIRONMENTS_DIR, "/e", "/e"),
     "model_repository_implementation": (None, "a.b.C", "a.b.C"),
     "model_repository_root": (".", "/models", "/models"),

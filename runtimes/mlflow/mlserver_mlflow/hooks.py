@@ -37,6 +37,11 @@ class MLflowHooks(RuntimeHooks):
 
         return flavor_imports.list_for_settings(settings)
 
+    def list_template_imports(self, settings: ModelSettings) -> list[str]:
+        from .loading import template_imports
+
+        return template_imports.list_for_settings(settings)
+
     def read_environment(self, settings: ModelSettings) -> EnvironmentFiles:
         from .loading import environment_spec
 

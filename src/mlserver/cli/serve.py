@@ -15,6 +15,7 @@ import click
 
 from ..logging import logger
 from ..parallel import child_main
+from ..parallel.processes.templates import start_early
 from ..parallel.user_account import provide_user
 from ..repository.factory import ModelRepositoryFactory
 from ..repository.folders import has_models
@@ -61,10 +62,12 @@ def command(model: str, name: str | None, **flags: Any) -> None:
     """
     overrides = {field: value for field, value in flags.items() if value is not None}
     settings = prepare_settings(model, name, overrides)
+    # Its imports overlap with those of the front ends.
+    template = start_early(settings)
     from ..server import MLServer
 
     async def serve() -> None:
-        await MLServer(settings).start()
+        await MLServer(settings, template).start()
 
     run_event_loop(serve())
 

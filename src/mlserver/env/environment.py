@@ -66,10 +66,14 @@ class Environment:
     def python(self) -> str:
         return os.path.join(self.folder, "bin", "python")
 
-    def command(self) -> list[str]:
-        """Return the command of a worker; the file descriptor of its connection is appended."""
+    def command(self, entry: str) -> list[str]:
+        """Return the command of a process; the file descriptor of its connection is appended.
+
+        Args:
+            entry: `worker` or `template`.
+        """
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        return [self.python, _BOOTSTRAP, version, *installed_paths()]
+        return [self.python, _BOOTSTRAP, version, *installed_paths(), entry]
 
     def variables(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment variables of a process in it.
@@ -90,7 +94,7 @@ class Environment:
             raise EnvironmentNotFound(self.name, "it has no bin/python")
         try:
             result = subprocess.run(
-                [*self.command(), "check"],
+                [*self.command("check"), "-"],
                 env=self.variables(os.environ),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import MLServerError
 from ..logging import get_logger
 from ..parallel.child_process import ChildProcess
+from ..parallel.processes.launchers import InterpreterLauncher
 from ..parallel.rpc.client import WorkerDied
 from ..parallel.rpc.dispatcher import RPCDispatcher, RPCHandler
 from ..parallel.rpc.protocol import Frame, MessageType
@@ -52,7 +53,8 @@ class HTTPWorkerProcess(ChildProcess):
                 on_notification(self, frame)
 
         command = [sys.executable, "-m", "mlserver.http_workers.worker"]
-        super().__init__(command, os.environ, lambda _: on_exit(self), receive, accepts_fds=True)
+        launcher = InterpreterLauncher(command, os.environ)
+        super().__init__(launcher, lambda _: on_exit(self), receive, accepts_fds=True)
         self.index = index
         self.started_at = time.monotonic()
         self.is_serving = False

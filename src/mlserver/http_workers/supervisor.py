@@ -17,8 +17,8 @@ from ..metrics.endpoint import MetricsPage
 from ..metrics.model_statistics import ModelStatistics
 from ..metrics.server_metrics import ServerMetrics
 from ..parallel.child_main import absolute_sys_path
-from ..parallel.child_process import describe_exit
 from ..parallel.pool_manager import PoolExecutor
+from ..parallel.processes.exit_codes import describe_exit
 from ..parallel.rpc.client import WorkerDied
 from ..parallel.rpc.dispatcher import RPCHandler
 from ..parallel.rpc.protocol import Frame, MessageType

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -205,4 +206,4 @@ async def _serve(end: socket.socket) -> None:
 
 if __name__ == "__main__":
     gc.set_threshold(*GC_THRESHOLD)
-    run_child(_serve)
+    run_child(_serve, int(sys.argv[1]))

@@ -8,21 +8,20 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
+from .processes.linux import die_with_parent
 from .worker.model_failures import prepare_loop, run_protected
 
 
-def run_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
-    """Serve the connection whose file descriptor is the first argument, then exit.
+def run_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]], fd: int) -> NoReturn:
+    """Serve the connection of a file descriptor, then exit.
 
-    The server closes the connection to end this process. Signals that a terminal sends to the whole
-    process group are ignored, because the server handles them.
+    The server closes the connection to end this process.
     """
-    _die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGINT)):
-        signal.signal(number, signal.SIG_IGN)
-    end = socket.socket(fileno=int(sys.argv[1]))
+    die_with_parent()
+    ignore_signals()
+    end = socket.socket(fileno=fd)
     end.set_inheritable(False)
     _run_child_loop(serve(end))
     sys.stdout.flush()
@@ -31,12 +30,10 @@ def run_child(serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> No
     os._exit(0)
 
 
-def _die_with_parent() -> None:
-    """Let the kernel send SIGKILL when the server dies (Linux; else the closed connection does)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
+def ignore_signals() -> None:
+    """Ignore signals that a terminal sends to the process group: the server handles them."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

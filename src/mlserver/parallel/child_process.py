@@ -6,11 +6,11 @@ import asyncio
 import itertools
 import os
 import socket
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..logging import get_logger
+from .processes.launchers import Launcher, ProcessHandle
 from .rpc.client import RPCClient, WorkerDied
 from .rpc.fd_passing import create_control_sockets, send_fd
 from .rpc.protocol import Frame, FrameError, MessageType
@@ -23,37 +23,35 @@ class ChildProcess(RPCClient):
     """A process and the calls that it has not answered.
 
     Args:
-        command: Arguments that start it; the file descriptor of its end of the connection is
-            appended.
-        variables: All of its environment variables.
+        launcher: Starts it; it receives the descriptor of its end of the connection first.
         on_exit: Called once on the loop when the process has ended.
         on_notification: Called with each frame that answers no call.
         accepts_fds: Whether sockets can be passed to it (see `send_fd`).
 
     Attributes:
         number: Unique among all child processes of this server.
+        is_forked: Whether it is a fork of a template process.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
-        variables: Mapping[str, str],
+        launcher: Launcher,
         on_exit: Callable[[ChildProcess], None],
         on_notification: Callable[[Frame], None],
         accepts_fds: bool = False,
     ) -> None:
         super().__init__(on_notification)
-        self._command = command
-        self._variables = variables
+        self._launcher = launcher
         self._on_exit = on_exit
         self._accepts_fds = accepts_fds
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ProcessHandle | None = None
         self._ready: asyncio.Future[None] | None = None
         self._exit_code: asyncio.Future[int] | None = None
         self._is_stopping = False
         self._pidfd: int | None = None
         self._control_socket: socket.socket | None = None
         self.number = next(_numbers)
+        self.is_forked = False
 
     @property
     def pid(self) -> int:
@@ -67,7 +65,8 @@ class ChildProcess(RPCClient):
 
         Raises:
             WorkerDied: the process ended first.
-            TimeoutError: it did not answer within `timeout` seconds.
+            TimeoutError: it did not answer within `timeout` seconds after its start.
+            OSError: it could not be started.
         """
         self._ready = asyncio.get_running_loop().create_future()
         server_end, child_end = socket.socketpair()
@@ -75,27 +74,24 @@ class ChildProcess(RPCClient):
         if self._accepts_fds:
             self._control_socket, child_control = create_control_sockets()
             child_ends.append(child_control)
-            init = {**init, "control_fd": child_control.fileno()}
         try:
-            self._process = self._spawn([end.fileno() for end in child_ends])
+            launched = await self._launcher.launch([end.fileno() for end in child_ends])
+        except BaseException:
+            server_end.close()
+            if self._control_socket is not None:
+                self._control_socket.close()
+            raise
         finally:
             for end in child_ends:
                 end.close()
+        self._process, self.is_forked = launched.process, launched.is_forked
+        if self._accepts_fds:
+            init = {**init, "control_fd": launched.fds[1]}
         await self.open(server_end)
         self._watch_exit(self._process.pid)
         async with asyncio.timeout(timeout):
             await self._ready
             await self.call(MessageType.INIT, init)
-
-    def _spawn(self, fds: list[int]) -> subprocess.Popen[bytes]:
-        # Not in a helper thread: PR_SET_PDEATHSIG kills the child when the *thread* that started it
-        # ends.
-        return subprocess.Popen(
-            [*self._command, str(fds[0])],
-            pass_fds=fds,
-            env=dict(self._variables),
-            stdin=subprocess.DEVNULL,
-        )
 
     def _watch_exit(self, pid: int) -> None:
         """Detect the exit of the process even if a child of it keeps the connection open."""
@@ -149,7 +145,12 @@ class ChildProcess(RPCClient):
             self._process.kill()
 
     async def reap(self) -> int:
-        """Wait for the exit of the process; return its exit code (negative: a signal)."""
+        """Wait for the exit of the process; return its exit code (negative: a signal).
+
+        0 if it was not started.
+        """
+        if self._process is None:
+            return 0
         return await asyncio.shield(self._wait())
 
     def _wait(self) -> asyncio.Future[int]:
@@ -181,15 +182,3 @@ class ChildProcess(RPCClient):
         except TimeoutError:
             self.kill()
             await self.reap()
-
-
-def describe_exit(code: int) -> str:
-    """Return a text for an exit code of `Popen`."""
-    if code >= 0:
-        return f"exit code {code}"
-    import signal
-
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"

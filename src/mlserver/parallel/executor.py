@@ -6,7 +6,7 @@ them runs a model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -133,7 +133,13 @@ class LoadedModel(Protocol):
 class Executor(Protocol):
     """Loads models."""
 
-    async def start(self) -> None: ...
+    async def start(self, models: Sequence[ModelSettings] = ()) -> None:
+        """Start the executor.
+
+        Args:
+            models: Models that will be loaded next, to prepare for.
+        """
+        ...
 
     async def load(self, settings: ModelSettings) -> LoadedModel:
         """Load a model.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from ..errors import MLServerError
@@ -65,7 +65,7 @@ class InProcessExecutor:
             await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def start(self) -> None:
+    async def start(self, models: Sequence[ModelSettings] = ()) -> None:
         adapt_when_imported()
         self._thread.start()
 

@@ -8,6 +8,7 @@ see `isolation`; in a group (`inference_pool_gid`) models with equal code share 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .. import isolation
@@ -18,10 +19,13 @@ from ..logging import get_logger
 from ..metrics.shared import SharedFolder
 from ..runtime_hooks import find_hooks
 from ..settings import ModelSettings, Settings
+from .allowed_code import NO_CODE, AllowedCode
 from .child_process import ChildProcess as WorkerProcess
 from .executor import LoadedModel, ModelInfo, WorkerListener
 from .in_process import InProcessExecutor
 from .model_source import with_resolved_uri
+from .processes.template_process import TemplateProcess
+from .processes.templates import Templates
 from .remote_model import RemoteModel
 from .worker_pool import WorkerPool
 
@@ -56,10 +60,12 @@ class _Code(NamedTuple):
     Attributes:
         names: File names, for the log.
         digest: Equal for equal code.
+        modules: Top-level names of its modules.
     """
 
     names: str
     digest: str
+    modules: Sequence[str]
 
 
 class RefCountedPool:
@@ -77,11 +83,18 @@ class PoolManager:
     Args:
         settings: The server's settings.
         listener: Notified of changes, for other processes that call the workers.
+        template: A template process of the server's own environment that is started already.
     """
 
-    def __init__(self, settings: Settings, listener: WorkerListener | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: WorkerListener | None = None,
+        template: TemplateProcess | None = None,
+    ) -> None:
         self._settings = settings
         self._listener = listener
+        self._templates = Templates(settings, template)
         self._entries: dict[PoolKey, RefCountedPool] = {}
         self._metrics: SharedFolder | None = None
 
@@ -97,17 +110,27 @@ class PoolManager:
         return key in self._entries
 
     async def acquire(
-        self, key: PoolKey, environment: Environment | None, allowed_code: str = isolation.NO_CODE
+        self,
+        key: PoolKey,
+        environment: Environment | None,
+        code: AllowedCode = NO_CODE,
+        modules: Sequence[str] = (),
     ) -> PoolReference:
         """Return a reference to the started pool of a key, starting it if needed.
+
+        Args:
+            modules: What the pool's template imports for the model.
 
         Raises:
             MLServerError: the pool cannot be started.
         """
         entry = self._entries.get(key)
         if entry is None:
-            entry = RefCountedPool(self._create_pool(environment, allowed_code))
-            self._entries[key] = entry
+            pool = self._create_pool(environment, code)
+            pool.prepare(modules)
+            entry = self._entries[key] = RefCountedPool(pool)
+        else:
+            entry.pool.prepare(modules)
         entry.users += 1
         reference = PoolReference(self, key, entry)
         try:
@@ -118,12 +141,18 @@ class PoolManager:
             raise
         return reference
 
-    def _create_pool(self, environment: Environment | None, allowed_code: str) -> WorkerPool:
+    def _create_pool(self, environment: Environment | None, code: AllowedCode) -> WorkerPool:
         if self._metrics is None:
             self._metrics = SharedFolder(self._settings)
         size, variables = self._settings.parallel_workers, self._metrics.variables()
         return WorkerPool(
-            size, self._settings, environment, self._listener, variables, allowed_code
+            size,
+            self._settings,
+            environment,
+            self._listener,
+            variables,
+            code,
+            self._templates,
         )
 
     async def release(self, key: PoolKey, entry: RefCountedPool) -> None:
@@ -135,6 +164,7 @@ class PoolManager:
     async def stop(self, grace: float) -> None:
         """Stop all pools, also those in use."""
         await asyncio.gather(*(self._stop_pool(entry, grace) for entry in self._entries.values()))
+        await self._templates.stop()
         if self._metrics is not None:
             self._metrics.close()
 
@@ -168,18 +198,25 @@ class PoolExecutor:
         settings: The server's settings.
         listener: Notified of changes, for HTTP workers; with it no model can run in a thread of
             this process.
+        template: A template process of the server's own environment that is started already.
     """
 
-    def __init__(self, settings: Settings, listener: WorkerListener | None = None) -> None:
-        self._manager = PoolManager(settings, listener)
+    def __init__(
+        self,
+        settings: Settings,
+        listener: WorkerListener | None = None,
+        template: TemplateProcess | None = None,
+    ) -> None:
+        self._manager = PoolManager(settings, listener, template)
         self._settings = settings
         self._listener = listener
         self._keys = 0
         self._in_process: InProcessExecutor | None = None
         self._default: PoolReference | None = None
 
-    async def start(self) -> None:
-        self._default = await self._manager.acquire(DEFAULT, None)
+    async def start(self, models: Sequence[ModelSettings] = ()) -> None:
+        modules = await asyncio.to_thread(_list_modules, models)
+        self._default = await self._manager.acquire(DEFAULT, None, modules=modules)
 
     async def load(self, settings: ModelSettings) -> LoadedModel:
         if settings.parallel_workers is not None and settings.parallel_workers <= 0:
@@ -225,16 +262,19 @@ class PoolExecutor:
         group = (settings.parameters.inference_pool_gid if settings.parameters else None) or ""
         environment_key = environment.key if environment else ""
         if code is None:
-            key, allowed_code = PoolKey(environment_key, group), isolation.NO_CODE
+            key, allowed_code = PoolKey(environment_key, group), NO_CODE
         elif group:
-            key, allowed_code = PoolKey(environment_key, group, code.digest), code.digest
+            key = PoolKey(environment_key, group, code.digest)
+            allowed_code = AllowedCode(code.digest, tuple(code.modules))
         else:
-            key, allowed_code = PoolKey(environment_key, group, model_key), isolation.ANY_CODE
+            key = PoolKey(environment_key, group, model_key)
+            allowed_code = AllowedCode(isolation.ANY_CODE, tuple(code.modules))
         if code is not None:
             _log_own_pool(settings.name, group, code)
         if environment is not None and key not in self._manager:
             await asyncio.to_thread(environment.check)
-        return await self._manager.acquire(key, environment, allowed_code)
+        modules = await asyncio.to_thread(_list_modules, [settings])
+        return await self._manager.acquire(key, environment, allowed_code, modules)
 
     async def _load_in_process(self, settings: ModelSettings) -> LoadedModel:
         if self._listener is not None:
@@ -308,7 +348,17 @@ def _log_own_pool(name: str, group: str, code: _Code) -> None:
     logger.info("Model '%s': runs in %s, since it ships code (%s)", name, pool, code.names)
 
 
+def _list_modules(models: Iterable[ModelSettings]) -> list[str]:
+    """Return what a template imports for models in the server's own environment. Blocks."""
+    names: dict[str, None] = {}
+    for settings in models:
+        hooks = find_hooks(settings.implementation_)
+        imports = [*hooks.list_imports(settings), *hooks.list_template_imports(settings)]
+        names.update(dict.fromkeys(imports))
+    return list(names)
+
+
 def _find_shipped_code(settings: ModelSettings) -> _Code | None:
     """Return the code in the model's local folder, None if there is none. Blocks."""
     code = find_hooks(settings.implementation_).find_shipped_code(settings)
-    return None if code is None else _Code(str(code), code.digest)
+    return None if code is None else _Code(str(code), code.digest, sorted(code.all_modules))

@@ -10,30 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ..env.environment import Environment, own_paths
 from ..errors import MLServerError, ModelFailed, Unavailable
-from ..isolation import NO_CODE
 from ..logging import get_logger
 from ..settings import ModelSettings, Settings
+from .allowed_code import NO_CODE, AllowedCode
 from .child_main import absolute_sys_path
 from .child_process import ChildProcess as WorkerProcess
-from .child_process import describe_exit
 from .death_count import DeathCount, ReplacementLoadFailed, WorkerExits
 from .executor import ModelInfo, WorkerListener
 from .model_source import get_source, is_mutable_address, with_resolved_uri
 from .model_unload import unload_from
-from .processors import thread_variables
+from .processes.exit_codes import describe_exit
+from .processes.templates import Templates, create_interpreter_launcher, worker_variables
+from .processes.worker_launcher import WorkerLauncher
 from .remote_model import WorkerGroup
 from .rpc.client import WorkerDied
 from .rpc.protocol import Frame, MessageType
+from .stuck_workers import kill_if_stuck, watch
 
 logger = get_logger()
 _numbers = itertools.count(1)
@@ -44,8 +44,6 @@ START_TIMEOUT = 120.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 # Seconds before the next attempt to replace a worker that lacks a model.
 FIRST_REPAIR, LONGEST_REPAIR = 1.0, 30.0
-WATCH_INTERVAL = 0.5
-PING_TIMEOUT = 1.0
 
 
 class WorkerPool(WorkerGroup[WorkerProcess]):
@@ -57,7 +55,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         environment: The Python environment that the workers run in; None = the server's own.
         listener: Notified of changes, for other processes that call the workers.
         variables: Additional environment variables of the workers.
-        allowed_code: Which models' code the workers may load, see `isolation`.
+        code: Which models' code the workers may load.
+        templates: Templates of the server, which workers are forked from; None = every worker is a
+            new interpreter.
 
     Attributes:
         number: Unique among all pools of this server.
@@ -71,7 +71,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         environment: Environment | None = None,
         listener: WorkerListener | None = None,
         variables: Mapping[str, str] | None = None,
-        allowed_code: str = NO_CODE,
+        code: AllowedCode = NO_CODE,
+        templates: Templates | None = None,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
@@ -79,8 +80,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._size = size
         self._settings = settings
         self._environment = environment
-        self._variables = dict(variables or {})
-        self._allowed_code = allowed_code
+        self._code = code
+        self._templates = templates
+        self._launcher = self._create_launcher(variables or {}, templates)
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._sequential_load = asyncio.Lock()
@@ -102,6 +104,10 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
     def pids(self) -> list[int]:
         return [worker.pid for worker in self._ready]
 
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Import modules of models in the template that workers are forked from."""
+        self._launcher.prepare(modules)
+
     async def start(self) -> None:
         """Start all workers. Raises `MLServerError` if one cannot start."""
         starts = [self._start_worker() for _ in range(self._size)]
@@ -110,7 +116,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         if errors:
             await self.stop(1.0)
             raise MLServerError(f"A worker process could not be started: {errors[0]!r}", 500)
-        self._spawn(self._watch())
+        self._spawn(watch(lambda: self._ready, self._spawn))
 
     async def stop(self, grace: float) -> None:
         """End all workers; kill those that still run after `grace` seconds."""
@@ -121,6 +127,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         workers, self._ready = self._ready, []
         await asyncio.gather(*(worker.stop(grace) for worker in workers))
         await asyncio.gather(*tasks, return_exceptions=True)
+        templates, self._templates = self._templates, None
+        if templates is not None:
+            await templates.release(self._environment)
 
     # -- starting and replacing workers --
 
@@ -138,7 +147,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         init = {
             "settings": self._settings.to_frame(),
             "sys_path": absolute_sys_path() if self._environment is None else own_paths(),
-            "allowed_code": self._allowed_code,
+            "allowed_code": self._code.allowed,
         }
         try:
             await worker.start(init, START_TIMEOUT)
@@ -146,10 +155,13 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
                 await self._reload_model(worker, missing[0])
             if worker.is_gone:
                 raise WorkerDied
-        except BaseException:
+        except BaseException as error:
+            if worker.is_gone or isinstance(error, TimeoutError):
+                self._launcher.record_start(worker.is_forked, is_ready=False)
             worker.kill()
             await asyncio.shield(worker.reap())
             raise
+        self._launcher.record_start(worker.is_forked, is_ready=True)
         self._ready.append(worker)
         self._announce()
         for key in worker.model_keys - self._models.keys():
@@ -158,14 +170,19 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             self._retire(max(self._ready, key=lambda ready: len(self._missing_models(ready))))
         return worker
 
+    def _create_launcher(
+        self, variables: Mapping[str, str], templates: Templates | None
+    ) -> WorkerLauncher:
+        environment = self._environment
+        variables = worker_variables(self._settings, environment, variables)
+        interpreters = create_interpreter_launcher(environment, variables)
+        template = None if templates is None else templates.acquire(environment, variables)
+        name = f"pool {self.number}"
+        return WorkerLauncher(name, interpreters, template, variables, self._code.modules)
+
     def _create_worker(self) -> WorkerProcess:
-        variables = {**thread_variables(self._size), **os.environ, **self._variables}
-        command = [sys.executable, "-m", "mlserver.parallel.worker.worker"]
-        if self._environment is not None:
-            variables = self._environment.variables(variables)
-            command = self._environment.command()
         has_peers = self._listener is not None
-        return WorkerProcess(command, variables, self._on_exit, self._on_notification, has_peers)
+        return WorkerProcess(self._launcher, self._on_exit, self._on_notification, has_peers)
 
     def _missing_models(self, worker: WorkerProcess, excluded: Collection[str] = ()) -> list[str]:
         return [key for key in self._models if key not in {*worker.model_keys, *excluded}]
@@ -193,6 +210,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             metrics.receive(metrics.Sample(*frame.head))
         elif frame.kind == MessageType.STALLED:
             self._kill_stalled(**frame.head)
+        elif frame.kind == MessageType.IMPORTED:
+            self._launcher.learn(frame.head)
 
     def _kill_stalled(self, pid: int, key: str) -> None:
         """Kill a worker in which a model runs nothing but calls past their time limit."""
@@ -262,30 +281,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     # -- stuck workers --
 
-    async def _watch(self) -> None:
-        """Kill workers that exceed a request's limit and do not answer a ping."""
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL)
-            now = time.monotonic()
-            for worker in self._ready:
-                if worker.has_overdue_call(now):
-                    self._spawn(self._kill_if_stuck(worker))
-
     def report_stuck(self, number: int) -> None:
         """Check a worker, because another process waits too long for its answer."""
         for worker in self._ready:
             if worker.number == number:
-                self._spawn(self._kill_if_stuck(worker))
-
-    async def _kill_if_stuck(self, worker: WorkerProcess) -> None:
-        try:
-            async with asyncio.timeout(PING_TIMEOUT):
-                await worker.call(MessageType.PING, None)
-        except TimeoutError:
-            logger.error("Worker %s is stuck in a request past its time limit: killed", worker.pid)
-            worker.kill()
-        except WorkerDied:
-            return
+                self._spawn(kill_if_stuck(worker))
 
     def _announce(self) -> None:
         super()._announce()

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
@@ -69,6 +69,7 @@ ValidationStatus = Annotated[int, AfterValidator(_validate_validation_status)]
 NotReadyStatus = Annotated[int, AfterValidator(_validate_not_ready_status)]
 RootPath = Annotated[str, AfterValidator(_normalize_root_path)]
 Count = Annotated[int, Field(ge=1)]
+WorkerStart = Literal["auto", "fresh"]
 
 
 @dataclass

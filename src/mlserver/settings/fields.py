@@ -32,6 +32,7 @@ from .base import (
     Seconds,
     SecondsOrNone,
     ValidationStatus,
+    WorkerStart,
 )
 from .security import AdminAccess, AuthSettings, TLSSettings
 from .sources import warn_of_misspelled
@@ -103,6 +104,9 @@ class Settings(BaseSettings):
     """Worker processes per pool; 0 = run models in a thread of the server's process."""
     parallel_workers_timeout: int = 5
     """Seconds to wait for a worker to exit at shutdown before it is killed."""
+    worker_start: WorkerStart = "auto"
+    """How worker processes start: `auto` = as forks of a template process that has imported their
+    libraries, and as new interpreters where that is not safe; `fresh` = as new interpreters."""
     environments_dir: str = DEFAULT_ENVIRONMENTS_DIR
     """Folder for the unpacked Python environments of models; default: `.envs` in the current
     folder."""

@@ -12,9 +12,9 @@ import pytest
 
 from mlserver import metrics
 from mlserver.errors import MLServerError, Unavailable
-from mlserver.parallel.child_process import describe_exit
 from mlserver.parallel.executor import LoadedModel
 from mlserver.parallel.pool_manager import PooledModel, PoolExecutor
+from mlserver.parallel.processes.exit_codes import describe_exit
 from mlserver.parallel.rpc.protocol import MessageType, pack_request
 from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings

@@ -64,6 +64,7 @@ class MessageType(IntEnum):
     ERROR = 22
     METRICS = 23
     STALLED = 24
+    IMPORTED = 25  # names of modules that it has imported
 
     # Between the server's process and an HTTP worker; the last six are sent by the HTTP worker.
     STATE = 30

@@ -1,10 +1,10 @@
-"""Starts a worker in another environment: `python bootstrap.py VERSION PATH... FD`.
+"""Starts a worker in another environment: `python bootstrap.py VERSION PATH... ENTRY FD`.
 
 The worker runs this server's own `mlserver`, whichever version the environment holds, because both
 ends of a connection must use the same protocol. All other packages are imported from the
 environment, and after that from the server's environment (the PATHs), unless its Python is another
-VERSION. This file has no imports from its package, because it makes that package importable. With
-`check` for FD it only imports the worker.
+VERSION. ENTRY is `worker`, `template`, or `check`, which only imports the worker. This file has no
+imports from its package, because it makes that package importable.
 """
 
 import importlib.util
@@ -15,19 +15,24 @@ OLDEST_PYTHON = (3, 11)
 
 
 def main() -> None:
-    version, paths, fd = sys.argv[1], sys.argv[2:-1], sys.argv[-1]
+    version, paths, entry, fd = sys.argv[1], sys.argv[2:-2], sys.argv[-2], sys.argv[-1]
     if sys.version_info[:2] < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         raise SystemExit(f"Python: expected {oldest} or newer, received {sys.version.split()[0]}")
-    sys.path.pop(0)  # this script's folder
+    if not sys.flags.safe_path:
+        sys.path.pop(0)  # this script's folder
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         sys.path.extend(paths)
     _import_server_package()
     sys.argv = [sys.argv[0], fd]
+    if entry == "template":
+        from mlserver.parallel.worker import template
+
+        template.main()
     from mlserver.parallel.worker import worker
 
-    if fd != "check":
-        worker.main()
+    if entry == "worker":
+        worker.main(int(fd))
 
 
 def _import_server_package() -> None:

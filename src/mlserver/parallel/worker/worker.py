@@ -10,9 +10,10 @@ import asyncio
 import gc
 import os
 import socket
+import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ... import isolation
 from ...errors import MLServerError
@@ -24,6 +25,7 @@ from ..child_main import extend_sys_path, run_child
 from ..rpc.dispatcher import RPCHandler
 from ..rpc.fd_passing import control_socket_from_fd, receive_fds
 from ..rpc.protocol import Frame, MessageType
+from .imported_modules import ImportedModules
 from .model_runner import ModelRunner
 from .session import PeerSession
 
@@ -35,6 +37,11 @@ logger = get_logger()
 # Threshold of the garbage collector's generation 0. One batch allocates more than the default 700
 # objects.
 GC_THRESHOLD = 20_000
+# Objects that a fork may leave to the collector: a full collection of as many takes about 10 ms.
+FREEZE_ABOVE = 100_000
+# Seconds after a load at which new modules are reported: the load's own, and those that the first
+# requests import.
+REPORT_DELAYS = (5.0, 60.0)
 
 
 class Worker:
@@ -42,9 +49,12 @@ class Worker:
 
     The server's session loads and unloads models and receives the metrics that they log; HTTP
     workers only call them.
+
+    Args:
+        is_forked: Whether this process is a fork of a template process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_forked: bool = False) -> None:
         self._runner = ModelRunner(self._send_stalled)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -57,6 +67,9 @@ class Worker:
         self._tracing: TracerProvider | None = None
         self._collector = ""
         self._peers: set[asyncio.Task[None]] = set()
+        self._is_forked = is_forked
+        self._is_frozen = False
+        self._imported = ImportedModules()
 
     async def serve(self, end: socket.socket) -> None:
         """Serve until the server closes the connection."""
@@ -123,27 +136,56 @@ class Worker:
     async def _load(self, frame: Frame) -> Frame:
         settings = ModelSettings.from_frame(frame.head["settings"])
         info = await self._runner.load(frame.head["key"], settings)
-        # A model's libraries are about a million objects that live as long as it does: exclude them
-        # from collections, which would delay requests.
-        gc.freeze()
+        self._freeze()
+        for delay in REPORT_DELAYS:
+            self._loop.call_later(delay, self._report_imports)
         return Frame(MessageType.REPLY, frame.id, info.to_plain())
 
     async def _unload(self, frame: Frame) -> Frame:
         is_unloaded = await self._runner.unload(frame.head["key"])
-        gc.unfreeze()
+        if self._is_frozen:
+            gc.unfreeze()
         gc.collect()
-        gc.freeze()
+        self._freeze()
         return Frame(MessageType.REPLY, frame.id, is_unloaded)
+
+    def _freeze(self) -> None:
+        """Exclude the objects of models and their libraries from collections.
+
+        They are up to a million objects that live as long as their model; a collection of them
+        would delay requests. In a fork the libraries' objects are frozen already, by the template:
+        thawing them writes into every page that the workers share.
+        """
+        if self._is_forked and not self._is_frozen and len(gc.get_objects()) < FREEZE_ABOVE:
+            return
+        gc.freeze()
+        self._is_frozen = True
+
+    def _report_imports(self) -> None:
+        """Send the names of new modules, which the template imports for later workers."""
+        names = self._imported.take_new()
+        if names:
+            self._server.send(Frame(MessageType.IMPORTED, 0, names))
 
 
 async def _serve(end: socket.socket) -> None:
     await Worker().serve(end)
 
 
-def main() -> None:
+async def _serve_forked(end: socket.socket) -> None:
+    await Worker(is_forked=True).serve(end)
+
+
+def main(fd: int, is_forked: bool = False) -> NoReturn:
+    """Run a worker.
+
+    Args:
+        fd: File descriptor of its connection to the server.
+        is_forked: Whether this process is a fork of a template process.
+    """
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    run_child(_serve)
+    run_child(_serve_forked if is_forked else _serve, fd)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""How child processes start: new interpreters, and forks of a template process."""

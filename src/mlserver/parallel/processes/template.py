@@ -1,0 +1,247 @@
+"""The template of one Python environment: started on first use, started again when it ends.
+
+Why a template: docs/explanation/decisions/template-processes.md. Where it cannot be forked, workers
+are new interpreters, and the log says why once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+from ...logging import get_logger
+from ..death_count import DeathCount
+from .exit_codes import describe_exit
+from .forked import NotAdopted, reap_strays
+from .launchers import Launched
+from .linux import can_adopt
+from .template_process import ForkRefused, ModuleConflict, TemplateEnded, TemplateProcess
+
+logger = get_logger()
+
+# Seconds for one fork of a process that has finished its imports.
+FORK_TIMEOUT = 10.0
+# Ends of the process within a minute that are replaced; after more, workers are new interpreters.
+MAX_ENDS = 2
+# Set in the process, and in the environment of every worker.
+WORKER_VARIABLES = {
+    # pyarrow's jemalloc starts a thread at import.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    # onnxruntime opens an SQLite file in the user's cache folder and starts a thread at import.
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+# OpenBLAS starts its threads when it is loaded; a worker sets the number after the fork.
+_TEMPLATE_VARIABLES = {"OPENBLAS_NUM_THREADS": "1"}
+
+
+def template_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of a template process for workers with `variables`."""
+    return {**variables, **_TEMPLATE_VARIABLES}
+
+
+class Template:
+    """A template process and its replacements.
+
+    Args:
+        command: Arguments that start the process; its file descriptor is appended.
+        variables: Environment variables of the workers.
+        import_limit: Seconds for the imports of one request; None = no limit.
+        process: The process, if it is started already.
+
+    Attributes:
+        refusal: Why no worker is forked any more; None = workers are forked.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        import_limit: float | None,
+        process: TemplateProcess | None = None,
+    ) -> None:
+        self._command = command
+        self._variables = template_variables(variables)
+        self._import_limit = import_limit
+        self._modules: list[str] = []
+        self._learned: list[str] = []
+        self._refused_modules: set[str] = set()
+        self._ends = DeathCount(MAX_ENDS)
+        self._watching: asyncio.Task[None] | None = None
+        self._process: TemplateProcess | None = None
+        self._running: set[TemplateProcess] = set()
+        self._imports: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+        self.refusal: str | None = None
+        if not can_adopt():
+            self.refusal = "this system cannot adopt forked processes"
+        elif process is not None:
+            self._adopt(process)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None = no process runs."""
+        process = self._process
+        return None if process is None or process.is_ended else process.pid
+
+    # -- what it imports --
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Import modules, now if the process runs, else at its start."""
+        added = [name for name in names if name not in self._modules]
+        self._modules += added
+        if added or self._imports is None:
+            self._import(added)
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Import modules that a worker has imported, unless they prevent forks."""
+        known = {*self._modules, *self._learned, *self._refused_modules}
+        added = [name for name in names if name not in known]
+        if added and self.refusal is None:
+            self._learned += added
+            self._import(added)
+
+    def _import(self, names: Sequence[str]) -> None:
+        """Start the imports; forks wait for them."""
+        if self.refusal is not None or self._is_stopped:
+            return
+        process = self._process
+        if process is None:
+            try:
+                process = self._start()
+            except OSError as error:
+                self._refuse(f"the template process could not be started ({error})")
+                return
+        if self._imports is None:
+            names = [*self._modules, *self._learned]
+        self._imports = self._spawn(self._wait_imports(process, names, self._imports))
+
+    def _start(self) -> TemplateProcess:
+        process = TemplateProcess(self._command, self._variables)
+        self._adopt(process)
+        return process
+
+    def _adopt(self, process: TemplateProcess) -> None:
+        self._process = process
+        self._running.add(process)
+        process.attach()
+        self._watching = self._spawn(self._watch(process))
+
+    async def _wait_imports(
+        self,
+        process: TemplateProcess,
+        names: Sequence[str],
+        earlier: asyncio.Task[None] | None,
+    ) -> None:
+        request = process.import_modules(names)
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        try:
+            async with asyncio.timeout(self._import_limit):
+                obstacle = await request
+        except TemplateEnded:
+            return
+        except TimeoutError:
+            obstacle = f"its imports exceeded {self._import_limit:g} s"
+        if obstacle is not None:
+            self._handle_obstacle(process, obstacle)
+
+    def _handle_obstacle(self, process: TemplateProcess, obstacle: str) -> None:
+        if process is not self._process:
+            return
+        if self._learned:
+            self._forget_learned(process, obstacle)
+        else:
+            self._refuse(obstacle)
+
+    def _forget_learned(self, process: TemplateProcess, obstacle: str) -> None:
+        """Start a process without the modules that a worker has imported."""
+        logger.debug("A template process is started again without learned modules: %s", obstacle)
+        self._refused_modules.update(self._learned)
+        self._learned.clear()
+        self._process = self._imports = None
+        process.kill()
+        self._import(())
+
+    # -- forks --
+
+    async def fork(
+        self, fds: Sequence[int], variables: Mapping[str, str], shipped: Sequence[str]
+    ) -> Launched:
+        """Return a forked worker, see `TemplateProcess.fork`.
+
+        Raises:
+            ForkRefused: it cannot be forked; the text has the reason.
+            OSError: the system has no resources for another process.
+        """
+        while self.refusal is None and not self._is_stopped:
+            if self._process is None:
+                self._import(())
+            process = self._process
+            while (imports := self._imports) is not None and not imports.done():
+                await asyncio.wait([imports])
+            if process is None or process is not self._process:
+                continue
+            try:
+                async with asyncio.timeout(FORK_TIMEOUT):
+                    return await process.fork(fds, variables, shipped)
+            except TemplateEnded:
+                assert self._watching is not None
+                await asyncio.wait([self._watching])
+            except ModuleConflict:
+                raise
+            except ForkRefused as refusal:
+                self._handle_obstacle(process, str(refusal))
+            except (NotAdopted, ProcessLookupError) as error:
+                self._refuse(f"a forked process could not be adopted ({error})")
+            except TimeoutError:
+                self._refuse(f"the template process was not forked within {FORK_TIMEOUT:g} s")
+        raise ForkRefused(self.refusal or "the server stops")
+
+    def _refuse(self, reason: str) -> None:
+        """Fork no worker any more."""
+        self.refusal = reason
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+
+    # -- its end --
+
+    async def _watch(self, process: TemplateProcess) -> None:
+        """Start another process when this one ends."""
+        code = await process.wait()
+        self._running.discard(process)
+        reap_strays()
+        if self._process is not process or self._is_stopped:
+            return
+        logger.error(
+            "Template process %s ended unexpectedly (%s); starting another",
+            process.pid,
+            describe_exit(code),
+        )
+        self._process = self._imports = None
+        self._ends.add(time.monotonic())
+        if self._ends.exceeds_limit(time.monotonic()):
+            self._refuse("the template process ended repeatedly")
+        else:
+            self._import(())
+
+    async def stop(self) -> None:
+        """End the process; workers are not affected."""
+        self._is_stopped = True
+        self._process = None
+        for process in list(self._running):
+            await process.stop()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        reap_strays()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

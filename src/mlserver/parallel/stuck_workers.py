@@ -1,0 +1,48 @@
+"""Kills workers that exceed a request's time limit and do not react."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from ..logging import get_logger
+from .child_process import ChildProcess as WorkerProcess
+from .rpc.client import WorkerDied
+from .rpc.protocol import MessageType
+
+logger = get_logger()
+
+WATCH_INTERVAL = 0.5
+PING_TIMEOUT = 1.0
+
+
+async def watch(
+    list_workers: Callable[[], Sequence[WorkerProcess]],
+    spawn: Callable[[Coroutine[Any, Any, None]], object],
+) -> None:
+    """Check workers whose calls exceed their limits; never returns.
+
+    Args:
+        list_workers: Returns the ready workers.
+        spawn: Runs a check in a task.
+    """
+    while True:
+        await asyncio.sleep(WATCH_INTERVAL)
+        now = time.monotonic()
+        for worker in list_workers():
+            if worker.has_overdue_call(now):
+                spawn(kill_if_stuck(worker))
+
+
+async def kill_if_stuck(worker: WorkerProcess) -> None:
+    """Kill a worker that does not answer a ping within `PING_TIMEOUT` seconds."""
+    try:
+        async with asyncio.timeout(PING_TIMEOUT):
+            await worker.call(MessageType.PING, None)
+    except TimeoutError:
+        logger.error("Worker %s is stuck in a request past its time limit: killed", worker.pid)
+        worker.kill()
+    except WorkerDied:
+        return
