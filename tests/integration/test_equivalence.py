@@ -6,72 +6,20 @@ docs/explanation/equivalence.md describes the comparison.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import random
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
-import httpx
 import numpy as np
 import pytest
 
-from mlserver.grpc import dataplane_pb2 as pb
-from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.equal_requests import AFFINE, MODELS, TYPES, WAYS, Inputs, Outputs, raw_of
 from support.models import WINE, Models
 from support.repository import write_model, write_server_settings, write_settings
 from support.server import Server
-
-# y = 3x + 1 per row in the input's type; texts are reversed. Where 3x + 1 does not apply,
-# bit patterns are unchanged: NaN stays NaN.
-AFFINE = """
-import numpy as np
-
-from mlserver import MLModel
-from mlserver.types import InferenceResponse, ResponseOutput, TensorData
-
-
-class Affine(MLModel):
-    row_wise = True
-
-    async def predict(self, payload):
-        return InferenceResponse(model_name=self.name, outputs=[self.answer(one) for one in payload.inputs])
-
-    def answer(self, one):
-        if one.datatype == "BYTES":
-            texts = [text.encode() if isinstance(text, str) else bytes(text) for text in one.data.root]
-            data = TensorData([text[::-1] for text in texts])
-            return ResponseOutput(name=one.name, shape=one.shape, datatype="BYTES", data=data)
-        values = one.data.to_array(one.datatype, one.shape)
-        with np.errstate(all="ignore"):
-            result = (values * values.dtype.type(3) + values.dtype.type(1)).astype(values.dtype)
-        return ResponseOutput(name=one.name, shape=list(one.shape), datatype=one.datatype, data=TensorData.from_array(result))
-"""
-MODELS: dict[str, dict[str, Any]] = {
-    "alone": {"max_batch_size": 1},
-    "joined": {"max_batch_size": 16, "max_batch_time": 0.02},
-    "adaptive": {},
-    "cached": {"cache_enabled": True},
-}
-TYPES = {
-    "FP32": "<f4",
-    "FP64": "<f8",
-    "INT8": "i1",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "UINT64": "<u8",
-    "UINT16": "<u2",
-}
-Inputs = dict[str, tuple[str, Any]]
-Outputs = dict[str, tuple[str, list[int], bytes]]
 
 
 @dataclass(frozen=True)
@@ -95,125 +43,6 @@ def servers(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         write_settings(folder / f"wine-{name}", name=f"wine-{name}", **wine, **settings)
     with Server(folder, workers=2) as apart, Server(folder, workers=0) as inline:
         yield Servers(apart, inline)
-
-
-# -- protocols and formats --
-
-
-def raw_of(datatype: str, values: Any) -> bytes:
-    if datatype == "BYTES":
-        return b"".join(len(text).to_bytes(4, "little") + text for text in values.ravel())
-    return bytes(np.ascontiguousarray(values).tobytes())
-
-
-def by_json(server: Server, model: str, inputs: Inputs) -> Outputs:
-    tensors = [
-        {"name": name, "shape": list(values.shape), "datatype": kind, "data": plain(kind, values)}
-        for name, (kind, values) in inputs.items()
-    ]
-    answer = server.infer(model, tensors)
-    assert answer.status_code == 200, answer.text
-    return {
-        one["name"]: (one["datatype"], one["shape"], from_plain(one))
-        for one in answer.json()["outputs"]
-    }
-
-
-def plain(kind: str, values: Any) -> list[Any]:
-    if kind == "BYTES":
-        return [text.decode() for text in values.ravel()]
-    return [None if value != value else value for value in values.ravel().tolist()]
-
-
-def from_plain(one: dict[str, Any]) -> bytes:
-    if one["datatype"] == "BYTES":
-        return raw_of(
-            "BYTES", np.array([text.encode() for text in one["data"]] + [None], dtype=object)[:-1]
-        )
-    dtype = TYPES[one["datatype"]]
-    return np.array(
-        [float("nan") if value is None else value for value in one["data"]], dtype=dtype
-    ).tobytes()
-
-
-def by_binary(server: Server, model: str, inputs: Inputs) -> Outputs:
-    raws = {name: raw_of(kind, values) for name, (kind, values) in inputs.items()}
-    tensors = [
-        {
-            "name": name,
-            "shape": list(values.shape),
-            "datatype": kind,
-            "parameters": {"binary_data_size": len(raws[name])},
-        }
-        for name, (kind, values) in inputs.items()
-    ]
-    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
-    headers = {
-        "inference-header-content-length": str(len(head)),
-        "content-type": "application/octet-stream",
-    }
-    answer = server.post(
-        f"/v2/models/{model}/infer", head + b"".join(raws.values()), headers=headers
-    )
-    assert answer.status_code == 200, answer.text
-    at = int(answer.headers["inference-header-content-length"])
-    outputs = {}
-    document, rest = json.loads(answer.content[:at]), answer.content[at:]
-    for one in document["outputs"]:
-        size = one["parameters"]["binary_data_size"]
-        outputs[one["name"]] = (one["datatype"], one["shape"], rest[:size])
-        rest = rest[size:]
-    return outputs
-
-
-_CONTENTS = {
-    "FP32": "fp32",
-    "FP64": "fp64",
-    "UINT64": "uint64",
-    "INT64": "int64",
-    "UINT16": "uint",
-    "BYTES": "bytes",
-}
-
-
-def by_grpc(server: Server, model: str, inputs: Inputs, raw: bool = True) -> Outputs:
-    message = pb.ModelInferRequest(model_name=model)
-    for name, (kind, values) in inputs.items():
-        tensor = message.inputs.add(name=name, datatype=kind, shape=values.shape)
-        if raw:
-            message.raw_input_contents.append(raw_of(kind, values))
-        else:
-            field = getattr(tensor.contents, f"{_CONTENTS.get(kind, 'int')}_contents")
-            field.extend(values.ravel().tolist())
-    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-        answer = GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=30)
-    if answer.raw_output_contents:
-        contents = list(answer.raw_output_contents)
-    else:
-        contents = [typed(one) for one in answer.outputs]
-    return {
-        one.name: (one.datatype, list(one.shape), content)
-        for one, content in zip(answer.outputs, contents, strict=True)
-    }
-
-
-def typed(one: Any) -> bytes:
-    values = getattr(one.contents, f"{_CONTENTS.get(one.datatype, 'int')}_contents")
-    if one.datatype == "BYTES":
-        return raw_of("BYTES", np.array([*values, None], dtype=object)[:-1])
-    return np.array(values, dtype=TYPES[one.datatype]).tobytes()
-
-
-def by_typed_grpc(server: Server, model: str, inputs: Inputs) -> Outputs:
-    return by_grpc(server, model, inputs, raw=False)
-
-
-WAYS: dict[str, Callable[[Server, str, Inputs], Outputs]] = {
-    "json": by_json,
-    "binary": by_binary,
-    "grpc": by_grpc,
-    "typed grpc": by_typed_grpc,
-}
 
 
 # -- requests --
@@ -420,84 +249,3 @@ def runnable_kernels() -> set[str]:
     flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     needed = {"Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2", "SkylakeX": "avx512vl"}
     return {kernel for kernel, flag in needed.items() if flag in flags}
-
-
-# -- under faults --
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_each_client_receives_its_own_response_under_faults(tmp_path: Path) -> None:
-    """Workers are killed, models reloaded and clients disconnect.
-
-    Each response is correct or a 503.
-    """
-    for name, settings in MODELS.items():
-        write_model(tmp_path / name, "Affine", source=AFFINE, **settings)
-    write_server_settings(tmp_path, cache_enabled=True)
-    with Server(tmp_path, workers=2) as server:
-        disturbance = Disturbance(server)
-        with ThreadPoolExecutor(8) as threads:
-            asking = [threads.submit(disturbance.send_requests, number) for number in range(6)]
-            leaving = threads.submit(disturbance.disconnect)
-            disturbance.cause()
-            for each in (*asking, leaving):
-                each.result(60)
-        server.wait_until("/v2/health/ready")
-    assert disturbance.right > 50
-    assert not disturbance.wrong, disturbance.wrong[:3]
-
-
-class Disturbance:
-    """Clients of a server, and the faults it is exposed to."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._over = threading.Event()
-        self.right = 0
-        self.wrong: list[str] = []
-
-    def cause(self) -> None:
-        """Eight times: kill one or all workers and reload a model."""
-        for turn in range(8):
-            workers = self._server.workers
-            for pid in workers if turn % 2 else workers[:1]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            name = list(MODELS)[turn % len(MODELS)]
-            answer = self._server.post(f"/v2/repository/models/{name}/load")
-            if answer.status_code not in (200, 500, 503):
-                self.wrong.append(f"load: {answer.status_code} {answer.text}")
-            enough = self.right + 20
-            self._server.wait(partial(self._has_answers, enough), "callers were answered")
-        self._over.set()
-
-    def _has_answers(self, enough: int) -> bool:
-        return self.right >= enough or bool(self.wrong)
-
-    def send_requests(self, caller: int) -> None:
-        rng = random.Random(caller)
-        url = f"{self._server.url}/v2/models"
-        with httpx.Client(timeout=30) as client:
-            while not self._over.is_set():
-                rows = rng.randint(1, 4)
-                data = [rng.randint(-(2**40), 2**40) for _ in range(rows)]
-                body = {
-                    "inputs": [{"name": "x", "shape": [rows], "datatype": "INT64", "data": data}]
-                }
-                answer = client.post(f"{url}/{rng.choice(list(MODELS))}/infer", json=body)
-                if answer.status_code == 503:
-                    continue
-                if answer.status_code != 200:
-                    self.wrong.append(f"{answer.status_code} {answer.text}")
-                elif answer.json()["outputs"][0]["data"] != [3 * value + 1 for value in data]:
-                    self.wrong.append(f"{data}: {answer.text}")
-                else:
-                    self.right += 1
-
-    def disconnect(self) -> None:
-        """A client that disconnects before each response."""
-        one = {"name": "x", "shape": [1], "datatype": "INT64", "data": [7]}
-        while not self._over.is_set():
-            with httpx.Client(timeout=0.002) as client, contextlib.suppress(httpx.TransportError):
-                client.post(f"{self._server.url}/v2/models/joined/infer", json={"inputs": [one]})

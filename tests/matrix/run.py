@@ -26,6 +26,7 @@ TESTS = (*QUICK_START, "tests/unit/mlflow/invocations/test_scoring.py")
 FLOOR_TESTS = (
     *TESTS,
     "tests/integration/test_infer.py",
+    "tests/integration/test_infer_files.py",
     "tests/integration/test_model_routes.py",
     "tests/unit/codecs",
     # pandas 2.1 cannot construct all of its frames

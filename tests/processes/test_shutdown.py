@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import signal
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 
-from mlserver.grpc import dataplane_pb2 as pb
-from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.rest.http.timeouts import LAST_REQUEST_WAIT
 from support.chaos import Chaos, infer_chaos, wait_until_gone, write_chaos
-from support.raw_http import Wire, wire
-from support.repository import tensor
+from support.raw_http import wire
 from support.server import STOP_LIMIT, Serve, Server
+from support.shutdown import ask_over_grpc, assert_ends, exchange, readiness, request_of
 
 
 @pytest.fixture
 def chaos(tmp_path: Path) -> Chaos:
     return write_chaos(tmp_path)
-
-
-def readiness(server: Server) -> int:
-    """Status code of the readiness endpoint over a new connection.
-
-    0 = the connection was refused.
-    """
-    try:
-        return httpx.get(f"{server.url}/v2/health/ready").status_code
-    except httpx.TransportError:
-        return 0
-
-
-def assert_ends(server: Server, code: int = 0) -> None:
-    """The server exits with this code without another signal, and no child process survives it."""
-    assert server.process.wait(STOP_LIMIT) == code
-    wait_until_gone(server.list_processes())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
@@ -160,22 +137,6 @@ def test_workers_exit_when_the_server_is_killed(tmp_path: Path, chaos: Chaos, bu
 # -- the last responses of a connection --
 
 
-def request_of(action: str, argument: str) -> bytes:
-    """An inference request of the chaos model as bytes."""
-    body = json.dumps({"inputs": [tensor("x", [f"{action}:{argument}"], "BYTES")]}).encode()
-    return b"POST /v2/models/chaos/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (
-        len(body),
-        body,
-    )
-
-
-def exchange(connection: Wire, argument: str) -> tuple[int, bool]:
-    """Request an echo. Returns the status and whether the response closes the connection."""
-    connection.send(request_of("echo", argument))
-    status, headers, _ = connection.answer()
-    return status, headers.get("connection") == "close"
-
-
 @pytest.mark.parametrize("http_workers", ["1", "2"])
 def test_responses_after_the_signal_close_their_connections(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
@@ -287,126 +248,3 @@ def test_the_shutdown_delay_ends(serve: Serve, tmp_path: Path, chaos: Chaos) -> 
     server = serve(tmp_path, workers=1, env={"MLSERVER_SHUTDOWN_DELAY": "0.5"})
     server.process.send_signal(signal.SIGTERM)
     assert_ends(server)
-
-
-# -- a rolling update --
-
-
-class Callers:
-    """Clients in a closed loop that switch to the next server when a connection is refused."""
-
-    def __init__(self, servers: list[Server]) -> None:
-        self.servers = servers
-        self.answered = [0] * len(servers)
-        self.lost: list[str] = []
-        self.over = threading.Event()
-
-    def were_answered_by(self, place: int) -> bool:
-        return self.answered[place] > 50
-
-    def talk_over_rest(self, keeps: bool, pause: float) -> None:
-        connection: Wire | None = None
-        place = 0
-        while not self.over.is_set():
-            if connection is None:
-                try:
-                    connection = Wire(self.servers[place].http_port)
-                except ConnectionRefusedError:
-                    place += 1
-                    continue
-            try:
-                status, closes = exchange(connection, "x")
-                if status != 200:
-                    self.lost.append(f"server {place}: status {status}")
-                self.answered[place] += 1
-            except (EOFError, OSError) as error:
-                self.lost.append(f"server {place}: {error!r}")
-                closes = True
-            if closes or not keeps:
-                connection.socket.close()
-                connection = None
-            if pause:
-                time.sleep(random.uniform(0, pause))
-        if connection is not None:
-            connection.socket.close()
-
-    def talk_over_grpc(self, keeps: bool, pause: float) -> None:
-        channel: grpc.Channel | None = None
-        place = 0
-        while not self.over.is_set():
-            if channel is None:
-                options = [("grpc.use_local_subchannel_pool", 1)]
-                channel = grpc.insecure_channel(
-                    f"127.0.0.1:{self.servers[place].grpc_port}", options
-                )
-            try:
-                ask_over_grpc(channel, "chaos", b"echo:x")
-                self.answered[place] += 1
-                closes = not keeps
-            except grpc.RpcError as error:
-                closes = True
-                if "Failed to connect" in error.details():
-                    place += 1
-                else:
-                    self.lost.append(f"server {place}: {error.code()} {error.details()}")
-            if closes:
-                channel.close()
-                channel = None
-            if pause:
-                time.sleep(random.uniform(0, pause))
-        if channel is not None:
-            channel.close()
-
-
-def ask_over_grpc(channel: grpc.Channel, model: str, text: bytes) -> bool:
-    contents = pb.InferTensorContents(bytes_contents=[text])
-    one = pb.ModelInferRequest.InferInputTensor(
-        name="x", datatype="BYTES", shape=[1], contents=contents
-    )
-    request = pb.ModelInferRequest(model_name=model, inputs=[one])
-    return bool(GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30).outputs)
-
-
-UPDATES = 2
-
-
-# Clients by protocol: (whether they keep their connection, limit of the random pause in seconds).
-# gRPC cancels a call that arrives between GOAWAY and the client's reading of it. Clients that wait
-# for each response before the next call cannot be affected.
-REST_CLIENTS = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.0), (False, 0.02)]
-GRPC_CLIENTS = [(True, 0.0)] * 4
-
-
-@pytest.mark.parametrize("http_workers", ["1", "2"])
-def test_a_rolling_update_loses_nothing(
-    serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
-) -> None:
-    """Servers are stopped one after the other under load of both protocols.
-
-    Every request that was sent is answered.
-    """
-    env = {"MLSERVER_HTTP_WORKERS": http_workers}
-    servers = [serve(tmp_path, workers=1, env=env, ready=None) for _ in range(UPDATES + 1)]
-    for server in servers:
-        server.wait_until("/v2/health/ready")
-    rest, grpc_ = Callers(servers), Callers(servers)
-    clients = [(rest.talk_over_rest, client) for client in REST_CLIENTS]
-    clients += [(grpc_.talk_over_grpc, client) for client in GRPC_CLIENTS]
-
-    def are_answered_by(place: int) -> bool:
-        return rest.were_answered_by(place) and grpc_.were_answered_by(place)
-
-    with ThreadPoolExecutor(len(clients)) as pool:
-        talking = [pool.submit(talk, *client) for talk, client in clients]
-        try:
-            for number, server in enumerate(servers[:-1]):
-                server.wait(partial(are_answered_by, number), "the clients were answered")
-                server.process.send_signal(signal.SIGTERM)
-                assert_ends(server)
-            servers[-1].wait(partial(are_answered_by, UPDATES), "the clients were answered")
-        finally:
-            rest.over.set()
-            grpc_.over.set()
-        for client in talking:
-            client.result(timeout=30)
-    assert rest.lost + grpc_.lost == []

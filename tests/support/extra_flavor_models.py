@@ -21,8 +21,9 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, Map, Object, Property
 
-from support.flavor_models import POINT, SCALARS, TYPE_HINTS, AnyType, columns, echo, python_model
-from support.mlflow_payloads import COLUMN, CSV, JSON, PARQUET, Case, case, split
+from support.flavor_models import POINT, SCALARS, TYPE_HINTS, columns, echo, python_model
+from support.payload_forms import COLUMN, CSV, JSON, PARQUET, Case, case, split
+from support.python_models import AnyType
 
 
 @dataclasses.dataclass

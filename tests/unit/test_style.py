@@ -66,7 +66,7 @@ def tracked_files() -> list[str]:
 FILES = tracked_files()
 PYTHON = [name for name in FILES if name.endswith(".py") and name.startswith(CODE)]
 SOURCES = [name for name in PYTHON if name.startswith(("src/", "runtimes/")) and "_pb2" not in name]
-TREES = {name: ast.parse((ROOT / name).read_text()) for name in SOURCES}
+TREES = {name: ast.parse((ROOT / name).read_text()) for name in PYTHON}
 
 
 def test_no_old_words() -> None:
@@ -123,8 +123,8 @@ def test_a_statement_has_at_most_one_comprehension_and_one_conditional() -> None
 
 
 def test_files_have_at_most_400_lines() -> None:
-    sizes = {name: len((ROOT / name).read_text().splitlines()) for name in SOURCES}
-    assert not {name: size for name, size in sizes.items() if size > 400}
+    sizes = {name: len((ROOT / name).read_text().splitlines()) for name in PYTHON}
+    assert not {name: size for name, size in sizes.items() if size > 400 and "_pb2" not in name}
 
 
 def test_functions_have_at_most_60_lines() -> None:

@@ -15,7 +15,7 @@ from mlflow.genai import agent_server
 from mlserver.types import InferenceRequest, Parameters
 from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.agents import openai_format
-from support.flavor_models import Repeats
+from support.python_models import Repeats
 from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ import pytest
 from mlserver.errors import MLServerError
 from mlserver.settings import ModelParameters, ModelSettings
 from mlserver_mlflow import MLflowRuntime, invocations
-from support.flavor_models import describe
+from support.python_models import describe
 from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -20,7 +20,8 @@ from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.invocations import openapi_trials
 from mlserver_mlflow.invocations.openapi_examples import EXAMPLE_FILE, MAX_SHOWN_BYTES, read_example
-from support.flavor_models import Echo, python_model
+from support.flavor_models import python_model
+from support.python_models import Echo
 from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -15,7 +15,8 @@ from mlserver.errors import MLServerError
 from mlserver_mlflow import invocations
 from mlserver_mlflow.invocations.scoring import IS_FLASK
 from support.extra_flavor_models import MORE
-from support.mlflow_payloads import CASES, Case
+from support.mlflow_payloads import CASES
+from support.payload_forms import Case
 from unit.mlflow.conftest import MLFLOW, MLflowModels, Served
 
 # MLflow warns about overflowing floats and other data; only responses are compared.

@@ -14,7 +14,7 @@ from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest
 from mlserver_mlflow.v2.declared_outputs import DeclaredOutputs
 from mlserver_mlflow.v2.response_encoder import ResponseEncoder
-from support.flavor_models import RESULTS
+from support.python_models import RESULTS
 from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
