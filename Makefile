@@ -32,9 +32,8 @@ $(STAMP): pyproject.toml runtimes/mlflow/pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'runtimes/mlflow[full,uv]'
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## train a small model, serve it, print three curl commands (Ctrl-C stops it)
-	@$(BIN)/python examples/demo/train.py .demo
-	@exec $(BIN)/mlserver start .demo
+demo: $(STAMP)  ## run `mlserver demo`: train a small model, serve it, print requests (Ctrl-C stops it)
+	@exec $(BIN)/mlserver demo
 
 test: $(STAMP)  ## run all tests except the slow ones, three at a time (PROCESSES=3) (ARGS="--durations=10")
 	@$(BIN)/python -m pytest $(ABREAST) $(ARGS)
@@ -120,6 +119,6 @@ chaos: $(STAMP)  ## kill all workers every 1.5 s for SECONDS=60 under load: no i
 soak: $(STAMP)  ## run load, crashing clients, killed workers and reloads for MINUTES=30; writes its page
 	@cd tests && ../$(BIN)/python -m soak.run $(or $(MINUTES),30) --report
 
-clean:  ## remove the files of the tools and the demo (keeps .venv)
-	@rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .models build dist
+clean:  ## remove the files of the tools (keeps .venv)
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .models build dist
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

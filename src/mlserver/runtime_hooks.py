@@ -57,12 +57,15 @@ class RuntimeHooks:
         package: The import package; a built environment gets a link to it. Set by `find_hooks`.
         implementations: Import paths of the runtime's classes. `production` allows them by default,
             so each of them must call `CodePolicy.check_files` before it reads a model's files.
+        extra_keys: Keys of `parameters.extra` that the runtime and the server read; () = unknown,
+            so that no key is reported as unknown.
         worker_requirements: Requirements of the package itself, added to each model's own in a
             built environment.
     """
 
     package: str = ""
     implementations: tuple[str, ...] = ()
+    extra_keys: tuple[str, ...] = ()
     worker_requirements: tuple[str, ...] = ()
 
     def is_mutable_address(self, uri: str) -> bool:

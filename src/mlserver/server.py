@@ -9,7 +9,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import startup_report
@@ -159,12 +159,17 @@ class MLServer:
 
     # -- start and stop --
 
-    async def start(self, models_settings: Sequence[ModelSettings] = ()) -> None:
+    async def start(
+        self,
+        models_settings: Sequence[ModelSettings] = (),
+        on_ready: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> None:
         """Serve until `stop` or a signal.
 
         Args:
             models_settings: Models to load; () = those of the repository, if
                 `load_models_at_startup`.
+            on_ready: Called with the addresses (`REST`, `gRPC` ...) when the server is ready.
 
         Raises:
             MLServerError: a port is in use, a worker cannot start, or none of the models could be
@@ -188,7 +193,7 @@ class MLServer:
                     await front_end.start()
             finally:
                 await asyncio.gather(starting, checking)
-            await self._load(models)
+            await self._load(models, on_ready)
             if self._kafka is not None and not self._stop_requested.is_set():
                 # Messages consumed before models are loaded would all be rejected.
                 self._front_ends.append(self._kafka)
@@ -238,7 +243,11 @@ class MLServer:
             await self._http_workers.wait_started()
         return loaded
 
-    async def _load(self, models: list[ModelSettings]) -> None:
+    async def _load(
+        self,
+        models: list[ModelSettings],
+        on_ready: Callable[[Mapping[str, str]], None] | None,
+    ) -> None:
         loading = asyncio.create_task(self._load_all(models))
         stopping = asyncio.create_task(self._stop_requested.wait())
         await self._wait_for_load(loading, stopping)
@@ -263,7 +272,9 @@ class MLServer:
         if self._http_workers is not None:
             await self._http_workers.wait_synchronized()
         seconds = time.monotonic() - self._started_at
-        startup_report.log_ready(self._settings, seconds, self._front_ends, self._registry)
+        report = startup_report.log_ready(self._settings, seconds, self._front_ends, self._registry)
+        if on_ready is not None:
+            on_ready(report.addresses)
         self._log_new_failures(reasons)
         startup_report.log_not_ready(reasons)
 

@@ -110,8 +110,8 @@ def describe_failed_start(reasons: Mapping[str, str], settings: Settings) -> str
 
 def log_ready(
     settings: Settings, seconds: float, front_ends: Sequence[Any], registry: ModelRegistryView
-) -> None:
-    """Log that the server is ready, its addresses, and a request to try."""
+) -> ReadyReport:
+    """Log that the server is ready, its addresses, and a request to try; return the report."""
     ready = [format_entry(entry) for entry in registry.entries() if entry.ready]
     names = ", ".join(ready) or "none"
     addresses = ", ".join(front_end.address for front_end in front_ends)
@@ -126,7 +126,9 @@ def log_ready(
     endpoints: dict[str, str] = {}
     for front_end in front_ends:
         endpoints |= front_end.endpoints
-    make_ready_report(settings, endpoints, registry.defaults()).log(settings)
+    report = make_ready_report(settings, endpoints, registry.defaults())
+    report.log(settings)
+    return report
 
 
 def log_stopping(settings: Settings, entries: Iterable[ModelVersion], was_ready: bool) -> None:
@@ -144,16 +146,22 @@ def log_stopping(settings: Settings, entries: Iterable[ModelVersion], was_ready:
     logger.info("Stopping: %s, %s; Ctrl-C again stops at once", "; ".join(waits), limit)
 
 
-def add_cure(reason: str, folder: str) -> str:
-    """Return the reason why a model could not be loaded, with what to do if it does not say so."""
+def add_cure(reason: str, folder: str | None = None) -> str:
+    """Return the reason why a model could not be loaded, with what to do if it does not say so.
+
+    Args:
+        folder: The model repository; None = `mlserver check` reports the reason.
+    """
     if any(word in reason for word in ("install ", "setting '", "expected", "did you mean")):
         return reason
     if "cannot be imported" in reason:
         cure = "check 'implementation' in model-settings.json and the files beside it"
     elif "No such file" in reason or "does not exist" in reason:
         cure = "check 'parameters.uri' in model-settings.json"
-    else:
+    elif folder is not None:
         cure = f"for the log of its load, run: mlserver check {shlex.quote(folder)} --verbose"
+    else:
+        cure = "--verbose prints the log of its load"
     return f"{reason.rstrip('.')}; {cure}"
 
 
@@ -208,7 +216,7 @@ def make_ready_report(
     if settings.metrics_endpoint and "metrics" not in addresses:
         addresses["metrics"] = f"{rest}/{settings.metrics_endpoint.strip('/')}"
     addresses["docs"] = f"{rest}/v2/docs"
-    if getattr(settings, "console", False):
+    if settings.has_console:
         addresses["console"] = f"{rest}/console/"
     ready = [entry for entry in entries if entry.ready]
     if not ready or (settings.tls is not None and settings.tls.client_ca):

@@ -40,7 +40,7 @@ def test_columns_of_a_csv_file(models: Models, serve: Serve, tmp_path: Path) -> 
     assert not (run.folder / "out.csv.part").exists()
 
     run.write("in.csv", "pH,alcohol", "1,2")
-    code, text = run("wine", "in.csv", "out.csv")
+    code, text = run("wine", "in.csv", "other.csv")
     assert code == 1
     assert "no column 'fixed acidity'" in text
 
@@ -135,6 +135,12 @@ def test_the_sample_request_of_init(serve: Serve, tmp_path: Path) -> None:
     code, printed = run("prices", "sample-request.json", "out.json")
     assert code == 0, printed
     assert len(run.lines("out.json")[0]["outputs"][0]["data"]) == 2
+    code, printed = run("prices", "sample-rows.csv", "prices.csv")
+    assert code == 0, printed
+    prices = [row["output-0"] for row in run.table("prices.csv")]
+    assert prices == ["151000.0", "351250.0", "221500.0"]
+    written = "".join(path.read_text() for path in (tmp_path / "prices").glob("*settings.json"))
+    assert "port" not in written
 
 
 def test_tables_with_tabs(run: InferCommand) -> None:

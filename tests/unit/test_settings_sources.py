@@ -174,6 +174,26 @@ def test_invalid_files(content: Any, expected: str, tmp_path: Path) -> None:
     assert caught.value.message == expected.format(file=tmp_path / "settings.json")
 
 
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (
+            {"tls": {"certifcate": "c", "certificate": "c", "key": "k"}},
+            "field 'tls.certifcate': expected one of the keys certificate, key, client_ca"
+            " (did you mean 'certificate'?), received \"c\"",
+        ),
+        (
+            {"auth": {"keys": "k", "jwt": {"jwks": "j", "audiense": "a"}}},
+            "field 'auth.jwt.audiense': expected one of the keys jwks, issuer, audience,",
+        ),
+    ],
+)
+def test_unknown_keys_of_groups(content: Any, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(tmp_path, content)
+    assert expected in caught.value.message
+
+
 def test_all_invalid_fields_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         parse(tmp_path, {"http_port": [], "debug": 7})

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from mlserver.runtime_hooks import EnvironmentFiles, RuntimeHooks
 
+from .extra_settings import EXTRA_SETTINGS
+
 if TYPE_CHECKING:
     from mlserver.isolation import ShippedCode
     from mlserver.settings import ModelSettings
@@ -21,6 +23,7 @@ class MLflowHooks(RuntimeHooks):
     """Properties of MLflow models, read from their settings and files."""
 
     implementations = ("mlserver_mlflow.MLflowRuntime", "mlserver_mlflow.runtime.MLflowRuntime")
+    extra_keys = tuple(setting.name for setting in EXTRA_SETTINGS)
     # `make test-floors` runs a worker with the lowest of these versions.
     worker_requirements = ("pandas>=1.5.3", "mlflow-skinny>=2.15,<4")
 

@@ -6,6 +6,7 @@ Errors are one line on standard error. Exit codes: 0 success, 1 failure, 2 wrong
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from importlib import import_module
@@ -19,6 +20,7 @@ from ..version import __version__
 # Name of the subcommand -> module of this package, and its line in `mlserver --help`.
 _COMMANDS = {
     "start": ("serve", "Serve the models of a folder, or one MLflow model by its URI."),
+    "demo": ("demo", "Train a small model with MLflow, and serve it."),
     "check": ("check", "Load every model of a folder and run inference, without a server."),
     "infer": ("infer", "Score a file of requests or rows with a running server."),
     "init": ("init", "Write a small example model with its test."),
@@ -44,6 +46,16 @@ class _LazyGroup(click.Group):
         module, _ = _COMMANDS[cmd_name]
         command: click.Command = import_module(f".{module}", __name__).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            similar = difflib.get_close_matches(name, _COMMANDS, n=1)
+            hint = f" Did you mean '{similar[0]}'?" if similar else ""
+            ctx.fail(f"No such command '{name}'.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

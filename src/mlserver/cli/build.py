@@ -24,7 +24,13 @@ from .terminal import CommandError
 )
 @image_options
 def command(folder: str, tag: str | None, no_cache: bool, engine: str, **options: Any) -> None:
-    """Build an image that serves FOLDER, with the Dockerfile of `mlserver dockerfile`."""
+    """Build an image that serves FOLDER, with the Dockerfile of `mlserver dockerfile`.
+
+    \b
+    Examples:
+      mlserver build . -t prices:1
+      mlserver build --runtime mlflow -t mlflow-server:1 --engine podman
+    """
     target = Path(folder)
     text = make_dockerfile(target, **options)
     with tempfile.TemporaryDirectory(prefix="mlserver-build-") as scratch:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import click
 
 from ..errors import MLServerError, Unavailable
+from ..known_faults import find_faults
 from ..logging import configure_logger
 from ..parallel.executor import Executor, LoadedModel
 from ..parallel.pool_manager import PoolExecutor
@@ -16,10 +17,13 @@ from ..pipeline import RequestContext
 from ..repository import ModelRepositoryFactory
 from ..repository.folders import SAMPLE_REQUEST_FILENAME
 from ..settings import ModelSettings, Settings
+from ..startup_report import add_cure
 from ..types import InferenceResponse
 from . import requirements, sample_requests
+from .hints import HintCollector
 from .serve import prepare_settings, run_event_loop
-from .terminal import CommandError
+from .terminal import CommandError, show_status
+from .text_table import format_table, get_width
 
 
 @dataclass
@@ -28,12 +32,16 @@ class CheckResult:
 
     Attributes:
         error: Why the model cannot be served; "" = it can.
+        load: Duration of the load; "" = it failed.
+        inference: Duration of the inference request; "" = it failed, or there was none.
         facts: Successful steps.
         notes: Warnings for the user.
     """
 
     name: str
     error: str = ""
+    load: str = ""
+    inference: str = ""
     facts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -62,44 +70,64 @@ def command(model: str, timeout: float, no_predict: bool, strict: bool, verbose:
     The request is sample-request.json beside the model's settings; else the input example of an
     MLflow model; else synthetic data for the inputs in the model's metadata. A model that rejects
     synthetic data gets a note, not a failure. Exit code 0: all models can be served.
+
+    \b
+    Examples:
+      mlserver check models
+      mlserver check models:/wine@champion --strict
     """
-    settings = prepare_settings(model)
+    hints = HintCollector()
+    with hints:
+        settings = prepare_settings(model)
     settings.parallel_workers = 1
     settings.log_level = (settings.log_level or "DEBUG") if verbose else "CRITICAL"
     configure_logger(settings)
+    hints.add(find_faults())
     results: list[CheckResult] = []
 
     async def check_all() -> None:
-        results.extend(await check_models(settings, timeout, predict=not no_predict))
+        results.extend(await check_models(settings, timeout, not no_predict, hints))
 
     run_event_loop(check_all())
-    for result in results:
-        print_result(result)
     failed = [result.name for result in results if result.error or (strict and result.notes)]
-    count = _count_models(len(results))
-    if failed:
-        raise CommandError(f"{len(failed)} of {count} failed: {', '.join(failed)}")
     if not results:
         raise CommandError(f"{model}: no models found")
+    count = _count_models(len(results))
+    click.echo(f"\n{_format_table(results)}\n")
+    if failed:
+        raise CommandError(f"{len(failed)} of {count} failed: {', '.join(failed)}")
     click.echo(f"{count}: ready to serve")
 
 
-async def check_models(settings: Settings, timeout: float, predict: bool) -> list[CheckResult]:
+async def check_models(
+    settings: Settings, timeout: float, predict: bool, hints: HintCollector
+) -> list[CheckResult]:
     """Check all models of the repository, one after another, in a worker process like the server's.
+
+    Each result is printed as soon as it is known.
 
     Raises:
         MLServerError: the repository cannot be read, or no worker process can be started.
     """
     repository = ModelRepositoryFactory.resolve_model_repository(settings)
-    models = await repository.list()
+    repository.logs_problems = False
+    with hints:
+        models = await repository.list()
+    for hint in hints.texts:
+        click.echo(f"hint: {hint}")
     results = [CheckResult(name, error=reason) for name, reason in repository.problems.items()]
+    for result in results:
+        print_result(result)
     executor = PoolExecutor(settings)
     await executor.start()
     try:
-        for model in models:
-            result = CheckResult(f"{model.name} ({model.version})" if model.version else model.name)
+        for number, model in enumerate(models, 1):
+            label = f"{model.name} ({model.version})" if model.version else model.name
+            result = CheckResult(label)
             results.append(result)
-            await _check_model(executor, model, result, timeout, predict)
+            with show_status(f"{label} ({number} of {len(models)}): loading ..."):
+                await _check_model(executor, model, result, timeout, predict)
+            print_result(result)
     finally:
         await executor.stop(1.0)
     return results
@@ -113,11 +141,13 @@ async def _check_model(
     try:
         async with asyncio.timeout(timeout):
             loaded = await executor.load(model)
-        result.facts.append(f"loaded in {loaded.info.load_seconds:.2f} s")
+        result.load = f"{loaded.info.load_seconds:.2f} s"
+        result.facts.append(f"loaded in {result.load}")
         if not loaded.info.ready:
             result.error = "load() returned False"
-        elif predict:
+        else:
             step = "inference"
+        if predict and not result.error:
             async with asyncio.timeout(timeout):
                 await _predict(loaded, model, result)
         await loaded.unload()
@@ -125,6 +155,8 @@ async def _check_model(
         result.error = f"{step} exceeded {timeout:g} s (option --timeout)"
     except MLServerError as error:
         result.error = error.message
+    if step == "load" and result.error:
+        result.error = add_cure(result.error)
 
 
 def _find_unmet_requirements(model: ModelSettings) -> list[str]:
@@ -171,8 +203,9 @@ async def _predict(loaded: LoadedModel, model: ModelSettings, result: CheckResul
             result.error = message
         return
     milliseconds = context.timings.model_ns / 1e6
+    result.inference = f"{milliseconds:.1f} ms"
     outputs = _describe_outputs(response)
-    result.facts.append(f"inference with {sample.origin} in {milliseconds:.1f} ms: {outputs}")
+    result.facts.append(f"inference with {sample.origin} in {result.inference}: {outputs}")
 
 
 def _describe_outputs(response: InferenceResponse) -> str:
@@ -189,6 +222,16 @@ def print_result(result: CheckResult) -> None:
     notes = [f"note: {note}" for note in result.notes]
     for text in (*result.facts, *errors, *notes):
         click.echo(f"  {' '.join(text.split())}")
+
+
+def _format_table(results: list[CheckResult]) -> str:
+    rows = [("model", "load", "inference", "result")]
+    for result in results:
+        state = "FAILED" if result.error else "ok"
+        notes = f", {len(result.notes)} notes" if len(result.notes) > 1 else ", 1 note"
+        state += notes if result.notes else ""
+        rows.append((result.name, result.load or "-", result.inference or "-", state))
+    return format_table(rows, get_width())
 
 
 def _count_models(count: int) -> str:

@@ -17,6 +17,11 @@ def command(shell: str) -> None:
     bash: put   eval "$(mlserver completion bash)"    into ~/.bashrc
     zsh:  put   eval "$(mlserver completion zsh)"     into ~/.zshrc
     fish: run   mlserver completion fish > ~/.config/fish/completions/mlserver.fish
+
+    \b
+    Examples:
+      eval "$(mlserver completion bash)"
+      mlserver completion fish > ~/.config/fish/completions/mlserver.fish
     """
     completion_class = get_completion_class(shell)
     assert completion_class is not None

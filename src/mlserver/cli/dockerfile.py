@@ -82,6 +82,11 @@ def command(folder: str, include_dockerignore: bool, **options: Any) -> None:
     The packages are those of each model's requirements.txt, else of the pip section of its
     conda.yaml or environment.yml. The server in the image runs as user 1000, or any other user.
     With --runtime, the image has no models.
+
+    \b
+    Examples:
+      mlserver dockerfile models --include-dockerignore
+      mlserver dockerfile . --python 3.12 --system-package libgomp1
     """
     target = Path(folder)
     dockerfile = target / "Dockerfile"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +19,14 @@ from .scoring.output_log import OutputLog
 from .scoring.progress import Progress
 from .scoring.runner import RetryPolicy, ScoringJob, Unreachable, call_with_retries
 from .scoring.source import JSONLines, Source, check_suffix, open_source
-from .terminal import CommandError
+from .terminal import CommandError, interrupt_on_sigterm
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Default of --batch-size: rows of a table, and JSON lines, in one request.
 TABLE_BATCH_SIZE, LINE_BATCH_SIZE = 256, 1
+# The job stops if so many items, in so many requests or more, have failed and none has a response.
+MAX_FAILED_ITEMS, MAX_FAILED_WORK_ITEMS = 20, 3
 # Characters of the first failure's message on standard error; the output has the whole message.
 MAX_MESSAGE_LENGTH = 500
 
@@ -192,11 +192,23 @@ def _option(*names: str, env: str, **options: Any) -> Callable[[F], F]:
     is_flag=True,
     help="Keep the responses of an earlier run; send failed and missing items only.",
 )
-def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
+@_option(
+    "--overwrite",
+    "--force",
+    env="OVERWRITE",
+    is_flag=True,
+    help="Replace an existing output.",
+)
+def command(source: Path, output: Path, resume: bool, overwrite: bool, **options: Any) -> None:
     """Send every line or row of the input to a model, and write the responses in input order.
 
-    Exit code 0: every item has a response. 1: some items failed; their lines have the error.
-    130: interrupted; --resume continues the job.
+    Exit code 0: every item has a response. 1: some items failed; their lines have the error. The
+    job stops early if all of the first items fail. 130: interrupted; --resume continues the job.
+
+    \b
+    Examples:
+      mlserver infer -m wine -i wines.csv -o quality.csv
+      mlserver infer -m wine -i requests.jsonl -o answers.jsonl -w 20 --resume
     """
     retry_policy = RetryPolicy(
         options["retries"],
@@ -206,9 +218,13 @@ def command(source: Path, output: Path, resume: bool, **options: Any) -> None:
     )
     check_suffix(source)
     export.check_output(output)
+    if not (resume or overwrite):
+        export.require_new_output(output)
+    if output.exists() and source.exists() and output.samefile(source):
+        raise CommandError(f"{output}: the output is the input")
     client = _create_client(options)
     try:
-        with _interrupt_on_sigterm():
+        with interrupt_on_sigterm():
             _run(client, source, output, resume, retry_policy, options)
     except Unreachable as error:
         raise CommandError(f"{error.message}; --resume continues the job") from None
@@ -267,26 +283,41 @@ def _run(
             log_path.unlink()
     if progress.failed:
         reason = _format_failure(first_failure)
-        raise CommandError(f"{progress.failed} of {total} failed{reason}; --resume retries them")
+        failed = f"{progress.failed} of {total} failed, the first{reason}"
+        raise CommandError(f"{failed}; --resume retries them")
 
 
 def _write_results(
-    groups: Iterator[list[ItemResult]],
+    groups: Generator[list[ItemResult]],
     output_log: OutputLog,
     progress: Progress,
     options: dict[str, Any],
 ) -> ItemResult | None:
-    """Write all results, and return the first failed one."""
+    """Write all results, and return the first failed one.
+
+    Raises:
+        CommandError: all of the first items failed, so that the others would probably fail as well.
+    """
     first_failure: ItemResult | None = None
-    for results in groups:
+    for work_items, results in enumerate(groups, 1):
         failed = [result for result in results if not output_log.write(result)]
-        first_failure = first_failure or next(iter(failed), None)
         output_log.flush()
+        if failed and first_failure is None:
+            first_failure = failed[0]
+            progress.clear()
+            click.echo(f"first failure{_format_failure(first_failure)}", err=True)
         if options["extra_verbose"]:
             _print_items(results)
         elif options["verbose"]:
             _print_items(failed)
         progress.add(len(results), len(failed))
+        has_failed = work_items >= MAX_FAILED_WORK_ITEMS and progress.done >= MAX_FAILED_ITEMS
+        if has_failed and progress.failed == progress.done < progress.total - progress.kept:
+            groups.close()
+            raise CommandError(
+                f"stopped: all of the first {progress.done} items failed, the first"
+                f"{_format_failure(first_failure)}; --resume continues the job"
+            )
     return first_failure
 
 
@@ -297,7 +328,7 @@ def _format_failure(result: ItemResult | None) -> str:
     message = " ".join(result.failure.message.split())
     if len(message) > MAX_MESSAGE_LENGTH:
         message = f"{message[:MAX_MESSAGE_LENGTH]}..."
-    return f", the first (item {result.item}): {message}"
+    return f" (item {result.item}): {message}"
 
 
 def _open_source(client: Client, path: Path, retry_policy: RetryPolicy) -> Source:
@@ -317,17 +348,3 @@ def _print_items(results: list[ItemResult]) -> None:
     for result in results:
         text = result.failure.message if result.failure else "answered"
         click.echo(f"{result.item}: {' '.join(text.split())}", err=True)
-
-
-@contextmanager
-def _interrupt_on_sigterm() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C: the job stops, and the output has all results so far."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

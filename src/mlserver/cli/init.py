@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ def command(folder: str, template: str | None, no_input: bool) -> None:
 
     With --template, cookiecutter writes the template's folder into FOLDER (default: the current
     folder).
+
+    \b
+    Examples:
+      mlserver init prices
+      mlserver init --template https://github.com/me/my-template --no-input
     """
     if template:
         source = click.get_current_context().get_parameter_source("folder")
@@ -40,7 +46,7 @@ def command(folder: str, template: str | None, no_input: bool) -> None:
     target = Path(folder)
     for path in write_model(target):
         click.echo(f"wrote {path}")
-    click.echo(f"Next: cd {folder} && pytest && mlserver check . && mlserver start .")
+    click.echo(f"Next: cd {shlex.quote(folder)} && pytest && mlserver check && mlserver start")
 
 
 def write_model(target: Path) -> list[Path]:

@@ -23,7 +23,10 @@ def command(name: str, scopes: tuple[str, ...]) -> None:
 
     The file contains the SHA-256 digest of the key, from which the key cannot be computed.
 
-    mlserver key team-a --scope infer >> keys.txt
+    \b
+    Examples:
+      mlserver key team-a --scope infer >> keys.txt
+      mlserver key operator --scope admin --scope metrics >> keys.txt
     """
     from ..security.credentials import hash_key
 

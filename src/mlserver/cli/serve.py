@@ -59,6 +59,11 @@ def command(model: str, name: str | None, **flags: Any) -> None:
     URI is any URI that MLflow can load, such as models:/wine@champion, models:/wine/3,
     runs:/ID/model or s3://bucket/model. Options here override settings.json, which overrides
     MLSERVER_ environment variables.
+
+    \b
+    Examples:
+      mlserver start models --workers 4
+      mlserver start models:/wine@champion --http-port 9000
     """
     overrides = {field: value for field, value in flags.items() if value is not None}
     settings = prepare_settings(model, name, overrides)

@@ -11,6 +11,11 @@ def command(folder: str) -> None:
     """Print the digest of all files of FOLDER, for the setting `trusted_models`.
 
     A change of any file changes the digest.
+
+    \b
+    Examples:
+      mlserver trust models/wine
+      mlserver trust .  # the current folder
     """
     from ..security.code_policy import compute_digest
 

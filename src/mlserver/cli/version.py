@@ -14,7 +14,13 @@ _PACKAGES = ("mlserver-mlflow", "mlflow", "pydantic", "numpy", "pandas", "grpcio
 
 @click.command(name="version", short_help="Print the versions for a bug report.")
 def command() -> None:
-    """Print the versions of mlserver, installed related packages, Python and the system."""
+    """Print the versions of mlserver, installed related packages, Python and the system.
+
+    \b
+    Examples:
+      mlserver version
+      mlserver --version  # of mlserver alone
+    """
     click.echo(f"mlserver {__version__}")
     for name in _PACKAGES:
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+from ..runtime_hooks import find_hooks
 from ..settings import ModelParameters, ModelSettings, SettingsError
-from ..settings.sources import read_json_object
+from ..settings.sources import read_json_object, warn_of_unread
 from .folders import MLFLOW_MODEL_FILENAME, SETTINGS_FILENAME
 
 DEFAULT_MODEL_SETTINGS_FILENAME = SETTINGS_FILENAME
@@ -20,7 +21,15 @@ def load_model_settings(path: str) -> ModelSettings:
     """
     path = os.path.abspath(path)
     settings = ModelSettings.parse_file(path)
+    warn_of_unknown_extra(settings, path)
     return _set_defaults(settings, os.path.dirname(path))
+
+
+def warn_of_unknown_extra(settings: ModelSettings, source: str) -> None:
+    """Log each key of `parameters.extra` that the model's runtime does not read, once."""
+    known = find_hooks(settings.implementation_).extra_keys
+    if known and settings.parameters is not None:
+        warn_of_unread(settings.parameters.extra, known, "parameters.extra", source)
 
 
 def load_from_environment(folder: str) -> ModelSettings | None:

@@ -186,6 +186,8 @@ def to_settings_error(
         field = ".".join(path) or "(all)"
         pydantic_text = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         expected = _EXPECTED.get(item["type"], pydantic_text)
+        if item["type"] == "extra_forbidden":
+            expected = _describe_known_keys(cls, path)
         is_missing = item["type"] == "missing"
         received = "nothing" if is_missing else format_value(item["input"])
         is_from_environment = bool(path) and path[0] not in values and not is_missing
@@ -195,6 +197,22 @@ def to_settings_error(
         text = f"field '{field}': expected {expected}, received {received}"
         messages.setdefault(field, f"{where}: {text}" if where else text)
     return SettingsError("; ".join(messages.values()), messages)
+
+
+def _describe_known_keys(cls: type[BaseModel], path: list[str]) -> str:
+    """Return the keys of the object that has an unknown key, and the most similar one."""
+    for name in path[:-1]:
+        annotation = cls.model_fields[name].annotation
+        members = (annotation, *get_args(annotation))
+        cls = next(member for member in members if _is_group(member))
+    known = list(cls.model_fields)
+    similar = difflib.get_close_matches(path[-1].lower(), known, n=1)
+    hint = f" (did you mean '{similar[0]}'?)" if similar else ""
+    return f"one of the keys {', '.join(known)}{hint}"
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def format_value(value: Any) -> str:
@@ -220,6 +238,21 @@ def warn_of_misspelled(
                 f"{source or cls.__name__}: unknown key '{key}' of 'parameters' is passed to the"
                 f" runtime; did you mean '{similar[0]}'?"
             )
+
+
+def warn_of_unread(keys: Iterable[str], known: Iterable[str], where: str, source: str) -> None:
+    """Log once for each key of an object that is not known, with the most similar known key."""
+    names = sorted(known)
+    for key in keys:
+        if key in names or key.startswith(("_", "$")):
+            continue
+        _warn_once(f"{source}: unknown key '{key}' of '{where}' is ignored; {_suggest(key, names)}")
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    """Return the most similar known key as a question, or all known keys."""
+    similar = difflib.get_close_matches(key.lower(), known, n=1)
+    return f"did you mean '{similar[0]}'?" if similar else f"expected {', '.join(known)}"
 
 
 def warn_of_unknown(

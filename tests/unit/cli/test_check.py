@@ -95,6 +95,36 @@ def test_a_folder_of_good_and_bad_models(tmp_path: Path) -> None:
     assert "not valid JSON" in block(text, "unreadable")
     assert "sample-request.json: Invalid inputs[0]" in block(text, "wrong-sample")
     assert "Traceback" not in text
+    table = [line.split() for line in text.partition("\n\n")[2].splitlines()[:7]]
+    assert table[0] == ["model", "load", "inference", "result"]
+    assert {row[0]: row[-1] for row in table[1:]} == {
+        "unreadable": "FAILED",
+        "synthetic": "ok",
+        "sampled": "ok",
+        "silent": "note",
+        "broken": "FAILED",
+        "wrong-sample": "FAILED",
+    }
+
+
+def test_hints_are_those_of_start(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo", extra_setting=1)
+    (tmp_path / "settings.json").write_text('{"http_port": 1, "grcp_port": 2}')
+    code, text = run_mlserver("check", str(tmp_path), env={"MLSERVER_HTTP_PORT": "9"})
+    assert code == 0
+    assert "hint: MLSERVER_HTTP_PORT has no effect: " in text
+    assert "unknown setting 'grcp_port' is ignored; did you mean 'grpc_port'?" in text
+    assert "unknown setting 'extra_setting' is ignored" in text
+
+
+def test_unknown_keys_of_extra_are_named(tmp_path: Path) -> None:
+    settings = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {}}
+    settings["parameters"] = {"extra": {"folow": 5, "_note": "mine"}}
+    (tmp_path / "model-settings.json").write_text(json.dumps(settings))
+    code, text = run_mlserver("check", str(tmp_path))
+    assert code == 1
+    assert "unknown key 'folow' of 'parameters.extra' is ignored; did you mean 'follow'?" in text
+    assert "_note" not in text
 
 
 def test_verbose_prints_the_log_of_a_model(tmp_path: Path) -> None:

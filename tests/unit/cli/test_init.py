@@ -17,6 +17,7 @@ FILES = {
     "model-settings.json",
     "requirements.txt",
     "sample-request.json",
+    "sample-rows.csv",
     "settings.json",
     "test_model.py",
     "weights.json",

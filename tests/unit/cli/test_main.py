@@ -12,7 +12,20 @@ from mlserver.cli.serve import get_model_name
 from mlserver.errors import MLServerError
 from support.server import run_mlserver
 
-COMMANDS = ["start", "check", "infer", "init", "dockerfile", "build", "completion", "version"]
+COMMANDS = [
+    "start",
+    "demo",
+    "check",
+    "infer",
+    "init",
+    "settings",
+    "dockerfile",
+    "build",
+    "key",
+    "trust",
+    "completion",
+    "version",
+]
 
 
 def test_help_lists_every_command() -> None:
@@ -43,13 +56,17 @@ def test_every_command_has_help(name: str) -> None:
     code, text = run_mlserver(name, "--help")
     assert code == 0
     assert f"mlserver {name}" in text
+    examples = text.partition("Examples:")[2].partition("Options:")[0]
+    expected = 1 if name == "version" else 2
+    assert examples.count(f"mlserver {name}") >= expected, text
 
 
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["strat"], "mlserver: No such command"),
-        (["start"], "mlserver start: Missing argument"),
+        (["strat"], "mlserver: No such command 'strat'. Did you mean 'start'?"),
+        (["xyzzy"], "mlserver: No such command 'xyzzy'. See"),
+        (["start", "--http-prt", "1"], "--http-port"),
         (
             ["start", "/no/such/folder"],
             "/no/such/folder: expected a folder with models, but it does not exist",

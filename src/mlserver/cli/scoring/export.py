@@ -37,6 +37,18 @@ def check_output(output: Path) -> None:
         raise CommandError(f"{output.parent}: no such folder")
 
 
+def require_new_output(output: Path) -> None:
+    """Raise `CommandError` if the output, or the log of an interrupted job for it, has content.
+
+    Devices and pipes, such as /dev/stdout, are written without a question.
+    """
+    for path in (output, get_log_path(output)):
+        if path.is_file() and path.stat().st_size:
+            raise CommandError(
+                f"{path} exists: --resume continues its job, --overwrite replaces it"
+            )
+
+
 def export(log_path: Path, output: Path) -> None:
     """Write the table from the output log."""
     names = _read_column_names(log_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -67,7 +67,7 @@ class ScoringJob:
         self._stopped = threading.Event()
         self._failed_work_items = 0
 
-    def run(self, work_items: Iterator[WorkItem]) -> Iterator[list[ItemResult]]:
+    def run(self, work_items: Iterator[WorkItem]) -> Generator[list[ItemResult]]:
         """Yield the results of every work item, in order.
 
         Raises:
