@@ -31,6 +31,7 @@ UNITS = (
     "messages",
     "inputs",
     "connections",
+    "calls",
     "threads",
     "rows",
     "cells",
