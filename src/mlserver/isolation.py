@@ -247,7 +247,7 @@ def _forget_modules(code: ShippedCode, folders: Iterable[str]) -> None:
             continue
         path = _get_path(module)
         if any(_is_below(path, folder) for folder in folders):
-            del sys.modules[module_name]
+            sys.modules.pop(module_name, None)
 
 
 def _get_path(module: ModuleType | None) -> str:
@@ -275,13 +275,16 @@ def _import_from_sources(folder: str) -> None:
     _source_folders.add(folder)
     if _find_in_source_folders not in sys.path_hooks:
         sys.path_hooks.insert(0, _find_in_source_folders)
-    for entry in [entry for entry in sys.path_importer_cache if _is_below(entry, folder)]:
-        del sys.path_importer_cache[entry]
+    for entry in list(sys.path_importer_cache):  # imports in other threads add to it
+        if _is_below(entry, folder):
+            sys.path_importer_cache.pop(entry, None)
 
 
 def _find_in_source_folders(path: str) -> importlib.machinery.FileFinder:
     """A path hook, see `sys.path_hooks`."""
-    if not os.path.isdir(path) or not any(_is_below(path, folder) for folder in _source_folders):
+    if not os.path.isdir(path) or not any(
+        _is_below(path, folder) for folder in list(_source_folders)
+    ):
         raise ImportError(f"{path} is not a folder of a model's code", path=path)
     return importlib.machinery.FileFinder(
         path,
