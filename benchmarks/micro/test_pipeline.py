@@ -69,18 +69,18 @@ class Answering:
         self.available, self.capacity = True, 1
         self._reader = FrameReader()
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
         head = [
             "wine#1",
-            call.deadline,
-            call.rows_per_request,
-            call.trace_parent,
+            context.deadline,
+            context.rows_per_request,
+            context.trace_parent,
             pack_request(request, buffers),
         ]
         encode(Frame(MessageType.INFER, 1, head, buffers))
         await asyncio.sleep(0)
-        values = pack_response(response_of(sum(call.rows_per_request) or 1, 1), buffers)
+        values = pack_response(response_of(sum(context.rows_per_request) or 1, 1), buffers)
         answer = b"".join(encode(Frame(MessageType.REPLY, 1, values)))
         self._reader.get_buffer()[: len(answer)] = answer
         return unpack_response(self._reader.filled(len(answer))[0].head, ())
@@ -167,7 +167,13 @@ async def baseline() -> Callable[[], Any]:
 
 def _config(app: Any) -> uvicorn.Config:
     config = uvicorn.Config(
-        app, ws="none", loop="none", lifespan="off", interface="asgi3", log_config=None
+        app,
+        ws="none",
+        loop="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        proxy_headers=False,
     )
     config.load()
     return config

@@ -12,9 +12,11 @@ code detection.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, TypedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .errors import MLServerError
 from .logging import get_logger
@@ -61,12 +63,25 @@ class RuntimeHooks:
             so that no key is reported as unknown.
         worker_requirements: Requirements of the package itself, added to each model's own in a
             built environment.
+        path_hints: Pattern of a whole path -> hint of its 404 response. For paths that the
+            runtime's models declare, while none of them is loaded.
+        inference_hint: How to run inference over the paths that the runtime's models declare, for
+            404 responses.
     """
 
     package: str = ""
     implementations: tuple[str, ...] = ()
     extra_keys: tuple[str, ...] = ()
     worker_requirements: tuple[str, ...] = ()
+    path_hints: Mapping[str, str] = MappingProxyType({})
+    inference_hint: str = ""
+
+    def get_body_hint(self, document: Mapping[str, Any]) -> str:
+        """Return what to do with an invalid V2 body that has a format of the runtime's own.
+
+        "" for other bodies. The text is the end of the error's message.
+        """
+        return ""
 
     def is_mutable_address(self, uri: str) -> bool:
         """Whether the address may point to another version later (see `MLModel.resolve_source`)."""
@@ -142,7 +157,13 @@ def _import_hooks(entry_point: EntryPoint) -> RuntimeHooks:
     return hooks
 
 
+@lru_cache(maxsize=1)
+def list_hooks() -> tuple[RuntimeHooks, ...]:
+    """Return the hooks of all installed runtimes that declare them, in the order of their names."""
+    names = sorted({entry_point.name for entry_point in entry_points(group=GROUP)})
+    return tuple(map(_load_hooks, names))
+
+
 def list_implementations() -> list[str]:
     """Return the import paths of all installed runtimes that declare hooks."""
-    names = sorted({entry_point.name for entry_point in entry_points(group=GROUP)})
-    return [path for name in names for path in _load_hooks(name).implementations]
+    return [path for hooks in list_hooks() for path in hooks.implementations]

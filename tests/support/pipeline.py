@@ -47,9 +47,9 @@ class Model:
         self.go.set()
         self.response: Callable[[InferenceRequest], InferenceResponse] | None = None
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         self.requests.append(request)
-        self.calls.append(call)
+        self.calls.append(context)
         await self.go.wait()
         if self.response is not None:
             return self.response(request)
@@ -67,15 +67,15 @@ class Model:
         )
 
     async def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         async for request in requests:
-            yield await self.infer(request, call)
+            yield await self.infer(request, context)
 
     async def resolve_source(self, uri: str) -> str:
         return uri
 
-    async def route(self, request: HTTPRequest, call: RequestContext) -> HTTPResponse:
+    async def route(self, request: HTTPRequest, context: RequestContext) -> HTTPResponse:
         return HTTPResponse(
             201,
             [(b"content-type", b"text/x"), (b"content-length", b"9"), (b"x-own", b"1")],

@@ -108,6 +108,14 @@ PUBLIC_MODULES = {
 RUNTIME = SOURCE.parents[1] / "runtimes" / "mlflow" / "mlserver_mlflow"
 
 
+def test_only_repository_and_cli_of_the_core_name_a_runtime() -> None:
+    """A runtime is a plug-in: the rest of the core knows the contract of `runtime_hooks` only."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        package = path.relative_to(SOURCE).parts[0]
+        if package not in ("cli", "repository"):
+            assert "mlflow" not in path.read_text().lower(), f"{path.relative_to(SOURCE)}: mlflow"
+
+
 def list_core_imports(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (module, name) of every import from the core; the name is "" for a whole module."""
     for node in ast.walk(ast.parse(path.read_text())):

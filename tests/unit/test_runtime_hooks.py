@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from mlserver import runtime_hooks
+from mlserver.errors import InvalidPayload
+from mlserver.rest import hints
 from mlserver.runtime_hooks import GROUP, NO_HOOKS, find_hooks, list_implementations
+from mlserver.wire import json
 
 HOOKS = """
 from mlserver.runtime_hooks import RuntimeHooks
@@ -17,6 +20,11 @@ from mlserver.runtime_hooks import RuntimeHooks
 
 class Hooks(RuntimeHooks):
     implementations = ("a_runtime.Runtime",)
+    path_hints = {"/ask": "no model of a_runtime is loaded"}
+    inference_hint = "POST /ask"
+
+    def get_body_hint(self, document):
+        return "; send 'question' to /ask" if "question" in document else ""
 
     def is_mutable_address(self, uri):
         return uri.startswith("latest:")
@@ -38,8 +46,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     monkeypatch.syspath_prepend(str(tmp_path))
     runtime_hooks._load_hooks.cache_clear()
+    runtime_hooks.list_hooks.cache_clear()
     yield write
     runtime_hooks._load_hooks.cache_clear()
+    runtime_hooks.list_hooks.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "a_runtime"]:
         del sys.modules[name]
 
@@ -52,6 +62,17 @@ def test_another_runtime_declares_its_hooks(install: Callable[[str], None]) -> N
         assert hooks.is_mutable_address("latest:m")
         assert not hooks.is_mutable_address("./m")
     assert "a_runtime.Runtime" in list_implementations()
+
+
+def test_a_runtime_adds_hints_to_errors(install: Callable[[str], None]) -> None:
+    install("a_runtime.hooks:Hooks")
+    assert hints.get_hint("/ask") == "no model of a_runtime is loaded"
+    assert ", or POST /ask" in hints.get_hint("/predict")
+    assert "or POST /ask" in hints.get_hint("/no/such/path")
+    with pytest.raises(InvalidPayload, match="missing; send 'question' to /ask"):
+        json.validate_document({"question": "?"})
+    with pytest.raises(InvalidPayload, match="missing$"):
+        json.validate_document({})
 
 
 def test_a_package_without_an_entry_point_has_no_hooks() -> None:

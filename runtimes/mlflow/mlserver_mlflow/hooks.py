@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from mlserver.runtime_hooks import EnvironmentFiles, RuntimeHooks
 
@@ -17,6 +19,8 @@ _FULL_MLFLOW = frozenset(
     "alembic docker flask graphene matplotlib mlflow numpy pandas pyarrow scikit-learn scipy skops"
     " sqlalchemy".split()
 )
+# Keys of a body in MLflow's scoring protocol, beside `inputs`.
+_SCORING_KEYS = ("dataframe_split", "dataframe_records", "instances")
 
 
 class MLflowHooks(RuntimeHooks):
@@ -26,6 +30,29 @@ class MLflowHooks(RuntimeHooks):
     extra_keys = tuple(setting.name for setting in EXTRA_SETTINGS)
     # `make test-floors` runs a worker with the lowest of these versions.
     worker_requirements = ("pandas>=1.5.3", "mlflow-skinny>=2.15,<4")
+    path_hints = MappingProxyType(
+        {
+            r"/(invocations|ping|version)": (
+                "MLflow models have this path, and no such model is loaded"
+            ),
+            r"/v2/models/[^/]+(/versions/[^/]+)?/(invocations|ping|version)": (
+                "only MLflow models have this path"
+            ),
+        }
+    )
+    inference_hint = "POST /invocations with MLflow's body for MLflow models"
+
+    def get_body_hint(self, document: Mapping[str, Any]) -> str:
+        key = next((key for key in _SCORING_KEYS if key in document), None)
+        if key is not None:
+            return f"; a body with '{key}' is MLflow's: MLflow models accept it at /invocations"
+        inputs = document.get("inputs")
+        if inputs is None:
+            return ""
+        tensors = inputs if isinstance(inputs, list) else []
+        if any(isinstance(tensor, dict) and "name" in tensor for tensor in tensors):
+            return ""
+        return "; if 'inputs' has MLflow's format, MLflow models accept it at /invocations"
 
     def is_mutable_address(self, uri: str) -> bool:
         return uri.startswith("models:/")

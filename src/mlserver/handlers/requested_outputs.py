@@ -21,7 +21,7 @@ def select_outputs(
     """Keep the requested outputs, in the requested order.
 
     Outputs may be requested by the names of the metadata as well, where these differ from the
-    response's: MLflow signatures name `quality` or `output-0` where the response has an array
+    response's: signatures name `quality` or `output-0` where the response has an array
     `output-1`. The output at the same position is returned under the requested name. If the
     metadata has n outputs and the response one of shape [rows, n], a requested name selects a
     column.

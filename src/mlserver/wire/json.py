@@ -20,6 +20,7 @@ import orjson
 from pydantic import ValidationError
 
 from ..errors import InvalidPayload, MLServerError
+from ..runtime_hooks import list_hooks
 from ..tensor import FORMATS, brief, flat_elements, split_bytes_block
 from ..tensor.conversion import raw_to_array
 from ..types import (
@@ -65,7 +66,6 @@ _LITERAL_HINTS = {
     "true": "which is not JSON: use true",
     "false": "which is not JSON: use false",
 }
-_MLFLOW_KEYS = ("dataframe_split", "dataframe_records", "instances")
 _MAX_LIST_BYTES = 64  # up to here a list is printed faster than an array
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -206,24 +206,8 @@ def validate_document(document: Any) -> InferenceRequest:
         return _validate_request(document)
     except ValidationError as exception:
         error = describe_validation_error(exception)
-        hint = _mlflow_hint(document)
-        if hint:
-            error = InvalidPayload(error.message + hint, error.faults)
-        raise error from None
-
-
-def _mlflow_hint(document: dict[str, Any]) -> str:
-    """Return the end of the error's text for a body in one of MLflow's formats; "" for others."""
-    key = next((key for key in _MLFLOW_KEYS if key in document), None)
-    if key is not None:
-        return f"; a body with '{key}' is MLflow's: MLflow models accept it at /invocations"
-    inputs = document.get("inputs")
-    if inputs is None:
-        return ""
-    tensors = inputs if isinstance(inputs, list) else []
-    if any(isinstance(tensor, dict) and "name" in tensor for tensor in tensors):
-        return ""
-    return "; if 'inputs' has MLflow's format, MLflow models accept it at /invocations"
+        hint = "".join(hooks.get_body_hint(document) for hooks in list_hooks())
+        raise InvalidPayload(error.message + hint, error.faults) from None
 
 
 def describe_validation_error(error: ValidationError) -> InvalidPayload:

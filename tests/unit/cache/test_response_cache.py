@@ -39,15 +39,15 @@ class NextStage:
     async def drained(self) -> None:
         return None
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         self.request_count += 1
         return answer(request)
 
     async def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         async for request in requests:
-            yield await self.infer(request, call)
+            yield await self.infer(request, context)
 
 
 def answer(request: InferenceRequest) -> InferenceResponse:
@@ -236,7 +236,9 @@ async def test_changing_a_response_does_not_change_the_cache() -> None:
 
 async def test_errors_are_not_cached() -> None:
     class Fails(NextStage):
-        async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
+        async def infer(
+            self, request: InferenceRequest, context: RequestContext
+        ) -> InferenceResponse:
             self.request_count += 1
             raise MLServerError("no")
 

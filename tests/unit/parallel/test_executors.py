@@ -39,9 +39,9 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def ask(model: LoadedModel, text: str, call: RequestContext | None = None) -> str:
+async def ask(model: LoadedModel, text: str, context: RequestContext | None = None) -> str:
     async with asyncio.timeout(LIMIT):
-        response = await model.infer(request(text), call or RequestContext())
+        response = await model.infer(request(text), context or RequestContext())
     return str(response.outputs[0].data.root[0])
 
 
@@ -90,10 +90,10 @@ async def test_two_of_one_name_side_by_side(executor: Executor) -> None:
 
 async def test_answers(executor: Executor) -> None:
     model = await executor.load(model_settings())
-    call = RequestContext()
+    context = RequestContext()
 
-    assert await ask(model, "echo:é", call) == "é"
-    assert call.timings.model_ns > 0
+    assert await ask(model, "echo:é", context) == "é"
+    assert context.timings.model_ns > 0
 
 
 async def test_many_at_once(executor: Executor) -> None:

@@ -1,7 +1,7 @@
 """Whether this process may be forked: one thread, known file descriptors, no device in use.
 
 A fork copies one thread. Locks that other threads hold stay locked in the child, and a library that
-waits for its thread pool waits forever: measured with 29 models of 15 MLflow flavors, every failure
+waits for its thread pool waits forever: measured with 29 models of 15 flavors, every failure
 of a forked child was such a hang.
 """
 

@@ -15,8 +15,7 @@ from ...runtime_hooks import NO_HOOKS, find_hooks
 from ...settings import ModelSettings
 
 _REQUIREMENTS = "requirements.txt"
-# Import package of a runtime of this project -> its distribution.
-_RUNTIMES = {"mlserver_mlflow": "mlserver-mlflow"}
+_RUNTIME_PREFIX = "mlserver_"  # of a runtime's import package; `mlserver-` of its distribution
 # Module -> package, where the names differ.
 _PACKAGES = {
     "PIL": "pillow",
@@ -35,8 +34,8 @@ def advise_missing_module(error: BaseException, settings: ModelSettings) -> str 
     module = _find_missing_module(error)
     if module is None:
         return None
-    if module in _RUNTIMES:
-        package = _RUNTIMES[module]
+    if module.startswith(_RUNTIME_PREFIX) and settings.implementation_.startswith(f"{module}."):
+        package = module.replace("_", "-")
         return f"The package '{package}' is not installed: pip install {package}"
     package = _PACKAGES.get(module, module).lower().replace("_", "-")
     hooks = find_hooks(settings.implementation_)

@@ -1,4 +1,4 @@
-"""Routes that models declare, such as MLflow's `/invocations`: which model answers a request, and
+"""Routes that models declare, such as `/invocations`: which model answers a request, and
 the reply.
 
 A path that one model declares is that model's. Among several, the header `X-MLServer-Model`

@@ -86,12 +86,12 @@ class Loaded:
         self._key = key
         self.batches: list[int] = []
 
-    async def infer(self, request: InferenceRequest, call: RequestContext) -> InferenceResponse:
-        self.batches.append(max(1, len(call.rows_per_request)))
-        return await self._runner.infer(self._key, request, call)
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
+        self.batches.append(max(1, len(context.rows_per_request)))
+        return await self._runner.infer(self._key, request, context)
 
     def stream(
-        self, requests: AsyncIterator[InferenceRequest], call: RequestContext
+        self, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         raise NotImplementedError
 
