@@ -18,7 +18,7 @@ RELEASE := $(VENV)/.release-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference dist format proto bench bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference dist format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -102,6 +102,13 @@ $(BENCH): $(STAMP)
 
 bench: $(BENCH)  ## measure all servers and write its page (about an hour; ARGS="--cases wine-1" selects)
 	@$(BIN)/python -m benchmarks.run --report $(ARGS)
+
+bench-start: $(BENCH)  ## measure all servers from the command to the first right answer, and write the pages (half an hour)
+	@$(BIN)/python -m benchmarks.cold_start $(ARGS)
+	@$(BIN)/python -m benchmarks.report
+
+bench-report: $(STAMP)  ## write the charts and tables of the benchmark pages from benchmarks/results
+	@$(BIN)/python -m benchmarks.report
 
 bench-quick: $(BENCH)  ## measure two requests on four servers (about two minutes once the peers are installed)
 	@$(BIN)/python -m benchmarks.run --quick $(ARGS)

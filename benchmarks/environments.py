@@ -70,6 +70,25 @@ def install(name: str) -> None:
     stamp.write_text(state)
 
 
+def install_libraries(name: str) -> Path:
+    """Install the packages of a requirements file into a folder for `PYTHONPATH`; return it.
+
+    Raises:
+        NotInstalled: with the errors of pip.
+    """
+    requirements = HERE / "environments" / f"{name}.txt"
+    folder = FOLDER / name
+    stamp = folder / ".installed"
+    state = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == state:
+        return folder
+    print(f"installing {name} ...", flush=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--upgrade", "--no-deps", "--target", str(folder), "-r", str(requirements)])
+    stamp.write_text(state)
+    return folder
+
+
 def versions(name: str) -> dict[str, str]:
     """Return the versions of the relevant packages in an environment."""
     if name == OWN:

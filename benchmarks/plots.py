@@ -1,100 +1,82 @@
-"""Bar charts of the results: requests per second, time to ready, and memory of each server."""
+"""Bar charts of the summary as SVG: text and bars that are readable on light and dark pages."""
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
-import matplotlib
-
-from .cases import CASES
-from .results import CLOSED, Results, Summary, summaries
-from .servers import BASE, SERVERS
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
-OURS, OTHERS, BASELINE = "#d1495b", "#8fa3b3", "#c9b27c"
-TITLES = {server.name: server.title for server in SERVERS}
-Key = tuple[str, str, str, str, int]
+OURS, OTHERS = "#d1495b", "#7d93a6"
+# A contrast of 4:1 with white and with the dark scheme of the site: a picture in a page does not
+# know which scheme the reader has chosen.
+TEXT = "#76808a"
+WIDTH, LABEL_WIDTH, NUMBER_WIDTH = 720, 190, 80
+ROW, BAR, TOP = 26, 16, 40
+FONT = "font-family='system-ui, sans-serif'"
 
 
-def write(results: Results, folder: Path) -> dict[str, Path]:
-    """Draw the charts of a run; return title -> file."""
+@dataclass(frozen=True)
+class Chart:
+    """A chart of one number per server.
+
+    Attributes:
+        name: Name of the file, without `.svg`.
+        title: What is measured, with its unit.
+        values: Server's title -> number.
+        is_more_better: Whether the largest number is the best; the best is on top.
+        digits: Decimals of the numbers.
+    """
+
+    name: str
+    title: str
+    values: Mapping[str, float]
+    is_more_better: bool
+    digits: int = 0
+
+
+def write(chart: Chart, own_title: str, folder: Path) -> Path:
+    """Write a chart; `own_title` is the server in the colour of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    summary_by_key = summaries(results.measurements)
-    drawn = {}
-    for wire, plain in (("v2", False), ("invocations", True)):
-        for connections in (1, 16, 64):
-            wires = (wire, "plain") if plain else (wire,)
-            rates = _values(summary_by_key, wires, connections)
-            if len(rates) > 1:
-                protocol = "/invocations" if plain else "V2 JSON"
-                suffix = "s" if connections > 1 else ""
-                load = f"{connections} connection{suffix}"
-                title = f"One row over {protocol}, {load}: requests per second"
-                drawn[title] = _bars(rates, title, folder / f"{wire}-{connections}.png")
-    ready = {
-        server: _middle(
-            [s.ready for s in results.startups if s.server == server and s.case == "wine-1"]
-        )
-        for server in TITLES
-    }
-    drawn |= _optional(ready, "Seconds to the first correct response", folder / "ready.png")
-    memory = {
-        server: _middle(
-            [
-                s.memory_after.all_pss
-                for s in results.startups
-                if s.server == server and s.case == "wine-1"
-            ]
-        )
-        for server in TITLES
-    }
-    return drawn | _optional(memory, "Memory of all processes, PSS in MB", folder / "memory.png")
-
-
-def _optional(values: dict[str, float], title: str, path: Path) -> dict[str, Path]:
-    known = {server: value for server, value in values.items() if value}
-    return {title: _bars(known, title, path)} if known else {}
-
-
-def _middle(values: list[float]) -> float:
-    return statistics.median(values) if values else 0.0
-
-
-def _values(
-    summary_by_key: dict[Key, Summary], wires: tuple[str, ...], connections: int
-) -> dict[str, float]:
-    case = CASES[0].name
-    return {
-        server: summary.per_second
-        for server in TITLES
-        for wire in wires
-        if (summary := summary_by_key.get((server, case, wire, CLOSED, connections))) is not None
-        and server != "echo"
-    }
-
-
-def _bars(values: dict[str, float], title: str, path: Path) -> Path:
-    """Horizontal bars, largest on top, each with its number."""
-    ordered = sorted(values.items(), key=lambda item: item[1])
-    figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(ordered) + 1.1))
-    colors = [
-        OURS if name == BASE else BASELINE if name.startswith("baseline") else OTHERS
-        for name, _ in ordered
-    ]
-    bars = axes.barh(
-        [TITLES[name] for name, _ in ordered], [value for _, value in ordered], color=colors
-    )
-    axes.bar_label(
-        bars, fmt="{:,.0f}" if max(values.values()) > 100 else "{:,.1f}", padding=4, fontsize=9
-    )
-    axes.margins(x=0.14)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.xaxis.set_visible(False)
-    axes.set_title(title, fontsize=11, loc="left")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    path = folder / f"{chart.name}.svg"
+    path.write_text(render(chart, own_title))
     return path
+
+
+def render(chart: Chart, own_title: str) -> str:
+    """Return the SVG document."""
+    ordered = sorted(chart.values.items(), key=lambda item: item[1], reverse=chart.is_more_better)
+    height = TOP + ROW * len(ordered) + 4
+    scale = (WIDTH - LABEL_WIDTH - NUMBER_WIDTH) / max(chart.values.values())
+    label = "; ".join(f"{title} {number:,.{chart.digits}f}" for title, number in ordered)
+    lines = [
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' role='img'"
+        f" aria-label='{_quote(f'{chart.title}: {label}')}'>",
+        f"<text x='0' y='18' {FONT} font-size='15' font-weight='600' fill='{TEXT}'>"
+        f"{escape(chart.title)}</text>",
+    ]
+    for index, (title, number) in enumerate(ordered):
+        lines += _render_row(index, title, number, scale, chart, title == own_title)
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _render_row(
+    index: int, title: str, number: float, scale: float, chart: Chart, is_own: bool
+) -> list[str]:
+    top = TOP + ROW * index
+    middle, width = top + BAR / 2 + 5, max(1.0, number * scale)
+    weight = "600" if is_own else "400"
+    style = f"{FONT} font-size='13' font-weight='{weight}' fill='{TEXT}'"
+    colour = OURS if is_own else OTHERS
+    return [
+        f"<text x='{LABEL_WIDTH - 10}' y='{middle:.0f}' text-anchor='end' {style}>"
+        f"{escape(title)}</text>",
+        f"<rect x='{LABEL_WIDTH}' y='{top}' width='{width:.1f}' height='{BAR}' rx='2'"
+        f" fill='{colour}'/>",
+        f"<text x='{LABEL_WIDTH + width + 8:.1f}' y='{middle:.0f}' {style}>"
+        f"{number:,.{chart.digits}f}</text>",
+    ]
+
+
+def _quote(text: str) -> str:
+    return escape(text, {"'": "&#39;"})

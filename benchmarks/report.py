@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import environments
+from . import cold_results, environments, plots, summary
 from .cases import CASES, Case
+from .cold_results import Starts
 from .results import CLOSED, Results, Startup, Summary, summaries
 from .servers import BASE, SERVERS
 
-DOCUMENT = environments.ROOT / "docs" / "explanation" / "benchmarks.md"
-IMAGES = DOCUMENT.parent / "img"
-START, END = "<!-- results: written by `make bench` -->", "<!-- end of the results -->"
+DOCUMENTS = environments.ROOT / "docs" / "explanation"
+SUMMARY_PAGE, TABLES_PAGE = DOCUMENTS / "benchmarks.md", DOCUMENTS / "benchmark-tables.md"
+IMAGES = DOCUMENTS / "img"
+START, END = "<!-- results: written by `make bench-report` -->", "<!-- end of the results -->"
+RESULTS = environments.HERE / "results"
 WIRES = {
     "v2": "V2 JSON",
     "invocations": "/invocations",
@@ -30,15 +32,41 @@ NOTHING = Summary(0, 0, 0, 0, 0, 0, 0, 0)
 Key = tuple[str, str, str, str, int]
 
 
-def write(results: Results) -> None:
-    """Write the tables and the plots into the page of benchmarks, between its two markers."""
-    from . import plots  # needs matplotlib
+def write(results: Results, starts: Starts | None) -> None:
+    """Write the summary's page with its charts, and the page of tables, between their markers."""
+    own_title = summary.OWN_TITLE
+    drawn = [(chart, plots.write(chart, own_title, IMAGES)) for chart in summary.charts(results)]
+    pictures = "\n\n".join(f"![{chart.title}](img/{path.name})" for chart, path in drawn)
+    dates = ", ".join(sorted({results.get_date(case) for case in results.cases}))
+    conditions = (
+        f"Measured on {dates}; the best of each row is bold, empty cells are not supported."
+    )
+    notes = [f"- {note}" for note in sorted(set(results.notes.values()))]
+    text = "\n".join([summary.table(results), conditions, "", *notes])
+    _replace(SUMMARY_PAGE, f"{pictures}\n\n{text}")
+    parts = [tables(results), *([] if starts is None else [cold_results.tables(starts)])]
+    _replace(TABLES_PAGE, "\n".join(parts))
 
-    images = plots.write(results, IMAGES)
-    pictures = "\n\n".join(f"![{title}](img/{path.name})" for title, path in images.items())
-    before, _, rest = DOCUMENT.read_text().partition(START)
+
+def _replace(page: Path, text: str) -> None:
+    before, _, rest = page.read_text().partition(START)
     after = rest.partition(END)[2]
-    DOCUMENT.write_text(f"{before}{START}\n\n{pictures}\n\n{tables(results)}\n{END}{after}")
+    page.write_text(f"{before}{START}\n\n{text.rstrip()}\n\n{END}{after}")
+
+
+def read_all() -> Results:
+    """Return the newest measurement of every case in the folder of results.
+
+    Raises:
+        FileNotFoundError: there is no results file.
+    """
+    paths = sorted(RESULTS.glob("[0-9]*.json"), reverse=True)
+    if not paths:
+        raise FileNotFoundError(f"no results in {RESULTS}: run `make bench`")
+    results = Results.read(paths[0])
+    for path in paths[1:]:
+        results = results.with_earlier(Results.read(path))
+    return results
 
 
 def tables(results: Results) -> str:
@@ -46,7 +74,11 @@ def tables(results: Results) -> str:
     summary_by_key = summaries(results.measurements)
     parts = [conditions(results), overview(summary_by_key)]
     measured = {key[1] for key in summary_by_key}
-    parts += [case_tables(case, summary_by_key) for case in CASES if case.name in measured]
+    for case in CASES:
+        if case.name in measured:
+            when = f"Measured on {results.get_date(case.name)}."
+            conditions_of_case = f"{when} {results.notes.get(case.name, '')}".strip()
+            parts.append(case_tables(case, conditions_of_case, summary_by_key))
     parts += [startup_table(results.startups), failure_table(results)]
     return "\n".join(part for part in parts if part)
 
@@ -132,9 +164,9 @@ def _times(
     return ""
 
 
-def case_tables(case: Case, summary_by_key: dict[Key, Summary]) -> str:
+def case_tables(case: Case, case_conditions: str, summary_by_key: dict[Key, Summary]) -> str:
     """Return rate, latencies and CPU of each server, per number of connections and open loop."""
-    lines = [f"## {case.title}", ""]
+    lines = [f"## {case.title}", "", case_conditions, ""]
     modes = dict.fromkeys(
         (key[3], key[4])
         for key in sorted(summary_by_key, key=lambda key: (key[3], key[4]))
@@ -257,9 +289,8 @@ def _describe_mode(mode: str, connections: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the page of benchmarks from a run's JSON.")
-    parser.add_argument("results", type=Path)
-    write(Results.read(parser.parse_args().results))
+    """Write both pages from the newest results of every case."""
+    write(read_all(), Starts.read_newest())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,35 @@ class Results:
     measurements: list[Measurement] = field(default_factory=list)
     startups: list[Startup] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    # Case -> date of its measurements, if they are from an earlier run.
+    dates: dict[str, str] = field(default_factory=dict)
+    # Case -> what a reader has to know about its measurements.
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> set[str]:
+        """Names of the measured cases."""
+        measured = {each.case for each in self.measurements}
+        return measured | {each.case for each in self.startups}
+
+    def get_date(self, case: str) -> str:
+        return self.dates.get(case, self.date)
+
+    def with_earlier(self, earlier: Results) -> Results:
+        """Return these results with the cases of an earlier run that this one has not.
+
+        All servers of a case are from one run, so that ratios compare what ran together.
+        """
+        cases = earlier.cases - self.cases
+        return replace(
+            self,
+            versions=earlier.versions | self.versions,
+            measurements=self.measurements + [m for m in earlier.measurements if m.case in cases],
+            startups=self.startups + [s for s in earlier.startups if s.case in cases],
+            failures=self.failures + [f for f in earlier.failures if f.case in cases],
+            dates=self.dates | {case: earlier.get_date(case) for case in cases},
+            notes=self.notes | {case: earlier.notes[case] for case in cases & set(earlier.notes)},
+        )
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

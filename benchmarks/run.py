@@ -40,9 +40,11 @@ def main() -> None:
     selected = [servers.BY_NAME[name] for name in options.servers]
     results = measure(selected, [case for case in CASES if case.name in options.cases], plan)
     path = options.output or RESULTS / f"{results.date}.json"
+    if path.exists():  # an earlier run of the same day: keep the cases that this one has not
+        results = results.with_earlier(Results.read(path))
     results.save(path)
     if options.report:
-        report.write(results)
+        report.main()
     else:
         print(report.tables(results))
 

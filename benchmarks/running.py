@@ -6,6 +6,7 @@ import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,13 +27,22 @@ class Running:
         case: Defines the model; other cases of the same model may be measured too.
         wine: Folder of the trained model, with its coefficients beside it.
         log: File for the server's output.
+        variables: Further environment variables of the server.
     """
 
-    def __init__(self, server: servers.Server, case: Case, wine: Path, log: Path) -> None:
+    def __init__(
+        self,
+        server: servers.Server,
+        case: Case,
+        wine: Path,
+        log: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._server = server
         self._case = case
         self._wine = wine
         self._log = log
+        self._variables = dict(variables or {})
         self._linear = json.loads(wine.with_suffix(".json").read_text())
         self._stack = ExitStack()
 
@@ -43,7 +53,8 @@ class Running:
         python = environments.python(self._server.environment)
         self._place = servers.Place(self._case, models, self._wine, python, *servers.free_ports(3))
         start = self._server.start(self._place)
-        environment = servers.environment(self._place, start.environment)
+        variables = start.environment | self._variables
+        environment = servers.environment(self._place, variables)
         process = ServerProcess(start.command, environment, start.folder or models, self._log)
         self.process = self._stack.enter_context(process)
         return self

@@ -5,6 +5,7 @@ from typing import Any
 
 import bentoml
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 from work import WORK, as_list
 
@@ -18,7 +19,8 @@ class Wine:
 
     @bentoml.api
     def predict(self, columns: list[str], data: list[list[float]]) -> dict[str, Any]:
-        return {"predictions": self.model.predict(pd.DataFrame(data, columns=columns)).tolist()}
+        result = self.model.predict(pd.DataFrame(data, columns=columns))
+        return {"predictions": np.asarray(result).ravel().tolist()}
 
 
 @bentoml.service

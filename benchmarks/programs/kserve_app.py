@@ -8,6 +8,7 @@ from typing import Any
 
 import kserve
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 from work import WORK
 
@@ -26,7 +27,9 @@ class Wine(kserve.Model):
             {tensor.name: tensor.as_numpy().ravel().astype("float64") for tensor in payload.inputs}
         )
         output = kserve.InferOutput(name="output-1", shape=[len(frame), 1], datatype="FP64")
-        output.set_data_from_numpy(self.model.predict(frame).reshape(-1, 1), binary_data=False)
+        output.set_data_from_numpy(
+            np.asarray(self.model.predict(frame)).reshape(-1, 1), binary_data=False
+        )
         return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 
 

@@ -1,7 +1,7 @@
 """The C loader of YAML for `MLmodel` files, which MLflow reads three times per load.
 
 It saves 4 of 38 ms of processor time per model of scikit-learn
-(`python -m benchmarks.cold_start --stages`). Without libyaml, or for text that it refuses, MLflow's
+(`python -m benchmarks.load_steps`). Without libyaml, or for text that it refuses, MLflow's
 own call of `yaml.safe_load` stays.
 """
 

@@ -2,7 +2,7 @@
 
 At each load MLflow compares `requirements.txt` and the Python version with the running environment.
 Its first comparison maps the modules of every installed package: 0.5 s of processor time in an
-environment of 180 (`python -m benchmarks.cold_start --stages`). Here the versions are compared
+environment of 180 (`python -m benchmarks.load_steps`). Here the versions are compared
 first. Only a list with a mismatch is passed to MLflow's own function, which writes the warning: in
 a thread, after the loads; before the error if the load fails.
 """

@@ -5,7 +5,7 @@
   are the same without it.
 - skops looks up each function of NumPy and SciPy in all loaded modules, of which MLflow adds 1,000.
 
-Measured with `python -m benchmarks.cold_start --stages`, in seconds of processor time and megabytes
+Measured with `python -m benchmarks.load_steps`, in seconds of processor time and megabytes
 of one worker: import order 0.4 s; PyTorch 1.5 s and 180 MB.
 """
 

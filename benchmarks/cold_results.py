@@ -1,0 +1,159 @@
+"""Results of the cold start: records, their JSON file, and their tables."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+
+from .servers import BASE
+from .servers import SERVERS as ALL_SERVERS
+
+FOLDER = Path(__file__).parent / "results"
+TITLES = {server.name: server.title for server in ALL_SERVERS}
+TITLES |= {"bare-mlflow": "MLflow without a server", "mlserver1": "MLServer 1.7.1"}
+FLAVOR_TITLES = {
+    "sklearn-skops": "scikit-learn, skops",
+    "sklearn-cloudpickle": "scikit-learn, cloudpickle",
+    "xgboost": "XGBoost",
+    "lightgbm": "LightGBM",
+    "onnx": "ONNX",
+    "pytorch": "PyTorch",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start.
+
+    Attributes:
+        models: Number of models in the repository.
+        ready: Seconds from the start of the command to the first correct response.
+        cpu: Processor time of all processes until then, in seconds.
+        pss: Memory of all processes then, in MB; the peak of the resident set without a server.
+    """
+
+    server: str
+    flavor: str
+    models: int
+    round: int
+    ready: float
+    cpu: float
+    pss: float
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.server, self.flavor, self.models
+
+
+@dataclass
+class Starts:
+    """All starts of a run."""
+
+    machine: dict[str, str]
+    versions: dict[str, dict[str, str]]
+    table: str
+    rounds: int
+    date: str = field(default_factory=lambda: date.today().isoformat())
+    starts: list[Start] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Starts:
+        values = json.loads(path.read_text())
+        values["starts"] = [Start(**each) for each in values["starts"]]
+        return cls(**values)
+
+    @classmethod
+    def read_newest(cls) -> Starts | None:
+        """Return the results of the newest run; None without one."""
+        paths = sorted(FOLDER.glob("cold-start-*.json"))
+        return cls.read(paths[-1]) if paths else None
+
+    def medians(self, value: Callable[[Start], float]) -> dict[tuple[str, str, int], float]:
+        """Return the median of a value by server, flavor and number of models."""
+        groups: dict[tuple[str, str, int], list[float]] = {}
+        for start in self.starts:
+            groups.setdefault(start.key, []).append(value(start))
+        return {key: statistics.median(group) for key, group in groups.items()}
+
+
+def tables(starts: Starts) -> str:
+    """Return the tables of a run."""
+    parts = [
+        "## From the start of the command to the first right answer",
+        "",
+        f"Measured on {starts.date}; medians of {starts.rounds} starts, the servers in turn"
+        f" (`python -m benchmarks.cold_start`). Load of the machine before:"
+        f" {starts.machine.get('load before', '?')}.",
+        "",
+        *_flavor_table(starts, "Processor time in seconds", lambda start: start.cpu, 2),
+        *_flavor_table(starts, "Wall-clock time in seconds", lambda start: start.ready, 2),
+        *_flavor_table(starts, "Memory in MB (PSS of all processes)", lambda start: start.pss, 0),
+        *_count_table(starts),
+    ]
+    parts += [f"- not measured: {failure}" for failure in dict.fromkeys(starts.failures)]
+    return "\n".join(parts) + "\n"
+
+
+def _flavor_table(
+    starts: Starts, title: str, value: Callable[[Start], float], digits: int
+) -> list[str]:
+    medians = starts.medians(value)
+    flavors = [flavor for flavor in FLAVOR_TITLES if any(key[1] == flavor for key in medians)]
+    names = list(dict.fromkeys(key[0] for key in medians))
+    lines = [f"**{title}** (in brackets: ratio to mlserver 2)", ""]
+    lines.append("| server | " + " | ".join(FLAVOR_TITLES[flavor] for flavor in flavors) + " |")
+    lines.append("|---|" + "---:|" * len(flavors))
+    for name in sorted(names, key=lambda name: (name != BASE, names.index(name))):
+        cells = []
+        for flavor in flavors:
+            own, base = medians.get((name, flavor, 1)), medians.get((BASE, flavor, 1))
+            cells.append(_beside(own, base, digits))
+        lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _beside(own: float | None, base: float | None, digits: int) -> str:
+    if own is None:
+        return ""
+    ratio = f" ({own / base:.2f}x)" if base else ""
+    return f"{own:,.{digits}f}{ratio}"
+
+
+def _count_table(starts: Starts) -> list[str]:
+    """Return ready, processor time and memory by number of models, and per further model."""
+    ready, cpu, pss = (
+        starts.medians(lambda start: start.ready),
+        starts.medians(lambda start: start.cpu),
+        starts.medians(lambda start: start.pss),
+    )
+    counted = sorted({key for key in cpu if key[2] > 1}, key=lambda key: (key[2], key[0] != BASE))
+    if not counted:
+        return []
+    lines = ["**Several models of one server** (scikit-learn, skops)", ""]
+    lines.append(
+        "| models | server | ready s | processor s | MB | further model: processor ms | MB |"
+    )
+    lines.append("|---:|---|---:|---:|---:|---:|---:|")
+    for server, flavor, models in counted:
+        key, one = (server, flavor, models), (server, flavor, 1)
+        base = (BASE, flavor, models)
+        cells = [
+            _beside(ready[key], ready.get(base), 2),
+            _beside(cpu[key], cpu.get(base), 2),
+            _beside(pss[key], pss.get(base), 0),
+        ]
+        if one in cpu:
+            cells.append(f"{1000 * (cpu[key] - cpu[one]) / (models - 1):.0f}")
+            cells.append(f"{(pss[key] - pss[one]) / (models - 1):.2f}")
+        else:
+            cells += ["", ""]
+        lines.append(f"| {models} | {TITLES[server]} | {' | '.join(cells)} |")
+    return [*lines, ""]
