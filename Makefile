@@ -18,7 +18,7 @@ RELEASE := $(VENV)/.release-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference dist format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -88,6 +88,9 @@ dist: $(RELEASE)  ## build wheels and source distributions into dist/, check the
 format: $(STAMP)  ## format the code with ruff
 	@$(BIN)/ruff check --quiet --fix $(CODE) || true
 	@$(BIN)/ruff format $(CODE)
+
+screenshots: $(STAMP)  ## write the pictures of the console in docs/assets/console (needs chromium; three minutes)
+	@$(BIN)/python -m tools.console_screenshots docs/assets/console
 
 reference: $(STAMP)  ## write the generated pages of docs/reference (a test compares them)
 	@$(BIN)/python -m tools.reference

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -199,6 +200,23 @@ def test_pages_lead_to_the_console(server: Server, path: str) -> None:
 
     assert response.status_code == 307
     assert urljoin(server.url + path, response.headers["location"]) == server.url + PAGES[path]
+
+
+def test_the_authors_sample_request(tmp_path: Path) -> None:
+    sample = {"inputs": [tensor("x", [1.5], "FP64", [1, 1])]}
+    declared = [{"name": "x", "datatype": "FP64", "shape": [-1, 1]}]
+    for name, inputs, body in (
+        ("declared", declared, json.dumps(sample)),
+        ("any", [], json.dumps(sample)),
+        ("invalid", declared, "{"),
+    ):
+        write_model(tmp_path / name, inputs=inputs)
+        (tmp_path / name / "sample-request.json").write_text(body)
+    with Server(tmp_path, workers=0) as running:
+        assert request_schema(document(running, "declared"))["example"] == sample
+        assert request_schema(document(running, "any"))["example"] == sample
+        synthesized = request_schema(document(running, "invalid"))["example"]
+        assert synthesized["inputs"][0]["data"] == [0.0]
 
 
 def test_the_input_example_of_a_model(server: Server) -> None:

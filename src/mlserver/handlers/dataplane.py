@@ -116,6 +116,10 @@ class DataPlane:
         """Whether a model can run inference. Raises `ModelNotFound`."""
         return self._registry.find(name, version).ready
 
+    def get_folder(self, name: str, version: str | None = None) -> str | None:
+        """Return the folder of a model's settings file. Raises `ModelNotFound`."""
+        return self._registry.find(name, version).settings.folder
+
     def check_usable(self, name: str, version: str | None = None) -> None:
         """Raise `ModelNotFound`, or `ModelNotReady` if the model is not loaded."""
         self._usable(self._registry.find(name, version))
@@ -257,10 +261,7 @@ class DataPlane:
         return response
 
     def has_streams(self, name: str, version: str | None = None) -> bool:
-        """Whether the model implements streaming.
-
-        Otherwise `infer` serves each request of a stream.
-        """
+        """Whether the model implements streaming; else `infer` serves each request of a stream."""
         loaded, _ = self._usable(self._registry.find(name, version))
         return loaded.info.streams
 

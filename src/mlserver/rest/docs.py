@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from typing import Any
 from urllib.parse import quote
 
+from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..settings import Settings
-from ..wire.json import write_document
+from ..wire.json import read_json, write_document
 from . import openapi
 from .messages import Reply, Request
 from .routing import Router
 
 _MODEL_PATHS = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
+
+
+SAMPLE_FILE = "sample-request.json"  # as `mlserver check` sends
+MAX_SAMPLE_BYTES = 1 << 20
+
+
+def _read_sample(folder: str | None) -> dict[str, Any] | None:
+    """Return the V2 request beside a model's settings; None if there is no usable one."""
+    if folder is None:
+        return None
+    try:
+        with open(os.path.join(folder, SAMPLE_FILE), "rb") as file:
+            body = file.read(MAX_SAMPLE_BYTES + 1)
+        sample = read_json(body) if len(body) <= MAX_SAMPLE_BYTES else None
+    except (OSError, MLServerError):
+        return None
+    is_request = isinstance(sample, dict) and isinstance(sample.get("inputs"), list)
+    return sample if is_request else None
 
 
 class Docs:
@@ -71,5 +93,8 @@ class Docs:
         name, version = request.segments["model_name"], request.segments.get("model_version")
         metadata = await self._data_plane.model_metadata(name, version)
         routes = [entry.route for entry in self._data_plane.get_routes(name, version)]
-        document = openapi.model_document(self._settings.root_path, metadata, version, routes)
+        sample = await asyncio.to_thread(_read_sample, self._data_plane.get_folder(name, version))
+        document = openapi.model_document(
+            self._settings.root_path, metadata, version, routes, sample
+        )
         return Reply(body=write_document(document))

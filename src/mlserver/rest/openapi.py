@@ -140,13 +140,18 @@ def server_document(
 
 
 def model_document(
-    root_path: str, metadata: MetadataModelResponse, version: str | None, routes: Iterable[Route]
+    root_path: str,
+    metadata: MetadataModelResponse,
+    version: str | None,
+    routes: Iterable[Route],
+    sample: Document | None = None,
 ) -> Document:
     """Return the document of one model's routes, with its tensors, an example, and the routes it
     declares.
 
     Args:
         version: The requested version; None = the default one.
+        sample: The author's V2 request, which precedes other examples; None = there is none.
     """
     routes = list(routes)
     base = f"/v2/models/{quote(metadata.name, safe='')}"
@@ -161,6 +166,8 @@ def model_document(
         _add_declared(paths, base, route)
     schemas = dict(_schemas())
     examples = [route.config["v2_example"] for route in routes if "v2_example" in route.config]
+    if sample is not None:
+        examples.insert(0, sample)
     schemas["InferenceRequest"] = _request_schema(schemas["InferenceRequest"], metadata, examples)
     return _build_document(title, version or "default", root_path, paths, schemas)
 
@@ -278,6 +285,8 @@ def _request_schema(
         example = examples[0] if examples else _synthesize_request(inputs)
         if example is not None:  # none is better than one that the model rejects
             schema["example"] = example
+    elif examples and examples[0] is not None:
+        schema["example"] = examples[0]
     if outputs:
         output_properties = {
             "name": {"enum": [tensor.name for tensor in outputs]},

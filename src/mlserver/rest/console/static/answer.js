@@ -153,6 +153,6 @@ export function Timing({ timing, total }) {
   return html`<div class="timing"><svg viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">${parts.map(part =>
       html`<rect key=${part.name} class="stage-${part.name}" x=${(part.start / start) * 100} width=${(part.value / start) * 100} height="6" />`)}</svg>
     <ul>${parts.map(part => html`<li key=${part.name}><span class="dot stage-${part.name}" aria-hidden="true"></span>${part.text} <strong>${part.value.toFixed(2)} ms</strong></li>`)}
-      <li>total <strong>${total.toFixed(1)} ms</strong></li>${timing.batch && html`<li class="quiet">batch of ${timing.batch}</li>`}</ul></div>`;
+      <li>total <strong>${total.toFixed(1)} ms</strong></li>${timing.batch && html`<li class="quiet">batch of ${timing.batch.replace(/\b1 (\w+)s\b/g, "1 $1")}</li>`}</ul></div>`;
 }
 

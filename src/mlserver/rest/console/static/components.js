@@ -27,6 +27,9 @@ export const NoPermission = ({ title, reason }) =>
     <p>Enter a key with the needed scope under <strong>API key</strong> at the top.
     Keys are made with <code>mlserver key NAME SCOPES</code>.</p></${Empty}>`;
 
+/** Text between backticks as code. */
+export const formatText = text => text.split("`").map((part, index) => (index % 2 ? html`<code key=${index}>${part}</code>` : part));
+
 /** An error of a request. */
 export const Failure = ({ error }) =>
   error.status === 401 || error.status === 403

@@ -73,11 +73,11 @@ function control(field, value, onChange, shared) {
       return html`<input type="datetime-local" step="1" ...${shared} value=${value.slice(0, 19)} onInput=${onInput} />`;
     case "number":
     case "integer":
-      return html`<input type="text" inputmode=${field.kind === "integer" ? "numeric" : "decimal"} class="num" autocomplete="off" spellcheck="false" ...${shared} value=${value} onInput=${onInput} />`;
+      return html`<input type="text" inputmode=${field.kind === "integer" ? "numeric" : "decimal"} class="num" autocomplete="off" spellcheck=${false} ...${shared} value=${value} onInput=${onInput} />`;
     case "tensor":
     case "json":
     case "file":
-      return html`<textarea rows=${Math.min(8, value.split("\n").length + 1)} spellcheck="false" ...${shared} value=${value} onInput=${onInput}></textarea>`;
+      return html`<textarea rows=${Math.min(8, value.split("\n").length + 1)} spellcheck=${false} ...${shared} value=${value} onInput=${onInput}></textarea>`;
     default:
       return html`<textarea rows="1" class="grow" ...${shared} value=${value} onInput=${onInput}></textarea>`;
   }

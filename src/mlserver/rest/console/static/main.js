@@ -66,9 +66,9 @@ function KeyDialog({ store }) {
   return html`<button type="button" class="quiet-button" onClick=${open}>${hasCredential() ? "API key set" : "API key"}</button>
     <dialog ref=${dialog} aria-labelledby="key-title">
       <form onSubmit=${use} class="stack">
-        <h2 id="key-title">API key or token</h2>
+        <h2 id="key-title">Credential</h2>
         <p class="quiet">Kept in this page's memory until it is closed or loaded again; sent to this server only.</p>
-        <label class="field">API key or token<input ref=${field} type="password" autocomplete="off" spellcheck="false" /></label>
+        <label class="field">API key or token<input ref=${field} type="password" autocomplete="off" spellcheck=${false} /></label>
         <ul class="plain">${Object.entries(scopes).map(([scope, { allowed, reason }]) =>
           html`<li key=${scope}><span class="tag ${allowed ? "good" : "off"}">${scope}</span> <span class="quiet">${allowed ? "allowed" : reason}</span></li>`)}</ul>
         <div class="row end"><button type="button" onClick=${() => dialog.current.close()}>Cancel</button>

@@ -1,11 +1,13 @@
 // Plots of the last minutes: uPlot, a picture to save, and the numbers as a table.
 import { html, useEffect, useRef } from "./lib.js";
 import uPlot from "./vendor/uplot.js";
-import { UNKNOWN, bytes, clock } from "./format.js";
+import { UNKNOWN, bytes, clock, duration } from "./format.js";
 import { POINTS, store } from "./store.js";
 
 const HEIGHT = 170;
 const ROWS = 12;
+// Top of an axis without data, where it is not 1.
+const EMPTY_TOP = new Map([[duration, 0.01], [bytes, 2 ** 20]]);
 const BYTE_STEPS = Array.from({ length: 44 }, (_, exponent) => 2 ** exponent);
 const COLORS = ["--plot-1", "--plot-2", "--plot-3", "--plot-4", "--plot-5", "--plot-6"];
 
@@ -45,7 +47,7 @@ function createPlot(element, lines, format, minutes) {
   }));
   const options = {
     width: Math.max(200, element.clientWidth), height: HEIGHT, padding: [8, 8, 0, 0],
-    scales: { x: { time: true, range: () => visibleRange(minutes) }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+    scales: { x: { time: true, range: () => visibleRange(minutes) }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : EMPTY_TOP.get(format) || 1] } },
     axes: [{ ...axis, size: 26, values: (_, ticks) => ticks.map(clock), space: 90 },
       { ...axis, size: 66, values: (_, ticks) => ticks.map(tick => format(tick)), space: 34, ...(format === bytes ? { incrs: BYTE_STEPS } : {}) }],
     series: [{ label: "Time", value: (_, value) => clock(value) }, ...series],
@@ -101,7 +103,7 @@ export function Plot({ title, lines, format, minutes = 15 }) {
   useEffect(() => { if (plot.current) update(plot.current, lines, minutes); });
   const values = lines.map(line => `${line.label} ${formatLast(line.values, format)}`).join(", ");
   return html`<figure class="card plot">
-    <figcaption><h3>${title}</h3><button type="button" class="quiet-button" aria-label="Save ${title} as a picture"
+    <figcaption><h3>${title}</h3><button type="button" class="quiet-button" aria-label="Save picture: ${title}"
       onClick=${() => savePicture(plot.current, title)}>Save picture</button></figcaption>
     <div ref=${holder} class="plot-area" role="img" aria-label="${title}: ${values}"></div>
     <details class="numbers"><summary>Numbers</summary><${Numbers} title=${title} lines=${lines} format=${format} /></details>

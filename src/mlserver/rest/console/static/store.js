@@ -13,11 +13,14 @@ export const SERIES = ["rate", "errors", "p50", "p95", "p99", "queue", "model", 
 /** @typedef {Record<string, Float64Array>} Series */
 /** @typedef {{name: string, version: string, state: string, ready: boolean, reason: string, [key: string]: any}} Model */
 
+/** @returns {Series} */
+const createSeries = () => Object.fromEntries(SERIES.map(name => [name, new Float64Array(POINTS).fill(NaN)]));
+
 /** @type {{phase: "loading"|"live"|"forbidden"|"lost", data: any, error: string, status: number, access: any, lastPoll: number,
- *   times: Float64Array, models: Map<string, History>, processes: Map<number, Series>, index: any[], indexError: string}} */
+ *   times: Float64Array, total: Series, models: Map<string, History>, processes: Map<number, Series>, index: any[], indexError: string}} */
 export const store = {
   phase: "loading", data: null, error: "", status: 0, access: null, lastPoll: 0,
-  times: new Float64Array(POINTS).fill(NaN), models: new Map(), processes: new Map(), index: [], indexError: "",
+  times: new Float64Array(POINTS).fill(NaN), total: createSeries(), models: new Map(), processes: new Map(), index: [], indexError: "",
 };
 const listeners = new Set();
 const notify = () => listeners.forEach(listener => listener());
@@ -35,9 +38,6 @@ export function useStore() {
 
 /** Key of a model version. @param {string} name @param {string} version */
 export const keyOf = (name, version) => `${name}\u0000${version}`;
-
-/** @returns {Series} */
-const createSeries = () => Object.fromEntries(SERIES.map(name => [name, new Float64Array(POINTS).fill(NaN)]));
 
 /** @param {Float64Array} values @param {number} value */
 function push(values, value) {
@@ -120,15 +120,15 @@ export function percentile(counts, bounds, share) {
   return NaN;
 }
 
-/** Counts of all models of the last minute, summed. */
-export function summarizeAll() {
-  const bounds = store.data.latency_bounds;
+/** Rates now, and percentiles over so many polls, of all models together. @param {any} data @param {number} polls */
+function sumModels(data, polls) {
+  const bounds = data.latency_bounds;
   let rate = 0, errors = 0, known = false;
   /** @type {Record<string, number>} */
   const counts = {};
-  for (const model of store.data.models) {
+  for (const model of data.models) {
     const history = store.models.get(keyOf(model.name, model.version));
-    const now = history?.documents.at(-1), before = history?.documents[0];
+    const now = history?.documents.at(-1), before = history?.documents.at(-1 - polls) || history?.documents[0];
     const summary = history?.summarize(WINDOW, bounds);
     if (!now || !before || !summary) continue;
     known = true;
@@ -137,12 +137,15 @@ export function summarizeAll() {
     const added = subtract(now.model.latency.counts, before.model.latency.counts);
     for (const index in added) counts[index] = (counts[index] || 0) + added[index];
   }
-  const inFlight = store.data.models.reduce((sum, model) => sum + model.in_flight, 0);
+  const inFlight = data.models.reduce((sum, model) => sum + model.in_flight, 0);
   return {
     rate: known ? rate : NaN, errors: known ? errors : NaN, inFlight,
-    p50: percentile(counts, bounds, 0.5), p99: percentile(counts, bounds, 0.99),
+    p50: percentile(counts, bounds, 0.5), p95: percentile(counts, bounds, 0.95), p99: percentile(counts, bounds, 0.99),
   };
 }
+
+/** All models together, percentiles over the last minute. */
+export const summarizeAll = () => sumModels(store.data, MINUTE);
 
 /** Rates and percentiles of one model version over the last minute. @param {string} name @param {string} version */
 export const summarize = (name, version) =>
@@ -170,6 +173,8 @@ function addPoint(data) {
     store.models.set(key, history);
     history.add(data.time, model, data.latency_bounds);
   }
+  const sums = data.models.length ? sumModels(data, WINDOW) : {};
+  for (const name of SERIES) push(store.total[name], sums[name] ?? NaN);
   for (const process of data.processes) addProcess(data.time, process);
   for (const [key, history] of store.models) {
     if (history.seen === data.time) continue;

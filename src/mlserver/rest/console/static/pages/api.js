@@ -1,7 +1,7 @@
 // API: the server's OpenAPI document, grouped, each operation with a form to send it.
 import { html, useMemo, useState } from "../lib.js";
 import { base, hasCredential, modelPath, send } from "../api.js";
-import { Code, Failure, Heading, Loading, useDocument } from "../components.js";
+import { Code, Failure, Heading, Loading, formatText, useDocument } from "../components.js";
 import { link } from "../router.js";
 import { listModels } from "../store.js";
 import { toJSON } from "../tensors.js";
@@ -40,7 +40,7 @@ function Operations({ api }) {
 
 function Operation({ api, path, method, operation }) {
   const [isOpen, setOpen] = useState(false);
-  return html`<details onToggle=${event => setOpen(event.target.open)}><summary><span class="method ${method}">${method.toUpperCase()}</span><code>${path}</code><span class="quiet">${operation.summary}</span></summary>
+  return html`<details onToggle=${event => setOpen(event.target.open)}><summary><span class="method ${method}">${method.toUpperCase()}</span><code>${path}</code><span class="quiet">${formatText(operation.summary || "")}</span></summary>
     ${isOpen && html`<${OperationForm} api=${api} path=${path} method=${method} operation=${operation} />`}</details>`;
 }
 
@@ -77,7 +77,7 @@ function OperationForm({ api, path, method, operation }) {
   const command = `curl ${method === "get" ? "" : `-X ${method.toUpperCase()} `}${quote(location.origin + base + filled)}${hasCredential() ? ' -H "authorization: Bearer $KEY"' : ""}${body === null ? "" : ` -H 'content-type: application/json' -d ${quote(body)}`}`;
   return html`<form class="stack operation" onSubmit=${submit}>
     ${parameters.map(({ name }) => html`<label class="field" key=${name}>${name}<input value=${values[name]} onInput=${event => setValues({ ...values, [name]: event.target.value })} /></label>`)}
-    ${body !== null && html`<label class="field">Body<textarea rows=${Math.min(16, body.split("\n").length + 1)} spellcheck="false" value=${body} onInput=${event => setBody(event.target.value)}></textarea></label>`}
+    ${body !== null && html`<label class="field">Body<textarea rows=${Math.min(16, body.split("\n").length + 1)} spellcheck=${false} value=${body} onInput=${event => setBody(event.target.value)}></textarea></label>`}
     <div class="row"><button type="submit">Send</button></div>
     <div role="status" aria-label="Response">${result && html`<p class=${result.isBad ? "bad" : ""}>${result.status}</p>${result.text && html`<pre class="body" tabindex="0">${result.text}</pre>`}`}</div>
     <${Code} text=${command} label="curl command" /></form>`;

@@ -33,7 +33,7 @@ export function Chat({ path, streams }) {
     }
   };
   const onKey = event => { if (event.key === "Enter" && !event.shiftKey) submit(event); };
-  return html`<div class="columns wide"><section class="card response chat" role="status" aria-label="Response">
+  return html`<div class="chat-column"><section class="card response chat" role="status" aria-label="Response">
       <div class="heading"><h2>Conversation</h2><div class="row end">${messages.length > 0 && html`<button type="button" class="quiet-button" onClick=${() => setMessages([])}>Clear</button>`}</div></div>
       ${messages.length === 0 && html`<p class="quiet">Nothing has been sent yet.</p>`}
       ${messages.map((message, index) => html`<div key=${index} class="message ${message.role}"><span class="quiet">${message.role}</span><div class="text">${message.content}</div></div>`)}

@@ -2,6 +2,7 @@
 import { html, useState } from "../lib.js";
 import { Empty, Heading, Loading, ModelActions, Spark, Stat, State } from "../components.js";
 import { bytes, count, duration, rate, UNKNOWN } from "../format.js";
+import { Plot } from "../plot.js";
 import { link } from "../router.js";
 import { keyOf, listModels, summarize, summarizeAll } from "../store.js";
 
@@ -22,7 +23,11 @@ export function Overview({ store }) {
       <div class="heading"><h2 id="models-title">Models <span class="quiet">${models.length}</span></h2>
         ${models.length >= FILTER_FROM && html`<input type="search" aria-label="Filter models" placeholder="Filter" value=${filter} onInput=${event => setFilter(event.target.value)} />`}</div>
       ${models.length ? html`<${Models} models=${shown} store=${store} />` : html`<${NoModels} error=${store.indexError} />`}
-    </section>`;
+    </section>
+    ${store.data && models.length > 0 && html`<section class="plots" aria-label="Plots of all models">
+      <${Plot} title="Requests per second" format=${rate} lines=${[{ label: "all", values: store.total.rate }, { label: "errors", values: store.total.errors }]} />
+      <${Plot} title="Latency" format=${duration} lines=${[{ label: "p50", values: store.total.p50 }, { label: "p95", values: store.total.p95 }, { label: "p99", values: store.total.p99 }]} />
+    </section>`}`;
 }
 
 function Totals({ store }) {
@@ -72,5 +77,5 @@ function ModelRow({ model, store }) {
     <td class="num">${duration(now?.p50)}</td><td class="num">${duration(now?.p99)}</td>
     <td class="num">${known(count(model.in_flight))}</td><td class="num">${known(count(model.success + model.failure))}</td>
     <td>${history && html`<${Spark} values=${history.series.rate.subarray(-SPARK_POINTS)} label="Requests per second of the last minute" />`}</td>
-    <td><a href=${link("try", model.name, model.version)} aria-label="Try ${model.name} ${model.version}">Try it</a></td></tr>`;
+    <td><a href=${link("try", model.name, model.version)} aria-label="Try it: ${model.name} ${model.version}">Try it</a></td></tr>`;
 }

@@ -1,6 +1,6 @@
 // Settings: effective values and where they are from.
 import { html, useState } from "../lib.js";
-import { Failure, Heading, Loading, useDocument } from "../components.js";
+import { Failure, Heading, Loading, formatText, useDocument } from "../components.js";
 
 export function SettingsPage() {
   const [filter, setFilter] = useState("");
@@ -25,7 +25,7 @@ const show = value => (value === null || value === undefined ? "none" : typeof v
 
 function SettingRow({ setting }) {
   const isSet = setting.origin !== "default";
-  return html`<tr><th scope="row"><code>${setting.name}</code><div class="quiet description">${setting.description}</div></th>
+  return html`<tr><th scope="row"><code>${setting.name}</code><div class="quiet description">${formatText(setting.description)}</div></th>
     <td><code class="text ${isSet ? "changed" : ""}">${show(setting.value)}</code>${setting.unit && typeof setting.value === "number" && html` <span class="quiet">${setting.unit}</span>`}</td>
     <td class="text">${setting.origin}${setting.unused_variables.map(variable => html`<div key=${variable} class="bad">${variable} has no effect</div>`)}</td>
     <td><code class="text quiet">${show(setting.default)}</code></td></tr>`;

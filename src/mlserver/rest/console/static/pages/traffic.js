@@ -53,7 +53,7 @@ function VersionRow({ name, version, number, total, store }) {
   const model = findModel(store, name, version.version), recent = summarize(name, version.version);
   const seen = version.is_shadow || !total ? NaN : number / total;
   const failed = number ? (model?.failure || 0) / number : NaN;
-  return html`<tr><th scope="row"><a class="text" href=${link("models", name, version.version)}>${version.version || UNKNOWN}</a>
+  return html`<tr><th scope="row"><a class="text underlined" href=${link("models", name, version.version)}>${version.version || UNKNOWN}</a>
       ${version.is_default && html` <span class="tag off">default</span>`}${version.is_shadow && html` <span class="tag warn">shadow</span>`}</th>
     <td><${State} model=${version} /></td><td class="num">${version.is_shadow ? "copies" : percent(version.share)}</td><td class="num">${percent(seen)}</td>
     <td><${Bar} share=${version.share} /><${Bar} share=${seen} tone="seen" /></td>

@@ -94,7 +94,7 @@ function Form({ name, version, metadata, api }) {
     <form ref=${form} class="card request" aria-label="Request" noValidate onSubmit=${submit} onKeyDown=${onKey}>
       <${Inputs} fields=${fields} rows=${rows} setRows=${setRows} errors=${errors} raw=${raw} setRaw=${setRaw} call=${call} />
       <details><summary>Parameters</summary><div class="control"><label for="request-parameters">Parameters of the request</label>
-        <textarea id="request-parameters" rows="2" spellcheck="false" placeholder=${'{"key": "value"}'} value=${parameters} onInput=${event => setParameters(event.target.value)}></textarea></div></details>
+        <textarea id="request-parameters" rows="2" spellcheck=${false} placeholder=${'{"key": "value"}'} value=${parameters} onInput=${event => setParameters(event.target.value)}></textarea></div></details>
       ${errors[""] && html`<div class="banner bad" role="alert"><span class="text">${errors[""]}</span></div>`}
       <div class="row send"><button type="submit" class="primary">Send</button>
         ${exchange.state.running && html`<button type="button" onClick=${exchange.stop}>Stop</button>`}
@@ -223,7 +223,7 @@ function Inputs({ fields, rows, setRows, errors, raw, setRaw, call }) {
   const heading = html`<div class="heading"><h2>Request</h2><div class="row end">${paste}${edit}</div></div>`;
   if (raw !== null) {
     return html`${heading}<div class="control"><label for="request-body">Request body</label>
-      <textarea id="request-body" class="body" rows=${Math.min(24, raw.split("\n").length + 1)} spellcheck="false" value=${raw} onInput=${event => setRaw(event.target.value)}></textarea></div>`;
+      <textarea id="request-body" class="body" rows=${Math.min(24, raw.split("\n").length + 1)} spellcheck=${false} value=${raw} onInput=${event => setRaw(event.target.value)}></textarea></div>`;
   }
   return html`${heading}${isPasting && html`<${TablePaste} onTable=${takeTable} problem=${problem} />`}
     ${rows.length > 1 ? html`<${Preview} fields=${fields} rows=${rows} errors=${errors} onBack=${() => setRows([rows[0]])} />`
@@ -240,7 +240,7 @@ function TablePaste({ onTable, problem }) {
     if (chosen) onTable(await chosen.text());
   };
   return html`<div class="paste control"><label for="table-text">Table with a line of column names, from a spreadsheet or a CSV file</label>
-    <textarea id="table-text" rows="4" spellcheck="false" value=${text} onInput=${event => setText(event.target.value)}></textarea>
+    <textarea id="table-text" rows="4" spellcheck=${false} value=${text} onInput=${event => setText(event.target.value)}></textarea>
     ${problem && html`<p class="bad" role="alert">${problem}</p>`}
     <div class="row"><button type="button" onClick=${() => onTable(text)}>Use these rows</button>
       <button type="button" onClick=${() => file.current.click()}>Choose a CSV file</button><input ref=${file} type="file" accept=".csv,.tsv,text/csv" hidden tabindex="-1" onChange=${read} /></div></div>`;
