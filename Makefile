@@ -18,7 +18,7 @@ RELEASE := $(VENV)/.release-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -81,8 +81,10 @@ $(RELEASE): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	@touch $(RELEASE)
 
-dist: $(RELEASE)  ## build wheels and source distributions into dist/, check them, run the quick start with each Python found
+dist-files: $(RELEASE)  ## build wheels and source distributions into dist/, and check their metadata and contents
 	@$(BIN)/python -m tools.distributions
+
+dist: dist-files  ## the same, and run the quick start from them with each Python found
 	@cd tests && ../$(BIN)/python -m matrix.dist
 
 format: $(STAMP)  ## format the code with ruff
