@@ -16,7 +16,7 @@ from support import clean_venv
 from support.page_session import PageSession
 from support.pages import ROOT, is_run, read_blocks
 
-pytestmark = [pytest.mark.clean_venv, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.clean_venv, pytest.mark.timeout(1800)]
 TUTORIALS = ("quick-start", "mlflow-to-production", "batch-scoring", "custom-runtime")
 
 

@@ -20,6 +20,7 @@ from .ports import free_ports
 from .server import START_LIMIT, STOP_LIMIT, clean_environment
 
 COMMAND_LIMIT = 300.0  # seconds for one command
+INSTALL_LIMIT = 1200.0  # seconds for one `pip install`
 # Programs of other languages, whose commands are not run where they are missing.
 OPTIONAL_PROGRAMS = ("node", "java", "openssl")
 _START = re.compile(r"^mlserver (start|demo)\b.*?( &)?$")
@@ -145,7 +146,7 @@ class PageSession:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=COMMAND_LIMIT,
+            timeout=INSTALL_LIMIT if _PIP.match(command) else COMMAND_LIMIT,
             check=False,
         )
         where = f"line {block.line}: {command}"

@@ -45,8 +45,9 @@ def page() -> str:
         "REST API",
         "the OpenAPI document",
         "The Open Inference Protocol (V2). A running server has this as an OpenAPI document at "
-        "`/v2/docs/dataplane.json`, and as a page at `/v2/docs`; each model has its own, with an "
-        "example, at `/v2/models/{model_name}/docs`. Neither loads anything from another host.",
+        "`/v2/docs/dataplane.json`; each model has its own, with an example, at "
+        "`/v2/models/{model_name}/docs/dataplane.json`. [The console](../how-to/console.md) shows "
+        "both as pages; it loads nothing from another host.",
         f"Each path below `/v2/models/{{model_name}}` exists with `{VERSION}` after the name, too.",
     )
     rows = []
