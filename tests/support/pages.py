@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import textwrap
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -92,7 +91,9 @@ def read_blocks(name: str) -> list[Block]:
         end = index + 1
         while lines[end].strip() != opening["fence"]:
             end += 1
-        blocks.append(_make_block(opening["info"], lines[index + 1 : end], last_comment, index + 1))
+        width = len(opening["indent"])
+        content = [line[width:] for line in lines[index + 1 : end]]
+        blocks.append(_make_block(opening["info"], content, last_comment, index + 1))
         index, last_comment = end + 1, ""
     return blocks
 
@@ -104,7 +105,7 @@ def _make_block(info: str, lines: list[str], comment: str, line: int) -> Block:
     return Block(
         language=words[0] if words else "",
         title=title[1] if title else None,
-        text=textwrap.dedent("\n".join(lines) + "\n"),
+        text="\n".join(lines) + "\n",
         reason=reason[1] if reason else None,
         line=line,
     )
