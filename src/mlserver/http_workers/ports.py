@@ -11,7 +11,7 @@ def reserve_ports(settings: Settings) -> Settings:
     """Return the settings with free ports, also where port 0 asks for any free one.
 
     Shared ports (SO_REUSEPORT) would also be shared with another server, so each port is bound
-    once without that option.
+    once without that option. It does not listen: closing it would reset connections of clients.
 
     Raises:
         MLServerError: a port is in use; the message names it and its setting.
@@ -28,7 +28,7 @@ def reserve_ports(settings: Settings) -> Settings:
         for field, host in hosts.items():
             port = getattr(settings, field)
             if port is not None:
-                sockets[field] = bind(host, port, field)
+                sockets[field] = bind(host, port, field, listens=False)
         ports = {field: bound.getsockname()[1] for field, bound in sockets.items()}
         return settings.model_copy(update=ports)
     finally:

@@ -334,7 +334,9 @@ class Connection(asyncio.Protocol):
         if self._flow.is_read_paused:
             self._since = timeouts.now  # this server does not read: the client's time stands still
         elif timeouts.is_expired(state, self._since):
-            if state in (ConnectionState.IDLE, ConnectionState.CLOSING):
+            if state is ConnectionState.IDLE:
+                self.close_if_idle(self._since)
+            elif state is ConnectionState.CLOSING:
                 self._transport.close()
             else:
                 self._reject(time_exceeded("headers" if state is ConnectionState.HEAD else "body"))

@@ -76,13 +76,15 @@ class HTTPListener:
 
     async def start(self) -> None:
         """Start to accept connections."""
+        # The clock first: connections are accepted before uvicorn reports that it has started.
+        self._timeouts.start(lambda: cast(set[Connection], self._server.server_state.connections))
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             if self._task.done():
+                self._timeouts.stop()
                 await self._task
                 raise MLServerError("The REST server could not be started", 500)
             await asyncio.sleep(0.001)
-        self._timeouts.start(lambda: cast(set[Connection], self._server.server_state.connections))
 
     def end_connections(self) -> None:
         """Send `connection: close` with each response from now on."""

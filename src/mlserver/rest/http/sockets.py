@@ -25,13 +25,16 @@ _DROP_SYN = (
 )
 
 
-def bind(host: str, port: int, setting: str, shared: bool = False) -> socket.socket:
+def bind(
+    host: str, port: int, setting: str, shared: bool = False, listens: bool = True
+) -> socket.socket:
     """Return a listening socket.
 
     Args:
         setting: Name of the port's setting, for the error.
         shared: Whether other processes of this server listen on the same port; the kernel then
             distributes the connections (SO_REUSEPORT).
+        listens: False = only reserve the port.
 
     Raises:
         MLServerError: the address cannot be bound.
@@ -43,7 +46,8 @@ def bind(host: str, port: int, setting: str, shared: bool = False) -> socket.soc
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-        listener.listen(2048)
+        if listens:
+            listener.listen(2048)
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)

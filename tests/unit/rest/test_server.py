@@ -1,0 +1,36 @@
+"""The HTTP listener on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mlserver.rest.http.server import HTTPListener
+from mlserver.rest.http.sockets import bind
+from mlserver.settings import Settings
+
+
+async def respond(scope: Any, receive: Any, send: Any) -> None:
+    headers = [(b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def test_connections_that_come_before_the_start_are_served() -> None:
+    """The kernel accepts connections from `bind` on.
+
+    Their time limits begin when the listener starts, not with its clock at 0: they are not closed
+    by the first check.
+    """
+    socket_ = bind("127.0.0.1", 0, "http_port")
+    listener = HTTPListener(socket_, respond, Settings())
+    reader, writer = await asyncio.open_connection(*socket_.getsockname())
+    await listener.start()
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(30):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 204")
+    finally:
+        writer.close()
+        await listener.stop(30)
