@@ -272,3 +272,30 @@ def test_missing_text_is_empty_and_its_position_a_parameter(raw: bool) -> None:
     message = pb.ModelInferResponse.FromString(written)
     assert message.outputs[0].parameters["missing"].string_param == "[1]"
     assert messages.read_response(message).outputs[0].data.root == [b"x", None]
+
+
+def large_output(name: str, datatype: str, count: int, **more: Any) -> ResponseOutput:
+    numbers = [float(number % 2) for number in range(count)]
+    data: Any = [bool(number) for number in numbers] if datatype == "BOOL" else numbers
+    return ResponseOutput(name=name, shape=[count], datatype=datatype, data=data, **more)
+
+
+@pytest.mark.parametrize("others", [(), ("INT64",), ("BOOL", "empty"), ("BYTES",)], ids=str)
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "BOOL"])
+def test_large_typed_contents(datatype: str, others: tuple[str, ...]) -> None:
+    """Packed contents are written behind the message, and are those of the message."""
+    count = 70_000
+    outputs = [large_output("large", datatype, count, parameters={"k": 2})]
+    for other in others:
+        outputs.append({**OUTPUTS, "empty": large_output("empty", "FP64", 0)}[other])
+    response = InferenceResponse(model_name="m", id="7", outputs=outputs)
+    written = pb.ModelInferResponse.FromString(model_infer.write_response(response))
+    assert written == messages.write_response(response)
+    field = FIELDS[datatype]
+    assert len(getattr(written.outputs[0].contents, field)) == count
+
+
+def test_a_large_output_that_does_not_fit_its_shape() -> None:
+    output = large_output("a", "FP64", 20_000).model_copy(update={"shape": [20_001]})
+    with pytest.raises(MLServerError, match="Invalid data of tensor 'a'"):
+        model_infer.write_response(InferenceResponse(model_name="m", outputs=[output]))

