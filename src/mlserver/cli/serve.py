@@ -78,15 +78,19 @@ def command(model: str, name: str | None, **flags: Any) -> None:
 
 
 def prepare_settings(
-    model: str, name: str | None = None, overrides: dict[str, Any] | None = None
+    model: str,
+    name: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    may_be_empty: bool = False,
 ) -> Settings:
     """Return the server's settings for a folder or URI, and put the folder first on `sys.path`.
 
     Args:
         overrides: Values of command-line options, by the name of their setting.
+        may_be_empty: Whether the folder may have no models.
 
     Raises:
-        SettingsError: the folder does not exist, or a settings file is invalid.
+        SettingsError: the folder does not exist or has no models, or a settings file is invalid.
     """
     provide_user()
     if _URI.match(model):
@@ -99,7 +103,8 @@ def prepare_settings(
             sys.path.insert(0, path)
     if name is None:
         settings = read_settings(model, overrides)
-        _require_models(model, settings)
+        if not may_be_empty:
+            _require_models(model, settings)
         return settings
     if not os.path.isfile(os.path.join(model, "MLmodel")):
         raise SettingsError(
@@ -124,9 +129,9 @@ def _require_models(folder: str, settings: Settings) -> None:
         return
     raise SettingsError(
         f"{folder}: no models found: expected the file 'MLmodel' or 'model-settings.json' in the"
-        " folder or below; 'mlserver init' writes an example model; to start a server without"
-        " models, set 'load_models_at_startup' to false in settings.json or"
-        " MLSERVER_LOAD_MODELS_AT_STARTUP"
+        " folder or below; 'mlserver init' writes an example model, 'mlserver demo' serves one;"
+        " to start a server without models, set 'load_models_at_startup' to false in settings.json"
+        " or MLSERVER_LOAD_MODELS_AT_STARTUP"
     )
 
 

@@ -93,7 +93,7 @@ def _format_setting(item: SettingReference, width: int | None) -> str:
 
 def show(folder: str) -> None:
     """Print the effective settings of the server and of the folder's models."""
-    settings = prepare_settings(folder)
+    settings = prepare_settings(folder, may_be_empty=True)
     repository = ModelRepositoryFactory.resolve_model_repository(settings)
     models = asyncio.run(repository.list())
     width = get_width()

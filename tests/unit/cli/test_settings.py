@@ -68,6 +68,12 @@ def test_json_schema_defaults_to_the_servers() -> None:
     )
 
 
+def test_show_of_an_empty_folder(tmp_path: Path) -> None:
+    code, text = run_mlserver("settings", "--show", str(tmp_path))
+    assert code == 0
+    assert "Model" not in text
+
+
 def test_one_output_at_a_time(tmp_path: Path) -> None:
     code, text = run_mlserver("settings", "--markdown", "--show", str(tmp_path))
     assert code == 2
