@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -37,10 +38,18 @@ class RPCDispatcher:
         elif frame.kind == MessageType.CANCEL:
             cancelled = self._tasks.pop(frame.id, None)
             if cancelled is not None:
-                cancelled.cancel()
+                self._cancel(cancelled, frame.id)
         else:
             return False
         return True
+
+    def _cancel(self, task: asyncio.Task[None], frame_id: int) -> None:
+        work = task.get_coro()
+        if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+            # The call has arrived with its cancellation: the task ends without a first step, in
+            # which it would answer, and the caller would wait for it until this process ends.
+            self._send_error(frame_id, asyncio.CancelledError())
+        task.cancel()
 
     def close(self) -> None:
         """Cancel all calls: the caller is gone."""
