@@ -16,7 +16,13 @@ from . import mlmodel_text
 
 _FLAVOR = re.compile(r"^  ['\"]?(\w+)['\"]?:", re.MULTILINE)
 # Modules of every model: the runtime, and what MLflow imports at the first load.
-_COMMON = ("mlserver_mlflow.runtime", "numpy", "pandas")
+_COMMON = (
+    "mlserver_mlflow.runtime",
+    "numpy",
+    "pandas",
+    "mlflow.tracing.processor.otel",
+    "pyarrow.pandas_compat",
+)
 # Flavor -> its module in MLflow and the libraries that loading a model imports.
 _FLAVORS: dict[str, tuple[str, ...]] = {
     "catboost": ("mlflow.catboost", "catboost"),

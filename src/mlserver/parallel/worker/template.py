@@ -21,6 +21,7 @@ import gc
 import importlib
 import os
 import random
+import select
 import socket
 import struct
 import sys
@@ -34,6 +35,7 @@ import msgspec
 from ..child_main import ignore_signals
 from ..processes.linux import FORKING, TEMPLATE, WORKER, die_with_parent, set_process_name
 from . import openblas
+from .file_pages import release_file_pages
 from .fork_safety import find_obstacle
 
 MAX_MESSAGE = 1024 * 1024  # bytes
@@ -41,6 +43,8 @@ MAX_FDS = 8
 _PID = struct.Struct("<q")
 # Seconds within which the kernel makes a forked worker a child of the server.
 ADOPTION_TIMEOUT = 10.0
+# Without a request for so long, the process releases memory that it needs for its imports only.
+IDLE_MILLISECONDS = 1000
 
 
 class Template:
@@ -56,7 +60,11 @@ class Template:
 
     def serve(self) -> None:
         """Answer requests until the server closes the connection."""
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
         while True:
+            if not poller.poll(IDLE_MILLISECONDS):
+                release_file_pages()
             message, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, MAX_FDS)
             if not message:
                 return
