@@ -48,10 +48,14 @@ class MLModel:
             parts, so that the server may batch by default. `load` may set it for the instance.
         max_concurrency: Calls that run at a time in each worker, if the settings do not say; None =
             40 for a plain `predict`, 64 for a coroutine. `load` may set it for the instance.
+        trial_results: Plain values that `load` has found out by trials and may set, so that its
+            loads in other workers need not repeat them. Before `load`, those of another worker that
+            has loaded the same model; None = no other has. `load` checks that they fit its files.
     """
 
     row_wise: bool = False
     max_concurrency: int | None = None
+    trial_results: dict[str, Any] | None = None
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings

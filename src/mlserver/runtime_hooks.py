@@ -61,6 +61,8 @@ class RuntimeHooks:
             so each of them must call `CodePolicy.check_files` before it reads a model's files.
         extra_keys: Keys of `parameters.extra` that the runtime and the server read; () = unknown,
             so that no key is reported as unknown.
+        makes_trials: Whether loads set `MLModel.trial_results`: one worker loads a model first, and
+            the others use its results.
         worker_requirements: Requirements of the package itself, added to each model's own in a
             built environment.
         path_hints: Pattern of a whole path -> hint of its 404 response. For paths that the
@@ -72,6 +74,7 @@ class RuntimeHooks:
     package: str = ""
     implementations: tuple[str, ...] = ()
     extra_keys: tuple[str, ...] = ()
+    makes_trials: bool = False
     worker_requirements: tuple[str, ...] = ()
     path_hints: Mapping[str, str] = MappingProxyType({})
     inference_hint: str = ""

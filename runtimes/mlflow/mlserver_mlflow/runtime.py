@@ -27,7 +27,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelRes
 from . import codecs as codecs  # registers the content type `dict`
 from . import invocations
 from .agents import openai_format, routes, streams, traces
-from .fastpath import selection, sklearn_arrays
+from .fastpath import selection, sklearn_arrays, trial_results
 from .fastpath.predictors import FastPath, run_per_request
 from .invocations import base64_columns, json_formats, openapi_trials, scoring
 from .loading import code_files, path_aliases, pyfunc, shipped_code, sources
@@ -69,12 +69,16 @@ class MLflowRuntime(MLModel):
         self._claim = await asyncio.to_thread(
             shipped_code.claim, self.name, folder, self._source.address
         )
+        fingerprint = await asyncio.to_thread(trial_results.fingerprint_files, folder)
+        self._known = trial_results.KnownTrials(self.trial_results, fingerprint)
         try:
             self._load_model(folder)
             await self._choose_examples(folder)
         except BaseException:
             isolation.release(self._claim)
             raise
+        plan = selection.describe_plan(self._plan)
+        self.trial_results = trial_results.pack(fingerprint, plan, self._examples)
         return True
 
     def _load_model(self, folder: str) -> None:
@@ -101,7 +105,7 @@ class MLflowRuntime(MLModel):
         self._input_schema = model.metadata.get_input_schema()
         self._params_schema = model.metadata.get_params_schema()
         self._exact_model = categories.with_categories(pyfunc.with_exact_names(model))
-        self._plan = selection.make_plan(self._exact_model)
+        self._plan = selection.make_plan(self._exact_model, self._known.plan)
         self.row_wise = self._plan.row_wise
         self._methods = PredictMethods.from_model(self._exact_model, self._plan.path)
         parameters = self._settings.parameters
@@ -120,7 +124,7 @@ class MLflowRuntime(MLModel):
 
     async def _choose_examples(self, folder: str) -> None:
         may_predict = routes.get_agent_kind(self._model) is None
-        self._examples = await openapi_trials.choose_examples(
+        self._examples = self._known.examples or await openapi_trials.choose_examples(
             self, folder, self.inputs or [], may_predict
         )
         if self._extra.get("follow"):

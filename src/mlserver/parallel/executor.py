@@ -31,6 +31,7 @@ class ModelInfo:
         streams: Whether it implements `predict_stream`.
         max_concurrency: Calls that run at a time in each process that holds the model.
         load_seconds: Duration of the load, without waiting for the loads of other models.
+        trial_results: See `MLModel`.
     """
 
     metadata: MetadataModelResponse
@@ -40,6 +41,7 @@ class ModelInfo:
     streams: bool = False
     max_concurrency: int = 1
     load_seconds: float = 0.0
+    trial_results: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -50,6 +52,7 @@ class ModelInfo:
             "streams": self.streams,
             "max_concurrency": self.max_concurrency,
             "load_seconds": self.load_seconds,
+            "trial_results": self.trial_results,
         }
 
     @classmethod

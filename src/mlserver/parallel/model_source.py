@@ -1,6 +1,8 @@
-"""Mutable addresses of models, and the version that a load has resolved."""
+"""What a model's load in one worker decides for the others: version, results of trials."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from ..runtime_hooks import find_hooks
 from ..settings import ModelSettings
@@ -11,6 +13,19 @@ def is_mutable_address(settings: ModelSettings) -> bool:
     """Whether the model's address may point to another version at the next load."""
     uri = settings.parameters.uri if settings.parameters else None
     return uri is not None and find_hooks(settings.implementation_).is_mutable_address(uri)
+
+
+def loads_first_alone(settings: ModelSettings) -> bool:
+    """Whether one worker loads the model before the others.
+
+    They load the version of a mutable address that it resolves, and use the results of its trials.
+    """
+    return is_mutable_address(settings) or find_hooks(settings.implementation_).makes_trials
+
+
+def get_trial_results(info: ModelInfo | None) -> dict[str, Any] | None:
+    """Return the results of trials in another worker's load of the model."""
+    return None if info is None else info.trial_results
 
 
 def get_source(info: ModelInfo | None) -> str | None:

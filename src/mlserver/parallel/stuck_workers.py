@@ -46,3 +46,10 @@ async def kill_if_stuck(worker: WorkerProcess) -> None:
         worker.kill()
     except WorkerDied:
         return
+
+
+def kill_stalled(workers: Sequence[WorkerProcess], pid: int, key: str) -> None:
+    """Kill the worker in which a model runs nothing but calls past their time limit."""
+    for worker in [ready for ready in workers if ready.pid == pid]:
+        logger.error("Worker %s: no call of model '%s' can run: killed", pid, key.split("#")[0])
+        worker.kill()

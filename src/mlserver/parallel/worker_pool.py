@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 from ..env.environment import Environment, own_paths
@@ -25,7 +26,7 @@ from .child_main import absolute_sys_path
 from .child_process import ChildProcess as WorkerProcess
 from .death_count import DeathCount, ReplacementLoadFailed, WorkerExits
 from .executor import ModelInfo, WorkerListener
-from .model_source import get_source, is_mutable_address, with_resolved_uri
+from .model_source import get_source, get_trial_results, loads_first_alone, with_resolved_uri
 from .model_unload import unload_from
 from .processes.exit_codes import describe_exit
 from .processes.templates import Templates, create_interpreter_launcher, worker_variables
@@ -33,7 +34,7 @@ from .processes.worker_launcher import WorkerLauncher
 from .remote_model import WorkerGroup
 from .rpc.client import WorkerDied
 from .rpc.protocol import Frame, MessageType
-from .stuck_workers import kill_if_stuck, watch
+from .stuck_workers import kill_if_stuck, kill_stalled, watch
 
 logger = get_logger()
 _numbers = itertools.count(1)
@@ -209,15 +210,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
             metrics.receive(metrics.Sample(*frame.head))
         elif frame.kind == MessageType.STALLED:
-            self._kill_stalled(**frame.head)
+            kill_stalled(self._ready, **frame.head)
         elif frame.kind == MessageType.IMPORTED:
             self._launcher.learn(frame.head)
-
-    def _kill_stalled(self, pid: int, key: str) -> None:
-        """Kill a worker in which a model runs nothing but calls past their time limit."""
-        for worker in [ready for ready in self._ready if ready.pid == pid]:
-            logger.error("Worker %s: no call of model '%s' can run: killed", pid, key.split("#")[0])
-            worker.kill()
 
     def _on_exit(self, worker: WorkerProcess) -> None:
         if worker not in self._ready:
@@ -323,8 +318,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
     async def _load_concurrently(self, key: str, settings: ModelSettings) -> bool:
         """Load into all workers at once; return False if a worker died or none is ready."""
         while workers := [worker for worker in self._ready if key not in worker.model_keys]:
-            if key not in self._infos and is_mutable_address(settings):
-                workers = workers[:1]  # the others load the version that the first one resolves
+            if key not in self._infos and loads_first_alone(settings):
+                workers = [min(workers, key=attrgetter("in_flight"))]
             loads = [self._load_into(worker, key, settings) for worker in workers]
             results = await asyncio.gather(*loads, return_exceptions=True)
             errors = [result for result in results if result is not None]
@@ -362,7 +357,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
     async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> None:
         limit = self._settings.load_timeout
         settings = with_resolved_uri(settings, get_source(self._infos.get(key)))
-        head = {"key": key, "settings": settings.to_frame()}
+        trial_results = get_trial_results(self._infos.get(key))
+        head = {"key": key, "settings": settings.to_frame(), "trial_results": trial_results}
         try:
             async with asyncio.timeout(limit):
                 frame = await worker.call(MessageType.LOAD, head, kill_after=limit)

@@ -91,6 +91,7 @@ class ColumnsPredictor:
         as_frame: Whether `read` returns a frame; else an array in Fortran order.
         max_rows: Rows up to which arrays were verified to give a frame's results; 0 = no limit.
         labels: Column labels of the frame; None = `names`.
+        array_variant: Index of `predict` among the candidates that receive arrays; None = frames.
     """
 
     names: list[str]
@@ -99,6 +100,7 @@ class ColumnsPredictor:
     as_frame: bool = True
     max_rows: int = 0
     labels: Sequence[Any] | None = None
+    array_variant: int | None = None
 
     def __post_init__(self) -> None:
         self._index = pd.Index(

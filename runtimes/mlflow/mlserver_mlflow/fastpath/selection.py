@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,17 +88,56 @@ class ExecutionPlan:
     is_estimator: bool = False
 
 
-def make_plan(model: PyFuncModel) -> ExecutionPlan:
-    """Return the plan of a loaded model, after trial predictions."""
+def make_plan(model: PyFuncModel, known: Mapping[str, Any] | None = None) -> ExecutionPlan:
+    """Return the plan of a loaded model, after trial predictions.
+
+    Args:
+        known: `describe_plan` of the same model in another worker, in place of trials.
+    """
     is_estimator = model.loader_module not in sklearn_arrays.TENSOR_FLAVORS
     return replace(
-        _make_path_plan(model),
+        _make_path_plan(model, known),
         has_fixed_types=sklearn_arrays.has_fixed_types(model),
         is_estimator=is_estimator,
     )
 
 
-def _make_path_plan(model: PyFuncModel) -> ExecutionPlan:
+def describe_plan(plan: ExecutionPlan) -> dict[str, Any]:
+    """Return what trial predictions have decided, as plain values."""
+    path = plan.path
+    return {
+        "has_path": path is not None,
+        "row_wise": plan.row_wise,
+        "per_request": plan.per_request,
+        "route_config": plan.route_config,
+        "array_variant": getattr(path, "array_variant", None),
+        "max_rows": getattr(path, "max_rows", 0),
+    }
+
+
+def _apply_known(
+    model: PyFuncModel,
+    plan: ExecutionPlan,
+    path: ColumnsPredictor | TensorsPredictor,
+    known: Mapping[str, Any],
+) -> ExecutionPlan:
+    """Return the plan that trials have decided in another worker."""
+    if not known["has_path"]:
+        return ExecutionPlan(in_thread=False)
+    variant = known["array_variant"]
+    if variant is not None and isinstance(path, ColumnsPredictor):
+        predictors = list(sklearn_arrays.array_predictors(raw_model(model), _predict_name(model)))
+        path = _with_arrays(path, predictors[variant], variant, known["max_rows"])
+    return replace(
+        plan,
+        path=path,
+        row_wise=known["row_wise"],
+        per_request=known["per_request"],
+        route_config=dict(known["route_config"]),
+    )
+
+
+def _make_path_plan(model: PyFuncModel, known: Mapping[str, Any] | None) -> ExecutionPlan:
     is_row_wise_flavor = model.loader_module in ROW_WISE_FLAVORS
     schema = model.metadata.get_input_schema()
     if schema is None or is_from_type_hint(model):
@@ -115,6 +154,9 @@ def _make_path_plan(model: PyFuncModel) -> ExecutionPlan:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            path.run(samples.rows(1))  # many libraries initialize at the first call
+            if known is not None:
+                return _apply_known(model, plan, path, known)
             return _check_plan(model, plan, path, samples)
     except BaseException as error:  # panics of native code are not always an `Exception`
         logger.debug(
@@ -135,9 +177,12 @@ def without_enforcement(model: PyFuncModel) -> Predict:
 
 def _get_predict(model: PyFuncModel) -> Predict:
     """Return the flavor's predict function, without pyfunc; these flavors ignore params."""
-    predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
-    predict: Predict = getattr(model._model_impl, predict_fn)
+    predict: Predict = getattr(model._model_impl, _predict_name(model))
     return predict
+
+
+def _predict_name(model: PyFuncModel) -> str:
+    return str(model.metadata.flavors["python_function"].get("predict_fn", "predict"))
 
 
 def _make_path(schema: Schema, predict: Predict) -> ColumnsPredictor | TensorsPredictor | None:
@@ -170,7 +215,6 @@ def _check_plan(
     samples: SampleInputs,
 ) -> ExecutionPlan:
     """Return the plan of a row-wise flavor's model, after trial predictions."""
-    path.run(samples.rows(1))  # many libraries initialize at the first call
     start = time.thread_time()
     result = path.run(samples.rows(1))
     seconds = time.thread_time() - start
@@ -202,13 +246,19 @@ def _select_array_path(
     has_one_dtype = len(set(path.dtypes)) == 1 and path.dtypes[0].kind in "fi"
     if not has_one_dtype or model.loader_module != "mlflow.sklearn":
         return path
-    predict_fn = model.metadata.flavors["python_function"].get("predict_fn", "predict")
-    for predict in sklearn_arrays.array_predictors(raw_model(model), predict_fn):
+    predictors = sklearn_arrays.array_predictors(raw_model(model), _predict_name(model))
+    for variant, predict in enumerate(predictors):
         row_count = _find_max_equal_rows(model, predict, samples)
         if row_count:
             limit = 0 if row_count == CHECKED_SAMPLES[-1][0] else row_count
-            return replace(path, predict=predict, as_frame=False, max_rows=limit)
+            return _with_arrays(path, predict, variant, limit)
     return path
+
+
+def _with_arrays(
+    path: ColumnsPredictor, predict: Predict, variant: int, max_rows: int
+) -> ColumnsPredictor:
+    return replace(path, predict=predict, as_frame=False, max_rows=max_rows, array_variant=variant)
 
 
 def _find_max_equal_rows(model: PyFuncModel, predict: Predict, samples: SampleInputs) -> int:

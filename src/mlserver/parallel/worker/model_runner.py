@@ -9,10 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ...context import model_context
@@ -22,18 +20,17 @@ from ...errors import (
     MLServerError,
     ModelFailed,
     ModelNotFound,
-    format_exception,
 )
 from ...logging import get_logger
 from ...model_threads import get_max_concurrency
 from ...pipeline import RequestContext
-from ...runtime_hooks import find_hooks
 from ...settings import ModelSettings
 from ...tensor import TensorError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ..executor import HTTPRequest, HTTPResponse, ModelInfo
 from ..model_unload import unload_exceeded
 from ..rpc.protocol import is_encodable
+from .implementations import import_implementation, import_libraries
 from .load_timer import LoadTimer
 from .missing_modules import advise_missing_module
 from .model_failures import is_stop, log, to_error
@@ -69,21 +66,29 @@ class ModelRunner:
         self._apps: dict[str, RouteApp] = {}
         self._load_timer = LoadTimer()
 
-    async def load(self, key: str, settings: ModelSettings) -> ModelInfo:
+    async def load(
+        self, key: str, settings: ModelSettings, trial_results: dict[str, Any] | None = None
+    ) -> ModelInfo:
         """Import the implementation, create the model and load it.
+
+        Args:
+            trial_results: Those of another worker's load, see `MLModel`.
 
         Raises:
             MLServerError: the implementation cannot be imported, or `load()` raised.
         """
-        info, seconds = await self._load_timer.measure(self._load(key, settings))
+        info, seconds = await self._load_timer.measure(self._load(key, settings, trial_results))
         return replace(info, load_seconds=seconds)
 
-    async def _load(self, key: str, settings: ModelSettings) -> ModelInfo:
+    async def _load(
+        self, key: str, settings: ModelSettings, trial_results: dict[str, Any] | None
+    ) -> ModelInfo:
         with model_context(settings):
             task = asyncio.current_task()
             try:
-                _import_libraries(settings)
-                model = _import_implementation(settings)(settings)
+                import_libraries(settings)
+                model = import_implementation(settings)(settings)
+                model.trial_results = trial_results
                 ready = await model.load()
                 model.ready = bool(ready)
                 info = await _read_info(model, bool(ready))
@@ -280,9 +285,10 @@ async def _read_info(model: MLModel, ready: bool) -> ModelInfo:
         row_wise=bool(model.row_wise),
         streams=type(model).predict_stream is not MLModel.predict_stream,
         max_concurrency=get_max_concurrency(model),
+        trial_results=model.trial_results,
     )
     if not is_encodable(info.to_plain()):
-        raise TypeError("metadata() or routes() has a value that cannot be serialized")
+        raise TypeError("metadata(), routes() or trial_results cannot be serialized")
     return info
 
 
@@ -324,38 +330,6 @@ def _to_load_error(error: BaseException, settings: ModelSettings) -> MLServerErr
         code=load_error.code,
         details=load_error.details,
     )
-
-
-def _import_libraries(settings: ModelSettings) -> None:
-    """Import the modules that the runtime's hooks list for a model."""
-    for name in find_hooks(settings.implementation_).list_imports(settings):
-        with suppress(ImportError):
-            import_module(name)
-
-
-def _import_implementation(settings: ModelSettings) -> type[MLModel]:
-    """Return the model's class. Raises `MLServerError` if it cannot be imported."""
-    path = settings.implementation_
-    try:
-        implementation: type[MLModel] = settings.implementation
-        return implementation
-    except ModuleNotFoundError as exc:
-        if exc.name and f"{path}.".startswith(f"{exc.name}."):
-            raise MLServerError(
-                f"Unknown implementation '{path}': no module named '{exc.name}'", 500
-            ) from None
-        raise MLServerError(
-            f"Implementation '{path}' cannot be imported: {format_exception(exc)}", 500
-        ) from None
-    except MLServerError:
-        raise
-    except BaseException as error:
-        if is_stop(error, asyncio.current_task()):
-            raise
-        log(f"Implementation '{path}' cannot be imported", error, logging.DEBUG)
-        raise MLServerError(
-            f"Implementation '{path}' cannot be imported: {format_exception(error)}", 500
-        ) from error
 
 
 def _create_route_app(model: MLModel) -> RouteApp:

@@ -135,7 +135,7 @@ class Worker:
 
     async def _load(self, frame: Frame) -> Frame:
         settings = ModelSettings.from_frame(frame.head["settings"])
-        info = await self._runner.load(frame.head["key"], settings)
+        info = await self._runner.load(frame.head["key"], settings, frame.head["trial_results"])
         self._freeze()
         for delay in REPORT_DELAYS:
             self._loop.call_later(delay, self._report_imports)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -210,3 +211,49 @@ async def test_missing_values_are_refused_as_the_estimator_refuses_them(
         await (await mlflow_models("linear")).runtime.predict(request_of(frame))
     assert caught.value.status_code == 400
     assert (caught.value.details or {})["error_code"] == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("model", DECISIONS)
+async def test_decisions_of_another_worker_give_the_same_plan(
+    mlflow_models: MLflowModels, model: str
+) -> None:
+    """As plain values, without trials: the same path, with the same results."""
+    served = await mlflow_models(model)
+    decided = selection.make_plan(served.loaded)
+    known = msgspec.msgpack.decode(msgspec.msgpack.encode(selection.describe_plan(decided)))
+    again = selection.make_plan(served.loaded, known)
+
+    assert selection.describe_plan(again) == selection.describe_plan(decided)
+    assert (again.in_thread, again.json_config) == (decided.in_thread, decided.json_config)
+    assert type(again.path) is type(decided.path)
+    if isinstance(decided.path, ColumnsPredictor) and isinstance(again.path, ColumnsPredictor):
+        assert again.path.as_frame == decided.path.as_frame
+        frame = FRAME if list(FRAME.columns) == decided.path.names else None
+        data = None if frame is None else again.path.read(request_of(frame.head(7)))
+        if data is not None:
+            assert_same(again.path.run(data), decided.path.run(data))
+
+
+async def test_a_load_uses_the_results_of_another_load_of_the_same_files(
+    mlflow_models: MLflowModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = await mlflow_models("linear")
+    results = served.runtime.trial_results
+    assert results is not None
+    checked: list[Any] = []
+    check = selection._check_plan
+
+    def record(*arguments: Any) -> Any:
+        checked.append(arguments)
+        return check(*arguments)
+
+    monkeypatch.setattr(selection, "_check_plan", record)
+    for known, trials in ((results, 0), ({**results, "files": "others"}, 1)):
+        checked.clear()
+        runtime = type(served.runtime)(served.runtime.settings)
+        runtime.trial_results = known
+        assert await runtime.load()
+        assert len(checked) == trials
+        assert runtime.trial_results == results
+        assert runtime.row_wise == served.runtime.row_wise
+        await runtime.unload()
