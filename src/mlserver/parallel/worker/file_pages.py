@@ -1,7 +1,7 @@
 """Releases the pages of libraries' files that an idle process has mapped.
 
 A template process reads the code and constants of every library while it imports them, and none of
-it afterwards: with MLflow and scikit-learn 60 of 250 MB. A worker maps what it uses itself.
+it afterwards: with scikit-learn and its runtime 60 of 250 MB. A worker maps what it uses itself.
 """
 
 from __future__ import annotations
