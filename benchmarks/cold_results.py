@@ -15,6 +15,7 @@ from .servers import SERVERS as ALL_SERVERS
 FOLDER = Path(__file__).parent / "results"
 TITLES = {server.name: server.title for server in ALL_SERVERS}
 TITLES |= {"bare-mlflow": "MLflow without a server", "mlserver1": "MLServer 1.7.1"}
+FOUR_WORKERS = "four-workers"
 FLAVOR_TITLES = {
     "sklearn-skops": "scikit-learn, skops",
     "sklearn-cloudpickle": "scikit-learn, cloudpickle",
@@ -22,6 +23,14 @@ FLAVOR_TITLES = {
     "lightgbm": "LightGBM",
     "onnx": "ONNX",
     "pytorch": "PyTorch",
+    FOUR_WORKERS: "scikit-learn, skops, 4 workers",
+}
+PEER = "mlserver1"
+# Title -> flavor and number of models; goals for time to ready and memory, as shares of MLServer's.
+GOALS = {
+    "1 worker": ("sklearn-skops", 1, 0.6, 0.7),
+    "4 workers": (FOUR_WORKERS, 1, 0.5, 0.45),
+    "50 models": ("sklearn-skops", 50, 0.7, 0.8),
 }
 
 
@@ -100,6 +109,28 @@ def tables(starts: Starts) -> str:
     ]
     parts += [f"- not measured: {failure}" for failure in dict.fromkeys(starts.failures)]
     return "\n".join(parts) + "\n"
+
+
+def goals_table(starts: Starts) -> str:
+    """Return the goals for start and memory beside what was measured, as shares of MLServer's."""
+    ready = starts.medians(lambda start: start.ready)
+    cpu = starts.medians(lambda start: start.cpu)
+    pss = starts.medians(lambda start: start.pss)
+    lines = [
+        f"| mlserver 2 / {TITLES[PEER]} | ready: goal | measured | processor time | memory: goal"
+        " | measured |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for title, (flavor, models, ready_goal, memory_goal) in GOALS.items():
+        own, peer = (BASE, flavor, models), (PEER, flavor, models)
+        if own not in ready or peer not in ready:
+            continue
+        shares = [f"{values[own] / values[peer]:.2f}" for values in (ready, cpu, pss)]
+        lines.append(
+            f"| {title} | {ready_goal:g} | {shares[0]} | {shares[1]} | {memory_goal:g}"
+            f" | {shares[2]} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _flavor_table(

@@ -28,6 +28,7 @@ from .run import WORK
 from .running import Running
 
 BARE = "bare-mlflow"
+HAS_WORKERS = ("ours", "mlserver1")  # with the setting of `FOUR_WORKERS`
 SERVERS = ("ours", "mlserver1", "mlflow", "bentoml", "kserve", BARE)
 # Flavor -> folder of its library, on the search path of the servers that load it.
 FLAVORS = {
@@ -37,14 +38,20 @@ FLAVORS = {
     "lightgbm": "libraries",
     "onnx": "libraries",
     "pytorch": "pytorch",
+    cold_results.FOUR_WORKERS: None,
 }
 WIRES = ("invocations", "v2", "plain")
-COUNTED_FLAVOR = "sklearn-skops"  # of the repositories with several models
+COUNTED_FLAVOR = "sklearn-skops"  # of the repositories with several models, and of four workers
+FOUR_WORKERS = {"MLSERVER_PARALLEL_WORKERS": "4"}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A flavor's trained model; `copies` = number of models in the repository, 0 = one."""
+    """A flavor's trained model; `copies` = number of models in the repository, 0 = one.
+
+    Attributes:
+        variables: Environment variables of the servers.
+    """
 
     flavor: str
     folder: Path
@@ -122,7 +129,11 @@ def train(flavor: str, table: Path, copies: int = 0) -> Model:
     library = FLAVORS[flavor]
     paths = [] if library is None else [str(environments.install_libraries(library))]
     variables = {"PYTHONPATH": os.pathsep.join([str(servers.PROGRAMS), *paths])}
-    folder = WORK / "cold" / flavor
+    trained_flavor = flavor
+    if flavor == cold_results.FOUR_WORKERS:
+        variables |= FOUR_WORKERS
+        trained_flavor = COUNTED_FLAVOR
+    folder = WORK / "cold" / trained_flavor
     if not folder.with_suffix(".json").exists():
         folder.parent.mkdir(exist_ok=True)
         program = servers.PROGRAMS / "train_flavor.py"
@@ -131,7 +142,7 @@ def train(flavor: str, table: Path, copies: int = 0) -> Model:
                 sys.executable,
                 str(program),
                 str(table),
-                flavor,
+                trained_flavor,
                 str(folder),
                 json.dumps(wine.ONE_ROW),
             ],
@@ -164,7 +175,10 @@ def _run_server(name: str, model: Model, number: int) -> Start | None:
     # `/invocations` has no name: several models are asked over V2.
     allowed = ("v2",) if model.copies else WIRES
     wires = [wire for wire in allowed if wire in server.wires]
-    if not wires or (model.copies and not server.copies):
+    if not wires:
+        return None
+    is_supported = server.copies or not model.copies
+    if not is_supported or (model.flavor == cold_results.FOUR_WORKERS and name not in HAS_WORKERS):
         return None
     with ColdServer(server, model, WORK / f"{name}-cold.log") as running:
         target = running.target(model.case, wires[0])
@@ -176,7 +190,7 @@ def _run_server(name: str, model: Model, number: int) -> Start | None:
 
 def _run_bare(model: Model, number: int) -> Start | None:
     """Load and predict in one process; its memory is the peak of its resident set."""
-    if model.copies:
+    if model.copies or model.flavor == cold_results.FOUR_WORKERS:
         return None
     program = servers.PROGRAMS / "bare_mlflow.py"
     command = [str(environments.python("mlflow")), str(program), str(model.folder)]

@@ -42,10 +42,14 @@ def write(results: Results, starts: Starts | None) -> None:
         f"Measured on {dates}; the best of each row is bold, empty cells are not supported."
     )
     notes = [f"- {note}" for note in sorted(set(results.notes.values()))]
-    text = "\n".join([summary.table(results), conditions, "", *notes])
+    parts = [summary.table(results), conditions, "", *notes]
+    if starts is not None:
+        when = f"Start and memory, medians of {starts.rounds} starts on {starts.date}:"
+        parts += ["", when, "", cold_results.goals_table(starts)]
+    text = "\n".join(parts)
     _replace(SUMMARY_PAGE, f"{pictures}\n\n{text}")
-    parts = [tables(results), *([] if starts is None else [cold_results.tables(starts)])]
-    _replace(TABLES_PAGE, "\n".join(parts))
+    start_tables = [] if starts is None else [cold_results.tables(starts)]
+    _replace(TABLES_PAGE, "\n".join([tables(results), *start_tables]))
 
 
 def _replace(page: Path, text: str) -> None:

@@ -28,7 +28,7 @@ class Wine(kserve.Model):
         )
         output = kserve.InferOutput(name="output-1", shape=[len(frame), 1], datatype="FP64")
         output.set_data_from_numpy(
-            np.asarray(self.model.predict(frame)).reshape(-1, 1), binary_data=False
+            np.asarray(self.model.predict(frame), dtype="float64").reshape(-1, 1), binary_data=False
         )
         return kserve.InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 

@@ -21,6 +21,8 @@ from mlflow.models import infer_signature
 from sklearn.linear_model import ElasticNet
 
 SEED = 40
+# Outputs of the networks: MLServer 1.x loads no model without declared outputs.
+ANSWERS = np.zeros((1, 1), dtype=np.float32)
 
 
 def save_sklearn(features: Any, target: Any, folder: Path, serialization: str) -> None:
@@ -67,7 +69,10 @@ def save_onnx(features: Any, target: Any, folder: Path) -> None:
     opset = helper.make_opsetid("", 17)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
     flavor.save_model(
-        model, folder, signature=infer_signature(features), pip_requirements=["onnxruntime"]
+        model,
+        folder,
+        signature=infer_signature(features, ANSWERS),
+        pip_requirements=["onnxruntime"],
     )
 
 
@@ -82,7 +87,7 @@ def save_pytorch(features: Any, target: Any, folder: Path) -> None:
     flavor.save_model(
         model,
         folder,
-        signature=infer_signature(features),
+        signature=infer_signature(features, ANSWERS),
         serialization_format="pickle",  # the other one takes tensors only, not the table's columns
         pip_requirements=["torch"],
     )
