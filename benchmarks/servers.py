@@ -19,6 +19,8 @@ RUNTIMES = {
     "busy": "models.Busy",
     "wait": "models.Wait",
 }
+# MLServer 1.x awaits the result of `predict`.
+RUNTIMES_OF_MLSERVER1 = RUNTIMES | {"wait": "models.WaitOnLoop"}
 HOST = "127.0.0.1"
 
 
@@ -117,7 +119,9 @@ def _mlserver(place: Place, batch: int = 0, wait: float = 0.0) -> Start:
                 "parameters": {"uri": str(place.wine)},
             }
         else:
-            settings |= {"implementation": RUNTIMES[case.model]}
+            is_own = place.python == environments.python(environments.OWN)
+            runtimes = RUNTIMES if is_own else RUNTIMES_OF_MLSERVER1
+            settings |= {"implementation": runtimes[case.model]}
         if batch:
             settings |= {"max_batch_size": batch, "max_batch_time": wait}
         folder = place.folder / name

@@ -40,10 +40,23 @@ class Busy(MLModel):
 
 
 class Wait(MLModel):
-    """FP64 [n] -> the same, after 20 ms without the GIL."""
+    """FP64 [n] -> the same, after 20 ms without the GIL; as a plain function, in threads."""
+
+    def predict(  # type: ignore[override]
+        self, payload: InferenceRequest
+    ) -> InferenceResponse:
+        return answer_late(self, payload)
+
+
+class WaitOnLoop(MLModel):
+    """The same for MLServer 1.x, which needs a coroutine function."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        values = wait(self.decode(payload.inputs[0], default_codec=NumpyCodec))
-        return InferenceResponse(
-            model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)]
-        )
+        return answer_late(self, payload)
+
+
+def answer_late(model: MLModel, payload: InferenceRequest) -> InferenceResponse:
+    values = wait(model.decode(payload.inputs[0], default_codec=NumpyCodec))
+    return InferenceResponse(
+        model_name=model.name, outputs=[NumpyCodec.encode_output("same", values)]
+    )
