@@ -106,8 +106,8 @@ def _import(name: str, folder: str | None) -> Any:
     home = _find_home(top_level, folder)
     if home is None:
         return _import_module_or_attribute(name)
-    local = _find_local_modules(home)
-    fingerprint = _compute_fingerprint(home, local)
+    local = find_local_modules(home)
+    fingerprint = compute_fingerprint(home, local)
     has_changed = _plainly_imported.get(home, fingerprint) != fingerprint
     if has_changed or any(_is_name_in_use(module, file) for module, file in local.items()):
         name = f"{_create_package(home, fingerprint, frozenset(local))}.{name}"
@@ -119,7 +119,7 @@ def _import(name: str, folder: str | None) -> Any:
 
 def _find_home(top_level: str, folder: str | None) -> str | None:
     """Return the folder of loose files with a module; None for installed and built-in modules."""
-    if folder is not None and top_level in _find_local_modules(folder):
+    if folder is not None and top_level in find_local_modules(folder):
         return folder
     spec = importlib.machinery.PathFinder.find_spec(top_level)
     if spec is None or not spec.has_location or spec.origin is None:
@@ -132,7 +132,7 @@ def _find_home(top_level: str, folder: str | None) -> str | None:
     home = os.path.dirname(home) if spec.submodule_search_locations else home
     if top_level == "mlserver" or _INSTALLED.intersection(Path(home).parts):
         return None
-    return home if top_level in _find_local_modules(home) else None
+    return home if top_level in find_local_modules(home) else None
 
 
 def _import_module_or_attribute(name: str) -> Any:
@@ -162,7 +162,7 @@ def _first_on_path(folder: str) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _find_local_modules(folder: str) -> dict[str, str]:
+def find_local_modules(folder: str) -> dict[str, str]:
     """Return a folder's modules and packages (name -> file), except standard library names."""
     suffixes = tuple(importlib.machinery.all_suffixes())
     local: dict[str, str] = {}
@@ -207,7 +207,7 @@ def _is_name_in_use(name: str, file: str) -> bool:
     return loaded_from is None or os.path.realpath(loaded_from) != os.path.realpath(file)
 
 
-def _compute_fingerprint(folder: str, local: Mapping[str, str]) -> str:
+def compute_fingerprint(folder: str, local: Mapping[str, str]) -> str:
     """Return a digest of the names, sizes and modification times of a folder's Python files."""
     digest = hashlib.sha256(folder.encode())
     for name, file in sorted(local.items()):

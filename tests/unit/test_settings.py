@@ -117,6 +117,7 @@ PARAMETERS: dict[str, tuple[Any, Any, Any]] = {
     "environment_tarball": (None, "e.tar.gz", "e.tar.gz"),
     "inference_pool_gid": (None, "g", "g"),
     "autogenerate_inference_pool_gid": (False, False, False),
+    "isolation": (None, "model", "model"),
     "format": (None, "SVM", "SVM"),
     "content_type": (None, "pd", "pd"),
     "extra": ({}, {"a": {"b": [1]}}, {"a": {"b": [1]}}),

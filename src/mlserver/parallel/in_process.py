@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from ..errors import MLServerError
+from ..folder_modules import FolderModules, ImportedModules
 from ..logging import get_logger
 from ..metrics import adapt_when_imported
 from ..pipeline import RequestContext
@@ -46,6 +47,7 @@ class InProcessExecutor:
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
         self._stopping = threading.Event()
         self._keys = 0
+        self._modules = ImportedModules()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -75,6 +77,7 @@ class InProcessExecutor:
                 "Model '%s': its environment is ignored, because it runs in the server's process",
                 settings.name,
             )
+        await self._check_isolation(settings)
         self._keys += 1
         key = f"{settings.name}#{self._keys}"
         try:
@@ -84,6 +87,28 @@ class InProcessExecutor:
             limit = f"{self._load_timeout:g} s (setting 'load_timeout')"
             raise MLServerError(f"Model {settings.name}: load exceeded {limit}", 504) from None
         return InProcessModel(self, self._runner, key, info)
+
+    async def _check_isolation(self, settings: ModelSettings) -> None:
+        """Raise `MLServerError` if the model needs a process of its own."""
+        chosen = settings.parameters.isolation if settings.parameters else None
+        cure = "set 'parallel_workers' to 1 or more"
+        if chosen == "model":
+            raise MLServerError(
+                f"Model {settings.name}: 'isolation' of 'model' needs worker processes: {cure}", 500
+            )
+        modules = await asyncio.to_thread(FolderModules.from_settings, settings)
+        if modules is None:
+            return
+        reason = self._modules.find_conflict(modules) if chosen is None else None
+        if reason is not None:
+            raise MLServerError(
+                f"Model {settings.name}: {reason}, and its files look modules up by name. In the "
+                f"server's own process ('parallel_workers' of 0) both would be one module: {cure}, "
+                "or restart the server after a change of files; if the model uses `import` "
+                "statements only, set its 'parameters.isolation' to 'shared'",
+                500,
+            )
+        self._modules.add(modules)
 
     async def stop(self, grace: float) -> None:
         if self._thread.is_alive():

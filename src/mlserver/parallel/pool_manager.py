@@ -15,6 +15,7 @@ from .. import isolation
 from ..env import builder
 from ..env.environment import Environment, find_environment
 from ..errors import MLServerError
+from ..folder_modules import FolderModules, ImportedModules
 from ..logging import get_logger
 from ..metrics.shared import SharedFolder
 from ..runtime_hooks import find_hooks
@@ -211,6 +212,7 @@ class PoolExecutor:
         self._settings = settings
         self._listener = listener
         self._keys = 0
+        self._modules: dict[PoolKey, ImportedModules] = {}
         self._in_process: InProcessExecutor | None = None
         self._default: PoolReference | None = None
 
@@ -261,20 +263,39 @@ class PoolExecutor:
     ) -> PoolReference:
         group = (settings.parameters.inference_pool_gid if settings.parameters else None) or ""
         environment_key = environment.key if environment else ""
+        own_key = PoolKey(environment_key, group, model_key)
         if code is None:
             key, allowed_code = PoolKey(environment_key, group), NO_CODE
+            reason = await self._find_conflict(settings, key)
         elif group:
             key = PoolKey(environment_key, group, code.digest)
             allowed_code = AllowedCode(code.digest, tuple(code.modules))
+            reason = None
         else:
-            key = PoolKey(environment_key, group, model_key)
-            allowed_code = AllowedCode(isolation.ANY_CODE, tuple(code.modules))
-        if code is not None:
-            _log_own_pool(settings.name, group, code)
+            key, allowed_code = own_key, AllowedCode(isolation.ANY_CODE, tuple(code.modules))
+            reason = f"it ships code ({code.names})"
+        if reason is not None:
+            key = own_key
+        if reason is not None or code is not None:
+            _log_pool(settings.name, group, code, reason)
         if environment is not None and key not in self._manager:
             await asyncio.to_thread(environment.check)
         modules = await asyncio.to_thread(_list_modules, [settings])
         return await self._manager.acquire(key, environment, allowed_code, modules)
+
+    async def _find_conflict(self, settings: ModelSettings, key: PoolKey) -> str | None:
+        """Return why a model cannot join a pool; None if it can, and its modules are registered."""
+        chosen = settings.parameters.isolation if settings.parameters else None
+        if chosen == "model":
+            return "its setting 'isolation' is 'model'"
+        modules = await asyncio.to_thread(FolderModules.from_settings, settings)
+        if modules is None:
+            return None
+        imported = self._modules.setdefault(key, ImportedModules())
+        reason = imported.find_conflict(modules) if chosen is None else None
+        if reason is None:
+            imported.add(modules)
+        return reason
 
     async def _load_in_process(self, settings: ModelSettings) -> LoadedModel:
         if self._listener is not None:
@@ -339,13 +360,13 @@ class PooledModel(RemoteModel):
             await self._reference.release()
 
 
-def _log_own_pool(name: str, group: str, code: _Code) -> None:
-    pool = (
-        f"the worker pool of group '{group}' for equal code"
-        if group
-        else "a worker pool of its own"
-    )
-    logger.info("Model '%s': runs in %s, since it ships code (%s)", name, pool, code.names)
+def _log_pool(name: str, group: str, code: _Code | None, reason: str | None) -> None:
+    """Log that a model does not run in the default pool, or the pool of its group, and why."""
+    pool = "a worker pool of its own"
+    if reason is None and code is not None:
+        pool = f"the worker pool of group '{group}' for equal code"
+        reason = f"it ships code ({code.names})"
+    logger.info("Model '%s': runs in %s, since %s", name, pool, reason)
 
 
 def _list_modules(models: Iterable[ModelSettings]) -> list[str]:

@@ -25,6 +25,7 @@ from .sources import (
 )
 
 ENV_FILE_SETTINGS = ".env"
+ENV_PREFIX_SETTINGS = "MLSERVER_"
 
 _LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
@@ -70,6 +71,7 @@ NotReadyStatus = Annotated[int, AfterValidator(_validate_not_ready_status)]
 RootPath = Annotated[str, AfterValidator(_normalize_root_path)]
 Count = Annotated[int, Field(ge=1)]
 WorkerStart = Literal["auto", "fresh"]
+Isolation = Literal["shared", "model"]
 
 
 @dataclass

@@ -22,8 +22,10 @@ from ..types import MetadataTensor
 from ..version import __version__
 from .base import (
     ENV_FILE_SETTINGS,
+    ENV_PREFIX_SETTINGS,
     BaseSettings,
     Count,
+    Isolation,
     LogLevel,
     NotReadyStatus,
     OptionalPort,
@@ -34,6 +36,7 @@ from .base import (
     ValidationStatus,
     WorkerStart,
 )
+from .cors import CORSSettings
 from .security import AdminAccess, AuthSettings, TLSSettings
 from .sources import warn_of_misspelled
 
@@ -52,34 +55,11 @@ __all__ = [
     "SettingsError",
 ]
 
-ENV_PREFIX_SETTINGS = "MLSERVER_"
 ENV_PREFIX_MODEL_SETTINGS = "MLSERVER_MODEL_"
 
 DEFAULT_PARALLEL_WORKERS = 1
 DEFAULT_ENVIRONMENTS_DIR = os.path.join(os.getcwd(), ".envs")
 DEFAULT_METRICS_DIR = os.path.join(os.getcwd(), ".metrics")
-
-
-class CORSSettings(BaseSettings):
-    """Cross-origin resource sharing (CORS) of the REST port."""
-
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_SETTINGS)
-
-    allow_origins: list[str] = []
-    """Origins that may send requests, such as `https://example.org`; `*` = all."""
-    allow_origin_regex: str | None = None
-    """Regular expression that matches further allowed origins as a whole; None = no further
-    ones."""
-    allow_credentials: bool = False
-    """Whether browsers may send cookies and authorization headers."""
-    allow_methods: list[str] = ["GET"]
-    """HTTP methods that other origins may use; `*` = all."""
-    allow_headers: list[str] = []
-    """Request headers that other origins may set; `*` = all."""
-    expose_headers: list[str] = []
-    """Response headers that scripts of other origins may read."""
-    max_age: int = 600
-    """Seconds for which a browser may cache the response to a preflight request."""
 
 
 class Settings(BaseSettings):
@@ -304,6 +284,11 @@ class ModelParameters(BaseSettings):
     """Id of the worker pool; models with equal ids share a pool. None = the default pool."""
     autogenerate_inference_pool_gid: bool = False
     """Run the model in its own worker pool, if `inference_pool_gid` is not set."""
+    isolation: Isolation | None = None
+    """`model` = a worker pool of its own, which crashes, calls that block, and calls that hold the
+    interpreter's lock (GIL) do not leave; `shared` = the pool that others use, also if module names
+    in the folders of two custom runtimes are equal. None = shared, except for models that ship code
+    and for such module names."""
     format: str | None = None
     """Format of the model file, for runtimes that support several; None = chosen by the runtime."""
     content_type: str | None = None
@@ -313,6 +298,11 @@ class ModelParameters(BaseSettings):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
+        if self.isolation == "model" and self.inference_pool_gid is not None:
+            raise SettingsError(
+                "parameters.isolation: expected no 'model' beside 'inference_pool_gid' "
+                f"('{self.inference_pool_gid}'), which shares a pool; leave one of them out"
+            )
         if self.autogenerate_inference_pool_gid and self.inference_pool_gid is None:
             self.inference_pool_gid = str(uuid.uuid4())
 
