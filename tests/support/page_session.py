@@ -17,9 +17,9 @@ import httpx
 
 from .pages import ROOT, Block
 from .ports import free_ports
-from .server import START_LIMIT, STOP_LIMIT, clean_environment
+from .server import STOP_LIMIT, clean_environment
 
-COMMAND_LIMIT = 300.0  # seconds for one command
+COMMAND_LIMIT = 300.0  # seconds for one command, and for the start of a server
 INSTALL_LIMIT = 1200.0  # seconds for one `pip install`
 # Programs of other languages, whose commands are not run where they are missing.
 OPTIONAL_PROGRAMS = ("node", "java", "openssl")
@@ -170,7 +170,7 @@ class PageSession:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + 2 * START_LIMIT
+        deadline = time.monotonic() + COMMAND_LIMIT
         while time.monotonic() < deadline:
             if self._server.poll() is not None:
                 self._server = None
