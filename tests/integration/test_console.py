@@ -129,6 +129,7 @@ def test_without_the_console(tmp_path: Path) -> None:
     with Server(tmp_path, workers=0) as running:
         for path in ("/", "/console/", "/v2/console/metrics", "/v2/console/access"):
             assert running.get(path, headers=BROWSER).status_code == 404
+        assert "setting 'console'" in running.get("/console/").json()["error"]
         assert running.get("/v2/docs").json()["openapi"]  # the document itself
         assert running.get("/v2/models/echo/docs").json()["openapi"]
         assert "/v2/console/metrics" not in running.get("/v2/docs").json()["paths"]

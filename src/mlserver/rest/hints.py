@@ -31,6 +31,8 @@ _HINTS = {
     r"/(api/|v1/)?models(/.*)?": "models are listed at /v2/models; {infer}",
     r"/(v2/)?(health|healthz|livez|readyz|live|ready|status)(/.*)?": _HEALTH,
     r"/(v2/)?metrics": _METRICS,
+    r"/(v2/)?console(/.*)?": "the console is at /console/, unless the setting 'console' is off, or "
+    "'production' is on without 'auth'",
 }
 _OTHERS = "every path is listed at /v2/docs; {infer}"
 

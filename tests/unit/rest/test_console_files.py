@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,16 @@ def test_sources_are_modules_without_html_from_text(path: Path) -> None:
     assert text.count("\n") <= 400
     for imported in re.findall(r'from "([^"]+)"', text):
         assert (path.parent / imported).resolve().is_file(), imported
+
+
+def test_types() -> None:
+    """JSDoc types agree, checked where TypeScript is installed (`npm install -g typescript`)."""
+    compiler = shutil.which("tsc")
+    if compiler is None:
+        pytest.skip("no TypeScript compiler: npm install -g typescript")
+    project = TESTS.parent / "tsconfig.json"
+    done = subprocess.run([compiler, "-p", project], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_size() -> None:

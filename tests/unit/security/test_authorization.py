@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from mlserver.errors import MLServerError
@@ -167,3 +169,26 @@ async def test_admin_port(keys: str) -> None:
     assert await status(Authorizer(settings, is_admin_address=True), ADMIN) == 200
     settings = Settings(admin_port=1, admin_access="credential")
     assert await status(Authorizer(settings, is_admin_address=True), ADMIN, LOCAL) == 403
+
+
+@pytest.mark.parametrize(
+    "host, foreign",
+    [
+        ("evil.example.com", "evil.example.com"),
+        ("Evil.Example.com:8080", "evil.example.com"),
+        ("localhost:8080", None),
+        ("console.localhost", None),
+        ("localhost.localdomain", None),
+        ("127.0.0.1:8080", None),
+        ("[::1]:8080", None),
+        ("[::1]", None),
+        ("myhost:8080", None),
+        ("", None),
+        (socket.gethostname(), None),
+    ],
+)
+def test_a_public_name_for_this_machine_is_foreign(host: str, foreign: str | None) -> None:
+    """A page of another site may reach this machine by such a name (DNS rebinding)."""
+    caller = Caller("127.0.0.1", {"host": host})
+    assert caller.foreign_host == foreign
+    assert caller.is_local == (foreign is None)

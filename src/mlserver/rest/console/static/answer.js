@@ -67,7 +67,7 @@ function listViews(outputs) {
   return views;
 }
 
-/** @param {{text: string, body: any, contentType: string}} response */
+/** @param {{response: {text: string, body: any}}} options */
 export function Answer({ response }) {
   const outputs = useMemo(() => toOutputs(response.body), [response]);
   const views = useMemo(() => listViews(outputs), [outputs]);

@@ -86,6 +86,9 @@ function App() {
     const names = [address.name, current.title].filter(Boolean).join(" · ");
     document.title = `${names} – ${store.data?.server.name || "MLServer"}`;
   }, [address.name, current.title, store.data?.server.name]);
+  useEffect(() => { // on a narrow screen, the links scroll
+    document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [current]);
   const skip = event => { event.preventDefault(); main.current.focus(); };
   const needsKey = store.access?.requires_credentials && !store.access.scopes.infer.allowed && !store.access.scopes.metrics.allowed;
   const Page = current.page;

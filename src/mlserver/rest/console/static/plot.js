@@ -1,8 +1,11 @@
 // Plots of the last minutes: uPlot, a picture to save, and the numbers as a table.
 import { html, useEffect, useRef } from "./lib.js";
-import uPlot from "./vendor/uplot.js";
+import library from "./vendor/uplot.js";
 import { UNKNOWN, bytes, clock, duration } from "./format.js";
 import { POINTS, store } from "./store.js";
+
+/** The library has no types. @type {any} */
+const uPlot = library;
 
 const HEIGHT = 170;
 const ROWS = 12;

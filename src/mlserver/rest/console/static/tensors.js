@@ -21,6 +21,7 @@ export class FieldError extends Error {
   }
 }
 
+/** @type {Record<string, Field["kind"]>} */
 const BY_CONTENT_TYPE = { datetime: "datetime", base64: "file", pd_json: "json" };
 
 /** @param {any} tensor An input of the metadata. @returns {Field} */
@@ -28,6 +29,7 @@ export function toField(tensor) {
   const { name, datatype, shape } = tensor, contentType = tensor.parameters?.content_type || "";
   const row = shape[0] < 0 ? shape.slice(1) : shape;
   const isScalar = row.every(size => size === 1);
+  /** @type {Field["kind"]} */
   let kind = "number";
   if (!isScalar) kind = "tensor";
   else if (datatype === "BOOL") kind = "bool";
@@ -189,7 +191,7 @@ export function buildMLflow(fields, rows, params) {
   }
   const data = rows.map(row => used.map(field => {
     const value = readElement(field, row[field.name] ?? "");
-    return field.kind === "json" ? JSON.parse(value) : value;
+    return field.kind === "json" ? JSON.parse(String(value)) : value;
   }));
   return { dataframe_split: { columns: used.map(field => field.name), data }, ...extra };
 }

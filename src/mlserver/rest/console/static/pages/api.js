@@ -7,6 +7,7 @@ import { listModels } from "../store.js";
 import { toJSON } from "../tensors.js";
 
 const MAX_TEXT = 200000;
+/** Name of a group and its paths; the first match counts. @type {[string, RegExp][]} */
 const GROUPS = [
   ["Inference", /\/(infer|generate|infer_stream|generate_stream|invocations|v1\/[a-z/]+|responses)$/], ["Repository", /^\/v2\/repository/],
   ["Monitoring", /^\/v2\/console|\/stats$/], ["Health", /\/(health|ready|live|ping)/], ["Metadata", /./],
