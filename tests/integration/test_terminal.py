@@ -91,8 +91,12 @@ class Terminal:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         code = self.process.wait(STOP_LIMIT)
-        self._thread.join(STOP_LIMIT)
+        self.join()
         return code
+
+    def join(self) -> None:
+        """Read the rest of the output after the process has exited."""
+        self._thread.join(STOP_LIMIT)
 
 
 @contextmanager
@@ -177,6 +181,19 @@ def test_no_color(tmp_path: Path, variables: dict[str, str]) -> None:
     with start(tmp_path, env=variables) as terminal:
         terminal.wait_for("Not ready: 1 of the models")
         assert "\x1b" not in terminal.text
+
+
+def test_check_names_the_model_that_is_loading(tmp_path: Path) -> None:
+    """The line is on standard error and is cleared before the result."""
+    write_model(tmp_path / "echo")
+    write_model(tmp_path / "other")
+    terminal = Terminal(tmp_path, "check")
+    assert terminal.process.wait(START_LIMIT) == 0
+    terminal.join()
+    for number, name in enumerate(("echo", "other"), 1):
+        status = f"\r\x1b[K{name} ({number} of 2): loading ...\r\x1b[K"
+        assert f"{status}{name}: ok\n" in terminal.text
+    assert "2 models: ready to serve" in terminal.text
 
 
 def test_a_pipe_gets_log_lines(serve: Serve, tmp_path: Path) -> None:
