@@ -309,3 +309,26 @@ def test_files_have_no_other_origin(server: Server, open_console: OpenConsole) -
     sources = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
     assert sources
     assert all(re.match(re.escape(server.url), source) for source in sources)
+
+
+def test_a_shadow_difference_and_a_failed_load_are_seen(
+    tmp_path: Path, open_console: OpenConsole
+) -> None:
+    traffic = {"traffic": {"shadow": "2"}}
+    write_model(tmp_path / "one", name="m", parameters={"version": "1", "extra": traffic})
+    write_model(tmp_path / "two", "Sum", name="m", parameters={"version": "2"})
+    write_model(tmp_path / "later")
+    with Server(tmp_path, tracebacks=True) as running:
+        console = open_console(running)
+        page = console.open("traffic")
+        see(page, "no request has been copied yet")
+        assert running.infer("m", ECHO).status_code == 200
+        see(page, "1 different")
+        page.get_by_role("link", name="Overview").click()
+        page.get_by_role("link", name="later", exact=True).wait_for()
+        write_model(tmp_path / "later", "Broken")
+        assert running.post("/v2/repository/models/later/load").status_code == 500
+        banner = page.get_by_role("alert").filter(has_text="later")
+        banner.get_by_text("serves its previous state").wait_for()
+        assert "the weights are missing" in banner.inner_text()
+        console.close()

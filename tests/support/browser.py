@@ -61,7 +61,7 @@ class Console:
         self._origin = urlsplit(url).netloc
         self._context = browser.new_context(**options)
         self.page = self._context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(30_000)
         self._is_closed = False
         self.failures: list[str] = []
         self.allowed_statuses: set[int] = set()
@@ -132,7 +132,7 @@ class OpenConsole(Protocol):
     def __call__(self, server: Any, **options: Any) -> Console: ...
 
 
-def see(page: Any, text: str, limit: float = 15_000) -> None:
+def see(page: Any, text: str, limit: float = 30_000) -> None:
     """Wait until a text is visible."""
     page.get_by_text(text).first.wait_for(timeout=limit)
 
