@@ -37,7 +37,7 @@ PAGES = {
     "model": "models/wine-quality",
     "traffic": "traffic",
 }
-COLORS = 128  # a picture of a page has few; without a palette it takes three times the bytes
+COLORS = 256  # a picture of a page has few; without a palette it takes three times the bytes
 MLFLOW = "mlserver_mlflow.MLflowRuntime"
 SPLIT = {"traffic": {"weights": {"1": 90, "2": 10}, "sticky_header": "x-user"}}
 
