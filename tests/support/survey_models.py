@@ -1,0 +1,110 @@
+"""MLflow models of each installed flavor, among them those whose forked children hang if they
+predict or load before the fork: KMeans, histogram boosting, LightGBM, BLAS on several threads.
+
+`python -m support.survey_models FOLDER` writes one model per name, and `answers.json` with the
+predictions of each for `ROWS`, made in that process without a fork.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from support.model_cache import build_once, run_builder
+
+COLUMNS = ("a", "b", "c", "d")
+ROWS = [[0.5, -1.0, 2.0, 0.25], [-3.0, 0.125, 1.5, 7.0], [10.0, 11.0, -12.0, 0.0]]
+
+
+def build() -> Path:
+    """Return the folder of the models, built once per machine."""
+    sources = [Path(__file__)]
+    return build_once(
+        "survey", sources, lambda folder: run_builder("support.survey_models", folder)
+    )
+
+
+# -- the builder process --
+
+
+def list_estimators() -> dict[str, tuple[str, Callable[[], Any]]]:
+    """Name -> flavor and a function that returns the untrained estimator."""
+    from sklearn.cluster import KMeans
+    from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+    from sklearn.linear_model import LinearRegression
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVR
+
+    found: dict[str, tuple[str, Callable[[], Any]]] = {
+        "kmeans": ("sklearn", lambda: KMeans(3, n_init=2, random_state=0)),
+        "histogram": ("sklearn", lambda: HistGradientBoostingRegressor(max_iter=10)),
+        "forest": ("sklearn", lambda: RandomForestClassifier(10, random_state=0, n_jobs=2)),
+        "linear": ("sklearn", lambda: make_pipeline(StandardScaler(), LinearRegression())),
+        "neighbours": ("sklearn", lambda: KNeighborsRegressor(n_jobs=2)),
+        "net": (
+            "sklearn",
+            lambda: MLPRegressor(hidden_layer_sizes=(256, 256), max_iter=5, random_state=0),
+        ),
+        "svr": ("sklearn", SVR),
+    }
+    if find_spec("xgboost"):
+        import xgboost
+
+        found["xgboost"] = ("xgboost", lambda: xgboost.XGBRegressor(n_estimators=10))
+    if find_spec("lightgbm"):
+        import lightgbm
+
+        found["lightgbm"] = (
+            "lightgbm",
+            lambda: lightgbm.LGBMRegressor(n_estimators=10, verbose=-1),
+        )
+    if find_spec("catboost"):
+        import catboost
+
+        found["catboost"] = (
+            "catboost",
+            lambda: catboost.CatBoostRegressor(iterations=10, verbose=False),
+        )
+    return found
+
+
+def main(folder: Path) -> None:
+    import mlflow
+    import numpy as np
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(400, len(COLUMNS))), columns=list(COLUMNS))
+    target = table.to_numpy() @ [1.0, -2.0, 0.5, 0.0]
+    answers = {}
+    for name, (flavor, create) in list_estimators().items():
+        labels = (target > 0).astype("int64") if name == "forest" else target
+        model = create().fit(table, labels)
+        module = __import__(f"mlflow.{flavor}", fromlist=["save_model"])
+        save: Any = module.save_model
+        signature = infer_signature(table, model.predict(table))
+        formats = ["skops", "cloudpickle"] if name in ("linear", "kmeans") else ["cloudpickle"]
+        for kind in formats if flavor == "sklearn" else [""]:
+            options: dict[str, Any] = {"pip_requirements": ["mlflow"]}  # not inferred: seconds each
+            options |= {"serialization_format": kind} if kind else {}
+            path = folder / (f"{name}-{kind}" if len(formats) > 1 else name)
+            save(model, path=str(path), signature=signature, **options)
+            loaded = mlflow.pyfunc.load_model(str(path))
+            answers[path.name] = np.asarray(
+                loaded.predict(pd.DataFrame(ROWS, columns=list(COLUMNS)))
+            ).tolist()
+    (folder / "answers.json").write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(Path(sys.argv[1]))
