@@ -91,6 +91,28 @@ async def test_a_declared_length_over_the_limit_is_rejected_unread(declared: str
         await read_body(request(content_length=declared), receive, LIMIT)
 
 
+async def test_a_declared_length_of_the_limit_is_read() -> None:
+    assert await read(b"abc", limit=3, content_length="3") == b"abc"
+
+
+async def test_a_message_without_more_body_ends_the_body() -> None:
+    messages = [{"type": "http.request", "body": b"a", "more_body": True}]
+    messages.append({"type": "http.request", "body": b"b"})
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    assert await read_body(request(), receive, LIMIT) == b"ab"
+
+
+async def test_several_content_encoding_lines_are_one_list() -> None:
+    """The last coding of all lines was applied last (RFC 9110 8.4 and 5.3)."""
+    raw = [(b"content-encoding", b"deflate"), (b"content-encoding", b"gzip")]
+    packed = gzip.compress(zlib.compress(b"abc"))
+    body = await read_body(Request("POST", "/", b"", raw), create_receive(packed), LIMIT)
+    assert body == b"abc"
+
+
 @pytest.mark.parametrize("declared", ["-1", "x", "", "1e3"])
 async def test_an_invalid_declared_length_is_ignored(declared: str) -> None:
     assert await read(b"abc", content_length=declared) == b"abc"
