@@ -169,7 +169,9 @@ def read_totals(card: Any) -> list[int]:
 
 def test_a_killed_worker_is_seen(server: Server, open_console: OpenConsole) -> None:
     page = open_console(server).open("workers")
-    pool = next(one for one in server.get("/v2/console/workers").json()["pools"] if one["workers"])
+    pool = next(
+        entry for entry in server.get("/v2/console/workers").json()["pools"] if entry["workers"]
+    )
     (worker,) = pool["workers"]
     see(page, f"Process {worker['pid']}")
     os.kill(worker["pid"], signal.SIGKILL)

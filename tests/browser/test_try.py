@@ -148,7 +148,7 @@ def test_every_datatype(console: Console) -> None:
     body = json.loads(
         response.locator("pre.body").inner_text().replace("9007199254740992", "9007199254740993")
     )
-    outputs = {one["name"]: one for one in body["outputs"]}
+    outputs = {tensor["name"]: tensor for tensor in body["outputs"]}
     assert outputs["amount"]["data"] == [1500.0]
     assert outputs["words"]["data"] == ['שלום "<b>"']
     assert outputs["flag"]["data"] == [True]
@@ -162,7 +162,7 @@ def test_integers_are_sent_as_typed(console: Console) -> None:
     page = console.open("try/echo")
     page.get_by_label("count", exact=True).fill("9007199254740993")
     body = read_sent(page)
-    (count,) = [one for one in body["inputs"] if one["name"] == "count"]
+    (count,) = [tensor for tensor in body["inputs"] if tensor["name"] == "count"]
     assert count["data"] == [9007199254740993]
 
 

@@ -40,11 +40,11 @@ def test_requests_are_batched_and_the_response_is_split() -> None:
     assert NumpyCodec.decode_input(joined).ravel().tolist() == [1, 2, 3]
     output = NumpyCodec.encode_output("y", np.array([10, 20, 30]))
     parts = batch.split_response(InferenceResponse(model_name="m", outputs=[output]))
-    found = {
+    actual = {
         key: NumpyCodec.decode_output(part.outputs[0]).ravel().tolist()
         for key, part in parts.items()
     }
-    assert found == {"a": [10, 20], "b": [30]}
+    assert actual == {"a": [10, 20], "b": [30]}
     assert [part.id for part in parts.values()] == ["a", "b"]
 
 

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSinc
 )
 def test_tensor_data_is_read_and_written(root: Any) -> None:
     text = json.dumps(root, ensure_ascii=False, separators=(",", ":"))
-    made = [
+    variants = [
         TensorData(root),
         TensorData(root=root),
         TensorData.model_validate(root),
@@ -59,7 +59,7 @@ def test_tensor_data_is_read_and_written(root: Any) -> None:
         TensorData.validate(root),
         TensorData.model_validate(TensorData(root)),
     ]
-    for data in made:
+    for data in variants:
         assert type(data) is TensorData
         assert data.root == data.model_dump() == data.dict() == data.model_dump(mode="json") == root
         assert data.model_dump_json() == data.json() == text
@@ -95,10 +95,10 @@ def test_invalid_json_is_a_value_error() -> None:
 
 def test_messages() -> None:
     tensor: dict[str, Any] = {"name": "x", "shape": [2], "datatype": "INT32", "data": [1, 2]}
-    made = RequestInput(**tensor)
-    assert made.model_dump() == tensor
-    assert made.dict() == {**tensor, "parameters": None}
-    assert json.loads(made.json()) == {**tensor, "parameters": None}
+    input_tensor = RequestInput(**tensor)
+    assert input_tensor.model_dump() == tensor
+    assert input_tensor.dict() == {**tensor, "parameters": None}
+    assert json.loads(input_tensor.json()) == {**tensor, "parameters": None}
     request = InferenceRequest.parse_raw(json.dumps({"inputs": [tensor]}))
     assert request.dict() == {
         "id": None,
@@ -124,21 +124,21 @@ def test_settings_are_written_as_they_are_set() -> None:
         "implementation": "mlserver.model.MLModel",
         "name": "m",
     }
-    given: dict[str, Any] = {
+    expected: dict[str, Any] = {
         "implementation": "a.B",
         "name": "m",
         "max_batch_size": 3,
         "parameters": {"uri": "x", "extra": {"a": 1}},
     }
-    settings = ModelSettings(**given)
-    assert settings.dict() == given
+    settings = ModelSettings(**expected)
+    assert settings.dict() == expected
     assert settings.json() == json.dumps(
-        {key: given[key] for key in settings.dict()}, separators=(",", ":")
+        {key: expected[key] for key in settings.dict()}, separators=(",", ":")
     )
-    assert ModelSettings.parse_obj(settings.dict()).dict() == given
-    assert ModelSettings.parse_raw(settings.json()).dict() == given
+    assert ModelSettings.parse_obj(settings.dict()).dict() == expected
+    assert ModelSettings.parse_raw(settings.json()).dict() == expected
     assert settings.parameters is not None
-    assert settings.parameters.dict() == given["parameters"]
+    assert settings.parameters.dict() == expected["parameters"]
     assert settings.dict(exclude_unset=False)["max_batch_time"] == 0.0
     assert "implementation_" in settings.model_dump()
     assert Settings().dict() == {}
@@ -215,8 +215,8 @@ def test_custom_handlers_are_pydantic_models() -> None:
         def method(self) -> None: ...
 
     register_custom_handler(handler, Model.method)
-    ((found, method),) = get_custom_handlers(Model())
-    assert found is handler
+    ((actual, method),) = get_custom_handlers(Model())
+    assert actual is handler
     assert method.__name__ == "method"
 
 
@@ -268,5 +268,5 @@ def test_request_headers_in_the_environment(
     arguments = ["-m", "m", "-i", "in.jsonl", "-o", "out.jsonl"]
     context = infer.make_context("infer", list(arguments))
     assert dict(context.params["headers"]) == expected
-    given = infer.make_context("infer", [*arguments, "-H", "C: 3 D:4"])
-    assert given.params["headers"] == (("C", "3 D:4"),)
+    parsed = infer.make_context("infer", [*arguments, "-H", "C: 3 D:4"])
+    assert parsed.params["headers"] == (("C", "3 D:4"),)

@@ -94,8 +94,8 @@ NAMES: dict[str, str] = {
 
 @pytest.mark.parametrize("module", NAMES)
 def test_public_names(module: str) -> None:
-    found = importlib.import_module(module)
-    missing = [name for name in NAMES[module].split() if not hasattr(found, name)]
+    actual = importlib.import_module(module)
+    missing = [name for name in NAMES[module].split() if not hasattr(actual, name)]
     assert not missing
 
 

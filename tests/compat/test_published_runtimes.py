@@ -90,13 +90,13 @@ def rows(values: list[list[float]], datatype: str = "FP64", **more: Any) -> dict
 def outputs(response: Any) -> dict[str, list[Any]]:
     """The outputs of a response by name, as lists of rows, or of values for one column."""
     assert response.status_code == 200, response.text
-    found = {}
+    actual = {}
     for output in response.json()["outputs"]:
         data, width = output["data"], output["shape"][-1] if len(output["shape"]) > 1 else 1
-        found[output["name"]] = (
+        actual[output["name"]] = (
             data if width == 1 else [data[at : at + width] for at in range(0, len(data), width)]
         )
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("name", ["sklearn", "lightgbm", "catboost", "xgboost"])
@@ -104,8 +104,8 @@ def outputs(response: Any) -> dict[str, list[Any]]:
 def test_predict(server: Server, answers: dict[str, Any], name: str, datatype: str) -> None:
     expected = answers["sklearn-2" if name == "sklearn" else name]
     (values,) = outputs(server.infer(name, [rows(answers["rows"], datatype)])).values()
-    for got, wanted in zip(values, expected, strict=True):
-        assert got == pytest.approx(wanted, rel=1e-6)
+    for got, reference in zip(values, expected, strict=True):
+        assert got == pytest.approx(reference, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sklearn", "xgboost"])
@@ -115,12 +115,12 @@ def test_a_requested_predict_proba_output(
     response = server.infer(
         name, [rows(answers["rows"])], outputs=[{"name": "predict_proba"}, {"name": "predict"}]
     )
-    found = outputs(response)
-    assert list(found) == ["predict_proba", "predict"]
+    actual = outputs(response)
+    assert list(actual) == ["predict_proba", "predict"]
     key = "sklearn-2" if name == "sklearn" else name
-    assert found["predict"] == answers[key]
-    for got, wanted in zip(found["predict_proba"], answers[f"{key}-proba"], strict=True):
-        assert got == pytest.approx(wanted, rel=1e-5)
+    assert actual["predict"] == answers[key]
+    for got, reference in zip(actual["predict_proba"], answers[f"{key}-proba"], strict=True):
+        assert got == pytest.approx(reference, rel=1e-5)
 
 
 def test_an_output_that_the_runtime_does_not_know(server: Server, answers: dict[str, Any]) -> None:

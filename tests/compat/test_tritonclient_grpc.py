@@ -222,20 +222,20 @@ async def test_stream(address: str) -> None:
             client.async_stream_infer(
                 "letters", [text], request_id=number, enable_empty_final_response=True
             )
-        found: list[tuple[str, bool]] = []
-        while len(found) < 8:
+        actual: list[tuple[str, bool]] = []
+        while len(actual) < 8:
             result, error = answers.get(timeout=20)
             assert error is None
             response = result.get_response()
             letter = result.as_numpy("letter")[0].decode() if response.outputs else ""
-            found.append(
+            actual.append(
                 (response.id + letter, response.parameters["triton_final_response"].bool_param)
             )
         client.async_stream_infer("nope", [text])
         _, error = answers.get(timeout=20)
         assert error.message() == "Model nope not found"
         client.stop_stream()
-        return found
+        return actual
 
     ended = [("1a", False), ("1b", False), ("1c", False), ("1", True)]
     assert await in_thread(address, ask) == [

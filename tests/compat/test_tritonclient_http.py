@@ -47,8 +47,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def client(server: Server) -> Iterator[Any]:
     with client_module.InferenceServerClient(
         server.url.removeprefix("http://"), concurrency=4
-    ) as made:
-        yield made
+    ) as client:
+        yield client
 
 
 def input_of(datatype: str, array: Any, binary: bool = True) -> Any:
@@ -75,10 +75,10 @@ def test_every_datatype(
         "echo", [input_of(datatype, array, binary_in)], outputs=outputs, request_id="7"
     )
 
-    found = result.as_numpy("x")
+    actual = result.as_numpy("x")
     if datatype == "BYTES" and binary_out is False:
-        found = np.array([[text.encode() for text in row] for row in found], object)
-    np.testing.assert_array_equal(found, array)
+        actual = np.array([[text.encode() for text in row] for row in actual], object)
+    np.testing.assert_array_equal(actual, array)
     assert result.get_response()["id"] == "7"
 
 
@@ -191,7 +191,7 @@ def test_concurrent_requests(client: Any) -> None:
         for number in range(32)
     ]
 
-    assert [int(one.get_result().as_numpy("x")[0, 0]) for one in waiting] == list(range(32))
+    assert [int(call.get_result().as_numpy("x")[0, 0]) for call in waiting] == list(range(32))
 
 
 def test_a_request_made_apart(server: Server) -> None:

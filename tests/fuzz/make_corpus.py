@@ -20,13 +20,13 @@ ONE = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1.5, -2, 3e10,
 TEXT = {"name": "t", "shape": [2], "datatype": "BYTES", "data": ["é\u0000", "𝄞"]}
 
 
-def one(**changes: Any) -> dict[str, Any]:
+def entry(**changes: Any) -> dict[str, Any]:
     return {**ONE, **changes}
 
 
 REQUESTS: dict[str, Any] = {
     "numbers": {"id": "a", "inputs": [ONE]},
-    "nested": {"inputs": [one(data=[[1, 2], [3, 4]])]},
+    "nested": {"inputs": [entry(data=[[1, 2], [3, 4]])]},
     "text": {"inputs": [TEXT]},
     "all datatypes": {
         "inputs": [
@@ -35,21 +35,21 @@ REQUESTS: dict[str, Any] = {
         ]
     },
     "parameters": {
-        "inputs": [one(parameters={"content_type": "np", "extra": {"a": [1, None]}})],
+        "inputs": [entry(parameters={"content_type": "np", "extra": {"a": [1, None]}})],
         "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
         "parameters": {"timeout": 1000, "priority": 1, "sequence_id": 7, "headers": {"a": "b"}},
     },
     "base64": {
         "inputs": [{**TEXT, "data": ["aGk=", "AA=="], "parameters": {"content_type": "base64"}}]
     },
-    "missing floats": {"inputs": [one(data=[None, 1, None, 2])]},
-    "scalar": {"inputs": [one(shape=[], data=[1])]},
-    "empty": {"inputs": [one(shape=[0], data=[])]},
-    "largest": {"inputs": [one(shape=[2], datatype="UINT64", data=[2**64 - 1, 0])]},
-    "ragged": {"inputs": [one(data=[[1, 2], [3]])]},
-    "enormous": {"inputs": [one(shape=[2**40, 2**40])]},
-    "negative": {"inputs": [one(shape=[-1])]},
-    "rank 40": {"inputs": [one(shape=[1] * 40, data=[1])]},
+    "missing floats": {"inputs": [entry(data=[None, 1, None, 2])]},
+    "scalar": {"inputs": [entry(shape=[], data=[1])]},
+    "empty": {"inputs": [entry(shape=[0], data=[])]},
+    "largest": {"inputs": [entry(shape=[2], datatype="UINT64", data=[2**64 - 1, 0])]},
+    "ragged": {"inputs": [entry(data=[[1, 2], [3]])]},
+    "enormous": {"inputs": [entry(shape=[2**40, 2**40])]},
+    "negative": {"inputs": [entry(shape=[-1])]},
+    "rank 40": {"inputs": [entry(shape=[1] * 40, data=[1])]},
     "twice": {"inputs": [ONE, ONE]},
     "none": {"inputs": []},
 }
@@ -131,8 +131,8 @@ def binary_bodies() -> None:
     put("binary", "numbers", with_binary({"inputs": [first | sized]}, raw))
     both = {"inputs": [first | sized, second | {"parameters": {"binary_data_size": len(words)}}]}
     put("binary", "numbers and text", with_binary(both, raw, words))
-    wanted = {"inputs": [first | sized], "parameters": {"binary_data_output": True}}
-    put("binary", "binary answer", with_binary(wanted, raw))
+    expected = {"inputs": [first | sized], "parameters": {"binary_data_output": True}}
+    put("binary", "binary answer", with_binary(expected, raw))
     for name, size in (
         ("too much", 17),
         ("too little", 15),

@@ -83,8 +83,8 @@ def test_a_streamed_completion(server: Server, name: str, texts: list[str] | Non
     assert {chunk["model"] for chunk in chunks} == {name}
     choices = [chunk["choices"][0] for chunk in chunks]
     assert choices[-1]["finish_reason"] == "stop"
-    said = [choice["delta"]["content"] for choice in choices if choice["delta"].get("content")]
-    assert said == (texts or ["one two 1.0 None None"])
+    reply = [choice["delta"]["content"] for choice in choices if choice["delta"].get("content")]
+    assert reply == (texts or ["one two 1.0 None None"])
 
 
 def test_an_error_in_the_middle_of_a_stream(server: Server) -> None:
@@ -185,14 +185,14 @@ def test_the_openai_client(server: Server) -> None:
 
 
 def test_the_id_of_the_trace(server: Server) -> None:
-    asked, headers = {"model": "responds", "input": "one two"}, {"x-mlflow-return-trace-id": "true"}
+    body, headers = {"model": "responds", "input": "one two"}, {"x-mlflow-return-trace-id": "true"}
     assert (
-        server.post("/responses", asked, headers=headers)
+        server.post("/responses", body, headers=headers)
         .json()["metadata"]["trace_id"]
         .startswith("tr-")
     )
-    assert "metadata" not in server.post("/responses", asked).json()
-    *_, last = events(server.post("/responses", {**asked, "stream": True}, headers=headers))
+    assert "metadata" not in server.post("/responses", body).json()
+    *_, last = events(server.post("/responses", {**body, "stream": True}, headers=headers))
     assert last["trace_id"].startswith("tr-")
 
 
@@ -206,12 +206,12 @@ def test_no_trace_is_written_without_a_tracking_server(agent_models: Path, tmp_p
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    "path, said", [(CHAT, {"messages": SAID}), ("/v1/responses", {"input": "hi"})]
+    "path, reply", [(CHAT, {"messages": SAID}), ("/v1/responses", {"input": "hi"})]
 )
 def test_a_model_that_is_not_served_is_not_found(
-    server: Server, path: str, said: Any, stream: bool
+    server: Server, path: str, reply: Any, stream: bool
 ) -> None:
-    answer = server.post(path, {"model": "gpt-4o", "stream": stream, **said})
+    answer = server.post(path, {"model": "gpt-4o", "stream": stream, **reply})
     assert answer.status_code == 404
     error = answer.json()["error"]
     assert (error["type"], error["param"], error["code"]) == (

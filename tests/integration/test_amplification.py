@@ -122,10 +122,10 @@ def send(server: Server, model: str, target: str, body: bytes, times: int) -> No
         with wire(server.http_port) as connection:
             while done < times:
                 connection.send(whole)
-                status, answered, _ = connection.answer()
+                status, response_headers, _ = connection.answer()
                 assert status < 500 or status == 504  # some request a timeout that is too short
                 done += 1
-                if answered.get("connection") == "close":
+                if response_headers.get("connection") == "close":
                     break
 
 

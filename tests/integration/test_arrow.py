@@ -75,10 +75,10 @@ def test_a_dataframe_for_a_model(server: Server, models: Models) -> None:
 
 
 def test_columns_of_several_types_and_a_table_back(server: Server) -> None:
-    found = table_of(post(server, "frame", stream(FRAME), accept=ARROW))
+    table = table_of(post(server, "frame", stream(FRAME), accept=ARROW))
 
-    assert found.to_pydict() == {"name": ["red", "white"], "total": [1.5, 2.25]}
-    assert found.schema.metadata[b"model_name"] == b"frame"
+    assert table.to_pydict() == {"name": ["red", "white"], "total": [1.5, 2.25]}
+    assert table.schema.metadata[b"model_name"] == b"frame"
 
 
 def test_categories_as_polars_and_pandas_send_them(server: Server) -> None:
@@ -94,12 +94,12 @@ def test_json_in_and_a_table_out(server: Server) -> None:
         "inputs": [tensor("x", [1.5, None], "FP64"), tensor("y", ["a", "b"], "BYTES")],
         "id": "7",
     }
-    found = table_of(
+    table = table_of(
         server.post("/v2/models/echo/infer", body, headers={"accept": f"{ARROW}, */*;q=0.1"})
     )
 
-    assert found.column("y").to_pylist() == ["a", "b"]
-    assert found.schema.metadata[b"id"] == b"7"
+    assert table.column("y").to_pylist() == ["a", "b"]
+    assert table.schema.metadata[b"id"] == b"7"
 
 
 @pytest.mark.parametrize(
@@ -193,10 +193,10 @@ def test_the_import_of_the_library_delays_no_other_request(
     (hidden / "pyarrow.py").write_text(SLOW)
     write_model(folder / "echo")
     with Server(folder, env={"PYTHONPATH": str(hidden)}) as server, ThreadPoolExecutor() as threads:
-        asking = threads.submit(post, server, "echo", stream({"x": [1]}))
+        call = threads.submit(post, server, "echo", stream({"x": [1]}))
         server.wait((hidden / "begun").exists, "the import began")
         try:
             assert httpx.get(f"{server.url}/v2/health/live", timeout=10).status_code == 200
         finally:
             (hidden / "go").touch()
-        assert asking.result().status_code == 415
+        assert call.result().status_code == 415

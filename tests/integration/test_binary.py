@@ -108,8 +108,8 @@ def test_every_datatype_in_as_binary_and_out_as_json(server: Server) -> None:
 
     assert response.headers["content-type"] == "application/json"
     assert HEADER not in response.headers
-    found = {output["name"]: output["data"] for output in response.json()["outputs"]}
-    assert found == {name: elements for name, (elements, _) in TENSORS.items()}
+    actual = {output["name"]: output["data"] for output in response.json()["outputs"]}
+    assert actual == {name: elements for name, (elements, _) in TENSORS.items()}
 
 
 def test_every_datatype_in_as_json_and_out_as_binary(server: Server) -> None:
@@ -123,13 +123,13 @@ def test_every_datatype_in_as_json_and_out_as_binary(server: Server) -> None:
 
 def test_json_and_binary_in_one_request(server: Server) -> None:
     inputs = [tensor("a", [1], "INT8"), binary_input("b", "INT8", [2], 2), tensor("c", [4], "INT8")]
-    wanted = [
+    expected = [
         {"name": "c", "parameters": {"binary_data": True}},
         {"name": "a"},
         {"name": "b", "parameters": {"binary_data": False}},
     ]
     document, blobs = parts(
-        post(server, *message({"inputs": inputs, "outputs": wanted}, b"\x02\x03"))
+        post(server, *message({"inputs": inputs, "outputs": expected}, b"\x02\x03"))
     )
 
     assert blobs == {"c": b"\x04"}
@@ -295,14 +295,14 @@ def test_wrong_blobs(server: Server, inputs: list[dict[str, Any]], blob: bytes, 
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "parameters",
     [
         {"parameters": {"binary_data_output": 1}},
         {"outputs": [{"name": "x", "parameters": {"binary_data": "yes"}}]},
     ],
 )
-def test_flags_that_are_not_booleans(server: Server, asked: dict[str, Any]) -> None:
-    response = server.infer("echo", [tensor("x", [1.0])], **asked)
+def test_flags_that_are_not_booleans(server: Server, parameters: dict[str, Any]) -> None:
+    response = server.infer("echo", [tensor("x", [1.0])], **parameters)
 
     assert response.status_code == 400
     assert "true or false" in response.json()["error"]

@@ -49,8 +49,8 @@ def ask(
 
 
 def statistics(server: Server, name: str = "m") -> dict[str, Any]:
-    (found,) = server.get(f"/v2/models/{name}/stats").json()["model_stats"]
-    return dict(found)
+    (counts,) = server.get(f"/v2/models/{name}/stats").json()["model_stats"]
+    return dict(counts)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -67,12 +67,12 @@ def test_hits_and_misses(serve: Serve, tmp_path: Path, workers: int) -> None:
     assert ask(server, [2, 1])[:2] == (3, 3)
     assert ask(server, [1, 2])[1] == 1
 
-    found = statistics(server)
+    counts = statistics(server)
     assert (
-        found["inference_stats"]["cache_hit"]["count"],
-        found["inference_stats"]["cache_miss"]["count"],
+        counts["inference_stats"]["cache_hit"]["count"],
+        counts["inference_stats"]["cache_miss"]["count"],
     ) == (2, 3)
-    assert (found["inference_stats"]["success"]["count"], found["execution_count"]) == (5, 3)
+    assert (counts["inference_stats"]["success"]["count"], counts["execution_count"]) == (5, 3)
     page = server.client.get(f"{server.metrics_url}/metrics").text
     assert 'model_infer_cache_hits_total{model="m",version=""} 2.0' in page
     assert 'model_infer_cache_misses_total{model="m",version=""} 3.0' in page

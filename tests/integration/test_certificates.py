@@ -95,15 +95,15 @@ def test_the_command_line_sends_a_certificate(
     assert score(secured, tmp_path, transport, "--use-ssl", *known, *mine) == (0, "")
     assert score(secured, tmp_path, transport, *known, *mine, scheme="https://") == (0, "")
     for wrong in ((*known,), mine, ("--ca", str(secured.others.path), *mine)):
-        code, said = score(secured, tmp_path, transport, "--use-ssl", *wrong)
+        code, printed = score(secured, tmp_path, transport, "--use-ssl", *wrong)
         assert code == 1
-        assert said.startswith("mlserver: ")
-        assert said.count("\n") == 1
-    code, said = score(secured, tmp_path, transport, *known)
-    assert (code, said.count("\n")) == (1, 1)
-    code, said = score(secured, tmp_path, transport, "--use-ssl", "--ca", str(key))
-    assert (code, said.count("\n")) == (1, 1)
-    assert "the certificates cannot be used" in said
+        assert printed.startswith("mlserver: ")
+        assert printed.count("\n") == 1
+    code, printed = score(secured, tmp_path, transport, *known)
+    assert (code, printed.count("\n")) == (1, 1)
+    code, printed = score(secured, tmp_path, transport, "--use-ssl", "--ca", str(key))
+    assert (code, printed.count("\n")) == (1, 1)
+    assert "the certificates cannot be used" in printed
 
 
 def test_the_command_line_can_skip_verification(secured: Secured, tmp_path: Path) -> None:
@@ -146,12 +146,12 @@ def score(
         "-o",
         str(output),
     ]
-    code, said = run_mlserver("infer", *where, "--retries", "0", "--timeout", "10", *more)
+    code, printed = run_mlserver("infer", *where, "--retries", "0", "--timeout", "10", *more)
     if code == 0:
         (answer,) = output.read_text().splitlines()
         assert json.loads(answer)["outputs"][0]["data"] == [1.5]
         return code, ""
-    return code, said
+    return code, printed
 
 
 def test_plain_http_is_not_answered(secured: Secured) -> None:

@@ -52,9 +52,9 @@ def read(server: Server, name: str, **options: Any) -> dict[str, Any]:
 
 def find_model(server: Server, name: str, version: str = "") -> dict[str, Any]:
     models = read(server, "metrics")["models"]
-    (model,) = [one for one in models if (one["name"], one["version"]) == (name, version)]
-    found: dict[str, Any] = model
-    return found
+    (model,) = [entry for entry in models if (entry["name"], entry["version"]) == (name, version)]
+    entry: dict[str, Any] = model
+    return entry
 
 
 # -- addresses --
@@ -201,32 +201,34 @@ def count_missing(server: Server) -> int:
 
 def test_routing_shows_the_split(server: Server) -> None:
     models = read(server, "routing")["models"]
-    (model,) = [one for one in models if one["name"] == "split"]
+    (model,) = [entry for entry in models if entry["name"] == "split"]
     assert model["sticky_header"] == "x-user"
-    shares = {one["version"]: one["share"] for one in model["versions"]}
+    shares = {entry["version"]: entry["share"] for entry in model["versions"]}
     assert shares == {"1": 0.9, "2": 0.1}
 
 
 def test_a_killed_worker_is_seen(server: Server) -> None:
     pools = read(server, "workers")["pools"]
-    (pool,) = [one for one in pools if "echo" in one["models"]]
+    (pool,) = [entry for entry in pools if "echo" in entry["models"]]
     (worker,) = pool["workers"]
     os.kill(worker["pid"], signal.SIGKILL)
 
     def is_replaced() -> bool:
         (now,) = [
-            one for one in read(server, "workers")["pools"] if one["number"] == pool["number"]
+            entry for entry in read(server, "workers")["pools"] if entry["number"] == pool["number"]
         ]
         return bool(now["restarts"] == pool["restarts"] + 1 and now["ready"] == 1)
 
     server.wait(is_replaced, "the worker was replaced")
-    (now,) = [one for one in read(server, "workers")["pools"] if one["number"] == pool["number"]]
+    (now,) = [
+        entry for entry in read(server, "workers")["pools"] if entry["number"] == pool["number"]
+    ]
     assert now["exits"][-1]["pid"] == worker["pid"]
     assert "SIGKILL" in now["exits"][-1]["reason"]
 
 
 def test_settings_have_origins(server: Server) -> None:
-    settings = {one["name"]: one for one in read(server, "settings")["settings"]}
+    settings = {entry["name"]: entry for entry in read(server, "settings")["settings"]}
     assert settings["host"]["origin"] == "variable MLSERVER_HOST"
     assert settings["host"]["value"] == "127.0.0.1"
     assert settings["max_queue_size"]["origin"] == "default"

@@ -23,8 +23,8 @@ workers = pytest.mark.parametrize("workers", [0, 2])
 def outputs(server: Server, model: str, *inputs: dict[str, Any]) -> list[dict[str, Any]]:
     answer = server.infer(model, list(inputs))
     assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["outputs"]
-    return found
+    outputs: list[dict[str, Any]] = answer.json()["outputs"]
+    return outputs
 
 
 @workers
@@ -68,10 +68,12 @@ def test_streaming_over_grpc(serve: Serve, workers: int) -> None:
     text = {"name": "text", "datatype": "BYTES", "shape": [1]}
     requests = [
         ModelInferRequestConverter.from_types(
-            InferenceRequest(id="stream", inputs=[RequestInput(**text, data=TensorData([said]))]),
+            InferenceRequest(
+                id="stream", inputs=[RequestInput(**text, data=TensorData([sentence]))]
+            ),
             model_name="speaker",
         )
-        for said in ("one two", "three")
+        for sentence in ("one two", "three")
     ]
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         answers = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests), timeout=30)

@@ -73,18 +73,18 @@ def has_lost_workers(server: Server, count: int) -> bool:
 def page(server: Server) -> dict[tuple[str, ...], float]:
     """Name and label values -> value; each series is exported once."""
     text = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
-    found: dict[tuple[str, ...], float] = {}
+    samples: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             key = (
                 sample.name,
                 *(value for name, value in sorted(sample.labels.items()) if name != "pid"),
             )
-            assert family.name in ("own_level", "python_gc") or key not in found, key
-            found[key] = max(
-                sample.value, found.get(key, sample.value)
+            assert family.name in ("own_level", "python_gc") or key not in samples, key
+            samples[key] = max(
+                sample.value, samples.get(key, sample.value)
             )  # a worker without requests has 0
-    return found
+    return samples
 
 
 def ask(server: Server, model: str, size: int) -> None:
@@ -100,22 +100,22 @@ def test_every_kind_of_metric(
     holders = max(1, workers)
     for size in (1, 5, 20) * 4:
         ask(server, "m", size)
-    found = page(server)
-    assert found["own_asked_total",] == 12
-    assert [found["own_elements_bucket", bound, "m"] for bound in ("1.0", "10.0", "+Inf")] == [
+    samples = page(server)
+    assert samples["own_asked_total",] == 12
+    assert [samples["own_elements_bucket", bound, "m"] for bound in ("1.0", "10.0", "+Inf")] == [
         4,
         8,
         12,
     ]
-    assert (found["own_elements_count", "m"], found["own_elements_sum", "m"]) == (12, 104)
-    assert (found["own_seconds_count",], found["own_seconds_sum",]) == (12, 6)
-    assert found["own_largest",] == 20
-    assert found["own_holders",] == holders
-    assert found["own_level",] == 3
-    assert found["own_loaded",] == 7
-    assert found["own_loads_total", "m"] == holders
-    assert found["lib_used_total", "m"] == 12
-    assert found["own_logged_count", "m", ""] == 12
+    assert (samples["own_elements_count", "m"], samples["own_elements_sum", "m"]) == (12, 104)
+    assert (samples["own_seconds_count",], samples["own_seconds_sum",]) == (12, 6)
+    assert samples["own_largest",] == 20
+    assert samples["own_holders",] == holders
+    assert samples["own_level",] == 3
+    assert samples["own_loaded",] == 7
+    assert samples["own_loads_total", "m"] == holders
+    assert samples["lib_used_total", "m"] == 12
+    assert samples["own_logged_count", "m", ""] == 12
 
 
 def test_workers_that_exit(serve: Serve, tmp_path: Path) -> None:
@@ -156,11 +156,11 @@ def test_code_that_is_run_again(serve: Serve, tmp_path: Path, workers: int) -> N
     for _ in range(4):
         ask(server, "m", 5)
         ask(server, "n", 5)
-    found = page(server)
-    assert found["own_asked_total",] == 16
-    assert (found["lib_used_total", "m"], found["lib_used_total", "n"]) == (8, 8)
-    assert found["own_elements_bucket", "10.0", "m"] == 8
-    assert found["own_loads_total", "m"] == 2 * max(1, workers)
+    samples = page(server)
+    assert samples["own_asked_total",] == 16
+    assert (samples["lib_used_total", "m"], samples["lib_used_total", "n"]) == (8, 8)
+    assert samples["own_elements_bucket", "10.0", "m"] == 8
+    assert samples["own_loads_total", "m"] == 2 * max(1, workers)
 
 
 CLASHING = """
@@ -189,11 +189,11 @@ def test_names_of_other_metrics(serve: Serve, tmp_path: Path, workers: int) -> N
     write_model(tmp_path / "m", "Clashing", source=CLASHING)
     server = serve(tmp_path, workers=workers)
     ask(server, "m", 1)
-    found = page(server)
-    assert found["model_infer_request_success_total", "m", ""] == 1
-    assert (found["clash_logged_count", "m", ""], found["clash_logged_sum", "m", ""]) == (2, 5)
-    assert found["clash_other_count", "m", ""] == 1
-    assert ("clash_other",) not in found
+    samples = page(server)
+    assert samples["model_infer_request_success_total", "m", ""] == 1
+    assert (samples["clash_logged_count", "m", ""], samples["clash_logged_sum", "m", ""]) == (2, 5)
+    assert samples["clash_other_count", "m", ""] == 1
+    assert ("clash_other",) not in samples
     server.wait(
         lambda: str(server.log).count("another metric has its name") == 2, "both were warned of"
     )

@@ -128,7 +128,7 @@ def test_joined_requests_get_their_own_rows(servers: Servers, where: str) -> Non
             (list(MODELS)[number % 4], list(WAYS)[number // 4 % 4], {"x": ("FP32", values)})
         )
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda one: WAYS[one[1]](server, one[0], one[2]), questions))
+        answers = list(threads.map(lambda job: WAYS[job[1]](server, job[0], job[2]), questions))
     for (model, way, inputs), answer in zip(questions, answers, strict=True):
         assert answer == expected(inputs), f"{model} by {way}"
 
@@ -179,14 +179,14 @@ def check_the_wine_model(servers: Servers) -> None:
         predictions: dict[str, Bits] = {}
         for label, server in (("apart", servers.apart), ("inline", servers.inline)):
             for name in MODELS:
-                found = wine_predictions(server, f"wine-{name}", rows)
-                predictions |= {f"{label}: {way}": bits for way, bits in found.items()}
+                predicted = wine_predictions(server, f"wine-{name}", rows)
+                predictions |= {f"{label}: {way}": bits for way, bits in predicted.items()}
         alone[WINE_ROWS.index(rows[0])] = assert_one_value(predictions)
     several: dict[str, Bits] = {}
     for label, server in (("apart", servers.apart), ("inline", servers.inline)):
         for name in MODELS:
-            found = wine_predictions(server, f"wine-{name}", WINE_ROWS)
-            several |= {f"{label}: {way}": bits for way, bits in found.items()}
+            predicted = wine_predictions(server, f"wine-{name}", WINE_ROWS)
+            several |= {f"{label}: {way}": bits for way, bits in predicted.items()}
     assert_one_value(several)
     for server in (servers.apart, servers.inline):
         check_joined_wine_requests(server, alone)

@@ -32,10 +32,10 @@ def test_each_client_receives_its_own_response_under_faults(tmp_path: Path) -> N
     with Server(tmp_path, workers=2) as server:
         disturbance = Disturbance(server)
         with ThreadPoolExecutor(8) as threads:
-            asking = [threads.submit(disturbance.send_requests, number) for number in range(6)]
+            calls = [threads.submit(disturbance.send_requests, number) for number in range(6)]
             leaving = threads.submit(disturbance.disconnect)
             disturbance.cause()
-            for each in (*asking, leaving):
+            for each in (*calls, leaving):
                 each.result(60)
         server.wait_until("/v2/health/ready")
     assert disturbance.right > 50
@@ -91,7 +91,7 @@ class Disturbance:
 
     def disconnect(self) -> None:
         """A client that disconnects before each response."""
-        one = {"name": "x", "shape": [1], "datatype": "INT64", "data": [7]}
+        tensor = {"name": "x", "shape": [1], "datatype": "INT64", "data": [7]}
         while not self._over.is_set():
             with httpx.Client(timeout=0.002) as client, contextlib.suppress(httpx.TransportError):
-                client.post(f"{self._server.url}/v2/models/joined/infer", json={"inputs": [one]})
+                client.post(f"{self._server.url}/v2/models/joined/infer", json={"inputs": [tensor]})

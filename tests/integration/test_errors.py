@@ -304,8 +304,8 @@ def test_wrong_settings(tmp_path: Path, case: str, workers: str) -> None:
         "start", ".", cwd=tmp_path, env=ports | {"MLSERVER_PARALLEL_WORKERS": workers}
     )
     assert code in (1, 2), output
-    said = one_line(output)
-    assert all(word in said for word in words), output
+    line = one_line(output)
+    assert all(word in line for word in words), output
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -78,10 +78,10 @@ def echo(connection: Connection, text: str) -> None:
 def counter(server: Server, name: str, **labels: str) -> float:
     """The sum of a metric's series with these labels."""
     page = httpx.get(f"{server.metrics_url}/metrics").text
-    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    pairs = [f'{label}="{value}"' for label, value in labels.items()]
     lines = [line for line in page.splitlines() if re.match(rf"{name}[ {{]", line)]
     return sum(
-        float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted)
+        float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in pairs)
     )
 
 
@@ -142,12 +142,15 @@ def test_a_load_through_one_is_visible_in_all(each: list[Connection], who: int) 
     assert [connection.ask("GET", "/v2/models/echo/ready")[0] for connection in each] == [404, 404]
     assert each[who].ask("POST", "/v2/repository/models/echo/load")[0] == 200
     assert [connection.ask("GET", "/v2/models/echo/ready")[0] for connection in each] == [200, 200]
-    one = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [who]}]
-    assert [connection.infer("echo", one)[0] for connection in each] == [200, 200]
+    inputs = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [who]}]
+    assert [connection.infer("echo", inputs)[0] for connection in each] == [200, 200]
 
 
 def test_all_serve_custom_paths(each: list[Connection]) -> None:
-    assert [one.ask("POST", "/reverse?text=abc") for one in each] == [(200, "cba"), (200, "cba")]
+    assert [connection.ask("POST", "/reverse?text=abc") for connection in each] == [
+        (200, "cba"),
+        (200, "cba"),
+    ]
 
 
 def test_all_stream(shared: Server, each: list[Connection]) -> None:
@@ -160,7 +163,7 @@ def test_all_stream(shared: Server, each: list[Connection]) -> None:
 def test_all_speak_grpc(shared: Server) -> None:
     """Open channels until each process has one."""
     before = counter(shared, "grpc_server_handled_total", grpc_method="ModelInfer", grpc_code="OK")
-    asked = 0
+    count = 0
     with ExitStack() as stack:
         while len(processes_of(shared, shared.grpc_port)) < 2:
             options = [("grpc.use_local_subchannel_pool", 1)]
@@ -174,14 +177,14 @@ def test_all_speak_grpc(shared: Server) -> None:
             )
             message = pb.ModelInferRequest(model_name="chaos")
             tensor = message.inputs.add(name="x", datatype="BYTES", shape=[1])
-            tensor.contents.bytes_contents.append(b"echo:%d" % asked)
+            tensor.contents.bytes_contents.append(b"echo:%d" % count)
             answer = infer(message, timeout=30)
-            assert answer.outputs[0].contents.bytes_contents[0] == b"%d" % asked
-            asked += 1
-            assert asked < TRIES
+            assert answer.outputs[0].contents.bytes_contents[0] == b"%d" % count
+            count += 1
+            assert count < TRIES
     assert (
         counter(shared, "grpc_server_handled_total", grpc_method="ModelInfer", grpc_code="OK")
-        == before + asked
+        == before + count
     )
 
 
@@ -229,9 +232,9 @@ def test_workers_that_die(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
         wait_until_gone(before)
         for connection in each:
             wait_for_readiness(server, connection, 400)
-            status, problem = connection.infer("chaos", build_inputs("echo", "a"))
+            status, error = connection.infer("chaos", build_inputs("echo", "a"))
             assert status == 503
-            assert problem["error"].startswith("No worker process is alive to run the model")
+            assert error["error"].startswith("No worker process is alive to run the model")
         chaos.remove_marker("block-load")
         for connection in each:
             wait_for_readiness(server, connection, 200)
@@ -270,7 +273,7 @@ def test_accepted_requests_are_answered_before_the_exit(
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     with ThreadPoolExecutor(1) as callers, one_of_each(server) as each:
-        asked = callers.submit(each[who].infer, "chaos", build_inputs("wait", "a"))
+        call = callers.submit(each[who].infer, "chaos", build_inputs("wait", "a"))
         server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
         server.wait(
@@ -279,7 +282,7 @@ def test_accepted_requests_are_answered_before_the_exit(
         )
         assert server.process.poll() is None
         chaos.add_marker("go-a")
-        status, answer = asked.result(timeout=20)
+        status, answer = call.result(timeout=20)
         assert (status, answer["outputs"][0]["data"]) == (200, ["a"])
     assert server.process.wait(STOP_LIMIT) == 0
     wait_until_gone(server.list_processes())
@@ -290,7 +293,7 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
     server = serve(tmp_path, workers=1, env=TWO)
     server.wait_for_line("Ready in")
     with ThreadPoolExecutor(2) as callers, one_of_each(server) as (own, other):
-        asked = callers.submit(other.infer, "chaos", build_inputs("wait", "a"))
+        call = callers.submit(other.infer, "chaos", build_inputs("wait", "a"))
         server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         loading = callers.submit(own.ask, "POST", "/v2/repository/models/chaos/load")
         server.wait(
@@ -300,7 +303,7 @@ def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos
             echo(third, "b")
         assert not loading.done()
         chaos.add_marker("go-a")
-        assert asked.result(timeout=20)[0] == 200
+        assert call.result(timeout=20)[0] == 200
         assert loading.result(timeout=20)[0] == 200
 
 
@@ -312,8 +315,11 @@ def test_all_ask_for_credentials(tmp_path: Path) -> None:
     with Server(tmp_path, workers=1, env=TWO) as server:
         server.wait_for_line("Ready in")
         with one_of_each(server) as each:
-            assert [one.ask("GET", "/v2")[0] for one in each] == [401, 401]
-            assert [one.ask("GET", "/v2", headers={"x-api-key": "secret"})[0] for one in each] == [
+            assert [connection.ask("GET", "/v2")[0] for connection in each] == [401, 401]
+            assert [
+                connection.ask("GET", "/v2", headers={"x-api-key": "secret"})[0]
+                for connection in each
+            ] == [
                 200,
                 200,
             ]

@@ -111,12 +111,12 @@ def test_a_proxy_may_strip_the_root_path_or_not(server: Server, path: str) -> No
 # -- ids, parameters and response headers --
 
 
-@pytest.mark.parametrize("given", ["mine", "", "snow \u2603", "x" * 1024])
-def test_ids_are_returned(server: Server, given: str) -> None:
-    response = server.infer("echo", [tensor("x", [1.0])], id=given)
+@pytest.mark.parametrize("request_id", ["mine", "", "snow \u2603", "x" * 1024])
+def test_ids_are_returned(server: Server, request_id: str) -> None:
+    response = server.infer("echo", [tensor("x", [1.0])], id=request_id)
 
-    assert response.json()["id"] == given
-    assert ("ce-id" in response.headers) is bool(given)
+    assert response.json()["id"] == request_id
+    assert ("ce-id" in response.headers) is bool(request_id)
 
 
 @pytest.mark.parametrize("more", [{}, {"id": None}])
@@ -126,9 +126,9 @@ def test_ids_are_generated(server: Server, more: dict[str, Any]) -> None:
     assert uuid.UUID(body["id"]).version == 4
 
 
-@pytest.mark.parametrize("given", ["x" * 1025, "a\nb", "a\u0000b"])
-def test_ids_that_are_unsafe_in_headers_and_logs(server: Server, given: str) -> None:
-    assert server.infer("echo", [tensor("x", [1.0])], id=given).status_code == 400
+@pytest.mark.parametrize("request_id", ["x" * 1025, "a\nb", "a\u0000b"])
+def test_ids_that_are_unsafe_in_headers_and_logs(server: Server, request_id: str) -> None:
+    assert server.infer("echo", [tensor("x", [1.0])], id=request_id).status_code == 400
 
 
 def test_response_headers(server: Server) -> None:
@@ -272,9 +272,10 @@ def test_another_origin_may_not(server: Server, origin: str) -> None:
 
 
 def preflight(server: Server, origin: str, method: str, headers: str = "") -> Any:
-    asked = {"origin": origin, "access-control-request-method": method}
+    request_headers = {"origin": origin, "access-control-request-method": method}
     return server.client.options(
-        INFER, headers=asked | ({"access-control-request-headers": headers} if headers else {})
+        INFER,
+        headers=request_headers | ({"access-control-request-headers": headers} if headers else {}),
     )
 
 

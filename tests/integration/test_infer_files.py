@@ -79,8 +79,8 @@ def test_parquet_in_and_out(run: InferCommand) -> None:
     parquet.write_table(arrow.table(columns), run.folder / "in.parquet")
     code, text = run("echo", "in.parquet", "out.parquet", "-s", "2", "-b")
     assert code == 0, text
-    found = parquet.read_table(run.folder / "out.parquet").to_pydict()
-    assert found == {
+    actual = parquet.read_table(run.folder / "out.parquet").to_pydict()
+    assert actual == {
         "f": [1.5, None, 3.5],
         "i": [1, 2, 3],
         "s": ["a", "b", "c"],

@@ -114,8 +114,8 @@ def by_binary(server: Server, model: str, values: list[str], form: str) -> Any:
 def by_grpc(server: Server, model: str, values: list[str], form: str) -> Any:
     message = pb.ModelInferRequest(model_name=model)
     for tensor in inputs_of(values, form):
-        made = message.inputs.add(name=tensor["name"], datatype="BYTES", shape=tensor["shape"])
-        made.contents.bytes_contents.extend(text.encode() for text in tensor["data"])
+        added = message.inputs.add(name=tensor["name"], datatype="BYTES", shape=tensor["shape"])
+        added.contents.bytes_contents.extend(text.encode() for text in tensor["data"])
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         answer = GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=60)
     answer.model_name = answer.id = ""
@@ -183,8 +183,8 @@ def test_missing_texts_are_sent_alike_over_every_format(server: Server) -> None:
     """`missing` names elements that are null."""
     message = pb.ModelInferRequest(model_name="texts")
     for name, values in ("value", [b'"a"', b""]), ("form", [b"frame", b"frame"]):
-        made = message.inputs.add(name=name, datatype="BYTES", shape=[2])
-        made.contents.bytes_contents.extend(values)
+        added = message.inputs.add(name=name, datatype="BYTES", shape=[2])
+        added.contents.bytes_contents.extend(values)
     message.inputs[0].parameters["missing"].string_param = "[1]"
     inputs = inputs_of(['"a"', "x"], "frame")
     inputs[0]["data"][1] = None

@@ -27,10 +27,10 @@ def test_requests_that_waited_for_the_server_are_answered(tmp_path: Path) -> Non
         write_model(tmp_path / "echo")
         cluster.ask({"inputs": [tensor("x", [1.5, 2.5])]}, b"early")
         with Server(tmp_path) as server:
-            found = cluster.answer()
-            assert (found.key, found.body["id"]) == ("early", "early")
-            assert found.body["outputs"][0]["data"] == [1.5, 2.5]
-            assert found.headers["Ce-Inferenceservicename"] == "ours"
+            reply = cluster.answer()
+            assert (reply.key, reply.body["id"]) == ("early", "early")
+            assert reply.body["outputs"][0]["data"] == [1.5, 2.5]
+            assert reply.headers["Ce-Inferenceservicename"] == "ours"
             assert (
                 server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}).status_code
                 == 200

@@ -119,9 +119,9 @@ def test_a_declared_body_of_100_gb(server: Server) -> None:
 def test_a_grpc_message_over_the_limit(server: Server) -> None:
     stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
     message = pb.ModelInferRequest(model_name="echo", raw_input_contents=[bytes(17 * MiB)])
-    with pytest.raises(grpc.RpcError) as problem:
+    with pytest.raises(grpc.RpcError) as error:
         stub.ModelInfer(message)
-    assert problem.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate"])
@@ -133,9 +133,9 @@ def test_a_grpc_bomb(server: Server, name: str) -> None:
     reset_peak(pid)
     before = peak_bytes(pid)
     message = pb.ModelInferRequest(model_name="echo", raw_input_contents=[bytes(BOMB)])
-    with pytest.raises(grpc.RpcError) as problem:
+    with pytest.raises(grpc.RpcError) as error:
         stub.ModelInfer(message, compression=compression)
-    assert problem.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
+    assert error.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
     assert peak_bytes(pid) - before < 64 * MiB
 
 
@@ -189,17 +189,17 @@ def test_expensive_valid_requests_are_answered(server: Server, case: str) -> Non
 
 
 def test_requests_time_out(server: Server) -> None:
-    one = [tensor("x", [1.0])]
-    assert server.infer("slow", one).status_code == 504
-    assert server.post("/v2/models/slow/infer_stream", {"inputs": one}).status_code == 504
+    inputs = [tensor("x", [1.0])]
+    assert server.infer("slow", inputs).status_code == 504
+    assert server.post("/v2/models/slow/infer_stream", {"inputs": inputs}).status_code == 504
     assert server.post("/wait").status_code == 504
 
 
 def test_a_stream_times_out(server: Server) -> None:
     stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
-    with pytest.raises(grpc.RpcError) as problem:
+    with pytest.raises(grpc.RpcError) as error:
         list(stub.ModelStreamInfer(iter([pb.ModelInferRequest(model_name="slow")])))
-    assert problem.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_load_times_out(server: Server) -> None:
@@ -257,9 +257,9 @@ def test_names_are_never_paths(server: Server, name: str) -> None:
         (stub.ModelMetadata, pb.ModelMetadataRequest(name=name)),
         (stub.ModelMetadata, pb.ModelMetadataRequest(name="echo", version=name)),
     ):
-        with pytest.raises(grpc.RpcError) as problem:
+        with pytest.raises(grpc.RpcError) as error:
             call(message)
-        assert problem.value.code() is grpc.StatusCode.NOT_FOUND
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_log_injection_is_escaped(server: Server) -> None:

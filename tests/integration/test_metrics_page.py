@@ -29,15 +29,15 @@ class Own(MLModel):
 """
 
 
-def answered(page: str) -> float:
+def count_requests(page: str) -> float:
     """The number of requests of `echo` on a metrics page."""
     samples = [
         sample for family in text_string_to_metric_families(page) for sample in family.samples
     ]
-    found = [
+    values = [
         sample.value for sample in samples if sample.name == "model_infer_request_success_total"
     ]
-    return sum(found)
+    return sum(values)
 
 
 @pytest.mark.parametrize("front_ends", [1, 2])
@@ -54,8 +54,8 @@ def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int)
         page = httpx.get(f"{server.url}/metrics", headers={"accept-encoding": "gzip"})
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/plain; version=")
-        assert answered(page.text) == 10
-    assert answered(httpx.get(f"{server.metrics_url}/metrics").text) == 10
+        assert count_requests(page.text) == 10
+    assert count_requests(httpx.get(f"{server.metrics_url}/metrics").text) == 10
     open_metrics = server.get(
         "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
     )
@@ -125,7 +125,7 @@ def test_one_port_for_both(kind: type[Server], tmp_path: Path, front_ends: int) 
     write_model(tmp_path / "echo")
     with kind(tmp_path, workers=1) as server:
         assert server.infer("echo", ASKED).status_code == 200
-        assert answered(server.get("/metrics").text) == 1
+        assert count_requests(server.get("/metrics").text) == 1
         server.wait_for_line("metrics at /metrics")
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.metrics_url}/metrics")

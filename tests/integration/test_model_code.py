@@ -42,10 +42,10 @@ def answer(server: Server, model: str, version: str | None = None) -> list[objec
     path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
     response = server.post(f"{path}/infer", {"inputs": ROW})
     assert response.status_code == 200, response.text
-    found = list(dict.fromkeys(response.json()["outputs"][0]["data"]))
+    values = list(dict.fromkeys(response.json()["outputs"][0]["data"]))
     scored = server.post("/invocations", {"inputs": [[1.0]]}) if model == "only" else None
-    assert scored is None or list(dict.fromkeys(scored.json()["predictions"])) == found
-    return found
+    assert scored is None or list(dict.fromkeys(scored.json()["predictions"])) == values
+    return values
 
 
 def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: P
     compared = 'model_shadow_requests_total{model="a",outcome="different",version="2"}'
     server.wait(lambda: compared in metrics.get("/metrics").text, "the shadow was compared")
     metrics.close()
-    said = "Model 'a': runs in a worker pool of its own, since it ships code (prep.py, team/, team_loader.py)"
-    assert said in server.log
+    message = "Model 'a': runs in a worker pool of its own, since it ships code (prep.py, team/, team_loader.py)"
+    assert message in server.log
     assert "Model 'b': runs in a worker pool of its own" in server.log
 
 

@@ -79,13 +79,13 @@ def test_percent_signs_are_decoded_once(server: Server, path: str) -> None:
 
 def test_paths_that_the_model_declares_and_the_repository(server: Server) -> None:
     path = path_of("team/wine")
-    names = [one["name"] for one in server.get(path).json()["inputs"]]
+    names = [entry["name"] for entry in server.get(path).json()["inputs"]]
     body = {"dataframe_records": [dict.fromkeys(names, 1.0)]}
     answer = server.post(f"{path}/invocations", body)
     assert answer.status_code == 200, answer.text
-    found = infer_by_all(server, "team/wine", [tensor(name, [1.0], "FP64") for name in names])
-    assert isinstance(found, list)
-    assert found[0][3] == [
+    answers = infer_by_all(server, "team/wine", [tensor(name, [1.0], "FP64") for name in names])
+    assert isinstance(answers, list)
+    assert answers[0][3] == [
         row[0] if isinstance(row, list) else row for row in answer.json()["predictions"]
     ]
     base = f"/v2/repository/models/{quote('team/wine', safe='')}"

@@ -65,7 +65,9 @@ def tell(server: Server, what: str) -> None:
 
 
 def input_names(server: Server) -> list[str]:
-    return [one["name"] for one in server.get("/v2/models/changing").json().get("inputs") or []]
+    return [
+        tensor["name"] for tensor in server.get("/v2/models/changing").json().get("inputs") or []
+    ]
 
 
 def test_inputs_that_change(server: Server) -> None:
@@ -75,8 +77,8 @@ def test_inputs_that_change(server: Server) -> None:
         assert input_names(server) == [name]
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             request = pb.ModelMetadataRequest(name="changing")
-            found = GRPCInferenceServiceStub(channel).ModelMetadata(request, timeout=30)
-        assert [one.name for one in found.inputs] == [name]
+            metadata = GRPCInferenceServiceStub(channel).ModelMetadata(request, timeout=30)
+        assert [tensor.name for tensor in metadata.inputs] == [name]
 
 
 def test_metadata_that_fails(server: Server) -> None:

@@ -157,7 +157,7 @@ def test_known_from_the_first_answer_on(tmp_path: Path) -> None:
     with Server(tmp_path, workers=1, ready=None) as server:
         seen: set[int] = set()
 
-        def answered() -> bool:
+        def is_answered() -> bool:
             try:
                 answer = server.infer("m", ASKED)
             except httpx.TransportError:
@@ -165,7 +165,7 @@ def test_known_from_the_first_answer_on(tmp_path: Path) -> None:
             seen.add(answer.status_code)
             return answer.status_code == 200
 
-        server.wait(answered, "the model answered")
+        server.wait(is_answered, "the model answered")
         assert seen <= {200, 503}
 
 

@@ -79,31 +79,31 @@ def document(server: Server, model: str | None = None) -> dict[str, Any]:
         "/v2/docs/dataplane.json" if model is None else f"/v2/models/{model}/docs/dataplane.json"
     )
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+    page: dict[str, Any] = response.json()
+    return page
 
 
-def request_schema(found: dict[str, Any]) -> dict[str, Any]:
-    schema: dict[str, Any] = found["components"]["schemas"]["InferenceRequest"]
+def request_schema(page: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = page["components"]["schemas"]["InferenceRequest"]
     return schema
 
 
 def test_every_reference_exists(server: Server) -> None:
-    for found in (document(server), document(server, "known"), document(server, "any")):
-        names = set(re.findall(r"#/components/schemas/(\w+)", str(found)))
-        assert names <= set(found["components"]["schemas"])
-        assert "$defs" not in str(found)
+    for page in (document(server), document(server, "known"), document(server, "any")):
+        names = set(re.findall(r"#/components/schemas/(\w+)", str(page)))
+        assert names <= set(page["components"]["schemas"])
+        assert "$defs" not in str(page)
 
 
 def test_the_servers_document(server: Server) -> None:
-    found = document(server)
+    page = document(server)
 
-    assert found["openapi"].startswith("3.1")
-    assert found["servers"] == [{"url": "/serving"}]
+    assert page["openapi"].startswith("3.1")
+    assert page["servers"] == [{"url": "/serving"}]
     assert {"/v2", "/v2/models", "/v2/models/{model_name}/infer", "/v2/repository/index"} <= set(
-        found["paths"]
+        page["paths"]
     )
-    infer = found["paths"]["/v2/models/{model_name}/versions/{model_version}/infer"]["post"]
+    infer = page["paths"]["/v2/models/{model_name}/versions/{model_version}/infer"]["post"]
     assert [parameter["name"] for parameter in infer["parameters"]] == [
         "model_name",
         "model_version",
@@ -124,15 +124,16 @@ def test_every_path_of_the_document_exists(server: Server) -> None:
 
 
 def test_a_models_document_names_its_tensors(server: Server) -> None:
-    found = document(server, "known")
-    schema = request_schema(found)
+    page = document(server, "known")
+    schema = request_schema(page)
     known = {
-        one["title"]: one["properties"] for one in schema["properties"]["inputs"]["items"]["anyOf"]
+        form["title"]: form["properties"]
+        for form in schema["properties"]["inputs"]["items"]["anyOf"]
     }
 
-    assert found["info"]["title"] == "Data Plane for Model known"
-    assert all(path.startswith("/v2/models/known") for path in found["paths"])
-    assert {name: one["datatype"]["const"] for name, one in known.items()} == {
+    assert page["info"]["title"] == "Data Plane for Model known"
+    assert all(path.startswith("/v2/models/known") for path in page["paths"])
+    assert {name: form["datatype"]["const"] for name, form in known.items()} == {
         "left": "FP32",
         "text": "BYTES",
         "flag": "BOOL",
@@ -157,10 +158,10 @@ def test_the_example_can_be_sent(server: Server, model: str) -> None:
 
 
 def test_a_version_has_a_document_of_its_own(server: Server) -> None:
-    found = document(server, "known/versions/7")
+    page = document(server, "known/versions/7")
 
-    assert found["info"] == {"title": "Data Plane for Model known (7)", "version": "7"}
-    assert all(path.startswith("/v2/models/known/versions/7") for path in found["paths"])
+    assert page["info"] == {"title": "Data Plane for Model known (7)", "version": "7"}
+    assert all(path.startswith("/v2/models/known/versions/7") for path in page["paths"])
 
 
 def test_a_model_without_declared_tensors_accepts_any(server: Server) -> None:
@@ -220,12 +221,12 @@ def test_the_authors_sample_request(tmp_path: Path) -> None:
 
 
 def test_the_input_example_of_a_model(server: Server) -> None:
-    found = document(server, "shown")
-    example = request_schema(found)["example"]
-    assert {one["name"]: one["data"] for one in example["inputs"]} == {
+    page = document(server, "shown")
+    example = request_schema(page)["example"]
+    assert {input_tensor["name"]: input_tensor["data"] for input_tensor in example["inputs"]} == {
         name: [value] for name, value in WINE.items()
     }
-    operation = found["paths"]["/v2/models/shown/invocations"]["post"]
+    operation = page["paths"]["/v2/models/shown/invocations"]["post"]
     body = operation["requestBody"]["content"]["application/json"]["example"]
     answer = server.post("/v2/models/shown/invocations", body).json()["predictions"]
     assert server.post("/v2/models/shown/infer", example).json()["outputs"][0]["data"] == answer

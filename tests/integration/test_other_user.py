@@ -24,11 +24,11 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 @pytest.fixture
 def folder(models: Models) -> Iterator[Path]:
     """A folder of MLflow models that every user may read; pytest's folders are private."""
-    with tempfile.TemporaryDirectory() as made:
-        os.chmod(made, 0o755)
-        models.copy("wine", Path(made) / "models" / "wine")
-        subprocess.run(["chmod", "-R", "a+rX", made], check=True)
-        yield Path(made)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        models.copy("wine", Path(folder) / "models" / "wine")
+        subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+        yield Path(folder)
 
 
 @pytest.fixture

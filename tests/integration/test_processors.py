@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def threads(server: Server) -> list[int]:
-    found: list[int] = server.infer("threads", [tensor("x", [1.0])]).json()["outputs"][0]["data"]
-    return found
+    actual: list[int] = server.infer("threads", [tensor("x", [1.0])]).json()["outputs"][0]["data"]
+    return actual
 
 
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")

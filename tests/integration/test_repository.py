@@ -51,7 +51,7 @@ def test_several_models(serve: Serve, tmp_path: Path, workers: int) -> None:
     server = serve(tmp_path, workers=workers)
     assert states(server) == {("echo", None): "READY", ("sum", None): "READY"}
     inputs = [tensor("x", [1, 2, 3.5]), tensor("y", [10], "INT64")]
-    assert [one["data"] for one in server.infer("echo", inputs).json()["outputs"]] == [
+    assert [output["data"] for output in server.infer("echo", inputs).json()["outputs"]] == [
         [1, 2, 3.5],
         [10],
     ]

@@ -65,9 +65,9 @@ def page(server: Server, path: str = "/metrics") -> str:
 
 def test_name_version_extensions(serve: Serve, tmp_path: Path) -> None:
     server = start(serve, tmp_path, server_name="mine", server_version="7", extensions=["own"])
-    found = server.get("/v2").json()
-    assert (found["name"], found["version"]) == ("mine", "7")
-    assert "own" in found["extensions"]
+    actual = server.get("/v2").json()
+    assert (actual["name"], actual["version"]) == ("mine", "7")
+    assert "own" in actual["extensions"]
     answer = server.infer("m", [tensor("x", [1])])
     assert answer.headers["ce-inferenceservicename"] == "mine"
     assert answer.headers["ce-source"].endswith("deployment.mine")
@@ -114,8 +114,8 @@ def test_model_fields_reach_the_metadata(serve: Serve, tmp_path: Path) -> None:
         {"name": "x", "datatype": "FP32", "shape": [-1], "parameters": {"content_type": "np"}}
     ]
     model = {"platform": "own", "versions": ["1", "2"], "inputs": inputs, "outputs": inputs}
-    found = start(serve, tmp_path, model=model).get("/v2/models/m").json()
-    assert {name: found[name] for name in model} == model
+    actual = start(serve, tmp_path, model=model).get("/v2/models/m").json()
+    assert {name: actual[name] for name in model} == model
 
 
 # -- batching --
@@ -127,9 +127,9 @@ def test_adaptive_batching(serve: Serve, tmp_path: Path, workers: int) -> None:
     with ThreadPoolExecutor(3) as callers:
         answers = list(callers.map(lambda rows: ask(server, rows), [1, 2, 3]))
     assert sorted(answers) == [[6], [6, 6], [6, 6, 6]]
-    found = page(server)
-    assert 'batch_request_queue_count{model_name="m",model_version=""} 3.0' in found
-    assert 'model_infer_batch_requests_sum{model="m",version=""} 3.0' in found
+    actual = page(server)
+    assert 'batch_request_queue_count{model_name="m",model_version=""} 3.0' in actual
+    assert 'model_infer_batch_requests_sum{model="m",version=""} 3.0' in actual
 
 
 def test_a_batch_is_closed_after_max_batch_time(serve: Serve, tmp_path: Path) -> None:
@@ -167,14 +167,14 @@ def test_metric_names_and_labels(serve: Serve, tmp_path: Path, workers: int) -> 
         lambda: 'rows_seen_sum{model_name="m",model_version=""} 2.0' in page(server),
         "the model's own metric came",
     )
-    found = page(server)
+    actual = page(server)
     for line in (
         'model_infer_request_success_total{model="m",version=""} 1.0',
         'model_infer_request_duration_count{model="m",version=""} 1.0',
         'own_requests_total{app_name="mlserver",method="POST",path="/v2/models/{model_name}/infer",status_code="200"} 1.0',
         'own_request_duration_seconds_count{app_name="mlserver",method="POST",path="/v2/models/{model_name}/infer",status_code="200"}',
     ):
-        assert _labels(line) in {_labels(other) for other in found.splitlines()}, line
+        assert _labels(line) in {_labels(other) for other in actual.splitlines()}, line
 
 
 def _labels(line: str) -> tuple[str, frozenset[str]]:
@@ -205,9 +205,9 @@ def test_json_logs(serve: Serve, tmp_path: Path, workers: int) -> None:
     ask(server)
     server.wait_for_line("said by the")
     lines = [json.loads(line) for line in str(server.log).splitlines() if line]
-    (said,) = [line for line in lines if line["message"].startswith("said")]
-    assert said["message"] == 'said by the "model"'
-    assert (said["level"], said["name"], said["model_name"]) == ("INFO", "mlserver", "m")
+    (entry,) = [line for line in lines if line["message"].startswith("said")]
+    assert entry["message"] == 'said by the "model"'
+    assert (entry["level"], entry["name"], entry["model_name"]) == ("INFO", "mlserver", "m")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -291,12 +291,12 @@ def test_cors(serve: Serve, tmp_path: Path) -> None:
     answer = server.get("/v2", headers={"origin": "http://a.example"})
     assert answer.headers["access-control-allow-credentials"] == "true"
     assert answer.headers["access-control-expose-headers"] == "ce-id"
-    asked = {
+    headers = {
         "origin": "http://a.example",
         "access-control-request-method": "POST",
         "access-control-request-headers": "x-own",
     }
-    preflight = server.client.options("/v2/models/m/infer", headers=asked)
+    preflight = server.client.options("/v2/models/m/infer", headers=headers)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-max-age"] == "7"
     assert "x-own" in preflight.headers["access-control-allow-headers"].lower()
@@ -324,5 +324,5 @@ def test_files_override_variables(serve: Serve, tmp_path: Path) -> None:
         "MLSERVER_SERVER_NAME": "of the environment",
         "MLSERVER_SERVER_VERSION": "of the environment",
     }
-    found = serve(tmp_path, workers=0, env=env).get("/v2").json()
-    assert (found["name"], found["version"]) == ("of the file", "of the environment")
+    actual = serve(tmp_path, workers=0, env=env).get("/v2").json()
+    assert (actual["name"], actual["version"]) == ("of the file", "of the environment")

@@ -104,10 +104,10 @@ def events(server: Server, text: str, model: str = "speaker") -> tuple[int, list
 
 
 def test_one_event_per_response(server: Server) -> None:
-    status, found = events(server, "one two three")
+    status, texts = events(server, "one two three")
     assert status == 200
-    assert [event["outputs"][0]["data"] for event in found] == [["one"], ["two"], ["three"]]
-    assert len({event["id"] for event in found}) == 1
+    assert [event["outputs"][0]["data"] for event in texts] == [["one"], ["two"], ["three"]]
+    assert len({event["id"] for event in texts}) == 1
 
 
 def test_a_stream_has_the_headers_of_its_event(server: Server) -> None:
@@ -116,10 +116,10 @@ def test_a_stream_has_the_headers_of_its_event(server: Server) -> None:
         {"id": "7", "inputs": [tensor("text", ["one two"], "BYTES")]},
     )
     assert answer.headers["cache-control"] == "no-cache"
-    found = {
+    texts = {
         name: answer.headers[name] for name in ("ce-id", "ce-requestid", "ce-modelid", "ce-type")
     }
-    assert found == {
+    assert texts == {
         "ce-id": "7",
         "ce-requestid": "7",
         "ce-modelid": "speaker",
@@ -156,9 +156,9 @@ def statistics(server: Server) -> Any:
 
 
 def test_a_model_without_predict_stream_returns_one_response(server: Server) -> None:
-    status, found = events(server, "one two", "echo")
+    status, texts = events(server, "one two", "echo")
     assert status == 200
-    assert [event["outputs"][0]["data"] for event in found] == [["one two"]]
+    assert [event["outputs"][0]["data"] for event in texts] == [["one two"]]
 
 
 def test_no_words_no_events(server: Server) -> None:

@@ -82,7 +82,7 @@ def test_a_request_over_rest(
             <= spans[part].start_time_unix_nano
             <= spans[part].end_time_unix_nano
         )
-    attributes = {one.key: one.value.string_value for one in request.attributes}
+    attributes = {attribute.key: attribute.value.string_value for attribute in request.attributes}
     assert attributes == {
         "mlserver.model.name": "m",
         "mlserver.model.version": "1",
@@ -96,10 +96,10 @@ def test_a_request_over_grpc(serve: Serve, collector: Collector, tmp_path: Path)
     server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": collector.address})
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         contents = pb.InferTensorContents(fp32_contents=[1.0])
-        one = pb.ModelInferRequest.InferInputTensor(
+        input_tensor = pb.ModelInferRequest.InferInputTensor(
             name="x", datatype="FP32", shape=[1], contents=contents
         )
-        request = pb.ModelInferRequest(model_name="m", inputs=[one])
+        request = pb.ModelInferRequest(model_name="m", inputs=[input_tensor])
         GRPCInferenceServiceStub(channel).ModelInfer(
             request, metadata=tuple(HEADERS.items()), timeout=30
         )

@@ -112,7 +112,7 @@ def test_several_columns_come_by_position_or_by_the_names_of_the_metadata(server
     expected = [[0, 1, 2], [[1.5, 2.5], [3, 4], ["a", "b"]]]
     assert described(server, "describe-three", columns) == expected
 
-    named = [one | {"name": f"input-{at}"} for at, one in enumerate(columns)]
+    named = [input_tensor | {"name": f"input-{at}"} for at, input_tensor in enumerate(columns)]
     assert described(server, "describe-three", named) == expected
     assert described(server, "describe-three", [named[2], named[0], named[1]]) == expected
 
@@ -150,8 +150,13 @@ def test_check_passes_and_examples_are_answered(server: Server, folder: Path) ->
 def test_no_request_makes_scikit_learn_warn_about_names(server: Server, model: str) -> None:
     types = {"FP64": 0.5, "FP32": 0.5, "BYTES": "good"}
     inputs = [
-        tensor(one["name"], [types[one["datatype"]]] * 2, one["datatype"], [2, 1])
-        for one in inputs_of(server, model)
+        tensor(
+            input_tensor["name"],
+            [types[input_tensor["datatype"]]] * 2,
+            input_tensor["datatype"],
+            [2, 1],
+        )
+        for input_tensor in inputs_of(server, model)
     ]
     for _ in range(3):
         assert isinstance(infer_by_all(server, model, inputs), list)
@@ -176,7 +181,9 @@ def test_columns_come_under_the_labels_of_the_signature(server: Server, model: s
     inputs = [tensor(str(label), [float(at), at + 10.0], "FP64") for at, label in enumerate(labels)]
     expected = [labels, [[float(at), at + 10.0] for at in range(len(labels))]]
 
-    assert [one["name"] for one in inputs_of(server, model)] == [str(label) for label in labels]
+    assert [input_tensor["name"] for input_tensor in inputs_of(server, model)] == [
+        str(label) for label in labels
+    ]
     assert described(server, model, inputs) == expected
     assert described(server, model, inputs[::-1]) == expected
 
@@ -220,15 +227,29 @@ def test_invocations_reads_integer_names_as_mlflow_does(server: Server) -> None:
 
 def test_the_metadata_lists_names_that_requests_may_use(server: Server) -> None:
     listed = inputs_of(server, "unusable")
-    assert [one["name"] for one in listed] == ["input-0", "input-1", "input-2", "plain"]
-    assert [one["parameters"].get("mlflow_name") for one in listed] == [*UNUSABLE[:3], None]
-    inputs = [tensor(one["name"], [float(at)], "FP64") for at, one in enumerate(listed)]
+    assert [input_tensor["name"] for input_tensor in listed] == [
+        "input-0",
+        "input-1",
+        "input-2",
+        "plain",
+    ]
+    assert [input_tensor["parameters"].get("mlflow_name") for input_tensor in listed] == [
+        *UNUSABLE[:3],
+        None,
+    ]
+    inputs = [
+        tensor(input_tensor["name"], [float(at)], "FP64") for at, input_tensor in enumerate(listed)
+    ]
     assert described(server, "unusable", inputs) == [UNUSABLE, [[0.0], [1.0], [2.0], [3.0]]]
     assert "input 'a\\nb' of the signature is named 'input-0' in V2 requests" in server.log
 
 
 def test_two_names_of_the_same_text_are_told_apart(server: Server) -> None:
-    assert [one["name"] for one in inputs_of(server, "same-text")] == ["input-0", "input-1", "c"]
+    assert [input_tensor["name"] for input_tensor in inputs_of(server, "same-text")] == [
+        "input-0",
+        "input-1",
+        "c",
+    ]
     inputs = [
         tensor("input-0", [1.0], "FP64"),
         tensor("input-1", [2.0], "FP64"),
@@ -307,6 +328,6 @@ def test_lightgbm_gets_the_categories_that_it_was_trained_with(
     assert isinstance(answer, list), answer
     assert answer[0][3] == answers[model]
     if model == "lightgbm-classifier":
-        wanted = infer_by_all(server, model, inputs, outputs=[{"name": "predict_proba"}])
-        assert isinstance(wanted, list)
-        assert wanted[0][3] == answers["probabilities"]
+        expected = infer_by_all(server, model, inputs, outputs=[{"name": "predict_proba"}])
+        assert isinstance(expected, list)
+        assert expected[0][3] == answers["probabilities"]

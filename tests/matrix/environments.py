@@ -91,8 +91,10 @@ class Environment:
     def versions(self, *packages: str) -> str:
         """`name version` of the packages that are installed, in one line."""
         listed = json.loads(self._pip("list", "--format", "json"))
-        found = {entry["name"]: entry["version"] for entry in listed}
-        return ", ".join(f"{package} {found[package]}" for package in packages if package in found)
+        versions = {entry["name"]: entry["version"] for entry in listed}
+        return ", ".join(
+            f"{package} {versions[package]}" for package in packages if package in versions
+        )
 
     def _pip(self, command: str, *arguments: str) -> str:
         return _uv("pip", command, "--python", str(self.interpreter), *arguments)
@@ -110,11 +112,11 @@ def find_python(version: str) -> str:
         candidates += [{"PYENV_VERSION": known} for known in reversed(listed.stdout.split())]
     for variables in candidates if shutil.which(name) else []:
         environment = {**os.environ, **variables}
-        asked = subprocess.run(
+        completed = subprocess.run(
             [name, "-c", _LOCATION], env=environment, capture_output=True, text=True, check=False
         )
-        if asked.returncode == 0:
-            return asked.stdout.strip()
+        if completed.returncode == 0:
+            return completed.stdout.strip()
     raise NotAvailable(f"there is no {name}")
 
 

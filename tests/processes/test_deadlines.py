@@ -58,10 +58,10 @@ def late_over_grpc(server: Server) -> None:
     )
     with (
         grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
-        pytest.raises(grpc.RpcError) as problem,
+        pytest.raises(grpc.RpcError) as error,
     ):
         GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=SOON / 1e6)
-    assert problem.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -92,42 +92,44 @@ def test_many_more_requests_than_the_queue_holds(serve: Serve, tmp_path: Path) -
     reset_peak(pid)
     before = peak_bytes(pid)
     with ExitStack() as stack:
-        asked = {
+        connections = {
             str(number): stack.enter_context(wire(server.http_port)) for number in range(CALLERS)
         }
-        for name, connection in asked.items():
+        for name, connection in connections.items():
             body = json.dumps({"inputs": build_inputs("wait", name)}).encode()
             connection.send(raw_request("POST", "/v2/models/chaos/infer", body))
-        said = dict(refusals(asked, CALLERS // 2))
+        rejections = dict(refusals(connections, CALLERS // 2))
         assert beside(server) == 200
-        for name in asked:
+        for name in connections:
             chaos.add_marker(f"go-{name}")
-        said |= {
-            name: connection.answer() for name, connection in asked.items() if name not in said
+        rejections |= {
+            name: connection.answer()
+            for name, connection in connections.items()
+            if name not in rejections
         }
     assert peak_bytes(pid) - before < 64 * 2**20
-    for name, (status, headers, text) in said.items():
+    for name, (status, headers, text) in rejections.items():
         if status == 429:
             assert int(headers["retry-after"]) >= 1
         else:
             assert (status, json.loads(text)["outputs"][0]["data"]) == (200, [name])
-    assert sum(status == 200 for status, _, _ in said.values()) >= PLACES
+    assert sum(status == 200 for status, _, _ in rejections.values()) >= PLACES
     assert_empty(server, chaos)
 
 
-def refusals(asked: dict[str, Wire], enough: int) -> Iterator[tuple[str, Answer]]:
+def refusals(connections: dict[str, Wire], enough: int) -> Iterator[tuple[str, Answer]]:
     """Responses that arrive while the model runs none, up to `count`."""
     with selectors.DefaultSelector() as waiting:
-        for name, connection in asked.items():
+        for name, connection in connections.items():
             waiting.register(connection.socket, selectors.EVENT_READ, name)
-        found = 0
-        while found < enough:
+        count = 0
+        while count < enough:
             ready = waiting.select(60)
             assert ready, "no request was rejected"
             for key, _ in ready:
                 waiting.unregister(key.fileobj)
-                found += 1
-                yield key.data, asked[key.data].answer()
+                count += 1
+                yield key.data, connections[key.data].answer()
 
 
 def beside(server: Server) -> int:

@@ -51,11 +51,11 @@ def _index() -> None:
     """Skip without uv or a package index."""
     pytest.importorskip("uv", reason="uv is not installed")
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "-"]
-    asked = subprocess.run(
+    completed = subprocess.run(
         command, input="threadpoolctl", text=True, capture_output=True, timeout=60, check=False
     )
-    if asked.returncode:
-        pytest.skip(f"the package index cannot be reached: {asked.stderr.strip()[-200:]}")
+    if completed.returncode:
+        pytest.skip(f"the package index cannot be reached: {completed.stderr.strip()[-200:]}")
 
 
 def code_of(folder: Path, text: str) -> str:

@@ -66,8 +66,8 @@ class Callers(threading.Thread):
 
 
 def answers_of(server: Server) -> tuple[str, float]:
-    found = server.infer("wine", ROW).json()
-    return found["model_version"], found["outputs"][0]["data"][0]
+    answer = server.infer("wine", ROW).json()
+    return answer["model_version"], answer["outputs"][0]["data"][0]
 
 
 def test_an_alias_that_moves_under_load_loses_no_request(
@@ -117,7 +117,7 @@ def test_an_alias_that_moves_under_load_loses_no_request(
         assert server.get("/v2/models/wine/mlflow/source?uri=models:/wine").status_code == 404
 
     assert {status for status, _ in heard} == {200}
-    said = {(answer["model_version"], answer["outputs"][0]["data"][0]) for _, answer in heard}
-    assert said == {("1", 1.0), ("2", 2.0)}
+    versions = {(answer["model_version"], answer["outputs"][0]["data"][0]) for _, answer in heard}
+    assert versions == {("1", 1.0), ("2", 2.0)}
     assert 'model_swaps_total{model="wine",outcome="loaded",version=""} 2.0' in metrics
     assert 'model_swaps_total{model="wine",outcome="failed",version=""} 1.0' in metrics

@@ -56,10 +56,10 @@ def texts(*values: str) -> list[dict[str, Any]]:
 def grpc_request(model: str, *values: str) -> Any:
     contents = pb.InferTensorContents(bytes_contents=[value.encode() for value in values])
     shape = [len(values), 1] if len(values) == 1 else [len(values)]
-    one = pb.ModelInferRequest.InferInputTensor(
+    input_tensor = pb.ModelInferRequest.InferInputTensor(
         name="how", datatype="BYTES", shape=shape, contents=contents
     )
-    return pb.ModelInferRequest(model_name=model, inputs=[one])
+    return pb.ModelInferRequest(model_name=model, inputs=[input_tensor])
 
 
 def status_of(how: str) -> int:

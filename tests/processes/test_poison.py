@@ -63,14 +63,14 @@ def test_requests_beside_one_that_kills_workers_are_answered(
 
         Others may only be rejected.
         """
-        answered = number = 0
-        while answered < ANSWERS or not over.is_set():
+        count = number = 0
+        while count < ANSWERS or not over.is_set():
             number += 1
-            status, said = ask(server, f"{caller}-{number}")
-            assert status in (200, 503), said
-            assert status == 503 or said == [f"{caller}-{number}"]
-            answered += status == 200
-        return answered
+            status, text = ask(server, f"{caller}-{number}")
+            assert status in (200, 503), text
+            assert status == 503 or text == [f"{caller}-{number}"]
+            count += status == 200
+        return count
 
     with ThreadPoolExecutor(CALLERS) as callers:
         talking = [callers.submit(talk, caller) for caller in range(CALLERS)]
@@ -79,7 +79,7 @@ def test_requests_beside_one_that_kills_workers_are_answered(
                 assert ask(server, f"poison-{number}")[0] == 503
         finally:
             over.set()
-        assert all(one.result() >= ANSWERS for one in talking)
+        assert all(task.result() >= ANSWERS for task in talking)
     for number in range(POISONS):
         ran = folder / f"poison-{number}"
         assert not ran.exists() or len(ran.read_text().splitlines()) <= 2

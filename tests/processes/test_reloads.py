@@ -89,8 +89,8 @@ def check(answer: tuple[int, Any], value: int, others: tuple[int, ...] = ()) -> 
     if status in others:
         return None
     assert status == 200, body
-    said, number = body["outputs"][0]["data"]
-    assert (said, body["model_version"]) == (value, str(number))
+    text, number = body["outputs"][0]["data"]
+    assert (text, body["model_version"]) == (value, str(number))
     return int(number)
 
 
@@ -115,7 +115,7 @@ def under_load(server: Server, allowed: tuple[int, ...], change: Callable[[], No
             change()
         finally:
             over.set()
-        first, *_ = [one.result() for one in talking]
+        first, *_ = [task.result() for task in talking]
         return first
 
 
@@ -181,7 +181,7 @@ def test_an_unload_waits_for_running_requests(serve: Serve, tmp_path: Path, work
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)
     with ThreadPoolExecutor(2) as callers:
-        asked = callers.submit(infer_chaos, server, "wait", "a")
+        call = callers.submit(infer_chaos, server, "wait", "a")
         server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         unloading = callers.submit(server.post, "/v2/repository/models/chaos/unload")
         server.wait(
@@ -189,9 +189,9 @@ def test_an_unload_waits_for_running_requests(serve: Serve, tmp_path: Path, work
             "the model took no more requests",
         )
         assert infer_chaos(server, "echo", "b")[0] in (400, 404)
-        assert not asked.done()
+        assert not call.done()
         chaos.add_marker("go-a")
-        assert asked.result(timeout=20) == (200, "a")
+        assert call.result(timeout=20) == (200, "a")
         assert unloading.result(timeout=20).status_code == 200
 
 

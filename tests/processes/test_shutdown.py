@@ -51,7 +51,7 @@ def test_stop_with_requests_in_flight(serve: Serve, tmp_path: Path, chaos: Chaos
     """The server is not ready at once; accepted requests are answered."""
     server = serve(tmp_path, workers=1)
     with ThreadPoolExecutor(2) as callers:
-        asked = [callers.submit(infer_chaos, server, "wait", name) for name in "ab"]
+        calls = [callers.submit(infer_chaos, server, "wait", name) for name in "ab"]
         server.wait(
             lambda: chaos.has_marker("started-a") and chaos.has_marker("started-b"),
             "the requests ran",
@@ -62,21 +62,21 @@ def test_stop_with_requests_in_flight(serve: Serve, tmp_path: Path, chaos: Chaos
         chaos.add_marker("go-a")
         chaos.add_marker("go-b")
 
-        assert [one.result(timeout=20) for one in asked] == [(200, "a"), (200, "b")]
+        assert [call.result(timeout=20) for call in calls] == [(200, "a"), (200, "b")]
     assert_ends(server)
 
 
 def test_a_second_signal_stops_at_once(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     server = serve(tmp_path, workers=1)
     with ThreadPoolExecutor(1) as callers:
-        asked = callers.submit(infer_chaos, server, "block", "a")
+        call = callers.submit(infer_chaos, server, "block", "a")
         server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
         server.process.send_signal(signal.SIGTERM)
         assert_ends(server)
-        problem = asked.exception(timeout=20)
-        assert problem is None or isinstance(problem, httpx.TransportError)
+        error = call.exception(timeout=20)
+        assert error is None or isinstance(error, httpx.TransportError)
 
 
 def test_the_drain_has_a_limit(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:

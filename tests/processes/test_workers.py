@@ -94,7 +94,7 @@ def test_all_killed_in_the_middle_of_requests(
     server = serve(tmp_path, workers=2)
     before = server.workers
     names = ["a", "b", "c", "d"]
-    asked = begin(callers, server, "wait", names)
+    calls = begin(callers, server, "wait", names)
     server.wait(
         lambda: all(chaos.has_marker(f"started-{name}") for name in names), "all requests ran"
     )
@@ -102,7 +102,7 @@ def test_all_killed_in_the_middle_of_requests(
     for name in names:
         chaos.add_marker(f"go-{name}")
 
-    for name, caller in zip(names, asked, strict=True):
+    for name, caller in zip(names, calls, strict=True):
         status, text = caller.result(timeout=20)
         assert status in ANSWERED, text
         assert status == 503 or text == name
@@ -115,14 +115,14 @@ def test_a_request_is_retried_once(
 ) -> None:
     """One worker of two dies: the other one runs the retry, so no client notices."""
     server = serve(tmp_path, workers=2)
-    (asked,) = begin(callers, server, "wait", ["a"])
+    (call,) = begin(callers, server, "wait", ["a"])
     server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
     chaos.add_marker("go-a")
     served_by = int((tmp_path / "chaos" / "started-a").read_text() or "0")
     if served_by in server.workers:
         kill([served_by])
 
-    assert asked.result(timeout=20) == (200, "a")
+    assert call.result(timeout=20) == (200, "a")
 
 
 def test_workers_killed_repeatedly_under_load(
@@ -206,12 +206,12 @@ def test_health_answers_while_a_model_blocks(
 ) -> None:
     for workers in (0, 1):
         server = serve(tmp_path, workers=workers)
-        (asked,) = begin(callers, server, "block", ["a"])
+        (call,) = begin(callers, server, "block", ["a"])
         server.wait(lambda: chaos.has_marker("started-a"), "the model blocked")
         for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/chaos/ready", "/v2"):
             assert server.get(path).status_code == 200
         chaos.add_marker("go-a")
-        assert asked.result(timeout=20) == (200, "a")
+        assert call.result(timeout=20) == (200, "a")
         chaos.remove_marker("go-a")
         chaos.remove_marker("started-a")
 
@@ -281,8 +281,8 @@ def test_a_model_that_ends_its_worker_while_loading(serve: Serve, tmp_path: Path
     assert "not ready" in text
     before = server.workers
     server.wait(lambda: len(server.workers) == 2, "the pool was full again")
-    one = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
-    assert server.infer("good", one).status_code == 200, before
+    inputs = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
+    assert server.infer("good", inputs).status_code == 200, before
 
 
 def test_nothing_can_be_loaded(tmp_path: Path) -> None:
@@ -304,8 +304,8 @@ def test_a_model_that_cannot_be_loaded_again_leaves_the_others(
     chaos.add_marker("exit-in-load")
     before = server.workers
     kill(before)
-    one = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
-    server.wait(lambda: server.infer("good", one).status_code == 200, "the other model served")
+    inputs = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
+    server.wait(lambda: server.infer("good", inputs).status_code == 200, "the other model served")
     assert server.get("/v2/models/chaos/ready").status_code == 400
     assert server.get("/v2/health/ready").status_code == 400
 

@@ -144,5 +144,5 @@ def see_heading(page: Any, text: str) -> None:
 def _parse(text: str) -> list[dict[str, Any]]:
     import json
 
-    found: list[dict[str, Any]] = json.loads(text)
-    return found
+    entries: list[dict[str, Any]] = json.loads(text)
+    return entries

@@ -41,7 +41,7 @@ class Collector(TraceServiceServicer):
     def resources(self) -> list[dict[str, str]]:
         with self._lock:
             return [
-                {one.key: one.value.string_value for one in resource.attributes}
+                {attribute.key: attribute.value.string_value for attribute in resource.attributes}
                 for resource in self._resources
             ]
 

@@ -67,16 +67,18 @@ class Connection:
 @contextmanager
 def one_of_each(server: Server, count: int = 2) -> Iterator[list[Connection]]:
     """A connection to each of the server's HTTP worker processes, the primary first."""
-    found: dict[int, Connection] = {}
+    connections: dict[int, Connection] = {}
     with ExitStack() as stack:
 
         def found_all() -> bool:
             connection = stack.enter_context(Connection(server))
-            found.setdefault(connection.process, connection)
-            return len(found) == count
+            connections.setdefault(connection.process, connection)
+            return len(connections) == count
 
         server.wait(found_all, f"connections reached {count} processes")
-        yield sorted(found.values(), key=lambda one: one.process != server.process.pid)
+        yield sorted(
+            connections.values(), key=lambda candidate: candidate.process != server.process.pid
+        )
 
 
 def processes_of(server: Server, port: int, peer: int | None = None) -> list[int]:
@@ -95,10 +97,10 @@ def processes_of(server: Server, port: int, peer: int | None = None) -> list[int
 
 
 def _sockets(pid: int) -> set[str]:
-    found = set()
+    connections = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found.add(os.readlink(entry))
+            connections.add(os.readlink(entry))
         except FileNotFoundError:
             continue
-    return found
+    return connections

@@ -71,8 +71,8 @@ def by_json(server: Server, model: str, inputs: Inputs) -> Outputs:
     answer = server.infer(model, tensors)
     assert answer.status_code == 200, answer.text
     return {
-        one["name"]: (one["datatype"], one["shape"], from_plain(one))
-        for one in answer.json()["outputs"]
+        output["name"]: (output["datatype"], output["shape"], from_plain(output))
+        for output in answer.json()["outputs"]
     }
 
 
@@ -82,14 +82,15 @@ def plain(kind: str, values: Any) -> list[Any]:
     return [None if value != value else value for value in values.ravel().tolist()]
 
 
-def from_plain(one: dict[str, Any]) -> bytes:
-    if one["datatype"] == "BYTES":
+def from_plain(output: dict[str, Any]) -> bytes:
+    if output["datatype"] == "BYTES":
         return raw_of(
-            "BYTES", np.array([text.encode() for text in one["data"]] + [None], dtype=object)[:-1]
+            "BYTES",
+            np.array([text.encode() for text in output["data"]] + [None], dtype=object)[:-1],
         )
-    dtype = TYPES[one["datatype"]]
+    dtype = TYPES[output["datatype"]]
     return np.array(
-        [float("nan") if value is None else value for value in one["data"]], dtype=dtype
+        [float("nan") if value is None else value for value in output["data"]], dtype=dtype
     ).tobytes()
 
 
@@ -116,9 +117,9 @@ def by_binary(server: Server, model: str, inputs: Inputs) -> Outputs:
     at = int(answer.headers["inference-header-content-length"])
     outputs = {}
     document, rest = json.loads(answer.content[:at]), answer.content[at:]
-    for one in document["outputs"]:
-        size = one["parameters"]["binary_data_size"]
-        outputs[one["name"]] = (one["datatype"], one["shape"], rest[:size])
+    for output in document["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        outputs[output["name"]] = (output["datatype"], output["shape"], rest[:size])
         rest = rest[size:]
     return outputs
 
@@ -147,18 +148,18 @@ def by_grpc(server: Server, model: str, inputs: Inputs, raw: bool = True) -> Out
     if answer.raw_output_contents:
         contents = list(answer.raw_output_contents)
     else:
-        contents = [typed(one) for one in answer.outputs]
+        contents = [typed(output) for output in answer.outputs]
     return {
-        one.name: (one.datatype, list(one.shape), content)
-        for one, content in zip(answer.outputs, contents, strict=True)
+        output.name: (output.datatype, list(output.shape), content)
+        for output, content in zip(answer.outputs, contents, strict=True)
     }
 
 
-def typed(one: Any) -> bytes:
-    values = getattr(one.contents, f"{_CONTENTS.get(one.datatype, 'int')}_contents")
-    if one.datatype == "BYTES":
+def typed(output: Any) -> bytes:
+    values = getattr(output.contents, f"{_CONTENTS.get(output.datatype, 'int')}_contents")
+    if output.datatype == "BYTES":
         return raw_of("BYTES", np.array([*values, None], dtype=object)[:-1])
-    return np.array(values, dtype=TYPES[one.datatype]).tobytes()
+    return np.array(values, dtype=TYPES[output.datatype]).tobytes()
 
 
 def by_typed_grpc(server: Server, model: str, inputs: Inputs) -> Outputs:

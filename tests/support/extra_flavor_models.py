@@ -281,7 +281,7 @@ def csvs() -> Iterator[Case]:
 
 
 def params() -> Iterator[Case]:
-    given: dict[str, list[Any]] = {
+    examples: dict[str, list[Any]] = {
         "bo": [False, 0, "true", None],
         "i": [2, 2.0, 2.5, 2**31, True, "2", None],
         "l": [2, 2**53 + 1, 2**63, 2.5],
@@ -292,7 +292,7 @@ def params() -> Iterator[Case]:
         "many": [[1.5], [], [1], ["x"], 1.5, [[1.5]], None],
         "object": [{"x": 2}, {"x": 2, "y": "t"}, {"y": "t"}, {"x": "t"}, 5, {}],
     }
-    for name, values in given.items():
+    for name, values in examples.items():
         for value in values:
             yield case("every_param", {"inputs": [1.5], "params": {name: value}})
     some = {"params": {"l": 3, "s": "z"}}
@@ -327,7 +327,7 @@ def tensors() -> Iterator[Case]:
 
 
 def deep() -> Iterator[Case]:
-    given: dict[str, list[Any]] = {
+    examples: dict[str, list[Any]] = {
         "arrays": [[[1, 2], [3]], [], [[]], [1], [["x"]], [[1.5]], None],
         "objects": [[{"x": 1}, {"x": 2, "y": "t"}], [], [{}], {"x": 1}, [{"x": None}]],
         "maps": [{"k": ["a"]}, {"k": []}, {"k": "a"}, {"k": [1]}, {"": ["a"]}],
@@ -341,7 +341,7 @@ def deep() -> Iterator[Case]:
         ],
         "anything": [[1, "a", None, {"k": [1.5]}], [], [[1], [2]], 5, None],
     }
-    for name, values in given.items():
+    for name, values in examples.items():
         for value in values:
             yield case(f"deep_{name}", split([[value]], ["x"]))
             yield case(f"deep_{name}", {"dataframe_records": [{"x": value}]})

@@ -85,31 +85,34 @@ class Cluster:
     def answers(self, count: int) -> list[Answer]:
         """The next messages of the output topic."""
         end = time.monotonic() + LIMIT
-        found: list[Answer] = []
-        while len(found) < count:
+        replies: list[Answer] = []
+        while len(replies) < count:
             message = self._reader.poll(0.5)
-            assert time.monotonic() < end, f"{len(found)} of {count} answers came: {found}"
+            assert time.monotonic() < end, f"{len(replies)} of {count} answers came: {replies}"
             if message is not None and message.error() is None:
                 key = message.key()
                 headers = {name: value.decode() for name, value in message.headers() or ()}
-                found.append(
+                replies.append(
                     Answer(key and key.decode("latin-1"), orjson.loads(message.value()), headers)
                 )
-        return found
+        return replies
 
     def answer(self) -> Answer:
         return self.answers(1)[0]
 
     def committed(self, group: str = "mlserver") -> int:
         """The number of messages of the input topic that a group has committed."""
-        asked = kafka.Consumer(
+        consumer = kafka.Consumer(
             {"bootstrap.servers": self.servers, "group.id": group}, logger=_silent
         )
         try:
             partitions = [kafka.TopicPartition(INPUT, number) for number in self._partitions(INPUT)]
-            return sum(max(one.offset, 0) for one in asked.committed(partitions, timeout=LIMIT))
+            return sum(
+                max(partition.offset, 0)
+                for partition in consumer.committed(partitions, timeout=LIMIT)
+            )
         finally:
-            asked.close()
+            consumer.close()
 
     def _partitions(self, topic: str) -> list[int]:
         return list(self._cluster.list_topics(topic, timeout=LIMIT).topics[topic].partitions)

@@ -40,19 +40,25 @@ def request_of(datatype: str, binary: bool, model: str = "echo") -> Any:
 
 
 def same(answer: Any, datatype: str) -> bool:
-    found = np.array(answer.outputs[0].as_numpy()).reshape(ARRAYS[datatype].shape)
+    actual = np.array(answer.outputs[0].as_numpy()).reshape(ARRAYS[datatype].shape)
     if datatype == "BYTES":
-        found = np.array(
-            [[one.encode() if isinstance(one, str) else one for one in found.ravel()]], object
+        actual = np.array(
+            [
+                [
+                    element.encode() if isinstance(element, str) else element
+                    for element in actual.ravel()
+                ]
+            ],
+            object,
         )
-    return answer.id == "7" and bool((found == ARRAYS[datatype]).all())
+    return answer.id == "7" and bool((actual == ARRAYS[datatype]).all())
 
 
 async def rest(url: str) -> dict[str, Any]:
     from kserve import InferenceRESTClient, RESTConfig
 
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
-        found: dict[str, Any] = {
+        actual: dict[str, Any] = {
             "live": await client.is_server_live(url),
             "ready": await client.is_server_ready(url),
             "model_ready": await client.is_model_ready(url, "echo"),
@@ -67,19 +73,19 @@ async def rest(url: str) -> dict[str, Any]:
                     answer = await client.infer(
                         url, request_of(datatype, binary), model_name="echo"
                     )
-                    found[f"{datatype} {'binary' if binary else 'json'}"] = same(answer, datatype)
+                    actual[f"{datatype} {'binary' if binary else 'json'}"] = same(answer, datatype)
         try:
             await client.infer(url, request_of("FP32", False, "nope"), model_name="nope")
         except Exception as error:
-            found["error"] = str(error)
-    return found
+            actual["error"] = str(error)
+    return actual
 
 
 async def grpc(address: str) -> dict[str, Any]:
     from kserve import InferenceGRPCClient
 
     async with InferenceGRPCClient(url=address) as client:
-        found: dict[str, Any] = {
+        actual: dict[str, Any] = {
             "live": await client.is_server_live(),
             "ready": await client.is_server_ready(),
             "model_ready": await client.is_model_ready("echo"),
@@ -88,12 +94,12 @@ async def grpc(address: str) -> dict[str, Any]:
             for binary in (True, False):
                 if binary or datatype != "FP16":  # which has no typed contents
                     answer = await client.infer(request_of(datatype, binary))
-                    found[f"{datatype} {'raw' if binary else 'typed'}"] = same(answer, datatype)
+                    actual[f"{datatype} {'raw' if binary else 'typed'}"] = same(answer, datatype)
         try:
             await client.infer(request_of("FP32", True, "nope"))
         except Exception as error:
-            found["error"] = str(error)
-    return found
+            actual["error"] = str(error)
+    return actual
 
 
 if __name__ == "__main__":

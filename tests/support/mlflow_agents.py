@@ -50,8 +50,8 @@ def models() -> dict[str, Any]:
     class Plain(ChatModel):  # type: ignore[misc]
         def predict(self, context, messages, params):  # type: ignore[no-untyped-def]
             text = f"{messages[-1].content} {params.temperature} {params.max_tokens} {params.stop}"
-            said = ChatMessage(role="assistant", content=text)
-            return ChatCompletionResponse(choices=[ChatChoice(message=said)])
+            message = ChatMessage(role="assistant", content=text)
+            return ChatCompletionResponse(choices=[ChatChoice(message=message)])
 
     class Chat(Plain):
         def predict_stream(self, context, messages, params):  # type: ignore[no-untyped-def]
@@ -62,8 +62,8 @@ def models() -> dict[str, Any]:
     class Agent(ChatAgent):  # type: ignore[misc]
         def predict(self, messages, context=None, custom_inputs=None):  # type: ignore[no-untyped-def]
             tool = ChatAgentMessage(role="tool", content="42", id="1", name="t", tool_call_id="c")
-            said = ChatAgentMessage(role="assistant", content=messages[-1].content, id="2")
-            return ChatAgentResponse(messages=[tool, said])
+            message = ChatAgentMessage(role="assistant", content=messages[-1].content, id="2")
+            return ChatAgentResponse(messages=[tool, message])
 
         def predict_stream(self, messages, context=None, custom_inputs=None):  # type: ignore[no-untyped-def]
             tool = ChatAgentMessage(role="tool", content="42", id="1", name="t", tool_call_id="c")

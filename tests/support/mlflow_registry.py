@@ -60,8 +60,8 @@ def _log(name: str, answer: float, model: Any) -> Any:
         return mlflow.pyfunc.log_model(name="model", registered_model_name=name, **model)
     if model is not None:
         return mlflow.pyfunc.log_model(python_model=model, pip_requirements=["mlflow"], **options)
-    made = DummyRegressor(strategy="constant", constant=answer).fit([[0.0]], [answer])
-    return mlflow.sklearn.log_model(made, pip_requirements=["scikit-learn"], **options)
+    estimator = DummyRegressor(strategy="constant", constant=answer).fit([[0.0]], [answer])
+    return mlflow.sklearn.log_model(estimator, pip_requirements=["scikit-learn"], **options)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -32,10 +32,10 @@ def value_of(text: str) -> Any:
 
     `{"date": "2020-01-01"}` and the like are values that JSON cannot represent.
     """
-    found = json.loads(text)
-    if isinstance(found, dict) and len(found) == 1 and (tag := next(iter(found))) in TAGS:
-        return TAGS[tag](found[tag])
-    return found
+    value = json.loads(text)
+    if isinstance(value, dict) and len(value) == 1 and (tag := next(iter(value))) in TAGS:
+        return TAGS[tag](value[tag])
+    return value
 
 
 def _objects(values: Sequence[Any]) -> Any:

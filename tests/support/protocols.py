@@ -44,10 +44,10 @@ def infer(
     message = messages.write_request(request, model, raw=protocol == "grpc raw")
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         try:
-            found = GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=30)
+            response = GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=30)
         except grpc.RpcError as error:
             return str(error.details())
-    return _outputs(messages.read_response(found))
+    return _outputs(messages.read_response(response))
 
 
 def infer_by_all(

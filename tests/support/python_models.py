@@ -119,9 +119,11 @@ class Chats(mlflow.pyfunc.ChatModel):  # type: ignore[misc]
     def predict(self, context, messages, params):  # type: ignore[no-untyped-def]
         from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
 
-        said = ChatMessage(role="assistant", content=f"{messages[-1].content} {params.temperature}")
+        message = ChatMessage(
+            role="assistant", content=f"{messages[-1].content} {params.temperature}"
+        )
         return ChatCompletionResponse(
-            choices=[ChatChoice(message=said)], created=1, id="x", model="m"
+            choices=[ChatChoice(message=message)], created=1, id="x", model="m"
         )
 
 

@@ -83,5 +83,5 @@ def request(method: str, path: str, body: bytes | None = None, *headers: str) ->
 
 def infer(model: str, value: float) -> bytes:
     """A valid inference request of one number."""
-    one: dict[str, Any] = {"name": "x", "shape": [1], "datatype": "FP64", "data": [value]}
-    return request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [one]}).encode())
+    tensor: dict[str, Any] = {"name": "x", "shape": [1], "datatype": "FP64", "data": [value]}
+    return request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [tensor]}).encode())

@@ -50,8 +50,8 @@ def exchange(connection: Wire, argument: str) -> tuple[int, bool]:
 
 def ask_over_grpc(channel: grpc.Channel, model: str, text: bytes) -> bool:
     contents = pb.InferTensorContents(bytes_contents=[text])
-    one = pb.ModelInferRequest.InferInputTensor(
+    tensor = pb.ModelInferRequest.InferInputTensor(
         name="x", datatype="BYTES", shape=[1], contents=contents
     )
-    request = pb.ModelInferRequest(model_name=model, inputs=[one])
+    request = pb.ModelInferRequest(model_name=model, inputs=[tensor])
     return bool(GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30).outputs)

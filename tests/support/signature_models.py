@@ -208,12 +208,12 @@ def lightgbm(folder: Path) -> None:
             frame, label
         ),
     }
-    asked = frame.head(4).copy()
-    asked["text"] = pd.Categorical(["a", "c", "b", None], categories=["a", "b", "c"])
+    sample = frame.head(4).copy()
+    sample["text"] = pd.Categorical(["a", "c", "b", None], categories=["a", "b", "c"])
     answers: dict[str, Any] = {
-        name: model.predict(asked).tolist() for name, model in models.items()
+        name: model.predict(sample).tolist() for name, model in models.items()
     }
-    answers["probabilities"] = models["lightgbm-classifier"].predict_proba(asked).ravel().tolist()
+    answers["probabilities"] = models["lightgbm-classifier"].predict_proba(sample).ravel().tolist()
     answers["rows"] = {name: plain[name].head(4).tolist() for name in drawn} | {
         "text": ["a", "c", "b", "unseen"]
     }

@@ -39,12 +39,12 @@ class Child(Base):
 
 
 def test_handlers_are_bound_and_sorted() -> None:
-    found = get_custom_handlers(Base())
-    assert [handler for handler, _ in found] == [
+    handlers = get_custom_handlers(Base())
+    assert [handler for handler, _ in handlers] == [
         CustomHandler(rest_path="/a", rest_method="GET"),
         CustomHandler(rest_path="/z"),
     ]
-    assert found[0][1]() == "Base"
+    assert handlers[0][1]() == "Base"
 
 
 def test_handlers_are_inherited_and_stack() -> None:

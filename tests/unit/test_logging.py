@@ -168,8 +168,8 @@ def test_logging_settings_as_an_object_and_as_a_file(
     path = tmp_path / "logging.json"
     path.write_text(json.dumps(CONFIG))
     other = logging.getLogger("another.logger")
-    for given in (CONFIG, str(path)):
-        configure_logger(Settings(logging_settings=given))
+    for config in (CONFIG, str(path)):
+        configure_logger(Settings(logging_settings=config))
         logger.debug("hello")
         assert capsys.readouterr().out == "OWN hello\n"
         assert not other.disabled

@@ -216,11 +216,11 @@ async def test_a_failed_reload_keeps_the_old_model(bench: Bench) -> None:
 
 
 async def test_a_reload_does_not_change_other_versions(bench: Bench) -> None:
-    one = await bench.load(version="1")
+    version = await bench.load(version="1")
     two = await bench.load(version="2")
     await bench.load(version="1")
 
-    assert one.unloaded
+    assert version.unloaded
     assert tag_of(await bench.ask(version="2")) == tag_of(await bench.ask()) == two.tag
 
 

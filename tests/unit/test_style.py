@@ -138,3 +138,40 @@ def test_functions_have_at_most_60_lines() -> None:
                 if size > 60:
                     long.append(f"{name}:{node.lineno}: {node.name} has {size} lines")
     assert not long, "\n".join(long)
+
+
+# Names that say nothing of what they name, with what to write instead.
+VAGUE_NAMES = {
+    "answered": "count, is_answered",
+    "asked": "request, call, headers",
+    "asking": "call, build_request",
+    "found": "actual, or a noun: outputs, samples",
+    "given": "value, or a noun: request_id, headers",
+    "made": "a noun: request, tensor, payload",
+    "one": "a noun: tensor, output, entry",
+    "problem": "error",
+    "said": "text, message, line",
+    "told": "received",
+    "wanted": "expected",
+}
+
+
+def list_vague_names(name: str) -> Iterator[str]:
+    """Yield `path:line: name` of variables, parameters and functions with a vague name."""
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined, line = node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            defined, line = node.arg, node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            defined, line = node.name, node.lineno
+        else:
+            continue
+        if defined in VAGUE_NAMES:
+            yield f"{name}:{line}: {defined}, write {VAGUE_NAMES[defined]}"
+
+
+def test_names_in_tests_are_nouns_of_the_domain() -> None:
+    files = [name for name in PYTHON if name.startswith("tests/")]
+    vague = [entry for name in files for entry in list_vague_names(name)]
+    assert not vague, "\n".join(vague)

@@ -74,14 +74,14 @@ class Case:
             )
             for t in self.tensors
         ]
-        wanted = [
+        expected = [
             RequestOutput(name=name, parameters=values or None)
             for name, values in self.outputs or []
         ]
         return InferenceRequest(
             id=self.id or None,
             inputs=inputs,
-            outputs=wanted or None,
+            outputs=expected or None,
             parameters=self.parameters or None,
         )
 
@@ -149,7 +149,7 @@ class Case:
         return all(t.contents for t in self.tensors)
 
     def _tensors(self, raw: bool) -> list[dict[str, Any]]:
-        made = []
+        documents = []
         for t in self.tensors:
             tensor = {
                 "name": t.name,
@@ -159,8 +159,8 @@ class Case:
             }
             if not raw and t.raw:
                 tensor["contents"] = {t.contents: t.json if t.typed is None else t.typed}
-            made.append(tensor)
-        return made
+            documents.append(tensor)
+        return documents
 
     def proto_request(self, raw: bool) -> pb.ModelInferRequest:
         return pb.ModelInferRequest(
@@ -206,9 +206,9 @@ def numbers(datatype: str, code: str, values: list[Any], proto_field: str, **mor
 
 
 def texts(*elements: str | bytes, shape: list[int] | None = None) -> Case:
-    data = [one if isinstance(one, bytes) else one.encode() for one in elements]
-    raw = b"".join(struct.pack("<I", len(one)) + one for one in data)
-    as_text = None if any(isinstance(one, bytes) for one in elements) else list(elements)
+    data = [element if isinstance(element, bytes) else element.encode() for element in elements]
+    raw = b"".join(struct.pack("<I", len(element)) + element for element in data)
+    as_text = None if any(isinstance(element, bytes) for element in elements) else list(elements)
     return Case([T("BYTES", shape or [len(data)], raw, as_text, "bytes_contents", data)])
 
 

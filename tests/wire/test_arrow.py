@@ -204,7 +204,7 @@ def test_repetition_is_counted(column: Any) -> None:
 
 
 def answer(**outputs: tuple[str, list[int], Any, str | None]) -> InferenceResponse:
-    made = [
+    response_outputs = [
         ResponseOutput(
             name=name,
             datatype=datatype,
@@ -214,7 +214,7 @@ def answer(**outputs: tuple[str, list[int], Any, str | None]) -> InferenceRespon
         )
         for name, (datatype, shape, data, content_type) in outputs.items()
     ]
-    return InferenceResponse(model_name="m", model_version="3", id="1", outputs=made)
+    return InferenceResponse(model_name="m", model_version="3", id="1", outputs=response_outputs)
 
 
 def written(**outputs: tuple[str, list[int], Any, str | None]) -> Any:

@@ -257,5 +257,5 @@ def test_raw_request_refused(
 # -- writing --
 
 
-def all_binary(wanted: binary.BinaryOutputs | None) -> bool:
-    return wanted is not None and "any output" in wanted
+def all_binary(outputs: binary.BinaryOutputs | None) -> bool:
+    return outputs is not None and "any output" in outputs

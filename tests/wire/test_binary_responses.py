@@ -77,18 +77,18 @@ def answer() -> InferenceResponse:
     return InferenceResponse(model_name="m", id="1", outputs=outputs)
 
 
-def all_binary(wanted: binary.BinaryOutputs | None) -> bool:
-    return wanted is not None and "any output" in wanted
+def all_binary(outputs: binary.BinaryOutputs | None) -> bool:
+    return outputs is not None and "any output" in outputs
 
 
-def wanted(default: bool | None, **outputs: bool | None) -> binary.BinaryOutputs:
+def parse_outputs(default: bool | None, **outputs: bool | None) -> binary.BinaryOutputs:
     """The binary outputs of a request with these flags."""
-    found = binary.pop_binary_outputs(asking(default, **outputs))
-    assert found is not None
-    return found
+    actual = binary.pop_binary_outputs(build_request(default, **outputs))
+    assert actual is not None
+    return actual
 
 
-def asking(default: bool | None, **outputs: bool | None) -> InferenceRequest:
+def build_request(default: bool | None, **outputs: bool | None) -> InferenceRequest:
     parameters = {} if default is None else {"binary_data_output": default}
     requested = [
         {"name": name, "parameters": {} if flag is None else {"binary_data": flag}}
@@ -100,7 +100,7 @@ def asking(default: bool | None, **outputs: bool | None) -> InferenceRequest:
 
 
 def test_all_outputs_binary() -> None:
-    parts, length = binary.write_response(answer(), wanted(True))
+    parts, length = binary.write_response(answer(), parse_outputs(True))
     body = b"".join(parts)
     document = json.loads(body[:length])
 
@@ -117,7 +117,9 @@ def test_all_outputs_binary() -> None:
 
 
 def test_flag_of_an_output() -> None:
-    parts, length = binary.write_response(answer(), wanted(True, FP32=False, BYTES=None, INT8=True))
+    parts, length = binary.write_response(
+        answer(), parse_outputs(True, FP32=False, BYTES=None, INT8=True)
+    )
     document = json.loads(b"".join(parts)[:length])
 
     assert document["outputs"][0]["data"] == [0.5, None]
@@ -128,13 +130,15 @@ def test_flag_of_an_output() -> None:
     assert [output["name"] for output in document["outputs"]] == ["FP32", "BYTES", "INT8"]
 
 
-@pytest.mark.parametrize("request_", [asking(None), asking(False), asking(None, FP32=False)])
+@pytest.mark.parametrize(
+    "request_", [build_request(None), build_request(False), build_request(None, FP32=False)]
+)
 def test_json_unless_asked(request_: InferenceRequest) -> None:
     assert binary.pop_binary_outputs(request_) is None
 
 
 @pytest.mark.parametrize(
-    "asked, text",
+    "parameters, text",
     [
         (
             {"parameters": {"binary_data_output": "yes"}},
@@ -146,20 +150,20 @@ def test_json_unless_asked(request_: InferenceRequest) -> None:
         ),
     ],
 )
-def test_flags_are_true_or_false(asked: dict[str, Any], text: str) -> None:
+def test_flags_are_true_or_false(parameters: dict[str, Any], text: str) -> None:
     with pytest.raises(MLServerError, match=text):
-        binary.pop_binary_outputs(InferenceRequest.model_validate({"inputs": [], **asked}))
+        binary.pop_binary_outputs(InferenceRequest.model_validate({"inputs": [], **parameters}))
 
 
 def test_flag_of_an_output_that_the_model_does_not_return() -> None:
-    parts, length = binary.write_response(answer(), wanted(None, other=True))
+    parts, length = binary.write_response(answer(), parse_outputs(None, other=True))
 
     assert length is None
     assert json.loads(b"".join(parts))["outputs"][1]["data"] == ["a", "bc"]
 
 
 def test_the_model_does_not_receive_the_parameters() -> None:
-    request_ = asking(True, FP32=False, BYTES=True)
+    request_ = build_request(True, FP32=False, BYTES=True)
     binary.pop_binary_outputs(request_)
 
     assert request_.parameters is not None
@@ -174,5 +178,7 @@ def test_an_output_smaller_than_its_shape_is_an_error() -> None:
         {"name": "y", "shape": [2], "datatype": "FP32", "data": [1.0]}
     )
     with pytest.raises(MLServerError, match="output 'y'") as error:
-        binary.write_response(InferenceResponse(model_name="m", outputs=[output]), wanted(True))
+        binary.write_response(
+            InferenceResponse(model_name="m", outputs=[output]), parse_outputs(True)
+        )
     assert error.value.status_code == 500

@@ -107,9 +107,9 @@ def test_missing_fields(field: str) -> None:
 
 
 def test_all_faults_are_listed() -> None:
-    problem = refusal(b'{"inputs": [{"name": 1}], "id": 2}')
+    error = refusal(b'{"inputs": [{"name": 1}], "id": 2}')
 
-    assert {".".join(map(str, fault["loc"])) for fault in problem.faults} == {
+    assert {".".join(map(str, fault["loc"])) for fault in error.faults} == {
         "body.id",
         "body.inputs.0.name",
         "body.inputs.0.shape",
@@ -211,9 +211,11 @@ def test_plain_requests_equal_the_validated_ones(tensors: Any, request_id: Any) 
 
 
 def written(datatype: str, data: Any, shape: list[int] | None = None, **fields: Any) -> str:
-    made = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
-    output = ResponseOutput(name="y", datatype=datatype, shape=shape or [len(data)], data=made)
-    made.normalize(datatype, output.shape)
+    tensor_data = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
+    output = ResponseOutput(
+        name="y", datatype=datatype, shape=shape or [len(data)], data=tensor_data
+    )
+    tensor_data.normalize(datatype, output.shape)
     return json.write_response(
         InferenceResponse(model_name="m", outputs=[output], **fields)
     ).decode()

@@ -68,9 +68,9 @@ def test_the_server_reads_binary_requests() -> None:
     read = binary.read_request(body, length)
     assert [each.data.root for each in read.inputs] == [[1, -2], [0.5, None], ["ä".encode(), b"b"]]
     assert read.inputs[2].parameters == Parameters(content_type="str")
-    wanted = binary.pop_binary_outputs(read)
-    assert wanted is not None
-    assert "anything" in wanted
+    outputs = binary.pop_binary_outputs(read)
+    assert outputs is not None
+    assert "anything" in outputs
     assert read.parameters == REQUEST.parameters
 
 

@@ -24,7 +24,7 @@ def body_of(*inputs: Any, **fields: Any) -> bytes:
     return orjson.dumps({"inputs": list(inputs), **fields})
 
 
-def one(
+def build_tensor(
     data: Any, datatype: str = "FP32", shape: list[int] | None = None, **more: Any
 ) -> dict[str, Any]:
     return {
@@ -67,20 +67,22 @@ def assert_the_same(body: bytes) -> None:
 
 
 SURE: dict[str, bytes] = {
-    "flat": body_of(one([0.5] * 10)),
-    "nested": body_of(one([TEN, TEN], "INT64", [2, 10])),
-    "nested, flat shape": body_of(one([TEN, TEN], "FP64", [20])),
-    "narrow": body_of(one([*TEN[2:], 127, -128], "INT8")),
-    "unsigned": body_of(one([2**64 - 1, *TEN], "UINT64")),
-    "signed": body_of(one([2**63 - 1, -(2**63), *TEN], "INT64")),
-    "rounded once": body_of(one([2**53 + 1, 2**63 + 2**39 + 1, 16777217, *TEN])),
-    "negative zero": body_of(one([-0.0, *TEN])),
-    "half": body_of(one([65504, 0.1, *TEN], "FP16")),
+    "flat": body_of(build_tensor([0.5] * 10)),
+    "nested": body_of(build_tensor([TEN, TEN], "INT64", [2, 10])),
+    "nested, flat shape": body_of(build_tensor([TEN, TEN], "FP64", [20])),
+    "narrow": body_of(build_tensor([*TEN[2:], 127, -128], "INT8")),
+    "unsigned": body_of(build_tensor([2**64 - 1, *TEN], "UINT64")),
+    "signed": body_of(build_tensor([2**63 - 1, -(2**63), *TEN], "INT64")),
+    "rounded once": body_of(build_tensor([2**53 + 1, 2**63 + 2**39 + 1, 16777217, *TEN])),
+    "negative zero": body_of(build_tensor([-0.0, *TEN])),
+    "half": body_of(build_tensor([65504, 0.1, *TEN], "FP16")),
     "texts and flags beside": body_of(
-        one([1.5] * 9), {**one(["a", "b"], "BYTES"), "name": "y"}, one([True], "BOOL")
+        build_tensor([1.5] * 9),
+        {**build_tensor(["a", "b"], "BYTES"), "name": "y"},
+        build_tensor([True], "BOOL"),
     ),
     "everything": body_of(
-        one(TEN, parameters={"content_type": "np", "deep": {"a": None}}),
+        build_tensor(TEN, parameters={"content_type": "np", "deep": {"a": None}}),
         id="7",
         parameters={"n": 2**60, "flag": False},
         outputs=None,
@@ -95,44 +97,46 @@ def test_read_here(case: str) -> None:
 
 
 DOUBTFUL: dict[str, bytes] = {
-    "missing values": body_of(one([None, *TEN])),
-    "flags as numbers": body_of(one([True, *TEN])),
-    "texts as numbers": body_of(one(["1", *TEN])),
-    "fractions": body_of(one([1.5, *TEN], "INT32")),
-    "beyond FP32": body_of(one([1e39, *TEN])),
-    "beyond INT8": body_of(one([128, *TEN], "INT8")),
-    "below zero": body_of(one([-1, *TEN], "UINT64")),
-    "too few": body_of(one(TEN, shape=[11])),
-    "too many": body_of(one(TEN, shape=[2, 3])),
-    "ragged": body_of(one([TEN, TEN[1:]], shape=[19])),
-    "a list in a row": body_of(one([TEN, [*TEN[1:], [10]]], shape=[2, 10])),
-    "lists that cancel": body_of(one([[*TEN, []], [*TEN, [1, 2]]], shape=[2, 11])),
-    "numbers beside rows": body_of(one([1, TEN], shape=[11])),
-    "rows of little": body_of(one([[1]] * 20, shape=[20, 1])),
-    "three levels": body_of(one([[TEN], [TEN]], shape=[2, 1, 10])),
-    "outputs": body_of(one(TEN), outputs=[{"name": "y"}]),
-    "brackets in a name": body_of({**one(TEN), "name": "x[0]"}),
+    "missing values": body_of(build_tensor([None, *TEN])),
+    "flags as numbers": body_of(build_tensor([True, *TEN])),
+    "texts as numbers": body_of(build_tensor(["1", *TEN])),
+    "fractions": body_of(build_tensor([1.5, *TEN], "INT32")),
+    "beyond FP32": body_of(build_tensor([1e39, *TEN])),
+    "beyond INT8": body_of(build_tensor([128, *TEN], "INT8")),
+    "below zero": body_of(build_tensor([-1, *TEN], "UINT64")),
+    "too few": body_of(build_tensor(TEN, shape=[11])),
+    "too many": body_of(build_tensor(TEN, shape=[2, 3])),
+    "ragged": body_of(build_tensor([TEN, TEN[1:]], shape=[19])),
+    "a list in a row": body_of(build_tensor([TEN, [*TEN[1:], [10]]], shape=[2, 10])),
+    "lists that cancel": body_of(build_tensor([[*TEN, []], [*TEN, [1, 2]]], shape=[2, 11])),
+    "numbers beside rows": body_of(build_tensor([1, TEN], shape=[11])),
+    "rows of little": body_of(build_tensor([[1]] * 20, shape=[20, 1])),
+    "three levels": body_of(build_tensor([[TEN], [TEN]], shape=[2, 1, 10])),
+    "outputs": body_of(build_tensor(TEN), outputs=[{"name": "y"}]),
+    "brackets in a name": body_of({**build_tensor(TEN), "name": "x[0]"}),
     "no shape": orjson.dumps({"inputs": [{"name": "x", "datatype": "FP32", "data": TEN}]}),
-    "a shape of text": body_of({**one(TEN), "shape": ["10"]}),
-    "a negative shape": body_of(one(TEN, shape=[-1])),
-    "an enormous shape": body_of(one(TEN, shape=[10**18, 10**18])),
-    "an unknown datatype": body_of(one(TEN, "FLOAT")),
-    "a datatype twice": body_of(one(TEN)).replace(b'"datatype"', b'"datatype":"INT8","datatype"'),
-    "inputs twice": body_of(one(TEN)).replace(b'{"inputs"', b'{"inputs":[],"inputs"'),
+    "a shape of text": body_of({**build_tensor(TEN), "shape": ["10"]}),
+    "a negative shape": body_of(build_tensor(TEN, shape=[-1])),
+    "an enormous shape": body_of(build_tensor(TEN, shape=[10**18, 10**18])),
+    "an unknown datatype": body_of(build_tensor(TEN, "FLOAT")),
+    "a datatype twice": body_of(build_tensor(TEN)).replace(
+        b'"datatype"', b'"datatype":"INT8","datatype"'
+    ),
+    "inputs twice": body_of(build_tensor(TEN)).replace(b'{"inputs"', b'{"inputs":[],"inputs"'),
     "inputs is none": b'{"inputs": null}',
     "an input is a number": b'{"inputs": [1]}',
     "data is none": b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": 1}]}',
     "a list": b"[1]",
     "nothing": b"",
-    "a mark": b"\xef\xbb\xbf" + body_of(one(TEN)),
-    "cut": body_of(one(TEN))[:-1],
-    "more behind": body_of(one(TEN)) + b" 1",
-    "1e400": body_of(one(TEN)).replace(b"[0,", b"[1e400,"),
-    "NaN": body_of(one(TEN)).replace(b"[0,", b"[NaN,"),
-    "over 64 bits": body_of(one(TEN)).replace(b"[0,", b"[18446744073709551616,"),
-    "bad UTF-8": body_of(one(TEN)).replace(b'"x"', b'"\xff"'),
-    "half a surrogate": body_of(one(TEN)).replace(b'"x"', b'"\\ud800"'),
-    "deep": body_of(one(TEN)).replace(b"[0,", b"[" * 5000 + b"]" * 5000 + b","),
+    "a mark": b"\xef\xbb\xbf" + body_of(build_tensor(TEN)),
+    "cut": body_of(build_tensor(TEN))[:-1],
+    "more behind": body_of(build_tensor(TEN)) + b" 1",
+    "1e400": body_of(build_tensor(TEN)).replace(b"[0,", b"[1e400,"),
+    "NaN": body_of(build_tensor(TEN)).replace(b"[0,", b"[NaN,"),
+    "over 64 bits": body_of(build_tensor(TEN)).replace(b"[0,", b"[18446744073709551616,"),
+    "bad UTF-8": body_of(build_tensor(TEN)).replace(b'"x"', b'"\xff"'),
+    "half a surrogate": body_of(build_tensor(TEN)).replace(b'"x"', b'"\\ud800"'),
+    "deep": body_of(build_tensor(TEN)).replace(b"[0,", b"[" * 5000 + b"]" * 5000 + b","),
 }
 
 
@@ -186,8 +190,8 @@ def _fits(inputs: Any) -> bool:
 
 
 def test_small_bodies_are_read_by_wire_json() -> None:
-    large = body_of(one([0.5] * 50_000))
-    small = body_of(one([0.5] * 100))
+    large = body_of(build_tensor([0.5] * 50_000))
+    small = body_of(build_tensor([0.5] * 100))
 
     assert json.read_request(large).inputs[0].data.representations == ("raw",)
     assert json.read_request(small).inputs[0].data.representations == ("root",)

@@ -323,16 +323,16 @@ def test_headers_are_metadata_not_a_parameter() -> None:
 
 
 def test_ids_versions_and_requested_outputs() -> None:
-    wanted = InferenceRequest(
+    expected = InferenceRequest(
         id="7",
         inputs=[],
         outputs=[RequestOutput(name="y", parameters=Parameters(content_type="str"))],
     )
-    sent = messages.write_request(wanted, "m", "v2")
+    sent = messages.write_request(expected, "m", "v2")
     assert (sent.model_name, sent.model_version, sent.id) == ("m", "v2", "7")
 
     received = messages.read_request(sent)
-    assert received == wanted
+    assert received == expected
     assert messages.read_request(pb.ModelInferRequest()).id is None
     assert messages.read_response(pb.ModelInferResponse()).id is None
 

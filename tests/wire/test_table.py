@@ -43,40 +43,44 @@ def elements(tensor: RequestInput | ResponseOutput) -> tuple[list[Any], list[int
     return values, list(array.shape)
 
 
-def assert_same_tensors(found: Any, expected: Any) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert (one.name, one.datatype, one.shape) == (other.name, other.datatype, other.shape)
-        assert plain(one.parameters) == plain(other.parameters)
-        np.testing.assert_equal(elements(one), elements(other))
+def assert_same_tensors(actual: Any, expected: Any) -> None:
+    assert len(actual) == len(expected)
+    for tensor, other in zip(actual, expected, strict=True):
+        assert (tensor.name, tensor.datatype, tensor.shape) == (
+            other.name,
+            other.datatype,
+            other.shape,
+        )
+        assert plain(tensor.parameters) == plain(other.parameters)
+        np.testing.assert_equal(elements(tensor), elements(other))
 
 
-def assert_same_request(found: InferenceRequest, case: Case) -> None:
+def assert_same_request(actual: InferenceRequest, case: Case) -> None:
     expected = case.request()
-    assert found.id == expected.id
-    found_parameters = plain(found.parameters)
+    assert actual.id == expected.id
+    found_parameters = plain(actual.parameters)
     found_parameters.pop("binary_data_output", None)
     assert found_parameters == plain(expected.parameters)
-    assert_same_tensors(found.inputs, expected.inputs)
-    assert [(one.name, plain(one.parameters)) for one in found.outputs or []] == [
-        (one.name, plain(one.parameters)) for one in expected.outputs or []
+    assert_same_tensors(actual.inputs, expected.inputs)
+    assert [(output.name, plain(output.parameters)) for output in actual.outputs or []] == [
+        (output.name, plain(output.parameters)) for output in expected.outputs or []
     ]
 
 
-def assert_same_response(found: InferenceResponse, case: Case) -> None:
+def assert_same_response(actual: InferenceResponse, case: Case) -> None:
     expected = case.response()
-    assert (found.model_name, found.model_version, found.id) == (
+    assert (actual.model_name, actual.model_version, actual.id) == (
         "m",
         expected.model_version,
         expected.id,
     )
-    assert plain(found.parameters) == plain(expected.parameters)
-    assert_same_tensors(found.outputs, expected.outputs)
+    assert plain(actual.parameters) == plain(expected.parameters)
+    assert_same_tensors(actual.outputs, expected.outputs)
 
 
-def same_numbers(one: Any, other: Any) -> bool:
+def same_numbers(first: Any, other: Any) -> bool:
     """Whether two documents are equal with types: -0.0 and 0.0, 1 and 1.0, true and 1 differ."""
-    return library.dumps(one, sort_keys=True) == library.dumps(other, sort_keys=True)
+    return library.dumps(first, sort_keys=True) == library.dumps(other, sort_keys=True)
 
 
 # -- JSON --
@@ -210,6 +214,9 @@ def test_truncated_protobuf_has_no_other_tensors(name: str) -> None:
 
 
 def proto_inputs(body: bytes) -> list[RequestInput] | None:
-    found: list[RequestInput] = []
-    read = lambda: found.extend(messages.read_request(pb.ModelInferRequest.FromString(body)).inputs)  # noqa: E731
-    return None if refuses(read) else found
+    inputs: list[RequestInput] = []
+
+    def read() -> None:
+        inputs.extend(messages.read_request(pb.ModelInferRequest.FromString(body)).inputs)
+
+    return None if refuses(read) else inputs

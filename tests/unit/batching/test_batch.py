@@ -27,10 +27,10 @@ REPRESENTATIONS = ("list", "nested", "array", "raw")
 
 
 def request(*inputs: RequestInput, **fields: Any) -> InferenceRequest:
-    made = InferenceRequest(inputs=list(inputs), **fields)
-    for tensor in made.inputs:
+    request = InferenceRequest(inputs=list(inputs), **fields)
+    for tensor in request.inputs:
         tensor.data.normalize(str(tensor.datatype), tensor.shape)
-    return made
+    return request
 
 
 def tensor(
@@ -62,36 +62,38 @@ def batches(draw: st.DrawFn) -> list[InferenceRequest]:
         st.none() | st.dictionaries(st.sampled_from(["content_type", "k"]), st.text(max_size=3))
     )
     outputs = draw(st.none() | st.lists(st.sampled_from(["out0", "out1"]), max_size=2, unique=True))
-    made = []
+    payloads = []
     for rows in draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)):
         inputs = []
         for index, (datatype, inner) in enumerate(columns):
             shape = [rows, *inner]
             representation = draw(st.sampled_from(REPRESENTATIONS))
             count = math.prod(shape)
-            one = TEXTS if datatype == "BYTES" else st.integers(0, 1 if datatype == "BOOL" else 100)
+            element = (
+                TEXTS if datatype == "BYTES" else st.integers(0, 1 if datatype == "BOOL" else 100)
+            )
             inputs.append(
                 tensor(
                     f"in{index}",
                     datatype,
                     shape,
-                    draw(st.lists(one, min_size=count, max_size=count)),
+                    draw(st.lists(element, min_size=count, max_size=count)),
                     representation,
                 )
             )
         fields: dict[str, Any] = {
             "outputs": None if outputs is None else [{"name": name} for name in outputs]
         }
-        made.append(request(*inputs, parameters=parameters, **fields))
-    return made
+        payloads.append(request(*inputs, parameters=parameters, **fields))
+    return payloads
 
 
-def row_wise(asked: InferenceRequest, keep_rank: bool = True) -> InferenceResponse:
+def row_wise(request: InferenceRequest, keep_rank: bool = True) -> InferenceResponse:
     """The response of a row-wise model: each input doubled (strings reversed) and its sums."""
     outputs = []
-    for index, one in enumerate(asked.inputs):
-        datatype, shape = str(one.datatype), one.shape
-        array = one.data.to_array(datatype, shape)
+    for index, tensor in enumerate(request.inputs):
+        datatype, shape = str(tensor.datatype), tensor.shape
+        array = tensor.data.to_array(datatype, shape)
         if datatype == "BYTES":
             data = TensorData([element[::-1] for element in array.ravel()])
             outputs.append(
@@ -116,7 +118,7 @@ def row_wise(asked: InferenceRequest, keep_rank: bool = True) -> InferenceRespon
             )
         )
     parameters = (
-        None if asked.parameters is None else Parameters.from_values(asked.parameters.to_dict())
+        None if request.parameters is None else Parameters.from_values(request.parameters.to_dict())
     )
     return InferenceResponse(model_name="m", outputs=outputs, parameters=parameters)
 
@@ -138,9 +140,9 @@ def visible_fields(response: InferenceResponse) -> Any:
 @given(batches(), st.booleans())
 @settings(max_examples=150)
 def test_batched_equals_unbatched(requests: list[InferenceRequest], keep_rank: bool) -> None:
-    assert len({repr(batch_key(one)) for one in requests}) == 1
-    alone = [visible_fields(row_wise(one, keep_rank)) for one in requests]
-    rows = [rows_of(one) for one in requests]
+    assert len({repr(batch_key(request)) for request in requests}) == 1
+    alone = [visible_fields(row_wise(request, keep_rank)) for request in requests]
+    rows = [rows_of(request) for request in requests]
 
     joined = join(requests)
     assert rows_of(joined) == sum(rows)
@@ -153,7 +155,8 @@ def test_batched_equals_unbatched(requests: list[InferenceRequest], keep_rank: b
 @settings(max_examples=50)
 def test_responses_share_no_mutable_object(requests: list[InferenceRequest]) -> None:
     answers = split(
-        row_wise(join([*requests, *requests])), [rows_of(one) for one in [*requests, *requests]]
+        row_wise(join([*requests, *requests])),
+        [rows_of(request) for request in [*requests, *requests]],
     )
     answers[0].id = "first"
     answers[0].outputs.pop()
@@ -190,13 +193,14 @@ def test_requests_that_differ(what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "one, other", [(1, True), (1, 1.0), (0, False), (1, "1"), (None, 0), ([1], [True]), (0.0, -0.0)]
+    "first, other",
+    [(1, True), (1, 1.0), (0, False), (1, "1"), (None, 0), ([1], [True]), (0.0, -0.0)],
 )
-def test_parameters_of_another_type_differ(one: Any, other: Any) -> None:
+def test_parameters_of_another_type_differ(first: Any, other: Any) -> None:
     """A model may distinguish `true` from 1, which are equal in Python."""
-    assert batch_key(simple(parameters={"k": one})) != batch_key(simple(parameters={"k": other}))
+    assert batch_key(simple(parameters={"k": first})) != batch_key(simple(parameters={"k": other}))
     with_output = [
-        simple(outputs=[{"name": "o", "parameters": {"k": value}}]) for value in (one, other)
+        simple(outputs=[{"name": "o", "parameters": {"k": value}}]) for value in (first, other)
     ]
     assert batch_key(with_output[0]) != batch_key(with_output[1])
 
@@ -255,7 +259,7 @@ def test_numbers_are_joined_without_lists() -> None:
     joined = join(requests)
 
     assert joined.inputs[0].data.representations == ("raw",)
-    assert all(one.inputs[0].data.representations == ("raw",) for one in requests)
+    assert all(request.inputs[0].data.representations == ("raw",) for request in requests)
 
 
 def test_text_and_binary_elements_in_one_batch() -> None:
@@ -276,8 +280,8 @@ def answer(*outputs: ResponseOutput) -> InferenceResponse:
 
 
 def output(shape: list[int], data: Any, datatype: str = "FP32") -> ResponseOutput:
-    made = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
-    return ResponseOutput(name="y", datatype=datatype, shape=shape, data=made)
+    tensor_data = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
+    return ResponseOutput(name="y", datatype=datatype, shape=shape, data=tensor_data)
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,13 @@ class NextStage:
 def answer(request: InferenceRequest) -> InferenceResponse:
     outputs = [
         ResponseOutput(
-            name=one.name,
-            shape=one.shape,
-            datatype=one.datatype,
-            parameters=one.parameters,
-            data=one.data,
+            name=tensor.name,
+            shape=tensor.shape,
+            datatype=tensor.datatype,
+            parameters=tensor.parameters,
+            data=tensor.data,
         )
-        for one in request.inputs
+        for tensor in request.inputs
     ]
     parameters = Parameters(headers={"x-model": "yes"}, extra=[1, {"k": None}])
     return InferenceResponse(model_name="m", outputs=outputs, parameters=parameters)
@@ -67,16 +67,16 @@ def answer(request: InferenceRequest) -> InferenceResponse:
 
 def request(data: Any = (1.0, 2.0), datatype: str = "FP64", **more: Any) -> InferenceRequest:
     shape = more.pop("shape", [len(data)])
-    one = RequestInput(
+    tensor = RequestInput(
         name=more.pop("name", "x"),
         shape=shape,
         datatype=datatype,
         data=list(data),
         **more.pop("tensor", {}),
     )
-    made = InferenceRequest(inputs=[one], **more)
-    check_request(made)
-    return made
+    request = InferenceRequest(inputs=[tensor], **more)
+    check_request(request)
+    return request
 
 
 def cached(
@@ -121,7 +121,7 @@ def requests(draw: st.DrawFn) -> InferenceRequest:
                 name=name, shape=[len(data)], datatype=datatype, data=data, parameters=parameters
             )
         )
-    made = InferenceRequest(
+    request = InferenceRequest(
         id=draw(st.none() | st.text()),
         parameters=draw(
             st.none() | st.dictionaries(st.sampled_from("rs"), plain).map(Parameters.from_values)
@@ -134,8 +134,8 @@ def requests(draw: st.DrawFn) -> InferenceRequest:
             )
         ),
     )
-    check_request(made)
-    return made
+    check_request(request)
+    return request
 
 
 def content(message: InferenceRequest | InferenceResponse) -> Any:
@@ -156,8 +156,10 @@ async def test_cached_responses_equal_computed_ones(sent: list[InferenceRequest]
 
 @settings(deadline=None, max_examples=100)
 @given(requests(), requests())
-def test_equal_keys_mean_equal_content(one: InferenceRequest, other: InferenceRequest) -> None:
-    assert (request_key(one) == request_key(other)) <= (repr(content(one)) == repr(content(other)))
+def test_equal_keys_mean_equal_content(first: InferenceRequest, other: InferenceRequest) -> None:
+    assert (request_key(first) == request_key(other)) <= (
+        repr(content(first)) == repr(content(other))
+    )
 
 
 # -- equal requests --
@@ -204,10 +206,10 @@ async def test_another_request_is_computed(other: InferenceRequest) -> None:
 
 
 def test_large_tensors_are_part_of_the_key() -> None:
-    zeros, one = np.zeros(10_000), np.zeros(10_000)
-    one[-1] = 1
+    zeros, ones = np.zeros(10_000), np.zeros(10_000)
+    ones[-1] = 1
     assert request_key(request(zeros)) == request_key(request(zeros))
-    assert request_key(request(zeros)) != request_key(request(one))
+    assert request_key(request(zeros)) != request_key(request(ones))
 
 
 async def test_models_versions_and_loads_do_not_share() -> None:

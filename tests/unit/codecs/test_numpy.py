@@ -278,7 +278,7 @@ def test_integers_out_of_range_are_refused_however_they_are_nested(
 def test_datetimes_have_the_finest_unit_of_their_texts(
     texts: list[str | None], expected: str
 ) -> None:
-    found = NumpyCodec.decode_input(tensor([len(texts)], "BYTES", texts, content_type="datetime"))
+    actual = NumpyCodec.decode_input(tensor([len(texts)], "BYTES", texts, content_type="datetime"))
     missing = [text if text else "NaT" for text in texts]
-    np.testing.assert_array_equal(found, np.array(missing, dtype=expected))
-    assert found.dtype == np.dtype(expected)
+    np.testing.assert_array_equal(actual, np.array(missing, dtype=expected))
+    assert actual.dtype == np.dtype(expected)

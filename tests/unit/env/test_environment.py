@@ -77,11 +77,11 @@ def test_what_is_not_there(tmp_path: Path, field: str) -> None:
 
 
 def test_unpacked_once_per_content(tmp_path: Path) -> None:
-    one = pack(tmp_path / "one.tar.gz", files={"bin/python": b"1"})
+    archive = pack(tmp_path / "one.tar.gz", files={"bin/python": b"1"})
     other = pack(tmp_path / "other.tar.gz", files={"bin/python": b"2"})
-    first = unpack(str(one), str(tmp_path / "envs"), "one")
+    first = unpack(str(archive), str(tmp_path / "envs"), "one")
     Path(first.folder, "mark").touch()
-    again = unpack(str(one), str(tmp_path / "envs"), "one")
+    again = unpack(str(archive), str(tmp_path / "envs"), "one")
     assert again == first
     assert Path(again.folder, "mark").exists()
     assert unpack(str(other), str(tmp_path / "envs"), "other") != first

@@ -116,27 +116,28 @@ async def test_statistics_report_version_0_for_models_without_a_version(bench: B
 async def test_an_id_is_kept_or_generated(bench: Bench) -> None:
     await bench.load("m", "3")
     kept = await bench.ask(id="mine")
-    made = await bench.ask()
+    response = await bench.ask()
 
     assert kept.id == "mine"
-    assert made.id is not None
-    assert uuid.UUID(made.id).version == 4
-    assert bench.executor.models[0].requests[1].id == made.id
-    assert made.model_version == "3"
+    assert response.id is not None
+    assert uuid.UUID(response.id).version == 4
+    assert bench.executor.models[0].requests[1].id == response.id
+    assert response.model_version == "3"
 
 
 def test_ids_are_random_uuids() -> None:
-    made = {generate_id() for _ in range(1000)}
+    ids = {generate_id() for _ in range(1000)}
 
-    assert len(made) == 1000
+    assert len(ids) == 1000
     assert all(
-        uuid.UUID(one).version == 4 and uuid.UUID(one).variant == uuid.RFC_4122 for one in made
+        uuid.UUID(request_id).version == 4 and uuid.UUID(request_id).variant == uuid.RFC_4122
+        for request_id in ids
     )
 
 
 async def test_the_models_own_version_is_kept(bench: Bench) -> None:
     model = await bench.load("m", "3")
-    model.response = lambda asked: InferenceResponse(
+    model.response = lambda payload: InferenceResponse(
         model_name="m", model_version="own", outputs=[]
     )
 
@@ -160,10 +161,10 @@ async def test_deadline_and_priority_from_parameters(bench: Bench) -> None:
 async def test_the_earlier_deadline_counts(bench: Bench) -> None:
     model = await bench.load()
     context = RequestContext(deadline=time.monotonic() + 5)
-    asked = context.deadline
+    deadline = context.deadline
     await bench.data_plane.infer(request(parameters={"timeout": 60_000_000}), "m", context=context)
 
-    assert model.calls[0].deadline == asked
+    assert model.calls[0].deadline == deadline
 
 
 async def test_a_deadline_exceeded_in_the_model(bench: Bench) -> None:
@@ -189,7 +190,7 @@ async def test_headers_reach_models_that_may_depend_on_them(bench: Bench, row_wi
 
 async def test_response_headers_are_moved_to_the_context(bench: Bench) -> None:
     model = await bench.load()
-    model.response = lambda asked: InferenceResponse(
+    model.response = lambda payload: InferenceResponse(
         model_name="m", outputs=[], parameters=Parameters(headers={"x-own": "1"}, k=2)
     )
     context = RequestContext()
@@ -230,7 +231,7 @@ async def test_requests_for_models_that_are_not_loaded(bench: Bench) -> None:
 # -- outputs --
 
 
-def two_outputs(asked: InferenceRequest) -> InferenceResponse:
+def two_outputs(payload: InferenceRequest) -> InferenceResponse:
     outputs = [
         ResponseOutput(name=name, shape=[1], datatype="INT8", data=TensorData([1])) for name in "ab"
     ]
@@ -290,15 +291,20 @@ async def test_statistics(bench: Bench) -> None:
     leaving.cancel()
     await asyncio.wait([leaving])
 
-    (one,) = (await bench.data_plane.statistics("m", "1"))["model_stats"]
-    assert (one["name"], one["version"], one["inference_count"], one["execution_count"]) == (
+    (entry,) = (await bench.data_plane.statistics("m", "1"))["model_stats"]
+    assert (
+        entry["name"],
+        entry["version"],
+        entry["inference_count"],
+        entry["execution_count"],
+    ) == (
         "m",
         "1",
         2,
         2,
     )
-    assert one["inference_stats"]["success"]["count"] == 1
-    assert one["inference_stats"]["fail"]["count"] == 2
+    assert entry["inference_stats"]["success"]["count"] == 1
+    assert entry["inference_stats"]["fail"]["count"] == 2
     assert len((await bench.data_plane.statistics("m"))["model_stats"]) == 2
     assert len((await bench.data_plane.statistics())["model_stats"]) == 2
     with pytest.raises(ModelNotFound):

@@ -28,7 +28,7 @@ async def bench() -> Bench:
 # -- outputs --
 
 
-def two_outputs(asked: InferenceRequest) -> InferenceResponse:
+def two_outputs(payload: InferenceRequest) -> InferenceResponse:
     outputs = [
         ResponseOutput(name=name, shape=[1], datatype="INT8", data=TensorData([1])) for name in "ab"
     ]
@@ -118,14 +118,14 @@ async def test_responses_of_a_batch_have_their_own_ids() -> None:
     bench = Bench(policy=BatchPolicy(8))
     model = await bench.load(row_wise=True)
     model.go.clear()
-    asked = [
+    calls = [
         asyncio.ensure_future(bench.ask(id=str(number), data=[float(number)]))
         for number in range(5)
     ]
     for _ in range(10):
         await asyncio.sleep(0)
     model.go.set()
-    answers = await asyncio.gather(*asked)
+    answers = await asyncio.gather(*calls)
 
     assert [answer.id for answer in answers] == ["0", "1", "2", "3", "4"]
     assert [answer.outputs[0].data.root for answer in answers] == [

@@ -50,12 +50,12 @@ async def test_from_load_to_unload(repository: Repository) -> None:
 
     (model,) = repository.bench.executor.models
     model.go.clear()
-    asking = asyncio.ensure_future(repository.bench.ask())
+    call = asyncio.ensure_future(repository.bench.ask())
     await asyncio.sleep(0)
     unloading = asyncio.ensure_future(repository.handlers.unload("m"))
     await begun(unloading, repository, "UNLOADING")
     model.go.set()
-    await asyncio.gather(asking, unloading)
+    await asyncio.gather(call, unloading)
     assert await repository.state() == ("UNAVAILABLE", "")
 
 

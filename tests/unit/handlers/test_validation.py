@@ -42,9 +42,9 @@ def request(*inputs: RequestInput, **more: Any) -> InferenceRequest:
     )
 
 
-def refusal(made: InferenceRequest) -> str:
+def refusal(payload: InferenceRequest) -> str:
     with pytest.raises(MLServerError) as error:
-        check_request(made)
+        check_request(payload)
     assert (error.value.status_code, error.value.code) == (400, "INVALID_ARGUMENT")
     assert len(error.value.message) < 1000
     return error.value.message
@@ -58,14 +58,17 @@ def nested(levels: int) -> Any:
 
 
 def test_numbers_become_bytes() -> None:
-    made = request(tensor(), tensor("y", "BYTES", [1], ["a"]))
-    check_request(made)
+    payload = request(tensor(), tensor("y", "BYTES", [1], ["a"]))
+    check_request(payload)
 
-    assert [one.data.representations for one in made.inputs] == [("raw",), ("root",)]
+    assert [input_tensor.data.representations for input_tensor in payload.inputs] == [
+        ("raw",),
+        ("root",),
+    ]
 
 
 @pytest.mark.parametrize(
-    "made, words",
+    "payload, words",
     [
         (request(tensor(), tensor()), "input 'x': expected each input name once"),
         (
@@ -120,8 +123,8 @@ def test_numbers_become_bytes() -> None:
         ),
     ],
 )
-def test_rejected(made: InferenceRequest, words: str) -> None:
-    assert words in refusal(made)
+def test_rejected(payload: InferenceRequest, words: str) -> None:
+    assert words in refusal(payload)
 
 
 def test_accepted() -> None:
@@ -133,10 +136,10 @@ def test_accepted() -> None:
 
 
 def test_max_inputs() -> None:
-    made = request(*[tensor(str(number)) for number in range(5)])
-    check_request(made, max_inputs=5)
+    payload = request(*[tensor(str(number)) for number in range(5)])
+    check_request(payload, max_inputs=5)
     with pytest.raises(MLServerError, match="at most 4 inputs .setting 'max_inputs'., received 5"):
-        check_request(made, max_inputs=4)
+        check_request(payload, max_inputs=4)
     assert Settings().max_inputs == MAX_INPUTS
 
 
@@ -148,16 +151,16 @@ def test_data_is_validated_in_every_request() -> None:
     assert "once" in refusal(request(tensor("again"), tensor("again")))
 
 
-@pytest.mark.parametrize("made", ["a" * (MAX_NAME + 1), "a\nb", "\x1b[31m", "a\0"])
-def test_ids_that_would_break_logs_and_headers(made: str) -> None:
+@pytest.mark.parametrize("request_id", ["a" * (MAX_NAME + 1), "a\nb", "\x1b[31m", "a\0"])
+def test_ids_that_would_break_logs_and_headers(request_id: str) -> None:
     with pytest.raises(MLServerError, match="Invalid id") as error:
-        check_id(request(id=made))
+        check_id(request(id=request_id))
     assert len(error.value.message) < 500
 
 
-@pytest.mark.parametrize("made", [None, "", "42", "é", "a" * MAX_NAME])
-def test_valid_ids(made: str | None) -> None:
-    check_id(request(id=made))
+@pytest.mark.parametrize("request_id", [None, "", "42", "é", "a" * MAX_NAME])
+def test_valid_ids(request_id: str | None) -> None:
+    check_id(request(id=request_id))
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ async def test_streams_are_split_as_well(bench: Bench) -> None:
     async def requests() -> Any:
         yield request()
 
-    found = [response async for response in bench.data_plane.infer_stream(requests(), "m")]
-    assert [response.model_version for response in found] == ["1"]
+    responses = [response async for response in bench.data_plane.infer_stream(requests(), "m")]
+    assert [response.model_version for response in responses] == ["1"]
 
 
 async def test_invalid_settings_fail_the_load(bench: Bench) -> None:
@@ -96,10 +96,10 @@ async def test_shadow_responses_are_compared_and_not_returned(bench: Bench) -> N
     assert len(shadow.requests) == 1
     assert outcomes(bench) == {"same": 1}
 
-    def other(made: Any) -> InferenceResponse:
+    def other(payload: Any) -> InferenceResponse:
         return InferenceResponse(model_name="m", outputs=[])
 
-    def broken(made: Any) -> InferenceResponse:
+    def broken(payload: Any) -> InferenceResponse:
         raise MLServerError("no", 500)
 
     for answer in (other, broken):

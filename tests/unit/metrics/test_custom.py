@@ -27,9 +27,9 @@ def _clean() -> Iterator[None]:
 
 
 def value(series: str, model: ModelSettings = WINE, **labels: str) -> float | None:
-    given = {"model_name": model.name, "model_version": model.version or "", **labels}
-    found: float | None = metrics.REGISTRY.get_sample_value(series, given)
-    return found
+    all_labels = {"model_name": model.name, "model_version": model.version or "", **labels}
+    sample: float | None = metrics.REGISTRY.get_sample_value(series, all_labels)
+    return sample
 
 
 def test_log_observes_for_the_running_model() -> None:
@@ -86,14 +86,14 @@ def test_outside_of_a_model_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, given", [("t bad", 1), ("1t", 1), ("t-x", 1), ("t_text", "many"), ("t_none", None)]
+    "name, all_labels", [("t bad", 1), ("1t", 1), ("t-x", 1), ("t_text", "many"), ("t_none", None)]
 )
-def test_invalid_names_and_values(name: str, given: Any) -> None:
+def test_invalid_names_and_values(name: str, all_labels: Any) -> None:
     with (
         model_context(WINE),
         pytest.raises(InvalidMetric, match=f"Metric '{name}' cannot be logged"),
     ):
-        metrics.log(**{name: given})
+        metrics.log(**{name: all_labels})
 
 
 def test_a_sink_gets_the_samples_and_receive_adds_them() -> None:

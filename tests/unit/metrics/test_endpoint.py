@@ -26,11 +26,11 @@ async def call(
 
 
 def families(page: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for family in text_string_to_metric_families(page):
-        assert family.name not in found
-        found[family.name] = family
-    return found
+        assert family.name not in by_name
+        by_name[family.name] = family
+    return by_name
 
 
 async def test_the_page_has_metrics_of_server_models_and_process() -> None:
@@ -44,16 +44,16 @@ async def test_the_page_has_metrics_of_server_models_and_process() -> None:
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
     assert int(response.headers["content-length"]) == len(response.content)
-    found = families(response.text)
-    assert {"model_infer_request_success", "t_page", "python_info"} <= set(found)
+    by_name = families(response.text)
+    assert {"model_infer_request_success", "t_page", "python_info"} <= set(by_name)
 
 
 async def test_a_models_metric_cannot_break_the_page() -> None:
     with model_context(ModelSettings(name="wine", implementation="a.B")):
         metrics.log(python_info=1, model_infer_request_success=1)
-    found = families((await call(MetricsServer(Settings(), ServerMetrics()))).text)
+    by_name = families((await call(MetricsServer(Settings(), ServerMetrics()))).text)
     metrics.forget("wine", None)
-    assert found["model_infer_request_success"].type == "counter"
+    assert by_name["model_infer_request_success"].type == "counter"
 
 
 async def test_open_metrics_on_request() -> None:

@@ -39,7 +39,9 @@ def test_sums() -> None:
     assert plain["inference_stats"]["fail"] == {"count": 3, "ns": 15}
     assert plain["inference_stats"]["compute_infer"] == {"count": 3, "ns": 6}
     assert plain["inference_stats"]["cache_hit"] == {"count": 3, "ns": 3}
-    assert [(one["batch_size"], one["compute_infer"]["count"]) for one in plain["batch_stats"]] == [
+    assert [
+        (batch["batch_size"], batch["compute_infer"]["count"]) for batch in plain["batch_stats"]
+    ] == [
         (3, 2),
         (4, 1),
     ]

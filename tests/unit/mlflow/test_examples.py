@@ -59,10 +59,10 @@ async def test_the_wine_example_gives_the_result_of_the_quickstart(tmp_path: Pat
     data = wine_data()
     if data is None:
         pytest.skip("the red wine data is not here")
-    said = train_wine(
+    printed = train_wine(
         tmp_path, "0.5", "0.5", "--data", str(data), "--settings", "model-settings.json"
     )
-    assert (Path(said.splitlines()[-1]) / "MLmodel").is_file()
+    assert (Path(printed.splitlines()[-1]) / "MLmodel").is_file()
     inputs: list[dict[str, Any]] = [
         {"name": name, "shape": [1], "datatype": "FP32", "data": [value]}
         for name, value in WINE.items()

@@ -28,7 +28,7 @@ from unit.mlflow.conftest import MLflowModels
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def asking(
+def build_request(
     name: str, data: list[Any], parameters: dict[str, Any] | None = None
 ) -> InferenceRequest:
     inputs = [{"name": name, "datatype": "FP64", "shape": [len(data)], "data": data}]
@@ -41,7 +41,7 @@ async def test_predict_is_called_with_data_and_params(
 ) -> None:
     runtime = await mlflow_models.runtime("echo_params")
     with patch.object(runtime._model, "predict", return_value=["foo"]) as predict:
-        response = await runtime.predict(asking("d", [1.5], parameters))
+        response = await runtime.predict(build_request("d", [1.5], parameters))
     assert predict.call_args.kwargs == {"params": expected}
     assert predict.call_args.args[0]["d"].tolist() == [1.5]
     assert response.outputs[0].model_dump() == {
@@ -83,14 +83,14 @@ async def test_invocations_refuses_other_content_types(
 
 async def test_routes(mlflow_models: MLflowModels) -> None:
     runtime = (await mlflow_models("linear")).runtime
-    found = {route.path: route for route in runtime.routes()}
-    assert {path: route.static for path, route in found.items()} == {
+    routes = {route.path: route for route in runtime.routes()}
+    assert {path: route.static for path, route in routes.items()} == {
         "/ping": "\n",
         "/health": "\n",
         "/version": VERSION,
         "/invocations": None,
     }
-    route = found["/invocations"]
+    route = routes["/invocations"]
     assert (route.method, route.wire) == ("POST", "mlserver_mlflow.invocations")
     assert json.loads(json.dumps(route.config)) == route.config
     assert (await runtime.ping(), await runtime.mlflow_version()) == ("\n", VERSION)
@@ -105,7 +105,7 @@ async def test_model_config_of_the_settings_reaches_the_model(
             ModelSettings(name="m", implementation=MLflowRuntime, parameters=parameters)
         )
         await runtime.load()
-        response = await runtime.predict(asking("d", [1.0]))
+        response = await runtime.predict(build_request("d", [1.0]))
         return json.loads(response.outputs[0].data.root[0])
 
     assert await config_of({}) == {"k": 1, "z": "d"}
@@ -225,7 +225,12 @@ async def test_a_streamable_model_whose_column_has_a_falsy_name(tmp_path: Path, 
 
 async def test_other_models_answer_a_stream_once(mlflow_models: MLflowModels) -> None:
     assert (
-        len([chunk async for chunk in streamed(mlflow_models, "echo_params", asking("d", [1.0]))])
+        len(
+            [
+                chunk
+                async for chunk in streamed(mlflow_models, "echo_params", build_request("d", [1.0]))
+            ]
+        )
         == 1
     )
 

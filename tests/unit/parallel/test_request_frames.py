@@ -176,8 +176,8 @@ def test_responses_keep_the_rank_that_the_model_gave() -> None:
     ],
 )
 def test_responses_of_every_kind(datatype: str, data: Any) -> None:
-    made = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
-    output = ResponseOutput(name="y", datatype=datatype, shape=[2], data=made)
+    tensor_data = TensorData.from_array(data) if isinstance(data, np.ndarray) else TensorData(data)
+    output = ResponseOutput(name="y", datatype=datatype, shape=[2], data=tensor_data)
     received = send_response(InferenceResponse(model_name="m", outputs=[output]))
 
     assert received.outputs[0].data == (data.tolist() if isinstance(data, np.ndarray) else data)

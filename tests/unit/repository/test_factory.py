@@ -26,10 +26,10 @@ class Shelf(ModelRepository):
         return self.models
 
     async def find(self, name: str) -> Models:
-        found = [settings for settings in self.models if settings.name == name]
-        if not found:
+        matching = [settings for settings in self.models if settings.name == name]
+        if not matching:
             raise ModelNotFound(name)
-        return found
+        return matching
 
 
 class Half(ModelRepository):

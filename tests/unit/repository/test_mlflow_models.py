@@ -30,12 +30,12 @@ def write_settings(folder: Path, **settings: object) -> None:
 
 async def served(root: Path) -> dict[str, str | None]:
     """Name, with the version behind a slash -> uri, relative to the root where it lies below."""
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for settings in await SchemalessModelRepository(str(root)).list():
         assert settings.parameters is not None
         key = settings.name if settings.version is None else f"{settings.name}/{settings.version}"
-        found[key] = (settings.parameters.uri or "").removeprefix(f"{root}/")
-    return found
+        versions[key] = (settings.parameters.uri or "").removeprefix(f"{root}/")
+    return versions
 
 
 @pytest.mark.parametrize(

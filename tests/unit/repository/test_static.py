@@ -25,6 +25,6 @@ async def test_list_and_find() -> None:
     assert model.name == "wine"
     assert model.parameters is not None
     assert model.parameters.uri == "models:/wine@best"
-    assert [found.name for found in await repository.find("wine")] == ["wine"]
+    assert [entry.name for entry in await repository.find("wine")] == ["wine"]
     with pytest.raises(ModelNotFound):
         await repository.find("beer")

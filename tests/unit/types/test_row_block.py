@@ -227,9 +227,9 @@ def test_names_are_checked() -> None:
 
 
 def test_row_blocks_join_with_tensors() -> None:
-    one = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}'
+    body = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}'
     two = b'{"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [2, 3]}]}'
-    requests = [json.read_request(one), json.read_request(two), json.read_request(one)]
+    requests = [json.read_request(body), json.read_request(two), json.read_request(body)]
     for request in requests:
         check_request(request)
     assert batch_key(requests[0]) == batch_key(requests[1])

@@ -128,18 +128,18 @@ async def test_answers_in_an_envelope_have_no_place_for_it(runtime: MLflowRuntim
 async def test_traces_are_disabled_without_a_destination(
     mlflow_models: MLflowModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {HEADER: "true"}
+    headers = {HEADER: "true"}
     before = mlflow.get_tracking_uri()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(None)
     try:
         nowhere = await answer_of(
-            await mlflow_models.runtime("repeats"), "/responses", ASKED, asked
+            await mlflow_models.runtime("repeats"), "/responses", ASKED, headers
         )
         assert nowhere["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
         mlflow.set_tracking_uri(before)
         somewhere = await answer_of(
-            await mlflow_models.runtime("repeats"), "/responses", ASKED, asked
+            await mlflow_models.runtime("repeats"), "/responses", ASKED, headers
         )
         assert somewhere["metadata"]["trace_id"] == "tr-"
     finally:

@@ -75,12 +75,12 @@ async def first_output(runtime: Any, request: InferenceRequest) -> Any:
     return output.data.array
 
 
-def assert_same(found: Any, expected: Any) -> None:
+def assert_same(actual: Any, expected: Any) -> None:
     if expected.dtype.kind in "OU":
-        assert found.tolist() == expected.tolist()
+        assert actual.tolist() == expected.tolist()
     else:
-        assert found.dtype == expected.dtype
-        assert found.tobytes() == expected.tobytes()
+        assert actual.dtype == expected.dtype
+        assert actual.tobytes() == expected.tobytes()
 
 
 # model -> joined rows?, arrays instead of frames?, predict in a thread?

@@ -22,11 +22,11 @@ TEXT = base64.b64encode(BYTES).decode()
 
 async def runtime(mlflow_models: MLflowModels, name: str, **extra: Any) -> MLflowRuntime:
     parameters = ModelParameters(uri=str(mlflow_models.path(name)), extra=extra)
-    made = MLflowRuntime(
+    runtime = MLflowRuntime(
         ModelSettings(name=name, implementation=MLflowRuntime, parameters=parameters)
     )
-    await made.load()
-    return made
+    await runtime.load()
+    return runtime
 
 
 async def sent(model: MLflowRuntime, body: Any, content_type: str = invocations.JSON) -> Any:

@@ -99,10 +99,10 @@ def test_columns(kinds: list[str], data: st.DataObject) -> None:
     request = json_formats.read_request(text.encode(), config_of(kinds))
     if request is not None:
         expected = enforced(text, schema_of(kinds))
-        found = pd.DataFrame(
+        actual = pd.DataFrame(
             {tensor.name: array_of(tensor).reshape(-1) for tensor in request.inputs}
         )
-        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+        pd.testing.assert_frame_equal(actual, expected, check_exact=True)
 
 
 @settings(max_examples=200, deadline=None)
@@ -126,10 +126,10 @@ def test_tensors(rows: list[tuple[Any, Any]], as_instances: bool) -> None:
     if request is not None:
         expected = enforced(text, TENSOR_SCHEMA)
         for tensor in request.inputs:
-            found = array_of(tensor)
-            assert found.dtype == expected[tensor.name].dtype
-            assert found.shape == expected[tensor.name].shape
-            assert found.tobytes() == expected[tensor.name].tobytes()
+            actual = array_of(tensor)
+            assert actual.dtype == expected[tensor.name].dtype
+            assert actual.shape == expected[tensor.name].shape
+            assert actual.tobytes() == expected[tensor.name].tobytes()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 300])

@@ -102,12 +102,12 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_that_of_paths_and_bytes(tmp_path: Path) -> None:
-    one, other = (
+    first, other = (
         write(tmp_path / name, "    code: code\n", "code/prep.py") for name in ("one", "other")
     )
-    assert one is not None
+    assert first is not None
     assert other is not None
-    assert one.digest == other.digest
+    assert first.digest == other.digest
     (tmp_path / "other" / "code" / "__pycache__").mkdir()
     (tmp_path / "other" / "code" / "__pycache__" / "prep.cpython-311.pyc").touch()
     (tmp_path / "other" / "model.pkl").touch()
@@ -121,4 +121,4 @@ def test_the_digest_is_that_of_paths_and_bytes(tmp_path: Path) -> None:
             )
         changed = find(str(tmp_path / "other"))
         assert changed is not None
-        assert (changed.digest == one.digest) == (change == "same")
+        assert (changed.digest == first.digest) == (change == "same")

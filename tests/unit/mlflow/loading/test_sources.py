@@ -25,11 +25,11 @@ ROW = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 1], "data": [1.
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> MLflowRegistry:
-    found = MLflowRegistry(tmp_path_factory.mktemp("registry"))
+    mlflow_registry = MLflowRegistry(tmp_path_factory.mktemp("registry"))
     for answers in (1.0, 2.0, 3.0):
-        found.add("wine", answers)
-    found.point("wine", "champion", 2)
-    return found
+        mlflow_registry.add("wine", answers)
+    mlflow_registry.point("wine", "champion", 2)
+    return mlflow_registry
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ async def answer(uri: str, version: str | None = None) -> tuple[float, str | Non
     )
     await runtime.load()
     response = await runtime.predict(InferenceRequest.model_validate(ROW))
-    found = (await runtime.metadata()).parameters
-    source = (found.model_extra or {}).get("source") if found is not None else None
+    reported = (await runtime.metadata()).parameters
+    source = (reported.model_extra or {}).get("source") if reported is not None else None
     return float(response.outputs[0].data[0]), response.model_version, source
 
 
@@ -151,10 +151,10 @@ def test_a_registry_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_keys() -> None:
-    one, other = (
+    first, other = (
         get_cache_key(b"model_uuid: 0123456789abcdef\n"),
         get_cache_key(b"model_uuid: 0123456789abcdef\nrun_id: x\n"),
     )
-    assert one.startswith("0123456789abcdef-")
-    assert one != other
+    assert first.startswith("0123456789abcdef-")
+    assert first != other
     assert get_cache_key(b"model_id: ../../etc\n").startswith("model-")

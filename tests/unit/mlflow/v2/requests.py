@@ -18,13 +18,13 @@ def tensor(
     shape: list[int] | None = None,
     content_type: str = "",
 ) -> Tensor:
-    made = {
+    fields = {
         "name": name,
         "datatype": datatype,
         "shape": [len(data)] if shape is None else shape,
         "data": data,
     }
-    return made | {"parameters": {"content_type": content_type}} if content_type else made
+    return fields | {"parameters": {"content_type": content_type}} if content_type else fields
 
 
 def three(datatype: str, data: list[Any], shape: list[int] | None = None) -> list[Tensor]:

@@ -110,7 +110,7 @@ def loaded(
     folder: Path = tmp_path_factory.mktemp("results")
     before = dict(os.environ)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
-    runner, found = ModelRunner(), {}
+    runner, models = ModelRunner(), {}
 
     async def load() -> None:
         for name, declared in MODELS.items():
@@ -126,11 +126,11 @@ def loaded(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 await runner.load(name, model)
-            found[name] = Loaded(runner, name)
+            models[name] = Loaded(runner, name)
 
     with asyncio.Runner() as loop:
         loop.run(load())
-        yield loop, found
+        yield loop, models
     os.environ.clear()
     os.environ.update(before)
 

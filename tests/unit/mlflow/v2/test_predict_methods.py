@@ -79,7 +79,7 @@ def fitted_models(tmp_path_factory: pytest.TempPathFactory) -> FittedModels:
     return FittedModels(tmp_path_factory.mktemp("methods"))
 
 
-def asking(frame: pd.DataFrame, *outputs: str, **fields: Any) -> InferenceRequest:
+def build_request(frame: pd.DataFrame, *outputs: str, **fields: Any) -> InferenceRequest:
     inputs = [
         {
             "name": name,
@@ -117,16 +117,16 @@ async def test_methods_give_what_the_estimator_gives(
 ) -> None:
     runtime, estimator = await fitted_models.runtime(name), fitted_models.estimator(name)
     frame = FRAME.head(5)
-    request = asking(frame, *methods)
+    request = build_request(frame, *methods)
     if general:
         request.inputs[0].parameters = InferenceRequest.model_validate(
             {"inputs": [], "parameters": {"content_type": "pd"}}
         ).parameters
-    found = by_name(await runtime.predict(request))
-    assert list(found) == [method for method in METHODS if method in methods]
+    outputs = by_name(await runtime.predict(request))
+    assert list(outputs) == [method for method in METHODS if method in methods]
     for method in methods:
         expected = getattr(estimator, method)(frame)
-        np.testing.assert_array_equal(found[method].reshape(expected.shape), expected)
+        np.testing.assert_array_equal(outputs[method].reshape(expected.shape), expected)
 
 
 async def test_methods_and_the_models_own_outputs_together(fitted_models: FittedModels) -> None:
@@ -134,14 +134,14 @@ async def test_methods_and_the_models_own_outputs_together(fitted_models: Fitted
         await fitted_models.runtime("clusters"),
         fitted_models.estimator("clusters"),
     )
-    found = by_name(await runtime.predict(asking(FRAME.head(3), "quality", "transform")))
-    assert found.keys() == {"quality", "transform"}
-    np.testing.assert_array_equal(found["quality"].ravel(), estimator.predict(FRAME.head(3)))
+    outputs = by_name(await runtime.predict(build_request(FRAME.head(3), "quality", "transform")))
+    assert outputs.keys() == {"quality", "transform"}
+    np.testing.assert_array_equal(outputs["quality"].ravel(), estimator.predict(FRAME.head(3)))
 
 
 async def test_outputs_of_the_signature_still_work(fitted_models: FittedModels) -> None:
     runtime = await fitted_models.runtime("clusters")
-    (output,) = (await runtime.predict(asking(FRAME.head(3), "quality"))).outputs
+    (output,) = (await runtime.predict(build_request(FRAME.head(3), "quality"))).outputs
     assert output.name == "quality"
 
 
@@ -150,7 +150,7 @@ async def test_a_method_that_is_lacking_lists_those_that_are_there(
 ) -> None:
     runtime = await fitted_models.runtime("classifier")
     with pytest.raises(MLServerError) as caught:
-        await runtime.predict(asking(FRAME.head(1), "transform"))
+        await runtime.predict(build_request(FRAME.head(1), "transform"))
     assert caught.value.status_code == 400
     assert caught.value.message == (
         "Invalid outputs: the model has no method 'transform'; its methods are"
@@ -163,11 +163,11 @@ async def test_several_targets_have_their_rows_first(fitted_models: FittedModels
         await fitted_models.runtime("two_targets"),
         fitted_models.estimator("two_targets"),
     )
-    found = by_name(await runtime.predict(asking(FRAME.head(4), "predict_proba")))
+    outputs = by_name(await runtime.predict(build_request(FRAME.head(4), "predict_proba")))
     expected = np.stack(estimator.predict_proba(FRAME.head(4)), axis=1)
-    np.testing.assert_array_equal(found["predict_proba"], expected)
+    np.testing.assert_array_equal(outputs["predict_proba"], expected)
     uneven = await fitted_models.runtime("uneven_targets")
-    (output,) = (await uneven.predict(asking(FRAME.head(4), "predict_proba"))).outputs
+    (output,) = (await uneven.predict(build_request(FRAME.head(4), "predict_proba"))).outputs
     assert output.shape == [4, 1]
     assert output.parameters is not None
     assert output.parameters.content_type == "pd_json"
@@ -181,13 +181,15 @@ async def test_joined_requests_give_each_what_it_gets_alone(
     assert runtime.row_wise
     rows = [1, 3, 2, 1]
     frames = [FRAME.iloc[sum(rows[:at]) :].head(count) for at, count in enumerate(rows)]
-    requests = [asking(frame, "predict_proba", "predict") for frame in frames]
+    requests = [build_request(frame, "predict_proba", "predict") for frame in frames]
     alone = [await runtime.predict(request) for request in requests]
     with model_context(runtime.settings, rows):
         together = split(await runtime.predict(join(requests)), rows)
-    for one, other in zip(alone, together, strict=True):
-        assert [output.name for output in one.outputs] == [output.name for output in other.outputs]
-        for mine, its in zip(one.outputs, other.outputs, strict=True):
+    for first, other in zip(alone, together, strict=True):
+        assert [output.name for output in first.outputs] == [
+            output.name for output in other.outputs
+        ]
+        for mine, its in zip(first.outputs, other.outputs, strict=True):
             assert mine.shape == its.shape
             assert list(mine.data) == list(its.data)
 
@@ -196,7 +198,10 @@ async def test_results_that_cannot_be_put_together_are_made_one_by_one(
     fitted_models: FittedModels,
 ) -> None:
     runtime = await fitted_models.runtime("uneven_targets")
-    requests = [asking(FRAME.head(2), "predict_proba"), asking(FRAME.tail(1), "predict_proba")]
+    requests = [
+        build_request(FRAME.head(2), "predict_proba"),
+        build_request(FRAME.tail(1), "predict_proba"),
+    ]
     with (
         model_context(runtime.settings, [2, 1]),
         pytest.raises(MLServerError, match="predicted together"),
@@ -225,12 +230,14 @@ async def test_boosters(library: str, tmp_path: Path) -> None:
     )
     runtime = MLflowRuntime(settings)
     await runtime.load()
-    found = by_name(await runtime.predict(asking(FRAME.head(4), "predict", "predict_proba")))
+    outputs = by_name(
+        await runtime.predict(build_request(FRAME.head(4), "predict", "predict_proba"))
+    )
     np.testing.assert_array_equal(
-        found["predict"].ravel(), estimator.predict(FRAME.head(4)).ravel()
+        outputs["predict"].ravel(), estimator.predict(FRAME.head(4)).ravel()
     )
     np.testing.assert_allclose(
-        found["predict_proba"], estimator.predict_proba(FRAME.head(4)), rtol=1e-6
+        outputs["predict_proba"], estimator.predict_proba(FRAME.head(4)), rtol=1e-6
     )
     with pytest.raises(MLServerError, match="no method 'transform'"):
-        await runtime.predict(asking(FRAME.head(1), "transform"))
+        await runtime.predict(build_request(FRAME.head(1), "transform"))

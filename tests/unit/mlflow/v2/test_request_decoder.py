@@ -192,11 +192,11 @@ async def test_named_tensors_in_and_out(mlflow_models: MLflowModels) -> None:
     response = await served.runtime.predict(request_of(inputs))
     assert response.parameters is not None
     assert response.parameters.content_type == "dict"
-    found = {
+    outputs = {
         output.name: (str(output.datatype), output.shape, output.data.root)
         for output in response.outputs
     }
-    assert found == {"twice": ("FP32", [1, 2], [2.0, 4.0]), "sum": ("INT64", [1, 1], [6])}
+    assert outputs == {"twice": ("FP32", [1, 2], [2.0, 4.0]), "sum": ("INT64", [1, 1], [6])}
 
 
 @pytest.mark.parametrize("model", ["linear", "no_outputs", "no_signature"])

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 Output = tuple[str, str, list[int], str | None, list[Any]]
 
 
-def one(
+def build_response(
     datatype: str,
     shape: list[int],
     content_type: str | None,
@@ -70,20 +70,20 @@ ENCODED: dict[str, tuple[str | None, list[Output]]] = {
         [("0", "INT64", [2, 1], None, [1, 3]), ("1", "FP64", [2, 1], None, [2.5, 4.5])],
     ),
     "bytes_frame": ("pd", [("b", "BYTES", [2, 1], "base64", [b"aGk=", b"/w=="])]),
-    "numbers": ("np", one("INT64", [3, 1], "np", [1, 2, 3])),
-    "floats": ("np", one("FP64", [2, 1], "np", [1.5, None])),
-    "mixed": (None, one("BYTES", [4, 1], "pd_json", [b"1", b'"a"', b"null", b"[2]"])),
-    "texts": ("str", one("BYTES", [1, 1], "str", [b"foo"])),
-    "no_texts": ("str", one("BYTES", [0, 1], "str", [])),
-    "dicts": (None, one("BYTES", [2, 1], "pd_json", [b'{"a":1}', b'{"a":2}'])),
-    "arrays": ("np", one("FP64", [2, 2], "np", [1.0, 2.0, 3.0, 4.0])),
-    "tuple": ("np", one("FP64", [2, 1], "np", [1.5, 2.5])),
-    "int": ("np", one("INT64", [1], "np", [7])),
-    "float": ("np", one("FP64", [1], "np", [1.25])),
-    "bool": ("np", one("BOOL", [1], "np", [True])),
-    "str": ("str", one("BYTES", [1], "str", [b"hello"])),
-    "bytes": (None, one("BYTES", [1], "base64", [b"AP8="])),
-    "datetime": (None, one("BYTES", [1], "datetime", [b"2020-01-02T03:04:05"])),
+    "numbers": ("np", build_response("INT64", [3, 1], "np", [1, 2, 3])),
+    "floats": ("np", build_response("FP64", [2, 1], "np", [1.5, None])),
+    "mixed": (None, build_response("BYTES", [4, 1], "pd_json", [b"1", b'"a"', b"null", b"[2]"])),
+    "texts": ("str", build_response("BYTES", [1, 1], "str", [b"foo"])),
+    "no_texts": ("str", build_response("BYTES", [0, 1], "str", [])),
+    "dicts": (None, build_response("BYTES", [2, 1], "pd_json", [b'{"a":1}', b'{"a":2}'])),
+    "arrays": ("np", build_response("FP64", [2, 2], "np", [1.0, 2.0, 3.0, 4.0])),
+    "tuple": ("np", build_response("FP64", [2, 1], "np", [1.5, 2.5])),
+    "int": ("np", build_response("INT64", [1], "np", [7])),
+    "float": ("np", build_response("FP64", [1], "np", [1.25])),
+    "bool": ("np", build_response("BOOL", [1], "np", [True])),
+    "str": ("str", build_response("BYTES", [1], "str", [b"hello"])),
+    "bytes": (None, build_response("BYTES", [1], "base64", [b"AP8="])),
+    "datetime": (None, build_response("BYTES", [1], "datetime", [b"2020-01-02T03:04:05"])),
     "dict_arrays": (
         "dict",
         [("p", "FP64", [2, 1], "np", [1.0, 2.0]), ("q", "INT64", [1, 2], "np", [1, 2])],
@@ -99,42 +99,51 @@ ENCODED: dict[str, tuple[str | None, list[Output]]] = {
         ],
     ),
     "pydantic": (None, [("name", "BYTES", [1], "str", [b"Ann"]), ("age", "INT64", [1], "np", [3])]),
-    "bytes_array": ("np", one("BYTES", [2, 1], "np", [b"a", b"bc"])),
-    "text_array": ("np", one("BYTES", [2, 1], "np", [b"a", b"bc"])),
-    "object_array": (None, one("BYTES", [3, 1], "pd_json", [b'"a"', b"1", b"null"])),
+    "bytes_array": ("np", build_response("BYTES", [2, 1], "np", [b"a", b"bc"])),
+    "text_array": ("np", build_response("BYTES", [2, 1], "np", [b"a", b"bc"])),
+    "object_array": (None, build_response("BYTES", [3, 1], "pd_json", [b'"a"', b"1", b"null"])),
     "date_array": (
         None,
-        one(
+        build_response(
             "BYTES",
             [2, 1],
             "datetime",
             [b"2020-01-02T00:00:00.000000000", b"2021-01-02T00:00:00.000000000"],
         ),
     ),
-    "zero_d": ("np", one("FP64", [1], "np", [2.5])),
-    "no_rows": ("np", one("FP64", [0, 2], "np", [])),
-    "half": ("np", one("FP16", [1, 1], "np", [1.5])),
-    "none": (None, one("BYTES", [1], "pd_json", [b"null"])),
-    "big": (None, one("BYTES", [1, 1], "pd_json", [b"1180591620717411303424"])),
-    "rounded": (None, one("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"])),
-    "signs": (None, one("BYTES", [2, 1], "pd_json", [b"9223372036854775808", b"-1"])),
-    "unsigned": ("np", one("UINT64", [2, 1], "np", [2**63, 1])),
-    "bool_int": (None, one("BYTES", [2, 1], "pd_json", [b"true", b"2"])),
-    "bool_float": (None, one("BYTES", [2, 1], "pd_json", [b"true", b"0.5"])),
-    "int_float": ("np", one("FP64", [2, 1], "np", [1.0, 0.5])),
-    "objects_rounded": (None, one("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"])),
-    "object_frame": ("pd", one("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"], "x")),
-    "arrays_mixed": (None, one("BYTES", [2, 1], "pd_json", [b"[9007199254740993]", b"[0.5]"])),
-    "masked_ints": (None, one("BYTES", [2, 1], "pd_json", [b"1", b"null"])),
-    "masked_floats": ("np", one("FP64", [2, 1], "np", [1.5, None])),
-    "masked_list": (None, one("BYTES", [1, 1], "pd_json", [b"[1,null]"])),
-    "unmasked": ("np", one("INT64", [2, 1], "np", [1, 2])),
+    "zero_d": ("np", build_response("FP64", [1], "np", [2.5])),
+    "no_rows": ("np", build_response("FP64", [0, 2], "np", [])),
+    "half": ("np", build_response("FP16", [1, 1], "np", [1.5])),
+    "none": (None, build_response("BYTES", [1], "pd_json", [b"null"])),
+    "big": (None, build_response("BYTES", [1, 1], "pd_json", [b"1180591620717411303424"])),
+    "rounded": (None, build_response("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"])),
+    "signs": (None, build_response("BYTES", [2, 1], "pd_json", [b"9223372036854775808", b"-1"])),
+    "unsigned": ("np", build_response("UINT64", [2, 1], "np", [2**63, 1])),
+    "bool_int": (None, build_response("BYTES", [2, 1], "pd_json", [b"true", b"2"])),
+    "bool_float": (None, build_response("BYTES", [2, 1], "pd_json", [b"true", b"0.5"])),
+    "int_float": ("np", build_response("FP64", [2, 1], "np", [1.0, 0.5])),
+    "objects_rounded": (
+        None,
+        build_response("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"]),
+    ),
+    "object_frame": (
+        "pd",
+        build_response("BYTES", [2, 1], "pd_json", [b"9007199254740993", b"0.5"], "x"),
+    ),
+    "arrays_mixed": (
+        None,
+        build_response("BYTES", [2, 1], "pd_json", [b"[9007199254740993]", b"[0.5]"]),
+    ),
+    "masked_ints": (None, build_response("BYTES", [2, 1], "pd_json", [b"1", b"null"])),
+    "masked_floats": ("np", build_response("FP64", [2, 1], "np", [1.5, None])),
+    "masked_list": (None, build_response("BYTES", [1, 1], "pd_json", [b"[1,null]"])),
+    "unmasked": ("np", build_response("INT64", [2, 1], "np", [1, 2])),
     "infinite_object": (
         None,
-        one("BYTES", [2, 1], "pd_json", [b'{"a":"Infinity"}', b'["-Infinity",null]']),
+        build_response("BYTES", [2, 1], "pd_json", [b'{"a":"Infinity"}', b'["-Infinity",null]']),
     ),
-    "arrow_narrow": ("pd", one("INT32", [2, 1], None, [1, 2], "x")),
-    "scalar_big": (None, one("BYTES", [1], "pd_json", [b"1180591620717411303424"])),
+    "arrow_narrow": ("pd", build_response("INT32", [2, 1], None, [1, 2], "x")),
+    "scalar_big": (None, build_response("BYTES", [1], "pd_json", [b"1180591620717411303424"])),
     "int_keys": (None, [("1", "INT64", [1, 1], "np", [1]), ("2", "INT64", [1, 1], "np", [2])]),
 }
 NOT_ENCODABLE = {
@@ -154,7 +163,7 @@ def asking_for(result: str) -> InferenceRequest:
 async def test_a_result_becomes_outputs(mlflow_models: MLflowModels, result: str) -> None:
     response = await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     content_type, outputs = ENCODED[result]
-    found = [
+    values = [
         (
             output.name,
             str(output.datatype),
@@ -164,7 +173,7 @@ async def test_a_result_becomes_outputs(mlflow_models: MLflowModels, result: str
         )
         for output in response.outputs
     ]
-    assert found == outputs
+    assert values == outputs
     assert (response.parameters.content_type if response.parameters else None) == content_type
 
 
@@ -239,9 +248,9 @@ async def test_a_frame_is_read_back_by_the_pandas_codec(
 ) -> None:
     response = await (await mlflow_models("returns")).runtime.predict(asking_for(result))
     frame = RESULTS[result]()
-    found = PandasCodec.decode_response(response)
-    assert list(found.columns) == [str(name) for name in frame.columns]
-    assert found.astype(object).where(found.notna(), None).to_numpy().tolist() == (
+    actual = PandasCodec.decode_response(response)
+    assert list(actual.columns) == [str(name) for name in frame.columns]
+    assert actual.astype(object).where(actual.notna(), None).to_numpy().tolist() == (
         frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
     )
 
