@@ -43,7 +43,7 @@ def list_estimators() -> dict[str, tuple[str, Callable[[], Any]]]:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVR
 
-    found: dict[str, tuple[str, Callable[[], Any]]] = {
+    values: dict[str, tuple[str, Callable[[], Any]]] = {
         "kmeans": ("sklearn", lambda: KMeans(3, n_init=2, random_state=0)),
         "histogram": ("sklearn", lambda: HistGradientBoostingRegressor(max_iter=10)),
         "forest": ("sklearn", lambda: RandomForestClassifier(10, random_state=0, n_jobs=2)),
@@ -58,22 +58,22 @@ def list_estimators() -> dict[str, tuple[str, Callable[[], Any]]]:
     if find_spec("xgboost"):
         import xgboost
 
-        found["xgboost"] = ("xgboost", lambda: xgboost.XGBRegressor(n_estimators=10))
+        values["xgboost"] = ("xgboost", lambda: xgboost.XGBRegressor(n_estimators=10))
     if find_spec("lightgbm"):
         import lightgbm
 
-        found["lightgbm"] = (
+        values["lightgbm"] = (
             "lightgbm",
             lambda: lightgbm.LGBMRegressor(n_estimators=10, verbose=-1),
         )
     if find_spec("catboost"):
         import catboost
 
-        found["catboost"] = (
+        values["catboost"] = (
             "catboost",
             lambda: catboost.CatBoostRegressor(iterations=10, verbose=False),
         )
-    return found
+    return values
 
 
 def main(folder: Path) -> None:
