@@ -168,7 +168,6 @@ UNKNOWN = [
     ("POST", "/v2/models/echo/versions/7/infer", "Model echo with version 7 not found"),
     ("POST", "/v2/repository/models/nope/load", "Model nope not found"),
     ("POST", "/v2/repository/models/nope/unload", "Model nope not found"),
-    ("GET", "/", ""),
     ("GET", "/v3", ""),
     ("POST", "/v2/models/echo/invent", ""),
     ("GET", "/v2/models/echo/versions", ""),
@@ -254,12 +253,6 @@ def one_line(output: str) -> str:
     """The last line of the output, which has the reason."""
     assert "Traceback" not in output
     return output.strip().splitlines()[-1]
-
-
-def test_start_needs_a_folder() -> None:
-    code, output = run_mlserver("start")
-    assert code == 2
-    assert "FOLDER" in one_line(output)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ NEED_DATES = {
     "security/credentials.py": "the expiry of a token",
     "handlers/tracing_stage.py": "the start of a span",
     "agents/openai_format.py": "the protocol's time of a response",
+    "handlers/alias_watcher.py": "when an alias moved or failed, for /v2/console/routing",
+    "handlers/monitoring.py": "the time of a document of /v2/console",
+    "metrics/recent_errors.py": "when an error was first and last seen, for /v2/console/errors",
+    "parallel/death_count.py": "when a worker ended, for /v2/console/workers",
+    "server.py": "when the server started, for /v2/console/metrics",
 }
 
 

@@ -14,7 +14,7 @@ OF_THE_OLDEST = {
     "mlflow": {"MlflowClient", "pyfunc"},
     "mlflow.artifacts": {"download_artifacts"},
     "mlflow.exceptions": {"MlflowException"},
-    "mlflow.models": {"model"},
+    "mlflow.models": {"infer_signature", "model"},
     "mlflow.models.utils": {"_enforce_type"},
     "mlflow.pyfunc": {"PyFuncModel", "load_model", "scoring_server"},
     "mlflow.store.artifact.artifact_repository_registry": {"get_artifact_repository"},

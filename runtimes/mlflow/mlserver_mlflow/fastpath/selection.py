@@ -50,13 +50,13 @@ ROW_WISE_FLAVORS = frozenset(
     )
 )
 # (row count, first row) of the samples on which arrays and frames are compared. Mostly one row,
-# the size of most requests: four of them, since arrays and frames of one row have the same layout.
-CHECKED_SAMPLES = (*((1, start) for start in range(4)), (2, 0), (3, 1), (17, 100), (1025, 0))
+# the size of most requests.
+CHECKED_SAMPLES = (*((1, start) for start in range(8)), (2, 0), (3, 1), (17, 100), (1025, 0))
 # Row counts at which joined and single predictions are compared: BLAS has kernels by size. All rows
 # are compared, because the last bit differs in about one row of thirty.
 JOINED_ROW_COUNTS = (2, 3, 8, 37, 256)
 # Models that add leaves row by row are exact by construction and need fewer rows.
-TREE_ROW_COUNTS = (2, 5)
+TREE_ROW_COUNTS = (2, 3, 11)
 MAX_CHECK_SECONDS = 0.5  # processor time for the comparison of joined and single predictions
 MAX_FAST_PREDICT_SECONDS = 0.05  # slower models gain nothing from arrays
 

@@ -124,10 +124,7 @@ class Connection(asyncio.Protocol):
         is_between = state is ConnectionState.IDLE or state is ConnectionState.RESPONSE
         self._requests_in_read = 0 if is_between else 1
         try:
-            try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                self._feed_without_upgrade(data, upgrade)
+            self._parse(data)
             if self._state is ConnectionState.HEAD:
                 self._count_unfinished_head()
         except httptools.HttpParserError as error:
@@ -146,17 +143,19 @@ class Connection(asyncio.Protocol):
             self._head_size += self._read_size
             check_head_size(self._head_size)
 
-    def _feed_without_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        """Read a request to upgrade as an HTTP/1.1 request, and what follows it in `data`."""
-        while self._is_upgrade:
-            data = self._remove_upgrade() + data[upgrade.args[0] :]
-            self._read_size = len(data)
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; a request to upgrade is read as an HTTP/1.1 request."""
+        while True:
             try:
                 self._parser.feed_data(data)
                 return
-            except httptools.HttpParserUpgrade as next_upgrade:
-                upgrade = next_upgrade
-        self._decline_tunnel()
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._is_upgrade:
+                    self._decline_tunnel()
+                    return
+                data = self._remove_upgrade() + data[upgrade.args[0] :]
+                self._read_size = len(data)
+            # Not in the handler: an error of the next parser would have this one as its context.
 
     def _remove_upgrade(self) -> bytes:
         """Return the head just parsed, without its Upgrade header, for a new parser.
