@@ -26,6 +26,7 @@ from .child_main import absolute_sys_path
 from .child_process import ChildProcess as WorkerProcess
 from .death_count import DeathCount, ReplacementLoadFailed, WorkerExits
 from .executor import ModelInfo, WorkerListener
+from .load_watch import watch_load
 from .model_source import get_source, get_trial_results, loads_first_alone, with_resolved_uri
 from .model_unload import unload_from
 from .processes.exit_codes import describe_exit
@@ -360,7 +361,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         trial_results = get_trial_results(self._infos.get(key))
         head = {"key": key, "settings": settings.to_frame(), "trial_results": trial_results}
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit), watch_load(worker, self._launcher):
                 frame = await worker.call(MessageType.LOAD, head, kill_after=limit)
         except TimeoutError:
             raise MLServerError(

@@ -12,13 +12,16 @@ import pytest
 
 from mlserver import metrics
 from mlserver.errors import MLServerError, Unavailable
+from mlserver.parallel import load_watch
 from mlserver.parallel.executor import LoadedModel
 from mlserver.parallel.pool_manager import PooledModel, PoolExecutor
 from mlserver.parallel.processes.exit_codes import describe_exit
+from mlserver.parallel.processes.linux import WORKER, can_adopt
 from mlserver.parallel.rpc.protocol import MessageType, pack_request
 from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
+from support.server import read_name
 
 from .conftest import model_settings, request
 
@@ -149,6 +152,20 @@ async def test_a_load_that_ends_its_workers(pool: PoolExecutor) -> None:
     await until(lambda: len(pool.pids) == 2)
 
     assert await ask(good, "echo:a") == "a"
+
+
+@pytest.mark.skipif(not can_adopt(), reason="workers are not forked on this system")
+async def test_a_load_that_hangs_in_forks_runs_in_new_interpreters(
+    pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(load_watch, "IDLE_LIMIT", 1.0)
+    async with asyncio.timeout(LIMIT):
+        model = await pool.load(model_settings(load="hang-in-a-fork"))
+    await until(lambda: len(pool.pids) == 2)
+
+    assert await ask(model, "echo:a") == "a"
+    assert "used no processor for 1 s of a load: killed" in caplog.text
+    assert all(read_name(pid) != WORKER for pid in pool.pids)
 
 
 async def test_metrics_reach_the_server(

@@ -47,7 +47,7 @@ class WorkerLauncher:
             try:
                 return await self._template.fork(fds, self._variables, self._shipped)
             except ForkRefused as refusal:
-                self._stop_forking(str(refusal))
+                self.stop_forking(str(refusal))
         return await self._interpreters.launch(fds)
 
     def prepare(self, modules: Sequence[str]) -> None:
@@ -66,9 +66,10 @@ class WorkerLauncher:
             return
         self._failed_forks = 0 if is_ready else self._failed_forks + 1
         if self._failed_forks >= MAX_FAILED_FORKS:
-            self._stop_forking(f"{self._failed_forks} forked workers in a row ended at their start")
+            self.stop_forking(f"{self._failed_forks} forked workers in a row ended at their start")
 
-    def _stop_forking(self, reason: str) -> None:
+    def stop_forking(self, reason: str) -> None:
+        """Start new interpreters from now on, and log why."""
         if self._template is None:
             return
         self._template = None
