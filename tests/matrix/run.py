@@ -22,7 +22,11 @@ QUICK_START = (
     "tests/integration/test_front_ends.py",
     "tests/unit/codecs/test_hints.py",
 )
-TESTS = (*QUICK_START, "tests/unit/mlflow/invocations/test_scoring.py")
+TESTS = (
+    *QUICK_START,
+    "tests/unit/mlflow/invocations/test_scoring.py",
+    "tests/processes/test_forked_flavors.py",
+)
 FLOOR_TESTS = (
     *TESTS,
     "tests/integration/test_infer.py",

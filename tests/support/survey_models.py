@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from inspect import signature as signature_of
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,43 @@ def list_estimators() -> dict[str, tuple[str, Callable[[], Any]]]:
             "catboost",
             lambda: catboost.CatBoostRegressor(iterations=10, verbose=False),
         )
+    if find_spec("torch"):
+        values["pytorch"] = ("pytorch", Network)
+    if find_spec("onnx") and find_spec("onnxruntime"):
+        values["onnx"] = ("onnx", Graph)
     return values
+
+
+class Network:
+    """A PyTorch model with the methods of an estimator."""
+
+    def fit(self, table: Any, target: Any) -> Any:
+        import torch
+
+        torch.manual_seed(0)
+        layers = (torch.nn.Linear(len(COLUMNS), 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+        return torch.nn.Sequential(*layers)
+
+
+class Graph:
+    """An ONNX model with the methods of an estimator."""
+
+    def fit(self, table: Any, target: Any) -> Any:
+        import onnx
+        from onnx import TensorProto, helper
+
+        values = [float(index) / 8 for index in range(len(COLUMNS))]
+        weights = helper.make_tensor("w", TensorProto.FLOAT, [len(COLUMNS), 1], values)
+        graph = helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            "linear",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, len(COLUMNS)])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+            [weights],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        onnx.checker.check_model(model)
+        return model
 
 
 def main(folder: Path) -> None:
@@ -81,6 +118,7 @@ def main(folder: Path) -> None:
     import numpy as np
     import pandas as pd
     from mlflow.models import infer_signature
+    from mlflow.sklearn import SUPPORTED_SERIALIZATION_FORMATS
 
     random = np.random.default_rng(0)
     table = pd.DataFrame(random.normal(size=(400, len(COLUMNS))), columns=list(COLUMNS))
@@ -91,17 +129,23 @@ def main(folder: Path) -> None:
         model = create().fit(table, labels)
         module = __import__(f"mlflow.{flavor}", fromlist=["save_model"])
         save: Any = module.save_model
-        signature = infer_signature(table, model.predict(table))
-        formats = ["skops", "cloudpickle"] if name in ("linear", "kmeans") else ["cloudpickle"]
+        example = model.predict(table) if hasattr(model, "predict") else target.astype("float32")
+        signature = infer_signature(table, example)
+        formats = ["cloudpickle"]
+        if name in ("linear", "kmeans") and "skops" in SUPPORTED_SERIALIZATION_FORMATS:
+            formats.append("skops")
         for kind in formats if flavor == "sklearn" else [""]:
             options: dict[str, Any] = {"pip_requirements": ["mlflow"]}  # not inferred: seconds each
+            if flavor == "pytorch" and "serialization_format" in signature_of(save).parameters:
+                kind = "pickle"  # the default needs an example and traces the model
             options |= {"serialization_format": kind} if kind else {}
             path = folder / (f"{name}-{kind}" if len(formats) > 1 else name)
             save(model, path=str(path), signature=signature, **options)
             loaded = mlflow.pyfunc.load_model(str(path))
-            answers[path.name] = np.asarray(
-                loaded.predict(pd.DataFrame(ROWS, columns=list(COLUMNS)))
-            ).tolist()
+            predictions = loaded.predict(pd.DataFrame(ROWS, columns=list(COLUMNS)))
+            if isinstance(predictions, dict):  # ONNX: a tensor per output
+                predictions = predictions["y"]
+            answers[path.name] = np.asarray(predictions).ravel().tolist()
     (folder / "answers.json").write_text(json.dumps(answers))
 
 
