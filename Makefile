@@ -91,8 +91,9 @@ format: $(STAMP)  ## format the code with ruff
 	@$(BIN)/ruff check --quiet --fix $(CODE) || true
 	@$(BIN)/ruff format $(CODE)
 
-screenshots: $(STAMP)  ## write the pictures of the console in docs/assets/console (needs chromium; three minutes)
+screenshots: $(STAMP)  ## write the pictures of the console and the terminal in docs/assets (needs chromium; three minutes)
 	@$(BIN)/python -m tools.console_screenshots docs/assets/console
+	@$(BIN)/python -m tools.terminal_picture docs/assets/terminal.svg
 
 reference: $(STAMP)  ## write the generated pages of docs/reference (a test compares them)
 	@$(BIN)/python -m tools.reference
