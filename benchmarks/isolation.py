@@ -43,7 +43,6 @@ class Holds(MLModel):
 """
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]})
 HEADERS = {"content-type": "application/json"}
-START_LIMIT = 60.0  # seconds
 
 
 def main() -> None:
@@ -76,7 +75,7 @@ def measure(isolation: str, is_held: bool, seconds: float) -> str:
         write_model(folder, "holds", isolation)
         command = [sys.executable, "-m", "mlserver", "start", str(folder)]
         with ServerProcess(command, variables, folder, folder / "log"):
-            wait_ready(http_port)
+            servers.wait_ready(http_port)
             stop = threading.Event()
             holder = threading.Thread(target=hold, args=(http_port, stop))
             if is_held:
@@ -102,20 +101,6 @@ def write_model(folder: Path, name: str, isolation: str) -> None:
         "parameters": {"isolation": isolation},
     }
     (model / "model-settings.json").write_text(json.dumps(settings))
-
-
-def wait_ready(port: int) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while time.monotonic() < deadline:
-        try:
-            connection = http.client.HTTPConnection(servers.HOST, port, timeout=5)
-            connection.request("GET", "/v2/health/ready")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.05)
-    raise SystemExit("the server is not ready in time")
 
 
 def infer(connection: http.client.HTTPConnection, model: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ RUNTIMES = {
 # MLServer 1.x awaits the result of `predict`.
 RUNTIMES_OF_MLSERVER1 = RUNTIMES | {"wait": "models.WaitOnLoop"}
 HOST = "127.0.0.1"
+START_LIMIT = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,21 @@ class Server:
         if (self.cases and case.name not in self.cases) or (case.copies and not self.copies):
             return ()
         return tuple(wire for wire in case.wires if wire in self.wires)
+
+
+def wait_ready(port: int) -> None:
+    """Return when the server of an HTTP port is ready; exit after `START_LIMIT` seconds."""
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        try:
+            connection = http.client.HTTPConnection(HOST, port, timeout=5)
+            connection.request("GET", "/v2/health/ready")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise SystemExit("the server is not ready in time")
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,7 +13,6 @@ import asyncio
 import json
 import sys
 import tempfile
-import time
 from collections import Counter
 from http.client import HTTPConnection
 from itertools import pairwise
@@ -26,7 +25,7 @@ from mlserver.settings import Settings
 from mlserver.utils import AsyncManager
 
 from . import cases
-from .servers import free_ports
+from .servers import free_ports, wait_ready
 
 PACKAGE = str(Path(mlserver.__file__).parent)
 WARM_UP = 50
@@ -80,20 +79,6 @@ def send_requests(port: int, count: int) -> None:
         text = response.read()
         assert response.status == 200, text
     connection.close()
-
-
-def wait_ready(port: int) -> None:
-    """Poll the readiness endpoint for up to 30 s."""
-    for _ in range(300):
-        try:
-            connection = HTTPConnection("127.0.0.1", port)
-            connection.request("GET", "/v2/health/ready")
-            if connection.getresponse().status == 200:
-                return
-        except ConnectionError:
-            pass
-        time.sleep(0.1)
-    raise TimeoutError("the server is not ready after 30 s")
 
 
 async def measure(folder: Path) -> CallRecorder:

@@ -25,6 +25,7 @@ from mlserver.settings import (
 from mlserver.settings.descriptions import read_descriptions
 from mlserver.settings.security import AuthSettings, JWTSettings, TLSSettings
 from mlserver.version import __version__
+from support.settings_environment import isolate_settings
 
 # Name -> (default, value in JSON, parsed value). The variable holds the JSON text, or the string
 # itself.
@@ -136,11 +137,7 @@ CORS: dict[str, tuple[Any, Any, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _isolate_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove the machine's environment variables and `.env`."""
-    for name in os.environ:
-        if name.upper().startswith("MLSERVER_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    isolate_settings(monkeypatch, tmp_path)
 
 
 def rows(table: dict[str, tuple[Any, Any, Any]]) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mlserver.settings import BaseSettings, ModelSettings, Settings
 from mlserver.settings.effective import MASK, EffectiveSetting, list_effective_settings, mask
 from mlserver.settings.json_schema import make_schema
 from mlserver.settings.reference import list_settings, render_markdown
+from support.settings_environment import isolate_settings
 
 # Numbers without a unit: ports, HTTP statuses, and a deprecated setting.
 WITHOUT_UNIT = {"validation_status", "not_ready_status", "parallel_workers"}
@@ -22,11 +22,7 @@ WITHOUT_UNIT = {"validation_status", "not_ready_status", "parallel_workers"}
 
 @pytest.fixture(autouse=True)
 def _isolate_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove the machine's environment variables and `.env`."""
-    for name in os.environ:
-        if name.upper().startswith("MLSERVER_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    isolate_settings(monkeypatch, tmp_path)
 
 
 def write(path: Path, content: Any) -> Path:

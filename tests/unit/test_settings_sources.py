@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,12 @@ from mlserver.settings import (
     Settings,
     SettingsError,
 )
+from support.settings_environment import isolate_settings
 
 
 @pytest.fixture(autouse=True)
 def _isolate_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove the machine's environment variables and `.env`."""
-    for name in os.environ:
-        if name.upper().startswith("MLSERVER_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    isolate_settings(monkeypatch, tmp_path)
 
 
 def parse(tmp_path: Path, content: Any) -> Settings:
