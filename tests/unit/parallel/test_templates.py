@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ from support.server import read_name
 
 COMMAND = [sys.executable, "-P", "-m", "mlserver.parallel.worker.template"]
 LIMIT = 60.0
+# Connections that `fork` made in the running test.
+SERVER_ENDS: list[socket.socket] = []
 
 
 @pytest.fixture
@@ -34,15 +36,21 @@ async def template(tmp_path: Path) -> AsyncIterator[Template]:
     await created.stop()
 
 
+@pytest.fixture(autouse=True)
+def server_ends() -> Iterator[None]:
+    """Close the server's ends of connections, also those of a test that fails."""
+    yield
+    while SERVER_ENDS:
+        SERVER_ENDS.pop().close()
+
+
 async def fork(template: Template, shipped: tuple[str, ...] = ()) -> tuple[Launched, socket.socket]:
     """A forked worker, and the server's end of its connection."""
     server_end, worker_end = socket.socketpair()
+    SERVER_ENDS.append(server_end)
     try:
         async with asyncio.timeout(LIMIT):
             return await template.fork([worker_end.fileno()], {"MARK": "1"}, shipped), server_end
-    except BaseException:
-        server_end.close()
-        raise
     finally:
         worker_end.close()
 
@@ -62,7 +70,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_a_fork_is_a_child_that_ends_with_its_connection(template: Template) -> None:
     launched, connection = await fork(template)
-    assert read_name(launched.process.pid) == linux.WORKER
+    # The process gets its name after the template has announced it.
+    await until(lambda: read_name(launched.process.pid) == linux.WORKER)
     assert launched.process.poll() is None
     assert await end(launched, connection) == 0
 
