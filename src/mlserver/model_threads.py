@@ -63,6 +63,7 @@ class ModelThreads:
 
     Attributes:
         stall_seconds: See `is_stalled`; None = never stalled.
+        on_abandoned: Called on the loop with each new value of `abandoned`.
     """
 
     def __init__(self, name: str, limit: int) -> None:
@@ -70,6 +71,7 @@ class ModelThreads:
         self._name = name
         self.stall_seconds: float | None = None
         self._on_stalled: Callable[[], None] | None = None
+        self.on_abandoned: Callable[[int], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self._threads = 0
@@ -83,6 +85,7 @@ class ModelThreads:
         self._idle: asyncio.Event | None = None
         self._in_threads = 0
         self._running = 0
+        self._abandoned = 0
         self._last_start = 0.0
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -95,6 +98,11 @@ class ModelThreads:
     def running(self) -> int:
         """Functions that run, those of cancelled callers included."""
         return self._running
+
+    @property
+    def abandoned(self) -> int:
+        """Functions that run although their callers were cancelled."""
+        return self._abandoned
 
     @property
     def is_stalled(self) -> bool:
@@ -134,6 +142,7 @@ class ModelThreads:
                 if on_cancelled is not None:
                     on_cancelled()
                 call.ended = loop.create_future()
+                self._count_abandoned(1)
                 await call.ended
             raise
         return result
@@ -202,14 +211,21 @@ class ModelThreads:
     def _finish(self, call: _Call, result: Any, error: BaseException | None) -> None:
         self._in_threads -= 1
         self.release()
-        if call.ended is not None and not call.ended.done():
-            call.ended.set_result(None)
+        if call.ended is not None:
+            self._count_abandoned(-1)
+            if not call.ended.done():
+                call.ended.set_result(None)
         if call.future.done():
             return
         if error is None:
             call.future.set_result(result)
         else:
             call.future.set_exception(error)
+
+    def _count_abandoned(self, change: int) -> None:
+        self._abandoned += change
+        if self.on_abandoned is not None:
+            self.on_abandoned(self._abandoned)
 
     def _watch_stall(self) -> None:
         if self.stall_seconds is None or self._stall_timer is not None:

@@ -28,8 +28,9 @@ from .settings import ModelSettings, Settings
 from .startup_report import format_entry
 
 if TYPE_CHECKING:
-    from .handlers.monitoring import Monitoring
+    from .handlers.monitoring import Monitoring, ServerState
     from .http_workers.supervisor import HTTPWorkerSupervisor
+    from .metrics.state_instruments import StateInstruments
     from .parallel.processes.template_process import TemplateProcess
 
 logger = get_logger()
@@ -92,7 +93,7 @@ class MLServer:
             from .http_workers.ports import reserve_ports
 
             settings, gather = reserve_ports(settings), self._http_workers.metrics
-        metrics = MetricsServer(settings, self._factory.metrics, gather)
+        metrics = MetricsServer(settings, self._factory.metrics, gather, self._read_state)
         page = metrics.page if settings.metrics_endpoint else None
         parts = settings, self._data_plane, self._repository_control(), page
         front_ends = self._factory.build_front_ends(*parts, self._read_monitoring)
@@ -132,15 +133,31 @@ class MLServer:
     async def _read_monitoring(self, name: str) -> dict[str, Any]:
         """Return a document of `handlers.monitoring`, which is imported on the first call."""
         if self._monitoring is None:
-            from .handlers.monitoring import Monitoring, ServerState, SingleProcess
+            from .handlers.monitoring import Monitoring
 
-            started = time.time() - (time.monotonic() - self._started_at)
-            processes = self._http_workers or SingleProcess(self._factory.metrics)
-            pools = getattr(self._executor, "pools", list)
-            parts = self._registry, self._data_plane, processes, pools
-            state = ServerState(started, *parts, self._alias_watcher.states)
-            self._monitoring = Monitoring(self._settings, state)
+            self._monitoring = Monitoring(self._settings, self._state())
         return await self._monitoring.read(name)
+
+    def _read_state(self) -> StateInstruments:
+        """Return the state of models and processes as metrics."""
+        from .handlers.state_metrics import read_state
+
+        return read_state(self._state())
+
+    def _state(self) -> ServerState:
+        from .handlers.monitoring import ServerState, SingleProcess
+        from .parallel.death_count import ProcessEvents
+
+        return ServerState(
+            started=time.time() - (time.monotonic() - self._started_at),
+            registry=self._registry,
+            data_plane=self._data_plane,
+            processes=self._http_workers or SingleProcess(self._factory.metrics),
+            list_pools=getattr(self._executor, "pools", list),
+            alias_states=self._alias_watcher.states,
+            count_events=getattr(self._executor, "count_events", ProcessEvents),
+            http_workers=self._settings.http_workers - 1,
+        )
 
     def _repository_control(self) -> RepositoryControl:
         if self._http_workers is None:
@@ -184,7 +201,7 @@ class MLServer:
                 self._registry.announce(settings)
             startup_report.log_found(models, self._problems(), self._settings)
             starting = asyncio.create_task(self._executor.start(models))
-            checking = asyncio.create_task(asyncio.to_thread(_warn_of_known_faults))
+            checking = asyncio.create_task(asyncio.to_thread(startup_report.warn_of_known_faults))
             try:
                 # In a thread, so that the workers, which import far more, are started meanwhile.
                 await asyncio.to_thread(import_front_ends)
@@ -357,12 +374,6 @@ class MLServer:
                 signal.signal(number, handler)
 
         return restore
-
-
-def _warn_of_known_faults() -> None:
-    from . import known_faults
-
-    known_faults.log_warnings()
 
 
 def _create_http_worker_supervisor(settings: Settings) -> HTTPWorkerSupervisor | None:

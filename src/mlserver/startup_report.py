@@ -290,3 +290,10 @@ def _count(number: int, noun: str) -> str:
 def _shorten(names: Sequence[str]) -> str:
     text = ", ".join(names[:MAX_NAMES])
     return text if len(names) <= MAX_NAMES else f"{text} and {len(names) - MAX_NAMES} more"
+
+
+def warn_of_known_faults() -> None:
+    """Log installed versions that have known faults. Reads their metadata: blocks."""
+    from . import known_faults
+
+    known_faults.log_warnings()

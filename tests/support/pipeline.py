@@ -83,6 +83,7 @@ class Model:
         )
 
     unavailable_reason = "the test says so"
+    abandoned_calls = 0
 
     async def metadata(self) -> MetadataModelResponse:
         return self.info.metadata

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlserver.metrics.instruments import Instrument
 from mlserver.metrics.model_metrics import ModelInstruments
 from mlserver.metrics.server_metrics import ServerMetrics
+from mlserver.metrics.state_instruments import StateInstruments
 
 from .markdown import code, start_page, table
 
@@ -19,6 +20,15 @@ LABELS = (
     ("`status_code`", "HTTP status"),
     ("`grpc_code`", "name of the gRPC status, such as `OK`"),
     ("`reason` (rejected)", "`queue_full` or `deadline`: why a request was not admitted"),
+    (
+        "`reason` (deaths)",
+        "`exit`: an exit code; `killed`: SIGKILL, as from the kernel without memory; `signal`: "
+        "another signal; `stuck`: killed by the server, because it did not react",
+    ),
+    ("`kind`", "`worker`, which runs models, or `http_worker`"),
+    ("`pool`", "number of the worker pool, as in the console; `http`: HTTP worker processes"),
+    ("`state`", "`ready`, or `missing`: ended and not replaced yet"),
+    ("`pid`", "process id"),
     ("`outcome` (swaps)", "`loaded` or `failed`"),
     ("`outcome` (shadow)", "`same`, `different`, `failed` or `dropped`"),
 )
@@ -39,12 +49,25 @@ def page() -> str:
     server = [entry for entry in ServerMetrics().instruments() if entry.name not in names]
     lines += ["## Models", ""]
     lines += table(HEADINGS, [_row(instrument) for instrument in models])
+    state = StateInstruments().all()
+    about_models = [entry for entry in state if "model" in entry.labels]
+    lines += ["## State of models", ""]
+    lines += table(HEADINGS, [_row(entry) for entry in about_models])
+    lines += ["## Server and worker processes", ""]
+    lines += table(HEADINGS, [_row(entry) for entry in state if entry not in about_models])
+    lines += [
+        "A pool that has stopped forking does not start again: `mlserver_forks_refused_total` "
+        "above 0 costs memory and start-up time, and the log has the reason.",
+        "",
+    ]
     lines += ["## HTTP and gRPC", ""]
     lines += table(HEADINGS, [_row(instrument) for instrument in server])
     lines += [
         "The prefix `rest_server` is the setting `metrics_rest_server_prefix`. "
-        "`mlserver_event_loop_tasks` (gauge) counts the tasks of the server's event loop, and "
         "`process_...` and `python_...` are those of the server's process, from prometheus_client.",
+        "",
+        "Counters of a model start at 0 when it is loaded, so that Prometheus' `increase` sees the "
+        "first event.",
         "",
         "## Labels",
         "",

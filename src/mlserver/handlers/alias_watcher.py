@@ -73,6 +73,7 @@ class AliasWatcher:
             )
             return
         self.states[entry] = AliasState(_get_uri(entry.settings), interval)
+        entry.metrics.followed()
         task = asyncio.get_running_loop().create_task(self._watch(entry))
         self._tasks[entry] = task
         task.add_done_callback(lambda _: self._forget(entry))

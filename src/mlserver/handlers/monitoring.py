@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from ..errors import MLServerError, remove_paths
@@ -20,6 +21,7 @@ from ..metrics.model_metrics import ModelInstruments
 from ..metrics.model_statistics import ModelStatistics
 from ..metrics.recent_errors import merge_errors
 from ..metrics.server_metrics import ServerMetrics
+from ..parallel.death_count import ProcessEvents
 from ..parallel.executor import LoadedModel
 from ..parallel.model_source import get_source
 from ..parallel.process_usage import read_usage
@@ -55,6 +57,11 @@ class ProcessGroup(Protocol):
         """Return `index`, `pid` and `serving` of each HTTP worker process."""
         ...
 
+    @property
+    def http_worker_deaths(self) -> Mapping[str, int]:
+        """Unexpected ends of HTTP worker processes, by `exit_codes.EXIT_REASONS`."""
+        ...
+
 
 class SingleProcess:
     """A server without HTTP worker processes."""
@@ -74,6 +81,8 @@ class SingleProcess:
     def list_http_workers(self) -> list[Document]:
         return []
 
+    http_worker_deaths: Mapping[str, int] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class ServerState:
@@ -83,6 +92,8 @@ class ServerState:
         started: Time of the start.
         list_pools: Returns the worker pools with their keys, see `parallel.pool_manager`.
         alias_states: What polling the aliases has found, by model version.
+        count_events: Returns what has happened to the worker processes.
+        http_workers: HTTP worker processes while none is being replaced, without this process.
     """
 
     started: float
@@ -91,6 +102,8 @@ class ServerState:
     processes: ProcessGroup
     list_pools: Callable[[], list[tuple[Any, Any]]]
     alias_states: dict[ModelVersion, AliasState]
+    count_events: Callable[[], ProcessEvents] = ProcessEvents
+    http_workers: int = 0
 
 
 class Monitoring:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,7 @@ class HTTPWorkerSupervisor:
         # Counts of ended processes.
         self._past_metrics = ServerMetrics(settings.metrics_rest_server_prefix)
         self._past_statistics: dict[int, ModelStatistics] = {}
+        self.http_worker_deaths: Counter[str] = Counter()
         self._primary: PrimaryState | None = None
 
     # -- starting and ending --
@@ -169,6 +171,7 @@ class HTTPWorkerSupervisor:
 
     async def _replace(self, dead: HTTPWorkerProcess) -> None:
         code = await dead.reap()
+        self.http_worker_deaths[dead.classify_exit(code)] += 1
         self._processes.discard(dead)
         logger.error(
             "HTTP worker %s ended unexpectedly (%s); starting another",
@@ -231,7 +234,7 @@ class HTTPWorkerSupervisor:
                     PUBLISH_TIMEOUT,
                     error,
                 )
-                http_worker.kill()
+                http_worker.kill_stuck()
                 return
             self._announce_progress()
 

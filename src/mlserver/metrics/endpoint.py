@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import declared, shared
 from .merging import merge
 from .server_metrics import ServerMetrics
+from .state_instruments import StateInstruments
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -37,6 +38,7 @@ class MetricsServer:
         settings: The path of the endpoint.
         server_metrics: The server's own metrics; None = metrics of models and of the process only.
         collect_all: Returns the sum of all processes' metrics; None = this is the only process.
+        read_state: Returns the state of models and processes.
     """
 
     def __init__(
@@ -44,11 +46,12 @@ class MetricsServer:
         settings: Settings,
         server_metrics: ServerMetrics | None = None,
         collect_all: Callable[[], Awaitable[ServerMetrics]] | None = None,
+        read_state: Callable[[], StateInstruments] = StateInstruments,
     ) -> None:
         self._path = "/" + (settings.metrics_endpoint or "/metrics").strip("/")
         self._server_metrics = server_metrics
         self._collect_all = collect_all
-        self._tasks = 0
+        self._read_state = read_state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -73,41 +76,43 @@ class MetricsServer:
 
     async def page(self, accept: str) -> tuple[str, bytes]:
         """Return content type and body of the page, with the sums of all processes."""
-        self._tasks = len(asyncio.all_tasks())
+        state = self._read_state()
         server_metrics = (
             self._server_metrics if self._collect_all is None else await self._collect_all()
         )
         # Rendering thousands of series would block the requests on this event loop.
-        return await asyncio.to_thread(self._render, server_metrics, accept)
+        return await asyncio.to_thread(_render, server_metrics, state, accept)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Return content type and body of the page, of this process only."""
-        return self._render(self._server_metrics, accept)
-
-    def _render(self, server_metrics: ServerMetrics | None, accept: str) -> tuple[str, bytes]:
-        from prometheus_client import exposition
-        from prometheus_client.registry import Collector
-
-        class Page(Collector):
-            def collect(page) -> Iterator[Metric]:  # noqa: N805 - `self` is the server
-                return _families(server_metrics, self._tasks)
-
-        if "application/openmetrics-text" in accept:
-            encode, kind = exposition.choose_encoder(accept)
-            return kind, encode(Page())
-        return "text/plain; version=1.0.0; charset=utf-8", exposition.generate_latest(Page())
+        return _render(self._server_metrics, self._read_state(), accept)
 
 
-def _families(server_metrics: ServerMetrics | None, tasks: int) -> Iterator[Metric]:
+def _render(
+    server_metrics: ServerMetrics | None, state: StateInstruments, accept: str
+) -> tuple[str, bytes]:
+    from prometheus_client import exposition
+    from prometheus_client.registry import Collector
+
+    class Page(Collector):
+        def collect(self) -> Iterator[Metric]:
+            return _families(server_metrics, state)
+
+    if "application/openmetrics-text" in accept:
+        encode, kind = exposition.choose_encoder(accept)
+        return kind, encode(Page())
+    return "text/plain; version=1.0.0; charset=utf-8", exposition.generate_latest(Page())
+
+
+def _families(server_metrics: ServerMetrics | None, state: StateInstruments) -> Iterator[Metric]:
     """Yield all families with distinct names: Prometheus rejects a page with a repeated name."""
     from prometheus_client import REGISTRY as PROCESS
-    from prometheus_client.core import GaugeMetricFamily
 
     from .registry import REGISTRY
 
-    yield GaugeMetricFamily("mlserver_event_loop_tasks", "Tasks of the server's event loop", tasks)
-    names = {"mlserver_event_loop_tasks"}
-    for family in server_metrics.collect() if server_metrics else ():
+    counted = server_metrics.collect() if server_metrics else ()
+    names: set[str] = set()
+    for family in chain(counted, state.collect()):
         names.add(family.name)
         yield family
     registered = (

@@ -21,14 +21,19 @@ Labels = tuple[str, ...]
 
 # prometheus_client's default upper bounds, which the published dashboards expect.
 DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# Upper bounds of the published durations of requests: a small model answers in 0.3 ms, an agent in
+# a minute.
+DURATION_BUCKETS = (0.0005, 0.001, 0.0025, *DEFAULT_BUCKETS, 30.0, 60.0)
+# Upper bounds of the seconds of a load, up to the default of `load_timeout`.
+LOAD_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 
 def _build_latency_bounds() -> tuple[float, ...]:
-    """Return bounds from 50 us to 60 s, 16 per decade, that include all of `DEFAULT_BUCKETS`."""
+    """Return bounds from 50 us to 60 s, 16 per decade, that include `DURATION_BUCKETS`."""
     first, per_decade = 5e-5, 16
     exponents = [step / per_decade for step in range(6 * per_decade + 2)]
     grid = [float(f"{first * 10**exponent:.3g}") for exponent in exponents]
-    published = DEFAULT_BUCKETS
+    published = DURATION_BUCKETS
     distinct = [bound for bound in grid if _distance(bound, published) > 0.05]
     return tuple(sorted((*distinct, *published)))
 

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from ..pipeline import Timings
 from .instruments import (
     COUNT_BUCKETS,
-    DEFAULT_BUCKETS,
+    DURATION_BUCKETS,
     LATENCY_BOUNDS,
+    LOAD_BUCKETS,
     Counter,
     Gauge,
     Histogram,
@@ -29,6 +30,7 @@ from .recent_errors import RecentErrors
 
 _MODEL = ("model", "version")
 _MODEL_1X = ("model_name", "model_version")  # label names of MLServer 1.x's batch queue
+REJECTION_REASONS = ("queue_full", "deadline")
 # Raised in a request whose client has disconnected or has closed its stream.
 _DISCONNECTED = (asyncio.CancelledError, GeneratorExit)
 
@@ -59,6 +61,13 @@ class ModelInstruments:
         )
         self.cache_misses = Counter(
             "model_infer_cache_misses", "Inference requests not in the response cache", _MODEL
+        )
+        self.load_failures = Counter("model_load_failures", "Loads that failed", _MODEL)
+        self.load_seconds = Histogram(
+            "model_load_seconds",
+            "Duration of loads in seconds, without waiting for other models",
+            _MODEL,
+            LOAD_BUCKETS,
         )
         self.duration = Summary(
             "model_infer_request_duration", "Duration of inference requests in seconds", _MODEL
@@ -101,7 +110,8 @@ class ModelInstruments:
         """Instruments whose labels are the model and its version."""
         counts = (self.success, self.failure, self.in_flight, self.cache_hits, self.cache_misses)
         times = (self.duration, self.seconds, self.queue_seconds)
-        return (*counts, *times, self.batch_requests, self.batch_rows, self.batch_queue)
+        batches = (self.batch_requests, self.batch_rows, self.batch_queue)
+        return (*counts, *times, *batches, self.load_failures, self.load_seconds)
 
     def by_outcome(self) -> tuple[Counter, ...]:
         """Counters with a third label: a reason or an outcome."""
@@ -109,6 +119,18 @@ class ModelInstruments:
 
     def all(self) -> tuple[Instrument, ...]:
         return (*self.by_model(), *self.by_outcome(), self.parallel_queue)
+
+    def add(self, labels: Labels) -> None:
+        """Start counting for a model version.
+
+        Counters start at 0, not with their first event: Prometheus' `increase` does not see a
+        series begin.
+        """
+        self.loaded.add(labels)
+        for counter in (self.success, self.failure, self.in_flight, self.load_failures):
+            counter.values.setdefault(labels, 0)
+        for reason in REJECTION_REASONS:
+            self.rejected.values.setdefault((*labels, reason), 0)
 
     def remove(self, labels: Labels) -> None:
         """Remove the series of a model version."""
@@ -120,8 +142,8 @@ class ModelInstruments:
 
 
 def _create_latency_histogram(name: str, description: str) -> Histogram:
-    """Return a histogram that counts in fine buckets and publishes prometheus_client's."""
-    return Histogram(name, description, _MODEL, LATENCY_BOUNDS, DEFAULT_BUCKETS)
+    """Return a histogram that counts in fine buckets and publishes `DURATION_BUCKETS`."""
+    return Histogram(name, description, _MODEL, LATENCY_BOUNDS, DURATION_BUCKETS)
 
 
 class ModelMetrics:
@@ -249,6 +271,16 @@ class ModelMetrics:
         buckets[bisect_left(COUNT_BUCKETS, rows)] += 1
         buckets[-1] += rows
 
+    # -- registry --
+
+    def loaded(self, seconds: float) -> None:
+        """Record a load that succeeded."""
+        self._instruments.load_seconds.observe(self._labels, seconds)
+
+    def load_failed(self) -> None:
+        """Record a load that failed."""
+        self._instruments.load_failures.add(self._labels)
+
     # -- response cache, shadow traffic, alias watcher --
 
     def cache_lookup(self, is_hit: bool, elapsed_ns: int) -> None:
@@ -263,6 +295,11 @@ class ModelMetrics:
         """Record the outcome of a copied request: "same", "different", "failed" or "dropped"."""
         if self._labels in self._loaded:
             self._instruments.shadows.add((*self._labels, outcome))
+
+    def followed(self) -> None:
+        """Start counting reloads, at 0."""
+        for outcome in ("loaded", "failed"):
+            self._instruments.swaps.add((*self._labels, outcome), 0)
 
     def swapped(self, is_loaded: bool) -> None:
         """Record a reload after the model's alias changed."""

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .instruments import DEFAULT_BUCKETS, Counter, Gauge, Histogram, Instrument
+from .instruments import DURATION_BUCKETS, Counter, Gauge, Histogram, Instrument
 from .model_metrics import ModelInstruments, ModelMetrics
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ class ServerMetrics:
 
         self._rest_requests = Counter(f"{rest_prefix}_requests", "HTTP requests", _REST)
         self._rest_seconds = Histogram(
-            f"{rest_prefix}_request_duration_seconds", "Duration of HTTP requests in seconds", _REST
+            f"{rest_prefix}_request_duration_seconds",
+            "Duration of HTTP requests in seconds",
+            _REST,
+            DURATION_BUCKETS,
         )
         self._rest_open = Gauge(
             f"{rest_prefix}_requests_in_progress",
@@ -58,7 +61,7 @@ class ServerMetrics:
         self._grpc_received = Counter("grpc_server_msg_received", "Messages received", _GRPC)
         self._grpc_sent = Counter("grpc_server_msg_sent", "Messages sent", _GRPC)
         self._grpc_seconds = Histogram(
-            "grpc_server_handling_seconds", "Duration of RPCs in seconds", _GRPC
+            "grpc_server_handling_seconds", "Duration of RPCs in seconds", _GRPC, DURATION_BUCKETS
         )
 
     # -- models --
@@ -77,7 +80,7 @@ class ServerMetrics:
 
     def add_model(self, model: str, version: str | None) -> None:
         """Start counting for a model. A model that is added already keeps its counts."""
-        self._models.loaded.add((model, version or ""))
+        self._models.add((model, version or ""))
 
     def remove_model(self, model: str, version: str | None) -> None:
         """Stop counting for a model, and remove its series."""
@@ -106,7 +109,7 @@ class ServerMetrics:
         values[labels] = values.get(labels, 0) + 1
         histogram = self._rest_seconds
         buckets = histogram.values.get(labels) or histogram.counts(labels)
-        buckets[bisect_left(DEFAULT_BUCKETS, seconds)] += 1
+        buckets[bisect_left(DURATION_BUCKETS, seconds)] += 1
         buckets[-1] += seconds
 
     def rest_dropped(self, method: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..logging import get_logger
+from .processes.exit_codes import classify_exit
 from .processes.launchers import Launcher, ProcessHandle
 from .rpc.client import RPCClient, WorkerDied
 from .rpc.fd_passing import create_control_sockets, send_fd
@@ -31,6 +32,7 @@ class ChildProcess(RPCClient):
     Attributes:
         number: Unique among all child processes of this server.
         is_forked: Whether it is a fork of a template process.
+        abandoned_calls: By model key, the functions that run although their callers are gone.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class ChildProcess(RPCClient):
         self._control_socket: socket.socket | None = None
         self.number = next(_numbers)
         self.is_forked = False
+        self.abandoned_calls: dict[str, int] = {}
+        self._is_stuck = False
 
     @property
     def pid(self) -> int:
@@ -143,6 +147,15 @@ class ChildProcess(RPCClient):
         """Send SIGKILL. `on_exit` reports the end."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
+
+    def kill_stuck(self) -> None:
+        """Send SIGKILL to a process that does not react."""
+        self._is_stuck = True
+        self.kill()
+
+    def classify_exit(self, code: int) -> str:
+        """Return one of `exit_codes.EXIT_REASONS` for the exit code of this process."""
+        return classify_exit(code, self._is_stuck)
 
     async def reap(self) -> int:
         """Wait for the exit of the process; return its exit code (negative: a signal).

@@ -5,8 +5,9 @@ and which ones, for users.
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 STABLE_AFTER = 60.0  # seconds after which a death no longer counts
 
@@ -42,11 +43,48 @@ class DeathCount:
         return len(self._times) > self._limit
 
 
+class EventSource(Protocol):
+    """What is read of a pool."""
+
+    exits: WorkerExits
+
+    @property
+    def has_stopped_forking(self) -> bool: ...
+
+
+class ProcessEvents:
+    """What has happened to worker processes since the start of the server.
+
+    Attributes:
+        deaths: Unexpected exits, by `exit_codes.EXIT_REASONS`.
+        refused_forks: Pools whose workers are not forked any more.
+    """
+
+    def __init__(self) -> None:
+        self.deaths: Counter[str] = Counter()
+        self.refused_forks = 0
+
+    def add(self, pool: EventSource) -> None:
+        """Add the events of one pool."""
+        self.deaths.update(pool.exits.by_class)
+        self.refused_forks += pool.has_stopped_forking
+
+    def plus(self, pools: Iterable[EventSource]) -> ProcessEvents:
+        """Return the sum of these events and those of the pools."""
+        total = ProcessEvents()
+        total.deaths.update(self.deaths)
+        total.refused_forks = self.refused_forks
+        for pool in pools:
+            total.add(pool)
+        return total
+
+
 class WorkerExits:
     """Unexpected exits of a pool's workers.
 
     Attributes:
         count: Since the start of the pool.
+        by_class: The same, by `exit_codes.EXIT_REASONS`.
         latest: The last `MAX_EXITS` ones, the oldest first: process id, reason, and the time in
             seconds since the epoch.
     """
@@ -55,8 +93,10 @@ class WorkerExits:
 
     def __init__(self) -> None:
         self.count = 0
+        self.by_class: Counter[str] = Counter()
         self.latest: deque[dict[str, Any]] = deque(maxlen=self.MAX_EXITS)
 
-    def add(self, pid: int, reason: str) -> None:
+    def add(self, pid: int, reason: str, exit_class: str) -> None:
         self.count += 1
+        self.by_class[exit_class] += 1
         self.latest.append({"pid": pid, "reason": reason, "time": time.time()})

@@ -101,6 +101,11 @@ class LoadedModel(Protocol):
         """Number of requests that run at once without waiting (in a pool: its live workers)."""
         ...
 
+    @property
+    def abandoned_calls(self) -> int:
+        """Functions of the model that still run although their callers are gone."""
+        ...
+
     async def infer(
         self, request: InferenceRequest, context: RequestContext
     ) -> InferenceResponse: ...

@@ -161,6 +161,10 @@ class InProcessModel:
         is_stalled = self._runner.get_stall_reason(self._key) is not None
         return self._runner.is_ready(self._key) and not is_stalled
 
+    @property
+    def abandoned_calls(self) -> int:
+        return self._runner.count_abandoned(self._key)
+
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()
         response = await self._executor.call(self._runner.infer(self._key, request, context))

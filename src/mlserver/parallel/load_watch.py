@@ -51,4 +51,4 @@ async def _kill_if_idle(worker: WorkerProcess, launcher: WorkerLauncher) -> None
         "Worker %s, a fork, used no processor for %g s of a load: killed", worker.pid, IDLE_LIMIT
     )
     launcher.stop_forking("a forked worker made no progress in a load")
-    worker.kill()
+    worker.kill_stuck()

@@ -22,6 +22,7 @@ from ..runtime_hooks import find_hooks
 from ..settings import ModelSettings, Settings
 from .allowed_code import NO_CODE, AllowedCode
 from .child_process import ChildProcess as WorkerProcess
+from .death_count import ProcessEvents
 from .executor import LoadedModel, ModelInfo, WorkerListener
 from .in_process import InProcessExecutor
 from .model_source import with_resolved_uri
@@ -98,6 +99,7 @@ class PoolManager:
         self._templates = Templates(settings, template)
         self._entries: dict[PoolKey, RefCountedPool] = {}
         self._metrics: SharedFolder | None = None
+        self._past_events = ProcessEvents()
 
     @property
     def pools(self) -> list[WorkerPool]:
@@ -106,6 +108,10 @@ class PoolManager:
     def items(self) -> list[tuple[PoolKey, WorkerPool]]:
         """Return all pools with their keys."""
         return [(key, entry.pool) for key, entry in self._entries.items()]
+
+    def count_events(self) -> ProcessEvents:
+        """Return what has happened to the workers of all pools, ended ones included."""
+        return self._past_events.plus(self.pools)
 
     def __contains__(self, key: PoolKey) -> bool:
         return key in self._entries
@@ -160,6 +166,7 @@ class PoolManager:
         entry.users -= 1
         if not entry.users:
             del self._entries[key]
+            self._past_events.add(entry.pool)
             await self._stop_pool(entry, self._settings.parallel_workers_timeout)
 
     async def stop(self, grace: float) -> None:
@@ -324,6 +331,10 @@ class PoolExecutor:
         """Return the worker pools with their keys."""
         return self._manager.items()
 
+    def count_events(self) -> ProcessEvents:
+        """Return what has happened to the workers since the start of the server."""
+        return self._manager.count_events()
+
     def report_stuck(self, number: int) -> None:
         """Check the worker with this number, and kill it if it is stuck."""
         for pool in self._manager.pools:
@@ -350,6 +361,10 @@ class PooledModel(RemoteModel):
         self.pool = reference.pool
         self._reference = reference
         self._listener = listener
+
+    @property
+    def abandoned_calls(self) -> int:
+        return sum(worker.abandoned_calls.get(self.key, 0) for worker in self.pool.workers)
 
     async def unload(self) -> bool:
         try:

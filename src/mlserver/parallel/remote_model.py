@@ -100,6 +100,11 @@ class RemoteModel:
     def capacity(self) -> int:
         return max(1, self._group.ready_workers)
 
+    @property
+    def abandoned_calls(self) -> int:
+        """0: workers report these calls to the server's process only."""
+        return 0
+
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
         values = pack_request(request, buffers)

@@ -43,7 +43,7 @@ async def kill_if_stuck(worker: WorkerProcess) -> None:
             await worker.call(MessageType.PING, None)
     except TimeoutError:
         logger.error("Worker %s is stuck in a request past its time limit: killed", worker.pid)
-        worker.kill()
+        worker.kill_stuck()
     except WorkerDied:
         return
 
@@ -52,4 +52,11 @@ def kill_stalled(workers: Sequence[WorkerProcess], pid: int, key: str) -> None:
     """Kill the worker in which a model runs nothing but calls past their time limit."""
     for worker in [ready for ready in workers if ready.pid == pid]:
         logger.error("Worker %s: no call of model '%s' can run: killed", pid, key.split("#")[0])
-        worker.kill()
+        worker.kill_stuck()
+
+
+def record_abandoned(workers: Sequence[WorkerProcess], pid: int, key: str, count: int) -> None:
+    """Store how many functions of a model run in a worker although their callers are gone."""
+    for worker in workers:
+        if worker.pid == pid:
+            worker.abandoned_calls[key] = count

@@ -35,7 +35,7 @@ from .processes.worker_launcher import WorkerLauncher
 from .remote_model import WorkerGroup
 from .rpc.client import WorkerDied
 from .rpc.protocol import Frame, MessageType
-from .stuck_workers import kill_if_stuck, kill_stalled, watch
+from .stuck_workers import kill_if_stuck, kill_stalled, record_abandoned, watch
 
 logger = get_logger()
 _numbers = itertools.count(1)
@@ -63,6 +63,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     Attributes:
         number: Unique among all pools of this server.
+        size: Number of workers while none is being replaced.
         exits: The unexpected exits of its workers.
     """
 
@@ -79,7 +80,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         super().__init__()
         self.number = next(_numbers)
         self._listener = listener
-        self._size = size
+        self.size = size
         self._settings = settings
         self._environment = environment
         self._code = code
@@ -98,9 +99,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         return list(self._ready)
 
     @property
-    def size(self) -> int:
-        """Number of workers while none is being replaced."""
-        return self._size
+    def has_stopped_forking(self) -> bool:
+        return self._launcher.has_stopped_forking
 
     @property
     def pids(self) -> list[int]:
@@ -112,7 +112,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     async def start(self) -> None:
         """Start all workers. Raises `MLServerError` if one cannot start."""
-        starts = [self._start_worker() for _ in range(self._size)]
+        starts = [self._start_worker() for _ in range(self.size)]
         results = await asyncio.gather(*starts, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
@@ -168,7 +168,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._announce()
         for key in worker.model_keys - self._models.keys():
             self._spawn(self._drop(key))  # unloaded from the pool while this worker loaded it
-        while len(self._ready) > self._size:
+        while len(self._ready) > self.size:
             self._retire(max(self._ready, key=lambda ready: len(self._missing_models(ready))))
         return worker
 
@@ -212,6 +212,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             metrics.receive(metrics.Sample(*frame.head))
         elif frame.kind == MessageType.STALLED:
             kill_stalled(self._ready, **frame.head)
+        elif frame.kind == MessageType.ABANDONED:
+            record_abandoned(self._ready, **frame.head)
         elif frame.kind == MessageType.IMPORTED:
             self._launcher.learn(frame.head)
 
@@ -225,7 +227,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     async def _replace(self, dead: WorkerProcess) -> None:
         code = await dead.reap()
-        self.exits.add(dead.pid, describe_exit(code))
+        self.exits.add(dead.pid, describe_exit(code), dead.classify_exit(code))
         logger.error(
             "Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code)
         )

@@ -1,16 +1,14 @@
 """The model registry: models by name and version, their pipelines, and traffic splits."""
 
+from .mlserver1_names import MultiModelRegistry, SingleModelRegistry, model_initialiser
 from .registry import (
     LOAD_RETRY,
     ModelPipeline,
     ModelRegistryView,
     ModelVersion,
-    MultiModelRegistry,
     PipelineBuilder,
     Registry,
-    SingleModelRegistry,
     default_version,
-    model_initialiser,
 )
 
 __all__ = [

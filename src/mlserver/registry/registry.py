@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..errors import MLServerError, ModelNotFound, ModelNotReady, remove_paths
 from ..locations import with_resolved_folder
@@ -25,9 +25,6 @@ from ..security import code_policy
 from ..settings import ModelSettings
 from ..types import State
 from .traffic_split import TrafficSplit, read_traffic_split
-
-if TYPE_CHECKING:
-    from ..model import MLModel
 
 logger = get_logger()
 
@@ -262,6 +259,7 @@ class Registry(ModelRegistryView):
             entry.configured_split = split
             entry.pipeline = self._build_pipeline(entry, loaded)
             entry.loaded = loaded
+            entry.metrics.loaded(loaded.info.load_seconds)
             entry.state = State.READY if loaded.info.ready else State.UNAVAILABLE
             entry.reason = "" if loaded.info.ready else "load() of the model returned False"
             self._choose_default(settings.name)
@@ -309,6 +307,7 @@ class Registry(ModelRegistryView):
             logger.info("Unloaded model '%s'%s", name, _format_version(entry))
 
     def _has_failed(self, entry: ModelVersion) -> None:
+        entry.metrics.load_failed()
         entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
         self._changed()
 
@@ -372,29 +371,3 @@ def _log_loaded(entry: ModelVersion, seconds: float) -> None:
 
 def _format_version(entry: ModelVersion) -> str:
     return f" version '{entry.version}'" if entry.version else ""
-
-
-# -- names of MLServer 1.x --
-
-MultiModelRegistry = Registry
-
-
-class SingleModelRegistry:
-    """The versions of one model."""
-
-    def __init__(self, registry: Registry, name: str) -> None:
-        self._registry = registry
-        self._name = name
-
-    def get_model(self, version: str | None = None) -> ModelVersion:
-        """Return one version, or the default version. Raises `ModelNotFound`."""
-        return self._registry.find(self._name, version)
-
-    def get_models(self) -> list[ModelVersion]:
-        return self._registry.versions(self._name)
-
-
-def model_initialiser(model_settings: ModelSettings) -> MLModel:
-    """Return the model that the settings describe, created in this process and not loaded."""
-    implementation: type[MLModel] = model_settings.implementation
-    return implementation(model_settings)

@@ -66,6 +66,8 @@ def test_names_and_kinds() -> None:
         "model_infer_cache_misses": "counter",
         "model_infer_requests_rejected": "counter",
         "model_swaps": "counter",
+        "model_load_failures": "counter",
+        "model_load_seconds": "histogram",
         "model_shadow_requests": "counter",
         "batch_request_queue": "histogram",
         "parallel_request_queue": "histogram",
@@ -144,7 +146,16 @@ def test_models_that_are_not_loaded_have_no_series() -> None:
     for model, version in (("none", None), ("wine", None), ("wine", "3")):
         record_everything(metrics.for_model(model, version))
     assert View(metrics).labelled(model="none") == []
-    assert View(metrics).labelled(model="wine") == []
+    assert View(metrics).labelled(model="wine", version="") == []
+    assert View(metrics).labelled(model="wine", version="3") == []
+
+
+def test_counters_start_at_zero() -> None:
+    """Prometheus' `increase` does not see the first event of a series that begins with it."""
+    view = View(wine())
+    assert view("model_infer_request_failure_total", **WINE) == 0
+    assert view("model_load_failures_total", **WINE) == 0
+    assert view("model_infer_requests_rejected_total", reason="queue_full", **WINE) == 0
 
 
 def test_a_model_without_a_version() -> None:
@@ -247,4 +258,4 @@ def test_gauges_of_an_ended_process_are_left_out() -> None:
     view = View(wine().with_others([past.export()]))
 
     assert view("model_infer_request_success_total", **WINE) == 2
-    assert view("model_infer_requests_in_flight", **WINE) is None
+    assert view("model_infer_requests_in_flight", **WINE) == 0

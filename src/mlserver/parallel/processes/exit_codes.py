@@ -1,8 +1,21 @@
-"""Texts for exit codes of processes."""
+"""Texts and classes of exit codes of processes."""
 
 from __future__ import annotations
 
 import signal
+
+# Classes of unexpected exits, the label `reason` of the metrics: an exit code; SIGKILL, as from the
+# kernel without memory; another signal; killed by the server, because it did not react.
+EXIT_REASONS = ("exit", "killed", "signal", "stuck")
+
+
+def classify_exit(code: int, is_stuck: bool) -> str:
+    """Return one of `EXIT_REASONS` for an exit code of `Popen`."""
+    if is_stuck:
+        return "stuck"
+    if code >= 0:
+        return "exit"
+    return "killed" if code == -signal.SIGKILL else "signal"
 
 
 def describe_exit(code: int) -> str:

@@ -25,6 +25,9 @@ class WorkerLauncher:
         template: Forked for each worker; None = each is a new interpreter.
         variables: Environment variables that a forked worker sets.
         shipped: Top-level names of modules that models of the pool ship.
+
+    Attributes:
+        has_stopped_forking: Whether a template was given and is not forked any more.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class WorkerLauncher:
         self._variables = variables
         self._shipped = sorted(shipped)
         self._failed_forks = 0
+        self.has_stopped_forking = False
 
     async def launch(self, fds: Sequence[int]) -> Launched:
         if self._template is not None:
@@ -73,4 +77,5 @@ class WorkerLauncher:
         if self._template is None:
             return
         self._template = None
+        self.has_stopped_forking = True
         logger.info("Workers of %s start as new interpreters, not as forks: %s", self._pool, reason)

@@ -65,6 +65,7 @@ class MessageType(IntEnum):
     METRICS = 23
     STALLED = 24
     IMPORTED = 25  # names of modules that it has imported
+    ABANDONED = 26  # number of a model's functions that run although their callers are gone
 
     # Between the server's process and an HTTP worker; the last six are sent by the HTTP worker.
     STATE = 30

@@ -50,6 +50,8 @@ class ModelRunner:
     Args:
         on_stalled: Called on the loop with the key of a model whose threads are all in calls that
             exceed the model's `request_timeout`.
+        on_abandoned: Called on the loop with the key of a model and the number of its functions
+            that run although their callers are gone, after each change.
 
     Attributes:
         request_timeout: Seconds, for models without a `request_timeout` of their own; None = no
@@ -60,8 +62,13 @@ class ModelRunner:
     request_timeout: float | None = None
     unload_timeout: float | None = None
 
-    def __init__(self, on_stalled: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_stalled: Callable[[str], None] | None = None,
+        on_abandoned: Callable[[str, int], None] | None = None,
+    ) -> None:
         self._on_stalled = on_stalled
+        self._on_abandoned = on_abandoned
         self._models: dict[str, ModelMethods] = {}
         self._apps: dict[str, RouteApp] = {}
         self._load_timer = LoadTimer()
@@ -102,7 +109,10 @@ class ModelRunner:
 
     def _prepare_methods(self, key: str, model: MLModel) -> ModelMethods:
         limit = model.settings.request_timeout or self.request_timeout
-        return ModelMethods(model, limit, partial(self._report_stalled, key))
+        methods = ModelMethods(model, limit, partial(self._report_stalled, key))
+        if self._on_abandoned is not None:
+            methods.threads.on_abandoned = partial(self._on_abandoned, key)
+        return methods
 
     def _report_stalled(self, key: str) -> None:
         methods = self._models.get(key)
@@ -227,6 +237,11 @@ class ModelRunner:
         """Return why no request of the model can run at present; None if one can."""
         methods = self._models.get(key)
         return methods.stall_reason if methods is not None else None
+
+    def count_abandoned(self, key: str) -> int:
+        """Return how many functions of the model run although their callers are gone."""
+        methods = self._models.get(key)
+        return methods.threads.abandoned if methods is not None else 0
 
     async def unload(self, key: str) -> bool:
         """Remove the model and call its `unload` after its running calls.

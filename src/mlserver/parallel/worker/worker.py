@@ -55,7 +55,7 @@ class Worker:
     """
 
     def __init__(self, is_forked: bool = False) -> None:
-        self._runner = ModelRunner(self._send_stalled)
+        self._runner = ModelRunner(self._send_stalled, self._send_abandoned)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         server_handlers: dict[int, RPCHandler] = {
@@ -132,6 +132,10 @@ class Worker:
 
     def _send_stalled(self, key: str) -> None:
         self._server.send(Frame(MessageType.STALLED, 0, {"pid": os.getpid(), "key": key}))
+
+    def _send_abandoned(self, key: str, count: int) -> None:
+        head = {"pid": os.getpid(), "key": key, "count": count}
+        self._server.send(Frame(MessageType.ABANDONED, 0, head))
 
     async def _load(self, frame: Frame) -> Frame:
         settings = ModelSettings.from_frame(frame.head["settings"])
