@@ -104,7 +104,8 @@ class MLServer:
         if settings.kafka_enabled:
             from .kafka import KafkaServer
 
-            self._kafka = KafkaServer(settings, self._data_plane, self._factory.authorizer)
+            shared = self._factory.authorizer, self._factory.metrics
+            self._kafka = KafkaServer(settings, self._data_plane, *shared)
         if self._http_workers is not None:
             self._start_http_workers(self._http_workers, settings, metrics.page)
         return front_ends
@@ -157,6 +158,7 @@ class MLServer:
             alias_states=self._alias_watcher.states,
             count_events=getattr(self._executor, "count_events", ProcessEvents),
             http_workers=self._settings.http_workers - 1,
+            ports={"grpc": self._front_ends[1].port},  # see `build_front_ends`
         )
 
     def _repository_control(self) -> RepositoryControl:

@@ -22,8 +22,8 @@ def browser() -> Iterator[Any]:
 def open_console(browser: Any) -> Iterator[OpenConsole]:
     with ExitStack() as stack:
 
-        def create(server: Server, **options: Any) -> Console:
-            console = Console(browser, server.url, **options)
+        def create(server: Server, at: str | None = None, **options: Any) -> Console:
+            console = Console(browser, at or server.url, **options)
             stack.callback(console.close)
             return console
 

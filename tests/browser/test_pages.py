@@ -27,7 +27,7 @@ PAGES = {
     "api": "API",
 }
 ECHO = [tensor("x", [1.0], "FP64")]
-HOSTILE = ["<img src=x onerror=alert(1)>", "x" * 200, "שלום עולם", "a/b %2F ?#&'\"` {}"]
+HOSTILE = ["<img src=x onerror=alert(1)>", "x" * 1000, "שלום עולם", "a/b %2F ?#&'\"` {}"]
 
 
 @pytest.fixture(scope="module", params=[0, 1, 50])
@@ -218,19 +218,6 @@ def serve_echo(folder: Path, **options: Any) -> Iterator[Server]:
     write_model(folder / "echo", inputs=[{"name": "x", "datatype": "FP64", "shape": [-1, 1]}])
     with Server(folder, **options) as running:
         yield running
-
-
-def test_behind_a_prefix(tmp_path: Path, open_console: OpenConsole) -> None:
-    with serve_echo(tmp_path, workers=0, env={"MLSERVER_ROOT_PATH": "/serving"}) as running:
-        console = open_console(running, prefix="/serving")
-        page = console.open("try/echo")
-        page.get_by_label("x", exact=True).fill("2.5")
-        page.get_by_role("button", name="Send").click()
-        page.get_by_role("status", name="Response").get_by_text("2.5").wait_for()
-        page.goto(running.url + "/serving/")
-        see_heading(page, "Overview")
-        assert page.url == running.url + "/serving/console/"
-        console.close()
 
 
 def test_several_http_workers(tmp_path: Path, open_console: OpenConsole) -> None:

@@ -67,6 +67,9 @@ class Choosy(MLModel):
         output = NumpyCodec.encode_output("probabilities", np.array([[0.125, 0.625, 0.25]]))
         return InferenceResponse(model_name=self.name, outputs=[output])
 """
+# Names of inputs that are text, whatever they hold.
+HOSTILE = ["<img src=x onerror=alert(1)>", "שלום עולם", "</label><script>alert(1)</script>"]
+LONG = "n" * 1000
 PAIR = [{"name": name, "datatype": "FP64", "shape": [-1, 1]} for name in ("first", "second")]
 # A picture of one pixel.
 PNG = base64.b64decode(
@@ -79,6 +82,9 @@ def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("try")
     write_model(folder / "echo", inputs=INPUTS)
     write_model(folder / "any")
+    names = [LONG, *HOSTILE]
+    inputs = [{"name": name, "datatype": "FP64", "shape": [-1, 1]} for name in names]
+    write_model(folder / "names", inputs=inputs)
     text = [{"name": "text", "datatype": "BYTES", "shape": [-1, 1]}]
     write_model(folder / "stream", "Stream", source=STREAM, inputs=text)
     write_model(folder / "choosy", "Choosy", source=CHOOSY, inputs=PAIR)
@@ -140,7 +146,10 @@ def test_every_datatype(console: Console) -> None:
     page.get_by_label("flag", exact=True).check()
     page.get_by_label("when", exact=True).fill("2026-02-03T04:05:06")
     page.get_by_label("picture", exact=True).fill("aGVsbG8=")
-    page.get_by_label("matrix", exact=True).fill("1, 2, 3\n4 5 6")
+    page.get_by_role("button", name="Add row").click()
+    for index in range(6):
+        label = f"matrix, row {index // 3 + 1}, column {index % 3 + 1}"
+        page.get_by_label(label, exact=True).fill(str(index + 1))
     page.get_by_label("pixels", exact=True).fill(json.dumps([[[7] * 4] * 4]))
     response = send(page)
     response.get_by_text("200").wait_for()
@@ -183,13 +192,61 @@ def test_files(console: Console) -> None:
     assert not console.list_violations()
 
 
+PASTE = """text => {
+  const data = new DataTransfer();
+  data.setData("text/plain", text);
+  const event = new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true});
+  document.activeElement.dispatchEvent(event);
+}"""
+
+
+def read_cells(page: Any) -> Any:
+    return page.locator("[data-field=matrix]").evaluate_all("cells => cells.map(c => c.value)")
+
+
+def test_cells_of_a_tensor(console: Console) -> None:
+    page = console.open("try/echo")
+    first = page.get_by_label("matrix, row 1, column 1", exact=True)
+    first.focus()
+    page.evaluate(PASTE, "1\t2\t3\r\n4\t5\t6\r\n")
+    page.get_by_label("matrix, row 2, column 3", exact=True).wait_for()
+    assert read_cells(page) == ["1", "2", "3", "4", "5", "6"]
+    page.keyboard.press("ArrowDown")  # from row 1 to row 2, then over the selected text
+    page.keyboard.type("40")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.type("x")
+    page.keyboard.press("Enter")  # the last row: does not send
+    assert read_cells(page) == ["1", "2", "3", "40", "x", "6"]
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("alert").filter(has_text="Expected a number, received “x”").wait_for()
+    page.wait_for_function("document.activeElement.dataset.cell === '1 1'")
+    assert page.locator("[data-field=matrix][aria-invalid=true]").count() == 1
+    assert not console.list_violations()
+    page.locator(":focus").fill("50")
+    page.get_by_role("button", name="Remove row 1 of matrix").click()
+    first.focus()
+    page.evaluate(PASTE, "1\t2\t3\t4")
+    page.get_by_role("alert").filter(has_text="expected at most 3 from column 1").wait_for()
+    body = read_sent(page)
+    (matrix,) = [tensor for tensor in body["inputs"] if tensor["name"] == "matrix"]
+    assert (matrix["shape"], matrix["data"]) == ([1, 3], [40, 50, 6])
+    page.get_by_role("button", name="As text").click()
+    text = page.get_by_label("matrix", exact=True)
+    assert text.input_value() == "40, 50, 6"
+    text.fill("1 2 3\n" * 67)  # 201 cells
+    assert page.get_by_role("button", name="As cells").is_disabled()
+    text.fill("7 8 9")
+    page.get_by_role("button", name="As cells").click()
+    assert read_cells(page) == ["7", "8", "9"]
+
+
 @pytest.mark.parametrize(
     "name, value, text",
     [
         ("amount", "much", "Expected a number, received “much”"),
         ("count", "1.5", "Expected an integer"),
         ("when", "", "Expected a date and time, received nothing"),
-        ("matrix", "1, 2", "Expected shape [any, 3], received “[1, 2]”"),
+        ("pixels", "[[1, 2]]", "Expected shape [any, 4, 4], received “[1, 1, 2]”"),
     ],
 )
 def test_a_value_that_does_not_fit(console: Console, name: str, value: str, text: str) -> None:
@@ -227,6 +284,20 @@ def test_a_model_without_declared_inputs(console: Console) -> None:
     page.get_by_label("Request body", exact=True).fill("{")
     send(page).get_by_text("400").wait_for()
     page.get_by_role("alert").first.wait_for()
+
+
+def test_names_of_inputs_are_text(console: Console) -> None:
+    page = console.open("try/names")
+    for index, name in enumerate((LONG, *HOSTILE)):
+        page.get_by_label(name, exact=True).fill(str(index + 1))
+    page.set_viewport_size({"width": 390, "height": 844})
+    response = send(page)
+    response.get_by_text("200").wait_for()
+    for name in (LONG, *HOSTILE):
+        response.get_by_text(name, exact=True).wait_for()
+    assert page.locator("img").count() == 0
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert not console.list_violations()
 
 
 def test_streams(console: Console) -> None:
@@ -279,7 +350,8 @@ def test_the_code_repeats_the_call(console: Console, server: Server, tmp_path: P
     code = page.get_by_role("region", name="Code", exact=True)
     for language in ("Python", "tritonclient", "gRPC"):
         page.get_by_role("tab", name=language, exact=True).click()
-        text = code.inner_text().replace(":8081", f":{server.grpc_port}")
+        text = code.inner_text()
+        assert language != "gRPC" or f":{server.grpc_port}" in text
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", text],
             capture_output=True,

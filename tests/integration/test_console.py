@@ -235,6 +235,10 @@ def test_settings_have_origins(server: Server) -> None:
     assert settings["max_queue_size"]["description"]
 
 
+def test_the_port_of_grpc(server: Server) -> None:
+    assert read(server, "access")["grpc_port"] == server.grpc_port
+
+
 def test_the_document_lists_the_data(server: Server) -> None:
     paths = server.get("/v2/docs/dataplane.json").json()["paths"]
     assert {f"/v2/console/{name}" for name in (*DOCUMENTS, "access")} <= set(paths)
@@ -314,6 +318,14 @@ def test_counts_and_errors_are_summed_over_http_workers(tmp_path: Path) -> None:
         assert sorted(kinds) == ["http_worker", "server", "worker"]
         (http_worker,) = read(running, "workers")["http_workers"]
         assert http_worker["serving"]
+        os.kill(http_worker["pid"], signal.SIGKILL)
+
+        def is_replaced() -> bool:
+            processes = read(running, "workers")["http_workers"]
+            return [entry["pid"] for entry in processes] not in ([], [http_worker["pid"]])
+
+        running.wait(is_replaced, "the HTTP worker process was replaced")
+        assert is_counted()  # what was read of the ended process is kept
 
 
 def test_files_are_compressed_once() -> None:

@@ -35,7 +35,15 @@ def test_requests_that_waited_for_the_server_are_answered(tmp_path: Path) -> Non
                 server.post("/v2/models/echo/infer", {"inputs": [tensor("x", [1.0])]}).status_code
                 == 200
             )
-        assert cluster.committed("ours") == 1
+            cluster.ask({"inputs": [tensor("x", [1.0])]}, model="missing")
+            cluster.send(b"{}")  # without the header that names the model
+            statuses = [int(reply.headers["mlserver-status"]) for reply in cluster.answers(2)]
+            assert sorted(statuses) == [404, 422]
+            errors = server.get("/v2/console/errors").json()["errors"]
+            listed = {(entry["model"], entry["status"], entry["operation"]) for entry in errors}
+            assert ("missing", 404, "Kafka mlserver-input") in listed
+            assert ("", 422, "Kafka mlserver-input") in listed
+        assert cluster.committed("ours") == 3
 
 
 def test_a_missing_library_is_an_error_with_the_install_command(tmp_path: Path) -> None:

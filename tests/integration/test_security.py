@@ -14,7 +14,7 @@ import httpx
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
-from mlserver.rest.console.endpoints import ConsoleEndpoints
+from mlserver.rest.app import CONSOLE_PATHS
 from mlserver.rest.docs import Docs
 from mlserver.rest.endpoints import Endpoints
 from mlserver.security.code_policy import compute_digest
@@ -60,9 +60,9 @@ def rest_routes() -> list[tuple[str, str]]:
     nothing: Any = None
     Endpoints(Settings(), nothing, nothing, nothing).register(routes)
     Docs(Settings(), nothing).register(routes)
-    ConsoleEndpoints(nothing, nothing).register(routes)
     return [
         *routes.all,
+        *CONSOLE_PATHS,
         ("GET", "/nowhere"),
         ("POST", "/invocations"),
         ("GET", "/v2/models/other/docs"),

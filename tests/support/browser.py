@@ -127,9 +127,9 @@ class Console:
 
 
 class OpenConsole(Protocol):
-    """Type of the fixture `open_console`."""
+    """Type of the fixture `open_console`; `at`: the URL of a proxy in front of the server."""
 
-    def __call__(self, server: Any, **options: Any) -> Console: ...
+    def __call__(self, server: Any, at: str | None = None, **options: Any) -> Console: ...
 
 
 def see(page: Any, text: str, limit: float = 30_000) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from support.repository import tensor, write_model, write_server_settings
+from support.server import Server
 
 WEB = {"starlette", "fastapi", "uvicorn", "aiohttp"}
 MODELS = {"pandas", "mlflow", "sklearn", "scipy", "pyarrow", "matplotlib"}
@@ -62,3 +66,41 @@ def test_a_worker_loads_no_front_end() -> None:
         *WEB,
         *MODELS,
     }
+
+
+MODULES = """
+import sys
+
+from mlserver import MLModel
+from mlserver.types import InferenceResponse, ResponseOutput
+
+
+class Modules(MLModel):
+    async def predict(self, payload):
+        names = sorted(sys.modules)
+        output = ResponseOutput(name="modules", datatype="BYTES", shape=[len(names)], data=names)
+        return InferenceResponse(model_name=self.name, outputs=[output])
+"""
+CONSOLE_MODULES = ("mlserver.rest.console", "mlserver.metrics.recent_errors")
+MONITORING = "mlserver.handlers.monitoring"
+
+
+def modules_of(server: Server) -> set[str]:
+    """Names of the modules in the process of a server whose models run in its own process."""
+    response = server.infer("modules", [tensor("x", [1.0], "FP64")])
+    return set(response.json()["outputs"][0]["data"])
+
+
+def test_a_started_server_has_loaded_nothing_of_the_console(tmp_path: Path) -> None:
+    write_model(tmp_path / "modules", "Modules", source=MODULES)
+    loaded = {}
+    for console in (False, True):
+        write_server_settings(tmp_path, console=console)
+        with Server(tmp_path, workers=0) as server:
+            loaded[console] = modules_of(server)
+            if console:
+                assert server.get("/v2/console/errors").status_code == 200
+                after = modules_of(server)
+    assert loaded[True] == loaded[False]
+    assert not [name for name in loaded[True] if name.startswith((*CONSOLE_MODULES, MONITORING))]
+    assert {"mlserver.rest.console.endpoints", MONITORING} <= after

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -35,7 +35,6 @@ Document = dict[str, Any]
 
 # Seconds for which a document is reused: any number of consoles cost one collection per interval.
 REUSE = 0.4
-NAMES = ("metrics", "routing", "workers", "errors", "settings")
 
 
 class ProcessGroup(Protocol):
@@ -94,6 +93,7 @@ class ServerState:
         alias_states: What polling the aliases has found, by model version.
         count_events: Returns what has happened to the worker processes.
         http_workers: HTTP worker processes while none is being replaced, without this process.
+        ports: Protocol -> port that the server listens on.
     """
 
     started: float
@@ -104,6 +104,7 @@ class ServerState:
     alias_states: dict[ModelVersion, AliasState]
     count_events: Callable[[], ProcessEvents] = ProcessEvents
     http_workers: int = 0
+    ports: Mapping[str, int] = field(default_factory=dict)
 
 
 class Monitoring:
@@ -134,6 +135,7 @@ class Monitoring:
             "workers": self._workers,
             "errors": self._errors,
             "settings": self._describe_settings,
+            "ports": self._list_ports,
         }
         if name not in builders:
             raise MLServerError(f"Document '{name}' not found", 404)
@@ -223,6 +225,9 @@ class Monitoring:
     async def _errors(self) -> Document:
         merged = merge_errors(await self._state.processes.recent_errors())
         return {"time": time.time(), "since": self._state.started, **merged}
+
+    async def _list_ports(self) -> Document:
+        return dict(self._state.ports)
 
     async def _describe_settings(self) -> Document:
         from ..settings.effective import list_effective_settings

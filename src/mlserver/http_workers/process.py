@@ -36,6 +36,7 @@ class HTTPWorkerProcess(ChildProcess):
         sent_models: Keys of the models whose settings and info it has received.
         connected_workers: Numbers of the model workers that it has a connection to.
         counts: Its last answer to COLLECT_STATS.
+        errors: Its last answer to COLLECT_ERRORS.
         state_changed: Set while a newer state than the last published one exists.
     """
 
@@ -62,6 +63,7 @@ class HTTPWorkerProcess(ChildProcess):
         self.sent_models: set[str] = set()
         self.connected_workers: set[int] = set()
         self.counts: dict[str, Any] = {"metrics": {}, "statistics": []}
+        self.errors: dict[str, Any] = {"errors": [], "counts": {}}
         self.state_changed = asyncio.Event()
         self.state_changed.set()
 

@@ -82,10 +82,11 @@ class HTTPWorkerSupervisor:
         self._revision = 0
         self._progress = asyncio.Event()
         self._stopping = False
-        # Counts of ended processes.
+        # Counts and errors of ended processes.
         self._past_metrics = ServerMetrics(settings.metrics_rest_server_prefix)
         self._past_statistics: dict[int, ModelStatistics] = {}
         self.http_worker_deaths: Counter[str] = Counter()
+        self._past_errors: dict[str, Any] = {"errors": [], "counts": {}}
         self._primary: PrimaryState | None = None
 
     # -- starting and ending --
@@ -293,15 +294,19 @@ class HTTPWorkerSupervisor:
         return [self._sum_statistics(entry) for entry in entries]
 
     async def recent_errors(self) -> list[dict[str, Any]]:
-        """Return the recent errors of each live process."""
+        """Return the recent errors of each process, and those of the ended ones."""
         assert self._primary is not None
-        calls = [
-            process.try_call(MessageType.COLLECT_ERRORS, None, COLLECT_TIMEOUT)
-            for process in self._http_workers
-        ]
-        answers = await asyncio.gather(*calls)
-        received = [errors for errors in answers if errors is not None]
-        return [self._primary.metrics.errors.export(), *received]
+
+        async def collect_from(http_worker: HTTPWorkerProcess) -> None:
+            errors = await http_worker.try_call(MessageType.COLLECT_ERRORS, None, COLLECT_TIMEOUT)
+            if errors is not None:
+                http_worker.errors = errors
+
+        processes = list(self._http_workers)
+        await asyncio.gather(*(collect_from(http_worker) for http_worker in processes))
+        # One that has ended meanwhile is in both.
+        live = [process.errors for process in processes if process in self._http_workers]
+        return [self._primary.metrics.errors.export(), self._past_errors, *live]
 
     def list_http_workers(self) -> list[dict[str, Any]]:
         """Return index, process id and whether it serves, of each process."""
@@ -330,12 +335,15 @@ class HTTPWorkerSupervisor:
         await asyncio.gather(*(collect_from(http_worker) for http_worker in self._http_workers))
 
     def _add_past_counts(self, http_worker: HTTPWorkerProcess) -> None:
-        """Add the last known counts of an ended process to the sums."""
+        """Add the last known counts and errors of an ended process to the sums."""
         self._past_metrics.absorb(http_worker.counts["metrics"], ended=True)
         for serial, values in http_worker.counts["statistics"]:
             self._past_statistics.setdefault(serial, ModelStatistics()).add(
                 ModelStatistics.from_frame(values)
             )
+        from ..metrics.recent_errors import merge_errors
+
+        self._past_errors = merge_errors([self._past_errors, http_worker.errors])
 
     # -- calls of the processes --
 

@@ -7,6 +7,7 @@ import asyncio
 from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
 from ..handlers import DataPlane
+from ..metrics.server_metrics import ServerMetrics
 from ..pipeline import RequestContext
 from ..security.authorization import INFER, Authorizer, Caller
 from ..settings import Settings
@@ -27,6 +28,7 @@ class KafkaServer:
 
     Args:
         access: Access rules; None = those of the settings.
+        metrics: Keeps the recent errors; None = metrics of its own.
 
     Raises:
         MLServerError: confluent-kafka is not installed (the text has the command), or rejects the
@@ -34,12 +36,18 @@ class KafkaServer:
     """
 
     def __init__(
-        self, settings: Settings, data_plane: DataPlane, access: Authorizer | None = None
+        self,
+        settings: Settings,
+        data_plane: DataPlane,
+        access: Authorizer | None = None,
+        metrics: ServerMetrics | None = None,
     ) -> None:
         self._settings = settings
         self._data_plane = data_plane
         self._access = access or Authorizer(settings)
+        self._metrics = metrics or ServerMetrics()
         self._events = CloudEvents(settings.server_name, get_namespace())
+        self._operation = f"Kafka {settings.kafka_topic_input}"
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = KafkaClientThread(settings, self._on_records, self._on_joined)
 
@@ -89,6 +97,7 @@ class KafkaServer:
 
     async def _process(self, message: Incoming) -> Reply:
         key = message.key or None
+        name, version = "", None
         try:
             headers = read_headers(message.headers)
             if self._access.requires_credentials:
@@ -96,11 +105,14 @@ class KafkaServer:
             name, version = read_model(headers)
             request = read_request(message, self._settings.max_body_bytes)
             key = key or (request.id or "").encode("utf-8", "replace") or None
-            context = RequestContext(headers=headers)
+            context = RequestContext(headers=headers, operation=self._operation)
             response = await self._data_plane.infer(request, name, version, context)
             return write_response(response, context, self._events)
         except MLServerError as error:
+            if not error.is_recorded:
+                self._metrics.errors.add(error, self._operation, name, version or "")
             return write_error(error, key)
-        except Exception:
+        except Exception as error:
+            self._metrics.errors.add(error, self._operation, name, version or "")
             logger.exception("Kafka: processing a message failed")
             return write_error(MLServerError("Internal server error", 500), key)

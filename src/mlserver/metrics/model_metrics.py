@@ -11,6 +11,8 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ..pipeline import Timings
 from .instruments import (
@@ -26,7 +28,9 @@ from .instruments import (
     Summary,
 )
 from .model_statistics import ModelStatistics
-from .recent_errors import RecentErrors
+
+if TYPE_CHECKING:
+    from .recent_errors import RecentErrors
 
 _MODEL = ("model", "version")
 _MODEL_1X = ("model_name", "model_version")  # label names of MLServer 1.x's batch queue
@@ -41,12 +45,10 @@ class ModelInstruments:
     Attributes:
         loaded: Labels of the loaded models. Other models get no series, so their number is bounded
             by what is loaded.
-        errors: The most recent error responses.
     """
 
     def __init__(self) -> None:
         self.loaded: set[Labels] = set()
-        self.errors = RecentErrors()
         self.success = Counter(
             "model_infer_request_success", "Inference requests answered with success", _MODEL
         )
@@ -105,6 +107,13 @@ class ModelInstruments:
             (),
             COUNT_BUCKETS,
         )
+
+    @cached_property
+    def errors(self) -> RecentErrors:
+        """The most recent error responses; their module is imported with the first one."""
+        from .recent_errors import RecentErrors
+
+        return RecentErrors()
 
     def by_model(self) -> tuple[Instrument, ...]:
         """Instruments whose labels are the model and its version."""

@@ -15,6 +15,8 @@ from .model_metrics import ModelInstruments, ModelMetrics
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from .recent_errors import RecentErrors
+
 APP_NAME = "mlserver"
 
 _REST = ("method", "path", "status_code", "app_name")
@@ -31,15 +33,11 @@ class ServerMetrics:
     Args:
         rest_prefix: First part of the names of the REST metrics (setting
             `metrics_rest_server_prefix`).
-
-    Attributes:
-        errors: The most recent error responses of this process.
     """
 
     def __init__(self, rest_prefix: str = "rest_server") -> None:
         self._rest_prefix = rest_prefix
         self._models = ModelInstruments()
-        self.errors = self._models.errors
 
         self._rest_requests = Counter(f"{rest_prefix}_requests", "HTTP requests", _REST)
         self._rest_seconds = Histogram(
@@ -65,6 +63,11 @@ class ServerMetrics:
         )
 
     # -- models --
+
+    @property
+    def errors(self) -> RecentErrors:
+        """The most recent error responses of this process."""
+        return self._models.errors
 
     @property
     def models(self) -> ModelInstruments:

@@ -48,6 +48,11 @@ _SCOPES = {
     "/v2/repository/{repository}/models/{model_name}/unload": ADMIN,
 }
 
+# Methods and paths of `console.endpoints`.
+CONSOLE_PATHS = [("GET", path) for path in _SCOPES if path.startswith("/v2/console/")]
+# A browser sends `Origin` with POST only, and `admin` depends on it.
+CONSOLE_PATHS.append(("POST", "/v2/console/access"))
+
 
 class RESTApp:
     """ASGI application of one address.

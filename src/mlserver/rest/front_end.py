@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
@@ -16,16 +16,18 @@ from ..security.authorization import METRICS, Authorizer, Caller
 from ..settings import Settings
 from ..settings.addresses import get_client_host
 from ..wire.json import write_error
-from .app import RESTApp
-from .console.endpoints import ConsoleEndpoints
+from .app import CONSOLE_PATHS, RESTApp
 from .docs import Docs
 from .endpoints import Endpoints
 from .http.body import Receive
 from .http.server import HTTPListener
 from .http.sockets import bind, join_address, raise_descriptor_limit
-from .messages import Headers, Reply
+from .messages import Headers, Reply, Request
 from .routing import Router
 from .runtime_routes.matching import ModelRoutes
+
+if TYPE_CHECKING:
+    from .console.endpoints import ConsoleEndpoints
 
 
 class RESTServer:
@@ -57,7 +59,7 @@ class RESTServer:
         Docs(settings, data_plane).register(router)
         access = access or Authorizer(settings)
         if settings.has_console and read_monitoring is not None:
-            ConsoleEndpoints(read_monitoring, access).register(router)
+            _add_console_routes(router, read_monitoring, access)
         routes = ModelRoutes(data_plane, settings.default_model)
         app = RESTApp(settings, router, routes, metrics, access, metrics_page)
         is_shared = settings.http_workers > 1
@@ -92,6 +94,23 @@ class RESTServer:
 
     async def stop(self, grace: float) -> None:
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
+
+
+def _add_console_routes(
+    router: Router, read_monitoring: ReadMonitoring, access: Authorizer
+) -> None:
+    """Add the routes of the console's data; their module is imported on the first request."""
+    loaded: list[ConsoleEndpoints] = []
+
+    async def respond(request: Request) -> Reply:
+        if not loaded:
+            from .console.endpoints import ConsoleEndpoints
+
+            loaded.append(ConsoleEndpoints(read_monitoring, access))
+        return await loaded[0].respond(request)
+
+    for method, path in CONSOLE_PATHS:
+        router.add(method, path, respond)
 
 
 def _url(settings: Settings, host: str, listener: socket.socket) -> str:

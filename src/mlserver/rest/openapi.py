@@ -23,7 +23,6 @@ from ..types import (
     RepositoryIndexRequest,
     RepositoryIndexResponse,
 )
-from .console.endpoints import DOCUMENTS
 from .messages import JSON
 from .negotiation import ARROW, OCTETS
 
@@ -104,10 +103,18 @@ _SERVER_OPERATIONS = (
     _Operation("post", "/v2/repository/models/{model_name}/load", "Load or reload a model"),
     _Operation("post", "/v2/repository/models/{model_name}/unload", "Unload a model"),
 )
+# Document -> what it shows.
+_CONSOLE_DOCUMENTS = {
+    "metrics": "Counts, latency histograms, states and processes of all model versions",
+    "routing": "Traffic split, shadow version and followed alias of each model",
+    "workers": "Worker pools and processes with memory, processor time and restarts",
+    "errors": "The last 200 distinct error responses, without payloads",
+    "settings": "Effective settings with their origins; secrets are masked",
+}
 _CONSOLE_OPERATIONS = [
     *(
         _Operation("get", f"/v2/console/{name}", summary, "object")
-        for name, summary in DOCUMENTS.items()
+        for name, summary in _CONSOLE_DOCUMENTS.items()
     ),
     _Operation("get", "/v2/console/access", "Scopes of the caller's credential", "object"),
     _Operation(

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...handlers.model_repository import ReadMonitoring
 from ...security.authorization import ADMIN, INFER, METRICS, Authorizer, Caller
 from ...wire.json import write_document
 from ..messages import Reply, Request
-from ..routing import Endpoint, Router
-
-# Document -> what it shows.
-DOCUMENTS = {
-    "metrics": "Counts, latency histograms, states and processes of all model versions",
-    "routing": "Traffic split, shadow version and followed alias of each model",
-    "workers": "Worker pools and processes with memory, processor time and restarts",
-    "errors": "The last 200 distinct error responses, without payloads",
-    "settings": "Effective settings with their origins; secrets are masked",
-}
 
 
 class ConsoleEndpoints:
     """Monitoring documents, and what a caller is allowed to do.
 
     Args:
-        read_monitoring: Returns a document of `DOCUMENTS`.
+        read_monitoring: Returns a document of `handlers.monitoring` by its name.
         access: Checks credentials and scopes.
     """
 
@@ -30,28 +22,28 @@ class ConsoleEndpoints:
         self._read_monitoring = read_monitoring
         self._access = access
 
-    def register(self, router: Router) -> None:
-        """Add the routes to a router."""
-        for name in DOCUMENTS:
-            router.add("GET", f"/v2/console/{name}", self._create_endpoint(name))
-        # A browser sends `Origin` with POST only, and `admin` depends on it.
-        router.add("GET", "/v2/console/access", self.describe_access)
-        router.add("POST", "/v2/console/access", self.describe_access)
-
-    def _create_endpoint(self, name: str) -> Endpoint:
-        async def endpoint(request: Request) -> Reply:
+    async def respond(self, request: Request) -> Reply:
+        """Return the document that the request's path names."""
+        name = request.template.rpartition("/")[2]
+        if name == "access":
+            document = await self._describe_access(request)
+        else:
             document = await self._read_monitoring(name)
-            return Reply(body=write_document(document), headers=[(b"cache-control", b"no-store")])
+        return Reply(body=write_document(document), headers=[(b"cache-control", b"no-store")])
 
-        return endpoint
-
-    async def describe_access(self, request: Request) -> Reply:
-        """Return for each scope whether this request has it, and why not."""
+    async def _describe_access(self, request: Request) -> dict[str, Any]:
+        """Return for each scope whether this request has it, and why not; to callers with the
+        scope `infer` also the port of gRPC.
+        """
         caller = Caller(request.client[0] if request.client else "", request.headers)
-        scopes = {}
+        scopes: dict[str, Any] = {}
         for scope in (INFER, METRICS, ADMIN):
             refusal = await self._access.find_refusal(scope, caller)
             reason = None if refusal is None else refusal.message
             scopes[scope] = {"allowed": refusal is None, "reason": reason}
-        document = {"requires_credentials": self._access.requires_credentials, "scopes": scopes}
-        return Reply(body=write_document(document), headers=[(b"cache-control", b"no-store")])
+        ports = await self._read_monitoring("ports") if scopes[INFER]["allowed"] else {}
+        return {
+            "requires_credentials": self._access.requires_credentials,
+            "scopes": scopes,
+            "grpc_port": ports.get("grpc"),
+        }

@@ -1,5 +1,6 @@
 // The controls of a request form: one per input, named by it.
-import { html, useId, useRef } from "./lib.js";
+import { Grid, MAX_CELLS, canBeGrid, readGrid, writeGrid } from "./grid.js";
+import { html, useId, useRef, useState } from "./lib.js";
 import { pictureSize, shapeText } from "./tensors.js";
 
 const HINTS = { number: "number", integer: "integer", bool: "true or false", text: "text", datetime: "date and time", file: "file, or base64", json: "JSON" };
@@ -36,8 +37,9 @@ async function readFile(field, file) {
 }
 
 /** @param {import("./tensors.js").Field} field */
-function hintOf(field) {
-  if (field.kind === "tensor") return `${field.datatype} ${shapeText(field.shape)}, one row per line or JSON${pictureSize(field) ? ", or a picture" : ""}`;
+function hintOf(field, isGrid) {
+  const size = isGrid ? "paste from a spreadsheet" : "one row per line or JSON";
+  if (field.kind === "tensor") return `${field.datatype} ${shapeText(field.shape)}, ${size}${pictureSize(field) ? ", or a picture" : ""}`;
   return `${field.datatype}, ${HINTS[field.kind]}${field.optional ? ", optional" : ""}`;
 }
 
@@ -55,12 +57,30 @@ export function FieldControl({ field, value, error, onChange }) {
     if (chosen) onChange(await readFile(field, chosen));
   };
   const hasFile = ["file", "text", "json"].includes(field.kind) || (field.kind === "tensor" && pictureSize(field));
-  return html`<div class="control ${field.kind}"><label for=${id} class="text">${field.name}</label>
-    ${control(field, value, onChange, shared)}
-    ${hasFile && html`<button type="button" class="quiet-button file-button" onClick=${() => file.current.click()}>Choose a file</button>
-      <input ref=${file} type="file" hidden onChange=${choose} tabindex="-1" />`}
+  const { cells, isWanted, toggle, write } = useCells(field, value, onChange);
+  return html`<div class="control ${field.kind}">${cells ? html`<span class="label text" aria-hidden="true">${field.name}</span>` : html`<label for=${id} class="text">${field.name}</label>`}
+    ${cells ? html`<${Grid} field=${field} cells=${cells} shared=${shared} onChange=${write} />` : control(field, value, onChange, shared)}
+    ${(hasFile || canBeGrid(field)) && html`<div class="file-button">
+      ${canBeGrid(field) && html`<button type="button" class="quiet-button" disabled=${!isWanted && !readGrid(field, value)} title=${cells ? undefined : `Tables of up to ${MAX_CELLS} cells`} onClick=${toggle}>${cells ? "As text" : "As cells"}</button>`}
+      ${hasFile && html`<button type="button" class="quiet-button" onClick=${() => file.current.click()}>Choose a file</button>
+        <input ref=${file} type="file" hidden onChange=${choose} tabindex="-1" />`}</div>`}
     ${error && html`<p class="bad" id="${id}-error" role="alert">${error}</p>`}
-    <p class="hint" id="${id}-hint">${hintOf(field)}</p></div>`;
+    <p class="hint" id="${id}-hint">${hintOf(field, Boolean(cells))}</p></div>`;
+}
+
+/** The value as cells; null = as text, by choice or because it is no small table. */
+function useCells(field, value, onChange) {
+  const [isWanted, setWanted] = useState(true);
+  const written = useRef({ text: "", cells: null });
+  // What was typed stands in the cells even if its text is read differently, as that of empty cells.
+  const isWritten = written.current.cells && written.current.text === value;
+  const cells = isWanted && canBeGrid(field) ? (isWritten ? written.current.cells : readGrid(field, value)) : null;
+  const write = next => {
+    const text = writeGrid(field, next), isSmall = next.length * next[0].length <= MAX_CELLS;
+    written.current = { text, cells: isSmall ? next : null };
+    onChange(text);
+  };
+  return { cells, isWanted: Boolean(cells), toggle: () => setWanted(!cells), write };
 }
 
 /** @param {import("./tensors.js").Field} field */

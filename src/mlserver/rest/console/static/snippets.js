@@ -1,7 +1,8 @@
 // The same call as code to copy. Pure. The credential is a variable, never its value.
 import { Literal, toJSON } from "./tensors.js";
 
-/** @typedef {{url: string, body: any, text: string, contentType: string, hasKey: boolean, model: string, version: string, isV2: boolean}} Call */
+/** @typedef {{url: string, body: any, text: string, contentType: string, hasKey: boolean, model: string, version: string, isV2: boolean,
+ *   path: string, grpcPort: number|null}} Call `path`: below the server's root; `grpcPort`: null = not known */
 
 /** @param {string} text */
 const shell = text => `'${text.replaceAll("'", "'\\''")}'`;
@@ -43,20 +44,22 @@ const NUMPY = { FP16: "float16", FP32: "float32", FP64: "float64", BOOL: "bool_"
 
 /** @param {Call} call @param {"http"|"grpc"} protocol */
 function triton(call, protocol) {
-  const { host, hostname } = new URL(call.url);
-  const address = protocol === "http" ? host : `${hostname}:8081`;
+  const { protocol: scheme, host, hostname, pathname } = new URL(call.url);
+  const prefix = pathname.slice(0, pathname.length - call.path.length); // of a reverse proxy
+  const address = protocol === "http" ? host + prefix : `${hostname}:${call.grpcPort ?? 8081}`;
+  const options = [JSON.stringify(address), ...(scheme === "https:" ? ["ssl=True"] : [])];
   const lines = [...(call.hasKey ? ["import os", ""] : []), "import numpy as np", `import tritonclient.${protocol} as client`, ""];
-  lines.push(`server = client.InferenceServerClient(${JSON.stringify(address)})${protocol === "grpc" ? "  # setting grpc_port" : ""}`, "inputs = []");
+  lines.push(`server = client.InferenceServerClient(${options.join(", ")})`, "inputs = []");
   for (const input of call.body.inputs) {
     const type = NUMPY[input.datatype] || input.datatype.toLowerCase();
     const shape = `[${input.shape.join(", ")}]`;
     lines.push(`tensor = client.InferInput(${JSON.stringify(input.name)}, ${shape}, ${JSON.stringify(input.datatype)})`);
     lines.push(`tensor.set_data_from_numpy(np.array(${python(input.data)}, dtype=np.${type}).reshape(${shape}))`, "inputs.append(tensor)");
   }
-  const options = [JSON.stringify(call.model), "inputs"];
-  if (call.version) options.push(`model_version=${JSON.stringify(call.version)}`);
-  if (call.hasKey) options.push('headers={"authorization": f"Bearer {os.environ[\'KEY\']}"}');
-  lines.push(`result = server.infer(${options.join(", ")})`, "for output in result.get_response()[\"outputs\"]:", '    print(output["name"], result.as_numpy(output["name"]))');
+  const values = [JSON.stringify(call.model), "inputs"];
+  if (call.version) values.push(`model_version=${JSON.stringify(call.version)}`);
+  if (call.hasKey) values.push('headers={"authorization": f"Bearer {os.environ[\'KEY\']}"}');
+  lines.push(`result = server.infer(${values.join(", ")})`, "for output in result.get_response()[\"outputs\"]:", '    print(output["name"], result.as_numpy(output["name"]))');
   if (protocol === "grpc") lines.splice(-2, 2, "for output in result.get_response().outputs:", "    print(output.name, result.as_numpy(output.name))");
   return lines.join("\n");
 }

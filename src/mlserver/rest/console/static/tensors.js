@@ -67,7 +67,7 @@ function exampleText(field, input) {
 /** One line per row for two dimensions, else nested JSON. @param {any[]} data @param {number[]} shape */
 export function formatTensor(data, shape) {
   const flat = data.flat(Infinity);
-  if (shape.length !== 2) return JSON.stringify(nest(flat, shape));
+  if (shape.length !== 2 || flat.some(item => typeof item === "string")) return JSON.stringify(nest(flat, shape));
   const lines = [];
   for (let row = 0; row < shape[0]; row += 1) lines.push(flat.slice(row * shape[1], (row + 1) * shape[1]).join(", "));
   return lines.join("\n");
@@ -109,6 +109,12 @@ function readElement(field, text) {
     default:
       return text;
   }
+}
+
+/** Whether a text is an element of the field. @param {Field} field @param {string} text */
+export function isElement(field, text) {
+  try { readElement(field, text); } catch { return false; }
+  return true;
 }
 
 /** @param {Field} field */

@@ -6,7 +6,7 @@ import { Code, Empty, Failure, Heading, Loading, Tabs, useDocument } from "../co
 import { FieldControl } from "../fields.js";
 import { link } from "../router.js";
 import { listSnippets } from "../snippets.js";
-import { listModels } from "../store.js";
+import { listModels, store } from "../store.js";
 import { buildCSV, buildMLflow, buildV2, exampleValues, findField, parseCSV, toField, toJSON } from "../tensors.js";
 import { Chat } from "./chat.js";
 
@@ -197,7 +197,7 @@ const eventText = ({ body, data }) => (body?.outputs ? body.outputs.map(output =
 function Snippets({ call, name, version }) {
   const [language, setLanguage] = useState("curl");
   if (call.error) return html`<section class="card"><h2>As code</h2><p class="quiet">A value of the form does not fit yet: press Send to see which.</p></section>`;
-  const snippets = listSnippets({ ...call, url: `${location.origin}${base}${call.path}`, hasKey: hasCredential(), model: name, version });
+  const snippets = listSnippets({ ...call, url: `${location.origin}${base}${call.path}`, hasKey: hasCredential(), model: name, version, grpcPort: store.access?.grpc_port ?? null });
   const [shown, text] = snippets.find(([label]) => label === language) || snippets[0];
   return html`<section class="card" aria-label="As code"><div class="heading"><h2>As code</h2><${Tabs} label="Language" value=${shown} options=${snippets.map(([label]) => [label, label])} onChange=${setLanguage} /></div>
     <${Code} text=${text} label="Code" /></section>`;
