@@ -18,7 +18,7 @@ RELEASE := $(VENV)/.release-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-ray test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -39,7 +39,12 @@ test: $(STAMP)  ## run all tests except the slow ones, three at a time (PROCESSE
 	@$(BIN)/python -m pytest $(ABREAST) $(ARGS)
 
 test-slow: $(STAMP)  ## run the tests marked `slow`: built environments, installed packages, minutes of load
-	@$(BIN)/python -m pytest $(ABREAST) -m slow $(ARGS)
+	@$(BIN)/python -m pytest $(ABREAST) -m "slow and not ray" $(ARGS)
+	@$(MAKE) --no-print-directory test-ray
+
+# One process: its tests share one Ray cluster.
+test-ray: $(STAMP)  ## run the tests with a Ray cluster, a part of `make test-slow`
+	@$(BIN)/python -m pytest -m ray $(ARGS)
 
 p0: $(STAMP)  ## run the tests that every release must pass (failure-modes.md), TIMES=1 times in a row
 	@files=$$(cd tests && ../$(BIN)/python -m support.reliability_index); for run in $$(seq $(or $(TIMES),1)); do \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,9 +12,12 @@ from hypothesis import HealthCheck, settings
 
 from support import mlflow_agents as agent_models_builder
 from support import models as models_builder
+from support import server
 from support import signature_models as signature_models_builder
 from support.examples import PROFILE, example_count
 from support.models import Models
+from support.network import Network
+from support.ray_cluster import RayCluster, find_reason_to_skip
 from support.reliability_index import TESTS, p0_tests
 from support.server import Serve, Server
 
@@ -75,6 +79,38 @@ def signature_models() -> Path:
 def agent_models() -> Path:
     """A repository of the models in `support.mlflow_agents`. Read-only."""
     return agent_models_builder.build()
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[tuple[Network, RayCluster]]:
+    """A namespace with a Ray cluster of one node, or the reason why there is none."""
+    reason = find_reason_to_skip()
+    if reason is not None:
+        pytest.skip(reason)
+    network = Network()
+    with network.entered(), RayCluster([32]) as cluster:
+        yield network, cluster
+    network.close()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(ray_session: tuple[Network, RayCluster]) -> Iterator[RayCluster]:
+    """The session's Ray cluster. This thread and new processes are in its namespace meanwhile."""
+    network, cluster = ray_session
+    ray = {"address": cluster.address}
+    server.ray_variables.update(
+        {**cluster.environment, "MLSERVER_ENGINE": "ray", "MLSERVER_RAY": json.dumps(ray)}
+    )
+    with network.entered():
+        yield cluster
+    server.ray_variables.clear()
+
+
+@pytest.fixture(autouse=True)
+def _ray_for_marked_tests(request: pytest.FixtureRequest) -> None:
+    """Tests with the marker `ray` run in the namespace of the session's cluster."""
+    if request.node.get_closest_marker("ray") is not None:
+        request.getfixturevalue("ray_cluster")
 
 
 @pytest.fixture

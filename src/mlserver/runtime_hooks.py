@@ -63,6 +63,8 @@ class RuntimeHooks:
             so that no key is reported as unknown.
         makes_trials: Whether loads set `MLModel.trial_results`: one worker loads a model first, and
             the others use its results.
+        variables: Prefixes of the environment variables that the runtime reads: replicas of models
+            on other machines get them too.
         worker_requirements: Requirements of the package itself, added to each model's own in a
             built environment.
         path_hints: Pattern of a whole path -> hint of its 404 response. For paths that the
@@ -75,6 +77,7 @@ class RuntimeHooks:
     implementations: tuple[str, ...] = ()
     extra_keys: tuple[str, ...] = ()
     makes_trials: bool = False
+    variables: tuple[str, ...] = ()
     worker_requirements: tuple[str, ...] = ()
     path_hints: Mapping[str, str] = MappingProxyType({})
     inference_hint: str = ""

@@ -286,6 +286,9 @@ class MLServer:
         # Objects made so far stay alive: without this, each full collection would examine them
         # again and delay requests.
         gc.freeze()
+        follow = getattr(self._executor, "follow", None)
+        if follow is not None:  # other servers load and unload models of the same cluster
+            follow(self._registry.load, self._registry.unload)
         self._accept(True)
         self._was_ready = True
         if self._http_workers is not None:
@@ -391,6 +394,10 @@ def _create_executor(
     http_workers: HTTPWorkerSupervisor | None,
     template: TemplateProcess | None,
 ) -> Executor:
+    if settings.engine == "ray":
+        from .parallel.ray.executor import RayExecutor
+
+        return RayExecutor(settings)
     if settings.parallel_workers > 0:
         from .parallel.pool_manager import PoolExecutor
 

@@ -13,11 +13,12 @@ import pytest
 from mlserver.grpc.converters import ModelInferRequestConverter
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceRequest, RequestInput, TensorData
+from support.engines import RAY_ENGINE
 from support.repository import tensor
 from support.server import Serve, Server
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "custom-runtimes"
-workers = pytest.mark.parametrize("workers", [0, 2])
+workers = pytest.mark.parametrize("workers", [0, 2, RAY_ENGINE])
 
 
 def outputs(server: Server, model: str, *inputs: dict[str, Any]) -> list[dict[str, Any]]:

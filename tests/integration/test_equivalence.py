@@ -16,22 +16,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.engines import RAY_ENGINE
 from support.equal_requests import AFFINE, MODELS, TYPES, WAYS, Inputs, Outputs, raw_of
 from support.models import WINE, Models
 from support.repository import write_model, write_server_settings, write_settings
-from support.server import Server
+from support.server import RAY, Server
 
 
 @dataclass(frozen=True)
 class Servers:
-    """The same models in workers and in the server's process."""
+    """The same models in workers or Ray replicas, and in the server's process."""
 
     apart: Server
     inline: Server
 
 
-@pytest.fixture(scope="module")
-def servers(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+@pytest.fixture(scope="module", params=[2, RAY_ENGINE])
+def servers(
+    request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("equivalence")
     write_server_settings(folder, cache_enabled=True, cache_size=1000)
     for name, settings in MODELS.items():
@@ -41,7 +44,9 @@ def servers(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "parameters": {"uri": str(models["wine"])},
         }
         write_settings(folder / f"wine-{name}", name=f"wine-{name}", **wine, **settings)
-    with Server(folder, workers=2) as apart, Server(folder, workers=0) as inline:
+    if request.param == RAY:
+        request.getfixturevalue("ray_cluster")
+    with Server(folder, workers=request.param) as apart, Server(folder, workers=0) as inline:
         yield Servers(apart, inline)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -109,7 +109,7 @@ class OnePort(Server):
 
     metrics_port_setting = ""
 
-    def _default_env(self, workers: int | None) -> dict[str, str]:
+    def _default_env(self, workers: int | Literal["ray"] | None) -> dict[str, str]:
         own = super()._default_env(workers)
         return own | {"MLSERVER_METRICS_PORT": self.metrics_port_setting or str(self.http_port)}
 

@@ -19,16 +19,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Literal, Protocol, Self
 
 import httpx
 
 from support.ports import free_ports
 
 # Seconds from the start to ready: importing MLflow takes a few, more on a busy machine.
-START_LIMIT = 60.0
+START_LIMIT = 120.0
 STOP_LIMIT = 15.0  # seconds from SIGTERM to the exit
 TEMPLATE_NAMES = ("mlserver-templ", "mlserver-fork")
+# In place of a number of workers: the engine `ray`.
+RAY: Final = "ray"
+# Variables of servers with the engine `ray`; the fixture `ray_cluster` sets them.
+ray_variables: dict[str, str] = {}
 POLL_INTERVAL = 0.05  # seconds between two tries of a condition if no log line arrives
 
 
@@ -108,7 +112,8 @@ class Server:
         folder: The model repository; also the working directory unless `cwd` is given.
         argument: The argument of `start`; default: the folder's path.
         env: Environment variables that override the ports and the address chosen here.
-        workers: `MLSERVER_PARALLEL_WORKERS`; None leaves the server's default.
+        workers: `MLSERVER_PARALLEL_WORKERS`; None leaves the server's default. `RAY`: the models
+            run in the session's Ray cluster (see the fixture `ray_cluster`).
         cwd: The working directory.
         ready: A path; `__enter__` returns when it answers 200. None: return at once.
         tracebacks: Whether the log may contain tracebacks (a model's exception is logged with one).
@@ -125,7 +130,7 @@ class Server:
         *,
         argument: str | None = None,
         env: Mapping[str, str] | None = None,
-        workers: int | None = None,
+        workers: int | Literal["ray"] | None = None,
         cwd: Path | None = None,
         ready: str | None = "/v2/health/ready",
         tracebacks: bool = False,
@@ -146,7 +151,7 @@ class Server:
         self._ready, self._tracebacks = ready, tracebacks
         self._env = clean_environment(self._default_env(workers) | dict(env or {}))
 
-    def _default_env(self, workers: int | None) -> dict[str, str]:
+    def _default_env(self, workers: int | Literal["ray"] | None) -> dict[str, str]:
         ports = {
             "HTTP_PORT": self.http_port,
             "GRPC_PORT": self.grpc_port,
@@ -154,6 +159,8 @@ class Server:
         }
         variables = {f"MLSERVER_{name}": str(port) for name, port in ports.items()}
         variables["MLSERVER_HOST"] = "127.0.0.1"
+        if workers == RAY:
+            return {**variables, **ray_variables}
         if workers is not None:
             variables["MLSERVER_PARALLEL_WORKERS"] = str(workers)
         return variables

@@ -9,6 +9,16 @@ import selectors
 from typing import Any
 
 
+class Clock:
+    """Monotonic seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class _VirtualSelector(selectors.DefaultSelector):
     """Advances `now` by the timeout instead of waiting for it."""
 

@@ -56,6 +56,11 @@ def test_the_server_loads_no_model_library(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"fastapi", *MODELS}
 
 
+def test_the_server_loads_ray_in_no_engine() -> None:
+    assert "mlserver.parallel.ray" not in loaded_by("import mlserver.server")
+    assert not loaded_by("import mlserver.parallel.ray.executor") & {"ray", *MODELS}
+
+
 def test_a_worker_loads_no_front_end() -> None:
     loaded = loaded_by("import mlserver.parallel.worker.worker")
     assert not loaded & {

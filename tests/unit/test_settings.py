@@ -23,6 +23,7 @@ from mlserver.settings import (
     SettingsError,
 )
 from mlserver.settings.descriptions import read_descriptions
+from mlserver.settings.ray import ModelRaySettings, RayAutoscaling, RaySettings
 from mlserver.settings.security import AuthSettings, JWTSettings, TLSSettings
 from mlserver.version import __version__
 from support.settings_environment import isolate_settings
@@ -35,6 +36,8 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "access_log": (None, False, False),
     "use_structured_logging": (False, "true", True),
     "logging_settings": (None, {"version": 1}, {"version": 1}),
+    "engine": ("local", "ray", "ray"),
+    "ray": (None, {"on_exit": "keep"}, RaySettings(on_exit="keep")),
     "parallel_workers": (1, "2", 2),
     "parallel_workers_timeout": (5, 7, 7),
     "worker_start": ("auto", "fresh", "fresh"),
@@ -109,6 +112,7 @@ MODEL: dict[str, tuple[Any, Any, Any]] = {
     "cache_enabled": (False, True, True),
     "parallel_workers": (None, 0, 0),
     "warm_workers": (False, True, True),
+    "ray": (None, {"num_cpus": 0.5}, ModelRaySettings(num_cpus=0.5)),
 }
 
 PARAMETERS: dict[str, tuple[Any, Any, Any]] = {
@@ -174,6 +178,9 @@ def test_tables_have_every_field(cls: type[Settings], table: dict[str, Any]) -> 
         ModelParameters,
         CORSSettings,
         TLSSettings,
+        RaySettings,
+        ModelRaySettings,
+        RayAutoscaling,
         AuthSettings,
         JWTSettings,
     ],

@@ -47,7 +47,13 @@ def test_every_setting_has_a_type_a_description_and_a_default_or_is_required() -
     items = list_settings(Settings) + list_settings(ModelSettings)
     assert [item.name for item in items if not (item.type and item.description)] == []
     required = {item.name for item in items if not item.default}
-    assert required == {"implementation", "tls.certificate", "tls.key", "auth.jwt.jwks"}
+    assert required == {
+        "implementation",
+        "tls.certificate",
+        "tls.key",
+        "auth.jwt.jwks",
+        "ray.autoscaling.max",
+    }
 
 
 def test_the_reference_has_no_path_of_this_machine() -> None:

@@ -49,8 +49,17 @@ _PORT = click.IntRange(0, 65535)
     type=click.IntRange(1),
     help="HTTP worker processes, which serve HTTP and gRPC on the same ports.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    help="What runs the models: processes of this machine, or replicas in a Ray cluster.",
+)
+@click.option(
+    "--address",
+    help="Address of the Ray cluster: auto, host:port, ray://host:port, or local.",
+)
 @click.option("--name", help="Name of the model, for a URI or the folder of an MLflow model.")
-def command(model: str, name: str | None, **flags: Any) -> None:
+def command(model: str, name: str | None, address: str | None, **flags: Any) -> None:
     """Serve the models of FOLDER, or the MLflow model at URI.
 
     FOLDER has MLflow models or model-settings.json files at any depth, and optionally a
@@ -66,6 +75,8 @@ def command(model: str, name: str | None, **flags: Any) -> None:
       mlserver start models:/wine@champion --http-port 9000
     """
     overrides = {field: value for field, value in flags.items() if value is not None}
+    if address is not None:
+        overrides["ray"] = {"address": address}
     settings = prepare_settings(model, name, overrides)
     # Its imports overlap with those of the front ends.
     template = start_early(settings)
@@ -164,7 +175,11 @@ def read_settings(folder: str, overrides: dict[str, Any] | None = None) -> Setti
     path = os.path.join(folder, DEFAULT_SETTINGS_FILENAME)
     has_file = os.path.isfile(path)
     file_settings = read_json_object(path) if has_file else {}
-    settings = Settings.load({**file_settings, **(overrides or {})}, path if has_file else None)
+    values = {**file_settings, **(overrides or {})}
+    for key, value in (overrides or {}).items():
+        if isinstance(value, dict) and isinstance(file_settings.get(key), dict):
+            values[key] = {**file_settings[key], **value}
+    settings = Settings.load(values, path if has_file else None)
     _warn_about_overridden_variables(path, file_settings)
     settings.model_repository_root = folder
     settings.record_origin("model_repository_root", "argument")

@@ -29,7 +29,13 @@ ClientT = TypeVar("ClientT", bound=RPCClient)
 
 
 class WorkerGroup(Generic[ClientT]):
-    """Connections to the ready workers of one pool."""
+    """Connections to the ready workers of one pool.
+
+    Attributes:
+        unavailable_message: Error of a request for which no worker became ready in time.
+    """
+
+    unavailable_message = "No worker process is alive to run the model; a new one is being started"
 
     def __init__(self) -> None:
         self._ready: list[ClientT] = []
@@ -63,9 +69,7 @@ class WorkerGroup(Generic[ClientT]):
                 async with asyncio.timeout(max(0.0, limit - time.monotonic())):
                     await changed.wait()
             except TimeoutError:
-                raise Unavailable(
-                    "No worker process is alive to run the model; a new one is being started"
-                ) from None
+                raise Unavailable(self.unavailable_message) from None
 
     def _announce(self) -> None:
         """Wake the requests that wait for a worker."""

@@ -177,6 +177,12 @@ class BaseSettings(PydanticBaseSettings):
         `record_origin`."""
         return self._provenance.origins
 
+    def with_absolute_source(self) -> Self:
+        """Return a copy with the absolute path of its settings file, for another folder or node."""
+        copy = self.model_copy()
+        copy._source = os.path.abspath(self._source) if self._source else None
+        return copy
+
     def record_origin(self, key: str, origin: str) -> None:
         """Record where a setting's value is from, such as "option" (`settings.effective`)."""
         self._provenance.origins[key] = origin

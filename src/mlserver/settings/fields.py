@@ -37,6 +37,7 @@ from .base import (
     WorkerStart,
 )
 from .cors import CORSSettings
+from .ray import Engine, ModelRaySettings, RaySettings
 from .security import AdminAccess, AuthSettings, TLSSettings
 from .sources import warn_of_misspelled
 
@@ -80,6 +81,10 @@ class Settings(BaseSettings):
     """Python logging configuration: an object, the path of a `.json` file with one, or the path of
     a file in the configparser format; None = the server's own format."""
 
+    engine: Engine = "local"
+    """What runs models: `local` = processes of this machine, `ray` = replicas in a Ray cluster."""
+    ray: RaySettings | None = None
+    """The Ray cluster; None = the defaults. The engine `local` ignores it."""
     parallel_workers: int = DEFAULT_PARALLEL_WORKERS
     """Worker processes per pool; 0 = run models in a thread of the server's process."""
     parallel_workers_timeout: int = 5
@@ -348,6 +353,8 @@ class ModelSettings(BaseSettings):
     1.x)."""
     warm_workers: bool = False
     """Ignored (deprecated in MLServer 1.x)."""
+    ray: ModelRaySettings | None = None
+    """Replicas of the model in a Ray cluster; None = the defaults. Not for the engine `local`."""
     parameters: ModelParameters | None = None
     """Location and execution of the model; None = as the folder and the environment variables
     say."""

@@ -35,6 +35,10 @@ UNITS = (
     "threads",
     "rows",
     "cells",
+    "replicas",
+    "cpus",
+    "gpus",
+    "share",
 )
 _WORDS_WITH_UNIT = 3
 # The current folder at import, which some defaults are in.

@@ -34,7 +34,7 @@ def _validate_algorithms(value: list[str]) -> list[str]:
     return value
 
 
-class _SettingsGroup(BaseModel):
+class SettingsGroup(BaseModel):
     model_config = ConfigDict(extra="forbid")
     # Names of the fields that hold paths.
     _paths: ClassVar[tuple[str, ...]] = ()
@@ -53,11 +53,11 @@ def resolve_group_paths(values: Iterable[object], source: str | None) -> None:
         return
     folder = os.path.dirname(os.path.abspath(source))
     for value in values:
-        if isinstance(value, _SettingsGroup):
+        if isinstance(value, SettingsGroup):
             value.resolve_paths(folder)
 
 
-class TLSSettings(_SettingsGroup):
+class TLSSettings(SettingsGroup):
     """Certificates of REST, gRPC and metrics, for TLS 1.2 and newer. Changed files are reloaded."""
 
     _paths: ClassVar[tuple[str, ...]] = ("certificate", "key", "client_ca")
@@ -71,7 +71,7 @@ class TLSSettings(_SettingsGroup):
     certificate (mutual TLS)."""
 
 
-class JWTSettings(_SettingsGroup):
+class JWTSettings(SettingsGroup):
     """Tokens (JWT) of an external issuer, such as an OpenID provider. Needs the extra `auth`."""
 
     _paths: ClassVar[tuple[str, ...]] = ("jwks",)
@@ -94,7 +94,7 @@ class JWTSettings(_SettingsGroup):
     """Seconds of clock skew to tolerate, 0 to 300."""
 
 
-class AuthSettings(_SettingsGroup):
+class AuthSettings(SettingsGroup):
     """Accepted credentials. If set, all requests but health checks need one with the right
     scope."""
 

@@ -56,7 +56,7 @@ def start_early(settings: Settings) -> TemplateProcess | None:
 
 def _is_wanted(settings: Settings) -> bool:
     is_auto = settings.worker_start == "auto" and settings.parallel_workers > 0
-    return is_auto and sys.platform == "linux"
+    return is_auto and settings.engine == "local" and sys.platform == "linux"
 
 
 class Templates:

@@ -83,6 +83,11 @@ class MessageType(IntEnum):
     METRICS_PAGE = 44
     MONITORING = 45
 
+    # Between the server's process and the agent of a Ray cluster, and from a replica that ends.
+    CLUSTER = 50
+    CLUSTER_STATE = 51
+    LEAVING = 52
+
 
 class FrameError(ValueError):
     """Invalid bytes from the peer; the connection cannot be used any more."""

@@ -1,0 +1,235 @@
+"""The agent: a child process of the server, and its only connection to a Ray cluster.
+
+A Ray driver ends with its cluster, and its calls block; a process of its own keeps both away from
+the requests. It polls the directory and the state of the applications, and sends what has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ...errors import MLServerError, format_exception
+from ...logging import configure_logger, get_logger
+from ...settings import Settings
+from ..child_main import extend_sys_path, run_child
+from ..rpc.connection import FramedConnection, open_connection
+from ..rpc.dispatcher import RPCDispatcher
+from ..rpc.protocol import Frame, MessageType
+from .cluster import Cluster, configure_ray
+
+logger = get_logger()
+
+POLL_INTERVAL = 0.5
+# Seconds between two looks at the state of the applications, which costs Serve's controller more.
+STATUS_INTERVAL = 2.0
+# Seconds between two searches for applications that no server needs.
+SWEEP_INTERVAL = 60.0
+# Failed polls in sequence after which the agent ends; the server starts another.
+MAX_FAILURES = 3
+
+
+class ClusterAgent:
+    """Runs the calls of the server, and reports the state of the cluster."""
+
+    def __init__(self) -> None:
+        self._server = self._secret = ""
+        self._dispatcher = RPCDispatcher(
+            {MessageType.INIT: self._init, MessageType.CLUSTER: self._run}, self._send
+        )
+        self._connection: FramedConnection | None = None
+        self._closed = asyncio.Event()
+        self._cluster: Cluster | None = None
+        # Application -> options and settings of its deployment.
+        self._deployments: dict[str, tuple[dict[str, Any], bytes]] = {}
+        self._models: dict[str, tuple[str, str, bytes]] = {}
+        self._epoch = ""
+        self._failures: dict[str, str] = {}
+        self._sent: Any = None
+        self._polling: asyncio.Task[None] | None = None
+
+    async def serve(self, end: socket.socket) -> None:
+        """Serve until the server closes the connection."""
+        self._connection = await open_connection(end, self._on_frame, self._on_closed)
+        self._send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
+        await self._closed.wait()
+
+    def _send(self, frame: Frame) -> None:
+        assert self._connection is not None
+        self._connection.send(frame)
+
+    def _on_frame(self, frame: Frame) -> None:
+        self._dispatcher.dispatch(frame)
+
+    def _on_closed(self, reason: Exception | None) -> None:
+        self._dispatcher.close()
+        self._closed.set()
+
+    # -- calls of the server --
+
+    async def _init(self, frame: Frame) -> Frame:
+        """Connect to the cluster, and deploy again what is missing in it."""
+        settings = Settings.from_frame(frame.head["settings"])
+        configure_logger(settings)
+        extend_sys_path(frame.head["sys_path"])
+        self._server = frame.head["server"]
+        self._cluster = Cluster(settings)
+        try:
+            self._secret = await asyncio.to_thread(self._cluster.connect)
+        except Exception as error:
+            raise MLServerError(_describe_refusal(settings, error), 503) from None
+        self._deployments = {
+            name: (options, model) for name, options, model in frame.head["deployments"]
+        }
+        self._models = {model: tuple(values) for model, values in frame.head["models"].items()}
+        await self._poll()
+        await self._check_applications()
+        self._polling = asyncio.create_task(self._poll_forever())
+        return Frame(MessageType.REPLY, frame.id, None)
+
+    async def _run(self, frame: Frame) -> Frame:
+        name, arguments = frame.head[0], frame.head[1:]
+        method: Callable[..., Any] = getattr(self, f"_run_{name}")
+        return Frame(MessageType.REPLY, frame.id, await method(*arguments))
+
+    async def _run_begin(self, *arguments: Any) -> Any:
+        return await self._call("begin", *arguments)
+
+    async def _run_use(self, application: str, options: dict[str, Any], settings: bytes) -> None:
+        """Use an application that exists."""
+        self._deployments[application] = (options, settings)
+        await self._poll()
+
+    async def _run_deploy(self, application: str, options: dict[str, Any], settings: bytes) -> None:
+        assert self._cluster is not None
+        self._failures.pop(application, None)
+        try:
+            await asyncio.to_thread(self._cluster.deploy, application, options, settings)
+        except Exception as error:
+            raise MLServerError(f"Ray refused the deployment: {_get_last_line(error)}") from None
+        self._deployments[application] = (options, settings)
+        await self._poll()
+
+    async def _run_commit(self, model: str, application: str, digest: str, settings: bytes) -> None:
+        self._models[model] = (application, digest, settings)
+        await self._call("commit", model, application, digest, settings)
+
+    async def _run_drop(self, model: str, application: str) -> None:
+        if self._models.get(model, ("",))[0] == application:
+            del self._models[model]
+        await self._call("drop", model, application)
+
+    async def _run_release(self, application: str) -> bool:
+        """End the use of an application; delete it if no server uses it."""
+        self._deployments.pop(application, None)
+        is_unused = bool(await self._call("release", self._server, application))
+        if is_unused:
+            assert self._cluster is not None
+            await asyncio.to_thread(self._cluster.delete, application)
+        return is_unused
+
+    async def _run_is_shared(self, application: str) -> bool:
+        return bool(await self._call("is_shared", self._server, application))
+
+    async def _run_wake(self, application: str) -> None:
+        assert self._cluster is not None
+        await asyncio.to_thread(self._cluster.wake, application)
+
+    async def _run_leave(self, deletes: bool) -> None:
+        """End the use of all applications, and disconnect.
+
+        Args:
+            deletes: Whether those that no other server uses are deleted.
+        """
+        if self._polling is not None:
+            self._polling.cancel()
+        assert self._cluster is not None
+        applications = list(self._deployments)
+        if deletes:
+            for model, (application, *_) in list(self._models.items()):
+                if not await self._run_is_shared(application):
+                    await self._run_drop(model, application)
+            await asyncio.gather(*map(self._run_release, applications))
+        else:
+            for application in applications:
+                await self._call("release", self._server, application)
+        await asyncio.to_thread(self._cluster.close)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        assert self._cluster is not None
+        return await asyncio.to_thread(self._cluster.call, method, *arguments)
+
+    # -- state of the cluster --
+
+    async def _poll_forever(self) -> None:
+        failures, checked, swept = 0, time.monotonic(), time.monotonic()
+        while True:
+            await asyncio.sleep(POLL_INTERVAL)
+            try:
+                await self._poll()
+                now = time.monotonic()
+                if now - checked > STATUS_INTERVAL:
+                    checked = now
+                    await self._check_applications(now - swept > SWEEP_INTERVAL)
+                    swept = now if now - swept > SWEEP_INTERVAL else swept
+                failures = 0
+            except Exception as error:
+                failures += 1
+                logger.warning("Ray: the cluster does not answer: %s", _get_last_line(error))
+                if failures == MAX_FAILURES:
+                    self._closed.set()
+                    return
+
+    async def _poll(self) -> None:
+        """Read the directory, and send the state if it has changed."""
+        state = await self._call("poll", self._server, list(self._deployments))
+        if state["epoch"] != self._epoch and self._models:
+            await self._call("restore", self._models)
+        self._epoch = state["epoch"]
+        head = {
+            "secret": self._secret,
+            "applications": state["applications"],
+            "models": state["models"],
+            "failures": self._failures,
+        }
+        if head != self._sent:
+            self._sent = {**head, "failures": dict(self._failures)}
+            self._send(Frame(MessageType.CLUSTER_STATE, 0, head))
+
+    async def _check_applications(self, sweeps: bool = False) -> None:
+        """Deploy again what this server uses and Serve does not have."""
+        assert self._cluster is not None
+        applications = await asyncio.to_thread(self._cluster.list_applications)
+        self._failures = {name: reason for name, reason in applications.items() if reason}
+        for name in self._deployments.keys() - applications.keys():
+            logger.warning("Ray: application '%s' is gone: deploying it again", name)
+            await self._run_deploy(name, *self._deployments[name])
+        if sweeps:
+            for name in await asyncio.to_thread(self._cluster.delete_unused, list(applications)):
+                logger.warning("Ray: deleted application '%s', which no server uses", name)
+
+
+def _describe_refusal(settings: Settings, error: Exception) -> str:
+    address = settings.ray.address if settings.ray is not None else "auto"
+    cure = "start one with `ray start --head`, or set 'ray.address' (--address)"
+    return f"no connection to the Ray cluster '{address}': {_get_last_line(error)}; {cure}"
+
+
+def _get_last_line(error: Exception) -> str:
+    """Return the last line of an exception's text: Ray adds tracebacks of other processes."""
+    lines = format_exception(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+async def _serve(end: socket.socket) -> None:
+    await ClusterAgent().serve(end)
+
+
+if __name__ == "__main__":
+    configure_ray()
+    run_child(_serve, int(sys.argv[1]))

@@ -1,0 +1,177 @@
+"""Blocking calls to a Ray cluster, for the agent's process: connection, directory, applications."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ...env.environment import own_paths
+from ...settings import Settings
+from ...settings.ray import RaySettings
+from .applications import get_server_prefix
+from .directory import Directory
+
+# Seconds that one call of the directory may take.
+CALL_TIMEOUT = 10.0
+DEPLOYMENT = "model"
+_DIRECTORY_OPTIONS: dict[str, Any] = {
+    "num_cpus": 0,
+    "lifetime": "detached",
+    "get_if_exists": True,
+    "max_restarts": -1,
+    "max_task_retries": 3,
+}
+
+
+def get_directory_name(settings: Settings) -> str:
+    return f"{get_server_prefix(settings)}directory"
+
+
+class Cluster:
+    """A connection to a Ray cluster. All methods block.
+
+    Args:
+        settings: The server's settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ray_settings = settings.ray or RaySettings()
+        self._prefix = get_server_prefix(settings)
+        self._directory: Any = None
+        # Serve marks modules while it pickles a deployment, for all threads.
+        self._deploying = threading.Lock()
+
+    # -- connection --
+
+    def connect(self) -> str:
+        """Connect, and return the secret of the directory.
+
+        Raises:
+            Exception: of many classes, if there is no such cluster.
+        """
+        import ray
+
+        address = self._ray_settings.address
+        options: dict[str, Any] = {}
+        if address == "local":
+            options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        if not address.startswith("ray://"):
+            options |= {"log_to_driver": False, "configure_logging": False}
+        ray.init(address=address, namespace=self._ray_settings.namespace, **options)
+        self._start_serve()
+        for name in ("ray", "ray.serve"):  # they have set their levels at import
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._connect_directory()
+        return str(self.call("get_secret"))
+
+    def _start_serve(self) -> None:
+        """Start Serve without HTTP proxies, unless the cluster runs it already."""
+        from ray import serve
+
+        serve.start(proxy_location="Disabled")
+
+    def _connect_directory(self) -> None:
+        import ray
+
+        options = {**_DIRECTORY_OPTIONS, "name": get_directory_name(self._settings)}
+        actor = ray.remote(Directory).options(**options)
+        self._directory = actor.remote(secrets.token_hex(32))
+
+    def close(self) -> None:
+        import ray
+
+        ray.shutdown()
+
+    # -- directory --
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the directory; if its actor is gone, start it again."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        try:
+            reference = getattr(self._directory, method).remote(*arguments)
+            return ray.get(reference, timeout=CALL_TIMEOUT)
+        except RayActorError:
+            self._connect_directory()
+            reference = getattr(self._directory, method).remote(*arguments)
+            return ray.get(reference, timeout=CALL_TIMEOUT)
+
+    # -- applications --
+
+    def deploy(self, application: str, options: dict[str, Any], settings: bytes) -> None:
+        """Create or update an application; return before its replicas run."""
+        from ray import serve
+
+        from .replica import ModelReplica
+
+        target = serve.deployment(ModelReplica).options(name=DEPLOYMENT, **options)
+        bound = target.bind(
+            application=application,
+            server_settings=self._settings.to_frame(),
+            model_settings=settings,
+            directory=[get_directory_name(self._settings), self._ray_settings.namespace],
+            sys_path=own_paths(),
+        )
+        run = serve.RunTarget(target=bound, name=application, route_prefix=None)
+        with self._deploying:
+            serve.run_many(
+                [run],
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
+
+    def delete(self, application: str) -> None:
+        """Delete an application after its replicas have ended, and forget it."""
+        from ray import serve
+
+        serve.delete(application)
+        self.call("forget", application)
+
+    def wake(self, application: str) -> None:
+        """Ask Serve for a first replica; return when it runs."""
+        from ray import serve
+
+        serve.get_app_handle(application).wake.remote().result(
+            timeout_s=self._settings.load_timeout
+        )
+
+    def list_applications(self) -> dict[str, str]:
+        """Return this server's applications: name -> why it cannot be deployed, "" if it can."""
+        from ray import serve
+
+        applications: dict[str, str] = {}
+        for name, overview in serve.status().applications.items():
+            if not name.startswith(self._prefix) or overview.status == "DELETING":
+                continue
+            has_failed = overview.status == "DEPLOY_FAILED"
+            applications[name] = _describe_failure(overview) if has_failed else ""
+        return applications
+
+    def delete_unused(self, applications: Sequence[str]) -> list[str]:
+        """Delete applications that no server needs; return their names."""
+        unused: list[str] = self.call("list_unused", list(applications))
+        for application in unused:
+            self.delete(application)
+        return unused
+
+
+def _describe_failure(overview: Any) -> str:
+    messages = [status.message for status in overview.deployments.values()]
+    lines = "\n".join([*messages, overview.message]).strip().splitlines()
+    return lines[-1].strip() if lines else "no reason was reported"
+
+
+def configure_ray() -> None:
+    """Keep Ray from reporting usage over the network, and from logging its progress.
+
+    Call it before Ray is imported.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
