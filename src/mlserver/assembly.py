@@ -7,7 +7,7 @@ Each process with front ends has one factory: the server (`server`) and the HTTP
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .batching.admission import AdmissionPolicy
 from .batching.queue import BatchPolicy
@@ -17,10 +17,13 @@ from .handlers import DataPlane
 from .handlers.model_repository import ReadMonitoring, RepositoryControl
 from .metrics.endpoint import MetricsPage
 from .metrics.server_metrics import ServerMetrics
-from .parallel.executor import LoadedModel
+from .parallel.executor import Executor, LoadedModel, WorkerListener
 from .registry import ModelPipeline, ModelVersion
 from .security.authorization import Authorizer
 from .settings import ModelSettings, Settings
+
+if TYPE_CHECKING:
+    from .parallel.processes.template_process import TemplateProcess
 
 # Requests per batch at most, for row-wise models without the setting `max_batch_size`.
 DEFAULT_BATCH_SIZE = 256
@@ -133,3 +136,27 @@ def _create_tracer_provider(settings: Settings) -> Any:
     assert provider is not None
     set_global_provider(provider)
     return provider
+
+
+def create_executor(
+    settings: Settings,
+    http_workers: WorkerListener | None,
+    template: TemplateProcess | None,
+) -> Executor:
+    """Return what runs the models; the only place that knows the engines.
+
+    Args:
+        http_workers: Notified of changes of the workers; None = there are no HTTP workers.
+        template: A template process that is started already.
+    """
+    if settings.engine == "ray":
+        from .parallel.ray.executor import RayExecutor
+
+        return RayExecutor(settings)
+    if settings.parallel_workers > 0:
+        from .parallel.pool_manager import PoolExecutor
+
+        return PoolExecutor(settings, http_workers, template)
+    from .parallel.in_process import InProcessExecutor
+
+    return InProcessExecutor(settings)

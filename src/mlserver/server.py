@@ -13,14 +13,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import startup_report
-from .assembly import PipelineFactory, import_front_ends
+from .assembly import PipelineFactory, create_executor, import_front_ends
 from .errors import MLServerError
 from .handlers import DataPlane, ModelRepositoryHandlers
 from .handlers.alias_watcher import AliasWatcher
 from .handlers.model_repository import RepositoryControl
 from .logging import configure_logger, get_logger
 from .metrics.endpoint import MetricsPage, MetricsServer
-from .parallel.executor import Executor, LoadedModel
+from .parallel.executor import LoadedModel
 from .registry import ModelPipeline, ModelVersion, Registry
 from .repository import ModelRepositoryFactory
 from .security import code_policy
@@ -58,7 +58,7 @@ class MLServer:
         self._settings = settings
         self._factory = PipelineFactory(settings)
         self._http_workers = _create_http_worker_supervisor(settings)
-        self._executor = _create_executor(settings, self._http_workers, template)
+        self._executor = create_executor(settings, self._http_workers, template)
         self._registry = Registry(
             self._executor,
             self._build_pipeline,
@@ -387,21 +387,3 @@ def _create_http_worker_supervisor(settings: Settings) -> HTTPWorkerSupervisor |
     from .http_workers.supervisor import HTTPWorkerSupervisor
 
     return HTTPWorkerSupervisor(settings)
-
-
-def _create_executor(
-    settings: Settings,
-    http_workers: HTTPWorkerSupervisor | None,
-    template: TemplateProcess | None,
-) -> Executor:
-    if settings.engine == "ray":
-        from .parallel.ray.executor import RayExecutor
-
-        return RayExecutor(settings)
-    if settings.parallel_workers > 0:
-        from .parallel.pool_manager import PoolExecutor
-
-        return PoolExecutor(settings, http_workers, template)
-    from .parallel.in_process import InProcessExecutor
-
-    return InProcessExecutor(settings)
