@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from support.browser import OpenConsole, see, see_heading
+from mlserver.security.credentials import hash_key
+from support.browser import Console, OpenConsole, see, see_heading
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Server
 
@@ -30,18 +31,21 @@ ECHO = [tensor("x", [1.0], "FP64")]
 HOSTILE = ["<img src=x onerror=alert(1)>", "x" * 1000, "שלום עולם", "a/b %2F ?#&'\"` {}"]
 
 
+def write_models(folder: Path, number: int, **settings: Any) -> None:
+    """Write so many models with one input, and the server's settings."""
+    write_server_settings(folder, load_models_at_startup=number > 0, **settings)
+    for index in range(number):
+        inputs = [{"name": "x", "datatype": "FP64", "shape": [-1, 1]}]
+        write_model(folder / f"model-{index:02}", inputs=inputs)
+
+
 @pytest.fixture(scope="module", params=[0, 1, 50])
 def counted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, int]]:
     """A server with so many models."""
     folder = tmp_path_factory.mktemp("counted")
-    write_server_settings(folder, load_models_at_startup=request.param > 0)
-    for number in range(request.param):
-        write_model(
-            folder / f"model-{number:02}",
-            inputs=[{"name": "x", "datatype": "FP64", "shape": [-1, 1]}],
-        )
+    write_models(folder, request.param)
     with Server(folder, workers=None if request.param == 1 else 0) as running:
         yield running, request.param
 
@@ -64,39 +68,75 @@ def is_too_wide(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_every_page(counted: tuple[Server, int], open_console: OpenConsole, path: str) -> None:
+def visit(console: Console, path: str, title: str) -> Any:
+    """Go to a page without loading the document again; returns Playwright's page."""
+    page = console.page
+    page.goto(f"{console.url}#/{path}")
+    see_heading(page, title)
+    page.locator(".loading").wait_for(state="detached")
+    return page
+
+
+def check_every_page(console: Console, number: int, errors: str) -> None:
+    """Visit all pages of a server with so many models, and check what they show.
+
+    Args:
+        errors: Text of the page of errors.
+    """
+    for path, title in PAGES.items():
+        page = visit(console, path, title)
+        if path == "":
+            see(page, "model-00" if number else "No model is loaded")
+            assert page.locator("table.models tbody tr").count() == number
+        elif path == "try":
+            see(page, "Response" if number else "No model is loaded")
+        elif path == "workers":
+            see(page, "Pool 1" if number == 1 else "no worker processes")
+        elif path == "errors":
+            see(page, errors)
+        assert not is_too_wide(page), path
+        assert not console.list_violations(), path
+
+
+def test_every_page(counted: tuple[Server, int], open_console: OpenConsole) -> None:
     server, number = counted
     console = open_console(server, viewport={"width": 1440, "height": 900})
-    page = console.open(path)
-    see_heading(page, PAGES[path])
-    page.locator(".loading").wait_for(state="detached")
-    if path == "":
-        if number:
-            assert page.locator("table.models tbody tr").count() == number
-        else:
-            see(page, "No model is loaded")
-    elif path == "try":
-        see(page, "Response" if number else "No model is loaded")
-    elif path == "workers":
-        see(page, "Pool 1" if number == 1 else "no worker processes")
-    elif path == "errors":
-        see(page, "No error since the start")
-    assert not is_too_wide(page)
-    assert not console.list_violations()
+    console.open()
+    check_every_page(console, number, "No error since the start")
 
 
-@pytest.mark.parametrize("path", [*PAGES, "models/split/2", "api/split/1"])
+@pytest.mark.parametrize("number", [0, 1, 50])
+def test_every_page_with_credentials(
+    tmp_path: Path, open_console: OpenConsole, number: int
+) -> None:
+    (tmp_path / "keys.txt").write_text(f"admin infer,admin,metrics {hash_key('admin-key')}\n")
+    write_models(tmp_path, number, auth={"keys": "keys.txt"})
+    with Server(tmp_path, workers=None if number == 1 else 0) as running:
+        console = open_console(running, viewport={"width": 1440, "height": 900})
+        page = console.open(allow=(401,))
+        for path in PAGES:
+            page.goto(f"{console.url}#/{path}")
+            see(page, "This server needs a credential")
+            assert "model-" not in page.content()
+        assert not console.list_violations()
+        console.use_key("admin-key")
+        see_heading(page, PAGES["api"])  # the last of `PAGES`
+        page.get_by_text("This server needs a credential").wait_for(state="detached")
+        check_every_page(console, number, "Credential missing")
+        console.close()
+
+
 @pytest.mark.parametrize("scheme, width", [("dark", 1440), ("light", 390), ("dark", 390)])
 def test_dark_and_narrow(
-    server: Server, open_console: OpenConsole, path: str, scheme: str, width: int
+    server: Server, open_console: OpenConsole, scheme: str, width: int
 ) -> None:
     console = open_console(server, viewport={"width": width, "height": 844}, color_scheme=scheme)
-    page = console.open(path)
-    page.get_by_role("heading", level=1).wait_for()
-    page.locator(".loading").wait_for(state="detached")
-    assert not is_too_wide(page)
-    assert not console.list_violations()
+    console.open()
+    others = {"models/split/2": "split", "api/split/1": "API of split version 1"}
+    for path, title in {**PAGES, **others}.items():
+        page = visit(console, path, title)
+        assert not is_too_wide(page), path
+        assert not console.list_violations(), path
 
 
 def test_names_are_text(server: Server, open_console: OpenConsole) -> None:

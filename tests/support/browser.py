@@ -104,7 +104,9 @@ class Console:
         """Return the serious faults of accessibility that axe-core finds."""
         # By the debugger's protocol, to which the content security policy does not apply.
         session = self._context.new_cdp_session(self.page)
-        session.send("Runtime.evaluate", {"expression": AXE.read_text()})
+        loaded = session.send("Runtime.evaluate", {"expression": "typeof axe"})
+        if loaded["result"]["value"] == "undefined":
+            session.send("Runtime.evaluate", {"expression": AXE.read_text()})
         expression = (
             f"axe.run({{runOnly: {AXE_TAGS}}}).then(found => JSON.stringify(found.violations))"
         )

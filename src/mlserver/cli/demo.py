@@ -120,7 +120,7 @@ def _serve(settings: Settings, folder: Path) -> None:
 
 
 def format_requests(addresses: Mapping[str, str], folder: Path) -> str:
-    """Return what to try from another terminal."""
+    """Return what to try in a browser and from another terminal."""
     rest = addresses["REST"]
     header = "-H 'content-type: application/json'"
     rows = shlex.quote(str(folder / "wines.csv"))
@@ -130,4 +130,6 @@ def format_requests(addresses: Mapping[str, str], folder: Path) -> str:
         "The model's inputs": f"curl -s {rest}/v2/models/{MODEL}",
     }
     lines = [f"  {title}:\n  {request}\n" for title, request in requests.items()]
-    return "\n".join(["From another terminal, also:\n", *lines])
+    if console := addresses.get("console"):
+        lines.insert(0, f"  A form for the model, in a browser:\n  {console}#/try/{MODEL}\n")
+    return "\n".join(["Try also, the commands from another terminal:\n", *lines])

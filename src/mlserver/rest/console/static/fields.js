@@ -3,7 +3,7 @@ import { Grid, MAX_CELLS, canBeGrid, readGrid, writeGrid } from "./grid.js";
 import { html, useId, useRef, useState } from "./lib.js";
 import { pictureSize, shapeText } from "./tensors.js";
 
-const HINTS = { number: "number", integer: "integer", bool: "true or false", text: "text", datetime: "date and time", file: "file, or base64", json: "JSON" };
+const HINTS = { text: ", text", datetime: ", date and time", file: ", a file or base64", json: ", JSON" };
 
 /** Bytes as base64. @param {Uint8Array} bytes */
 function toBase64(bytes) {
@@ -40,7 +40,7 @@ async function readFile(field, file) {
 function hintOf(field, isGrid) {
   const size = isGrid ? "paste from a spreadsheet" : "one row per line or JSON";
   if (field.kind === "tensor") return `${field.datatype} ${shapeText(field.shape)}, ${size}${pictureSize(field) ? ", or a picture" : ""}`;
-  return `${field.datatype}, ${HINTS[field.kind]}${field.optional ? ", optional" : ""}`;
+  return `${field.datatype}${HINTS[field.kind] || ""}${field.optional ? ", optional" : ""}`;
 }
 
 /**
@@ -57,10 +57,11 @@ export function FieldControl({ field, value, error, onChange }) {
     if (chosen) onChange(await readFile(field, chosen));
   };
   const hasFile = ["file", "text", "json"].includes(field.kind) || (field.kind === "tensor" && pictureSize(field));
+  const hasButtons = hasFile || canBeGrid(field);
   const { cells, isWanted, toggle, write } = useCells(field, value, onChange);
-  return html`<div class="control ${field.kind}">${cells ? html`<span class="label text" aria-hidden="true">${field.name}</span>` : html`<label for=${id} class="text">${field.name}</label>`}
+  return html`<div class="control ${field.kind} ${hasButtons ? "" : "plain-control"}">${cells ? html`<span class="label text" aria-hidden="true">${field.name}</span>` : html`<label for=${id} class="text">${field.name}</label>`}
     ${cells ? html`<${Grid} field=${field} cells=${cells} shared=${shared} onChange=${write} />` : control(field, value, onChange, shared)}
-    ${(hasFile || canBeGrid(field)) && html`<div class="file-button">
+    ${hasButtons && html`<div class="file-button">
       ${canBeGrid(field) && html`<button type="button" class="quiet-button" disabled=${!isWanted && !readGrid(field, value)} title=${cells ? undefined : `Tables of up to ${MAX_CELLS} cells`} onClick=${toggle}>${cells ? "As text" : "As cells"}</button>`}
       ${hasFile && html`<button type="button" class="quiet-button" onClick=${() => file.current.click()}>Choose a file</button>
         <input ref=${file} type="file" hidden onChange=${choose} tabindex="-1" />`}</div>`}

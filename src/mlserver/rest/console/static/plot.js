@@ -45,17 +45,17 @@ function createPlot(element, lines, format, minutes) {
   const grid = { stroke: css("--line"), width: 1 };
   const axis = { stroke: css("--quiet"), font: "11px system-ui", grid, ticks: { show: false } };
   const series = lines.map((line, index) => ({
-    label: line.label, stroke: css(COLORS[index % COLORS.length]), width: 1.5, spanGaps: false, points: { show: false },
+    label: line.label, stroke: css(COLORS[index % COLORS.length]), width: 1.5, ...(index === 0 ? { fill: `${css(COLORS[0])}1f` } : {}), spanGaps: false, points: { show: false },
     value: (_, value) => (value === null || value === undefined ? UNKNOWN : format(value)),
   }));
   const options = {
-    width: Math.max(200, element.clientWidth), height: HEIGHT, padding: [8, 8, 0, 0],
+    width: Math.max(200, element.clientWidth), height: HEIGHT, padding: [8, 26, 0, 0],
     scales: { x: { time: true, range: () => visibleRange(minutes) }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : EMPTY_TOP.get(format) || 1] } },
     axes: [{ ...axis, size: 26, values: (_, ticks) => ticks.map(clock), space: 90 },
       { ...axis, size: 66, values: (_, ticks) => ticks.map(tick => format(tick)), space: 34, ...(format === bytes ? { incrs: BYTE_STEPS } : {}) }],
     series: [{ label: "Time", value: (_, value) => clock(value) }, ...series],
     cursor: { y: false, points: { size: 6 } },
-    legend: { live: true },
+    legend: { live: true, markers: { width: 0, fill: (_, index) => css(COLORS[(index - 1) % COLORS.length]) } },
   };
   return new uPlot(options, collect(lines, minutes), element);
 }

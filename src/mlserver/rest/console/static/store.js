@@ -214,7 +214,7 @@ async function poll() {
   clearTimeout(timer);
   try {
     record(await json("/v2/console/metrics"));
-    Object.assign(store, { phase: "live", error: "", status: 200, lastPoll: Date.now() / 1000 });
+    Object.assign(store, { phase: "live", error: "", indexError: "", status: 200, lastPoll: Date.now() / 1000 });
   } catch (error) {
     const status = error instanceof RequestError ? error.status : -1;
     if (!(error instanceof RequestError)) console.error(error);

@@ -15,7 +15,8 @@ export function ModelPage({ store, address }) {
   const metadata = useDocument(path), config = useDocument(path && `${path}/config`);
   if (store.phase === "loading") return html`<${Heading} title=${address.name} /><${Loading} rows=${8} />`;
   if (!model) return html`<${Heading} title=${address.name} /><${Empty} title="There is no such model"><p>It may have been unloaded. <a href="#/">All models</a></p></${Empty}>`;
-  return html`<${Heading} title=${html`<bdi class="text">${model.name}</bdi>`}>
+  const note = store.data && model.state === "READY" && !(model.success + model.failure) ? "No request yet: Try it sends one" : "";
+  return html`<${Heading} title=${html`<bdi class="text">${model.name}</bdi>`} note=${note}>
       <${State} model=${model} /><a class="button primary" href=${link("try", model.name, version)}>Try it</a>
       <a class="button" href=${link("api", model.name, version)}>API</a></${Heading}>
     ${versions.length > 1 && html`<nav class="versions" aria-label="Versions">${versions.map(entry =>

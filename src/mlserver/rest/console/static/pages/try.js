@@ -86,9 +86,10 @@ function Form({ name, version, metadata, api }) {
     if (call.error) { exchange.clear(); fail(call.error.message, call.error.field ?? ""); return; }
     const failure = await exchange.run(call);
     if (failure) fail(failure.message);
+    else requestAnimationFrame(() => showResponse(form.current));
   };
   const onKey = event => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); };
-  const tabs = formats.length > 1 && html`<${Tabs} label="Format" value=${format} options=${formats} onChange=${value => { setFormat(value); setErrors({}); if (fields.length) setRaw(null); exchange.clear(); }} />`;
+  const tabs = formats.length > 1 && html`<div class="row"><span class="quiet" aria-hidden="true">Format</span><${Tabs} label="Format" value=${format} options=${formats} onChange=${value => { setFormat(value); setErrors({}); if (fields.length) setRaw(null); exchange.clear(); }} /></div>`;
   if (format === "chat") return html`<div class="try">${tabs}<${Chat} path=${path} streams=${model?.streams !== false} /></div>`;
   return html`<div class="try">${tabs}<div class="columns wide">
     <form ref=${form} class="card request" aria-label="Request" noValidate onSubmit=${submit} onKeyDown=${onKey}>
@@ -101,6 +102,13 @@ function Form({ name, version, metadata, api }) {
         <span class="quiet">or Ctrl+Enter</span></div>
     </form>
     <div class="stack"><${ResponsePanel} state=${exchange.state} /><${Snippets} call=${call} name=${name} version=${version} /></div></div></div>`;
+}
+
+/** Scroll to the response where it is below the form and out of sight. @param {HTMLElement|null} form */
+function showResponse(form) {
+  const response = form?.parentElement?.querySelector(".response");
+  const top = response?.getBoundingClientRect().top ?? 0;
+  if (top > innerHeight - 120) response.scrollIntoView({ block: "center" });
 }
 
 /** Address, body and text of the request; `error` if a field cannot be read. */

@@ -17,13 +17,13 @@ export function WorkersPage({ store }) {
     ${data.pools.length === 0 && html`<${Empty} title="There are no worker processes"><p>Models run in a thread of the server's process (setting <code>parallel_workers</code> of 0).</p></${Empty}>`}
     ${data.pools.map(pool => html`<${Pool} key=${pool.number} pool=${pool} processor=${processor} />`)}
     <section class="card" aria-labelledby="front-ends"><h2 id="front-ends">Front ends</h2>
-      <div class="scroll" tabindex="0" role="region" aria-label="Front ends"><table><thead><tr><th scope="col">Process</th><th scope="col" class="num">Id</th><th scope="col">State</th><th scope="col" class="num">Memory</th><th scope="col" class="num">Processor</th></tr></thead>
+      <div class="scroll" tabindex="0" role="region" aria-label="Front ends"><table><thead><tr><th scope="col">Process</th><th scope="col">State</th><th scope="col" class="num">Memory</th><th scope="col" class="num">Processor</th></tr></thead>
       <tbody><${ProcessRow} name="server" process=${{ ...data.server, serving: true }} processor=${processor} />
         ${data.http_workers.map(process => html`<${ProcessRow} key=${process.pid} name="HTTP worker ${process.index}" process=${process} processor=${processor} />`)}</tbody></table></div></section>
     ${store.data && html`<${MemoryPlot} store=${store} />`}`;
 }
 
-const ProcessRow = ({ name, process, processor }) => html`<tr><th scope="row">${name}</th><td class="num">${process.pid}</td>
+const ProcessRow = ({ name, process, processor }) => html`<tr><th scope="row">${name} <span class="quiet">process ${process.pid}</span></th>
   <td><span class="tag ${process.serving ? "good" : "warn"}">${process.serving ? "serving" : "starting"}</span></td>
   <td class="num">${bytes(process.resident_bytes)}</td><td class="num">${percent(processor(process.pid))}</td></tr>`;
 
