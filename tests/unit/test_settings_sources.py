@@ -115,6 +115,21 @@ def test_empty_variables_count_as_not_set_unless_the_field_is_text(
     assert (settings.http_port, settings.extensions, settings.metrics_endpoint) == (8080, [], "")
 
 
+def test_addresses_of_kubernetes_services_are_not_settings(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Service `mlserver-http` sets the variable of the setting `http_port` in other pods."""
+    monkeypatch.setenv("MLSERVER_HTTP_PORT", "tcp://10.0.0.9:80")
+    monkeypatch.setenv("MLSERVER_METRICS_PORT", "udp://10.0.0.9:80")
+    monkeypatch.setenv("MLSERVER_GRPC_PORT", "tcp:80")
+    with pytest.raises(SettingsError, match="expected an integer"):
+        Settings.load()
+    monkeypatch.delenv("MLSERVER_GRPC_PORT")
+    assert (Settings().http_port, Settings().metrics_port) == (8080, 8082)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("MLSERVER_HTTP_PORT=tcp://10.0.0.9:80 is skipped" in line for line in lines) == 1
+
+
 def test_logging_settings_from_a_variable_may_be_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLSERVER_LOGGING_SETTINGS", "/etc/logging.ini")
     assert Settings().logging_settings == "/etc/logging.ini"

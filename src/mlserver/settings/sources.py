@@ -40,6 +40,9 @@ _EXPECTED = {
     "model_attributes_type": "an object",
 }
 
+# Kubernetes sets MLSERVER_HTTP_PORT=tcp://10.0.0.9:80 in pods beside a Service `mlserver-http`.
+_SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://")
+
 _logged: set[str] = set()
 _ignores_env_file: ContextVar[bool] = ContextVar("ignores_env_file", default=False)
 
@@ -70,6 +73,9 @@ class VariablesSource(PydanticBaseSettingsSource):
             accepts_text, accepts_json = _get_accepted_forms(field.annotation)
             if text or accepts_text:
                 name = get_variable_name(self.settings_cls, key)
+                if key.endswith("_port") and _SERVICE_LINK.match(text):
+                    _warn_about_service_link(name, text)
+                    continue
                 values[key] = _parse_json(text, name, accepts_text) if accepts_json else text
         return values
 
@@ -134,6 +140,14 @@ def has_env_file(path: str) -> bool:
         reason = os.strerror(errno.EACCES)
     _warn_once(f"{path} in the current folder is skipped: {reason}")
     return False
+
+
+def _warn_about_service_link(name: str, text: str) -> None:
+    if not _ignores_env_file.get():  # not again in a worker
+        _warn_once(
+            f"{name}={text} is skipped: it is the address of a Kubernetes Service, not a setting;"
+            " 'enableServiceLinks: false' in the pod avoids it"
+        )
 
 
 def _warn_once(text: str) -> None:
