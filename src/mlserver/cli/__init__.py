@@ -69,8 +69,14 @@ class _LazyGroup(click.Group):
             os.getcwd()
         except OSError:
             exit_with_error("the current folder was deleted: change to another folder", 2)
+        from .terminal import interrupt_on_sigterm
+
         try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
+            # Process 1 of a container has no default action for a signal: without a handler, a
+            # SIGTERM during the start has no effect, and the container is killed after its grace
+            # period. The server replaces the handler (`mlserver.server`).
+            with interrupt_on_sigterm():
+                code = super().main(*args, **{**extra, "standalone_mode": False})
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "mlserver"
             exit_with_error(f"{error.format_message()} See '{path} --help'.", 2, path)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
+import math
 import os
 import re
 import sys
+import time
 from collections.abc import Coroutine
 from typing import Any
 
 import click
 
-from ..logging import logger
+from ..logging import configure_logger, logger
 from ..parallel import child_main
 from ..parallel.processes.templates import start_early
 from ..parallel.user_account import provide_user
@@ -27,6 +29,8 @@ DEFAULT_SETTINGS_FILENAME = "settings.json"
 MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
 STATIC_REPOSITORY = "mlserver.repository.static.StaticModelRepository"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_INIT_MODE = "MODEL_INIT_MODE"
+_FOLDER_POLL_INTERVAL = 0.1  # seconds
 _PORT = click.IntRange(0, 65535)
 
 
@@ -106,6 +110,8 @@ def prepare_settings(
     provide_user()
     if _URI.match(model):
         return _make_uri_settings(model, name or get_model_name(model), overrides or {})
+    if not os.path.exists(model) and os.environ.get(_INIT_MODE) == "async":
+        _wait_for_folder(model)
     if not os.path.isdir(model):
         state = "is a file" if os.path.exists(model) else "does not exist"
         raise SettingsError(f"{model}: expected a folder with models, but it {state}")
@@ -122,6 +128,20 @@ def prepare_settings(
             f"--name: {model} is not an MLflow model; model-settings.json files define the names"
         )
     return _make_uri_settings(os.path.abspath(model), name, overrides or {})
+
+
+def _wait_for_folder(folder: str) -> None:
+    """Return when the folder exists, at the latest after `load_timeout`.
+
+    KServe starts the container that has the model of an `oci://` address after this one, and says
+    so by the variable. Its folder appears at once, as a link.
+    """
+    settings = Settings.load()
+    limit = settings.load_timeout
+    deadline = math.inf if limit is None else time.monotonic() + limit
+    configure_logger(settings).info("Waiting for %s, which %s=async announces", folder, _INIT_MODE)
+    while not os.path.exists(folder) and time.monotonic() < deadline:
+        time.sleep(_FOLDER_POLL_INTERVAL)
 
 
 def _require_models(folder: str, settings: Settings) -> None:
