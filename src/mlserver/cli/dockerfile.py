@@ -37,6 +37,23 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Folder with wheels that pip prefers to the package index.",
         ),
         click.option(
+            "--slim",
+            is_flag=True,
+            help="Install mlflow-skinny in place of mlflow where the models allow it.",
+        ),
+        click.option(
+            "--base",
+            metavar="IMAGE",
+            help="Base image with Python and venv; default: python:3.X-slim.",
+        ),
+        click.option(
+            "--label",
+            "labels",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Label of the image, beside those of the OCI specification; may be repeated.",
+        ),
+        click.option(
             "--system-package",
             "system_packages",
             multiple=True,
@@ -49,20 +66,28 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def make_dockerfile(
     folder: Path,
+    *,
     python: str | None,
-    mlserver: str | None,
-    system_packages: tuple[str, ...],
-    runtime: str | None = None,
-    wheels: Path | None = None,
+    runtime: str | None,
+    slim: bool,
+    base: str | None,
+    wheels: Path | None,
+    **options: Any,
 ) -> str:
-    """Return the Dockerfile for a folder, and print notes for the user on standard error."""
+    """Return the Dockerfile for a folder, and print notes for the user on standard error.
+
+    Args:
+        options: Further arguments of `render_dockerfile`.
+    """
     if runtime is None:
-        spec = ImageSpec.from_folder(folder, python)
+        spec = ImageSpec.from_folder(folder, python, slim)
     else:
-        spec = ImageSpec.from_runtime(folder, runtime, python)
+        spec = ImageSpec.from_runtime(folder, runtime, python, slim)
+    if base is not None:
+        spec.set_base(base)
     if wheels is not None:
         spec.add_wheels(wheels)
-    text = render_dockerfile(spec, mlserver, system_packages)
+    text = render_dockerfile(spec, **options)
     for note in spec.notes:
         click.echo(f"note: {note}", err=True)
     return text

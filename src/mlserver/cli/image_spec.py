@@ -16,6 +16,7 @@ import click
 
 from ..settings import SettingsError
 from ..settings.sources import read_json_object
+from .image_slim import GENERIC_REQUIREMENTS, NotSlim, make_slim
 from .terminal import CommandError
 
 CONDA_FILES = ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml")
@@ -24,6 +25,7 @@ MODELS = "/mnt/models"
 REQUIREMENTS = "/opt/requirements"
 WHEELS = "/opt/wheels"
 HOME = "/home/mlserver"
+PACKAGES = "/opt/mlserver"  # virtual environment of the server and the models' packages
 # Name of the additional build context for wheels outside the folder.
 WHEELS_CONTEXT = "wheels-of-the-server"
 RUNTIMES = ("mlflow",)
@@ -41,6 +43,7 @@ Dockerfile.dockerignore
 # Lines of a requirements file: included files, and requirements that are part of the folder.
 _INCLUDE = re.compile(r"(?:-r|-c|--requirement|--constraint)[ =]*(?P<file>\S+)")
 _LOCAL_REQUIREMENT = re.compile(r"(?:-e|--editable)\b|\.{0,2}/|file:")
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 _PYTHON = re.compile(r"python[ =:'\"]*=*\s*['\"]?(?P<major>3)\.(?P<minor>\d+)")
 
 
@@ -58,6 +61,8 @@ class ImageSpec:
         notes: Notes for the user.
         wheels: Folder of the build context where pip searches first, or WHEELS_CONTEXT.
         has_models: The folder is copied into the image.
+        slim: Write mlflow-skinny in place of mlflow where the model allows it.
+        base: Base image; "" = Python's official slim image.
     """
 
     folder: Path
@@ -72,23 +77,32 @@ class ImageSpec:
     notes: list[str] = field(default_factory=list)
     wheels: str = ""
     has_models: bool = True
+    slim: bool = False
+    base: str = ""
 
     @classmethod
-    def from_runtime(cls, folder: Path, runtime: str, python: str | None = None) -> ImageSpec:
+    def from_runtime(
+        cls, folder: Path, runtime: str, python: str | None = None, slim: bool = False
+    ) -> ImageSpec:
         """Return an image without models, which are mounted at MODELS.
 
         Args:
             runtime: One of RUNTIMES.
+            slim: Install what scikit-learn models need in place of all of MLflow.
         """
         _check_python_option(python)
-        spec = cls(folder, python or _get_current_python(), has_models=False)
+        spec = cls(folder, python or _get_current_python(), has_models=False, slim=slim)
         spec.ports = list(DEFAULT_PORTS.values())
         spec.mlflow = runtime == "mlflow"
+        spec.requirements = list(GENERIC_REQUIREMENTS) if slim else []
         return spec
 
     @classmethod
-    def from_folder(cls, folder: Path, python: str | None = None) -> ImageSpec:
+    def from_folder(cls, folder: Path, python: str | None = None, slim: bool = False) -> ImageSpec:
         """Return the image of a folder with models.
+
+        Args:
+            slim: Write mlflow-skinny in place of mlflow where the model allows it.
 
         Raises:
             CommandError: the folder does not exist, or one of its files cannot be read.
@@ -97,7 +111,7 @@ class ImageSpec:
             state = "is a file" if folder.exists() else "does not exist"
             raise CommandError(f"{folder}: expected a folder with models, but it {state}")
         _check_python_option(python)
-        spec = cls(folder, python or "")
+        spec = cls(folder, python or "", slim=slim)
         settings = _read_json(folder / "settings.json")
         spec.ports = [
             _parse_port(settings.get(name, default), default)
@@ -109,6 +123,21 @@ class ImageSpec:
             _add_model(spec, model_folder)
         spec.python = spec.python or _get_current_python()
         return spec
+
+    @property
+    def base_image(self) -> str:
+        """Name of the base image."""
+        return self.base or f"python:{self.python}-slim"
+
+    def set_base(self, base: str) -> None:
+        """Use another base image than Python's official one. It needs Python and its venv.
+
+        Raises:
+            UsageError: not the name of an image.
+        """
+        if not _IMAGE_NAME.fullmatch(base):
+            raise click.UsageError(f"--base: expected the name of an image, received '{base}'")
+        self.base = base
 
     def add_wheels(self, wheels: Path) -> None:
         """Install packages from a folder of wheels, such as those of an unpublished server.
@@ -192,13 +221,41 @@ def _add_model(spec: ImageSpec, folder: Path) -> None:
     _read_python_env(spec, folder / "python_env.yaml")
     requirements = folder / "requirements.txt"
     if requirements.is_file():
-        spec.requirements_files.append(spec.get_context_path(requirements))
-        _add_included_files(spec, requirements)
+        _add_requirements_file(spec, requirements)
         return
     for name in CONDA_FILES:
         if (folder / name).is_file():
             _add_conda_file(spec, folder / name)
             return
+
+
+def _add_requirements_file(spec: ImageSpec, path: Path) -> None:
+    slim = _read_slim_requirements(spec, path, _read_requirements(path)) if spec.slim else None
+    if slim is None:
+        spec.requirements_files.append(spec.get_context_path(path))
+        _add_included_files(spec, path)
+        return
+    for requirement in slim:
+        _add_requirement(spec, path, requirement)
+
+
+def _read_requirements(path: Path) -> list[str]:
+    lines = (line.partition(" #")[0].strip() for line in _read_text(path).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _read_slim_requirements(
+    spec: ImageSpec, path: Path, requirements: list[str]
+) -> list[str] | None:
+    """Return the requirements for mlflow-skinny, or None and a note if the model forbids it."""
+    model = path.parent / "MLmodel"
+    if not model.is_file():
+        return None
+    try:
+        return make_slim(_read_yaml(model), requirements)
+    except NotSlim as reason:
+        spec.add_note(path, f": all of MLflow is installed in spite of --slim: {reason}")
+        return None
 
 
 def _check_uri(spec: ImageSpec, folder: Path, parameters: Any) -> None:
@@ -252,8 +309,10 @@ def _add_conda_file(spec: ImageSpec, path: Path) -> None:
     """Add the pip section of a conda file, and a note for each package that only conda installs."""
     for entry in _read_conda_dependencies(path):
         if isinstance(entry, dict):
-            for requirement in entry.get("pip") or []:
-                _add_requirement(spec, path, str(requirement).strip())
+            pip = [str(requirement).strip() for requirement in entry.get("pip") or []]
+            slim = _read_slim_requirements(spec, path, pip) if spec.slim else None
+            for requirement in pip if slim is None else slim:
+                _add_requirement(spec, path, requirement)
         elif match := _PYTHON.match(str(entry)):
             _select_python(spec, match, path)
         elif not re.match(r"(?:python|pip)\b", str(entry)):
@@ -264,17 +323,22 @@ def _add_conda_file(spec: ImageSpec, path: Path) -> None:
 
 
 def _read_conda_dependencies(path: Path) -> list[Any]:
+    dependencies = _read_yaml(path).get("dependencies")
+    return dependencies if isinstance(dependencies, list) else []
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; {} if it is none."""
     try:
         yaml: Any = import_module("yaml")
     except ImportError:
-        message = f"{path}: reading conda files needs PyYAML: pip install pyyaml"
+        message = f"{path}: reading YAML files needs PyYAML: pip install pyyaml"
         raise CommandError(message) from None
     try:
         content = yaml.safe_load(_read_text(path))
     except yaml.YAMLError as error:
         raise CommandError(f"{path}: not valid YAML: {error}") from None
-    dependencies = content.get("dependencies") if isinstance(content, dict) else None
-    return dependencies if isinstance(dependencies, list) else []
+    return content if isinstance(content, dict) else {}
 
 
 def _add_requirement(spec: ImageSpec, path: Path, requirement: str) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sysconfig
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,67 +12,10 @@ from mlserver.cli.build import make_arguments
 from mlserver.cli.image_spec import ImageSpec
 from mlserver.cli.image_text import render_dockerfile
 from mlserver.version import __version__
+from support.dockerfile import Dockerfile, make_dockerfile
 from support.models import Models
 from support.repository import write_model, write_server_settings
 from support.server import run_mlserver
-
-WORDS = {"FROM", "ENV", "RUN", "COPY", "USER", "WORKDIR", "EXPOSE", "HEALTHCHECK", "CMD"}
-
-
-@dataclass
-class Dockerfile:
-    """Instructions of a Dockerfile; parsing checks the rules that every Dockerfile must follow."""
-
-    context: Path
-    text: str
-    steps: list[tuple[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for line in self.text.splitlines():
-            if not line or line.startswith("#"):
-                continue
-            word, _, rest = line.partition(" ")
-            assert word in WORDS, line
-            self.steps.append((word, self.read(word, rest)))
-        assert self.steps[0][0] == "FROM"
-        assert re.fullmatch(r"python:3\.\d+-slim", self.steps[0][1])
-        assert [word for word, _ in self.steps].count("CMD") == 1
-        self.check_user()
-
-    def read(self, word: str, rest: str) -> Any:
-        options = re.match(r"((?:--\S+ )*)(?:CMD )?", rest)
-        assert options is not None
-        arguments = rest[options.end() :]
-        if word in ("RUN", "CMD", "HEALTHCHECK", "COPY"):
-            array = json.loads(arguments)  # Docker runs anything else in a shell
-            assert all(isinstance(each, str) for each in array)
-            if word == "COPY":
-                assert (self.context / array[0]).exists()
-            return array
-        return arguments
-
-    def check_user(self) -> None:
-        """The server does not run as root, and cannot write to installed packages."""
-        words = [word for word, _ in self.steps]
-        assert self["USER"] == ["1000"]
-        assert words.index("USER") < words.index("CMD")
-        assert "RUN" not in words[words.index("USER") :]
-
-    def __getitem__(self, word: str) -> list[Any]:
-        return [value for name, value in self.steps if name == word]
-
-    @property
-    def installed(self) -> list[str]:
-        [words] = [run for run in self["RUN"] if run[:4] == ["python", "-m", "pip", "install"]]
-        return list(words[4:])
-
-    @property
-    def copied(self) -> list[str]:
-        return [source for source, _ in self["COPY"]]
-
-
-def make_dockerfile(folder: Path, python: str | None = None, **options: Any) -> Dockerfile:
-    return Dockerfile(folder, render_dockerfile(ImageSpec.from_folder(folder, python), **options))
 
 
 def test_a_folder_with_a_model(tmp_path: Path) -> None:
@@ -142,8 +82,9 @@ def test_included_requirements_files_are_copied(tmp_path: Path) -> None:
 def test_a_requirement_that_is_part_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("./wheels/mine.whl\n")
     dockerfile = make_dockerfile(tmp_path)
-    words = [word for word, _ in dockerfile.steps]
-    assert words.index("COPY") < max(index for index, word in enumerate(words) if word == "RUN")
+    copy, install = dockerfile.text.index("COPY --chown=1000:0"), dockerfile.text.index('"pip"')
+    assert copy < install
+    assert "COPY --chown=1000:0" in dockerfile.image
     assert dockerfile.installed[-1] == "/mnt/models/requirements.txt"
 
 
@@ -164,7 +105,7 @@ dependencies:
     (tmp_path / name).write_text(content)
     spec = ImageSpec.from_folder(tmp_path)
     dockerfile = Dockerfile(tmp_path, render_dockerfile(spec))
-    assert dockerfile["FROM"] == ["python:3.12-slim"]
+    assert dockerfile["FROM"][-1] == "python:3.12-slim"
     assert dockerfile.installed[1:] == ["scikit-learn==1.5.0", "numpy<3; python_version >= '3.11'"]
     assert [note for note in spec.notes if "libgomp=1" in note]
 
@@ -184,8 +125,8 @@ def test_pip_options_of_a_conda_file(tmp_path: Path) -> None:
 
 def test_the_python_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "python_env.yaml").write_text("python: 3.13.1\nbuild_dependencies: [pip]\n")
-    assert make_dockerfile(tmp_path)["FROM"] == ["python:3.13-slim"]
-    assert make_dockerfile(tmp_path, "3.12")["FROM"] == ["python:3.12-slim"]
+    assert make_dockerfile(tmp_path)["FROM"][-1] == "python:3.13-slim"
+    assert make_dockerfile(tmp_path, "3.12")["FROM"][-1] == "python:3.12-slim"
     (tmp_path / "python_env.yaml").write_text("python: '3.8.18'\n")
     assert [note for note in ImageSpec.from_folder(tmp_path).notes if "requires Python 3.8" in note]
 
@@ -225,6 +166,9 @@ def test_the_command_writes_both_files(tmp_path: Path) -> None:
     [
         (["--system-package", "x; rm -rf /"], 1, "expected a Debian package"),
         (["--python", "3.12\nUSER root"], 2, "--python: expected a version"),
+        (["--base", "python\nUSER root"], 2, "--base: expected the name of an image"),
+        (["--label", "a=1\nUSER root"], 1, "--label: expected KEY=VALUE"),
+        (["--label", "a b=1"], 1, "--label: expected KEY=VALUE"),
     ],
 )
 def test_options_that_would_break_the_dockerfile_are_rejected(
@@ -282,8 +226,8 @@ def test_build_fails_in_one_line(tmp_path: Path, engine: str, expected: str) -> 
 def test_an_arbitrary_user_may_serve(tmp_path: Path) -> None:
     """OpenShift runs images as any user id of group 0, without an entry in /etc/passwd."""
     write_model(tmp_path / "echo")
-    text = render_dockerfile(ImageSpec.from_folder(tmp_path))
-    assert "ENV HOME=/home/mlserver" in text
+    text = make_dockerfile(tmp_path).image
+    assert "HOME=/home/mlserver PATH=/opt/mlserver/bin:$PATH" in text
     assert 'RUN ["useradd", "--create-home", "--uid", "1000", "--gid", "0", "mlserver"]' in text
     assert 'RUN ["chmod", "0775", "/home/mlserver"]' in text
     assert 'COPY --chown=1000:0 --chmod=755 [".", "/mnt/models"]' in text
@@ -303,8 +247,48 @@ def test_a_generic_image(tmp_path: Path) -> None:
     ]
     assert dockerfile.copied == []
     assert dockerfile["CMD"] == [["mlserver", "start", "/mnt/models"]]
+    code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "mlflow", "--slim")
+    assert code == 0, text
+    dockerfile = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
+    assert dockerfile.installed == [
+        f"mlserver=={__version__}",
+        f"mlserver-mlflow[uv]=={__version__}",
+        "scikit-learn",
+        "skops",
+    ]
     code, text = run_mlserver("dockerfile", str(tmp_path), "--runtime", "sklearn")
     assert (code, "--runtime" in text) == (2, True)
+
+
+def test_what_installs_stays_out_of_the_image(tmp_path: Path) -> None:
+    """Wheels, requirements files and pip's settings are in the stage `build` only."""
+    write_model(tmp_path / "echo")
+    (tmp_path / "requirements.txt").write_text("numpy<3")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "mlserver-2-py3-none-any.whl").touch()
+    spec = ImageSpec.from_folder(tmp_path)
+    spec.add_wheels(tmp_path / "wheels")
+    image = Dockerfile(tmp_path, render_dockerfile(spec)).image
+    assert not re.search("/opt/wheels|/opt/requirements|PIP_", image)
+    assert 'COPY --from=build ["/opt/mlserver", "/opt/mlserver"]' in image
+
+
+def test_labels(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    labels = ("org.opencontainers.image.source=https://example.org/models", 'a.b=say "$x" \\')
+    dockerfile = make_dockerfile(tmp_path, labels=labels)
+    written = dict(label.split("=", 1) for label in dockerfile["LABEL"])
+    assert written["org.opencontainers.image.version"] == f'"{__version__}"'
+    assert written["org.opencontainers.image.base.name"] == f'"{dockerfile["FROM"][-1]}"'
+    assert written["org.opencontainers.image.source"] == '"https://example.org/models"'
+    assert written["a.b"] == r'"say \"\$x\" \\"'
+
+
+def test_another_base_image(tmp_path: Path) -> None:
+    base = "registry.example.org:5000/python@sha256:0123"
+    assert run_mlserver("dockerfile", str(tmp_path), "--base", base)[0] == 0
+    dockerfile = Dockerfile(tmp_path, (tmp_path / "Dockerfile").read_text())
+    assert dockerfile["FROM"] == [f"{base} AS build", base]
 
 
 def test_wheels_of_the_folder(tmp_path: Path) -> None:
