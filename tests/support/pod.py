@@ -305,9 +305,9 @@ def find_closed_folders() -> list[str]:
     closed = []
     for path in find_needed_paths():
         parents = reversed(Path(path).parents)
-        found = next((str(parent) for parent in parents if _is_closed(parent)), None)
-        if found is not None and found not in closed:
-            closed.append(found)
+        outermost = next((str(parent) for parent in parents if _is_closed(parent)), None)
+        if outermost is not None and outermost not in closed:
+            closed.append(outermost)
     return closed
 
 
