@@ -293,6 +293,10 @@ def test_names_of_inputs_are_text(console: Console) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     response = send(page)
     response.get_by_text("200").wait_for()
+    # On a narrow screen it is below the form: the page scrolls to it.
+    page.wait_for_function(
+        "document.querySelector('.response').getBoundingClientRect().top < innerHeight - 100"
+    )
     for name in (LONG, *HOSTILE):
         response.get_by_text(name, exact=True).wait_for()
     assert page.locator("img").count() == 0

@@ -1,7 +1,7 @@
 // The frame of the page: header, navigation, the page of the address, the dialog for the credential.
 import { html, render, useEffect, useRef, useState } from "./lib.js";
 import { hasCredential, setCredential } from "./api.js";
-import { NoPermission } from "./components.js";
+import { Heading, NoPermission } from "./components.js";
 import { parseAddress } from "./router.js";
 import { refresh, start, useStore } from "./store.js";
 import { ApiPage } from "./pages/api.js";
@@ -102,7 +102,7 @@ function App() {
     <main ref=${main} tabindex="-1">
       ${store.phase === "lost" && html`<div class="banner bad" role="alert"><strong>The server does not answer.</strong> ${store.error}.
         ${store.data ? " The values below are the last ones received." : ""} Trying again every two seconds.</div>`}
-      ${needsKey ? html`<${NoPermission} title="This server needs a credential" reason=${store.access.scopes.infer.reason} />`
+      ${needsKey ? html`<${Heading} title=${current.title} /><${NoPermission} title="This server needs a credential" reason=${store.access.scopes.infer.reason} />`
         : html`<${Page} key=${current.path} store=${store} address=${address} />`}
     </main>`;
 }
