@@ -211,7 +211,7 @@ def test_a_killed_http_worker_is_replaced(serve: Serve, tmp_path: Path, chaos: C
             echo(connection, "b")
             assert connection.ask("GET", "/v2/health/ready")[0] == 200
     assert counter(server, "model_infer_request_success_total", model="chaos") == counted + 3
-    assert f"HTTP worker {killed} ended unexpectedly (signal SIGKILL)" in server.log
+    server.wait_for_line(f"HTTP worker {killed} ended unexpectedly (signal SIGKILL)")
 
 
 def wait_for_readiness(server: Server, connection: Connection, status: int) -> None:

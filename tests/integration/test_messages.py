@@ -172,8 +172,8 @@ def test_grpc_on_the_rest_port(server: Server) -> None:
 
 def test_keys_of_parameters_that_look_like_others(server: Server) -> None:
     """Unknown keys are passed to the runtime, which may read them, and logged as a warning."""
-    assert "unknown key 'url' of 'parameters' is passed to the runtime" in server.log
-    assert "did you mean 'uri'" in server.log
+    server.wait_for_line("unknown key 'url' of 'parameters' is passed to the runtime")
+    server.wait_for_line("did you mean 'uri'")
     assert "'task'" not in server.log
 
 

@@ -226,7 +226,7 @@ def test_addresses_honor_tls_the_prefix_and_what_is_off(
     server = serve(tmp_path, ready=None)
     server.wait_for_line("Ctrl-C stops the server")
     url = server.url.replace("http:", "https:")
-    assert f"REST {url}/ml, gRPC 127.0.0.1:{server.grpc_port}, docs {url}/ml/v2/docs" in server.log
+    server.wait_for_line(f"REST {url}/ml, gRPC 127.0.0.1:{server.grpc_port}, docs {url}/ml/v2/docs")
     answer = run_command(read_command(str(server.log)), tmp_path)
     assert answer["name"] == "echo"
 
@@ -243,7 +243,7 @@ def test_stopping_names_the_requests_it_waits_for(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGINT)
         server.process.wait(STOP_LIMIT)
         sending.join(STOP_LIMIT)
-    assert "Stopping at once: running requests are aborted" in server.log
+    server.wait_for_line("Stopping at once: running requests are aborted")
 
 
 def _send(server: Server) -> None:

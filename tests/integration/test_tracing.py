@@ -127,7 +127,7 @@ def test_an_unreachable_collector_changes_nothing(serve: Serve, tmp_path: Path) 
     server = serve(tmp_path, workers=1, env={"MLSERVER_TRACING_SERVER": "http://127.0.0.1:9"})
     assert server.infer("m", [tensor("x", [1])]).status_code == 200
     assert server.stop() == 0
-    assert "the collector http://127.0.0.1:9 did not take the last spans within" in server.log
+    server.wait_for_line("the collector http://127.0.0.1:9 did not take the last spans within")
 
 
 def test_names_of_spans(serve: Serve, collector: Collector, models: Models, tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ pytestmark = [
 
 ROW = [tensor("x", [1.0], datatype="FP64", shape=[1, 1])]
 
+SWAPS = {
+    'model_swaps_total{model="wine",outcome="loaded",version=""} 2.0',
+    'model_swaps_total{model="wine",outcome="failed",version=""} 1.0',
+}
 
 # Predicts only in the process that logs it.
 REFUSES = """
@@ -112,12 +116,14 @@ def test_an_alias_that_moves_under_load_loses_no_request(
         registry.point("wine", "champion", 1)
         server.wait(lambda: answers_of(server)[0] == "1", "version 1 answered again")
         heard = [answer for caller in callers for answer in caller.stop()]
-        metrics = httpx.get(f"{server.metrics_url}/metrics").text
+        # A swap is counted after the new version has answered.
+        server.wait(
+            lambda: set(httpx.get(f"{server.metrics_url}/metrics").text.splitlines()) >= SWAPS,
+            "all swaps were counted",
+        )
         assert server.get("/v2/models/wine").json()["parameters"]["source"] == "models:/wine/1"
         assert server.get("/v2/models/wine/mlflow/source?uri=models:/wine").status_code == 404
 
     assert {status for status, _ in heard} == {200}
     versions = {(answer["model_version"], answer["outputs"][0]["data"][0]) for _, answer in heard}
     assert versions == {("1", 1.0), ("2", 2.0)}
-    assert 'model_swaps_total{model="wine",outcome="loaded",version=""} 2.0' in metrics
-    assert 'model_swaps_total{model="wine",outcome="failed",version=""} 1.0' in metrics

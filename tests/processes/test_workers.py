@@ -188,7 +188,7 @@ def test_a_stuck_model_is_killed_at_its_timeout(serve: Serve, tmp_path: Path, ac
     wait_for_workers(server, 1, before)
 
     server.wait(lambda: infer_chaos(server, "echo", "b") == (200, "b"), "the new worker answered")
-    assert "is stuck in a request past its time limit" in server.log
+    server.wait_for_line("is stuck in a request past its time limit")
 
 
 def test_a_model_that_can_be_cancelled_keeps_its_worker(serve: Serve, tmp_path: Path) -> None:

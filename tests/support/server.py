@@ -259,6 +259,8 @@ class Server:
         while not condition():
             if self.process.poll() is not None:
                 self.log.close()
+                if condition():
+                    return
                 raise AssertionError(
                     f"the server exited with {self.process.returncode} before {what}:\n{self.log}"
                 )
