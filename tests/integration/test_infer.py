@@ -9,26 +9,14 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.infer_command import InferCommand, data, request, start_server
+from support.infer_command import InferCommand, data, request
 from support.ports import free_ports
 from support.repository import tensor
 from support.server import Server, clean_environment
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with start_server(tmp_path_factory.mktemp("models")) as started:
-        yield started
-
-
-@pytest.fixture
-def run(server: Server, tmp_path: Path) -> InferCommand:
-    return InferCommand(server, tmp_path)
 
 
 @pytest.mark.parametrize("more", [(), ("-b",), ("-t", "grpc"), ("-t", "grpc", "-b")], ids=" ".join)
@@ -138,10 +126,10 @@ def test_no_server_is_running(run: InferCommand, more: tuple[str, ...]) -> None:
     assert (code, text.count("\n")) == (1, 1), text
 
 
-def test_variables_and_headers(server: Server, tmp_path: Path) -> None:
+def test_variables_and_headers(infer_server: Server, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(request(1)))
     variables = {
-        "URL": f"http://127.0.0.1:{server.http_port}/",
+        "URL": f"http://127.0.0.1:{infer_server.http_port}/",
         "MODEL_NAME": "echo",
         "INPUT_DATA_PATH": str(tmp_path / "in.jsonl"),
         "OUTPUT_DATA_PATH": str(tmp_path / "out.jsonl"),

@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.infer_command import InferCommand, data, request, start_server
+from support.infer_command import InferCommand, data, request
 from support.models import WINE, Models
-from support.server import Serve, Server, clean_environment
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with start_server(tmp_path_factory.mktemp("models")) as started:
-        yield started
-
-
-@pytest.fixture
-def run(server: Server, tmp_path: Path) -> InferCommand:
-    return InferCommand(server, tmp_path)
+from support.server import Serve, clean_environment
 
 
 def test_columns_of_a_csv_file(models: Models, serve: Serve, tmp_path: Path) -> None:

@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from support.infer_command import InferCommand, request, start_server
-from support.server import Server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with start_server(tmp_path_factory.mktemp("models")) as started:
-        yield started
-
-
-@pytest.fixture
-def run(server: Server, tmp_path: Path) -> InferCommand:
-    return InferCommand(server, tmp_path)
+from support.infer_command import InferCommand, request
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
