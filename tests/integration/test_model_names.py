@@ -16,7 +16,7 @@ from support.server import Server, run_mlserver
 NAMES = ["team/echo", "team%2Fecho", "a/b/c", "50% off", "/leading", "trailing/", "snow \u2603/x"]
 
 
-@pytest.fixture(scope="module", params=["1", "2"], ids=["one-front", "two-fronts"])
+@pytest.fixture(scope="module", params=["1", "2"], ids=["one-process", "two-processes"])
 def server(
     request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

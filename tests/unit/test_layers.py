@@ -6,6 +6,7 @@ A module imports only from lower rows, and packages of one row make no cycle.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -72,6 +73,28 @@ def list_faults(module: Path) -> Iterator[str]:
             yield f"{module} imports wire: only front ends and the CLI may"
         if {layer, other} <= FRONT_ENDS:
             yield f"{module} imports the front end {other}"
+
+
+# Folders that a path in ARCHITECTURE.md may start from.
+ROOT = SOURCE.parents[1]
+PATH_BASES = [SOURCE, ROOT / "runtimes" / "mlflow" / "mlserver_mlflow", ROOT]
+
+
+def list_architecture_paths() -> set[str]:
+    """The files, modules and folders that ARCHITECTURE.md names; `/invocations` is a route."""
+    names = re.findall(r"`([\w.][\w./-]*)`", (ROOT / "ARCHITECTURE.md").read_text())
+    return {name for name in names if "/" in name or name.endswith(".py")}
+
+
+def test_paths_in_the_architecture_exist() -> None:
+    names = list_architecture_paths()
+    assert {"wire/json.py", "batching/scheduler.py", "parallel/worker_pool.py"} <= names
+    missing = [
+        name
+        for name in sorted(names)
+        if not any((base / name).exists() or (base / f"{name}.py").exists() for base in PATH_BASES)
+    ]
+    assert not missing, f"ARCHITECTURE.md names paths that do not exist: {missing}"
 
 
 def test_imports_lower_rows_only() -> None:

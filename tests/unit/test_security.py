@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [ROOT / "src" / "mlserver", ROOT / "runtimes" / "mlflow" / "mlserver_mlflow"]
-# Path relative to its package -> the module.
-TREES = {
-    str(path.relative_to(source)): ast.parse(path.read_text())
-    for source in SOURCES
-    for path in sorted(source.rglob("*.py"))
-}
+
+
+@cache
+def parse_sources() -> dict[str, ast.Module]:
+    """Path relative to its package -> the module."""
+    return {
+        str(path.relative_to(source)): ast.parse(path.read_text())
+        for source in SOURCES
+        for path in sorted(source.rglob("*.py"))
+    }
+
 
 # Formats whose readers run code from the data.
 PICKLES = {
@@ -66,7 +72,9 @@ def list_forbidden_calls(tree: ast.AST) -> Iterator[str]:
 
 def test_no_unpickling_evaluation_or_shell() -> None:
     assert not {
-        file: calls for file, tree in TREES.items() if (calls := [*list_forbidden_calls(tree)])
+        file: calls
+        for file, tree in parse_sources().items()
+        if (calls := [*list_forbidden_calls(tree)])
     }
 
 
@@ -95,7 +103,7 @@ NEED_DATES = {
 def test_wall_clocks_are_used_for_dates_only() -> None:
     attributes = {
         file: {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        for file, tree in TREES.items()
+        for file, tree in parse_sources().items()
     }
     assert {file for file, names in attributes.items() if names & WALL_CLOCKS} <= set(NEED_DATES)
 
@@ -128,5 +136,7 @@ def list_imported_names(tree: ast.AST) -> Iterator[str]:
 
 
 def test_only_listed_modules_fetch_urls() -> None:
-    fetching = {file for file, tree in TREES.items() if FETCHERS & set(list_imported_names(tree))}
+    fetching = {
+        file for file, tree in parse_sources().items() if FETCHERS & set(list_imported_names(tree))
+    }
     assert fetching <= set(MAY_FETCH)
