@@ -262,6 +262,27 @@ def test_numbers_are_joined_without_lists() -> None:
     assert all(request.inputs[0].data.representations == ("raw",) for request in requests)
 
 
+def test_tensors_that_are_not_normalized_are_joined() -> None:
+    """A pipeline of models joins requests that a model has created, in any representation."""
+    lists = [RequestInput(name="x", datatype="FP32", shape=[1], data=TensorData([0.5]))]
+    arrays = TensorData.from_array(np.array([1.5, 2.5], dtype="<f4"))
+    created = [
+        InferenceRequest(inputs=lists),
+        InferenceRequest(inputs=[RequestInput(name="x", datatype="FP32", shape=[2], data=arrays)]),
+        request(tensor("x", "FP32", [1], [3.5])),
+    ]
+    joined = join(created).inputs[0]
+    assert joined.data.representations == ("raw",)
+    assert joined.data.to_array("FP32", joined.shape).tolist() == [0.5, 1.5, 2.5, 3.5]
+
+
+def test_raw_texts_are_joined_without_lists() -> None:
+    requests = [request(tensor("x", "BYTES", [1], [text], "raw")) for text in ("a", "bc")]
+    joined = join(requests).inputs[0]
+    assert joined.data.representations == ("raw",)
+    assert joined.data.root == [b"a", b"bc"]
+
+
 def test_text_and_binary_elements_in_one_batch() -> None:
     requests = [
         request(tensor("x", "BYTES", [1], ["é"])),

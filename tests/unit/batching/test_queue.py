@@ -110,6 +110,16 @@ def test_the_search_for_equal_keys_is_bounded() -> None:
     assert queue.size == 10
 
 
+@pytest.mark.parametrize("others, taken", [(4, "ab"), (5, "a")])
+def test_a_request_behind_more_than_a_batch_of_others_is_not_sought(
+    others: int, taken: str
+) -> None:
+    skipped = [QueuedItem("x", key="other") for _ in range(others)]
+    queue = queue_of([QueuedItem("a"), *skipped, QueuedItem("b")])
+
+    assert take(queue, BatchPolicy(4)) == taken
+
+
 # -- priorities --
 
 

@@ -10,6 +10,7 @@ import pytest
 from mlserver.batching.queue import BatchPolicy
 from mlserver.errors import MLServerError, ModelNotFound
 from mlserver.parallel.executor import HTTPRequest
+from mlserver.pipeline import RequestContext
 from mlserver.types import (
     InferenceRequest,
     InferenceResponse,
@@ -35,6 +36,10 @@ def two_outputs(payload: InferenceRequest) -> InferenceResponse:
     return InferenceResponse(model_name="m", outputs=outputs)
 
 
+def fail(payload: InferenceRequest) -> InferenceResponse:
+    raise ValueError("no answer")
+
+
 # -- streams --
 
 
@@ -52,6 +57,20 @@ async def test_stream_responses_have_the_first_id(bench: Bench) -> None:
 
     assert bench.data_plane.has_streams("m")
     assert [(answer.id, answer.model_version) for answer in answers] == [("first", "1")] * 2
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_failed_request_is_among_the_recent_errors(bench: Bench, is_stream: bool) -> None:
+    (await bench.load("m", "1", streams=True)).response = fail
+    context = RequestContext(operation="POST /infer")
+    failing = request(id="mine")
+    stream = bench.data_plane.infer_stream(stream_of(failing), "m", None, context)
+    call = anext(stream) if is_stream else bench.data_plane.infer(failing, "m", None, context)
+    with pytest.raises(ValueError, match="no answer"):
+        await call
+    (entry,) = bench.metrics.errors.export()["errors"]
+    expected = {"model": "m", "version": "1", "operation": "POST /infer", "request_id": "mine"}
+    assert expected.items() <= entry.items()
 
 
 async def test_stream_responses_have_the_requested_outputs(bench: Bench) -> None:

@@ -95,6 +95,14 @@ async def test_a_declared_length_of_the_limit_is_read() -> None:
     assert await read(b"abc", limit=3, content_length="3") == b"abc"
 
 
+async def test_a_declared_length_of_18_digits_is_a_number() -> None:
+    """One of more digits is rejected by its digits, whatever the limit."""
+    limit = 10**18
+    assert await read(b"abc", limit=limit, content_length="9" * 18) == b"abc"
+    with pytest.raises(PayloadTooLarge):
+        await read(b"abc", limit=limit, content_length=str(limit))
+
+
 async def test_a_message_without_more_body_ends_the_body() -> None:
     messages = [{"type": "http.request", "body": b"a", "more_body": True}]
     messages.append({"type": "http.request", "body": b"b"})
@@ -194,6 +202,25 @@ async def test_a_body_may_grow_to_one_mebibyte(layers: int, size: int, expected:
     with pytest.raises(MLServerError, match="100 times") as error:
         await read(packed, limit=64 * MIB, content_encoding=encoding)
     assert error.value.status_code == expected
+
+
+@pytest.mark.parametrize("limit, text", [(MIB, "max_body_bytes"), (MIB + 1, "100 times")])
+async def test_the_lower_of_both_bounds_is_named(limit: int, text: str) -> None:
+    """A body of zeros may grow to 1 MiB: at that limit, the setting is what must change."""
+    with pytest.raises(MLServerError, match=text):
+        await read(gzip.compress(bytes(2 * MIB)), limit=limit, content_encoding="gzip")
+
+
+def test_a_member_after_the_limit_is_not_decompressed() -> None:
+    """A limit of 0 bytes that remain is not "no limit", as zlib's argument 0 is."""
+    body = gzip.compress(bytes(LIMIT)) + gzip.compress(bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadTooLarge):
+            inflate(body, "gzip", LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("noise, passes", [(64 * 1024, True), (32 * 1024, False)])
