@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,18 @@ from support.repository import tensor
 from support.server import Serve, Server
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "custom-runtimes"
-workers = pytest.mark.parametrize("workers", [0, 2, RAY_ENGINE])
+WITH_SETTINGS = "custom-repository"  # has a settings.json, so it needs a server of its own
+
+
+@pytest.fixture(scope="module", params=[0, 2, RAY_ENGINE])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The models of all examples but one."""
+    folder = tmp_path_factory.mktemp("examples") / "models"
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns(WITH_SETTINGS))
+    with Server(folder, workers=request.param) as running:
+        yield running
 
 
 def outputs(server: Server, model: str, *inputs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -28,9 +40,7 @@ def outputs(server: Server, model: str, *inputs: dict[str, Any]) -> list[dict[st
     return outputs
 
 
-@workers
-def test_plain(serve: Serve, workers: int) -> None:
-    server = serve(EXAMPLES / "plain", workers=workers)
+def test_plain(server: Server) -> None:
     [total] = outputs(server, "linear", tensor("rows", [1.0, 2.0, 3.0, 4.0], "FP64", [2, 2]))
     assert total["name"] == "total"
     assert total["shape"] == [2, 1]
@@ -39,9 +49,7 @@ def test_plain(serve: Serve, workers: int) -> None:
     assert metadata["inputs"] == [{"name": "rows", "datatype": "FP64", "shape": [-1, 2]}]
 
 
-@workers
-def test_decode_args(serve: Serve, workers: int) -> None:
-    server = serve(EXAMPLES / "decode-args", workers=workers)
+def test_decode_args(server: Server) -> None:
     inputs = [tensor("names", ["Ada", "Bo"], "BYTES"), tensor("times", [1, 2], "INT64")]
     texts, lengths = outputs(server, "greeter", *inputs)
     assert texts["data"] == ["Hello, Ada!", "Hello, Bo! Hello, Bo!"]
@@ -50,9 +58,7 @@ def test_decode_args(serve: Serve, workers: int) -> None:
     assert texts["data"] == ["Bonjour, Ada!", "Hej, Bo! Hej, Bo!"]
 
 
-@workers
-def test_streaming(serve: Serve, workers: int) -> None:
-    server = serve(EXAMPLES / "streaming", workers=workers)
+def test_streaming(server: Server) -> None:
     body = {"inputs": [tensor("text", ["one two three"], "BYTES")]}
     with server.client.stream("POST", "/v2/models/speaker/infer_stream", json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -62,10 +68,8 @@ def test_streaming(serve: Serve, workers: int) -> None:
     assert words["data"] == ["one", "two", "three"]
 
 
-@workers
-def test_streaming_over_grpc(serve: Serve, workers: int) -> None:
+def test_streaming_over_grpc(server: Server) -> None:
     """Several texts are sent over one stream, which returns the words of all."""
-    server = serve(EXAMPLES / "streaming", workers=workers)
     text = {"name": "text", "datatype": "BYTES", "shape": [1]}
     requests = [
         ModelInferRequestConverter.from_types(
@@ -82,9 +86,7 @@ def test_streaming_over_grpc(serve: Serve, workers: int) -> None:
     assert words == [b"one", b"two", b"three"]
 
 
-@workers
-def test_custom_codec(serve: Serve, workers: int) -> None:
-    server = serve(EXAMPLES / "custom-codec", workers=workers)
+def test_custom_codec(server: Server) -> None:
     [opposite] = outputs(server, "inverter", tensor("color", ["#ff8800", "#000000"], "BYTES"))
     assert opposite["data"] == ["#0077ff", "#ffffff"]
     assert opposite["parameters"] == {"content_type": "color"}
@@ -93,9 +95,7 @@ def test_custom_codec(serve: Serve, workers: int) -> None:
     assert "#ff8800" in refused.json()["error"]
 
 
-@workers
-def test_custom_handler(serve: Serve, workers: int) -> None:
-    server = serve(EXAMPLES / "custom-handler", workers=workers)
+def test_custom_handler(server: Server) -> None:
     assert server.post("/review", {"text": "I love it"}).json() == {"label": "good"}
     assert server.post("/review?loud=true", {"text": "awful"}).json() == {"label": "BAD"}
     assert server.post("/v2/models/sentiment/review", {"text": "a chair"}).json() == {
@@ -107,9 +107,7 @@ def test_custom_handler(serve: Serve, workers: int) -> None:
     assert server.post("/review", {"txt": "x"}).status_code == 422
 
 
-@workers
-def test_custom_metrics(serve: Serve, workers: int) -> None:
-    server = serve(EXAMPLES / "custom-metrics", workers=workers)
+def test_custom_metrics(server: Server) -> None:
     for values in ([1.0, 2.0, 3.0], [4.0, 6.0]):
         outputs(server, "measured", tensor("values", values))
 
@@ -122,9 +120,9 @@ def test_custom_metrics(serve: Serve, workers: int) -> None:
     server.wait(lambda: scraped(f"request_rows_count{labels} 2.0"), "both requests were counted")
 
 
-@workers
+@pytest.mark.parametrize("workers", [0, 2, RAY_ENGINE])
 def test_custom_repository(serve: Serve, workers: int, tmp_path: Path) -> None:
-    folder = shutil.copytree(EXAMPLES / "custom-repository", tmp_path / "models")
+    folder = shutil.copytree(EXAMPLES / WITH_SETTINGS, tmp_path / "models")
     server = serve(folder, workers=workers)
     [scaled] = outputs(server, "double", tensor("x", [2.0]))
     assert scaled["data"] == [5.0]

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.server import STOP_LIMIT, Log, clean_environment, run_mlserver
 
 ANY_PORT = ["--grpc-port", "0", "--metrics-port", "0"]
@@ -17,6 +19,7 @@ LAST_LINE = "The model's inputs"
 TRAINING_LIMIT = 100.0  # seconds, on a busy machine
 
 
+@pytest.mark.slow
 def test_the_printed_requests_work_and_nothing_remains(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -47,10 +47,8 @@ for name, (values, signature) in signatures.items():
 """
 
 
-@pytest.fixture(scope="module", params=[0, 2])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("described")
     saved = build_by_script("described", SAVE)
     for name in "targets", "unnamed":
@@ -63,7 +61,7 @@ def server(
             implementation="echo_model.Echo",
             parameters={"version": version},
         )
-    with Server(folder, workers=request.param) as running:
+    with Server(folder, workers=2) as running:
         yield running
 
 

@@ -79,9 +79,8 @@ def test_it_needs_the_scope_for_metrics(serve: Serve, tmp_path: Path) -> None:
     assert server.get("/v2", headers={"x-api-key": "m"}).status_code == 403
 
 
-@pytest.mark.parametrize("endpoint", ["/prom/metrics", "prom/metrics"])
-def test_another_path(serve: Serve, tmp_path: Path, endpoint: str) -> None:
-    write_server_settings(tmp_path, metrics_endpoint=endpoint)
+def test_another_path(serve: Serve, tmp_path: Path) -> None:
+    write_server_settings(tmp_path, metrics_endpoint="prom/metrics")  # "/" is added
     write_model(tmp_path / "echo")
     server = serve(tmp_path, workers=0)
     assert server.get("/prom/metrics").status_code == 200
@@ -118,8 +117,7 @@ class NoPort(OnePort):
     metrics_port_setting = "none"
 
 
-@pytest.mark.parametrize("kind", [OnePort, NoPort])
-@pytest.mark.parametrize("front_ends", [1, 2])
+@pytest.mark.parametrize("kind, front_ends", [(OnePort, 2), (NoPort, 1)])
 def test_one_port_for_both(kind: type[Server], tmp_path: Path, front_ends: int) -> None:
     write_server_settings(tmp_path, http_workers=front_ends)
     write_model(tmp_path / "echo")
@@ -180,7 +178,7 @@ def test_addresses_of_ipv6_have_brackets(tmp_path: Path) -> None:
         assert rest == f"http://[::1]:{server.http_port}"
         assert httpx.get(f"{rest}/v2/health/ready").status_code == 200
         assert httpx.get(metrics).status_code == 200
-        assert f"gRPC [::1]:{server.grpc_port}" in server.log
+        server.wait_for_line(f"gRPC [::1]:{server.grpc_port}")
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
@@ -199,7 +197,7 @@ def test_a_taken_port_of_ipv6_has_brackets(tmp_path: Path, kind: str) -> None:
 # -- queues --
 
 
-@pytest.mark.parametrize("workers, front_ends", [(0, 1), (1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("workers, front_ends", [(0, 1), (2, 1), (1, 2)])
 def test_every_request_is_in_the_histograms_of_queues(
     serve: Serve, tmp_path: Path, workers: int, front_ends: int
 ) -> None:

@@ -48,6 +48,7 @@ def answer(server: Server, model: str, version: str | None = None) -> list[objec
     return values
 
 
+@pytest.mark.slow
 def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: Path) -> None:
     split = {"extra": {"traffic": {"weights": {"1": 100}, "shadow": "2"}}}
     serve_model(tmp_path / "a1", saved / "1", "a", "1", parameters=split)
@@ -65,10 +66,11 @@ def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: P
     server.wait(lambda: compared in metrics.get("/metrics").text, "the shadow was compared")
     metrics.close()
     message = "Model 'a': runs in a worker pool of its own, since it ships code (prep.py, team/, team_loader.py)"
-    assert message in server.log
-    assert "Model 'b': runs in a worker pool of its own" in server.log
+    server.wait_for_line(message)
+    server.wait_for_line("Model 'b': runs in a worker pool of its own")
 
 
+@pytest.mark.slow
 def test_http_workers_run_the_same_code(serve: Serve, saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved / "1", tmp_path / "models" / "1")
     serve_model(tmp_path / "a", tmp_path / "models" / "1", "a")

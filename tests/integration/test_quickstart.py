@@ -174,12 +174,6 @@ def test_start_with_the_path_of_a_folder(serve: Serve, models: Models, tmp_path:
     assert answer_of(server.infer(NAME, columns("FP64"))) == models.wine_answer
 
 
-def test_a_model_folder_needs_no_settings(serve: Serve, models: Models, tmp_path: Path) -> None:
-    server = serve(models.copy("wine", tmp_path / NAME), cwd=tmp_path)
-    assert answer_of(server.infer(NAME, columns("FP64"))) == models.wine_answer
-    assert server.post("/invocations", INVOCATIONS["instances"]).status_code == 200
-
-
 # -- dataframes, named tensors and plain tensors --
 
 

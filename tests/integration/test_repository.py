@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.models import WINE, Models
+from support.models import Models
 from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Serve, Server, run_mlserver
@@ -43,7 +43,7 @@ def model_answering(server: Server, path: str) -> tuple[str, str | None]:
 # -- several models, several versions --
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_several_models(serve: Serve, tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "first" / "echo")
     write_model(tmp_path / "second" / "deep" / "down", "Sum", name="sum")
@@ -64,7 +64,7 @@ def test_several_versions(serve: Serve, tmp_path: Path) -> None:
         write_model(
             folder, "Versioned", source=VERSIONED, name="many", parameters={"version": version}
         )
-    server = serve(tmp_path)
+    server = serve(tmp_path, workers=0)
     assert model_answering(server, "many") == ("many", "10")
     for version in ("2", "9", "10"):
         assert model_answering(server, f"many/versions/{version}") == ("many", version)
@@ -87,7 +87,7 @@ def test_two_folders_with_modules_of_one_name(serve: Serve, tmp_path: Path) -> N
 def test_load_and_unload(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
     write_model(tmp_path / "sum", "Sum")
-    server = serve(tmp_path, env={"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"})
+    server = serve(tmp_path, workers=0, env={"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"})
     assert set(states(server).values()) == {"UNAVAILABLE"}
     assert server.get("/v2/models/echo/ready").status_code == 404
     assert server.post("/v2/repository/models/echo/load").status_code == 200
@@ -97,25 +97,20 @@ def test_load_and_unload(serve: Serve, tmp_path: Path) -> None:
     assert server.post("/v2/models/echo/infer", {"inputs": []}).status_code == 404
 
 
-@pytest.mark.parametrize("name", ["config", "file:1/model.bin"])
-def test_a_load_from_outside_the_repository_is_rejected(
-    serve: Serve, tmp_path: Path, name: str
-) -> None:
+def test_a_load_from_outside_the_repository_is_rejected(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
-    server = serve(tmp_path)
-    refused = server.post("/v2/repository/models/echo/load", {"parameters": {name: "{}"}})
-
-    assert refused.status_code == 400
-    assert f"parameter '{name}'" in refused.json()["error"]
-    assert (
-        server.post("/v2/repository/models/echo/load", {"parameters": {"own": 1}}).status_code
-        == 200
-    )
+    server = serve(tmp_path, workers=0)
+    load = "/v2/repository/models/echo/load"
+    for name in ("config", "file:1/model.bin"):
+        refused = server.post(load, {"parameters": {name: "{}"}})
+        assert refused.status_code == 400
+        assert f"parameter '{name}'" in refused.json()["error"]
+    assert server.post(load, {"parameters": {"own": 1}}).status_code == 200
 
 
 def test_a_model_that_appears_later(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "echo")
-    server = serve(tmp_path)
+    server = serve(tmp_path, workers=0)
     write_model(tmp_path / "sum", "Sum")
     assert server.post("/v2/repository/models/sum/load").status_code == 200
     assert server.infer("sum", [tensor("x", [1, 2])]).json()["outputs"][0]["data"] == [3]
@@ -139,7 +134,9 @@ def test_variables_override_dotenv(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         'MLSERVER_SERVER_NAME=dotenv\nMLSERVER_EXTENSIONS=["mine"]\nUNRELATED=1\n'
     )
-    server = serve(tmp_path / "models", cwd=tmp_path, env={"MLSERVER_SERVER_NAME": "variable"})
+    server = serve(
+        tmp_path / "models", workers=0, cwd=tmp_path, env={"MLSERVER_SERVER_NAME": "variable"}
+    )
     body = server.get("/v2").json()
     assert body["name"] == "variable"
     assert "mine" in body["extensions"]
@@ -149,23 +146,23 @@ def test_a_container_without_any_file(serve: Serve, models: Models, tmp_path: Pa
     """The variables of KServe and of MLflow's launchers alone."""
     variables = {
         "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_mlflow.MLflowRuntime",
-        "MLSERVER_MODEL_URI": str(models["wine"]),
-        "MLSERVER_MODEL_NAME": "wine",
+        "MLSERVER_MODEL_URI": str(models["array"]),
+        "MLSERVER_MODEL_NAME": "doubles",
     }
     server = serve(tmp_path, argument=".", env=variables)
-    inputs = [tensor(name, [value], "FP64") for name, value in WINE.items()]
-    assert server.infer("wine", inputs).json()["outputs"][0]["data"] == [models.wine_answer]
+    inputs = [tensor("x", [1.0, 2.0, 3.0], "FP64", [1, 3])]
+    assert server.infer("doubles", inputs).json()["outputs"][0]["data"] == [2.0, 4.0, 6.0]
 
 
 def test_mlflows_launcher(serve: Serve, models: Models, tmp_path: Path) -> None:
     """`mlserver start MODEL_FOLDER`: a name in the environment overrides the folder's."""
     variables = {
         "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_mlflow.MLflowRuntime",
-        "MLSERVER_MODEL_URI": str(models["wine"]),
+        "MLSERVER_MODEL_URI": str(models["array"]),
         "MLSERVER_MODEL_NAME": "mlflow-model",
         "MLSERVER_MODEL_VERSION": "3",
     }
-    server = serve(models["wine"], cwd=tmp_path, env=variables)
+    server = serve(models["array"], cwd=tmp_path, env=variables)
     assert states(server) == {("mlflow-model", "3"): "READY"}
 
 
@@ -183,12 +180,6 @@ def test_a_folder_of_mlflow_models(serve: Serve, models: Models, tmp_path: Path)
     models.copy("dict", tmp_path / "inside")
     write_settings(tmp_path / "inside", implementation="mlserver_mlflow.MLflowRuntime")
     assert states(serve(tmp_path)) == {("beside", None): "READY", ("inside", None): "READY"}
-
-
-def test_no_models_at_all(serve: Serve, tmp_path: Path) -> None:
-    server = serve(tmp_path, env={"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"})
-    assert index(server) == {}
-    assert server.get("/v2/health/live").status_code == 200
 
 
 # -- models that fail to load --
@@ -229,19 +220,7 @@ def test_a_broken_model_can_be_repaired(serve: Serve, tmp_path: Path) -> None:
     assert states(server)["late", None] == "READY"
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_no_model_could_be_loaded(tmp_path: Path, workers: str) -> None:
-    write_model(tmp_path / "broken", "Broken")
-    code, output = run_mlserver(
-        "start", ".", cwd=tmp_path, env=ANY_PORTS | {"MLSERVER_PARALLEL_WORKERS": workers}
-    )
-    assert code in (1, 2)
-    last = output.strip().splitlines()[-1]
-    assert "broken" in last
-    assert "the weights are missing" in last
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_failed_load_is_logged_once(serve: Serve, tmp_path: Path, workers: int) -> None:
     """One line with the reason for any number of workers; the traceback is logged at DEBUG."""
     write_model(tmp_path / "echo")
@@ -266,11 +245,12 @@ def test_the_traceback_of_a_failed_load_at_debug(serve: Serve, tmp_path: Path) -
     server = serve(tmp_path, workers=1, ready="/v2/models/echo/ready", tracebacks=True, env=env)
     server.wait_for_line("Not ready: 1 of the models")
     assert str(server.log).count("Traceback") == 1
-    assert "broken_model.py" in server.log
+    server.wait_for_line("broken_model.py")
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("names", [["broken"], ["broken", "other"]])
+@pytest.mark.parametrize(
+    "workers, names", [("0", ["broken"]), ("1", ["broken"]), ("2", ["broken", "other"])]
+)
 def test_a_fatal_error_is_logged_once(tmp_path: Path, workers: str, names: list[str]) -> None:
     for name in names:
         write_model(tmp_path / name, "Broken")
@@ -280,7 +260,9 @@ def test_a_fatal_error_is_logged_once(tmp_path: Path, workers: str, names: list[
     assert code == 1
     assert output.count("the weights are missing") == len(names)
     assert "Traceback" not in output
-    assert all(f"'{name}'" in output.splitlines()[-1] for name in names)
+    last = output.splitlines()[-1]
+    assert all(f"'{name}'" in last for name in names)
+    assert "the weights are missing" in last or len(names) > 1
 
 
 FALSE = """

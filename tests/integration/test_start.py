@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from support.models import WINE, Models
+from support.models import Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Server, clean_environment, run_mlserver
 
-COLUMNS = [tensor(name, [value], "FP64") for name, value in WINE.items()]
+# An input of the model `array`, which doubles it: it needs no scikit-learn, so it loads in half the time.
+INPUTS = [tensor("x", [1.0, 2.0, 3.0], "FP64", [1, 3])]
+DOUBLED = [2.0, 4.0, 6.0]
 
 
 class Started(Server):
@@ -33,10 +35,10 @@ class Started(Server):
 
 
 def test_a_uri_is_served_without_a_folder(models: Models, tmp_path: Path) -> None:
-    with Started(tmp_path, models["wine"].as_uri()) as server:
-        answer = server.infer("wine", COLUMNS).json()
-        assert answer["outputs"][0]["data"] == [models.wine_answer]
-        assert [model["name"] for model in server.post("/v2/repository/index").json()] == ["wine"]
+    with Started(tmp_path, models["array"].as_uri()) as server:
+        answer = server.infer("array", INPUTS).json()
+        assert answer["outputs"][0]["data"] == DOUBLED
+        assert [model["name"] for model in server.post("/v2/repository/index").json()] == ["array"]
 
 
 REGISTER = """
@@ -58,7 +60,7 @@ client.set_registered_model_alias("red-wine", "champion", version.version)
 @pytest.mark.slow
 def test_a_registered_model_is_served_by_its_alias(models: Models, tmp_path: Path) -> None:
     tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    command = [sys.executable, "-c", REGISTER, str(models["wine"])]
+    command = [sys.executable, "-c", REGISTER, str(models["array"])]
     done = subprocess.run(
         command,
         cwd=tmp_path,
@@ -69,21 +71,24 @@ def test_a_registered_model_is_served_by_its_alias(models: Models, tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     with Started(tmp_path, "models:/red-wine@champion", env=tracking) as server:
-        answer = server.infer("red-wine", COLUMNS).json()
-        assert answer["outputs"][0]["data"] == [models.wine_answer]
+        answer = server.infer("red-wine", INPUTS).json()
+        assert answer["outputs"][0]["data"] == DOUBLED
 
 
 def test_the_model_is_named(models: Models, tmp_path: Path) -> None:
-    with Started(tmp_path, models["wine"].as_uri(), "--name", "red") as server:
+    with Started(tmp_path, models["array"].as_uri(), "--name", "red") as server:
         assert server.get("/v2/models/red/ready").status_code == 200
 
 
-def test_the_folder_of_an_mlflow_model_is_named(models: Models, tmp_path: Path) -> None:
-    with Started(tmp_path, str(models["wine"]), "--name", "red") as server:
-        assert server.get("/v2/models/red/ready").status_code == 200
+def test_the_folder_of_an_mlflow_model_needs_no_settings(models: Models, tmp_path: Path) -> None:
+    with Started(tmp_path, str(models.copy("array", tmp_path / "doubles"))) as server:
+        answer = server.infer("doubles", INPUTS).json()
+        assert answer["outputs"][0]["data"] == DOUBLED
+        scored = server.post("/invocations", {"inputs": [[1.0, 2.0, 3.0]]})
+        assert scored.json() == {"predictions": [DOUBLED]}
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_folder_of_mlflow_models_is_served_without_settings_files(
     models: Models, tmp_path: Path, workers: int
 ) -> None:
@@ -92,11 +97,11 @@ def test_a_folder_of_mlflow_models_is_served_without_settings_files(
     Load, unload and index use them.
     """
     for folder in ("wine/1", "wine/2", "team/red"):
-        shutil.copytree(models["wine"], tmp_path / folder)
-    (tmp_path / "linked").symlink_to(models["wine"])
+        shutil.copytree(models["array"], tmp_path / folder)
+    (tmp_path / "linked").symlink_to(models["array"])
     with Started(tmp_path, str(tmp_path), "--workers", str(workers)) as server:
-        assert "found 4 MLflow models without model-settings.json" in server.log
-        assert "linked, red, wine (1, 2)" in server.log
+        server.wait_for_line("found 4 MLflow models without model-settings.json")
+        server.wait_for_line("linked, red, wine (1, 2)")
         assert index(server) == {
             "wine/1": "READY",
             "wine/2": "READY",
@@ -104,24 +109,24 @@ def test_a_folder_of_mlflow_models_is_served_without_settings_files(
             "linked": "READY",
         }
         for path in ("red", "linked", "wine", "wine/versions/1"):
-            assert server.infer(path, COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
-        assert server.infer("wine", COLUMNS).json()["model_version"] == "2"
+            assert server.infer(path, INPUTS).json()["outputs"][0]["data"] == DOUBLED
+        assert server.infer("wine", INPUTS).json()["model_version"] == "2"
 
         assert server.post("/v2/repository/models/red/unload").status_code == 200
-        assert server.infer("red", COLUMNS).status_code == 404
+        assert server.infer("red", INPUTS).status_code == 404
         assert index(server)["red"] == "UNAVAILABLE"
         assert server.post("/v2/repository/models/red/load").status_code == 200
-        shutil.copytree(models["wine"], tmp_path / "late")
+        shutil.copytree(models["array"], tmp_path / "late")
         assert server.post("/v2/repository/models/late/load").status_code == 200
         shutil.rmtree(tmp_path / "wine" / "2")
         assert server.post("/v2/repository/models/wine/load").status_code == 200
         assert set(index(server)) == {"wine/1", "red", "linked", "late"}
-        assert server.infer("wine", COLUMNS).json()["model_version"] == "1"
+        assert server.infer("wine", INPUTS).json()["model_version"] == "1"
 
 
 def test_settings_files_beside_mlflow_models_without_any(models: Models, tmp_path: Path) -> None:
-    shutil.copytree(models["wine"], tmp_path / "files" / "red")
-    shutil.copytree(models["wine"], tmp_path / "white")
+    shutil.copytree(models["array"], tmp_path / "files" / "red")
+    shutil.copytree(models["array"], tmp_path / "white")
     settings = {
         "implementation": "mlserver_mlflow.MLflowRuntime",
         "parameters": {"uri": "../files/red"},
@@ -129,16 +134,16 @@ def test_settings_files_beside_mlflow_models_without_any(models: Models, tmp_pat
     write_settings(tmp_path / "described", name="wine", **settings)
     with Started(tmp_path, str(tmp_path)) as server:
         assert index(server) == {"wine": "READY", "white": "READY"}
-        assert server.infer("white", COLUMNS).json()["outputs"][0]["data"] == [models.wine_answer]
+        assert server.infer("white", INPUTS).json()["outputs"][0]["data"] == DOUBLED
 
 
 def test_one_name_for_two_models_is_rejected(models: Models, tmp_path: Path) -> None:
     for folder in ("a/model", "b/model", "red"):
-        shutil.copytree(models["wine"], tmp_path / folder)
+        shutil.copytree(models["array"], tmp_path / folder)
     with Started(tmp_path, str(tmp_path), ready="/v2/models/red/ready") as server:
         server.wait_for_line("Not ready")
-        assert "Model 'model' could not be loaded" in server.log
-        assert "a/model and b/model" in server.log
+        server.wait_for_line("Model 'model' could not be loaded")
+        server.wait_for_line("a/model and b/model")
         assert server.get("/v2/health/ready").status_code != 200
         reasons = {
             item["name"]: item["reason"] for item in server.post("/v2/repository/index").json()
@@ -203,8 +208,8 @@ def test_a_variable_that_the_file_overrides_is_named(tmp_path: Path) -> None:
     write_server_settings(tmp_path, server_name="file", parallel_workers=1)
     env = {"MLSERVER_SERVER_NAME": "variable", "MLSERVER_PARALLEL_WORKERS": "1"}
     with Started(tmp_path, str(tmp_path), env=env) as server:
-        assert "MLSERVER_SERVER_NAME has no effect: " in server.log
-        assert "settings.json sets 'server_name' to file" in server.log
+        server.wait_for_line("MLSERVER_SERVER_NAME has no effect: ")
+        server.wait_for_line("settings.json sets 'server_name' to file")
         assert "MLSERVER_PARALLEL_WORKERS has no effect" not in server.log
 
 

@@ -62,6 +62,7 @@ def check_all(server: Server, answers: dict[str, Any]) -> None:
             assert results == [expected] * 8, name
 
 
+@pytest.mark.slow
 def test_forked_workers_answer_as_an_unforked_process(server: Server, folder: Path) -> None:
     answers = json.loads((folder / "answers.json").read_text())
     assert answers

@@ -127,6 +127,7 @@ def test_a_copy_is_reused_and_a_damaged_one_is_fetched_again() -> None:
     assert manifest["requirements.txt"][0] == len(whole)
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
