@@ -16,7 +16,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceRequest, RequestInput, TensorData
 from support.engines import RAY_ENGINE
 from support.repository import tensor
-from support.server import Serve, Server
+from support.server import RAY, Serve, Server
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "custom-runtimes"
 WITH_SETTINGS = "custom-repository"  # has a settings.json, so it needs a server of its own
@@ -29,6 +29,8 @@ def server(
     """The models of all examples but one."""
     folder = tmp_path_factory.mktemp("examples") / "models"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns(WITH_SETTINGS))
+    if request.param == RAY:
+        request.getfixturevalue("ray_cluster")
     with Server(folder, workers=request.param) as running:
         yield running
 
