@@ -329,8 +329,9 @@ def test_a_missing_module_says_what_to_install(
     assert advice.format(folder=folder) in last
 
 
-@pytest.mark.parametrize("module", ["sklearn", "mlserver_mlflow"])
-@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize(
+    "module, is_listed", [("sklearn", True), ("sklearn", False), ("mlserver_mlflow", False)]
+)
 def test_a_missing_module_of_an_mlflow_model(
     models: Models, tmp_path: Path, module: str, is_listed: bool
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_worker_imports_skops_before_mlflow(models: Any) -> None:
     assert run(LOAD_ORDER.format(uri=str(models["wine"]))) == ["skops", "mlflow"]
 
 
+@pytest.mark.slow
 def test_pytorch_is_not_loaded_and_the_trusted_types_are_equal(tmp_path: Path) -> None:
     """The stand-in for PyTorch shows only whether skops' import reaches it."""
     (tmp_path / "torch").mkdir()
