@@ -6,6 +6,7 @@ Each process with front ends has one factory: the server (`server`) and the HTTP
 
 from __future__ import annotations
 
+import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
     from .parallel.processes.template_process import TemplateProcess
+    from .payload_log import PayloadLogs
 
 # Requests per batch at most, for row-wise models without the setting `max_batch_size`.
 DEFAULT_BATCH_SIZE = 256
@@ -32,12 +34,16 @@ DEFAULT_BATCH_SIZE = 256
 class PipelineFactory:
     """Builds the pipeline of each model, and holds what all pipelines of a process share.
 
+    Args:
+        settings: Settings of the server.
+        process_index: Position of this process among those that serve HTTP; 0 = the server.
+
     Attributes:
         metrics: The server's own metrics.
         authorizer: Authenticates and authorizes requests in front ends.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, process_index: int = 0) -> None:
         self._settings = settings
         self.metrics = ServerMetrics(settings.metrics_rest_server_prefix)
         self.authorizer = Authorizer(settings)
@@ -45,6 +51,24 @@ class PipelineFactory:
         if settings.cache_enabled and settings.cache_size > 0:
             self._cache = LocalCache(settings.cache_size, settings.cache_max_bytes)
         self._tracing = _create_tracer_provider(settings)
+        self._process_index = process_index
+        self._payload_logs: PayloadLogs | None = None
+
+    def check_settings(self, settings: ModelSettings) -> None:
+        """Check the parts of a model's settings that its pipeline needs. Raises `SettingsError`."""
+        payload_logs = self._find_payload_logs(settings)
+        if payload_logs is not None:
+            payload_logs.check(settings)
+
+    def _find_payload_logs(self, settings: ModelSettings) -> PayloadLogs | None:
+        """Return the payload logs if a model may have one; their modules are imported then."""
+        if self._settings.payload_log is None and settings.payload_log is None:
+            return None
+        if self._payload_logs is None:
+            from .payload_log import PayloadLogs
+
+            self._payload_logs = PayloadLogs(self._settings, self._process_index)
+        return self._payload_logs
 
     def build_pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
         """Return the stages between the data plane and a loaded model."""
@@ -76,6 +100,9 @@ class PipelineFactory:
             from .handlers.tracing_stage import TracingStage
 
             pipeline = TracingStage(pipeline, self._tracing, entry.name, entry.version)
+        payload_logs = self._find_payload_logs(settings)
+        if payload_logs is not None:
+            pipeline = payload_logs.add_stage(pipeline, entry, loaded)
         return pipeline
 
     def build_front_ends(
@@ -102,7 +129,14 @@ class PipelineFactory:
         return [rest, GRPCServer(*parts)]
 
     async def close(self) -> None:
-        """Send the remaining spans."""
+        """Write the remaining events of payload logs, and send the remaining spans."""
+        await asyncio.gather(self._close_payload_logs(), self._close_tracing())
+
+    async def _close_payload_logs(self) -> None:
+        if self._payload_logs is not None:
+            await self._payload_logs.close()
+
+    async def _close_tracing(self) -> None:
         if self._tracing is not None:
             from .tracing import shut_down
 

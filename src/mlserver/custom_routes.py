@@ -33,7 +33,9 @@ class Route:
     - With `static`, the front end responds with a fixed text while the model is ready.
     - With `wire`, the named module reads and writes the body (`read_request`, `write_response`,
       `write_error`) and the request passes through the model's pipeline. The module may also stream
-      responses and read the model's name from the body, see `rest.runtime_routes.wire`.
+      responses and read the model's name from the body, see `rest.runtime_routes.wire`. If its
+      requests may hold unread bodies, `UNREAD_CONTENT_TYPE` is their content type, and
+      `read_columns(parameters, body)` returns their columns by name, or None, for the payload log.
     - Otherwise the model's method `handler` receives the HTTP request.
 
     Attributes:

@@ -65,6 +65,7 @@ class MLServer:
             self._factory.metrics,
             settings.drain_timeout,
             self._publish_state,
+            self._factory.check_settings,
         )
         self._alias_watcher = AliasWatcher(self._registry)
         self._repository = ModelRepositoryFactory.resolve_model_repository(settings)

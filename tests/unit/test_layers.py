@@ -20,7 +20,7 @@ ROWS = [
     "parallel",
     "batching",
     "registry",
-    "cache handlers",
+    "cache handlers payload_log",
     "grpc kafka rest",
     "assembly http_workers server startup_report",
     "cli __main__",

@@ -23,6 +23,7 @@ from mlserver.settings import (
     SettingsError,
 )
 from mlserver.settings.descriptions import read_descriptions
+from mlserver.settings.payload_log import PayloadLogSettings
 from mlserver.settings.ray import ModelRaySettings, RayAutoscaling, RaySettings
 from mlserver.settings.security import AuthSettings, JWTSettings, TLSSettings
 from mlserver.version import __version__
@@ -88,6 +89,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "metrics_endpoint": ("/metrics", "", ""),
     "metrics_rest_server_prefix": ("rest_server", "r", "r"),
     "metrics_dir": (DEFAULT_METRICS_DIR, "/m", "/m"),
+    "payload_log": (None, {"to": "/p.jsonl"}, PayloadLogSettings(to="/p.jsonl")),
     "tracing_server": (None, "host:4317", "host:4317"),
     "kafka_enabled": (False, True, True),
     "kafka_servers": ("localhost:9092", "k:1", "k:1"),
@@ -110,6 +112,7 @@ MODEL: dict[str, tuple[Any, Any, Any]] = {
     "request_timeout": (None, 2, 2),
     "max_queue_size": (None, 3, 3),
     "cache_enabled": (False, True, True),
+    "payload_log": (None, {"sample": 0.5}, PayloadLogSettings(sample=0.5)),
     "parallel_workers": (None, 0, 0),
     "warm_workers": (False, True, True),
     "ray": (None, {"num_cpus": 0.5}, ModelRaySettings(num_cpus=0.5)),
@@ -183,6 +186,7 @@ def test_tables_have_every_field(cls: type[Settings], table: dict[str, Any]) -> 
         RayAutoscaling,
         AuthSettings,
         JWTSettings,
+        PayloadLogSettings,
     ],
 )
 def test_every_field_has_a_description(cls: type[BaseModel]) -> None:

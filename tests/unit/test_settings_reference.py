@@ -16,8 +16,13 @@ from mlserver.settings.json_schema import make_schema
 from mlserver.settings.reference import list_settings, render_markdown
 from support.settings_environment import isolate_settings
 
-# Numbers without a unit: ports, HTTP statuses, and a deprecated setting.
-WITHOUT_UNIT = {"validation_status", "not_ready_status", "parallel_workers"}
+# Numbers without a unit: ports, HTTP statuses, a share, and a deprecated setting.
+WITHOUT_UNIT = {
+    "validation_status",
+    "not_ready_status",
+    "parallel_workers",
+    "payload_log.sample",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,10 @@ from ..parallel.rpc.protocol import Frame, MessageType
 
 logger = get_logger()
 
+# Seconds in which an HTTP worker sends its last spans and writes the last events of payload logs,
+# which have 2 s each at the same time.
+FLUSH_LIMIT = 3.0
+
 
 class HTTPWorkerProcess(ChildProcess):
     """An HTTP worker process.

@@ -27,7 +27,7 @@ from ..registry import ModelVersion, Registry
 from ..settings import Settings, SettingsError
 from ..types import RepositoryIndexRequest
 from . import snapshot
-from .process import HTTPWorkerProcess
+from .process import FLUSH_LIMIT, HTTPWorkerProcess
 
 logger = get_logger()
 
@@ -125,7 +125,7 @@ class HTTPWorkerSupervisor:
         await asyncio.gather(*(self._end(process, closing) for process in list(self._processes)))
 
     async def _end(self, http_worker: HTTPWorkerProcess, closing: float) -> None:
-        await http_worker.try_call(MessageType.STOP_SERVING, closing, closing + 1.0)
+        await http_worker.try_call(MessageType.STOP_SERVING, closing, closing + FLUSH_LIMIT)
         await http_worker.stop(1.0)
 
     async def _start_http_worker(self, index: int) -> None:

@@ -109,7 +109,7 @@ class HTTPWorker:
         self._settings = settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
         extend_sys_path(frame.head["sys_path"])
-        self._factory = PipelineFactory(settings)
+        self._factory = PipelineFactory(settings, frame.head["index"])
         control_socket = control_socket_from_fd(frame.head["control_fd"])
         self._workers = WorkerConnections(
             control_socket, frame.head["index"], self._report_lost_worker

@@ -101,6 +101,7 @@ class ModelInstruments:
         self.shadows = Counter(
             "model_shadow_requests", "Requests copied to a shadow version", (*_MODEL, "outcome")
         )
+        self.payload_events, self.payload_dropped = _create_payload_counters()
         self.parallel_queue = Histogram(
             "parallel_request_queue",
             "Batches and requests running in the model's workers when another one is sent",
@@ -117,14 +118,15 @@ class ModelInstruments:
 
     def by_model(self) -> tuple[Instrument, ...]:
         """Instruments whose labels are the model and its version."""
-        counts = (self.success, self.failure, self.in_flight, self.cache_hits, self.cache_misses)
+        outcomes = (self.success, self.failure, self.in_flight)
+        counts = (*outcomes, self.cache_hits, self.cache_misses, self.payload_events)
         times = (self.duration, self.seconds, self.queue_seconds)
         batches = (self.batch_requests, self.batch_rows, self.batch_queue)
         return (*counts, *times, *batches, self.load_failures, self.load_seconds)
 
     def by_outcome(self) -> tuple[Counter, ...]:
         """Counters with a third label: a reason or an outcome."""
-        return self.rejected, self.swaps, self.shadows
+        return self.rejected, self.swaps, self.shadows, self.payload_dropped
 
     def all(self) -> tuple[Instrument, ...]:
         return (*self.by_model(), *self.by_outcome(), self.parallel_queue)
@@ -146,8 +148,17 @@ class ModelInstruments:
         for instrument in self.by_model():
             instrument.remove(labels)
         for counter in self.by_outcome():
-            for key in [key for key in counter.values if key[:2] == labels]:
+            for key in [key for key in list(counter.values) if key[:2] == labels]:
                 counter.remove(key)
+
+
+def _create_payload_counters() -> tuple[Counter, Counter]:
+    """Return the counters of written and of dropped events of the payload log."""
+    name, what = "mlserver_payload_log", "Events of the payload log that were"
+    return (
+        Counter(f"{name}_events", f"{what} written", _MODEL),
+        Counter(f"{name}_dropped", f"{what} dropped", (*_MODEL, "reason")),
+    )
 
 
 def _create_latency_histogram(name: str, description: str) -> Histogram:
@@ -289,6 +300,22 @@ class ModelMetrics:
     def load_failed(self) -> None:
         """Record a load that failed."""
         self._instruments.load_failures.add(self._labels)
+
+    # -- payload log: also called in its threads --
+
+    def payload_logged(self) -> None:
+        """Record an event of the payload log that was written or sent."""
+        if self._labels in self._loaded:
+            self._instruments.payload_events.add(self._labels)
+
+    def payload_dropped(self, reason: str) -> None:
+        """Record a dropped event of the payload log.
+
+        Args:
+            reason: "queue_full", "shutdown", "write_failed", "not_delivered" or "unreadable".
+        """
+        if self._labels in self._loaded:
+            self._instruments.payload_dropped.add((*self._labels, reason))
 
     # -- response cache, shadow traffic, alias watcher --
 

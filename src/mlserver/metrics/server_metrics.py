@@ -148,7 +148,9 @@ class ServerMetrics:
         """Return all values, for another process: name -> pairs of labels and value."""
         exported: dict[str, list[Any]] = {}
         for instrument in self.instruments():
-            exported[instrument.name] = [list(item) for item in instrument.values.items()]
+            # A copy first: the payload log's threads add keys.
+            items = list(instrument.values.items())
+            exported[instrument.name] = [list(item) for item in items]
         return exported
 
     def absorb(self, export: Mapping[str, Sequence[Any]], ended: bool = False) -> None:

@@ -171,6 +171,10 @@ def _ignore_change() -> None:
     """Default of `Registry`'s argument `changed`."""
 
 
+def _accept_settings(settings: ModelSettings) -> None:
+    """Default of `Registry`'s argument `check_settings`."""
+
+
 class Registry(ModelRegistryView):
     """Loads and unloads models.
 
@@ -181,6 +185,8 @@ class Registry(ModelRegistryView):
         drain_timeout: Seconds for the running requests of a replaced or unloaded version; None = no
             limit.
         changed: Called after each change.
+        check_settings: Raises `SettingsError` for settings of a model that cannot be served; called
+            before its load.
 
     Attributes:
         retiring: Unloaded versions whose requests are still running.
@@ -193,6 +199,7 @@ class Registry(ModelRegistryView):
         metrics: ServerMetrics,
         drain_timeout: float | None,
         changed: Callable[[], None] = _ignore_change,
+        check_settings: Callable[[ModelSettings], None] = _accept_settings,
     ) -> None:
         super().__init__()
         self._metrics = metrics
@@ -200,6 +207,7 @@ class Registry(ModelRegistryView):
         self._build_pipeline = build_pipeline
         self._drain_timeout = drain_timeout
         self._changed = changed
+        self._check_settings = check_settings
         self._locks: dict[str, asyncio.Lock] = {}
         self.retiring: list[ModelVersion] = []
 
@@ -237,6 +245,7 @@ class Registry(ModelRegistryView):
             try:
                 resolved = with_resolved_folder(settings)
                 code_policy.current_policy().check(resolved)
+                self._check_settings(settings)
                 split = read_traffic_split(settings)
                 loaded = await self._executor.load(resolved)
             except MLServerError as error:

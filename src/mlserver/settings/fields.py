@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import uuid
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr
@@ -25,7 +24,6 @@ from .base import (
     ENV_PREFIX_SETTINGS,
     BaseSettings,
     Count,
-    Isolation,
     LogLevel,
     NotReadyStatus,
     OptionalPort,
@@ -37,6 +35,8 @@ from .base import (
     WorkerStart,
 )
 from .cors import CORSSettings
+from .model_parameters import ENV_PREFIX_MODEL_SETTINGS, ModelParameters
+from .payload_log import PayloadLogSettings
 from .ray import Engine, ModelRaySettings, RaySettings
 from .security import AdminAccess, AuthSettings, TLSSettings
 from .sources import warn_of_misspelled
@@ -55,8 +55,6 @@ __all__ = [
     "Settings",
     "SettingsError",
 ]
-
-ENV_PREFIX_MODEL_SETTINGS = "MLSERVER_MODEL_"
 
 DEFAULT_PARALLEL_WORKERS = 1
 DEFAULT_ENVIRONMENTS_DIR = os.path.join(os.getcwd(), ".envs")
@@ -212,6 +210,9 @@ class Settings(BaseSettings):
     metrics_dir: str = DEFAULT_METRICS_DIR
     """Parent folder of the files in which worker processes store metrics declared with
     prometheus_client; not set = the folder for temporary files."""
+    payload_log: PayloadLogSettings | None = None
+    """Log of requests and responses, which may be personal data; None = only of models whose
+    settings have one."""
     tracing_server: str | None = None
     """Address of the OpenTelemetry collector (OTLP over gRPC), `host:port`; None = no tracing."""
 
@@ -266,52 +267,6 @@ class Settings(BaseSettings):
         )
 
 
-class ModelParameters(BaseSettings):
-    """Location and execution of a model. Unknown keys are stored in `model_extra`, for the runtime.
-
-    Environment variables are `MLSERVER_MODEL_` and the field's name; they apply to every model
-    whose settings omit the key.
-    """
-
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX_MODEL_SETTINGS, extra="allow")
-
-    uri: str | None = None
-    """File, folder or URI of the model; relative paths start at the folder of the settings file,
-    which is also the default."""
-    version: str | None = None
-    """Version of the model; None = a model without versions."""
-    environment_path: str | None = None
-    """Folder of the Python environment of the model; None = the server's environment."""
-    environment_tarball: str | None = None
-    """Archive of a packed Python environment, unpacked into `environments_dir`; None = no
-    archive."""
-    inference_pool_gid: str | None = None
-    """Id of the worker pool; models with equal ids share a pool. None = the default pool."""
-    autogenerate_inference_pool_gid: bool = False
-    """Run the model in its own worker pool, if `inference_pool_gid` is not set."""
-    isolation: Isolation | None = None
-    """`model` = a worker pool of its own, which crashes, calls that block, and calls that hold the
-    interpreter's lock (GIL) do not leave; `shared` = the pool that others use, also if module names
-    in the folders of two custom runtimes are equal. None = shared, except for models that ship code
-    and for such module names."""
-    format: str | None = None
-    """Format of the model file, for runtimes that support several; None = chosen by the runtime."""
-    content_type: str | None = None
-    """Content type of requests that do not specify one; None = raw tensors."""
-    extra: dict[str, Any] = {}
-    """Settings of the runtime."""
-
-    def model_post_init(self, context: Any, /) -> None:
-        super().model_post_init(context)
-        if self.isolation == "model" and self.inference_pool_gid is not None:
-            raise SettingsError(
-                "parameters.isolation: expected no 'model' beside 'inference_pool_gid' "
-                f"('{self.inference_pool_gid}'), which shares a pool; leave one of them out"
-            )
-        if self.autogenerate_inference_pool_gid and self.inference_pool_gid is None:
-            self.inference_pool_gid = str(uuid.uuid4())
-
-
 class ModelSettings(BaseSettings):
     """Settings of one version of a model. Environment variables: `MLSERVER_MODEL_` and the name."""
 
@@ -348,6 +303,9 @@ class ModelSettings(BaseSettings):
     cache_enabled: bool = False
     """Cache responses, if the server's `cache_enabled` is true as well."""
 
+    payload_log: PayloadLogSettings | None = None
+    """Log of the model's requests and responses; its keys override those of the server's
+    `payload_log`. None = the server's."""
     parallel_workers: int | None = None
     """0 or less = run in the server's process; other values are ignored (deprecated in MLServer
     1.x)."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from .descriptions import read_descriptions
 from .fields import CORSSettings, ModelParameters
+from .payload_log import PayloadLogSettings
 from .reference import format_default
 from .security import AuthSettings, JWTSettings, TLSSettings
 
@@ -20,6 +21,7 @@ _GROUPS: tuple[type[BaseModel], ...] = (
     TLSSettings,
     AuthSettings,
     JWTSettings,
+    PayloadLogSettings,
     ModelParameters,
 )
 _LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")

@@ -39,6 +39,7 @@ UNITS = (
     "cpus",
     "gpus",
     "share",
+    "files",
 )
 _WORDS_WITH_UNIT = 3
 # The current folder at import, which some defaults are in.

@@ -35,6 +35,8 @@ def _validate_algorithms(value: list[str]) -> list[str]:
 
 
 class SettingsGroup(BaseModel):
+    """Base class of groups: unknown keys are errors, paths start at the settings file."""
+
     model_config = ConfigDict(extra="forbid")
     # Names of the fields that hold paths.
     _paths: ClassVar[tuple[str, ...]] = ()

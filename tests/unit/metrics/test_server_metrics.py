@@ -69,6 +69,8 @@ def test_names_and_kinds() -> None:
         "model_load_failures": "counter",
         "model_load_seconds": "histogram",
         "model_shadow_requests": "counter",
+        "mlserver_payload_log_events": "counter",
+        "mlserver_payload_log_dropped": "counter",
         "batch_request_queue": "histogram",
         "parallel_request_queue": "histogram",
         "rest_server_requests": "counter",
@@ -139,6 +141,8 @@ def record_everything(model: ModelMetrics) -> None:
     model.cache_lookup(False, 1)
     model.shadowed("same")
     model.swapped(True)
+    model.payload_logged()
+    model.payload_dropped("queue_full")
 
 
 def test_models_that_are_not_loaded_have_no_series() -> None:

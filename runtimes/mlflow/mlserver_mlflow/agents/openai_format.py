@@ -21,6 +21,8 @@ from mlserver.errors import MLServerError, ModelNotFound
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
 from .. import invocations
+from ..invocations import UNREAD_CONTENT_TYPE as UNREAD_CONTENT_TYPE
+from ..invocations import read_columns as read_columns
 
 CHUNK = "mlflow_chunk"
 CHAT_AGENT = "chat_agent"

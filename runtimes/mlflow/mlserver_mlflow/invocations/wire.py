@@ -24,8 +24,10 @@ from mlserver.types import (
 )
 
 from . import json_formats, json_numbers
+from .logged_columns import read_columns as read_columns
 
 CONTENT_TYPE = "mlflow-invocations"
+UNREAD_CONTENT_TYPE = CONTENT_TYPE  # with `read_columns`, for the server's payload log
 HEADER = "mlflow_content_type"
 STATUS = "mlflow_status"
 BODY = "body"

@@ -1,0 +1,178 @@
+"""Threads that write events to a file, or send them to an address.
+
+They have a queue of fixed size: what does not fit is dropped and counted, so that neither a slow
+disk nor a receiver that hangs delays a request or takes memory. Encoding and masking run in these
+threads. A request pays for the copy of its tensors and one `SimpleQueue.put`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..logging import get_logger
+from ..metrics.model_metrics import ModelMetrics
+from ..settings.payload_log import PayloadLogSettings
+from .cloud_events import CloudEventSender, NotDelivered
+from .encoding import encode_line
+from .events import PayloadEvent
+from .queue import EventQueue
+from .rotating_file import RotatingFile
+
+logger = get_logger()
+
+# Threads that send events to an address; a file has one.
+SENDERS = 4
+# Seconds in which the last events are written at shutdown.
+FLUSH_LIMIT = 2.0
+# Seconds between two warnings about the same destination.
+WARNING_INTERVAL = 60.0
+
+
+class Destination(Protocol):
+    """Where one thread writes events."""
+
+    def write(self, event: PayloadEvent) -> None:
+        """Write one event. Raises `OSError` and `NotDelivered`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FileDestination:
+    """Lines of a file."""
+
+    def __init__(self, file: RotatingFile) -> None:
+        self._file = file
+
+    def write(self, event: PayloadEvent) -> None:
+        self._file.append(encode_line(event))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class AddressDestination:
+    """CloudEvents. Errors of requests are not sent: KServe's logger sends no such event."""
+
+    def __init__(self, sender: CloudEventSender) -> None:
+        self._sender = sender
+
+    def write(self, event: PayloadEvent) -> None:
+        if event.error is None:
+            self._sender.send(event)
+
+    def close(self) -> None:
+        self._sender.close()
+
+
+class PayloadWriter:
+    """The queue and the threads of one destination.
+
+    Args:
+        settings: Names the destination.
+        process_index: Position of this process among those that serve HTTP; 0 = the server.
+    """
+
+    def __init__(self, settings: PayloadLogSettings, process_index: int) -> None:
+        assert settings.to is not None
+        self.settings = settings
+        self._to = settings.to
+        self._queue = EventQueue()
+        self._stopping = threading.Event()
+        self._count_lock = threading.Lock()
+        self._next_warning = 0.0
+        self._is_closed = False
+        create = _make_factory(settings, process_index, self._stopping)
+        count = SENDERS if settings.is_address else 1
+        self._threads = [
+            threading.Thread(target=self._run, args=(create,), name="payload-log", daemon=True)
+            for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, event: PayloadEvent, metrics: ModelMetrics) -> None:
+        """Add an event to the queue; drop it if the queue is full."""
+        event.metrics = metrics
+        if self._is_closed:
+            metrics.payload_dropped("shutdown")
+        elif not self._queue.put(event):
+            metrics.payload_dropped("queue_full")
+            self._warn("the queue is full: events arrive faster than they are written")
+
+    async def close(self, limit: float = FLUSH_LIMIT) -> None:
+        """Write the events in the queue, for at most `limit` seconds; drop the others."""
+        self._is_closed = True
+        self._queue.close(len(self._threads))
+        deadline = time.monotonic() + limit
+        await asyncio.to_thread(self._join, deadline)
+        self._stopping.set()
+        dropped = self._queue.clear()
+        for event in dropped:
+            _count_dropped(event, "shutdown")
+        if dropped:
+            logger.warning(
+                "Payload log '%s': %d events are lost: not written within %s s at shutdown",
+                self._to,
+                len(dropped),
+                limit,
+            )
+
+    def _join(self, deadline: float) -> None:
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # -- in the threads --
+
+    def _run(self, create: Callable[[], Destination]) -> None:
+        destination = create()
+        while (event := self._queue.take()) is not None:
+            reason = self._write(destination, event)
+            with self._count_lock:
+                if reason is not None:
+                    _count_dropped(event, reason)
+                elif event.metrics is not None:
+                    event.metrics.payload_logged()
+        destination.close()
+
+    def _write(self, destination: Destination, event: PayloadEvent) -> str | None:
+        """Write an event; return the reason if it could not be written."""
+        try:
+            destination.write(event)
+        except OSError as error:
+            destination.close()
+            self._warn(f"cannot be written: {error.strerror or error}")
+            return "write_failed"
+        except NotDelivered as error:
+            self._warn(f"events are not accepted: {error}")
+            return "not_delivered"
+        except Exception as error:
+            # A value that cannot be encoded; the text of the error may quote it.
+            self._warn(f"an event cannot be encoded: {type(error).__name__}")
+            return "unreadable"
+        return None
+
+    def _warn(self, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + WARNING_INTERVAL
+            logger.warning("Payload log '%s': %s; dropped events are counted", self._to, text)
+
+
+def _count_dropped(event: PayloadEvent, reason: str) -> None:
+    if event.metrics is not None:
+        event.metrics.payload_dropped(reason)
+
+
+def _make_factory(
+    settings: PayloadLogSettings, process_index: int, stopping: threading.Event
+) -> Callable[[], Destination]:
+    """Return the function that creates the destination of one thread."""
+    if settings.is_address:
+        address = str(settings.to)
+        return lambda: AddressDestination(CloudEventSender(address, stopping))
+    return lambda: FileDestination(RotatingFile.from_settings(settings, process_index))
