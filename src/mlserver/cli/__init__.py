@@ -1,7 +1,7 @@
 """Command line `mlserver`. Subcommands are imported when called, which keeps `--help` fast.
 
 Errors are one line on standard error. Exit codes: 0 success, 1 failure, 2 wrong usage or settings,
-130 interrupted.
+3 drift (`drift --fail-above`), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _COMMANDS = {
     "demo": ("demo", "Train a small model with MLflow, and serve it."),
     "check": ("check", "Load every model of a folder and run inference, without a server."),
     "infer": ("infer", "Score a file of requests or rows with a running server."),
+    "drift": ("drift", "Compare a payload log with a reference table."),
     "init": ("init", "Write a small example model with its test."),
     "settings": ("settings", "Print all settings, and the values in effect."),
     "dockerfile": ("dockerfile", "Write the Dockerfile of an image that serves a folder."),

@@ -17,6 +17,7 @@ COMMANDS = [
     "demo",
     "check",
     "infer",
+    "drift",
     "init",
     "settings",
     "dockerfile",

@@ -1,0 +1,1 @@
+"""Comparison of a payload log with a reference table: `mlserver drift`."""
