@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable
@@ -22,7 +23,11 @@ from support.kafka import Cluster
 def test_requests_that_waited_for_the_server_are_answered(tmp_path: Path) -> None:
     with Cluster() as cluster:
         write_server_settings(
-            tmp_path, kafka_enabled=True, kafka_servers=cluster.servers, server_name="ours"
+            tmp_path,
+            kafka_enabled=True,
+            kafka_servers=cluster.servers,
+            server_name="ours",
+            payload_log={"to": "payload.jsonl", "sample": 1.0},
         )
         write_model(tmp_path / "echo")
         cluster.ask({"inputs": [tensor("x", [1.5, 2.5])]}, b"early")
@@ -44,6 +49,11 @@ def test_requests_that_waited_for_the_server_are_answered(tmp_path: Path) -> Non
             assert ("missing", 404, "Kafka mlserver-input") in listed
             assert ("", 422, "Kafka mlserver-input") in listed
         assert cluster.committed("ours") == 3
+    events = [json.loads(line) for line in (tmp_path / "payload.jsonl").read_text().splitlines()]
+    assert [(event["type"], event["id"]) for event in events[:2]] == [
+        ("request", "early"),
+        ("response", "early"),
+    ]
 
 
 def test_a_missing_library_is_an_error_with_the_install_command(tmp_path: Path) -> None:
