@@ -54,7 +54,8 @@ def logs(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameters={"uri": str(models["wine"])},
         )
         with Server(root) as server:
-            send(server, draw(1, shifted))
+            predictions = send(server, draw(1, shifted))
+            (folder / f"{name}.json").write_text(json.dumps(predictions))
             if not shifted:
                 write_reference(folder / "reference.csv", server)
                 path = folder / "same.jsonl"
@@ -104,4 +105,6 @@ def test_a_planted_shift_is_reported(logs: Path) -> None:
     shifted = [column["name"] for column in document["inputs"] if column["verdict"] == "shifted"]
     assert shifted == ["alcohol"]
     (output,) = document["outputs"]
-    assert output["verdict"] == "shifted"
+    predictions = json.loads((logs / "shifted.json").read_text())
+    assert output["mean"] == pytest.approx(np.mean(predictions))
+    assert (output["count"], output["note"]) == (ROWS, "")

@@ -224,7 +224,9 @@ def test_a_receiver_that_hangs_delays_no_request_and_no_exit(tmp_path: Path) -> 
             for _ in range(300):
                 assert server.infer("echo", [payload]).status_code == 200
             page = server.get("/metrics").text
-            (line,) = (item for item in page.splitlines() if 'reason="queue_full"' in item)
+            name = "mlserver_payload_log_dropped_total"
+            (line,) = (item for item in page.splitlines() if item.startswith(f"{name}{{"))
+            assert 'reason="queue_full"' in line
             assert float(line.split()[-1]) > 0
         assert "events are lost: not written within 2.0 s at shutdown" in server.log
         assert receiver.attempts

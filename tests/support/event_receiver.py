@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -117,3 +119,51 @@ class EventReceiver:
             self.faults.append(f"{error!r}: {headers}")
             return
         self.events.append(Received(attributes, json.loads(body)))
+
+
+class RawReceiver:
+    """A receiver that answers each request of its connections with the same bytes.
+
+    Args:
+        answer: The bytes.
+        closes: Whether it closes the connection after them.
+    """
+
+    def __init__(self, answer: bytes, closes: bool = False) -> None:
+        self._answer = answer
+        self._closes = closes
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.settimeout(30)
+                threading.Thread(target=self._answer_all, args=(connection,), daemon=True).start()
+
+    def _answer_all(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as lines:
+            while head := list(iter(lines.readline, b"\r\n")):
+                (size,) = (
+                    int(line.partition(b":")[2])
+                    for line in head
+                    if line.startswith(b"content-length")
+                )
+                lines.read(size)
+                connection.sendall(self._answer)
+                if self._closes or b"connection: close" in self._answer:
+                    return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from queue import Empty, SimpleQueue
 
 from .events import PayloadEvent
@@ -44,13 +45,32 @@ class EventQueue:
         self._events.put(event)
         return True
 
-    def take(self) -> PayloadEvent | None:
-        """Wait for the next event; None = the queue has been closed and is empty."""
+    def take(self, count: int = 1, collect_seconds: float = 0.0) -> list[PayloadEvent]:
+        """Wait for the next events; [] = the queue has been closed and is empty.
+
+        Args:
+            count: Events at most.
+            collect_seconds: Time to wait for further events after the first one, so that the
+                thread is not woken for each.
+        """
+        events: list[PayloadEvent] = []
         event = self._events.get()
-        if event is not None:
-            with self._lock:
-                self._taken_bytes += event.size
-        return event
+        if event is not None and collect_seconds and self._events.empty():
+            time.sleep(collect_seconds)
+        while event is not None:
+            events.append(event)
+            if len(events) == count:
+                break
+            try:
+                event = self._events.get_nowait()
+            except Empty:
+                break
+        else:
+            if events:
+                self._events.put(None)  # the end, for the next call
+        with self._lock:
+            self._taken_bytes += sum([item.size for item in events])
+        return events
 
     def close(self, takers: int) -> None:
         """End `take` of so many threads after the events that are in the queue."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from ..settings.payload_log import PayloadLogSettings
@@ -15,10 +16,18 @@ FILE_MODE = 0o600
 CHECK_INTERVAL = 1.0
 
 
+class WriteFailed(Exception):
+    """Lines could not be written; `written` lines before them were."""
+
+    def __init__(self, written: int, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.written = written
+
+
 class RotatingFile:
     """Appends lines to a file; a full one becomes `PATH.1`, and `PATH.1` becomes `PATH.2`.
 
-    Several processes may append to one path: each line is one write with O_APPEND.
+    Several processes may append to one path: lines are written as a whole, with O_APPEND.
 
     Args:
         path: Path of the current file. Its folder must exist.
@@ -42,25 +51,42 @@ class RotatingFile:
         suffix = f".w{process_index + 1}" if process_index else ""
         return cls(settings.to + suffix, settings.max_file_bytes, settings.max_files)
 
-    def append(self, line: bytes) -> None:
-        """Write one line.
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Write lines, with one system call for those that fit into the file.
 
         Raises:
-            OSError: the file cannot be opened or written (a full disk).
+            WriteFailed: the file cannot be opened or written (a full disk).
         """
+        start = 0
+        try:
+            while start < len(lines):
+                self._prepare(len(lines[start]))
+                end, size = start + 1, self._size + len(lines[start])
+                while end < len(lines) and size + len(lines[end]) <= self._max_bytes:
+                    size += len(lines[end])
+                    end += 1
+                self._write(b"".join(lines[start:end]))
+                start = end
+        except OSError as error:
+            raise WriteFailed(start, error) from None
+
+    def _prepare(self, size: int) -> None:
+        """Open the file, or rotate it if `size` bytes do not fit."""
         if self._fd >= 0:
-            if self._size and self._size + len(line) > self._max_bytes:
+            if self._size and self._size + size > self._max_bytes:
                 self._rotate()
             elif time.monotonic() >= self._next_check and not self._is_current():
                 self.close()
         if self._fd < 0:
             self._open()
+
+    def _write(self, text: bytes) -> None:
         if self._is_torn:
-            line = b"\n" + line
-        written = os.write(self._fd, line)
+            text = b"\n" + text
+        written = os.write(self._fd, text)
         self._size += written
         # The rest of a line that did not fit on the disk must not become a part of the next one.
-        self._is_torn = written < len(line)
+        self._is_torn = written < len(text)
         if self._is_torn:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

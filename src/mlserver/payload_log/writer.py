@@ -17,13 +17,17 @@ from ..logging import get_logger
 from ..metrics.model_metrics import ModelMetrics
 from ..settings.payload_log import PayloadLogSettings
 from .cloud_events import CloudEventSender, NotDelivered
-from .encoding import encode_line
+from .encoding import encode_body, encode_line
 from .events import PayloadEvent
 from .queue import EventQueue
-from .rotating_file import RotatingFile
+from .rotating_file import RotatingFile, WriteFailed
 
 logger = get_logger()
 
+# Events that are written to a file together, and seconds in which they are collected: a thread that
+# is woken for each event takes turns with the event loop, which costs both.
+FILE_BATCH = 32
+COLLECT_SECONDS = 0.005
 # Threads that send events to an address; a file has one.
 SENDERS = 4
 # Seconds in which the last events are written at shutdown.
@@ -35,21 +39,35 @@ WARNING_INTERVAL = 60.0
 class Destination(Protocol):
     """Where one thread writes events."""
 
-    def write(self, event: PayloadEvent) -> None:
-        """Write one event. Raises `OSError` and `NotDelivered`."""
+    def write(self, events: list[PayloadEvent]) -> list[str | None]:
+        """Write events; return for each the reason if it could not be written."""
         ...
 
     def close(self) -> None: ...
 
 
+Warn = Callable[[str], None]
+
+
 class FileDestination:
     """Lines of a file."""
 
-    def __init__(self, file: RotatingFile) -> None:
+    def __init__(self, file: RotatingFile, warn: Warn) -> None:
         self._file = file
+        self._warn = warn
 
-    def write(self, event: PayloadEvent) -> None:
-        self._file.append(encode_line(event))
+    def write(self, events: list[PayloadEvent]) -> list[str | None]:
+        lines = [_encode(encode_line, event, self._warn) for event in events]
+        reasons: list[str | None] = [None if line else "unreadable" for line in lines]
+        try:
+            self._file.append([line for line in lines if line])
+        except WriteFailed as error:
+            self._file.close()
+            self._warn(f"cannot be written: {error}")
+            encoded = [index for index, line in enumerate(lines) if line]
+            for index in encoded[error.written :]:
+                reasons[index] = "write_failed"
+        return reasons
 
     def close(self) -> None:
         self._file.close()
@@ -58,15 +76,38 @@ class FileDestination:
 class AddressDestination:
     """CloudEvents. Errors of requests are not sent: KServe's logger sends no such event."""
 
-    def __init__(self, sender: CloudEventSender) -> None:
+    def __init__(self, sender: CloudEventSender, warn: Warn) -> None:
         self._sender = sender
+        self._warn = warn
 
-    def write(self, event: PayloadEvent) -> None:
-        if event.error is None:
-            self._sender.send(event)
+    def write(self, events: list[PayloadEvent]) -> list[str | None]:
+        return [self._send(event) for event in events]
+
+    def _send(self, event: PayloadEvent) -> str | None:
+        if event.error is not None:
+            return None
+        body = _encode(encode_body, event, self._warn)
+        if not body:
+            return "unreadable"
+        try:
+            self._sender.send(event, body)
+        except NotDelivered as error:
+            self._warn(f"events are not accepted: {error}")
+            return "not_delivered"
+        return None
 
     def close(self) -> None:
         self._sender.close()
+
+
+def _encode(encode: Callable[[PayloadEvent], bytes], event: PayloadEvent, warn: Warn) -> bytes:
+    """Return an encoded event; b"" if it cannot be encoded."""
+    try:
+        return encode(event)
+    except Exception as error:
+        # The text of the error may quote a value.
+        warn(f"an event cannot be encoded: {type(error).__name__}")
+        return b""
 
 
 class PayloadWriter:
@@ -86,7 +127,8 @@ class PayloadWriter:
         self._count_lock = threading.Lock()
         self._next_warning = 0.0
         self._is_closed = False
-        create = _make_factory(settings, process_index, self._stopping)
+        create = _make_factory(settings, process_index, self._stopping, self._warn)
+        self._batches = (1, 0.0) if settings.is_address else (FILE_BATCH, COLLECT_SECONDS)
         count = SENDERS if settings.is_address else 1
         self._threads = [
             threading.Thread(target=self._run, args=(create,), name="payload-log", daemon=True)
@@ -113,7 +155,7 @@ class PayloadWriter:
         self._stopping.set()
         dropped = self._queue.clear()
         for event in dropped:
-            _count_dropped(event, "shutdown")
+            _count(event, "shutdown")
         if dropped:
             logger.warning(
                 "Payload log '%s': %d events are lost: not written within %s s at shutdown",
@@ -130,31 +172,12 @@ class PayloadWriter:
 
     def _run(self, create: Callable[[], Destination]) -> None:
         destination = create()
-        while (event := self._queue.take()) is not None:
-            reason = self._write(destination, event)
+        while events := self._queue.take(*self._batches):
+            reasons = destination.write(events)
             with self._count_lock:
-                if reason is not None:
-                    _count_dropped(event, reason)
-                elif event.metrics is not None:
-                    event.metrics.payload_logged()
+                for event, reason in zip(events, reasons, strict=True):
+                    _count(event, reason)
         destination.close()
-
-    def _write(self, destination: Destination, event: PayloadEvent) -> str | None:
-        """Write an event; return the reason if it could not be written."""
-        try:
-            destination.write(event)
-        except OSError as error:
-            destination.close()
-            self._warn(f"cannot be written: {error.strerror or error}")
-            return "write_failed"
-        except NotDelivered as error:
-            self._warn(f"events are not accepted: {error}")
-            return "not_delivered"
-        except Exception as error:
-            # A value that cannot be encoded; the text of the error may quote it.
-            self._warn(f"an event cannot be encoded: {type(error).__name__}")
-            return "unreadable"
-        return None
 
     def _warn(self, text: str) -> None:
         now = time.monotonic()
@@ -163,16 +186,20 @@ class PayloadWriter:
             logger.warning("Payload log '%s': %s; dropped events are counted", self._to, text)
 
 
-def _count_dropped(event: PayloadEvent, reason: str) -> None:
-    if event.metrics is not None:
+def _count(event: PayloadEvent, reason: str | None) -> None:
+    if event.metrics is None:
+        return
+    if reason is None:
+        event.metrics.payload_logged()
+    else:
         event.metrics.payload_dropped(reason)
 
 
 def _make_factory(
-    settings: PayloadLogSettings, process_index: int, stopping: threading.Event
+    settings: PayloadLogSettings, process_index: int, stopping: threading.Event, warn: Warn
 ) -> Callable[[], Destination]:
     """Return the function that creates the destination of one thread."""
     if settings.is_address:
         address = str(settings.to)
-        return lambda: AddressDestination(CloudEventSender(address, stopping))
-    return lambda: FileDestination(RotatingFile.from_settings(settings, process_index))
+        return lambda: AddressDestination(CloudEventSender(address, stopping), warn)
+    return lambda: FileDestination(RotatingFile.from_settings(settings, process_index), warn)

@@ -117,7 +117,9 @@ def write_files(folder: Path, shift: float = 0.0) -> tuple[str, str]:
         {"a": float(a + shift), "b": float(b)}
         for a, b in zip(random.normal(0, 1, 600), random.normal(5, 2, 600), strict=True)
     ]
-    lines = [line for row in rows for line in (request_line(row), response_line(row["b"]))]
+    lines = [
+        line for row in rows for line in (request_line(row), response_line(row["b"] + 3 * shift))
+    ]
     (folder / "log.jsonl").write_text("\n".join(lines[:400]) + "\n")
     (folder / "log.jsonl.1").write_text("\n".join(lines[400:800]) + '\n{"time": "torn')
     with gzip.open(folder / "log.jsonl.w2.1.gz", "wt") as file:
@@ -155,11 +157,11 @@ def test_a_shift_is_in_table_and_page_and_sets_the_exit_code(tmp_path: Path) -> 
     page = tmp_path / "drift.html"
     result = run(log, "--reference", reference, "--html", str(page), "--fail-above", "0.2")
     assert result.exit_code == DRIFTED
-    assert result.stderr == "PSI above 0.2: a\n"
+    assert result.stderr == "PSI above 0.2: a, y\n"
     line = next(line for line in result.stdout.splitlines() if line.startswith("a "))
     assert "shifted" in line
     text = page.read_text()
-    assert "1 of 3 columns have shifted: a" in text
+    assert "2 of 3 columns have shifted: a, y" in text
     assert text.count("<svg") == 3
     for loaded in ("http:", "https:", "<script", "src=", "@import", "url("):
         assert loaded not in text

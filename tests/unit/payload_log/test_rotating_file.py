@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver.payload_log.rotating_file import RotatingFile
+from mlserver.payload_log.rotating_file import RotatingFile, WriteFailed
 from mlserver.settings.payload_log import PayloadLogSettings
 
 
@@ -19,7 +19,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_full_file_is_renamed_and_the_oldest_is_deleted(tmp_path: Path) -> None:
     file = RotatingFile(str(tmp_path / "log"), max_bytes=8, max_files=3)
     for number in range(8):
-        file.append(b"%03d\n" % number)
+        file.append([b"%03d\n" % number])
     file.close()
     assert contents(tmp_path) == {
         "log": "006\n007\n",
@@ -28,10 +28,23 @@ def test_a_full_file_is_renamed_and_the_oldest_is_deleted(tmp_path: Path) -> Non
     }
 
 
+def test_lines_that_are_written_together_are_divided_among_files(tmp_path: Path) -> None:
+    file = RotatingFile(str(tmp_path / "log"), max_bytes=8, max_files=4)
+    file.append([b"%03d\n" % number for number in range(5)])
+    file.append([b"more than eight\n"])
+    file.close()
+    assert contents(tmp_path) == {
+        "log": "more than eight\n",
+        "log.1": "004\n",
+        "log.2": "002\n003\n",
+        "log.3": "000\n001\n",
+    }
+
+
 def test_with_one_file_the_full_one_is_deleted(tmp_path: Path) -> None:
     file = RotatingFile(str(tmp_path / "log"), max_bytes=8, max_files=1)
     for number in range(3):
-        file.append(b"%03d\n" % number)
+        file.append([b"%03d\n" % number])
     file.close()
     assert contents(tmp_path) == {"log": "002\n"}
 
@@ -39,7 +52,7 @@ def test_with_one_file_the_full_one_is_deleted(tmp_path: Path) -> None:
 def test_an_existing_file_is_continued(tmp_path: Path) -> None:
     for number in range(2):
         file = RotatingFile(str(tmp_path / "log"), max_bytes=8, max_files=2)
-        file.append(b"%03d\n" % number)
+        file.append([b"%03d\n" % number])
         file.close()
     assert contents(tmp_path) == {"log": "000\n001\n"}
 
@@ -48,7 +61,7 @@ def test_only_the_user_may_read_a_new_file(tmp_path: Path) -> None:
     previous = os.umask(0)
     try:
         file = RotatingFile(str(tmp_path / "log"), max_bytes=8, max_files=2)
-        file.append(b"a\n")
+        file.append([b"a\n"])
         file.close()
     finally:
         os.umask(previous)
@@ -60,9 +73,9 @@ def test_a_file_that_another_program_renamed_is_opened_again(
 ) -> None:
     monkeypatch.setattr("mlserver.payload_log.rotating_file.CHECK_INTERVAL", 0.0)
     file = RotatingFile(str(tmp_path / "log"), max_bytes=100, max_files=2)
-    file.append(b"a\n")
+    file.append([b"a\n"])
     os.replace(tmp_path / "log", tmp_path / "moved")
-    file.append(b"b\n")
+    file.append([b"b\n"])
     file.close()
     assert contents(tmp_path) == {"log": "b\n", "moved": "a\n"}
 
@@ -72,7 +85,7 @@ def test_two_writers_of_one_path_lose_no_line(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     files = [RotatingFile(path, max_bytes=40, max_files=100) for _ in range(2)]
     for number in range(50):
-        files[number % 2].append(b"%03d\n" % number)
+        files[number % 2].append([b"%03d\n" % number])
     for file in files:
         file.close()
     lines = sorted("".join(contents(tmp_path).values()).split())
@@ -80,9 +93,10 @@ def test_two_writers_of_one_path_lose_no_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_an_error_and_the_next_line_is_whole(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space left"):
-        RotatingFile("/dev/full", max_bytes=8, max_files=2).append(b"a\n")
+def test_a_full_disk_is_an_error() -> None:
+    with pytest.raises(WriteFailed, match="No space left") as caught:
+        RotatingFile("/dev/full", max_bytes=8, max_files=2).append([b"a\n"])
+    assert caught.value.written == 0
 
 
 def test_other_processes_have_files_of_their_own() -> None:

@@ -153,9 +153,21 @@ def test_the_queue_is_bounded_by_events_and_by_bytes() -> None:
     assert [queue.put(event) for _ in range(5)] == [True, True, True, False, False]
     queue = EventQueue(max_events=100, max_bytes=event.size * 2)
     assert [queue.put(event) for _ in range(3)] == [True, True, False]
-    assert queue.take() is event
+    assert queue.take() == [event]
     assert queue.put(event)
     assert queue.bytes_held == event.size * 2
+
+
+def test_events_are_taken_together_and_the_end_after_them() -> None:
+    queue = EventQueue()
+    events = [copy_request(LOG, request_of(request_id=str(number))) for number in range(5)]
+    for event in events:
+        queue.put(event)
+    queue.close(1)
+    assert queue.take(3, 0.01) == events[:3]
+    assert queue.take(3, 0.01) == events[3:]
+    assert queue.take(3, 0.01) == []
+    assert queue.bytes_held == 0
 
 
 class Blocked:
@@ -165,9 +177,10 @@ class Blocked:
         self.go = threading.Event()
         self.started = threading.Event()
 
-    def write(self, event: PayloadEvent) -> None:
+    def write(self, events: list[PayloadEvent]) -> list[str | None]:
         self.started.set()
         self.go.wait()
+        return [None for _ in events]
 
     def close(self) -> None:
         pass
@@ -179,6 +192,7 @@ async def test_a_destination_that_blocks_delays_nothing_and_drops_are_counted(
     blocked = Blocked()
     monkeypatch.setattr(writer_module, "_make_factory", lambda *_: lambda: blocked)
     monkeypatch.setattr(writer_module, "EventQueue", lambda: EventQueue(max_events=10))
+    monkeypatch.setattr(writer_module, "FILE_BATCH", 1)
     log = Logged(tmp_path, what="request")
     await log.stage.infer(request_of(), RequestContext())
     assert await asyncio.to_thread(blocked.started.wait, 30)
