@@ -53,6 +53,10 @@ class MLflowRegistry:
         """Set an alias to a version."""
         self._client.set_registered_model_alias(name, alias, str(version))
 
+    def remove(self, name: str, alias: str) -> None:
+        """Remove an alias."""
+        self._client.delete_registered_model_alias(name, alias)
+
 
 def _log(name: str, answer: float, model: Any) -> Any:
     options = {"registered_model_name": name, "input_example": np.array([[1.0]]), "name": "model"}
