@@ -18,7 +18,7 @@ RELEASE := $(VENV)/.release-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-ray test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos soak clean
+.PHONY: help setup demo test test-slow test-ray test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos rolling soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -133,6 +133,9 @@ fuzz: $(STAMP)  ## send 100,000 mutated bodies, then draw 20 times the examples 
 
 chaos: $(STAMP)  ## kill all workers every 1.5 s for SECONDS=60 under load: no incorrect response, no hang, no 500
 	@cd tests && ../$(BIN)/python -m soak.worker_kills $(or $(SECONDS),60)
+
+rolling: $(STAMP)  ## replace two servers one after the other under load, TIMES=1 times in a row: no request is lost
+	@cd tests && ../$(BIN)/python -m soak.rolling $(or $(TIMES),1)
 
 soak: $(STAMP)  ## run load, crashing clients, killed workers and reloads for MINUTES=30; writes its page
 	@cd tests && ../$(BIN)/python -m soak.run $(or $(MINUTES),30) --report

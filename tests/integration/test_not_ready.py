@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,29 +110,52 @@ def test_unknown_models_and_versions(loading: Server, name: str, version: str, s
     model = f"{name}/versions/{version}" if version else name
     for path in ("infer", "own", "invocations"):
         assert loading.post(f"/v2/models/{model}/{path}", INFER).status_code == status
-    assert infer_over_grpc(loading, name, version) is grpc.StatusCode.NOT_FOUND
+    code, metadata, _ = infer_over_grpc(loading, name, version)
+    assert (code, metadata) == (grpc.StatusCode.NOT_FOUND, {})
 
 
-@pytest.mark.parametrize(
-    "name, version", [("slow", ""), ("versioned", ""), ("versioned", "2"), ("broken", "")]
-)
+@pytest.mark.parametrize("name, version", [("slow", ""), ("versioned", ""), ("versioned", "2")])
 def test_over_grpc(loading: Server, name: str, version: str) -> None:
-    assert infer_over_grpc(loading, name, version) is grpc.StatusCode.UNAVAILABLE
+    code, metadata, text = infer_over_grpc(loading, name, version)
+    assert (code, metadata) == (
+        grpc.StatusCode.UNAVAILABLE,
+        {"retry-after": "1", "grpc-retry-pushback-ms": "1000"},
+    )
+    assert name in text
+    assert "not ready" in text
 
 
-def infer_over_grpc(server: Server, name: str, version: str) -> grpc.StatusCode:
-    """The status code of `ModelInfer` without inputs."""
+def test_a_retry_policy_waits_as_long_as_the_server_says(loading: Server) -> None:
+    """Its own pauses would be over in 30 ms, and its four attempts with them."""
+    policy = {
+        "name": [{}],
+        "retryPolicy": {
+            "maxAttempts": 4,
+            "initialBackoff": "0.01s",
+            "maxBackoff": "0.01s",
+            "backoffMultiplier": 1,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        },
+    }
+    options = [("grpc.service_config", json.dumps({"methodConfig": [policy]}))]
+    started = time.monotonic()
+    assert infer_over_grpc(loading, "slow", "", options)[0] is grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - started >= 3
+
+
+def infer_over_grpc(
+    server: Server, name: str, version: str, options: list[tuple[str, str]] | None = None
+) -> tuple[grpc.StatusCode, dict[str, str], str]:
+    """Status code, trailing metadata and text of a `ModelInfer` without inputs, which fails."""
     message = b"".join(
         b"%c%c%s" % (tag, len(text), text.encode()) for tag, text in ((10, name), (18, version))
     )
-    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        try:
+        with pytest.raises(grpc.RpcError) as caught:
             call(message, timeout=20)
-        except grpc.RpcError as error:
-            code: grpc.StatusCode = error.code()
-            return code
-    return grpc.StatusCode.OK
+    error = caught.value
+    return error.code(), dict(error.trailing_metadata()), error.details()
 
 
 def test_a_model_that_could_not_be_loaded(loading: Server) -> None:
@@ -140,6 +165,9 @@ def test_a_model_that_could_not_be_loaded(loading: Server) -> None:
         assert answer.status_code == 503
         assert "retry-after" not in answer.headers
         assert "the weights are missing" in answer.json()["error"]
+    code, metadata, text = infer_over_grpc(loading, "broken", "")
+    assert (code, metadata) == (grpc.StatusCode.UNAVAILABLE, {})
+    assert "the weights are missing" in text
 
 
 def test_other_models_are_served_before_the_server_is_ready(loading: Server) -> None:

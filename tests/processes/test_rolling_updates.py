@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from soak.rolling import restart_all
 from support.chaos import Chaos, write_chaos
 from support.raw_http import Wire
 from support.server import Serve, Server
@@ -133,3 +135,14 @@ def test_a_rolling_update_loses_nothing(
         for client in talking:
             client.result(timeout=30)
     assert rest.lost + grpc_.lost == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("http_workers", [1, 2])
+def test_a_rolling_restart_as_kubernetes_does_it(tmp_path: Path, http_workers: int) -> None:
+    """Replacements join one address while connections to the old servers are kept.
+
+    `make rolling TIMES=20` repeats it.
+    """
+    clients = asyncio.run(restart_all(tmp_path, http_workers))
+    assert clients.lost == []

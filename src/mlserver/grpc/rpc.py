@@ -72,9 +72,17 @@ async def abort(context: Context, error: MLServerError) -> None:
     details = error.message
     if len(details) > MAX_DETAILS_CHARS:
         details = details[:MAX_DETAILS_CHARS] + "..."
-    seconds = getattr(error, "retry_after", None)
-    retry: Metadata = () if seconds is None else (("retry-after", f"{seconds:g}"),)
-    await context.abort(code, details, retry)
+    await context.abort(code, details, format_retry(getattr(error, "retry_after", None)))
+
+
+def format_retry(seconds: float | None) -> Metadata:
+    """Return trailing metadata that says when to retry; None = nothing.
+
+    Clients with a retry policy wait for `grpc-retry-pushback-ms` by themselves (gRFC A6).
+    """
+    if seconds is None:
+        return ()
+    return ("retry-after", f"{seconds:g}"), ("grpc-retry-pushback-ms", f"{seconds * 1000:.0f}")
 
 
 class ClientDisconnected(MLServerError):
