@@ -16,7 +16,7 @@ def reserve_ports(settings: Settings) -> Settings:
     Raises:
         MLServerError: a port is in use; the message names it and its setting.
     """
-    from ..rest.http.sockets import bind
+    from ..sockets import bind
 
     hosts = {
         "http_port": settings.host,

@@ -15,13 +15,13 @@ from ..metrics.server_metrics import ServerMetrics
 from ..security.authorization import METRICS, Authorizer, Caller
 from ..settings import Settings
 from ..settings.addresses import get_client_host
+from ..sockets import bind, join_address, raise_descriptor_limit
 from ..wire.json import write_error
 from .app import CONSOLE_PATHS, RESTApp
 from .docs import Docs
 from .endpoints import Endpoints
 from .http.body import Receive
 from .http.server import HTTPListener
-from .http.sockets import bind, join_address, raise_descriptor_limit
 from .messages import Headers, Reply, Request
 from .routing import Router
 from .runtime_routes.matching import ModelRoutes

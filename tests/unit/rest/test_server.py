@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from mlserver.rest.http.server import HTTPListener
-from mlserver.rest.http.sockets import bind
 from mlserver.settings import Settings
+from mlserver.sockets import bind
 
 
 async def respond(scope: Any, receive: Any, send: Any) -> None:

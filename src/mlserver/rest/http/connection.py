@@ -14,6 +14,7 @@ from typing import Any
 
 import httptools
 
+from ...sockets import get_address, is_readable
 from ..messages import RawHeaders
 from .cycle import RequestResponseCycle
 from .flow_control import FlowControl
@@ -29,7 +30,6 @@ from .request_head import (
     parse_target,
     time_exceeded,
 )
-from .sockets import get_address, is_readable
 from .timeouts import ConnectionState, ConnectionTimeouts
 
 MAX_CHUNKS = 100_000  # of one body; a chunk costs far more than the byte that it may carry

@@ -16,8 +16,8 @@ import uvicorn
 from ...errors import MLServerError
 from ...security.tls import create_ssl_context
 from ...settings import Settings
+from ...sockets import ignore_new_connections, is_readable
 from .connection import Connection
-from .sockets import ignore_new_connections, is_readable
 from .timeouts import ConnectionTimeouts
 
 # Seconds in which TCP handshakes finish that have begun before new connections are ignored.

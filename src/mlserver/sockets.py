@@ -1,4 +1,4 @@
-"""Sockets of the HTTP front ends: bind, descriptor limit, addresses, and a listener that stops
+"""Sockets of the front ends: bind, descriptor limit, addresses, and a listener that stops
 accepting.
 """
 
@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 
-from ...errors import MLServerError
+from .errors import MLServerError
 
 SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
 _SO_ATTACH_FILTER = 26
