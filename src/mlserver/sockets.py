@@ -13,6 +13,8 @@ import sys
 from .errors import MLServerError
 
 SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
+# Seconds in which TCP handshakes finish that have begun before new connections are ignored.
+HANDSHAKE_WAIT = 0.05
 _SO_ATTACH_FILTER = 26
 # Classic BPF program over a TCP segment: drop segments with SYN and without ACK, which open a
 # connection.

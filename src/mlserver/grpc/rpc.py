@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 from urllib.parse import quote, unquote
@@ -100,6 +100,9 @@ class RPCInterceptor:
 
     Unary methods are `async (request, context) -> response`, streaming ones
     `async (request or requests, context, writer) -> None`.
+
+    Attributes:
+        running: Number of RPCs that have not ended.
     """
 
     def __init__(self, metrics: ServerMetrics, access: Authorizer, access_log: bool) -> None:
@@ -107,10 +110,16 @@ class RPCInterceptor:
         self._access = access
         self._access_log = access_log
         self._release: asyncio.Event | None = None
+        self.running = 0
 
     def hold_responses(self) -> None:
-        """Delay the end of all RPCs until `release_responses` is called."""
+        """Delay responses, messages of streams and ends until `release_responses` is called."""
         self._release = asyncio.Event()
+
+    async def wait_released(self) -> None:
+        """Return when responses are not held."""
+        if self._release is not None:
+            await self._release.wait()
 
     def release_responses(self) -> None:
         if self._release is not None:
@@ -133,13 +142,13 @@ class RPCInterceptor:
 
         async def server_stream(request: Any, context: Context) -> None:
             metrics.grpc_received(*label)
-            writer = StreamWriter(context, metrics, label)
+            writer = StreamWriter(context, metrics, label, self.wait_released)
             is_invalid = isinstance(request, MLServerError)
             call = _raise(request) if is_invalid else behavior(request, context, writer)
             await self._run(label, context, call)
 
         async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
-            writer = StreamWriter(context, metrics, label)
+            writer = StreamWriter(context, metrics, label, self.wait_released)
             counted = _count_requests(requests, metrics, label)
             await self._run(label, context, behavior(counted, context, writer))
 
@@ -165,6 +174,7 @@ class RPCInterceptor:
     async def _run(self, label: Label, context: Context, call: Awaitable[Any]) -> Any:
         started = time.perf_counter()
         self._metrics.grpc_started(*label)
+        self.running += 1
         code = "OK"
         try:
             result = await call
@@ -182,6 +192,7 @@ class RPCInterceptor:
             if self._release is not None:
                 await self._release.wait()
         finally:
+            self.running -= 1
             seconds = time.perf_counter() - started
             self._metrics.grpc(label, code, seconds)
             if self._access_log:
@@ -193,8 +204,15 @@ class RPCInterceptor:
 class StreamWriter:
     """Sends the messages of one stream, also for concurrent callers."""
 
-    def __init__(self, context: Context, metrics: ServerMetrics, label: Label) -> None:
+    def __init__(
+        self,
+        context: Context,
+        metrics: ServerMetrics,
+        label: Label,
+        wait_released: Callable[[], Awaitable[None]],
+    ) -> None:
         self._context = context
+        self._wait_released = wait_released
         self._lock = asyncio.Lock()
         self._metrics = metrics
         self._label = label
@@ -202,6 +220,7 @@ class StreamWriter:
     async def __call__(self, message: Any) -> None:
         """Send a message. Raises `ClientDisconnected` if the client has ended the call."""
         async with self._lock:
+            await self._wait_released()
             try:
                 await self._context.write(message)
             except grpc.aio.InternalError:  # raised by gRPC for an ended call

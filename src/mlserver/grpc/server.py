@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -16,7 +19,9 @@ from ..security.authorization import Authorizer
 from ..security.tls import create_grpc_credentials
 from ..settings import Settings
 from ..settings.addresses import get_client_host
+from ..sockets import HANDSHAKE_WAIT
 from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
+from .connections import PortConnections
 from .health import HealthServicer
 from .reflection import NAMES, ReflectionServicer
 from .rpc import RPCInterceptor
@@ -26,7 +31,11 @@ from .services import create_generic_handler
 # Concurrent RPCs of one connection.
 MAX_STREAMS = 1024
 MAX_METADATA_BYTES = 64 * 1024
-GOAWAY_HOLD_SECONDS = 0.05  # before and after the GOAWAY, for which no call ends
+GOAWAY_HOLD_SECONDS = 0.05  # before and after a GOAWAY, for which no call ends
+# Seconds from the first GOAWAY for clients without a running call to close their connections.
+LEAVE_SECONDS = 2.0
+LEAVE_INTERVAL = 0.01  # between two looks at the connections
+GOAWAY_INTERVAL = 0.25  # between two attempts to send GOAWAY to the connections without one
 UNLIMITED_SECONDS = 1e9  # gRPC treats a grace of None as 0
 
 
@@ -80,6 +89,7 @@ class GRPCServer:
             )
         )
         self._host = settings.host
+        self._is_encrypted = settings.tls is not None
         self.port = _bind(self._server, settings)
 
     @property
@@ -104,18 +114,47 @@ class GRPCServer:
         """Do nothing: `drain` sends GOAWAY to the clients."""
 
     async def drain(self) -> None:
-        """Close the port, send GOAWAY, and wait until all open RPCs have ended."""
-        # gRPC cancels calls that arrive after `stop` and before the client has read the GOAWAY.
+        """Let the clients leave, close the port, and wait until all open RPCs have ended."""
+        if await self._let_clients_leave():
+            await self._server.stop(UNLIMITED_SECONDS)
+            return
+        # gRPC cancels calls that arrive after `stop` and before the client has read its GOAWAY.
         # Therefore no call ends shortly before: clients that wait for a response send no further
         # call, and they read the GOAWAY before the response.
-        self._interceptor.hold_responses()
-        try:
-            await asyncio.sleep(GOAWAY_HOLD_SECONDS)
+        async with self._holding():
             releasing = asyncio.get_running_loop().call_later(
                 GOAWAY_HOLD_SECONDS, self._interceptor.release_responses
             )
             await self._server.stop(UNLIMITED_SECONDS)
             releasing.cancel()
+
+    async def _let_clients_leave(self) -> bool:
+        """Send GOAWAY while calls are still served, and return whether all clients have left."""
+        if self._is_encrypted:
+            return False
+        connections = PortConnections(self.port)
+        connections.ignore_new()
+        await asyncio.sleep(HANDSHAKE_WAIT)
+        began = time.monotonic()
+        next_round = began
+        while names := connections.list_open():
+            now = time.monotonic()
+            if not self._interceptor.running and now - began > LEAVE_SECONDS:
+                return False
+            if names - connections.informed and now >= next_round:
+                async with self._holding():
+                    connections.send_goaway()
+                next_round = now + GOAWAY_INTERVAL
+            await asyncio.sleep(LEAVE_INTERVAL)
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _holding(self) -> AsyncIterator[None]:
+        """Let no RPC end in the block and shortly before it."""
+        self._interceptor.hold_responses()
+        try:
+            await asyncio.sleep(GOAWAY_HOLD_SECONDS)
+            yield
         finally:
             self._interceptor.release_responses()
 

@@ -16,12 +16,9 @@ import uvicorn
 from ...errors import MLServerError
 from ...security.tls import create_ssl_context
 from ...settings import Settings
-from ...sockets import ignore_new_connections, is_readable
+from ...sockets import HANDSHAKE_WAIT, ignore_new_connections, is_readable
 from .connection import Connection
 from .timeouts import ConnectionTimeouts
-
-# Seconds in which TCP handshakes finish that have begun before new connections are ignored.
-HANDSHAKE_WAIT = 0.05
 
 
 class SignallessServer(uvicorn.Server):
