@@ -28,6 +28,7 @@ class ReplicaWorkerGroup(WorkerGroup[RPCClient]):
     def remove(self, client: RPCClient) -> None:
         if client in self._ready:
             self._ready.remove(client)
+            self._record_death()
 
 
 class WorkerClient(RPCClient):

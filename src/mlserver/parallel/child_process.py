@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..logging import get_logger
+from .out_of_memory import get_kills
 from .processes.exit_codes import classify_exit
 from .processes.launchers import Launcher, ProcessHandle
 from .rpc.client import RPCClient, WorkerDied
@@ -155,7 +156,7 @@ class ChildProcess(RPCClient):
 
     def classify_exit(self, code: int) -> str:
         """Return one of `exit_codes.EXIT_REASONS` for the exit code of this process."""
-        return classify_exit(code, self._is_stuck)
+        return classify_exit(code, self._is_stuck, get_kills().has_recent())
 
     async def reap(self) -> int:
         """Wait for the exit of the process; return its exit code (negative: a signal).

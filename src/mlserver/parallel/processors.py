@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path("/")
-_V1_CONTROLLERS = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
+from .control_groups import ROOT, iterate_groups, read_text
+
 # Read by OpenMP, OpenBLAS, MKL, BLIS and Accelerate.
 VARIABLES = (
     "OMP_NUM_THREADS",
@@ -54,36 +54,18 @@ def read_quota(root: Path = ROOT) -> float | None:
 
 
 def _iterate_quotas(root: Path) -> Iterator[float]:
-    mounts = root / "sys" / "fs" / "cgroup"
-    for line in _read_text(root / "proc" / "self" / "cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            for folder in _iterate_folders([mounts, mounts / "unified"], path):
-                yield from _read_v2_quota(folder)
-        elif "cpu" in controllers.split(","):
-            for folder in _iterate_folders([mounts / name for name in _V1_CONTROLLERS], path):
-                yield from _read_v1_quota(folder)
-
-
-def _iterate_folders(mounts: list[Path], path: str) -> Iterator[Path]:
-    """Yield the folders of a group and of its parents.
-
-    In a container the path may be the host's: then only the mount exists.
-    """
-    inner = Path() if ".." in path.split("/") else Path(path.lstrip("/"))
-    for mount in mounts:
-        yield from (mount / part for part in dict.fromkeys([inner, *inner.parents]))
+    for version, folder in iterate_groups("cpu", root):
+        yield from _read_v2_quota(folder) if version == 2 else _read_v1_quota(folder)
 
 
 def _read_v2_quota(folder: Path) -> Iterator[float]:
-    limit, _, period = _read_text(folder / "cpu.max").strip().partition(" ")
+    limit, _, period = read_text(folder / "cpu.max").strip().partition(" ")
     yield from _parse_quota(limit, period or "100000")
 
 
 def _read_v1_quota(folder: Path) -> Iterator[float]:
     yield from _parse_quota(
-        _read_text(folder / "cpu.cfs_quota_us"), _read_text(folder / "cpu.cfs_period_us")
+        read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us")
     )
 
 
@@ -95,10 +77,3 @@ def _parse_quota(limit: str, period: str) -> Iterator[float]:
         return
     if limit_us > 0 and period_us > 0:
         yield limit_us / period_us
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, ValueError):
-        return ""

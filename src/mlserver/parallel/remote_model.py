@@ -15,6 +15,7 @@ from ..errors import Unavailable
 from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import METADATA_TIMEOUT, HTTPRequest, HTTPResponse, ModelInfo
+from .out_of_memory import get_kills
 from .rpc.client import RPCClient, WorkerDied
 from .rpc.protocol import Frame, MessageType, pack_request, unpack_response
 from .stream_timer import StreamTimer
@@ -25,6 +26,8 @@ REPLACEMENT_WAIT = 0.8
 # (a process group, the kernel's out-of-memory killer) have been detected by then.
 RETRY_DELAY = 0.02
 
+OUT_OF_MEMORY = " (the last one was probably killed because the memory limit was reached)"
+
 ClientT = TypeVar("ClientT", bound=RPCClient)
 
 
@@ -33,6 +36,7 @@ class WorkerGroup(Generic[ClientT]):
 
     Attributes:
         unavailable_message: Error of a request for which no worker became ready in time.
+        last_death: Why the last worker that died has probably died, for errors; "" = unknown.
     """
 
     unavailable_message = "No worker process is alive to run the model; a new one is being started"
@@ -40,6 +44,8 @@ class WorkerGroup(Generic[ClientT]):
     def __init__(self) -> None:
         self._ready: list[ClientT] = []
         self._changed = asyncio.Event()
+        self._kills = get_kills()
+        self.last_death = ""
 
     @property
     def ready_workers(self) -> int:
@@ -69,7 +75,11 @@ class WorkerGroup(Generic[ClientT]):
                 async with asyncio.timeout(max(0.0, limit - time.monotonic())):
                     await changed.wait()
             except TimeoutError:
-                raise Unavailable(self.unavailable_message) from None
+                raise Unavailable(self.unavailable_message + self.last_death) from None
+
+    def _record_death(self) -> None:
+        """Note why a worker has probably died. Call it when the death is detected."""
+        self.last_death = OUT_OF_MEMORY if self._kills.has_recent() else ""
 
     def _announce(self) -> None:
         """Wake the requests that wait for a worker."""
@@ -123,6 +133,7 @@ class RemoteModel:
                 if attempt == 2:
                     raise Unavailable(
                         "Two worker processes ended while they ran this request"
+                        + self._group.last_death
                     ) from None
                 await asyncio.sleep(RETRY_DELAY)
         model_ns, values = frame.head
@@ -147,7 +158,9 @@ class RemoteModel:
                 context.timings.transport_ns += max(0, elapsed - model_ns)
                 yield unpack_response(values, frame.buffers)
         except WorkerDied:
-            raise Unavailable("The worker process ended in the middle of this stream") from None
+            raise Unavailable(
+                f"The worker process ended in the middle of this stream{self._group.last_death}"
+            ) from None
         finally:
             await frames.aclose()
 
@@ -179,5 +192,7 @@ class RemoteModel:
         try:
             frame: Frame = await worker.call(kind, head, *arguments)
         except WorkerDied:
-            raise Unavailable("The worker process ended while it ran this request") from None
+            raise Unavailable(
+                f"The worker process ended while it ran this request{self._group.last_death}"
+            ) from None
         return frame

@@ -29,7 +29,7 @@ from .executor import ModelInfo, WorkerListener
 from .load_watch import watch_load
 from .model_source import get_source, get_trial_results, loads_first_alone, with_resolved_uri
 from .model_unload import unload_from
-from .processes.exit_codes import describe_exit
+from .out_of_memory import describe_death
 from .processes.templates import Templates, create_interpreter_launcher, worker_variables
 from .processes.worker_launcher import WorkerLauncher
 from .remote_model import WorkerGroup
@@ -221,16 +221,16 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         if worker not in self._ready:
             return  # not ready yet: `_start_worker` handles the failure
         self._ready.remove(worker)
+        self._record_death()
         self._notify_listener()
         if not self._is_stopping:
             self._spawn(self._replace(worker))
 
     async def _replace(self, dead: WorkerProcess) -> None:
         code = await dead.reap()
-        self.exits.add(dead.pid, describe_exit(code), dead.classify_exit(code))
-        logger.error(
-            "Worker %s ended unexpectedly (%s); starting another", dead.pid, describe_exit(code)
-        )
+        text = describe_death(code)
+        self.exits.add(dead.pid, text, dead.classify_exit(code))
+        logger.error("Worker %s ended unexpectedly (%s); starting another", dead.pid, text)
         pause = FIRST_PAUSE
         excluded: set[str] = set()
         failures: Counter[str] = Counter()
@@ -343,7 +343,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             try:
                 await self._load_into(missing[0], key, settings)
             except WorkerDied:
-                exit_text = describe_exit(await missing[0].reap())
+                exit_text = describe_death(await missing[0].reap())
                 raise ModelFailed(
                     f"Model {settings.name}: the worker process ended ({exit_text}) during the load"
                 ) from None
