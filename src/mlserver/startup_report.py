@@ -30,6 +30,8 @@ MAX_EXAMPLE_BYTES = 1500
 # Seconds between two lines about models that are still loading. Models that have failed until then
 # are logged as well; otherwise after the server is ready, where they are not overlooked.
 PROGRESS_INTERVAL = 5.0
+# Seconds at most to close connections, HTTP worker processes and tracing at shutdown.
+CLOSING_SECONDS = 5
 _JSON = "content-type: application/json"
 
 
@@ -144,6 +146,12 @@ def log_stopping(settings: Settings, entries: Iterable[ModelVersion], was_ready:
         waits.append("no requests are running")
     limit = f"at most {settings.drain_timeout:g} s ('drain_timeout')"
     logger.info("Stopping: %s, %s; Ctrl-C again stops at once", "; ".join(waits), limit)
+
+
+def get_shutdown_seconds(settings: Settings) -> float:
+    """Return the seconds from SIGTERM to the exit, at most: the grace period that is needed."""
+    requests = settings.shutdown_delay + settings.drain_timeout
+    return requests + settings.parallel_workers_timeout + CLOSING_SECONDS
 
 
 def add_cure(reason: str, folder: str | None = None) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import click
 
 from ..repository import ModelRepositoryFactory
-from ..settings import BaseSettings
+from ..settings import BaseSettings, Settings
 from ..settings.effective import EffectiveSetting, list_effective_settings
 from ..settings.json_schema import make_schema
 from ..settings.reference import FILES, SettingReference, list_settings, render_markdown
+from ..startup_report import CLOSING_SECONDS, get_shutdown_seconds
 from .serve import DEFAULT_SETTINGS_FILENAME, prepare_settings
 from .text_table import format_table, get_width
 
@@ -98,11 +99,20 @@ def show(folder: str) -> None:
     models = asyncio.run(repository.list())
     width = get_width()
     click.echo(_format_effective("Server", settings, width))
+    click.echo(f"\n{_describe_shutdown(settings)}")
     for model in models:
         version = f" version {model.version}" if model.version else ""
         click.echo(f"\n{_format_effective(f'Model {model.name}{version}', model, width)}")
     for name, reason in repository.problems.items():
         click.echo(f"\nModel {name}: not valid: {reason}")
+
+
+def _describe_shutdown(settings: Settings) -> str:
+    return (
+        f"A shutdown takes up to {get_shutdown_seconds(settings):g} s: shutdown_delay,"
+        f" drain_timeout, parallel_workers_timeout, and {CLOSING_SECONDS} s to close. An"
+        " orchestrator must wait as long before SIGKILL (terminationGracePeriodSeconds)."
+    )
 
 
 def _format_effective(title: str, settings: BaseSettings, width: int | None) -> str:

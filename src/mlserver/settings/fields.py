@@ -150,7 +150,8 @@ class Settings(BaseSettings):
     max_inputs: Count = 10_000
     """Inputs of one request (columns, for a table)."""
     shutdown_delay: SecondsOrNone = 0
-    """Seconds after SIGTERM for which the server is not ready but still accepts connections."""
+    """Seconds after SIGTERM for which the server is not ready but still accepts connections: the
+    time that a load balancer needs to notice."""
     drain_timeout: SecondsOrNone = 30
     """Seconds that open requests have to finish at shutdown."""
     header_timeout: Seconds = 10

@@ -37,6 +37,18 @@ def test_show_names_the_origin_of_each_value(tmp_path: Path) -> None:
     assert "pw" not in text.replace("password", "")
 
 
+def test_show_says_how_long_a_shutdown_takes(tmp_path: Path) -> None:
+    """0 + 30 + 5 + 5 s by default; the page on Kubernetes has the same number."""
+    code, text = run_mlserver("settings", "--show", str(tmp_path))
+    assert code == 0
+    assert "A shutdown takes up to 40 s" in text
+    (tmp_path / "settings.json").write_text(
+        '{"shutdown_delay": 10, "drain_timeout": 20, "parallel_workers_timeout": 1}'
+    )
+    _, text = run_mlserver("settings", "--show", str(tmp_path))
+    assert "A shutdown takes up to 36 s" in text
+
+
 def test_show_of_a_folder_with_errors(tmp_path: Path) -> None:
     (tmp_path / "model-settings.json").write_text(
         '{"implementation": "a.B", "max_batch_size": "x"}'
