@@ -119,6 +119,18 @@ def test_stop_with_a_stuck_worker(serve: Serve, tmp_path: Path, chaos: Chaos) ->
     assert_ends(server)
 
 
+def test_stop_with_a_silent_connection_to_the_grpc_port(
+    serve: Serve, tmp_path: Path, chaos: Chaos
+) -> None:
+    """A TCP probe that stays connected does not delay the stop until `drain_timeout`."""
+    server = serve(tmp_path, workers=1, env={"MLSERVER_DRAIN_TIMEOUT": "600"})
+    with socket.create_connection(("127.0.0.1", server.grpc_port)):
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            assert ask_over_grpc(channel, "chaos", b"echo:x")  # accepted after the silent one
+        server.process.send_signal(signal.SIGTERM)
+        assert_ends(server)
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_workers_exit_when_the_server_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -> None:
     """The workers exit by themselves, even one that is stuck in its model."""

@@ -23,8 +23,11 @@ _REASON = b"the server is stopping"
 _GOAWAY = 0x07
 _LAST_STREAM_ID = 2**31 - 1  # calls that are on their way are served
 _NO_ERROR = 0
-# Offset of `tcpi_bytes_acked` in Linux's `struct tcp_info`, a 64-bit number.
-_BYTES_ACKED = 120
+# The first bytes of a client (RFC 9113, 3.4).
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# Of Linux's `struct tcp_info`: the offset of `tcpi_bytes_acked` and `tcpi_bytes_received`.
+_COUNTS = struct.Struct("<QQ")
+_COUNTS_OFFSET = 120
 
 
 def make_goaway() -> bytes:
@@ -76,6 +79,19 @@ class PortConnections:
                     connection.send(frame, socket.MSG_DONTWAIT)
                 self.informed.add(name)
 
+    def close_silent(self) -> None:
+        """Close the connections that are no HTTP/2: their clients have sent no preface.
+
+        The library waits for it, and would not stop before.
+        """
+        for _, connection in self._iterate():
+            if _is_listening(connection):
+                continue
+            counts = _read_counts(connection)
+            if counts is not None and counts[1] < len(_PREFACE):
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
     def _iterate(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield names and duplicates of the sockets, each until the next one is asked for.
 
@@ -119,11 +135,27 @@ def _is_between_frames(connection: socket.socket) -> bool:
     import fcntl
     import termios
 
+    counts = _read_counts(connection)
+    if counts is None or not counts[0]:
+        return False
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
         unacknowledged = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:
         return False
-    if len(info) < _BYTES_ACKED + 8:  # before Linux 4.1
-        return False
-    return bool(struct.unpack_from("<Q", info, _BYTES_ACKED)[0]) and not any(unacknowledged)
+    return not any(unacknowledged)
+
+
+def _read_counts(connection: socket.socket) -> tuple[int, int] | None:
+    """Return the bytes that the client has acknowledged, and those received from it.
+
+    None before Linux 4.1, and for a connection that is gone.
+    """
+    size = _COUNTS_OFFSET + _COUNTS.size
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+    except OSError:
+        return None
+    if len(info) < size:
+        return None
+    acknowledged, received = _COUNTS.unpack_from(info, _COUNTS_OFFSET)
+    return acknowledged, received

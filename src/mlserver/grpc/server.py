@@ -140,6 +140,7 @@ class GRPCServer:
         while names := connections.list_open():
             now = time.monotonic()
             if not self._interceptor.running and now - began > LEAVE_SECONDS:
+                connections.close_silent()
                 return False
             if names - connections.informed and now >= next_round:
                 async with self._holding():
@@ -196,6 +197,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         "grpc.so_reuseport": int(settings.http_workers > 1),
         "grpc.max_concurrent_streams": MAX_STREAMS,
         "grpc.max_metadata_size": MAX_METADATA_BYTES,
+        # Until the client's SETTINGS; with TLS, its handshake included. gRPC's default is 120 s.
+        "grpc.server_handshake_timeout_ms": int(settings.header_timeout * 1000),
         # Detects dead connections, and limits the rate of pings.
         "grpc.keepalive_time_ms": int(settings.keep_alive_timeout * 1000),
         "grpc.keepalive_timeout_ms": 20_000,

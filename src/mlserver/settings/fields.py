@@ -155,7 +155,8 @@ class Settings(BaseSettings):
     drain_timeout: SecondsOrNone = 30
     """Seconds that open requests have to finish at shutdown."""
     header_timeout: Seconds = 10
-    """Seconds within which the headers of an HTTP request must arrive."""
+    """Seconds within which the headers of an HTTP request must arrive; over gRPC, the handshake of
+    a connection."""
     body_timeout: Seconds = 60
     """Seconds within which the body of an HTTP request must arrive."""
     keep_alive_timeout: Seconds = 75

@@ -72,3 +72,20 @@ def test_what_counts_as_open(listener: socket.socket) -> None:
         with listener.accept()[0]:
             assert len(connections.list_open()) == 1
     assert connections.list_open() == set()
+
+
+def test_silent_connections_are_closed(listener: socket.socket) -> None:
+    """Those of clients that have sent less than the preface of HTTP/2."""
+    connections = PortConnections(listener.getsockname()[1])
+    with (
+        connect(listener) as silent,
+        listener.accept()[0],
+        connect(listener) as client,
+        listener.accept()[0] as accepted,
+    ):
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert accepted.recv(100)
+        connections.close_silent()
+        assert silent.recv(1) == b""
+        accepted.sendall(b"x")
+        assert client.recv(1) == b"x"
