@@ -23,7 +23,8 @@ LABELS = (
     (
         "`reason` (deaths)",
         "`exit`: an exit code; `killed`: SIGKILL; `signal`: "
-        "another signal; `stuck`: killed by the server, because it did not react; `out_of_memory`: probably killed by the kernel for lack of memory",
+        "another signal; `stuck`: killed by the server, because it did not react; "
+        "`out_of_memory`: probably killed by the kernel for lack of memory",
     ),
     ("`kind`", "`worker`, which runs models, or `http_worker`"),
     ("`pool`", "number of the worker pool, as in the console; `http`: HTTP worker processes"),
