@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -56,8 +57,13 @@ def encode_body(event: PayloadEvent) -> bytes:
 
 def format_time(seconds: float) -> str:
     """Return a time as RFC 3339 with microseconds, in UTC."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    whole = int(seconds)
+    return f"{_format_second(whole)}.{int((seconds - whole) * 1e6):06}Z"
+
+
+@lru_cache(maxsize=2)
+def _format_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _add_content(document: dict[str, Any], event: PayloadEvent) -> None:
@@ -70,50 +76,74 @@ def _add_content(document: dict[str, Any], event: PayloadEvent) -> None:
         masks = event.log.masks
         parameters = {key: value for key, value in parameters.items() if key not in masks}
         document["parameters"] = parameters
-    document[_TENSORS[event.kind]] = list(_encode_tensors(event))
+    if event.rows is not None:
+        document["inputs"] = _encode_rows(event.rows, event.log)
+    else:
+        document[_TENSORS[event.kind]] = list(_encode_tensors(event))
 
 
 def _encode_tensors(event: PayloadEvent) -> Iterator[dict[str, Any]]:
-    if event.rows is not None:
-        yield from _encode_rows(event.rows, event)
-        return
     reader = event.log.readers.get((event.parameters or {}).get("content_type", ""))
     if reader is not None and len(event.tensors) == 1 and event.tensors[0].data is not None:
         yield from _encode_unread(event, event.tensors[0], reader)
         return
     for index, tensor in enumerate(event.tensors):
-        reason = get_mask_reason(event, tensor.name)
+        reason = get_mask_reason(event.log, event.kind, tensor.name)
         name = tensor.name if reason != UNKNOWN_INPUT else f"unknown {index + 1}"
         yield _encode_tensor(tensor._replace(name=name), reason)
 
 
-def get_mask_reason(event: PayloadEvent, name: str) -> str | None:
+def get_mask_reason(log: ModelLog, kind: str, name: str) -> str | None:
     """Return why the values of a tensor or column are not logged; None = they are logged.
 
     With masks, inputs that the model does not declare are masked too, with their names: a matrix of
     unnamed columns may hold the column that a mask names, and the header of a CSV body without one
     is its first row.
     """
-    log = event.log
     if name in log.masks or name.strip() in log.masks:
         return BY_NAME
-    if event.kind == "request" and log.masks and log.inputs and name not in log.inputs:
+    if kind == "request" and log.masks and log.inputs and name not in log.inputs:
         return UNKNOWN_INPUT
     return None
 
 
-def _encode_rows(rows: RowBlock, event: PayloadEvent) -> Iterator[dict[str, Any]]:
-    shape = [rows.row_count, *rows.shape]
-    elements = _read_elements(rows.block, rows.datatype, [rows.row_count * len(rows.names)])
-    for index, name in enumerate(rows.names):
-        data = elements[index :: len(rows.names)]
-        yield _encode_column(event, name, index, {"shape": shape, "datatype": rows.datatype}, data)
+def _encode_rows(rows: RowBlock, log: ModelLog) -> msgspec.Raw:
+    """Return the JSON of a row block's columns. What does not depend on the rows is kept."""
+    heads = _encode_row_heads(
+        rows.names, rows.datatype, (rows.row_count, *rows.shape), log.masks, log.inputs
+    )
+    width = len(rows.names)
+    elements = _read_elements(rows.block, rows.datatype, [rows.row_count * width])
+    encode, parts = _encoder.encode, []
+    for index, (head, is_masked) in enumerate(heads):
+        parts.append(head if is_masked else head + encode(elements[index::width]) + b"}")
+    return msgspec.Raw(b"[" + b",".join(parts) + b"]")
+
+
+@lru_cache(maxsize=128)
+def _encode_row_heads(
+    names: tuple[str, ...],
+    datatype: str,
+    shape: tuple[int, ...],
+    masks: frozenset[str],
+    inputs: frozenset[str],
+) -> list[tuple[bytes, bool]]:
+    """Return for each column the JSON before its data, or the whole JSON of a masked column, and
+    whether it is masked."""
+    log = ModelLog("", None, 0, masks=masks, inputs=inputs)
+    heads: list[tuple[bytes, bool]] = []
+    for index, name in enumerate(names):
+        fields = {"shape": shape, "datatype": datatype}
+        is_masked = get_mask_reason(log, "request", name) is not None
+        text = _encoder.encode(_encode_column(log, "request", name, index, fields, []))
+        heads.append((text if is_masked else text.removesuffix(b"[]}"), is_masked))
+    return heads
 
 
 def _encode_column(
-    event: PayloadEvent, name: str, index: int, fields: dict[str, Any], data: list[Any]
+    log: ModelLog, kind: str, name: str, index: int, fields: dict[str, Any], data: list[Any]
 ) -> dict[str, Any]:
-    reason = get_mask_reason(event, name)
+    reason = get_mask_reason(log, kind, name)
     if reason is None:
         return {"name": name, **fields, "data": data}
     name = name if reason != UNKNOWN_INPUT else f"unknown {index + 1}"
@@ -188,7 +218,7 @@ def _encode_unread(
         return
     for index, (name, values) in enumerate(columns.items()):
         fields = {"shape": [len(values)], "datatype": _find_datatype(values)}
-        yield _encode_column(event, name, index, fields, values)
+        yield _encode_column(event.log, event.kind, name, index, fields, values)
 
 
 def _may_be_headless(event: PayloadEvent, columns: Iterable[str]) -> bool:
