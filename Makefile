@@ -18,7 +18,7 @@ RELEASE := $(VENV)/.release-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-ray test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-micro fuzz chaos rolling soak clean
+.PHONY: help setup demo test test-slow test-ray ray-faults test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-ray bench-micro fuzz chaos rolling soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -45,6 +45,10 @@ test-slow: $(STAMP)  ## run the tests marked `slow`: built environments, install
 # One process: its tests share one Ray cluster.
 test-ray: $(STAMP)  ## run the tests with a Ray cluster, a part of `make test-slow`
 	@$(BIN)/python -m pytest -m ray $(ARGS)
+
+ray-faults: $(STAMP)  ## kill replicas and nodes of a simulated Ray cluster under load, TIMES=1 times in a row
+	@for run in $$(seq $(or $(TIMES),1)); do echo "--- run $$run"; \
+		$(BIN)/python -m pytest -q -m ray -p no:cacheprovider $(ARGS) tests/processes/test_ray_faults.py || exit 1; done
 
 p0: $(STAMP)  ## run the tests that every release must pass (failure-modes.md), TIMES=1 times in a row
 	@files=$$(cd tests && ../$(BIN)/python -m support.reliability_index); for run in $$(seq $(or $(TIMES),1)); do \
@@ -123,6 +127,9 @@ bench-report: $(STAMP)  ## write the charts and tables of the benchmark pages fr
 
 bench-quick: $(BENCH)  ## measure two requests on four servers (about two minutes once the peers are installed)
 	@$(BIN)/python -m benchmarks.run --quick $(ARGS)
+
+bench-ray: $(BENCH)  ## measure plain Ray Serve, the engine `ray` and a single server, interleaved (about six minutes)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.ray_engine $(ARGS)
 
 bench-micro: $(BENCH)  ## measure formats, frames and batches in microseconds
 	@$(BIN)/python -m pytest benchmarks/micro --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)

@@ -108,8 +108,12 @@ def ray_cluster(ray_session: tuple[Network, RayCluster]) -> Iterator[RayCluster]
 
 @pytest.fixture(autouse=True)
 def _ray_for_marked_tests(request: pytest.FixtureRequest) -> None:
-    """Tests with the marker `ray` run in the namespace of the session's cluster."""
-    if request.node.get_closest_marker("ray") is not None:
+    """Tests with the marker `ray` run in the namespace of the session's cluster.
+
+    With `own_cluster=True` they have a cluster and a namespace of their own.
+    """
+    marker = request.node.get_closest_marker("ray")
+    if marker is not None and not marker.kwargs.get("own_cluster"):
         request.getfixturevalue("ray_cluster")
 
 

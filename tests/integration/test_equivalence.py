@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.engines import RAY_ENGINE
+from support.engines import RAY_ENGINE, enter_engine
 from support.equal_requests import AFFINE, MODELS, TYPES, WAYS, Inputs, Outputs, raw_of
 from support.models import WINE, Models
 from support.repository import write_model, write_server_settings, write_settings
-from support.server import RAY, Server
+from support.server import Server
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ def servers(
             "parameters": {"uri": str(models["wine"])},
         }
         write_settings(folder / f"wine-{name}", name=f"wine-{name}", **wine, **settings)
-    if request.param == RAY:
-        request.getfixturevalue("ray_cluster")
+    enter_engine(request)
     with Server(folder, workers=request.param) as apart, Server(folder, workers=0) as inline:
         yield Servers(apart, inline)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.engines import ENGINES, enter_engine
 from support.repository import write_model
 from support.server import Serve, Server
 
@@ -71,12 +72,13 @@ class Handlers(MLModel):
 """
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
+@pytest.fixture(scope="module", params=ENGINES)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("routes")
     write_model(folder / "m", "Handlers", source=HANDLERS)
+    enter_engine(request)
     with Server(folder, workers=request.param, tracebacks=True) as running:
         yield running
 

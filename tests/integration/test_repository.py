@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from support.engines import RAY_ENGINE
 from support.models import Models
 from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings, write_settings
@@ -43,7 +44,7 @@ def model_answering(server: Server, path: str) -> tuple[str, str | None]:
 # -- several models, several versions --
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2, RAY_ENGINE])
 def test_several_models(serve: Serve, tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "first" / "echo")
     write_model(tmp_path / "second" / "deep" / "down", "Sum", name="sum")
@@ -185,7 +186,7 @@ def test_a_folder_of_mlflow_models(serve: Serve, models: Models, tmp_path: Path)
 # -- models that fail to load --
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1, RAY_ENGINE])
 def test_a_broken_model_beside_a_good_one(serve: Serve, tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "echo")
     write_model(tmp_path / "broken", "Broken")

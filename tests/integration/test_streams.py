@@ -14,6 +14,7 @@ import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.engines import ENGINES, enter_engine
 from support.repository import tensor, write_model
 from support.server import Server
 
@@ -57,13 +58,14 @@ class Speaker(MLModel):
 """
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
+@pytest.fixture(scope="module", params=ENGINES)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("streams")
     write_model(folder / "speaker", "Speaker", source=SPEAKER)
     write_model(folder / "echo")
+    enter_engine(request)
     with Server(folder, workers=request.param, tracebacks=True) as running:
         yield running
 

@@ -15,6 +15,7 @@ import pytest
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.collector import Collector
+from support.engines import RAY_ENGINE
 from support.models import WINE, Models
 from support.repository import tensor, write_model, write_settings
 from support.server import Serve, Server
@@ -50,7 +51,7 @@ def collector() -> Iterator[Collector]:
         yield running
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1, RAY_ENGINE])
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_request_over_rest(
     serve: Serve, collector: Collector, tmp_path: Path, workers: int, batched: bool

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.engines import ENGINES, enter_engine
 from support.repository import tensor, write_model
 from support.server import Server
 
@@ -26,7 +27,7 @@ class Tells(MLModel):
 SPLIT = {"weights": {"1": 50, "2": 50}, "sticky_header": "x-user", "shadow": "3"}
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
+@pytest.fixture(scope="module", params=ENGINES)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -36,6 +37,7 @@ def server(
         if version == "1":
             parameters["extra"] = {"traffic": SPLIT}
         write_model(folder / f"m{version}", "Tells", source=SOURCE, name="m", parameters=parameters)
+    enter_engine(request)
     with Server(folder, workers=request.param) as running:
         yield running
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from .directory import Directory
 
 # Seconds that one call of the directory may take.
 CALL_TIMEOUT = 10.0
+PORT_TIMEOUT = 5.0
 DEPLOYMENT = "model"
 _DIRECTORY_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -62,6 +64,7 @@ class Cluster:
             options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         if not address.startswith("ray://"):
             options |= {"log_to_driver": False, "configure_logging": False}
+        _check_port(address)
         ray.init(address=address, namespace=self._ray_settings.namespace, **options)
         self._start_serve()
         for name in ("ray", "ray.serve"):  # they have set their levels at import
@@ -159,6 +162,13 @@ class Cluster:
         for application in unused:
             self.delete(application)
         return unused
+
+
+def _check_port(address: str) -> None:
+    """Raise `OSError` if no process listens on an address: Ray would try for a minute."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), PORT_TIMEOUT).close()
 
 
 def _describe_failure(overview: Any) -> str:

@@ -21,7 +21,7 @@ from ...errors import MLServerError
 from ...logging import configure_logger, get_logger
 from ...security import code_policy
 from ...settings import ModelSettings, Settings
-from ...tracing import get_tracer_provider, set_global_provider
+from ...tracing import get_tracer_provider, set_global_provider, shut_down
 from ...version import __version__
 from ..child_main import extend_sys_path
 from ..executor import ModelInfo
@@ -73,7 +73,7 @@ class ModelReplica:
         self._key = f"{self._model_settings.name}{KEY_SUFFIX}"
         self._directory = _DirectoryClient(directory)
         self._is_leaving = threading.Event()
-        self._unhealthy = ""
+        self._tracing: Any = None
         configure_logger(self._settings)
         code_policy.install_policy(self._settings)
         isolation.restrict(isolation.ANY_CODE)
@@ -124,12 +124,19 @@ class ModelReplica:
         import ray
 
         if self._settings.tracing_server:
-            provider = get_tracer_provider(self._settings)
-            if provider is not None:
-                set_global_provider(provider)
-                self._listener.is_traced = True
+            self._start_tracing()
         metrics.set_sink(self._send_metric)
         return await self._listener.open(ray.util.get_node_ip_address())
+
+    def _start_tracing(self) -> None:
+        """Export spans of the model's code, if the environment of the replica has the libraries."""
+        try:
+            self._tracing = get_tracer_provider(self._settings)
+        except MLServerError as error:
+            logger.warning("%s", error)
+        if self._tracing is not None:
+            set_global_provider(self._tracing)
+            self._listener.is_traced = True
 
     def _count_slots(self) -> int:
         """Return the calls that run at a time in a busy replica: one batch, or several calls."""
@@ -209,6 +216,8 @@ class ModelReplica:
             await self._runner.unload(self._key)
         except MLServerError as error:
             logger.error("%s", error)
+        if self._tracing is not None:
+            await shut_down(self._tracing, str(self._settings.tracing_server))
 
 
 class _DirectoryClient:
