@@ -24,6 +24,7 @@ import httpx
 import pytest
 
 from support.network import Network
+from support.ports import free_ports
 from support.ray_cluster import RayCluster, find_reason_to_skip
 from support.repository import tensor, write_model
 from support.server import Server
@@ -93,7 +94,9 @@ def cluster() -> Iterator[RayCluster]:
     network.close()
 
 
-def start(cluster: RayCluster, folder: Path, name: str) -> Server:
+def start(
+    cluster: RayCluster, folder: Path, name: str, ready: str | None = "/v2/health/ready"
+) -> Server:
     env = {
         **cluster.environment,
         "MLSERVER_ENGINE": "ray",
@@ -101,7 +104,7 @@ def start(cluster: RayCluster, folder: Path, name: str) -> Server:
         "MLSERVER_SERVER_NAME": name,
         "MLSERVER_REQUEST_TIMEOUT": str(LIMIT),
     }
-    return Server(folder, env=env, tracebacks=True)
+    return Server(folder, env=env, tracebacks=True, ready=ready)
 
 
 def write_affine(folder: Path, name: str = "affine", **ray: Any) -> Path:
@@ -210,6 +213,31 @@ def test_a_model_that_asks_for_too_much_memory(cluster: RayCluster, tmp_path: Pa
         with load(server) as answers:
             find_pids(server, 2)
         assert set(answers.statuses) == {200}
+
+
+def test_a_cluster_that_comes_later_goes_away_and_returns(tmp_path: Path) -> None:
+    """The server starts without it, is not ready without it, says why, and recovers."""
+    write_affine(tmp_path, num_replicas=1)
+    network = Network()
+    with network.entered():
+        (port,) = free_ports(1)
+        cluster = RayCluster([2], port)
+        cluster.address = f"127.0.0.1:{port}"
+        with start(cluster, tmp_path, "absent", ready=None) as server:
+            server.wait_for_line(f"no connection to the Ray cluster '127.0.0.1:{port}'")
+            assert server.get("/v2/health/live").status_code == 200
+            assert server.get("/v2/health/ready").status_code != 200
+            with cluster:
+                server.wait_until("/v2/health/ready")
+                first = read_pid(server)
+            server.wait(lambda: server.get("/v2/health/ready").status_code != 200, "not ready")
+            response = server.infer("affine", [tensor("x", [1.0])])
+            assert response.status_code == 503
+            assert "No replica of the model is alive" in response.json()["error"]
+            with RayCluster([2], port):
+                server.wait_until("/v2/health/ready")
+                assert read_pid(server) not in (None, first)
+    network.close()
 
 
 def test_ten_models_on_three_nodes_and_lost_nodes(cluster: RayCluster, tmp_path: Path) -> None:

@@ -43,10 +43,12 @@ class RayCluster:
 
     Args:
         nodes: CPUs of each node; the first one is the head.
+        port: Port of the head node; None = any free one.
     """
 
-    def __init__(self, nodes: Sequence[float]) -> None:
+    def __init__(self, nodes: Sequence[float], port: int | None = None) -> None:
         self._nodes = nodes
+        self._port = port
         self._token = uuid.uuid4().hex
         self.address = ""
 
@@ -77,7 +79,7 @@ class RayCluster:
             text=True,
         )
         try:
-            self.address = self._call("start", list(self._nodes))
+            self.address = self._call("start", list(self._nodes), self._port)
         except BaseException:
             self._end()
             raise
@@ -156,8 +158,9 @@ class _Controller:
         self._cluster = Cluster()
         self._nodes: list[Any] = []
 
-    def start(self, nodes: list[float]) -> str:
-        self._add(nodes[0], temp_dir=self._folder, include_dashboard=False)
+    def start(self, nodes: list[float], port: int | None) -> str:
+        options = {} if port is None else {"port": port}
+        self._add(nodes[0], temp_dir=self._folder, include_dashboard=False, **options)
         for cpus in nodes[1:]:
             self.add(cpus)
         self._cluster.wait_for_nodes()

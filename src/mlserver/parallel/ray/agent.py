@@ -190,6 +190,7 @@ class ClusterAgent:
         state = await self._call("poll", self._server, list(self._deployments))
         if state["epoch"] != self._epoch and self._models:
             await self._call("restore", self._models)
+            state = await self._call("poll", self._server, list(self._deployments))
         self._epoch = state["epoch"]
         head = {
             "secret": self._secret,
