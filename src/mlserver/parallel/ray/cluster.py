@@ -113,16 +113,17 @@ class Cluster:
 
         from .replica import ModelReplica
 
-        target = serve.deployment(ModelReplica).options(name=DEPLOYMENT, **options)
-        bound = target.bind(
-            application=application,
-            server_settings=self._settings.to_frame(),
-            model_settings=settings,
-            directory=[get_directory_name(self._settings), self._ray_settings.namespace],
-            sys_path=own_paths(),
-        )
-        run = serve.RunTarget(target=bound, name=application, route_prefix=None)
+        # Options are pickled too, when they are set.
         with self._deploying:
+            target = serve.deployment(ModelReplica).options(name=DEPLOYMENT, **options)
+            bound = target.bind(
+                application=application,
+                server_settings=self._settings.to_frame(),
+                model_settings=settings,
+                directory=[get_directory_name(self._settings), self._ray_settings.namespace],
+                sys_path=own_paths(),
+            )
+            run = serve.RunTarget(target=bound, name=application, route_prefix=None)
             serve.run_many(
                 [run],
                 wait_for_ingress_deployment_creation=False,
