@@ -159,7 +159,7 @@ class _Controller:
         self._nodes: list[Any] = []
 
     def start(self, nodes: list[float], port: int | None) -> str:
-        options = {} if port is None else {"port": port}
+        options = {} if port is None else {"gcs_server_port": port}
         self._add(nodes[0], temp_dir=self._folder, include_dashboard=False, **options)
         for cpus in nodes[1:]:
             self.add(cpus)
