@@ -26,9 +26,11 @@ import httpx
 from support.ports import free_ports
 
 # Seconds from the start to ready: importing MLflow takes a few, more on a busy machine.
-START_LIMIT = 120.0
+START_LIMIT = 60.0
 STOP_LIMIT = 15.0  # seconds from SIGTERM to the exit
 TEMPLATE_NAMES = ("mlserver-templ", "mlserver-fork")
+# Seconds for replicas, whose processes Ray starts one after the other on a machine of few cores.
+RAY_START_LIMIT = 400.0
 # In place of a number of workers: the engine `ray`.
 RAY: Final = "ray"
 # Variables of servers with the engine `ray`; the fixture `ray_cluster` sets them.
@@ -149,6 +151,7 @@ class Server:
         self._cwd = cwd or folder
         self.folder = folder
         self._ready, self._tracebacks = ready, tracebacks
+        self._start_limit = RAY_START_LIMIT if workers == RAY else START_LIMIT
         self._env = clean_environment(self._default_env(workers) | dict(env or {}))
 
     def _default_env(self, workers: int | Literal["ray"] | None) -> dict[str, str]:
@@ -181,7 +184,7 @@ class Server:
         self.client = httpx.Client(base_url=self.url, timeout=30, follow_redirects=True)
         if self._ready is not None:
             try:
-                self.wait_until(self._ready)
+                self.wait_until(self._ready, limit=self._start_limit)
             except BaseException:
                 self._end(signal.SIGKILL)
                 raise

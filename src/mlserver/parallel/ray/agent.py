@@ -205,9 +205,10 @@ class ClusterAgent:
     async def _check_applications(self, sweeps: bool = False) -> None:
         """Deploy again what this server uses and Serve does not have."""
         assert self._cluster is not None
+        used = set(self._deployments)  # before the list: a deployment may end meanwhile
         applications = await asyncio.to_thread(self._cluster.list_applications)
         self._failures = {name: reason for name, reason in applications.items() if reason}
-        for name in self._deployments.keys() - applications.keys():
+        for name in (used & self._deployments.keys()) - applications.keys():
             logger.warning("Ray: application '%s' is gone: deploying it again", name)
             await self._run_deploy(name, *self._deployments[name])
         if sweeps:
