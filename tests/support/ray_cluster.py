@@ -60,6 +60,8 @@ class RayCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",
             "RAY_DEDUP_LOGS": "0",
+            # Longer than the default of 30 s, for busy machines.
+            "RAY_raylet_start_wait_time_s": "180",
             # Shorter than the defaults of 30 and 60 s, for tests of lost nodes.
             "RAY_health_check_initial_delay_ms": "1000",
             "RAY_health_check_period_ms": "1000",

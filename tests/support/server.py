@@ -151,8 +151,9 @@ class Server:
         self._cwd = cwd or folder
         self.folder = folder
         self._ready, self._tracebacks = ready, tracebacks
-        self._start_limit = RAY_START_LIMIT if workers == RAY else START_LIMIT
         self._env = clean_environment(self._default_env(workers) | dict(env or {}))
+        is_ray = self._env.get("MLSERVER_ENGINE") == RAY
+        self._limit = RAY_START_LIMIT if is_ray else START_LIMIT
 
     def _default_env(self, workers: int | Literal["ray"] | None) -> dict[str, str]:
         ports = {
@@ -184,7 +185,7 @@ class Server:
         self.client = httpx.Client(base_url=self.url, timeout=30, follow_redirects=True)
         if self._ready is not None:
             try:
-                self.wait_until(self._ready, limit=self._start_limit)
+                self.wait_until(self._ready)
             except BaseException:
                 self._end(signal.SIGKILL)
                 raise
@@ -253,11 +254,12 @@ class Server:
 
     # -- waiting --
 
-    def wait(self, condition: Callable[[], bool], what: str, limit: float = START_LIMIT) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, limit: float | None = None) -> None:
         """Return when `condition()` holds.
 
         Tried at every log line and every `POLL_INTERVAL` seconds.
         """
+        limit = self._limit if limit is None else limit
         deadline = time.monotonic() + limit
         while not condition():
             if self.process.poll() is not None:
@@ -271,7 +273,7 @@ class Server:
                 raise AssertionError(f"{limit} s passed before {what}:\n{self.log}")
             self.log.wait_for_line(POLL_INTERVAL)
 
-    def wait_until(self, path: str, status: int = 200, limit: float = START_LIMIT) -> None:
+    def wait_until(self, path: str, status: int = 200, limit: float | None = None) -> None:
         """Return when GET `path` answers with `status`."""
 
         def answers() -> bool:
@@ -282,7 +284,7 @@ class Server:
 
         self.wait(answers, f"GET {path} answered {status}", limit)
 
-    def wait_for_line(self, text: str, limit: float = START_LIMIT) -> None:
+    def wait_for_line(self, text: str, limit: float | None = None) -> None:
         """Return when the log contains `text`."""
         self.wait(lambda: text in self.log, f"the log contained {text!r}", limit)
 
