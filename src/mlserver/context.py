@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from .log_context import variable as log_context_variable
+
 if TYPE_CHECKING:
+    from .log_context import LogContext
     from .settings import ModelSettings
 
 # Unset outside of a model's code; the version is "" for a model without one.
@@ -31,10 +34,25 @@ class model_context:  # noqa: N801 - a public name of 1.x, used like a function
     A class is cheaper than `@contextmanager`, and each request enters one.
     """
 
-    __slots__ = ("_joined", "_joined_token", "_name", "_name_token", "_version", "_version_token")
+    __slots__ = (
+        "_joined",
+        "_joined_token",
+        "_log",
+        "_log_token",
+        "_name",
+        "_name_token",
+        "_version",
+        "_version_token",
+    )
 
-    def __init__(self, model_settings: ModelSettings, joined: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        model_settings: ModelSettings,
+        joined: Sequence[int] = (),
+        log: LogContext | None = None,
+    ) -> None:
         self._joined = joined
+        self._log = log
         self._name = model_settings.name
         self._version = model_settings.version or ""
 
@@ -42,11 +60,13 @@ class model_context:  # noqa: N801 - a public name of 1.x, used like a function
         self._name_token = model_name_var.set(self._name)
         self._version_token = model_version_var.set(self._version)
         self._joined_token = _joined_rows.set(self._joined)
+        self._log_token = log_context_variable.set(self._log)
 
     def __exit__(self, *exception: object) -> None:
         # A stream closed by another task exits in that task's context, where the tokens are not
         # valid.
         try:
+            log_context_variable.reset(self._log_token)
             _joined_rows.reset(self._joined_token)
             model_version_var.reset(self._version_token)
             model_name_var.reset(self._name_token)

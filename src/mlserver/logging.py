@@ -7,10 +7,15 @@ import logging
 import logging.config
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, TextIO
+
+import orjson
 
 from .context import current_model
 from .errors import SettingsError
+from .log_context import get_current
 from .settings import Settings
 from .settings.sources import read_json_object
 
@@ -36,12 +41,15 @@ class ModelLoggerFormatter(logging.Formatter):
 
     Text: `time [logger][model:version] LEVEL - message`, tracebacks indented below. With
     `use_structured_logging`: a JSON object with `time`, `name`, `level`, `message`, and, if
-    present, `model_name`, `model_version`, `exception`, and the keys of the record's `fields`.
+    present, `model_name`, `model_version`, `exception`, `request_id` (of a batch `request_ids`),
+    `trace_id`, `span_id`, and the keys of the record's `fields`.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
         self.structured = settings is not None and settings.use_structured_logging
+        self._second = -1
+        self._second_text = ""
 
     def format(self, record: logging.LogRecord) -> str:
         details = self._format_exception_and_stack(record)
@@ -73,7 +81,28 @@ class ModelLoggerFormatter(logging.Formatter):
             line["model_name"], line["model_version"] = model
         if details:
             line["exception"] = details
-        return json.dumps(line | getattr(record, "fields", {}), default=str)
+        if request := get_current():
+            line |= request.to_fields()
+        return _write_json(line | getattr(record, "fields", {}))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """Return the time; the text of a second is formatted once."""
+        if datefmt is not None or self.default_msec_format is None:
+            return super().formatTime(record, datefmt)
+        second = int(record.created)
+        if second != self._second:
+            self._second_text = super().formatTime(record)[:-4]
+            self._second = second
+        return f"{self._second_text},{int(record.msecs):03d}"
+
+
+def _write_json(line: dict[str, Any]) -> str:
+    """Return a log line in ASCII."""
+    try:
+        text = orjson.dumps(line, default=str).decode()
+    except (TypeError, ValueError):  # a lone surrogate, or an integer above 64 bits
+        text = ""
+    return text if text and text.isascii() else json.dumps(line, default=str)
 
 
 class TerminalFormatter(ModelLoggerFormatter):
@@ -131,6 +160,33 @@ class StdoutHandler(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
+
+    def write_lines(self, records: Sequence[logging.LogRecord]) -> None:
+        """Write a line for each record."""
+        try:
+            lines = [self.format(record) + self.terminator for record in records]
+            with self.lock or nullcontext():
+                self.stream.write("".join(lines))
+                self.flush()
+        except Exception:
+            self.handleError(records[0])
+
+
+def write_records(target: logging.Logger, records: Sequence[logging.LogRecord]) -> None:
+    """Log records that are created already.
+
+    In one write, if the server's own handler is the only one that gets them.
+    """
+    handler = logger.handlers[0] if len(logger.handlers) == 1 else None
+    has_root = bool(logging.getLogger().handlers) and logger.propagate
+    is_own = type(handler) is StdoutHandler and not has_root and not target.filters
+    if target is not logger:
+        is_own = is_own and not target.handlers and target.propagate
+    if is_own and isinstance(handler, StdoutHandler):
+        handler.write_lines(records)
+        return
+    for record in records:
+        target.handle(record)
 
 
 def configure_logger(settings: Settings | None = None) -> logging.Logger:

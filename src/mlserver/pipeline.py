@@ -34,8 +34,10 @@ class RequestContext:
     Attributes:
         deadline: Monotonic seconds after which the request fails; None = no limit.
         priority: 1 is highest; 0 = the model's default.
-        trace_parent: W3C trace context of the model's spans. Only the tracing stage sets it.
+        trace_parent: W3C trace context of the model's spans and log lines: the client's, or that of
+            the span of the tracing stage.
         rows_per_request: Rows of each request in the batch, in order; () = not a batch.
+        joined_ids: Id of each request in the batch, in order; () = not a batch.
         selected_version: Version selected by the traffic split; None = not selected yet.
         headers: The client's HTTP headers or gRPC metadata, with names in lower case.
         operation: HTTP method and route, or the RPC; the name of the request's span.
@@ -47,6 +49,7 @@ class RequestContext:
     priority: int = 0
     trace_parent: str | None = None
     rows_per_request: Sequence[int] = ()
+    joined_ids: Sequence[str | None] = ()
     selected_version: str | None = None
     headers: Mapping[str, Any] | None = None
     operation: str | None = None

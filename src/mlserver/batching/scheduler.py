@@ -319,6 +319,7 @@ class Scheduler:
             deadline=_latest_deadline(batch),
             # One execution of the model belongs to one trace.
             trace_parent=batch[0].context.trace_parent,
+            joined_ids=[entry.request.id for entry in batch],
         )
         try:
             response = await self._next.infer(join([entry.request for entry in batch]), context)

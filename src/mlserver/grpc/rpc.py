@@ -11,8 +11,11 @@ from urllib.parse import quote, unquote
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 
+from ..access_log import Access, AccessLog
 from ..errors import MLServerError
+from ..log_context import read_headers, variable
 from ..logging import get_logger
 from ..metrics.server_metrics import ServerMetrics
 from ..pipeline import RequestContext
@@ -25,6 +28,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 Label = tuple[str, str, str]
 # Characters of a status message: gRPC rejects metadata over 8 KiB and writes some bytes as three.
 MAX_DETAILS_CHARS = 2000
+_CLIENT_CLOSED_REQUEST = 499
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _KINDS = {
@@ -66,13 +70,14 @@ def to_server_error(error: BaseException) -> MLServerError:
     return MLServerError("Internal server error", 500)
 
 
-async def abort(context: Context, error: MLServerError) -> None:
-    """End the RPC with the status of an error."""
+async def abort(context: Context, error: MLServerError, metadata: Metadata = ()) -> None:
+    """End the RPC with the status of an error, and further metadata."""
     code = getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN)
     details = error.message
     if len(details) > MAX_DETAILS_CHARS:
         details = details[:MAX_DETAILS_CHARS] + "..."
-    await context.abort(code, details, format_retry(getattr(error, "retry_after", None)))
+    retry = format_retry(getattr(error, "retry_after", None))
+    await context.abort(code, details, (*retry, *metadata))
 
 
 def format_retry(seconds: float | None) -> Metadata:
@@ -105,7 +110,9 @@ class RPCInterceptor:
         running: Number of RPCs that have not ended.
     """
 
-    def __init__(self, metrics: ServerMetrics, access: Authorizer, access_log: bool) -> None:
+    def __init__(
+        self, metrics: ServerMetrics, access: Authorizer, access_log: AccessLog | None = None
+    ) -> None:
         self._metrics = metrics
         self._access = access
         self._access_log = access_log
@@ -126,6 +133,11 @@ class RPCInterceptor:
             self._release.set()
             self._release = None
 
+    def flush_log(self) -> None:
+        """Write the lines of the access log so far."""
+        if self._access_log is not None:
+            self._access_log.flush()
+
     def __call__(self, method: MethodDescriptor, behavior: Behavior) -> Behavior:
         kind = get_kind(method)
         label = (_KINDS[kind], method.containing_service.full_name, method.name)
@@ -136,21 +148,23 @@ class RPCInterceptor:
             metrics.grpc_received(*label)
             is_invalid = isinstance(request, MLServerError)
             call = _raise(request) if is_invalid else behavior(request, context)
-            response = await self._run(label, context, call)
+            response = await self._run(label, context, call, self._measure(request))
             metrics.grpc_sent(*label)
             return response
 
         async def server_stream(request: Any, context: Context) -> None:
             metrics.grpc_received(*label)
-            writer = StreamWriter(context, metrics, label, self.wait_released)
+            traffic = self._measure(request)
+            writer = StreamWriter(context, metrics, label, self.wait_released, traffic)
             is_invalid = isinstance(request, MLServerError)
             call = _raise(request) if is_invalid else behavior(request, context, writer)
-            await self._run(label, context, call)
+            await self._run(label, context, call, traffic)
 
         async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
-            writer = StreamWriter(context, metrics, label, self.wait_released)
-            counted = _count_requests(requests, metrics, label)
-            await self._run(label, context, behavior(counted, context, writer))
+            traffic = self._measure()
+            writer = StreamWriter(context, metrics, label, self.wait_released, traffic)
+            counted = _count_requests(requests, metrics, label, traffic)
+            await self._run(label, context, behavior(counted, context, writer), traffic)
 
         wrappers: dict[str, Behavior] = {
             "unary_unary": unary,
@@ -158,6 +172,10 @@ class RPCInterceptor:
             "stream_stream": both_streams,
         }
         return wrappers[kind]
+
+    def _measure(self, request: Any = None) -> Traffic | None:
+        """Return the measure of an RPC's messages; None if there is no access log."""
+        return None if self._access_log is None else Traffic(request)
 
     def _with_authorization(self, scope: str, behavior: Behavior) -> Behavior:
         """Wrap a method with the check of its scope."""
@@ -171,22 +189,28 @@ class RPCInterceptor:
 
         return authorized
 
-    async def _run(self, label: Label, context: Context, call: Awaitable[Any]) -> Any:
+    async def _run(
+        self, label: Label, context: Context, call: Awaitable[Any], traffic: Traffic | None
+    ) -> Any:
         started = time.perf_counter()
         self._metrics.grpc_started(*label)
         self.running += 1
-        code = "OK"
+        log_context = read_headers(dict(context.invocation_metadata() or ()))
+        variable.set(log_context)
+        code, status = "OK", 200
         try:
             result = await call
+            if traffic is not None:
+                traffic.sent = result
             if self._release is not None:
                 await self._release.wait()
             return result
         except asyncio.CancelledError:
-            code = "CANCELLED"
+            code, status = "CANCELLED", _CLIENT_CLOSED_REQUEST
             raise
         except Exception as error:
             server_error = to_server_error(error)
-            code = server_error.code
+            code, status = server_error.code, server_error.status_code
             if not server_error.is_recorded and not isinstance(error, ClientDisconnected):
                 self._metrics.errors.add(error, f"/{label[1]}/{label[2]}")
             if self._release is not None:
@@ -195,10 +219,50 @@ class RPCInterceptor:
             self.running -= 1
             seconds = time.perf_counter() - started
             self._metrics.grpc(label, code, seconds)
-            if self._access_log:
-                logger.info("/%s/%s %s %.1f ms", label[1], label[2], code, seconds * 1e3)
+            if self._access_log is not None and traffic is not None:
+                path = f"/{label[1]}/{label[2]}"
+                sizes = traffic.count_received(), traffic.count_sent()
+                entry = Access("POST", path, status, seconds, *sizes, grpc_code=code)
+                self._access_log.add(entry, log_context)
+            log_context.has_ended = True
         if not isinstance(server_error, ClientDisconnected):
-            await abort(context, server_error)
+            await abort(context, server_error, log_context.echoed)
+
+
+class Traffic:
+    """The messages of one RPC, whose sizes are computed for the access log only.
+
+    Attributes:
+        sent: The response of a unary method; None = none yet, or a stream.
+    """
+
+    __slots__ = ("_received", "_streamed_in", "_streamed_out", "sent")
+
+    def __init__(self, request: Any = None) -> None:
+        self._received = request
+        self.sent: Any = None
+        self._streamed_in = self._streamed_out = 0
+
+    def add_received(self, message: Any) -> None:
+        self._streamed_in += _get_size(message)
+
+    def add_sent(self, message: Any) -> None:
+        self._streamed_out += _get_size(message)
+
+    def count_received(self) -> int:
+        """Return the bytes of all requests."""
+        return _get_size(self._received) + self._streamed_in
+
+    def count_sent(self) -> int:
+        """Return the bytes of all responses."""
+        return _get_size(self.sent) + self._streamed_out
+
+
+def _get_size(message: Any) -> int:
+    """Return the bytes of a message; 0 for one that could not be parsed."""
+    if isinstance(message, bytes):
+        return len(message)
+    return int(message.ByteSize()) if isinstance(message, Message) else 0
 
 
 class StreamWriter:
@@ -210,7 +274,9 @@ class StreamWriter:
         metrics: ServerMetrics,
         label: Label,
         wait_released: Callable[[], Awaitable[None]],
+        traffic: Traffic | None = None,
     ) -> None:
+        self._traffic = traffic
         self._context = context
         self._wait_released = wait_released
         self._lock = asyncio.Lock()
@@ -225,13 +291,17 @@ class StreamWriter:
                 await self._context.write(message)
             except grpc.aio.InternalError:  # raised by gRPC for an ended call
                 raise ClientDisconnected() from None
+        if self._traffic is not None:
+            self._traffic.add_sent(message)
         self._metrics.grpc_sent(*self._label)
 
 
 async def _count_requests(
-    requests: AsyncIterator[Any], metrics: ServerMetrics, label: Label
+    requests: AsyncIterator[Any], metrics: ServerMetrics, label: Label, traffic: Traffic | None
 ) -> AsyncIterator[Any]:
     async for request in requests:
+        if traffic is not None:
+            traffic.add_received(request)
         metrics.grpc_received(*label)
         if isinstance(request, MLServerError):
             raise request
@@ -268,11 +338,13 @@ def get_caller(context: Context) -> Caller:
 def create_request_context(context: Context, operation: str | None = None) -> RequestContext:
     """Return the context of a request: deadline, metadata as headers, name of the RPC."""
     headers: dict[str, Any] = dict(context.invocation_metadata() or ())
+    log_context = variable.get()
     remaining = context.time_remaining()
     return RequestContext(
         deadline=None if remaining is None else time.monotonic() + remaining,
         headers=headers,
         operation=operation,
+        trace_parent=None if log_context is None else log_context.trace_parent,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from ..access_log import AccessLog
 from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
 from ..handlers import DataPlane
@@ -24,7 +25,7 @@ from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflectio
 from .connections import PortConnections
 from .health import HealthServicer
 from .reflection import NAMES, ReflectionServicer
-from .rpc import RPCInterceptor
+from .rpc import RPCInterceptor, logger
 from .servicers import SERIALIZED_METHODS, InferenceServicer, RepositoryServicer
 from .services import create_generic_handler
 
@@ -60,7 +61,7 @@ class GRPCServer:
         access: Authorizer | None = None,
     ) -> None:
         self._server = grpc.aio.server(options=_options(settings))
-        access_log = settings.debug if settings.access_log is None else settings.access_log
+        access_log = AccessLog.from_settings(settings, "grpc", logger)
         self._interceptor = interceptor = RPCInterceptor(
             metrics or ServerMetrics(), access or Authorizer(settings), access_log
         )
@@ -162,6 +163,7 @@ class GRPCServer:
     async def stop(self, grace: float | None = None) -> None:
         """Reject new RPCs and cancel open ones after `grace` seconds (None = at once)."""
         await self._server.stop(grace)
+        self._interceptor.flush_log()
 
 
 def _bind(server: Any, settings: Settings) -> int:

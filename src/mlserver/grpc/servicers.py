@@ -18,6 +18,7 @@ from ..cloudevents import (
 from ..errors import MLServerError, serialization_error
 from ..handlers import DataPlane
 from ..handlers.model_repository import RepositoryControl, check_load
+from ..log_context import REQUEST_ID, variable
 from ..pipeline import RequestContext
 from ..types import InferenceRequest, InferenceResponse
 from ..wire.headers import server_timing
@@ -171,6 +172,7 @@ class InferenceServicer:
         metadata: Metadata = (
             *fixed,
             *ids,
+            *_list_request_id(),
             ("server-timing", server_timing(request_context.timings, codec_ns)),
         )
         if not request_context.response_headers:
@@ -347,6 +349,14 @@ def _compress(context: Context, request_context: RequestContext) -> None:
 def _shared_metadata(events: CloudEvents, model: str) -> Metadata:
     """Return the CloudEvents metadata that all responses of a model share."""
     return to_metadata(events.build_response_headers(model, None).items())
+
+
+def _list_request_id() -> Metadata:
+    """Return the metadata that repeats the client's `x-request-id`."""
+    log_context = variable.get()
+    if log_context is None or not log_context.echoed:
+        return ()
+    return tuple(pair for pair in log_context.echoed if pair[0] == REQUEST_ID)
 
 
 def _write_response(response: InferenceResponse, raw: bool) -> pb.ModelInferResponse:

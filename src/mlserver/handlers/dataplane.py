@@ -14,6 +14,7 @@ from typing import Any
 
 from ..custom_routes import Route
 from ..errors import DeadlineExceeded, ModelNotFound, ModelNotReady
+from ..log_context import note_model
 from ..metrics.model_statistics import ModelStatistics
 from ..parallel.executor import HTTPRequest, HTTPResponse, LoadedModel
 from ..pipeline import RequestContext
@@ -75,6 +76,7 @@ class DataPlane:
         collect_statistics: CollectStatistics | None = None,
     ) -> None:
         self._settings = settings
+        self._has_auth = settings.auth is not None
         self._registry = registry
         self._collect_statistics = collect_statistics
         self._router = VersionRouter(registry, self._serve)
@@ -244,11 +246,12 @@ class DataPlane:
             loaded, pipeline = entry.usable()
         except ModelNotReady as error:
             raise self._with_status(error) from None
+        log_context = note_model(entry.name, entry.version)
         entry.metrics.request_started()
         try:
             check_request(payload, self._settings.max_inputs)
             with_headers = not loaded.info.row_wise
-            set_request_fields(payload, context, with_headers, self._settings.auth is not None)
+            set_request_fields(payload, context, log_context, with_headers, self._has_auth)
             response = await pipeline.infer(payload, context)
             if payload.outputs:
                 select_outputs(response, payload.outputs, loaded.info.metadata.outputs or ())
@@ -287,13 +290,14 @@ class DataPlane:
         loaded, pipeline = self._usable(entry)
         first: InferenceRequest | None = None
         deadline = StreamDeadline(self._get_timeout(entry))
+        log_context = note_model(entry.name, entry.version)
         entry.metrics.request_started()
 
         async def validated() -> AsyncIterator[InferenceRequest]:
             nonlocal first
             async for payload in deadline.watch_requests(payloads):
                 check_request(payload, self._settings.max_inputs)
-                set_request_fields(payload, context, True, self._settings.auth is not None)
+                set_request_fields(payload, context, log_context, True, self._has_auth)
                 if first is None:
                     first = payload
                 yield payload
@@ -358,7 +362,8 @@ class DataPlane:
         """Run a model's custom route, and return its response."""
         entry = self._registry.find(name, version)
         loaded, _ = self._usable(entry)
-        if self._settings.auth is not None:
+        note_model(entry.name, entry.version)
+        if self._has_auth:
             request.headers = [
                 (name, value)
                 for name, value in request.headers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+from ..log_context import LogContext
 from ..metrics.model_metrics import ModelMetrics
 from ..pipeline import RequestContext
 from ..security.credentials import CREDENTIAL_HEADERS
@@ -13,19 +14,21 @@ from .validation import check_id, parse_priority, parse_timeout
 
 
 def set_request_fields(
-    payload: InferenceRequest, context: RequestContext, with_headers: bool, has_auth: bool
+    payload: InferenceRequest,
+    context: RequestContext,
+    log_context: LogContext | None,
+    with_headers: bool,
+    has_auth: bool,
 ) -> None:
     """Set the id, the deadline, the priority and the headers of a request.
 
     Args:
+        log_context: Ids of the headers; gets the request's id.
         with_headers: Whether the model gets the client's headers. Row-wise models depend on the
             rows only and get none.
         has_auth: Whether clients authenticate; their credentials are not passed to models.
     """
-    if payload.id is None:
-        payload.put(id=generate_id())
-    else:
-        check_id(payload)
+    _set_id(payload, log_context)
     parameters = payload.parameters
     if parameters is not None:
         extra = parameters.__pydantic_extra__ or {}
@@ -46,6 +49,18 @@ def set_request_fields(
                 name: value for name, value in headers.items() if name not in CREDENTIAL_HEADERS
             }
         parameters.put(headers=headers)
+
+
+def _set_id(payload: InferenceRequest, log_context: LogContext | None) -> None:
+    """Check the id; a request without one gets that of its headers, or a random one."""
+    if not payload.id and log_context is not None and log_context.request_id:
+        payload.put(id=log_context.request_id)
+    elif payload.id is None:
+        payload.put(id=generate_id())
+    else:
+        check_id(payload)
+    if log_context is not None:
+        log_context.request_id = payload.id or ""
 
 
 def record_error(

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from ..errors import MLServerError
+from ..log_context import variable
 from ..pipeline import RequestContext, Timings
 from ..registry import ModelPipeline
 from ..tracing import extract_context
@@ -85,6 +86,9 @@ class TracingStage:
         span = self._tracer.start_span(name, extract_context(headers), SpanKind.SERVER, attributes)
         ids = span.get_span_context()
         context.trace_parent = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
+        log_context = variable.get()
+        if log_context is not None:
+            log_context.trace_parent = context.trace_parent
         try:
             yield span
         except MLServerError as error:

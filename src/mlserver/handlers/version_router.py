@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from ..log_context import variable
 from ..logging import get_logger
 from ..pipeline import RequestContext
 from ..registry import ModelRegistryView, ModelVersion
@@ -107,6 +108,7 @@ class VersionRouter:
         expected: list[ResponseOutput],
         context: RequestContext,
     ) -> None:
+        variable.set(None)  # of this task: its log lines are not the client's request
         try:
             response = await self._serve(entry, payload, context)
             outcome = (

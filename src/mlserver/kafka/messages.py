@@ -31,11 +31,16 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A message for the producer."""
+    """A message for the producer.
+
+    Attributes:
+        status: The HTTP status of the same outcome.
+    """
 
     key: bytes | None
     value: bytes
     headers: list[tuple[str, bytes]]
+    status: int = 200
 
 
 def read_headers(headers: RawHeaders) -> dict[str, str]:
@@ -96,7 +101,8 @@ def write_response(
 
 def write_error(error: MLServerError, key: bytes | None) -> Reply:
     """Write an error, with its HTTP status as a header."""
-    return Reply(key, json.write_error(error), [(STATUS, b"%d" % error.status_code)])
+    headers = [(STATUS, b"%d" % error.status_code)]
+    return Reply(key, json.write_error(error), headers, error.status_code)
 
 
 def write_too_large(rejected: Reply) -> Reply:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+from .. import log_context as log_contexts
+from ..access_log import Access, AccessLog
 from ..cloudevents import CloudEvents, get_namespace
 from ..errors import MLServerError
 from ..handlers import DataPlane
@@ -48,6 +51,7 @@ class KafkaServer:
         self._metrics = metrics or ServerMetrics()
         self._events = CloudEvents(settings.server_name, get_namespace())
         self._operation = f"Kafka {settings.kafka_topic_input}"
+        self._access_log = AccessLog.from_settings(settings, "kafka", logger)
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = KafkaClientThread(settings, self._on_records, self._on_joined)
 
@@ -82,6 +86,8 @@ class KafkaServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._access_log is not None:
+            self._access_log.flush()
 
     def _on_joined(self) -> None:
         logger.info("Ready: %s", self.address)
@@ -96,16 +102,37 @@ class KafkaServer:
         self._client.send(record, await self._process(record.message))
 
     async def _process(self, message: Incoming) -> Reply:
+        """Return the reply to a message, and log the access."""
+        started = time.perf_counter()
+        headers = read_headers(message.headers)
+        log_context = log_contexts.read_headers(headers)
+        log_contexts.variable.set(log_context)
+        reply = await self._reply(message, headers, log_context)
+        present = {name.lower() for name, _ in reply.headers}
+        for name, value in log_context.echoed:
+            if name not in present:
+                reply.headers.append((name, value.encode()))
+        if self._access_log is not None:
+            sizes = len(message.value or b""), len(reply.value)
+            seconds, topic = time.perf_counter() - started, self._settings.kafka_topic_input
+            entry = Access("RECEIVE", topic, reply.status, seconds, *sizes)
+            self._access_log.add(entry, log_context)
+        log_context.has_ended = True
+        return reply
+
+    async def _reply(
+        self, message: Incoming, headers: dict[str, str], log_context: log_contexts.LogContext
+    ) -> Reply:
         key = message.key or None
         name, version = "", None
         try:
-            headers = read_headers(message.headers)
             if self._access.requires_credentials:
                 await self._access.check(INFER, Caller("", headers))
             name, version = read_model(headers)
             request = read_request(message, self._settings.max_body_bytes)
             key = key or (request.id or "").encode("utf-8", "replace") or None
             context = RequestContext(headers=headers, operation=self._operation)
+            context.trace_parent = log_context.trace_parent
             response = await self._data_plane.infer(request, name, version, context)
             return write_response(response, context, self._events)
         except MLServerError as error:

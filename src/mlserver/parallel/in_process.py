@@ -42,6 +42,7 @@ class InProcessExecutor:
         self._load_timeout = settings.load_timeout
         self._runner = ModelRunner()
         self._runner.request_timeout = settings.request_timeout
+        self._runner.is_traced = bool(settings.tracing_server)
         self._unload_timeout = self._runner.unload_timeout = settings.unload_timeout
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
@@ -186,7 +187,7 @@ class InProcessModel:
                 yield request
 
         timer = StreamTimer()
-        model_stream = self._runner.stream(self._key, timer.exclude_wait(read_requests()))
+        model_stream = self._runner.stream(self._key, timer.exclude_wait(read_requests()), context)
         responses = _ResponseStream(model_stream, timer)
         try:
             while True:

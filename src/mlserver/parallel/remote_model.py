@@ -122,7 +122,8 @@ class RemoteModel:
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         buffers: list[Any] = []
         values = pack_request(request, buffers)
-        head = [self.key, context.deadline, context.rows_per_request, context.trace_parent, values]
+        ids = context.trace_parent, context.joined_ids
+        head = [self.key, context.deadline, context.rows_per_request, *ids, values]
         started = time.perf_counter_ns()
         for attempt in (1, 2):
             worker = await self._group.pick_worker(self.key)
@@ -146,7 +147,8 @@ class RemoteModel:
     ) -> AsyncIterator[InferenceResponse]:
         worker = await self._group.pick_worker(self.key)
         timer = StreamTimer()
-        frames = worker.stream(self.key, timer.exclude_wait(requests))
+        head = {"key": self.key, "trace_parent": context.trace_parent}
+        frames = worker.stream(head, timer.exclude_wait(requests))
         try:
             while True:
                 frame, elapsed = await timer.next(frames)

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from ..access_log import Access, AccessLog
 from ..errors import MLServerError
+from ..log_context import read_raw_headers, variable
 from ..logging import get_logger
 from ..metrics.endpoint import MetricsPage
 from ..metrics.server_metrics import ServerMetrics
@@ -84,9 +86,7 @@ class RESTApp:
         self._metrics_path = "/" + (settings.metrics_endpoint or "").strip("/")
         self._default_scope = INFER if access.requires_credentials else OPEN
         self._cors = Cors(settings.cors_settings) if settings.cors_settings is not None else None
-        self._has_access_log = (
-            settings.debug if settings.access_log is None else settings.access_log
-        )
+        self._access_log = AccessLog.from_settings(settings, "rest")
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
         if scope["type"] != "http":
@@ -102,7 +102,9 @@ class RESTApp:
             scope["headers"],
             client=scope["client"],
             target=scope["path"],
+            log=read_raw_headers(scope["headers"]),
         )
+        variable.set(request.log)
         template = ""
         self._metrics.rest_started(request.method)
         status = _CLIENT_CLOSED_REQUEST
@@ -118,13 +120,23 @@ class RESTApp:
                 self._metrics.rest(request.method, template, status, seconds)
             else:
                 self._metrics.rest_dropped(request.method)
-            if self._has_access_log:
-                self._log_access(request, status, seconds)
+            if self._access_log is not None:
+                self._log_access(self._access_log, request, status, seconds)
+            request.log.has_ended = True
 
-    def _log_access(self, request: Request, status: int, seconds: float) -> None:
-        if self._settings.debug or not request.path.startswith(_HEALTH):
-            milliseconds = seconds * 1000
-            logger.info('"%s %s" %d %.1f ms', request.method, request.path, status, milliseconds)
+    def flush_log(self) -> None:
+        """Write the lines of the access log so far."""
+        if self._access_log is not None:
+            self._access_log.flush()
+
+    def _log_access(self, log: AccessLog, request: Request, status: int, seconds: float) -> None:
+        if request.path.startswith(_HEALTH) and not self._settings.debug:
+            return
+        if not request.log.model:
+            request.log.model = request.segments.get("model_name", "")
+            request.log.version = request.segments.get("model_version", "")
+        sizes = len(request.body), request.bytes_out
+        log.add(Access(request.method, request.path, status, seconds, *sizes), request.log)
 
     async def _respond(self, request: Request, receive: Receive) -> Reply:
         """Return the reply; every error but a disconnect is one. Sets `request.template`."""
@@ -257,8 +269,10 @@ class RESTApp:
 
     async def _send(self, request: Request, reply: Reply, receive: Receive, send: Any) -> None:
         body = reply.body
+        if request.log.echoed:
+            _echo_ids(request.log.echoed, reply)
         if not isinstance(body, (bytes, list)):
-            await self._send_stream(reply, body, receive, send)
+            await self._send_stream(request, reply, body, receive, send)
             return
         size = len(body) if isinstance(body, bytes) else sum(map(len, body))
         if size >= MIN_COMPRESSED and reply.compress and self._settings.gzip_enabled:
@@ -269,6 +283,7 @@ class RESTApp:
                 if name:
                     reply.headers.append((b"content-encoding", name.encode()))
             reply.headers.append((b"vary", b"Accept-Encoding"))
+        request.bytes_out = size if isinstance(body, list) else len(body)
         await send(
             {"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()}
         )
@@ -279,13 +294,18 @@ class RESTApp:
         await send({"type": "http.response.body", "body": last})
 
     async def _send_stream(
-        self, reply: Reply, parts: AsyncIterator[bytes], receive: Receive, send: Any
+        self,
+        request: Request,
+        reply: Reply,
+        parts: AsyncIterator[bytes],
+        receive: Receive,
+        send: Any,
     ) -> None:
         """Send parts as they arrive; cancel the model's work when the client disconnects."""
         await send(
             {"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()}
         )
-        sending = asyncio.ensure_future(_send_parts(parts, send))
+        sending = asyncio.ensure_future(_send_parts(parts, send, request))
         watching = asyncio.ensure_future(_wait_disconnected(receive))
         try:
             await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
@@ -316,10 +336,18 @@ def _allow(error: MethodNotAllowed) -> RawHeaders:
     return [(b"allow", ", ".join(error.allowed).encode())]
 
 
-async def _send_parts(parts: AsyncIterator[bytes], send: Any) -> None:
+async def _send_parts(parts: AsyncIterator[bytes], send: Any, request: Request) -> None:
     async for part in parts:
+        request.bytes_out += len(part)
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+def _echo_ids(echoed: Iterable[tuple[str, str]], reply: Reply) -> None:
+    """Add the ids of the request's headers, unless the reply has the header already."""
+    names = {name for name, _ in reply.headers}
+    added = [(name.encode(), value.encode()) for name, value in echoed]
+    reply.headers += [header for header in added if header[0] not in names]
 
 
 async def _wait_disconnected(receive: Receive) -> None:

@@ -69,6 +69,7 @@ class RESTServer:
         self.endpoints = {"REST": _client_url(settings, settings.host, listener) + root}
         if metrics_page is not None and not settings.has_metrics_port:
             self.address += f", metrics at {settings.metrics_endpoint}"
+        self._apps = [app]
         self._servers = [HTTPListener(listener, app, settings, root)]
         if settings.admin_port is not None:
             app = RESTApp(
@@ -77,6 +78,7 @@ class RESTServer:
             listener = bind(settings.admin_host, settings.admin_port, "admin_port", is_shared)
             self.address += f", administration on {_url(settings, settings.admin_host, listener)}"
             self.endpoints["admin"] = _client_url(settings, settings.admin_host, listener)
+            self._apps.append(app)
             self._servers.append(HTTPListener(listener, app, settings, root))
 
     async def start(self) -> None:
@@ -94,6 +96,8 @@ class RESTServer:
 
     async def stop(self, grace: float) -> None:
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        for app in self._apps:
+            app.flush_log()
 
 
 def _add_console_routes(

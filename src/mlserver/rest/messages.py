@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..log_context import LogContext
 from ..pipeline import RequestContext
 
 JSON = "application/json"
@@ -59,6 +60,8 @@ class Request:
         client: Address and port of the client.
         template: The path with its variable segments as `{model_name}`; "" before routing.
         target: The path as it arrived.
+        log: Its ids and trace.
+        bytes_out: Bytes of the response's body that are written.
     """
 
     method: str
@@ -70,6 +73,8 @@ class Request:
     client: tuple[str, int] | None = None
     template: str = ""
     target: str = ""
+    log: LogContext = field(default_factory=LogContext)
+    bytes_out: int = 0
 
     @property
     def headers(self) -> Headers:
@@ -118,7 +123,9 @@ class Reply:
 def create_context(request: Request) -> RequestContext:
     """Return the context of a routed request; its operation is the method and the template."""
     return RequestContext(
-        headers=Headers(request.raw_headers), operation=f"{request.method} {request.template}"
+        headers=Headers(request.raw_headers),
+        operation=f"{request.method} {request.template}",
+        trace_parent=request.log.trace_parent,
     )
 
 

@@ -72,9 +72,10 @@ class Settings(BaseSettings):
     log_level: LogLevel | None = None
     """CRITICAL, ERROR, WARNING, INFO or DEBUG; None = DEBUG with `debug`, else INFO."""
     access_log: bool | None = None
-    """Whether to log a line per request; None = only with `debug`."""
+    """Whether to log a line per request of REST, gRPC and Kafka; None = only with `debug`. With
+    `use_structured_logging` its values are fields."""
     use_structured_logging: bool = False
-    """Write log lines as JSON objects."""
+    """Write log lines as JSON objects; those of a request have its id and trace."""
     logging_settings: str | dict[str, Any] | None = None
     """Python logging configuration: an object, the path of a `.json` file with one, or the path of
     a file in the configparser format; None = the server's own format."""

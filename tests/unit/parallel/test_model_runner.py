@@ -148,7 +148,7 @@ async def first_of_stream(runner: ModelRunner) -> InferenceResponse | None:
     async def requests() -> AsyncIterator[InferenceRequest]:
         yield REQUEST
 
-    return await anext(runner.stream("m#1", requests()), None)
+    return await anext(runner.stream("m#1", requests(), RequestContext()), None)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ async def test_the_least_busy_worker_is_picked(pool: PoolExecutor) -> None:
 
 def infer_head(model: LoadedModel, text: str) -> list[Any]:
     assert isinstance(model, PooledModel)
-    return [model.key, None, (), None, pack_request(request(text), [])]
+    return [model.key, None, (), None, (), pack_request(request(text), [])]
 
 
 async def test_workers_are_light(pool: PoolExecutor) -> None:

@@ -91,9 +91,12 @@ class RPCClient:
             raise
 
     async def stream(
-        self, key: str, requests: AsyncIterator[InferenceRequest]
+        self, head: dict[str, Any], requests: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[Frame]:
         """Open a stream: the model pulls the requests, the caller pulls the responses.
+
+        Args:
+            head: Key of the model, and trace context.
 
         Raises:
             MLServerError: the model or the reader of the requests failed.
@@ -108,7 +111,7 @@ class RPCClient:
         sender: asyncio.Task[None] | None = None
         has_ended = False
         try:
-            connection.send(Frame(MessageType.STREAM, frame_id, {"key": key}))
+            connection.send(Frame(MessageType.STREAM, frame_id, head))
             connection.send(Frame(MessageType.PULL, frame_id, None))
             while True:
                 frame = await frames.get()

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...log_context import LogContext
 from ...model_threads import BlockingIterator, get_threads, is_plain_function
 from ...types import InferenceRequest, InferenceResponse
 
@@ -96,3 +97,12 @@ async def _iterate_in_threads(
     finally:
         iterator.close()
         await threads.call(partial(context.run, responses.close))
+
+
+async def note_ids(
+    requests: AsyncIterator[InferenceRequest], log_context: LogContext
+) -> AsyncIterator[InferenceRequest]:
+    """Yield the requests of a stream; log lines have the id of the last one that was read."""
+    async for request in requests:
+        log_context.request_id = request.id or ""
+        yield request

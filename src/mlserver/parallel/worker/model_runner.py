@@ -21,6 +21,7 @@ from ...errors import (
     ModelFailed,
     ModelNotFound,
 )
+from ...log_context import LogContext, read_raw_headers
 from ...logging import get_logger
 from ...model_threads import get_max_concurrency
 from ...pipeline import RequestContext
@@ -34,7 +35,7 @@ from .implementations import import_implementation, import_libraries
 from .load_timer import LoadTimer
 from .missing_modules import advise_missing_module
 from .model_failures import is_stop, log, to_error
-from .model_methods import ModelMethods
+from .model_methods import ModelMethods, note_ids
 
 if TYPE_CHECKING:
     from ...model import MLModel
@@ -57,8 +58,10 @@ class ModelRunner:
         request_timeout: Seconds, for models without a `request_timeout` of their own; None = no
             limit.
         unload_timeout: Seconds that a model has to end its calls and to unload; None = no limit.
+        is_traced: Whether spans of the models' code join the traces of their requests.
     """
 
+    is_traced = False
     request_timeout: float | None = None
     unload_timeout: float | None = None
 
@@ -130,7 +133,7 @@ class ModelRunner:
         Raises:
             DeadlineExceeded: the deadline has passed; the model is not called.
         """
-        if context.trace_parent is not None:
+        if self.is_traced and context.trace_parent is not None:
             from ...tracing import use_trace_parent
 
             with use_trace_parent(context.trace_parent):
@@ -147,7 +150,8 @@ class ModelRunner:
                 f"Request for model {model.name} timed out before the model could run it"
             )
         task = asyncio.current_task()
-        with model_context(model.settings, context.rows_per_request):
+        log_context = LogContext(request.id or "", context.trace_parent, context.joined_ids)
+        with model_context(model.settings, context.rows_per_request, log_context):
             try:
                 return _check_response(model, await methods.predict(request))
             except BaseException as error:
@@ -156,12 +160,14 @@ class ModelRunner:
                 raise to_error(error, f"Model {model.name} failed to predict") from error
 
     async def stream(
-        self, key: str, requests: AsyncIterator[InferenceRequest]
+        self, key: str, requests: AsyncIterator[InferenceRequest], context: RequestContext
     ) -> AsyncIterator[InferenceResponse]:
         """Yield the responses of the model's `predict_stream`."""
         methods = self._get_methods(key)
         model = methods.model
-        with model_context(model.settings):
+        log_context = LogContext(trace_parent=context.trace_parent)
+        requests = note_ids(requests, log_context)
+        with model_context(model.settings, (), log_context):
             responses: Any = None
             try:
                 while True:
@@ -185,7 +191,7 @@ class ModelRunner:
         """Return the response of one of the model's custom REST paths."""
         model = self._get_methods(key).model
         task = asyncio.current_task()
-        with model_context(model.settings):
+        with model_context(model.settings, (), read_raw_headers(request.headers)):
             try:
                 app = self._apps.get(key)
                 if app is None:

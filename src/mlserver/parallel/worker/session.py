@@ -56,16 +56,12 @@ class PeerSession:
     Args:
         runner: Holds the models; sessions share it.
         handlers: Handlers of additional kinds of calls for this peer.
-
-    Attributes:
-        is_traced: Whether spans of the models' code join the traces of their requests.
     """
 
     def __init__(
         self, runner: ModelRunner, handlers: Mapping[int, RPCHandler] | None = None
     ) -> None:
         self._runner = runner
-        self.is_traced = False
         session_handlers: dict[int, RPCHandler] = {
             MessageType.INFER: self._infer,
             MessageType.STREAM: self._stream,
@@ -117,10 +113,13 @@ class PeerSession:
     # -- one handler per kind of call --
 
     async def _infer(self, frame: Frame) -> Frame:
-        key, deadline, rows_per_request, trace_parent, values = frame.head
-        context = RequestContext(deadline=deadline, rows_per_request=rows_per_request)
-        if self.is_traced:
-            context.trace_parent = trace_parent
+        key, deadline, rows_per_request, trace_parent, joined_ids, values = frame.head
+        context = RequestContext(
+            deadline=deadline,
+            trace_parent=trace_parent,
+            rows_per_request=rows_per_request,
+            joined_ids=joined_ids,
+        )
         request = unpack_request(values, frame.buffers)
         started = time.perf_counter_ns()
         response = await self._runner.infer(key, request, context)
@@ -139,7 +138,8 @@ class PeerSession:
         timer = StreamTimer()
         try:
             requests = timer.exclude_wait(aiter(stream.input))
-            responses = self._runner.stream(frame.head["key"], requests)
+            context = RequestContext(trace_parent=frame.head["trace_parent"])
+            responses = self._runner.stream(frame.head["key"], requests, context)
             while True:
                 response, elapsed = await timer.next(responses)
                 if response is None:

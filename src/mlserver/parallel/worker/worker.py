@@ -107,7 +107,7 @@ class Worker:
             logger.warning("%s", error)
         if self._tracing is not None:
             set_global_provider(self._tracing)
-            self._server.is_traced = True
+            self._runner.is_traced = True
 
     def _accept_peers(self, control_socket: socket.socket) -> None:
         """Open a session for each HTTP worker whose connection has arrived."""
@@ -118,7 +118,6 @@ class Worker:
 
     async def _serve_peer(self, end: socket.socket) -> None:
         peer = PeerSession(self._runner)
-        peer.is_traced = self._server.is_traced
         await peer.open(end)
         await peer.wait_closed()
 
