@@ -76,6 +76,7 @@ class Answering:
             context.deadline,
             context.rows_per_request,
             context.trace_parent,
+            context.joined_ids,
             pack_request(request, buffers),
         ]
         encode(Frame(MessageType.INFER, 1, head, buffers))

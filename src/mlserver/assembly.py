@@ -138,9 +138,9 @@ class PipelineFactory:
 
     async def _close_tracing(self) -> None:
         if self._tracing is not None:
-            from .tracing import shut_down
+            from .tracing import get_collector, shut_down
 
-            await shut_down(self._tracing, str(self._settings.tracing_server))
+            await shut_down(self._tracing, str(get_collector(self._settings)))
 
 
 def import_front_ends() -> None:
@@ -162,13 +162,11 @@ def batch_policy(settings: ModelSettings, row_wise: bool) -> BatchPolicy:
 
 
 def _create_tracer_provider(settings: Settings) -> Any:
-    if not settings.tracing_server:
-        return None
     from .tracing import get_tracer_provider, set_global_provider
 
     provider = get_tracer_provider(settings)
-    assert provider is not None
-    set_global_provider(provider)
+    if provider is not None:
+        set_global_provider(provider)
     return provider
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
-from support.collector import Collector
+from support.collector import Collector, HTTPCollector
 from support.engines import RAY_ENGINE
 from support.models import WINE, Models
 from support.repository import tensor, write_model, write_settings
-from support.server import Serve, Server
+from support.server import Serve, Server, run_mlserver
 
 TRACES = """
 from opentelemetry import trace
@@ -151,3 +151,61 @@ def test_names_of_spans(serve: Serve, collector: Collector, models: Models, tmp_
     }
     expected |= {f"{prefix}/versions/{{model_version}}/infer", "POST /invocations"}
     assert set(collector.spans()) == expected | {"batch", "model", "own work"}
+
+
+@pytest.mark.parametrize("kind", [Collector, HTTPCollector])
+@pytest.mark.parametrize("by_setting", [True, False], ids=["setting", "variable"])
+def test_the_standard_variables(
+    serve: Serve, tmp_path: Path, kind: type[Collector], by_setting: bool
+) -> None:
+    """Both protocols, the address, headers, resource and sampler of `OTEL_...` variables."""
+    write_model(tmp_path / "m", "Traces", source=TRACES)
+    with kind() as collector:
+        protocol = "http/protobuf" if kind is HTTPCollector else "grpc"
+        address = "MLSERVER_TRACING_SERVER" if by_setting else "OTEL_EXPORTER_OTLP_ENDPOINT"
+        env = {
+            address: collector.address,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=ours",
+            "OTEL_SERVICE_NAME": "named",
+            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
+            "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        }
+        server = serve(tmp_path, workers=1, env=env)
+        assert server.infer("m", [tensor("x", [1])]).status_code == 200  # is not sampled
+        body = {"inputs": [tensor("x", [1])]}
+        assert server.post("/v2/models/m/infer", body, headers=HEADERS).is_success
+        assert server.stop() == 0
+        assert set(collector.spans()) == {REST_SPAN, "batch", "model", "own work"}
+        assert {span.trace_id.hex() for span in collector.spans().values()} == {TRACE}
+        for resource in collector.resources():
+            assert resource["service.name"] == "named"
+            assert resource["deployment.environment"] == "test"
+            assert resource["service.version"]
+        if isinstance(collector, HTTPCollector):
+            assert collector.headers["x-tenant"] == "ours"
+
+
+def test_an_unknown_protocol_is_an_error(tmp_path: Path) -> None:
+    write_model(tmp_path / "m", "Traces", source=TRACES)
+    env = {"MLSERVER_TRACING_SERVER": "127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    code, text = run_mlserver("start", str(tmp_path), env=env)
+    assert code == 2
+    expected = (
+        "OTEL_EXPORTER_OTLP_PROTOCOL: expected 'grpc' or 'http/protobuf', received 'http/json'"
+    )
+    assert expected in text
+
+
+@pytest.mark.parametrize(
+    "variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}]
+)
+def test_variables_turn_tracing_off(
+    serve: Serve, collector: Collector, tmp_path: Path, variable: dict[str, str]
+) -> None:
+    write_model(tmp_path / "m", "Traces", source=TRACES)
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address, **variable}
+    server = serve(tmp_path, workers=0, env=env)
+    assert server.infer("m", [tensor("x", [1])]).status_code == 200
+    assert server.stop() == 0
+    assert collector.spans() == {}

@@ -1,9 +1,11 @@
-"""An OpenTelemetry collector on a free port that receives OTLP over gRPC and stores the spans."""
+"""OpenTelemetry collectors on free ports: they receive OTLP over gRPC or HTTP and store the spans."""
 
 from __future__ import annotations
 
+import gzip
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,11 +29,14 @@ class Collector(TraceServiceServicer):
         self.address = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+        self.store(request)
+        return pb.ExportTraceServiceResponse()
+
+    def store(self, request: Any) -> None:
         with self._lock:
             for each in request.resource_spans:
                 self._resources.append(each.resource)
                 self._spans += [span for scope in each.scope_spans for span in scope.spans]
-        return pb.ExportTraceServiceResponse()
 
     def spans(self) -> dict[str, Any]:
         """The spans by name, the last one of each."""
@@ -56,3 +61,40 @@ class Collector(TraceServiceServicer):
         at: TracebackType | None,
     ) -> None:
         self._server.stop(1.0).wait()
+
+
+class HTTPCollector(Collector):
+    """The same over HTTP, at `/v1/traces`. `headers` are those of the last request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers: dict[str, str] = {}
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                is_known = self.path == "/v1/traces"
+                if is_known:
+                    collector.headers = {name.lower(): text for name, text in self.headers.items()}
+                    if collector.headers.get("content-encoding") == "gzip":
+                        body = gzip.decompress(body)
+                    collector.store(pb.ExportTraceServiceRequest.FromString(body))
+                self.send_response(200 if is_known else 404)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                """Print nothing."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self.address = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()

@@ -14,7 +14,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
 ROWS = [
     "_lazy_names _optional errors pipeline tensor types version",
-    "context folder_modules isolation known_faults locations logging metrics model_imports model_threads runtime_hooks security settings sockets tracing",
+    "access_log context folder_modules isolation known_faults locations log_context logging metrics model_imports model_threads runtime_hooks security settings sockets tracing",
     "cloudevents codecs custom_routes middleware model raw repository utils wire",
     "env",
     "parallel",

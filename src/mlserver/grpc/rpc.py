@@ -340,12 +340,14 @@ def create_request_context(context: Context, operation: str | None = None) -> Re
     headers: dict[str, Any] = dict(context.invocation_metadata() or ())
     log_context = variable.get()
     remaining = context.time_remaining()
-    return RequestContext(
+    request_context = RequestContext(
         deadline=None if remaining is None else time.monotonic() + remaining,
         headers=headers,
         operation=operation,
-        trace_parent=None if log_context is None else log_context.trace_parent,
     )
+    if log_context is not None:
+        request_context.trace_parent = log_context.trace_parent
+    return request_context
 
 
 def to_metadata(headers: Iterable[tuple[str, Any]]) -> Metadata:

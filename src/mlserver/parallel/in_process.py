@@ -18,6 +18,7 @@ from ..logging import get_logger
 from ..metrics import adapt_when_imported
 from ..pipeline import RequestContext
 from ..settings import ModelSettings, Settings
+from ..tracing import get_collector
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from .executor import METADATA_TIMEOUT, HTTPRequest, HTTPResponse, ModelInfo
 from .model_unload import unload_in_time
@@ -42,7 +43,7 @@ class InProcessExecutor:
         self._load_timeout = settings.load_timeout
         self._runner = ModelRunner()
         self._runner.request_timeout = settings.request_timeout
-        self._runner.is_traced = bool(settings.tracing_server)
+        self._runner.is_traced = get_collector(settings) is not None
         self._unload_timeout = self._runner.unload_timeout = settings.unload_timeout
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)

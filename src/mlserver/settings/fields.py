@@ -217,7 +217,9 @@ class Settings(BaseSettings):
     """Log of requests and responses, which may be personal data; None = only of models whose
     settings have one."""
     tracing_server: str | None = None
-    """Address of the OpenTelemetry collector (OTLP over gRPC), `host:port`; None = no tracing."""
+    """Address of the OpenTelemetry collector, `host:port` or a URL; None = that of the variable
+    `OTEL_EXPORTER_OTLP_ENDPOINT`, without which there is no tracing. `OTEL_EXPORTER_OTLP_PROTOCOL`
+    is `grpc` (default) or `http/protobuf`."""
 
     kafka_enabled: bool = False
     """Serve inference requests from a Kafka topic as well."""

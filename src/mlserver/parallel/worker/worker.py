@@ -20,7 +20,7 @@ from ...errors import MLServerError
 from ...logging import configure_logger, get_logger
 from ...security import code_policy
 from ...settings import ModelSettings, Settings
-from ...tracing import get_tracer_provider, set_global_provider, shut_down
+from ...tracing import get_collector, get_tracer_provider, set_global_provider, shut_down
 from ..child_main import extend_sys_path, run_child
 from ..rpc.dispatcher import RPCHandler
 from ..rpc.fd_passing import control_socket_from_fd, receive_fds
@@ -91,7 +91,7 @@ class Worker:
 
         metrics.set_sink(self._send_metric)
         metrics.adapt_when_imported()
-        if settings.tracing_server:
+        if get_collector(settings) is not None:
             self._start_tracing(settings)
         if "control_fd" in frame.head:
             control_socket = control_socket_from_fd(frame.head["control_fd"])
@@ -102,7 +102,7 @@ class Worker:
         """Export spans of the models' code, if the environment of the worker has the libraries."""
         try:
             self._tracing = get_tracer_provider(settings)
-            self._collector = str(settings.tracing_server)
+            self._collector = str(get_collector(settings))
         except MLServerError as error:
             logger.warning("%s", error)
         if self._tracing is not None:
