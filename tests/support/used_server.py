@@ -10,7 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.plain_model import PlainModel, infer_grpc, infer_rest, infer_stream
@@ -98,6 +100,11 @@ def use(server: UsedServer, callers: ThreadPoolExecutor, alias: Path) -> None:
         assert server.infer("m", INPUTS).status_code == 200
     assert server.infer("none", INPUTS).status_code == 404
     assert server.infer("broken", INPUTS).status_code == 503
+    assert infer_rest(server, "plain", "fail:x")[0] == "500"
+    for model, code in (("plain", "INTERNAL"), ("broken", "UNAVAILABLE")):
+        with pytest.raises(grpc.RpcError) as raised:
+            infer_grpc(server, model, "fail:x")
+        assert raised.value.code().name == code
     assert infer_grpc(server, "plain", "echo:over gRPC")[0] == "over gRPC"
     assert infer_stream(server, "plain", "echo:s")
     pairs = [callers.submit(server.infer, "joined", INPUTS) for _ in range(2)]
