@@ -106,7 +106,6 @@ class ReplicaListener:
         slots: See `BusyClock`.
 
     Attributes:
-        is_traced: Whether spans of the model's code join the traces of their requests.
         busy: Measures the running calls.
     """
 
@@ -120,7 +119,6 @@ class ReplicaListener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self.is_traced = False
         self.busy = BusyClock(slots)
 
     async def open(self, host: str) -> tuple[str, int]:
@@ -153,7 +151,6 @@ class ReplicaListener:
             MessageType.UNLOAD: self._unload,
         }
         session = ReplicaSession(self._runner, self.busy, handlers)
-        session.is_traced = self.is_traced
         await session.open(end)
         self._sessions.append(session)
         try:

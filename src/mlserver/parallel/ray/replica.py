@@ -123,8 +123,7 @@ class ModelReplica:
     async def _open(self) -> tuple[str, int]:
         import ray
 
-        if self._settings.tracing_server:
-            self._start_tracing()
+        self._start_tracing()
         metrics.set_sink(self._send_metric)
         return await self._listener.open(ray.util.get_node_ip_address())
 
@@ -136,7 +135,7 @@ class ModelReplica:
             logger.warning("%s", error)
         if self._tracing is not None:
             set_global_provider(self._tracing)
-            self._listener.is_traced = True
+            self._runner.is_traced = True
 
     def _count_slots(self) -> int:
         """Return the calls that run at a time in a busy replica: one batch, or several calls."""
