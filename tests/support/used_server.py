@@ -85,7 +85,9 @@ def run_used_server(folder: Path, **options: Any) -> Iterator[UsedServer]:
     parameters = {"uri": str(alias), "extra": {"follow": 0.05}}
     write_model(folder / "followed", "Follows", source=FOLLOWS, parameters=parameters)
     with ExitStack() as stack:
-        server = stack.enter_context(UsedServer(folder, workers=1, ready=None, **options))
+        server = stack.enter_context(
+            UsedServer(folder, workers=1, ready=None, tracebacks=True, **options)
+        )
         server.wait_for_line("Ready")
         callers = stack.enter_context(ThreadPoolExecutor(8))
         stack.callback(plain.release)
