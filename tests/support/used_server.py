@@ -71,9 +71,11 @@ def run_used_server(folder: Path, **options: Any) -> Iterator[UsedServer]:
     write_server_settings(
         folder, http_workers=2, cache_enabled=True, max_queue_size=1, worker_start="fresh"
     )
-    write_model(folder / "echo", cache_enabled=True)
+    log = {"to": str(folder / "payloads.jsonl"), "sample": 1.0}
+    write_model(folder / "echo", cache_enabled=True, payload_log=log)
     write_model(folder / "broken", "Broken")
-    write_model(folder / "joined", max_batch_size=2, max_batch_time=0.05)
+    nobody = {"to": "http://127.0.0.1:9/", "sample": 1.0}
+    write_model(folder / "joined", max_batch_size=2, max_batch_time=0.05, payload_log=nobody)
     for version in VERSIONS:
         parameters: dict[str, Any] = {"version": version}
         if version == VERSIONS[0]:
@@ -125,6 +127,8 @@ def use(server: UsedServer, callers: ThreadPoolExecutor, alias: Path) -> None:
         callers.submit(server.infer, "plain", _wait(number))
     refused = 'model="plain",reason="queue_full"'
     server.wait(lambda: refused in server.read_page(), "a request is refused with 429")
+    dropped = 'mlserver_payload_log_dropped_total{model="joined",'
+    server.wait(lambda: dropped in server.read_page(), "an event of the payload log is dropped")
     abandoned = 'model_abandoned_calls{model="plain",version=""} 1.0'
     server.wait(lambda: abandoned in server.read_page(), "a call has outlived its request")
     server.wait(lambda: _has_failed_swap(server), "the followed model could not be reloaded")
