@@ -74,8 +74,8 @@ def run_used_server(folder: Path, **options: Any) -> Iterator[UsedServer]:
     log = {"to": str(folder / "payloads.jsonl"), "sample": 1.0}
     write_model(folder / "echo", cache_enabled=True, payload_log=log)
     write_model(folder / "broken", "Broken")
-    nobody = {"to": "http://127.0.0.1:9/", "sample": 1.0}
-    write_model(folder / "joined", max_batch_size=2, max_batch_time=0.05, payload_log=nobody)
+    unreachable = {"to": "http://127.0.0.1:9/", "sample": 1.0}
+    write_model(folder / "joined", max_batch_size=2, max_batch_time=0.05, payload_log=unreachable)
     for version in VERSIONS:
         parameters: dict[str, Any] = {"version": version}
         if version == VERSIONS[0]:
