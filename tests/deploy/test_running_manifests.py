@@ -20,6 +20,7 @@ import grpc
 import pytest
 
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from mlserver.settings import Settings
 from mlserver.types import InferenceRequest
 from mlserver.wire.proto import messages
 from support.manifest_pods import (
@@ -35,12 +36,16 @@ from support.manifest_pods import (
     make_deployment_container,
     make_kserve_container,
 )
-from support.manifests import DEPLOY, Document, read_document
+from support.manifests import DEPLOY, Document, merge, read_document
+from support.mlflow_registry import MLflowRegistry
 from support.models import WINE, Models
 from support.pod import Container, Modelcar, Pod, Volume, why_not
 from support.repository import tensor
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "-"),
+]
 # What KServe's test expects of its model. One trained here on the same data differs by 3e-12: a
 # newer scikit-learn computes other last digits of the coefficients.
 KSERVE_ANSWER = 5.576883936610762
@@ -185,6 +190,26 @@ def test_the_deployment(models: Models, folder: Path, tmp_path: Path) -> None:
         check_shutdown(pod, manifest, "wine", ports["http"])
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of MLflow's registry
+def test_the_example_with_a_registered_model(tmp_path: Path) -> None:
+    """The overlay's arguments and variables; the registry is a database in place of a server."""
+    with tempfile.TemporaryDirectory() as folder:
+        registry = MLflowRegistry(Path(folder))
+        registry.add("wine", 7.0)
+        registry.point("wine", "champion", 1)
+        subprocess.run(["chmod", "-R", "a+rwX", folder], check=True)
+        patch = read_document(DEPLOY / "kubernetes" / "example" / "model.yaml")
+        deployment = merge(read_document(DEPLOYMENT), patch)
+        manifest = get_deployment_container(deployment)
+        container = make_deployment_container(deployment, Volume(folder, folder), registry.env)
+        with Pod(container, tmp_path) as pod:
+            pod.wait_for_probe(manifest["startupProbe"], get_ports(manifest))
+            body = {"inputs": [[1.0]]}
+            status, answer = pod.request(8080, "POST", "/invocations", body)
+            assert (status, json.loads(answer)) == (200, {"predictions": [7.0]})
+
+
 def list_scaled_metrics(kubernetes: Path) -> set[str]:
     """Names of the metrics by which the autoscalers count pods."""
     scaler = "horizontalpodautoscaler"
@@ -206,7 +231,8 @@ def test_compose(models: Models, folder: Path, tmp_path: Path) -> None:
     service = compose["services"]["server"]
     container = make_compose_container(service, folder)
     grace = float(service["stop_grace_period"].removesuffix("s"))
-    assert grace >= float(service["environment"]["MLSERVER_DRAIN_TIMEOUT"]) + 5
+    drain = float(service["environment"]["MLSERVER_DRAIN_TIMEOUT"])
+    assert grace >= drain + Settings().parallel_workers_timeout + 5
     with Pod(container, tmp_path, grace) as pod:
         http, grpc_port = get_docker_ports(service)
         pod.wait(lambda: is_healthy(pod, service), "the health check succeeded")
