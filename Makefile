@@ -18,7 +18,7 @@ RELEASE := $(VENV)/.release-installed
 PROCESSES ?= 3
 ABREAST := -n $(PROCESSES) --dist worksteal
 
-.PHONY: help setup demo test test-slow test-ray ray-faults test-matrix test-matrix-short test-floors test-readme p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-ray bench-micro fuzz chaos rolling soak clean
+.PHONY: help setup demo test test-slow test-ray ray-faults test-matrix test-matrix-short test-floors test-readme test-image p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-ray bench-micro fuzz chaos rolling soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -65,6 +65,13 @@ test-floors: $(STAMP)  ## run the tests of formats, front ends and MLflow with t
 
 test-readme: $(STAMP)  ## run the README's commands in a clean virtual environment
 	@$(BIN)/python -m pytest -q -m clean_venv tests/matrix
+
+test-image: dist-files  ## build images with buildah (no daemon), and run them under three users with a read-only root
+	@for program in buildah debootstrap; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+		test -z "$$missing" || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing) >/dev/null
+	@rm -f build/image/sizes.txt
+	@$(BIN)/python -m pytest -q -m image tests/image
+	@cat build/image/sizes.txt
 
 check: $(STAMP)  ## check format, lint, types, layers, import weight (under half a minute)
 	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run: make format"; exit 1; }
