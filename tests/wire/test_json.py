@@ -305,10 +305,14 @@ def test_parameters_of_any_type(value: Any, text: str) -> None:
     ],
 )
 def test_one_row_of_plain_fields_takes_the_fast_path(fields: dict[str, Any], is_fast: bool) -> None:
-    """Requests that need the validator take the slow path."""
+    """Requests that need the validator take the slow path; both paths read the same fields."""
     tensor = {"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [0.5]}
-    request = json.read_request(library.dumps({"inputs": [tensor], **fields}).encode())
+    document = {"id": "mine", "inputs": [tensor], **fields}
+    request = json.read_request(library.dumps(document).encode())
     assert isinstance(request, RowBlockRequest) == is_fast
+    validated = InferenceRequest.model_validate(document)
+    for field in ("id", "parameters", "outputs"):
+        assert getattr(request, field) == getattr(validated, field), field
 
 
 def test_errors_and_messages() -> None:
