@@ -103,11 +103,6 @@ class RayCluster:
         """Kill all processes of a node at once, as if its machine lost power."""
         self._call("kill", number)
 
-    def read_replicas(self) -> list[dict[str, Any]]:
-        """Return the processes of the live replicas: `pid`, `node` (a number), `name`."""
-        replicas: list[dict[str, Any]] = self._call("replicas")
-        return replicas
-
     def list_processes(self) -> list[int]:
         """Return the ids of all processes with the marker, but this one's."""
         processes = []
@@ -184,22 +179,6 @@ class _Controller:
 
     def kill(self, number: int) -> None:
         self._cluster.remove_node(self._nodes[number], allow_graceful=False)
-
-    def replicas(self) -> list[dict[str, Any]]:
-        import ray
-        from ray.util.state import list_actors
-
-        if not ray.is_initialized():
-            ray.init(self._cluster.address, log_to_driver=False, configure_logging=False)
-        numbers = {node.node_id: number for number, node in enumerate(self._nodes)}
-        actors = list_actors(
-            address=self._cluster.address, filters=[("state", "=", "ALIVE")], detail=True
-        )
-        return [
-            {"pid": actor.pid, "node": numbers.get(actor.node_id), "name": actor.name}
-            for actor in actors
-            if str(actor.name).startswith("SERVE_REPLICA")
-        ]
 
 
 def main(folder: str) -> None:
