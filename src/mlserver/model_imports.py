@@ -19,6 +19,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -118,9 +120,15 @@ def _import(name: str, folder: str | None) -> Any:
 
 
 def _find_home(top_level: str, folder: str | None) -> str | None:
-    """Return the folder of loose files with a module; None for installed and built-in modules."""
+    """Return the folder of loose files with a module; None for installed and built-in modules.
+
+    Packages that are entry points of `runtime_hooks` are installed distributions, wherever their
+    files are (editable installations): their files are not compared at each load.
+    """
     if folder is not None and top_level in find_local_modules(folder):
         return folder
+    if top_level == "mlserver" or top_level in _list_runtimes():
+        return None
     spec = importlib.machinery.PathFinder.find_spec(top_level)
     if spec is None or not spec.has_location or spec.origin is None:
         loaded_from = getattr(sys.modules.get(top_level), "__file__", None)
@@ -130,9 +138,15 @@ def _find_home(top_level: str, folder: str | None) -> str | None:
         return None
     home = os.path.dirname(os.path.realpath(spec.origin))
     home = os.path.dirname(home) if spec.submodule_search_locations else home
-    if top_level == "mlserver" or _INSTALLED.intersection(Path(home).parts):
+    if _INSTALLED.intersection(Path(home).parts):
         return None
     return home if top_level in find_local_modules(home) else None
+
+
+@lru_cache(maxsize=1)
+def _list_runtimes() -> frozenset[str]:
+    """Return the import packages of installed runtimes with hooks."""
+    return frozenset(entry_points(group="mlserver.runtimes").names)
 
 
 def _import_module_or_attribute(name: str) -> Any:

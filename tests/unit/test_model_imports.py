@@ -73,6 +73,13 @@ def test_installed_class_by_dot_and_colon() -> None:
     assert model_imports.import_class("pathlib:Path", None, "x") is Path
 
 
+def test_files_of_an_installed_runtime_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable installation is outside site-packages, like the folder of a model."""
+    monkeypatch.setattr(model_imports, "compute_fingerprint", None)
+    cls = model_imports.import_class("mlserver_mlflow.MLflowRuntime", None, "x")
+    assert cls.__module__ == "mlserver_mlflow.runtime"
+
+
 def test_nested_class(tmp_path: Path) -> None:
     folder = write(tmp_path, nested_runtime="class Outer:\n    class Inner: pass\n")
     inner = model_imports.import_class("nested_runtime.Outer.Inner", folder, "x")

@@ -50,7 +50,8 @@ ROW_WISE_FLAVORS = frozenset(
     )
 )
 # (row count, first row) of the samples on which arrays and frames are compared. Mostly one row,
-# the size of most requests.
+# the size of most requests. The last one is compared with MLflow's own predict, too, whose
+# enforcement costs more than the prediction: it copies a frame of the signature's dtypes.
 CHECKED_SAMPLES = (*((1, start) for start in range(8)), (2, 0), (3, 1), (17, 100), (1025, 0))
 # Row counts at which joined and single predictions are compared: BLAS has kernels by size. All rows
 # are compared, because the last bit differs in about one row of thirty.
@@ -248,7 +249,7 @@ def _select_array_path(
         return path
     predictors = sklearn_arrays.array_predictors(raw_model(model), _predict_name(model))
     for variant, predict in enumerate(predictors):
-        row_count = _find_max_equal_rows(model, predict, samples)
+        row_count = _find_max_equal_rows(model, path, predict, samples)
         if row_count:
             limit = 0 if row_count == CHECKED_SAMPLES[-1][0] else row_count
             return _with_arrays(path, predict, variant, limit)
@@ -261,24 +262,30 @@ def _with_arrays(
     return replace(path, predict=predict, as_frame=False, max_rows=max_rows, array_variant=variant)
 
 
-def _find_max_equal_rows(model: PyFuncModel, predict: Predict, samples: SampleInputs) -> int:
+def _find_max_equal_rows(
+    model: PyFuncModel, path: ColumnsPredictor, predict: Predict, samples: SampleInputs
+) -> int:
     """Return the largest row count with equal results for arrays and frames; 0 if none has."""
     max_rows = 0
-    for count, start in CHECKED_SAMPLES:
-        frame = samples.rows(count, start)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for count, start in CHECKED_SAMPLES:
+            frame = path.part(samples.rows(count, start), slice(None))
+            caught.clear()
             try:
                 result = predict(np.asfortranarray(frame.to_numpy()))
             except BaseException:
                 return 0
-        # A step that remembers feature names would log a warning with every request.
-        has_name_warning = any("feature names" in str(item.message) for item in caught)
-        if has_name_warning or not isinstance(result, np.ndarray):
-            return 0
-        if not _is_same(result, model.predict(frame)):
-            break
-        max_rows = count
+            # A step that remembers feature names would log a warning with every request.
+            has_name_warning = any("feature names" in str(item.message) for item in caught)
+            if has_name_warning or not isinstance(result, np.ndarray):
+                return 0
+            is_last = (count, start) == CHECKED_SAMPLES[-1]
+            if not _is_same(result, path.run(frame)):
+                break
+            if is_last and not _is_same(result, model.predict(frame)):
+                break
+            max_rows = count
     return max_rows
 
 

@@ -110,6 +110,40 @@ async def test_decisions(mlflow_models: MLflowModels, model: str) -> None:
     assert bool(decided.route_config) == decided.row_wise
 
 
+async def test_enforcement_is_compared_on_the_smallest_and_the_largest_sample(
+    mlflow_models: MLflowModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs more than a prediction, and copies a frame of the signature's dtypes."""
+    served = await mlflow_models("linear")
+    predict, row_counts = PyFuncModel.predict, []
+
+    def record(model: PyFuncModel, data: pd.DataFrame, *args: Any, **kwargs: Any) -> Any:
+        row_counts.append(len(data))
+        return predict(model, data, *args, **kwargs)
+
+    monkeypatch.setattr(PyFuncModel, "predict", record)
+    plan = selection.make_plan(served.loaded)
+    assert row_counts == [1, selection.CHECKED_SAMPLES[-1][0]]
+    assert isinstance(plan.path, ColumnsPredictor)
+    assert not plan.path.as_frame
+
+
+async def test_arrays_are_limited_to_the_rows_that_mlflow_confirms(
+    mlflow_models: MLflowModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = await mlflow_models("linear")
+    predict, largest = PyFuncModel.predict, selection.CHECKED_SAMPLES[-1][0]
+
+    def differ(model: PyFuncModel, data: pd.DataFrame, *args: Any, **kwargs: Any) -> Any:
+        result = predict(model, data, *args, **kwargs)
+        return result if len(data) < largest else np.nextafter(result, np.inf)
+
+    monkeypatch.setattr(PyFuncModel, "predict", differ)
+    path = selection.make_plan(served.loaded).path
+    assert isinstance(path, ColumnsPredictor)
+    assert path.max_rows == selection.CHECKED_SAMPLES[-2][0]
+
+
 class Sums:
     """A model whose rows are not independent: every prediction contains the sum of all rows."""
 
