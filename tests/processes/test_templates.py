@@ -74,6 +74,8 @@ def test_workers_are_forks_and_children_of_the_server(
     assert [read_name(pid) for pid in server.workers] == ["mlserver-worker"] * 2
     assert [get_parent(pid) for pid in server.workers] == [server.process.pid] * 2
     assert NOT_FORKED not in server.log
+    server.wait_for_line("Workers of pool 1 start as forks of a template process")
+    assert str(server.log).count("Workers of pool 1 start as") == 1
     assert infer_chaos(server, "echo", "a") == (200, "a")
 
 
@@ -87,7 +89,9 @@ def test_new_interpreters_on_request(serve: Serve, tmp_path: Path, chaos: Chaos)
         lambda: len(server.workers) == 2 and not set(server.workers) & set(before),
         "the workers were replaced",
     )
-    assert NOT_FORKED not in server.log
+    reason = f"{NOT_FORKED}setting 'worker_start' is 'fresh'"
+    server.wait_for_line(reason)
+    assert str(server.log).count(reason) == 1
 
 
 def test_a_thread_in_the_template_means_new_interpreters(

@@ -30,8 +30,7 @@ from .load_watch import watch_load
 from .model_source import get_source, get_trial_results, loads_first_alone, with_resolved_uri
 from .model_unload import unload_from
 from .out_of_memory import describe_death
-from .processes.templates import Templates, create_interpreter_launcher, worker_variables
-from .processes.worker_launcher import WorkerLauncher
+from .processes.templates import Templates, create_worker_launcher
 from .remote_model import WorkerGroup
 from .rpc.client import WorkerDied
 from .rpc.protocol import Frame, MessageType
@@ -85,7 +84,10 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._environment = environment
         self._code = code
         self._templates = templates
-        self._launcher = self._create_launcher(variables or {}, templates)
+        name = f"pool {self.number}"
+        self._launcher = create_worker_launcher(
+            name, settings, environment, variables or {}, templates, code.modules
+        )
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._sequential_load = asyncio.Lock()
@@ -171,16 +173,6 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         while len(self._ready) > self.size:
             self._retire(max(self._ready, key=lambda ready: len(self._missing_models(ready))))
         return worker
-
-    def _create_launcher(
-        self, variables: Mapping[str, str], templates: Templates | None
-    ) -> WorkerLauncher:
-        environment = self._environment
-        variables = worker_variables(self._settings, environment, variables)
-        interpreters = create_interpreter_launcher(environment, variables)
-        template = None if templates is None else templates.acquire(environment, variables)
-        name = f"pool {self.number}"
-        return WorkerLauncher(name, interpreters, template, variables, self._code.modules)
 
     def _create_worker(self) -> WorkerProcess:
         has_peers = self._listener is not None

@@ -9,13 +9,19 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlserver.parallel.processes import linux
+from mlserver.parallel.processes import template as processes_template
 from mlserver.parallel.processes.launchers import Launched
 from mlserver.parallel.processes.template import Template
-from mlserver.parallel.processes.template_process import ForkRefused, ModuleConflict
+from mlserver.parallel.processes.template_process import (
+    ForkRefused,
+    ModuleConflict,
+    TemplateProcess,
+)
 from mlserver.parallel.processes.templates import worker_variables
 from mlserver.parallel.worker.fork_safety import find_obstacle
 from mlserver.settings import Settings
@@ -143,6 +149,77 @@ async def test_a_learned_module_that_prevents_forks_is_dropped(
     assert await end(launched, connection) == 0
     template.learn(["starts_thread"])
     launched, connection = await fork(template)
+    assert await end(launched, connection) == 0
+
+
+async def test_forks_are_tried_again_once_the_reason_is_gone(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes_template, "RETRY_PAUSES", (0.0, 0.0, 0.2))
+    write_thread_starter(tmp_path)
+    template.prepare(["starts_thread"])
+    with pytest.raises(ForkRefused, match="its thread"):
+        await fork(template)
+    (tmp_path / "starts_thread.py").write_text("")
+    await until(lambda: template.refusal is None)
+    launched, connection = await fork(template)
+    assert await end(launched, connection) == 0
+
+
+async def test_retries_are_bounded(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes_template, "RETRY_PAUSES", (0.0,))
+    write_thread_starter(tmp_path)
+    template.prepare(["starts_thread"])
+    await until(lambda: template.refusal is not None)
+    await until(lambda: template.pid is not None)
+    await until(lambda: template.pid is None)
+    assert template.refusal is not None
+    with pytest.raises(ForkRefused, match="its thread"):
+        await fork(template)
+    await until(lambda: not template._tasks)
+
+
+async def test_a_thread_that_ends_is_no_obstacle(template: Template, tmp_path: Path) -> None:
+    (tmp_path / "short_thread.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=[0.05], daemon=True).start()\n"
+    )
+    template.prepare(["short_thread"])
+    launched, connection = await fork(template)
+    assert await end(launched, connection) == 0
+
+
+SPINNER = """
+import time
+started = time.process_time()
+while time.process_time() < started + 0.2:
+    pass
+"""
+
+
+async def test_a_fork_ends_the_pauses_of_imports_in_the_background(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Learned modules get a small share of a processor until a worker has to be forked."""
+    (tmp_path / "spins.py").write_text(SPINNER)
+    first, connection = await fork(template)
+    assert await end(first, connection) == 0
+    sent: list[dict[str, Any]] = []
+    send = TemplateProcess._request
+
+    def record(process: TemplateProcess, request: dict[str, Any], fds: list[int]) -> Any:
+        sent.append(request)
+        return send(process, request, fds)
+
+    monkeypatch.setattr(TemplateProcess, "_request", record)
+    template.learn(["spins"])
+    launched, connection = await fork(template)
+    assert [request.get("is_background") for request in sent] in (
+        [True, False, None],
+        [False, False, None],  # the fork was requested before the import was sent
+    )
     assert await end(launched, connection) == 0
 
 

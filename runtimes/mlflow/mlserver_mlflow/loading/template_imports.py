@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 
 from mlserver.locations import locate
 from mlserver.settings import ModelSettings
 
 from . import mlmodel_text
 
+_PICKLED = mlmodel_text.compile_entry("pickled_model")
+# Names of scikit-learn's modules in a pickle, which has them as text; its code is not run.
+_SKLEARN_MODULE = re.compile(rb"sklearn(?:\.[A-Za-z_]\w*)+")
+# Bytes read of a pickle: a pipeline's classes are at its start, before the arrays of a large model.
+_PICKLE_HEAD = 1024 * 1024
 _FLAVOR = re.compile(r"^  ['\"]?(\w+)['\"]?:", re.MULTILINE)
 # Modules of every model: the runtime, and what MLflow imports at the first load.
 _COMMON = (
     "mlserver_mlflow.runtime",
     "numpy",
     "pandas",
+    "mlflow.tracing.export.utils",
+    "mlflow.tracing.processor.base_mlflow",
     "mlflow.tracing.processor.otel",
+    "mlflow.tracing.utils.environment",
+    "importlib_metadata._adapters",
     "pyarrow.pandas_compat",
+    "pyarrow.vendored.version",
 )
 # Flavor -> its module in MLflow and the libraries that loading a model imports.
 _FLAVORS: dict[str, tuple[str, ...]] = {
@@ -34,7 +45,13 @@ _FLAVORS: dict[str, tuple[str, ...]] = {
     "prophet": ("mlflow.prophet", "prophet"),
     "pytorch": ("mlflow.pytorch", "torch"),
     "sentence_transformers": ("mlflow.sentence_transformers", "sentence_transformers"),
-    "sklearn": ("mlflow.sklearn", "sklearn"),
+    # Its first prediction on a frame imports the last two.
+    "sklearn": (
+        "mlflow.sklearn",
+        "sklearn",
+        "narwhals.stable.v2._namespace",
+        "narwhals._pandas_like.namespace",
+    ),
     "spacy": ("mlflow.spacy", "spacy"),
     "statsmodels": ("mlflow.statsmodels", "statsmodels"),
     "tensorflow": ("mlflow.tensorflow", "tensorflow"),
@@ -49,8 +66,27 @@ def list_for_settings(settings: ModelSettings) -> list[str]:
     folder = locate(uri, settings.folder) if uri else settings.folder
     if folder is not None and os.path.basename(folder) == mlmodel_text.MLMODEL:
         folder = os.path.dirname(folder)
-    flavors = [] if folder is None else _list_flavors(mlmodel_text.read_text(folder))
-    return [*_COMMON, *(name for flavor in flavors for name in _FLAVORS.get(flavor, ()))]
+    if folder is None:
+        return list(_COMMON)
+    text = mlmodel_text.read_text(folder)
+    libraries = [name for flavor in _list_flavors(text) for name in _FLAVORS.get(flavor, ())]
+    return [*_COMMON, *libraries, *_list_pickled(folder, text)]
+
+
+def _list_pickled(folder: str, text: str) -> list[str]:
+    """Return the modules of scikit-learn that a pickled model names, which `sklearn` imports not.
+
+    A worker would import them at the load, each its own copy.
+    """
+    modules: dict[str, None] = {}
+    for name in mlmodel_text.find_values(_PICKLED, text):
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            continue
+        with suppress(OSError), open(path, "rb") as file:
+            found = _SKLEARN_MODULE.findall(file.read(_PICKLE_HEAD))
+            modules.update(dict.fromkeys(module.decode() for module in found))
+    return list(modules)
 
 
 def _list_flavors(text: str) -> list[str]:

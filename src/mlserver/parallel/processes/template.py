@@ -1,7 +1,7 @@
 """The template of one Python environment: started on first use, started again when it ends.
 
 Why a template: docs/explanation/decisions/template-processes.md. Where it cannot be forked, workers
-are new interpreters, and the log says why once.
+are new interpreters, and another process is tried later in the background.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ logger = get_logger()
 FORK_TIMEOUT = 10.0
 # Ends of the process within a minute that are replaced; after more, workers are new interpreters.
 MAX_ENDS = 2
+# Seconds after which another process is tried where forks are refused; no more after the last one.
+# A reason may be gone by then: a thread, a package, a lack of processes or time.
+RETRY_PAUSES = (60.0, 600.0, 3600.0)
 # Set in the process, and in the environment of every worker.
 WORKER_VARIABLES = {
     # pyarrow's jemalloc starts a thread at import.
@@ -51,7 +54,7 @@ class Template:
         process: The process, if it is started already.
 
     Attributes:
-        refusal: Why no worker is forked any more; None = workers are forked.
+        refusal: Why no worker is forked at present; None = workers are forked.
     """
 
     def __init__(
@@ -74,6 +77,9 @@ class Template:
         self._imports: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
+        self._has_forked = False
+        self._waiting_forks = 0
+        self._retries = 0
         self.refusal: str | None = None
         if not can_adopt():
             self.refusal = "this system cannot adopt forked processes"
@@ -135,12 +141,12 @@ class Template:
         names: Sequence[str],
         earlier: asyncio.Task[None] | None,
     ) -> None:
-        request = process.import_modules(names)
         if earlier is not None:
             await asyncio.wait([earlier])
         try:
             async with asyncio.timeout(self._import_limit):
-                obstacle = await request
+                is_background = self._has_forked and not self._waiting_forks
+                obstacle = await process.import_modules(names, is_background)
         except TemplateEnded:
             return
         except TimeoutError:
@@ -180,13 +186,14 @@ class Template:
             if self._process is None:
                 self._import(())
             process = self._process
-            while (imports := self._imports) is not None and not imports.done():
-                await asyncio.wait([imports])
+            await self._wait_for_imports()
             if process is None or process is not self._process:
                 continue
             try:
                 async with asyncio.timeout(FORK_TIMEOUT):
-                    return await process.fork(fds, variables, shipped)
+                    launched = await process.fork(fds, variables, shipped)
+                self._has_forked = True
+                return launched
             except TemplateEnded:
                 assert self._watching is not None
                 await asyncio.wait([self._watching])
@@ -200,12 +207,48 @@ class Template:
                 self._refuse(f"the template process was not forked within {FORK_TIMEOUT:g} s")
         raise ForkRefused(self.refusal or "the server stops")
 
+    async def _wait_for_imports(self) -> None:
+        self._waiting_forks += 1
+        try:
+            while (imports := self._imports) is not None and not imports.done():
+                if self._process is not None:
+                    self._process.hurry()
+                await asyncio.wait([imports])
+        finally:
+            self._waiting_forks -= 1
+
     def _refuse(self, reason: str) -> None:
-        """Fork no worker any more."""
+        """Fork no worker until another process, later in the background, has no obstacle."""
         self.refusal = reason
         process, self._process = self._process, None
         if process is not None:
             process.kill()
+        if self._retries < len(RETRY_PAUSES):
+            self._spawn(self._retry(RETRY_PAUSES[self._retries]))
+            self._retries += 1
+
+    async def _retry(self, pause: float) -> None:
+        """Start another process after a pause; workers are forked again if it has no obstacle."""
+        await asyncio.sleep(pause)
+        self._ends = DeathCount(MAX_ENDS)
+        self._learned.clear()
+        self._imports = None
+        try:
+            process = self._start()
+        except OSError as error:
+            self._refuse(f"the template process could not be started ({error})")
+            return
+        try:
+            async with asyncio.timeout(self._import_limit):
+                obstacle = await process.import_modules(self._modules, is_background=True)
+        except TemplateEnded:
+            obstacle = "the template process ended while it imported modules"
+        except TimeoutError:
+            obstacle = f"its imports exceeded {self._import_limit:g} s"
+        if obstacle is not None:
+            self._refuse(obstacle)
+        else:
+            self.refusal = None
 
     # -- its end --
 

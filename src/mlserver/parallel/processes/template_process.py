@@ -78,8 +78,11 @@ class TemplateProcess:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._control, self._receive)
 
-    async def import_modules(self, names: Sequence[str]) -> str | None:
+    async def import_modules(self, names: Sequence[str], is_background: bool = False) -> str | None:
         """Import modules; a module that cannot be imported is skipped.
+
+        Args:
+            is_background: Leave the processors to the workers, until `hurry`.
 
         Returns:
             Why the process cannot be forked afterwards, None if it can.
@@ -87,9 +90,14 @@ class TemplateProcess:
         Raises:
             TemplateEnded: the process ended first.
         """
-        answer = await self._request({"import": list(names)}, [])
+        request = {"import": list(names), "is_background": is_background}
+        answer = await self._request(request, [])
         obstacle: str | None = answer["obstacle"]
         return obstacle
+
+    def hurry(self) -> None:
+        """Let imports in the background use the processors: a fork waits for them."""
+        self._request({"import": [], "is_background": False}, [])
 
     async def fork(
         self, fds: Sequence[int], variables: Mapping[str, str], shipped: Sequence[str]

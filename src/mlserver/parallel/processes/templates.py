@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from ..processors import thread_variables
 from .launchers import InterpreterLauncher
 from .template import WORKER_VARIABLES, Template, template_variables
 from .template_process import TemplateProcess
+from .worker_launcher import WorkerLauncher
 
 if TYPE_CHECKING:
     from ...env.environment import Environment
@@ -54,9 +55,17 @@ def start_early(settings: Settings) -> TemplateProcess | None:
         return None
 
 
+def explain_fresh_start(settings: Settings) -> str | None:
+    """Return why workers are not forked whatever they import; None = they are."""
+    if settings.worker_start != "auto":
+        return f"setting 'worker_start' is '{settings.worker_start}'"
+    if settings.engine != "local":
+        return f"setting 'engine' is '{settings.engine}'"
+    return None if sys.platform == "linux" else "this system is not Linux"
+
+
 def _is_wanted(settings: Settings) -> bool:
-    is_auto = settings.worker_start == "auto" and settings.parallel_workers > 0
-    return is_auto and settings.engine == "local" and sys.platform == "linux"
+    return settings.parallel_workers > 0 and explain_fresh_start(settings) is None
 
 
 class Templates:
@@ -110,6 +119,29 @@ class Templates:
         self._users.clear()
         for template in templates:
             await template.stop()
+
+
+def create_worker_launcher(
+    pool: str,
+    settings: Settings,
+    environment: Environment | None,
+    added: Mapping[str, str],
+    templates: Templates | None,
+    shipped: Collection[str],
+) -> WorkerLauncher:
+    """Return the launcher of a pool's workers.
+
+    Args:
+        pool: The pool's name in the log.
+        added: Additional environment variables of the workers.
+        templates: None = every worker is a new interpreter.
+        shipped: Top-level names of modules that models of the pool ship.
+    """
+    variables = worker_variables(settings, environment, added)
+    interpreters = create_interpreter_launcher(environment, variables)
+    template = None if templates is None else templates.acquire(environment, variables)
+    reason = explain_fresh_start(settings)
+    return WorkerLauncher(pool, interpreters, template, variables, shipped, reason)
 
 
 def _get_key(environment: Environment | None) -> str:

@@ -1,19 +1,26 @@
-"""Starts the workers of one pool: forks of a template, or new interpreters where it refuses."""
+"""Starts the workers of one pool: forks of a template, or new interpreters where it refuses.
+
+The log says which way workers start when the first one does, and whenever that changes.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 from ...logging import get_logger
 from .launchers import InterpreterLauncher, Launched
 from .template import Template
-from .template_process import ForkRefused
+from .template_process import ForkRefused, ModuleConflict
 
 logger = get_logger()
 
 # Forked workers in a row that died before they were ready, after which the pool starts new
 # interpreters.
 MAX_FAILED_FORKS = 2
+# Seconds for which it does so; forever after the last one.
+FAILURE_PAUSES = (60.0, 600.0, 3600.0)
+FORKED = "as forks of a template process"
 
 
 class WorkerLauncher:
@@ -25,9 +32,10 @@ class WorkerLauncher:
         template: Forked for each worker; None = each is a new interpreter.
         variables: Environment variables that a forked worker sets.
         shipped: Top-level names of modules that models of the pool ship.
+        reason: Why there is no template, for the log.
 
     Attributes:
-        has_stopped_forking: Whether a template was given and is not forked any more.
+        has_stopped_forking: Whether a template was given and could not be forked at some time.
     """
 
     def __init__(
@@ -37,21 +45,33 @@ class WorkerLauncher:
         template: Template | None,
         variables: Mapping[str, str],
         shipped: Collection[str] = (),
+        reason: str | None = None,
     ) -> None:
         self._pool = pool
         self._interpreters = interpreters
         self._template = template
         self._variables = variables
         self._shipped = sorted(shipped)
+        self._reason = reason
+        self._way = ""
         self._failed_forks = 0
         self.has_stopped_forking = False
+        self._pauses = 0
+        self._paused_until = float("-inf")
 
     async def launch(self, fds: Sequence[int]) -> Launched:
-        if self._template is not None:
+        if self._template is not None and time.monotonic() >= self._paused_until:
             try:
-                return await self._template.fork(fds, self._variables, self._shipped)
+                launched = await self._template.fork(fds, self._variables, self._shipped)
+            except ModuleConflict as conflict:
+                self.stop_forking(str(conflict))
             except ForkRefused as refusal:
-                self.stop_forking(str(refusal))
+                self._log_refusal(str(refusal))
+            else:
+                self._log_way(FORKED)
+                return launched
+        elif self._template is None and self._reason is not None:
+            self._log_fresh(self._reason)
         return await self._interpreters.launch(fds)
 
     def prepare(self, modules: Sequence[str]) -> None:
@@ -70,12 +90,33 @@ class WorkerLauncher:
             return
         self._failed_forks = 0 if is_ready else self._failed_forks + 1
         if self._failed_forks >= MAX_FAILED_FORKS:
-            self.stop_forking(f"{self._failed_forks} forked workers in a row ended at their start")
+            self._pause_forking(
+                f"{self._failed_forks} forked workers in a row ended at their start"
+            )
+
+    def _pause_forking(self, reason: str) -> None:
+        """Start new interpreters for some time, which may be forever."""
+        if self._pauses == len(FAILURE_PAUSES):
+            self.stop_forking(reason)
+            return
+        self._paused_until = time.monotonic() + FAILURE_PAUSES[self._pauses]
+        self._pauses += 1
+        self._failed_forks = 0
+        self._log_refusal(reason)
 
     def stop_forking(self, reason: str) -> None:
-        """Start new interpreters from now on, and log why."""
-        if self._template is None:
-            return
-        self._template = None
+        """Start new interpreters from now on."""
+        self._template, self._reason = None, reason
+        self._log_refusal(reason)
+
+    def _log_refusal(self, reason: str) -> None:
         self.has_stopped_forking = True
-        logger.info("Workers of %s start as new interpreters, not as forks: %s", self._pool, reason)
+        self._log_fresh(reason)
+
+    def _log_fresh(self, reason: str) -> None:
+        self._log_way(f"as new interpreters, not as forks: {reason}")
+
+    def _log_way(self, way: str) -> None:
+        if way != self._way:
+            self._way = way
+            logger.info("Workers of %s start %s", self._pool, way)

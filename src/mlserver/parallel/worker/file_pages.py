@@ -7,10 +7,15 @@ it afterwards: with scikit-learn and its runtime 60 of 250 MB. A worker maps wha
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator
 
 _MADV_DONTNEED = 4
-_READ_ONLY = ("r--p", "r-xp")
+# The line of a mapping of a file, and those of its properties up to the pages of this process.
+_UNMODIFIED = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) r-[-x]p \S+ \S+ \S+ +/.*\n(?:[A-Z].*\n)*?Anonymous: +0 kB$",
+    re.MULTILINE,
+)
 
 
 def release_file_pages() -> None:
@@ -30,18 +35,8 @@ def _iterate_unmodified() -> Iterator[tuple[int, int]]:
     A mapping with such pages ("Anonymous" in /proc/PID/smaps) has relocated addresses, which the
     file does not have.
     """
-    mapping: tuple[int, int] | None = None
-    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            fields = line.split(maxsplit=5)
-            if not fields[0].endswith(":"):
-                is_file = len(fields) == 6 and fields[5].startswith("/")
-                is_read_only = is_file and fields[1] in _READ_ONLY
-                mapping = _parse_range(fields[0]) if is_read_only else None
-            elif fields[0] == "Anonymous:" and mapping is not None and fields[1] == "0":
-                yield mapping
-
-
-def _parse_range(text: str) -> tuple[int, int]:
-    start, end = (int(part, 16) for part in text.split("-"))
-    return start, end - start
+    with open("/proc/self/smaps", "rb") as file:
+        content = file.read()
+    for match in _UNMODIFIED.finditer(content):
+        start, end = int(match[1], 16), int(match[2], 16)
+        yield start, end - start

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Collection
 from pathlib import Path
 
+# Seconds in which a thread that an import has started may end.
+PATIENCE = 0.5
 # Names of native threads that survive a fork: jemalloc in pyarrow starts its own again.
 HARMLESS_THREADS = frozenset(("jemalloc_bg_thd",))
 # Files without a position or state that a parent and its child would share.
@@ -22,6 +25,14 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
 # Modules that use a GPU when a model asks for it; their state does not survive a fork.
 _GPU_MODULES = ("torch", "tensorflow", "jax", "cupy", "onnxruntime", "cudf", "paddle")
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+
+def find_lasting_obstacle(known_fds: Collection[int]) -> str | None:
+    """Return the obstacle of `find_obstacle` that is still there after `PATIENCE` seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while (obstacle := find_obstacle(known_fds)) is not None and time.monotonic() < deadline:
+        time.sleep(PATIENCE / 50)
+    return obstacle
 
 
 def find_obstacle(known_fds: Collection[int]) -> str | None:

@@ -5,7 +5,9 @@ pair. It imports modules and does nothing else: no model, no event loop, no thre
 
 Each request is one message (MessagePack) and has one answer, in order:
 
-- `{"import": [names]}` -> `{"obstacle": why it cannot be forked now, or nil}`
+- `{"import": [names], "is_background": whether workers run that need the processors}` ->
+  `{"obstacle": why it cannot be forked now, or nil}`. In the background the imports get a small
+  share of one processor, until the next message arrives: `processor_share`.
 - `{"fork": {environment variables}, "server_pid": n, "shipped": [names]}`, with the worker's file
   descriptors -> `{"obstacle": why this process cannot be forked, or nil, "conflict": why it cannot
   be forked for this model, or nil, "pid": n (negative: an error number), "fds": [numbers]}`
@@ -28,6 +30,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import msgspec
@@ -36,15 +39,17 @@ from ..child_main import ignore_signals
 from ..processes.linux import FORKING, TEMPLATE, WORKER, die_with_parent, set_process_name
 from . import openblas
 from .file_pages import release_file_pages
-from .fork_safety import find_obstacle
+from .fork_safety import find_lasting_obstacle
+from .processor_share import small_share
 
 MAX_MESSAGE = 1024 * 1024  # bytes
 MAX_FDS = 8
 _PID = struct.Struct("<q")
 # Seconds within which the kernel makes a forked worker a child of the server.
 ADOPTION_TIMEOUT = 10.0
-# Without a request for so long, the process releases memory that it needs for its imports only.
-IDLE_MILLISECONDS = 1000
+# Without a request for so long after a fork, the process releases memory that it needs for its
+# imports only.
+IDLE_SECONDS = 0.05
 
 
 class Template:
@@ -56,35 +61,45 @@ class Template:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._poller = select.poll()
+        self._poller.register(control, select.POLLIN)
+        self._may_release = False
         self._known_fds = {0, 1, 2, control.fileno()}
 
     def serve(self) -> None:
         """Answer requests until the server closes the connection."""
-        poller = select.poll()
-        poller.register(self._control, select.POLLIN)
         while True:
-            if not poller.poll(IDLE_MILLISECONDS):
-                release_file_pages()
+            if self._may_release and not self._wait(IDLE_SECONDS):
+                self._may_release = False
+                with small_share(self._wait):
+                    release_file_pages()
             message, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, MAX_FDS)
             if not message:
                 return
             request = msgspec.msgpack.decode(message)
             if "import" in request:
-                answer = self._import(request["import"])
+                answer = self._import(request["import"], request["is_background"])
             else:
                 answer = self._answer_fork(request, fds)
             self._control.send(msgspec.msgpack.encode(answer))
 
-    def _import(self, names: Sequence[str]) -> dict[str, Any]:
-        for name in names:
-            import_quietly(name)
-        return {"obstacle": find_obstacle(self._known_fds)}
+    def _wait(self, seconds: float) -> bool:
+        """Wait for a message; return whether one has arrived."""
+        return bool(self._poller.poll(1000 * seconds))
+
+    def _import(self, names: Sequence[str], is_background: bool) -> dict[str, Any]:
+        self._may_release = is_background
+        with small_share(self._wait) if is_background else nullcontext():
+            for name in names:
+                import_quietly(name)
+        return {"obstacle": find_lasting_obstacle(self._known_fds)}
 
     def _answer_fork(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        obstacle = find_obstacle({*self._known_fds, *fds})
+        obstacle = find_lasting_obstacle({*self._known_fds, *fds})
         conflict = _find_shipped(request["shipped"])
         is_refused = obstacle is not None or conflict is not None
         pid = 0 if is_refused else self._fork(request, fds)
+        self._may_release = True
         for fd in fds:
             os.close(fd)
         return {"obstacle": obstacle, "conflict": conflict, "pid": pid, "fds": fds}
