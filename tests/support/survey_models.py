@@ -19,6 +19,8 @@ from typing import Any
 from support.model_cache import build_once, run_builder
 
 COLUMNS = ("a", "b", "c", "d")
+# Threads of the models that ask for a number of their own.
+THREADS = 4
 ROWS = [[0.5, -1.0, 2.0, 0.25], [-3.0, 0.125, 1.5, 7.0], [10.0, 11.0, -12.0, 0.0]]
 
 
@@ -60,12 +62,20 @@ def list_estimators() -> dict[str, tuple[str, Callable[[], Any]]]:
         import xgboost
 
         values["xgboost"] = ("xgboost", lambda: xgboost.XGBRegressor(n_estimators=10))
+        values["xgboost-threads"] = (
+            "xgboost",
+            lambda: xgboost.XGBRegressor(n_estimators=10, n_jobs=THREADS),
+        )
     if find_spec("lightgbm"):
         import lightgbm
 
         values["lightgbm"] = (
             "lightgbm",
             lambda: lightgbm.LGBMRegressor(n_estimators=10, verbose=-1),
+        )
+        values["lightgbm-threads"] = (
+            "lightgbm",
+            lambda: lightgbm.LGBMRegressor(n_estimators=10, verbose=-1, n_jobs=THREADS),
         )
     if find_spec("catboost"):
         import catboost
