@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 from .errors import SettingsError
 
+RUNTIMES_GROUP = "mlserver.runtimes"  # of entry points
 _PREFIX = "mlserver_model_"
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _lock = threading.RLock()
@@ -127,8 +128,6 @@ def _find_home(top_level: str, folder: str | None) -> str | None:
     """
     if folder is not None and top_level in find_local_modules(folder):
         return folder
-    if top_level == "mlserver" or top_level in _list_runtimes():
-        return None
     spec = importlib.machinery.PathFinder.find_spec(top_level)
     if spec is None or not spec.has_location or spec.origin is None:
         loaded_from = getattr(sys.modules.get(top_level), "__file__", None)
@@ -138,15 +137,19 @@ def _find_home(top_level: str, folder: str | None) -> str | None:
         return None
     home = os.path.dirname(os.path.realpath(spec.origin))
     home = os.path.dirname(home) if spec.submodule_search_locations else home
-    if _INSTALLED.intersection(Path(home).parts):
+    is_installed = top_level == "mlserver" or _INSTALLED.intersection(Path(home).parts)
+    if is_installed or top_level in list_runtimes():
         return None
     return home if top_level in find_local_modules(home) else None
 
 
 @lru_cache(maxsize=1)
-def _list_runtimes() -> frozenset[str]:
-    """Return the import packages of installed runtimes with hooks."""
-    return frozenset(entry_points(group="mlserver.runtimes").names)
+def list_runtimes() -> frozenset[str]:
+    """Return the import packages of installed runtimes with hooks (`runtime_hooks`).
+
+    Reads the metadata of all installed packages once: 10 ms with 170 of them.
+    """
+    return frozenset(entry_points(group=RUNTIMES_GROUP).names)
 
 
 def _import_module_or_attribute(name: str) -> Any:

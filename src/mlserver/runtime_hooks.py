@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from .errors import MLServerError
 from .logging import get_logger
+from .model_imports import RUNTIMES_GROUP, list_runtimes
 
 if TYPE_CHECKING:
     from .isolation import ShippedCode
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = get_logger()
 
-GROUP = "mlserver.runtimes"
+GROUP = RUNTIMES_GROUP
 
 
 class EnvironmentFiles(TypedDict):
@@ -142,6 +143,8 @@ def find_hooks(implementation: str) -> RuntimeHooks:
 
 @lru_cache(maxsize=64)
 def _load_hooks(package: str) -> RuntimeHooks:
+    if package not in list_runtimes():
+        return NO_HOOKS
     for entry_point in entry_points(group=GROUP, name=package):
         return _import_hooks(entry_point)
     return NO_HOOKS
@@ -166,8 +169,7 @@ def _import_hooks(entry_point: EntryPoint) -> RuntimeHooks:
 @lru_cache(maxsize=1)
 def list_hooks() -> tuple[RuntimeHooks, ...]:
     """Return the hooks of all installed runtimes that declare them, in the order of their names."""
-    names = sorted({entry_point.name for entry_point in entry_points(group=GROUP)})
-    return tuple(map(_load_hooks, names))
+    return tuple(map(_load_hooks, sorted(list_runtimes())))
 
 
 def list_implementations() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver import runtime_hooks
+from mlserver import model_imports, runtime_hooks
 from mlserver.errors import InvalidPayload
 from mlserver.rest import hints
 from mlserver.runtime_hooks import GROUP, NO_HOOKS, find_hooks, list_implementations
@@ -47,9 +47,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.syspath_prepend(str(tmp_path))
     runtime_hooks._load_hooks.cache_clear()
     runtime_hooks.list_hooks.cache_clear()
+    model_imports.list_runtimes.cache_clear()
     yield write
     runtime_hooks._load_hooks.cache_clear()
     runtime_hooks.list_hooks.cache_clear()
+    model_imports.list_runtimes.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "a_runtime"]:
         del sys.modules[name]
 

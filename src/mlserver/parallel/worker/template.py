@@ -227,8 +227,10 @@ def main() -> NoReturn:
     ignore_signals()
     set_process_name(TEMPLATE)
     gc.disable()
+    from ...runtime_hooks import list_hooks
     from . import worker as worker  # what every worker imports
 
+    list_hooks()  # once for all workers: reads the metadata of all installed packages
     Template(socket.socket(fileno=int(sys.argv[-1]))).serve()
     os._exit(0)
 
