@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from typing import Any
 
 from ..env.environment import Environment, own_paths
@@ -91,6 +90,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._sequential_load = asyncio.Lock()
+        self._loads: Counter[int] = Counter()  # by the number of the worker
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._deaths = DeathCount(size)
@@ -314,9 +314,14 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         """Load into all workers at once; return False if a worker died or none is ready."""
         while workers := [worker for worker in self._ready if key not in worker.model_keys]:
             if key not in self._infos and loads_first_alone(settings):
-                workers = [min(workers, key=attrgetter("in_flight"))]
+                workers = [min(workers, key=self._count_calls)]
+            numbers = [worker.number for worker in workers]
+            self._loads.update(numbers)
             loads = [self._load_into(worker, key, settings) for worker in workers]
-            results = await asyncio.gather(*loads, return_exceptions=True)
+            try:
+                results = await asyncio.gather(*loads, return_exceptions=True)
+            finally:
+                self._loads.subtract(numbers)
             errors = [result for result in results if result is not None]
             for error in errors:
                 if not isinstance(error, WorkerDied):
@@ -324,6 +329,10 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             if errors:
                 return False
         return bool(self._ready)
+
+    def _count_calls(self, worker: WorkerProcess) -> tuple[int, int]:
+        """Return how many loads a worker has to do, and its calls that are sent."""
+        return self._loads[worker.number], worker.in_flight
 
     async def _load_sequentially(self, key: str, settings: ModelSettings) -> None:
         """Load into workers sequentially under a lock, so that a crash is this model's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 
 from mlserver import metrics
 from mlserver.errors import MLServerError, Unavailable
-from mlserver.parallel import load_watch
+from mlserver.parallel import load_watch, worker_pool
 from mlserver.parallel.executor import LoadedModel
 from mlserver.parallel.pool_manager import PooledModel, PoolExecutor
 from mlserver.parallel.processes.exit_codes import describe_exit
 from mlserver.parallel.processes.linux import WORKER, can_adopt
 from mlserver.parallel.rpc.protocol import MessageType, pack_request
+from mlserver.parallel.worker_pool import WorkerPool
 from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
@@ -59,6 +61,24 @@ async def test_every_worker_holds_every_model(pool: PoolExecutor) -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_models_with_trials_are_loaded_by_different_workers_first(
+    pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first load makes a model's trials: with them on one worker the others would wait."""
+    monkeypatch.setattr(worker_pool, "loads_first_alone", lambda settings: True)
+    load_into, loads = WorkerPool._load_into, list[tuple[str, int]]()
+
+    async def record(pool: WorkerPool, worker: Any, key: str, settings: Any) -> None:
+        loads.append((key, worker.number))
+        await load_into(pool, worker, key, settings)
+
+    monkeypatch.setattr(WorkerPool, "_load_into", record)
+    await asyncio.gather(*(pool.load(model_settings()) for _ in range(8)))
+    first = dict(reversed(loads))
+    assert sorted(Counter(first.values()).values()) == [4, 4]
+    assert len(loads) == 16
 
 
 async def test_the_least_busy_worker_is_picked(pool: PoolExecutor) -> None:
