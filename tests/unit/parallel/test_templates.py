@@ -293,6 +293,26 @@ def test_a_native_thread_is_an_obstacle() -> None:
     assert "native thread" in run_python(code)
 
 
+def test_a_fork_that_is_not_adopted_ends_at_once() -> None:
+    """The template was killed during the fork: the server adopts no orphan, and waits for none."""
+    code = (
+        "import os\n"
+        "from mlserver.parallel.worker import template\n"
+        "template.ADOPTION_TIMEOUT = 1e9\n"
+        "read_end, write_end = os.pipe()\n"
+        "server = os.getpid()\n"
+        "if not os.fork():\n"
+        "    forking = os.getpid()\n"
+        "    if not os.fork():\n"
+        "        template._wait_for_adoption(server, forking)\n"
+        "        os.write(write_end, b'adopted')\n"
+        "    os._exit(0)\n"
+        "os.close(write_end)\n"
+        "print(os.read(read_end, 100))\n"
+    )
+    assert run_python(code) == "b''\n"
+
+
 def run_python(code: str) -> str:
     import subprocess
 

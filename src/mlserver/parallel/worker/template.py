@@ -30,7 +30,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, NoReturn
 
 import msgspec
@@ -129,17 +129,19 @@ class Template:
     def _fork_worker(self, request: dict[str, Any], fds: list[int], write_end: int) -> NoReturn:
         """Fork the worker, report its id, and end this process between template and worker."""
         set_process_name(FORKING)
+        forking_pid = os.getpid()
         try:
             pid = _fork()
         except OSError as error:
             pid = -(error.errno or 1)
         if pid:
-            os.write(write_end, _PID.pack(pid))
+            with suppress(OSError):  # the template was killed
+                os.write(write_end, _PID.pack(pid))
             os._exit(0)
         try:
             os.close(write_end)
             self._control.close()
-            _become_worker(request)
+            _become_worker(request, forking_pid)
             _run_worker(fds[0])
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -179,10 +181,10 @@ def import_quietly(name: str) -> None:
 # -- in the worker --
 
 
-def _become_worker(request: dict[str, Any]) -> None:
+def _become_worker(request: dict[str, Any], forking_pid: int) -> None:
     """Change this fork of the template into a process of its own."""
     set_process_name(WORKER)
-    _wait_for_adoption(request["server_pid"])
+    _wait_for_adoption(request["server_pid"], forking_pid)
     os.environ.update(request["fork"])
     openblas.set_threads(_read_openblas_threads())
     random.seed()
@@ -190,13 +192,17 @@ def _become_worker(request: dict[str, Any]) -> None:
         reseed()
 
 
-def _wait_for_adoption(server_pid: int) -> None:
-    """Return as a child of the server that dies with it; exit if the server is gone."""
+def _wait_for_adoption(server_pid: int, forking_pid: int) -> None:
+    """Return as a child of the server that dies with it.
+
+    Exit if the server is gone, or another process is the parent: the template was killed during the
+    fork, and the server adopts no orphan any more.
+    """
     deadline = time.monotonic() + ADOPTION_TIMEOUT
-    while os.getppid() != server_pid:
-        if time.monotonic() > deadline:
-            os._exit(1)
+    while os.getppid() == forking_pid and time.monotonic() < deadline:
         time.sleep(0.0005)
+    if os.getppid() != server_pid:
+        os._exit(1)
     die_with_parent()
     if os.getppid() != server_pid:  # it died before the kernel knew what to send
         os._exit(1)
