@@ -25,9 +25,12 @@ HEADER = "x-mlflow-return-trace-id"
 TRACE = re.compile(r'"tr-[0-9a-f]{32}"')
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def oracle() -> httpx.AsyncClient:
-    """MLflow's agent server; it knows one agent per process."""
+    """MLflow's agent server; it knows one agent per process.
+
+    A process may run the tests of this module in two parts, with others between them.
+    """
     agent = Repeats()
     agent_server.invoke()(lambda request: agent.predict(request))  # type: ignore[no-untyped-call]
     agent_server.stream()(lambda request: agent.predict_stream(request))  # type: ignore[no-untyped-call]
