@@ -11,8 +11,9 @@ import pytest
 from mlserver.cli.serve import read_settings
 from mlserver.repository.load import load_model_settings
 from mlserver.settings import BaseSettings, ModelSettings, Settings
-from mlserver.settings.effective import MASK, EffectiveSetting, list_effective_settings, mask
+from mlserver.settings.effective import EffectiveSetting, list_effective_settings
 from mlserver.settings.json_schema import make_schema
+from mlserver.settings.masking import MASK, mask
 from mlserver.settings.reference import list_settings, render_markdown
 from support.settings_environment import isolate_settings
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -19,28 +18,14 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings as PydanticBaseSettings
 
 from .base import ENV_FILE_SETTINGS, BaseSettings
+from .masking import mask
 from .reference import SettingReference, find_group, list_settings
 from .sources import VariablesSource, get_public_name, get_variable_name, has_env_file
 
-MASK = "***"
 DEFAULT = "default"
 CODE = "code"
 # Settings that are completed after they were read -> origin of the completed value.
 _COMPLETED = {"name": "folder", "uri": "folder", "inference_pool_gid": "generated"}
-
-# Keys of free objects (`kafka_config`, `extra` ...) whose values are secrets.
-_SECRET_KEY = re.compile(
-    r"passw(or)?d|passphrase|secret|token|credential|api[_.-]?key|access[_.-]?key"
-    r"|private[_.-]?key|key\.pem|jaas|oauthbearer\.config|authorization",
-    re.IGNORECASE,
-)
-_SECRET_TEXT = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
-# Credentials in addresses: `scheme://user:password@host`, and signatures in queries.
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_QUERY_SECRET = re.compile(
-    r"(?<=[?&])((?:[\w.-]*(?:sig|signature|token|secret|password|key)[\w.-]*)=)[^&\s]+",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -201,16 +186,3 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
-
-
-def mask(value: Any, key: str = "") -> Any:
-    """Return JSON values with `***` in place of secrets, by their keys and forms."""
-    if isinstance(value, dict):
-        return {name: mask(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [mask(item, key) for item in value]
-    if not isinstance(value, str) or not value:
-        return value
-    if _SECRET_KEY.search(key) or _SECRET_TEXT.search(value):
-        return MASK
-    return _QUERY_SECRET.sub(rf"\1{MASK}", _USER_INFO.sub(MASK, value))

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings as PydanticBaseSettings
 from pydantic_settings import PydanticBaseSettingsSource
 
 from ..errors import SettingsError
+from .masking import MASK, mask, names_secret
 
 _MAX_VALUE_CHARS = 60
 
@@ -109,8 +110,10 @@ def _parse_json(text: str, name: str, accepts_text: bool) -> Any:
     except ValueError:
         if accepts_text:
             return text
+        # Text that cannot be read is no object whose secrets could be masked one by one.
+        received = MASK if names_secret(text) else format_value(text, name)
         raise SettingsError(
-            f"environment variable {name}: expected JSON, received {format_value(text)}"
+            f"environment variable {name}: expected JSON, received {received}"
         ) from None
 
 
@@ -203,7 +206,8 @@ def to_settings_error(
         if item["type"] == "extra_forbidden":
             expected = _describe_known_keys(cls, path)
         is_missing = item["type"] == "missing"
-        received = "nothing" if is_missing else format_value(item["input"])
+        key = next((part for part in reversed(path) if not part.isdigit()), "")
+        received = "nothing" if is_missing else format_value(item["input"], key)
         is_from_environment = bool(path) and path[0] not in values and not is_missing
         where = source
         if is_from_environment:
@@ -229,10 +233,15 @@ def _is_group(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def format_value(value: Any) -> str:
-    """Return a value as JSON, truncated."""
+def format_value(value: Any, key: str = "") -> str:
+    """Return a value as JSON, truncated, with masked secrets.
+
+    Args:
+        value: What was received, of any type.
+        key: Name of the field or variable, which may say that the value is a secret.
+    """
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(mask(value, key), ensure_ascii=False)
     except (TypeError, ValueError):
         text = f"{type(value).__name__} object"
     return text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}..."
