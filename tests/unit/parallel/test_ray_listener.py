@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from mlserver.parallel.ray.handshake import HandshakeError, prove_replica, prove_server
-from mlserver.parallel.ray.listener import BUSY_WINDOW, BusyClock
+from mlserver.parallel.ray.listener import BUSY_WINDOW, BusyClock, ReplicaListener
+from mlserver.parallel.worker.model_runner import ModelRunner
 from support.virtual_time import Clock
 
 SECRET = os.urandom(32)
@@ -57,6 +60,30 @@ async def test_another_protocol_is_refused(ends: Any) -> None:
     await asyncio.get_running_loop().sock_sendall(ends[1], b"HTTP/1.1 400 Bad Request" + b" " * 40)
     with pytest.raises(HandshakeError, match="no replica of this version"):
         await server
+
+
+async def test_the_port_accepts_again_once_descriptors_are_free(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listener = ReplicaListener(ModelRunner(lambda *_: None), SECRET, dict, 1)
+    address = await listener.open("127.0.0.1")
+    client = socket.socket()
+    client.setblocking(False)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        with caplog.at_level(logging.WARNING, "mlserver"):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+            await asyncio.get_running_loop().sock_connect(client, address)
+            async with asyncio.timeout(30):
+                while "accepts no connection" not in caplog.text:  # noqa: ASYNC110 - a log line
+                    await asyncio.sleep(0.01)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        async with asyncio.timeout(30):
+            await prove_server(client, SECRET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        client.close()
+        await listener.leave(1)
 
 
 def test_busy_clock() -> None:

@@ -20,6 +20,8 @@ logger = get_logger()
 
 # Seconds over which a replica measures how busy it is.
 BUSY_WINDOW = 10.0
+# Seconds after which a port that could not accept a connection accepts again.
+ACCEPT_PAUSE = 0.5
 
 
 class BusyClock:
@@ -132,7 +134,13 @@ class ReplicaListener:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            end, _ = await loop.sock_accept(listener)
+            try:
+                end, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # Such as EMFILE: the port must accept again once descriptors are free.
+                logger.warning("The replica's port accepts no connection at present: %s", error)
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
             task = loop.create_task(self._serve(end))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
