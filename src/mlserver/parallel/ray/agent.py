@@ -52,6 +52,8 @@ class ClusterAgent:
         self._failures: dict[str, str] = {}
         self._sent: Any = None
         self._polling: asyncio.Task[None] | None = None
+        # Keeps the states in the order in which the directory was read.
+        self._poll_lock = asyncio.Lock()
 
     async def serve(self, end: socket.socket) -> None:
         """Serve until the server closes the connection."""
@@ -116,13 +118,21 @@ class ClusterAgent:
         await self._poll()
 
     async def _run_commit(self, model: str, application: str, digest: str, settings: bytes) -> None:
+        """Make an application the current one; its state is sent before the answer.
+
+        By an older state, the server would take its own model for one that another server has
+        unloaded.
+        """
         self._models[model] = (application, digest, settings)
         await self._call("commit", model, application, digest, settings)
+        await self._poll()
 
     async def _run_drop(self, model: str, application: str) -> None:
+        """Remove a model; the state without it is sent before the answer."""
         if self._models.get(model, ("",))[0] == application:
             del self._models[model]
         await self._call("drop", model, application)
+        await self._poll()
 
     async def _run_release(self, application: str) -> bool:
         """End the use of an application; delete it if no server uses it."""
@@ -187,20 +197,31 @@ class ClusterAgent:
 
     async def _poll(self) -> None:
         """Read the directory, and send the state if it has changed."""
-        state = await self._call("poll", self._server, list(self._deployments))
-        if state["epoch"] != self._epoch and self._models:
-            await self._call("restore", self._models)
-            state = await self._call("poll", self._server, list(self._deployments))
-        self._epoch = state["epoch"]
-        head = {
-            "secret": self._secret,
-            "applications": state["applications"],
-            "models": state["models"],
-            "failures": self._failures,
-        }
-        if head != self._sent:
-            self._sent = {**head, "failures": dict(self._failures)}
-            self._send(Frame(MessageType.CLUSTER_STATE, 0, head))
+        async with self._poll_lock:
+            state = await self._read_directory()
+            head = {
+                "secret": self._secret,
+                "applications": state["applications"],
+                "models": state["models"],
+                "failures": self._failures,
+            }
+            if head != self._sent:
+                self._sent = {**head, "failures": dict(self._failures)}
+                self._send(Frame(MessageType.CLUSTER_STATE, 0, head))
+
+    async def _read_directory(self) -> dict[str, Any]:
+        """Return the state of a directory that has the models of this server.
+
+        A restarted one is empty. It may restart again at any moment, so that the state counts only
+        if it is of the process that the models were added to.
+        """
+        while True:
+            state: dict[str, Any] = await self._call("poll", self._server, list(self._deployments))
+            if state["epoch"] == self._epoch:
+                return state
+            if self._models:
+                await self._call("restore", self._models)
+            self._epoch = state["epoch"]
 
     async def _check_applications(self, sweeps: bool = False) -> None:
         """Deploy again what this server uses and Serve does not have."""

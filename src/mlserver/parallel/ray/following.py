@@ -1,7 +1,8 @@
 """Follows the other servers of a cluster: their loads and unloads are repeated here.
 
-The directory has the current application of each model. A difference from what this server has is
-acted on only if it still exists after `DELAY`, because its own loads are in the next state only.
+The directory has the current application of each model. What this server loads and unloads is in
+the state that it has received before the load or unload ends (`ClusterAgent`): a difference is
+another server's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from ...settings import ModelSettings
 
 logger = get_logger()
 
-DELAY = 1.5
 # Seconds before a load that failed here is tried again.
 RETRY = 30.0
 
@@ -73,9 +73,6 @@ class Follower:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if not self._list_changes(failed):
-                continue
-            await asyncio.sleep(DELAY)
             for model in self._list_changes(failed):
                 try:
                     await self._apply(model, load, unload)

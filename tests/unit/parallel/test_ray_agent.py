@@ -1,0 +1,104 @@
+"""The agent of a Ray cluster: its states are never older than the server's own loads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from mlserver.parallel.ray.agent import ClusterAgent
+from mlserver.parallel.ray.directory import Directory
+from mlserver.parallel.rpc.protocol import Frame, MessageType
+
+
+class InProcessCluster:
+    """A directory in this process in place of one in a Ray actor.
+
+    Attributes:
+        restarts_after: Calls after which the directory restarts, empty.
+    """
+
+    def __init__(self) -> None:
+        self._directory = Directory("secret")
+        self.calls: list[str] = []
+        self.restarts_after: set[str] = set()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        time.sleep(0.01)  # the answer takes time, in which other calls begin
+        self.calls.append(method)
+        answer = getattr(self._directory, method)(*arguments)
+        if method in self.restarts_after:
+            self.restarts_after.discard(method)
+            self._directory = Directory("secret")
+        return answer
+
+
+class Sent:
+    """The connection to the server; keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def send(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+    @property
+    def models(self) -> list[str]:
+        """Models of the last state."""
+        states = [frame.head for frame in self.frames if frame.kind == MessageType.CLUSTER_STATE]
+        return sorted(states[-1]["models"])
+
+
+@pytest.fixture
+def cluster() -> InProcessCluster:
+    return InProcessCluster()
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+@pytest.fixture
+def agent(cluster: InProcessCluster, sent: Sent) -> ClusterAgent:
+    agent = ClusterAgent()
+    agent._cluster, agent._connection = cluster, sent  # type: ignore[assignment]
+    return agent
+
+
+async def test_a_load_ends_after_the_state_with_its_model(agent: ClusterAgent, sent: Sent) -> None:
+    older = asyncio.create_task(agent._poll())
+    await asyncio.sleep(0)
+    await agent._run_commit("m", "application", "digest", b"")
+    assert sent.models == ["m"]
+    await older
+    assert sent.models == ["m"]
+
+
+async def test_an_unload_ends_after_the_state_without_its_model(
+    agent: ClusterAgent, sent: Sent
+) -> None:
+    await agent._run_commit("m", "application", "digest", b"")
+    older = asyncio.create_task(agent._poll())
+    await asyncio.sleep(0)
+    await agent._run_drop("m", "application")
+    await older
+    assert sent.models == []
+
+
+@pytest.mark.parametrize("moment", ["restore", "poll"])
+async def test_a_directory_that_restarts_again_loses_no_model(
+    agent: ClusterAgent, cluster: InProcessCluster, sent: Sent, moment: str
+) -> None:
+    await agent._run_commit("m", "application", "digest", b"")
+    cluster.restarts_after = {"poll"}
+    await agent._poll()  # answered by the process that ends
+    cluster.restarts_after = {moment}
+    polls = [agent._poll() for _ in range(3)]
+    await asyncio.gather(*polls)
+    assert sent.models == ["m"]
+    assert cluster.calls.count("restore") >= 1
+    states = [frame.head["models"] for frame in sent.frames]
+    assert all("m" in models for models in states)
