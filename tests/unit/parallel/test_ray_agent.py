@@ -89,15 +89,17 @@ async def test_an_unload_ends_after_the_state_without_its_model(
 
 
 @pytest.mark.parametrize("moment", ["restore", "poll"])
+@pytest.mark.parametrize("count", [1, 3])
 async def test_a_directory_that_restarts_again_loses_no_model(
-    agent: ClusterAgent, cluster: InProcessCluster, sent: Sent, moment: str
+    agent: ClusterAgent, cluster: InProcessCluster, sent: Sent, moment: str, count: int
 ) -> None:
     await agent._run_commit("m", "application", "digest", b"")
+    await agent._poll()
     cluster.restarts_after = {"poll"}
     await agent._poll()  # answered by the process that ends
     cluster.restarts_after = {moment}
-    polls = [agent._poll() for _ in range(3)]
-    await asyncio.gather(*polls)
+    await asyncio.gather(*(agent._poll() for _ in range(count)))
+    await agent._poll()
     assert sent.models == ["m"]
     assert cluster.calls.count("restore") >= 1
     states = [frame.head["models"] for frame in sent.frames]
