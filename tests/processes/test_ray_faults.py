@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import httpx
 import pytest
 
 from support.network import Network
-from support.ray_cluster import RayCluster, find_reason_to_skip
+from support.ports import free_ports
+from support.ray_cluster import MARKER, RayCluster, find_reason_to_skip
 from support.repository import tensor, write_model
 from support.server import Server
 
@@ -95,8 +97,10 @@ def cluster() -> Iterator[RayCluster]:
 def start(
     cluster: RayCluster, folder: Path, name: str, ready: str | None = "/v2/health/ready"
 ) -> Server:
+    variables = cluster.environment
+    variables.pop(MARKER)  # the end of the cluster must not end the server
     env = {
-        **cluster.environment,
+        **variables,
         "MLSERVER_ENGINE": "ray",
         "MLSERVER_RAY": json.dumps({"address": cluster.address}),
         "MLSERVER_SERVER_NAME": name,
@@ -211,3 +215,50 @@ def test_a_model_that_asks_for_too_much_memory(cluster: RayCluster, tmp_path: Pa
         with load(server) as answers:
             find_pids(server, 2)
         assert set(answers.statuses) == {200}
+
+
+def test_a_cluster_that_comes_later_goes_away_and_returns(tmp_path: Path) -> None:
+    """The server starts without it, is not ready without it, says why, and recovers."""
+    write_affine(tmp_path, num_replicas=1)
+    network = Network()
+    with network.entered():
+        (port,) = free_ports(1)
+        cluster = RayCluster([2], port)
+        cluster.address = f"127.0.0.1:{port}"
+        with start(cluster, tmp_path, "absent", ready=None) as server:
+            server.wait_for_line(f"no connection to the Ray cluster '127.0.0.1:{port}'")
+            assert server.get("/v2/health/live").status_code == 200
+            assert server.get("/v2/health/ready").status_code != 200
+            with cluster:
+                server.wait_until("/v2/health/ready")
+                first = read_pid(server)
+            server.wait(lambda: server.get("/v2/health/ready").status_code != 200, "not ready")
+            response = server.infer("affine", [tensor("x", [1.0])])
+            assert response.status_code == 503
+            assert "No replica of the model is alive" in response.json()["error"]
+            with RayCluster([2], port):
+                server.wait_until("/v2/health/ready")
+                assert read_pid(server) not in (None, first)
+    network.close()
+
+
+def test_ten_models_on_three_nodes_and_lost_nodes(cluster: RayCluster, tmp_path: Path) -> None:
+    names = tuple(f"affine-{number}" for number in range(10))
+    for number, name in enumerate(names):
+        write_affine(tmp_path, name, num_replicas=1 + number % 3, num_cpus=0.1)
+    with start(cluster, tmp_path, "ten") as server:
+        replicas = cluster.read_replicas()
+        ours = Counter(
+            replica["node"] for replica in replicas if "mlserver/ten/" in replica["name"]
+        )
+        assert sum(ours.values()) == sum(1 + number % 3 for number in range(10))
+        assert set(ours) == {1, 2}  # the head node has no CPUs
+        cluster.add_node(2)  # the fourth: without a replica
+        with load(server, names):
+            cluster.kill_node(3)
+            time.sleep(1)
+            cluster.kill_node(2)
+            for name in names:
+                has_answer = partial(lambda name: read_pid(server, name) is not None, name)
+                server.wait(has_answer, f"{name} was answered")
+            server.wait_until("/v2/health/ready")

@@ -103,6 +103,11 @@ class RayCluster:
         """Kill all processes of a node at once, as if its machine lost power."""
         self._call("kill", number)
 
+    def read_replicas(self) -> list[dict[str, Any]]:
+        """Return the processes of the live replicas: `pid`, `node` (a number), `name`."""
+        replicas: list[dict[str, Any]] = self._call("replicas")
+        return replicas
+
     def list_processes(self) -> list[int]:
         """Return the ids of all processes with the marker, but this one's."""
         processes = []
@@ -179,6 +184,24 @@ class _Controller:
 
     def kill(self, number: int) -> None:
         self._cluster.remove_node(self._nodes[number], allow_graceful=False)
+
+    def replicas(self) -> list[dict[str, Any]]:
+        import ray
+        from ray._private.state import actors
+
+        if not ray.is_initialized():
+            ray.init(self._cluster.address, log_to_driver=False, configure_logging=False)
+        numbers = {node.node_id: number for number, node in enumerate(self._nodes)}
+        alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
+        return [
+            {
+                "pid": actor["Pid"],
+                "node": numbers.get(actor["Address"]["NodeID"]),
+                "name": actor["Name"],
+            }
+            for actor in alive
+            if actor["Name"].startswith("SERVE_REPLICA")
+        ]
 
 
 def main(folder: str) -> None:
