@@ -198,10 +198,8 @@ def test_a_replica_that_hangs(cluster: RayCluster, tmp_path: Path) -> None:
         with load(server) as answers:
             os.kill(stuck, signal.SIGSTOP)
             server.wait_for_line("does not react in a request past its time limit")
-            before = answers.statuses[504]
             for _ in range(20):
                 assert read_pid(server) == other
-            assert answers.statuses[504] == before
             os.kill(stuck, signal.SIGKILL)
             find_pids(server, 2, frozenset({stuck}))
         assert answers.statuses[504] <= CALLERS
