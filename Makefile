@@ -115,7 +115,7 @@ reference: $(STAMP)  ## write the generated pages of docs/reference (a test comp
 	@$(BIN)/python -m tools.reference
 
 proto: $(STAMP)  ## generate the Python code of proto/*.proto (tests compare it)
-	@$(BIN)/python -m proto.generate
+	@$(BIN)/python proto/generate.py
 
 # Requirements of the benchmark; the peers have their own environments under .venvs.
 $(BENCH): $(STAMP)

@@ -1,4 +1,4 @@
-"""Code generator for the .proto files: `python -m proto.generate` (needs grpcio-tools).
+"""Code generator for the .proto files: `make proto` (needs grpcio-tools).
 
 protoc's own modules would register their classes in the process-wide descriptor pool, where other
 clients of the protocol (tritonclient, kserve) register equal names. The generated modules build the
@@ -54,7 +54,7 @@ def _make_imports_relative(stub: str) -> str:
 def _descriptors_module(descriptors: FileDescriptorSet) -> str:
     head = (
         '"""The descriptors of our .proto files, serialized.'
-        ' Written by `python -m proto.generate`."""\n\nFILES = (\n'
+        ' Written by `make proto`."""\n\nFILES = (\n'
     )
     return head + "".join(f"    {_literal(file)},\n" for file in descriptors.file) + ")\n"
 
@@ -67,7 +67,7 @@ def _literal(file: FileDescriptorProto) -> str:
 
 def _messages_module(file: FileDescriptorProto) -> str:
     lines = [
-        f'"""Messages of {file.name}. Written by `python -m proto.generate`."""\n',
+        f'"""Messages of {file.name}. Written by `make proto`."""\n',
         "from . import enum_type, file_descriptor, message_class\n",
         f'DESCRIPTOR = file_descriptor("{file.name}")',
     ]

@@ -86,7 +86,7 @@ def test_behind_nginx(proxied: tuple[Server, str], open_console: OpenConsole, pr
     page = console.open("try/echo")
     page.get_by_label("x", exact=True).fill("2.5")
     page.get_by_role("button", name="Send").click()
-    page.get_by_role("status", name="Response").get_by_text("2.5").wait_for()
+    page.get_by_role("status", name="Response").get_by_text("2.5", exact=True).wait_for()
     code = page.get_by_role("region", name="Code", exact=True)
     for language, address in (
         ("Python", f"{url}{prefix}/v2/"),
@@ -116,7 +116,7 @@ def test_a_root_path_without_a_proxy(
     page = console.open("try/echo")
     page.get_by_label("x", exact=True).fill("2.5")
     page.get_by_role("button", name="Send").click()
-    page.get_by_role("status", name="Response").get_by_text("2.5").wait_for()
+    page.get_by_role("status", name="Response").get_by_text("2.5", exact=True).wait_for()
     page.goto(proxied[0].url + "/serving/")
     see_heading(page, "Overview")
     assert page.url == proxied[0].url + "/serving/console/"

@@ -141,7 +141,7 @@ def test_kserve(models: Models, model: Path, tmp_path: Path) -> None:
         path = runtime["annotations"]["prometheus.kserve.io/path"]
         check_metrics(pod, port, path, {"model_infer_request_success_total"})
         assert str(pod.log).count("MLSERVER_ADMIN_PORT=tcp://10.96.0.10:80 is skipped") == 1
-        assert '"message": "Loaded model' in pod.log
+        assert '"message":"Loaded model' in pod.log
         check_shutdown(pod, manifest, "wine", 8080)
 
 

@@ -17,6 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.repository import tensor, write_model
 from support.server import Serve, Server
 
+# Metrics with a label for the process.
+OF_EACH_PROCESS = ("own_level", "python_gc", "mlserver_worker_memory_bytes")
+
 LIBRARY = """
 from prometheus_client import Counter
 
@@ -80,7 +83,7 @@ def page(server: Server) -> dict[tuple[str, ...], float]:
                 sample.name,
                 *(value for name, value in sorted(sample.labels.items()) if name != "pid"),
             )
-            assert family.name in ("own_level", "python_gc") or key not in samples, key
+            assert family.name in OF_EACH_PROCESS or key not in samples, key
             samples[key] = max(
                 sample.value, samples.get(key, sample.value)
             )  # a worker without requests has 0

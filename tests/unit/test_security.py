@@ -88,6 +88,8 @@ WALL_CLOCKS = {
     "datetime.utcnow",
 }
 NEED_DATES = {
+    "access_log.py": "the time of a line, which is written later",
+    "payload_log/events.py": "the time of an event",
     "metrics/model_metrics.py": "the protocol's time of the last inference",
     "security/credentials.py": "the expiry of a token",
     "handlers/tracing_stage.py": "the start of a span",

@@ -14,7 +14,9 @@ GENERATED = ROOT / "src" / "mlserver" / "wire" / "pb"
 
 def test_generated_modules_are_current(tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools")
-    subprocess.run([sys.executable, "-m", "proto.generate", str(tmp_path)], cwd=ROOT, check=True)
+    # By its path: other packages install a package `proto`.
+    script = ROOT / "proto" / "generate.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
 
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert written == {path.name: path.read_text() for path in GENERATED.glob("*_pb2.py*")}

@@ -1,7 +1,7 @@
 """The protocol's protobuf messages, in a descriptor pool of their own; conversions: `wire.proto`.
 
 Other clients of the protocol in the same process (tritonclient, kserve) register the same message
-names in the process-wide pool, where a second registration fails. `python -m proto.generate` writes
+names in the process-wide pool, where a second registration fails. `make proto` writes
 the `*_pb2` modules.
 """
 

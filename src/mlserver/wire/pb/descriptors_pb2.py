@@ -1,4 +1,4 @@
-"""The descriptors of our .proto files, serialized. Written by `python -m proto.generate`."""
+"""The descriptors of our .proto files, serialized. Written by `make proto`."""
 
 FILES = (
     b'\n\x12model_config.proto\x12\tinference"\x82\x01\n\nModelInput\x12\x12\n\x04name\x18\x01 \x01(\tR\x04na'

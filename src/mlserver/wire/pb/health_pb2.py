@@ -1,4 +1,4 @@
-"""Messages of health.proto. Written by `python -m proto.generate`."""
+"""Messages of health.proto. Written by `make proto`."""
 
 from . import enum_type, file_descriptor, message_class
 
