@@ -21,7 +21,7 @@ from ..batching.batch import rows_of
 from ..errors import MLServerError
 from ..parallel.rpc.protocol import pack_request, pack_response, plain_value, unpack_response
 from ..pipeline import RequestContext
-from ..registry import ModelPipeline
+from ..registry import ModelPipeline, OuterStage
 from ..types import InferenceRequest, InferenceResponse
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
@@ -85,7 +85,7 @@ class LocalCache:
             self._bytes -= len(key) + len(value)
 
 
-class CacheStage:
+class CacheStage(OuterStage):
     """Returns stored responses to equal requests. Streams are not cached.
 
     Args:
@@ -104,21 +104,10 @@ class CacheStage:
         version: str | None,
         record_lookup: Callable[[bool, int], None],
     ) -> None:
-        self._pipeline = pipeline
+        super().__init__(pipeline)
         self._store = store
         self._key_prefix = _encoder.encode([name, version, next(_loads)])
         self._record_lookup = record_lookup
-
-    @property
-    def max_batch_size(self) -> int:
-        return self._pipeline.max_batch_size
-
-    @property
-    def open_requests(self) -> tuple[int, int]:
-        return self._pipeline.open_requests
-
-    async def drained(self) -> None:
-        await self._pipeline.drained()
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         started = time.perf_counter_ns()

@@ -18,12 +18,12 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from ..errors import MLServerError
 from ..log_context import variable
 from ..pipeline import RequestContext, Timings
-from ..registry import ModelPipeline
+from ..registry import ModelPipeline, OuterStage
 from ..tracing import extract_context
 from ..types import InferenceRequest, InferenceResponse
 
 
-class TracingStage:
+class TracingStage(OuterStage):
     """Records a span for each request.
 
     Args:
@@ -36,21 +36,10 @@ class TracingStage:
     def __init__(
         self, pipeline: ModelPipeline, provider: TracerProvider, name: str, version: str | None
     ) -> None:
-        self._pipeline = pipeline
+        super().__init__(pipeline)
         self._tracer = provider.get_tracer("mlserver")
         self._name = name
         self._attributes = {"mlserver.model.name": name, "mlserver.model.version": version or ""}
-
-    @property
-    def max_batch_size(self) -> int:
-        return self._pipeline.max_batch_size
-
-    @property
-    def open_requests(self) -> tuple[int, int]:
-        return self._pipeline.open_requests
-
-    async def drained(self) -> None:
-        await self._pipeline.drained()
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         with self._span("infer", context, request.id) as span:

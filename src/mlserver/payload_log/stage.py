@@ -12,14 +12,14 @@ from typing import Any
 
 from ..metrics.model_metrics import ModelMetrics
 from ..pipeline import RequestContext
-from ..registry import ModelPipeline
+from ..registry import ModelPipeline, OuterStage
 from ..settings.payload_log import PayloadLogSettings
 from ..types import InferenceRequest, InferenceResponse
 from .events import ModelLog, PayloadEvent, copy_error, copy_request, copy_response
 from .writer import PayloadWriter
 
 
-class PayloadLogStage:
+class PayloadLogStage(OuterStage):
     """Logs requests and responses of one model version.
 
     Args:
@@ -40,7 +40,7 @@ class PayloadLogStage:
         metrics: ModelMetrics,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._pipeline = pipeline
+        super().__init__(pipeline)
         self._log = log
         self._sample = settings.sample
         self._logs_requests = settings.what != "response"
@@ -48,17 +48,6 @@ class PayloadLogStage:
         self._writer = writer
         self._metrics = metrics
         self._draw = draw
-
-    @property
-    def max_batch_size(self) -> int:
-        return self._pipeline.max_batch_size
-
-    @property
-    def open_requests(self) -> tuple[int, int]:
-        return self._pipeline.open_requests
-
-    async def drained(self) -> None:
-        await self._pipeline.drained()
 
     def infer(
         self, request: InferenceRequest, context: RequestContext

@@ -49,6 +49,24 @@ class ModelPipeline(Stage, Protocol):
         ...
 
 
+class OuterStage:
+    """Base of a stage around a pipeline, whose batches, queue and end are the pipeline's."""
+
+    def __init__(self, pipeline: ModelPipeline) -> None:
+        self._pipeline = pipeline
+
+    @property
+    def max_batch_size(self) -> int:
+        return self._pipeline.max_batch_size
+
+    @property
+    def open_requests(self) -> tuple[int, int]:
+        return self._pipeline.open_requests
+
+    async def drained(self) -> None:
+        await self._pipeline.drained()
+
+
 PipelineBuilder = Callable[["ModelVersion", LoadedModel], ModelPipeline]
 
 
