@@ -34,7 +34,7 @@ class Predict:
 
 
 if __name__ == "__main__":
-    ray.init(include_dashboard=False)
+    ray.init("local", include_dashboard=False)  # not a cluster that happens to run
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["BENCH_PORT"])})
     serve.run(Predict.bind(os.environ["BENCH_WINE"]))
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
