@@ -1,0 +1,114 @@
+"""Command `python -m benchmarks.replacements`: seconds until a killed worker is replaced.
+
+A server with one worker holds 1 or 10 wine models. The worker is killed (SIGKILL); printed are the
+seconds until every model has answered again, with the right prediction: median and largest of all
+kills. The requests wait in the server; an error ends the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import cases, servers, wine
+from .cold_start import is_answer, train
+from .process import ServerProcess
+from .run import WORK
+
+PAUSE = 2.0  # seconds between kills: more deaths in a minute are answered by pauses
+EXCHANGE = cases.exchange(cases.CASES[0], "v2")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the replacement of a killed worker.")
+    parser.add_argument("--models", default="1,10", help="numbers of models, with commas")
+    parser.add_argument("--kills", type=int, default=5, help="of each start")
+    parser.add_argument("--rounds", type=int, default=3, help="starts of each number of models")
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    table = WORK / "wine.csv"
+    wine.write_table(table)
+    model = train("sklearn-skops", table)
+    answer = json.loads(model.folder.with_suffix(".json").read_text())["answer"]
+    counts = [int(count) for count in options.models.split(",")]
+    waits: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(options.rounds):
+        for count in counts:
+            waits[count] += measure(model.folder, count, options.kills, answer)
+    for count, seconds in waits.items():
+        print(
+            f"{count:3} models, {len(seconds)} kills: median {statistics.median(seconds):.2f} s,"
+            f" largest {max(seconds):.2f} s"
+        )
+
+
+def measure(model: Path, count: int, kills: int, answer: float) -> list[float]:
+    """Start a server with `count` models; return the seconds of each replacement."""
+    http_port, grpc_port, metrics_port = servers.free_ports(3)
+    variables = {
+        "MLSERVER_HOST": servers.HOST,
+        "MLSERVER_HTTP_PORT": str(http_port),
+        "MLSERVER_GRPC_PORT": str(grpc_port),
+        "MLSERVER_METRICS_PORT": str(metrics_port),
+        "MLSERVER_PARALLEL_WORKERS": "1",
+        "PATH": "/usr/bin:/bin",
+    }
+    names = [f"wine-{number}" for number in range(count)]
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        folder = Path(temporary)
+        for name in names:
+            write_model(folder / name, name, model)
+        command = [sys.executable, "-m", "mlserver", "start", str(folder)]
+        with ServerProcess(command, variables, folder, folder / "log") as process:
+            servers.wait_ready(http_port)
+            for _ in range(kills):
+                predict_all(http_port, names, answer)
+                time.sleep(PAUSE)
+                started = time.perf_counter()
+                os.kill(find_worker(process), signal.SIGKILL)
+                predict_all(http_port, names, answer)
+                seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def write_model(folder: Path, name: str, model: Path) -> None:
+    folder.mkdir()
+    settings = {
+        "name": name,
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": str(model)},
+    }
+    (folder / "model-settings.json").write_text(json.dumps(settings))
+
+
+def find_worker(process: ServerProcess) -> int:
+    """Return the process id of the worker."""
+    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in process.pids()}
+    (worker,) = [pid for pid, name in names.items() if name == "mlserver-worker"]
+    return worker
+
+
+def predict_all(port: int, names: list[str], answer: float) -> None:
+    """Send a request to each model; exit if an answer is an error or wrong."""
+    connection = http.client.HTTPConnection(servers.HOST, port, timeout=60)
+    for name in names:
+        path = f"/v2/models/{name}/infer"
+        connection.request("POST", path, EXCHANGE.body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200 or not is_answer(EXCHANGE.read(body), answer):
+            raise SystemExit(f"{name}: {response.status} {body[:200]!r}")
+    connection.close()
+
+
+if __name__ == "__main__":
+    main()
