@@ -22,7 +22,7 @@ RUNTIMES = {
     "wait": "models.Wait",
 }
 # MLServer 1.x awaits the result of `predict`.
-RUNTIMES_OF_MLSERVER1 = RUNTIMES | {"wait": "models.WaitOnLoop"}
+RUNTIMES_OF_MLSERVER1 = RUNTIMES | {"wait": "models.WaitInThread"}
 HOST = "127.0.0.1"
 START_LIMIT = 60.0  # seconds
 

@@ -1,4 +1,7 @@
-"""The models as BentoML services: typed arguments; one worker, the default."""
+"""The models as BentoML services: typed arguments; one worker, the default.
+
+With `threads`, requests overlap where the model waits; the default is 1.
+"""
 
 import os
 from typing import Any
@@ -7,7 +10,7 @@ import bentoml
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
-from work import WORK, as_list
+from work import WAITING_THREADS, WORK, as_list
 
 MODEL = os.environ["BENCH_MODEL"]
 
@@ -23,7 +26,7 @@ class Wine:
         return {"predictions": np.asarray(result).ravel().tolist()}
 
 
-@bentoml.service
+@bentoml.service(threads=WAITING_THREADS if MODEL == "wait" else 1)
 class Work:
     @bentoml.api
     def predict(self, data: list[Any]) -> dict[str, Any]:

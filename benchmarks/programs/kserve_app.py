@@ -10,7 +10,7 @@ import kserve
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
-from work import WORK
+from work import run
 
 MODEL = os.environ["BENCH_MODEL"]
 COPIES = int(os.environ.get("BENCH_COPIES", "0"))
@@ -43,10 +43,10 @@ class Work(kserve.Model):
         self.ready = True
         return True
 
-    def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
+    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         tensor = payload.inputs[0]
         is_text = MODEL == "text"
-        answer = WORK[MODEL](read_texts(tensor) if is_text else tensor.as_numpy())
+        answer = await run(MODEL, read_texts(tensor) if is_text else tensor.as_numpy())
         datatype = "BYTES" if is_text else tensor.datatype
         output = kserve.InferOutput(name="output-1", shape=[len(answer)], datatype=datatype)
         if is_text:

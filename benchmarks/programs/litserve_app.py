@@ -6,7 +6,7 @@ from typing import Any
 import litserve
 import mlflow.pyfunc
 import pandas as pd
-from work import WORK, as_list
+from work import WORK, as_list, run
 
 MODEL = os.environ["BENCH_MODEL"]
 
@@ -28,6 +28,23 @@ class Api(litserve.LitAPI):
         return {"predictions": as_list(answer)}
 
 
+class AsyncApi(litserve.LitAPI):
+    """The model that waits: requests overlap, as coroutines."""
+
+    def setup(self, device: str) -> None:
+        """Nothing to load."""
+
+    async def decode_request(self, request) -> Any:  # type: ignore[no-untyped-def]
+        return request["data"]
+
+    async def predict(self, rows: Any) -> Any:
+        return await run(MODEL, rows)
+
+    async def encode_response(self, answer: Any) -> dict[str, Any]:
+        return {"predictions": as_list(answer)}
+
+
 if __name__ == "__main__":
-    server = litserve.LitServer(Api(), accelerator="cpu")
+    api = AsyncApi(enable_async=True) if MODEL == "wait" else Api()
+    server = litserve.LitServer(api, accelerator="cpu")
     server.run(host="127.0.0.1", port=int(os.environ["BENCH_PORT"]), generate_client_file=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from work import busy, row_sums, upper, wait
+from work import busy, row_sums, run, upper, wait
 
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec, StringCodec
@@ -45,18 +45,18 @@ class Wait(MLModel):
     def predict(  # type: ignore[override]
         self, payload: InferenceRequest
     ) -> InferenceResponse:
-        return answer_late(self, payload)
+        values = wait(self.decode(payload.inputs[0], default_codec=NumpyCodec))
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output("same", values)]
+        )
 
 
-class WaitOnLoop(MLModel):
-    """The same for MLServer 1.x, which needs a coroutine function."""
+class WaitInThread(MLModel):
+    """The same for MLServer 1.x, which runs coroutine functions only."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        return answer_late(self, payload)
-
-
-def answer_late(model: MLModel, payload: InferenceRequest) -> InferenceResponse:
-    values = wait(model.decode(payload.inputs[0], default_codec=NumpyCodec))
-    return InferenceResponse(
-        model_name=model.name, outputs=[NumpyCodec.encode_output("same", values)]
-    )
+        values = self.decode(payload.inputs[0], default_codec=NumpyCodec)
+        return InferenceResponse(
+            model_name=self.name,
+            outputs=[NumpyCodec.encode_output("same", await run("wait", values))],
+        )

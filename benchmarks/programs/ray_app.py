@@ -15,7 +15,7 @@ import pandas as pd
 import ray
 from ray import serve
 from starlette.requests import Request
-from work import WORK, as_list
+from work import as_list, run
 
 MODEL = os.environ["BENCH_MODEL"]
 
@@ -28,7 +28,7 @@ class Predict:
     async def __call__(self, request: Request) -> dict[str, Any]:
         body = await request.json()
         if self.wine is None:
-            return {"predictions": as_list(WORK[MODEL](body["data"]))}
+            return {"predictions": as_list(await run(MODEL, body["data"]))}
         frame = pd.DataFrame(body["data"], columns=body["columns"], dtype="float64")
         return {"predictions": self.wine.predict(frame).tolist()}
 
