@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -57,10 +57,20 @@ class Start:
     def key(self) -> tuple[str, str, int]:
         return self.server, self.flavor, self.models
 
+    @property
+    def column(self) -> str:
+        """Title of what was started."""
+        title = FLAVOR_TITLES[self.flavor]
+        return title if self.models == 1 else f"{title}, {self.models} models"
+
 
 @dataclass
 class Starts:
-    """All starts of a run."""
+    """All starts of a run.
+
+    Attributes:
+        dates: Column of the tables -> date of its starts, if they are from an earlier run.
+    """
 
     machine: dict[str, str]
     versions: dict[str, dict[str, str]]
@@ -69,6 +79,22 @@ class Starts:
     date: str = field(default_factory=lambda: date.today().isoformat())
     starts: list[Start] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    dates: dict[str, str] = field(default_factory=dict)
+
+    def with_earlier(self, earlier: Starts) -> Starts:
+        """Return these starts with those of the flavors and counts that this run has not.
+
+        All servers of one column are from one run, so that ratios compare what ran together.
+        """
+        measured = {start.column for start in self.starts}
+        added = [start for start in earlier.starts if start.column not in measured]
+        dates = {start.column: earlier.dates.get(start.column, earlier.date) for start in added}
+        return replace(
+            self,
+            versions=earlier.versions | self.versions,
+            starts=self.starts + added,
+            dates=self.dates | dates,
+        )
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -80,10 +106,15 @@ class Starts:
         return cls(**values)
 
     @classmethod
-    def read_newest(cls) -> Starts | None:
-        """Return the results of the newest run; None without one."""
-        paths = sorted(FOLDER.glob("cold-start-*.json"))
-        return cls.read(paths[-1]) if paths else None
+    def read_all(cls) -> Starts | None:
+        """Return the newest starts of each flavor and count; None without a run."""
+        paths = sorted(FOLDER.glob("cold-start-*.json"), reverse=True)
+        if not paths:
+            return None
+        starts = cls.read(paths[0])
+        for path in paths[1:]:
+            starts = starts.with_earlier(cls.read(path))
+        return starts
 
     def medians(self, value: Callable[[Start], float]) -> dict[tuple[str, str, int], float]:
         """Return the median of a value by server, flavor and number of models."""
@@ -107,6 +138,7 @@ def tables(starts: Starts) -> str:
         *_flavor_table(starts, "Memory in MB (PSS of all processes)", lambda start: start.pss, 0),
         *_count_table(starts),
     ]
+    parts += [f"- measured on {date}: {column}" for column, date in starts.dates.items()]
     parts += [f"- not measured: {failure}" for failure in dict.fromkeys(starts.failures)]
     return "\n".join(parts) + "\n"
 

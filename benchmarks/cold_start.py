@@ -108,6 +108,8 @@ def main() -> None:
             for name in order:
                 measure(name, model, number, starts)
     path = options.output or cold_results.FOLDER / f"cold-start-{starts.date}.json"
+    if path.exists():  # an earlier run of the day
+        starts = starts.with_earlier(Starts.read(path))
     starts.save(path)
     print(cold_results.tables(starts))
 

@@ -294,7 +294,7 @@ def _describe_mode(mode: str, connections: int) -> str:
 
 def main() -> None:
     """Write both pages from the newest results of every case."""
-    write(read_all(), Starts.read_newest())
+    write(read_all(), Starts.read_all())
 
 
 if __name__ == "__main__":

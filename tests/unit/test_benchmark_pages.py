@@ -54,6 +54,21 @@ def get_luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def test_a_flavor_is_from_one_run_of_starts() -> None:
+    """The newer run has no PyTorch, and one server less for scikit-learn."""
+    old = Starts({}, {}, "", 3, date="2026-01-01")
+    old.starts = [
+        Start("ours", "sklearn-skops", 1, 0, 9.0, 9.0, 9.0),
+        Start("mlflow", "sklearn-skops", 1, 0, 9.0, 9.0, 9.0),
+        Start("ours", "pytorch", 1, 0, 5.0, 5.0, 5.0),
+    ]
+    new = replace(old, date="2026-02-02", starts=[replace(old.starts[0], ready=1.0)])
+    joined = new.with_earlier(old)
+    ready = joined.medians(lambda start: start.ready)
+    assert ready == {("ours", "sklearn-skops", 1): 1.0, ("ours", "pytorch", 1): 5.0}
+    assert "measured on 2026-01-01: PyTorch\n" in tables(joined)
+
+
 def test_a_case_is_from_one_run() -> None:
     old = replace(
         RESULTS,
