@@ -1,4 +1,4 @@
-"""Executors of models: worker processes in pools, or a thread of the server's process."""
+"""Executors of models: worker processes in pools, a thread of the server, replicas in Ray."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class RaySettings(SettingsGroup):
 
 
 class RayAutoscaling(SettingsGroup):
-    """Bounds and goal of the number of replicas."""
+    """Bounds of the number of replicas, and their target utilization."""
 
     min: Annotated[int, Field(ge=0)] = 1
     """Replicas at least; 0 = none while no request arrives, and the first request waits for one."""

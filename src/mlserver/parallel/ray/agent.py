@@ -1,7 +1,7 @@
 """The agent: a child process of the server, and its only connection to a Ray cluster.
 
-A Ray driver ends with its cluster, and its calls block; a process of its own keeps both away from
-the requests. It polls the directory and the state of the applications, and sends what has changed.
+A Ray driver exits with its cluster, and its calls block; a separate process isolates the server
+from both. The agent polls the directory and the state of the applications, and sends changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from .cluster import Cluster, configure_ray
 logger = get_logger()
 
 POLL_INTERVAL = 0.5
-# Seconds between two looks at the state of the applications, which costs Serve's controller more.
+# Seconds between two reads of the state of the applications. A read costs Serve's controller more
+# CPU time than a poll of the directory.
 STATUS_INTERVAL = 2.0
 # Seconds between two searches for applications that no server needs.
 SWEEP_INTERVAL = 60.0
@@ -75,7 +76,7 @@ class ClusterAgent:
     # -- calls of the server --
 
     async def _init(self, frame: Frame) -> Frame:
-        """Connect to the cluster, and deploy again what is missing in it."""
+        """Connect to the cluster, and deploy the applications that are missing in it."""
         settings = Settings.from_frame(frame.head["settings"])
         configure_logger(settings)
         extend_sys_path(frame.head["sys_path"])
@@ -118,17 +119,16 @@ class ClusterAgent:
         await self._poll()
 
     async def _run_commit(self, model: str, application: str, digest: str, settings: bytes) -> None:
-        """Make an application the current one; its state is sent before the answer.
+        """Make an application the current one; the new state is sent before the reply.
 
-        By an older state, the server would take its own model for one that another server has
-        unloaded.
+        With an older state, the server would conclude that another server has unloaded the model.
         """
         self._models[model] = (application, digest, settings)
         await self._call("commit", model, application, digest, settings)
         await self._poll()
 
     async def _run_drop(self, model: str, application: str) -> None:
-        """Remove a model; the state without it is sent before the answer."""
+        """Remove a model; the state without it is sent before the reply."""
         if self._models.get(model, ("",))[0] == application:
             del self._models[model]
         await self._call("drop", model, application)
@@ -212,8 +212,8 @@ class ClusterAgent:
     async def _read_directory(self) -> dict[str, Any]:
         """Return the state of a directory that has the models of this server.
 
-        A restarted one is empty. It may restart again at any moment, so that the state counts only
-        if it is of the process that the models were added to.
+        A restarted directory is empty, and it may restart at any time. A state is valid only if
+        its epoch is the one that the models were added to.
         """
         while True:
             state: dict[str, Any] = await self._call("poll", self._server, list(self._deployments))
@@ -224,7 +224,7 @@ class ClusterAgent:
             self._epoch = state["epoch"]
 
     async def _check_applications(self, sweeps: bool = False) -> None:
-        """Deploy again what this server uses and Serve does not have."""
+        """Deploy the applications that this server uses and Serve does not have."""
         assert self._cluster is not None
         used = set(self._deployments)  # before the list: a deployment may end meanwhile
         applications = await asyncio.to_thread(self._cluster.list_applications)

@@ -1,4 +1,4 @@
-"""The server's side of the agent: starts it, calls it, and starts another when it ends."""
+"""The server's side of the agent: starts it, calls it, and restarts it when it exits."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LONGEST_PAUSE = 10.0
 
 
 class AgentProcess:
-    """Keeps an agent that is connected to the cluster.
+    """Runs an agent that is connected to the cluster, and restarts it when it exits.
 
     Args:
         settings: The server's settings.
-        describe: Returns the head of INIT: what this server uses in the cluster.
+        describe: Returns the head of INIT: the applications and models of this server.
         on_state: Called with each state of the cluster that differs from the last.
     """
 
@@ -53,7 +53,7 @@ class AgentProcess:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def call(self, name: str, *arguments: Any) -> Any:
-        """Run a call of the agent, after it has connected; repeat it if the agent ends.
+        """Run a call of the agent, after it has connected; retry if the agent exits.
 
         Raises:
             MLServerError: the call failed.

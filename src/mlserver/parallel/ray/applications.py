@@ -36,11 +36,11 @@ SHUTDOWN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is deployed for a model.
+    """The Serve application of a model, before it is deployed.
 
     Attributes:
         model: The model's key in the directory.
-        prefix: Begin of the application's name.
+        prefix: First part of the application's name.
         digest: Equal for equal settings and files.
         settings: The frame of the model's settings.
         options: Options of the Serve deployment.
@@ -58,7 +58,7 @@ class Plan:
 
 
 def plan_application(settings: Settings, model: ModelSettings) -> Plan:
-    """Return what is deployed for a model. Reads its files. Blocks.
+    """Return the plan of a model's application. Reads the model's files. Blocks.
 
     Raises:
         MLServerError: the model cannot run in a Ray cluster with these settings.
@@ -86,7 +86,7 @@ def get_model_key(name: str, version: str | None) -> str:
 
 
 def get_server_prefix(settings: Settings) -> str:
-    """Return the begin of the names of all applications of a server."""
+    """Return the first part of the names of all applications of a server."""
     return f"{PREFIX}/{quote(settings.server_name, safe='')}/"
 
 
@@ -137,7 +137,7 @@ def _build_options(
     options: dict[str, Any] = {
         "ray_actor_options": actor,
         "health_check_period_s": 2.0,
-        # A predict that holds the interpreter's lock answers no health check until it ends.
+        # No health check is answered while a predict holds the GIL.
         "health_check_timeout_s": max(HEALTH_TIMEOUT, health_timeout),
         "graceful_shutdown_wait_loop_s": 0.1,
         "graceful_shutdown_timeout_s": settings.drain_timeout + SHUTDOWN_SECONDS,
@@ -185,7 +185,7 @@ def _find_variables(prefixes: tuple[str, ...]) -> dict[str, str]:
 
 
 def _describe_files(model: ModelSettings) -> Iterator[bytes]:
-    """Yield what identifies the files of a local model."""
+    """Yield the bytes that identify the files of a local model, for its digest."""
     folders = {model.folder}
     if model.parameters is not None and model.parameters.uri is not None:
         folders = {locate(model.parameters.uri, model.folder)}

@@ -67,7 +67,7 @@ class Cluster:
         _check_port(address)
         ray.init(address=address, namespace=self._ray_settings.namespace, **options)
         self._start_serve()
-        for name in ("ray", "ray.serve"):  # they have set their levels at import
+        for name in ("ray", "ray.serve"):  # Ray sets the levels at import
             logging.getLogger(name).setLevel(logging.WARNING)
         self._connect_directory()
         return str(self.call("get_secret"))
@@ -131,14 +131,14 @@ class Cluster:
             )
 
     def delete(self, application: str) -> None:
-        """Delete an application after its replicas have ended, and forget it."""
+        """Delete an application, after its replicas have exited, and its entry in the directory."""
         from ray import serve
 
         serve.delete(application)
         self.call("forget", application)
 
     def wake(self, application: str) -> None:
-        """Ask Serve for a first replica; return when it runs."""
+        """Start a first replica of an application scaled to zero; return when it runs."""
         from ray import serve
 
         serve.get_app_handle(application).wake.remote().result(
@@ -166,7 +166,7 @@ class Cluster:
 
 
 def _check_port(address: str) -> None:
-    """Raise `OSError` if no process listens on an address: Ray would try for a minute."""
+    """Raise `OSError` if no process listens on an address; Ray would retry for a minute."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), PORT_TIMEOUT).close()

@@ -1,8 +1,8 @@
 """The directory of a server's applications in a Ray cluster: a detached actor without I/O.
 
 It lists the addresses of replicas, the current application of each model, and the servers that use
-an application. Replicas and servers renew their entries; what is not renewed expires. After a
-restart of the actor, they add their entries again.
+an application. Replicas and servers renew their entries; an entry that is not renewed expires.
+After a restart of the actor, they add their entries again.
 
 Only the standard library is imported, because the actor may run on a node without this package's
 dependencies.
@@ -19,7 +19,7 @@ from typing import Any
 # Seconds after which an entry expires that is not renewed.
 REPLICA_LEASE = 10.0
 SERVER_LEASE = 15.0
-# Seconds that a first replica has for its load before another one may load.
+# Seconds after which a first replica's claim to load expires, so that another replica may load.
 LOAD_LEASE = 10.0
 # Seconds after which a deployment that was begun and not committed counts as abandoned, unless its
 # server is alive.
@@ -28,12 +28,12 @@ PENDING_LEASE = 60.0
 
 @dataclass
 class Application:
-    """What is known of one Serve application.
+    """State of one Serve application.
 
     Attributes:
         replicas: Replica -> its host, port and expiry.
         servers: Server -> expiry of its use.
-        details: What the first replica reports: the model's info, its resolved address.
+        details: Report of the first replica: the model's info, its resolved address.
         error: The error of the last load that failed, as plain values; None = none.
         loader: The replica that loads first, and the expiry of its claim.
     """
@@ -58,7 +58,7 @@ class Directory:
     """Applications, replicas and servers.
 
     Args:
-        secret: Shared by the servers and replicas, which prove to each other that they know it.
+        secret: Shared secret of servers and replicas (`handshake`).
         clock: Monotonic seconds.
     """
 
@@ -76,7 +76,7 @@ class Directory:
     # -- calls of replicas --
 
     def claim_load(self, application: str, replica: str) -> dict[str, Any]:
-        """Return whether a replica may load now, and what the first one has reported.
+        """Return whether a replica may load now, and the details of the first replica.
 
         One replica of an application loads before the others, which load the version of a mutable
         address that it has resolved.
@@ -114,7 +114,7 @@ class Directory:
         """Return the application for a model, and whether the caller has to deploy it.
 
         Args:
-            prefix: Begin of the name of a new application.
+            prefix: First part of the name of a new application.
             is_new: Whether an application with equal settings is not adopted.
         """
         if not is_new:
@@ -146,7 +146,7 @@ class Directory:
         self._discard_pending(application)
 
     def release(self, server: str, application: str) -> bool:
-        """End a server's use; return whether no server uses the application and none will."""
+        """End a server's use; return whether no server uses, serves or deploys the application."""
         entry = self._get(application)
         entry.servers.pop(server, None)
         is_used = any(expiry > self._clock() for expiry in entry.servers.values())
@@ -183,7 +183,7 @@ class Directory:
         return {"epoch": self._epoch, "applications": applications, "models": models}
 
     def restore(self, models: Mapping[str, tuple[str, str, bytes]]) -> None:
-        """Add a server's models after a restart of the directory, unless they are known."""
+        """Add a server's models after a restart of the directory, unless they have entries."""
         for model, (application, digest, settings) in models.items():
             self._current.setdefault(model, CurrentApplication(application, digest, settings))
 
@@ -197,7 +197,7 @@ class Directory:
                 unused.append(name)
         return unused
 
-    # -- own parts --
+    # -- internals --
 
     def _get(self, application: str) -> Application:
         return self._applications.setdefault(application, Application())

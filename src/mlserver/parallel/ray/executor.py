@@ -30,7 +30,7 @@ KEY_SUFFIX = "#ray"
 # Seconds that a load waits for the other replicas after the first one is ready.
 OTHER_REPLICAS_WAIT = 5.0
 WATCH_INTERVAL = 0.5
-# Seconds between two looks at a load.
+# Seconds between two checks of a load.
 LOAD_INTERVAL = 1.0
 
 
@@ -59,8 +59,7 @@ class RayExecutor:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, models: Sequence[ModelSettings] = ()) -> None:
-        """Start to connect. A cluster that is not there yet does not keep the server from
-        starting: its models load when it is."""
+        """Start to connect, without waiting for the cluster: models load once it is reachable."""
         self._agent.start()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -79,7 +78,7 @@ class RayExecutor:
         load: Callable[[ModelSettings], Awaitable[Any]],
         unload: Callable[[str, str | None], Awaitable[Any]],
     ) -> None:
-        """Load and unload what other servers load and unload from now on."""
+        """Repeat the loads and unloads of other servers from now on."""
         self._follower.start(load, unload)
 
     # -- load --
@@ -169,7 +168,7 @@ class RayExecutor:
             await group.wait_changed(LOAD_INTERVAL)
 
     def _raise_failure(self, application: str, name: str) -> None:
-        """Raise why an application has no replica, if that is known."""
+        """Raise the reason why an application has no replica, if there is one."""
         error = self._state["applications"].get(application, {}).get("error")
         if error is not None:
             raise unpack_error(error)
@@ -178,7 +177,7 @@ class RayExecutor:
             raise MLServerError(f"Model {name}: Ray could not start a replica: {reason}", 500)
 
     async def _abandon(self, model: str, application: str) -> None:
-        """Remove what a failed load has created, without keeping its caller."""
+        """Remove the group and the application of a failed load; failures are logged."""
         await self._close_group(application)
         await self._end_use(model, application, drops=True)
 
@@ -234,7 +233,7 @@ class RayExecutor:
     # -- state of the cluster --
 
     def _describe(self) -> dict[str, Any]:
-        """Return what a new agent has to know."""
+        """Return the applications and models of this server, for a new agent."""
         deployments, models = [], {}
         for application, plan in self._plans.items():
             deployments.append([application, plan.options, plan.settings])
@@ -260,7 +259,7 @@ class RayExecutor:
                 await group.check_overdue()
 
     def _wake(self, application: str) -> None:
-        """Ask Ray for a first replica, unless it is asked already."""
+        """Start a first replica, unless a call for one is in progress."""
         if application in self._waking:
             return
         task = asyncio.get_running_loop().create_task(self._agent.call("wake", application))
@@ -275,7 +274,7 @@ class RayExecutor:
 
 
 async def _has_moved(model: RayModel, settings: ModelSettings) -> bool:
-    """Whether the address of an adopted model points to another version by now."""
+    """Return whether the mutable address of an adopted model now resolves to another version."""
     uri = settings.parameters.uri if settings.parameters is not None else None
     source = get_source(model.info)
     if uri is None or source is None or not is_mutable_address(settings):
@@ -287,7 +286,8 @@ def check_settings(settings: Settings) -> None:
     """Raise if Ray is not installed, or a setting cannot be used with it.
 
     Raises:
-        MLServerError: with what to do.
+        MLServerError: Ray is not installed; the text has the install command.
+        SettingsError: a setting cannot be used with the engine.
     """
     if importlib.util.find_spec("ray") is None:
         raise MLServerError(

@@ -1,8 +1,8 @@
-"""Follows the other servers of a cluster: their loads and unloads are repeated here.
+"""Repeats the loads and unloads of the other servers of a cluster.
 
-The directory has the current application of each model. What this server loads and unloads is in
-the state that it has received before the load or unload ends (`ClusterAgent`): a difference is
-another server's.
+The directory has the current application of each model. This server receives the state with its
+own load or unload before that call ends (`ClusterAgent`), so that any difference is a load or
+unload of another server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...settings import ModelSettings
 
 logger = get_logger()
 
-# Seconds before a load that failed here is tried again.
+# Seconds before a failed load is retried.
 RETRY = 30.0
 
 Load = Callable[[ModelSettings], Awaitable[Any]]
@@ -41,7 +41,7 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, load: Load, unload: Unload) -> None:
-        """Follow from now on."""
+        """Start to repeat the loads and unloads of other servers."""
         self._task = asyncio.get_running_loop().create_task(self._run(load, unload))
 
     async def stop(self) -> None:
@@ -50,7 +50,7 @@ class Follower:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def update(self, models: Mapping[str, Any]) -> None:
-        """Note the directory's models: model -> application and frame of the settings."""
+        """Set the directory's models: model -> application and frame of the settings."""
         self._models = models
         self._changed.set()
 

@@ -1,11 +1,13 @@
-"""Mutual proof that both ends of a connection know the directory's secret, before any frame.
+"""Mutual authentication of both ends of a connection by the directory's secret.
+
+It precedes all frames:
 
     replica -> server   magic, nonce of 32 bytes
     server  -> replica  nonce of 32 bytes, HMAC-SHA256 over both nonces
     replica -> server   HMAC-SHA256 over both nonces, in the other order
 
 The messages have fixed sizes, so that a peer without the secret can make neither end allocate
-memory. What follows is not encrypted (docs/explanation/threat-model.md).
+memory. The frames are not encrypted (docs/explanation/threat-model.md).
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ _DIGEST = 32
 
 
 class HandshakeError(ConnectionError):
-    """The peer does not know the secret, or speaks another protocol."""
+    """The peer does not have the secret, or uses another protocol."""
 
 
 async def prove_server(end: socket.socket, secret: bytes) -> None:
     """Run the server's part on a connected socket.
 
     Raises:
-        OSError: the peer is gone, does not answer in time, or does not know the secret.
+        OSError: the peer has disconnected, does not answer in time, or does not have the secret.
     """
     async with asyncio.timeout(TIMEOUT):
         greeting = await _receive(end, len(MAGIC) + _NONCE)

@@ -18,14 +18,14 @@ from .handshake import prove_replica
 
 logger = get_logger()
 
-# Seconds over which a replica measures how busy it is.
+# Seconds over which a replica measures its utilization.
 BUSY_WINDOW = 10.0
 # Seconds after which a port that could not accept a connection accepts again.
 ACCEPT_PAUSE = 0.5
 
 
 class BusyClock:
-    """Measures the share of time in which calls run.
+    """Measures utilization: the share of time in which calls run.
 
     Args:
         slots: Calls that run at a time when the replica is fully busy.
@@ -40,7 +40,7 @@ class BusyClock:
         self._next = 0
 
     def start(self) -> int:
-        """Note the start of a call; return its number, for `end`."""
+        """Record the start of a call; return its number, for `end`."""
         self._next += 1
         self._running[self._next] = self._clock()
         return self._next
@@ -137,7 +137,7 @@ class ReplicaListener:
             try:
                 end, _ = await loop.sock_accept(listener)
             except OSError as error:
-                # Such as EMFILE: the port must accept again once descriptors are free.
+                # EMFILE, for example: accept again once descriptors are free.
                 logger.warning("The replica's port accepts no connection at present: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
@@ -179,7 +179,7 @@ class ReplicaListener:
             self._sessions[0].send(Frame(MessageType.METRICS, 0, sample))
 
     async def leave(self, limit: float) -> None:
-        """Make servers send nothing more; wait for running calls, at most `limit` seconds."""
+        """Drain: accept no new requests, and wait for running calls, at most `limit` seconds."""
         for session in self._sessions:
             session.send(Frame(MessageType.LEAVING, 0, None))
         if self._accepting is not None:
@@ -187,7 +187,7 @@ class ReplicaListener:
         if self._socket is not None:
             self._socket.close()
         end = time.monotonic() + limit
-        # Requests that were sent before the servers read LEAVING are still on their way.
+        # Requests that were sent before the servers read LEAVING may still arrive.
         await asyncio.sleep(min(0.2, limit))
         while self.busy.running and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)

@@ -1,7 +1,7 @@
 """A replica: the process of a Ray Serve deployment that runs one model.
 
-The model runner and the port are in a thread with an event loop of their own, as in
-`parallel.in_process`; Serve's threads only check its health and end it.
+The model runner and the port are in a thread with its own event loop, as in `parallel.in_process`;
+Serve's threads only check the replica's health and stop it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KEY_SUFFIX = "#ray"
 REGISTER_INTERVAL = 2.0
 CALL_TIMEOUT = 5.0
 CLAIM_INTERVAL = 0.2
-# Seconds that the event loop of the models may take to react.
+# Seconds that the event loop of the models may take to run a callback.
 LOOP_TIMEOUT = 1.0
 WATCH_INTERVAL = 1.0
 
@@ -54,7 +54,7 @@ class ModelReplica:
         server_settings: Frame of the server's settings.
         model_settings: Frame of the model's settings.
         directory: Name and Ray namespace of the directory's actor.
-        sys_path: Import folders of the server, which this node may have as well.
+        sys_path: Import folders of the server; those that this node has are used.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ModelReplica:
                 return self._call(self._runner.load(self._key, settings, trials))
         except MLServerError as error:
             self._directory.call("report_error", self._application, self._id, pack_error(error))
-            # Ray cannot unpickle exceptions of a model's libraries, and repeats their text.
+            # Ray cannot unpickle exceptions of a model's libraries: raise their text alone.
             raise RuntimeError(error.message) from None
 
     async def _open(self) -> tuple[str, int]:
@@ -161,13 +161,13 @@ class ModelReplica:
         details = {"info": self._info.to_plain(), "source": get_source(self._info)}
         entry = [self._application, self._id, self._address]
         while not self._is_leaving.is_set():
-            with contextlib.suppress(Exception):  # the actor restarts, or its node is away
+            with contextlib.suppress(Exception):  # the actor restarts, or its node is unreachable
                 if self._directory.call("register", *entry):
                     self._directory.call("register", *entry, details)
             self._is_leaving.wait(REGISTER_INTERVAL)
 
     def _watch(self) -> None:
-        """End this process if a call exceeds its limit and the event loop does not react."""
+        """End this process if a call exceeds its limit and the event loop is blocked."""
         while not self._is_leaving.wait(WATCH_INTERVAL):
             limit = self._limit
             if limit is None or self._listener.busy.get_oldest() <= limit:
@@ -200,7 +200,7 @@ class ModelReplica:
         """Do nothing: a call makes Serve start a first replica."""
 
     async def __del__(self) -> None:
-        """Serve calls it before it ends the process: finish running calls, and unload."""
+        """Finish running calls, and unload. Serve calls it before it ends the process."""
         if self._is_leaving.is_set():
             return
         self._is_leaving.set()
@@ -235,7 +235,7 @@ class _DirectoryClient:
             reference = getattr(self._actor, method).remote(*arguments)
             return ray.get(reference, timeout=CALL_TIMEOUT)
         except Exception:
-            self._actor = None  # the actor of that name may be another one by now
+            self._actor = None  # look the name up again: the actor may have been replaced
             raise
 
     def read_secret(self) -> bytes:

@@ -24,7 +24,7 @@ logger = get_logger()
 # Seconds between two tries to connect to a replica.
 RETRY_INTERVAL = 1.0
 PING_TIMEOUT = 1.0
-# A node that is cut off sends no end of its connections: the kernel ends them after this.
+# A node without network sends no FIN or RST: the kernel closes its connections after this time.
 SILENCE_SECONDS = 6
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2}
 
@@ -37,7 +37,7 @@ class ReplicaClient(RPCClient):
 
     Attributes:
         description: The replica's answer to INIT.
-        left: Set when it must get no further requests: it is about to end, or it has.
+        left: Set when the replica is draining or has disconnected: send no further requests.
     """
 
     def __init__(self, replica: str) -> None:
@@ -50,8 +50,8 @@ class ReplicaClient(RPCClient):
         """Connect, authenticate and read the description.
 
         Raises:
-            OSError, TimeoutError, WorkerDied: the replica is not there.
-            MLServerError: it runs another version.
+            OSError, TimeoutError, WorkerDied: the replica cannot be reached.
+            MLServerError: it has another version of mlserver.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         end = socket.socket(family, socket.SOCK_STREAM)
@@ -88,7 +88,7 @@ class ReplicaClient(RPCClient):
         return await super().call(kind, head, buffers, kill_after)
 
     async def check(self) -> None:
-        """Close the connection if the replica answers no ping."""
+        """Ping the replica; close the connection if it does not answer."""
         try:
             async with asyncio.timeout(PING_TIMEOUT):
                 await self.call(MessageType.PING, None)
@@ -128,11 +128,11 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
 
     Args:
         application: Name of the Serve application.
-        wake: Asks for a first replica; None = there is always one.
+        wake: Starts a first replica of an application scaled to zero; None = never scaled to zero.
 
     Attributes:
         secret: Of the cluster's directory.
-        details: What the directory knows of the application; None = nothing yet.
+        details: Details of the application in the directory; None = not reported yet.
     """
 
     unavailable_message = "No replica of the model is alive in the Ray cluster; Ray starts another"
@@ -168,8 +168,8 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
     def update(self, replicas: Mapping[str, Sequence[Any]]) -> None:
         """Connect to new replicas of the directory.
 
-        Replicas that are missing in it keep their connections, which show better than the
-        directory whether they are alive.
+        Replicas without an entry keep their connections: an open connection is better evidence
+        that a replica runs than its entry.
         """
         self._known = dict(replicas)
         for replica in replicas.keys() - self._connections.keys():
@@ -177,7 +177,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
             self._connections[replica] = task
 
     async def _connect(self, replica: str) -> None:
-        """Keep a connection to a replica while the directory lists it."""
+        """Connect to a replica, and reconnect, while the directory lists it."""
         try:
             while replica in self._known and not self._is_closed:
                 client = ReplicaClient(replica)
@@ -190,7 +190,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
                     level("Replica %s:%s: no connection: %s", host, port, error or "timeout")
                     await asyncio.sleep(RETRY_INTERVAL)
                     continue
-                # At a random place: several servers then prefer different idle replicas.
+                # Random position: several servers then prefer different idle replicas.
                 self._ready.insert(random.randint(0, len(self._ready)), client)
                 self._announce()
                 await self._serve(client)
@@ -204,7 +204,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
         finally:
             self._ready.remove(client)
             if not client.is_gone and not self._is_closed:
-                self._known.pop(client.replica, None)  # it leaves: no new connection
+                self._known.pop(client.replica, None)  # it is draining: do not reconnect
                 await client.wait_idle()
             client.close()
 
@@ -225,11 +225,11 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
             return
 
     def notify(self) -> None:
-        """Wake the waiters: something other than a connection has changed."""
+        """Notify the waiters of a change other than a connection."""
         self._announce()
 
     async def check_overdue(self) -> None:
-        """Disconnect from replicas that do not react in a call past its time limit."""
+        """Disconnect from replicas that answer no ping during a call past its time limit."""
         now = time.monotonic()
         overdue = [client for client in self._ready if client.has_overdue_call(now)]
         await asyncio.gather(*(client.check() for client in overdue))
