@@ -174,7 +174,7 @@ def measure(name: str, model: Model, number: int, starts: Starts) -> None:
 
 def _run_server(name: str, model: Model, number: int) -> Start | None:
     server = servers.BY_NAME[name]
-    # `/invocations` has no name: several models are asked over V2.
+    # `/invocations` names no model: requests to several models are sent over V2.
     allowed = ("v2",) if model.copies else WIRES
     wires = [wire for wire in allowed if wire in server.wires]
     if not wires:

@@ -84,13 +84,8 @@ def main() -> None:
 def serve(folder: Path) -> Iterator[tuple[ServerProcess, int]]:
     """Run a server with the models of a folder; yields it and its HTTP port."""
     http_port, grpc_port, metrics_port = servers.free_ports(3)
-    variables = {
-        "MLSERVER_HOST": servers.HOST,
-        "MLSERVER_HTTP_PORT": str(http_port),
-        "MLSERVER_GRPC_PORT": str(grpc_port),
-        "MLSERVER_METRICS_PORT": str(metrics_port),
-        "PATH": "/usr/bin:/bin",
-    }
+    variables = servers.address_variables(http_port, grpc_port, metrics_port)
+    variables["PATH"] = "/usr/bin:/bin"
     command = [sys.executable, "-m", "mlserver", "start", str(folder)]
     with ServerProcess(command, variables, folder, folder / "log") as server:
         servers.wait_ready(http_port)

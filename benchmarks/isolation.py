@@ -62,13 +62,8 @@ def main() -> None:
 def measure(isolation: str, is_held: bool, seconds: float) -> str:
     """Start a server with both models; return the latencies of the first as text."""
     http_port, grpc_port, metrics_port = servers.free_ports(3)
-    variables = {
-        "MLSERVER_HOST": servers.HOST,
-        "MLSERVER_HTTP_PORT": str(http_port),
-        "MLSERVER_GRPC_PORT": str(grpc_port),
-        "MLSERVER_METRICS_PORT": str(metrics_port),
-        "PATH": "/usr/bin:/bin",
-    }
+    variables = servers.address_variables(http_port, grpc_port, metrics_port)
+    variables["PATH"] = "/usr/bin:/bin"
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         write_model(folder, "computes", "shared")

@@ -98,13 +98,8 @@ def serve(folder: Path, destination: str) -> Iterator[tuple[load.Target, ServerP
     folder.mkdir()
     http_port, grpc_port, receiver_port = servers.free_ports(3)
     write_repository(folder, destination, receiver_port)
-    variables = {
-        "MLSERVER_HOST": servers.HOST,
-        "MLSERVER_HTTP_PORT": str(http_port),
-        "MLSERVER_GRPC_PORT": str(grpc_port),
-        "MLSERVER_METRICS_PORT": "none",
-        "PATH": "/usr/bin:/bin",
-    }
+    variables = servers.address_variables(http_port, grpc_port)
+    variables["PATH"] = "/usr/bin:/bin"
     command = [sys.executable, "-m", "mlserver", "start", str(folder)]
     receiver = subprocess.Popen([sys.executable, "-c", RECEIVER, str(receiver_port)])
     try:

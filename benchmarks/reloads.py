@@ -59,13 +59,8 @@ def main() -> None:
 def measure(title: str, model: Path, count: int) -> None:
     """Start a server with a model and load it `count` times."""
     http_port, grpc_port, metrics_port = servers.free_ports(3)
-    variables = {
-        "MLSERVER_HOST": servers.HOST,
-        "MLSERVER_HTTP_PORT": str(http_port),
-        "MLSERVER_GRPC_PORT": str(grpc_port),
-        "MLSERVER_METRICS_PORT": str(metrics_port),
-        "PATH": "/usr/bin:/bin",
-    }
+    variables = servers.address_variables(http_port, grpc_port, metrics_port)
+    variables["PATH"] = "/usr/bin:/bin"
     settings = {
         "name": MODEL,
         "implementation": "mlserver_mlflow.MLflowRuntime",

@@ -109,6 +109,18 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+def address_variables(
+    http_port: int, grpc_port: int, metrics_port: int | None = None
+) -> dict[str, str]:
+    """Return the variables of an mlserver on these ports of 127.0.0.1; None = no metrics port."""
+    return {
+        "MLSERVER_HOST": HOST,
+        "MLSERVER_HTTP_PORT": str(http_port),
+        "MLSERVER_GRPC_PORT": str(grpc_port),
+        "MLSERVER_METRICS_PORT": "none" if metrics_port is None else str(metrics_port),
+    }
+
+
 def environment(place: Place, extra: dict[str, str]) -> dict[str, str]:
     """Return this process's variables, except those of servers, and the variables of the start."""
     foreign = ("MLSERVER_", "MLFLOW_", "RAY_", "BENTOML_", "PYTHONPATH", "VIRTUAL_ENV")
@@ -145,13 +157,8 @@ def _mlserver(place: Place, batch: int = 0, wait: float = 0.0) -> Start:
         folder = place.folder / name
         folder.mkdir()
         (folder / "model-settings.json").write_text(json.dumps(settings))
-    ports = {
-        "MLSERVER_HOST": HOST,
-        "MLSERVER_HTTP_PORT": str(place.http_port),
-        "MLSERVER_GRPC_PORT": str(place.grpc_port),
-        "MLSERVER_METRICS_PORT": str(place.metrics_port),
-    }
-    return Start([str(place.python.parent / "mlserver"), "start", str(place.folder)], ports)
+    variables = address_variables(place.http_port, place.grpc_port, place.metrics_port)
+    return Start([str(place.python.parent / "mlserver"), "start", str(place.folder)], variables)
 
 
 def _mlserver_batching(place: Place) -> Start:

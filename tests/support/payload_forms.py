@@ -42,6 +42,13 @@ def split(rows: Any, columns: Any = None) -> dict[str, Any]:
 
 def rows_of_three() -> Iterator[Any]:
     """Bodies for three double columns a, b, c."""
+    yield from _split_forms()
+    yield from _record_forms()
+    yield from _input_forms()
+    yield from _instance_forms()
+
+
+def _split_forms() -> Iterator[Any]:
     yield split([ROW], ABC)
     yield split([ROW, [4, 5, 6], [1e-7, 1e20, 0.1]], ABC)
     yield split([[0.1 * i, i, -i] for i in range(100)], ABC)
@@ -75,6 +82,9 @@ def rows_of_three() -> Iterator[Any]:
     yield {"dataframe_split": [ROW]}
     yield {"dataframe_split": None}
     yield {"dataframe_split": "x"}
+
+
+def _record_forms() -> Iterator[Any]:
     yield {"dataframe_records": [{"a": 1, "b": 2.5, "c": -0.5}]}
     yield {"dataframe_records": [{"c": 1, "b": 2.5, "a": -0.5}, {"a": 1, "b": 2, "c": 3}]}
     yield {"dataframe_records": [{"a": 1, "b": 2.5, "c": 3, "z": 4}]}
@@ -85,6 +95,9 @@ def rows_of_three() -> Iterator[Any]:
     yield {"dataframe_records": []}
     yield {"dataframe_records": {"a": 1}}
     yield {"dataframe_records": None}
+
+
+def _input_forms() -> Iterator[Any]:
     yield {"inputs": {"a": [1], "b": [2.5], "c": [-0.5]}}
     yield {"inputs": {"c": [1, 2], "b": [2.5, 3], "a": [-0.5, 4]}}
     yield {"inputs": {"a": 1, "b": 2.5, "c": 3}}
@@ -107,6 +120,9 @@ def rows_of_three() -> Iterator[Any]:
     yield {"inputs": []}
     yield {"inputs": "x"}
     yield {"inputs": None}
+
+
+def _instance_forms() -> Iterator[Any]:
     yield {"instances": [{"a": 1, "b": 2.5, "c": -0.5}]}
     yield {"instances": [{"a": 1, "b": 2.5, "c": -0.5}, {"c": 1, "b": 2, "a": 3}]}
     yield {"instances": [{"a": 1, "b": 2.5, "c": -0.5}, {"c": 1, "b": 2}]}

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from support.server import START_LIMIT, Log
+from support.server import START_LIMIT, Log, check_exit
 
 ADDRESS = "10.0.0.5"
 CLONE_NEWNET = 0x40000000
@@ -66,7 +66,7 @@ class Modelcar:
 
 @dataclass(frozen=True)
 class Container:
-    """What a container runtime knows of a container.
+    """The configuration of a container.
 
     Attributes:
         env: All environment variables.
@@ -130,12 +130,7 @@ class Pod:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        code = self.stop()
-        if error is not None:
-            error.add_note(f"The container's log:\n{self.log}")
-            return
-        assert code == 0, f"the container exited with {code} (None: it was killed):\n{self.log}"
-        assert "Traceback" not in self.log, f"a traceback in the log:\n{self.log}"
+        check_exit("container", self.stop(), self.log, error)
 
     def stop(self) -> int | None:
         """Send SIGTERM, after the grace period SIGKILL. Returns the exit code; None = killed."""
@@ -189,7 +184,7 @@ class Pod:
     # -- requests --
 
     def probe(self, probe: dict[str, Any], ports: dict[str, int]) -> str:
-        """Ask once, as the kubelet does. Returns "" for success, or the reason of the failure.
+        """Probe once, as the kubelet does. Returns "" for success, or the reason of the failure.
 
         Args:
             ports: The container's ports by name.
@@ -206,7 +201,7 @@ class Pod:
         return "" if 200 <= status < 400 else f"HTTP probe failed with statuscode: {status}"
 
     def wait_for_probe(self, probe: dict[str, Any], ports: dict[str, int]) -> None:
-        """Ask until success, for as long as the manifest allows (`failureThreshold`)."""
+        """Probe until success, for as long as the manifest allows (`failureThreshold`)."""
         limit = probe["periodSeconds"] * probe["failureThreshold"]
         self.wait(lambda: not self.probe(probe, ports), f"{probe} succeeded", limit)
 
@@ -237,7 +232,7 @@ class Pod:
 
     @contextmanager
     def forward(self, port: int) -> Iterator[str]:
-        """Forward one connection at a time of a local port to a port of the pod. Yields `host:port`."""
+        """Forward one connection at a time to a port of the pod; yield the local `host:port`."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             threading.Thread(target=self._forward, args=(listener, port), daemon=True).start()
             yield f"127.0.0.1:{listener.getsockname()[1]}"

@@ -107,6 +107,28 @@ class Log:
                     self._new_line.notify_all()
 
 
+def check_exit(
+    name: str,
+    code: int | None,
+    log: Log,
+    error: BaseException | None,
+    allows_tracebacks: bool = False,
+) -> None:
+    """Fail unless a process has exited with code 0 and has logged no traceback.
+
+    Args:
+        name: What the process is, for messages.
+        code: Its exit code; None = killed.
+        error: The exception that ends the block of the process; its log is added as a note, and
+            nothing else is checked.
+    """
+    if error is not None:
+        error.add_note(f"The {name}'s log:\n{log}")
+        return
+    assert code == 0, f"the {name} exited with {code} (None: it was killed):\n{log}"
+    assert allows_tracebacks or "Traceback" not in log, f"a traceback in the log:\n{log}"
+
+
 class Server:
     """`mlserver start FOLDER` in a process, on free ports of 127.0.0.1.
 
@@ -197,17 +219,11 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        code = self.stop()
-        if error is not None:
-            error.add_note(f"The server's log:\n{self.log}")
-            return
-        assert code == 0, f"the server exited with {code} (None: it was killed):\n{self.log}"
-        assert not self.surviving_processes, (
-            f"processes that survived the server: {self.surviving_processes}\n{self.log}"
-        )
-        assert self._tracebacks or "Traceback" not in self.log, (
-            f"a traceback in the log:\n{self.log}"
-        )
+        check_exit("server", self.stop(), self.log, error, self._tracebacks)
+        if error is None:
+            assert not self.surviving_processes, (
+                f"processes that survived the server: {self.surviving_processes}\n{self.log}"
+            )
 
     def _end(self, number: signal.Signals) -> int | None:
         """Signal the process and wait. Returns its exit code, or None if it was killed."""
@@ -230,7 +246,7 @@ class Server:
         return self._end(signal.SIGTERM)
 
     def list_processes(self) -> list[int]:
-        """Ids of the live processes of the server's group, the server included, zombies excluded."""
+        """Ids of the live processes in the server's group, with the server and without zombies."""
         pids = []
         for entry in Path("/proc").glob("[0-9]*/stat"):
             try:

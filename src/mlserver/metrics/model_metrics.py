@@ -2,7 +2,7 @@
 
 Each request calls `request_started`, `run_started`, `run_finished` and `request_finished`, which
 write to the instruments' values themselves: 4 function calls per request, where one method per
-instrument took 23 (`python -m benchmarks.walk`).
+instrument took 23 (`python -m benchmarks.call_counts`).
 """
 
 from __future__ import annotations
@@ -64,13 +64,7 @@ class ModelInstruments:
         self.cache_misses = Counter(
             "model_infer_cache_misses", "Inference requests not in the response cache", _MODEL
         )
-        self.load_failures = Counter("model_load_failures", "Loads that failed", _MODEL)
-        self.load_seconds = Histogram(
-            "model_load_seconds",
-            "Duration of loads in seconds, without waiting for other models",
-            _MODEL,
-            LOAD_BUCKETS,
-        )
+        self.load_failures, self.load_seconds = _create_load_instruments()
         self.duration = Summary(
             "model_infer_request_duration", "Duration of inference requests in seconds", _MODEL
         )
@@ -150,6 +144,15 @@ class ModelInstruments:
         for counter in self.by_outcome():
             for key in [key for key in list(counter.values) if key[:2] == labels]:
                 counter.remove(key)
+
+
+def _create_load_instruments() -> tuple[Counter, Histogram]:
+    """Return the counter of failed loads, and the durations of all loads."""
+    description = "Duration of loads in seconds, without waiting for other models"
+    return (
+        Counter("model_load_failures", "Loads that failed", _MODEL),
+        Histogram("model_load_seconds", description, _MODEL, LOAD_BUCKETS),
+    )
 
 
 def _create_payload_counters() -> tuple[Counter, Counter]:

@@ -1,4 +1,4 @@
-"""Counts the server's own function calls per request: `python -m benchmarks.walk [--list]`.
+"""Counts the server's own function calls per request: `python -m benchmarks.call_counts [--list]`.
 
 One warm V2 JSON request of one row passes a real server with one worker process. `sys.setprofile`
 counts, in the event loop's thread of the server process, the calls of functions in `mlserver`, the
@@ -83,9 +83,9 @@ def send_requests(port: int, count: int) -> None:
 
 async def measure(folder: Path) -> CallRecorder:
     """Serve the model from `folder` in this process, and record the calls of warm requests."""
-    (folder / "walk_model.py").write_text(MODEL)
+    (folder / "counted_model.py").write_text(MODEL)
     (folder / "model-settings.json").write_text(
-        json.dumps({"name": "wine", "implementation": "walk_model.Sum"})
+        json.dumps({"name": "wine", "implementation": "counted_model.Sum"})
     )
     http_port, grpc_port = free_ports(2)
     settings = Settings(
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--list", action="store_true", help="print each function's calls as well")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="walk-") as name:
+    with tempfile.TemporaryDirectory(prefix="calls-") as name:
         recorder = AsyncManager().run(measure(Path(name)))
     counts = recorder.per_request()
     if options.list:
