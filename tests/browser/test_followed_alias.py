@@ -43,6 +43,6 @@ def test_a_moved_alias_is_seen(tmp_path: Path, open_console: OpenConsole) -> Non
         row = {"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [1.0]}
         assert server.infer("wine", [row]).json()["outputs"][0]["data"] == [2.0]
         registry.remove("wine", "champion")
-        page.get_by_role("alert").get_by_text("The version before serves on").wait_for()
+        page.get_by_role("alert").get_by_text("The previous version keeps serving").wait_for()
         assert server.infer("wine", [row]).json()["outputs"][0]["data"] == [2.0]
         console.close()

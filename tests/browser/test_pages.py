@@ -297,15 +297,23 @@ def test_a_server_that_ends_and_returns(tmp_path: Path, open_console: OpenConsol
 
 # Feeds the page's store with documents of 50 models, one per second of a fast-forwarded clock.
 FEED = """async ([seconds, start]) => {
-  const store = await import(document.querySelector("script[type=module]").src.replace("main.js", "store.js"));
+  const script = document.querySelector("script[type=module]").src;
+  const store = await import(script.replace("main.js", "store.js"));
   const counts = step => ({counts: {"10": 5 * step, "20": step}, sum: step});
+  const server = {name: "s", version: "2", started: 1, ready: true};
+  const latencyBounds = Array.from({length: 99}, (_, i) => 1e-4 * 1.1 ** i);
   for (let second = 0; second < seconds; second += 1) {
     const step = start + second;
-    const models = Array.from({length: 50}, (_, index) => ({name: `m${index}`, version: "", state: "READY", ready: true, reason: "",
-      success: 6 * step, failure: step, in_flight: 1, rejected: {}, shadow: {}, swaps: {}, queue_seconds: step, model_seconds: step,
-      transport_seconds: step, latency: counts(step), queue: counts(step), batch_requests: counts(step)}));
-    const processes = [{kind: "worker", pid: 1 + (step % 400), pool: 1, resident_bytes: 1e8, processor_seconds: step}];
-    store.record({time: 4e9 + step, server: {name: "s", version: "2", started: 1, ready: true}, latency_bounds: Array.from({length: 99}, (_, i) => 1e-4 * 1.1 ** i),
+    const models = Array.from({length: 50}, (_, index) => ({
+      name: `m${index}`, version: "", state: "READY", ready: true, reason: "",
+      success: 6 * step, failure: step, in_flight: 1, rejected: {}, shadow: {}, swaps: {},
+      queue_seconds: step, model_seconds: step, transport_seconds: step,
+      latency: counts(step), queue: counts(step), batch_requests: counts(step)}));
+    const processes = [{
+      kind: "worker", pid: 1 + (step % 400), pool: 1, resident_bytes: 1e8,
+      processor_seconds: step}];
+    store.record({
+      time: 4e9 + step, server, latency_bounds: latencyBounds,
       count_bounds: [1, 2], models, missing: [], processes});
   }
 }"""

@@ -24,7 +24,8 @@ from mlserver.types import InferenceRequest, InferenceResponse
 class Decodes(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         decoded = [self.decode(one) for one in payload.inputs]
-        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("x", [repr(decoded)], False)])
+        output = StringCodec.encode_output("x", [repr(decoded)], False)
+        return InferenceResponse(model_name=self.name, outputs=[output])
 """
 
 

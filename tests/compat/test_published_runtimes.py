@@ -29,7 +29,8 @@ def packages() -> Path:
         return install()
     except IndexUnreachable as error:
         pytest.skip(
-            f"the published runtimes are not installed and the package index cannot be reached: {error}"
+            "the published runtimes are not installed and the package index cannot be reached: "
+            f"{error}"
         )
 
 

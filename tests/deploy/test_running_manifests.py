@@ -1,7 +1,7 @@
 """Each manifest is run as a pod runs it: its variables, command, ports, probes and security
 context, with a read-only root, no capabilities, another user and a small `/dev/shm`.
 
-One server per manifest, so each test walks through the whole life of a container.
+One server per manifest, so each test runs a container from its start to its exit.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
 """Coverage-guided fuzzing of one format: `python tests/fuzz/atheris_run.py TARGET [FOLDER]
 [options of libFuzzer]`.
 
-It needs atheris, in an environment of its own that sees this one's packages:
+It needs atheris, in a separate environment that has access to this one's packages:
 
     python3.11 -m venv .venvs/atheris && .venvs/atheris/bin/pip install atheris
     PYTHONPATH=src:runtimes/mlflow:$(echo .venv/lib/python3*/site-packages) \\
         .venvs/atheris/bin/python tests/fuzz/atheris_run.py json -max_total_time=60 -max_len=8192
 
 The targets are those that `test_fuzz.py` runs over tests/corpus. The search starts with that
-corpus; bodies of new coverage are written to
-FOLDER (default: a temporary one), a body that raised, hung or used too much memory to the current
-folder. Add such a body to
-tests/corpus/TARGET, named after its effect.
+corpus; bodies of new coverage are written to FOLDER (default: a temporary one), a body that raised,
+hung or used too much memory to the current folder. Add such a body to tests/corpus/TARGET, named
+after its effect.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from mlserver.wire import json as wire_json
 from mlserver.wire.proto import messages
 
 ONE = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1.5, -2, 3e10, 0]}
+DATATYPES = "UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BOOL"
 TEXT = {"name": "t", "shape": [2], "datatype": "BYTES", "data": ["é\u0000", "𝄞"]}
 
 
@@ -31,7 +32,7 @@ REQUESTS: dict[str, Any] = {
     "all datatypes": {
         "inputs": [
             {"name": kind, "shape": [1], "datatype": kind, "data": [1]}
-            for kind in "UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BOOL".split()
+            for kind in DATATYPES.split()
         ]
     },
     "parameters": {

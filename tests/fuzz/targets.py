@@ -1,8 +1,7 @@
 """Fuzz targets, one function per format: it raises only if a server would have answered with a 5xx.
 
 Each reads a body like its front end, validates it like the data plane, runs an echo model, and
-writes
-the response in every format.
+writes the response in every format.
 """
 
 from __future__ import annotations

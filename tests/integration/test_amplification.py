@@ -25,7 +25,7 @@ from support.server import Server
 
 RUNTIME = "mlserver_mlflow.MLflowRuntime"
 BOUND = 100
-# Requests per measurement. The bound is at least 20 ms for each, the clock is exact to a microsecond.
+# Requests per measurement. The bound is at least 20 ms for each; the clock is exact to 1 us.
 ROUNDS = 4
 MEMORY = 64 * 1024  # bytes of a small request
 # Path and content type for the bodies of each format.
@@ -50,7 +50,10 @@ from mlflow.models import Model
 from support.models import save_function
 
 example = pd.DataFrame({"a": [1.5], "b": [2], "c": ["x"]})
-body = "\\n    def predict(self, context, model_input, params=None):\\n        return [len(model_input)]\\n"
+body = '''
+    def predict(self, context, model_input, params=None):
+        return [len(model_input)]
+'''
 for name in ("table", "any"):
     folder = Path(sys.argv[1]) / name
     save_function(folder, body, example, [1])

@@ -14,7 +14,7 @@ import pytest
 from support.repository import tensor, write_model
 from support.server import Serve, Server
 
-# Counts its runs and returns a header of the request, which a cached response cannot know.
+# Counts its runs and returns a header with the count, which differs from that of a cached response.
 COUNTS = """
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
@@ -29,8 +29,12 @@ class Counts(MLModel):
     async def predict(self, payload):
         self.runs += 1
         total = NumpyCodec.decode_input(payload.inputs[0]).sum()
-        outputs = [NumpyCodec.encode_output("total", np.array([total])), NumpyCodec.encode_output("run", np.array([self.runs]))]
-        return InferenceResponse(model_name=self.name, outputs=outputs, parameters=Parameters(headers={"x-run": str(self.runs)}))
+        outputs = [
+            NumpyCodec.encode_output("total", np.array([total])),
+            NumpyCodec.encode_output("run", np.array([self.runs])),
+        ]
+        parameters = Parameters(headers={"x-run": str(self.runs)})
+        return InferenceResponse(model_name=self.name, outputs=outputs, parameters=parameters)
 """
 ON = {"MLSERVER_CACHE_ENABLED": "true"}
 
@@ -79,11 +83,11 @@ def test_hits_and_misses(serve: Serve, tmp_path: Path, workers: int) -> None:
 
 
 def test_models_that_are_cached(serve: Serve, tmp_path: Path) -> None:
-    write(tmp_path, "asks")
-    write(tmp_path, "asks-not", cache_enabled=False)
+    write(tmp_path, "cached")
+    write(tmp_path, "uncached", cache_enabled=False)
     server = serve(tmp_path, workers=0, env=ON)
-    assert [ask(server, [1], "asks")[1] for _ in range(2)] == [1, 1]
-    assert [ask(server, [1], "asks-not")[1] for _ in range(2)] == [1, 2]
+    assert [ask(server, [1], "cached")[1] for _ in range(2)] == [1, 1]
+    assert [ask(server, [1], "uncached")[1] for _ in range(2)] == [1, 2]
 
 
 @pytest.mark.parametrize("env", [{}, {**ON, "MLSERVER_CACHE_SIZE": "0"}])
@@ -98,7 +102,14 @@ def test_the_server_setting_disables_the_cache(
 def test_models_and_versions_have_separate_entries(serve: Serve, tmp_path: Path) -> None:
     write(tmp_path, "one")
     write(tmp_path, "two", parameters={"version": "1"})
-    write_model(tmp_path / "two-2", "Counts", source=COUNTS.replace("+= 1", "+= 10"), name="two", cache_enabled=True, parameters={"version": "2"})  # fmt: skip
+    write_model(
+        tmp_path / "two-2",
+        "Counts",
+        source=COUNTS.replace("+= 1", "+= 10"),
+        name="two",
+        cache_enabled=True,
+        parameters={"version": "2"},
+    )
     server = serve(tmp_path, workers=0, env=ON)
     body = {"inputs": [tensor("x", [1], "FP64")]}
     for _ in range(2):

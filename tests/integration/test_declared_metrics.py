@@ -34,10 +34,10 @@ from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
-asked = Counter("own_asked", "Questions")
-elements = Histogram("own_elements", "Elements per question", ["model"], buckets=(1, 10))
+requests = Counter("own_requests", "Requests")
+elements = Histogram("own_elements", "Elements per request", ["model"], buckets=(1, 10))
 seconds = Summary("own_seconds", "Seconds")
-largest = Gauge("own_largest", "The largest question", multiprocess_mode="max")
+largest = Gauge("own_largest", "Elements of the largest request", multiprocess_mode="max")
 holders = Gauge("own_holders", "Workers that hold the model", multiprocess_mode="livesum")
 level = Gauge("own_level", "Of each worker")
 
@@ -53,7 +53,7 @@ class Declaring(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         size = payload.inputs[0].shape[0]
-        asked.inc()
+        requests.inc()
         elements.labels(self.name).observe(size)
         seconds.observe(0.5)
         largest.set(size)
@@ -104,7 +104,7 @@ def test_every_kind_of_metric(
     for size in (1, 5, 20) * 4:
         ask(server, "m", size)
     samples = page(server)
-    assert samples["own_asked_total",] == 12
+    assert samples["own_requests_total",] == 12
     assert [samples["own_elements_bucket", bound, "m"] for bound in ("1.0", "10.0", "+Inf")] == [
         4,
         8,
@@ -128,13 +128,13 @@ def test_workers_that_exit(serve: Serve, tmp_path: Path) -> None:
         for _ in range(10):
             ask(server, "m", 5)
         before = page(server)
-        assert before["own_asked_total",] == 10 * count
+        assert before["own_requests_total",] == 10 * count
         killed = server.workers[0]
         os.kill(killed, signal.SIGKILL)
         server.wait(partial(has_lost_workers, server, count), "the death of the worker is logged")
         server.wait(lambda: page(server)["own_holders",] == 2, "another worker held the model")
         after = page(server)
-        assert after["own_asked_total",] == 10 * count
+        assert after["own_requests_total",] == 10 * count
         assert after["own_elements_sum", "m"] == before["own_elements_sum", "m"]
         assert after["own_largest",] == 5
         assert after["own_loads_total", "m"] == before["own_loads_total", "m"] + 1
@@ -152,7 +152,7 @@ def test_code_that_is_run_again(serve: Serve, tmp_path: Path, workers: int) -> N
     for _ in range(4):
         ask(server, "m", 5)
         ask(server, "n", 5)
-    assert page(server)["own_asked_total",] == 8
+    assert page(server)["own_requests_total",] == 8
     (tmp_path / "m" / "declaring_model.py").write_text(DECLARING + "\n# changed\n")
     for model in ("m", "n"):
         assert server.post(f"/v2/repository/models/{model}/load").status_code == 200
@@ -160,7 +160,7 @@ def test_code_that_is_run_again(serve: Serve, tmp_path: Path, workers: int) -> N
         ask(server, "m", 5)
         ask(server, "n", 5)
     samples = page(server)
-    assert samples["own_asked_total",] == 16
+    assert samples["own_requests_total",] == 16
     assert (samples["lib_used_total", "m"], samples["lib_used_total", "n"]) == (8, 8)
     assert samples["own_elements_bucket", "10.0", "m"] == 8
     assert samples["own_loads_total", "m"] == 2 * max(1, workers)

@@ -1,4 +1,4 @@
-"""`mlserver demo`: trains, registers, serves, and prints requests that work; leaves nothing behind."""
+"""`mlserver demo`: trains, registers, serves, prints requests that work, and leaves no files."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_every_protocol_returns_the_same_bits(servers: Servers, seed: int) -> No
 
 @pytest.mark.parametrize("where", ["apart", "inline"])
 def test_joined_requests_get_their_own_rows(servers: Servers, where: str) -> None:
-    """Sixteen concurrent requests of different sizes to every batching model over every protocol."""
+    """Sixteen concurrent requests of several sizes to every batching model over every protocol."""
     server: Server = getattr(servers, where)
     rng = random.Random(where)
     questions: list[tuple[str, str, Inputs]] = []

@@ -333,7 +333,8 @@ def test_all_ask_for_credentials(tmp_path: Path) -> None:
     [
         (
             {"parallel_workers": 0},
-            "http_workers: expected 1 with parallel_workers of 0; set parallel_workers to 1 or more",
+            "http_workers: expected 1 with parallel_workers of 0; "
+            "set parallel_workers to 1 or more",
         ),
         ({"http_port": "taken"}, "(setting 'http_port')"),
         ({"grpc_port": "taken"}, "(setting 'grpc_port')"),

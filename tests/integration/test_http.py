@@ -333,9 +333,10 @@ def test_other_errors_keep_their_status(plain_server: Server) -> None:
 def test_paths_of_requests_are_labelled_as_in_mlserver_1(server: Server) -> None:
     """Dashboards for MLServer 1.x query these metrics."""
     body = {"inputs": [tensor("x", [1.0])]}
+    versioned = "/v2/models/{model_name}/versions/{model_version}/infer"
     paths = {
         "/v2/models/echo/infer": "/v2/models/{model_name}/infer",
-        "/v2/models/versioned/versions/1/infer": "/v2/models/{model_name}/versions/{model_version}/infer",
+        "/v2/models/versioned/versions/1/infer": versioned,
         "/v2/repository/models/echo/load": "/v2/repository/models/{model_name}/load",
     }
     for path in paths:

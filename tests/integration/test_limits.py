@@ -77,8 +77,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 # -- bodies --
 
-# Four times the memory that `test_bombs` allows. Compressed in the test, not at import: all processes
-# of pytest-xdist import this file.
+# Four times the memory that `test_bombs` allows. Compressed in the test, not at import: all
+# processes of pytest-xdist import this file.
 BOMB = 256 * MiB
 BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "gzip": ("gzip", lambda: gzip.compress(bytes(BOMB))),
@@ -150,9 +150,9 @@ HEAVY: dict[str, bytes] = {
     "deep data": json.dumps({"inputs": [tensor("x", nested(40), shape=[1] * 40)]}).encode(),
     "deep parameters": b'{"inputs":[],"parameters":{"a":' + b"[" * 900 + b"]" * 900 + b"}}",
     "very deep JSON": b'{"inputs":' + b"[" * 500_000,
-    "a number of a million digits": b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":['
-    + b"9" * MiB
-    + b"]}]}",
+    "a number of a million digits": (
+        b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":[' + b"9" * MiB + b"]}]}"
+    ),
     "20,000 inputs": json.dumps(
         {"inputs": [tensor(str(number), [1]) for number in range(20_000)]}
     ).encode(),

@@ -152,7 +152,8 @@ LITERALS = {
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_literals_that_are_not_json(server: Server, literal: str, size: int) -> None:
     numbers = ", ".join(["0.5"] * (size - 1) + [literal])
-    body = f'{{"inputs": [{{"name": "é", "shape": [{size}], "datatype": "FP64", "data": [{numbers}]}}]}}'
+    fields = f'"name": "é", "shape": [{size}], "datatype": "FP64", "data": [{numbers}]'
+    body = f'{{"inputs": [{{{fields}}}]}}'
     answer = server.post("/v2/models/echo/infer", body)
     assert answer.status_code == 400
     assert literal.lstrip("-") in answer.json()["error"]

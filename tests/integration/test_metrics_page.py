@@ -15,7 +15,7 @@ from mlserver.security.credentials import hash_key
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Serve, Server, run_mlserver
 
-ASKED = [tensor("x", [1.0])]
+INPUTS = [tensor("x", [1.0])]
 
 OWN_PAGE = """
 from mlserver import MLModel
@@ -47,7 +47,7 @@ def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int)
     server = serve(tmp_path, workers=1)
     for _ in range(10):
         assert (
-            httpx.post(f"{server.url}/v2/models/echo/infer", json={"inputs": ASKED}).status_code
+            httpx.post(f"{server.url}/v2/models/echo/infer", json={"inputs": INPUTS}).status_code
             == 200
         )
     for _ in range(6):  # each over a connection of its own, which any process may accept
@@ -122,7 +122,7 @@ def test_one_port_for_both(kind: type[Server], tmp_path: Path, front_ends: int) 
     write_server_settings(tmp_path, http_workers=front_ends)
     write_model(tmp_path / "echo")
     with kind(tmp_path, workers=1) as server:
-        assert server.infer("echo", ASKED).status_code == 200
+        assert server.infer("echo", INPUTS).status_code == 200
         assert count_requests(server.get("/metrics").text) == 1
         server.wait_for_line("metrics at /metrics")
         with pytest.raises(httpx.ConnectError):
@@ -208,11 +208,11 @@ def test_every_request_is_in_the_histograms_of_queues(
     server = serve(tmp_path, workers=workers)
     for name in ("alone", "joined"):
         for _ in range(5):
-            assert server.infer(name, ASKED).status_code == 200
+            assert server.infer(name, INPUTS).status_code == 200
     assert (
         server.post("/v2/repository/models/alone/load").status_code == 200
     )  # its counters continue
-    assert server.infer("alone", ASKED).status_code == 200
+    assert server.infer("alone", INPUTS).status_code == 200
     page = server.get("/metrics").text
     waited = 'model_infer_queue_duration_seconds_{}{{model="{}",version=""}} {}'
     assert waited.format("count", "alone", 6.0) in page

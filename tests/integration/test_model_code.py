@@ -65,8 +65,10 @@ def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: P
     compared = 'model_shadow_requests_total{model="a",outcome="different",version="2"}'
     server.wait(lambda: compared in metrics.get("/metrics").text, "the shadow was compared")
     metrics.close()
-    message = "Model 'a': runs in a worker pool of its own, since it ships code (prep.py, team/, team_loader.py)"
-    server.wait_for_line(message)
+    server.wait_for_line(
+        "Model 'a': runs in a worker pool of its own, since it ships code "
+        "(prep.py, team/, team_loader.py)"
+    )
     server.wait_for_line("Model 'b': runs in a worker pool of its own")
 
 

@@ -38,7 +38,9 @@ class Handlers(MLModel):
         return {"model": self.name, "text": review.text, "stars": review.stars}
 
     @custom_handler(rest_path="/items/{item}", rest_method="GET")
-    async def item(self, item: int, q: str | None = None, x_token: Annotated[str | None, Header()] = None) -> dict:
+    async def item(
+        self, item: int, q: str | None = None, x_token: Annotated[str | None, Header()] = None
+    ) -> dict:
         return {"item": item, "q": q, "token": x_token}
 
     @custom_handler(rest_path="/depends", rest_method="GET")
@@ -48,7 +50,12 @@ class Handlers(MLModel):
     @custom_handler(rest_path="/request")
     async def request(self, request: Request) -> dict:
         body = await request.body()
-        return {"size": len(body), "method": request.method, "path": request.url.path, "type": request.headers["content-type"]}
+        return {
+            "size": len(body),
+            "method": request.method,
+            "path": request.url.path,
+            "type": request.headers["content-type"],
+        }
 
     @custom_handler(rest_path="/several")
     async def several(self, one: int = Body(), other: str = Body()) -> list:

@@ -60,7 +60,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def tell(server: Server, what: str) -> None:
+def set_state(server: Server, what: str) -> None:
     assert server.infer("changing", [tensor("x", [what], "BYTES")]).status_code == 200
 
 
@@ -73,7 +73,7 @@ def input_names(server: Server) -> list[str]:
 def test_inputs_that_change(server: Server) -> None:
     assert input_names(server) == []
     for name in ("a", "b"):
-        tell(server, f"name:{name}")
+        set_state(server, f"name:{name}")
         assert input_names(server) == [name]
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             request = pb.ModelMetadataRequest(name="changing")
@@ -82,7 +82,7 @@ def test_inputs_that_change(server: Server) -> None:
 
 
 def test_metadata_that_fails(server: Server) -> None:
-    tell(server, "fail")
+    set_state(server, "fail")
     answer = server.get("/v2/models/changing")
     assert answer.status_code == 500
     assert (
@@ -92,10 +92,10 @@ def test_metadata_that_fails(server: Server) -> None:
 
 def test_a_busy_model_is_not_waited_for(server: Server, tmp_path: Path) -> None:
     """Then the last known metadata are returned."""
-    tell(server, "name:a")
+    set_state(server, "name:a")
     assert input_names(server) == ["a"]
     with ThreadPoolExecutor(1) as caller:
-        blocked = caller.submit(tell, server, "block")
+        blocked = caller.submit(set_state, server, "block")
         try:
             server.wait((tmp_path / "changing" / "blocked").exists, "the model was busy")
             assert input_names(server) == ["a"]
@@ -108,10 +108,10 @@ def test_a_model_that_is_not_ready_any_more(serve: Serve, tmp_path: Path) -> Non
     """In the server's process, where readiness can call the model."""
     write_model(tmp_path / "changing", "Changing", source=CHANGING)
     server = serve(tmp_path, workers=0)
-    tell(server, "ready:no")
+    set_state(server, "ready:no")
     assert server.get("/v2/models/changing/ready").status_code != 200
     assert server.get("/v2/health/ready").status_code != 200
     (item,) = server.post("/v2/repository/index").json()
     assert (item["state"], item["reason"]) == ("UNAVAILABLE", "the model's own 'ready' is false")
-    tell(server, "ready:yes")
+    set_state(server, "ready:yes")
     assert server.get("/v2/health/ready").status_code == 200

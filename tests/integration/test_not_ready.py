@@ -41,8 +41,8 @@ class Slow(MLModel):
 """
 
 MODELS = {"slow": "", "versioned": "2", "broken": "", "echo": ""}
-ASKED = [tensor("x", [1.0])]
-INFER = {"inputs": ASKED}
+INPUTS = [tensor("x", [1.0])]
+INFER = {"inputs": INPUTS}
 
 
 def write_repository(folder: Path, **settings: Any) -> None:
@@ -171,7 +171,7 @@ def test_a_model_that_could_not_be_loaded(loading: Server) -> None:
 
 
 def test_other_models_are_served_before_the_server_is_ready(loading: Server) -> None:
-    assert loading.infer("echo", ASKED).status_code == 200
+    assert loading.infer("echo", INPUTS).status_code == 200
     for path in ("/v2/health/ready", "/v2/models/slow/ready", "/v2/models/broken/ready"):
         assert loading.get(path).status_code == 400
     assert loading.get("/v2/models/slow/ready").json() == {"name": "slow", "ready": False}
@@ -187,7 +187,7 @@ def test_known_from_the_first_answer_on(tmp_path: Path) -> None:
 
         def is_answered() -> bool:
             try:
-                answer = server.infer("m", ASKED)
+                answer = server.infer("m", INPUTS)
             except httpx.TransportError:
                 return False
             seen.add(answer.status_code)
@@ -202,14 +202,14 @@ def test_once_loaded(tmp_path: Path) -> None:
     write_server_settings(tmp_path, not_ready_status=400)
     write_model(tmp_path / "slow", "Slow", source=SLOW)
     with Server(tmp_path, workers=1, ready="/v2/health/live") as server:
-        refused = server.infer("slow", ASKED)
+        refused = server.infer("slow", INPUTS)
         assert (refused.status_code, refused.headers["retry-after"]) == (
             400,
             "1",
         )  # like MLServer 1.x, with the setting
         (tmp_path / "slow" / "go").touch()
         server.wait_until("/v2/health/ready")
-        assert server.infer("slow", ASKED).status_code == 200
+        assert server.infer("slow", INPUTS).status_code == 200
         assert server.post("/own").json() == {"own": "slow"}
         assert server.post("/nothing").status_code == 404
         (tmp_path / "slow" / "go").unlink()
@@ -218,7 +218,7 @@ def test_once_loaded(tmp_path: Path) -> None:
                 httpx.post, f"{server.url}/v2/repository/models/slow/load", timeout=60
             )
             server.wait(lambda: state(server, "slow") == "LOADING", "the reload began")
-            assert server.infer("slow", ASKED).status_code == 200
+            assert server.infer("slow", INPUTS).status_code == 200
             assert server.post("/own").status_code == 200
             assert server.post("/nothing").status_code == 404
             (tmp_path / "slow" / "go").touch()

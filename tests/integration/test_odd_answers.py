@@ -80,7 +80,8 @@ class Odd(MLModel):
     async def headers(self, kind: str) -> Response:
         answer = Response(b"fine")
         names = {name: str(value) for name, value in HEADERS[kind].items() if name.isascii()}
-        answer.raw_headers = [*answer.raw_headers, *((n.lower().encode(), v.encode()) for n, v in names.items())]
+        for name, value in names.items():
+            answer.raw_headers.append((name.lower().encode(), value.encode()))
         return answer
 """
 

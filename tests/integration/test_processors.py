@@ -25,7 +25,8 @@ class Threads(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         threads = np.array([int(os.environ[name]) for name in names])
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("threads", threads)])
+        output = NumpyCodec.encode_output("threads", threads)
+        return InferenceResponse(model_name=self.name, outputs=[output])
 """
 
 

@@ -34,7 +34,7 @@ def server(
     workers: int, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """`mlserver start .` in a folder with the README's model-settings.json."""
-    folder = tmp_path_factory.mktemp("walk")
+    folder = tmp_path_factory.mktemp("quickstart")
     write_settings(
         folder, name=NAME, implementation=RUNTIME, parameters={"uri": str(models["wine"])}
     )

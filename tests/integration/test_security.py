@@ -151,7 +151,8 @@ from mlserver.types import InferenceResponse
 class Show(MLModel):
     async def predict(self, payload):
         names = sorted(payload.parameters.headers)
-        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("names", names)])
+        output = StringCodec.encode_output("names", names)
+        return InferenceResponse(model_name=self.name, outputs=[output])
 """
 
 

@@ -168,11 +168,13 @@ def test_metric_names_and_labels(serve: Serve, tmp_path: Path, workers: int) -> 
         "the model's own metric came",
     )
     actual = page(server)
+    path = "/v2/models/{model_name}/infer"
+    labels = f'app_name="mlserver",method="POST",path="{path}",status_code="200"'
     for line in (
         'model_infer_request_success_total{model="m",version=""} 1.0',
         'model_infer_request_duration_count{model="m",version=""} 1.0',
-        'own_requests_total{app_name="mlserver",method="POST",path="/v2/models/{model_name}/infer",status_code="200"} 1.0',
-        'own_request_duration_seconds_count{app_name="mlserver",method="POST",path="/v2/models/{model_name}/infer",status_code="200"}',
+        f"own_requests_total{{{labels}}} 1.0",
+        f"own_request_duration_seconds_count{{{labels}}}",
     ):
         assert _labels(line) in {_labels(other) for other in actual.splitlines()}, line
 

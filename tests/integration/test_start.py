@@ -14,7 +14,7 @@ from support.models import Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Server, clean_environment, run_mlserver
 
-# An input of the model `array`, which doubles it: it needs no scikit-learn, so it loads in half the time.
+# An input of the model `array`, which doubles it. Without scikit-learn it loads in half the time.
 INPUTS = [tensor("x", [1.0, 2.0, 3.0], "FP64", [1, 3])]
 DOUBLED = [2.0, 4.0, 6.0]
 
@@ -168,13 +168,13 @@ def test_a_folder_without_models_is_an_error(
     assert "load_models_at_startup" in line
 
 
-@pytest.mark.parametrize("way", ["settings.json", "variable", "dotenv"])
-def test_a_server_without_models_may_be_asked_for(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("source", ["settings.json", "variable", "dotenv"])
+def test_a_server_may_start_without_models(tmp_path: Path, source: str) -> None:
     """Like multi-model servers of Seldon and KServe: started empty, loads are requests."""
-    env = {"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"} if way == "variable" else {}
-    if way == "settings.json":
+    env = {"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"} if source == "variable" else {}
+    if source == "settings.json":
         write_server_settings(tmp_path, server_name="empty")
-    if way == "dotenv":
+    if source == "dotenv":
         (tmp_path / ".env").write_text("MLSERVER_LOAD_MODELS_AT_STARTUP=false\n")
     with Started(tmp_path, str(tmp_path), env=env) as server:
         assert index(server) == {}

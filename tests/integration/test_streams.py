@@ -54,7 +54,8 @@ class Speaker(MLModel):
             type(self).ended += 1
 
     def answer(self, texts):
-        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("word", texts)])
+        output = StringCodec.encode_output("word", texts)
+        return InferenceResponse(model_name=self.name, outputs=[output])
 """
 
 

@@ -1,4 +1,4 @@
-"""What `mlserver start` prints on a terminal and into a pipe: models, addresses, a request, stop."""
+"""Output of `mlserver start` on a terminal and into a pipe: models, addresses, a request, stop."""
 
 from __future__ import annotations
 

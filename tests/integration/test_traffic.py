@@ -19,7 +19,7 @@ from mlserver.codecs import StringCodec
 from mlserver.types import InferenceResponse
 
 
-class Tells(MLModel):
+class Versioned(MLModel):
     async def predict(self, payload):
         answer = [StringCodec.encode_output("answer", ["new" if self.version == "3" else "old"])]
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=answer)
@@ -36,7 +36,9 @@ def server(
         parameters: dict[str, Any] = {"version": version}
         if version == "1":
             parameters["extra"] = {"traffic": SPLIT}
-        write_model(folder / f"m{version}", "Tells", source=SOURCE, name="m", parameters=parameters)
+        write_model(
+            folder / f"m{version}", "Versioned", source=SOURCE, name="m", parameters=parameters
+        )
     enter_engine(request)
     with Server(folder, workers=request.param) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Command `python -m matrix.dist`: the quick start from the wheels in dist/, with each Python found."""
+"""`python -m matrix.dist`: the quick start from the wheels in dist/, with each Python found."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """Runs the quick start and the differential tests with several versions of MLflow, Python, NumPy
 and pandas.
 
-`python -m matrix.run [NAME ...]`: the cells of these names, `short`, `quick` (the quick start alone,
-for three versions of MLflow on three of Python), or all but the floors. A
-cell that needs something this machine lacks is skipped, with the reason. Exit code 1: a cell
-failed.
+`python -m matrix.run [NAME ...]`: the cells of these names, `short`, `quick` (the quick start
+alone, for three versions of MLflow on three of Python), or all but the floors. A cell that needs
+something this machine lacks is skipped, with the reason. Exit code 1: a cell failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""README and tutorials in a clean virtual environment, as a stranger runs them (`make test-readme`).
+"""README and tutorials in a clean virtual environment (`make test-readme`).
 
 README's commands run in a copy of the repository and install from it. The tutorials follow in the
 same environment, each in an empty folder; their `pip install` finds wheels of this repository.

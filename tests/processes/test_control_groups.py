@@ -1,4 +1,4 @@
-"""A server in a control group: a limit of memory that a worker exceeds, and a quota of processors."""
+"""A server in a control group: a memory limit that a worker exceeds, and a quota of processors."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ class Fits(PythonModel):
         self.model = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
 
     def predict(self, context, model_input, params=None):
-        return {"version": [self.version] * len(model_input), "y": self.model.predict(np.asarray(model_input))}
+        predictions = self.model.predict(np.asarray(model_input))
+        return {"version": [self.version] * len(model_input), "y": predictions}
 
 
 set_model(Fits())
@@ -142,8 +143,8 @@ class Pinned(PythonModel):
 
 set_model(Pinned())
 """
-# The lowest versions of what a worker needs (`builder.WORKER_REQUIREMENTS`), and an MLflow that
-# goes with them.
+# The lowest versions of a worker's requirements (`builder.WORKER_REQUIREMENTS`), and an MLflow that
+# allows them.
 LOWEST = [
     "pydantic==2.7.0",
     "pydantic-settings==2.3.0",
@@ -188,53 +189,54 @@ def test_models_that_pin_an_older_mlflow(tmp_path: Path) -> None:
 
 
 # Returns where joblib was imported from. Its only requirement, because pip is slow.
-TELLS = """
+LOCATES = """
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 
-class Tells(PythonModel):
+class Locates(PythonModel):
     def predict(self, context, model_input, params=None):
         import sys
 
         import joblib
 
-        return {"version": [joblib.__version__] * len(model_input), "y": [float(sys.prefix in joblib.__file__)]}
+        is_own = float(sys.prefix in joblib.__file__)
+        return {"version": [joblib.__version__] * len(model_input), "y": [is_own]}
 
 
-set_model(Tells())
+set_model(Locates())
 """
 
 
 @pytest.mark.usefixtures("_index")
 def test_pip_builds_an_environment(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
-    write(folder, "tells", "joblib==1.4.2", "virtualenv", TELLS)
+    write(folder, "locates", "joblib==1.4.2", "virtualenv", LOCATES)
     with Server(
         folder, env={"MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments")}, ready=None
     ) as server:
-        server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
-        assert answer(server, "tells") == ("1.4.2", 1.0)
+        server.wait_until("/v2/models/locates/ready", limit=BUILD_LIMIT)
+        assert answer(server, "locates") == ("1.4.2", 1.0)
 
 
 @pytest.mark.usefixtures("_index")
 def test_a_registry_model_is_downloaded_before_its_environment_is_built(tmp_path: Path) -> None:
     registry = MLflowRegistry(tmp_path)
-    registry.add("tells", 0.0, code_of(tmp_path, TELLS))
-    registry.point("tells", "champion", 1)
+    registry.add("locates", 0.0, code_of(tmp_path, LOCATES))
+    registry.point("locates", "champion", 1)
     (requirements,) = (tmp_path / "artifacts").rglob("requirements.txt")
     requirements.write_text("joblib==1.4.2\n")
-    describe(tmp_path / "repository" / "tells", "models:/tells@champion", "uv")
+    describe(tmp_path / "repository" / "locates", "models:/locates@champion", "uv")
     env = {
         **registry.env,
         "MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "environments"),
         "MLSERVER_MLFLOW_CACHE": str(tmp_path / "cache"),
     }
-    registry.add("tells", 0.0, code_of(tmp_path, TELLS))
+    registry.add("locates", 0.0, code_of(tmp_path, LOCATES))
     with Server(tmp_path / "repository", env=env, ready=None) as server:
         server.wait_for_line("Building the environment", limit=BUILD_LIMIT)
-        registry.point("tells", "champion", 2)  # too late: the environment is that of version 1
-        server.wait_until("/v2/models/tells/ready", limit=BUILD_LIMIT)
-        assert answer(server, "tells") == ("1.4.2", 1.0)
-        parameters = server.get("/v2/models/tells").json()["parameters"]
-        assert parameters["source"] == "models:/tells/1"
+        registry.point("locates", "champion", 2)  # too late: the environment is that of version 1
+        server.wait_until("/v2/models/locates/ready", limit=BUILD_LIMIT)
+        assert answer(server, "locates") == ("1.4.2", 1.0)
+        parameters = server.get("/v2/models/locates").json()["parameters"]
+        assert parameters["source"] == "models:/locates/1"

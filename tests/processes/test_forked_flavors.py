@@ -23,7 +23,7 @@ from support import survey_models
 from support.server import Server, read_name
 
 NAMES = ("a", "b", "c", "d")
-# Models of these are in the survey where they are installed (TensorFlow has none: 600 MB to install).
+# Models of these are in the survey where they are installed (not TensorFlow: 600 MB to install).
 LIBRARIES = {
     "sklearn": "histogram",
     "xgboost": "xgboost-threads",

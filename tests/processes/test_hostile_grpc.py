@@ -1,7 +1,7 @@
 """Malicious HTTP/2 clients.
 
-Floods of streams, resets, pings and settings, and silent connections.
-Every test ends with a valid request over another connection to the same server.
+Floods of streams, resets, pings and settings, and silent connections. Every test ends with a valid
+request over another connection to the same server.
 """
 
 from __future__ import annotations
@@ -141,5 +141,5 @@ def test_many_connections_are_released(server: Server) -> None:
                 connection.sendall(START + frame(HEADERS, END_HEADERS, 1, CALL))
         question(server)
     server.wait(
-        lambda: descriptors(server.process.pid) <= before + 4, "the connections were let go"
+        lambda: descriptors(server.process.pid) <= before + 4, "the connections were closed"
     )

@@ -45,7 +45,8 @@ class Endless(MLModel):
         from mlserver.types import InferenceResponse
         import numpy as np
 
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("n", np.array([self.begun, self.stopped]))])
+        output = NumpyCodec.encode_output("n", np.array([self.begun, self.stopped]))
+        return InferenceResponse(model_name=self.name, outputs=[output])
 """
 
 
@@ -144,7 +145,7 @@ def test_ambiguous_requests_are_rejected(server: Server, case: str) -> None:
 
 
 def test_a_rejected_request_is_answered_once(server: Server) -> None:
-    """The responses to earlier requests arrive complete and in order, then the connection closes."""
+    """The responses to earlier requests arrive complete and in order; then the server closes."""
     with wire(server.http_port) as connection:
         connection.send(infer("echo", 1.5) + SMUGGLED["two lengths"] + infer("echo", 2.5))
         status, _, body = connection.answer()

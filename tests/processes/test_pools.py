@@ -38,7 +38,8 @@ class Where(MLModel):
 
     async def predict(self, payload):
         texts = [str(os.getpid()), sys.prefix, self.build]
-        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("where", texts)])
+        output = StringCodec.encode_output("where", texts)
+        return InferenceResponse(model_name=self.name, outputs=[output])
 
     @custom_handler(rest_path="/where")
     async def where(self, greeting: str = "hi") -> dict:

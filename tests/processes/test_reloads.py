@@ -139,7 +139,7 @@ def test_replaced_under_load(
 def test_unloaded_and_loaded_under_load(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
-    """Rejected while the model is unloaded (400, 404) or loading (503), otherwise answered correctly."""
+    """Rejected while the model is unloaded (400, 404) or loading (503), else answered correctly."""
     server = serve(tmp_path, workers=workers)
 
     def change() -> None:

@@ -28,7 +28,8 @@ class Needy(MLModel):
         value = int(payload.inputs[0].data[0])
         if value > 1000:
             bytes(value)
-        code = subprocess.run([sys.executable, "-c", f"raise SystemExit({value})"], check=False).returncode
+        command = [sys.executable, "-c", f"raise SystemExit({value})"]
+        code = subprocess.run(command, check=False).returncode
         output = ResponseOutput(name="y", shape=[1], datatype="INT64", data=[code])
         return InferenceResponse(model_name=self.name, outputs=[output])
 """

@@ -28,7 +28,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 UPGRADES = {
     "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
-    "h2c of curl": b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n",
+    "h2c of curl": (
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    ),
     "websocket": b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n",
     "TLS": b"UPGRADE: TLS/1.3, HTTP/1.1\r\nconnection:upgrade\r\n",
     "several": b"Upgrade: foo\r\nConnection: upgrade\r\nUpgrade: bar/2\r\n",

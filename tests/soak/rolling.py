@@ -1,10 +1,9 @@
-"""Rolling restarts as Kubernetes does them, under load: `python -m soak.rolling TIMES` from `tests`.
+"""Rolling restarts under load, as in Kubernetes: `python -m soak.rolling TIMES` from `tests`.
 
 Two servers ("pods") are behind one address per protocol. For each pod in turn: SIGTERM, and the
-balancer goes on sending new connections to it for `ENDPOINT_LAG` seconds, as kube-proxy does until
-it has learned of the deletion. A replacement gets connections once its readiness probe has
-succeeded.
-Clients never retry. Exit code 1: a request was lost, or was answered by something else than 200/OK.
+balancer still sends new connections to it for `ENDPOINT_LAG` seconds, as kube-proxy does until it
+has received the deletion. A replacement gets connections once its readiness probe has succeeded.
+Clients never retry. Exit code 1: a request was lost, or its response was not 200 or OK.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The soak test: `python -m soak.run MINUTES [--report]` from `tests`.
 
 It samples the server's memory, descriptors, threads, tasks and shared memory, and compares the
-second
-quarter of the run with the last; the first is warm-up. Exit code 1: one of them grew, or a
-response was
-wrong.
+second quarter of the run with the last; the first is warm-up. Exit code 1: one of them grew, or a
+response was wrong.
 """
 
 from __future__ import annotations
@@ -117,10 +115,11 @@ def write_report(samples: list[Sample], load: LoadGenerator, minutes: float) -> 
     )
     counts = "\n".join(f"| {what} | {count:,} |" for what, count in sorted(load.counts.items()))
     plot(samples)
+    processors, python = os.cpu_count(), platform.python_version()
     (DOCS / "soak.md").write_text(
         TEXT.format(
             minutes=f"{minutes:g}",
-            machine=f"{platform.system()}, {os.cpu_count()} processors, Python {platform.python_version()}",
+            machine=f"{platform.system()}, {processors} processors, Python {python}",
             table=table,
             counts=counts,
             wrong=len(load.wrong),
@@ -130,14 +129,17 @@ def write_report(samples: list[Sample], load: LoadGenerator, minutes: float) -> 
 
 TEXT = """# Soak test
 
-`make soak MINUTES=30` wrote this page. A server with two workers and two models gets requests over JSON, binary tensors (1 MiB each) and gRPC,
-and every response is compared with its request, while clients crash during requests, a worker is killed every ten seconds (every third time
-all workers), a model is reloaded every three seconds, and other clients request unknown models or send invalid JSON.
+`make soak MINUTES=30` wrote this page. A server with two workers and two models gets requests over
+JSON, binary tensors (1 MiB each) and gRPC, and every response is compared with its request, while
+clients crash during requests, a worker is killed every ten seconds (every third time all workers),
+a model is reloaded every three seconds, and other clients request unknown models or send invalid
+JSON.
 
-This run: {minutes} minutes on {machine}. Incorrect responses, status 500 and failed connections: {wrong}.
+This run: {minutes} minutes on {machine}. Incorrect responses, status 500 and failed connections:
+{wrong}.
 
-Medians of the second and of the last quarter of the run. Memory in MiB (`workers`: the largest worker), `series`: lines of the metrics page,
-`shared`: files in shared memory.
+Medians of the second and of the last quarter of the run. Memory in MiB (`workers`: the largest
+worker), `series`: lines of the metrics page, `shared`: files in shared memory.
 
 | | second quarter | last quarter | |
 |---|---:|---:|---|

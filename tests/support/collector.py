@@ -1,4 +1,4 @@
-"""OpenTelemetry collectors on free ports: they receive OTLP over gRPC or HTTP and store the spans."""
+"""OpenTelemetry collectors on free ports, which store the spans received over gRPC or HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control groups of the kernel for tests, version 1 or 2, where this machine lets a test make them."""
+"""Control groups of the kernel for tests, version 1 or 2, where a test may create them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def control_group(controller: str, v1: dict[str, str], v2: dict[str, str]) -> It
     """
     parent = find_parent(controller)
     if parent is None:
-        pytest.skip(f"this machine lets a test make no control group with {controller!r}")
+        pytest.skip(f"a test may not create control groups with {controller!r} on this machine")
     version, mount = parent
     values = v1 if version == 1 else v2
     if not values:
@@ -48,7 +48,7 @@ def control_group(controller: str, v1: dict[str, str], v2: dict[str, str]) -> It
     try:
         folder.mkdir()
     except OSError as error:
-        pytest.skip(f"this machine lets a test make no control group: {error}")
+        pytest.skip(f"a test may not create control groups on this machine: {error}")
     try:
         for name, value in values.items():
             (folder / name).write_text(value)

@@ -175,7 +175,8 @@ class Ending(MLModel):
         return how
 
     def answer(self, text):
-        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("y", [text])])
+        output = StringCodec.encode_output("y", [text])
+        return InferenceResponse(model_name=self.name, outputs=[output])
 """
 )
 

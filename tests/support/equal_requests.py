@@ -26,17 +26,22 @@ class Affine(MLModel):
     row_wise = True
 
     async def predict(self, payload):
-        return InferenceResponse(model_name=self.name, outputs=[self.answer(one) for one in payload.inputs])
+        outputs = [self.compute(tensor) for tensor in payload.inputs]
+        return InferenceResponse(model_name=self.name, outputs=outputs)
 
-    def answer(self, one):
-        if one.datatype == "BYTES":
-            texts = [text.encode() if isinstance(text, str) else bytes(text) for text in one.data.root]
+    def compute(self, tensor):
+        if tensor.datatype == "BYTES":
+            elements = tensor.data.root
+            texts = [text.encode() if isinstance(text, str) else bytes(text) for text in elements]
             data = TensorData([text[::-1] for text in texts])
-            return ResponseOutput(name=one.name, shape=one.shape, datatype="BYTES", data=data)
-        values = one.data.to_array(one.datatype, one.shape)
-        with np.errstate(all="ignore"):
-            result = (values * values.dtype.type(3) + values.dtype.type(1)).astype(values.dtype)
-        return ResponseOutput(name=one.name, shape=list(one.shape), datatype=one.datatype, data=TensorData.from_array(result))
+        else:
+            values = tensor.data.to_array(tensor.datatype, tensor.shape)
+            with np.errstate(all="ignore"):
+                result = (values * values.dtype.type(3) + values.dtype.type(1)).astype(values.dtype)
+            data = TensorData.from_array(result)
+        return ResponseOutput(
+            name=tensor.name, shape=list(tensor.shape), datatype=tensor.datatype, data=data
+        )
 """
 MODELS: dict[str, dict[str, Any]] = {
     "alone": {"max_batch_size": 1},

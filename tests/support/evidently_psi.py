@@ -1,4 +1,4 @@
-"""Oracle of drift: Evidently's PSI of seeded columns, written as `tests/support/evidently_psi.json`.
+"""Oracle of drift: Evidently's PSI of seeded columns, in `tests/support/evidently_psi.json`.
 
 Run with an environment that has Evidently and not this project:
 

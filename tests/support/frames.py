@@ -16,7 +16,11 @@ def written(frame: Frame) -> bytes:
 
 
 def feed(reader: FrameReader, data: bytes, slices: Iterator[int]) -> list[Frame]:
-    """Hand `data` to a reader as a socket does: at most so many bytes at a time, into the reader's own buffer."""
+    """Write `data` into a reader's own buffer as a socket does, in parts of at most `slices` bytes.
+
+    Returns:
+        The complete frames.
+    """
     frames: list[Frame] = []
     at = 0
     while at < len(data):

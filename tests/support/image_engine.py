@@ -99,7 +99,7 @@ class Buildah:
         return BASE
 
     def build(self, name: str, *arguments: str) -> Image:
-        """Build an image with `mlserver build` and the wheels of dist/. Returns its configuration."""
+        """Run `mlserver build` with the wheels of dist/; return the image's configuration."""
         wheels = ("--wheels", str(ROOT / "dist"))
         command = [sys.executable, "-m", "mlserver", "build", *arguments, *wheels]
         run_program([*command, "--engine=buildah", f"--base={BASE}", f"--tag={name}"], self.env)

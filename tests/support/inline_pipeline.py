@@ -1,7 +1,7 @@
 """The pipeline without front ends: handlers, registry and scheduler over models in a thread.
 
-    async with InlinePipeline(Settings(), [ModelSettings(name="echo", implementation=Echo)]) as
-    pipeline:
+    models = [ModelSettings(name="echo", implementation=Echo)]
+    async with InlinePipeline(Settings(), models) as pipeline:
         pipeline.data_plane, pipeline.handlers
 
 For tests of a front end.

@@ -27,7 +27,7 @@ def held_bytes(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     """Processor time of a process since its start, in seconds, exact to a microsecond.
 
-    The identifier is that of clock_getcpuclockid(3), which Python does not have for other processes.
+    The identifier is that of clock_getcpuclockid(3), which Python has for its own process only.
     """
     return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 

@@ -238,12 +238,12 @@ def others() -> Iterator[Case]:
         yield case("returns", {"inputs": [result]})
 
 
-RESULT_NAMES = [
-    "series", "frame", "nullable", "full_nullable", "category", "dates", "labels", "bytes_frame", "numbers", "floats",
-    "mixed", "texts", "no_texts", "dicts", "arrays", "tuple", "int", "float", "bool", "str", "bytes", "datetime",
-    "dict_arrays", "dict_lists", "pydantic", "bytes_array", "text_array", "object_array", "date_array", "zero_d",
-    "no_rows", "half", "int_keys", "none", "set", "complex", "generator", "unknown",
-]  # fmt: skip
+RESULT_NAMES = """
+    series frame nullable full_nullable category dates labels bytes_frame numbers floats mixed texts
+    no_texts dicts arrays tuple int float bool str bytes datetime dict_arrays dict_lists pydantic
+    bytes_array text_array object_array date_array zero_d no_rows half int_keys none set complex
+    generator unknown
+""".split()
 
 
 def all_cases() -> Iterator[Case]:

@@ -2,8 +2,8 @@
 `.models` (ignored by git).
 
 The folder's name has a hash of what determines the models: the builder's source, the versions of
-the libraries that save them, the interpreter and the training data. A file lock lets the processes of
-pytest-xdist share one build. `make clean` deletes the folder.
+the libraries that save them, the interpreter and the training data. The processes of pytest-xdist
+share one build, by a file lock. `make clean` deletes the folder.
 """
 
 from __future__ import annotations

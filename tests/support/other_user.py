@@ -22,10 +22,13 @@ closed=$1; shift
 if [ -n "$closed" ]; then
     hold=$(mktemp -d); mount -t tmpfs tmpfs "$hold"; count=0; kept=()
     while [ "$1" != -- ]; do
-        mkdir "$hold/$count"; mount --bind "$1" "$hold/$count"; kept+=("$1"); count=$((count + 1)); shift
+        mkdir "$hold/$count"; mount --bind "$1" "$hold/$count"
+        kept+=("$1"); count=$((count + 1)); shift
     done
     mount -t tmpfs -o mode=755 tmpfs "$closed"
-    for index in "${!kept[@]}"; do mkdir -p "${kept[$index]}"; mount --bind "$hold/$index" "${kept[$index]}"; done
+    for index in "${!kept[@]}"; do
+        mkdir -p "${kept[$index]}"; mount --bind "$hold/$index" "${kept[$index]}"
+    done
     umount -l "$hold"; rmdir "$hold"
 fi
 while [ "$1" != -- ]; do shift; done; shift

@@ -31,7 +31,13 @@ _SHELL = """
 set -eo pipefail
 [ ! -f "$SESSION_STATE/variables" ] || . "$SESSION_STATE/variables"
 cd "$(cat "$SESSION_STATE/folder")"
-trap 'code=$?; export -p > "$SESSION_STATE/variables"; pwd > "$SESSION_STATE/folder"; exit $code' EXIT
+save() {
+    code=$?
+    export -p > "$SESSION_STATE/variables"
+    pwd > "$SESSION_STATE/folder"
+    exit $code
+}
+trap save EXIT
 """
 
 
@@ -152,9 +158,8 @@ class PageSession:
         where = f"line {block.line}: {command}"
         if done.returncode:
             log = self._log.read_text()[-3000:] if self._log.exists() else ""
-            raise PageFailed(
-                f"{where}\nexit code {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}\n{log}"
-            )
+            printed = done.stdout[-3000:] + done.stderr[-3000:]
+            raise PageFailed(f"{where}\nexit code {done.returncode}\n{printed}\n{log}")
         output = done.stdout + done.stderr
         if not matches(expected, output):
             raise PageFailed(f"{where}\nexpected:\n{expected}\nreceived:\n{output}")

@@ -1,4 +1,4 @@
-"""PromQL expressions of dashboards and alerts: the metrics, label matchers and groupings in them."""
+"""PromQL expressions of dashboards and alerts: their metrics, label matchers and groupings."""
 
 from __future__ import annotations
 

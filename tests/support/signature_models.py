@@ -42,7 +42,8 @@ DESCRIBE = """
     def predict(self, context, model_input, params=None):
         if isinstance(model_input, dict):
             return [json.dumps([[key, value.tolist()] for key, value in model_input.items()])]
-        values = [[_plain(item) for item in model_input.iloc[:, at].tolist()] for at in range(model_input.shape[1])]
+        columns = [model_input.iloc[:, index].tolist() for index in range(model_input.shape[1])]
+        values = [[_plain(item) for item in column] for column in columns]
         return [json.dumps([model_input.columns.tolist(), values])]
 """
 PARAMS = """
@@ -180,7 +181,7 @@ def estimators(folder: Path) -> None:
 
 
 def lightgbm(folder: Path) -> None:
-    """LightGBM models trained on categorical columns, and `lightgbm.json` with their predictions."""
+    """LightGBM models trained on categories, and `lightgbm.json` with their predictions."""
     import lightgbm
     import mlflow.lightgbm
     import numpy as np

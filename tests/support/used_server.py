@@ -130,7 +130,7 @@ def use(server: UsedServer, callers: ThreadPoolExecutor, alias: Path) -> None:
     dropped = 'mlserver_payload_log_dropped_total{model="joined",'
     server.wait(lambda: dropped in server.read_page(), "an event of the payload log is dropped")
     abandoned = 'model_abandoned_calls{model="plain",version=""} 1.0'
-    server.wait(lambda: abandoned in server.read_page(), "a call has outlived its request")
+    server.wait(lambda: abandoned in server.read_page(), "a call runs after its request has ended")
     server.wait(lambda: _has_failed_swap(server), "the followed model could not be reloaded")
 
 

@@ -10,7 +10,7 @@ from mlserver.errors import MAX_MESSAGE_CHARS, MLServerError, remove_paths
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("FileNotFoundError: [Errno 2] No such file: '/srv/models/a/model.pkl'", "FileNotFoundError: [Errno 2] No such file: 'model.pkl'"),
+        ("[Errno 2] No such file: '/srv/models/model.pkl'", "[Errno 2] No such file: 'model.pkl'"),
         ("cannot open /home/me/x.bin, sorry", "cannot open x.bin, sorry"),
         ("a folder: /srv/models/a/", "a folder: "),
         ("~/models/a", "a"),

@@ -14,7 +14,8 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "mlserver"
 ROWS = [
     "_lazy_names _optional errors pipeline tensor types version",
-    "access_log context folder_modules isolation known_faults locations log_context logging metrics model_imports model_threads runtime_hooks security settings sockets tracing",
+    "access_log context folder_modules isolation known_faults locations log_context logging metrics"
+    " model_imports model_threads runtime_hooks security settings sockets tracing",
     "cloudevents codecs custom_routes middleware model raw repository utils wire",
     "env",
     "parallel",
@@ -97,6 +98,16 @@ def test_paths_in_the_architecture_exist() -> None:
         if not any((base / name).exists() or (base / f"{name}.py").exists() for base in bases)
     ]
     assert not missing, f"ARCHITECTURE.md names paths that do not exist: {missing}"
+
+
+def test_the_architecture_has_the_same_rows() -> None:
+    table = (ROOT / "ARCHITECTURE.md").read_text().partition("\n## Layers\n")[2]
+    documented = {}
+    for number, modules in re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", table, re.MULTILINE):
+        documented[int(number)] = {name.rstrip("/") for name in re.findall(r"`([^`]+)`", modules)}
+    assert documented == {number: set(names.split()) for number, names in enumerate(ROWS)}
+    existing = {get_layer_name(module) for module in MODULES} - {""}
+    assert existing | {"version"} == set(ROW)
 
 
 def test_imports_lower_rows_only() -> None:

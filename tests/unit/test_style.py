@@ -79,7 +79,7 @@ SOURCES = [name for name in PYTHON if name.startswith(("src/", "runtimes/")) and
 
 @cache
 def parse(name: str) -> ast.Module:
-    """The syntax tree of a file; parsed by the tests, since each test process imports this module."""
+    """The syntax tree of a file; not parsed at import: each test process imports this module."""
     return ast.parse((ROOT / name).read_text())
 
 
@@ -151,7 +151,9 @@ def test_files_have_at_most_400_lines() -> None:
 def test_functions_have_at_most_60_lines() -> None:
     """Docstrings are not counted."""
     long = []
-    for name in SOURCES:
+    for name in PYTHON:
+        if "_pb2" in name:
+            continue
         for node in ast.walk(parse(name)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = (ast.get_docstring(node, clean=False) or "").count("\n") + 1

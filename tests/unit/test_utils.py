@@ -1,4 +1,4 @@
-"""The helpers that runtimes are promised."""
+"""The helpers of the public API for runtimes."""
 
 from __future__ import annotations
 

@@ -16,5 +16,6 @@ def test_server_timing_is_in_milliseconds() -> None:
     )
 
     assert server_timing(timings, 31_000) == (
-        'queue;dur=1.500, batch;desc="3 requests, 12 rows", model;dur=20.000, transport;dur=0.250, codec;dur=0.031'
+        'queue;dur=1.500, batch;desc="3 requests, 12 rows", model;dur=20.000, '
+        "transport;dur=0.250, codec;dur=0.031"
     )

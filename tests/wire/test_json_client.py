@@ -92,6 +92,9 @@ def test_binary_responses_are_read() -> None:
     )
 
 
+OUTPUT = b'"name": "x", "shape": [2], "datatype": "FP32"'
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -99,8 +102,8 @@ def test_binary_responses_are_read() -> None:
         b"[]",
         b"{}",
         b'{"model_name": "m", "outputs": 1}',
-        b'{"model_name": "m", "outputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1]}]}',
-        b'{"model_name": "m", "outputs": [{"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}]}',
+        b'{"model_name": "m", "outputs": [{%s, "data": [1]}]}' % OUTPUT,
+        b'{"model_name": "m", "outputs": [{%s, "parameters": {"binary_data_size": 8}}]}' % OUTPUT,
     ],
 )
 def test_invalid_responses(body: bytes) -> None:

@@ -201,7 +201,8 @@ def test_without_simdjson() -> None:
     code = (
         "import sys; sys.modules['simdjson'] = None\n"
         "from mlserver.wire import json\n"
-        'body = b\'{"inputs":[{"name":"x","shape":[50000],"datatype":"FP32","data":[\' + b\'0.5,\' * 49999 + b\'1]}]}\'\n'
+        'head = b\'{"inputs":[{"name":"x","shape":[50000],"datatype":"FP32","data":[\'\n'
+        "body = head + b'0.5,' * 49999 + b'1]}]}'\n"
         "assert len(json.read_request(body).inputs[0].data.root) == 50000"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

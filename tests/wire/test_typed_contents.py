@@ -1,8 +1,8 @@
-"""Typed contents of every datatype and length give the numbers that were sent, with every implementation of protobuf.
+"""Typed contents of every datatype and length, read with every implementation of protobuf.
 
-The containers of protobuf differ: from 7.34 on the C implementation shows NumPy its memory, older ones and the pure Python
-implementation are plain sequences. The same table is read with the installed implementation and, in a process of its own, with
-the pure Python one.
+The containers of protobuf differ: from 7.34 on the C implementation supports the buffer protocol;
+older ones and the pure Python implementation are plain sequences. The same table is read with the
+installed implementation and, in a separate process, with the pure Python one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mlserver.wire.pb import dataplane_pb2 as pb
 from mlserver.wire.proto import messages
 from mlserver.wire.proto.contents import FIELDS
 
-# Datatype -> values at its limits, small ones among large ones, so that no common type but the datatype's own holds all.
+# Datatype -> values at its limits, small ones among large ones, so that no smaller type holds all.
 VALUES: dict[str, list[Any]] = {
     "BOOL": [True, False, False],
     "UINT8": [0, 255, 1],
@@ -38,7 +38,7 @@ VALUES: dict[str, list[Any]] = {
     "FP64": [0.1, -0.0, 5e-324, -math.inf, 1.7976931348623157e308, math.nan],
     "BYTES": [b"", b"\x00\xff", b"text", "\u2603".encode()],
 }
-# Datatype -> numbers that its field carries and it does not hold.
+# Datatype -> numbers that its field can hold, but not the datatype.
 OUT_OF_RANGE: dict[str, list[int]] = {
     "UINT8": [256, 2**32 - 1],
     "UINT16": [65536, 2**32 - 1],
@@ -93,9 +93,13 @@ def test_a_container_that_is_a_plain_sequence() -> None:
         "from google.protobuf.internal import api_implementation\n"
         "from tests.wire import test_typed_contents as table\n"
         "assert api_implementation.Type() == 'python'\n"
-        "[table.check_values(datatype, count) for datatype in table.VALUES for count in table.LENGTHS]\n"
+        "for datatype in table.VALUES:\n"
+        "    for count in table.LENGTHS:\n"
+        "        table.check_values(datatype, count)\n"
         "for datatype, numbers in table.OUT_OF_RANGE.items():\n"
-        "    [table.check_refusal(datatype, number, count) for number in numbers for count in (1, 32, 33, 100)]\n"
+        "    for number in numbers:\n"
+        "        for count in (1, 32, 33, 100):\n"
+        "            table.check_refusal(datatype, number, count)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

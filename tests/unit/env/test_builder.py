@@ -1,4 +1,4 @@
-"""What a model's environment is built from, and the ways in which that fails before anything is installed."""
+"""Requirements of a model's environment, and the errors before anything is installed."""
 
 from __future__ import annotations
 

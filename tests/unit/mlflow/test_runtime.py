@@ -276,7 +276,8 @@ def test_the_wire_format_is_light() -> None:
     code = (
         "import sys, mlserver_mlflow, mlserver_mlflow.invocations as wire\n"
         "config = {'kind': 'columns', 'columns': [['a', 'double']], 'output': 'array', 'rank': 1}\n"
-        "request = wire.read_request(b'{\"inputs\": {\"a\": [1, 2]}}', 'application/json', config)\n"
+        'body = b\'{"inputs": {"a": [1, 2]}}\'\n'
+        "request = wire.read_request(body, 'application/json', config)\n"
         "assert request.inputs[0].shape == [2, 1]\n"
         "print(sorted(set(sys.modules) & {'mlflow', 'pandas', 'sklearn', 'numpy', 'fastapi'}))"
     )

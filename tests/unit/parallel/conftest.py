@@ -1,4 +1,4 @@
-"""Models that run in the executors under test; they are imported from a folder of their own, as users' models are."""
+"""Models that run in the executors under test, imported from a folder as users' models are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Does(MLModel):
     """Does what its one text says."""
 
     async def load(self):
-        how = (self.settings.parameters.extra or {}).get("load") if self.settings.parameters else None
+        parameters = self.settings.parameters
+        how = (parameters.extra or {}).get("load") if parameters else None
         if how == "raise":
             raise ValueError("no weights")
         if how == "exit":

@@ -199,13 +199,13 @@ async def test_a_stream_may_be_closed(executor: Executor) -> None:
 
 
 async def test_a_stream_may_be_closed_while_the_model_computes(executor: Executor) -> None:
-    """The caller is cancelled in the middle of a pull, as when a client goes away: nothing but that is raised."""
+    """The caller is cancelled during a pull, as if its client had disconnected; no other error."""
     model = await executor.load(model_settings())
     stream = model.stream(texts("linger"), RequestContext())
     async with asyncio.timeout(LIMIT):
         await anext(stream)
         consumer = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0)  # the pull is on its way ...
+        await asyncio.sleep(0)  # the pull has started ...
         assert await ask(model, "echo:b") == "b"  # ... and what came after it is done
         consumer.cancel()
         with pytest.raises(asyncio.CancelledError):

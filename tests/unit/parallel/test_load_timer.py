@@ -23,7 +23,7 @@ class Clock:
 
 
 async def durations(*loads: float) -> list[float]:
-    """The durations of loads that each wait for a thread and then block the loop, all at the same time."""
+    """Durations of simultaneous loads that each wait for a thread and then block the loop."""
     clock = Clock()
     loading = LoadTimer(clock)
 

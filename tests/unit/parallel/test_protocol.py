@@ -33,7 +33,8 @@ VECTORS = [
     (Frame(MessageType.PING, 7, None), "08 00 0000 01000000 0700000000000000 0000000000000000 c0"),
     (
         Frame(MessageType.REPLY, 1, [1, "a"], [b"xyz", b""]),
-        "15 00 0200 04000000 0100000000000000 0300000000000000 0300000000000000 0000000000000000 9201a161 78797a",
+        "15 00 0200 04000000 0100000000000000 0300000000000000"
+        " 0300000000000000 0000000000000000 9201a161 78797a",
     ),
 ]
 
@@ -137,7 +138,7 @@ def test_no_frames(data: bytes) -> None:
 def test_mutated_bytes_are_frames_or_refused(noise: bytes, frame: bytes, at: int) -> None:
     data = frame[:at] + noise + frame[at + len(noise) :]
     head = int.from_bytes(data[4:8], "little") + int.from_bytes(data[16:24], "little")
-    if head < 2**20:  # else the reader waits for the rest of what it was promised
+    if head < 2**20:  # else the reader waits for the declared length
         try:
             frames = read(data)
         except FrameError:

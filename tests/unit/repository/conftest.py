@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(root: Path) -> Write:
-    """`write("a/b", {...})` writes a model-settings.json below the root; a str is written verbatim."""
+    """`write("a/b", {...})` writes a model-settings.json below the root, a str verbatim."""
 
     def write_(folder: str, content: Any = None) -> Path:
         path = root / folder / "model-settings.json"

@@ -81,8 +81,8 @@ async def test_summary_is_logged_once(root: Path, caplog: pytest.LogCaptureFixtu
         await repository.list()
         await repository.list()
     assert caplog.messages == [
-        f"{root}: found 3 MLflow models without model-settings.json, served under the folders' names:"
-        " red, wine (1, 2)"
+        f"{root}: found 3 MLflow models without model-settings.json, "
+        "served under the folders' names: red, wine (1, 2)"
     ]
 
 

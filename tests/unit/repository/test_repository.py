@@ -260,8 +260,7 @@ async def test_folder_without_read_permission(root: Path, write: Write) -> None:
         closed.chmod(0o700)
 
 
-# -- no file at all
-# ----------------------------------------------------------------------------------------------------
+# -- no file at all --
 
 
 async def test_a_model_from_the_environment_alone(

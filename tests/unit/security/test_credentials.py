@@ -125,7 +125,7 @@ PUBLIC = KEY.public_key().public_bytes(
 
 
 def sign_with_public_key() -> str:
-    """Return an HS256 token signed with the public key, built by hand: PyJWT refuses to build it."""
+    """Return an HS256 token signed with the public key, without PyJWT, which refuses to sign it."""
     import base64
     import hashlib
     import hmac
@@ -277,10 +277,8 @@ def issuer(tmp_path: Path) -> Iterator[Issuer]:
 
 
 def build_response(body: bytes, status: str = "200 OK", length: int | None = None) -> bytes:
-    return (
-        f"HTTP/1.1 {status}\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n".encode()
-        + body
-    )
+    size = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\ncontent-length: {size}\r\n\r\n".encode() + body
 
 
 async def test_keys_from_a_url(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

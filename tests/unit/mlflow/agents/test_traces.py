@@ -20,7 +20,7 @@ from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-ASKED = {"input": [{"role": "user", "content": "one two"}]}
+REQUEST = {"input": [{"role": "user", "content": "one two"}]}
 HEADER = "x-mlflow-return-trace-id"
 TRACE = re.compile(r'"tr-[0-9a-f]{32}"')
 
@@ -82,9 +82,9 @@ async def test_as_the_agent_server_answers(
     more: dict[str, Any],
     headers: dict[str, str],
 ) -> None:
-    expected = await oracle.post(path, json={**ASKED, **more}, headers=headers)
+    expected = await oracle.post(path, json={**REQUEST, **more}, headers=headers)
     assert expected.status_code == 200
-    assert await answer_of(runtime, path, {**ASKED, **more}, headers) == comparable(expected.text)
+    assert await answer_of(runtime, path, {**REQUEST, **more}, headers) == comparable(expected.text)
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ async def test_where_no_trace_can_be(
     oracle: httpx.AsyncClient, runtime: MLflowRuntime, more: dict[str, Any]
 ) -> None:
     headers = {HEADER: "true"}
-    expected = await oracle.post("/responses", json={**ASKED, **more}, headers=headers)
+    expected = await oracle.post("/responses", json={**REQUEST, **more}, headers=headers)
     assert "MLFLOW_NO_OP_SPAN_TRACE_ID" in expected.text
-    assert await answer_of(runtime, "/responses", {**ASKED, **more}, headers) == comparable(
+    assert await answer_of(runtime, "/responses", {**REQUEST, **more}, headers) == comparable(
         expected.text
     )
 
@@ -110,7 +110,7 @@ async def test_where_no_trace_can_be(
 async def test_the_trace_is_in_the_store(runtime: MLflowRuntime) -> None:
     (route,) = (route for route in runtime.routes() if route.path == "/responses")
     request = openai_format.read_request(
-        json.dumps(ASKED).encode(), "application/json", route.config
+        json.dumps(REQUEST).encode(), "application/json", route.config
     )
     known = request.parameters.to_dict() if request.parameters is not None else {}
     request.put(parameters=Parameters.from_values({**known, "headers": {HEADER: "true"}}))
@@ -124,7 +124,7 @@ async def test_the_trace_is_in_the_store(runtime: MLflowRuntime) -> None:
 
 
 async def test_answers_in_an_envelope_have_no_place_for_it(runtime: MLflowRuntime) -> None:
-    answer = await answer_of(runtime, "/invocations", {"inputs": ASKED}, {HEADER: "true"})
+    answer = await answer_of(runtime, "/invocations", {"inputs": REQUEST}, {HEADER: "true"})
     assert list(answer) == ["predictions"]
 
 
@@ -137,12 +137,12 @@ async def test_traces_are_disabled_without_a_destination(
     mlflow.set_tracking_uri(None)
     try:
         nowhere = await answer_of(
-            await mlflow_models.runtime("repeats"), "/responses", ASKED, headers
+            await mlflow_models.runtime("repeats"), "/responses", REQUEST, headers
         )
         assert nowhere["metadata"]["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
         mlflow.set_tracking_uri(before)
         somewhere = await answer_of(
-            await mlflow_models.runtime("repeats"), "/responses", ASKED, headers
+            await mlflow_models.runtime("repeats"), "/responses", REQUEST, headers
         )
         assert somewhere["metadata"]["trace_id"] == "tr-"
     finally:
