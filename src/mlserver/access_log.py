@@ -1,7 +1,7 @@
 """The access log: one line per request of any front end, as text or as JSON fields.
 
-Lines are written in groups, because the code of a log line is cold when it runs once per request:
-see `docs/how-to/monitoring.md` for what that saves.
+Lines are written in groups: once per request, the code of a log line is not in the CPU's caches.
+`docs/how-to/monitoring.md` has the measurement.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Access:
         method: HTTP method; POST for gRPC, RECEIVE for Kafka.
         path: Path, full name of the RPC, or topic.
         status: HTTP status; of gRPC and Kafka, the one that HTTP would have.
-        seconds: From its arrival to the end of its response.
+        seconds: From the arrival of the request to the end of its response.
         bytes_in: Bytes of the request's body, decompressed.
         bytes_out: Bytes of the response's body, as sent.
         grpc_code: Name of the gRPC status; None = not gRPC.
@@ -44,11 +44,11 @@ class Access:
 
 
 class AccessLog:
-    """Writes the lines of one front end. Its methods belong to the event loop's thread.
+    """Writes the lines of one front end. Call its methods in the event loop's thread.
 
     Args:
-        protocol: `rest`, `grpc` or `kafka`, in each line.
-        logger: Their logger.
+        protocol: `rest`, `grpc` or `kafka`; a field of each line.
+        logger: The logger of the lines.
     """
 
     def __init__(self, protocol: str, logger: logging.Logger) -> None:

@@ -175,7 +175,7 @@ def create_executor(
     http_workers: WorkerListener | None,
     template: TemplateProcess | None,
 ) -> Executor:
-    """Return what runs the models; the only place that knows the engines.
+    """Return the executor of the setting `engine`; no other code depends on the engine.
 
     Args:
         http_workers: Notified of changes of the workers; None = there are no HTTP workers.

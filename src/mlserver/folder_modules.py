@@ -95,7 +95,7 @@ def _may_look_up(path: str) -> bool:
 
 
 class ImportedModules:
-    """The folders whose modules the processes of one pool may have imported, for its whole life.
+    """The folders whose modules the processes of one pool may have imported since its start.
 
     In which order a process loads its models is not known: of two folders with a module of one
     name, neither may look modules up.

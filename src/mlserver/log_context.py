@@ -1,6 +1,7 @@
-"""What the log lines of one request have in common: its id, its trace and its model.
+"""Context of the log lines of one request: its id, its trace and its model.
 
-Front ends set the variable when a request arrives, and worker processes when a model runs it.
+Front ends set the context variable when a request arrives; worker processes set it when a model
+runs the request.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-# Headers whose value becomes the id of a request without one, the first that is sent.
+# Headers whose value becomes the id of a request without one; the first has precedence.
 REQUEST_ID, CLOUD_EVENT_ID = "x-request-id", "ce-id"
 TRACE_PARENT = "traceparent"
 MAX_ID_LENGTH = 1024  # as of an id in a body
@@ -24,14 +25,14 @@ class LogContext:
     """One request, or one batch of them in a worker.
 
     Attributes:
-        request_id: "" = none, or not known yet.
+        request_id: Id of the request; "" = none, or not known yet.
         trace_parent: W3C trace context of the server's span; without tracing, of the client's.
         joined_ids: The ids of the requests in a batch, in order.
         model: Name of the model that serves the request; "" = none, or not known yet.
         version: Its version; "" = none.
         echoed: Headers of the request that its response repeats: `x-request-id` and `ce-id`.
-        has_ended: Whether the response is sent. Tasks that the request has started may live on, and
-            their lines are not lines of the request.
+        has_ended: Whether the response is sent. Tasks that the request has started may still run;
+            their log lines do not belong to the request.
     """
 
     __slots__ = (
@@ -59,7 +60,7 @@ class LogContext:
         self.has_ended = False
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the ids as fields of a log line; those that are not known are left out."""
+        """Return the ids as fields of a log line; unknown ones are omitted."""
         fields: dict[str, Any] = {}
         if self.request_id:
             fields["request_id"] = self.request_id
@@ -75,13 +76,13 @@ variable: ContextVar[LogContext | None] = ContextVar("mlserver_log_context", def
 
 
 def get_current() -> LogContext | None:
-    """Return the context of the request that runs; None outside of requests."""
+    """Return the context of the current request; None outside of requests."""
     context = variable.get()
     return None if context is None or context.has_ended else context
 
 
 def note_model(name: str, version: str | None) -> LogContext | None:
-    """Note which model serves the request that runs, and return the request's context."""
+    """Set the model of the current request, and return the request's context."""
     context = variable.get()
     if context is not None:
         context.model, context.version = name, version or ""

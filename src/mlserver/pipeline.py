@@ -1,8 +1,8 @@
 """The contract between the stages of the inference pipeline.
 
-A stage takes a request and returns a response; stages nest, and each knows only this contract of
-the next one. `RequestContext` accompanies a request through all stages. Nothing here imports a
-protocol, a framework or a process.
+A stage takes a request and returns a response. Stages nest, and each depends only on this contract
+of the next one. `RequestContext` is passed through all stages with the request. This module imports
+no protocol, framework or process.
 """
 
 from __future__ import annotations

@@ -284,7 +284,7 @@ class MLServer:
             if len(reasons) > 1:
                 self._log_new_failures(reasons)
             raise NothingLoaded(startup_report.describe_failed_start(reasons, self._settings))
-        # Objects made so far stay alive: without this, each full collection would examine them
+        # Existing objects are permanent: without this, each full collection would examine them
         # again and delay requests.
         gc.freeze()
         follow = getattr(self._executor, "follow", None)

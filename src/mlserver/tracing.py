@@ -2,7 +2,7 @@
 
 The libraries (extra `tracing`) are imported only if tracing is on. The SDK reads the standard
 variables: sampler, resource, batches, and the exporter's headers, timeout, compression and
-certificates. Only the exporter is chosen here: the SDK has no public function for that.
+certificates. Only the exporter is selected here: the SDK has no public function for that.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import Overloaded
 
-# Seconds a rejected client is asked to wait (`Retry-After`).
+# Bounds of `Retry-After` for rejected requests, in seconds.
 MIN_RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 60.0
 

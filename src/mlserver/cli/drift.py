@@ -36,7 +36,7 @@ DRIFTED = 3
     "--html",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a page with plots, which needs no network.",
+    help="Write a page with plots; it loads nothing from the network.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
@@ -50,7 +50,7 @@ DRIFTED = 3
     "--fail-above",
     metavar="PSI",
     type=click.FloatRange(0, min_open=True),
-    help=f"Exit with code {DRIFTED} if the PSI of a column is above, such as 0.2.",
+    help=f"Exit with code {DRIFTED} if the PSI of a column is above this value, such as 0.2.",
 )
 def command(
     log: Path,

@@ -1,7 +1,7 @@
 """Requirements of MLflow models with mlflow-skinny in place of mlflow (`--slim`).
 
 mlflow-skinny is MLflow's code without the libraries of its tracking server and its tools. It loads
-and scores models of SLIM_FLAVORS; `make test-image` builds and asks such an image.
+and scores models of SLIM_FLAVORS; `make test-image` builds such an image and sends it requests.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def write_column(series: pd.Series[Any], use_bytes: bool = True) -> Column:
     """Return the encoding of a column.
 
     Raises:
-        CodecError: no tensor can carry its dtype or a value; the text names the type.
+        CodecError: no tensor can hold its dtype or a value; the text names the type.
     """
     dtype: Any = series.dtype
     if isinstance(dtype, np.dtype):
@@ -93,7 +93,7 @@ def write_column(series: pd.Series[Any], use_bytes: bool = True) -> Column:
         texts = [None if is_missing else str(value) for value, is_missing in pairs]
         return _write_text(texts, hint, _dtype_name(dtype), use_bytes)
     raise CodecError(
-        f"no tensor can carry pandas' {dtype}; convert it to numbers, text or datetimes"
+        f"no tensor can hold pandas' {dtype}; convert it to numbers, text or datetimes"
     )
 
 

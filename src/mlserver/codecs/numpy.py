@@ -52,7 +52,7 @@ def to_datatype(dtype: np.dtype[Any]) -> Datatype:
     if dtype.kind in _TEXT_KINDS or dtype.kind == "M":
         return Datatype.BYTES
     raise CodecError(
-        f"no tensor can carry NumPy's {dtype.name}; "
+        f"no tensor can hold NumPy's {dtype.name}; "
         f"its datatypes are {', '.join(map(str, _DATATYPES))} and text"
     )
 
@@ -102,7 +102,7 @@ def _encode_object(element: Any) -> Any:
     if type(element).__name__ in ("NAType", "NaTType"):
         return None
     raise CodecError(
-        f"no tensor can carry an object array with elements of type {type_name(type(element))}"
+        f"no tensor can hold an object array with elements of type {type_name(type(element))}"
     )
 
 
@@ -112,7 +112,7 @@ def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(array)
     if array.dtype.kind not in "fO" and np.ma.is_masked(array):
         raise CodecError(
-            f"no tensor can carry masked elements of {array.dtype.name}; use a float array"
+            f"no tensor can hold masked elements of {array.dtype.name}; use a float array"
         )
     return np.asarray(array.filled(np.nan if array.dtype.kind == "f" else None))
 

@@ -142,7 +142,7 @@ def _is_installed(entry: str, standard_library: str) -> bool:
 
 
 def find_environment(settings: ModelSettings, environments_dir: str) -> Environment | None:
-    """Return the environment that a model asks for, None for the server's own. Blocks.
+    """Return the environment in a model's settings, None for the server's own. Blocks.
 
     Raises:
         EnvironmentNotFound: it does not exist or cannot be unpacked.

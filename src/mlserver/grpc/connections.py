@@ -1,10 +1,10 @@
-"""Connections of the gRPC port: found through /proc, and asked to leave with GOAWAY.
+"""Connections of the gRPC port: listed from /proc, and closed by their clients after a GOAWAY.
 
-gRPC's library sends GOAWAY only together with the stop of its server, which cancels every call that
-arrives before the client has read it: on a busy machine, 6 of 20 rolling restarts lost calls
-(`make rolling TIMES=20`). Here each client is sent a first GOAWAY while the server still serves
-(RFC 9113, 6.8): it opens no further streams on this connection, and closes it when its calls have
-ended. Linux without TLS only; elsewhere the library's GOAWAY is the only one.
+gRPC's library sends GOAWAY only when its server stops, and then cancels every call that arrives
+before the client has read the GOAWAY: on a busy machine, 6 of 20 rolling restarts lost calls
+(`make rolling TIMES=20`). This module sends each client a first GOAWAY while the server still
+serves (RFC 9113, 6.8). The client opens no further streams on the connection, and closes it when
+its calls have ended. Linux without TLS only; elsewhere the library's GOAWAY is the only one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..sockets import ignore_new_connections, is_readable
 _FDS = "/proc/self/fd"
 _REASON = b"the server is stopping"
 _GOAWAY = 0x07
-_LAST_STREAM_ID = 2**31 - 1  # calls that are on their way are served
+_LAST_STREAM_ID = 2**31 - 1  # calls in flight are served
 _NO_ERROR = 0
 # The first bytes of a client (RFC 9113, 3.4).
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -44,7 +44,7 @@ class PortConnections:
         port: Port of the listener.
 
     Attributes:
-        informed: Names of the connections that have had a GOAWAY.
+        informed: Names of the connections on which a GOAWAY was sent.
     """
 
     def __init__(self, port: int) -> None:
@@ -58,7 +58,7 @@ class PortConnections:
                 ignore_new_connections(candidate)
 
     def list_open(self) -> set[str]:
-        """Return the names of the open connections, and of a listener that has one to accept."""
+        """Return the names of the open connections, and of a listener with a pending connection."""
         return {
             name
             for name, candidate in self._iterate()
@@ -66,23 +66,24 @@ class PortConnections:
         }
 
     def send_goaway(self) -> None:
-        """Send GOAWAY to each connection that has had none.
+        """Send GOAWAY on each connection without one.
 
-        A connection with bytes that its client has not acknowledged is left for the next call: only
-        between two frames may another one be written. Call it while no response is being written.
+        A frame may be written only between two frames of the library. Therefore call this while no
+        response is being written; connections with unacknowledged bytes are skipped until the next
+        call.
         """
         frame = make_goaway()
         for name, connection in self._iterate():
             is_due = name not in self.informed and not _is_listening(connection)
             if is_due and _is_between_frames(connection):
-                with contextlib.suppress(OSError):  # it has been closed
+                with contextlib.suppress(OSError):  # closed by the client
                     connection.send(frame, socket.MSG_DONTWAIT)
                 self.informed.add(name)
 
     def close_silent(self) -> None:
-        """Close the connections that are no HTTP/2: their clients have sent no preface.
+        """Close the connections whose clients have sent no HTTP/2 preface.
 
-        The library waits for it, and would not stop before.
+        The library does not stop while it waits for a preface.
         """
         for _, connection in self._iterate():
             if _is_listening(connection):
@@ -93,9 +94,9 @@ class PortConnections:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def _iterate(self) -> Iterator[tuple[str, socket.socket]]:
-        """Yield names and duplicates of the sockets, each until the next one is asked for.
+        """Yield names and duplicates of the sockets; a duplicate is closed by the next iteration.
 
-        A duplicate stays the same socket when the library closes its descriptor meanwhile.
+        A duplicate remains valid if the library closes its descriptor meanwhile.
         """
         if sys.platform != "linux":
             return
@@ -148,7 +149,7 @@ def _is_between_frames(connection: socket.socket) -> bool:
 def _read_counts(connection: socket.socket) -> tuple[int, int] | None:
     """Return the bytes that the client has acknowledged, and those received from it.
 
-    None before Linux 4.1, and for a connection that is gone.
+    None before Linux 4.1, and for a closed connection.
     """
     size = _COUNTS_OFFSET + _COUNTS.size
     try:

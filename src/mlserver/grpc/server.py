@@ -34,8 +34,8 @@ MAX_STREAMS = 1024
 MAX_METADATA_BYTES = 64 * 1024
 GOAWAY_HOLD_SECONDS = 0.05  # before and after a GOAWAY, for which no call ends
 # Seconds from the first GOAWAY for clients without a running call to close their connections.
-LEAVE_SECONDS = 2.0
-LEAVE_INTERVAL = 0.01  # between two looks at the connections
+DISCONNECT_SECONDS = 2.0
+CHECK_INTERVAL = 0.01  # between two checks of the connections
 GOAWAY_INTERVAL = 0.25  # between two attempts to send GOAWAY to the connections without one
 UNLIMITED_SECONDS = 1e9  # gRPC treats a grace of None as 0
 
@@ -115,8 +115,8 @@ class GRPCServer:
         """Do nothing: `drain` sends GOAWAY to the clients."""
 
     async def drain(self) -> None:
-        """Let the clients leave, close the port, and wait until all open RPCs have ended."""
-        if await self._let_clients_leave():
+        """Disconnect the clients gracefully, close the port, and wait for all open RPCs."""
+        if await self._wait_disconnected():
             await self._server.stop(UNLIMITED_SECONDS)
             return
         # gRPC cancels calls that arrive after `stop` and before the client has read its GOAWAY.
@@ -129,8 +129,8 @@ class GRPCServer:
             await self._server.stop(UNLIMITED_SECONDS)
             releasing.cancel()
 
-    async def _let_clients_leave(self) -> bool:
-        """Send GOAWAY while calls are still served, and return whether all clients have left."""
+    async def _wait_disconnected(self) -> bool:
+        """Send GOAWAY while calls are served, and return whether all clients have disconnected."""
         if self._is_encrypted:
             return False
         connections = PortConnections(self.port)
@@ -140,19 +140,19 @@ class GRPCServer:
         next_round = began
         while names := connections.list_open():
             now = time.monotonic()
-            if not self._interceptor.running and now - began > LEAVE_SECONDS:
+            if not self._interceptor.running and now - began > DISCONNECT_SECONDS:
                 connections.close_silent()
                 return False
             if names - connections.informed and now >= next_round:
                 async with self._holding():
                     connections.send_goaway()
                 next_round = now + GOAWAY_INTERVAL
-            await asyncio.sleep(LEAVE_INTERVAL)
+            await asyncio.sleep(CHECK_INTERVAL)
         return True
 
     @contextlib.asynccontextmanager
     async def _holding(self) -> AsyncIterator[None]:
-        """Let no RPC end in the block and shortly before it."""
+        """Hold the responses of RPCs in the block and shortly before it."""
         self._interceptor.hold_responses()
         try:
             await asyncio.sleep(GOAWAY_HOLD_SECONDS)

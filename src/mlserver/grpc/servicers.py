@@ -325,9 +325,9 @@ class RepositoryServicer:
 
 
 def requests_triton_form(message: pb.ModelInferRequest, context: Context) -> bool:
-    """Return whether a stream's first request asks for `ModelStreamInferResponse`.
+    """Return whether a stream's first request selects `ModelStreamInferResponse`.
 
-    It does by a parameter that begins with `triton_`, or by the metadata `mlserver-stream-form:
+    A parameter that begins with `triton_` selects it, and the metadata `mlserver-stream-form:
     triton`.
     """
     if any(name.startswith("triton_") for name in message.parameters):

@@ -3,7 +3,7 @@
 `parameters.extra.follow` is the polling interval in seconds. The worker that runs the model
 resolves the address (`MLModel.resolve_source`), because this process does not import a registry's
 client. The old version serves until the new one is ready; if loading the new one fails, the error
-is logged and the old one serves on.
+is logged and the old one keeps serving.
 """
 
 from __future__ import annotations

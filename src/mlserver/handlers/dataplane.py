@@ -127,7 +127,7 @@ class DataPlane:
         self._usable(self._registry.find(name, version))
 
     def check_ready(self, name: str, version: str | None = None) -> None:
-        """Raise the errors of `check_usable`, or `ModelNotReady` if no worker is alive."""
+        """Raise the errors of `check_usable`, or `ModelNotReady` if no worker is running."""
         entry = self._registry.find(name, version)
         self._usable(entry)
         if not entry.ready:

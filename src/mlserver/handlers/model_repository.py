@@ -86,7 +86,7 @@ class ModelRepositoryHandlers:
 
         Raises:
             ModelNotFound: the repository has no such model.
-            MLServerError: a version could not be loaded. Versions loaded before serve on.
+            MLServerError: a version could not be loaded. Versions loaded before keep serving.
         """
         return await self._complete(self._load(name))
 

@@ -57,7 +57,7 @@ def _add_processes(instruments: StateInstruments, pool: str, ready: list[int], s
 
 
 def _add_deaths(instruments: StateInstruments, kind: str, deaths: Mapping[str, int]) -> None:
-    # From 0 on: Prometheus' `increase` does not see a series begin.
+    # Each series starts at 0: Prometheus' `increase` does not count the first value of a series.
     counts = Counter(deaths)
     for reason in EXIT_REASONS:
         instruments.worker_deaths.add((kind, reason), counts[reason])

@@ -8,7 +8,7 @@ from ..settings import Settings
 
 
 def reserve_ports(settings: Settings) -> Settings:
-    """Return the settings with free ports, also where port 0 asks for any free one.
+    """Return the settings with free ports in place of port 0.
 
     Shared ports (SO_REUSEPORT) would also be shared with another server, so each port is bound
     once without that option. It does not listen: closing it would reset connections of clients.

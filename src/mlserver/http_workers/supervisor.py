@@ -37,7 +37,7 @@ START_TIMEOUT = 120.0
 PUBLISH_TIMEOUT = 10.0
 COLLECT_TIMEOUT = 1.0  # seconds for its counts; after that its last counts are used
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
-STABLE_AFTER = 60.0  # seconds of life after which a replacement starts without a pause
+STABLE_AFTER = 60.0  # seconds of uptime after which a replacement starts without a pause
 
 
 @dataclass(frozen=True)
@@ -269,11 +269,11 @@ class HTTPWorkerSupervisor:
         await self._call_all(MessageType.WAIT_RELEASED, ["worker", number], self._drain_timeout)
 
     def end_connections(self) -> None:
-        """Let every process close each connection after its next response."""
+        """Make every process close each connection after its next response."""
         self._spawn(self._call_all(MessageType.LAST_ANSWERS, None, PUBLISH_TIMEOUT))
 
     async def drain(self) -> None:
-        """Let every process stop accepting connections; return when all are idle."""
+        """Make every process stop accepting connections; return when all are idle."""
         await self._call_all(MessageType.DRAIN, None, None)
 
     async def _call_all(self, kind: MessageType, head: Any, timeout: float | None) -> None:

@@ -44,7 +44,7 @@ def _distance(bound: float, others: Sequence[float]) -> float:
 
 
 # Upper bounds in which durations of requests are counted: percentiles from them are at most 8 %
-# off, where `DEFAULT_BUCKETS` cannot tell 0.3 ms from 4 ms.
+# off, where `DEFAULT_BUCKETS` cannot distinguish 0.3 ms from 4 ms.
 LATENCY_BOUNDS = _build_latency_bounds()
 # Upper bounds for numbers of requests and rows.
 COUNT_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)

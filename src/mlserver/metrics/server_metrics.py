@@ -1,6 +1,6 @@
 """The server's own metrics: inference by model, HTTP requests by route, RPCs by method.
 
-Metrics of models are in `model_metrics`. All methods belong to the event loop's thread.
+Metrics of models are in `model_metrics`. Call all methods in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ServerMetrics:
         return ModelMetrics(self._models, model, version)
 
     def add_model(self, model: str, version: str | None) -> None:
-        """Start counting for a model. A model that is added already keeps its counts."""
+        """Start counting for a model. The counts of a model that exists are kept."""
         self._models.add((model, version or ""))
 
     def remove_model(self, model: str, version: str | None) -> None:

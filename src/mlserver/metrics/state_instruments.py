@@ -1,4 +1,4 @@
-"""Metrics that are read from the server's state when the page is rendered, not counted by requests.
+"""Metrics of the server's state, read at each scrape and not counted by requests.
 
 `handlers.state_metrics` fills them.
 """
@@ -17,7 +17,7 @@ _MODEL = ("model", "version")
 
 
 class StateInstruments:
-    """Models, worker processes and the server at one moment."""
+    """Gauges and counters of models, worker processes and the server at one time."""
 
     def __init__(self) -> None:
         self.info = Gauge("mlserver_info", "The server; the value is 1", ("version",))

@@ -51,7 +51,7 @@ def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _run_child_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, whatever tasks of models raise meanwhile."""
+    """Run a coroutine to its end; exceptions of models' tasks do not stop it."""
     with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
         loop = runner.get_loop()
         prepare_loop(loop)

@@ -1,7 +1,7 @@
 """The contract of executors: load a model and return the last stage of its pipeline.
 
-`in_process` and `pool_manager` implement it. Code outside of this package does not know which of
-them runs a model.
+`in_process`, `pool_manager` and `ray.executor` implement it. Code outside of this package does not
+depend on which of them runs a model.
 """
 
 from __future__ import annotations

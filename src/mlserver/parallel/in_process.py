@@ -92,16 +92,16 @@ class InProcessExecutor:
 
     async def _check_isolation(self, settings: ModelSettings) -> None:
         """Raise `MLServerError` if the model needs a process of its own."""
-        chosen = settings.parameters.isolation if settings.parameters else None
+        isolation = settings.parameters.isolation if settings.parameters else None
         cure = "set 'parallel_workers' to 1 or more"
-        if chosen == "model":
+        if isolation == "model":
             raise MLServerError(
                 f"Model {settings.name}: 'isolation' of 'model' needs worker processes: {cure}", 500
             )
         modules = await asyncio.to_thread(FolderModules.from_settings, settings)
         if modules is None:
             return
-        reason = self._modules.find_conflict(modules) if chosen is None else None
+        reason = self._modules.find_conflict(modules) if isolation is None else None
         if reason is not None:
             raise MLServerError(
                 f"Model {settings.name}: {reason}, and its files look modules up by name. In the "

@@ -1,8 +1,8 @@
 """Executor of models in worker processes: one pool per environment, group and shipped code.
 
-A pool that a model asks for (`environment_path`, `environment_tarball`, `inference_pool_gid`)
-starts with its first model and ends with its last. A model that ships code has a pool of its own,
-see `isolation`; in a group (`inference_pool_gid`) models with equal code share one.
+A pool of an environment or a group (`environment_path`, `environment_tarball`,
+`inference_pool_gid`) starts with its first model and ends with its last. A model that ships code
+has a pool of its own, see `isolation`; in a group, models with equal code share one.
 """
 
 from __future__ import annotations
@@ -292,14 +292,14 @@ class PoolExecutor:
 
     async def _find_conflict(self, settings: ModelSettings, key: PoolKey) -> str | None:
         """Return why a model cannot join a pool; None if it can, and its modules are registered."""
-        chosen = settings.parameters.isolation if settings.parameters else None
-        if chosen == "model":
+        setting = settings.parameters.isolation if settings.parameters else None
+        if setting == "model":
             return "its setting 'isolation' is 'model'"
         modules = await asyncio.to_thread(FolderModules.from_settings, settings)
         if modules is None:
             return None
         imported = self._modules.setdefault(key, ImportedModules())
-        reason = imported.find_conflict(modules) if chosen is None else None
+        reason = imported.find_conflict(modules) if setting is None else None
         if reason is None:
             imported.add(modules)
         return reason

@@ -12,7 +12,7 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 def read_usage(pid: int) -> dict[str, Any]:
     """Return resident bytes (pages shared with other processes included) and processor seconds.
 
-    Both are None where the system does not tell, or if the process has ended.
+    Both are None if the system has no /proc, or if the process has ended.
     """
     try:
         with open(f"/proc/{pid}/statm", "rb") as statm:

@@ -78,11 +78,11 @@ class WorkerGroup(Generic[ClientT]):
                 raise Unavailable(self.unavailable_message + self.last_death) from None
 
     def _record_death(self) -> None:
-        """Note why a worker has probably died. Call it when the death is detected."""
+        """Record the probable cause of a worker's death. Call it when the death is detected."""
         self.last_death = OUT_OF_MEMORY if self._kills.has_recent() else ""
 
     def _announce(self) -> None:
-        """Wake the requests that wait for a worker."""
+        """Notify the requests that wait for a worker."""
         self._changed.set()
         self._changed = asyncio.Event()
 

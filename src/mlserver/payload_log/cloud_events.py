@@ -50,10 +50,11 @@ class NotDelivered(Exception):
 
 
 class CloudEventSender:
-    """Sends events over one connection, which is kept open. Used by one thread.
+    """Sends events over one keep-alive connection. Used by one thread.
 
     Responses are parsed by httptools: a POST takes a third of the CPU time of http.client's
-    (measured by `python -m benchmarks.payload_log`), which requests would wait for.
+    (measured by `python -m benchmarks.payload_log`). The thread holds the GIL in that time, so
+    that requests wait.
 
     Args:
         address: The address that receives the events.
@@ -73,7 +74,7 @@ class CloudEventSender:
         self._stopping = stopping
 
     def send(self, event: PayloadEvent, body: bytes) -> None:
-        """Send an event, with further attempts if the receiver cannot be reached or is busy.
+        """Send an event; retry if the receiver cannot be reached or is overloaded.
 
         Args:
             body: The encoded event (`encoding.encode_body`).
@@ -142,8 +143,10 @@ class CloudEventSender:
 
 
 class _Response:
-    """One response: its parser, whether it is complete, and whether the connection can be used
-    again. Its content is not kept."""
+    """One response: its parser, whether it is complete, and whether the connection can be reused.
+
+    The content is discarded.
+    """
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -162,7 +165,7 @@ class _Response:
     def on_message_complete(self) -> None:
         # An interim response (100 Continue, 103 Early Hints) is followed by the final one.
         self.is_complete = self.parser.get_status_code() >= 200
-        # llhttp knows it in this callback only.
+        # llhttp's answer is valid in this callback only.
         self.keeps_alive = bool(self.parser.should_keep_alive())
 
 

@@ -108,7 +108,7 @@ def get_mask_reason(log: ModelLog, kind: str, name: str) -> str | None:
 
 
 def _encode_rows(rows: RowBlock, log: ModelLog) -> msgspec.Raw:
-    """Return the JSON of a row block's columns. What does not depend on the rows is kept."""
+    """Return the JSON of a row block's columns. The parts without data are cached."""
     heads = _encode_row_heads(
         rows.names, rows.datatype, (rows.row_count, *rows.shape), log.masks, log.inputs
     )
@@ -128,8 +128,10 @@ def _encode_row_heads(
     masks: frozenset[str],
     inputs: frozenset[str],
 ) -> list[tuple[bytes, bool]]:
-    """Return for each column the JSON before its data, or the whole JSON of a masked column, and
-    whether it is masked."""
+    """Return for each column the JSON before its data, and whether it is masked.
+
+    Of a masked column, it is the whole JSON.
+    """
     log = ModelLog("", None, 0, masks=masks, inputs=inputs)
     heads: list[tuple[bytes, bool]] = []
     for index, name in enumerate(names):
@@ -202,13 +204,16 @@ def _encode_base64(elements: Iterable[Any]) -> Iterator[Any]:
         yield base64.b64encode(content).decode("ascii") if is_content else content
 
 
-# -- bodies that the front end has not read --
+# -- unparsed bodies --
 
 
 def _encode_unread(
     event: PayloadEvent, tensor: TensorCopy, reader: Any
 ) -> Iterator[dict[str, Any]]:
-    """Yield the columns of a body; the body as it is, masked with masks, if they are unknown."""
+    """Yield the columns of an unparsed body.
+
+    If they cannot be read, yield the body as one tensor; it is masked if the model has masks.
+    """
     elements = _read_elements(tensor.data, tensor.datatype, tensor.shape)
     body = elements[0] if len(elements) == 1 else b""
     content = body.encode("utf-8") if isinstance(body, str) else body
@@ -222,7 +227,10 @@ def _encode_unread(
 
 
 def _may_be_headless(event: PayloadEvent, columns: Iterable[str]) -> bool:
-    """Whether the names of a request's columns may be values: no mask, and no input, is one."""
+    """Return whether the names of a request's columns may be the values of its first row.
+
+    They may if no mask is among them and the model's inputs are not known.
+    """
     log = event.log
     if event.kind == "response" or not log.masks or log.inputs:
         return False

@@ -1,9 +1,9 @@
 """Events of the payload log: copies of a request's or a response's tensors.
 
-The copy is made on the event loop and shares no memory that a later stage may change or that is
-larger than what is logged. Nothing is converted here: `encoding` does that in the writer's thread.
-A request or response is not changed: no representation is added to its tensors, because the front
-end chooses the text of numbers by the representation.
+The copy is made on the event loop. It shares no memory with the request, which later stages may
+change and which may be larger than the logged part. Nothing is converted here: `encoding` converts
+in the writer's thread. A request or response is not changed: no representation is added to its
+tensors, because the front end formats numbers according to the representation.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ EVENT_OVERHEAD = 1024
 
 # Bytes of the parameters of one tensor; larger ones are left out.
 MAX_TENSOR_PARAMETERS = 4096
-# Parameter of what is left out because of its size.
+# Parameter in place of parameters that are left out because of their size.
 OMITTED = "omitted"
 
 Columns = dict[str, list[Any]]
-# Reader of a body that the front end has not read: parameters of the message and the body ->
-# columns; None = unreadable. See `custom_routes.Route`.
+# Reader of an unparsed body: parameters of the message and the body -> columns; None = unreadable.
+# See `custom_routes.Route`.
 ColumnReader = Callable[[Mapping[str, Any], bytes], Columns | None]
 
 _encode_json = msgspec.json.Encoder(enc_hook=plain_value).encode
@@ -44,9 +44,9 @@ class TensorCopy(NamedTuple):
     """The copy of one tensor.
 
     Attributes:
-        data: The binary encoding, a NumPy array, or a flat list of elements; None = left out,
+        data: The binary encoding, a NumPy array, or a flat list of elements; None = omitted,
             because the tensors exceed `max_bytes`.
-        size: Bytes of the data, left out or not.
+        size: Bytes of the data, omitted or not.
     """
 
     name: str
@@ -59,16 +59,16 @@ class TensorCopy(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelLog:
-    """What all events of one model version have in common.
+    """Properties that all events of one model version share.
 
     Attributes:
         name: Name of the model.
         version: Version of the model; None = a model without versions.
-        max_bytes: Bytes of the tensors of one event; larger ones are left out.
+        max_bytes: Bytes of the tensors of one event; larger ones are omitted.
         service: Name of the inference service in CloudEvents; "" = the model's name.
         masks: Names of inputs and columns whose values are not logged.
         inputs: Names of the model's inputs; empty = not known.
-        readers: Content type of unread bodies -> their reader.
+        readers: Content type of unparsed bodies -> their reader.
     """
 
     name: str
@@ -110,7 +110,7 @@ class PayloadEvent:
 
 
 def copy_request(log: ModelLog, request: InferenceRequest, index: int = 0) -> PayloadEvent:
-    """Return the event of a request. The tensors of a row block stay one block."""
+    """Return the event of a request. A row block is copied as one block."""
     event = PayloadEvent(log, "request", request.id, time.time(), index=index)
     _add_parameters(event, request.parameters)
     rows = request.rows
@@ -204,7 +204,7 @@ def _copy_tensors(event: PayloadEvent, tensors: list[Any]) -> None:
 
 
 def _measure(tensor: RequestInput | ResponseOutput, limit: int) -> int:
-    """Return the bytes of a tensor's data; of BYTES elements, a sum that ends above `limit`."""
+    """Return the bytes of a tensor's data; for BYTES, stop counting above `limit`."""
     raw, datatype = tensor.data.raw, str(tensor.datatype)
     if raw is not None:
         return memoryview(raw).nbytes
@@ -223,7 +223,7 @@ def _measure(tensor: RequestInput | ResponseOutput, limit: int) -> int:
 
 
 def _measure_value(value: Any, limit: int) -> int:
-    """Return the approximate bytes of a JSON value, a sum that ends above `limit`."""
+    """Return the approximate bytes of a JSON value; stop counting above `limit`."""
     size, pending = 0, [value]
     while pending and size <= limit:
         item = pending.pop()
@@ -249,7 +249,7 @@ def _copy_data(tensor: RequestInput | ResponseOutput) -> Any:
 
 
 def _freeze(element: Any) -> Any:
-    """Return an element that a model cannot change: lists and objects as JSON text."""
+    """Return an immutable copy of an element: lists and objects become JSON text."""
     if isinstance(element, (list, dict)):
         return msgspec.Raw(_encode_json(element))
     return element

@@ -96,7 +96,7 @@ class PayloadLogs:
 
 
 def find_readers(routes: Iterable[Route]) -> dict[str, ColumnReader]:
-    """Return the readers of unread bodies that the wire modules of routes declare."""
+    """Return the readers of unparsed bodies that the wire modules of routes declare."""
     readers: dict[str, ColumnReader] = {}
     for name in {route.wire for route in routes if route.wire}:
         module = import_module(name)
@@ -125,7 +125,7 @@ def _check_file(path: str, model: str) -> None:
 
 
 def _report(log: ModelLog, settings: PayloadLogSettings, outputs: list[str]) -> None:
-    """Log where a model's payloads go, and names of masks that cannot be right."""
+    """Log the destination of a model's payloads, and masks that name no input or output."""
     logger.info(
         "Model '%s': payload log of %.4g %% of the requests in '%s', masked: %s",
         log.name,

@@ -13,7 +13,7 @@ MAX_BYTES = 32 * 1024 * 1024
 
 
 class EventQueue:
-    """Events that wait to be written. One thread puts, others take.
+    """Events that wait to be written: one producer thread, several consumer threads.
 
     Args:
         max_events: Events in the queue.
@@ -50,8 +50,8 @@ class EventQueue:
 
         Args:
             count: Events at most.
-            collect_seconds: Time to wait for further events after the first one, so that the
-                thread is not woken for each.
+            collect_seconds: Time to wait for further events after the first one. It saves thread
+                switches: the thread is not scheduled for each event.
         """
         events: list[PayloadEvent] = []
         event = self._events.get()
@@ -73,7 +73,7 @@ class EventQueue:
         return events
 
     def close(self, takers: int) -> None:
-        """End `take` of so many threads after the events that are in the queue."""
+        """Make `take` return [] in `takers` threads after the events that are in the queue."""
         for _ in range(takers):
             self._events.put(None)
 

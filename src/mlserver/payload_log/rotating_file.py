@@ -85,7 +85,7 @@ class RotatingFile:
             text = b"\n" + text
         written = os.write(self._fd, text)
         self._size += written
-        # The rest of a line that did not fit on the disk must not become a part of the next one.
+        # After a partial write the next line must start on a new line.
         self._is_torn = written < len(text)
         if self._is_torn:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,7 +1,7 @@
 """The payload log's stage: the first one of a model's pipeline, if the model has a payload log.
 
-It copies a sample of requests and responses, and passes all of them on unchanged. A request that is
-not in the sample costs one random number. Answers from the response cache are logged too.
+It copies a sample of the requests and responses, and changes none of them. A request that is not in
+the sample costs one random number. Cached responses are logged too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PayloadLogStage(OuterStage):
 
     Args:
         pipeline: The next stage.
-        log: What all events of the model have in common.
+        log: Properties that all events of the model share.
         settings: The model's payload log.
         writer: Writes the events; shared by models with the same destination.
         metrics: Counts the events.

@@ -1,8 +1,8 @@
 """Threads that write events to a file, or send them to an address.
 
-They have a queue of fixed size: what does not fit is dropped and counted, so that neither a slow
-disk nor a receiver that hangs delays a request or takes memory. Encoding and masking run in these
-threads. A request pays for the copy of its tensors and one `SimpleQueue.put`.
+Their queue is bounded. Events that do not fit are dropped and counted, so that neither a slow disk
+nor a receiver that hangs delays a request or uses more memory. Encoding and masking run in these
+threads. The cost of a request is the copy of its tensors and one `SimpleQueue.put`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .rotating_file import RotatingFile, WriteFailed
 
 logger = get_logger()
 
-# Events that are written to a file together, and seconds in which they are collected: a thread that
-# is woken for each event takes turns with the event loop, which costs both.
+# Events that are written to a file together, and seconds in which they are collected. One event at
+# a time would switch between this thread and the event loop for each, which slows both down.
 FILE_BATCH = 32
 COLLECT_SECONDS = 0.005
 # Threads that send events to an address; a file has one.
@@ -37,7 +37,7 @@ WARNING_INTERVAL = 60.0
 
 
 class Destination(Protocol):
-    """Where one thread writes events."""
+    """The file or address to which one thread writes events."""
 
     def write(self, events: list[PayloadEvent]) -> list[str | None]:
         """Write events; return for each the reason if it could not be written."""

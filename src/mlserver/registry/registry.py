@@ -80,7 +80,7 @@ class ModelVersion:
         reason: Why it is not ready, if loading failed.
         configured_split: The traffic split of its settings.
         split: The traffic split in effect; only the default version has one.
-        serial: Unique among all entries in the life of the server.
+        serial: Unique among all entries since the server's start.
     """
 
     settings: ModelSettings
@@ -253,8 +253,8 @@ class Registry(ModelRegistryView):
             is_logged: Whether a failure is logged; False if the caller reports it.
 
         Raises:
-            MLServerError: loading failed. A loaded one of the same version serves on; otherwise the
-                entry stays in the registry, UNAVAILABLE and with the reason.
+            MLServerError: loading failed. A loaded one of the same version keeps serving; otherwise
+                the entry remains in the registry, UNAVAILABLE and with the reason.
         """
         async with self._lock(settings.name):
             entry = self.announce(settings)

@@ -1,4 +1,4 @@
-"""Documentation routes: OpenAPI documents, and the way to the console's page that shows them."""
+"""Documentation routes: OpenAPI documents, and a redirect to the console's page that shows them."""
 
 from __future__ import annotations
 

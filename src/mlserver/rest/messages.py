@@ -96,7 +96,7 @@ class Reply:
         body: Complete, in parts, or an iterator for a stream.
         headers: From `raw_headers`; without those of the body.
         compress: Whether the body may be compressed. False for small documents: tritonclient's
-            asyncio client asks for compressed ones but cannot read them.
+            asyncio client accepts compressed ones but cannot read them.
         error: The error that the body reports in a format of its own, if any.
     """
 

@@ -1,5 +1,5 @@
 """Content negotiation of the V2 routes: the reader of a request by Content-Type, the writer of its
-response by what the request asks for.
+response by `Accept` and the request's parameters.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ _READERS: dict[bytes, Reader] = {
 
 
 def select_writer(source: RequestFormat, request: InferenceRequest) -> Writer:
-    """Return the writer of the response: Arrow if `Accept` prefers it, binary or JSON as the
-    request asks.
+    """Return the writer of the response: Arrow if `Accept` prefers it, else binary or JSON by the
+    request's parameters.
 
     Raises:
         MLServerError: the request's parameters of the binary extension are not valid.

@@ -161,7 +161,7 @@ def _is_merged(first: Any, second: Any) -> bool:
 
 
 def _is_equal(text: Any, value: Any) -> bool:
-    """Whether a variable has the effective value, written in any way."""
+    """Whether a variable has the effective value, in any notation."""
     if isinstance(text, str) and not isinstance(value, str):
         return text.strip().lower() == json.dumps(_to_plain(value)).lower()
     return bool(text == value)

@@ -38,10 +38,10 @@ class ModelParameters(BaseSettings):
     autogenerate_inference_pool_gid: bool = False
     """Run the model in its own worker pool, if `inference_pool_gid` is not set."""
     isolation: Isolation | None = None
-    """`model` = a worker pool of its own, which crashes, calls that block, and calls that hold the
-    interpreter's lock (GIL) do not leave; `shared` = the pool that others use, also if module names
-    in the folders of two custom runtimes are equal. None = shared, except for models that ship code
-    and for such module names."""
+    """`model` = a separate worker pool, so that the model's crashes, blocking calls and calls that
+    hold the GIL do not affect other models; `shared` = the shared pool, also if module names in the
+    folders of two custom runtimes are equal. None = shared, except for models that ship code and
+    for such module names."""
     format: str | None = None
     """Format of the model file, for runtimes that support several; None = chosen by the runtime."""
     content_type: str | None = None

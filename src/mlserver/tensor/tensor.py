@@ -129,7 +129,7 @@ class Tensor:
 
     @property
     def array(self) -> NDArray[Any] | None:
-        """The array if it exists, or if the bytes tell its dtype; else None."""
+        """The array if it exists, or if the bytes determine its dtype; else None."""
         if self._array is not None:
             return self._array
         return self._get_array() if self.raw is not None and self._datatype != "BYTES" else None
@@ -166,7 +166,7 @@ class Tensor:
         """Check the data against datatype and shape, and convert numbers to bytes.
 
         Numbers are held as bytes from here on, and a list of elements is released, so that a model
-        cannot tell which protocol carried the request. BYTES keep their elements.
+        cannot distinguish the protocols. BYTES keep their elements.
 
         Raises:
             TensorError: the data does not fit.

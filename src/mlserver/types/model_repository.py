@@ -11,7 +11,7 @@ from .base import BaseModel
 
 
 class State(Enum):
-    """State of a model version. UNAVAILABLE models carry a `reason` when they failed."""
+    """State of a model version. UNAVAILABLE models have a `reason` when they failed."""
 
     UNKNOWN = "UNKNOWN"
     READY = "READY"

@@ -187,7 +187,7 @@ class BinaryOutputs:
 
 
 def pop_binary_outputs(request: InferenceRequest) -> BinaryOutputs | None:
-    """Remove the parameters that ask for binary outputs and return them; None if there are none.
+    """Remove and return the parameters that select binary outputs; None if there are none.
 
     They are `binary_data` of a requested output and `binary_data_output` of the request. The model
     does not receive them.

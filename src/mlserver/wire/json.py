@@ -341,7 +341,7 @@ def _decode(element: Any, name: str) -> Any:
         except UnicodeDecodeError:
             raise MLServerError(
                 f"Output '{name}' holds bytes that are not UTF-8 text: "
-                "ask for it with the parameter binary_data",
+                "request it with the parameter binary_data",
                 406,
             ) from None
     return element

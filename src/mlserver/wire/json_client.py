@@ -33,7 +33,7 @@ def write_json(request: InferenceRequest) -> bytes:
 
 
 def write_binary(request: InferenceRequest) -> tuple[bytes, int]:
-    """Serialize a request with all inputs as binary data; it asks for binary outputs.
+    """Serialize a request with all inputs as binary data, and a parameter for binary outputs.
 
     Returns:
         The body, and the size of its JSON head.

@@ -2,7 +2,7 @@
 
 - A missing text (None) of a BYTES tensor, in the binary encoding and in protobuf: the element is
   empty, and the parameter `missing` is the JSON text of the positions (`"[0,2]"`). Clients send
-  missing texts in the same way.
+  missing texts in the same form.
 - Infinities in JSON, where `null` alone means NaN: the parameters `infinity` and
   `negative_infinity` are lists of the positions.
 

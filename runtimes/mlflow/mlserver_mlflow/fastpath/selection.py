@@ -77,7 +77,7 @@ class ExecutionPlan:
         route_config: The same for the front end, if it may read such bodies to join them.
         has_fixed_types: Dtypes of results do not depend on values (see `joined_results`).
         is_estimator: Predicting request by request costs little. False for networks, whose
-            `max_batch_size` asks for joint predictions although the last bits differ.
+            `max_batch_size` requests joint predictions although the last bits differ.
     """
 
     row_wise: bool = False
@@ -277,7 +277,7 @@ def _find_max_equal_rows(
                 result = predict(np.asfortranarray(frame.to_numpy()))
             except BaseException:
                 return 0
-            # A step that remembers feature names would log a warning with every request.
+            # A step with feature names would log a warning with every request.
             has_name_warning = any("feature names" in str(item.message) for item in caught)
             if has_name_warning or not isinstance(result, np.ndarray):
                 return 0

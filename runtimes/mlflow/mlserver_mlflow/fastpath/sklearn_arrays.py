@@ -76,17 +76,17 @@ def has_fixed_types(model: PyFuncModel) -> bool:
 
 def array_predictors(estimator: Any, predict_fn: str) -> Iterator[Predict]:
     """Yield array functions that may replace the estimator's `predict_fn`, the fastest first."""
-    twin = without_feature_names(estimator)
-    if twin is None:
+    stripped = without_feature_names(estimator)
+    if stripped is None:
         return
-    predict: Predict = getattr(twin, predict_fn)
+    predict: Predict = getattr(stripped, predict_fn)
     if type(estimator).__name__ in LINEAR_CLASSES and predict_fn == "predict":
-        yield make_linear_predictor(twin.coef_, twin.intercept_, predict)
+        yield make_linear_predictor(stripped.coef_, stripped.intercept_, predict)
     yield predict
 
 
 def make_linear_predictor(coefficients: Any, intercept: Any, predict: Predict) -> Predict:
-    """Return the formula of a linear model; data that the estimator refuses goes to `predict`."""
+    """Return the formula of a linear model, with `predict` for data that the estimator refuses."""
     weights = np.asarray(coefficients).T
     width = weights.shape[0]
 
@@ -99,24 +99,24 @@ def make_linear_predictor(coefficients: Any, intercept: Any, predict: Predict) -
 
 
 def without_feature_names(estimator: Any) -> Any | None:
-    """Return a copy without `feature_names_in_`, which accepts arrays silently.
+    """Return a copy without `feature_names_in_`, which accepts arrays without a warning.
 
     None if the estimator may select columns by name.
     """
     if not _is_name_free(estimator):
         return None
-    twin = copy.copy(estimator)
+    stripped = copy.copy(estimator)
     if type(estimator).__name__ == "Pipeline":
-        twin.steps = []
+        stripped.steps = []
         for name, step in estimator.steps:
             is_estimator = step not in (None, "passthrough")
-            nameless = without_feature_names(step) if is_estimator else step
-            if nameless is None:
+            stripped_step = without_feature_names(step) if is_estimator else step
+            if stripped_step is None:
                 return None
-            twin.steps.append((name, nameless))
-        return twin
-    vars(twin).pop("feature_names_in_", None)
-    return twin
+            stripped.steps.append((name, stripped_step))
+        return stripped
+    vars(stripped).pop("feature_names_in_", None)
+    return stripped
 
 
 def _is_name_free(estimator: Any) -> bool:

@@ -1,6 +1,6 @@
 """Reader of MLflow's JSON forms -> V2 inputs or a row block, equal to MLflow's own reading.
 
-Returns None for every body that MLflow might read in another way; MLflow's code then reads it.
+Returns None for every body that MLflow might read differently; MLflow's code then reads it.
 `config` is part of the execution plan that the runtime makes at load:
 
     {"kind": "columns", "columns": [[name, MLflow type], ...]}   named, required, numeric columns

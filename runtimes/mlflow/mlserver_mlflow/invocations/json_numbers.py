@@ -29,7 +29,7 @@ def format_numbers(array: NDArray[Any]) -> str:
 
 
 def _has_equal_text(array: NDArray[Any]) -> bool:
-    """Whether orjson and `json` write all elements in the same way."""
+    """Whether orjson and `json` write all elements as the same text."""
     if array.dtype.kind in "biu":
         return True
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:

@@ -63,7 +63,7 @@ async def choose_examples(
     trials = asyncio.create_task(_find_accepted(model, candidates, may_predict))
     try:
         is_done, _ = await asyncio.wait({trials}, timeout=MAX_TRIAL_SECONDS)
-        # Too slow to know: show the author's example, not a synthetic one.
+        # After a timeout, show the author's example, which was not checked, and no synthetic one.
         selected = await trials if is_done else logged
     finally:
         trials.cancel()

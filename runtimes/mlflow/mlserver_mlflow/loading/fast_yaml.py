@@ -1,8 +1,8 @@
 """The C loader of YAML for `MLmodel` files, which MLflow reads three times per load.
 
 It saves 4 of 38 ms of processor time per model of scikit-learn
-(`python -m benchmarks.load_steps`). Without libyaml, or for text that it refuses, MLflow's
-own call of `yaml.safe_load` stays.
+(`python -m benchmarks.load_steps`). Without libyaml, and for text that it refuses, MLflow calls
+`yaml.safe_load` as before.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _ARRAY_LIBRARIES = tuple(
 
 @contextmanager
 def without_modules(names: tuple[str, ...]) -> Iterator[None]:
-    """Let imports of modules that are not loaded yet fail, until the block ends.
+    """Make imports of modules that are not loaded yet fail, until the block ends.
 
     `pkgutil.walk_packages`, which scikit-learn calls, skips a package that fails to import.
     """

@@ -1,6 +1,6 @@
 """Output types of a signature: a declared output has its declared datatype whatever its values.
 
-A declared type never changes a value: an array is cast only if every element stays equal. Values
+A declared type never changes a value: an array is cast only if every element is unchanged. Values
 that the type cannot hold (a fraction in a `long`, a number in a `string`) are encoded as without a
 declaration.
 """
@@ -74,7 +74,7 @@ def get_number_dtype(kind: DeclaredType) -> np.dtype[Any] | None:
 
 
 def cast(array: NDArray[Any], kind: DeclaredType) -> NDArray[Any]:
-    """Return the array in its declared dtype if every element stays equal, else unchanged."""
+    """Return the array in its declared dtype if no element changes, else the array itself."""
     dtype = get_number_dtype(kind)
     if dtype is None or array.dtype == dtype or array.dtype.kind not in "biuf":
         return array

@@ -19,7 +19,7 @@ class DriftReport:
     Attributes:
         reference: Name of the reference's file.
         reference_rows: Rows of the reference.
-        inputs: Columns of the reference that requests have or should have, the greatest PSI first.
+        inputs: All columns of the reference that are not predictions, the greatest PSI first.
         outputs: Outputs of the model, the greatest PSI first.
         unknown: Inputs of the log that are not in the reference -> share of rows.
     """

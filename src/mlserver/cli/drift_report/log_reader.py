@@ -33,7 +33,7 @@ class LoggedColumn:
 
 @dataclass
 class LoggedPayloads:
-    """What the log has of one model.
+    """The logged payloads of one model.
 
     Attributes:
         inputs: Columns of the requests.
@@ -43,7 +43,7 @@ class LoggedPayloads:
         errors: Failed requests.
         without_data: Tensors left out because of their size.
         masked: Names of masked columns.
-        skipped_lines: Lines that are not events, such as the rest of a line on a full disk.
+        skipped_lines: Lines that are not events, such as one that a full disk has truncated.
         first: Time of the first event; "" = there is none.
         last: Time of the last event.
     """

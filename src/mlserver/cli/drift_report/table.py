@@ -43,7 +43,7 @@ def _format_time(moment: str) -> str:
 
 
 def list_remarks(report: DriftReport) -> list[str]:
-    """Return what a reader of the numbers should know, a line each."""
+    """Return remarks that qualify the numbers, one line each."""
     payloads, remarks = report.payloads, []
     noise = max([column.noise for column in report.columns], default=0.0)
     if noise > 0.05:

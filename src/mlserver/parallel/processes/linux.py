@@ -29,7 +29,10 @@ def _prctl(option: int, value: object) -> int:
 
 
 def die_with_parent() -> None:
-    """Let the kernel send SIGKILL when the parent dies (Linux; else the closed connection does)."""
+    """Make the kernel kill this process when its parent dies.
+
+    Linux only; elsewhere this process exits when the connection to its parent is closed.
+    """
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -61,7 +64,7 @@ def start_adopting() -> None:
     """Become the parent of descendants whose parents end, until `stop_adopting`.
 
     Only while a template forks: at other times orphans of models' own child processes would become
-    children of the server, which does not know them.
+    children of the server, which would never reap them.
     """
     global _adoptions, _was_adopting
     with _lock:

@@ -96,7 +96,7 @@ class TemplateProcess:
         return obstacle
 
     def hurry(self) -> None:
-        """Let imports in the background use the processors: a fork waits for them."""
+        """Give imports in the background all processors: a fork waits for them."""
         self._request({"import": [], "is_background": False}, [])
 
     async def fork(

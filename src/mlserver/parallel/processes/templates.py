@@ -46,7 +46,7 @@ def start_early(settings: Settings) -> TemplateProcess | None:
 
     None if workers are not forked. Its imports overlap with those of the server.
     """
-    if not _is_wanted(settings):
+    if not _may_fork(settings):
         return None
     variables = template_variables(worker_variables(settings, None, {}))
     try:
@@ -56,7 +56,7 @@ def start_early(settings: Settings) -> TemplateProcess | None:
 
 
 def explain_fresh_start(settings: Settings) -> str | None:
-    """Return why workers are not forked whatever they import; None = they are."""
+    """Return why workers are never forked with these settings; None = they may be."""
     if settings.worker_start != "auto":
         return f"setting 'worker_start' is '{settings.worker_start}'"
     if settings.engine != "local":
@@ -64,7 +64,7 @@ def explain_fresh_start(settings: Settings) -> str | None:
     return None if sys.platform == "linux" else "this system is not Linux"
 
 
-def _is_wanted(settings: Settings) -> bool:
+def _may_fork(settings: Settings) -> bool:
     return settings.parallel_workers > 0 and explain_fresh_start(settings) is None
 
 
@@ -85,8 +85,8 @@ class Templates:
     def acquire(
         self, environment: Environment | None, variables: Mapping[str, str]
     ) -> Template | None:
-        """Return the template of an environment; None if workers are not forked."""
-        if not _is_wanted(self._settings):
+        """Return the template of an environment, for one more user; None if workers never fork."""
+        if not _may_fork(self._settings):
             return None
         key = _get_key(environment)
         if key not in self._templates:

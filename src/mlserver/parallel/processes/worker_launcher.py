@@ -1,6 +1,6 @@
 """Starts the workers of one pool: forks of a template, or new interpreters where it refuses.
 
-The log says which way workers start when the first one does, and whenever that changes.
+The start method is logged when the first worker starts, and whenever it changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger = get_logger()
 # Forked workers in a row that died before they were ready, after which the pool starts new
 # interpreters.
 MAX_FAILED_FORKS = 2
-# Seconds for which it does so; forever after the last one.
+# Seconds for which it starts new interpreters; permanently after the last one.
 FAILURE_PAUSES = (60.0, 600.0, 3600.0)
 FORKED = "as forks of a template process"
 
@@ -53,7 +53,7 @@ class WorkerLauncher:
         self._variables = variables
         self._shipped = sorted(shipped)
         self._reason = reason
-        self._way = ""
+        self._start_method = ""
         self._failed_forks = 0
         self.has_stopped_forking = False
         self._pauses = 0
@@ -68,7 +68,7 @@ class WorkerLauncher:
             except ForkRefused as refusal:
                 self._log_refusal(str(refusal))
             else:
-                self._log_way(FORKED)
+                self._log_start_method(FORKED)
                 return launched
         elif self._template is None and self._reason is not None:
             self._log_fresh(self._reason)
@@ -95,7 +95,7 @@ class WorkerLauncher:
             )
 
     def _pause_forking(self, reason: str) -> None:
-        """Start new interpreters for some time, which may be forever."""
+        """Start new interpreters for the next pause of `FAILURE_PAUSES`, or permanently."""
         if self._pauses == len(FAILURE_PAUSES):
             self.stop_forking(reason)
             return
@@ -114,9 +114,9 @@ class WorkerLauncher:
         self._log_fresh(reason)
 
     def _log_fresh(self, reason: str) -> None:
-        self._log_way(f"as new interpreters, not as forks: {reason}")
+        self._log_start_method(f"as new interpreters, not as forks: {reason}")
 
-    def _log_way(self, way: str) -> None:
-        if way != self._way:
-            self._way = way
-            logger.info("Workers of %s start %s", self._pool, way)
+    def _log_start_method(self, method: str) -> None:
+        if method != self._start_method:
+            self._start_method = method
+            logger.info("Workers of %s start %s", self._pool, method)

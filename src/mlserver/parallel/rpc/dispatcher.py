@@ -61,7 +61,7 @@ class RPCDispatcher:
             self._send(await handler(frame))
         except BaseException as error:
             # Every call gets an answer; a caller that sent CANCEL ignores it. `SystemExit` and
-            # `KeyboardInterrupt` of a model must not leave the event loop.
+            # `KeyboardInterrupt` of a model must not propagate to the event loop.
             self._send_error(frame.id, error)
         finally:
             self._tasks.pop(frame.id, None)

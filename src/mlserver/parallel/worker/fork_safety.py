@@ -22,7 +22,7 @@ HARMLESS_THREADS = frozenset(("jemalloc_bg_thd",))
 _HARMLESS_FILES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/full")
 _GPU_FILES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
-# Modules that use a GPU when a model asks for it; their state does not survive a fork.
+# Modules that use a GPU on request of a model; their state does not survive a fork.
 _GPU_MODULES = ("torch", "tensorflow", "jax", "cupy", "onnxruntime", "cudf", "paddle")
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 

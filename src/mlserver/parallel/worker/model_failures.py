@@ -147,8 +147,8 @@ def run_protected(
 ) -> None:
     """Run an event loop, and continue when a model's task or callback ends it.
 
-    asyncio lets `SystemExit` and `KeyboardInterrupt` of any task leave the loop, which suspends all
-    other tasks.
+    `SystemExit` and `KeyboardInterrupt` of any task propagate out of asyncio's loop, which suspends
+    all other tasks.
 
     Args:
         run: Runs the loop, e.g. `loop.run_forever`.

@@ -21,7 +21,7 @@ _SETTERS = tuple(
 
 
 def set_threads(count: int) -> None:
-    """Set the number of threads of each loaded OpenBLAS; 0 = leave them alone."""
+    """Set the number of threads of each loaded OpenBLAS; 0 = unchanged."""
     for path in _list_libraries() if count else ():
         library = ctypes.CDLL(path)
         for setter in _SETTERS:

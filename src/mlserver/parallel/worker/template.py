@@ -12,9 +12,9 @@ Each request is one message (MessagePack) and has one answer, in order:
   descriptors -> `{"obstacle": why this process cannot be forked, or nil, "conflict": why it cannot
   be forked for this model, or nil, "pid": n (negative: an error number), "fds": [numbers]}`
 
-A worker is forked twice, so that it becomes a child of the server (`processes.linux`), which learns
-its exit code and outlives this process. The worker lives on when this process dies, and the kernel
-kills it when the server dies.
+A worker is forked twice, so that it becomes a child of the server (`processes.linux`), which reads
+its exit code. The worker keeps running when this process dies, and the kernel kills it when the
+server dies.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _wait_for_adoption(server_pid: int, forking_pid: int) -> None:
     if os.getppid() != server_pid:
         os._exit(1)
     die_with_parent()
-    if os.getppid() != server_pid:  # it died before the kernel knew what to send
+    if os.getppid() != server_pid:  # the server died before the signal was set
         os._exit(1)
 
 

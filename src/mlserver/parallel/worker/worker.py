@@ -37,7 +37,7 @@ logger = get_logger()
 # Threshold of the garbage collector's generation 0. One batch allocates more than the default 700
 # objects.
 GC_THRESHOLD = 20_000
-# Objects that a fork may leave to the collector: a full collection of as many takes about 10 ms.
+# Objects that a fork does not freeze: a full collection of as many takes about 10 ms.
 FREEZE_ABOVE = 100_000
 # Seconds after a load at which new modules are reported: the load's own, and those that the first
 # requests import.

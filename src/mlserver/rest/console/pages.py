@@ -1,7 +1,7 @@
 """Files of the console, with compressed copies, entity tags and a content security policy.
 
 The files hold no data, and are served without a credential. Their address contains a digest of all
-of them, so that browsers may keep them; only the page itself is asked for again. Imported on the
+of them, so that browsers may cache them; only the page itself is revalidated. Imported on the
 first request of the console.
 """
 

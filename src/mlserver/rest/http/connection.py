@@ -32,7 +32,7 @@ from .request_head import (
 )
 from .timeouts import ConnectionState, ConnectionTimeouts
 
-MAX_CHUNKS = 100_000  # of one body; a chunk costs far more than the byte that it may carry
+MAX_CHUNKS = 100_000  # of one body; a chunk costs far more than the one byte that it may hold
 MAX_PIPELINED = 64  # requests of one connection that wait for the response to an earlier one
 # Bytes of a response that a client has to read per `body_timeout`, unless less is left.
 MIN_BYTES_READ = 16 * 1024
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._target, self._version = b"", "1.1"
         self._headers: RawHeaders = []
         self._expects_continue = False
-        self._is_upgrade = False  # the head asks for another protocol
+        self._is_upgrade = False  # the head has `Upgrade`
         self._chunk_count = 0
         self._head_size = 0  # bytes that are certainly the head's, of earlier reads
         self._max_head_size = 0  # with all bytes of the read in which the head began
@@ -331,7 +331,7 @@ class Connection(asyncio.Protocol):
         timeouts, state = self._timeouts, self._state
         self._check_client_reads()
         if self._flow.is_read_paused:
-            self._since = timeouts.now  # this server does not read: the client's time stands still
+            self._since = timeouts.now  # while this server does not read, no timeout of the client
         elif timeouts.is_expired(state, self._since):
             if state is ConnectionState.IDLE:
                 self.close_if_idle(self._since)

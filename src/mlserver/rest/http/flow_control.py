@@ -15,7 +15,7 @@ class FlowControl:
     Attributes:
         transport: The transport.
         is_read_paused: Whether this server has stopped reading.
-        is_write_paused: Whether the transport has asked to stop writing.
+        is_write_paused: Whether the transport has called `pause_writing`.
     """
 
     __slots__ = ("_writable", "is_read_paused", "is_write_paused", "transport")

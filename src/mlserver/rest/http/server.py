@@ -90,7 +90,7 @@ class HTTPListener:
     async def drain(self) -> None:
         """Finish running requests, stop accepting, and return when all connections are closed.
 
-        An idle connection stays open for `LAST_REQUEST_WAIT` seconds: a request may be on its way.
+        An idle connection stays open for `LAST_REQUEST_WAIT` seconds: a request may be in flight.
         """
         self.end_connections()
         if self._task is None:

@@ -90,7 +90,7 @@ def write_response(response: InferenceResponse) -> memoryview:
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in rows.items())
         raise MLServerError(
-            f"The outputs differ in rows ({listed}) and cannot be an Arrow table: ask for JSON", 406
+            f"The outputs differ in rows ({listed}) and cannot be an Arrow table: accept JSON", 406
         )
     arrays = [columns.write(output) for output in response.outputs]
     names = [output.name for output in response.outputs]

@@ -4,9 +4,8 @@ Checks cover what is specific to protobuf: typed or raw contents, their number a
 data plane checks the rest. Metadata and repository messages: `wire.proto.metadata`.
 
 Parameters: bool, 64-bit integers, floats and text have fields of their own. Other values (lists,
-    objects, larger
-integers) are written as JSON text; None is omitted. `headers` is not a parameter: over gRPC,
-headers are metadata.
+objects, larger integers) are written as JSON text; None is omitted. `headers` is not a parameter:
+over gRPC, headers are metadata.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ function fromNested(name, value) {
   return product === data.length ? { name, shape, datatype: isText ? "BYTES" : "FP64", data } : { name, shape: [value.length], datatype: "BYTES", data: value.map(item => JSON.stringify(item)) };
 }
 
-/** Whether the first row looks like probabilities. @param {Output} output */
+/** Whether the first row may be probabilities. @param {Output} output */
 function isProbabilities({ datatype, shape, data }) {
   const classes = shape.at(-1) || 0;
   if (!datatype.startsWith("FP") || shape.length < 2 || classes < 2 || classes > MAX_BARS) return false;

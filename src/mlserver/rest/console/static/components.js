@@ -85,7 +85,7 @@ export function Copy({ text, label = "Copy" }) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // not allowed on plain HTTP of another machine: by way of a selection
+    } catch { // not allowed on plain HTTP of another machine: use a selection
       const area = document.createElement("textarea");
       area.value = text;
       document.body.append(area);

@@ -28,7 +28,7 @@ async function readPixels(file, { height, width, channels }, isFloat) {
   return JSON.stringify([rows]);
 }
 
-/** The text that a chosen file stands for. @param {import("./tensors.js").Field} field @param {File} file */
+/** The text of the field for a selected file. @param {import("./tensors.js").Field} field @param {File} file */
 async function readFile(field, file) {
   const size = pictureSize(field);
   if (field.kind === "tensor" && size && file.type.startsWith("image/")) return readPixels(file, size, field.datatype.startsWith("FP"));
@@ -73,7 +73,7 @@ export function FieldControl({ field, value, error, onChange }) {
 function useCells(field, value, onChange) {
   const [isWanted, setWanted] = useState(true);
   const written = useRef({ text: "", cells: null });
-  // What was typed stands in the cells even if its text is read differently, as that of empty cells.
+  // The cells show the typed text, also where it is parsed to something else, as empty cells are.
   const isWritten = written.current.cells && written.current.text === value;
   const cells = isWanted && canBeGrid(field) ? (isWritten ? written.current.cells : readGrid(field, value)) : null;
   const write = next => {

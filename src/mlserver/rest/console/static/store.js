@@ -1,5 +1,5 @@
-// What the page knows: one poll per second while it is visible, 15 minutes of points, the caller's
-// permissions. Nothing is kept in the server.
+// State of the page: one poll per second while it is visible, 15 minutes of points, the caller's
+// permissions. The server stores none of it.
 import { useEffect, useState } from "./lib.js";
 import { RequestError, json, post } from "./api.js";
 

@@ -46,7 +46,7 @@ function Plots({ history }) {
   return html`<section class="plots" aria-label="Plots of the last 15 minutes">
     <${Plot} title="Latency" format=${duration} lines=${[{ label: "p50", values: series.p50 }, { label: "p95", values: series.p95 }, { label: "p99", values: series.p99 }]} />
     <${Plot} title="Requests per second" format=${rate} lines=${[{ label: "all", values: series.rate }, { label: "errors", values: series.errors }]} />
-    <${Plot} title="Where the time goes" format=${duration} lines=${[{ label: "queue", values: series.queue }, { label: "model", values: series.model }, { label: "transport", values: series.transport }]} />
+    <${Plot} title="Time per stage" format=${duration} lines=${[{ label: "queue", values: series.queue }, { label: "model", values: series.model }, { label: "transport", values: series.transport }]} />
     <${Plot} title="Requests per batch and in flight" format=${number} lines=${[{ label: "per batch", values: series.batch }, { label: "in flight", values: series.inFlight }]} />
   </section>`;
 }

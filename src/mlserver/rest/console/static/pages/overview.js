@@ -1,4 +1,4 @@
-// Overview: is the server well, what runs, how fast.
+// Overview: readiness, rates, latency and memory of the server and of each model.
 import { html, useState } from "../lib.js";
 import { Empty, Heading, Loading, ModelActions, Spark, Stat, State } from "../components.js";
 import { bytes, count, duration, rate, UNKNOWN } from "../format.js";

@@ -1,4 +1,4 @@
-// Settings: effective values and where they are from.
+// Settings: effective values and their sources.
 import { html, useState } from "../lib.js";
 import { Failure, Heading, Loading, formatText, useDocument } from "../components.js";
 

@@ -1,4 +1,4 @@
-// Versions and traffic: the share asked for and the share seen, shadows, followed aliases.
+// Versions and traffic: configured and measured shares, shadows, followed aliases.
 import { html } from "../lib.js";
 import { Bar, Empty, Failure, Heading, Loading, State, useDocument } from "../components.js";
 import { UNKNOWN, ago, count, dateTime, duration, percent, rate } from "../format.js";
@@ -39,7 +39,7 @@ function ModelCard({ model, store, now }) {
   return html`<section class="card" aria-label=${model.name}>
     <div class="heading"><h2><bdi class="text">${model.name}</bdi></h2><p class="quiet">${rules || `requests without a version go to ${model.default_version || "the only one"}`}</p></div>
     <div class="scroll" tabindex="0" role="region" aria-label="Versions of ${model.name}"><table>
-      <thead><tr><th scope="col">Version</th><th scope="col">State</th><th scope="col" class="num">Share asked for</th><th scope="col" class="num">Share seen</th><th scope="col"><span class="hidden">Shares as bars</span></th>
+      <thead><tr><th scope="col">Version</th><th scope="col">State</th><th scope="col" class="num">Configured share</th><th scope="col" class="num">Measured share</th><th scope="col"><span class="hidden">Shares as bars</span></th>
         <th scope="col" class="num">Requests</th><th scope="col" class="num">Total</th><th scope="col" class="num">Failed</th><th scope="col" class="num">p50</th><th scope="col" class="num">p99</th></tr></thead>
       <tbody>${model.versions.map(version => html`<${VersionRow} key=${version.version} name=${model.name} version=${version} number=${counts[version.version] || 0} total=${total} store=${store} />`)}</tbody></table></div>
     ${model.versions.filter(version => version.is_shadow).map(version => html`<${Shadow} key=${version.version} name=${model.name} version=${version} store=${store} />`)}
@@ -70,11 +70,11 @@ function Shadow({ name, version, store }) {
     ? ["same", "different", "failed", "dropped"].map(part).join(", ") : "no request has been copied yet"}.</p>`;
 }
 
-/** The followed alias: where it points, when it moved, what failed. */
+/** The followed alias: its version, its last change, its last failure. */
 function Alias({ name, version, store, now }) {
   const { alias } = version, swaps = findModel(store, name, version.version)?.swaps || {};
   return html`<div class=${alias.failure ? "banner bad" : "quiet"}>Follows <code class="text">${alias.address}</code>, now <code class="text">${version.source || "not resolved"}</code>;
-    asked every ${duration(alias.interval)}, last ${ago(alias.checked, now)}; moved ${alias.moved ? dateTime(alias.moved) : "never since the start"};
+    polled every ${duration(alias.interval)}, last ${ago(alias.checked, now)}; moved ${alias.moved ? dateTime(alias.moved) : "never since the start"};
     ${count(swaps.loaded || 0)} reloads, ${count(swaps.failed || 0)} failed.
-    ${alias.failure && html`<p role="alert"><strong>Last failure, ${dateTime(alias.failed)}:</strong> <span class="text">${alias.failure}</span>. The version before serves on.</p>`}</div>`;
+    ${alias.failure && html`<p role="alert"><strong>Last failure, ${dateTime(alias.failed)}:</strong> <span class="text">${alias.failure}</span>. The previous version keeps serving.</p>`}</div>`;
 }

@@ -23,7 +23,7 @@ export function TryPage({ store, address }) {
   const models = listModels();
   const title = "Try it";
   if (store.phase === "loading" || (store.phase === "lost" && !store.data)) return html`<${Heading} title=${title} /><${Loading} rows=${8} />`;
-  if (!models.length) return html`<${Heading} title=${title} /><${Empty} title="No model is loaded"><p>${store.indexError || "Load one, and a form for its inputs stands here."}</p></${Empty}>`;
+  if (!models.length) return html`<${Heading} title=${title} /><${Empty} title="No model is loaded"><p>${store.indexError || "Load one to get a form for its inputs."}</p></${Empty}>`;
   const named = models.filter(model => model.name === address.name);
   const current = (address.name ? named.find(model => model.version === address.version) || named[0] : models.find(model => model.ready)) || null;
   const choose = event => { location.hash = event.target.value; };
