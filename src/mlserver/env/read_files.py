@@ -1,4 +1,4 @@
-"""Reads what a model's files say about its environment, in a process of its own.
+"""Reads the requirements in a model's files, in a separate process.
 
 The server starts `python -m mlserver.env.read_files`, because reading may import the model's
 libraries. stdin: the model's settings as a frame. stdout: one JSON object, `EnvironmentFiles` or

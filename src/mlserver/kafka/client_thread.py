@@ -173,7 +173,7 @@ class KafkaClientThread:
         """Poll the consumer while there is capacity, else the producer.
 
         A pause discards fetched messages, so the consumer is paused only if a poll of the producer
-        brings no delivery. It must then still be polled: brokers remove members that do not poll
+        returns no delivery. It must then still be polled: brokers remove members that do not poll
         from the group.
         """
         capacity = self._get_capacity()

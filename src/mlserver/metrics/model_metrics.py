@@ -1,7 +1,7 @@
 """Metrics and statistics of one model version.
 
 Each request calls `request_started`, `run_started`, `run_finished` and `request_finished`, which
-write to the instruments' values themselves: 4 function calls per request, where one method per
+write to the instruments' values directly: 4 function calls per request, where one method per
 instrument took 23 (`python -m benchmarks.call_counts`).
 """
 

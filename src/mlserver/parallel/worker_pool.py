@@ -305,8 +305,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         except BaseException:
             await self._drop(key)
             raise
-        # No await since all ready workers hold the model: a worker that is being started sees the
-        # key.
+        # No await since all ready workers hold the model: a worker that is being started finds the
+        # key in `_models`.
         self._models[key] = settings
         return self._infos[key]
 

@@ -34,7 +34,7 @@ _FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "orig
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request, as a front end sees it.
+    """The sender of a request, with the data that a front end has of it.
 
     Attributes:
         address: IP address of the connection's peer; "" = unknown.

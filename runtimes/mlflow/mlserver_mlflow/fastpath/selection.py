@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from mlflow.types.schema import Schema, TensorSpec
 from numpy.typing import NDArray
 
@@ -32,6 +31,7 @@ from ..metadata import TENSOR_DATATYPES, DefaultInputPrefix, is_number
 from ..v2.signature_inputs import has_exact_names, has_text_names, input_labels, input_names
 from . import sklearn_arrays
 from .predictors import ColumnsPredictor, FastPath, Predict, TensorsPredictor
+from .result_equality import has_row, is_same_result
 from .sample_inputs import SampleInputs
 
 logger = get_logger()
@@ -168,13 +168,13 @@ def _make_path_plan(model: PyFuncModel, known: Mapping[str, Any] | None) -> Exec
 
 
 def without_enforcement(model: PyFuncModel) -> Predict:
-    """Return the model's predict without schema enforcement; params and tracing stay."""
+    """Return the model's predict without schema enforcement, with params and tracing."""
     metadata = copy.copy(model.metadata)
     signature = copy.copy(metadata.signature)
     signature.inputs = None
     metadata.signature = signature
-    twin = with_metadata(model, metadata)
-    return lambda data: twin.predict(data, params=None)
+    unenforced = with_metadata(model, metadata)
+    return lambda data: unenforced.predict(data, params=None)
 
 
 def _get_predict(model: PyFuncModel) -> Predict:
@@ -220,7 +220,7 @@ def _check_plan(
     start = time.thread_time()
     result = path.run(samples.rows(1))
     seconds = time.thread_time() - start
-    if not _is_same(result, model.predict(samples.rows(1))):
+    if not is_same_result(result, model.predict(samples.rows(1))):
         logger.warning(
             "Two predictions of one sample row differ: requests are not joined, and the fast path"
             " is off"
@@ -282,9 +282,9 @@ def _find_max_equal_rows(
             if has_name_warning or not isinstance(result, np.ndarray):
                 return 0
             is_last = (count, start) == CHECKED_SAMPLES[-1]
-            if not _is_same(result, path.run(frame)):
+            if not is_same_result(result, path.run(frame)):
                 break
-            if is_last and not _is_same(result, model.predict(frame)):
+            if is_last and not is_same_result(result, model.predict(frame)):
                 break
             max_rows = count
     return max_rows
@@ -308,58 +308,15 @@ def rows_are_independent(
             index = len(single_results)
             single_results.append(path.run(path.part(data, slice(index, index + 1))))
         for index in range(count):
-            if not _has_row(joint_result, single_results[index], index, count):
+            if not has_row(joint_result, single_results[index], index, count):
                 return False
     return True
-
-
-def _has_row(joint: Any, single: Any, index: int, count: int) -> bool:
-    """Whether row `index` of a joint result of `count` rows equals the result of one row."""
-    if type(joint) is not type(single):
-        return False
-    if isinstance(joint, dict):
-        if joint.keys() != single.keys():
-            return False
-        return all(_has_row(joint[key], single[key], index, count) for key in joint)
-    if isinstance(joint, np.ndarray):
-        has_rows = joint.ndim and single.ndim and (len(joint), len(single)) == (count, 1)
-        return bool(has_rows) and _is_same_array(joint[index : index + 1], single)
-    if isinstance(joint, pd.Series):
-        return _has_row(joint.to_numpy(), single.to_numpy(), index, count)
-    if isinstance(joint, pd.DataFrame):
-        if not joint.columns.is_unique or not joint.columns.equals(single.columns):
-            return False
-        return all(_has_row(joint[name], single[name], index, count) for name in joint.columns)
-    return False
 
 
 def _to_argument(path: FastPath, data: Any) -> Any:
     if isinstance(path, ColumnsPredictor) and not path.as_frame:
         return np.asfortranarray(data.to_numpy())
     return data
-
-
-def _is_same(left: Any, right: Any) -> bool:
-    """Whether two results are equal in type, dtype, shape and every bit."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, np.ndarray):
-        return _is_same_array(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(_is_same(left[key], right[key]) for key in left)
-    if isinstance(left, pd.DataFrame | pd.Series):
-        return bool(left.equals(right))
-    return bool(left == right)
-
-
-def _is_same_array(left: NDArray[Any], right: NDArray[Any]) -> bool:
-    if left.dtype.kind == "O":
-        return left.shape == right.shape and bool(left.tolist() == right.tolist())
-    if left.dtype.kind in "US":
-        # The width of a text dtype is that of the longest element, which joining may change.
-        return left.dtype.kind == right.dtype.kind and left.tolist() == right.tolist()
-    is_same_layout = left.dtype == right.dtype and left.shape == right.shape
-    return is_same_layout and left.tobytes() == right.tobytes()
 
 
 def _make_json_config(

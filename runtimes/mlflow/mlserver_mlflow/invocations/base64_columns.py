@@ -101,7 +101,7 @@ def _is_base64(element: Any) -> bool:
 def decode_base64(data: Any, names: frozenset[str]) -> Any:
     """Decode the binary columns of MLflow's data for `inputs` or `instances`.
 
-    A frame is returned as it is: it comes from the other forms, in which MLflow decodes base64.
+    A frame is returned unchanged: it was read from the other forms, in which MLflow decodes base64.
     """
     if isinstance(data, dict):
         return {

@@ -1,8 +1,8 @@
-"""Columns of unread scoring bodies and of their results, for the server's payload log.
+"""Columns of unparsed scoring bodies and of their results, for the server's payload log.
 
 The front end imports this module, so it imports neither MLflow nor pandas. The columns are those
-that MLflow sees: names and values. None for bodies whose columns are not known here (Parquet, lists
-without names, invalid bodies), so that the payload log can mask them as a whole.
+that MLflow reads: names and values. None for bodies whose columns are not known here (Parquet,
+lists without names, invalid bodies), so that the payload log can mask them as a whole.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ FORK_TIMEOUT = 10.0
 # Ends of the process within a minute that are replaced; after more, workers are new interpreters.
 MAX_ENDS = 2
 # Seconds after which another process is tried where forks are refused; no more after the last one.
-# A reason may be gone by then: a thread, a package, a lack of processes or time.
+# The reason may be temporary: a thread, a package, a lack of processes or time.
 RETRY_PAUSES = (60.0, 600.0, 3600.0)
 # Set in the process, and in the environment of every worker.
 WORKER_VARIABLES = {
@@ -212,7 +212,7 @@ class Template:
         try:
             while (imports := self._imports) is not None and not imports.done():
                 if self._process is not None:
-                    self._process.hurry()
+                    self._process.prioritize_imports()
                 await asyncio.wait([imports])
         finally:
             self._waiting_forks -= 1

@@ -82,7 +82,7 @@ class TemplateProcess:
         """Import modules; a module that cannot be imported is skipped.
 
         Args:
-            is_background: Leave the processors to the workers, until `hurry`.
+            is_background: Import with a tenth of a core, until `prioritize_imports`.
 
         Returns:
             Why the process cannot be forked afterwards, None if it can.
@@ -95,7 +95,7 @@ class TemplateProcess:
         obstacle: str | None = answer["obstacle"]
         return obstacle
 
-    def hurry(self) -> None:
+    def prioritize_imports(self) -> None:
         """Give imports in the background all processors: a fork waits for them."""
         self._request({"import": [], "is_background": False}, [])
 

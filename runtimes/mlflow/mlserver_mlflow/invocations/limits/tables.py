@@ -43,7 +43,7 @@ def check_csv(body: bytes | str, model_columns: int) -> None:
     if not widths:
         return
     _check_table(max(widths), len(widths), sum(widths), model_columns)
-    # pandas may read "\r," as one line end and then sees another header.
+    # pandas may read "\r," as one line end, and then reads another header.
     has_odd_line_ends = b"\r," in data
     if len(widths) == 1 or has_odd_line_ends:
         _check_empty_columns(max(widths), model_columns)
