@@ -156,7 +156,7 @@ def test_outputs_of_different_lengths_are_not_a_table(server: Server) -> None:
     response = server.post("/v2/models/echo/infer", body, headers={"accept": ARROW})
 
     assert response.status_code == 406
-    assert "ask for JSON" in response.json()["error"]
+    assert "accept JSON" in response.json()["error"]
 
 
 def test_without_pyarrow_the_error_says_what_to_install(

@@ -159,7 +159,7 @@ def test_bytes_that_are_not_text(server: Server) -> None:
     assert blobs == {"x": raw}
     assert refused.status_code == 406
     assert refused.json()["error"].startswith(
-        "Output 'x' holds bytes that are not UTF-8 text: ask for it"
+        "Output 'x' holds bytes that are not UTF-8 text: request it"
     )
 
 

@@ -214,7 +214,7 @@ def check_joined_wine_requests(server: Server, alone: dict[int, Bits]) -> None:
         assert answer == alone[job[0]], f"row {job[0]} by {job[1]}"
 
 
-def test_the_wine_model_by_every_way(servers: Servers) -> None:
+def test_the_wine_model_over_every_protocol(servers: Servers) -> None:
     """V2 and MLflow's protocol agree on equal requests, batched or not, cached or not, with and
     without workers.
     """

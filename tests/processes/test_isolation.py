@@ -58,7 +58,7 @@ class Says:
     def say(self):
         return TEXT
 """
-# Blocks the interpreter, or ends the process, when a request asks for it.
+# Blocks the interpreter, or ends the process, if a request says so.
 HOLDS = """
 import os
 import sys

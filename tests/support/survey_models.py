@@ -19,7 +19,7 @@ from typing import Any
 from support.model_cache import build_once, run_builder
 
 COLUMNS = ("a", "b", "c", "d")
-# Threads of the models that ask for a number of their own.
+# Threads of the models with a number of threads of their own.
 THREADS = 4
 ROWS = [[0.5, -1.0, 2.0, 0.25], [-3.0, 0.125, 1.5, 7.0], [10.0, 11.0, -12.0, 0.0]]
 

@@ -194,7 +194,7 @@ async def test_a_stream_may_be_closed(executor: Executor) -> None:
     async with asyncio.timeout(LIMIT):
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
-    assert pulled <= 2  # they are pulled as the model asks for them, never ahead
+    assert pulled <= 2  # they are pulled one by one as the model awaits them, never ahead
     assert await ask(model, "echo:b") == "b"
 
 
