@@ -206,16 +206,16 @@ def _count_table(starts: Starts) -> list[str]:
     )
     lines.append("|---:|---|---:|---:|---:|---:|---:|")
     for server, flavor, models in counted:
-        key, one = (server, flavor, models), (server, flavor, 1)
+        key, single = (server, flavor, models), (server, flavor, 1)
         base = (BASE, flavor, models)
         cells = [
             _beside(ready[key], ready.get(base), 2),
             _beside(cpu[key], cpu.get(base), 2),
             _beside(pss[key], pss.get(base), 0),
         ]
-        if one in cpu:
-            cells.append(f"{1000 * (cpu[key] - cpu[one]) / (models - 1):.0f}")
-            cells.append(f"{(pss[key] - pss[one]) / (models - 1):.2f}")
+        if single in cpu:
+            cells.append(f"{1000 * (cpu[key] - cpu[single]) / (models - 1):.0f}")
+            cells.append(f"{(pss[key] - pss[single]) / (models - 1):.2f}")
         else:
             cells += ["", ""]
         lines.append(f"| {models} | {TITLES[server]} | {' | '.join(cells)} |")

@@ -58,8 +58,8 @@ class Distribution:
                 yield f"{name} contains a path of this machine"
 
     def _metadata(self) -> dict[str, str]:
-        wanted = "METADATA" if self.is_wheel else "PKG-INFO"
-        names = [name for name in self.names if PurePosixPath(name).name == wanted]
+        file_name = "METADATA" if self.is_wheel else "PKG-INFO"
+        names = [name for name in self.names if PurePosixPath(name).name == file_name]
         text = self._files[min(names, key=len)].decode()
         return dict(Parser().parsestr(text, headersonly=True).items())
 

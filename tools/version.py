@@ -24,11 +24,11 @@ _REQUIREMENT = r'("mlserver>=)([^,"]+)(,)'
 
 def read_version() -> str:
     """Return the version. Raises `SystemExit` if the places differ."""
-    found = {_find(path, pattern) for path, pattern in PLACES.items()}
-    found.add(_find(RUNTIME, _REQUIREMENT))
-    if len(found) > 1:
-        raise SystemExit(f"versions differ: {', '.join(sorted(found))}")
-    return found.pop()
+    versions = {_find(path, pattern) for path, pattern in PLACES.items()}
+    versions.add(_find(RUNTIME, _REQUIREMENT))
+    if len(versions) > 1:
+        raise SystemExit(f"versions differ: {', '.join(sorted(versions))}")
+    return versions.pop()
 
 
 def set_version(version: str) -> None:

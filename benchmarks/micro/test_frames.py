@@ -19,16 +19,16 @@ def parts_of(request: InferenceRequest) -> list[bytes | memoryview]:
 
 
 def through(reader: protocol.FrameReader, data: memoryview) -> list[protocol.Frame]:
-    """The bytes as a socket would hand them over."""
-    found: list[protocol.Frame] = []
-    at = 0
-    while at < len(data):
+    """The frames of the bytes, read as from a socket."""
+    frames: list[protocol.Frame] = []
+    offset = 0
+    while offset < len(data):
         buffer = reader.get_buffer()
-        size = min(len(buffer), len(data) - at)
-        buffer[:size] = data[at : at + size]
-        found += reader.filled(size)
-        at += size
-    return found
+        size = min(len(buffer), len(data) - offset)
+        buffer[:size] = data[offset : offset + size]
+        frames += reader.filled(size)
+        offset += size
+    return frames
 
 
 def test_pack(benchmark: BenchmarkFixture, case: cases.Case) -> None:

@@ -51,8 +51,10 @@ def log_found(
     versions: dict[str, list[str]] = {}
     for model in models:
         versions.setdefault(model.name, []).extend([model.version] if model.version else [])
-    names = [f"{name} ({', '.join(found)})" if found else name for name, found in versions.items()]
-    count = sum(max(len(found), 1) for found in versions.values())
+    names = []
+    for name, listed in versions.items():
+        names.append(f"{name} ({', '.join(listed)})" if listed else name)
+    count = sum(max(len(listed), 1) for listed in versions.values())
     place = "" if settings.model_repository_implementation else f" of {_get_folder(settings)}"
     text = f"loading {_count(count, 'model')}{place}: {_shorten(names)}"
     if not count:
@@ -240,15 +242,15 @@ def make_ready_report(
 
 def _choose_request(rest: str, entries: Sequence[ModelVersion]) -> tuple[str, tuple[str, ...]]:
     """Return a title and arguments of `curl` for the model with the shortest example."""
-    found: list[tuple[int, str, str, str]] = []
+    examples: list[tuple[int, str, str, str]] = []
     for entry in entries:
         for key, path in (("v2_example", "infer"), ("example", "invocations")):
             body = _find_example(entry, key)
             if body and len(body) <= MAX_EXAMPLE_BYTES:
-                found.append((len(body), entry.name, path, body))
+                examples.append((len(body), entry.name, path, body))
                 break
-    if found:
-        _, name, path, body = min(found, key=lambda item: item[0])
+    if examples:
+        _, name, path, body = min(examples, key=lambda item: item[0])
         return f"Try the model '{name}'", _post(f"{_model_url(rest, name)}/{path}", body)
     for entry in entries:
         path = os.path.join(entry.settings.folder or "", SAMPLE_REQUEST_FILENAME)

@@ -79,11 +79,11 @@ class Provenance:
     """Where the values of settings are from. Settings with equal values are equal all the same.
 
     Attributes:
-        given: Values as they were passed, by the names in settings files or those of the fields.
+        passed: Values as they were passed, by the names in settings files or those of the fields.
         origins: Setting -> origin that is neither a settings file nor code, such as "option".
     """
 
-    given: dict[str, Any] = field(default_factory=dict, compare=False)
+    passed: dict[str, Any] = field(default_factory=dict, compare=False)
     origins: dict[str, str] = field(default_factory=dict, compare=False)
 
 
@@ -164,7 +164,7 @@ class BaseSettings(PydanticBaseSettings):
     @property
     def given_values(self) -> Mapping[str, Any]:
         """Values of the settings file or of code, before they were parsed."""
-        return self._provenance.given
+        return self._provenance.passed
 
     @property
     def source_name(self) -> str | None:
@@ -224,16 +224,16 @@ class BaseSettings(PydanticBaseSettings):
     def to_frame(self) -> bytes:
         """Serialize all fields, set or not, for a worker process, with their origins."""
         fields = [type(self).__name__, self.model_dump(by_alias=True), self._source]
-        provenance = [self._provenance.given, self._provenance.origins]
+        provenance = [self._provenance.passed, self._provenance.origins]
         return msgspec.msgpack.encode([*fields, *provenance], enc_hook=str)
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
         """Return the settings serialized by `to_frame`; the environment is not read."""
-        class_name, values, source, given, origins = msgspec.msgpack.decode(frame)
+        class_name, values, source, passed, origins = msgspec.msgpack.decode(frame)
         if class_name != cls.__name__:
             raise TypeError(f"frame: expected {cls.__name__}, received {class_name}")
         with without_env_file():
             settings = cls(**values)
-        settings._source, settings._provenance = source, Provenance(given, origins)
+        settings._source, settings._provenance = source, Provenance(passed, origins)
         return settings

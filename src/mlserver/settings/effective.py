@@ -90,8 +90,8 @@ def list_effective_settings(settings: BaseSettings) -> list[EffectiveSetting]:
     The keys of an object with known keys (`tls`, `parameters` ...) are listed if it is set.
     """
     references = {item.name: item for item in list_settings(type(settings))}
-    given = _Layer(settings.given_values, settings.source_name or CODE)
-    return list(_iterate(settings, [given], references, "", settings.origins))
+    passed = _Layer(settings.given_values, settings.source_name or CODE)
+    return list(_iterate(settings, [passed], references, "", settings.origins))
 
 
 def _iterate(

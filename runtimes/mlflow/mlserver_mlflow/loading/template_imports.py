@@ -84,8 +84,8 @@ def _list_pickled(folder: str, text: str) -> list[str]:
         if not os.path.isfile(path):
             continue
         with suppress(OSError), open(path, "rb") as file:
-            found = _SKLEARN_MODULE.findall(file.read(_PICKLE_HEAD))
-            modules.update(dict.fromkeys(module.decode() for module in found))
+            names = _SKLEARN_MODULE.findall(file.read(_PICKLE_HEAD))
+            modules.update(dict.fromkeys(module.decode() for module in names))
     return list(modules)
 
 

@@ -63,8 +63,8 @@ class Progress:
         elapsed = self._clock() - self._started
         rate = self.done / elapsed if elapsed > 0 else 0.0
         kept = f", {self.kept} kept from before" if self.kept else ""
-        answered = self.done - self.failed
-        return f"{answered} answered, {self.failed} failed{kept}; {rate:.0f} per second"
+        succeeded = self.done - self.failed
+        return f"{succeeded} answered, {self.failed} failed{kept}; {rate:.0f} per second"
 
 
 def _format_duration(seconds: float | None) -> str:
