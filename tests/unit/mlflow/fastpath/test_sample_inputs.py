@@ -80,7 +80,7 @@ def test_examples_without_numbers_are_ignored(example: Any) -> None:
         Schema([ColSpec(DataType.double)]),
         tensors(TensorSpec(np.dtype("f8"), (3, 2))),
         tensors(TensorSpec(np.dtype("f8"), ())),
-        tensors(TensorSpec(np.dtype("U1"), (-1, 2))),
+        tensors(TensorSpec(np.dtype("str"), (-1, 2))),
     ],
     ids=["text", "one datetime", "no names", "fixed rows", "no dimension", "a tensor of text"],
 )

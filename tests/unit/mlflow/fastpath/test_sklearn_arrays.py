@@ -29,7 +29,7 @@ def load(estimator: Any, loader_module: str = "mlflow.sklearn") -> Any:
     )
 
 
-class Custom(LinearRegression):
+class Custom(LinearRegression):  # type: ignore[misc]
     """An estimator of another package: it may use names of columns."""
 
 

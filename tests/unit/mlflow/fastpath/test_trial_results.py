@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlserver_mlflow.fastpath.trial_results import KnownTrials, fingerprint_files, pack
 
-PLAN, EXAMPLES = {"row_wise": True}, {"v2_example": {"inputs": []}}
+PLAN = {"row_wise": True}
+EXAMPLES: dict[str, Any] = {"v2_example": {"inputs": []}}
 
 
 def test_results_of_the_same_files_are_known() -> None:
