@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ from support.manifests import DEPLOY, Document, merge, read_document
 from support.mlflow_registry import MLflowRegistry
 from support.models import WINE, Models
 from support.pod import Container, Modelcar, Pod, Volume, why_not
+from support.pod_network import PodSwitch, find_obstacle_to_switch
+from support.ray_cluster import find_reason_to_skip
+from support.ray_pods import (
+    RayContainer,
+    get_group,
+    get_server,
+    make_ray_container,
+    make_server_container,
+    make_shared_folder,
+    read_cluster,
+)
 from support.repository import tensor
 
 pytestmark = [
@@ -188,6 +200,53 @@ def test_the_deployment(models: Models, folder: Path, tmp_path: Path) -> None:
         names = list_scaled_metrics(kubernetes)
         check_metrics(pod, ports[endpoint["port"]], endpoint["path"], names)
         check_shutdown(pod, manifest, "wine", ports["http"])
+
+
+@pytest.mark.slow
+@pytest.mark.ray(own_cluster=True)
+def test_the_ray_cluster(models: Models, folder: Path, tmp_path: Path) -> None:
+    """The head, a pod of models, and a pod with a server, each in a network of its own."""
+    reason = find_reason_to_skip() or find_obstacle_to_switch()
+    if reason is not None:
+        pytest.skip(reason)
+    cluster, image = read_cluster(), Volume(MODELS, str(folder), True)
+    with ExitStack() as stack:
+        switch = stack.enter_context(PodSwitch())
+        names = ("head", "models", "servers")
+        networks = {name: switch.add() for name in names}
+        folders = stack.enter_context(make_folders())
+        for name in names:
+            tmp = make_shared_folder(folders / name)
+            container = make_ray_container(cluster, name, networks["head"].address, [tmp, image])
+            (tmp_path / name).mkdir()
+            node = RayContainer(container, tmp_path / name, network=networks[name])
+            stack.enter_context(node)
+            manifest, *_ = get_group(cluster, name)["template"]["spec"]["containers"]
+            node.wait_for_probe(manifest["startupProbe"], {})
+            assert node.probe(manifest["readinessProbe"], {}) == ""
+            assert node.probe(manifest["livenessProbe"], {}) == ""
+        server = get_server(cluster)
+        ports = get_ports(server)
+        spec = get_group(cluster, "servers")["template"]["spec"]
+        assert spec["shareProcessNamespace"] is True
+        container = make_server_container(cluster, [tmp, image])
+        grace = spec["terminationGracePeriodSeconds"]
+        with Pod(container, tmp_path, grace, networks["servers"], neighbour=node) as pod:
+            pod.wait_for_probe(server["startupProbe"], ports)
+            check_privileges(pod, IMAGE_USER[0])
+            assert pod.probe(server["readinessProbe"], ports) == ""
+            assert pod.probe(server["livenessProbe"], ports) == ""
+            check_answers(pod, "wine", ports["http"], ports["grpc"], models.wine_answer)
+            check_metrics(pod, ports["http"], "/metrics", {"model_infer_request_success_total"})
+            check_shutdown(pod, server, "wine", ports["http"])
+
+
+@contextmanager
+def make_folders() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's are private."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 @pytest.mark.slow

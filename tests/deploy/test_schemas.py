@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from support.manifests import (
 )
 
 KUBERNETES = DEPLOY / "kubernetes"
-PARTS = ("kserve", "kubernetes", "compose")
+PARTS = ("kserve", "kubernetes", "ray", "compose")
 
 
 def name_of(path: Path) -> str:
@@ -110,6 +112,42 @@ def test_selectors_and_targets_name_the_deployment() -> None:
         assert target.get("kind", "Deployment") == deployment["kind"]
 
 
+def test_the_parts_of_the_ray_cluster_agree() -> None:
+    """Services and policies name its pods; its containers share one image, one token, one version."""
+    folder = DEPLOY / "ray"
+    cluster = read_document(folder / "raycluster.yaml")
+    spec, name = cluster["spec"], cluster["metadata"]["name"]
+    groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+    _, server = groups["servers"]["template"]["spec"]["containers"]
+    # Labels that KubeRay gives to the pods of a group.
+    labels = {"ray.io/cluster": name, "ray.io/group": "servers"}
+    for file in ("service.yaml", "service-grpc.yaml"):
+        service = read_document(folder / file)["spec"]
+        assert service["selector"] == labels
+        assert service["ports"][0]["targetPort"] in get_ports(server)
+    every, servers = read_documents(folder / "networkpolicy.yaml")
+    assert every["spec"]["podSelector"]["matchLabels"] == {"ray.io/cluster": name}
+    budget = read_document(folder / "poddisruptionbudget.yaml")["spec"]["selector"]
+    assert servers["spec"]["podSelector"] == budget == {"matchLabels": labels}
+    [ports] = [rule["ports"] for rule in servers["spec"]["ingress"]]
+    assert {port["port"] for port in ports} == set(get_ports(server))
+    token = next(entry for entry in server["env"] if entry["name"] == "RAY_AUTH_TOKEN")
+    assert token["valueFrom"]["secretKeyRef"]["name"] == name  # of the Secret that KubeRay makes
+    pods = [group["template"]["spec"] for group in (spec["headGroupSpec"], *groups.values())]
+    assert len({container["image"] for pod in pods for container in pod["containers"]}) == 1
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert groups["servers"]["rayStartParams"]["num-cpus"] == "0"
+    [container] = groups["models"]["template"]["spec"]["containers"]
+    requested = container["resources"]["requests"]["cpu"]
+    assert groups["models"]["rayStartParams"]["num-cpus"] == requested
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_the_ray_cluster_has_the_tested_version_of_ray() -> None:
+    spec = read_document(DEPLOY / "ray" / "raycluster.yaml")["spec"]
+    assert spec["rayVersion"] == version("ray")
+
+
 def read_seconds(container: Document, name: str) -> float:
     [value] = [entry["value"] for entry in container["env"] if entry["name"] == name]
     return float(value)
@@ -119,8 +157,14 @@ def test_the_grace_periods_cover_delay_and_drain() -> None:
     """Delay, drain, the workers' time and 5 seconds: see docs/how-to/kubernetes.md."""
     pod = read_document(DEPLOYMENT)["spec"]["template"]["spec"]
     runtime = read_document(DEPLOY / "kserve" / "clusterservingruntime.yaml")["spec"]
+    [servers] = [
+        group["template"]["spec"]
+        for group in read_document(DEPLOY / "ray" / "raycluster.yaml")["spec"]["workerGroupSpecs"]
+        if group["groupName"] == "servers"
+    ]
     default_grace_period = 30  # of Kubernetes
     for container, grace in (
+        (servers["containers"][1], servers["terminationGracePeriodSeconds"]),
         (pod["containers"][0], pod["terminationGracePeriodSeconds"]),
         (runtime["containers"][0], default_grace_period),
     ):

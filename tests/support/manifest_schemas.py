@@ -1,8 +1,8 @@
 """Strict JSON schemas of the kinds in deploy/ that are not Kubernetes' own.
 
 Each has the fields that our files use, as the public custom resource definitions and references of
-KServe, KEDA, the Prometheus operator, kustomize, Compose, Prometheus and Grafana describe them. A
-new field of a manifest needs a line here.
+KServe, KubeRay, KEDA, the Prometheus operator, kustomize, Compose, Prometheus and Grafana describe
+them. A new field of a manifest needs a line here.
 """
 
 from __future__ import annotations
@@ -124,6 +124,38 @@ POD_MONITOR = fields(
         fields("port", port=NAME, path=TEXT, interval=DURATION, scrapeTimeout=DURATION)
     ),
 )
+# Options of `ray start`. KubeRay accepts any, and Ray refuses an unknown one when the pod starts.
+RAY_START_PARAMS = fields(
+    "num-cpus object-store-memory metrics-export-port",
+    **{
+        "num-cpus": {"type": "string", "pattern": r"^\d+$"},
+        "object-store-memory": {"type": "string", "pattern": r"^\d{8,}$"},
+        "metrics-export-port": {"type": "string", "pattern": r"^\d{4,5}$"},
+    },
+)
+# Its spec is validated as that of a pod too (`manifests.validate`).
+POD_TEMPLATE = fields(
+    "metadata spec", metadata=fields("labels", labels=TEXTS), spec={"type": "object"}
+)
+RAY_CLUSTER = fields(
+    "rayVersion headGroupSpec workerGroupSpecs",
+    rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+    authOptions=fields("mode", mode=one_of("disabled", "token")),
+    headGroupSpec=fields(
+        "rayStartParams template", rayStartParams=RAY_START_PARAMS, template=POD_TEMPLATE
+    ),
+    workerGroupSpecs=list_of(
+        fields(
+            "groupName replicas minReplicas maxReplicas rayStartParams template",
+            groupName=NAME,
+            replicas=COUNT,
+            minReplicas=COUNT,
+            maxReplicas=COUNT,
+            rayStartParams=RAY_START_PARAMS,
+            template=POD_TEMPLATE,
+        )
+    ),
+)
 KUSTOMIZATION = fields(
     "apiVersion kind resources",
     apiVersion=one_of("kustomize.config.k8s.io/v1beta1"),
@@ -142,6 +174,7 @@ KIND_SCHEMAS: dict[tuple[Any, Any], Schema] = {
         resource("serving.kserve.io/v1beta1", "InferenceService", INFERENCE_SERVICE),
         resource("keda.sh/v1alpha1", "ScaledObject", SCALED_OBJECT),
         resource("monitoring.coreos.com/v1", "PodMonitor", POD_MONITOR),
+        resource("ray.io/v1", "RayCluster", RAY_CLUSTER),
         KUSTOMIZATION,
     )
 }

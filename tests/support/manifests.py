@@ -66,7 +66,7 @@ def list_files() -> list[Path]:
 
 def is_validated(path: Path) -> bool:
     """Whether this module has schemas for a file: deploy/observability has tests of its own."""
-    return path.relative_to(DEPLOY).parts[0] in ("kserve", "kubernetes", "compose")
+    return path.relative_to(DEPLOY).parts[0] in ("kserve", "kubernetes", "ray", "compose")
 
 
 def validate_file(path: Path) -> None:
@@ -140,6 +140,9 @@ def _list_pods(document: Document) -> Iterator[Document]:
     if "containers" in spec:
         names = ("containers", "volumes")
         yield make_pod({name: spec[name] for name in names if name in spec})
+    for group in (spec.get("headGroupSpec"), *spec.get("workerGroupSpecs", ())):
+        if group is not None:
+            yield make_pod(group["template"]["spec"])
 
 
 def make_pod(spec: Document) -> Document:

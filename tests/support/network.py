@@ -36,23 +36,27 @@ def find_obstacle() -> str | None:
 
 
 class Network:
-    """A namespace, which exists until `close` or the end of the last process in it."""
+    """A namespace, which exists until `close` or the end of the last process in it.
+
+    Attributes:
+        file: Descriptor of the namespace.
+    """
 
     def __init__(self) -> None:
         with _restored():
             _call_libc("unshare", _CLONE_NEWNET)
             _start_loopback()
-            self._file = _open_current()
+            self.file = _open_current()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Move the calling thread into the namespace until the end of the block."""
         with _restored():
-            _call_libc("setns", self._file, _CLONE_NEWNET)
+            _call_libc("setns", self.file, _CLONE_NEWNET)
             yield
 
     def close(self) -> None:
-        os.close(self._file)
+        os.close(self.file)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from support.pod_network import PodNetwork
 from support.server import START_LIMIT, Log, check_exit
 
 ADDRESS = "10.0.0.5"
@@ -93,11 +94,23 @@ class Pod:
     Args:
         folder: An empty folder for mount points.
         grace: Seconds from SIGTERM to SIGKILL.
+        network: The pod's network, for several containers and pods (`support.pod_network`); None =
+            one of its own.
+        neighbour: Another container of the pod, whose processes it shares; None = it shares none.
     """
 
-    def __init__(self, container: Container, folder: Path, grace: float = 30) -> None:
-        self.container, self.grace = container, grace
+    def __init__(
+        self,
+        container: Container,
+        folder: Path,
+        grace: float = 30,
+        network: PodNetwork | None = None,
+        neighbour: Pod | None = None,
+    ) -> None:
+        self.container, self.grace, self._pod_network = container, grace, network
+        self._neighbour = neighbour
         self._new_root = folder / "root"
+        self.address = ADDRESS if network is None else network.address
 
     def __enter__(self) -> Self:
         self._new_root.mkdir()
@@ -107,17 +120,22 @@ class Pod:
         description = {
             **asdict(self.container),
             "new_root": str(self._new_root),
-            "address": ADDRESS,
+            "address": ADDRESS if self._pod_network is None else "",
             "hidden": [*closed, *self.container.hidden],
             "kept": kept,
         }
         init = str(Path(__file__).with_name("pod_init.py"))
-        self._process = subprocess.Popen(
-            [*UNSHARE, sys.executable, "-I", init, json.dumps(description)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        command = [sys.executable, "-I", init, json.dumps(description)]
+        if self._neighbour is None:
+            command = [*UNSHARE, "--pid", *command]
+        else:
+            processes = f"--pid=/proc/{self._neighbour.pid}/ns/pid"
+            command = ["nsenter", processes, *UNSHARE, *command]
+        if self._pod_network is None:
+            self._process = _start([*command[:1], "--net", *command[1:]])
+        else:
+            with self._pod_network.entered():
+                self._process = _start(command)
         self.log = Log(self._process)
         self.wait(lambda: bool(self._list_children()), "its first process started")
         [self.pid] = self._list_children()
@@ -220,7 +238,7 @@ class Pod:
         content = json.dumps(body).encode() if isinstance(body, dict) else body
 
         def exchange() -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection(ADDRESS, port, timeout=timeout)
+            connection = http.client.HTTPConnection(self.address, port, timeout=timeout)
             try:
                 connection.request(method, path, content, headers)
                 response = connection.getresponse()
@@ -242,7 +260,9 @@ class Pod:
         with suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                server = self._network.submit(socket.create_connection, (ADDRESS, port)).result()
+                server = self._network.submit(
+                    socket.create_connection, (self.address, port)
+                ).result()
                 for source, target in ((client, server), (server, client)):
                     threading.Thread(target=copy_bytes, args=(source, target), daemon=True).start()
 
@@ -271,14 +291,25 @@ class Pod:
             self.log.wait_for_line(0.05)
 
     def _list_children(self) -> list[int]:
-        pid = self._process.pid
-        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        """The container's command, which is the child of `unshare`."""
+        children = _list_children(self._process.pid)
+        if self._neighbour is None:  # else a child of `nsenter` is between
+            return children
+        return [pid for child in children for pid in _list_children(child)]
 
 
 UNSHARE = (
-    *("unshare", "--mount", "--propagation", "private", "--net", "--ipc", "--uts", "--pid"),
+    *("unshare", "--mount", "--propagation", "private", "--ipc", "--uts"),
     *("--fork", "--kill-child"),
 )
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _list_children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def copy_bytes(source: socket.socket, target: socket.socket) -> None:
@@ -318,5 +349,7 @@ def why_not() -> str:
     missing = [name for name in ("unshare", "setpriv", "mount") if not shutil.which(name)]
     if missing:
         return f"{missing[0]} is not installed"
-    done = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*UNSHARE, "--pid", "--net", "true"], capture_output=True, text=True, check=False
+    )
     return f"no namespaces: {done.stderr.strip()}" if done.returncode else ""

@@ -30,7 +30,8 @@ def main() -> None:
     container = json.loads(sys.argv[1])
     root = Path(container["new_root"])
     build_root(root, container)
-    start_network(container["address"])
+    if container["address"]:
+        start_network(container["address"])
     if container["modelcar"]:
         start_modelcar(container, root)
     os.chroot(root)
