@@ -66,6 +66,8 @@ class RuntimeHooks:
             the others use its results.
         variables: Prefixes of the environment variables that the runtime reads: replicas of models
             on other machines get them too.
+        compared_packages: Distributions whose versions should be the same on all nodes of a
+            cluster: a node with another one is reported.
         worker_requirements: Requirements of the package itself, added to each model's own in a
             built environment.
         path_hints: Pattern of a whole path -> hint of its 404 response. For paths that the
@@ -79,6 +81,7 @@ class RuntimeHooks:
     extra_keys: tuple[str, ...] = ()
     makes_trials: bool = False
     variables: tuple[str, ...] = ()
+    compared_packages: tuple[str, ...] = ()
     worker_requirements: tuple[str, ...] = ()
     path_hints: Mapping[str, str] = MappingProxyType({})
     inference_hint: str = ""

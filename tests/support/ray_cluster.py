@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,11 +44,21 @@ class RayCluster:
     Args:
         nodes: CPUs of each node; the first one is the head.
         port: Port of the head node; None = any free one.
+        variables: Further variables of its processes.
+        prefix: A command that runs the cluster's command, such as `unshare --mount ...`.
     """
 
-    def __init__(self, nodes: Sequence[float], port: int | None = None) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[float],
+        port: int | None = None,
+        variables: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self._nodes = nodes
         self._port = port
+        self._variables = dict(variables or {})
+        self._prefix = prefix
         self._token = uuid.uuid4().hex
         self.address = ""
 
@@ -67,13 +77,14 @@ class RayCluster:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
             "RAY_enable_open_telemetry": "false",
+            **self._variables,
         }
 
     def __enter__(self) -> Self:
         # A short path: it contains Unix sockets.
         self._folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "support.ray_cluster", self._folder],
+            [*self._prefix, sys.executable, "-m", "support.ray_cluster", self._folder],
             cwd=Path(__file__).parents[1],
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
@@ -110,15 +121,7 @@ class RayCluster:
 
     def list_processes(self) -> list[int]:
         """Return the ids of all processes with the marker, but this one's."""
-        processes = []
-        for entry in Path("/proc").iterdir():
-            try:
-                environment = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
-            except OSError:
-                continue
-            if f"{MARKER}={self._token}".encode() in environment:
-                processes.append(int(entry.name))
-        return processes
+        return find_processes(self._token)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         assert self.process.stdin is not None
@@ -132,22 +135,40 @@ class RayCluster:
 
     def _end(self) -> None:
         """End all processes of the cluster, by their ids."""
-        for _ in range(50):
-            processes = self.list_processes()
-            for pid in processes:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            if not processes:
-                break
-            time.sleep(0.1)
+        kill_processes(self.environment)
         self.process.wait(10)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def find_processes(token: str) -> list[int]:
+    """Return the ids of all processes whose environment has a marker's value."""
+    processes = []
+    for entry in Path("/proc").iterdir():
+        try:
+            environment = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if f"{MARKER}={token}".encode() in environment:
+            processes.append(int(entry.name))
+    return processes
+
+
+def kill_processes(variables: Mapping[str, str]) -> None:
+    """End all processes that were started with the marker in `variables`."""
+    for _ in range(50):
+        processes = find_processes(variables[MARKER])
+        for pid in processes:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if not processes:
+            return
+        time.sleep(0.1)
 
 
 class _Controller:

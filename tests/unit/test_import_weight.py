@@ -61,6 +61,22 @@ def test_the_server_loads_ray_in_no_engine() -> None:
     assert not loaded_by("import mlserver.parallel.ray.executor") & {"ray", *MODELS}
 
 
+def test_the_engine_ray_without_ray_names_the_command(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    code = f"""
+import sys
+sys.modules["ray"] = None
+from mlserver.cli import main
+main(["start", {str(tmp_path)!r}, "--engine", "ray"])
+"""
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert completed.returncode == 1
+    assert "pip install 'mlserver[ray]'" in completed.stderr + completed.stdout
+    assert "Traceback" not in completed.stderr
+
+
 def test_a_worker_loads_no_front_end() -> None:
     loaded = loaded_by("import mlserver.parallel.worker.worker")
     assert not loaded & {
@@ -108,4 +124,6 @@ def test_a_started_server_has_loaded_nothing_of_the_console(tmp_path: Path) -> N
                 after = modules_of(server)
     assert loaded[True] == loaded[False]
     assert not [name for name in loaded[True] if name.startswith((*CONSOLE_MODULES, MONITORING))]
+    assert not [name for name in loaded[True] if name.startswith("mlserver.parallel.ray")]
+    assert "ray" not in loaded[True]
     assert {"mlserver.rest.console.endpoints", MONITORING} <= after

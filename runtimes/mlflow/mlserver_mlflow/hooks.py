@@ -30,6 +30,7 @@ class MLflowHooks(RuntimeHooks):
     extra_keys = tuple(setting.name for setting in EXTRA_SETTINGS)
     makes_trials = True
     variables = ("MLFLOW_",)
+    compared_packages = ("mlserver-mlflow", "mlflow", "mlflow-skinny", "scikit-learn")
     # `make test-floors` runs a worker with the lowest of these versions.
     worker_requirements = ("pandas>=1.5.3", "mlflow-skinny>=2.15,<4")
     path_hints = MappingProxyType(

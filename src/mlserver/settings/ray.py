@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .base import Count
 from .security import SettingsGroup
 
 Engine = Literal["local", "ray"]
 OnExit = Literal["delete", "keep"]
+_ADDRESS = re.compile(r"auto|local|(?:ray://)?(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -25,9 +27,19 @@ class RaySettings(SettingsGroup):
     """Ray namespace of the actor that lists the replicas."""
     runtime_env: dict[str, Any] = {}
     """Ray runtime environment of all replicas, such as `{"env_vars": {...}}`."""
+    upload_limit: Annotated[int, Field(ge=0)] = 100 * 1024 * 1024
+    """Bytes of a model's folder up to which it is copied to nodes that do not have it at the same
+    path; 0 = never. An actor of the cluster keeps them in memory."""
     on_exit: OnExit = "delete"
     """What happens to the models' replicas when the last server that uses them stops: `delete`, or
     `keep` for the next start, which adopts them."""
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError("'auto', 'local', 'host:port' or 'ray://host:port'")
+        return address
 
 
 class RayAutoscaling(SettingsGroup):

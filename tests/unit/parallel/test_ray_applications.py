@@ -10,7 +10,7 @@ import pytest
 from mlserver.errors import MLServerError
 from mlserver.parallel.ray.applications import Plan, merge_runtime_envs, plan_application
 from mlserver.parallel.ray.autoscaling import count_replicas
-from mlserver.settings import ModelSettings, Settings
+from mlserver.settings import ModelSettings, Settings, SettingsError
 from mlserver.settings.ray import ModelRaySettings, RaySettings
 from support.repository import write_settings
 
@@ -96,6 +96,20 @@ def test_variables_of_the_runtime_are_passed_on(monkeypatch: pytest.MonkeyPatch)
     assert actor["runtime_env"]["env_vars"]["MLFLOW_TRACKING_URI"] == "http://m"
     assert "SECRET" not in actor["runtime_env"]["env_vars"]
     assert "runtime_env" not in plan().options["ray_actor_options"]
+
+
+@pytest.mark.parametrize(
+    "address", ["auto", "local", "head:6379", "10.0.0.1:6379", "[::1]:6379", "ray://head:10001"]
+)
+def test_addresses(address: str) -> None:
+    assert RaySettings(address=address).address == address
+
+
+@pytest.mark.parametrize("address", ["", "head", "ray://head", "http://head:1", "head:port", "ray"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    text = "ray.address.: expected 'auto', 'local', 'host:port' or 'ray://host:port', received"
+    with pytest.raises(SettingsError, match=text):
+        Settings.load({"ray": {"address": address}})
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,12 @@ def test_replicas_expire_unless_renewed(directory: Directory, clock: Clock) -> N
     assert directory.register(application, "r1", ("10.0.0.1", 4000))  # details are missing
     assert not directory.register(application, "r1", ("10.0.0.1", 4000), DETAILS)
     state = directory.poll("server", [application])["applications"][application]
-    assert state == {"replicas": {"r1": ["10.0.0.1", 4000]}, "details": DETAILS, "error": None}
+    assert state == {
+        "replicas": {"r1": ["10.0.0.1", 4000]},
+        "details": DETAILS,
+        "error": None,
+        "missing": [],
+    }
     clock.now += REPLICA_LEASE + 1
     state = directory.poll("server", [application])["applications"][application]
     assert state["replicas"] == {}

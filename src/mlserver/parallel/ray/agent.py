@@ -17,11 +17,13 @@ from typing import Any
 from ...errors import MLServerError, format_exception
 from ...logging import configure_logger, get_logger
 from ...settings import Settings
+from ...settings.ray import RaySettings
 from ..child_main import extend_sys_path, run_child
 from ..rpc.connection import FramedConnection, open_connection
 from ..rpc.dispatcher import RPCDispatcher
 from ..rpc.protocol import Frame, MessageType
 from .cluster import Cluster, configure_ray
+from .uploads import Uploader
 
 logger = get_logger()
 
@@ -46,6 +48,7 @@ class ClusterAgent:
         self._connection: FramedConnection | None = None
         self._closed = asyncio.Event()
         self._cluster: Cluster | None = None
+        self._uploader: Uploader | None = None
         # Application -> options and settings of its deployment.
         self._deployments: dict[str, tuple[dict[str, Any], bytes]] = {}
         self._models: dict[str, tuple[str, str, bytes]] = {}
@@ -86,6 +89,8 @@ class ClusterAgent:
             self._secret = await asyncio.to_thread(self._cluster.connect)
         except Exception as error:
             raise MLServerError(_describe_refusal(settings, error), 503) from None
+        limit = (settings.ray or RaySettings()).upload_limit
+        self._uploader = Uploader(self._cluster.call, limit)
         self._deployments = {
             name: (options, model) for name, options, model in frame.head["deployments"]
         }
@@ -158,6 +163,8 @@ class ClusterAgent:
         """
         if self._polling is not None:
             self._polling.cancel()
+        if self._uploader is not None:
+            self._uploader.close()
         assert self._cluster is not None
         applications = list(self._deployments)
         if deletes:
@@ -199,6 +206,7 @@ class ClusterAgent:
         """Read the directory, and send the state if it has changed."""
         async with self._poll_lock:
             state = await self._read_directory()
+            self._send_files(state["applications"])
             head = {
                 "secret": self._secret,
                 "applications": state["applications"],
@@ -208,6 +216,14 @@ class ClusterAgent:
             if head != self._sent:
                 self._sent = {**head, "failures": dict(self._failures)}
                 self._send(Frame(MessageType.CLUSTER_STATE, 0, head))
+
+    def _send_files(self, applications: dict[str, dict[str, Any]]) -> None:
+        """Start to send files that replicas have requested; the server needs no state of it."""
+        for name, values in applications.items():
+            missing = values.pop("missing")
+            deployment = self._deployments.get(name)
+            if self._uploader is not None and deployment is not None:
+                self._uploader.update(missing, deployment[1])
 
     async def _read_directory(self) -> dict[str, Any]:
         """Return the state of a directory that has the models of this server.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import secrets
@@ -11,10 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...env.environment import own_paths
-from ...settings import Settings
+from ...settings import ModelSettings, Settings
 from ...settings.ray import RaySettings
 from .applications import get_server_prefix
 from .directory import Directory
+from .model_files import describe_files
+from .node_versions import read_versions, select_compared
 
 # Seconds that one call of the directory may take.
 CALL_TIMEOUT = 10.0
@@ -113,6 +116,8 @@ class Cluster:
 
         from .replica import ModelReplica
 
+        model = ModelSettings.from_frame(settings)
+        runtime_env = options["ray_actor_options"].get("runtime_env", {})
         # Options are pickled too, when they are set.
         with self._deploying:
             target = serve.deployment(ModelReplica).options(name=DEPLOYMENT, **options)
@@ -122,6 +127,8 @@ class Cluster:
                 model_settings=settings,
                 directory=[get_directory_name(self._settings), self._ray_settings.namespace],
                 sys_path=own_paths(),
+                files=[dataclasses.astuple(each) for each in describe_files(model)],
+                versions=select_compared(read_versions(model.implementation_), runtime_env),
             )
             run = serve.RunTarget(target=bound, name=application, route_prefix=None)
             serve.run_many(

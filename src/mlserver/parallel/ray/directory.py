@@ -36,6 +36,7 @@ class Application:
         details: Report of the first replica: the model's info, its resolved address.
         error: The error of the last load that failed, as plain values; None = none.
         loader: The replica that loads first, and the expiry of its claim.
+        packages: Digests of files that its replicas have requested.
     """
 
     replicas: dict[str, tuple[str, int, float]] = field(default_factory=dict)
@@ -43,6 +44,24 @@ class Application:
     details: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     loader: tuple[str, float] | None = None
+    packages: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Package:
+    """A model's files for nodes that do not have them.
+
+    Attributes:
+        parts: The parts that have arrived, by their numbers.
+        count: Number of all parts; None = some are missing.
+        error: Why no server sends them; None = one may.
+        is_awaited: Whether a replica waits for them.
+    """
+
+    parts: dict[int, bytes] = field(default_factory=dict)
+    count: int | None = None
+    error: str | None = None
+    is_awaited: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,7 @@ class Directory:
         self._applications: dict[str, Application] = {}
         self._current: dict[str, CurrentApplication] = {}
         self._pending: dict[str, tuple[CurrentApplication, float]] = {}
+        self._packages: dict[str, Package] = {}
 
     def get_secret(self) -> str:
         return self._secret
@@ -108,7 +128,38 @@ class Directory:
         entry = self._get(application)
         entry.error, entry.loader = error, None
 
+    def request_files(self, application: str, digest: str) -> dict[str, Any]:
+        """Return the number of parts of a package, None = not here yet, and why it will not be.
+
+        An error is returned once: the next request makes the servers try again.
+        """
+        self._get(application).packages.add(digest)
+        package = self._packages.setdefault(digest, Package())
+        answer = {"parts": package.count, "error": package.error}
+        package.is_awaited = package.count is None and package.error is None
+        package.error = None
+        return answer
+
+    def read_part(self, digest: str, number: int) -> bytes:
+        return self._packages[digest].parts[number]
+
     # -- calls of servers --
+
+    def store_part(self, digest: str, number: int, content: bytes) -> None:
+        """Add a part of a package; parts of all servers are equal."""
+        self._packages.setdefault(digest, Package()).parts[number] = content
+
+    def complete_files(self, digest: str, count: int) -> bool:
+        """Offer a package to replicas; return whether all parts are here."""
+        package = self._packages.setdefault(digest, Package())
+        is_complete = all(number in package.parts for number in range(count))
+        package.count = count if is_complete else None
+        package.is_awaited = not is_complete
+        return is_complete
+
+    def refuse_files(self, digest: str, error: str) -> None:
+        """Record why this server does not send a package."""
+        self._packages.setdefault(digest, Package()).error = error
 
     def begin(self, model: str, digest: str, settings: bytes, prefix: str, is_new: bool) -> Any:
         """Return the application for a model, and whether the caller has to deploy it.
@@ -159,8 +210,12 @@ class Directory:
         return any(name != server and expiry > now for name, expiry in servers)
 
     def forget(self, application: str) -> None:
-        """Remove a deleted application."""
+        """Remove a deleted application, and the packages that no other one has requested."""
         self._applications.pop(application, None)
+        needed = {digest for entry in self._applications.values() for digest in entry.packages}
+        self._packages = {
+            digest: package for digest, package in self._packages.items() if digest in needed
+        }
 
     def poll(self, server: str, used: Iterable[str]) -> dict[str, Any]:
         """Renew a server's use of applications; return their state and the current models."""
@@ -175,6 +230,7 @@ class Directory:
                 "replicas": replicas,
                 "details": entry.details,
                 "error": entry.error,
+                "missing": [digest for digest in entry.packages if self._is_missing(digest)],
             }
         models = {
             model: [current.application, current.settings]
@@ -206,6 +262,10 @@ class Directory:
         now = self._clock()
         pending = {entry.application for entry, expiry in self._pending.values() if expiry > now}
         return pending | {current.application for current in self._current.values()}
+
+    def _is_missing(self, digest: str) -> bool:
+        package = self._packages.get(digest)
+        return package is not None and package.is_awaited and package.error is None
 
     def _discard_pending(self, application: str) -> None:
         for model, (entry, _) in list(self._pending.items()):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
+import socket
 import threading
 import time
 import uuid
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from ... import isolation, metrics
 from ...errors import MLServerError
@@ -31,6 +31,8 @@ from ..worker.model_failures import prepare_loop, run_protected, with_result
 from ..worker.model_runner import ModelRunner
 from .autoscaling import BUSY
 from .listener import ReplicaListener
+from .node_files import NodeFiles, allow_copies
+from .node_versions import PYTHON, SERVER, list_differences, read_versions
 
 T = TypeVar("T")
 
@@ -55,6 +57,9 @@ class ModelReplica:
         model_settings: Frame of the model's settings.
         directory: Name and Ray namespace of the directory's actor.
         sys_path: Import folders of the server; those that this node has are used.
+        files: Values of `ModelFiles` of the model.
+        versions: Versions of packages in the server.
+        later: Arguments of servers of later versions, which the comparison of versions refuses.
     """
 
     def __init__(
@@ -64,17 +69,24 @@ class ModelReplica:
         model_settings: bytes,
         directory: Sequence[str],
         sys_path: Sequence[str],
+        files: Sequence[Sequence[Any]] = (),
+        versions: Mapping[str, str] | None = None,
+        **later: Any,
     ) -> None:
         extend_sys_path([folder for folder in sys_path if os.path.isdir(folder)])
-        self._settings = Settings.from_frame(server_settings)
-        self._model_settings = ModelSettings.from_frame(model_settings)
         self._application = application
         self._id = uuid.uuid4().hex[:12]
-        self._key = f"{self._model_settings.name}{KEY_SUFFIX}"
         self._directory = _DirectoryClient(directory)
+        versions = versions or {}
+        self._check_version(versions)
+        self._settings = Settings.from_frame(server_settings)
+        self._model_settings = ModelSettings.from_frame(model_settings)
+        self._files = NodeFiles(self._directory.call, application, files)
+        self._key = f"{self._model_settings.name}{KEY_SUFFIX}"
         self._is_leaving = threading.Event()
         self._tracing: Any = None
         configure_logger(self._settings)
+        self._differences = self._compare_packages(versions)
         code_policy.install_policy(self._settings)
         isolation.restrict(isolation.ANY_CODE)
         metrics.adapt_when_imported()
@@ -92,6 +104,36 @@ class ModelReplica:
         self._address = self._call(self._open())
         threading.Thread(target=self._register, name="mlserver-directory", daemon=True).start()
         threading.Thread(target=self._watch, name="mlserver-watch", daemon=True).start()
+
+    def _check_version(self, versions: Mapping[str, str]) -> None:
+        """Raise if the server has another version of this package, whose frames may differ."""
+        theirs = versions.get(SERVER, __version__)
+        if theirs != __version__:
+            error = MLServerError(
+                f"Node '{socket.gethostname()}': expected {SERVER} {theirs}, as the server has,"
+                f" received {__version__}: install one version on all nodes",
+                500,
+            )
+            self._fail(error)
+
+    def _compare_packages(self, versions: Mapping[str, str]) -> list[str]:
+        """Return packages with another version than the server's."""
+        own = read_versions(self._model_settings.implementation_)
+        is_compared = PYTHON in versions
+        differences = list_differences(versions, own) if is_compared else []
+        if differences:
+            logger.warning(
+                "Model '%s': versions of this node differ: %s",
+                self._model_settings.name,
+                "; ".join(differences),
+            )
+        return differences
+
+    def _fail(self, error: MLServerError) -> NoReturn:
+        """Report why the model is not loaded, and end the constructor."""
+        self._directory.call("report_error", self._application, self._id, pack_error(error))
+        # Ray cannot unpickle exceptions of a model's libraries: raise their text alone.
+        raise RuntimeError(error.message) from None
 
     # -- the models' thread --
 
@@ -114,11 +156,12 @@ class ModelReplica:
         claim = _RenewedClaim(self._directory, self._application, self._id)
         try:
             with claim:
+                settings, copies = self._files.provide(settings)
+                if copies:
+                    code_policy.install_policy(allow_copies(self._settings, copies))
                 return self._call(self._runner.load(self._key, settings, trials))
         except MLServerError as error:
-            self._directory.call("report_error", self._application, self._id, pack_error(error))
-            # Ray cannot unpickle exceptions of a model's libraries: raise their text alone.
-            raise RuntimeError(error.message) from None
+            self._fail(error)
 
     async def _open(self) -> tuple[str, int]:
         import ray
@@ -148,7 +191,8 @@ class ModelReplica:
             "info": self._info.to_plain(),
             "pid": os.getpid(),
             "version": __version__,
-            "python": platform.python_version(),
+            "node": socket.gethostname(),
+            "differences": self._differences,
         }
 
     def _send_metric(self, sample: Sequence[object]) -> None:
@@ -215,6 +259,7 @@ class ModelReplica:
             await self._runner.unload(self._key)
         except MLServerError as error:
             logger.error("%s", error)
+        await asyncio.to_thread(self._files.remove)
         if self._tracing is not None:
             await shut_down(self._tracing, str(self._settings.tracing_server))
 

@@ -146,6 +146,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
         self._known: dict[str, Sequence[Any]] = {}
         self._connections: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
+        self._warned_nodes: set[str] = set()
 
     @property
     def can_wake(self) -> bool:
@@ -190,6 +191,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
                     level("Replica %s:%s: no connection: %s", host, port, error or "timeout")
                     await asyncio.sleep(RETRY_INTERVAL)
                     continue
+                self._warn_of_differences(client)
                 # Random position: several servers then prefer different idle replicas.
                 self._ready.insert(random.randint(0, len(self._ready)), client)
                 self._announce()
@@ -197,6 +199,18 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
                 await asyncio.sleep(RETRY_INTERVAL)
         finally:
             self._connections.pop(replica, None)
+
+    def _warn_of_differences(self, client: ReplicaClient) -> None:
+        """Log the packages of a node that have another version, once for each node."""
+        node, differences = client.description["node"], client.description["differences"]
+        if differences and node not in self._warned_nodes:
+            self._warned_nodes.add(node)
+            logger.warning(
+                "Application '%s': node '%s' has other versions of packages: %s",
+                self.application,
+                node,
+                "; ".join(differences),
+            )
 
     async def _serve(self, client: ReplicaClient) -> None:
         try:
