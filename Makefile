@@ -135,7 +135,7 @@ bench-report: $(STAMP)  ## write the charts and tables of the benchmark pages fr
 bench-quick: $(BENCH)  ## measure two requests on four servers (about two minutes once the peers are installed)
 	@$(BIN)/python -m benchmarks.run --quick $(ARGS)
 
-bench-ray: $(BENCH)  ## measure plain Ray Serve, the engine `ray` and a single server, interleaved (about six minutes)
+bench-ray: $(BENCH)  ## measure plain Ray Serve, the engine `ray` and a single server, and write their tables (ten minutes)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.ray_engine $(ARGS)
 
 bench-micro: $(BENCH)  ## measure formats, frames and batches in microseconds

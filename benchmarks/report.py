@@ -10,6 +10,8 @@ from pathlib import Path
 from . import cold_results, environments, plots, summary
 from .cases import CASES, Case
 from .cold_results import Starts
+from .ray_results import RayResults
+from .ray_results import write_page as write_ray_page
 from .results import CLOSED, Results, Startup, Summary, summaries
 from .servers import BASE, SERVERS
 
@@ -293,8 +295,11 @@ def _describe_mode(mode: str, connections: int) -> str:
 
 
 def main() -> None:
-    """Write both pages from the newest results of every case."""
+    """Write the pages from the newest results of every case."""
     write(read_all(), Starts.read_all())
+    ray = RayResults.read_newest()
+    if ray is not None:
+        write_ray_page(ray)
 
 
 if __name__ == "__main__":
