@@ -138,7 +138,7 @@ class Pod:
                 self._process = _start(command)
         self.log = Log(self._process)
         self.wait(lambda: bool(self._list_children()), "its first process started")
-        [self.pid] = self._list_children()
+        self.pid: int = self._list_children()[0]
         self._network = ThreadPoolExecutor(1, "pod", self._enter_network)
         return self
 
