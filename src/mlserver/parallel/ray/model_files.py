@@ -58,8 +58,12 @@ def list_paths(model: ModelSettings) -> list[str]:
     uri = model.parameters.uri if model.parameters is not None else None
     source = None if uri is None else locate(uri, model.folder)
     paths = {path for path in (source, _find_folder(model, uri)) if path is not None}
-    outer = [path for path in paths if not any(_is_inside(path, other) for other in paths)]
-    return sorted(path for path in outer if os.path.exists(path))
+    existing = sorted(path for path in paths if os.path.exists(path))
+    outer: list[str] = []  # a folder is before what is in it
+    for path in existing:
+        if not any(_is_inside(path, folder) for folder in outer):
+            outer.append(path)
+    return outer
 
 
 def _find_folder(model: ModelSettings, uri: str | None) -> str | None:

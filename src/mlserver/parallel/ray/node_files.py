@@ -138,11 +138,11 @@ def allow_copies(settings: Settings, copies: dict[str, str]) -> Settings:
         ("trusted_models", settings.trusted_models),
     ):
         folders = [folder for folder in map(locate, entries or ()) if folder is not None]
-        added = [
-            copy
-            for path, copy in copies.items()
-            if any(is_below(path, folder) for folder in folders)
-        ]
+        added = [copy for path, copy in copies.items() if _is_below_any(path, folders)]
         if added:
             changes[name] = [*(entries or ()), *added]
     return settings.model_copy(update=changes)
+
+
+def _is_below_any(path: str, folders: list[str]) -> bool:
+    return any(is_below(path, folder) for folder in folders)
