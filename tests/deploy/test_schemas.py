@@ -113,7 +113,7 @@ def test_selectors_and_targets_name_the_deployment() -> None:
 
 
 def test_the_parts_of_the_ray_cluster_agree() -> None:
-    """Services and policies name its pods; its containers share one image, one token, one version."""
+    """Services and policies name its pods; its containers share image, token and version."""
     folder = DEPLOY / "ray"
     cluster = read_document(folder / "raycluster.yaml")
     spec, name = cluster["spec"], cluster["metadata"]["name"]

@@ -1,4 +1,4 @@
-"""Pods as KubeRay makes them from deploy/ray: its command, variables and volumes of Ray's container.
+"""Pods as KubeRay makes them from deploy/ray: command, variables and volumes of Ray's container.
 
 Taken from the operator's source (`controllers/ray/common/pod.go`). A pod of the group `servers` is
 two containers in one network, with one folder at /tmp.
