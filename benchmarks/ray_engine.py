@@ -82,9 +82,9 @@ def start(stack: ExitStack, servers: list[str], cases: list[str]) -> dict[tuple[
     for case in cases:
         for name in servers:
             body = folder / f"{case}-{name}"
-            wanted = make_exchange(case, name)
-            body.write_bytes(wanted.body)
-            target = targets[case, name] = Target(wanted, ports[name], body)
+            request = make_exchange(case, name)
+            body.write_bytes(request.body)
+            target = targets[case, name] = Target(request, ports[name], body)
             send(target, FIRST_ANSWER)
     return targets
 
