@@ -14,9 +14,11 @@ SITE   := $(VENV)/.site-installed
 RELEASE := $(VENV)/.release-installed
 
 # Three tests at a time: on two cores, a test waits for a server's start or a timeout a third of its
-# time. `worksteal` gives each process consecutive tests, which share a module's servers.
+# time. `loadfile` gives each process whole files, so that the servers of a module start once
+# (tests/support/distribution.py); `worksteal` divides the few and long files of the slow tests.
 PROCESSES ?= 3
-ABREAST := -n $(PROCESSES) --dist worksteal
+ABREAST := -n $(PROCESSES) --dist loadfile
+DIVIDED := -n $(PROCESSES) --dist worksteal
 
 .PHONY: help setup demo test test-slow test-ray ray-faults test-matrix test-matrix-short test-floors test-readme test-image p0 check docs docs-serve reference screenshots dist dist-files format proto bench bench-start bench-report bench-quick bench-ray bench-micro fuzz chaos rolling soak clean
 
@@ -38,8 +40,8 @@ demo: $(STAMP)  ## run `mlserver demo`: train a small model, serve it, print req
 test: $(STAMP)  ## run all tests except the slow ones, three at a time (PROCESSES=3) (ARGS="--durations=10")
 	@$(BIN)/python -m pytest $(ABREAST) $(ARGS)
 
-test-slow: $(STAMP)  ## run the tests marked `slow`: built environments, installed packages, minutes of load
-	@$(BIN)/python -m pytest $(ABREAST) -m "slow and not ray" $(ARGS)
+test-slow: $(STAMP)  ## run the tests marked `slow`: installed packages, minutes of load, browsers, further parameters
+	@$(BIN)/python -m pytest $(DIVIDED) -m "slow and not ray" $(ARGS)
 	@$(MAKE) --no-print-directory test-ray
 
 # One process: its tests share one Ray cluster.
@@ -52,7 +54,7 @@ ray-faults: $(STAMP)  ## kill replicas and nodes of a simulated Ray cluster unde
 
 p0: $(STAMP)  ## run the tests that every release must pass (failure-modes.md), TIMES=1 times in a row
 	@files=$$(cd tests && ../$(BIN)/python -m support.reliability_index); for run in $$(seq $(or $(TIMES),1)); do \
-		echo "--- run $$run"; $(BIN)/python -m pytest -q $(ABREAST) -m p0 -p no:cacheprovider $$files || exit 1; done
+		echo "--- run $$run"; $(BIN)/python -m pytest -q $(DIVIDED) -m p0 -p no:cacheprovider $$files || exit 1; done
 
 test-matrix: $(STAMP)  ## run quick start and differential tests with several MLflow and Python versions (ARGS="mlflow-2.22" selects)
 	@cd tests && ../$(BIN)/python -m matrix.run $(ARGS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -51,10 +53,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.p0)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile` is that of `support.distribution`."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from support.distribution import FileScheduling
+
+    return FileScheduling(config, log)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the models that the selected tests need, before the first test's time limit starts."""
     if session.config.option.collectonly:
         return
+    # The items of the suite live until its end: the garbage collector need not visit them.
+    gc.collect()
+    gc.freeze()
     names: set[str] = set()
     for item in session.items:
         names.update(getattr(item, "fixturenames", ()))

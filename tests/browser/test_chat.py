@@ -19,6 +19,7 @@ def console(agent_models: Path) -> Iterator[Console]:
         opened.close()
 
 
+@pytest.mark.slow
 def test_a_conversation(console: Console) -> None:
     page = console.open("try", allow=(500,))
     message = page.get_by_label("Message", exact=True)

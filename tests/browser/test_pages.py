@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from mlserver.security.credentials import hash_key
 from support.browser import Console, OpenConsole, see, see_heading
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server
+from support.server import Server, create_client
+from support.slow import slow
 
 PAGES = {
     "": "Overview",
@@ -31,6 +31,10 @@ ECHO = [tensor("x", [1.0], "FP64")]
 HOSTILE = ["<img src=x onerror=alert(1)>", "x" * 1000, "שלום עולם", "a/b %2F ?#&'\"` {}"]
 
 
+# Numbers of models; axe examines each of 7 pages for each of them.
+MODEL_COUNTS = [slow(0), 1, slow(50)]
+
+
 def write_models(folder: Path, number: int, **settings: Any) -> None:
     """Write so many models with one input, and the server's settings."""
     write_server_settings(folder, load_models_at_startup=number > 0, **settings)
@@ -39,7 +43,7 @@ def write_models(folder: Path, number: int, **settings: Any) -> None:
         write_model(folder / f"model-{index:02}", inputs=inputs)
 
 
-@pytest.fixture(scope="module", params=[0, 1, 50])
+@pytest.fixture(scope="module", params=MODEL_COUNTS)
 def counted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, int]]:
@@ -105,7 +109,7 @@ def test_every_page(counted: tuple[Server, int], open_console: OpenConsole) -> N
     check_every_page(console, number, "No error since the start")
 
 
-@pytest.mark.parametrize("number", [0, 1, 50])
+@pytest.mark.parametrize("number", MODEL_COUNTS)
 def test_every_page_with_credentials(
     tmp_path: Path, open_console: OpenConsole, number: int
 ) -> None:
@@ -126,7 +130,10 @@ def test_every_page_with_credentials(
         console.close()
 
 
-@pytest.mark.parametrize("scheme, width", [("dark", 1440), ("light", 390), ("dark", 390)])
+@pytest.mark.parametrize(
+    "scheme, width",
+    [slow("dark", 1440), slow("light", 390), ("dark", 390)],
+)
 def test_dark_and_narrow(
     server: Server, open_console: OpenConsole, scheme: str, width: int
 ) -> None:
@@ -172,6 +179,7 @@ def test_errors_are_listed(server: Server, open_console: OpenConsole) -> None:
     page.get_by_text("Model <i>missing not found").wait_for(state="detached")
 
 
+@pytest.mark.slow
 def test_settings_are_filtered(server: Server, open_console: OpenConsole) -> None:
     page = open_console(server).open("settings")
     page.get_by_label("Only those that are set").check()
@@ -180,11 +188,12 @@ def test_settings_are_filtered(server: Server, open_console: OpenConsole) -> Non
     assert page.locator("table.settings tbody tr").count() == 1
 
 
+@pytest.mark.slow
 def test_shares_of_a_split(server: Server, open_console: OpenConsole) -> None:
     page = open_console(server).open("traffic")
     see_heading(page, PAGES["traffic"])
     page.locator(".loading").wait_for(state="detached")
-    with httpx.Client(base_url=server.url) as client:
+    with create_client(server.url) as client:
         for _ in range(300):
             assert client.post("/v2/models/split/infer", json={"inputs": ECHO}).status_code == 200
     card = page.get_by_role("region", name="split", exact=True)
@@ -207,6 +216,7 @@ def read_totals(card: Any) -> list[int]:
     return [int(row.locator("td").nth(5).inner_text()) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_seen(server: Server, open_console: OpenConsole) -> None:
     page = open_console(server).open("workers")
     pool = next(
@@ -220,6 +230,7 @@ def test_a_killed_worker_is_seen(server: Server, open_console: OpenConsole) -> N
     card.get_by_text("1 of 1 ready").wait_for(timeout=60_000)
 
 
+@pytest.mark.slow
 def test_live_numbers_and_plots(server: Server, open_console: OpenConsole) -> None:
     console = open_console(server, accept_downloads=True)
     page = console.open("models/split/1")
@@ -235,6 +246,7 @@ def test_live_numbers_and_plots(server: Server, open_console: OpenConsole) -> No
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_requests_of_the_api_page(server: Server, open_console: OpenConsole) -> None:
     page = open_console(server).open("api")
     page.get_by_text("/v2/health/live").click()
@@ -260,13 +272,14 @@ def serve_echo(folder: Path, **options: Any) -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.slow
 def test_several_http_workers(tmp_path: Path, open_console: OpenConsole) -> None:
     with serve_echo(tmp_path, env={"MLSERVER_HTTP_WORKERS": "2"}) as running:
         console = open_console(running)
         page = console.open()
         page.get_by_role("link", name="echo", exact=True).wait_for()
         for _ in range(20):
-            with httpx.Client(base_url=running.url) as client:
+            with create_client(running.url) as client:
                 assert (
                     client.post("/v2/models/echo/infer", json={"inputs": ECHO}).status_code == 200
                 )
@@ -276,6 +289,7 @@ def test_several_http_workers(tmp_path: Path, open_console: OpenConsole) -> None
         console.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_and_returns(tmp_path: Path, open_console: OpenConsole) -> None:
     with serve_echo(tmp_path, workers=0) as running:
         console = open_console(running)
@@ -327,6 +341,7 @@ def measure_heap(page: Any) -> float:
     return float(used)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(server: Server, open_console: OpenConsole) -> None:
     page = open_console(server).open()
     see_heading(page, "Overview")
@@ -348,6 +363,7 @@ def test_files_have_no_other_origin(server: Server, open_console: OpenConsole) -
     assert all(re.match(re.escape(server.url), source) for source in sources)
 
 
+@pytest.mark.slow
 def test_a_shadow_difference_and_a_failed_load_are_seen(
     tmp_path: Path, open_console: OpenConsole
 ) -> None:

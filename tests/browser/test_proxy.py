@@ -16,6 +16,7 @@ from support.browser import OpenConsole, see_heading
 from support.ports import free_ports
 from support.repository import write_model
 from support.server import Server
+from support.slow import slow
 
 # `/serving` is passed on as it is, as `root_path` says; `/other/` is removed from the path.
 CONFIGURATION = """
@@ -79,7 +80,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
         yield server, url
 
 
-@pytest.mark.parametrize("prefix", ["/serving", "/other"])
+@pytest.mark.parametrize("prefix", ["/serving", slow("/other")])
 def test_behind_nginx(proxied: tuple[Server, str], open_console: OpenConsole, prefix: str) -> None:
     server, url = proxied
     console = open_console(server, at=url, prefix=prefix)
@@ -109,6 +110,7 @@ def test_behind_nginx(proxied: tuple[Server, str], open_console: OpenConsole, pr
     assert page.url == f"{url}{prefix}/console/"
 
 
+@pytest.mark.slow
 def test_a_root_path_without_a_proxy(
     proxied: tuple[Server, str], open_console: OpenConsole
 ) -> None:

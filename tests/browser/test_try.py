@@ -175,6 +175,7 @@ def test_integers_are_sent_as_typed(console: Console) -> None:
     assert count["data"] == [9007199254740993]
 
 
+@pytest.mark.slow
 def test_files(console: Console) -> None:
     page = console.open("try/echo")
     picture = page.locator(".control.file input[type=file]")
@@ -204,6 +205,7 @@ def read_cells(page: Any) -> Any:
     return page.locator("[data-field=matrix]").evaluate_all("cells => cells.map(c => c.value)")
 
 
+@pytest.mark.slow
 def test_cells_of_a_tensor(console: Console) -> None:
     page = console.open("try/echo")
     first = page.get_by_label("matrix, row 1, column 1", exact=True)
@@ -304,6 +306,7 @@ def test_names_of_inputs_are_text(console: Console) -> None:
     assert not console.list_violations()
 
 
+@pytest.mark.slow
 def test_streams(console: Console) -> None:
     page = console.open("try/stream")
     page.get_by_role("tab", name="Stream").click()
@@ -345,6 +348,7 @@ def test_a_table_that_does_not_fit(console: Console) -> None:
     page.get_by_role("alert").filter(has_text="“fixed acidity” is missing").wait_for()
 
 
+@pytest.mark.slow
 def test_the_code_repeats_the_call(console: Console, server: Server, tmp_path: Path) -> None:
     import subprocess
     import sys

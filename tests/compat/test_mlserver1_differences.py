@@ -65,6 +65,7 @@ def wine(models: Models, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_paths_of_mlflow(serve: Serve, wine: Path) -> None:
     server = serve(wine, workers=1)
     assert [server.get(path).text for path in ("/ping", "/health")] == ["\n", "\n"]

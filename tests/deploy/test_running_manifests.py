@@ -135,6 +135,7 @@ def check_kserves_request(pod: Pod) -> None:
     assert value == pytest.approx(KSERVE_ANSWER, abs=1e-11)
 
 
+@pytest.mark.slow
 def test_kserve(models: Models, model: Path, tmp_path: Path) -> None:
     """The serving runtime under a user id of OpenShift."""
     service = read_document(DEPLOY / "kserve" / "inferenceservice.yaml")

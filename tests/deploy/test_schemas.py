@@ -80,7 +80,7 @@ def test_two_equal_keys_are_refused(tmp_path: Path) -> None:
 
 def test_a_wrong_type_is_refused(deployment: Document) -> None:
     get_deployment_container(deployment)["ports"][0]["containerPort"] = "8080"
-    with pytest.raises(InvalidManifest, match="not of type 'integer'"):
+    with pytest.raises(InvalidManifest, match='not of type "integer"'):
         validate(deployment, DEPLOYMENT)
 
 

@@ -107,6 +107,7 @@ def test_paths_that_no_model_declares_need_a_credential(custom: Server, path: st
     assert custom.get(path).status_code == 401
 
 
+@pytest.mark.slow
 def test_public_routes_of_mlflow_models(models: Models, tmp_path: Path, serve: Serve) -> None:
     write_keys(tmp_path)
     write_settings(

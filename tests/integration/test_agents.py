@@ -14,6 +14,7 @@ import pytest
 
 from support.mlflow_agents import KINDS
 from support.server import Server
+from support.tracking_store import create_store
 
 SAID = [{"role": "user", "content": "one two"}]
 FAILS = [{"role": "user", "content": "one fail"}]
@@ -23,7 +24,7 @@ CHAT = "/v1/chat/completions"
 @pytest.fixture(scope="module")
 def server(agent_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = tmp_path_factory.mktemp("traces") / "mlflow.db"
-    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+    env = {"MLFLOW_TRACKING_URI": create_store(store)}
     with Server(agent_models, workers=1, env=env, tracebacks=True, cwd=store.parent) as running:
         yield running
 
@@ -196,6 +197,7 @@ def test_the_id_of_the_trace(server: Server) -> None:
     assert last["trace_id"].startswith("tr-")
 
 
+@pytest.mark.slow
 def test_no_trace_is_written_without_a_tracking_server(agent_models: Path, tmp_path: Path) -> None:
     headers = {"x-mlflow-return-trace-id": "true"}
     with Server(agent_models / "responds", workers=1, cwd=tmp_path) as alone:
@@ -222,13 +224,14 @@ def test_a_model_that_is_not_served_is_not_found(
     assert "gpt-4o" in error["message"]
 
 
+@pytest.mark.slow
 def test_the_only_model_answers_to_its_own_name_only(agent_models: Path, tmp_path: Path) -> None:
     """The only model is not the default for another name.
 
     Without a name, or by header and path, it answers.
     """
     env = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": create_store(tmp_path / "mlflow.db"),
         "MLSERVER_DEFAULT_MODEL": "chat",
     }
     with Server(agent_models / "chat", workers=1, env=env, cwd=tmp_path) as alone:

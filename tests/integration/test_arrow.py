@@ -186,6 +186,7 @@ raise ImportError
 """
 
 
+@pytest.mark.slow
 def test_the_import_of_the_library_delays_no_other_request(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -16,6 +16,7 @@ from support.certificates import Authority
 from support.grpc_methods import SERVICES, call
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Server, run_mlserver
+from support.slow import slow
 
 
 class Secured:
@@ -85,7 +86,7 @@ def test_clients_without_a_valid_certificate(secured: Secured, case: str) -> Non
     assert secured.grpc_status(issuer, days) is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("transport", ["rest", "grpc"])
+@pytest.mark.parametrize("transport", ["rest", slow("grpc")])
 def test_the_command_line_sends_a_certificate(
     secured: Secured, tmp_path: Path, transport: str
 ) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from mlserver.security.credentials import hash_key
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server
+from support.server import Server, create_client
 
 FAILING = """
 from mlserver import MLModel
@@ -303,7 +302,7 @@ def test_counts_and_errors_are_summed_over_http_workers(tmp_path: Path) -> None:
         body = {"inputs": ECHO}
         for _ in range(20):
             # A connection each, so that both processes serve.
-            with httpx.Client(base_url=running.url) as client:
+            with create_client(running.url) as client:
                 assert client.post("/v2/models/echo/infer", json=body).status_code == 200
                 assert client.post("/v2/models/no/infer", json=body).status_code == 404
 

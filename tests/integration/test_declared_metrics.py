@@ -10,12 +10,12 @@ import signal
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.repository import tensor, write_model
-from support.server import Serve, Server
+from support.server import Serve, Server, fetch
+from support.slow import slow
 
 # Metrics with a label for the process.
 OF_EACH_PROCESS = ("own_level", "python_gc", "mlserver_worker_memory_bytes")
@@ -75,7 +75,7 @@ def has_lost_workers(server: Server, count: int) -> bool:
 
 def page(server: Server) -> dict[tuple[str, ...], float]:
     """Name and label values -> value; each series is exported once."""
-    text = httpx.get(f"{server.metrics_url}/metrics", timeout=30).text
+    text = fetch(f"{server.metrics_url}/metrics").text
     samples: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -94,7 +94,7 @@ def ask(server: Server, model: str, size: int) -> None:
     assert server.infer(model, [tensor("x", [1.0] * size)]).status_code == 200
 
 
-@pytest.mark.parametrize("workers, http_workers", [(0, 1), (1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize("workers, http_workers", [slow(0, 1), slow(1, 1), slow(2, 1), (2, 2)])
 def test_every_kind_of_metric(
     serve: Serve, tmp_path: Path, workers: int, http_workers: int
 ) -> None:
@@ -140,7 +140,7 @@ def test_workers_that_exit(serve: Serve, tmp_path: Path) -> None:
         assert after["own_loads_total", "m"] == before["own_loads_total", "m"] + 1
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [slow(0), slow(1), 2])
 def test_code_that_is_run_again(serve: Serve, tmp_path: Path, workers: int) -> None:
     """Two models with files of the same names, and files that change.
 
@@ -187,7 +187,7 @@ class Clashing(MLModel):
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_names_of_other_metrics(serve: Serve, tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "m", "Clashing", source=CLASHING)
     server = serve(tmp_path, workers=workers)

@@ -89,6 +89,7 @@ def drift(logs: Path, name: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(output[: output.rindex("}") + 1])
 
 
+@pytest.mark.slow
 def test_no_drift_is_reported_where_there_is_none(logs: Path) -> None:
     code, document = drift(logs, "same")
     assert (code, document["rows"], document["reference_rows"]) == (0, ROWS, ROWS)
@@ -99,6 +100,7 @@ def test_no_drift_is_reported_where_there_is_none(logs: Path) -> None:
     assert output["psi"] < 0.2
 
 
+@pytest.mark.slow
 def test_a_planted_shift_is_reported(logs: Path) -> None:
     code, document = drift(logs, "shifted")
     assert code == 3

@@ -323,6 +323,7 @@ def test_a_port_in_use(tmp_path: Path, kind: str) -> None:
     assert port in one_line(output)
 
 
+@pytest.mark.slow
 def test_a_request_that_an_estimator_refuses_is_one_line_in_the_log(
     serve: Serve, models: Models, tmp_path: Path
 ) -> None:

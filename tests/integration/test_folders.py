@@ -11,6 +11,7 @@ import pytest
 from support.models import Models
 from support.repository import tensor, write_model, write_settings
 from support.server import Serve, Server
+from support.slow import slow
 
 FLOW = "mlserver_mlflow.MLflowRuntime"
 FILE_READER = """
@@ -53,7 +54,7 @@ def factor(server: Server, model: str) -> float:
     return float(response.json()["outputs"][0]["data"][0])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, slow(2)])
 def test_a_link_that_changes_its_target(
     serve: Serve, models: Models, tmp_path: Path, workers: int
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_link_that_changes_its_target(
     assert {factor(server, "m") for _ in range(8)} == {3}
 
 
+@pytest.mark.slow
 def test_the_served_folder_is_a_link_to_a_model(
     serve: Serve, models: Models, tmp_path: Path
 ) -> None:
@@ -93,7 +95,7 @@ def test_the_served_folder_is_a_link_to_a_model(
     assert factor(server, "m") == 3
 
 
-@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("allowed", [slow(True), False])
 def test_the_target_of_a_link_must_be_allowed(
     serve: Serve, models: Models, tmp_path: Path, allowed: bool
 ) -> None:
@@ -114,6 +116,7 @@ def test_the_target_of_a_link_must_be_allowed(
         assert server.get("/v2/models/m/ready").status_code != 200
 
 
+@pytest.mark.slow
 def test_names_of_folders(serve: Serve, models: Models, tmp_path: Path) -> None:
     """The names of the repository, the model's folder and its files have characters that URIs
     interpret.

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 
 from mlserver.security.credentials import hash_key
@@ -19,7 +18,8 @@ from mlserver.wire.pb import dataplane_pb2 as pb
 from support.chaos import Chaos, build_inputs, wait_until_gone, write_chaos
 from support.connections import Connection, one_of_each, processes_of
 from support.repository import tensor, write_model, write_server_settings
-from support.server import STOP_LIMIT, Serve, Server, run_mlserver
+from support.server import STOP_LIMIT, Serve, Server, fetch, run_mlserver
+from support.slow import slow
 
 TRIES = 200  # channels that the kernel distributes at random: of two processes, each gets some
 TWO = {"MLSERVER_HTTP_WORKERS": "2"}
@@ -77,7 +77,7 @@ def echo(connection: Connection, text: str) -> None:
 
 def counter(server: Server, name: str, **labels: str) -> float:
     """The sum of a metric's series with these labels."""
-    page = httpx.get(f"{server.metrics_url}/metrics").text
+    page = fetch(f"{server.metrics_url}/metrics").text
     pairs = [f'{label}="{value}"' for label, value in labels.items()]
     lines = [line for line in page.splitlines() if re.match(rf"{name}[ {{]", line)]
     return sum(
@@ -266,7 +266,7 @@ def test_all_processes_exit_when_the_server_is_killed(tmp_path: Path, chaos: Cha
     server.stop()
 
 
-@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("who", [slow(0), 1])
 def test_accepted_requests_are_answered_before_the_exit(
     serve: Serve, tmp_path: Path, chaos: Chaos, who: int
 ) -> None:
@@ -288,6 +288,7 @@ def test_accepted_requests_are_answered_before_the_exit(
     wait_until_gone(server.list_processes())
 
 
+@pytest.mark.slow
 def test_a_replaced_model_ends_what_it_began(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
     """A request through one process continues while the model is reloaded through the other."""
     server = serve(tmp_path, workers=1, env=TWO)

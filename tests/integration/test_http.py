@@ -9,11 +9,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server
+from support.server import Server, fetch
 
 INFER = "/v2/models/echo/infer"
 ORIGIN = "https://notebook.example"
@@ -341,6 +340,6 @@ def test_paths_of_requests_are_labelled_as_in_mlserver_1(server: Server) -> None
     }
     for path in paths:
         assert server.post(path, body).status_code in (200, 404)
-    page = httpx.get(f"{server.metrics_url}/metrics").text
+    page = fetch(f"{server.metrics_url}/metrics").text
     for path in paths.values():
         assert f'path="{path}"' in page

@@ -15,6 +15,7 @@ from support.models import WINE, Models
 from support.server import Serve, clean_environment
 
 
+@pytest.mark.slow
 def test_columns_of_a_csv_file(models: Models, serve: Serve, tmp_path: Path) -> None:
     run = InferCommand(serve(models.copy("wine", tmp_path / "wine")), tmp_path)
     extra = {"note": "kept at home", **WINE}

@@ -16,6 +16,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.mlflow_results import inputs_of, save
 from support.repository import write_model, write_settings
 from support.server import Server
+from support.slow import slow
 
 # A custom runtime that returns a frame with the pandas codec.
 FRAMES = """
@@ -71,7 +72,7 @@ BATCHES: list[tuple[str, str, list[list[Any]]]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=[0, 2])
+@pytest.fixture(scope="module", params=[slow(0), 2])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

@@ -13,6 +13,7 @@ from support.models import Models
 from support.raw_http import wire
 from support.repository import tensor, write_model, write_settings
 from support.server import Server, run_mlserver
+from support.slow import slow
 
 MLFLOW = {"implementation": "mlserver_mlflow.MLflowRuntime"}
 
@@ -180,7 +181,7 @@ def test_keys_of_parameters_that_look_like_others(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "key, meant",
-    [("modelUri", "uri"), ("versoin", "version")],
+    [slow("modelUri", "uri"), ("versoin", "version")],
 )
 def test_the_nearest_key_is_named(tmp_path: Path, key: str, meant: str) -> None:
     write_settings(tmp_path / "wine", name="wine", **MLFLOW, parameters={key: "./somewhere"})
@@ -194,6 +195,7 @@ def test_the_nearest_key_is_named(tmp_path: Path, key: str, meant: str) -> None:
     assert f"did you mean '{meant}'" in text
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     write_settings(tmp_path / "wine", name="wine", **MLFLOW, parameters={"uri": "./no/model"})
     code, text = run_mlserver(

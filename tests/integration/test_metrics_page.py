@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mlserver.security.credentials import hash_key
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Serve, Server, run_mlserver
+from support.server import Serve, Server, fetch, run_mlserver
+from support.slow import slow
 
 INPUTS = [tensor("x", [1.0])]
 
@@ -55,7 +56,7 @@ def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int)
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/plain; version=")
         assert count_requests(page.text) == 10
-    assert count_requests(httpx.get(f"{server.metrics_url}/metrics").text) == 10
+    assert count_requests(fetch(f"{server.metrics_url}/metrics").text) == 10
     open_metrics = server.get(
         "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
     )
@@ -97,7 +98,7 @@ def test_a_model_may_declare_that_path(serve: Serve, tmp_path: Path) -> None:
     write_model(tmp_path / "own", "Own", source=OWN_PAGE)
     server = serve(tmp_path, workers=0)
     assert server.get("/metrics").json() == {"own": "page"}
-    assert "model_infer" in httpx.get(f"{server.metrics_url}/metrics").text
+    assert "model_infer" in fetch(f"{server.metrics_url}/metrics").text
 
 
 # -- one port for both --
@@ -126,7 +127,7 @@ def test_one_port_for_both(kind: type[Server], tmp_path: Path, front_ends: int) 
         assert count_requests(server.get("/metrics").text) == 1
         server.wait_for_line("metrics at /metrics")
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{server.metrics_url}/metrics")
+            fetch(f"{server.metrics_url}/metrics")
 
 
 def test_the_metrics_port_must_not_be_the_grpc_port(tmp_path: Path) -> None:
@@ -149,16 +150,16 @@ def urls(server: Server) -> list[str]:
     return re.findall(r"http://[^\s,;]+", line)
 
 
-@pytest.mark.parametrize("front_ends", [1, 2])
+@pytest.mark.parametrize("front_ends", [slow(1), 2])
 def test_ready_names_the_ports_that_were_found(tmp_path: Path, front_ends: int) -> None:
     write_server_settings(tmp_path, admin_port=0, http_workers=front_ends)
     write_model(tmp_path / "echo")
     free = {f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
     with Server(tmp_path, workers=1, env=free, ready=None) as server:
         rest, admin, metrics = urls(server)
-        assert httpx.get(f"{rest}/v2/health/ready").status_code == 200
+        assert fetch(f"{rest}/v2/health/ready").status_code == 200
         assert httpx.post(f"{admin}/v2/repository/models/echo/load").status_code == 200
-        assert "model_infer" in httpx.get(metrics).text
+        assert "model_infer" in fetch(metrics).text
         assert not re.search(r":0\b", str(server.log).partition("Ready in")[2])
 
 
@@ -176,8 +177,8 @@ def test_addresses_of_ipv6_have_brackets(tmp_path: Path) -> None:
     with Server(tmp_path, workers=0, env={"MLSERVER_HOST": "::1"}, ready=None) as server:
         rest, metrics = urls(server)
         assert rest == f"http://[::1]:{server.http_port}"
-        assert httpx.get(f"{rest}/v2/health/ready").status_code == 200
-        assert httpx.get(metrics).status_code == 200
+        assert fetch(f"{rest}/v2/health/ready").status_code == 200
+        assert fetch(metrics).status_code == 200
         server.wait_for_line(f"gRPC [::1]:{server.grpc_port}")
 
 

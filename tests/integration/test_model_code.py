@@ -9,14 +9,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import mlflow
 import pytest
 
 from support.mlflow_registry import MLflowRegistry
 from support.model_code import change_code, model_options, save_model, save_plain, serve_model
 from support.repository import tensor
-from support.server import Serve, Server, run_mlserver
+from support.server import Serve, Server, create_client, run_mlserver
 
 # MLflow advises type hints.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -61,7 +60,7 @@ def test_models_and_versions_side_by_side(serve: Serve, saved: Path, tmp_path: P
         assert answer(server, "a", "2") == [2]
         assert answer(server, "b") == [3]
     assert answer(server, "a") == [1]
-    metrics = httpx.Client(base_url=server.metrics_url)
+    metrics = create_client(server.metrics_url)
     compared = 'model_shadow_requests_total{model="a",outcome="different",version="2"}'
     server.wait(lambda: compared in metrics.get("/metrics").text, "the shadow was compared")
     metrics.close()
@@ -80,7 +79,7 @@ def test_http_workers_run_the_same_code(serve: Serve, saved: Path, tmp_path: Pat
     server = serve(tmp_path, workers=1, env={"MLSERVER_HTTP_WORKERS": "2"})
     for right in (1, 7):
         for _ in range(8):  # each connection may be accepted by another process
-            with httpx.Client(base_url=server.url) as client:
+            with create_client(server.url) as client:
                 for name, number in (("a", right), ("b", 2)):
                     response = client.post(
                         f"/v2/models/{name}/infer", content=json.dumps({"inputs": ROW})
@@ -110,6 +109,7 @@ def test_loads_of_changed_files(serve: Serve, saved: Path, tmp_path: Path) -> No
     assert not list((model / "code").rglob("__pycache__"))
 
 
+@pytest.mark.slow
 def test_code_that_hides_an_installed_package(serve: Serve, saved: Path, tmp_path: Path) -> None:
     serve_model(tmp_path / "hiding", saved / "hiding", "hiding")
     serve_model(tmp_path / "plain", saved / "plain", "plain")
@@ -119,6 +119,7 @@ def test_code_that_hides_an_installed_package(serve: Serve, saved: Path, tmp_pat
     assert "Model 'plain': runs in" not in server.log
 
 
+@pytest.mark.slow
 def test_groups_share_equal_code_only(serve: Serve, saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved / "1", tmp_path / "models" / "1")
     for name, uri in (("a", saved / "1"), ("b", tmp_path / "models" / "1"), ("c", saved / "2")):
@@ -163,6 +164,7 @@ def test_an_alias_that_moves(serve: Serve, tmp_path: Path) -> None:
     assert str(server.log).count("Model 'team': runs in a worker pool of its own") == 2
 
 
+@pytest.mark.slow
 def test_changed_script_of_a_model_from_code(serve: Serve, tmp_path: Path) -> None:
     model = save_plain(tmp_path / "models" / "only", "return [1]")
     serve_model(tmp_path / "only", model, "only")
@@ -246,6 +248,7 @@ def test_inline_hiding_an_installed_package_is_rejected(empty: Server) -> None:
 # -- the command line --
 
 
+@pytest.mark.slow
 def test_check_of_a_folder(saved: Path, tmp_path: Path) -> None:
     """The shape of the response shows which code ran."""
     for number in (1, 2):

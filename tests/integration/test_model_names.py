@@ -12,11 +12,12 @@ from support.models import Models
 from support.protocols import infer_by_all
 from support.repository import tensor, write_model, write_settings
 from support.server import Server, run_mlserver
+from support.slow import slow
 
 NAMES = ["team/echo", "team%2Fecho", "a/b/c", "50% off", "/leading", "trailing/", "snow \u2603/x"]
 
 
-@pytest.fixture(scope="module", params=["1", "2"], ids=["one-process", "two-processes"])
+@pytest.fixture(scope="module", params=["1", slow("2")], ids=["one-process", "two-processes"])
 def server(
     request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

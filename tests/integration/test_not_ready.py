@@ -15,6 +15,7 @@ import pytest
 
 from support.repository import BROKEN, tensor, write_model, write_server_settings
 from support.server import Server
+from support.slow import slow
 
 # Loads when the file `go` exists beside it.
 SLOW = """
@@ -53,7 +54,9 @@ def write_repository(folder: Path, **settings: Any) -> None:
     write_model(folder / "echo")
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2], ids=["no workers", "1 worker", "2 front ends"])
+@pytest.fixture(
+    scope="module", params=[slow(0), 1, 2], ids=["no workers", "1 worker", "2 front ends"]
+)
 def loading(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

@@ -12,6 +12,7 @@ import pytest
 from support.model_cache import build_by_script
 from support.repository import tensor, write_model, write_settings
 from support.server import Server
+from support.slow import slow
 
 ODD = """
 import numpy as np
@@ -101,7 +102,7 @@ UNSENDABLE = [
 HEADERS = ["line break", "no name", "not ASCII", "length", "coding", "number"]
 
 
-@pytest.fixture(scope="module", params=[0, 2])
+@pytest.fixture(scope="module", params=[slow(0), 2])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -200,6 +201,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deep", "double", "thing"])
 def test_mlflow_models(mlflow_server: Server, name: str) -> None:
     scored = mlflow_server.post(

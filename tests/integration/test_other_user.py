@@ -50,6 +50,7 @@ def test_an_unreadable_working_directory(folder: Path, closed: Path) -> None:
         assert lines[0].startswith(".env in the current folder is skipped: Permission denied")
 
 
+@pytest.mark.slow
 def test_an_unreadable_file_of_variables(folder: Path) -> None:
     (folder / ".env").write_text("MLSERVER_SERVER_NAME=secret\n")
     (folder / ".env").chmod(0o600)
@@ -58,6 +59,7 @@ def test_an_unreadable_file_of_variables(folder: Path) -> None:
         server.wait_for_line("Permission denied")
 
 
+@pytest.mark.slow
 def test_the_command_line_checks_models_too(folder: Path, closed: Path) -> None:
     command = [*prefix(), sys.executable, "-m", "mlserver", "check", str(folder / "models")]
     done = subprocess.run(command, cwd=closed, capture_output=True, text=True, check=False)

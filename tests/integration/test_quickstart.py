@@ -15,6 +15,7 @@ import pytest
 from support.models import WINE, Models
 from support.repository import tensor, write_settings
 from support.server import Serve, Server
+from support.slow import slow
 
 NAME = "wine-classifier"
 RUNTIME = "mlserver_mlflow.MLflowRuntime"
@@ -24,7 +25,7 @@ INFER = f"/v2/models/{NAME}/infer"
 RED_WINE_ANSWER = 5.576883967127186
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["in-process", "one-worker"])
+@pytest.fixture(scope="module", params=[slow(0), 1], ids=["in-process", "one-worker"])
 def workers(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
@@ -163,6 +164,7 @@ def test_the_parent_holds_no_model_library(server: Server, workers: int) -> None
     assert not held or workers == 0
 
 
+@pytest.mark.slow
 def test_start_with_the_path_of_a_folder(serve: Serve, models: Models, tmp_path: Path) -> None:
     folder = write_settings(
         tmp_path / "here", name=NAME, implementation=RUNTIME, parameters={"uri": "../wine"}

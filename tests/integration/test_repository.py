@@ -12,6 +12,7 @@ from support.models import Models
 from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Serve, Server, run_mlserver
+from support.slow import slow
 
 ANY_PORTS = {f"MLSERVER_{name}_PORT": "0" for name in ("HTTP", "GRPC", "METRICS")}
 
@@ -155,6 +156,7 @@ def test_a_container_without_any_file(serve: Serve, models: Models, tmp_path: Pa
     assert server.infer("doubles", inputs).json()["outputs"][0]["data"] == [2.0, 4.0, 6.0]
 
 
+@pytest.mark.slow
 def test_mlflows_launcher(serve: Serve, models: Models, tmp_path: Path) -> None:
     """`mlserver start MODEL_FOLDER`: a name in the environment overrides the folder's."""
     variables = {
@@ -167,6 +169,7 @@ def test_mlflows_launcher(serve: Serve, models: Models, tmp_path: Path) -> None:
     assert states(server) == {("mlflow-model", "3"): "READY"}
 
 
+@pytest.mark.slow
 def test_a_folder_of_mlflow_models(serve: Serve, models: Models, tmp_path: Path) -> None:
     """A relative URI is resolved from its settings file.
 
@@ -250,7 +253,7 @@ def test_the_traceback_of_a_failed_load_at_debug(serve: Serve, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "workers, names", [("0", ["broken"]), ("1", ["broken"]), ("2", ["broken", "other"])]
+    "workers, names", [slow("0", ["broken"]), slow("1", ["broken"]), ("2", ["broken", "other"])]
 )
 def test_a_fatal_error_is_logged_once(tmp_path: Path, workers: str, names: list[str]) -> None:
     for name in names:
@@ -331,7 +334,7 @@ def test_a_missing_module_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    "module, is_listed", [("sklearn", True), ("sklearn", False), ("mlserver_mlflow", False)]
+    "module, is_listed", [("sklearn", True), slow("sklearn", False), slow("mlserver_mlflow", False)]
 )
 def test_a_missing_module_of_an_mlflow_model(
     models: Models, tmp_path: Path, module: str, is_listed: bool

@@ -211,6 +211,7 @@ def index(server: Server) -> dict[str, str]:
     return {item["name"]: item["reason"] for item in server.post("/v2/repository/index").json()}
 
 
+@pytest.mark.slow
 def test_production_runs_what_is_trusted_only(models: Models, tmp_path: Path) -> None:
     """A pickled model is loaded if its files are trusted by folder or digest.
 

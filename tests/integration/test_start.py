@@ -13,6 +13,7 @@ import pytest
 from support.models import Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Server, clean_environment, run_mlserver
+from support.slow import slow
 
 # An input of the model `array`, which doubles it. Without scikit-learn it loads in half the time.
 INPUTS = [tensor("x", [1.0, 2.0, 3.0], "FP64", [1, 3])]
@@ -75,11 +76,13 @@ def test_a_registered_model_is_served_by_its_alias(models: Models, tmp_path: Pat
         assert answer["outputs"][0]["data"] == DOUBLED
 
 
+@pytest.mark.slow
 def test_the_model_is_named(models: Models, tmp_path: Path) -> None:
     with Started(tmp_path, models["array"].as_uri(), "--name", "red") as server:
         assert server.get("/v2/models/red/ready").status_code == 200
 
 
+@pytest.mark.slow
 def test_the_folder_of_an_mlflow_model_needs_no_settings(models: Models, tmp_path: Path) -> None:
     with Started(tmp_path, str(models.copy("array", tmp_path / "doubles"))) as server:
         answer = server.infer("doubles", INPUTS).json()
@@ -88,7 +91,7 @@ def test_the_folder_of_an_mlflow_model_needs_no_settings(models: Models, tmp_pat
         assert scored.json() == {"predictions": [DOUBLED]}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_a_folder_of_mlflow_models_is_served_without_settings_files(
     models: Models, tmp_path: Path, workers: int
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_folder_of_mlflow_models_is_served_without_settings_files(
         assert server.infer("wine", INPUTS).json()["model_version"] == "1"
 
 
+@pytest.mark.slow
 def test_settings_files_beside_mlflow_models_without_any(models: Models, tmp_path: Path) -> None:
     shutil.copytree(models["array"], tmp_path / "files" / "red")
     shutil.copytree(models["array"], tmp_path / "white")
@@ -137,6 +141,7 @@ def test_settings_files_beside_mlflow_models_without_any(models: Models, tmp_pat
         assert server.infer("white", INPUTS).json()["outputs"][0]["data"] == DOUBLED
 
 
+@pytest.mark.slow
 def test_one_name_for_two_models_is_rejected(models: Models, tmp_path: Path) -> None:
     for folder in ("a/model", "b/model", "red"):
         shutil.copytree(models["array"], tmp_path / folder)

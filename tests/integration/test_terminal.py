@@ -149,6 +149,7 @@ def test_a_terminal_shows_models_addresses_and_a_request_that_works(tmp_path: Pa
     assert re.search(r"Stopped in \d+\.\d\d s\n$", terminal.text)
 
 
+@pytest.mark.slow
 def test_the_request_of_an_mlflow_model_works(models: Models, serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "wine").symlink_to(models["wine"])
     server = serve(tmp_path)

@@ -19,6 +19,7 @@ from support.engines import RAY_ENGINE
 from support.models import WINE, Models
 from support.repository import tensor, write_model, write_settings
 from support.server import Serve, Server, run_mlserver
+from support.slow import slow
 
 TRACES = """
 from opentelemetry import trace
@@ -51,7 +52,7 @@ def collector() -> Iterator[Collector]:
         yield running
 
 
-@pytest.mark.parametrize("workers", [0, 1, RAY_ENGINE])
+@pytest.mark.parametrize("workers", [slow(0), 1, RAY_ENGINE])
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_request_over_rest(
     serve: Serve, collector: Collector, tmp_path: Path, workers: int, batched: bool
@@ -131,6 +132,7 @@ def test_an_unreachable_collector_changes_nothing(serve: Serve, tmp_path: Path) 
     server.wait_for_line("the collector http://127.0.0.1:9 did not take the last spans within")
 
 
+@pytest.mark.slow
 def test_names_of_spans(serve: Serve, collector: Collector, models: Models, tmp_path: Path) -> None:
     write_model(tmp_path / "m", "Traces", source=TRACES, parameters={"version": "1"})
     write_settings(
@@ -154,7 +156,7 @@ def test_names_of_spans(serve: Serve, collector: Collector, models: Models, tmp_
 
 
 @pytest.mark.parametrize("kind", [Collector, HTTPCollector])
-@pytest.mark.parametrize("by_setting", [True, False], ids=["setting", "variable"])
+@pytest.mark.parametrize("by_setting", [True, slow(False)], ids=["setting", "variable"])
 def test_the_standard_variables(
     serve: Serve, tmp_path: Path, kind: type[Collector], by_setting: bool
 ) -> None:

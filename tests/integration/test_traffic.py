@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from support.engines import ENGINES, enter_engine
 from support.repository import tensor, write_model
-from support.server import Server
+from support.server import Server, fetch
 
 SOURCE = """
 from mlserver import MLModel
@@ -59,6 +58,6 @@ def test_versions_share_and_the_shadow_is_counted(server: Server) -> None:
     assert len({ask(server, x_user="ann")["model_version"] for _ in range(10)}) == 1
     assert ask(server, "/v2/models/m/versions/3/infer")["model_version"] == "3"
     counted = 'model_shadow_requests_total{model="m",outcome="different",version="3"}'
-    while counted not in (page := httpx.get(f"{server.metrics_url}/metrics").text):
+    while counted not in (page := fetch(f"{server.metrics_url}/metrics").text):
         ask(server)  # the shadow request runs after the response
     assert 'outcome="same"' not in page

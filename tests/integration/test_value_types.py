@@ -13,6 +13,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.mlflow_typed import save
 from support.repository import write_settings
 from support.server import Server
+from support.slow import slow
 
 BLOBS = [b"\x89\xff", b"abc"]
 # result -> datatype, content type and data of its one output
@@ -26,7 +27,7 @@ ENCODED = {
 }
 
 
-@pytest.fixture(scope="module", params=[0, 2])
+@pytest.fixture(scope="module", params=[slow(0), 2])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

@@ -9,11 +9,12 @@ import pytest
 from support.protocols import PROTOCOLS, infer
 from support.repository import tensor, write_model
 from support.server import Server
+from support.slow import slow
 
 WIDE = [tensor(f"x{number}", [0.5]) for number in range(12_000)]
 
 
-@pytest.fixture(scope="module", params=[10_000, 12_000])
+@pytest.fixture(scope="module", params=[10_000, slow(12_000)])
 def limited(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[int, Server]]:

@@ -12,6 +12,7 @@ from support.chaos import wait_until_gone
 from support.control_groups import control_group, server_in
 from support.repository import tensor, write_model
 from support.server import STOP_LIMIT, Server
+from support.slow import slow
 
 LIMIT_MIB = 400
 ALLOCATED_MIB = 600
@@ -32,7 +33,7 @@ class Greedy(MLModel):
         return True
 
     def allocate(self, mib):
-        self.held = [os.urandom(1024 * 1024) for _ in range(mib)]
+        self.held = [b"1" * (1024 * 1024) for _ in range(mib)]
 
     async def predict(self, payload):
         self.allocate(int(payload.inputs[0].data[0]))
@@ -58,7 +59,7 @@ def read_process(server: Server) -> list[int]:
     return values
 
 
-@pytest.mark.parametrize("http_workers", [1, 2])
+@pytest.mark.parametrize("http_workers", [1, slow(2)])
 def test_a_worker_that_exceeds_the_memory_limit(tmp_path: Path, http_workers: int) -> None:
     """The kernel kills the worker alone; its request gets 503 with the reason, the next one 200."""
     write_greedy(tmp_path, "greedy")

@@ -15,7 +15,7 @@ import pytest
 
 from support.mlflow_registry import MLflowRegistry
 from support.repository import tensor
-from support.server import Server
+from support.server import Server, fetch
 
 pytestmark = [
     pytest.mark.slow,
@@ -118,7 +118,7 @@ def test_an_alias_that_moves_under_load_loses_no_request(
         heard = [answer for caller in callers for answer in caller.stop()]
         # A swap is counted after the new version has answered.
         server.wait(
-            lambda: set(httpx.get(f"{server.metrics_url}/metrics").text.splitlines()) >= SWAPS,
+            lambda: set(fetch(f"{server.metrics_url}/metrics").text.splitlines()) >= SWAPS,
             "all swaps were counted",
         )
         assert server.get("/v2/models/wine").json()["parameters"]["source"] == "models:/wine/1"

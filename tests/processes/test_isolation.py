@@ -11,6 +11,7 @@ import pytest
 
 from support.repository import tensor, write_model
 from support.server import Serve, Server
+from support.slow import slow
 
 # Returns what the folder's `helper` says, found by its name or in a pickled object.
 LOOKS_UP = """
@@ -114,7 +115,7 @@ def ask(server: Server, name: str, text: str = "x") -> list[str]:
 # -- module names --
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [slow(1), 2])
 def test_equal_names_that_are_looked_up(serve: Serve, tmp_path: Path, workers: int) -> None:
     """Each model gets the module and the class of its own folder."""
     for name in "abc":
@@ -162,7 +163,7 @@ def test_equal_names_in_the_server_s_process_are_refused(serve: Serve, tmp_path:
 # -- the setting --
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [slow(1), 2])
 def test_a_model_that_blocks_does_not_block_others(
     serve: Serve, tmp_path: Path, workers: int
 ) -> None:

@@ -18,9 +18,10 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.ending_models import ASYNC_ENDS, ENDS, PLACES, write_agents, write_custom
 from support.repository import tensor
 from support.server import Server
+from support.slow import slow
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
+@pytest.fixture(scope="module", params=[slow(0), 2], ids=["in-process", "two-workers"])
 def custom(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -29,7 +30,7 @@ def custom(
     yield from serve_some(folder, request.param)
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "two-workers"])
+@pytest.fixture(scope="module", params=[slow(0), 2], ids=["in-process", "two-workers"])
 def agents(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

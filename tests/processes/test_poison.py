@@ -15,6 +15,7 @@ import pytest
 
 from support.repository import tensor, write_model
 from support.server import Serve, Server
+from support.slow import slow
 
 POISONS, CALLERS, ANSWERS = 4, 4, 10
 ROWS = """
@@ -49,7 +50,7 @@ def ask(server: Server, text: str) -> tuple[int, Any]:
     ] if response.status_code == 200 else body["error"]
 
 
-@pytest.mark.parametrize("size", [1, 8], ids=["alone", "joined"])
+@pytest.mark.parametrize("size", [slow(1), 8], ids=["alone", "joined"])
 def test_requests_beside_one_that_kills_workers_are_answered(
     serve: Serve, tmp_path: Path, size: int
 ) -> None:

@@ -16,7 +16,8 @@ import pytest
 from support.chaos import infer_chaos, write_chaos
 from support.memory import descriptors, held_bytes
 from support.repository import tensor, write_model
-from support.server import Serve, Server
+from support.server import Serve, Server, fetch
+from support.slow import slow
 
 CYCLES = int(os.environ.get("RELOAD_CYCLES", "100"))
 MiB = 2**20
@@ -119,7 +120,7 @@ def under_load(server: Server, allowed: tuple[int, ...], change: Callable[[], No
         return first
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_replaced_under_load(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
@@ -135,7 +136,7 @@ def test_replaced_under_load(
     assert numbers == sorted(numbers)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_unloaded_and_loaded_under_load(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
@@ -152,7 +153,7 @@ def test_unloaded_and_loaded_under_load(
     assert check(question(server, 1), 1) == numbered.number
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_a_failed_load_keeps_the_loaded_model(
     serve: Serve, tmp_path: Path, numbered: Numbered, workers: int
 ) -> None:
@@ -210,7 +211,7 @@ def test_repeated_loads_and_unloads_leak_nothing(
             assert numbered.unload(server).status_code == 200
             numbered.reload(server)
             assert check(question(server, 1), 1) == numbered.number
-        page = httpx.get(f"{server.metrics_url}/metrics").text
+        page = fetch(f"{server.metrics_url}/metrics").text
         pids = server.list_processes()
         held = [held_bytes(pid) / MiB for pid in pids]
         return held, sum(descriptors(pid) for pid in pids), len(page.splitlines())

@@ -100,7 +100,8 @@ REST_CLIENTS = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.0
 GRPC_CLIENTS = [(True, 0.0), (True, 0.0), (True, 0.02), (True, 0.2), (False, 0.02)]
 
 
-@pytest.mark.parametrize("http_workers", ["2", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("http_workers", ["1", "2"])
 def test_a_rolling_update_loses_nothing(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
 ) -> None:

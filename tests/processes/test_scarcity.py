@@ -12,7 +12,8 @@ import pytest
 
 from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings
-from support.server import STOP_LIMIT, Server, clean_environment
+from support.server import STOP_LIMIT, Server, clean_environment, fetch
+from support.slow import slow
 
 ONE = [tensor("x", [1.5])]
 NEEDY = """
@@ -78,7 +79,7 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, kind: type[Server]) -> No
     with kind(tmp_path, workers=2) as server:
         assert server.infer("echo", ONE).json()["outputs"][0]["data"] == [1.5]
         assert server.post("/v2/repository/models/echo/load").status_code == 200
-        assert httpx.get(f"{server.metrics_url}/metrics").status_code == 200
+        assert fetch(f"{server.metrics_url}/metrics").status_code == 200
         assert server.infer("echo", ONE).status_code == 200
 
 
@@ -120,7 +121,7 @@ def test_child_processes_of_a_model_keep_their_exit_status(tmp_path: Path, worke
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("how", ["from the start", "later"])
+@pytest.mark.parametrize("how", [slow("from the start"), "later"])
 def test_a_log_without_a_reader(tmp_path: Path, workers: int, how: str) -> None:
     """The log's pipe has no reader: the server keeps serving and stops normally."""
     write_server_settings(tmp_path, debug=True)

@@ -18,6 +18,7 @@ from support.chaos import Chaos, infer_chaos, wait_until_gone, write_chaos
 from support.raw_http import wire
 from support.server import STOP_LIMIT, Serve, Server
 from support.shutdown import ask_over_grpc, assert_ends, exchange, readiness, request_of
+from support.slow import slow
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_stop_with_a_silent_connection_to_the_grpc_port(
         assert_ends(server)
 
 
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("busy", [slow(False), True])
 def test_workers_exit_when_the_server_is_killed(tmp_path: Path, chaos: Chaos, busy: bool) -> None:
     """The workers exit by themselves, even one that is stuck in its model."""
     server = Server(tmp_path, workers=2)
@@ -151,7 +152,7 @@ def test_workers_exit_when_the_server_is_killed(tmp_path: Path, chaos: Chaos, bu
 # -- the last responses of a connection --
 
 
-@pytest.mark.parametrize("http_workers", ["1", "2"])
+@pytest.mark.parametrize("http_workers", [slow("1"), "2"])
 def test_responses_after_the_signal_close_their_connections(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
 ) -> None:
@@ -240,7 +241,7 @@ def test_an_idle_connection_may_bring_one_more_request(
 # -- service after the signal --
 
 
-@pytest.mark.parametrize("http_workers", ["1", "2"])
+@pytest.mark.parametrize("http_workers", [slow("1"), "2"])
 def test_requests_are_served_during_the_shutdown_delay(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
 ) -> None:

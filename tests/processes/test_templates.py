@@ -13,6 +13,7 @@ import pytest
 from support.chaos import Chaos, infer_chaos, wait_until_gone, write_chaos
 from support.repository import write_model
 from support.server import STOP_LIMIT, Serve, Server, read_name
+from support.slow import slow
 
 SLOW = pytest.mark.slow  # further moments of the same test
 NOT_FORKED = "Workers of pool 1 start as new interpreters, not as forks: "
@@ -157,7 +158,7 @@ def test_template_and_workers_killed_at_once(serve: Serve, tmp_path: Path, chaos
     assert NOT_FORKED not in server.log
 
 
-@pytest.mark.parametrize("first", ["template", "worker"])
+@pytest.mark.parametrize("first", ["template", slow("worker")])
 def test_killed_while_a_replacement_loads(
     serve: Serve, tmp_path: Path, chaos: Chaos, first: str
 ) -> None:
@@ -174,7 +175,8 @@ def test_killed_while_a_replacement_loads(
     assert infer_chaos(server, "echo", "a") == (200, "a")
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SLOW) for seed in (1, 2))])
+@SLOW
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_killed_at_any_moment(serve: Serve, tmp_path: Path, chaos: Chaos, seed: int) -> None:
     """Workers, template and processes between them, while others of them start."""
     server = serve(tmp_path, workers=2)
@@ -208,9 +210,7 @@ def list_zombies(server: Server) -> list[str]:
     return zombies
 
 
-@pytest.mark.parametrize(
-    "moment", [0.0, 0.2, *(pytest.param(moment, marks=SLOW) for moment in (0.4, 0.7, 1.0, 1.5))]
-)
+@pytest.mark.parametrize("moment", [0.2, *map(slow, (0.0, 0.4, 0.7, 1.0, 1.5))])
 def test_the_server_killed_while_it_starts(tmp_path: Path, chaos: Chaos, moment: float) -> None:
     """Nothing of it remains, whether the template imports, forks or has forked."""
     server = Server(tmp_path, workers=2, ready=None)
@@ -222,9 +222,7 @@ def test_the_server_killed_while_it_starts(tmp_path: Path, chaos: Chaos, moment:
     server.stop()
 
 
-@pytest.mark.parametrize(
-    "moment", [0.002, 0.05, *(pytest.param(moment, marks=SLOW) for moment in (0.0, 0.01, 0.2))]
-)
+@pytest.mark.parametrize("moment", [0.05, *map(slow, (0.0, 0.002, 0.01, 0.2))])
 def test_the_server_killed_while_workers_are_forked(
     tmp_path: Path, chaos: Chaos, moment: float
 ) -> None:
@@ -238,6 +236,7 @@ def test_the_server_killed_while_workers_are_forked(
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_stopped_template_does_not_stop_replacements(
     serve: Serve, tmp_path: Path, chaos: Chaos
 ) -> None:

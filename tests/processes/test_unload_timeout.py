@@ -8,6 +8,7 @@ import pytest
 
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Serve, Server
+from support.slow import slow
 
 SOURCE = """
 import asyncio
@@ -41,7 +42,8 @@ def has_echo(server: Server) -> bool:
 
 
 @pytest.mark.parametrize(
-    "workers, step", [(0, WAITS), (0, REFUSES), (1, WAITS), (2, WAITS), (2, BLOCKS), (1, REFUSES)]
+    "workers, step",
+    [(0, WAITS), slow(0, REFUSES), slow(1, WAITS), slow(2, WAITS), (2, BLOCKS), slow(1, REFUSES)],
 )
 def test_an_unload_that_hangs(serve: Serve, tmp_path: Path, workers: int, step: str) -> None:
     """The request fails in time with the setting's name; other models answer."""

@@ -14,6 +14,7 @@ import pytest
 from support.chaos import Chaos, build_inputs, infer_chaos, wait_until_gone, write_chaos
 from support.repository import write_model, write_server_settings
 from support.server import Serve, Server, run_mlserver
+from support.slow import slow
 
 ANSWERED = (200, 503)
 
@@ -62,7 +63,7 @@ def test_one_of_two_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos
     wait_for_workers(server, 2, before[:1])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [slow(1), 2])
 def test_all_killed_while_idle(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
     server = serve(tmp_path, workers=workers)
     before = server.workers
@@ -125,6 +126,7 @@ def test_a_request_is_retried_once(
     assert call.result(timeout=20) == (200, "a")
 
 
+@pytest.mark.slow
 def test_workers_killed_repeatedly_under_load(
     serve: Serve, tmp_path: Path, chaos: Chaos, callers: ThreadPoolExecutor
 ) -> None:
@@ -177,7 +179,7 @@ def test_a_model_that_calls_exit(serve: Serve, tmp_path: Path, chaos: Chaos, wor
 # -- stuck --
 
 
-@pytest.mark.parametrize("action", ["block", "hold"])
+@pytest.mark.parametrize("action", [slow("block"), "hold"])
 def test_a_stuck_model_is_killed_at_its_timeout(serve: Serve, tmp_path: Path, action: str) -> None:
     chaos = write_chaos(tmp_path, request_timeout=0.5)
     server = serve(tmp_path, workers=1)

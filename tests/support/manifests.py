@@ -110,7 +110,7 @@ def _validate_kubernetes(document: Document, path: Path) -> None:
             kind = f"{document.get('apiVersion')} {document.get('kind')}"
             raise InvalidManifest(f"{path}: Kubernetes {version} has no kind {kind}") from None
         if error is not None:
-            raise InvalidManifest(f"{path}: {error.json_path}: {error.message}")
+            raise InvalidManifest(f"{path}: {error.instance_path}: {error.message}")
 
 
 def _kubernetes_validator(document: Document, version: str) -> Any:
@@ -120,18 +120,22 @@ def _kubernetes_validator(document: Document, version: str) -> Any:
 
 
 @cache
-def _make_kubernetes_validator(name: str, version: str) -> Any:
-    """A validator with the strict schemas of `kubernetes-validate`, which reads them each time."""
-    import jsonschema
-    from referencing import Registry, Resource
-
-    full_version = next(each for each in utils.all_versions() if each.startswith(f"{version[:4]}."))
-    folder = f"kubernetes-json-schema/v{full_version}-local-strict"
+def _make_kubernetes_validator(name: str, version: str) -> jsonschema_rs.Validator:
+    """A validator with the strict schemas of `kubernetes-validate`."""
+    folder = _strict_folder(version)
     schema = utils.schema_contents(f"{folder}/{name}.json", version)
-    definitions = utils.schema_contents(f"{folder}/_definitions.json", version)
-    registry = Resource.from_contents(definitions) @ Registry()
-    registry = Resource.from_contents(schema) @ registry
-    return jsonschema.Draft202012Validator(schema, registry=registry)
+    return jsonschema_rs.validator_for(schema, registry=_read_definitions(version))
+
+
+@cache
+def _read_definitions(version: str) -> jsonschema_rs.Registry:
+    definitions = utils.schema_contents(f"{_strict_folder(version)}/_definitions.json", version)
+    return jsonschema_rs.Registry([(definitions["$id"], definitions)])
+
+
+def _strict_folder(version: str) -> str:
+    full_version = next(each for each in utils.all_versions() if each.startswith(f"{version[:4]}."))
+    return f"kubernetes-json-schema/v{full_version}-local-strict"
 
 
 def _list_pods(document: Document) -> Iterator[Document]:

@@ -14,6 +14,8 @@ import mlflow
 import numpy as np
 from sklearn.dummy import DummyRegressor
 
+from support.tracking_store import create_store
+
 
 class MLflowRegistry:
     """Registered models in a store of their own.
@@ -23,7 +25,7 @@ class MLflowRegistry:
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self.uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
+        self.uri = uri or create_store(folder / "mlflow.db")
         self.infos: list[Any] = []
         self._client = mlflow.MlflowClient(self.uri, self.uri)
         artifacts = None if uri else (folder / "artifacts").resolve().as_uri()

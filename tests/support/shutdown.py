@@ -12,7 +12,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.chaos import wait_until_gone
 from support.raw_http import Wire
 from support.repository import tensor
-from support.server import STOP_LIMIT, Server
+from support.server import STOP_LIMIT, Server, fetch
 
 
 def readiness(server: Server) -> int:
@@ -21,7 +21,7 @@ def readiness(server: Server) -> int:
     0 = the connection was refused.
     """
     try:
-        return httpx.get(f"{server.url}/v2/health/ready").status_code
+        return fetch(f"{server.url}/v2/health/ready").status_code
     except httpx.TransportError:
         return 0
 

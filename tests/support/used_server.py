@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.plain_model import PlainModel, infer_grpc, infer_rest, infer_stream
 from support.repository import tensor, write_model, write_server_settings
-from support.server import Server
+from support.server import Server, fetch
 
 # Its address is a file with the name of a version; the version "broken" cannot be loaded.
 FOLLOWS = """
@@ -59,7 +58,7 @@ class UsedServer(Server):
         return samples
 
     def read_page(self) -> str:
-        return httpx.get(f"{self.metrics_url}/metrics", timeout=30).text
+        return fetch(f"{self.metrics_url}/metrics").text
 
 
 @contextmanager

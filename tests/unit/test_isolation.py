@@ -13,6 +13,8 @@ import pytest
 from mlserver.isolation import ShippedCode, claim, release
 
 FINDER = FileFinder("/nowhere")
+# Entries of the import cache: with so many, one of two loops without a copy meets a change of it.
+ENTRIES = [f"/elsewhere/{number}" for number in range(1000)]
 
 
 @pytest.fixture
@@ -21,6 +23,7 @@ def _imports_in_a_thread() -> Iterator[None]:
     is_over, started = Event(), Event()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # so that the threads alternate within a loop
+    sys.path_importer_cache.update(dict.fromkeys(ENTRIES, FINDER))
 
     def change_caches() -> None:
         number = 0
@@ -40,6 +43,8 @@ def _imports_in_a_thread() -> Iterator[None]:
     is_over.set()
     thread.join()
     sys.setswitchinterval(interval)
+    for name in ENTRIES:
+        sys.path_importer_cache.pop(name, None)
 
 
 @pytest.mark.usefixtures("_imports_in_a_thread")
@@ -48,5 +53,5 @@ def test_models_are_loaded_while_other_threads_import(tmp_path: Path) -> None:
     (tmp_path / "prep_of_a_test.py").write_text("")
     file, module = "prep_of_a_test.py", "prep_of_a_test"
     code = ShippedCode(str(tmp_path), (file,), frozenset({module}), frozenset(), (file,))
-    for _ in range(50):
+    for _ in range(8):
         release(claim("m", code))

@@ -22,6 +22,7 @@ from mlserver.types import (
 from mlserver.wire.pb import dataplane_pb2 as pb
 from mlserver.wire.proto import messages, model_infer
 from mlserver.wire.proto.contents import FIELDS
+from support.slow import slow
 
 CODES = {"FP32": "f", "FP64": "d", "INT64": "q", "UINT8": "B"}
 
@@ -211,9 +212,10 @@ def test_changed_bytes_of_a_large_request(data: st.DataObject) -> None:
     )
 
 
-def test_a_large_message_of_many_fields() -> None:
-    request = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"\1"] * 30_000)
-    for number in range(30_000):
+@pytest.mark.parametrize("count", [5_000, slow(30_000)])
+def test_a_large_message_of_many_fields(count: int) -> None:
+    request = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"\1"] * count)
+    for number in range(count):
         request.inputs.add(name=str(number), datatype="UINT8", shape=[1])
     data = request.SerializeToString()
 

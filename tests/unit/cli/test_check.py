@@ -11,6 +11,7 @@ from mlserver.cli.requirements import find_unmet
 from support.models import Models
 from support.repository import tensor, write_model
 from support.server import run_mlserver
+from support.slow import slow
 
 DYING = """
 import os
@@ -117,6 +118,7 @@ def test_hints_are_those_of_start(tmp_path: Path) -> None:
     assert "unknown setting 'extra_setting' is ignored" in text
 
 
+@pytest.mark.slow
 def test_unknown_keys_of_extra_are_named(tmp_path: Path) -> None:
     settings = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {}}
     settings["parameters"] = {"extra": {"folow": 5, "_note": "mine"}}
@@ -148,7 +150,7 @@ def test_a_model_that_never_loads(tmp_path: Path) -> None:
     assert "load exceeded 0.5 s (option --timeout)" in block(text, "slow")
 
 
-@pytest.mark.parametrize("version", ["raises", "refuses"])
+@pytest.mark.parametrize("version", ["raises", slow("refuses")])
 def test_a_rejection_of_synthetic_data_is_a_note(tmp_path: Path, version: str) -> None:
     inputs = [{"name": "x", "datatype": "FP32", "shape": [-1]}]
     folder = write_model(
@@ -192,6 +194,7 @@ def test_an_mlflow_model_is_checked_with_its_input_example(models: Models, tmp_p
     assert run_mlserver("check", str(folder), "--strict", "--no-predict")[0] == 1
 
 
+@pytest.mark.slow
 def test_a_uri(models: Models, tmp_path: Path) -> None:
     code, text = run_mlserver("check", models["array"].as_uri(), cwd=tmp_path)
     assert code == 0, text

@@ -23,6 +23,7 @@ from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime, invocations
 from mlserver_mlflow.codecs import TensorDictCodec
 from support.flavor_models import FRAME, TARGET
+from support.tracking_store import create_store
 from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -142,7 +143,7 @@ async def test_where_no_model_is(tmp_path: Path) -> None:
 async def test_addresses_that_mlflow_resolves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", create_store(tmp_path / "mlflow.db"))
     monkeypatch.chdir(tmp_path)
     with mlflow.start_run() as run:
         model = LinearRegression().fit(FRAME, TARGET)

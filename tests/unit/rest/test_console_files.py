@@ -44,6 +44,7 @@ def test_sources_are_modules_without_html_from_text(path: Path) -> None:
         assert (path.parent / imported).resolve().is_file(), imported
 
 
+@pytest.mark.slow
 def test_types() -> None:
     """JSDoc types agree, checked where TypeScript is installed (`npm install -g typescript`)."""
     compiler = shutil.which("tsc")

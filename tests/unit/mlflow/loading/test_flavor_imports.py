@@ -76,6 +76,7 @@ def test_no_modules_without_a_local_folder(uri: str | None) -> None:
     assert list_imports(uri) == []
 
 
+@pytest.mark.slow
 def test_a_worker_imports_skops_before_mlflow(models: Any) -> None:
     assert run(LOAD_ORDER.format(uri=str(models["wine"]))) == ["skops", "mlflow"]
 

@@ -28,6 +28,7 @@ from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.v2 import join_backoff
 from support.examples import example_count
 from support.mlflow_results import FORMS, inputs_of, save
+from support.tracking_store import create_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -109,7 +110,7 @@ def loaded(
 ) -> Iterator[tuple[asyncio.Runner, dict[str, Loaded]]]:
     folder: Path = tmp_path_factory.mktemp("results")
     before = dict(os.environ)
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+    os.environ["MLFLOW_TRACKING_URI"] = create_store(folder / "mlflow.db")
     runner, models = ModelRunner(), {}
 
     async def load() -> None:
