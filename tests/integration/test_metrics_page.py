@@ -41,7 +41,7 @@ def count_requests(page: str) -> float:
     return sum(values)
 
 
-@pytest.mark.parametrize("front_ends", [1, 2])
+@pytest.mark.parametrize("front_ends", [slow(1), 2])
 def test_both_ports_have_the_sums(serve: Serve, tmp_path: Path, front_ends: int) -> None:
     write_server_settings(tmp_path, http_workers=front_ends)
     write_model(tmp_path / "echo")

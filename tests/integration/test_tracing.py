@@ -53,7 +53,7 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.mark.parametrize("workers", [slow(0), 1, RAY_ENGINE])
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("batched", [slow(False), True])
 def test_a_request_over_rest(
     serve: Serve, collector: Collector, tmp_path: Path, workers: int, batched: bool
 ) -> None:
@@ -155,7 +155,7 @@ def test_names_of_spans(serve: Serve, collector: Collector, models: Models, tmp_
     assert set(collector.spans()) == expected | {"batch", "model", "own work"}
 
 
-@pytest.mark.parametrize("kind", [Collector, HTTPCollector])
+@pytest.mark.parametrize("kind", [slow(Collector), HTTPCollector])
 @pytest.mark.parametrize("by_setting", [True, slow(False)], ids=["setting", "variable"])
 def test_the_standard_variables(
     serve: Serve, tmp_path: Path, kind: type[Collector], by_setting: bool

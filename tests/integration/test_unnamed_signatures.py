@@ -135,6 +135,7 @@ def test_one_tensor_of_rows_and_columns_is_all_columns(server: Server) -> None:
     assert json.loads(predictions(server, "describe-numbers", {"inputs": rows})[0]) == expected
 
 
+@pytest.mark.slow
 def test_check_passes_and_examples_are_answered(server: Server, folder: Path) -> None:
     for model in ("classify", "describe-three", "order-201", "unusable"):
         document = server.get(f"/v2/models/{model}/docs/dataplane.json")

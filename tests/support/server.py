@@ -26,7 +26,7 @@ import httpx
 from support.ports import free_ports
 
 # Seconds from the start to ready: importing MLflow takes a few, more on a busy machine.
-START_LIMIT = 60.0
+START_LIMIT = 100.0
 STOP_LIMIT = 15.0  # seconds from SIGTERM to the exit
 TEMPLATE_NAMES = ("mlserver-templ", "mlserver-fork")
 # Seconds for replicas, whose processes Ray starts one after the other on a machine of few cores.
