@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -14,6 +15,7 @@ import pytest
 
 from mlserver.parallel.ray.handshake import HandshakeError, prove_replica, prove_server
 from mlserver.parallel.ray.listener import BUSY_WINDOW, BusyClock, ReplicaListener
+from mlserver.parallel.ray.tcp import is_silent, set_tcp_options
 from mlserver.parallel.worker.model_runner import ModelRunner
 from support.virtual_time import Clock
 
@@ -84,6 +86,21 @@ async def test_the_port_accepts_again_once_descriptors_are_free(
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         client.close()
         await listener.leave(1)
+
+
+def test_a_peer_that_does_not_read_is_not_silent() -> None:
+    """Only a host that acknowledges nothing is (`processes/test_ray_network.py`)."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        end = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+        with end, peer:
+            set_tcp_options(end)
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    end.send(bytes(65536))
+            assert not is_silent(end)
+    assert not is_silent(end)
 
 
 def test_busy_clock() -> None:

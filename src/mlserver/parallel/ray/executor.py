@@ -125,6 +125,8 @@ class RayExecutor:
             name = "deploy" if is_new else "use"
             await self._agent.call(name, application, plan.options, plan.settings)
             self._on_state(self._state)
+            if wake is not None and group.first_info is None:
+                wake()  # no replica, and a directory that has restarted: what it is, is not known
             info = await self._wait_loaded(plan, group, settings.name)
             await self._agent.call("commit", plan.model, application, plan.digest, plan.settings)
         except BaseException:
@@ -255,8 +257,9 @@ class RayExecutor:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            for group in list(self._groups.values()):
-                await group.check_overdue()
+            groups = list(self._groups.values())
+            # Side by side: a replica that hangs takes `PING_TIMEOUT`.
+            await asyncio.gather(*(group.check_connections() for group in groups))
 
     def _wake(self, application: str) -> None:
         """Start a first replica, unless a call for one is in progress."""

@@ -15,6 +15,7 @@ from ..rpc.protocol import Frame, MessageType
 from ..worker.model_runner import ModelRunner
 from ..worker.session import PeerSession
 from .handshake import prove_replica
+from .tcp import SILENCE_SECONDS, is_silent, set_tcp_options
 
 logger = get_logger()
 
@@ -22,6 +23,8 @@ logger = get_logger()
 BUSY_WINDOW = 10.0
 # Seconds after which a port that could not accept a connection accepts again.
 ACCEPT_PAUSE = 0.5
+# Seconds between two looks at the connections.
+WATCH_INTERVAL = 0.5
 
 
 class BusyClock:
@@ -117,10 +120,11 @@ class ReplicaListener:
         self._runner = runner
         self._secret = secret
         self._describe = describe
-        self._sessions: list[ReplicaSession] = []
+        self._sessions: dict[ReplicaSession, socket.socket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.busy = BusyClock(slots)
 
     async def open(self, host: str) -> tuple[str, int]:
@@ -129,6 +133,7 @@ class ReplicaListener:
         self._socket = socket.create_server((host, 0), family=family)
         self._socket.setblocking(False)
         self._accepting = asyncio.create_task(self._accept(self._socket))
+        self._watching = asyncio.create_task(self._watch())
         return host, int(self._socket.getsockname()[1])
 
     async def _accept(self, listener: socket.socket) -> None:
@@ -146,8 +151,7 @@ class ReplicaListener:
             task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, end: socket.socket) -> None:
-        end.setblocking(False)
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_tcp_options(end)
         try:
             await prove_replica(end, self._secret)
         except OSError as error:
@@ -160,11 +164,23 @@ class ReplicaListener:
         }
         session = ReplicaSession(self._runner, self.busy, handlers)
         await session.open(end)
-        self._sessions.append(session)
+        self._sessions[session] = end
         try:
             await session.wait_closed()
         finally:
-            self._sessions.remove(session)
+            del self._sessions[session]
+
+    async def _watch(self) -> None:
+        """End the sessions of servers whose host is silent."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            for session, end in self._sessions.items():
+                if is_silent(end):
+                    logger.warning(
+                        "A server's host has acknowledged nothing for %s s: disconnected",
+                        SILENCE_SECONDS,
+                    )
+                    session.abort()
 
     async def _init(self, frame: Frame) -> Frame:
         return Frame(MessageType.REPLY, frame.id, self._describe())
@@ -175,8 +191,9 @@ class ReplicaListener:
 
     def send_metric(self, sample: list[object]) -> None:
         """Send a metric of the model to one server: Prometheus adds up those of all servers."""
-        if self._sessions:
-            self._sessions[0].send(Frame(MessageType.METRICS, 0, sample))
+        for session in self._sessions:
+            session.send(Frame(MessageType.METRICS, 0, sample))
+            return
 
     async def leave(self, limit: float) -> None:
         """Drain: accept no new requests, and wait for running calls, at most `limit` seconds."""
@@ -191,3 +208,5 @@ class ReplicaListener:
         await asyncio.sleep(min(0.2, limit))
         while self.busy.running and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        if self._watching is not None:
+            self._watching.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import socket
 import time
@@ -18,15 +19,15 @@ from ..remote_model import RemoteModel, WorkerGroup
 from ..rpc.client import RPCClient, WorkerDied
 from ..rpc.protocol import Frame, MessageType
 from .handshake import TIMEOUT, prove_server
+from .tcp import SILENCE_SECONDS, is_silent, set_tcp_options
 
 logger = get_logger()
 
 # Seconds between two tries to connect to a replica.
 RETRY_INTERVAL = 1.0
 PING_TIMEOUT = 1.0
-# A node without network sends no FIN or RST: the kernel closes its connections after this time.
-SILENCE_SECONDS = 6
-_KEEP_ALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2}
+# Seconds between two requests for a first replica, while requests wait for one.
+WAKE_INTERVAL = 1.0
 
 
 class ReplicaClient(RPCClient):
@@ -38,6 +39,8 @@ class ReplicaClient(RPCClient):
     Attributes:
         description: The replica's answer to INIT.
         left: Set when the replica is draining or has disconnected: send no further requests.
+        is_leaving: Whether the replica has announced its end.
+        end_reason: Why the connection has ended, for the log; "" = it has not.
     """
 
     def __init__(self, replica: str) -> None:
@@ -45,6 +48,9 @@ class ReplicaClient(RPCClient):
         self.replica = replica
         self.description: dict[str, Any] = {}
         self.left = asyncio.Event()
+        self.is_leaving = False
+        self.end_reason = ""
+        self._end: socket.socket | None = None
 
     async def connect(self, host: str, port: int, secret: bytes) -> None:
         """Connect, authenticate and read the description.
@@ -56,7 +62,7 @@ class ReplicaClient(RPCClient):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         end = socket.socket(family, socket.SOCK_STREAM)
         try:
-            _configure(end)
+            set_tcp_options(end)
             async with asyncio.timeout(TIMEOUT):
                 await asyncio.get_running_loop().sock_connect(end, (host, port))
             await prove_server(end, secret)
@@ -64,6 +70,7 @@ class ReplicaClient(RPCClient):
             end.close()
             raise
         await self.open(end)
+        self._end = end
         async with asyncio.timeout(TIMEOUT):
             self.description = (await self.call(MessageType.INIT, None)).head
         if self.description["version"] != __version__:
@@ -87,8 +94,14 @@ class ReplicaClient(RPCClient):
             head = [head[0], head[1] - time.monotonic(), *head[2:]]
         return await super().call(kind, head, buffers, kill_after)
 
+    def end_if_silent(self) -> None:
+        """End the connection if the replica's host acknowledges nothing."""
+        if self._end is not None and is_silent(self._end):
+            self.end_reason = f"its host has acknowledged nothing for {SILENCE_SECONDS} s"
+            self.abort()
+
     async def check(self) -> None:
-        """Ping the replica; close the connection if it does not answer."""
+        """Ping the replica; end the connection if it does not answer."""
         try:
             async with asyncio.timeout(PING_TIMEOUT):
                 await self.call(MessageType.PING, None)
@@ -97,7 +110,8 @@ class ReplicaClient(RPCClient):
                 "Replica %s does not react in a request past its time limit: disconnected",
                 self.replica,
             )
-            self.close()
+            self.end_reason = "the replica does not react"
+            self.abort()
         except WorkerDied:
             return
 
@@ -105,22 +119,13 @@ class ReplicaClient(RPCClient):
         if frame.kind == MessageType.METRICS:
             metrics.receive(metrics.Sample(*frame.head))
         elif frame.kind == MessageType.LEAVING:
+            self.is_leaving = True
             self.left.set()
 
     def _on_closed(self, reason: Exception | None) -> None:
         super()._on_closed(reason)
+        self.end_reason = self.end_reason or str(reason or "closed")
         self.left.set()
-
-
-def _configure(end: socket.socket) -> None:
-    end.setblocking(False)
-    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE.items():
-        if hasattr(socket, name):
-            end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
 
 
 class ReplicaGroup(WorkerGroup[ReplicaClient]):
@@ -145,6 +150,8 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
         self._wake = wake
         self._known: dict[str, Sequence[Any]] = {}
         self._connections: dict[str, asyncio.Task[None]] = {}
+        # Those that leave and still run calls are in it, and not in `_ready`.
+        self._connected: set[ReplicaClient] = set()
         self._is_closed = False
         self._warned_nodes: set[str] = set()
 
@@ -179,6 +186,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
 
     async def _connect(self, replica: str) -> None:
         """Connect to a replica, and reconnect, while the directory lists it."""
+        level = logging.DEBUG
         try:
             while replica in self._known and not self._is_closed:
                 client = ReplicaClient(replica)
@@ -187,15 +195,20 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
                     await client.connect(host, port, self.secret)
                 except (OSError, TimeoutError, WorkerDied, MLServerError) as error:
                     client.close()
-                    level = logger.error if isinstance(error, MLServerError) else logger.debug
-                    level("Replica %s:%s: no connection: %s", host, port, error or "timeout")
+                    log = logger.error if isinstance(error, MLServerError) else logger.debug
+                    log("Replica %s:%s: no connection: %s", host, port, error or "timeout")
                     await asyncio.sleep(RETRY_INTERVAL)
                     continue
                 self._warn_of_differences(client)
+                name = f"Replica {host}:{port} of '{self.application}'"
+                logger.log(level, "%s: connected", name)
                 # Random position: several servers then prefer different idle replicas.
                 self._ready.insert(random.randint(0, len(self._ready)), client)
                 self._announce()
                 await self._serve(client)
+                if client.end_reason and not client.is_leaving:
+                    logger.warning("%s: the connection has ended: %s", name, client.end_reason)
+                    level = logging.INFO
                 await asyncio.sleep(RETRY_INTERVAL)
         finally:
             self._connections.pop(replica, None)
@@ -213,21 +226,23 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
             )
 
     async def _serve(self, client: ReplicaClient) -> None:
+        self._connected.add(client)
         try:
             await client.left.wait()
         finally:
             self._ready.remove(client)
             if not client.is_gone and not self._is_closed:
                 self._known.pop(client.replica, None)  # it is draining: do not reconnect
-                await client.wait_idle()
+                await client.wait_idle(with_streams=True)
+            self._connected.discard(client)
             client.close()
 
     async def pick_worker(self, key: str) -> ReplicaClient:
         if self._ready or self._wake is None:
             return await super().pick_worker(key)
-        self._wake()
         while not self._ready:  # the scheduler ends the wait at the request's deadline
-            await self._changed.wait()
+            self._wake()  # again: the replica that it has started may have ended meanwhile
+            await self.wait_changed(WAKE_INTERVAL)
         return await super().pick_worker(key)
 
     async def wait_changed(self, timeout: float) -> None:
@@ -242,10 +257,12 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
         """Notify the waiters of a change other than a connection."""
         self._announce()
 
-    async def check_overdue(self) -> None:
-        """Disconnect from replicas that answer no ping during a call past its time limit."""
+    async def check_connections(self) -> None:
+        """Disconnect from silent hosts, and from replicas that answer no ping past a time limit."""
+        for client in self._connected:
+            client.end_if_silent()
         now = time.monotonic()
-        overdue = [client for client in self._ready if client.has_overdue_call(now)]
+        overdue = [client for client in self._connected if client.has_overdue_call(now)]
         await asyncio.gather(*(client.check() for client in overdue))
 
     async def close(self) -> None:

@@ -38,6 +38,8 @@ class RPCClient:
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._streams: dict[int, asyncio.Queue[Frame | None]] = {}
         self._kill_at: dict[int, float] = {}
+        # Set at each end of a call or stream.
+        self._ended = asyncio.Event()
         self._connection: FramedConnection | None = None
         self.model_keys: set[str] = set()
         self.in_flight = 0
@@ -55,6 +57,11 @@ class RPCClient:
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+
+    def abort(self) -> None:
+        """Close without waiting for the peer to read what was sent; calls end with `WorkerDied`."""
+        if self._connection is not None:
+            self._connection.abort()
 
     # -- calls --
 
@@ -131,6 +138,7 @@ class RPCClient:
             if sender is not None:
                 sender.cancel()
             del self._streams[frame_id]
+            self._ended.set()
             self.in_flight -= 1
             if not has_ended:
                 connection.send(Frame(MessageType.CANCEL, frame_id, None))
@@ -156,10 +164,15 @@ class RPCClient:
         """Whether a call has exceeded its `kill_after`."""
         return any(limit < now for limit in self._kill_at.values())
 
-    async def wait_idle(self) -> None:
-        """Return when every call has its answer."""
-        while self._pending:
-            await asyncio.wait(list(self._pending.values()))
+    async def wait_idle(self, with_streams: bool = False) -> None:
+        """Return when every call has its answer, or the peer is gone.
+
+        Args:
+            with_streams: Whether streams have to end too, for which no time limit holds.
+        """
+        while self._pending or (with_streams and self._streams):
+            self._ended.clear()
+            await self._ended.wait()
 
     # -- frames of the peer --
 
@@ -175,6 +188,7 @@ class RPCClient:
         answer = self._pending.pop(frame.id, None)
         if answer is None:
             return
+        self._ended.set()
         self.in_flight -= 1
         self._kill_at.pop(frame.id, None)
         if answer.done():  # the caller was cancelled
@@ -197,5 +211,6 @@ class RPCClient:
                 answer.set_exception(WorkerDied())
                 answer.exception()  # marks it as retrieved: a cancelled caller raises no warning
         self._pending.clear()
+        self._ended.set()
         for queue in self._streams.values():
             queue.put_nowait(None)

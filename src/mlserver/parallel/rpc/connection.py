@@ -43,8 +43,14 @@ class FramedConnection(asyncio.BufferedProtocol):
             self._transport.write(part)
 
     def close(self) -> None:
+        """Close after what is in the buffer has been sent."""
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once: the peer may never read what is in the buffer."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # -- asyncio's callbacks --
 

@@ -82,6 +82,11 @@ class PeerSession:
         """Return when the peer has closed the connection."""
         await self._closed.wait()
 
+    def abort(self) -> None:
+        """End the session at once: the peer may never read what was sent."""
+        if self._connection is not None:
+            self._connection.abort()
+
     def send(self, frame: Frame) -> None:
         """Send a frame. Raises `ModelFailed` if the model's answer cannot be serialized."""
         assert self._connection is not None
