@@ -52,6 +52,11 @@ class RayAutoscaling(SettingsGroup):
     target_busy: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Share of the time in which a replica runs requests, on average: Ray adds replicas above it.
     Below 1, because a replica is never busier than 1 however many requests wait."""
+    upscale_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    """Seconds above `target_busy` after which Ray adds replicas."""
+    downscale_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    """Seconds below `target_busy` after which Ray removes replicas, the last one included if `min`
+    is 0."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> RayAutoscaling:

@@ -68,8 +68,15 @@ def test_autoscaling_is_translated() -> None:
     config = scaled.options["autoscaling_config"]
     assert (config["min_replicas"], config["initial_replicas"], config["max_replicas"]) == (0, 1, 4)
     assert config["target_ongoing_requests"] == 0.5
+    assert (config["upscale_delay_s"], config["downscale_delay_s"]) == (5, 60)
     assert "num_replicas" not in scaled.options
     assert scaled.may_sleep
+
+
+def test_delays_of_autoscaling() -> None:
+    delays = {"upscale_delay": 0, "downscale_delay": 600}
+    config = plan(ray={"autoscaling": {"max": 2, **delays}}).options["autoscaling_config"]
+    assert (config["upscale_delay_s"], config["downscale_delay_s"]) == (0, 600)
 
 
 def test_time_limits_become_those_of_serve() -> None:

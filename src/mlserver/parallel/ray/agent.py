@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ...errors import MLServerError, format_exception
@@ -33,6 +34,9 @@ POLL_INTERVAL = 0.5
 STATUS_INTERVAL = 2.0
 # Seconds between two searches for applications that no server needs.
 SWEEP_INTERVAL = 60.0
+# Calls of the cluster at a time. A deletion takes one until the running requests have ended: with
+# asyncio's default, 6 on two processors, polls would wait for deletions.
+THREADS = 32
 # Failed polls in sequence after which the agent ends; the server starts another.
 MAX_FAILURES = 3
 
@@ -61,6 +65,8 @@ class ClusterAgent:
 
     async def serve(self, end: socket.socket) -> None:
         """Serve until the server closes the connection."""
+        threads = ThreadPoolExecutor(THREADS, "mlserver-ray")
+        asyncio.get_running_loop().set_default_executor(threads)
         self._connection = await open_connection(end, self._on_frame, self._on_closed)
         self._send(Frame(MessageType.READY, 0, {"pid": os.getpid()}))
         await self._closed.wait()
@@ -152,8 +158,23 @@ class ClusterAgent:
         return bool(await self._call("is_shared", self._server, application))
 
     async def _run_wake(self, application: str) -> None:
+        """Ask Serve for a first replica; return when it runs.
+
+        Awaited without a thread: many models may wait for replicas that the cluster has no room
+        for, and their number must not keep the agent from its other calls.
+        """
         assert self._cluster is not None
-        await asyncio.to_thread(self._cluster.wake, application)
+        answer = await asyncio.to_thread(self._cluster.wake, application)
+        limit = self._cluster.load_timeout
+        try:
+            async with asyncio.timeout(limit):
+                await answer
+        except TimeoutError:
+            raise MLServerError(
+                f"application '{application}' had no replica within {limit:g} s "
+                "(setting 'load_timeout')",
+                504,
+            ) from None
 
     async def _run_leave(self, deletes: bool) -> None:
         """End the use of all applications, and disconnect.
@@ -256,6 +277,11 @@ class ClusterAgent:
 def _describe_refusal(settings: Settings, error: Exception) -> str:
     address = settings.ray.address if settings.ray is not None else "auto"
     cure = "start one with `ray start --head`, or set 'ray.address' (--address)"
+    if type(error) is ConnectionError:  # Ray's own: a program listens there, and refuses the agent
+        cure = (
+            "if the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; nodes and "
+            "server need one version of Ray"
+        )
     return f"no connection to the Ray cluster '{address}': {_get_last_line(error)}; {cure}"
 
 

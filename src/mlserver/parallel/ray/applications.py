@@ -152,10 +152,11 @@ def _build_options(
             "initial_replicas": max(1, own.autoscaling.min),
             "max_replicas": own.autoscaling.max,
             "target_ongoing_requests": own.autoscaling.target_busy,
-            "upscale_delay_s": 5.0,
-            "downscale_delay_s": 60.0,
+            "upscale_delay_s": own.autoscaling.upscale_delay,
+            "downscale_delay_s": own.autoscaling.downscale_delay,
             "metrics_interval_s": 2.0,
-            "look_back_period_s": 10.0,
+            # Short: a replica's report is the average of the last `listener.BUSY_WINDOW` seconds.
+            "look_back_period_s": 4.0,
             "policy": {"policy_function": POLICY},
         }
     return options

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from ...env.environment import own_paths
@@ -50,6 +50,10 @@ class Cluster:
         self._directory: Any = None
         # Serve marks modules while it pickles a deployment, for all threads.
         self._deploying = threading.Lock()
+
+    @property
+    def load_timeout(self) -> float | None:
+        return self._settings.load_timeout
 
     # -- connection --
 
@@ -144,13 +148,12 @@ class Cluster:
         serve.delete(application)
         self.call("forget", application)
 
-    def wake(self, application: str) -> None:
-        """Start a first replica of an application scaled to zero; return when it runs."""
+    def wake(self, application: str) -> Awaitable[Any]:
+        """Start a first replica of an application scaled to zero; await the result until it runs."""
         from ray import serve
 
-        serve.get_app_handle(application).wake.remote().result(
-            timeout_s=self._settings.load_timeout
-        )
+        answer: Awaitable[Any] = serve.get_app_handle(application).wake.remote()
+        return answer
 
     def list_applications(self) -> dict[str, str]:
         """Return this server's applications: name -> why it cannot be deployed, "" if it can."""
