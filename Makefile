@@ -48,9 +48,12 @@ test-slow: $(STAMP)  ## run the tests marked `slow`: installed packages, minutes
 test-ray: $(STAMP)  ## run the tests with a Ray cluster, a part of `make test-slow`
 	@$(BIN)/python -m pytest -m ray $(ARGS)
 
-ray-faults: $(STAMP)  ## kill replicas and nodes of a simulated Ray cluster under load, TIMES=1 times in a row
-	@for run in $$(seq $(or $(TIMES),1)); do echo "--- run $$run"; \
-		$(BIN)/python -m pytest -q -m ray -p no:cacheprovider $(ARGS) tests/processes/test_ray_faults.py || exit 1; done
+RAY_FAULTS := $(addprefix tests/processes/test_ray_,faults.py network.py autoscaling.py)
+
+ray-faults: $(STAMP)  ## kill, cut off and scale the replicas of simulated Ray clusters under load, TIMES=1 times in a row
+	@log=$$(mktemp); for run in $$(seq $(or $(TIMES),1)); do echo "--- run $$run"; \
+		RAY_FAULTS_LOG=$$log $(BIN)/python -m pytest -q -m ray -p no:cacheprovider $(ARGS) $(or $(FILES),$(RAY_FAULTS)) || exit 1; \
+		PYTHONPATH=tests $(BIN)/python -m support.ray_load $$log; done; rm -f $$log
 
 p0: $(STAMP)  ## run the tests that every release must pass (failure-modes.md), TIMES=1 times in a row
 	@files=$$(cd tests && ../$(BIN)/python -m support.reliability_index); for run in $$(seq $(or $(TIMES),1)); do \

@@ -203,12 +203,6 @@ def test_a_deadline_and_a_disconnect(serve: Serve, tmp_path: Path) -> None:
     assert ask(server)[1] == 1
 
 
-def test_a_model_that_sleeps_without_requests_wakes(serve: Serve, tmp_path: Path) -> None:
-    write_tells(tmp_path, autoscaling={"min": 0, "max": 2})
-    server = serve(tmp_path, workers=RAY)
-    assert ask(server)[1] == 1
-
-
 def test_a_cluster_that_is_not_there_yet(tmp_path: Path, ray_cluster: RayCluster) -> None:
     """The server starts without it, says so, and loads once it is there."""
     write_tells(tmp_path)

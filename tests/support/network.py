@@ -48,6 +48,16 @@ class Network:
             _start_loopback()
             self.file = _open_current()
 
+    @property
+    def path(self) -> str:
+        """A path of the namespace for the command `ip`."""
+        return f"/proc/{os.getpid()}/fd/{self.file}"
+
+    @property
+    def number(self) -> int:
+        """The namespace's inode, as in `/proc/PID/ns/net`."""
+        return os.fstat(self.file).st_ino
+
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Move the calling thread into the namespace until the end of the block."""

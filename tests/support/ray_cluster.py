@@ -29,6 +29,14 @@ from support.network import find_obstacle
 
 MARKER = "MLSERVER_TEST_RAY"
 STORE_BYTES = 80 * 1024 * 1024
+# Variables of all processes of a test's cluster.
+COMMON_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    # Longer than the default of 30 s, for busy machines.
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_enable_open_telemetry": "false",
+}
 
 
 def find_reason_to_skip() -> str | None:
@@ -66,17 +74,13 @@ class RayCluster:
     def environment(self) -> dict[str, str]:
         """Variables of the processes that use the cluster."""
         return {
+            **COMMON_VARIABLES,
             MARKER: self._token,
-            "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",
-            "RAY_DEDUP_LOGS": "0",
-            # Longer than the default of 30 s, for busy machines.
-            "RAY_raylet_start_wait_time_s": "180",
             # Shorter than the defaults of 30 and 60 s, for tests of lost nodes.
             "RAY_health_check_initial_delay_ms": "1000",
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
-            "RAY_enable_open_telemetry": "false",
             **self._variables,
         }
 
@@ -122,6 +126,11 @@ class RayCluster:
     def list_processes(self) -> list[int]:
         """Return the ids of all processes with the marker, but this one's."""
         return find_processes(self._token)
+
+    def find_actor(self, name: str) -> int | None:
+        """Return the process of the live actor of that name; None = there is none."""
+        pid: int | None = self._call("actor", name)
+        return pid
 
     def _call(self, name: str, *arguments: Any) -> Any:
         assert self.process.stdin is not None
@@ -206,21 +215,27 @@ class _Controller:
     def kill(self, number: int) -> None:
         self._cluster.remove_node(self._nodes[number], allow_graceful=False)
 
-    def replicas(self) -> list[dict[str, Any]]:
+    def _list_actors(self) -> list[dict[str, Any]]:
         import ray
         from ray._private.state import actors
 
         if not ray.is_initialized():
             ray.init(self._cluster.address, log_to_driver=False, configure_logging=False)
+        return [actor for actor in actors().values() if actor["State"] == "ALIVE"]
+
+    def actor(self, name: str) -> int | None:
+        pids = [actor["Pid"] for actor in self._list_actors() if actor["Name"] == name]
+        return pids[0] if pids else None
+
+    def replicas(self) -> list[dict[str, Any]]:
         numbers = {node.node_id: number for number, node in enumerate(self._nodes)}
-        alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
         return [
             {
                 "pid": actor["Pid"],
                 "node": numbers.get(actor["Address"]["NodeID"]),
                 "name": actor["Name"],
             }
-            for actor in alive
+            for actor in self._list_actors()
             if actor["Name"].startswith("SERVE_REPLICA")
         ]
 

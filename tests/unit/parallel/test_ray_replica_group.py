@@ -35,7 +35,13 @@ class Replica:
         return self.info
 
     def _describe(self) -> dict[str, Any]:
-        return {"key": KEY, "info": self.info.to_plain(), "version": __version__}
+        return {
+            "key": KEY,
+            "info": self.info.to_plain(),
+            "version": __version__,
+            "node": "here",
+            "differences": [],
+        }
 
 
 async def connect(replica: Replica, group: ReplicaGroup) -> RayModel:

@@ -277,10 +277,10 @@ class ClusterAgent:
 def _describe_refusal(settings: Settings, error: Exception) -> str:
     address = settings.ray.address if settings.ray is not None else "auto"
     cure = "start one with `ray start --head`, or set 'ray.address' (--address)"
-    if type(error) is ConnectionError:  # Ray's own: a program listens there, and refuses the agent
+    if type(error) is ConnectionError:  # Ray's own: a program listens there, and refuses it
         cure = (
-            "if the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; nodes and "
-            "server need one version of Ray"
+            "if the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
+            "nodes and server need one version of Ray"
         )
     return f"no connection to the Ray cluster '{address}': {_get_last_line(error)}; {cure}"
 

@@ -149,7 +149,7 @@ class Cluster:
         self.call("forget", application)
 
     def wake(self, application: str) -> Awaitable[Any]:
-        """Start a first replica of an application scaled to zero; await the result until it runs."""
+        """Start a first replica of an application scaled to zero; the result ends when it runs."""
         from ray import serve
 
         answer: Awaitable[Any] = serve.get_app_handle(application).wake.remote()
