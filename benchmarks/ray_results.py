@@ -102,7 +102,7 @@ class RayResults:
 
     def _format_case(self, case: str, title: str) -> str:
         connections = sorted({each.connections for each in self.loads if each.case == case})
-        header = " | ".join(f"{number} connections" for number in connections)
+        header = " | ".join(f"{number} conn." for number in connections)
         lines = [f"{title}:", "", f"| server | {header} |", "|---" * (len(connections) + 1) + "|"]
         measured = {each.server for each in self.loads if each.case == case}
         for name in (name for name in TITLES if name in measured):

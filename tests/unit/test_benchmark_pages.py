@@ -10,6 +10,7 @@ from benchmarks import plots, report, summary
 from benchmarks.cold_results import Start, Starts, tables
 from benchmarks.load import Load
 from benchmarks.plots import Chart
+from benchmarks.ray_results import END, PAGE, START, RayLoad, RayResults
 from benchmarks.results import CLOSED, Measurement, Results
 
 RESULTS = Results(machine={}, versions={}, tools={}, table="", seconds=1, rounds=1)
@@ -100,3 +101,25 @@ def test_the_table_of_starts_compares_with_this_server() -> None:
     text = tables(Starts({}, {}, "", 1, starts=starts))
     assert "| MLServer 1.7.1 | 3.00 (3.00x) |" in text
     assert "| 11 | mlserver 2 | 3.00 (1.00x) | 2.00 (1.00x) | 120 (1.00x) | 100 | 2.00 |" in text
+
+
+def test_the_tables_of_the_ray_engine() -> None:
+    rates = {"default": 10.0, "tuned": 20.0, "throughput": 40.0, "ray": 200.0, "local": 250.0}
+    results = RayResults({"cores": "2"}, {"ray": "2.60.0"}, seconds=5, rounds=1)
+    for server, rate in rates.items():
+        load = Load(100, rate, 0, 1000 / rate, 2.0, 3.0)
+        results.loads.append(RayLoad(server, "wine", 1, 0, load))
+    text = results.format()
+    assert "| server | 1 conn. |" in text
+    assert "| engine `ray` | 200 (5.0) |" in text
+    assert "| engine `ray`, times the best plain Ray Serve | 5.0 |" in text
+    assert text.endswith("The hop at 1 connection, `wine`: 5.00 - 4.00 = 1.00 ms.")
+    assert "1,000 x 100" not in text  # not measured
+
+
+def test_the_page_of_the_ray_engine_has_the_newest_tables() -> None:
+    page = PAGE.read_text()
+    assert page.count(START) == page.count(END) == 1
+    results = RayResults.read_newest()
+    if results is not None:
+        assert results.format() in page
