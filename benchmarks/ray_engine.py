@@ -50,7 +50,7 @@ FIRST_ANSWER = 30.0  # seconds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--servers", default=",".join(TITLES), help="of: %(default)s")
     parser.add_argument("--cases", default=",".join(CASES), help="of: %(default)s")
     parser.add_argument("--no-write", action="store_true", help="print the tables only")
