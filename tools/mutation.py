@@ -31,7 +31,7 @@ from types import ModuleType
 
 # Import roots, and libraries that are imported before the first mutant.
 ROOTS = ("src", "runtimes/mlflow", "tests")
-LIBRARIES = ("pytest", "pytest_asyncio", "numpy", "pydantic", "orjson", "msgspec", "httpx")
+LIBRARIES = ("pytest", "numpy", "pydantic", "orjson", "msgspec", "httpx")
 MLFLOW_LIBRARIES = ("pandas", "sklearn.linear_model", "sklearn.ensemble", "mlflow.pyfunc")
 # Seconds after which the tests of a mutant count as failed.
 LIMIT = 120.0
@@ -236,7 +236,9 @@ def _run_child(file: Path, source: str, tests: Sequence[str]) -> None:
         os.dup2(null, 2)
         sys.meta_path.insert(0, _MutantImporter(get_module_name(file), file, source))
         pytest = importlib.import_module("pytest")
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--timeout=60", *tests]))
+        # Plugins that a library has imported are not rewritten: the warning would be an error.
+        options = ["-x", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        code = int(pytest.main([*options, "-p", "no:cacheprovider", "--timeout=60", *tests]))
     finally:
         os._exit(code)
 

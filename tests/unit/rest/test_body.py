@@ -296,6 +296,8 @@ async def test_encodings_that_are_not_supported(encoding: str) -> None:
         (b"gzip", "gzip"),
         (b"deflate, gzip;q=0.5", "gzip"),
         (b"gzip;q=0, deflate", "deflate"),
+        (b"gzip;q=", "gzip"),
+        (b"gzip ; q=0.1", "gzip"),
         (b"GZIP", "gzip"),
         (b"gzip;q=x", ""),
         (b"br", ""),
@@ -318,10 +320,15 @@ async def test_responses_have_an_accepted_encoding(accepted: bytes, name: str, s
 
 
 async def test_parts_are_compressed_only_if_they_shrink() -> None:
-    import random
-
     same, encoding = await compress([random.Random(0).randbytes(9000), b"b"], b"gzip")
     assert (encoding, len(same)) == ("", 2)
     body, encoding = await compress([b"a" * 9000, memoryview(b"b")], b"gzip")
     assert isinstance(body, bytes)
     assert gzip.decompress(body) == b"a" * 9000 + b"b"
+
+
+@pytest.mark.parametrize("zeros, encoding", [(600, ""), (1200, "gzip")])
+async def test_parts_must_shrink_by_a_fifth(zeros: int, encoding: str) -> None:
+    """A body of random bytes and zeros shrinks by the share of its zeros."""
+    noise = random.Random(0).randbytes(4000 - zeros)
+    assert (await compress([noise, bytes(zeros)], b"gzip"))[1] == encoding
