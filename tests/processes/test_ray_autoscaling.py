@@ -20,7 +20,7 @@ from support.server import Server
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 NAME = "scaling"
-LIMIT = 60.0  # seconds, `request_timeout`: a replica may start slowly on a busy machine
+LIMIT = 120.0  # seconds, `request_timeout`: a replica may start slowly on a busy machine
 SHORT_LIMIT = 3.0  # that of the model `slow`
 DELAYS = {"upscale_delay": 0, "downscale_delay": 2}
 
