@@ -53,14 +53,8 @@ def main() -> None:
 def measure(model: Path, count: int, kills: int, answer: float) -> list[float]:
     """Start a server with `count` models; return the seconds of each replacement."""
     http_port, grpc_port, metrics_port = servers.free_ports(3)
-    variables = {
-        "MLSERVER_HOST": servers.HOST,
-        "MLSERVER_HTTP_PORT": str(http_port),
-        "MLSERVER_GRPC_PORT": str(grpc_port),
-        "MLSERVER_METRICS_PORT": str(metrics_port),
-        "MLSERVER_PARALLEL_WORKERS": "1",
-        "PATH": "/usr/bin:/bin",
-    }
+    variables = servers.address_variables(http_port, grpc_port, metrics_port)
+    variables |= {"MLSERVER_PARALLEL_WORKERS": "1", "PATH": "/usr/bin:/bin"}
     names = [f"wine-{number}" for number in range(count)]
     seconds = []
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
