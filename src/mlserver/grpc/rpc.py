@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 from urllib.parse import quote, unquote
@@ -26,6 +27,8 @@ logger = get_logger().getChild("grpc")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 Label = tuple[str, str, str]
+# Metadata of the present RPC by name: gRPC decodes all of it at each call of its method.
+_received_metadata: ContextVar[Mapping[str, Any]] = ContextVar("mlserver_grpc_metadata")
 # Characters of a status message: gRPC rejects metadata over 8 KiB and writes some bytes as three.
 MAX_DETAILS_CHARS = 2000
 _CLIENT_CLOSED_REQUEST = 499
@@ -195,7 +198,9 @@ class RPCInterceptor:
         started = time.perf_counter()
         self._metrics.grpc_started(*label)
         self.running += 1
-        log_context = read_headers(dict(context.invocation_metadata() or ()))
+        metadata = dict(context.invocation_metadata() or ())
+        _received_metadata.set(metadata)
+        log_context = read_headers(metadata)
         variable.set(log_context)
         code, status = "OK", 200
         try:
@@ -329,7 +334,7 @@ def get_caller(context: Context) -> Caller:
     """Return the caller. gRPC writes peers as `ipv4:1.2.3.4:5` and `ipv6:%5B::1%5D:5`."""
     kind, _, rest = context.peer().partition(":")
     address = unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else ""
-    return Caller(address, dict(context.invocation_metadata() or ()))
+    return Caller(address, _received_metadata.get())
 
 
 # -- metadata --
@@ -337,12 +342,11 @@ def get_caller(context: Context) -> Caller:
 
 def create_request_context(context: Context, operation: str | None = None) -> RequestContext:
     """Return the context of a request: deadline, metadata as headers, name of the RPC."""
-    headers: dict[str, Any] = dict(context.invocation_metadata() or ())
     log_context = variable.get()
     remaining = context.time_remaining()
     request_context = RequestContext(
         deadline=None if remaining is None else time.monotonic() + remaining,
-        headers=headers,
+        headers=dict(_received_metadata.get()),
         operation=operation,
     )
     if log_context is not None:
