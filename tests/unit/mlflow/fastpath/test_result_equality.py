@@ -110,3 +110,8 @@ def test_a_joint_result_does_not_have(case: str) -> None:
 def test_objects_are_compared_with_their_shape() -> None:
     empty = np.empty((0, 2), dtype=object)
     assert not is_same_array(empty, np.empty((0, 3), dtype=object))
+
+
+@pytest.mark.parametrize("joint", [ARRAY, TEXTS, FRAME["a"], FRAME])
+def test_the_first_row_is_compared_without_the_next_one(joint: Any) -> None:
+    assert has_row(joint, joint[:1], 0, 2)
