@@ -20,7 +20,6 @@ from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.loading.pyfunc import load_model, scoring_server
 from support import extra_flavor_models as extra_flavor_models
 from support import flavor_models
-from support.tracking_store import create_store
 
 MODELS = {**flavor_models.MODELS, **extra_flavor_models.MODELS}
 SINCE = {**flavor_models.SINCE, **extra_flavor_models.SINCE}
@@ -99,7 +98,7 @@ def mlflow_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowMo
     """The test models, with a tracking store and a log level of their own."""
     before = dict(os.environ)
     folder = tmp_path_factory.mktemp("models")
-    os.environ["MLFLOW_TRACKING_URI"] = create_store(folder / "mlflow.db")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     yield MLflowModels(folder)
     os.environ.clear()
