@@ -20,10 +20,14 @@ class Connection:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=30)
-        self.ask("GET", "/v2/health/live")
-        assert self._connection.sock is not None
-        port = self._connection.sock.getsockname()[1]
-        (self.process,) = processes_of(server, server.http_port, port)
+        try:
+            self.ask("GET", "/v2/health/live")
+            assert self._connection.sock is not None
+            port = self._connection.sock.getsockname()[1]
+            (self.process,) = processes_of(server, server.http_port, port)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

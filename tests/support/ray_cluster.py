@@ -191,6 +191,8 @@ class _Controller:
         self._nodes: list[Any] = []
 
     def start(self, nodes: list[float], port: int | None) -> str:
+        # `add_node` writes the cluster's address into this folder, and does not create it.
+        Path("/tmp/ray").mkdir(exist_ok=True)
         options = {} if port is None else {"gcs_server_port": port}
         self._add(nodes[0], temp_dir=self._folder, include_dashboard=False, **options)
         for cpus in nodes[1:]:
