@@ -238,7 +238,6 @@ class Server:
 
     def _end(self, number: signal.Signals) -> int | None:
         """Signal the process and wait. Returns its exit code, or None if it was killed."""
-        self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -249,6 +248,9 @@ class Server:
         if self.surviving_processes:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(STOP_LIMIT)
+        # Not before: a request of another thread that is answered meanwhile would keep its
+        # connection open, and the warning about its socket would fail a later test.
+        self.client.close()
         self.log.close()
         return code
 
