@@ -48,8 +48,10 @@ class Cluster:
         self._ray_settings = settings.ray or RaySettings()
         self._prefix = get_server_prefix(settings)
         self._directory: Any = None
-        # Serve marks modules while it pickles a deployment, for all threads.
-        self._deploying = threading.Lock()
+        # Serve marks modules, for all threads, while it pickles a part of a deployment: when one is
+        # described or started, and when the state of applications is read. In two threads at a
+        # time, one of them fails.
+        self._pickling = threading.Lock()
 
     @property
     def load_timeout(self) -> float | None:
@@ -123,7 +125,7 @@ class Cluster:
         model = ModelSettings.from_frame(settings)
         runtime_env = options["ray_actor_options"].get("runtime_env", {})
         # Options are pickled too, when they are set.
-        with self._deploying:
+        with self._pickling:
             target = serve.deployment(ModelReplica).options(name=DEPLOYMENT, **options)
             bound = target.bind(
                 application=application,
@@ -159,8 +161,10 @@ class Cluster:
         """Return this server's applications: name -> why it cannot be deployed, "" if it can."""
         from ray import serve
 
+        with self._pickling:
+            overviews = serve.status().applications
         applications: dict[str, str] = {}
-        for name, overview in serve.status().applications.items():
+        for name, overview in overviews.items():
             if not name.startswith(self._prefix) or overview.status == "DELETING":
                 continue
             has_failed = overview.status == "DEPLOY_FAILED"
