@@ -17,7 +17,15 @@ from mlserver.rest.http.timeouts import LAST_REQUEST_WAIT
 from support.chaos import Chaos, infer_chaos, wait_until_gone, write_chaos
 from support.raw_http import wire
 from support.server import STOP_LIMIT, Serve, Server
-from support.shutdown import ask_over_grpc, assert_ends, exchange, readiness, request_of
+from support.shutdown import (
+    ask_over_grpc,
+    assert_ends,
+    exchange,
+    is_closed_by_response,
+    is_new_closed,
+    readiness,
+    request_of,
+)
 from support.slow import slow
 
 
@@ -165,9 +173,9 @@ def test_responses_after_the_signal_close_their_connections(
         server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: readiness(server) != 200, "the server was not ready any more")
-        assert exchange(idle, "after") == (200, True)
-        with wire(port) as new:
-            assert exchange(new, "new") == (200, True)
+        # Each HTTP worker process learns of the shutdown by itself.
+        server.wait(lambda: is_closed_by_response(idle), "a response closed the connection")
+        server.wait(lambda: is_new_closed(port), "a response closed a new connection")
         scraper.send(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
         assert scraper.answer()[1]["connection"] == "close"
         chaos.add_marker("go-a")
@@ -250,9 +258,10 @@ def test_requests_are_served_during_the_shutdown_delay(
     server = serve(tmp_path, workers=1, env=env)
     server.process.send_signal(signal.SIGTERM)
     server.wait(lambda: readiness(server) not in (0, 200), "the server was not ready any more")
-    for number in range(20):
-        with wire(server.http_port) as new:
-            assert exchange(new, str(number)) == (200, True)
+    server.wait(
+        lambda: all(is_new_closed(server.http_port) for _ in range(20)),
+        "the responses of all processes closed their connections",
+    )
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         assert ask_over_grpc(channel, "chaos", b"echo:x")
     server.process.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ import httpx
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.chaos import wait_until_gone
-from support.raw_http import Wire
+from support.raw_http import Wire, wire
 from support.repository import tensor
 from support.server import STOP_LIMIT, Server, fetch
 
@@ -55,3 +55,16 @@ def ask_over_grpc(channel: grpc.Channel, model: str, text: bytes) -> bool:
     )
     request = pb.ModelInferRequest(model_name=model, inputs=[tensor])
     return bool(GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30).outputs)
+
+
+def is_closed_by_response(connection: Wire) -> bool:
+    """Send a request, which is answered; return whether its response closes the connection."""
+    status, is_closed = exchange(connection, "a")
+    assert status == 200
+    return is_closed
+
+
+def is_new_closed(port: int) -> bool:
+    """The same over a new connection."""
+    with wire(port) as connection:
+        return is_closed_by_response(connection)
