@@ -27,6 +27,8 @@ from support.ports import free_ports
 
 # Seconds from the start to ready: importing MLflow takes a few, more on a busy machine.
 START_LIMIT = 100.0
+# Seconds for the processes of a killed server to end.
+NOTICE_LIMIT = 10.0
 STOP_LIMIT = 15.0  # seconds from SIGTERM to the exit
 TEMPLATE_NAMES = ("mlserver-templ", "mlserver-fork")
 # Seconds for replicas, whose processes Ray starts one after the other on a machine of few cores.
@@ -245,6 +247,11 @@ class Server:
         except subprocess.TimeoutExpired:
             code = None
         self.surviving_processes = self.list_processes()
+        # A killed server's processes notice its end; one that ends by itself waits for them.
+        deadline = time.monotonic() + (NOTICE_LIMIT if code == -signal.SIGKILL else 0)
+        while self.surviving_processes and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self.surviving_processes = self.list_processes()
         if self.surviving_processes:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(STOP_LIMIT)
