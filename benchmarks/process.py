@@ -98,6 +98,10 @@ class ServerProcess:
             if entry.name.isdigit() and _has_marker(entry, marker)
         ]
 
+    def names(self) -> dict[int, str]:
+        """Return the names of the running processes by their ids, as `ps` shows them."""
+        return {pid: (PROC / str(pid) / "comm").read_text().strip() for pid in self.pids()}
+
     def memory(self) -> Memory:
         sizes = {pid: _sizes(pid) for pid in self.pids()}
         own = sizes.get(self.pid, (0.0, 0.0))

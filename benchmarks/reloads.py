@@ -61,11 +61,7 @@ def measure(title: str, model: Path, count: int) -> None:
     http_port, grpc_port, metrics_port = servers.free_ports(3)
     variables = servers.address_variables(http_port, grpc_port, metrics_port)
     variables["PATH"] = "/usr/bin:/bin"
-    settings = {
-        "name": MODEL,
-        "implementation": "mlserver_mlflow.MLflowRuntime",
-        "parameters": {"uri": str(model)},
-    }
+    settings = servers.mlflow_settings(MODEL, model)
     steps = {round(count * part) for part in (0.025, 0.1, 0.25, 0.5, 0.75, 1)}
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
@@ -93,7 +89,7 @@ def load(port: int) -> None:
 
 
 def describe(process: ServerProcess) -> str:
-    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in process.pids()}
+    names = process.names()
     workers = [pid for pid, name in names.items() if name == "mlserver-worker"]
     others = [
         pid for pid, name in names.items() if name not in ("mlserver-worker", "mlserver-templ")

@@ -86,18 +86,13 @@ def measure(model: Path, count: int, kills: int, answer: float) -> list[Replacem
 
 def write_model(folder: Path, name: str, model: Path) -> None:
     folder.mkdir()
-    settings = {
-        "name": name,
-        "implementation": "mlserver_mlflow.MLflowRuntime",
-        "parameters": {"uri": str(model)},
-    }
+    settings = servers.mlflow_settings(name, model)
     (folder / "model-settings.json").write_text(json.dumps(settings))
 
 
 def find_worker(process: ServerProcess) -> int:
     """Return the process id of the worker."""
-    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in process.pids()}
-    (worker,) = [pid for pid, name in names.items() if name == "mlserver-worker"]
+    (worker,) = [pid for pid, name in process.names().items() if name == "mlserver-worker"]
     return worker
 
 

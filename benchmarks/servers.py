@@ -121,6 +121,15 @@ def address_variables(
     }
 
 
+def mlflow_settings(name: str, model: Path) -> dict[str, object]:
+    """Return the `model-settings.json` of an MLflow model in a folder."""
+    return {
+        "name": name,
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": str(model)},
+    }
+
+
 def environment(place: Place, extra: dict[str, str]) -> dict[str, str]:
     """Return this process's variables, except those of servers, and the variables of the start."""
     foreign = ("MLSERVER_", "MLFLOW_", "RAY_", "BENTOML_", "PYTHONPATH", "VIRTUAL_ENV")
@@ -142,16 +151,12 @@ def _mlserver(place: Place, batch: int = 0, wait: float = 0.0) -> Start:
     """Start mlserver 2 or MLServer 1.x with its defaults, except ports and batching."""
     case = place.case
     for name in [f"{case.model}-{number}" for number in range(case.copies)] or [case.model]:
-        settings: dict[str, object] = {"name": name}
         if case.model == "wine":
-            settings |= {
-                "implementation": "mlserver_mlflow.MLflowRuntime",
-                "parameters": {"uri": str(place.wine)},
-            }
+            settings = mlflow_settings(name, place.wine)
         else:
             is_own = place.python == environments.python(environments.OWN)
             runtimes = RUNTIMES if is_own else RUNTIMES_OF_MLSERVER1
-            settings |= {"implementation": runtimes[case.model]}
+            settings = {"name": name, "implementation": runtimes[case.model]}
         if batch:
             settings |= {"max_batch_size": batch, "max_batch_time": wait}
         folder = place.folder / name
