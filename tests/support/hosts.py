@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Self
 
 from support.network import Network, find_obstacle
@@ -50,12 +49,7 @@ class Hosts:
                 _run_ip("link set link0 up")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for network in self._networks:
             network.close()
 
