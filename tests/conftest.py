@@ -63,19 +63,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FileScheduling(config, log)
 
 
+def collect_garbage() -> None:
+    """Collect it; what is left mostly lives until the end: later collections do not visit it."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the models that the selected tests need, before the first test's time limit starts."""
     if session.config.option.collectonly:
         return
-    # The items of the suite live until its end: the garbage collector need not visit them.
-    gc.collect()
-    gc.freeze()
+    collect_garbage()
     names: set[str] = set()
     for item in session.items:
         names.update(getattr(item, "fixturenames", ()))
     for name, build in MODEL_BUILDERS.items():
         if name in names:
             build()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_of_the_module() -> Iterator[None]:
+    """A socket that a module left open fails its last test, not a test of another module."""
+    yield
+    collect_garbage()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import yaml
 
 from support.ports import free_ports
 from support.promql import TARGET_LABELS, Selector, read_selectors
+from support.server import create_client
 from support.used_server import UsedServer, run_used_server
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "observability"
@@ -219,14 +220,14 @@ def test_prometheus_evaluates_every_expression(server: UsedServer, tmp_path: Pat
         stderr=subprocess.DEVNULL,
     )
     try:
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=30)
-        missing = set(EXPRESSIONS)
-        deadline = time.monotonic() + 120
-        while missing and time.monotonic() < deadline:
-            missing = {name for name in missing if not has_value(client, EXPRESSIONS[name])}
-            time.sleep(0.5)
-        assert not missing
-        groups = client.get("/rules").json()["data"]["groups"]
+        with create_client(f"http://127.0.0.1:{port}/api/v1") as client:
+            missing = set(EXPRESSIONS)
+            deadline = time.monotonic() + 120
+            while missing and time.monotonic() < deadline:
+                missing = {name for name in missing if not has_value(client, EXPRESSIONS[name])}
+                time.sleep(0.5)
+            assert not missing
+            groups = client.get("/rules").json()["data"]["groups"]
         rules_read = [rule for group in groups for rule in group["rules"]]
         assert len(rules_read) == len(RULES)
         assert {rule["health"] for rule in rules_read} <= {"ok", "unknown"}
@@ -239,8 +240,11 @@ def has_value(client: httpx.Client, expression: str) -> bool:
     """Whether an expression has a value now; of an alert, without its comparison."""
     expression = re.sub(r"\s(>|==)\s[0-9.]+\s*$", "", expression)
     try:
-        result = client.get("/query", params={"query": expression}).json()
+        answer = client.get("/query", params={"query": expression})
     except httpx.ConnectError:  # Prometheus is starting
         return False
+    if answer.status_code == 503:  # it is reading its storage
+        return False
+    result = answer.json()
     assert result["status"] == "success", result
     return bool(result["data"]["result"])
