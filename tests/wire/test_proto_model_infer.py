@@ -81,6 +81,42 @@ def test_one_row_is_a_row_block(datatype: str, raw: bool, shape: tuple[int, ...]
     assert shown(received.request) == shown(by_messages(data))
 
 
+NAMES = [
+    "",
+    "n",
+    "\u00e9" * 63,
+    "n" * 127,
+    "n" * 128,
+    "n" * 300,
+    "\x12\x04FP64\x1a\x01\x01*\n:\x08",
+]
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "INT64"])
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: str(len(name)))
+def test_names_of_one_row(name: str, datatype: str, shape: tuple[int, ...]) -> None:
+    changed = pb.ModelInferRequest.FromString(message([1, 2], datatype, False, shape))
+    changed.inputs[1].name = name
+    data = changed.SerializeToString()
+    received = model_infer.read_request(data).request
+
+    assert received.rows is not None
+    assert received.rows.names[1] == name
+    assert shown(received) == shown(by_messages(data))
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+def test_floats_are_not_read_field_by_field(
+    datatype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_infer, "_pack_typed", None)
+    row = model_infer.read_request(message([1, 2.5], datatype, False, shape)).request.rows
+    assert row is not None
+    assert list(memoryview(row.block).cast("B").cast(CODES[datatype])) == [1, 2.5]
+
+
 @pytest.mark.parametrize(
     "change",
     [

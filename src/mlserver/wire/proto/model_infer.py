@@ -2,8 +2,8 @@
 
 Two fast paths around `wire.proto.messages`, which reads and writes every other message:
 
-- A request of one row is read into a `RowBlock` without a tensor per column: 11 columns take 15 us
-  instead of 91 us (typed contents) and 10 us instead of 37 us (raw contents).
+- A request of one row is read into a `RowBlock` without a tensor per column: 11 columns of floats
+  take 9 us instead of 91 us (typed contents) and 10 us instead of 37 us (raw contents).
 - Raw contents of large messages are never copied into a protobuf message: 800 KB of raw outputs are
   written in 0.02 ms instead of 0.95 ms, and 800 KB of typed FP64 in 0.03 ms instead of 1.2 ms.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -30,9 +31,11 @@ from .contents import FIELDS, PACKED_TAGS, encode_varint
 MIN_VIEWED_BYTES = 64 * 1024  # size of a message from which views of its raw contents pay
 MAX_SCANNED_FIELDS = 1000  # a message of more top-level fields is left to protobuf
 _ONE_ROW = ([1], [1, 1])
+_DATATYPE_TAG = bytes([2 << 3 | 2])  # ModelInferRequest.InferInputTensor.datatype
+_SHAPE_TAG = bytes([3 << 3 | 2])  # ModelInferRequest.InferInputTensor.shape, packed
 _RAW_INPUT_TAG = 7 << 3 | 2  # ModelInferRequest.raw_input_contents, length-delimited
 _OUTPUT_TAG = bytes([5 << 3 | 2])  # ModelInferResponse.outputs
-_CONTENTS_TAG = bytes([5 << 3 | 2])  # ModelInferResponse.InferOutputTensor.contents
+_CONTENTS_TAG = bytes([5 << 3 | 2])  # contents of InferInputTensor and InferOutputTensor
 _RAW_OUTPUT_TAG = bytes([6 << 3 | 2])  # ModelInferResponse.raw_output_contents, length-delimited
 
 
@@ -89,12 +92,16 @@ def read_row(message: pb.ModelInferRequest) -> RowBlock | None:
     datatype, shape = tensors[0].datatype, tensors[0].shape[:]
     if datatype not in ROW_CODES or shape not in _ONE_ROW:
         return None
+    raws = message.raw_input_contents[:]
+    if not raws and datatype in PACKED_TAGS:
+        rows = _read_floats(tensors, datatype, shape)
+        if rows is not None:
+            return rows
     names = []
     for tensor in tensors:
         if tensor.datatype != datatype or tensor.shape != shape or tensor.parameters:
             return None
         names.append(tensor.name)
-    raws = message.raw_input_contents[:]
     block = _join_raw(tensors, raws, datatype) if raws else _pack_typed(tensors, datatype)
     if block is None:
         return None
@@ -102,6 +109,39 @@ def read_row(message: pb.ModelInferRequest) -> RowBlock | None:
 
 
 _InputTensors = Sequence[pb.ModelInferRequest.InferInputTensor]
+
+
+def _read_floats(tensors: _InputTensors, datatype: str, shape: Sequence[int]) -> RowBlock | None:
+    """Return the row of tensors that have only a name, this datatype and shape, and one number.
+
+    A tensor is compared with what serializes it: one call, not one per field. None = another
+    tensor, or another serializer than that of `wire.pb`.
+    """
+    size = ITEM_SIZES[datatype]
+    middle = _encode_middle(datatype, tuple(shape), size)
+    extent = len(middle) + size
+    names, numbers = [], []
+    for tensor in tensors:
+        data = tensor.SerializeToString()
+        # The name's tag, its length (below 128), the name, the middle, the number.
+        if data[-extent:-size] != middle or data[0] != 0x0A or data[1] != len(data) - 2 - extent:
+            return None
+        names.append(data[2:-extent].decode())
+        numbers.append(data[-size:])
+    return RowBlock(tuple(names), datatype, tuple(shape[1:]), 1, b"".join(numbers))
+
+
+@cache
+def _encode_middle(datatype: str, shape: tuple[int, ...], size: int) -> bytes:
+    """The serialized fields between the name and the number of an input of one number."""
+    contents = PACKED_TAGS[datatype] + bytes([size])
+    return b"".join(
+        (
+            _DATATYPE_TAG + bytes([len(datatype)]) + datatype.encode(),
+            _SHAPE_TAG + bytes([len(shape), *shape]),
+            _CONTENTS_TAG + bytes([len(contents) + size]) + contents,
+        )
+    )
 
 
 def _join_raw(tensors: _InputTensors, raws: Sequence[bytes], datatype: str) -> bytes | None:
