@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import grpc
@@ -58,24 +58,30 @@ def streams(count: int) -> range:
     return range(1, 2 * count, 2)
 
 
-FLOODS: dict[str, list[bytes]] = {
-    "rapid reset": [
+# Built by the test that sends it: every test process collects this module.
+FLOODS: dict[str, Callable[[], list[bytes]]] = {
+    "rapid reset": lambda: [
         frame(HEADERS, END_HEADERS, stream, CALL) + frame(RESET, 0, stream, bytes([0, 0, 0, 8]))
         for stream in streams(COUNT)
     ],
-    "pings": [frame(PING, 0, 0, struct.pack(">Q", number)) for number in range(COUNT)],
-    "settings": [frame(SETTINGS, 0, 0)] * COUNT,
-    "streams without end": [frame(HEADERS, END_HEADERS, stream, CALL) for stream in streams(COUNT)],
-    "data of nothing": [frame(HEADERS, END_HEADERS, 1, CALL), *([frame(DATA, 0, 1)] * COUNT)],
-    "headers without end": [
+    "pings": lambda: [frame(PING, 0, 0, struct.pack(">Q", number)) for number in range(COUNT)],
+    "settings": lambda: [frame(SETTINGS, 0, 0)] * COUNT,
+    "streams without end": lambda: [
+        frame(HEADERS, END_HEADERS, stream, CALL) for stream in streams(COUNT)
+    ],
+    "data of nothing": lambda: [
+        frame(HEADERS, END_HEADERS, 1, CALL),
+        *([frame(DATA, 0, 1)] * COUNT),
+    ],
+    "headers without end": lambda: [
         frame(HEADERS, 0, 1, CALL),
         *([frame(CONTINUATION, 0, 1, literal(b"x", bytes(100)))] * COUNT),
     ],
-    "a message of four gigabytes": [
+    "a message of four gigabytes": lambda: [
         frame(HEADERS, END_HEADERS, 1, CALL),
         frame(DATA, 0, 1, b"\x00\xff\xff\xff\xff" + bytes(1000)),
     ],
-    "no HTTP/2": [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100],
+    "no HTTP/2": lambda: [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100],
 }
 
 
@@ -122,7 +128,7 @@ def send(connection: socket.socket, pieces: list[bytes]) -> None:
 def test_a_flood_leaves_the_server_responsive(server: Server, case: str) -> None:
     start = b"" if case == "no HTTP/2" else START
     with socket.create_connection(("127.0.0.1", server.grpc_port)) as connection:
-        send(connection, [start, *FLOODS[case]])
+        send(connection, [start, *FLOODS[case]()])
         question(server)
 
 
