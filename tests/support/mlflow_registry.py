@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,25 @@ import numpy as np
 from sklearn.dummy import DummyRegressor
 
 from support.tracking_store import create_store
+
+
+@contextmanager
+def use_store(uri: str) -> Iterator[None]:
+    """The functions of `mlflow` track and register in this store, until the end of the block.
+
+    After it the registry follows the tracking address again, unless it had an address of its own:
+    an address that stays set would be that of every later store, too.
+    """
+    tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri("" if registry == tracking else registry)
+        if registry == tracking:
+            os.environ.pop("MLFLOW_REGISTRY_URI", None)
 
 
 class MLflowRegistry:
@@ -41,15 +61,8 @@ class MLflowRegistry:
         `model` is `python_model` of `mlflow.pyfunc.log_model`, or a dict of its options; None = a
         constant.
         """
-        before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        try:
-            with mlflow.start_run(experiment_id=self._experiment):
-                self.infos.append(_log(name, answer, model))
-        finally:
-            mlflow.set_tracking_uri(before[0])
-            mlflow.set_registry_uri(before[1])
+        with use_store(self.uri), mlflow.start_run(experiment_id=self._experiment):
+            self.infos.append(_log(name, answer, model))
 
     def point(self, name: str, alias: str, version: int) -> None:
         """Set an alias to a version."""
@@ -84,9 +97,11 @@ def tracking_server(folder: Path) -> Iterator[str]:
     """MLflow's tracking server over a SQLite store, in a thread, until the end of the block."""
     from mlflow.server import app, handlers
 
-    handlers.initialize_backend_stores(
-        f"sqlite:///{folder / 'server.db'}", default_artifact_root=str(folder / "server")
-    )
+    store = create_store(folder / "server.db")
+    # The handlers keep the first stores of their process, and make them those of `mlflow`.
+    vars(handlers).update(_tracking_store=None, _model_registry_store=None, _artifact_repo=None)
+    with use_store(store):
+        handlers.initialize_backend_stores(store, store, str(folder / "server"))
     with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, name="mlflow-server")
         thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlserver.types import InferenceRequest
 from mlserver_mlflow import MLflowRuntime
 from mlserver_mlflow.loading.artifact_cache import ArtifactCache, get_cache_key
 from mlserver_mlflow.loading.sources import fetch
-from support.mlflow_registry import MLflowRegistry, tracking_server
+from support.mlflow_registry import MLflowRegistry, tracking_server, use_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -37,15 +38,9 @@ def _asked(
     registry: MLflowRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[None]:
     """Set the registry of this process and an empty cache."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(registry.uri)
-    mlflow.set_registry_uri(registry.uri)
     monkeypatch.setenv("MLSERVER_MLFLOW_CACHE", str(tmp_path / "cache"))
-    yield
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    with use_store(registry.uri):
+        yield
 
 
 async def answer(uri: str, version: str | None = None) -> tuple[float, str | None, str | None]:
@@ -129,26 +124,19 @@ def test_a_copy_is_reused_and_a_damaged_one_is_fetched_again() -> None:
 
 @pytest.mark.slow
 def test_a_registry_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mlflow
-
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     cache = ArtifactCache.open(str(tmp_path / "cache"))
-    try:
+    with ExitStack() as stack:
         with tracking_server(tmp_path) as uri:
             registry = MLflowRegistry(tmp_path, uri)
             registry.add("wine", 1.0)
             registry.point("wine", "champion", 1)
-            mlflow.set_tracking_uri(uri)
-            mlflow.set_registry_uri(uri)
+            stack.enter_context(use_store(uri))
             here = fetch("models:/wine@champion", cache, "m")
         assert fetch("models:/wine@champion", cache, "m") == here
         with pytest.raises(MLServerError, match="cannot be reached") as caught:
             fetch("models:/other@champion", cache, "m")
         assert caught.value.status_code == 503
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
 
 
 def test_keys() -> None:
