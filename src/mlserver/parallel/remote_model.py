@@ -21,7 +21,7 @@ from .rpc.protocol import Frame, MessageType, pack_request, unpack_response
 from .stream_timer import StreamTimer
 
 # Seconds that a request waits for a replacement worker before it is refused.
-REPLACEMENT_WAIT = 0.8
+REPLACEMENT_WAIT = 2.0
 # Seconds before a request of a dead worker is sent to another one: workers killed by the same event
 # (a process group, the kernel's out-of-memory killer) have been detected by then.
 RETRY_DELAY = 0.02
