@@ -102,7 +102,7 @@ class WorkerConnections:
             self._draining[number] = task
 
     async def wait_released(self, number: int) -> None:
-        """Wait until in-flight calls to a removed worker have finished."""
+        """Wait until the calls to a removed worker, and its streams, have ended."""
         if (draining := self._draining.get(number)) is not None:
             await asyncio.shield(draining)
 

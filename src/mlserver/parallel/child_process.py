@@ -178,7 +178,7 @@ class ChildProcess(RPCClient):
         return self._exit_code
 
     async def retire(self, grace: float) -> None:
-        """Wait until all calls are answered, then `stop`."""
+        """Wait until all calls are answered and all streams have ended, then `stop`."""
         try:
             await self.wait_idle()
         finally:

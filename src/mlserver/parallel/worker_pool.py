@@ -188,7 +188,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             raise ReplacementLoadFailed(key, error) from error
 
     def _retire(self, worker: WorkerProcess) -> None:
-        """Send no further requests to a worker, and end it once it has answered its last."""
+        """Send no further requests to a worker, and end it after its last call and stream."""
         self._ready.remove(worker)
         self._spawn(self._end(worker))
 

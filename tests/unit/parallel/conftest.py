@@ -38,6 +38,8 @@ class Does(MLModel):
         how = (parameters.extra or {}).get("load") if parameters else None
         if how == "raise":
             raise ValueError("no weights")
+        if how == "raise-while" and os.path.exists(parameters.extra["file"]):
+            raise ValueError("not yet")
         if how == "exit":
             os._exit(3)
         if how == "refuse":

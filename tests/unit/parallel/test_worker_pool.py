@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +41,10 @@ async def pool() -> AsyncIterator[PoolExecutor]:
 
 async def ask(model: LoadedModel, text: str) -> str:
     async with asyncio.timeout(LIMIT):
-        response = await model.infer(request(text), RequestContext())
+        return read_text(await model.infer(request(text), RequestContext()))
+
+
+def read_text(response: InferenceResponse) -> str:
     return str(response.outputs[0].data.root[0])
 
 
@@ -161,6 +165,39 @@ async def test_a_stream_is_not_retried(pool: PoolExecutor) -> None:
     with pytest.raises(Unavailable, match="in the middle of this stream"):
         await consume()
     assert len(answers) == 2
+
+
+async def test_a_worker_without_a_model_is_replaced_and_keeps_its_streams(
+    pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A replacement that could not load a model serves until there is one with all models."""
+    monkeypatch.setattr(worker_pool, "FIRST_REPAIR", 0.1)
+    broken = tmp_path / "broken"
+    good = await pool.load(model_settings())
+    other = await pool.load(model_settings(load="raise-while", file=str(broken)))
+    broken.touch()
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: len(pool.pids) == 2 and good.available and not other.available)
+    incomplete = set(pool.pids)
+
+    texts: asyncio.Queue[str] = asyncio.Queue()
+
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        while text := await texts.get():
+            yield request(text)
+
+    answers = good.stream(requests(), RequestContext())
+    async with asyncio.timeout(LIMIT):
+        texts.put_nowait("a")
+        assert [read_text(await anext(answers)) for _ in range(2)] == ["a", "a"]
+        broken.unlink()
+        await until(lambda: other.available and not incomplete & set(pool.pids))
+        texts.put_nowait("b")
+        assert [read_text(await anext(answers)) for _ in range(2)] == ["b", "b"]
+        texts.put_nowait("")
+        assert [read_text(answer) async for answer in answers] == []
+    await until(lambda: not any(map(read_name, incomplete)))
 
 
 async def test_a_load_that_ends_its_workers(pool: PoolExecutor) -> None:

@@ -233,7 +233,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
             self._ready.remove(client)
             if not client.is_gone and not self._is_closed:
                 self._known.pop(client.replica, None)  # it is draining: do not reconnect
-                await client.wait_idle(with_streams=True)
+                await client.wait_idle()
             self._connected.discard(client)
             client.close()
 

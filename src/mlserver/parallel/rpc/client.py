@@ -164,13 +164,9 @@ class RPCClient:
         """Whether a call has exceeded its `kill_after`."""
         return any(limit < now for limit in self._kill_at.values())
 
-    async def wait_idle(self, with_streams: bool = False) -> None:
-        """Return when every call has its answer, or the peer is gone.
-
-        Args:
-            with_streams: Whether streams have to end too, for which no time limit holds.
-        """
-        while self._pending or (with_streams and self._streams):
+    async def wait_idle(self) -> None:
+        """Return when every call has its answer and every stream its end, or the peer is gone."""
+        while self._pending or self._streams:
             self._ended.clear()
             await self._ended.wait()
 
