@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from .._lazy_names import create_getattr
 
 if TYPE_CHECKING:
-    from .batched_requests import AdaptiveBatcher, BatchedRequests, load_batching
+    from .mlserver1_names import AdaptiveBatcher, BatchedRequests, load_batching
 
 # Imported on first use: most importers need one module of the package.
 _MODULES = {
-    "AdaptiveBatcher": ".batched_requests",
-    "BatchedRequests": ".batched_requests",
-    "load_batching": ".batched_requests",
+    "AdaptiveBatcher": ".mlserver1_names",
+    "BatchedRequests": ".mlserver1_names",
+    "load_batching": ".mlserver1_names",
 }
 
 __all__ = ["AdaptiveBatcher", "BatchedRequests", "load_batching"]

@@ -2,8 +2,9 @@
 
 While the model has free capacity, a request is sent to it at once. Requests that arrive while it is
 busy are queued, and joined into one batch when it is free: no added latency at low load, large
-batches at high load. The rules are in `queue`, `batch` and `admission`; this module runs them on
-the event loop.
+batches at high load. With `max_batch_time`, requests wait up to that time for others in any case.
+The rules are in `queue`, `batch` and `admission`; this module runs them on the event loop, and ends
+requests at their deadlines.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Converters between protobuf messages and `mlserver.types`, with the names of MLServer 1.x.
+"""Converters of MLServer 1.x between messages and `mlserver.types`, for clients.
 
-    request = ModelInferRequestConverter.from_types(InferenceRequest(...), model_name="iris",
-    model_version=None) response = ModelInferResponseConverter.to_types(stub.ModelInfer(request))
+    request = ModelInferRequestConverter.from_types(InferenceRequest(...), "iris", None)
+    response = ModelInferResponseConverter.to_types(stub.ModelInfer(request))
 
+The server itself reads and writes messages with `wire.proto.model_infer` and `wire.proto.messages`.
 `to_types` reads a message, `from_types` writes one; `use_raw` selects raw tensor contents.
 """
 

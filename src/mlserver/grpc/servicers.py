@@ -45,7 +45,7 @@ MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 _COMPRESSIONS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 STREAM_FORM = "mlserver-stream-form"
-# `fast_messages` reads and writes the most frequent method without protobuf objects.
+# `wire.proto.model_infer` reads and writes the bytes of the most frequent method.
 SERIALIZED_METHODS = ("ModelInfer",)
 Model = tuple[str, str]
 

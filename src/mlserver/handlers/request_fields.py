@@ -1,4 +1,4 @@
-"""Fields of a request that the data plane sets: id, deadline, priority and headers."""
+"""Fields of a request that the data plane sets: id, the client's timeout, priority, headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time limit between two responses of a stream.
+"""The time limit between two responses of a stream. `batching.scheduler` has that of a request.
 
 Time spent waiting for the client's next request does not count.
 """

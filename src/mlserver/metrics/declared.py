@@ -1,5 +1,7 @@
 """Metrics that models declare with prometheus_client, in the process that runs the models.
 
+The server's own metrics of models are in `model_metrics`.
+
 prometheus_client is patched when a model or one of its libraries imports it:
 
 - A model's code may run again (another version, a reload of changed files) and declare its metrics

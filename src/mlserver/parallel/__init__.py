@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from .._lazy_names import create_getattr
 
 if TYPE_CHECKING:
-    from .inference_pool import InferencePoolRegistry, configure_inference_pool
+    from .mlserver1_names import InferencePoolRegistry, configure_inference_pool
     from .worker.worker import Worker
 
 # Imported on first use, so that importing a submodule does not import the others.
 _MODULES = {
-    "InferencePoolRegistry": ".inference_pool",
+    "InferencePoolRegistry": ".mlserver1_names",
     "Worker": ".worker.worker",
-    "configure_inference_pool": ".inference_pool",
+    "configure_inference_pool": ".mlserver1_names",
 }
 
 __all__ = ["InferencePoolRegistry", "Worker", "configure_inference_pool"]

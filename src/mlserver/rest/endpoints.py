@@ -1,4 +1,7 @@
-"""Endpoints of the V2 protocol: health, metadata, inference and the model repository."""
+"""Endpoints of the V2 protocol: health, metadata, inference and the model repository.
+
+`negotiation` chooses the format of a body by its headers; `mlserver.wire` reads and writes it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""MLflow's scoring protocol. The front end imports this package to read and write bodies of
-`/invocations`, so it loads neither MLflow nor pandas.
+"""MLflow's scoring protocol: `wire` reads and writes `/invocations` in the front end.
+
+`scoring` runs MLflow's own function in the worker, for bodies that `wire` leaves unread. The front
+end imports this package, so it loads neither MLflow nor pandas.
 """
 
 from .wire import (

@@ -1,4 +1,4 @@
-"""Timeouts of HTTP connections, by the state that a connection is in. Independent of HTTP.
+"""Timeouts of HTTP connections, by the state that a connection is in; not of requests.
 
 No request sets a timer: `ConnectionTimeouts` checks all connections up to a few times a second, and
 a connection only records its state and the time at which it entered it.

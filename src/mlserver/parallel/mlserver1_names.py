@@ -1,4 +1,4 @@
-"""Worker processes under the names of MLServer 1.x."""
+"""Public names of MLServer 1.x for workers. The server uses `pool_manager`, `worker_pool`."""
 
 from ..settings import Settings
 from .pool_manager import PoolExecutor as InferencePoolRegistry
