@@ -13,6 +13,7 @@ import pytest
 
 from support.repository import tensor, write_model
 from support.server import Serve, Server
+from support.slow import slow
 
 # Counts its runs and returns a header with the count, which differs from that of a cached response.
 COUNTS = """
@@ -57,7 +58,7 @@ def statistics(server: Server, name: str = "m") -> dict[str, Any]:
     return dict(counts)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_hits_and_misses(serve: Serve, tmp_path: Path, workers: int) -> None:
     write(tmp_path)
     server = serve(tmp_path, workers=workers, env=ON)
@@ -131,7 +132,7 @@ def test_a_reload_clears_the_entries(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "limit", [{"MLSERVER_CACHE_SIZE": "1"}, {"MLSERVER_CACHE_MAX_BYTES": "200"}]
+    "limit", [{"MLSERVER_CACHE_SIZE": "1"}, slow({"MLSERVER_CACHE_MAX_BYTES": "200"})]
 )
 def test_limits(serve: Serve, tmp_path: Path, limit: dict[str, str]) -> None:
     write(tmp_path)

@@ -17,6 +17,7 @@ from mlserver.types import InferenceRequest, RequestInput, TensorData
 from support.engines import RAY_ENGINE
 from support.repository import tensor
 from support.server import RAY, Serve, Server
+from support.slow import slow
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "custom-runtimes"
 WITH_SETTINGS = "custom-repository"  # has a settings.json, so it needs a server of its own
@@ -122,7 +123,7 @@ def test_custom_metrics(server: Server) -> None:
     server.wait(lambda: scraped(f"request_rows_count{labels} 2.0"), "both requests were counted")
 
 
-@pytest.mark.parametrize("workers", [0, 2, RAY_ENGINE])
+@pytest.mark.parametrize("workers", [slow(0), 2, RAY_ENGINE])
 def test_custom_repository(serve: Serve, workers: int, tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLES / WITH_SETTINGS, tmp_path / "models")
     server = serve(folder, workers=workers)

@@ -18,6 +18,7 @@ import pytest
 from support.models import WINE, Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Serve, Server, run_mlserver
+from support.slow import slow
 
 INFER = "/v2/models/echo/infer"
 
@@ -289,7 +290,7 @@ WRONG_SETTINGS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 # Classes are imported in the worker or in the server's process; all else is read before.
 IMPORTED = ("an unknown implementation", "an unknown class")
-WRONG_STARTS = [*((case, "1") for case in WRONG_SETTINGS), *((case, "0") for case in IMPORTED)]
+WRONG_STARTS = [*((case, "1") for case in WRONG_SETTINGS), *(slow(case, "0") for case in IMPORTED)]
 
 
 @pytest.mark.parametrize("case, workers", WRONG_STARTS)
@@ -305,7 +306,7 @@ def test_wrong_settings(tmp_path: Path, case: str, workers: str) -> None:
     assert all(word in line for word in words), output
 
 
-@pytest.mark.parametrize("kind", ["HTTP", "GRPC", "METRICS"])
+@pytest.mark.parametrize("kind", ["HTTP", slow("GRPC"), "METRICS"])
 def test_a_port_in_use(tmp_path: Path, kind: str) -> None:
     write_model(tmp_path / "echo")
     with socket.socket() as taken:

@@ -337,7 +337,7 @@ def test_all_ask_for_credentials(tmp_path: Path) -> None:
             "http_workers: expected 1 with parallel_workers of 0; "
             "set parallel_workers to 1 or more",
         ),
-        ({"http_port": "taken"}, "(setting 'http_port')"),
+        slow({"http_port": "taken"}, "(setting 'http_port')"),
         ({"grpc_port": "taken"}, "(setting 'grpc_port')"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

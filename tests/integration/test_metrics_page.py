@@ -118,7 +118,7 @@ class NoPort(OnePort):
     metrics_port_setting = "none"
 
 
-@pytest.mark.parametrize("kind, front_ends", [(OnePort, 2), (NoPort, 1)])
+@pytest.mark.parametrize("kind, front_ends", [(OnePort, 2), slow(NoPort, 1)])
 def test_one_port_for_both(kind: type[Server], tmp_path: Path, front_ends: int) -> None:
     write_server_settings(tmp_path, http_workers=front_ends)
     write_model(tmp_path / "echo")
@@ -183,7 +183,7 @@ def test_addresses_of_ipv6_have_brackets(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
-@pytest.mark.parametrize("kind", ["http_port", "metrics_port", "grpc_port"])
+@pytest.mark.parametrize("kind", [slow("http_port"), slow("metrics_port"), "grpc_port"])
 def test_a_taken_port_of_ipv6_has_brackets(tmp_path: Path, kind: str) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
@@ -198,7 +198,7 @@ def test_a_taken_port_of_ipv6_has_brackets(tmp_path: Path, kind: str) -> None:
 # -- queues --
 
 
-@pytest.mark.parametrize("workers, front_ends", [(0, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("workers, front_ends", [slow(0, 1), slow(2, 1), (1, 2)])
 def test_every_request_is_in_the_histograms_of_queues(
     serve: Serve, tmp_path: Path, workers: int, front_ends: int
 ) -> None:

@@ -17,6 +17,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from support.models import WINE, Models
 from support.repository import tensor, write_model, write_server_settings, write_settings
 from support.server import Server, run_mlserver
+from support.slow import slow
 
 # Values of the masked inputs, which no file may have in any form, and values that are logged.
 SECRET, OTHER_SECRET = 123456.75, 654321.25
@@ -258,12 +259,14 @@ def test_events_arrive_at_an_address(tmp_path: Path) -> None:
             {"to": "missing/log.jsonl"},
             "field 'payload_log.to': expected a file in a folder that exists, received",
         ),
-        ({"sample": 0.5}, "field 'payload_log.to': expected the path of a file, or an http:// or"),
+        slow(
+            {"sample": 0.5}, "field 'payload_log.to': expected the path of a file, or an http:// or"
+        ),
         (
             {"to": "log.jsonl", "sample": 1.5},
             "field 'payload_log.sample': expected less than or equal to 1, received 1.5",
         ),
-        ({"to": "."}, "field 'payload_log.to': expected a regular file, received"),
+        slow({"to": "."}, "field 'payload_log.to': expected a regular file, received"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, payload_log: Any, text: str) -> None:

@@ -43,7 +43,7 @@ def threads(server: Server) -> list[int]:
 
 
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
-@pytest.mark.parametrize("pinned, workers", [(1, 1), slow(2, 1), slow(2, 2), (2, 3)])
+@pytest.mark.parametrize("pinned, workers", [slow(1, 1), slow(2, 1), slow(2, 2), (2, 3)])
 def test_threads_are_limited_by_the_affinity(folder: Path, pinned: int, workers: int) -> None:
     processors = sorted(os.sched_getaffinity(0))
     if len(processors) < pinned:

@@ -45,7 +45,7 @@ def model_answering(server: Server, path: str) -> tuple[str, str | None]:
 # -- several models, several versions --
 
 
-@pytest.mark.parametrize("workers", [0, 2, RAY_ENGINE])
+@pytest.mark.parametrize("workers", [slow(0), 2, RAY_ENGINE])
 def test_several_models(serve: Serve, tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "first" / "echo")
     write_model(tmp_path / "second" / "deep" / "down", "Sum", name="sum")
@@ -224,7 +224,7 @@ def test_a_broken_model_can_be_repaired(serve: Serve, tmp_path: Path) -> None:
     assert states(server)["late", None] == "READY"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_a_failed_load_is_logged_once(serve: Serve, tmp_path: Path, workers: int) -> None:
     """One line with the reason for any number of workers; the traceback is logged at DEBUG."""
     write_model(tmp_path / "echo")
@@ -308,12 +308,12 @@ class Needy(MLModel):
             "# first\nNo.Such-Thing[x]>=1\n",
             "pip install -r {folder}/requirements.txt",
         ),
-        (
+        slow(
             "no_such_thing",
             "numpy\n",
             "pip install -r {folder}/requirements.txt; if it is part of the model's own code",
         ),
-        (
+        slow(
             "no_such_thing",
             None,
             "install the package that contains it; if it is part of the model's own code",

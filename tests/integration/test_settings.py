@@ -13,6 +13,7 @@ import pytest
 
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Serve, Server
+from support.slow import slow
 
 # Returns the number of rows of its batch and logs a line.
 ROWS = """
@@ -121,7 +122,7 @@ def test_model_fields_reach_the_metadata(serve: Serve, tmp_path: Path) -> None:
 # -- batching --
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_adaptive_batching(serve: Serve, tmp_path: Path, workers: int) -> None:
     server = start(serve, tmp_path, workers, {"max_batch_size": 3, "max_batch_time": 5.0})
     with ThreadPoolExecutor(3) as callers:
@@ -143,8 +144,8 @@ def test_a_batch_is_closed_after_max_batch_time(serve: Serve, tmp_path: Path) ->
     "model",
     [
         {},
-        {"max_batch_size": 8},
-        {"max_batch_time": 5.0},
+        slow({"max_batch_size": 8}),
+        slow({"max_batch_time": 5.0}),
         {"max_batch_size": 1, "max_batch_time": 5.0},
     ],
 )
@@ -159,7 +160,7 @@ def test_no_batching_unless_both_are_set(
 # -- metrics --
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_metric_names_and_labels(serve: Serve, tmp_path: Path, workers: int) -> None:
     server = start(serve, tmp_path, workers, metrics_rest_server_prefix="own")
     ask(server, 2)
@@ -185,7 +186,7 @@ def _labels(line: str) -> tuple[str, frozenset[str]]:
     return name, frozenset(rest.rpartition("}")[0].split('",'))
 
 
-@pytest.mark.parametrize("endpoint", [None, ""])
+@pytest.mark.parametrize("endpoint", [None, slow("")])
 def test_no_metrics(serve: Serve, tmp_path: Path, endpoint: str | None) -> None:
     server = start(serve, tmp_path, metrics_endpoint=endpoint)
     ask(server)
@@ -201,7 +202,7 @@ def test_metrics_endpoint(serve: Serve, tmp_path: Path) -> None:
 # -- logs --
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_json_logs(serve: Serve, tmp_path: Path, workers: int) -> None:
     server = start(serve, tmp_path, workers, use_structured_logging=True)
     ask(server)
@@ -212,7 +213,7 @@ def test_json_logs(serve: Serve, tmp_path: Path, workers: int) -> None:
     assert (entry["level"], entry["name"], entry["model_name"]) == ("INFO", "mlserver", "m")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_text_logs_name_the_model(serve: Serve, tmp_path: Path, workers: int) -> None:
     server = start(serve, tmp_path, workers, {"parameters": {"version": "v1"}})
     ask(server)
@@ -220,7 +221,7 @@ def test_text_logs_name_the_model(serve: Serve, tmp_path: Path, workers: int) ->
     assert "whispered" not in server.log
 
 
-@pytest.mark.parametrize("settings", [{"debug": True}, {"log_level": "DEBUG"}])
+@pytest.mark.parametrize("settings", [{"debug": True}, slow({"log_level": "DEBUG"})])
 def test_debug_logs(serve: Serve, tmp_path: Path, settings: dict[str, Any]) -> None:
     server = start(serve, tmp_path, **settings)
     ask(server)
@@ -238,7 +239,7 @@ CONFIG = {
 }
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 @pytest.mark.parametrize("as_file", [False, True])
 def test_logging_settings(serve: Serve, tmp_path: Path, workers: int, as_file: bool) -> None:
     (tmp_path / "logging.json").write_text(json.dumps(CONFIG))
@@ -253,7 +254,7 @@ def test_logging_settings(serve: Serve, tmp_path: Path, workers: int, as_file: b
 
 
 @pytest.mark.parametrize(
-    "settings, logged", [({}, False), ({"debug": True}, True), ({"access_log": True}, True)]
+    "settings, logged", [({}, False), ({"debug": True}, True), slow({"access_log": True}, True)]
 )
 def test_access_log(serve: Serve, tmp_path: Path, settings: dict[str, Any], logged: bool) -> None:
     server = start(serve, tmp_path, **settings)
@@ -304,7 +305,7 @@ def test_cors(serve: Serve, tmp_path: Path) -> None:
     assert "x-own" in preflight.headers["access-control-allow-headers"].lower()
 
 
-@pytest.mark.parametrize("enabled, encoding", [(True, "gzip"), (False, None)])
+@pytest.mark.parametrize("enabled, encoding", [(True, "gzip"), slow(False, None)])
 def test_gzip(serve: Serve, tmp_path: Path, enabled: bool, encoding: str | None) -> None:
     server = start(serve, tmp_path, gzip_enabled=enabled)
     answer = server.infer("m", [tensor("x", [1.0] * 1000)])

@@ -157,7 +157,7 @@ def test_one_name_for_two_models_is_rejected(models: Models, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["start", "check"])
-@pytest.mark.parametrize("content", [None, "README.md", ".hidden/MLmodel"])
+@pytest.mark.parametrize("content", [slow(None), "README.md", slow(".hidden/MLmodel")])
 def test_a_folder_without_models_is_an_error(
     tmp_path: Path, command: str, content: str | None
 ) -> None:
@@ -173,7 +173,7 @@ def test_a_folder_without_models_is_an_error(
     assert "load_models_at_startup" in line
 
 
-@pytest.mark.parametrize("source", ["settings.json", "variable", "dotenv"])
+@pytest.mark.parametrize("source", ["settings.json", slow("variable"), slow("dotenv")])
 def test_a_server_may_start_without_models(tmp_path: Path, source: str) -> None:
     """Like multi-model servers of Seldon and KServe: started empty, loads are requests."""
     env = {"MLSERVER_LOAD_MODELS_AT_STARTUP": "false"} if source == "variable" else {}

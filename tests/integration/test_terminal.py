@@ -27,6 +27,7 @@ from support.models import Models
 from support.ports import free_ports
 from support.repository import write_model, write_server_settings
 from support.server import START_LIMIT, STOP_LIMIT, Serve, Server, clean_environment, run_mlserver
+from support.slow import slow
 
 SLOW = """
 import asyncio
@@ -174,7 +175,9 @@ def test_failed_models_stand_last_in_color(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=lambda value: next(iter(value))
+    "variables",
+    [{"NO_COLOR": "1"}, slow({"TERM": "dumb"}, id="TERM")],
+    ids=lambda value: next(iter(value)),
 )
 def test_no_color(tmp_path: Path, variables: dict[str, str]) -> None:
     write_model(tmp_path / "echo")

@@ -200,7 +200,7 @@ def test_an_unknown_protocol_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}]
+    "variable", [{"OTEL_SDK_DISABLED": "true"}, slow({"OTEL_TRACES_EXPORTER": "none"})]
 )
 def test_variables_turn_tracing_off(
     serve: Serve, collector: Collector, tmp_path: Path, variable: dict[str, str]

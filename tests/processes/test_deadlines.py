@@ -20,14 +20,16 @@ from support.raw_http import Wire, wire
 from support.raw_http import request as raw_request
 from support.repository import write_model
 from support.server import Serve, Server
+from support.slow import slow
 
 SOON = 300_000  # microseconds
 CALLERS, PLACES = 400, 10
 Answer = tuple[int, dict[str, str], bytes]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("over", ["rest", "grpc"])
+@pytest.mark.parametrize(
+    "workers, over", [(0, "grpc"), (1, "rest"), slow(0, "rest"), slow(1, "grpc")]
+)
 def test_a_timeout_in_the_queue(serve: Serve, tmp_path: Path, workers: int, over: str) -> None:
     """A request that times out in the queue is answered at once and never runs."""
     chaos = write_chaos(tmp_path)
@@ -64,7 +66,7 @@ def late_over_grpc(server: Server) -> None:
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_a_timeout_in_the_model(serve: Serve, tmp_path: Path, workers: int) -> None:
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)

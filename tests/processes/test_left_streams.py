@@ -15,6 +15,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceRequest, RequestInput, TensorData
 from support.repository import tensor
 from support.server import Serve
+from support.slow import slow
 
 SPEAKER = Path(__file__).resolve().parents[2] / "examples" / "custom-runtimes" / "streaming"
 TEXT = "one two three four five six seven eight"
@@ -23,7 +24,7 @@ LEAVERS = 25
 # The end of the fixture `serve` makes the assertions: exit in time with code 0, no child process
 # left,
 # no traceback in the log.
-workers = pytest.mark.parametrize("workers", [0, 2])
+workers = pytest.mark.parametrize("workers", [slow(0), 2])
 
 
 @workers

@@ -23,8 +23,9 @@ from support.plain_model import (
     write_message,
 )
 from support.server import Serve, Server
+from support.slow import slow
 
-workers = pytest.mark.parametrize("workers", [0, 2])
+workers = pytest.mark.parametrize("workers", [slow(0), 2])
 # More than the default executor of asyncio has on a machine with two processors.
 OVERLAP = 16
 
@@ -39,7 +40,7 @@ def submit(callers: ThreadPoolExecutor, server: Server, action: str, count: int)
     return futures
 
 
-@pytest.mark.parametrize("workers", [0, 1])  # in one process
+@pytest.mark.parametrize("workers", [slow(0), 1])  # in one process
 def test_calls_that_wait_overlap(serve: Serve, tmp_path: Path, workers: int) -> None:
     """All requests are inside `predict` before the first returns; each gets its own answer."""
     model = PlainModel(tmp_path / "m")
@@ -113,7 +114,7 @@ def test_answers_logs_and_metrics_belong_to_their_request(
         assert f"[{model}] INFO - answers" in line
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_a_place_is_taken_until_the_function_returns(
     serve: Serve, tmp_path: Path, workers: int
 ) -> None:

@@ -177,7 +177,7 @@ def test_a_failed_load_keeps_the_loaded_model(
     assert check(question(server, 1), 1) == 1
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_an_unload_waits_for_running_requests(serve: Serve, tmp_path: Path, workers: int) -> None:
     chaos = write_chaos(tmp_path)
     server = serve(tmp_path, workers=workers)

@@ -68,7 +68,7 @@ def possible(prefix: tuple[str, ...], *command: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("kind", [OnAFullDisk, OnAReadOnlyDisk])
+@pytest.mark.parametrize("kind", [slow(OnAFullDisk), OnAReadOnlyDisk])
 def test_a_disk_that_cannot_be_written(tmp_path: Path, kind: type[Server]) -> None:
     if not possible(tuple(kind.prefix), "true"):
         pytest.skip(f"this machine does not let a test use {kind.prefix[0]}")
@@ -83,7 +83,7 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, kind: type[Server]) -> No
         assert server.infer("echo", ONE).status_code == 200
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_no_shared_memory_is_used(tmp_path: Path, workers: int) -> None:
     """No file in /dev/shm, so none can be full or left over."""
     write_model(tmp_path / "echo")
@@ -111,7 +111,7 @@ def test_a_memory_error_fails_one_request(tmp_path: Path) -> None:
         assert server.workers == before
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_child_processes_of_a_model_keep_their_exit_status(tmp_path: Path, workers: int) -> None:
     write_model(tmp_path / "needy", "Needy", source=NEEDY)
     with Server(tmp_path, workers=workers) as server:
@@ -120,7 +120,7 @@ def test_child_processes_of_a_model_keep_their_exit_status(tmp_path: Path, worke
             assert answer.json()["outputs"][0]["data"] == [code]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 @pytest.mark.parametrize("how", [slow("from the start"), "later"])
 def test_a_log_without_a_reader(tmp_path: Path, workers: int, how: str) -> None:
     """The log's pipe has no reader: the server keeps serving and stops normally."""

@@ -36,7 +36,7 @@ def chaos(tmp_path: Path) -> Chaos:
 
 @pytest.mark.parametrize(
     "workers, number",
-    [(0, signal.SIGTERM), (1, signal.SIGTERM), (0, signal.SIGINT), (1, signal.SIGQUIT)],
+    [slow(0, signal.SIGTERM), (1, signal.SIGTERM), (0, signal.SIGINT), slow(1, signal.SIGQUIT)],
 )
 def test_stop_while_idle(
     serve: Serve, tmp_path: Path, chaos: Chaos, workers: int, number: signal.Signals
@@ -47,7 +47,7 @@ def test_stop_while_idle(
     assert_ends(server)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [slow(0), 2])
 def test_stop_while_loading(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
     chaos.add_marker("block-load")
     server = serve(tmp_path, workers=workers, ready="/v2/health/live")

@@ -43,7 +43,14 @@ def has_echo(server: Server) -> bool:
 
 @pytest.mark.parametrize(
     "workers, step",
-    [(0, WAITS), slow(0, REFUSES), slow(1, WAITS), slow(2, WAITS), (2, BLOCKS), slow(1, REFUSES)],
+    [
+        slow(0, WAITS),
+        slow(0, REFUSES),
+        slow(1, WAITS),
+        slow(2, WAITS),
+        (2, BLOCKS),
+        slow(1, REFUSES),
+    ],
 )
 def test_an_unload_that_hangs(serve: Serve, tmp_path: Path, workers: int, step: str) -> None:
     """The request fails in time with the setting's name; other models answer."""

@@ -165,7 +165,7 @@ def test_a_model_that_ends_its_process(serve: Serve, tmp_path: Path, chaos: Chao
     assert infer_chaos(server, "echo", "b") == (200, "b")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_a_model_that_calls_exit(serve: Serve, tmp_path: Path, chaos: Chaos, workers: int) -> None:
     server = serve(tmp_path, workers=workers, tracebacks=True)
     status, text = infer_chaos(server, "exit", "a")
@@ -221,7 +221,7 @@ def test_health_answers_while_a_model_blocks(
 # -- disconnects --
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0), 1])
 def test_a_disconnect_cancels_the_request(
     serve: Serve, tmp_path: Path, chaos: Chaos, workers: int
 ) -> None:

@@ -16,6 +16,7 @@ from support.dockerfile import Dockerfile, make_dockerfile
 from support.models import Models
 from support.repository import write_model, write_server_settings
 from support.server import run_mlserver
+from support.slow import slow
 
 
 def test_a_folder_with_a_model(tmp_path: Path) -> None:
@@ -302,7 +303,9 @@ def test_wheels_of_the_folder(tmp_path: Path) -> None:
     assert ["wheels", "/opt/wheels"] in dockerfile["COPY"]
 
 
-@pytest.mark.parametrize("more", [(), ("--runtime", "mlflow")], ids=" ".join)
+@pytest.mark.parametrize(
+    "more", [(), slow(("--runtime", "mlflow"), id="--runtime mlflow")], ids=" ".join
+)
 def test_wheels_outside_the_folder(tmp_path: Path, more: tuple[str, ...]) -> None:
     """Wheels are an additional build context: `build` passes it, `dockerfile` prints the option."""
     folder, wheels = write_model(tmp_path / "models"), tmp_path / "dist"

@@ -19,6 +19,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from mlserver.types import RequestInput
 from mlserver_mlflow.invocations import json_formats
 from mlserver_mlflow.loading.pyfunc import scoring_server
+from support.slow import slow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -90,7 +91,7 @@ def bodies(draw: st.DrawFn, kinds: list[str]) -> dict[str, Any]:
 
 # Columns of one type are read into a row block, others column by column.
 @pytest.mark.parametrize(
-    "kinds", [TYPES, *([kind] * 3 for kind in TYPES), ["double"]], ids="-".join
+    "kinds", [TYPES, *(slow([kind] * 3, id=kind) for kind in TYPES), ["double"]], ids="-".join
 )
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
