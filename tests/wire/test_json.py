@@ -356,6 +356,20 @@ def test_infinities_are_null_and_their_positions_a_parameter(
     assert np.array_equal(read.data.to_array(datatype, read.shape), array, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["y", "u" * 10, "u" * 100, "a null value", "nul", "ull"])
+@pytest.mark.parametrize("value", [0.5, np.inf])
+@pytest.mark.parametrize("count", [1, 5000])
+def test_infinities_are_found_beside_any_text(name: str, value: float, count: int) -> None:
+    numbers = [0.25] * (count - 1) + [value]
+    outputs = [
+        ResponseOutput(name=name, shape=[1], datatype="BYTES", data=TensorData([name])),
+        ResponseOutput(name="last", shape=[count], datatype="FP64", data=TensorData(numbers)),
+    ]
+    body = json.write_response(InferenceResponse(model_name=name, outputs=outputs))
+    read = json_client.read_response(body).outputs[1]
+    assert read.data.to_array("FP64", read.shape).tolist() == numbers
+
+
 def test_nan_has_no_parameter() -> None:
     output = ResponseOutput(name="y", shape=[2], datatype="FP64", data=TensorData([1.0, None]))
     shown = orjson.loads(json.write_response(InferenceResponse(model_name="m", outputs=[output])))[
