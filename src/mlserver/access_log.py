@@ -1,7 +1,6 @@
 """The access log: one line per request of any front end, as text or as JSON fields.
 
 Lines are written in groups: once per request, the code of a log line is not in the CPU's caches.
-`docs/how-to/monitoring.md` has the measurement.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from ..locations import is_address
 from ..settings import SettingsError
 from ..settings.sources import read_json_object
 from .image_slim import GENERIC_REQUIREMENTS, NotSlim, make_slim
@@ -260,7 +261,16 @@ def _read_slim_requirements(
 
 def _check_uri(spec: ImageSpec, folder: Path, parameters: Any) -> None:
     uri = parameters.get("uri") if isinstance(parameters, dict) else None
-    if not isinstance(uri, str) or "://" in uri:
+    if not isinstance(uri, str):
+        return
+    if is_address(uri):
+        if not (folder / "requirements.txt").is_file():
+            spec.add_note(
+                folder,
+                f": {uri} is downloaded at the start, so its requirements are not known here: put "
+                "them into a requirements.txt beside model-settings.json, or use the generic image "
+                "(--runtime)",
+            )
         return
     if not (folder / uri).resolve().is_relative_to(spec.folder.resolve()):
         spec.add_note(folder, f": uri {uri} is outside of the folder, so it is not in the image")

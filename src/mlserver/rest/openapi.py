@@ -91,7 +91,7 @@ _SERVER_OPERATIONS = (
     ),
     _Operation("get", "/v2/health/live", "Server liveness", "object"),
     _Operation("get", "/v2/health/ready", "Server readiness, of all models: 200 or 400", "object"),
-    _Operation("get", "/v2/models", "Names of the loaded models", "object"),
+    _Operation("get", "/v2/models", "Names of all models", "object"),
     _Operation("get", "/v2/models/stats", "Inference statistics of all models", "object"),
     _Operation(
         "post",

@@ -135,9 +135,15 @@ def test_the_python_of_the_model(tmp_path: Path) -> None:
 def test_a_model_outside_of_the_folder(tmp_path: Path) -> None:
     write_model(tmp_path / "models" / "a", parameters={"uri": "../../elsewhere"})
     write_model(tmp_path / "models" / "b", parameters={"uri": "s3://bucket/model"})
-    assert [
-        note.partition(":")[0] for note in ImageSpec.from_folder(tmp_path / "models").notes
-    ] == ["a"]
+    write_model(tmp_path / "models" / "c", parameters={"uri": "models:/wine@champion"})
+    write_model(tmp_path / "models" / "d", parameters={"uri": "models:/wine@champion"})
+    (tmp_path / "models" / "d" / "requirements.txt").write_text("scikit-learn")
+    outside, *downloaded = sorted(ImageSpec.from_folder(tmp_path / "models").notes)
+    assert outside == "a: uri ../../elsewhere is outside of the folder, so it is not in the image"
+    assert [note.partition(", so")[0] for note in downloaded] == [
+        "b: s3://bucket/model is downloaded at the start",
+        "c: models:/wine@champion is downloaded at the start",
+    ]
 
 
 def test_system_packages(tmp_path: Path) -> None:
