@@ -57,8 +57,9 @@ def page() -> str:
     lines += ["## Server and worker processes", ""]
     lines += table(HEADINGS, [_row(entry) for entry in state if entry not in about_models])
     lines += [
-        "A pool that has stopped forking does not start again: `mlserver_forks_refused_total` "
-        "above 0 costs memory and start-up time, and the log has the reason.",
+        "`mlserver_forks_refused_total` counts the pools that have started workers as new "
+        "interpreters, which costs memory and start-up time; the log has the reason. Where it may "
+        "be temporary, forks are tried again after 1, 10 and 60 minutes; the pool stays counted.",
         "",
     ]
     lines += ["## HTTP and gRPC", ""]
