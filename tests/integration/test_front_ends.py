@@ -214,6 +214,22 @@ def test_a_killed_http_worker_is_replaced(serve: Serve, tmp_path: Path, chaos: C
     server.wait_for_line(f"HTTP worker {killed} ended unexpectedly (signal SIGKILL)")
 
 
+@pytest.mark.slow
+def test_an_http_worker_that_hangs_is_replaced(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:
+    """Without a change of the server's state, too."""
+    server = serve(tmp_path, workers=1, env=TWO)
+    server.wait_for_line("Ready in")
+    hung = further(server)
+    os.kill(hung, signal.SIGSTOP)
+    server.wait_for_line(f"HTTP worker {hung} did not acknowledge the ping within 10 s, killing it")
+    server.wait(
+        lambda: len(server.workers) == 2 and hung not in server.workers, "another one was started"
+    )
+    with one_of_each(server) as each:
+        for connection in each:
+            echo(connection, "b")
+
+
 def wait_for_readiness(server: Server, connection: Connection, status: int) -> None:
     server.wait(
         lambda: connection.ask("GET", "/v2/health/ready")[0] == status, f"readiness was {status}"

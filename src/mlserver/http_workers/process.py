@@ -79,8 +79,22 @@ class HTTPWorkerProcess(ChildProcess):
         except (WorkerDied, MLServerError, TimeoutError):
             return None
 
+    async def wait_changed(self, timeout: float) -> bool:
+        """Wait for a newer state, up to `timeout` seconds; return whether there is one."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.state_changed.wait()
+        except TimeoutError:
+            return False
+        self.state_changed.clear()
+        return True
+
     def connect(self, worker: ChildProcess) -> None:
-        """Connect this process and a model worker; do nothing if one of them is ending."""
+        """Connect this process and a model worker; do nothing if one of them is ending.
+
+        Raises:
+            OSError: there are no descriptors for a connection.
+        """
         own_end, worker_end = socket.socketpair()
         try:
             worker.send_fd(worker_end, self.number)

@@ -32,9 +32,10 @@ from .process import FLUSH_LIMIT, HTTPWorkerProcess
 logger = get_logger()
 
 START_TIMEOUT = 120.0
-# Seconds in which an HTTP worker must acknowledge a snapshot; else it is killed, because it would
-# answer with an old state.
+# Seconds in which an HTTP worker must acknowledge a snapshot or a ping; else it is killed, because
+# it would answer with an old state, or not at all.
 PUBLISH_TIMEOUT = 10.0
+PING_INTERVAL = 5.0  # seconds without a change of the state
 COLLECT_TIMEOUT = 1.0  # seconds for its counts; after that its last counts are used
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 STABLE_AFTER = 60.0  # seconds of uptime after which a replacement starts without a pause
@@ -220,18 +221,22 @@ class HTTPWorkerSupervisor:
         return any(process.acknowledged_revision < revision for process in self._http_workers)
 
     async def _publish_changes(self, http_worker: HTTPWorkerProcess) -> None:
-        while True:
-            await http_worker.state_changed.wait()
-            http_worker.state_changed.clear()
+        """Publish each change of the state to a process, and kill it if it does not react."""
+        while not http_worker.is_gone:
+            is_changed = await http_worker.wait_changed(PING_INTERVAL)
             try:
                 async with asyncio.timeout(PUBLISH_TIMEOUT):
-                    await self._publish(http_worker)
+                    if is_changed:
+                        await self._publish(http_worker)
+                    else:
+                        await http_worker.call(MessageType.PING, None)
             except WorkerDied:
                 return
-            except (MLServerError, TimeoutError) as error:
+            except Exception as error:
                 logger.error(
-                    "HTTP worker %s did not acknowledge the state within %g s, killing it: %r",
+                    "HTTP worker %s did not acknowledge the %s within %g s, killing it: %r",
                     http_worker.pid,
+                    "state" if is_changed else "ping",
                     PUBLISH_TIMEOUT,
                     error,
                 )
