@@ -1,16 +1,15 @@
 """The model registry: models by name and version, their pipelines, and traffic splits."""
 
 from .mlserver1_names import MultiModelRegistry, SingleModelRegistry, model_initialiser
-from .registry import (
+from .model_version import (
     LOAD_RETRY,
     ModelPipeline,
-    ModelRegistryView,
     ModelVersion,
     OuterStage,
     PipelineBuilder,
-    Registry,
     default_version,
 )
+from .registry import ModelRegistryView, Registry
 
 __all__ = [
     "LOAD_RETRY",

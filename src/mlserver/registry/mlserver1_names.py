@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..settings import ModelSettings
-from .registry import ModelVersion, Registry
+from .model_version import ModelVersion
+from .registry import Registry
 
 if TYPE_CHECKING:
     from ..model import MLModel
