@@ -84,8 +84,9 @@ class MLServer:
     # -- assembly --
 
     def _build_pipeline(self, entry: ModelVersion, loaded: LoadedModel) -> ModelPipeline:
+        pipeline = self._factory.build_pipeline(entry, loaded)
         self._alias_watcher.watch(entry, loaded)
-        return self._factory.build_pipeline(entry, loaded)
+        return pipeline
 
     def _build_front_ends(self) -> list[Any]:
         """Return the front ends, bound to their ports: a port in use fails before models load."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -138,12 +139,59 @@ async def test_a_load_that_returns_false(bench: Bench) -> None:
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), asyncio.CancelledError()])
 async def test_any_exception_ends_the_state_loading(bench: Bench, error: BaseException) -> None:
     bench.executor.load_error = error
-    with pytest.raises(type(error)):
+    with pytest.raises((MLServerError, asyncio.CancelledError)):
         await bench.registry.load(model_settings())
 
     assert bench.registry.find("m").state is State.UNAVAILABLE
     await bench.load()
     assert bench.registry.find("m").ready
+
+
+async def test_an_exception_of_a_load_is_an_error_with_its_reason(bench: Bench) -> None:
+    bench.executor.load_error = PermissionError(13, "Permission denied")
+    with pytest.raises(
+        MLServerError, match=r"^Model m failed to load: PermissionError: .*Permission denied"
+    ):
+        await bench.load()
+    entry = bench.registry.find("m")
+    assert (entry.state, "Permission denied" in entry.reason) == (State.UNAVAILABLE, True)
+
+
+async def test_a_model_whose_pipeline_cannot_be_built(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Any:
+        raise ModuleNotFoundError("No module named 'formats'")
+
+    old = await bench.load()
+    monkeypatch.setattr(bench.registry, "_build_pipeline", fail)
+    for name in ("m", "n"):
+        with pytest.raises(MLServerError, match="No module named 'formats'"):
+            await bench.load(name)
+        assert bench.executor.models[-1].unloaded
+    assert not old.unloaded
+    assert tag_of(await bench.ask()) == old.tag
+    states = [entry.state for entry in bench.registry.entries()]
+    assert states == [State.READY, State.UNAVAILABLE]
+    assert "formats" in bench.registry.find("n").reason
+
+
+async def test_a_version_that_was_unloaded_is_not_reloaded(bench: Bench) -> None:
+    await bench.load()
+    entry = bench.registry.find("m")
+    assert await bench.registry.reload(entry)
+    assert len(bench.executor.models) == 2
+
+    bench.executor.models[1].go.clear()
+    call = asyncio.create_task(bench.ask())
+    await waiting_for(call)
+    unloading = asyncio.create_task(bench.registry.unload("m", None))
+    reloading = asyncio.create_task(bench.registry.reload(entry))  # waits for the unload
+    await waiting_for(reloading)
+    bench.executor.models[1].go.set()
+    await asyncio.gather(call, unloading)
+    assert not await reloading
+    assert (bench.registry.entries(), len(bench.executor.models)) == ([], 2)
 
 
 async def test_one_load_of_a_name_at_a_time(bench: Bench) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from ..errors import MLServerError
@@ -174,14 +174,11 @@ def build(spec: builder.EnvironmentSpec, environments_dir: str) -> Environment:
         EnvironmentBuildError: an installer failed.
     """
     folder = os.path.join(os.path.abspath(environments_dir), f"{spec.manager}-{spec.key[:40]}")
-    os.makedirs(environments_dir, exist_ok=True)
-    with _locked(f"{folder}.lock"):
-        marker = os.path.join(folder, _COMPLETE)
-        if not os.path.exists(marker):
+    name = f"of model {spec.model}"
+    with _locked(folder, name) as is_complete:
+        if not is_complete:
             builder.build(spec, folder)
-            with open(marker, "w", encoding="utf-8"):
-                pass
-    return Environment(spec.key, folder, f"of model {spec.model}", spec.source)
+    return Environment(spec.key, folder, name, spec.source)
 
 
 def _resolve_path(settings: ModelSettings, path: str) -> str:
@@ -213,12 +210,13 @@ def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
         EnvironmentNotFound: it is not an archive, or contains a device, or a path or link that
             leads out of its folder.
     """
-    key = compute_hash_of_file(tarball)
+    try:
+        key = compute_hash_of_file(tarball)
+    except OSError as error:
+        raise EnvironmentNotFound(name, f"its file cannot be read: {error.strerror}") from None
     folder = os.path.join(os.path.abspath(environments_dir), key)
-    os.makedirs(environments_dir, exist_ok=True)
-    with _locked(f"{folder}.lock"):
-        marker = os.path.join(folder, _COMPLETE)
-        if not os.path.exists(marker):
+    with _locked(folder, name) as is_complete:
+        if not is_complete:
             # A folder without the marker was left by an interrupted process.
             shutil.rmtree(folder, ignore_errors=True)
             logger.info("Unpacking environment '%s'", name)
@@ -228,17 +226,38 @@ def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
             except (tarfile.TarError, OSError, EOFError, ValueError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise EnvironmentNotFound(name, str(error)) from None
-            with open(marker, "w", encoding="utf-8"):
-                pass
     return Environment(key, folder, name)
 
 
 @contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold a file lock, shared with other threads and other servers."""
-    with open(path, "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _locked(folder: str, name: str) -> Iterator[bool]:
+    """Hold the lock of an environment's folder, shared with other threads and other servers.
+
+    Yields whether the environment is complete, and marks it so at the end of the block.
+
+    Raises:
+        EnvironmentNotFound: files cannot be written beside the folder.
+    """
+    marker = os.path.join(folder, _COMPLETE)
+    with ExitStack() as files:
+        try:
+            os.makedirs(os.path.dirname(folder), exist_ok=True)
+            lock = files.enter_context(open(f"{folder}.lock", "w", encoding="utf-8"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _cannot_write(name, error) from None
+        is_complete = os.path.exists(marker)
+        yield is_complete
+        if not is_complete:
+            try:
+                files.enter_context(open(marker, "w", encoding="utf-8"))
+            except OSError as error:
+                raise _cannot_write(name, error) from None
+
+
+def _cannot_write(name: str, error: OSError) -> EnvironmentNotFound:
+    reason = "the folder of the setting 'environments_dir': expected one that can be written, "
+    return EnvironmentNotFound(name, f"{reason}received '{error.strerror}'")
 
 
 def _extract(tarball: str, folder: str) -> None:

@@ -114,19 +114,21 @@ class AliasWatcher:
                 if failed is not None:
                     failed, entry.reason = None, ""
             elif resolved != failed or time.monotonic() - failed_at > FAILED_VERSION_RETRY:
-                failed = None if await self._swap(entry, resolved) else resolved
+                failed = None if await self._reload(entry, resolved) else resolved
                 failed_at = time.monotonic()
 
-    async def _swap(self, entry: ModelVersion, resolved: str) -> bool:
+    async def _reload(self, entry: ModelVersion, resolved: str) -> bool:
+        """Load the version that the alias points to; return False if it cannot be loaded."""
         logger.info("Model '%s': '%s' is now %s", entry.name, _get_uri(entry.settings), resolved)
         try:
-            await self._registry.load(entry.settings)
+            is_loaded = await self._registry.reload(entry)
         except MLServerError as error:  # logged by the registry, and shown in the index
             entry.metrics.swapped(False)
             self.states[entry].set_failure(error.message)
             return False
-        entry.metrics.swapped(True)
-        self.states[entry].moved, self.states[entry].failure = time.time(), ""
+        if is_loaded:  # else it was unloaded meanwhile, which ends this task
+            entry.metrics.swapped(True)
+            self.states[entry].moved, self.states[entry].failure = time.time(), ""
         return True
 
 
@@ -158,3 +160,9 @@ async def _resolve(loaded: LoadedModel, uri: str) -> str:
         raise MLServerError(
             f"Resolving '{uri}' timed out after {RESOLVE_TIMEOUT:g} s", 504
         ) from None
+    except MLServerError:
+        raise
+    except Exception as error:  # the task that polls must not end
+        raise MLServerError(
+            f"Resolving '{uri}' failed: {type(error).__name__}: {error}", 500
+        ) from error

@@ -159,52 +159,83 @@ class Registry(ModelRegistryView):
         """
         async with self._lock(settings.name):
             entry = self.announce(settings)
-            entry.state, entry.reason = State.LOADING, ""
-            self._changed()
-            try:
-                resolved = with_resolved_folder(settings)
-                code_policy.current_policy().check(resolved)
-                self._check_settings(settings)
-                split = read_traffic_split(settings)
-                loaded = await self._executor.load(resolved)
-            except MLServerError as error:
-                entry.reason = error.message
-                self._has_failed(entry)
-                if is_logged:
-                    logger.error(
-                        "Model '%s'%s could not be loaded: %s",
-                        entry.name,
-                        _format_version(entry),
-                        error.message,
-                    )
-                raise
-            except BaseException as error:
-                entry.reason = f"Loading model '{entry.name}' was stopped by {type(error).__name__}"
-                self._has_failed(entry)
-                raise
-            replaced, replaced_pipeline = entry.loaded, entry.pipeline
-            entry.settings = settings
-            entry.configured_split = split
-            entry.pipeline = self._build_pipeline(entry, loaded)
-            entry.loaded = loaded
-            entry.metrics.loaded(loaded.info.load_seconds)
-            entry.state = State.READY if loaded.info.ready else State.UNAVAILABLE
-            entry.reason = "" if loaded.info.ready else "load() of the model returned False"
-            self._choose_default(settings.name)
-            self._changed()
-            if entry.reason and is_logged:
+            await self._load(entry, settings, is_logged)
+            return entry
+
+    async def reload(self, entry: ModelVersion) -> bool:
+        """Load a version again; return False if it was unloaded, and nothing was loaded.
+
+        Raises:
+            MLServerError: loading failed. The version that is loaded keeps serving.
+        """
+        async with self._lock(entry.name):
+            if self._entries.get(entry.name, {}).get(entry.version) is not entry:
+                return False
+            await self._load(entry, entry.settings, True)
+            return True
+
+    async def _load(self, entry: ModelVersion, settings: ModelSettings, is_logged: bool) -> None:
+        """Load a version whose lock is held. Raises only `MLServerError` and cancellations."""
+        entry.state, entry.reason = State.LOADING, ""
+        self._changed()
+        replaced, replaced_pipeline = entry.loaded, entry.pipeline
+        try:
+            await self._load_with_pipeline(entry, settings)
+        except Exception as error:
+            load_error = _to_load_error(entry, error)
+            entry.reason = load_error.message
+            self._has_failed(entry)
+            if is_logged:
                 logger.error(
-                    "Model '%s'%s is not ready: %s",
+                    "Model '%s'%s could not be loaded: %s",
                     entry.name,
                     _format_version(entry),
-                    entry.reason,
+                    load_error.message,
                 )
-            elif not entry.reason:
-                _log_loaded(entry, loaded.info.load_seconds)
-            if replaced is not None:
-                with suppress(MLServerError):  # its `unload` raised, and the error is logged
-                    await self._retire(replaced, replaced_pipeline)
-            return entry
+            raise load_error from error.__cause__
+        except BaseException as error:
+            entry.reason = f"Loading model '{entry.name}' was stopped by {type(error).__name__}"
+            self._has_failed(entry)
+            raise
+        self._has_loaded(entry, is_logged)
+        if replaced is not None:
+            try:
+                await self._retire(replaced, replaced_pipeline)
+            except MLServerError:  # its `unload` raised, and the error is logged
+                pass
+            except Exception:
+                logger.exception("Model '%s': the version before could not be unloaded", entry.name)
+
+    async def _load_with_pipeline(self, entry: ModelVersion, settings: ModelSettings) -> None:
+        """Load the model, build its pipeline, and set both; set nothing if one of them fails."""
+        resolved = with_resolved_folder(settings)
+        code_policy.current_policy().check(resolved)
+        self._check_settings(settings)
+        split = read_traffic_split(settings)
+        loaded = await self._executor.load(resolved)
+        before, entry.settings = entry.settings, settings
+        try:
+            entry.pipeline = self._build_pipeline(entry, loaded)
+        except BaseException:
+            entry.settings = before
+            with suppress(MLServerError):
+                await loaded.unload()
+            raise
+        entry.configured_split, entry.loaded = split, loaded
+
+    def _has_loaded(self, entry: ModelVersion, is_logged: bool) -> None:
+        assert entry.loaded is not None
+        info = entry.loaded.info
+        entry.metrics.loaded(info.load_seconds)
+        entry.state = State.READY if info.ready else State.UNAVAILABLE
+        entry.reason = "" if info.ready else "load() of the model returned False"
+        self._choose_default(entry.name)
+        self._changed()
+        if not entry.reason:
+            _log_loaded(entry, info.load_seconds)
+        elif is_logged:
+            version = _format_version(entry)
+            logger.error("Model '%s'%s is not ready: %s", entry.name, version, entry.reason)
 
     async def unload(self, name: str, version: str | None) -> None:
         """Unload one version. It gets no new requests, and running requests finish.
@@ -252,6 +283,14 @@ class Registry(ModelRegistryView):
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
+
+
+def _to_load_error(entry: ModelVersion, error: Exception) -> MLServerError:
+    """Return the error of a load. The log has the traceback of one that is not `MLServerError`."""
+    if isinstance(error, MLServerError):
+        return error
+    logger.error("Model '%s': unexpected exception in its load", entry.name, exc_info=error)
+    return MLServerError(f"Model {entry.name} failed to load: {type(error).__name__}: {error}", 500)
 
 
 def _log_loaded(entry: ModelVersion, seconds: float) -> None:

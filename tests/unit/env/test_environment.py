@@ -15,6 +15,7 @@ import pytest
 
 from mlserver import MLModel, ModelSettings
 from mlserver.env import environment
+from mlserver.env.builder import EnvironmentSpec
 from mlserver.env.environment import EnvironmentNotFound, find_environment, unpack
 from mlserver.settings import ModelParameters
 
@@ -159,6 +160,24 @@ def test_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "env.tar.gz").write_bytes(content)
     with pytest.raises(EnvironmentNotFound):
+        unpack(str(tmp_path / "env.tar.gz"), str(tmp_path / "envs"), "env")
+
+
+@pytest.mark.parametrize("envs", ["file", "file/envs"])
+def test_a_folder_of_environments_that_cannot_be_written(tmp_path: Path, envs: str) -> None:
+    """A file in its place: root may write into read-only folders."""
+    (tmp_path / "file").touch()
+    tarball = pack(tmp_path / "env.tar.gz", files={"bin/x": b""})
+    with pytest.raises(EnvironmentNotFound, match="'environments_dir': expected one that can be"):
+        unpack(str(tarball), str(tmp_path / envs), "env")
+    spec = EnvironmentSpec("m", "uv", "3.11", (), str(tmp_path), None, "mlserver")
+    with pytest.raises(EnvironmentNotFound, match="'of model m' .*'environments_dir': expected"):
+        environment.build(spec, str(tmp_path / envs))
+
+
+def test_an_archive_that_cannot_be_read(tmp_path: Path) -> None:
+    """It was replaced after `find_environment` had checked it."""
+    with pytest.raises(EnvironmentNotFound, match="its file cannot be read: No such file"):
         unpack(str(tmp_path / "env.tar.gz"), str(tmp_path / "envs"), "env")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mlserver.errors import MLServerError
 from mlserver.handlers import ModelRepositoryHandlers
-from mlserver.types import RepositoryIndexRequest
+from mlserver.types import RepositoryIndexRequest, RepositoryIndexResponseItem
 from support.inline_pipeline import StaticRepository
 from support.pipeline import Bench, model_settings
 
@@ -72,3 +72,15 @@ async def test_the_reason_of_a_failure_lasts_until_the_next_load(repository: Rep
     repository.bench.executor.go.set()
     await loading
     assert await repository.state() == ("READY", "")
+
+
+async def test_an_exception_in_one_load_stops_no_other(repository: Repository) -> None:
+    repository.bench.executor.load_error = PermissionError(13, "Permission denied")
+    models = [model_settings("broken"), model_settings("m")]
+    assert await repository.handlers.load_all(models) == 1
+    states = {item.name: str(item.state) for item in await items(repository)}
+    assert states == {"broken": "UNAVAILABLE", "m": "READY"}
+
+
+async def items(repository: Repository) -> list[RepositoryIndexResponseItem]:
+    return list(await repository.handlers.index(RepositoryIndexRequest()))
