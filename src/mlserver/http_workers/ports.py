@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import socket
+import sys
 
-from ..settings import Settings
+from ..settings import Settings, SettingsError
+
+
+def check_support(settings: Settings) -> None:
+    """Raise `SettingsError` if several processes cannot share ports and models."""
+    if sys.platform != "linux":
+        raise SettingsError(
+            "http_workers: expected 1 on this system; more need Linux, where processes share a port"
+        )
+    if settings.parallel_workers <= 0:
+        raise SettingsError(
+            "http_workers: expected 1 with parallel_workers of 0; set parallel_workers to 1 or more"
+        )
 
 
 def reserve_ports(settings: Settings) -> Settings:

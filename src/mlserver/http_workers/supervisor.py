@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
@@ -24,9 +23,10 @@ from ..parallel.rpc.client import WorkerDied
 from ..parallel.rpc.dispatcher import RPCHandler
 from ..parallel.rpc.protocol import Frame, MessageType
 from ..registry import ModelVersion, Registry
-from ..settings import Settings, SettingsError
+from ..settings import Settings
 from ..types import RepositoryIndexRequest
 from . import snapshot
+from .ports import check_support
 from .process import FLUSH_LIMIT, HTTPWorkerProcess
 
 logger = get_logger()
@@ -72,7 +72,7 @@ class HTTPWorkerSupervisor:
     """
 
     def __init__(self, settings: Settings) -> None:
-        _check(settings)
+        check_support(settings)
         self._indices = range(1, settings.http_workers)
         self._drain_timeout = settings.drain_timeout
         self._http_workers: list[HTTPWorkerProcess] = []
@@ -392,14 +392,3 @@ class HTTPWorkerSupervisor:
         elif frame.kind == MessageType.WORKER_LOST:
             http_worker.connected_workers.discard(frame.head)
             http_worker.state_changed.set()
-
-
-def _check(settings: Settings) -> None:
-    if sys.platform != "linux":
-        raise SettingsError(
-            "http_workers: expected 1 on this system; more need Linux, where processes share a port"
-        )
-    if settings.parallel_workers <= 0:
-        raise SettingsError(
-            "http_workers: expected 1 with parallel_workers of 0; set parallel_workers to 1 or more"
-        )
