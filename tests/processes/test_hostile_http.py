@@ -175,6 +175,14 @@ def test_trailers_are_not_treated_as_headers(server: Server) -> None:
 # -- sizes --
 
 
+@pytest.mark.parametrize("trailer", [b"a:b\r\n", b"x"])
+def test_endless_trailers(server: Server, trailer: bytes) -> None:
+    with wire(server.http_port) as connection:
+        connection.send(CHUNKED + b"0\r\n")
+        connection.send(400_000 // len(trailer) * trailer)  # the first read is not counted
+        refused(connection, 431)
+
+
 def test_large_headers(server: Server) -> None:
     with wire(server.http_port) as connection:
         connection.send(request("GET", "/v2", None, "x-long: " + 70_000 * "x"))

@@ -53,7 +53,7 @@ MEANINGS: dict[int, tuple[str, str]] = {
     ),
 }
 FURTHER = (
-    ("431", "headers larger than 64 KiB, or more than 256 headers"),
+    ("431", "headers or trailers larger than 64 KiB, or more than 256 of them"),
     ("505", "HTTP/2 without negotiation on the REST port: gRPC has a port of its own"),
 )
 

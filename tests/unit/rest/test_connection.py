@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from mlserver.rest.http.connection import MAX_PIPELINED, Connection
-from mlserver.rest.http.request_head import MAX_HEAD
+from mlserver.rest.http.request_head import MAX_HEAD, MAX_HEADERS
 from mlserver.rest.http.timeouts import ConnectionTimeouts
 from mlserver.settings import Settings
 
@@ -168,3 +168,55 @@ async def test_requests_run_in_a_task_that_a_disconnect_cancels(connect: Connect
     await run_tasks()
     assert task.done()
     assert not connection._tasks
+
+
+LAST_CHUNK = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+
+
+@pytest.mark.parametrize("part", [b"a:b\r\n" * 10, 1024 * b"x", b"x: " + 1021 * b"y"])
+async def test_trailers_have_the_limits_of_headers(connect: Connect, part: bytes) -> None:
+    connection, transport = connect()
+    connection.data_received(LAST_CHUNK)
+    for _ in range(MAX_HEAD // len(part) + 2):
+        connection.data_received(part)
+    assert transport.statuses == [431]
+
+
+async def test_trailers_in_one_read_have_the_limit_of_number(connect: Connect) -> None:
+    connection, transport = connect()
+    connection.data_received(LAST_CHUNK + b"a:b\r\n" * MAX_HEADERS + b"\r\n")
+    await run_tasks()
+    connection.data_received(LAST_CHUNK + b"a:b\r\n" * (MAX_HEADERS + 1) + b"\r\n")
+    assert transport.statuses == [200, 431]
+
+
+async def test_the_extension_of_a_chunk_has_the_limit_of_headers(connect: Connect) -> None:
+    connection, transport = connect()
+    connection.data_received(LAST_CHUNK.removesuffix(b"0\r\n") + b"1;")
+    for _ in range(MAX_HEAD // 1024 + 2):
+        connection.data_received(1024 * b"x")
+    assert transport.statuses == [431]
+
+
+@pytest.mark.parametrize("size", [MAX_HEAD // 8, len(BODY)])
+async def test_reads_of_a_body_are_not_counted_as_headers(connect: Connect, size: int) -> None:
+    """Also where the head's bytes and the body's together exceed the limit of a head."""
+    connection, transport = connect()
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nx: %s\r\n" % (MAX_HEAD // 2 * b"x")
+    data = head + b"content-length: %d\r\n\r\n%s" % (len(BODY), BODY)
+    for begin in range(0, len(data), size):
+        connection.data_received(data[begin : begin + size])
+        await run_tasks()
+    assert transport.statuses == [200]
+
+
+async def test_reads_that_end_with_the_header_of_a_chunk_are_not_counted(connect: Connect) -> None:
+    connection, transport = connect()
+    size = b"%x\r\n" % len(BODY)
+    connection.data_received(LAST_CHUNK.removesuffix(b"0\r\n") + size)
+    for following in (size, size, b"0\r\n"):
+        connection.data_received(BODY + b"\r\n" + following)
+        await run_tasks()
+    connection.data_received(b"a: b\r\n\r\n")
+    await run_tasks()
+    assert transport.statuses == [200]

@@ -34,8 +34,6 @@ from .timeouts import ConnectionState, ConnectionTimeouts
 
 MAX_CHUNKS = 100_000  # of one body; a chunk costs far more than the one byte that it may hold
 MAX_PIPELINED = 64  # requests of one connection that wait for the response to an earlier one
-# Bytes of a response that a client has to read per `body_timeout`, unless less is left.
-MIN_BYTES_READ = 16 * 1024
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -67,15 +65,14 @@ class Connection(asyncio.Protocol):
         self._running: RequestResponseCycle | None = None  # the request that is being answered
         self._task: asyncio.Task[None] | None = None
         self._pipeline: deque[RequestResponseCycle] = deque()
-        # Bytes of responses that the client had not read at the last check, and since when.
-        self._unread, self._unread_since = 0, timeouts.now
         # The request that is being parsed.
         self._target, self._version = b"", "1.1"
         self._headers: RawHeaders = []
         self._expects_continue = False
         self._is_upgrade = False  # the head has `Upgrade`
         self._chunk_count = 0
-        self._head_size = 0  # bytes that are certainly the head's, of earlier reads
+        # Bytes that are certainly the head's, of earlier reads; then those without a body's part.
+        self._head_size = 0
         self._max_head_size = 0  # with all bytes of the read in which the head began
         self._read_size = self._requests_in_read = 0  # of the present read
 
@@ -125,8 +122,8 @@ class Connection(asyncio.Protocol):
         self._requests_in_read = 0 if is_between else 1
         try:
             self._parse(data)
-            if self._state is ConnectionState.HEAD:
-                self._count_unfinished_head()
+            if self._state is not ConnectionState.RESPONSE:
+                self._count_unfinished()
         except httptools.HttpParserError as error:
             if self._cycle is None and data.startswith(b"PRI * HTTP/2"):
                 self._reject(RequestRejected(505, WRONG_VERSION))
@@ -135,13 +132,17 @@ class Connection(asyncio.Protocol):
         except RequestRejected as error:
             self._reject(error)
 
-    def _count_unfinished_head(self) -> None:
-        self._max_head_size += self._read_size
+    def _count_unfinished(self) -> None:
+        """Limit a head, and what has no part of the body: chunk extensions and trailers."""
+        if self._state is ConnectionState.HEAD:
+            self._max_head_size += self._read_size
+        elif self._state is not ConnectionState.BODY:
+            return
         # Behind another request in its first read, the head has an unknown part of the bytes. That
         # read is not counted: an incomplete head may exceed the limit by one read.
         if self._requests_in_read == 1:
             self._head_size += self._read_size
-            check_head_size(self._head_size)
+            check_head_size(self._head_size, len(self._headers))
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; a request to upgrade is read as an HTTP/1.1 request."""
@@ -247,11 +248,17 @@ class Connection(asyncio.Protocol):
         }
 
     def on_chunk_header(self) -> None:
+        self._head_size = -self._read_size  # this read is not counted
         self._chunk_count += 1
         if self._chunk_count > MAX_CHUNKS:
             raise RequestRejected(413, f"Request body: expected at most {MAX_CHUNKS} chunks")
 
+    def on_chunk_complete(self) -> None:
+        if self._headers:  # trailers
+            check_head_size(0, len(self._headers))
+
     def on_body(self, body: bytes) -> None:
+        self._head_size = -self._read_size
         cycle = self._cycle
         if cycle is not None and not cycle.response_complete:
             cycle.feed_body(body)
@@ -329,7 +336,7 @@ class Connection(asyncio.Protocol):
     def check_timeouts(self) -> None:
         """Close this connection if it has exceeded a time limit. Called periodically."""
         timeouts, state = self._timeouts, self._state
-        self._check_client_reads()
+        self._flow.check_client_reads(timeouts.now, timeouts.read_timeout)
         if self._flow.is_read_paused:
             self._since = timeouts.now  # while this server does not read, no timeout of the client
         elif timeouts.is_expired(state, self._since):
@@ -339,15 +346,6 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
             else:
                 self._reject(time_exceeded("headers" if state is ConnectionState.HEAD else "body"))
-
-    def _check_client_reads(self) -> None:
-        """Abort the connection if the client does not read its responses."""
-        timeouts = self._timeouts
-        unread = self._transport.get_write_buffer_size()
-        if not unread or unread <= self._unread - MIN_BYTES_READ or unread > self._unread:
-            self._unread, self._unread_since = unread, timeouts.now
-        elif timeouts.now - self._unread_since > timeouts.read_timeout:
-            self._transport.abort()
 
     def _reject(self, error: RequestRejected) -> None:
         """Respond with an error to the request that is being read, and close the connection."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 
 HIGH_WATER = 64 * 1024  # bytes of a request body that are buffered before reading is paused
+# Bytes of a response that a client has to read per `body_timeout`, unless less is left.
+MIN_BYTES_READ = 16 * 1024
 
 
 class FlowControl:
@@ -18,13 +20,22 @@ class FlowControl:
         is_write_paused: Whether the transport has called `pause_writing`.
     """
 
-    __slots__ = ("_writable", "is_read_paused", "is_write_paused", "transport")
+    __slots__ = (
+        "_unread",
+        "_unread_since",
+        "_writable",
+        "is_read_paused",
+        "is_write_paused",
+        "transport",
+    )
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self._writable: asyncio.Event | None = None  # created when writing is paused first
         self.is_read_paused = False
         self.is_write_paused = False
+        # Bytes of responses that the client had not read at the last check, and since when.
+        self._unread, self._unread_since = 0, 0.0
 
     def pause_reading(self) -> None:
         if not self.is_read_paused:
@@ -55,3 +66,11 @@ class FlowControl:
         """Wait until the transport accepts more."""
         if self._writable is not None:
             await self._writable.wait()
+
+    def check_client_reads(self, now: float, limit: float) -> None:
+        """Abort the connection if the client has not read responses for `limit` seconds."""
+        unread = self.transport.get_write_buffer_size()
+        if not unread or unread <= self._unread - MIN_BYTES_READ or unread > self._unread:
+            self._unread, self._unread_since = unread, now
+        elif now - self._unread_since > limit:
+            self.transport.abort()

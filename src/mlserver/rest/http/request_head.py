@@ -77,17 +77,18 @@ def check_head(version: str, target: bytes, headers: RawHeaders, max_size: int) 
                 400,
                 "Invalid HTTP request: Transfer-Encoding: expected 'chunked', in HTTP/1.1 only",
             )
-    if len(names) > MAX_HEADERS:
-        raise RequestRejected(
-            431, f"Request headers: expected at most {MAX_HEADERS}, received {len(names)}"
-        )
+    size = 0
     if max_size > MAX_HEAD:
         size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
-        check_head_size(size)
+    check_head_size(size, len(names))
 
 
-def check_head_size(size: int) -> None:
-    """Raise `RequestRejected` (431) if a head has more than `MAX_HEAD` bytes."""
+def check_head_size(size: int, count: int) -> None:
+    """Raise `RequestRejected` (431) if a head, or trailers, exceed `MAX_HEAD` or `MAX_HEADERS`."""
+    if count > MAX_HEADERS:
+        raise RequestRejected(
+            431, f"Request headers: expected at most {MAX_HEADERS}, received {count}"
+        )
     if size > MAX_HEAD:
         raise RequestRejected(431, _TOO_LARGE)
 
