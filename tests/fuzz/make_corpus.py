@@ -18,6 +18,7 @@ from mlserver.wire.proto import messages
 
 ONE = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1.5, -2, 3e10, 0]}
 DATATYPES = "UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BOOL"
+LONG = {"name": "x", "shape": [2000], "datatype": "FP32", "data": [1.5] * 2000}
 TEXT = {"name": "t", "shape": [2], "datatype": "BYTES", "data": ["é\u0000", "𝄞"]}
 
 
@@ -53,6 +54,7 @@ REQUESTS: dict[str, Any] = {
     "rank 40": {"inputs": [entry(shape=[1] * 40, data=[1])]},
     "twice": {"inputs": [ONE, ONE]},
     "none": {"inputs": []},
+    "one output again and again": {"inputs": [LONG], "outputs": [{"name": "x"}] * 2000},
 }
 MANY = 15_000
 TABLES: dict[str, Any] = {
@@ -134,6 +136,8 @@ def binary_bodies() -> None:
     put("binary", "numbers and text", with_binary(both, raw, words))
     expected = {"inputs": [first | sized], "parameters": {"binary_data_output": True}}
     put("binary", "binary answer", with_binary(expected, raw))
+    again = {"inputs": [first | sized], "outputs": [{"name": "x"}] * 9000}
+    put("binary", "one output again and again", with_binary(again, raw))
     for name, size in (
         ("too much", 17),
         ("too little", 15),

@@ -330,7 +330,7 @@ def _read_statistics(statistics: ModelStatistics) -> Document:
     """Return sums over the successful requests, and [rows, executions, seconds] per batch size."""
     batches = [[rows, spent.count, spent.ns / 1e9] for rows, spent in statistics.batches.items()]
     return {
-        "rows": statistics.inference_count,
+        "rows": statistics.row_count,
         "executions": statistics.execution_count,
         "last_request": statistics.last_inference or None,
         "queue_seconds": statistics.queue_ns / 1e9,

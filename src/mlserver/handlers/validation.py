@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidInput, MLServerError
 from ..tensor import DATATYPES, TensorError, brief
-from ..types import InferenceRequest, Parameters, RequestInput
+from ..types import InferenceRequest, Parameters, RequestInput, RequestOutput
 
 MAX_INPUTS = 10_000  # the default of the setting `max_inputs`
 MAX_NAME = 1024
@@ -30,7 +30,7 @@ def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> No
     """Validate a request, and normalize its input tensors.
 
     Args:
-        max_inputs: Inputs per request at most (setting `max_inputs`).
+        max_inputs: Inputs, and requested outputs, per request at most (setting `max_inputs`).
 
     Raises:
         InvalidInput: with the input's name, what was expected and what was received.
@@ -45,11 +45,29 @@ def check_request(request: InferenceRequest, max_inputs: int = MAX_INPUTS) -> No
         _check_names(names)
     if request.parameters is not None:
         _check_parameters(request.parameters, "the request")
-    for output in request.outputs or ():
-        if output.parameters is not None:
-            _check_tensor_parameters(output.parameters, f"output '{_shorten(output.name)}'")
+    if request.outputs:
+        _check_outputs(request.outputs, max_inputs)
     if rows is None:  # the numbers of a row block were checked when it was created
         _normalize(request.inputs)
+
+
+def _check_outputs(outputs: Sequence[RequestOutput], limit: int) -> None:
+    """Limit the requested outputs: the response has each of them."""
+    if len(outputs) > limit:
+        raise InvalidInput(
+            "outputs", f"at most {limit} outputs (setting 'max_inputs')", f"{len(outputs)}"
+        )
+    seen = set()
+    for output in outputs:
+        if output.name in seen:
+            raise InvalidInput(
+                f"output '{_shorten(output.name)}'",
+                "each requested output once",
+                "the name a second time",
+            )
+        seen.add(output.name)
+        if output.parameters is not None:
+            _check_tensor_parameters(output.parameters, f"output '{_shorten(output.name)}'")
 
 
 def _normalize(inputs: Sequence[RequestInput]) -> None:

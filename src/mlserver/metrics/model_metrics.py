@@ -27,7 +27,7 @@ from .instruments import (
     Labels,
     Summary,
 )
-from .model_statistics import ModelStatistics
+from .model_statistics import MAX_EXACT_BATCH, ModelStatistics, get_size_class
 
 if TYPE_CHECKING:
     from .recent_errors import RecentErrors
@@ -279,7 +279,8 @@ class ModelMetrics:
         """Record one execution of the model on `rows` rows of so many requests."""
         statistics = self.statistics
         statistics.execution_count += 1
-        duration = statistics.batches[max(rows, 1)]
+        size = max(rows, 1) if rows <= MAX_EXACT_BATCH else get_size_class(rows)
+        duration = statistics.batches[size]
         duration.count += 1
         duration.ns += int(seconds * 1e9)
         labels = self._labels

@@ -8,6 +8,16 @@ from typing import Any
 
 import msgspec
 
+# Clients choose the first dimension of a tensor, up to 2^48 without any data. Larger batches are
+# counted under the next power of two, so the number of sizes is bounded.
+MAX_EXACT_BATCH = 256
+_MAX_INTEGER = 2**63 - 1  # of JSON and msgpack documents; of int64, as clients read it
+
+
+def get_size_class(rows: int) -> int:
+    """Return the size under which a batch of more than `MAX_EXACT_BATCH` rows is counted."""
+    return 1 << min((rows - 1).bit_length(), 62)
+
 
 @dataclass(slots=True)
 class Duration:
@@ -33,6 +43,7 @@ class ModelStatistics:
         execution_count: Executions of the model.
         last_inference: Seconds since the epoch (the extension shows milliseconds).
         queue_ns, transport_ns, model_ns: Sums over the successful requests.
+        batches: Executions by their rows; above `MAX_EXACT_BATCH`, by `get_size_class`.
     """
 
     last_inference: float = 0.0
@@ -47,9 +58,15 @@ class ModelStatistics:
     cache_miss: Duration = field(default_factory=Duration)
     batches: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
 
+    @property
+    def row_count(self) -> int:
+        """`inference_count` up to 2^63 - 1, for documents."""
+        return min(self.inference_count, _MAX_INTEGER)
+
     def to_frame(self) -> dict[str, Any]:
         """Return the values as plain data, for another process."""
         values: dict[str, Any] = msgspec.to_builtins(self)
+        values["inference_count"] = self.row_count
         return values
 
     @classmethod
@@ -96,7 +113,7 @@ class ModelStatistics:
             "name": name,
             "version": version,
             "last_inference": int(self.last_inference * 1000),
-            "inference_count": self.inference_count,
+            "inference_count": self.row_count,
             "execution_count": self.execution_count,
             "inference_stats": {part: duration.to_plain() for part, duration in stats.items()},
             "response_stats": {},

@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     max_queue_size: Count = 1000
     """Requests in the queue of one model; the server rejects further ones with status 429."""
     max_inputs: Count = 10_000
-    """Inputs of one request (columns, for a table)."""
+    """Inputs of one request (columns, for a table), and the outputs that it requests."""
     shutdown_delay: SecondsOrNone = 0
     """Seconds after SIGTERM for which the server is not ready but still accepts connections: the
     time that a load balancer needs to notice."""

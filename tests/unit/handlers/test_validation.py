@@ -135,6 +135,17 @@ def test_accepted() -> None:
     check_request(request(parameters=Parameters(k=nested(MAX_DEPTH), l=[], m={}, n=[1] * 1000)))
 
 
+def test_requested_outputs_are_limited() -> None:
+    """Else a response has an output as often as the request names it."""
+    payload = request(tensor(), outputs=[RequestOutput(name=name) for name in "yzy"])
+    words = "Invalid output 'y': expected each requested output once, received the name a second"
+    assert words in refusal(payload)
+    payload = request(tensor(), outputs=[RequestOutput(name=str(number)) for number in range(5)])
+    check_request(payload, max_inputs=5)
+    with pytest.raises(MLServerError, match="at most 4 outputs .setting 'max_inputs'., received 5"):
+        check_request(payload, max_inputs=4)
+
+
 def test_max_inputs() -> None:
     payload = request(*[tensor(str(number)) for number in range(5)])
     check_request(payload, max_inputs=5)

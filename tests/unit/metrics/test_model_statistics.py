@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import orjson
 
 from mlserver.metrics import ServerMetrics
-from mlserver.metrics.model_statistics import ModelStatistics
+from mlserver.metrics.model_statistics import MAX_EXACT_BATCH, ModelStatistics
 from mlserver.pipeline import Timings
 
 
@@ -46,3 +47,32 @@ def test_sums() -> None:
         (4, 1),
     ]
     assert plain["last_inference"] > 0
+
+
+def test_the_number_of_batch_sizes_is_bounded() -> None:
+    """Tensors of shape [k, 0] have no data, so a client may choose any k."""
+    metrics = ServerMetrics().for_model("m", "1")
+    sizes = [rows for exponent in range(4, 80) for rows in range(2**exponent, 2**exponent + 100)]
+    for rows in sizes:
+        metrics.run_finished(1, rows, 0.0)
+    plain = metrics.statistics.to_plain("m", "1")
+    counted = {batch["batch_size"]: batch["compute_infer"] for batch in plain["batch_stats"]}
+
+    assert {200, 256, 512, 2**40, 2**62} <= set(counted)
+    assert not {300, 2**40 + 1} & set(counted)
+    assert len(counted) <= MAX_EXACT_BATCH + 62
+    assert sum(duration["count"] for duration in counted.values()) == len(sizes)
+    assert orjson.dumps(plain)
+
+
+def test_sums_are_integers_of_63_bits() -> None:
+    metrics = ServerMetrics().for_model("m", "1")
+    for _ in range(3):
+        metrics.request_finished(Timings(batch_rows=2**63, batch_requests=1), 1)
+    sums = ModelStatistics()
+    for _ in range(2):
+        frame = msgspec.msgpack.encode(metrics.statistics.to_frame())
+        sums.add(ModelStatistics.from_frame(msgspec.msgpack.decode(frame)))
+    plain = sums.to_plain("m", "1")
+    assert plain["inference_count"] == 2**63 - 1
+    assert orjson.dumps(plain)
