@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import Any
 
 import pytest
 
 from mlserver.parallel.ray.agent import ClusterAgent
-from mlserver.parallel.ray.directory import Directory
 from mlserver.parallel.rpc.protocol import Frame, MessageType
 
-
-class InProcessCluster:
-    """A directory in this process in place of one in a Ray actor.
-
-    Attributes:
-        restarts_after: Calls after which the directory restarts, empty.
-    """
-
-    def __init__(self) -> None:
-        self._directory = Directory("secret")
-        self.calls: list[str] = []
-        self.restarts_after: set[str] = set()
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        time.sleep(0.01)  # the answer takes time, in which other calls begin
-        self.calls.append(method)
-        answer = getattr(self._directory, method)(*arguments)
-        if method in self.restarts_after:
-            self.restarts_after.discard(method)
-            self._directory = Directory("secret")
-        return answer
+from .in_process_cluster import InProcessCluster
 
 
 class Sent:
@@ -52,7 +29,7 @@ class Sent:
 
 
 @pytest.fixture
-def cluster() -> InProcessCluster:
+async def cluster() -> InProcessCluster:
     return InProcessCluster()
 
 

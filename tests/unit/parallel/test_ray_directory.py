@@ -126,3 +126,31 @@ def test_a_restarted_directory_is_restored_and_has_another_epoch(clock: Clock) -
     after.restore({WINE: ("app", "d1", b"settings")})
     assert after.poll("a", [])["models"] == {WINE: ["app", b"settings"]}
     assert not after.begin(WINE, "d1", b"settings", "p", False)["is_new"]
+
+
+def test_an_adoption_takes_no_newer_applications_place(directory: Directory) -> None:
+    """A server that adopts slowly commits after another one has reloaded the model."""
+    first = load(directory)
+    second = load(directory, is_new=True)
+    directory.commit(WINE, first, "d1", b"settings", False)
+    assert directory.poll("a", [])["models"] == {WINE: [second, b"settings"]}
+
+
+def test_an_adopted_application_that_is_pending_becomes_the_current_one(
+    directory: Directory,
+) -> None:
+    load(directory)
+    pending = directory.begin(WINE, "d2", b"settings", "p/d2", False)["application"]
+    directory.commit(WINE, pending, "d2", b"settings", False)
+    assert directory.poll("a", [])["models"] == {WINE: [pending, b"settings"]}
+
+
+def test_an_abandoned_load_is_pending_no_more_and_a_committed_one_stays(
+    directory: Directory,
+) -> None:
+    current = load(directory)
+    pending = directory.begin(WINE, "d1", b"settings", "p/d1", True)["application"]
+    directory.abandon(pending)
+    directory.abandon(current)
+    assert directory.poll("a", [])["models"] == {WINE: [current, b"settings"]}
+    assert directory.release("a", pending)

@@ -9,44 +9,20 @@ from typing import Any
 
 import pytest
 
-from mlserver.parallel.executor import ModelInfo
 from mlserver.parallel.ray import replica_group
-from mlserver.parallel.ray.listener import ReplicaListener
 from mlserver.parallel.ray.replica_group import RayModel, ReplicaGroup
-from mlserver.parallel.worker.model_runner import ModelRunner
 from mlserver.pipeline import RequestContext
 from mlserver.types import InferenceRequest, InferenceResponse
-from mlserver.version import __version__
 
 from .conftest import model_settings, request
+from .in_process_cluster import KEY, Replica
 
 SECRET = os.urandom(32)
-KEY = "m#ray"
-
-
-class Replica:
-    """A port with one model."""
-
-    async def start(self) -> ModelInfo:
-        self._runner = ModelRunner()
-        self.info = await self._runner.load(KEY, model_settings())
-        self.listener = ReplicaListener(self._runner, SECRET, self._describe, 1)
-        self.address = await self.listener.open("127.0.0.1")
-        return self.info
-
-    def _describe(self) -> dict[str, Any]:
-        return {
-            "key": KEY,
-            "info": self.info.to_plain(),
-            "version": __version__,
-            "node": "here",
-            "differences": [],
-        }
 
 
 async def connect(replica: Replica, group: ReplicaGroup) -> RayModel:
     """Return the model of a group that is connected to a replica."""
-    info = await replica.start()
+    info = await replica.start(model_settings())
     group.secret = SECRET
     group.update({"replica": replica.address})
     async with asyncio.timeout(30):
@@ -69,7 +45,7 @@ def read_text(response: InferenceResponse) -> Any:
 
 async def test_a_replica_that_leaves_finishes_its_streams() -> None:
     """Ray removes replicas: the last response arrives after the replica has announced its end."""
-    replica, group = Replica(), ReplicaGroup("application", None)
+    replica, group = Replica(SECRET), ReplicaGroup("application", None)
     model = await connect(replica, group)
     (client,) = group.clients
     stream = model.stream(send("echo"), RequestContext())
@@ -97,7 +73,7 @@ async def test_a_request_that_waits_asks_for_a_replica_again(
         if demanded == 3:
             enough.set()
 
-    replica, group = Replica(), ReplicaGroup("application", wake)
+    replica, group = Replica(SECRET), ReplicaGroup("application", wake)
     picking = asyncio.create_task(group.pick_worker(KEY))
     async with asyncio.timeout(30):
         await enough.wait()

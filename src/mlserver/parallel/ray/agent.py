@@ -129,14 +129,26 @@ class ClusterAgent:
         self._deployments[application] = (options, settings)
         await self._poll()
 
-    async def _run_commit(self, model: str, application: str, digest: str, settings: bytes) -> None:
+    async def _run_commit(
+        self, model: str, application: str, digest: str, settings: bytes, is_new: bool = True
+    ) -> None:
         """Make an application the current one; the new state is sent before the reply.
 
         With an older state, the server would conclude that another server has unloaded the model.
         """
+        previous = self._models.get(model)
         self._models[model] = (application, digest, settings)
-        await self._call("commit", model, application, digest, settings)
-        await self._poll()
+        try:
+            await self._call("commit", model, application, digest, settings, is_new)
+            await self._poll()
+        except BaseException:  # the server abandons the load: do not restore it in a directory
+            del self._models[model]
+            if previous is not None:
+                self._models[model] = previous
+            raise
+
+    async def _run_abandon(self, application: str) -> None:
+        await self._call("abandon", application)
 
     async def _run_drop(self, model: str, application: str) -> None:
         """Remove a model; the state without it is sent before the reply."""

@@ -184,9 +184,21 @@ class Directory:
         self._pending[model] = (entry, self._clock() + PENDING_LEASE)
         return {"application": application, "is_new": True}
 
-    def commit(self, model: str, application: str, digest: str, settings: bytes) -> None:
-        """Make an application the current one of a model."""
-        self._current[model] = CurrentApplication(application, digest, settings)
+    def commit(
+        self, model: str, application: str, digest: str, settings: bytes, is_new: bool = True
+    ) -> None:
+        """Make an application the current one of a model.
+
+        Args:
+            is_new: Whether the caller has deployed it. Adopted, it takes no newer one's place.
+        """
+        current = self._current.get(model)
+        is_pending = self._discard_pending(application)
+        if is_new or is_pending or current is None or current.application == application:
+            self._current[model] = CurrentApplication(application, digest, settings)
+
+    def abandon(self, application: str) -> None:
+        """End a load that its server has begun and not committed; a current application stays."""
         self._discard_pending(application)
 
     def drop(self, model: str, application: str) -> None:
@@ -267,10 +279,13 @@ class Directory:
         package = self._packages.get(digest)
         return package is not None and package.is_awaited and package.error is None
 
-    def _discard_pending(self, application: str) -> None:
+    def _discard_pending(self, application: str) -> bool:
+        """Remove the pending entry of an application; return whether there was one."""
         for model, (entry, _) in list(self._pending.items()):
             if entry.application == application:
                 del self._pending[model]
+                return True
+        return False
 
     def _expire(self, entry: Application, now: float) -> None:
         for key, (_, _, expiry) in list(entry.replicas.items()):

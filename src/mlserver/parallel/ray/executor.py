@@ -102,11 +102,33 @@ class RayExecutor:
             is_new = plan.model in self._current
             answer = await self._begin(plan, is_new)
             model = await self._use(plan, settings, **answer)
-            if not answer["is_new"] and await _has_moved(model, settings):
-                await model.unload()
-                answer = await self._begin(plan, is_new=True)
-                model = await self._use(plan, settings, **answer)
-            return model
+            return model if answer["is_new"] else await self._renew(plan, settings, model)
+
+    async def _renew(self, plan: Plan, settings: ModelSettings, adopted: RayModel) -> RayModel:
+        """Return an adopted model, or load it again if its mutable address has moved.
+
+        Other servers keep the adopted one until they follow the new load.
+        """
+        try:
+            if not await _has_moved(adopted, settings):
+                return adopted
+            if not await self._agent.call("is_shared", adopted.group.application):
+                await adopted.unload()  # the new replicas may need its resources
+            answer = await self._begin(plan, is_new=True)
+            model = await self._use(plan, settings, **answer)
+        except BaseException:
+            await asyncio.shield(self._give_up(plan.model, adopted))
+            raise
+        await self._give_up(plan.model, adopted)
+        return model
+
+    async def _give_up(self, model: str, adopted: RayModel) -> None:
+        """End the use of an adopted application, unless it has been unloaded."""
+        application = adopted.group.application
+        if self._current.get(model) == application:
+            del self._current[model]
+        if application in self._groups:
+            await self._abandon(application, is_new=False)
 
     async def _begin(self, plan: Plan, is_new: bool) -> dict[str, Any]:
         arguments = plan.model, plan.digest, plan.settings, plan.prefix, is_new
@@ -128,9 +150,10 @@ class RayExecutor:
             if wake is not None and group.first_info is None:
                 wake()  # no replica, and a directory that has restarted: what it is, is not known
             info = await self._wait_loaded(plan, group, settings.name)
-            await self._agent.call("commit", plan.model, application, plan.digest, plan.settings)
+            commit = plan.model, application, plan.digest, plan.settings, is_new
+            await self._agent.call("commit", *commit)
         except BaseException:
-            await asyncio.shield(self._abandon(plan.model, application))
+            await asyncio.shield(self._abandon(application, is_new))
             raise
         self._current[plan.model] = application
         if not is_new:
@@ -178,10 +201,14 @@ class RayExecutor:
         if reason:
             raise MLServerError(f"Model {name}: Ray could not start a replica: {reason}", 500)
 
-    async def _abandon(self, model: str, application: str) -> None:
-        """Remove the group and the application of a failed load; failures are logged."""
+    async def _abandon(self, application: str, is_new: bool) -> None:
+        """End this server's part in an application; failures are logged.
+
+        What was adopted belongs to other servers: it stays in the directory. So does a load whose
+        commit has arrived there though its answer has not; this server then follows it.
+        """
         await self._close_group(application)
-        await self._end_use(model, application, drops=True)
+        await self._end_use(application, ("abandon", application) if is_new else None)
 
     # -- unload --
 
@@ -196,7 +223,8 @@ class RayExecutor:
                 return await self._unload_replicas(model)
             finally:
                 await self._close_group(application)
-                await self._end_use(plan.model, application, drops=is_current)
+                drop = ("drop", plan.model, application) if is_current else None
+                await self._end_use(application, drop)
 
     async def _unload_replicas(self, model: RayModel) -> bool:
         """Run the model's own unload, unless other servers use the replicas."""
@@ -220,12 +248,13 @@ class RayExecutor:
         if group is not None:
             await group.close()
 
-    async def _end_use(self, model: str, application: str, drops: bool) -> None:
+    async def _end_use(self, application: str, removal: Sequence[str] | None) -> None:
+        """Release an application, after the call that removes its entry in the directory."""
         limit = self._settings.unload_timeout
         try:
             async with asyncio.timeout(limit):
-                if drops:
-                    await self._agent.call("drop", model, application)
+                if removal is not None:
+                    await self._agent.call(*removal)
                 await self._agent.call("release", application)
         except (TimeoutError, MLServerError) as error:
             logger.warning(
