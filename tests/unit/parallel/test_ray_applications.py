@@ -41,6 +41,18 @@ def test_the_digest_follows_settings_and_files(tmp_path: Path) -> None:
     assert len(set(digests)) == 4
 
 
+def test_the_digest_follows_code_beside_the_weights(tmp_path: Path) -> None:
+    folder = write_settings(
+        tmp_path / "wine", name="wine", implementation="my_code.B", parameters={"uri": "./weights"}
+    )
+    (folder / "weights").mkdir()
+    (folder / "my_code.py").write_text("factor = 1")
+    model = ModelSettings.parse_file(folder / "model-settings.json")
+    before = plan_application(Settings(), model).digest
+    (folder / "my_code.py").write_text("factor = 2")
+    assert plan_application(Settings(), model).digest != before
+
+
 def test_replicas_default_to_the_servers_workers() -> None:
     assert plan({"parallel_workers": 3}).options["num_replicas"] == 3
     assert plan({"parallel_workers": 0}).options["num_replicas"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from mlserver.errors import MLServerError
-from mlserver.parallel.ray import model_files, node_files
+from mlserver.parallel.ray import file_digests, node_files
+from mlserver.parallel.ray.applications import plan_application
 from mlserver.parallel.ray.directory import Directory
 from mlserver.parallel.ray.model_files import (
     PART_BYTES,
@@ -89,7 +91,7 @@ def test_which_files_belong_to_a_model(folder: Path) -> None:
     assert list_paths(both) == sorted([str(outside), str(folder)])
 
 
-def test_digests_follow_names_and_contents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_follow_names_and_contents(folder: Path) -> None:
     load(folder)
     digests = [compute_digest(str(folder))]
     (folder / "a").write_bytes(b"1")
@@ -103,12 +105,55 @@ def test_digests_follow_names_and_contents(folder: Path, monkeypatch: pytest.Mon
     (folder / "__pycache__" / "b.pyc").write_bytes(b"3")
     os.utime(folder / "b", (1, 1))
     assert compute_digest(str(folder)) == digests[-1]
-    monkeypatch.setattr(model_files, "COMPARED_BYTES", 1000)
-    monkeypatch.setattr(model_files, "SAMPLE_BYTES", 10)
-    (folder / "large").write_bytes(bytes(1000) + b"1")
-    before = compute_digest(str(folder))
-    (folder / "large").write_bytes(bytes(1000) + b"2")
-    assert compute_digest(str(folder)) != before
+
+
+def test_one_byte_of_a_large_file_changes_the_digests(folder: Path) -> None:
+    """A layer that was trained again: equal size and time, and equal at any number of samples."""
+    model, large = load(folder), folder / "large"
+    with large.open("wb") as content:
+        content.truncate(65 * 1024 * 1024)
+    status = large.stat()
+    before = compute_digest(str(folder)), plan_application(Settings(), model).digest
+    assert (compute_digest(str(folder)), plan_application(Settings(), model).digest) == before
+    with large.open("r+b") as content:
+        content.seek(1024 * 1024 + 1)
+        content.write(b"1")
+    os.utime(large, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert compute_digest(str(folder)) != before[0]
+    assert plan_application(Settings(), model).digest != before[1]
+
+
+def test_a_large_file_is_read_once_while_it_is_unchanged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(folder)
+    monkeypatch.setattr(file_digests, "CACHED_BYTES", 0)
+    monkeypatch.setattr(file_digests, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(file_digests, "_digests", {})
+    reads, read = [], hashlib.file_digest
+
+    def count(content: Any, algorithm: str) -> Any:
+        reads.append(content.name)
+        return read(content, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    digests = {compute_digest(str(folder)) for _ in range(3)}
+    assert (len(digests), len(reads)) == (1, 1)
+    (folder / "model-settings.json").touch()
+    assert {compute_digest(str(folder))} == digests
+    assert len(reads) == 2
+
+
+def test_a_file_that_has_just_been_written_is_not_cached(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second write within one tick of the file system's clock would leave its times equal."""
+    load(folder)
+    monkeypatch.setattr(file_digests, "CACHED_BYTES", 0)
+    monkeypatch.setattr(file_digests, "SETTLED_SECONDS", 3600.0)
+    monkeypatch.setattr(file_digests, "_digests", {})
+    compute_digest(str(folder))
+    assert file_digests._digests == {}
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES, 2 * PART_BYTES + 12345])

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ...errors import MLServerError
-from ...locations import locate
 from ...runtime_hooks import find_hooks
 from ...settings import ModelSettings, Settings
 from ...settings.ray import ModelRaySettings, RaySettings
+from .model_files import compute_digest, list_paths
 
 PREFIX = "mlserver"
 POLICY = "mlserver.parallel.ray.autoscaling:decide_replicas"
-# Bytes of a file up to which its content is part of a digest; of larger ones, size and time are.
-HASHED_BYTES = 64 * 1024 * 1024
-# Files of a model's folder in its digest.
-HASHED_FILES = 10_000
 # Seconds that Serve waits for a health check of a replica at least.
 HEALTH_TIMEOUT = 10.0
 # Failed health checks after which Serve replaces a replica.
@@ -68,7 +63,7 @@ def plan_application(settings: Settings, model: ModelSettings) -> Plan:
     own = model.ray or ModelRaySettings()
     frame = model.to_frame()
     options = _build_options(settings, model, own)
-    digest = _digest(frame, repr(options).encode(), *_describe_files(model))
+    digest = _digest(frame, repr(options).encode(), *_compute_file_digests(model))
     version = quote(model.version or "-", safe="")
     return Plan(
         model=get_model_key(model.name, model.version),
@@ -185,32 +180,16 @@ def _find_variables(prefixes: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
-def _describe_files(model: ModelSettings) -> Iterator[bytes]:
-    """Yield the bytes that identify the files of a local model, for its digest."""
-    folders = {model.folder}
-    if model.parameters is not None and model.parameters.uri is not None:
-        folders = {locate(model.parameters.uri, model.folder)}
-    for folder in folders - {None}:
-        yield from _describe_folder(Path(str(folder)))
+def _compute_file_digests(model: ModelSettings) -> list[bytes]:
+    """Return the digests of all files that the model may read.
 
-
-def _describe_folder(path: Path) -> Iterator[bytes]:
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if "__pycache__" not in file.parts)
-    for file in files[:HASHED_FILES]:
-        try:
-            stat = file.stat()
-            if not file.is_file():
-                continue
-            yield f"{file.relative_to(path)}\0{stat.st_size}".encode()
-            if stat.st_size > HASHED_BYTES:
-                yield f"{stat.st_mtime_ns}".encode()
-            else:
-                with file.open("rb") as content:
-                    yield hashlib.file_digest(content, "sha256").digest()
-        except OSError as error:
-            yield f"{error.errno}".encode()
+    Raises:
+        MLServerError: a file cannot be read, or there are too many.
+    """
+    try:
+        return [compute_digest(path).encode() for path in list_paths(model)]
+    except OSError as error:
+        raise MLServerError(f"Model {model.name}: cannot read its files: {error}", 500) from None
 
 
 def _digest(*parts: bytes) -> str:

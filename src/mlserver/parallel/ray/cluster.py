@@ -124,6 +124,8 @@ class Cluster:
 
         model = ModelSettings.from_frame(settings)
         runtime_env = options["ray_actor_options"].get("runtime_env", {})
+        # Outside of the lock, which the agent's polls take: a second per GiB.
+        files = [dataclasses.astuple(each) for each in describe_files(model)]
         # Options are pickled too, when they are set.
         with self._pickling:
             target = serve.deployment(ModelReplica).options(name=DEPLOYMENT, **options)
@@ -133,7 +135,7 @@ class Cluster:
                 model_settings=settings,
                 directory=[get_directory_name(self._settings), self._ray_settings.namespace],
                 sys_path=own_paths(),
-                files=[dataclasses.astuple(each) for each in describe_files(model)],
+                files=files,
                 versions=select_compared(read_versions(model.implementation_), runtime_env),
             )
             run = serve.RunTarget(target=bound, name=application, route_prefix=None)

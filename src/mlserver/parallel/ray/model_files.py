@@ -17,11 +17,8 @@ from ...errors import MLServerError
 from ...locations import locate
 from ...model_imports import find_local_modules
 from ...settings import ModelSettings
+from .file_digests import compute_file_digest
 
-# Bytes of a file up to which all of it is compared; of a larger one, its size and `SAMPLES` parts.
-COMPARED_BYTES = 64 * 1024 * 1024
-SAMPLES = 64
-SAMPLE_BYTES = 1024 * 1024
 MAX_FILES = 10_000
 # Bytes of one part of an archive: the directory answers other calls between two parts.
 PART_BYTES = 4 * 1024 * 1024
@@ -121,13 +118,7 @@ def compute_digest(path: str) -> str:
     for name, file in list_files(path):
         size = os.path.getsize(file)
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
-        with open(file, "rb") as content:
-            if size <= COMPARED_BYTES:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-                continue
-            for number in range(SAMPLES):
-                content.seek(number * (size - SAMPLE_BYTES) // (SAMPLES - 1))
-                digest.update(content.read(SAMPLE_BYTES))
+        digest.update(compute_file_digest(file))
     return digest.hexdigest()
 
 
