@@ -57,6 +57,9 @@ class WorkerGroup(Generic[ClientT]):
     async def pick_worker(self, key: str) -> ClientT:
         """Return the least loaded worker that has the model, waiting up to `REPLACEMENT_WAIT` s.
 
+        While none of them reads what was sent to it, the request waits here until its deadline:
+        its bytes could not be taken back from a connection.
+
         Raises:
             Unavailable: no worker became ready in time.
         """
@@ -67,6 +70,10 @@ class WorkerGroup(Generic[ClientT]):
                 is_holder = key in worker.model_keys
                 if is_holder and (selected is None or worker.in_flight < selected.in_flight):
                     selected = worker
+            if selected is not None and selected.is_backed_up:
+                selected = await self._find_writable(key)
+                if selected is None:
+                    continue
             if selected is not None:
                 return selected
             limit = limit or time.monotonic() + REPLACEMENT_WAIT
@@ -77,6 +84,21 @@ class WorkerGroup(Generic[ClientT]):
             except TimeoutError:
                 raise Unavailable(self.unavailable_message + self.last_death) from None
 
+    async def _find_writable(self, key: str) -> ClientT | None:
+        """Return the least loaded worker that reads; if none does, wait, and return None."""
+        holders = [worker for worker in self._ready if key in worker.model_keys]
+        writable = [worker for worker in holders if not worker.is_backed_up]
+        if writable:
+            return min(writable, key=_count_calls)
+        changes = [worker.wait_writable() for worker in holders]
+        waits = [asyncio.ensure_future(change) for change in (self._changed.wait(), *changes)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return None
+
     def _record_death(self) -> None:
         """Record the probable cause of a worker's death. Call it when the death is detected."""
         self.last_death = OUT_OF_MEMORY if self._kills.has_recent() else ""
@@ -85,6 +107,10 @@ class WorkerGroup(Generic[ClientT]):
         """Notify the requests that wait for a worker."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _count_calls(worker: RPCClient) -> int:
+    return worker.in_flight
 
 
 class RemoteModel:

@@ -54,6 +54,16 @@ class RPCClient:
         if self._connection is not None:
             self._connection.send(frame)
 
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether the peer does not read what was sent; see `FramedConnection`."""
+        return self._connection is not None and self._connection.is_backed_up
+
+    async def wait_writable(self) -> None:
+        """Return when the peer reads, or is gone."""
+        if self._connection is not None:
+            await self._connection.wait_writable()
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -157,6 +167,7 @@ class RPCClient:
         if request is None:
             connection.send(Frame(MessageType.END, frame_id, None))
             return
+        await connection.wait_writable()
         buffers: list[Any] = []
         connection.send(Frame(MessageType.ITEM, frame_id, pack_request(request, buffers), buffers))
 

@@ -12,6 +12,7 @@ from typing import cast
 
 from .protocol import Frame, FrameError, FrameReader, encode
 
+# Unsent bytes of a connection above which its peer counts as not reading, until a quarter is left.
 HIGH_WATER = 8 * 1024 * 1024
 
 
@@ -21,6 +22,11 @@ class FramedConnection(asyncio.BufferedProtocol):
     Args:
         on_frame: Called on the loop with each frame that arrives.
         on_closed: Called once when the connection ends, with the reason or None.
+
+    Attributes:
+        is_backed_up: Whether more than `HIGH_WATER` bytes wait for the peer to read. `send` does
+            not look at it: senders of data that clients may repeat without limit await
+            `wait_writable` first.
     """
 
     def __init__(
@@ -30,6 +36,13 @@ class FramedConnection(asyncio.BufferedProtocol):
         self._on_closed = on_closed
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self.is_backed_up = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    async def wait_writable(self) -> None:
+        """Return when the peer has read most of what waits for it, or the connection is closed."""
+        await self._writable.wait()
 
     def send(self, frame: Frame) -> None:
         """Write a frame; it is dropped if the connection is closed (see `on_closed`).
@@ -58,6 +71,14 @@ class FramedConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
 
+    def pause_writing(self) -> None:
+        self.is_backed_up = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self.is_backed_up = False
+        self._writable.set()
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._reader.get_buffer()
 
@@ -78,6 +99,7 @@ class FramedConnection(asyncio.BufferedProtocol):
         # full collection.
         self._on_frame, self._on_closed = _ignore_frame, _ignore_close
         self._reader, self._transport = FrameReader(0), None
+        self.resume_writing()
         on_closed(exc)
 
 
