@@ -7,6 +7,7 @@ be stopped here; only worker processes can be killed.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -30,6 +31,11 @@ T = TypeVar("T")
 
 logger = get_logger()
 
+# Seconds between two marks of the models' loop, which show that it reacts.
+MARK_INTERVAL = 0.5
+# Seconds after a request's time limit in which the models' loop must react.
+REACTION_TIME = 1.0
+
 
 class InProcessExecutor:
     """A model runner in a thread.
@@ -48,17 +54,31 @@ class InProcessExecutor:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
         self._stopping = threading.Event()
+        self._reacted = 0.0
         self._keys = 0
+        self._load_tasks: dict[str, asyncio.Task[Any]] = {}
+        self._unawaited: set[concurrent.futures.Future[Any]] = set()
         self._modules = ImportedModules()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         prepare_loop(self._loop)
+        self._mark()
         try:
             run_protected(self._loop, self._loop.run_forever, self._stopping.is_set)
             self._loop.run_until_complete(self._cancel_tasks())
         finally:
             self._loop.close()
+
+    def _mark(self) -> None:
+        """Record, from the models' loop, that it reacts."""
+        self._reacted = time.monotonic()
+        self._loop.call_later(MARK_INTERVAL, self._mark)
+
+    @property
+    def blocked_seconds(self) -> float:
+        """Seconds for which the models' loop has not reacted; up to `MARK_INTERVAL` if it does."""
+        return time.monotonic() - self._reacted
 
     async def _cancel_tasks(self) -> None:
         # The second time for calls in threads: the first cancellation waits for their functions.
@@ -84,11 +104,31 @@ class InProcessExecutor:
         key = f"{settings.name}#{self._keys}"
         try:
             async with asyncio.timeout(self._load_timeout):
-                info = await self.call(self._runner.load(key, settings))
+                info = await self.call(self._load(key, settings))
         except TimeoutError:
+            self.start_call(self._drop(key))
             limit = f"{self._load_timeout:g} s (setting 'load_timeout')"
             raise MLServerError(f"Model {settings.name}: load exceeded {limit}", 504) from None
+        except asyncio.CancelledError:
+            self.start_call(self._drop(key))
+            raise
         return InProcessModel(self, self._runner, key, info)
+
+    async def _load(self, key: str, settings: ModelSettings) -> ModelInfo:
+        task = asyncio.current_task()
+        assert task is not None
+        self._load_tasks[key] = task
+        try:
+            return await self._runner.load(key, settings)
+        finally:
+            del self._load_tasks[key]
+
+    async def _drop(self, key: str) -> None:
+        """Unload a model whose caller is gone, after its load: one that blocks ignores its end."""
+        load = self._load_tasks.get(key)
+        if load is not None:
+            await asyncio.wait({load})
+        await self._runner.unload(key)
 
     async def _check_isolation(self, settings: ModelSettings) -> None:
         """Raise `MLServerError` if the model needs a process of its own."""
@@ -129,6 +169,21 @@ class InProcessExecutor:
             asyncio.run_coroutine_threadsafe(with_result(work), self._loop)
         )
 
+    def start_call(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine in the models' thread, without waiting for it; errors are logged."""
+        if self._stopping.is_set():
+            work.close()
+            return
+        future = asyncio.run_coroutine_threadsafe(with_result(work), self._loop)
+        self._unawaited.add(future)
+        future.add_done_callback(self._finish_call)
+
+    def _finish_call(self, future: concurrent.futures.Future[Any]) -> None:
+        self._unawaited.discard(future)
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            logger.warning("A model failed while it released what a caller had left: %s", error)
+
 
 def _has_environment(settings: ModelSettings) -> bool:
     parameters = settings.parameters
@@ -154,14 +209,23 @@ class InProcessModel:
 
     @property
     def unavailable_reason(self) -> str:
-        return self._runner.get_stall_reason(self._key) or "the model's own 'ready' is false"
+        return self._get_stall_reason() or "the model's own 'ready' is false"
+
+    def _get_stall_reason(self) -> str | None:
+        """Return why no request of the model can run at present; None if one can."""
+        limit = self._runner.get_time_limit(self._key)
+        if limit is not None and self._executor.blocked_seconds > limit + REACTION_TIME:
+            return (
+                f"the event loop of the models has not reacted for {limit:g} s (setting "
+                "'request_timeout'): the coroutine of a model, or a load, blocks it"
+            )
+        return self._runner.get_stall_reason(self._key)
 
     @property
     def available(self) -> bool:
         """Whether the model's `ready` is true, which the model may change at any time, and it can
         run a request."""
-        is_stalled = self._runner.get_stall_reason(self._key) is not None
-        return self._runner.is_ready(self._key) and not is_stalled
+        return self._runner.is_ready(self._key) and self._get_stall_reason() is None
 
     @property
     def abandoned_calls(self) -> int:
@@ -198,7 +262,8 @@ class InProcessModel:
                 context.timings.model_ns += elapsed
                 yield response
         finally:
-            await self._executor.call(responses.close())
+            # Not awaited: it waits for the function that computes the next response.
+            self._executor.start_call(responses.close())
 
     async def metadata(self) -> MetadataModelResponse:
         try:

@@ -244,6 +244,11 @@ class ModelRunner:
         methods = self._models.get(key)
         return methods.stall_reason if methods is not None else None
 
+    def get_time_limit(self, key: str) -> float | None:
+        """Return the seconds that a request of the model may take; None = no limit."""
+        methods = self._models.get(key)
+        return methods.threads.stall_seconds if methods is not None else None
+
     def count_abandoned(self, key: str) -> int:
         """Return how many functions of the model run although their callers are gone."""
         methods = self._models.get(key)
