@@ -16,10 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .errors import format_exception
+from .errors import Overloaded, Unavailable, format_exception
 
 if TYPE_CHECKING:
     from .settings import ModelSettings
@@ -30,6 +30,9 @@ T = TypeVar("T")
 # plain functions FastAPI's number: a function that waits is served as fast as there.
 PLAIN_CONCURRENCY = 40
 COROUTINE_CONCURRENCY = 64
+# Open streams of a model whose `predict_stream` is a plain generator function, in each process:
+# each keeps a thread while it waits for the next request of its client.
+MAX_PLAIN_STREAMS = 1000
 _ATTRIBUTE = "_mlserver_threads"
 _AWAITABLE_HINT = re.compile(r"\b(Awaitable|Coroutine|Future|Task)\b")
 
@@ -75,6 +78,7 @@ class ModelThreads:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self._threads = 0
+        self._streams = 0
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._reset()
 
@@ -178,6 +182,25 @@ class ModelThreads:
         if not self._running and self._idle is not None:
             self._idle.set()
 
+    @contextmanager
+    def open_stream(self) -> Iterator[None]:
+        """Count a stream that may keep a thread while it waits for its client.
+
+        Raises:
+            Overloaded: `MAX_PLAIN_STREAMS` are open.
+        """
+        if self._streams >= MAX_PLAIN_STREAMS:
+            raise Overloaded(
+                f"Model {self._name}: expected at most {MAX_PLAIN_STREAMS} open streams in each "
+                "worker, because its 'predict_stream' is a plain function, which keeps a thread "
+                "for each; an 'async def predict_stream' has no such limit"
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
     async def wait_idle(self) -> None:
         """Return when no function runs and none waits."""
         while self._running:
@@ -199,14 +222,21 @@ class ModelThreads:
         self._threads = 0
 
     def _submit(self, call: _Call) -> None:
+        if self._in_threads >= self._threads:
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # a limit of the system
+                self.release()
+                raise Unavailable(f"Model {self._name}: no thread for its call: {error}") from None
         self._in_threads += 1
-        if self._in_threads > self._threads:
-            self._threads += 1
-            # A daemon: a function that never returns must not block the exit of the process.
-            name = f"{self._name}-{self._threads}"
-            arguments = (self._calls, asyncio.get_running_loop(), self._finish)
-            threading.Thread(target=_run_calls, args=arguments, name=name, daemon=True).start()
         self._calls.put(call)
+
+    def _start_thread(self) -> None:
+        # A daemon: a function that never returns must not block the exit of the process.
+        name = f"{self._name}-{self._threads + 1}"
+        arguments = (self._calls, asyncio.get_running_loop(), self._finish)
+        threading.Thread(target=_run_calls, args=arguments, name=name, daemon=True).start()
+        self._threads += 1
 
     def _finish(self, call: _Call, result: Any, error: BaseException | None) -> None:
         self._in_threads -= 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlserver import MLModel, ModelSettings
+from mlserver.errors import Unavailable
 from mlserver.model_threads import (
     COROUTINE_CONCURRENCY,
     PLAIN_CONCURRENCY,
@@ -341,3 +342,23 @@ def test_an_invalid_max_concurrency_of_a_class(own: Any) -> None:
 async def test_call_in_thread_passes_arguments() -> None:
     model = Plain(ModelSettings(name="m", implementation=Plain))
     assert await model.call_in_thread(int, "11", base=2) == 3
+
+
+async def test_a_thread_that_cannot_start_fails_its_call_only(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = ModelThreads("m", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _cannot_start)
+        for _ in range(3):  # more than the places
+            with pytest.raises(Unavailable, match="Model m: no thread for its call"):
+                await threads.call(gate)
+    assert threads.running == 0
+    gate.open()
+    async with asyncio.timeout(LIMIT):
+        await threads.call(gate)
+    threads.close()
+
+
+def _cannot_start(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

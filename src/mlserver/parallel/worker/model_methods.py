@@ -84,19 +84,20 @@ async def _iterate_in_threads(
     All calls run in one context, so that context variables keep their values between items.
     """
     threads = methods.threads
-    iterator = BlockingIterator(requests, threads)
-    context = contextvars.copy_context()
-    responses = function(iterator)
-    try:
-        while True:
-            step = partial(context.run, next, responses, _END)
-            item: Any = await threads.call(step, iterator.close)
-            if item is _END:
-                return
-            yield item
-    finally:
-        iterator.close()
-        await threads.call(partial(context.run, responses.close))
+    with threads.open_stream():
+        iterator = BlockingIterator(requests, threads)
+        context = contextvars.copy_context()
+        responses = function(iterator)
+        try:
+            while True:
+                step = partial(context.run, next, responses, _END)
+                item: Any = await threads.call(step, iterator.close)
+                if item is _END:
+                    return
+                yield item
+        finally:
+            iterator.close()
+            await threads.call(partial(context.run, responses.close))
 
 
 async def note_ids(
