@@ -174,7 +174,7 @@ class RemoteModel:
         worker = await self._group.pick_worker(self.key)
         timer = StreamTimer()
         head = {"key": self.key, "trace_parent": context.trace_parent}
-        frames = worker.stream(head, timer.exclude_wait(requests))
+        frames = worker.stream(head, timer.exclude_wait(requests), self.limit)
         try:
             while True:
                 frame, elapsed = await timer.next(frames)

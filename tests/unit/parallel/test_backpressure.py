@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 
@@ -193,3 +194,44 @@ async def test_a_stopped_worker_process(traced: None) -> None:
         assert response.outputs[0].data.root == ["a"]
     finally:
         await executor.stop(5.0)
+
+
+async def test_a_stopped_worker_process_is_killed_for_its_streams_alone() -> None:
+    """Their requests may fill its connection, and no other request is sent to it then."""
+    executor = PoolExecutor(Settings(parallel_workers=1, request_timeout=0.2))
+    await executor.start()
+    try:
+        model = await executor.load(model_settings())
+        (pid,) = executor.pids
+        os.kill(pid, signal.SIGSTOP)
+        reading = asyncio.ensure_future(anext(model.stream(_no_requests(), RequestContext())))
+        await asyncio.sleep(0)
+        reading.cancel()
+        async with asyncio.timeout(LIMIT):
+            await asyncio.wait({reading})
+            while pid in executor.pids or not executor.pids:  # noqa: ASYNC110 - of processes
+                await asyncio.sleep(0.01)
+            response = await model.infer(request("echo:a"), RequestContext())
+        assert response.outputs[0].data.root == ["a"]
+    finally:
+        await executor.stop(5.0)
+
+
+async def test_a_stream_that_its_caller_has_left_is_overdue_until_it_ends(
+    peers: list[Peer],
+) -> None:
+    client = await peers[0].open()
+    for end in (Frame(MessageType.ERROR, 0, {}), Frame(MessageType.END, 0, None)):
+        reading = asyncio.ensure_future(anext(client.stream({"key": KEY}, _no_requests(), 1.0)))
+        await asyncio.sleep(0)
+        (end.id,) = client._streams
+        reading.cancel()
+        await asyncio.wait({reading})
+        assert client.has_overdue_call(time.monotonic() + 2.0)
+        client._on_frame(end)
+        assert not client.has_overdue_call(time.monotonic() + 2.0)
+
+
+async def _no_requests() -> AsyncIterator[InferenceRequest]:
+    await asyncio.Event().wait()
+    yield request("")

@@ -108,12 +108,17 @@ class RPCClient:
             raise
 
     async def stream(
-        self, head: dict[str, Any], requests: AsyncIterator[InferenceRequest]
+        self,
+        head: dict[str, Any],
+        requests: AsyncIterator[InferenceRequest],
+        kill_after: float | None = None,
     ) -> AsyncIterator[Frame]:
         """Open a stream: the model pulls the requests, the caller pulls the responses.
 
         Args:
             head: Key of the model, and trace context.
+            kill_after: Seconds after the caller has left, after which `has_overdue_call` reports
+                this stream if the peer has not ended it.
 
         Raises:
             MLServerError: the model or the reader of the requests failed.
@@ -152,6 +157,8 @@ class RPCClient:
             self.in_flight -= 1
             if not has_ended:
                 connection.send(Frame(MessageType.CANCEL, frame_id, None))
+                if kill_after is not None:
+                    self._kill_at[frame_id] = time.monotonic() + kill_after
 
     async def _send_next(
         self, connection: FramedConnection, frame_id: int, requests: AsyncIterator[InferenceRequest]
@@ -190,14 +197,16 @@ class RPCClient:
             return
         kind = frame.kind
         if kind != MessageType.REPLY and kind != MessageType.ERROR:
+            if kind == MessageType.END:  # of a stream whose caller has left
+                self._kill_at.pop(frame.id, None)
             self._on_other_frame(frame)
             return
+        self._kill_at.pop(frame.id, None)
         answer = self._pending.pop(frame.id, None)
         if answer is None:
             return
         self._ended.set()
         self.in_flight -= 1
-        self._kill_at.pop(frame.id, None)
         if answer.done():  # the caller was cancelled
             return
         if kind == MessageType.REPLY:
