@@ -22,7 +22,31 @@ from .timeouts import ConnectionTimeouts
 
 
 class SignallessServer(uvicorn.Server):
-    """`uvicorn.Server` without signal handlers: `mlserver.server` handles signals."""
+    """`uvicorn.Server` without signal handlers: `mlserver.server` handles signals.
+
+    Args:
+        handshake_timeout: Seconds for a TLS handshake; uvicorn leaves asyncio's default, 60.
+    """
+
+    def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
+        super().__init__(config)
+        self._handshake_timeout = handshake_timeout
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on sockets."""
+        config, loop = self.config, asyncio.get_running_loop()
+        protocol: Any = config.http_protocol_class
+        self.servers = [
+            await loop.create_server(
+                partial(protocol, config=config, server_state=self.server_state),
+                sock=listener,
+                ssl=config.ssl,
+                ssl_handshake_timeout=self._handshake_timeout if config.ssl is not None else None,
+                backlog=config.backlog,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     def install_signal_handlers(self) -> None:
         """Do nothing. Called by uvicorn before 0.29."""
@@ -68,7 +92,7 @@ class HTTPListener:
         config.load()
         if settings.tls is not None:
             config.ssl = create_ssl_context(settings.tls)
-        self._server = SignallessServer(config)
+        self._server = SignallessServer(config, settings.header_timeout)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
