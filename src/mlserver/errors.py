@@ -37,7 +37,10 @@ CODES: dict[int, str] = {
 MAX_MESSAGE_CHARS = 4000
 
 
-_PATH = re.compile(r"(?<![\w/.:~-])~?/(?:[^\s/'\"<>|:,;()\[\]{}]+/)+([^\s/'\"<>|:,;()\[\]{}]*)")
+_PATH = re.compile(
+    r"(?:(?<![\w/.:~-])~?|\b(?:file|sqlite):(?://(?:localhost)?)?/?)"
+    r"/(?:[^\s/'\"<>|:,;()\[\]{}]+/)+([^\s/'\"<>|:,;()\[\]{}]*)"
+)
 
 
 def remove_paths(text: str) -> str:
@@ -250,7 +253,7 @@ class ModelFailed(MLServerError):
 
 def serialization_error(model_name: str, error: Exception) -> ModelFailed:
     """Return the error for a response that cannot be serialized."""
-    text = str(error) or type(error).__name__
+    text = remove_paths(str(error)) or type(error).__name__
     return ModelFailed(f"Model {model_name}: the response cannot be serialized: {text}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlserver import MLModel, ModelSettings
 from mlserver.custom_routes import (
     CustomHandler,
     Route,
@@ -12,6 +13,25 @@ from mlserver.custom_routes import (
     get_handler_routes,
     register_custom_handler,
 )
+from mlserver.errors import MLServerError
+from mlserver.parallel.executor import HTTPRequest
+from mlserver.parallel.worker.custom_routes_app import RouteApp
+
+
+class Reading(MLModel):
+    @custom_handler("/read", rest_method="GET")
+    async def read(self) -> str:
+        raise FileNotFoundError(2, "No such file or directory", "/srv/models/m/missing.csv")
+
+
+async def test_the_error_of_a_handler_has_no_path_of_the_server() -> None:
+    app = RouteApp(Reading(ModelSettings(name="m", implementation=Reading)))
+    with pytest.raises(MLServerError) as error:
+        await app(HTTPRequest("GET", "/read", b"", [], b""))
+    assert error.value.message == (
+        "The handler of /read failed: "
+        "FileNotFoundError: [Errno 2] No such file or directory: 'missing.csv'"
+    )
 
 
 class Base:

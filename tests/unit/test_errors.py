@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mlserver.errors import MAX_MESSAGE_CHARS, MLServerError, remove_paths
+from mlserver.errors import (
+    MAX_MESSAGE_CHARS,
+    MLServerError,
+    remove_paths,
+    serialization_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +21,9 @@ from mlserver.errors import MAX_MESSAGE_CHARS, MLServerError, remove_paths
         ("~/models/a", "a"),
         ("two: /a/b and (/c/d/e)", "two: b and (e)"),
         ("https://example.org/a/b stays", "https://example.org/a/b stays"),
+        ("no file:///srv/models/a/x.pkl here", "no x.pkl here"),
+        ("file://localhost/srv/x.pkl and file:/srv/y.pkl", "x.pkl and y.pkl"),
+        ("sqlite:////srv/mlflow/mlflow.db", "mlflow.db"),
         ("s3://bucket/a/b stays", "s3://bucket/a/b stays"),
         ("1/2, a/b/c and ./a/b stay", "1/2, a/b/c and ./a/b stay"),
         ("shape (2, 3) / 4", "shape (2, 3) / 4"),
@@ -24,6 +32,11 @@ from mlserver.errors import MAX_MESSAGE_CHARS, MLServerError, remove_paths
 )  # fmt: skip
 def test_absolute_paths_are_reduced_to_their_last_part(text: str, expected: str) -> None:
     assert remove_paths(text) == expected
+
+
+def test_errors_of_serialization_have_no_paths() -> None:
+    error = serialization_error("m", FileNotFoundError(2, "No such file", "/srv/models/m/x.csv"))
+    assert error.message.endswith("cannot be serialized: [Errno 2] No such file: 'x.csv'")
 
 
 def test_long_texts_are_truncated_in_the_middle() -> None:

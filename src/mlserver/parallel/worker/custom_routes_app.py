@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...custom_routes import get_custom_handlers
-from ...errors import MLServerError, format_exception
+from ...errors import MLServerError, format_exception, remove_paths
 from ...model_threads import get_threads, is_plain_function
 from ..executor import HTTPRequest, HTTPResponse
 from .model_failures import log, plain_error
@@ -95,7 +95,8 @@ class RouteApp:
         except Exception as error:
             log("A custom handler failed", error)
             raise MLServerError(
-                f"The handler of {request.path} failed: {format_exception(error)}", 500
+                f"The handler of {request.path} failed: {remove_paths(format_exception(error))}",
+                500,
             ) from None
         response.body = b"".join(parts)
         return response
