@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from ..errors import MLServerError
 from ..handlers import DataPlane
@@ -20,6 +21,11 @@ class HealthServicer:
 
     def __init__(self, data_plane: DataPlane) -> None:
         self._data_plane = data_plane
+        self._is_ending = asyncio.Event()
+
+    def end_watches(self) -> None:
+        """End all calls of `watch` with NOT_SERVING: they would delay a shutdown."""
+        self._is_ending.set()
 
     async def check(
         self, request: pb.HealthCheckRequest, context: Context
@@ -31,18 +37,24 @@ class HealthServicer:
     async def watch(
         self, request: pb.HealthCheckRequest, context: Context, write: StreamWriter
     ) -> None:
-        """Send the status now and after each change, until the client ends the call."""
+        """Send the status now and after each change, until the client or `end_watches` ends it."""
         if request.service not in SERVICES:
             # Not an error by the protocol: the service may be added later.
             await write(pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN))
-            await asyncio.Event().wait()
+            await self._is_ending.wait()
+            return
         last_sent = None
-        while True:
+        while not self._is_ending.is_set():
             status = await self._get_status()
             if status != last_sent:
                 await write(status)
                 last_sent = status
-            await asyncio.sleep(POLL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._is_ending.wait()
+        status = pb.HealthCheckResponse(status=pb.HealthCheckResponse.NOT_SERVING)
+        if status != last_sent:
+            await write(status)
 
     async def _get_status(self) -> pb.HealthCheckResponse:
         ready = await self._data_plane.ready()

@@ -73,6 +73,7 @@ class GRPCServer:
         reflection_servicer = ReflectionServicer(
             [dataplane.full_name, repository.full_name, health.full_name, *NAMES]
         )
+        self._health = HealthServicer(data_plane)
         inference = InferenceServicer(data_plane, model_repository_handlers, events)
         self._server.add_generic_rpc_handlers(
             (
@@ -82,7 +83,7 @@ class GRPCServer:
                 create_generic_handler(
                     repository, RepositoryServicer(model_repository_handlers), interceptor
                 ),
-                create_generic_handler(health, HealthServicer(data_plane), interceptor),
+                create_generic_handler(health, self._health, interceptor),
                 *(
                     create_generic_handler(reflection, reflection_servicer, interceptor, name)
                     for name in NAMES
@@ -115,7 +116,11 @@ class GRPCServer:
         """Do nothing: `drain` sends GOAWAY to the clients."""
 
     async def drain(self) -> None:
-        """Disconnect the clients gracefully, close the port, and wait for all open RPCs."""
+        """Disconnect the clients gracefully, close the port, and wait for all open RPCs.
+
+        Watched health statuses end first.
+        """
+        self._health.end_watches()
         if await self._wait_disconnected():
             await self._server.stop(UNLIMITED_SECONDS)
             return
@@ -198,6 +203,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         "grpc.max_send_message_length": -1,
         "grpc.so_reuseport": int(settings.http_workers > 1),
         "grpc.max_concurrent_streams": MAX_STREAMS,
+        # Further ones are closed at once, also those whose client sends nothing.
+        "grpc.max_allowed_incoming_connections": settings.max_connections,
         "grpc.max_metadata_size": MAX_METADATA_BYTES,
         # Until the client's SETTINGS; with TLS, its handshake included. gRPC's default is 120 s.
         "grpc.server_handshake_timeout_ms": int(settings.header_timeout * 1000),

@@ -52,7 +52,7 @@ class RESTServer:
         metrics_page: MetricsPage | None = None,
         read_monitoring: ReadMonitoring | None = None,
     ) -> None:
-        raise_descriptor_limit(settings.max_connections)
+        raise_descriptor_limit(2 * settings.max_connections)  # HTTP and gRPC
         router = Router()
         events = CloudEvents(settings.server_name, get_namespace())
         Endpoints(settings, data_plane, model_repository_handlers, events).register(router)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -204,6 +207,25 @@ async def test_health_watch(serving: Any) -> None:
     unknown.cancel()
 
 
+@pytest.mark.parametrize("service", ["", "nope"])
+async def test_health_watch_ends_with_a_drain(serving: Any, service: str) -> None:
+    """An open call without a request of a model would delay it until `drain_timeout`."""
+    statuses = health_pb2.HealthCheckResponse
+    call = health(serving, "Watch", "unary_stream")(
+        health_pb2.HealthCheckRequest(service=service), timeout=60
+    )
+    responses = aiter(call)
+    first = (await anext(responses)).status
+    draining = asyncio.create_task(serving.server.drain())
+    rest = [response.status async for response in responses]
+    async with asyncio.timeout(30):
+        await draining
+    if service:
+        assert (first, rest) == (statuses.SERVICE_UNKNOWN, [])
+    else:
+        assert (first, rest) == (statuses.SERVING, [statuses.NOT_SERVING])
+
+
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection(serving: Any, version: str) -> None:
     ask = reflection_pb2.ServerReflectionRequest
@@ -260,6 +282,33 @@ async def test_invalid_messages(serving: Any, path: str, kind: str, caplog: Any)
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "Invalid message" in await call.details()
     assert not caplog.records
+
+
+def first_bytes(connection: socket.socket) -> bytes:
+    """What a new connection receives; nothing if the server closes it."""
+    try:
+        return connection.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
+async def test_connections_are_limited(start: Any) -> None:
+    """Also those whose clients send nothing; when they have ended, others are accepted."""
+    port = (await start(max_connections=2)).server.port
+
+    def connect(count: int) -> list[bool]:
+        """Open connections, and return which of them the server accepts."""
+        with contextlib.ExitStack() as stack:
+            opened = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+                for _ in range(count)
+            ]
+            return [first_bytes(connection) != b"" for connection in opened]
+
+    assert sorted(await asyncio.to_thread(connect, 4)) == [False, False, True, True]
+    async with asyncio.timeout(30):
+        while not all(await asyncio.to_thread(connect, 1)):
+            await asyncio.sleep(0.01)
 
 
 async def test_port_in_use_is_named(start: Any, serving: Any) -> None:
