@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 
+import httpx
 import pytest
 
 from support.raw_http import Wire, infer, request, wire
@@ -344,3 +345,11 @@ def test_a_disconnect_cancels_the_request(server: Server) -> None:
             connection.send(infer("endless", 1.0))
             server.wait(partial(has_begun, begun + more), "the model runs")
     server.wait(lambda: counted()[1] == stopped + 3, "the model was cancelled")
+    label = 'path="/v2/models/{model_name}/infer",status_code="499"'
+
+    def is_recorded() -> bool:
+        page = httpx.get(f"http://127.0.0.1:{server.metrics_port}/metrics").text
+        lines = [line for line in page.splitlines() if label in line and "_requests_total" in line]
+        return bool(lines) and float(lines[0].rpartition(" ")[2]) >= 3
+
+    server.wait(is_recorded, "the requests were in the metrics")

@@ -26,9 +26,14 @@ REQUEST_CODECS = (
     mlserver_mlflow.codecs.TensorDictCodec,
 )
 BODIES = (
-    ("`application/json`", "V2 as JSON", "V2 paths"),
     (
-        "`application/octet-stream` with `inference-header-content-length`",
+        "`application/json`, `application/*+json`, `application/octet-stream`, "
+        "`application/x-www-form-urlencoded` (the default of `curl -d`), or none",
+        "V2 as JSON",
+        "V2 paths",
+    ),
+    (
+        "one of these, with `inference-header-content-length`",
         "V2 as JSON, followed by binary tensors (binary data extension)",
         "V2 paths",
     ),

@@ -21,6 +21,10 @@ APP_NAME = "mlserver"
 
 _REST = ("method", "path", "status_code", "app_name")
 _GRPC = ("grpc_type", "grpc_service", "grpc_method")
+_REST_REQUESTS = (
+    "HTTP requests to known paths but health checks; 499 = the client disconnected before the "
+    "response"
+)
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 # HTTP method -> labels of the requests in progress. Unknown methods share one series.
 _IN_PROGRESS = {method: (method, APP_NAME) for method in _METHODS}
@@ -39,7 +43,7 @@ class ServerMetrics:
         self._rest_prefix = rest_prefix
         self._models = ModelInstruments()
 
-        self._rest_requests = Counter(f"{rest_prefix}_requests", "HTTP requests", _REST)
+        self._rest_requests = Counter(f"{rest_prefix}_requests", _REST_REQUESTS, _REST)
         self._rest_seconds = Histogram(
             f"{rest_prefix}_request_duration_seconds",
             "Duration of HTTP requests in seconds",

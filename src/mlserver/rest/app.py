@@ -105,17 +105,16 @@ class RESTApp:
             log=read_raw_headers(scope["headers"]),
         )
         variable.set(request.log)
-        template = ""
         self._metrics.rest_started(request.method)
         status = _CLIENT_CLOSED_REQUEST
         try:
             reply = await self._respond(request, receive)
-            status, template = reply.status, request.template
+            status = reply.status
             await self._send(request, reply, receive, send)
         except ClientDisconnected:
             return
         finally:
-            seconds = time.perf_counter() - started
+            seconds, template = time.perf_counter() - started, request.template
             if template and not template.startswith(_HEALTH):
                 self._metrics.rest(request.method, template, status, seconds)
             else:

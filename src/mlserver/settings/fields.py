@@ -156,14 +156,15 @@ class Settings(BaseSettings):
     drain_timeout: SecondsOrNone = 30
     """Seconds that open requests have to finish at shutdown."""
     header_timeout: Seconds = 10
-    """Seconds within which the headers of an HTTP request must arrive; over gRPC, the handshake of
-    a connection."""
+    """Seconds within which the headers of an HTTP request must arrive, and a handshake must end: of
+    TLS, and of a gRPC connection."""
     body_timeout: Seconds = 60
     """Seconds within which the body of an HTTP request must arrive."""
     keep_alive_timeout: Seconds = 75
     """Seconds after which an idle HTTP connection is closed."""
     max_connections: Count = 4096
-    """Open HTTP connections; further ones receive status 503."""
+    """Open HTTP connections, and as many of gRPC; further ones receive status 503, over gRPC they
+    are closed."""
     validation_status: ValidationStatus = 400
     """HTTP status for a body that is JSON but not a valid request: 400, or 422 as in MLServer
     1.x."""
