@@ -44,7 +44,7 @@ BODIES = (
     ),
     ("`application/json`", "MLflow's JSON forms", "`/invocations`"),
     ("`text/csv`", "CSV with a header line", "`/invocations`"),
-    ("`application/x-parquet`", "a Parquet file; needs pyarrow", "`/invocations`"),
+    ("`application/vnd.apache.parquet`", "a Parquet file; needs pyarrow", "`/invocations`"),
 )
 
 
