@@ -223,3 +223,61 @@ def test_repeated_loads_and_unloads_leak_nothing(
     assert after[1] <= before[1] + 2
     assert after[2] == before[2]
     assert json.loads(server.post("/v2/repository/index").text)[0]["state"] == "READY"
+
+
+# Its handler, a coroutine, waits for a file; `order` has what has ended, in order.
+HANDLES = """
+import asyncio
+from pathlib import Path
+
+from mlserver import MLModel
+from mlserver.handlers import custom_handler
+
+FOLDER = Path(__file__).parent
+
+
+class Handles(MLModel):
+    @custom_handler(rest_path="/handle")
+    async def handle(self) -> str:
+        (FOLDER / "begun").touch()
+        while not (FOLDER / "go").exists():
+            await asyncio.sleep(0.01)
+        self.note("handled")
+        return "done"
+
+    async def unload(self):
+        self.note("unloaded")
+        return True
+
+    def note(self, text):
+        with (FOLDER / "order").open("a") as file:
+            file.write(f"{text} ")
+"""
+
+
+@pytest.mark.parametrize("http_workers", ["1", "2"])
+def test_an_unload_waits_for_custom_handlers(
+    serve: Serve, tmp_path: Path, http_workers: str
+) -> None:
+    folder = write_model(
+        tmp_path / "handles", "Handles", source=HANDLES, parameters={"isolation": "model"}
+    )
+    server = serve(tmp_path, workers=1, env={"MLSERVER_HTTP_WORKERS": http_workers})
+    with ThreadPoolExecutor(2) as callers:
+        handling = callers.submit(server.post, "/handle")
+        try:
+            server.wait(
+                lambda: (folder / "begun").exists() or handling.done(), "the handler to begin"
+            )
+            unloading = callers.submit(server.post, "/v2/repository/models/handles/unload")
+            server.wait(lambda: is_unloading(server) or handling.done(), "the unload to begin")
+        finally:
+            (folder / "go").touch()
+        assert handling.result().json() == "done"
+        assert unloading.result().status_code == 200
+    assert (folder / "order").read_text() == "handled unloaded "
+
+
+def is_unloading(server: Server) -> bool:
+    items = server.post("/v2/repository/index", {}).json()
+    return [item["state"] for item in items] == ["UNLOADING"]

@@ -76,6 +76,7 @@ class Model:
         return uri
 
     async def route(self, request: HTTPRequest, context: RequestContext) -> HTTPResponse:
+        await self.go.wait()
         return HTTPResponse(
             201,
             [(b"content-type", b"text/x"), (b"content-length", b"9"), (b"x-own", b"1")],

@@ -9,6 +9,7 @@ import pytest
 
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.metrics import ServerMetrics
+from mlserver.parallel.executor import HTTPRequest
 from mlserver.registry import ModelVersion, default_version
 from mlserver.types import State
 from support.pipeline import Bench, model_settings, tag_of
@@ -291,6 +292,26 @@ async def test_unloading_rejects_new_requests_and_drains(bench: Bench) -> None:
     assert [tag_of(answer) for answer in await asyncio.gather(*begun)] == [model.tag] * 2
     assert model.unloaded
     assert bench.registry.entries() == []
+
+
+async def test_custom_routes_are_in_flight_until_they_have_answered(bench: Bench) -> None:
+    model = await bench.load()
+    model.go.clear()
+    pipeline = bench.registry.find("m").pipeline
+    assert pipeline is not None
+    request = HTTPRequest("GET", "/own")
+    call = asyncio.create_task(bench.data_plane.route("m", None, request))
+    cancelled = asyncio.create_task(bench.data_plane.route("m", None, request))
+    await waiting_for(call)
+    assert pipeline.open_requests == (0, 2)
+    unloading = asyncio.create_task(bench.registry.unload("m", None))
+    cancelled.cancel()
+    await waiting_for(unloading)
+    assert (pipeline.open_requests, model.unloaded) == ((0, 1), False)
+    model.go.set()
+    assert (await call).body == b"/own"
+    await unloading
+    assert (pipeline.open_requests, model.unloaded) == ((0, 0), True)
 
 
 async def test_unloading_an_unknown_version(bench: Bench) -> None:

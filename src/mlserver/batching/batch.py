@@ -6,11 +6,12 @@ response with another number of rows than the batch is not split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, cast
 
+from ..pipeline import RequestContext
 from ..tensor import FORMATS, flat_elements, join_bytes_block, split_bytes_block
 from ..types import (
     InferenceRequest,
@@ -47,6 +48,15 @@ def rows_of(request: InferenceRequest) -> int:
         if not row_count:
             return 0
     return row_count
+
+
+async def count_rows(
+    requests: AsyncIterator[InferenceRequest], context: RequestContext
+) -> AsyncIterator[InferenceRequest]:
+    """Yield the requests of a stream, adding their rows to `context.timings.batch_rows`."""
+    async for request in requests:
+        context.timings.batch_rows += rows_of(request)
+        yield request
 
 
 def batch_key(request: InferenceRequest) -> Any:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import CODES, DeadlineExceeded, MLServerError, Overloaded, Unavailable
 from ..pipeline import RequestContext, Stage
 from ..types import InferenceRequest, InferenceResponse
 from .admission import AdmissionPolicy
-from .batch import RowsDisagree, batch_key, join, rows_of, split
+from .batch import RowsDisagree, batch_key, count_rows, join, rows_of, split
 from .queue import BatchPolicy, RequestQueue
 
 # Codes of errors that a single request of a batch may have caused.
@@ -112,7 +113,7 @@ class Scheduler:
         self._clock = clock
         self._queue: RequestQueue[QueuedRequest] = RequestQueue()
         self._runs = 0
-        self._streams = 0
+        self._unqueued = 0  # streams, and calls of custom routes
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatch_timer: asyncio.TimerHandle | None = None
         self._avg_seconds_per_request = 0.0
@@ -134,8 +135,8 @@ class Scheduler:
 
     @property
     def in_flight(self) -> int:
-        """Requests, batches and streams at the next stage."""
-        return self._runs + self._streams
+        """Requests, batches, streams and calls of custom routes at the next stage."""
+        return self._runs + self._unqueued
 
     @property
     def open_requests(self) -> tuple[int, int]:
@@ -170,7 +171,7 @@ class Scheduler:
                     entry.timer.cancel()
                 if entry.future.cancelled():  # the client has disconnected
                     self._abandon(entry)
-        self._metrics.run_started(self._runs + self._streams, (0.0,))
+        self._metrics.run_started(self._runs + self._unqueued, (0.0,))
         self._runs += 1
         self._idle.clear()
         try:
@@ -195,9 +196,9 @@ class Scheduler:
         It counts as one run on the rows of all its requests.
         """
         self._metrics.run_started(self.in_flight, ())
-        self._streams += 1
+        self._unqueued += 1
         self._idle.clear()
-        responses = self._next.stream(_add_rows(requests, context), context)
+        responses = self._next.stream(count_rows(requests, context), context)
         try:
             async for response in responses:
                 yield response
@@ -207,8 +208,19 @@ class Scheduler:
             finally:  # `aclose` may raise; a stream still counted would block the shutdown
                 timings = context.timings
                 self._metrics.run_finished(1, timings.batch_rows, timings.model_ns / 1e9)
-                self._streams -= 1
+                self._unqueued -= 1
                 self._check_idle()
+
+    @contextmanager
+    def count_route(self) -> Iterator[None]:
+        """Count a call of one of the model's custom routes as in flight during the block."""
+        self._unqueued += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._unqueued -= 1
+            self._check_idle()
 
     # -- one request --
 
@@ -265,7 +277,7 @@ class Scheduler:
             if not batch:
                 continue
             waited = [now - entry.arrived for entry in batch]
-            self._metrics.run_started(self._runs + self._streams, waited)
+            self._metrics.run_started(self._runs + self._unqueued, waited)
             self._runs += 1
             task = asyncio.get_running_loop().create_task(self._run(batch, now))
             self._tasks.add(task)
@@ -353,11 +365,11 @@ class Scheduler:
         self._runs -= 1
         if self._queue.size:
             self._dispatch()
-        elif not self._runs and not self._streams:
+        elif not self._runs and not self._unqueued:
             self._idle.set()
 
     def _check_idle(self) -> None:
-        if not self._runs and not self._streams and not self._queue.size:
+        if not self._runs and not self._unqueued and not self._queue.size:
             self._idle.set()
 
 
@@ -373,15 +385,6 @@ def _latest_deadline(batch: Sequence[QueuedRequest]) -> float | None:
 
 def _run_stopped() -> Unavailable:
     return Unavailable("The run of the model was stopped before it answered")
-
-
-async def _add_rows(
-    requests: AsyncIterator[InferenceRequest], context: RequestContext
-) -> AsyncIterator[InferenceRequest]:
-    """Yield the requests of a stream, adding their rows to `context.timings.batch_rows`."""
-    async for request in requests:
-        context.timings.batch_rows += rows_of(request)
-        yield request
 
 
 def _fail(entry: QueuedRequest, error: Exception) -> None:

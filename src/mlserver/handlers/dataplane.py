@@ -361,17 +361,15 @@ class DataPlane:
     async def route(self, name: str, version: str | None, request: HTTPRequest) -> HTTPResponse:
         """Run a model's custom route, and return its response."""
         entry = self._registry.find(name, version)
-        loaded, _ = self._usable(entry)
+        loaded, pipeline = self._usable(entry)
         note_model(entry.name, entry.version)
         if self._has_auth:
-            request.headers = [
-                (name, value)
-                for name, value in request.headers
-                if name.decode() not in CREDENTIAL_HEADERS
-            ]
+            pairs = request.headers
+            request.headers = [pair for pair in pairs if pair[0].decode() not in CREDENTIAL_HEADERS]
         try:
-            async with asyncio.timeout(self._get_timeout(entry)):
-                return await loaded.route(request, RequestContext())
+            with pipeline.count_route():
+                async with asyncio.timeout(self._get_timeout(entry)):
+                    return await loaded.route(request, RequestContext())
         except TimeoutError:
             raise DeadlineExceeded(f"Request for model {entry.name} timed out") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,7 +30,11 @@ class ModelPipeline(Stage, Protocol):
 
     @property
     def open_requests(self) -> tuple[int, int]:
-        """Requests in the queue; requests, batches and streams that are running."""
+        """Requests in the queue; requests, batches, streams and routes that are running."""
+        ...
+
+    def count_route(self) -> AbstractContextManager[None]:
+        """Count a call of one of the model's custom routes as in flight during the block."""
         ...
 
     async def drained(self) -> None:
@@ -50,6 +55,9 @@ class OuterStage:
     @property
     def open_requests(self) -> tuple[int, int]:
         return self._pipeline.open_requests
+
+    def count_route(self) -> AbstractContextManager[None]:
+        return self._pipeline.count_route()
 
     async def drained(self) -> None:
         await self._pipeline.drained()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ class NextStage:
 
     async def drained(self) -> None:
         return None
+
+    def count_route(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         self.request_count += 1

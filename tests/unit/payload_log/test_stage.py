@@ -7,6 +7,7 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ class Echo:
 
     async def drained(self) -> None:
         return None
+
+    def count_route(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         if self.error is not None:
