@@ -240,11 +240,12 @@ class ModelThreads:
 
     def _finish(self, call: _Call, result: Any, error: BaseException | None) -> None:
         self._in_threads -= 1
-        self.release()
         if call.ended is not None:
             self._count_abandoned(-1)
             if not call.ended.done():
                 call.ended.set_result(None)
+        # After `ended`: the caller may have a last call to make, which `wait_idle` waits for too.
+        self.release()
         if call.future.done():
             return
         if error is None:

@@ -28,7 +28,7 @@ class Gate:
     def __init__(self) -> None:
         self.reached = threading.Event()
         self.opened = threading.Event()
-        self.unloads = 0
+        self.ends: list[str] = []
 
     def block(self) -> None:
         self.reached.set()
@@ -48,12 +48,16 @@ class Blocks(MLModel):
     def predict_stream(  # type: ignore[override]
         self, payloads: Iterator[InferenceRequest]
     ) -> Iterator[InferenceResponse]:
-        for _ in payloads:
-            yield InferenceResponse(model_name=self.name, outputs=[])
-            gate.block()
+        try:
+            for _ in payloads:
+                yield InferenceResponse(model_name=self.name, outputs=[])
+                gate.block()
+                yield InferenceResponse(model_name=self.name, outputs=[])
+        finally:
+            gate.ends.append("stream")
 
     async def unload(self) -> bool:
-        gate.unloads += 1
+        gate.ends.append("unload")
         return True
 
 
@@ -113,9 +117,11 @@ async def test_the_time_limit_ends_a_stream_whose_step_blocks(
         await stream.aclose()  # type: ignore[attr-defined]
     assert not gate.opened.is_set()
     await until(lambda: model.abandoned_calls == 1)
+    unload = asyncio.ensure_future(model.unload())
+    await until(lambda: not model.available)  # it waits for the function
     gate.opened.set()
-    await until(lambda: model.abandoned_calls == 0)
-    assert await model.unload()
+    assert await unload
+    assert gate.ends == ["stream", "unload"]
 
 
 async def test_a_client_may_leave_a_stream_whose_step_blocks(executor: InProcessExecutor) -> None:
@@ -153,7 +159,7 @@ async def test_a_load_that_ends_after_its_timeout_is_undone(executor: InProcessE
         with pytest.raises(MLServerError, match="load exceeded 0.1 s"):
             await load
     gate.opened.set()
-    await until(lambda: gate.unloads == 1)
+    await until(lambda: gate.ends == ["unload"])
 
 
 async def test_a_load_that_ends_after_its_caller_has_left_is_undone(
@@ -166,4 +172,4 @@ async def test_a_load_that_ends_after_its_caller_has_left_is_undone(
         await asyncio.wait({load})
     assert load.cancelled()
     gate.opened.set()
-    await until(lambda: gate.unloads == 1)
+    await until(lambda: gate.ends == ["unload"])
