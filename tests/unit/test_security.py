@@ -136,7 +136,7 @@ FETCHERS = {
     "smtplib",
 }
 MAY_FETCH = {
-    "security/credentials.py": "the issuer's keys, from the URL in the settings",
+    "security/jwks.py": "the issuer's keys, from the URL in the settings",
     "cli/scoring/client.py": "the server given on the command line",
 }
 

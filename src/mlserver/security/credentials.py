@@ -7,14 +7,13 @@ import hashlib
 import hmac
 import os
 import re
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._optional import import_optional
-from ..errors import MLServerError
+from ..errors import MLServerError, Unavailable
 from ..logging import get_logger
 from ..settings import SettingsError
 from ..settings.security import JWTSettings
@@ -24,9 +23,10 @@ logger = get_logger()
 SCOPES = ("infer", "admin", "metrics")
 CREDENTIAL_HEADERS = frozenset(("authorization", "x-api-key"))
 _KEY_FILE_CHECK_SECONDS = 1.0  # interval of checks whether the key file has changed
-_MIN_JWKS_AGE_SECONDS = 30.0  # an unknown key id causes at most one fetch in this time
-_MAX_JWKS_AGE_SECONDS = 300.0  # the issuer may revoke keys, so the set is fetched again
-_JWKS_TIMEOUT_SECONDS = 10.0
+_MIN_JWKS_AGE_SECONDS = 30.0  # between two fetches, whatever key ids clients send
+_MAX_JWKS_AGE_SECONDS = 300.0  # the issuer may revoke keys, so older ones are not used
+_JWKS_TIMEOUT_SECONDS = 10.0  # of a fetch, and of a request that waits for it
+_JWKS_RETRY_SECONDS = 5.0  # between two fetches after one that failed
 _MAX_JWKS_BYTES = 1024 * 1024
 _MAX_TOKEN_BYTES = 16 * 1024
 _MAX_CACHED_TOKENS = 1024
@@ -161,17 +161,19 @@ class TokenAuthenticator:
         if "://" in settings.jwks and not self._is_remote:
             raise SettingsError("auth.jwt.jwks: expected a file or an https:// URL")
         self._keys: dict[str | None, Any] = {}
-        self._fetched_at = float("-inf")
-        self._fetch_lock = threading.Lock()
-        self._refresh_task: asyncio.Future[None] | None = None
+        # Start of the last fetch, and of the last one that succeeded.
+        self._attempted_at = self._fetched_at = float("-inf")
+        self._fetching: asyncio.Future[None] | None = None
         self._cached_tokens: dict[str, tuple[float, Identity]] = {}
         if not self._is_remote:
+            self._attempted_at = time.monotonic()
             self._fetch()
 
     async def identify(self, credential: str) -> Identity | None:
         if credential.count(".") != 2 or len(credential) > _MAX_TOKEN_BYTES:
             return None
-        self._refresh_if_old()
+        if self._keys and self._get_age() > _MAX_JWKS_AGE_SECONDS / 2:
+            await self._refresh()
         cached_tokens = self._cached_tokens
         cached = cached_tokens.get(credential)
         if cached is not None:
@@ -180,11 +182,42 @@ class TokenAuthenticator:
         key = await self._find_key(credential)
         return self._verify(credential, key, cached_tokens) if key is not None else None
 
-    def _refresh_if_old(self) -> None:
-        """Fetch an old key set in the background; requests use the old keys meanwhile."""
-        is_old = self._keys and time.monotonic() - self._fetched_at > _MAX_JWKS_AGE_SECONDS
-        if is_old and (self._refresh_task is None or self._refresh_task.done()):
-            self._refresh_task = asyncio.get_running_loop().run_in_executor(None, self._refetch)
+    def _get_age(self) -> float:
+        """Return the seconds since the keys were fetched."""
+        return time.monotonic() - self._fetched_at
+
+    async def _refresh(self) -> None:
+        """Fetch the key set in the background; wait for it if the keys are too old to be used.
+
+        Raises:
+            Unavailable: the keys are too old, and cannot be fetched.
+        """
+        self._start_fetch()
+        if self._get_age() > _MAX_JWKS_AGE_SECONDS:
+            await self._wait_fetched()
+        if self._get_age() > _MAX_JWKS_AGE_SECONDS:
+            raise Unavailable(
+                "The issuer's keys (setting 'auth.jwt.jwks') are older than "
+                f"{_MAX_JWKS_AGE_SECONDS:g} s and could not be fetched; the server's log has the "
+                "reason"
+            )
+
+    def _start_fetch(self) -> None:
+        """Start a fetch in a thread, unless one is running or has just ended."""
+        if self._fetching is not None and not self._fetching.done():
+            return
+        now, has_failed = time.monotonic(), self._attempted_at != self._fetched_at
+        interval = _MIN_JWKS_AGE_SECONDS
+        if has_failed:
+            interval = min(interval, _JWKS_RETRY_SECONDS)
+        if now - self._attempted_at > interval:
+            self._attempted_at = now
+            self._fetching = asyncio.get_running_loop().run_in_executor(None, self._refetch)
+
+    async def _wait_fetched(self) -> None:
+        """Wait for the fetch that is running, if any, up to its time limit."""
+        if self._fetching is not None:
+            await asyncio.wait((self._fetching,), timeout=_JWKS_TIMEOUT_SECONDS)
 
     async def _find_key(self, token: str) -> Any:
         """Return the key with the token's key id, fetching the key set again for an unknown id."""
@@ -193,8 +226,9 @@ class TokenAuthenticator:
         except self._jwt.PyJWTError:
             return None
         key_id = header.get("kid")
-        if key_id not in self._keys and time.monotonic() - self._fetched_at > _MIN_JWKS_AGE_SECONDS:
-            await asyncio.to_thread(self._refetch)
+        if key_id not in self._keys:
+            self._start_fetch()
+            await self._wait_fetched()
         return self._keys.get(key_id)
 
     def _verify(
@@ -228,16 +262,10 @@ class TokenAuthenticator:
         return identity
 
     def _refetch(self) -> None:
-        with self._fetch_lock:
-            if time.monotonic() - self._fetched_at <= _MIN_JWKS_AGE_SECONDS:
-                return  # another thread has just fetched it
-            try:
-                self._fetch()
-            except (SettingsError, OSError, ValueError) as error:
-                logger.error(
-                    "Fetching the issuer's keys (setting 'auth.jwt.jwks') failed: %s", error
-                )
-            self._fetched_at = time.monotonic()
+        try:
+            self._fetch()
+        except (SettingsError, OSError, ValueError) as error:
+            logger.error("Fetching the issuer's keys (setting 'auth.jwt.jwks') failed: %s", error)
 
     def _fetch(self) -> None:
         try:
@@ -259,23 +287,15 @@ class TokenAuthenticator:
             raise SettingsError("auth.jwt.jwks: expected at least one public key, received none")
         self._keys = keys
         self._cached_tokens = {}  # the issuer may have revoked a key
-        self._fetched_at = time.monotonic()
+        self._fetched_at = self._attempted_at
 
     def _read_text(self) -> str:
         if not self._is_remote:
             with open(self._settings.jwks, encoding="utf-8") as file:
                 return file.read(_MAX_JWKS_BYTES)
-        from http.client import HTTPException
-        from urllib.request import Request, build_opener
+        from .jwks import download  # imports urllib and ssl, which other servers do not need
 
-        opener = build_opener(_create_redirect_handler())
-        request = Request(self._settings.jwks, headers={"accept": "application/json"})
-        try:
-            with opener.open(request, timeout=_JWKS_TIMEOUT_SECONDS) as response:
-                content: bytes = response.read(_MAX_JWKS_BYTES)
-        except HTTPException as error:
-            raise OSError(f"{type(error).__name__}: {error}") from None
-        return content.decode()
+        return download(self._settings.jwks, _MAX_JWKS_BYTES, _JWKS_TIMEOUT_SECONDS)
 
 
 def _read_scopes(claim: object) -> frozenset[str]:
@@ -284,14 +304,3 @@ def _read_scopes(claim: object) -> frozenset[str]:
     if not isinstance(names, list):
         return frozenset()
     return frozenset(map(str, names)) & set(SCOPES)
-
-
-def _create_redirect_handler() -> Any:
-    """Return a handler that follows no redirect: keys are trusted only from the configured URL."""
-    from urllib.request import HTTPRedirectHandler
-
-    class NoRedirects(HTTPRedirectHandler):
-        def redirect_request(self, *arguments: Any) -> None:
-            return None
-
-    return NoRedirects()

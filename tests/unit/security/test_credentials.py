@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socketserver
 import ssl
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -17,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from mlserver.errors import Unavailable
 from mlserver.security import credentials
 from mlserver.security.credentials import (
     Identity,
@@ -196,21 +199,56 @@ async def test_new_keys_of_the_issuer(jwks: Path, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_revoked_key(jwks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old key is dropped without a request for the new one; an invalid file changes nothing."""
-    monkeypatch.setattr(credentials, "_MIN_JWKS_AGE_SECONDS", 0.0)
-    monkeypatch.setattr(credentials, "_MAX_JWKS_AGE_SECONDS", 0.0)
+    """The first request after an hour of silence does not use the keys of that time."""
+    authenticator = create_authenticator(jwks)
+    valid = token()
+    assert await authenticator.identify(valid) is not None
+    advance(monkeypatch, authenticator, 3600)
+    other = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key())) | {"kid": "new"}
+    replace(jwks, json.dumps({"keys": [other]}))
+    assert await authenticator.identify(valid) is None
+    assert await authenticator.identify(token(OTHER, "new")) is not None
+
+
+async def test_old_keys_are_not_used_while_the_issuer_fails(
+    jwks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authenticator = create_authenticator(jwks)
     valid = token()
     replace(jwks, "{")
-    for _ in range(3):
-        assert await authenticator.identify(valid) is not None
-    other = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key())) | {"kid": "new"}
-    replace(jwks, json.dumps({"keys": [other]}))
-    for _ in range(100_000):  # each starts a fetch in a thread
-        if await authenticator.identify(valid) is None:
-            return
-        await asyncio.sleep(0)
-    pytest.fail("the token is still accepted")
+    advance(monkeypatch, authenticator, 299)
+    assert await authenticator.identify(valid) is not None
+    advance(monkeypatch, authenticator, 301)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="older than 300 s and could not be fetched"):
+            await authenticator.identify(valid)
+    replace(jwks, KEYS.decode())
+    advance(monkeypatch, authenticator, 320)
+    assert await authenticator.identify(valid) is not None
+
+
+async def test_keys_are_refreshed_before_they_are_too_old(
+    jwks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens are accepted meanwhile: requests wait for a fetch only after silence."""
+    authenticator = create_authenticator(jwks)
+    valid = token()
+    advance(monkeypatch, authenticator, 200)
+    assert await authenticator.identify(valid) is not None
+    assert authenticator._fetching is not None
+    await authenticator._fetching
+    advance(monkeypatch, authenticator, 200)
+    replace(jwks, "{")
+    assert await authenticator.identify(valid) is not None
+
+
+def advance(
+    monkeypatch: pytest.MonkeyPatch, authenticator: TokenAuthenticator, seconds: float
+) -> None:
+    """Set the clock so many seconds after the last fetch that succeeded."""
+    now = authenticator._fetched_at + seconds
+    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr(credentials, "time", clock)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +286,8 @@ class Issuer(socketserver.ThreadingTCPServer):
         authority = Authority(folder, "issuer")
         self.trusted = authority.path
         self.response = b""
+        self.is_endless = False
+        self.request_count = 0
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(*authority.issue("keys"))
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -263,7 +303,12 @@ class _Handler(socketserver.StreamRequestHandler):
         while self.rfile.readline().strip():
             pass
         assert isinstance(self.server, Issuer)
+        self.server.request_count += 1
         self.wfile.write(self.server.response)
+        with contextlib.suppress(OSError):
+            while self.server.is_endless:
+                self.wfile.write(b" ")
+                time.sleep(0.05)
 
 
 @pytest.fixture
@@ -308,3 +353,23 @@ async def test_issuer_with_an_untrusted_certificate(issuer: Issuer) -> None:
         JWTSettings(jwks=issuer.url, issuer="https://issuer", audience="mlserver")
     )
     assert await authenticator.identify(token()) is None
+
+
+async def test_an_issuer_that_never_ends_its_response(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte restarts the time limit of a read; the limit of the fetch ends it.
+
+    Requests with unknown key ids wait for one fetch, not each for one of its own.
+    """
+    monkeypatch.setattr(credentials, "_JWKS_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(credentials, "_JWKS_RETRY_SECONDS", 1e9)
+    monkeypatch.setattr(credentials, "_MIN_JWKS_AGE_SECONDS", 1e9)
+    monkeypatch.setenv("SSL_CERT_FILE", str(issuer.trusted))
+    issuer.response, issuer.is_endless = build_response(b"", length=10**6), True
+    authenticator = TokenAuthenticator(JWTSettings(jwks=issuer.url))
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*map(authenticator.identify, [token()] * 20)) == [None] * 20
+        assert authenticator._fetching is not None
+        await authenticator._fetching
+    assert issuer.request_count <= 1
