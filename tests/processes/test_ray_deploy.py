@@ -102,6 +102,8 @@ def started() -> Iterator[StartedCluster]:
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}"),
             *(f"--ray-client-server-port={client_port}", "--num-cpus=2"),
             *("--node-ip-address=127.0.0.1", "--include-dashboard=false"),
+            # Outside of the default range, 10002 to 19999, which may have a port chosen here.
+            *("--min-worker-port=33000", "--max-worker-port=39999"),
             *("--object-store-memory=80000000", "--disable-usage-stats"),
         ]
         try:
