@@ -90,6 +90,10 @@ class InProcessCluster:
         details = {"info": info.to_plain(), "source": None}
         self._directory.register(application, application, replica.address, details)
 
+    def list_applications(self) -> dict[str, str]:
+        self.on_call("list_applications")
+        return dict.fromkeys(self._replicas, "")
+
     def delete(self, application: str) -> None:
         self.deleted.append(application)
         self._directory.forget(application)
@@ -140,3 +144,10 @@ class ClusterServer:
         await self.executor._follower.stop()
         for group in list(self.executor._groups.values()):
             await group.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when a condition holds."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
+from mlserver.parallel.ray import agent as agent_module
 from mlserver.parallel.ray.agent import ClusterAgent
 from mlserver.parallel.rpc.protocol import Frame, MessageType
 
-from .in_process_cluster import InProcessCluster
+from .in_process_cluster import InProcessCluster, until
 
 
 class Sent:
@@ -81,3 +83,38 @@ async def test_a_directory_that_restarts_again_loses_no_model(
     assert cluster.calls.count("restore") >= 1
     states = [frame.head["models"] for frame in sent.frames]
     assert all("m" in models for models in states)
+
+
+@pytest.mark.parametrize("stuck", ["poll", "list_applications"])
+async def test_a_cluster_that_hangs_is_reported(
+    agent: ClusterAgent,
+    cluster: InProcessCluster,
+    sent: Sent,
+    monkeypatch: pytest.MonkeyPatch,
+    stuck: str,
+) -> None:
+    """A poll that hangs is one that fails; a check that hangs delays no poll."""
+    monkeypatch.setattr(agent_module, "POLL_INTERVAL", 0.01)
+    monkeypatch.setattr(agent_module, "POLL_TIMEOUT", 0.5)
+    monkeypatch.setattr(agent_module, "STATUS_INTERVAL", 0.01)
+    ends, is_stuck = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(method: str) -> None:
+        if method == stuck and not ends.is_set():
+            loop.call_soon_threadsafe(is_stuck.set)
+            ends.wait(30)
+
+    cluster.on_call = hang
+    tasks = [asyncio.create_task(agent._poll_forever())]
+    tasks.append(asyncio.create_task(agent._check_forever()))
+    await until(is_stuck.is_set)
+    polls = cluster.calls.count("poll")
+    if stuck == "poll":
+        await until(lambda: any(frame.head is None for frame in sent.frames))
+    else:
+        await until(lambda: cluster.calls.count("poll") >= polls + 3)
+    ends.set()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mlserver.errors import MLServerError
 from mlserver.parallel.ray.applications import plan_application
 from mlserver.parallel.ray.cluster import Cluster
 from mlserver.settings import ModelSettings, Settings
@@ -39,3 +40,20 @@ def test_applications_are_deployed_while_their_state_is_read(
             calls.append(pool.submit(cluster.deploy, "wine", plan.options, plan.settings))
         for call in calls:
             call.result()
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # of Ray, when it is imported
+def test_a_directory_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    def get(reference: object, timeout: float) -> object:
+        raise GetTimeoutError("Get timed out")
+
+    monkeypatch.setattr(ray, "get", get)
+    cluster = Cluster(Settings.load({"engine": "ray"}))
+    cluster._directory = SimpleNamespace(poll=SimpleNamespace(remote=lambda *_: None))
+    with pytest.raises(MLServerError, match="does not answer: 'poll' of the directory") as raised:
+        cluster.call("poll", "server", [])
+    assert raised.value.status_code == 504

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mlserver.errors import MLServerError
+from mlserver.parallel.ray import agent as agent_module
+from mlserver.parallel.ray import agent_process
 from mlserver.parallel.ray import executor as executor_module
 from mlserver.pipeline import RequestContext
+from mlserver.settings import ModelSettings
 
 from .conftest import model_settings, request
-from .in_process_cluster import ClusterServer, InProcessCluster
+from .in_process_cluster import ClusterServer, InProcessCluster, until
 
 MODEL = "m\0"
 
@@ -138,3 +141,57 @@ async def test_a_moved_address_is_loaded_beside_what_other_servers_use(
         assert newer.group.application != model.group.application
     assert all(MODEL in models for models in seen)
     assert cluster.deleted == []
+
+
+async def test_an_unload_and_a_reload_end_without_a_cluster(
+    cluster: InProcessCluster, first: ClusterServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent has ended and does not connect: a wait for it would hold the model's lock."""
+    model = await first.executor.load(model_settings())
+    monkeypatch.setattr(agent_process, "CALL_LIMIT", 0.02)
+    first.executor._agent._connected.clear()
+    async with asyncio.timeout(30):
+        with pytest.raises(MLServerError, match="cluster does not answer: call 'begin'") as load:
+            await first.executor.load(model_settings())
+        with pytest.raises(MLServerError, match="cluster does not answer: call 'is_shared'"):
+            await model.unload()
+    assert load.value.status_code == 504
+    assert first.executor._groups == {}
+    assert cluster.models == {MODEL: model.group.application}  # other servers may use it
+
+
+async def test_a_server_follows_only_a_cluster_that_answers(
+    cluster: InProcessCluster,
+    first: ClusterServer,
+    second: ClusterServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And again as soon as it does, though the state is the same."""
+    monkeypatch.setattr(agent_module, "POLL_INTERVAL", 0.01)
+    loaded = asyncio.Event()
+
+    async def load(settings: ModelSettings) -> None:
+        await second.executor.load(settings)
+        loaded.set()
+
+    async def unload(name: str, version: str | None) -> None:
+        raise AssertionError("no server has unloaded it")
+
+    def fail(method: str) -> None:
+        if method == "poll":
+            raise OSError("the directory does not answer")
+
+    await second.poll()
+    polling = asyncio.create_task(second.connection.agent._poll_forever())
+    cluster.on_call = fail
+    await until(lambda: not second.executor._is_answered())
+    async with asyncio.timeout(30):
+        second.executor.follow(load, unload)
+        second.executor._follower.update({MODEL: ["of a cluster that is away", b""]})
+        await asyncio.sleep(0)
+        cluster.on_call = lambda method: None
+        model = await first.executor.load(model_settings())
+        await loaded.wait()
+    assert second.executor._current == {MODEL: model.group.application}
+    polling.cancel()
+    await asyncio.gather(polling, return_exceptions=True)

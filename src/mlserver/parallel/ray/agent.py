@@ -29,6 +29,9 @@ from .uploads import Uploader
 logger = get_logger()
 
 POLL_INTERVAL = 0.5
+# Seconds that a poll may take: a call of the directory (`cluster.CALL_TIMEOUT`), and to find its
+# actor, which waits for a head node that is away.
+POLL_TIMEOUT = 12.0
 # Seconds between two reads of the state of the applications. A read costs Serve's controller more
 # CPU time than a poll of the directory.
 STATUS_INTERVAL = 2.0
@@ -59,7 +62,7 @@ class ClusterAgent:
         self._epoch = ""
         self._failures: dict[str, str] = {}
         self._sent: Any = None
-        self._polling: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
         # Keeps the states in the order in which the directory was read.
         self._poll_lock = asyncio.Lock()
 
@@ -103,7 +106,8 @@ class ClusterAgent:
         self._models = {model: tuple(values) for model, values in frame.head["models"].items()}
         await self._poll()
         await self._check_applications()
-        self._polling = asyncio.create_task(self._poll_forever())
+        for work in (self._poll_forever(), self._check_forever()):
+            self._loops.append(asyncio.create_task(work))
         return Frame(MessageType.REPLY, frame.id, None)
 
     async def _run(self, frame: Frame) -> Frame:
@@ -194,8 +198,8 @@ class ClusterAgent:
         Args:
             deletes: Whether those that no other server uses are deleted.
         """
-        if self._polling is not None:
-            self._polling.cancel()
+        for task in self._loops:
+            task.cancel()
         if self._uploader is not None:
             self._uploader.close()
         assert self._cluster is not None
@@ -217,23 +221,34 @@ class ClusterAgent:
     # -- state of the cluster --
 
     async def _poll_forever(self) -> None:
-        failures, checked, swept = 0, time.monotonic(), time.monotonic()
+        failures = 0
         while True:
             await asyncio.sleep(POLL_INTERVAL)
             try:
-                await self._poll()
-                now = time.monotonic()
-                if now - checked > STATUS_INTERVAL:
-                    checked = now
-                    await self._check_applications(now - swept > SWEEP_INTERVAL)
-                    swept = now if now - swept > SWEEP_INTERVAL else swept
+                async with asyncio.timeout(POLL_TIMEOUT):
+                    await self._poll()
                 failures = 0
             except Exception as error:
                 failures += 1
+                self._sent = None  # the next state is sent, also if it is the same
+                self._send(Frame(MessageType.CLUSTER_STATE, 0, None))
                 logger.warning("Ray: the cluster does not answer: %s", _get_last_line(error))
                 if failures == MAX_FAILURES:
                     self._closed.set()
                     return
+
+    async def _check_forever(self) -> None:
+        """Check the applications. Beside the polls: a deployment or a deletion takes its time."""
+        swept = time.monotonic()
+        while True:
+            await asyncio.sleep(STATUS_INTERVAL)
+            sweeps = time.monotonic() - swept > SWEEP_INTERVAL
+            if sweeps:
+                swept = time.monotonic()
+            try:
+                await self._check_applications(sweeps)
+            except Exception as error:
+                logger.warning("Ray: checking the applications failed: %s", _get_last_line(error))
 
     async def _poll(self) -> None:
         """Read the directory, and send the state if it has changed."""
@@ -305,6 +320,9 @@ def _get_last_line(error: Exception) -> str:
 
 async def _serve(end: socket.socket) -> None:
     await ClusterAgent().serve(end)
+    # Here: the end of the event loop waits for threads, whose calls of a cluster may never return.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ logger = get_logger()
 
 # Seconds to connect to a cluster.
 CONNECT_TIMEOUT = 120.0
+# Seconds that a call may take whose caller has no time limit of its own, the wait for a connection
+# included: more than the agent's calls of the directory may (`cluster.CALL_TIMEOUT`).
+CALL_LIMIT = 15.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 10.0
 
@@ -32,6 +35,9 @@ class AgentProcess:
         settings: The server's settings.
         describe: Returns the head of INIT: the applications and models of this server.
         on_state: Called with each state of the cluster that differs from the last.
+
+    Attributes:
+        is_answered: Whether the cluster has answered the agent's last poll.
     """
 
     def __init__(
@@ -47,13 +53,37 @@ class AgentProcess:
         self._connected = asyncio.Event()
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.is_answered = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether an agent runs that has connected."""
+        return self._connected.is_set()
 
     def start(self) -> None:
         """Start the first agent; return before it is connected."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def call(self, name: str, *arguments: Any) -> Any:
+        """Run a call of the agent within `CALL_LIMIT` seconds.
+
+        Raises:
+            MLServerError: the call failed, or the cluster does not answer (504).
+        """
+        try:
+            async with asyncio.timeout(CALL_LIMIT):
+                return await self.call_unlimited(name, *arguments)
+        except TimeoutError:
+            raise MLServerError(
+                f"The Ray cluster does not answer: call '{name}' exceeded {CALL_LIMIT:g} s; the "
+                "log has the state of the connection: try again when there is one",
+                504,
+            ) from None
+
+    async def call_unlimited(self, name: str, *arguments: Any) -> Any:
         """Run a call of the agent, after it has connected; retry if the agent exits.
+
+        For callers with a time limit of their own: without a cluster, it waits for one.
 
         Raises:
             MLServerError: the call failed.
@@ -77,7 +107,7 @@ class AgentProcess:
         if self._connected.is_set():
             try:
                 async with asyncio.timeout(grace):
-                    await self.call("leave", deletes)
+                    await self.call_unlimited("leave", deletes)
             except (TimeoutError, MLServerError) as error:
                 logger.warning("Ray: leaving the cluster failed: %s", error or "timeout")
         if self._task is not None:
@@ -134,9 +164,12 @@ class AgentProcess:
         self._connected.set()
 
     def _on_exit(self) -> None:
+        self.is_answered = False
         self._connected.clear()
         self._ended.set()
 
     def _on_notification(self, frame: Frame) -> None:
         if frame.kind == MessageType.CLUSTER_STATE:
-            self._on_state(frame.head)
+            self.is_answered = frame.head is not None
+            if self.is_answered:
+                self._on_state(frame.head)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from ...env.environment import own_paths
+from ...errors import MLServerError
 from ...settings import ModelSettings, Settings
 from ...settings.ray import RaySettings
 from .applications import get_server_prefix
@@ -102,17 +103,31 @@ class Cluster:
     # -- directory --
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the directory; if its actor is gone, start it again."""
-        import ray
-        from ray.exceptions import RayActorError
+        """Call a method of the directory; if its actor is gone, start it again.
+
+        Raises:
+            MLServerError: it does not answer in time (504).
+        """
+        from ray.exceptions import GetTimeoutError, RayActorError
 
         try:
-            reference = getattr(self._directory, method).remote(*arguments)
-            return ray.get(reference, timeout=CALL_TIMEOUT)
-        except RayActorError:
-            self._connect_directory()
-            reference = getattr(self._directory, method).remote(*arguments)
-            return ray.get(reference, timeout=CALL_TIMEOUT)
+            try:
+                return self._call_once(method, arguments)
+            except RayActorError:
+                self._connect_directory()
+                return self._call_once(method, arguments)
+        except GetTimeoutError:
+            raise MLServerError(
+                f"The Ray cluster does not answer: '{method}' of the directory exceeded "
+                f"{CALL_TIMEOUT:g} s",
+                504,
+            ) from None
+
+    def _call_once(self, method: str, arguments: Sequence[Any]) -> Any:
+        import ray
+
+        reference = getattr(self._directory, method).remote(*arguments)
+        return ray.get(reference, timeout=CALL_TIMEOUT)
 
     # -- applications --
 

@@ -30,6 +30,8 @@ KEY_SUFFIX = "#ray"
 # Seconds that a load waits for the other replicas after the first one is ready.
 OTHER_REPLICAS_WAIT = 5.0
 WATCH_INTERVAL = 0.5
+# Seconds that an unload waits for the end of the replicas if there is no `unload_timeout`.
+RELEASE_LIMIT = 60.0
 # Seconds between two checks of a load.
 LOAD_INTERVAL = 1.0
 
@@ -54,7 +56,7 @@ class RayExecutor:
         # Model -> the application of this server's latest load of it.
         self._current: dict[str, str] = {}
         self._state: dict[str, Any] = {"applications": {}, "models": {}, "failures": {}}
-        self._follower = Follower(self._current)
+        self._follower = Follower(self._current, self._is_answered)
         self._waking: dict[str, asyncio.Task[None]] = {}
         self._watching: asyncio.Task[None] | None = None
 
@@ -89,8 +91,11 @@ class RayExecutor:
             async with asyncio.timeout(limit):
                 return await self._load(settings)
         except TimeoutError:
+            reason = "" if self._is_answered() else ": the Ray cluster does not answer"
             raise MLServerError(
-                f"Model {settings.name}: load exceeded {limit:g} s (setting 'load_timeout')", 504
+                f"Model {settings.name}: load exceeded {limit:g} s (setting 'load_timeout')"
+                + reason,
+                504,
             ) from None
 
     async def _load(self, settings: ModelSettings) -> RayModel:
@@ -132,7 +137,9 @@ class RayExecutor:
 
     async def _begin(self, plan: Plan, is_new: bool) -> dict[str, Any]:
         arguments = plan.model, plan.digest, plan.settings, plan.prefix, is_new
-        answer: dict[str, Any] = await self._agent.call("begin", *arguments)
+        # Only a first load waits for a cluster that is not there yet.
+        call = self._agent.call if is_new else self._agent.call_unlimited
+        answer: dict[str, Any] = await call("begin", *arguments)
         return answer
 
     async def _use(
@@ -140,18 +147,20 @@ class RayExecutor:
     ) -> RayModel:
         """Deploy or adopt an application, and wait until it is loaded."""
         wake = partial(self._wake, application) if plan.may_sleep else None
-        group = self._groups[application] = ReplicaGroup(application, wake)
+        group = ReplicaGroup(application, wake, self._is_answered)
+        self._groups[application] = group
         self._plans[application] = plan
         started = time.perf_counter()
         try:
             name = "deploy" if is_new else "use"
-            await self._agent.call(name, application, plan.options, plan.settings)
+            call = self._agent.call_unlimited  # `load_timeout` is the limit
+            await call(name, application, plan.options, plan.settings)
             self._on_state(self._state)
             if wake is not None and group.first_info is None:
                 wake()  # no replica, and a directory that has restarted: what it is, is not known
             info = await self._wait_loaded(plan, group, settings.name)
             commit = plan.model, application, plan.digest, plan.settings, is_new
-            await self._agent.call("commit", *commit)
+            await call("commit", *commit)
         except BaseException:
             await asyncio.shield(self._abandon(application, is_new))
             raise
@@ -250,18 +259,26 @@ class RayExecutor:
 
     async def _end_use(self, application: str, removal: Sequence[str] | None) -> None:
         """Release an application, after the call that removes its entry in the directory."""
-        limit = self._settings.unload_timeout
+        try:
+            if removal is not None:
+                await self._agent.call(*removal)
+        except MLServerError as error:
+            logger.warning("Ray: application '%s' stays in the directory: %s", application, error)
+        if not self._agent.is_connected:
+            return  # an agent that has ended uses nothing, and the next one will not use this
+        limit = self._settings.unload_timeout or RELEASE_LIMIT
         try:
             async with asyncio.timeout(limit):
-                if removal is not None:
-                    await self._agent.call(*removal)
-                await self._agent.call("release", application)
+                await self._agent.call_unlimited("release", application)
         except (TimeoutError, MLServerError) as error:
             logger.warning(
                 "Ray: application '%s' could not be deleted: %s", application, error or "timeout"
             )
 
     # -- state of the cluster --
+
+    def _is_answered(self) -> bool:
+        return self._agent.is_answered
 
     def _describe(self) -> dict[str, Any]:
         """Return the applications and models of this server, for a new agent."""
@@ -294,7 +311,8 @@ class RayExecutor:
         """Start a first replica, unless a call for one is in progress."""
         if application in self._waking:
             return
-        task = asyncio.get_running_loop().create_task(self._agent.call("wake", application))
+        work = self._agent.call_unlimited("wake", application)
+        task = asyncio.get_running_loop().create_task(work)
         self._waking[application] = task
 
         def end(task: asyncio.Task[Any]) -> None:

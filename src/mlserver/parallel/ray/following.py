@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ...errors import MLServerError
+from ...errors import MLServerError, format_exception
 from ...logging import get_logger
 from ...settings import ModelSettings
 
@@ -30,10 +30,13 @@ class Follower:
 
     Args:
         own: Model -> application of this server; maintained by the executor.
+        is_answered: Returns whether the cluster answers. What a cluster has said that does not
+            answer any more is not repeated; its next state is.
     """
 
-    def __init__(self, own: Mapping[str, str]) -> None:
+    def __init__(self, own: Mapping[str, str], is_answered: Callable[[], bool]) -> None:
         self._own = own
+        self._is_answered = is_answered
         self._models: Mapping[str, Any] = {}
         self._paused: dict[str, int] = {}
         self._adopted: dict[str, str] = {}
@@ -76,9 +79,12 @@ class Follower:
             for model in self._list_changes(failed):
                 try:
                     await self._apply(model, load, unload)
-                except MLServerError as error:
+                except (Exception, asyncio.CancelledError) as error:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise  # `stop`; any other cancellation is one of the load
                     failed[model] = self._get_application(model)
-                    logger.error("Ray: following another server failed: %s", error.message)
+                    _log_failure(error)
                     loop = asyncio.get_running_loop()
                     loop.call_later(RETRY, self._retry, failed, model)
 
@@ -91,6 +97,8 @@ class Follower:
         return "" if entry is None else str(entry[0])
 
     def _list_changes(self, failed: Mapping[str, str]) -> list[str]:
+        if not self._is_answered():
+            return []
         changes = []
         for model in {*self._own, *self._models}:
             application = self._get_application(model)
@@ -113,3 +121,15 @@ class Follower:
             await load(ModelSettings.from_frame(frame))
         finally:
             self._adopted.pop(model, None)
+
+
+def _log_failure(error: BaseException) -> None:
+    """Log why a model was not followed, with the traceback of an unexpected error."""
+    traceback = None if isinstance(error, MLServerError) else error
+    reason = str(error) if traceback is None else format_exception(error)
+    logger.error(
+        "Ray: following another server failed: %s; next attempt in %g s",
+        reason,
+        RETRY,
+        exc_info=traceback,
+    )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ... import metrics
-from ...errors import MLServerError
+from ...errors import MLServerError, Unavailable
 from ...logging import get_logger
 from ...version import __version__
 from ..executor import ModelInfo
@@ -28,6 +28,7 @@ RETRY_INTERVAL = 1.0
 PING_TIMEOUT = 1.0
 # Seconds between two requests for a first replica, while requests wait for one.
 WAKE_INTERVAL = 1.0
+SILENT = "No replica of the model is alive, and the Ray cluster does not answer to start one"
 
 
 class ReplicaClient(RPCClient):
@@ -66,13 +67,14 @@ class ReplicaClient(RPCClient):
             async with asyncio.timeout(TIMEOUT):
                 await asyncio.get_running_loop().sock_connect(end, (host, port))
             await prove_server(end, secret)
+            await self.open(end)
+            self._end = end
+            async with asyncio.timeout(TIMEOUT):
+                self.description = (await self.call(MessageType.INIT, None)).head
         except BaseException:
+            self.close()
             end.close()
             raise
-        await self.open(end)
-        self._end = end
-        async with asyncio.timeout(TIMEOUT):
-            self.description = (await self.call(MessageType.INIT, None)).head
         if self.description["version"] != __version__:
             self.close()
             raise MLServerError(
@@ -134,6 +136,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
     Args:
         application: Name of the Serve application.
         wake: Starts a first replica of an application scaled to zero; None = never scaled to zero.
+        is_answered: Returns whether the cluster answers.
 
     Attributes:
         secret: Of the cluster's directory.
@@ -142,12 +145,18 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
 
     unavailable_message = "No replica of the model is alive in the Ray cluster; Ray starts another"
 
-    def __init__(self, application: str, wake: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        application: str,
+        wake: Callable[[], None] | None,
+        is_answered: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self.application = application
         self.secret = b""
         self.details: dict[str, Any] | None = None
         self._wake = wake
+        self._is_answered = is_answered
         self._known: dict[str, Sequence[Any]] = {}
         self._connections: dict[str, asyncio.Task[None]] = {}
         # Those that leave and still run calls are in it, and not in `_ready`.
@@ -158,7 +167,7 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
     @property
     def can_wake(self) -> bool:
         """Whether a request makes Ray start a first replica."""
-        return self._wake is not None
+        return self._wake is not None and self._is_answered()
 
     @property
     def clients(self) -> list[ReplicaClient]:
@@ -240,10 +249,14 @@ class ReplicaGroup(WorkerGroup[ReplicaClient]):
     async def pick_worker(self, key: str) -> ReplicaClient:
         if self._ready or self._wake is None:
             return await super().pick_worker(key)
-        while not self._ready:  # the scheduler ends the wait at the request's deadline
+        # The scheduler ends the wait at the request's deadline.
+        while not self._ready and self._is_answered():
             self._wake()  # again: the replica that it has started may have ended meanwhile
             await self.wait_changed(WAKE_INTERVAL)
-        return await super().pick_worker(key)
+        try:
+            return await super().pick_worker(key)
+        except Unavailable:
+            raise Unavailable(self.unavailable_message if self._is_answered() else SILENT) from None
 
     async def wait_changed(self, timeout: float) -> None:
         """Return when a replica has connected, or after `timeout` seconds."""
