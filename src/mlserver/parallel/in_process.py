@@ -10,10 +10,11 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from ..errors import MLServerError
+from ..errors import MLServerError, Unavailable
 from ..folder_modules import FolderModules, ImportedModules
 from ..logging import get_logger
 from ..metrics import adapt_when_imported
@@ -35,6 +36,8 @@ logger = get_logger()
 MARK_INTERVAL = 0.5
 # Seconds after a request's time limit in which the models' loop must react.
 REACTION_TIME = 1.0
+# Calls whose callers have left, of about 2 KB each, that may wait for a blocked loop to skip them.
+MAX_DROPPED = 10_000
 
 
 class InProcessExecutor:
@@ -55,6 +58,7 @@ class InProcessExecutor:
         self._thread = threading.Thread(target=self._run, name="mlserver-models", daemon=True)
         self._stopping = threading.Event()
         self._reacted = 0.0
+        self._dropped = 0
         self._keys = 0
         self._load_tasks: dict[str, asyncio.Task[Any]] = {}
         self._unawaited: set[concurrent.futures.Future[Any]] = set()
@@ -73,6 +77,7 @@ class InProcessExecutor:
     def _mark(self) -> None:
         """Record, from the models' loop, that it reacts."""
         self._reacted = time.monotonic()
+        self._dropped = 0
         self._loop.call_later(MARK_INTERVAL, self._mark)
 
     @property
@@ -163,11 +168,36 @@ class InProcessExecutor:
     async def unload(self, runner: ModelRunner, key: str) -> bool:
         return await unload_in_time(key, self.call(runner.unload(key)), self._unload_timeout)
 
-    async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the models' thread; cancelling the caller cancels the coroutine."""
-        return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(with_result(work), self._loop)
-        )
+    async def call(
+        self, work: Coroutine[Any, Any, T], on_dropped: Callable[[], object] | None = None
+    ) -> T:
+        """Run a coroutine in the models' thread; cancelling the caller cancels the coroutine.
+
+        Args:
+            on_dropped: Called if the caller is cancelled before the coroutine has started. Its
+                request is released then, although the models' loop may be blocked.
+
+        Raises:
+            Unavailable: the models' loop has not reacted since `MAX_DROPPED` callers have left.
+        """
+        if self._dropped >= MAX_DROPPED:
+            work.close()
+            raise Unavailable(
+                "The event loop of the models does not react: the coroutine of a model, or a load, "
+                "blocks it"
+            )
+        unstarted = [work]
+        try:
+            return await asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(_start(unstarted), self._loop)
+            )
+        except asyncio.CancelledError:
+            with suppress(IndexError):  # the models' thread has taken it
+                unstarted.pop().close()
+                self._dropped += 1
+                if on_dropped is not None:
+                    on_dropped()
+            raise
 
     def start_call(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine in the models' thread, without waiting for it; errors are logged."""
@@ -183,6 +213,14 @@ class InProcessExecutor:
         error = None if future.cancelled() else future.exception()
         if error is not None:
             logger.warning("A model failed while it released what a caller had left: %s", error)
+
+
+async def _start(unstarted: list[Coroutine[Any, Any, T]]) -> T:
+    try:
+        work = unstarted.pop()
+    except IndexError:  # the caller has left
+        raise asyncio.CancelledError from None
+    return await with_result(work)
 
 
 def _has_environment(settings: ModelSettings) -> bool:
@@ -256,14 +294,15 @@ class InProcessModel:
         responses = _ResponseStream(model_stream, timer)
         try:
             while True:
-                response, elapsed = await self._executor.call(responses.next())
+                response, elapsed = await self._executor.call(responses.next(), responses.drop)
                 if response is None:
                     return
                 context.timings.model_ns += elapsed
                 yield response
         finally:
-            # Not awaited: it waits for the function that computes the next response.
-            self._executor.start_call(responses.close())
+            if responses.has_started:
+                # Not awaited: it waits for the function that computes the next response.
+                self._executor.start_call(responses.close())
 
     async def metadata(self) -> MetadataModelResponse:
         try:
@@ -298,8 +337,15 @@ class _ResponseStream:
         self._responses = responses
         self._timer = timer
         self._lock = asyncio.Lock()
+        self._count = 0
+        self.has_started = True
+
+    def drop(self) -> None:
+        """A call of `next` was dropped: if it was the first, there is nothing to close."""
+        self.has_started = self._count > 0
 
     async def next(self) -> tuple[InferenceResponse | None, int]:
+        self._count += 1
         async with self._lock:
             return await self._timer.next(self._responses)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from mlserver import MLModel, ModelSettings
-from mlserver.errors import MLServerError
+from mlserver.errors import MLServerError, Unavailable
 from mlserver.handlers.stream_deadline import StreamDeadline
 from mlserver.parallel.in_process import InProcessExecutor
 from mlserver.pipeline import RequestContext
@@ -173,3 +174,43 @@ async def test_a_load_that_ends_after_its_caller_has_left_is_undone(
     assert load.cancelled()
     gate.opened.set()
     await until(lambda: gate.ends == ["unload"])
+
+
+LARGE = 10_000_000  # bytes of one request
+
+
+async def test_requests_that_a_blocked_loop_has_not_started_are_released(
+    executor: InProcessExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlserver.parallel.in_process.MAX_DROPPED", 20)
+    model = await executor.load(blocking())
+    first = asyncio.ensure_future(model.infer(request("a"), RequestContext()))
+    await until(gate.reached.is_set)
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            text = "x" * LARGE
+            stream: Any = model.stream(texts(text), RequestContext())
+            infer = model.infer(request(text), RequestContext())
+            await abandon(anext(stream) if number % 2 else infer)
+            infer.close()
+            await stream.aclose()
+            del text, stream, infer
+        assert tracemalloc.get_traced_memory()[0] < 3 * LARGE
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(Unavailable, match="event loop of the models does not react"):
+        await model.infer(request("a"), RequestContext())
+    gate.opened.set()
+    await first
+    await until(lambda: executor._dropped == 0)
+    await model.infer(request("a"), RequestContext())
+
+
+async def abandon(call: Any) -> None:
+    task = asyncio.ensure_future(call)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
