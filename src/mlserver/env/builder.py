@@ -15,9 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +24,7 @@ from ..logging import get_logger
 from ..runtime_hooks import NO_HOOKS, EnvironmentFiles, find_hooks
 from ..security import code_policy
 from ..settings import ModelSettings
+from .build_limit import NO_LIMIT, BuildLimit
 
 logger = get_logger()
 
@@ -42,8 +41,6 @@ WORKER_REQUIREMENTS = (
 )
 # Characters of the installer's output that an error quotes: uv and pip print the reason last.
 MAX_REASON_LENGTH = 600
-_running: set[subprocess.Popen[Any]] = set()
-_lock = threading.Lock()
 
 
 class EnvironmentBuildError(MLServerError):
@@ -86,7 +83,9 @@ class EnvironmentSpec:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
+def find_environment_spec(
+    settings: ModelSettings, limit: BuildLimit = NO_LIMIT
+) -> EnvironmentSpec | None:
     """Return what to build for a model, None if it runs in the server's own environment.
 
     Blocks: the model may have to be fetched.
@@ -112,7 +111,7 @@ def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
             f"'env_manager': the runtime '{settings.implementation_}' is not installed or does not"
             " support it",
         )
-    files = _read_files(settings)
+    files = _read_files(settings, limit)
     # Installers run code of the packages that they install.
     code = [*files["code"], f"requirements that '{manager}' installs"]
     code_policy.current_policy().check_files(settings.name, files["folder"], code)
@@ -127,7 +126,7 @@ def find_environment_spec(settings: ModelSettings) -> EnvironmentSpec | None:
     )
 
 
-def _read_files(settings: ModelSettings) -> EnvironmentFiles:
+def _read_files(settings: ModelSettings, limit: BuildLimit) -> EnvironmentFiles:
     """Run `read_files`, which may import libraries that the server's process must not."""
     logger.info("Model '%s': reading its requirements, fetching it first if needed", settings.name)
     process = subprocess.Popen(
@@ -135,8 +134,9 @@ def _read_files(settings: ModelSettings) -> EnvironmentFiles:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_installer_variables(),
+        process_group=0,
     )
-    with _stoppable(process):
+    with limit.watch(process):
         output, _ = process.communicate(settings.to_frame())
     if process.returncode:
         raise EnvironmentBuildError(
@@ -154,12 +154,14 @@ def _own_version() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def build(spec: EnvironmentSpec, folder: str) -> None:
+def build(spec: EnvironmentSpec, folder: str, limit: BuildLimit = NO_LIMIT) -> None:
     """Create the environment in `folder`, replacing what exists. Blocks.
 
     Raises:
         EnvironmentBuildError: an installer failed.
+        MLServerError: `limit` has ended the build.
     """
+    limit.check()
     shutil.rmtree(folder, ignore_errors=True)
     logger.info(
         "Building the environment of model '%s' with %s: %s", spec.model, spec.manager, folder
@@ -167,12 +169,12 @@ def build(spec: EnvironmentSpec, folder: str) -> None:
     get_commands = _uv_commands if spec.manager == "uv" else _pip_commands
     create, install = get_commands(spec, folder)
     try:
-        _run(spec, create)
+        _run(spec, create, limit)
         requirements = os.path.join(folder, "requirements-of-model.txt")
         with open(requirements, "w", encoding="utf-8") as file:
             # Relative paths refer to the model's folder, and this file is stored elsewhere.
             file.writelines(f"{_make_absolute(line, spec.folder)}\n" for line in spec.lines)
-        _run(spec, [*install, "-r", requirements])
+        _run(spec, [*install, "-r", requirements], limit)
         _link_runtime(spec.package, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -211,7 +213,7 @@ def _pip_commands(spec: EnvironmentSpec, folder: str) -> tuple[list[str], list[s
     return [python, "-P", "-m", "venv", folder], install
 
 
-def _run(spec: EnvironmentSpec, command: Sequence[str]) -> None:
+def _run(spec: EnvironmentSpec, command: Sequence[str], limit: BuildLimit) -> None:
     """Run an installer to its end and log its output."""
     output: list[str] = []
     process = subprocess.Popen(
@@ -222,8 +224,9 @@ def _run(spec: EnvironmentSpec, command: Sequence[str]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=0,
     )
-    with _stoppable(process):
+    with limit.watch(process):
         assert process.stdout is not None
         with process.stdout as lines:
             for line in map(str.strip, lines):
@@ -242,18 +245,6 @@ def _installer_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in removed}
 
 
-@contextmanager
-def _stoppable(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Register a process, so that `stop` ends it."""
-    with _lock:
-        _running.add(process)
-    try:
-        yield
-    finally:
-        with _lock:
-            _running.discard(process)
-
-
 def _link_runtime(package: str, folder: str) -> None:
     """Make the server's copy of the runtime importable in the environment."""
     spec = importlib.util.find_spec(package)
@@ -264,13 +255,6 @@ def _link_runtime(package: str, folder: str) -> None:
         link = os.path.join(library, python, "site-packages", package)
         if os.path.isdir(os.path.dirname(link)) and not os.path.lexists(link):
             os.symlink(spec.submodule_search_locations[0], link)
-
-
-def stop() -> None:
-    """Kill the running installers, when the server stops."""
-    with _lock:
-        for process in _running:
-            process.kill()
 
 
 def _read_text(path: str) -> str:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,12 +24,14 @@ from ..logging import get_logger
 from ..settings import ModelSettings
 from ..utils import to_absolute_path
 from . import builder
+from .build_limit import NO_LIMIT, BuildLimit
 
 logger = get_logger()
 
 MAX_FILES = 1_000_000
 MAX_BYTES = 64 * 1024**3
 CHECK_TIMEOUT = 120
+LOCK_INTERVAL = 0.1  # seconds between two attempts to lock an environment
 _COMPLETE = ".mlserver-complete"
 _BOOTSTRAP = os.path.join(
     os.path.dirname(os.path.dirname(__file__)), "parallel", "worker", "bootstrap.py"
@@ -141,12 +144,15 @@ def _is_installed(entry: str, standard_library: str) -> bool:
 # -- finding --
 
 
-def find_environment(settings: ModelSettings, environments_dir: str) -> Environment | None:
+def find_environment(
+    settings: ModelSettings, environments_dir: str, limit: BuildLimit = NO_LIMIT
+) -> Environment | None:
     """Return the environment in a model's settings, None for the server's own. Blocks.
 
     Raises:
         EnvironmentNotFound: it does not exist or cannot be unpacked.
         EnvironmentBuildError: it cannot be built.
+        MLServerError: `limit` has ended the search.
     """
     parameters = settings.parameters
     if parameters is None:
@@ -155,7 +161,7 @@ def find_environment(settings: ModelSettings, environments_dir: str) -> Environm
         tarball = _resolve_path(settings, parameters.environment_tarball)
         if not os.path.isfile(tarball):
             raise EnvironmentNotFound(parameters.environment_tarball, "there is no such file")
-        return unpack(tarball, environments_dir, parameters.environment_tarball)
+        return unpack(tarball, environments_dir, parameters.environment_tarball, limit)
     if parameters.environment_path:
         folder = _resolve_path(settings, parameters.environment_path)
         if not os.path.isdir(folder):
@@ -163,11 +169,13 @@ def find_environment(settings: ModelSettings, environments_dir: str) -> Environm
         return Environment(
             compute_hash_of_string(os.path.realpath(folder)), folder, parameters.environment_path
         )
-    spec = builder.find_environment_spec(settings)
-    return build(spec, environments_dir) if spec is not None else None
+    spec = builder.find_environment_spec(settings, limit)
+    return build(spec, environments_dir, limit) if spec is not None else None
 
 
-def build(spec: builder.EnvironmentSpec, environments_dir: str) -> Environment:
+def build(
+    spec: builder.EnvironmentSpec, environments_dir: str, limit: BuildLimit = NO_LIMIT
+) -> Environment:
     """Return the environment of a spec, building it unless it exists.
 
     Raises:
@@ -175,9 +183,9 @@ def build(spec: builder.EnvironmentSpec, environments_dir: str) -> Environment:
     """
     folder = os.path.join(os.path.abspath(environments_dir), f"{spec.manager}-{spec.key[:40]}")
     name = f"of model {spec.model}"
-    with _locked(folder, name) as is_complete:
+    with _locked(folder, name, limit) as is_complete:
         if not is_complete:
-            builder.build(spec, folder)
+            builder.build(spec, folder, limit)
     return Environment(spec.key, folder, name, spec.source)
 
 
@@ -203,7 +211,9 @@ def compute_hash_of_file(path: str) -> str:
 # -- unpacking --
 
 
-def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
+def unpack(
+    tarball: str, environments_dir: str, name: str, limit: BuildLimit = NO_LIMIT
+) -> Environment:
     """Return the environment in an archive of conda-pack or venv-pack, unpacked once.
 
     Raises:
@@ -215,22 +225,25 @@ def unpack(tarball: str, environments_dir: str, name: str) -> Environment:
     except OSError as error:
         raise EnvironmentNotFound(name, f"its file cannot be read: {error.strerror}") from None
     folder = os.path.join(os.path.abspath(environments_dir), key)
-    with _locked(folder, name) as is_complete:
+    with _locked(folder, name, limit) as is_complete:
         if not is_complete:
             # A folder without the marker was left by an interrupted process.
             shutil.rmtree(folder, ignore_errors=True)
             logger.info("Unpacking environment '%s'", name)
             try:
-                _extract(tarball, folder)
-                _relocate(folder)
+                _extract(tarball, folder, limit)
+                _relocate(folder, limit)
             except (tarfile.TarError, OSError, EOFError, ValueError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise EnvironmentNotFound(name, str(error)) from None
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     return Environment(key, folder, name)
 
 
 @contextmanager
-def _locked(folder: str, name: str) -> Iterator[bool]:
+def _locked(folder: str, name: str, limit: BuildLimit) -> Iterator[bool]:
     """Hold the lock of an environment's folder, shared with other threads and other servers.
 
     Yields whether the environment is complete, and marks it so at the end of the block.
@@ -243,7 +256,7 @@ def _locked(folder: str, name: str) -> Iterator[bool]:
         try:
             os.makedirs(os.path.dirname(folder), exist_ok=True)
             lock = files.enter_context(open(f"{folder}.lock", "w", encoding="utf-8"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait_for_lock(lock.fileno(), limit)
         except OSError as error:
             raise _cannot_write(name, error) from None
         is_complete = os.path.exists(marker)
@@ -255,17 +268,28 @@ def _locked(folder: str, name: str) -> Iterator[bool]:
                 raise _cannot_write(name, error) from None
 
 
+def _wait_for_lock(descriptor: int, limit: BuildLimit) -> None:
+    while True:
+        limit.check()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(LOCK_INTERVAL)
+
+
 def _cannot_write(name: str, error: OSError) -> EnvironmentNotFound:
     reason = "the folder of the setting 'environments_dir': expected one that can be written, "
     return EnvironmentNotFound(name, f"{reason}received '{error.strerror}'")
 
 
-def _extract(tarball: str, folder: str) -> None:
+def _extract(tarball: str, folder: str, limit: BuildLimit) -> None:
     os.makedirs(folder)
     files = size = 0
     interpreters: list[tuple[str, str]] = []
     with tarfile.open(tarball, "r:*") as archive:
         for member in archive:
+            limit.check()
             files, size = files + 1, size + member.size
             if files > MAX_FILES or size > MAX_BYTES:
                 raise ValueError(
@@ -283,13 +307,20 @@ def _extract(tarball: str, folder: str) -> None:
             os.symlink(target, os.path.join(folder, name))
 
 
-def _relocate(folder: str) -> None:
+def _relocate(folder: str, limit: BuildLimit) -> None:
     """Run the environment's `conda-unpack`, which writes its new path into its files."""
     script = os.path.join(folder, "bin", "conda-unpack")
     if os.path.isfile(script):
         python = os.path.join(folder, "bin", "python")
-        result = subprocess.run(
-            [python, script], capture_output=True, text=True, timeout=CHECK_TIMEOUT, check=False
+        process = subprocess.Popen(
+            [python, script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
         )
-        if result.returncode:
-            raise ValueError(f"its conda-unpack failed: {result.stderr.strip()[-500:]}")
+        with limit.watch(process):
+            _, errors = process.communicate()
+        if process.returncode:
+            raise ValueError(f"its conda-unpack failed: {errors.strip()[-500:]}")

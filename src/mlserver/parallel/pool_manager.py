@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .. import isolation
-from ..env import builder
-from ..env.environment import Environment, find_environment
+from ..env.environment import Environment
+from ..env.environment_finder import EnvironmentFinder
 from ..errors import MLServerError
 from ..folder_modules import FolderModules, ImportedModules
 from ..logging import get_logger
@@ -219,6 +219,7 @@ class PoolExecutor:
         self._settings = settings
         self._listener = listener
         self._keys = 0
+        self._environments = EnvironmentFinder(settings.environments_dir, settings.load_timeout)
         self._modules: dict[PoolKey, ImportedModules] = {}
         self._in_process: InProcessExecutor | None = None
         self._default: PoolReference | None = None
@@ -230,9 +231,7 @@ class PoolExecutor:
     async def load(self, settings: ModelSettings) -> LoadedModel:
         if settings.parallel_workers is not None and settings.parallel_workers <= 0:
             return await self._load_in_process(settings)
-        environment = await asyncio.to_thread(
-            find_environment, settings, self._settings.environments_dir
-        )
+        environment = await self._environments.find(settings)
         # An alias may move during the build; the environment is right for the version before that.
         settings = with_resolved_uri(settings, environment.source if environment else None)
         code = await asyncio.to_thread(_find_shipped_code, settings)
@@ -317,7 +316,7 @@ class PoolExecutor:
         return await self._in_process.load(settings)
 
     async def stop(self, grace: float) -> None:
-        builder.stop()
+        self._environments.stop()
         if self._in_process is not None:
             await self._in_process.stop(grace)
         await self._manager.stop(grace)

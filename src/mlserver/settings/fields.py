@@ -142,10 +142,11 @@ class Settings(BaseSettings):
     """Seconds from the arrival of a request to its response, time in the queue included; in a
     stream, to each response. None = no limit."""
     load_timeout: Seconds | None = 1800
-    """Seconds that loading a model may take, downloads included; None = no limit."""
+    """Seconds that loading a model may take, downloads included, and as many for building or
+    unpacking its environment; None = no limit."""
     unload_timeout: Seconds | None = 60
-    """Seconds that unloading a model may take, the end of its running calls included; None = no
-    limit."""
+    """Seconds that unloading a model may take in a worker, the end of its plain functions included;
+    None = no limit."""
     max_queue_size: Count = 1000
     """Requests in the queue of one model; the server rejects further ones with status 429."""
     max_inputs: Count = 10_000
