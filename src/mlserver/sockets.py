@@ -12,7 +12,7 @@ import sys
 
 from .errors import MLServerError
 
-SPARE_DESCRIPTORS = 512  # for files, workers and gRPC
+SPARE_DESCRIPTORS = 512  # for files and workers
 # Seconds in which TCP handshakes finish that have begun before new connections are ignored.
 HANDSHAKE_WAIT = 0.05
 _SO_ATTACH_FILTER = 26
@@ -82,18 +82,25 @@ def is_readable(connection: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def raise_descriptor_limit(connections: int) -> None:
-    """Raise the soft limit of open files for `connections`, within the hard limit."""
+def raise_descriptor_limit(connections: int) -> int:
+    """Raise the soft limit of open files for `connections`, within the hard limit.
+
+    Returns:
+        How many of the connections the limit allows.
+    """
     try:
         import resource
     except ImportError:  # Windows
-        return
+        return connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     required = connections + SPARE_DESCRIPTORS
     if hard != resource.RLIM_INFINITY:
         required = min(required, hard)
     if soft != resource.RLIM_INFINITY and soft < required:
         resource.setrlimit(resource.RLIMIT_NOFILE, (required, hard))
+        soft = required
+    is_unlimited = soft == resource.RLIM_INFINITY
+    return connections if is_unlimited else min(connections, max(soft - SPARE_DESCRIPTORS, 2))
 
 
 def ignore_new_connections(listener: socket.socket) -> bool:

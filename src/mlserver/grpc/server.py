@@ -20,7 +20,7 @@ from ..security.authorization import Authorizer
 from ..security.tls import create_grpc_credentials
 from ..settings import Settings
 from ..settings.addresses import get_client_host
-from ..sockets import HANDSHAKE_WAIT
+from ..sockets import HANDSHAKE_WAIT, raise_descriptor_limit
 from ..wire.pb import dataplane_pb2, health_pb2, model_repository_pb2, reflection_pb2
 from .connections import PortConnections
 from .health import HealthServicer
@@ -197,6 +197,8 @@ def _join(host: str, port: int) -> str:
 def _options(settings: Settings) -> list[tuple[str, Any]]:
     """Return the channel arguments: limits and keepalive; ports are shared by HTTP workers only."""
     limit = settings.grpc_max_message_length
+    # Half of what the limit of open files allows: HTTP keeps the other half.
+    connections = raise_descriptor_limit(2 * settings.max_connections) // 2
     options: dict[str, Any] = {
         "grpc.max_receive_message_length": settings.max_body_bytes if limit is None else limit,
         # Responses have no limit.
@@ -204,7 +206,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         "grpc.so_reuseport": int(settings.http_workers > 1),
         "grpc.max_concurrent_streams": MAX_STREAMS,
         # Further ones are closed at once, also those whose client sends nothing.
-        "grpc.max_allowed_incoming_connections": settings.max_connections,
+        "grpc.max_allowed_incoming_connections": connections,
         "grpc.max_metadata_size": MAX_METADATA_BYTES,
         # Until the client's SETTINGS; with TLS, its handshake included. gRPC's default is 120 s.
         "grpc.server_handshake_timeout_ms": int(settings.header_timeout * 1000),
