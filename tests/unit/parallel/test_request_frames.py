@@ -249,3 +249,8 @@ def test_other_exceptions_are_internal(error: Exception, text: str) -> None:
     received = unpack_error(pack_error(error))
 
     assert (received.message, received.status_code, received.code) == (text, 500, "INTERNAL")
+
+
+def test_unexpected_errors_have_no_paths() -> None:
+    error = unpack_error(pack_error(FileNotFoundError(2, "No such file", "/srv/models/m/x.csv")))
+    assert error.message == "FileNotFoundError: [Errno 2] No such file: 'x.csv'"

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ...errors import MLServerError, format_exception
+from ...errors import MLServerError, format_exception, remove_paths
 from ...tensor import FORMATS, TensorError
 from ...types import (
     InferenceRequest,
@@ -353,7 +353,8 @@ def pack_error(error: BaseException) -> dict[str, Any]:
             "details": error.details,
             "traceback": error.traceback,
         }
-    return {"message": format_exception(error), "status": 500, "code": "INTERNAL", "details": None}
+    message = remove_paths(format_exception(error))
+    return {"message": message, "status": 500, "code": "INTERNAL", "details": None}
 
 
 def unpack_error(values: dict[str, Any]) -> MLServerError:
