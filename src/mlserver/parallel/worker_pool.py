@@ -390,10 +390,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         for result in results:
             if isinstance(result, MLServerError):
                 raise result
-        frames = [result for result in results if not isinstance(result, BaseException)]
-        return all(bool(frame.head) for frame in frames)
+        return all(bool(result.head) for result in results if not isinstance(result, BaseException))
 
     async def _drop(self, key: str) -> None:
-        """Unload a model; the worker's log has what its `unload` raises."""
+        """Unload a model from all workers: one may have ended its load although that has failed."""
+        for worker in self._ready:
+            worker.model_keys.add(key)
         with suppress(MLServerError):
             await self.unload(key)
