@@ -159,8 +159,12 @@ def test_a_request_that_fills_the_memory(server: Server) -> None:
 
 
 def test_a_cluster_that_comes_later_goes_away_and_returns(tmp_path: Path) -> None:
-    """The server starts without it, is not ready without it, says why, and recovers."""
+    """The server starts without it, is not ready without it, says why, and recovers.
+
+    The model `asleep` needs no replica to be ready, but a cluster that can start one.
+    """
     write_affine(tmp_path, num_replicas=1)
+    write_affine(tmp_path, "asleep", autoscaling={"min": 0, "max": 1})
     network = Network()
     with network.entered():
         (port,) = free_ports(1)
@@ -177,6 +181,15 @@ def test_a_cluster_that_comes_later_goes_away_and_returns(tmp_path: Path) -> Non
             response = server.infer("affine", [tensor("x", [1.0])])
             assert response.status_code == 503
             assert "No replica of the model is alive" in response.json()["error"]
+            is_ready = partial(server.get, "/v2/models/asleep/ready")
+            server.wait(lambda: is_ready().status_code != 200, "the model is not ready", 60)
+            response = server.infer("asleep", [tensor("x", [1.0])])
+            assert response.status_code == 503
+            assert "the Ray cluster does not answer" in response.json()["error"]
+            response = server.post("/v2/repository/models/asleep/unload", timeout=120)
+            assert response.status_code == 504
+            assert "The Ray cluster does not answer" in response.json()["error"]
+            assert server.infer("asleep", [tensor("x", [1.0])]).status_code == 404
             with RayCluster([2], port):
                 server.wait_until("/v2/health/ready")
                 assert read_pid(server) not in (None, first)

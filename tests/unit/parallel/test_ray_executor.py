@@ -153,7 +153,7 @@ async def test_an_unload_and_a_reload_end_without_a_cluster(
     async with asyncio.timeout(30):
         with pytest.raises(MLServerError, match="cluster does not answer: call 'begin'") as load:
             await first.executor.load(model_settings())
-        with pytest.raises(MLServerError, match="cluster does not answer: call 'is_shared'"):
+        with pytest.raises(MLServerError, match="the log has the state of the connection"):
             await model.unload()
     assert load.value.status_code == 504
     assert first.executor._groups == {}
@@ -195,3 +195,19 @@ async def test_a_server_follows_only_a_cluster_that_answers(
     assert second.executor._current == {MODEL: model.group.application}
     polling.cancel()
     await asyncio.gather(polling, return_exceptions=True)
+
+
+async def test_an_unload_that_the_directory_misses_is_an_error(
+    cluster: InProcessCluster, first: ClusterServer
+) -> None:
+    """The model stays in the directory, and with it in all servers."""
+    model = await first.executor.load(model_settings())
+
+    def fail(method: str) -> None:
+        if method == "drop":
+            raise OSError("the directory does not answer")
+
+    cluster.on_call = fail
+    with pytest.raises(MLServerError, match="the directory does not answer"):
+        await model.unload()
+    assert first.executor._groups == {}

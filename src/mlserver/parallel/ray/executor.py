@@ -217,7 +217,10 @@ class RayExecutor:
         commit has arrived there though its answer has not; this server then follows it.
         """
         await self._close_group(application)
-        await self._end_use(application, ("abandon", application) if is_new else None)
+        try:
+            await self._end_use(application, ("abandon", application) if is_new else None)
+        except MLServerError as error:
+            logger.warning("Ray: application '%s' stays in the directory: %s", application, error)
 
     # -- unload --
 
@@ -258,14 +261,20 @@ class RayExecutor:
             await group.close()
 
     async def _end_use(self, application: str, removal: Sequence[str] | None) -> None:
-        """Release an application, after the call that removes its entry in the directory."""
+        """Release an application, after the call that removes its entry in the directory.
+
+        Raises:
+            MLServerError: that call failed. Other failures are logged.
+        """
         try:
             if removal is not None:
                 await self._agent.call(*removal)
-        except MLServerError as error:
-            logger.warning("Ray: application '%s' stays in the directory: %s", application, error)
-        if not self._agent.is_connected:
-            return  # an agent that has ended uses nothing, and the next one will not use this
+        finally:
+            # An agent that has ended uses nothing, and the next one will not use this application.
+            if self._agent.is_connected:
+                await self._release(application)
+
+    async def _release(self, application: str) -> None:
         limit = self._settings.unload_timeout or RELEASE_LIMIT
         try:
             async with asyncio.timeout(limit):
