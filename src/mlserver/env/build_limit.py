@@ -46,16 +46,21 @@ class BuildLimit:
             self._kill()
 
     @contextmanager
-    def watch(self, process: subprocess.Popen[Any]) -> Iterator[None]:
+    def watch(self, process: subprocess.Popen[Any], timeout: float | None = None) -> Iterator[None]:
         """Kill a process with a group of its own if the search must end during the block.
+
+        Args:
+            timeout: Seconds after which the process is killed in any case; None = no limit.
 
         Raises:
             MLServerError: at the end of the block, if the search must end.
         """
         timer: threading.Timer | None = None
+        limits = [] if timeout is None else [timeout]
         if self._deadline is not None:
-            remaining = max(0.0, self._deadline - time.monotonic())
-            timer = threading.Timer(remaining, self._kill_late)
+            limits.append(max(0.0, self._deadline - time.monotonic()))
+        if limits:
+            timer = threading.Timer(min(limits), self._kill_late)
             timer.daemon = True
             timer.start()
         with self._lock:

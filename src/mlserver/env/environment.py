@@ -30,7 +30,7 @@ logger = get_logger()
 
 MAX_FILES = 1_000_000
 MAX_BYTES = 64 * 1024**3
-CHECK_TIMEOUT = 120
+CHECK_TIMEOUT = 120.0  # seconds for a process that runs in the environment
 LOCK_INTERVAL = 0.1  # seconds between two attempts to lock an environment
 _COMPLETE = ".mlserver-complete"
 _BOOTSTRAP = os.path.join(
@@ -91,25 +91,27 @@ class Environment:
             "PATH": os.pathsep.join([path, kept.get("PATH", os.defpath)]),
         }
 
-    def check(self) -> None:
+    def check(self, limit: BuildLimit = NO_LIMIT) -> None:
         """Raise `EnvironmentNotFound`, with the reason, if a worker cannot run in it. Blocks."""
         if not os.path.isfile(self.python):
             raise EnvironmentNotFound(self.name, "it has no bin/python")
         try:
-            result = subprocess.run(
+            process = subprocess.Popen(
                 [*self.command("check"), "-"],
                 env=self.variables(os.environ),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=CHECK_TIMEOUT,
-                check=False,
+                process_group=0,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
             raise EnvironmentNotFound(self.name, f"its bin/python does not run: {error}") from None
-        if result.returncode:
-            lines = result.stderr.strip().splitlines()
-            lines = lines or [f"its bin/python exited with {result.returncode}"]
+        with limit.watch(process, CHECK_TIMEOUT):
+            _, errors = process.communicate()
+        if process.returncode:
+            lines = errors.strip().splitlines()
+            lines = lines or [f"its bin/python exited with {process.returncode}"]
             raise EnvironmentNotFound(self.name, f"{lines[-1]} (install mlserver in it)")
 
 
@@ -320,7 +322,7 @@ def _relocate(folder: str, limit: BuildLimit) -> None:
             text=True,
             process_group=0,
         )
-        with limit.watch(process):
+        with limit.watch(process, CHECK_TIMEOUT):
             _, errors = process.communicate()
         if process.returncode:
             raise ValueError(f"its conda-unpack failed: {errors.strip()[-500:]}")

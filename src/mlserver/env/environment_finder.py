@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from ..settings import ModelSettings
 from . import builder
 from .build_limit import BuildLimit
 from .environment import Environment, find_environment
+
+T = TypeVar("T")
 
 # Environments that are built or unpacked at a time; further ones wait.
 MAX_BUILDS = 6
@@ -37,18 +41,31 @@ class EnvironmentFinder:
         """
         if not has_environment(settings):
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._find, settings)
 
-    def _find(self, settings: ModelSettings) -> Environment | None:
-        limit = BuildLimit(self._timeout)
-        self._limits.add(limit)
-        try:
-            if self._is_stopped:  # after `add`: `stop` sets it before it reads the limits
-                limit.stop()
-            limit.check()
+        def find(limit: BuildLimit) -> Environment | None:
             return find_environment(settings, self._folder, limit)
-        finally:
-            self._limits.discard(limit)
+
+        return await self._run(find)
+
+    async def check(self, environment: Environment) -> None:
+        """Raise `EnvironmentNotFound`, with the reason, if a worker cannot run in it."""
+        await self._run(environment.check)
+
+    async def _run(self, function: Callable[[BuildLimit], T]) -> T:
+        """Run a function in a thread, with a limit of its own."""
+
+        def run_limited() -> T:
+            limit = BuildLimit(self._timeout)
+            self._limits.add(limit)
+            try:
+                if self._is_stopped:  # after `add`: `stop` sets it before it reads the limits
+                    limit.stop()
+                limit.check()
+                return function(limit)
+            finally:
+                self._limits.discard(limit)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run_limited)
 
     def stop(self) -> None:
         """End all searches, those that wait included, when the server stops."""

@@ -285,7 +285,7 @@ class PoolExecutor:
         if reason is not None or code is not None:
             _log_pool(settings.name, group, code, reason)
         if environment is not None and key not in self._manager:
-            await asyncio.to_thread(environment.check)
+            await self._environments.check(environment)
         modules = await asyncio.to_thread(_list_modules, [settings])
         return await self._manager.acquire(key, environment, allowed_code, modules)
 

@@ -131,3 +131,18 @@ async def test_searches_do_not_occupy_the_threads_of_requests(
         await executor.stop(0.1)
     for load in loads:  # those without a thread are cancelled
         await get_error(load)
+
+
+async def test_a_stop_ends_the_check_of_an_environment(tmp_path: Path) -> None:
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 600\n")
+    python.chmod(0o755)
+    parameters = ModelParameters(environment_path=str(tmp_path / "env"))
+    executor = create_executor(tmp_path)
+    load = asyncio.create_task(
+        executor.load(ModelSettings(name="m", implementation=MLModel, parameters=parameters))
+    )
+    await until((tmp_path / "begun").exists)
+    await executor.stop(0.1)
+    assert "the server stops" in str(await get_error(load))
