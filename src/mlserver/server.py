@@ -9,7 +9,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import startup_report
@@ -213,8 +213,10 @@ class MLServer:
                 for front_end in self._front_ends:
                     await front_end.start()
             finally:
-                await asyncio.gather(starting, checking)
-            await self._load(models, on_ready)
+                started = asyncio.gather(starting, checking)
+                await self._wait_unless_stopped(started, None, self._stop_requested)
+            if not self._stop_requested.is_set():
+                await self._load(models, on_ready)
             if self._kafka is not None and not self._stop_requested.is_set():
                 # Messages consumed before models are loaded would all be rejected.
                 self._front_ends.append(self._kafka)
@@ -342,20 +344,22 @@ class MLServer:
             logger.info("Stopped in %.2f s", time.monotonic() - began)
 
     async def _wait_unless_stopped(
-        self, work: Coroutine[Any, Any, None], limit: float | None
+        self, work: Awaitable[Any], limit: float | None, stopped: asyncio.Event | None = None
     ) -> bool:
-        """Wait for `work`, at most `limit` seconds, and no longer than the second call of `stop`.
+        """Wait for `work`, at most `limit` seconds, and no longer than until `stopped` is set.
 
-        Returns whether it is done.
+        By default that is the second call of `stop`. Returns whether it is done.
         """
-        working = asyncio.create_task(work)
-        stopping = asyncio.create_task(self._stop_now.wait())
-        await asyncio.wait((working, stopping), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        is_done = working.done()
-        for task in (working, stopping):
-            task.cancel()
-        if is_done:
-            await working
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.create_task((stopped or self._stop_now).wait())
+        tasks = (working, stopping)
+        try:
+            await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_done = working.done()
+            working.cancel()
+            stopping.cancel()
+        await (working if is_done else asyncio.gather(working, return_exceptions=True))
         return is_done
 
     async def _drained(self) -> None:

@@ -28,6 +28,13 @@ from support.shutdown import (
 )
 from support.slow import slow
 
+HANGING_WORKER = """
+import pathlib, sys, time
+if "mlserver.parallel.worker.worker" in sys.orig_argv:
+    pathlib.Path(__file__).with_name("hangs").touch()
+    time.sleep(1e6)
+"""
+
 
 @pytest.fixture
 def chaos(tmp_path: Path) -> Chaos:
@@ -43,6 +50,19 @@ def test_stop_while_idle(
 ) -> None:
     server = serve(tmp_path, workers=workers)
     server.process.send_signal(number)
+
+    assert_ends(server)
+
+
+def test_stop_while_workers_do_not_start(
+    serve: Serve, chaos: Chaos, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    libraries = tmp_path_factory.mktemp("libraries")
+    (libraries / "sitecustomize.py").write_text(HANGING_WORKER)
+    env = {"PYTHONPATH": str(libraries), "MLSERVER_WORKER_START": "fresh"}
+    server = serve(tmp_path, workers=2, ready=None, env=env)
+    server.wait(lambda: (libraries / "hangs").exists(), "a worker was starting")
+    server.process.send_signal(signal.SIGTERM)
 
     assert_ends(server)
 

@@ -20,6 +20,7 @@ from mlserver.parallel.processes.template import Template
 from mlserver.parallel.processes.template_process import (
     ForkRefused,
     ModuleConflict,
+    RequestNotSent,
     TemplateProcess,
 )
 from mlserver.parallel.processes.templates import worker_variables
@@ -50,13 +51,15 @@ def server_ends() -> Iterator[None]:
         SERVER_ENDS.pop().close()
 
 
-async def fork(template: Template, shipped: tuple[str, ...] = ()) -> tuple[Launched, socket.socket]:
+async def fork(
+    template: Template, shipped: tuple[str, ...] = (), mark: str = "1"
+) -> tuple[Launched, socket.socket]:
     """A forked worker, and the server's end of its connection."""
     server_end, worker_end = socket.socketpair()
     SERVER_ENDS.append(server_end)
     try:
         async with asyncio.timeout(LIMIT):
-            return await template.fork([worker_end.fileno()], {"MARK": "1"}, shipped), server_end
+            return await template.fork([worker_end.fileno()], {"MARK": mark}, shipped), server_end
     finally:
         worker_end.close()
 
@@ -105,6 +108,50 @@ async def test_orphans_are_adopted_during_a_fork_only(template: Template) -> Non
     await asyncio.sleep(0)
     assert not linux._get_subreaper()
     assert await end(launched, connection) == 0
+
+
+async def test_many_forks_at_once(template: Template) -> None:
+    """Together their environments are larger than what the connection queues."""
+    template.prepare([])
+    forks = await asyncio.gather(*(fork(template, mark=str(n) * 60_000) for n in range(8)))
+    assert len({launched.process.pid for launched, _ in forks}) == 8
+    assert [await end(*forked) for forked in forks] == [0] * 8
+
+
+async def test_an_environment_that_cannot_be_sent(template: Template) -> None:
+    """A message has at most about 208 KB: such a worker is a new interpreter, others are forked."""
+    with pytest.raises(RequestNotSent, match=r"could not be sent .*: Message too long"):
+        await fork(template, mark="x" * 300_000)
+    before = template.pid
+    launched, connection = await fork(template)
+    assert template.pid == before
+    assert await end(launched, connection) == 0
+
+
+async def test_learned_modules_whose_names_cannot_be_sent_are_dropped(template: Template) -> None:
+    template.prepare([])
+    first = template.pid
+    template.learn([f"{'learned' * 20}_{number}" for number in range(2000)])
+    launched, connection = await fork(template)
+    assert template.pid not in (None, first)
+    assert await end(launched, connection) == 0
+
+
+async def test_forks_that_wait_while_the_process_is_replaced(
+    template: Template, tmp_path: Path
+) -> None:
+    """The first fork starts a thread; the second one finds it, and the process is replaced."""
+    (tmp_path / "starts_late.py").write_text(
+        "import os, threading, time\n"
+        "wait = dict(target=time.sleep, args=[1e6], daemon=True)\n"
+        "os.register_at_fork(after_in_parent=lambda: threading.Thread(**wait).start())\n"
+    )
+    template.prepare([])
+    template.learn(["starts_late"])
+    first = template.pid
+    forks = await asyncio.gather(*(fork(template) for _ in range(5)))
+    assert template.pid not in (None, first)
+    assert [await end(*forked) for forked in forks] == [0] * 5
 
 
 async def test_forks_after_the_process_was_killed(template: Template) -> None:

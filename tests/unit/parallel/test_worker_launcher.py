@@ -48,6 +48,19 @@ async def test_the_way_is_logged_once(
     assert lines.messages == ["Workers of pool 7 start as forks of a template process"]
 
 
+async def test_a_large_environment_means_new_interpreters(
+    launcher: WorkerLauncher, lines: pytest.LogCaptureFixture
+) -> None:
+    launcher._variables = {f"BIG_{number}": "x" * 100_000 for number in range(3)}
+    assert not await is_forked(launcher)
+    assert not await is_forked(launcher)
+    (line,) = lines.messages
+    assert line.startswith(
+        "Workers of pool 7 start as new interpreters, not as forks: a request of"
+    )
+    assert line.endswith("could not be sent to the template process: Message too long")
+
+
 async def test_failed_forks_mean_new_interpreters_for_some_time(
     launcher: WorkerLauncher, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,13 @@ from .exit_codes import describe_exit
 from .forked import NotAdopted, reap_strays
 from .launchers import Launched
 from .linux import can_adopt
-from .template_process import ForkRefused, ModuleConflict, TemplateEnded, TemplateProcess
+from .template_process import (
+    ForkRefused,
+    ModuleConflict,
+    RequestNotSent,
+    TemplateEnded,
+    TemplateProcess,
+)
 
 logger = get_logger()
 
@@ -71,9 +77,12 @@ class Template:
         self._learned: list[str] = []
         self._refused_modules: set[str] = set()
         self._ends = DeathCount(MAX_ENDS)
-        self._watching: asyncio.Task[None] | None = None
         self._process: TemplateProcess | None = None
-        self._running: set[TemplateProcess] = set()
+        # With the task that waits for the end of each.
+        self._running: dict[TemplateProcess, asyncio.Task[None]] = {}
+        # One fork at a time, so that `FORK_TIMEOUT` is not exceeded by the forks before it, and the
+        # environments of many workers do not fill the queue of the connection.
+        self._forking = asyncio.Lock()
         self._imports: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
@@ -131,9 +140,8 @@ class Template:
 
     def _adopt(self, process: TemplateProcess) -> None:
         self._process = process
-        self._running.add(process)
         process.attach()
-        self._watching = self._spawn(self._watch(process))
+        self._running[process] = self._spawn(self._watch(process))
 
     async def _wait_imports(
         self,
@@ -149,6 +157,8 @@ class Template:
                 obstacle = await process.import_modules(names, is_background)
         except TemplateEnded:
             return
+        except RequestNotSent as error:
+            obstacle = str(error)
         except TimeoutError:
             obstacle = f"its imports exceeded {self._import_limit:g} s"
         if obstacle is not None:
@@ -179,33 +189,43 @@ class Template:
         """Return a forked worker, see `TemplateProcess.fork`.
 
         Raises:
-            ForkRefused: it cannot be forked; the text has the reason.
+            ForkRefused: it cannot be forked, or not for this worker; the text has the reason.
             OSError: the system has no resources for another process.
         """
-        while self.refusal is None and not self._is_stopped:
-            if self._process is None:
-                self._import(())
-            process = self._process
-            await self._wait_for_imports()
-            if process is None or process is not self._process:
-                continue
-            try:
-                async with asyncio.timeout(FORK_TIMEOUT):
-                    launched = await process.fork(fds, variables, shipped)
-                self._has_forked = True
-                return launched
-            except TemplateEnded:
-                assert self._watching is not None
-                await asyncio.wait([self._watching])
-            except ModuleConflict:
-                raise
-            except ForkRefused as refusal:
-                self._handle_obstacle(process, str(refusal))
-            except (NotAdopted, ProcessLookupError) as error:
-                self._refuse(f"a forked process could not be adopted ({error})")
-            except TimeoutError:
-                self._refuse(f"the template process was not forked within {FORK_TIMEOUT:g} s")
+        async with self._forking:
+            while self.refusal is None and not self._is_stopped:
+                launched = await self._try_fork(fds, variables, shipped)
+                if launched is not None:
+                    return launched
         raise ForkRefused(self.refusal or "the server stops")
+
+    async def _try_fork(
+        self, fds: Sequence[int], variables: Mapping[str, str], shipped: Sequence[str]
+    ) -> Launched | None:
+        """Return a forked worker, None if the process has been replaced or forks are refused."""
+        if self._process is None:
+            self._import(())
+        process = self._process
+        await self._wait_for_imports()
+        if process is None or process is not self._process:
+            return None
+        try:
+            async with asyncio.timeout(FORK_TIMEOUT):
+                launched = await process.fork(fds, variables, shipped)
+            self._has_forked = True
+            return launched
+        except TemplateEnded:
+            if (watching := self._running.get(process)) is not None:
+                await asyncio.wait([watching])
+        except (ModuleConflict, RequestNotSent):
+            raise
+        except ForkRefused as refusal:
+            self._handle_obstacle(process, str(refusal))
+        except (NotAdopted, ProcessLookupError) as error:
+            self._refuse(f"a forked process could not be adopted ({error})")
+        except TimeoutError:
+            self._refuse(f"the template process was not forked within {FORK_TIMEOUT:g} s")
+        return None
 
     async def _wait_for_imports(self) -> None:
         self._waiting_forks += 1
@@ -243,6 +263,8 @@ class Template:
                 obstacle = await process.import_modules(self._modules, is_background=True)
         except TemplateEnded:
             obstacle = "the template process ended while it imported modules"
+        except RequestNotSent as error:
+            obstacle = str(error)
         except TimeoutError:
             obstacle = f"its imports exceeded {self._import_limit:g} s"
         if obstacle is not None:
@@ -255,7 +277,7 @@ class Template:
     async def _watch(self, process: TemplateProcess) -> None:
         """Start another process when this one ends."""
         code = await process.wait()
-        self._running.discard(process)
+        del self._running[process]
         reap_strays()
         if self._process is not process or self._is_stopped:
             return

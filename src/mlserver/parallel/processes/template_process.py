@@ -33,6 +33,10 @@ class ForkRefused(Exception):
     """The template cannot be forked; the text has the reason."""
 
 
+class RequestNotSent(ForkRefused):
+    """The request could not be sent to the template, which runs; others may be sent."""
+
+
 class ModuleConflict(ForkRefused):
     """The template has imported a module that has the name of one that a model ships."""
 
@@ -89,6 +93,7 @@ class TemplateProcess:
 
         Raises:
             TemplateEnded: the process ended first.
+            RequestNotSent: the names cannot be sent.
         """
         request = {"import": list(names), "is_background": is_background}
         answer = await self._request(request, [])
@@ -110,6 +115,7 @@ class TemplateProcess:
 
         Raises:
             ForkRefused: the process cannot be forked.
+            RequestNotSent: the variables cannot be sent: they have more than about 208 KB.
             ModuleConflict: it has imported a module that the model ships.
             TemplateEnded: the process ended first.
             OSError: the system has no resources for another process.
@@ -140,13 +146,17 @@ class TemplateProcess:
         self, request: dict[str, Any], fds: Sequence[int]
     ) -> asyncio.Future[dict[str, Any]]:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        if self.is_ended:
+            _fail(answer, TemplateEnded())
+            return answer
+        message = msgspec.msgpack.encode(request)
         try:
-            if self.is_ended:
-                raise TemplateEnded
-            # `OSError`: the peer is gone, or so slow that its queue is full.
-            socket.send_fds(self._control, [msgspec.msgpack.encode(request)], list(fds))
-        except (OSError, TemplateEnded):
-            _fail(answer)
+            socket.send_fds(self._control, [message], list(fds))
+        except ConnectionError:  # `_receive` reads the end, and then fails all answers
+            pass
+        except OSError as error:  # the message is too long, or the socket's queue is full
+            text = f"a request of {len(message)} bytes could not be sent to the template process"
+            _fail(answer, RequestNotSent(f"{text}: {error.strerror}"))
             return answer
         self._answers.append(answer)
         return answer
@@ -176,7 +186,7 @@ class TemplateProcess:
         self.kill()
         self._wait()
         while self._answers:
-            _fail(self._answers.popleft())
+            _fail(self._answers.popleft(), TemplateEnded())
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -200,9 +210,9 @@ class TemplateProcess:
         await self.wait()
 
 
-def _fail(answer: asyncio.Future[dict[str, Any]]) -> None:
+def _fail(answer: asyncio.Future[dict[str, Any]], error: Exception) -> None:
     if not answer.done():
-        answer.set_exception(TemplateEnded())
+        answer.set_exception(error)
         answer.exception()  # marks it as retrieved: its caller may be gone
 
 
