@@ -72,6 +72,7 @@ class WorkerConnections:
         self._clients: dict[int, WorkerClient] = {}
         self._groups: dict[int, ReplicaWorkerGroup] = {}
         self._draining: dict[int, asyncio.Task[None]] = {}
+        self._leaving: set[WorkerClient] = set()
 
     def group(self, pool: int) -> WorkerGroup[RPCClient]:
         return self._groups.setdefault(pool, ReplicaWorkerGroup())
@@ -106,17 +107,19 @@ class WorkerConnections:
         if (draining := self._draining.get(number)) is not None:
             await asyncio.shield(draining)
 
-    def find_overdue(self, now: float) -> list[int]:
-        """Return the numbers of workers with a call that has exceeded its limit."""
-        clients = self._clients.items()
-        return [number for number, client in clients if client.has_overdue_call(now)]
+    def find_overdue(self, now: float) -> list[WorkerClient]:
+        """Return the connections with a call that has exceeded its limit."""
+        clients = [*self._clients.values(), *self._leaving]
+        return [client for client in clients if client.has_overdue_call(now)]
 
     async def _drain(self, number: int) -> None:
         client = self._clients.pop(number)
+        self._leaving.add(client)
         try:
             await client.wait_idle()
             client.close()
         finally:
+            self._leaving.discard(client)
             del self._draining[number]
 
     def _remove(self, client: WorkerClient) -> None:

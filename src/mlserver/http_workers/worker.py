@@ -33,6 +33,7 @@ from . import snapshot
 from .replica import ReplicaRegistry, WorkerConnections
 
 WATCH_INTERVAL = 0.5
+PING_TIMEOUT = 1.0
 GC_THRESHOLD = 20_000, 20, 20  # as in the server's own process
 
 
@@ -192,8 +193,12 @@ class HTTPWorker:
         """Report workers with an overdue call; the server checks whether they are stuck."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            for number in self._workers.find_overdue(time.monotonic()):
-                self._supervisor.send(Frame(MessageType.REPORT_STUCK, 0, number))
+            overdue = self._workers.find_overdue(time.monotonic())
+            for client in overdue:
+                self._supervisor.send(Frame(MessageType.REPORT_STUCK, 0, client.number))
+            # Calls that were cancelled are overdue until this process has an answer to a ping.
+            pings = [client.is_reacting(PING_TIMEOUT) for client in overdue]
+            await asyncio.gather(*pings, return_exceptions=True)
 
 
 def _reply(frame: Frame, head: Any = None) -> Frame:

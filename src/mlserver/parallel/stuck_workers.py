@@ -10,7 +10,6 @@ from typing import Any
 from ..logging import get_logger
 from .child_process import ChildProcess as WorkerProcess
 from .rpc.client import WorkerDied
-from .rpc.protocol import MessageType
 
 logger = get_logger()
 
@@ -39,13 +38,12 @@ async def watch(
 async def kill_if_stuck(worker: WorkerProcess) -> None:
     """Kill a worker that does not answer a ping within `PING_TIMEOUT` seconds."""
     try:
-        async with asyncio.timeout(PING_TIMEOUT):
-            await worker.call(MessageType.PING, None)
-    except TimeoutError:
-        logger.error("Worker %s is stuck in a request past its time limit: killed", worker.pid)
-        worker.kill_stuck()
+        is_stuck = not await worker.is_reacting(PING_TIMEOUT)
     except WorkerDied:
         return
+    if is_stuck:
+        logger.error("Worker %s is stuck in a request past its time limit: killed", worker.pid)
+        worker.kill_stuck()
 
 
 def kill_stalled(workers: Sequence[WorkerProcess], pid: int, key: str) -> None:

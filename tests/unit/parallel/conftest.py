@@ -63,6 +63,9 @@ class Does(MLModel):
                 raise ValueError("bad item")
             if text == "leave":
                 os._exit(0)
+            if text.startswith("block:"):
+                open(text.removeprefix("block:"), "w").close()
+                time.sleep(1e6)
             if text == "linger":
                 yield self._answer(text)
                 await self._linger()
@@ -118,6 +121,14 @@ class Does(MLModel):
 
 class RowWise(Does):
     row_wise = True
+
+
+class Plain(Does):
+    def predict(self, payload):
+        """Return when the file that the text names is gone."""
+        while os.path.exists(payload.inputs[0].data[0]):
+            time.sleep(0.01)
+        return self._answer("gone")
 '''
 
 

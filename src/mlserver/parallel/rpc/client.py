@@ -9,14 +9,45 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from ...errors import MLServerError
 from ...types import InferenceRequest
 from .connection import FramedConnection, open_connection
-from .protocol import Frame, MessageType, pack_error, pack_request, unpack_error
+from .protocol import Frame, MessageType, pack_request, unpack_error
 
 
 class WorkerDied(Exception):
     """The process at the other end was gone before it answered."""
+
+
+class _ResponseLimit:
+    """Limits the time for which the peer owes the caller of a stream a response.
+
+    Args:
+        kill_at: Receives the end of that time while it runs.
+        frame_id: Key in `kill_at`.
+        seconds: None = no limit.
+    """
+
+    def __init__(self, kill_at: dict[int, float], frame_id: int, seconds: float | None) -> None:
+        self._kill_at = kill_at
+        self._frame_id = frame_id
+        self._seconds = seconds
+        self._is_pulled = self._is_reading = False
+
+    def set_pulled(self, is_pulled: bool) -> None:
+        """Whether the caller waits for a response."""
+        self._is_pulled = is_pulled
+        self._restart()
+
+    def set_reading(self, is_reading: bool) -> None:
+        """Whether the peer waits for a request of the client."""
+        self._is_reading = is_reading
+        self._restart()
+
+    def _restart(self) -> None:
+        if self._seconds is None or self._is_reading or not self._is_pulled:
+            self._kill_at.pop(self._frame_id, None)
+        else:
+            self._kill_at[self._frame_id] = time.monotonic() + self._seconds
 
 
 class RPCClient:
@@ -36,7 +67,7 @@ class RPCClient:
         self._on_notification = on_notification
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
-        self._streams: dict[int, asyncio.Queue[Frame | None]] = {}
+        self._streams: dict[int, asyncio.Queue[Frame | Exception | None]] = {}
         self._kill_at: dict[int, float] = {}
         # Set at each end of a call or stream.
         self._ended = asyncio.Event()
@@ -105,6 +136,7 @@ class RPCClient:
             return await answer
         except asyncio.CancelledError:
             self._connection.send(Frame(MessageType.CANCEL, frame_id, None))
+            self._ended.set()
             raise
 
     async def stream(
@@ -115,19 +147,23 @@ class RPCClient:
     ) -> AsyncIterator[Frame]:
         """Open a stream: the model pulls the requests, the caller pulls the responses.
 
+        What `requests` raises ends the stream, and is raised.
+
         Args:
             head: Key of the model, and trace context.
-            kill_after: Seconds after the caller has left, after which `has_overdue_call` reports
-                this stream if the peer has not ended it.
+            kill_after: Seconds that the peer has for each response, without those in which it waits
+                for a request, and to end the stream when the caller has left; then
+                `has_overdue_call` reports the stream.
 
         Raises:
-            MLServerError: the model or the reader of the requests failed.
+            MLServerError: the model failed, or a request cannot be serialized.
             WorkerDied: the peer ended first.
         """
         if self.is_gone or self._connection is None:
             raise WorkerDied
         connection, frame_id = self._connection, next(self._ids)
-        frames: asyncio.Queue[Frame | None] = asyncio.Queue()
+        frames: asyncio.Queue[Frame | Exception | None] = asyncio.Queue()
+        limit = _ResponseLimit(self._kill_at, frame_id, kill_after)
         self._streams[frame_id] = frames
         self.in_flight += 1
         sender: asyncio.Task[None] | None = None
@@ -135,56 +171,86 @@ class RPCClient:
         try:
             connection.send(Frame(MessageType.STREAM, frame_id, head))
             connection.send(Frame(MessageType.PULL, frame_id, None))
+            limit.set_pulled(True)
             while True:
                 frame = await frames.get()
                 if frame is None:
                     raise WorkerDied
+                if isinstance(frame, Exception):
+                    raise frame
                 if frame.kind == MessageType.PULL:
-                    sender = asyncio.create_task(self._send_next(connection, frame_id, requests))
+                    limit.set_reading(True)
+                    sender = asyncio.create_task(self._send_next(frame_id, requests, limit))
                     continue
                 if frame.kind in (MessageType.END, MessageType.ERROR):
                     has_ended = True
                     if frame.kind == MessageType.ERROR:
                         raise unpack_error(frame.head)
                     return
+                limit.set_pulled(False)
                 yield frame
                 connection.send(Frame(MessageType.PULL, frame_id, None))
+                limit.set_pulled(True)
         finally:
             if sender is not None:
                 sender.cancel()
             del self._streams[frame_id]
             self._ended.set()
             self.in_flight -= 1
-            if not has_ended:
+            if has_ended:
+                self._kill_at.pop(frame_id, None)
+            else:
                 connection.send(Frame(MessageType.CANCEL, frame_id, None))
                 if kill_after is not None:
-                    self._kill_at[frame_id] = time.monotonic() + kill_after
+                    self._kill_at.setdefault(frame_id, time.monotonic() + kill_after)
 
     async def _send_next(
-        self, connection: FramedConnection, frame_id: int, requests: AsyncIterator[InferenceRequest]
+        self, frame_id: int, requests: AsyncIterator[InferenceRequest], limit: _ResponseLimit
     ) -> None:
-        """Send the stream's next request or its end; an error of the reader ends the stream."""
+        """Send the stream's next request or its end; any exception ends the stream."""
         try:
             request = await anext(requests, None)
-        except MLServerError as error:
-            queue = self._streams.get(frame_id)
-            if queue is not None:
-                queue.put_nowait(Frame(MessageType.ERROR, frame_id, pack_error(error)))
-            return
-        if request is None:
-            connection.send(Frame(MessageType.END, frame_id, None))
-            return
-        await connection.wait_writable()
-        buffers: list[Any] = []
-        connection.send(Frame(MessageType.ITEM, frame_id, pack_request(request, buffers), buffers))
+            limit.set_reading(False)
+            if request is None:
+                self.send(Frame(MessageType.END, frame_id, None))
+                return
+            await self.wait_writable()
+            buffers: list[Any] = []
+            self.send(Frame(MessageType.ITEM, frame_id, pack_request(request, buffers), buffers))
+        except Exception as error:
+            if (frames := self._streams.get(frame_id)) is not None:
+                frames.put_nowait(error)
 
     def has_overdue_call(self, now: float) -> bool:
-        """Whether a call has exceeded its `kill_after`."""
+        """Whether a call or stream has exceeded its `kill_after`."""
         return any(limit < now for limit in self._kill_at.values())
 
+    async def is_reacting(self, timeout: float) -> bool:
+        """Send a ping; return whether the peer answers within `timeout` seconds.
+
+        If it does, it has read the cancellation of every call that was cancelled before: these are
+        not overdue any more, also if their functions still run in threads.
+
+        Raises:
+            WorkerDied: the peer ended first.
+        """
+        left = [frame_id for frame_id in self._kill_at if self._has_no_caller(frame_id)]
+        try:
+            async with asyncio.timeout(timeout):
+                await self.call(MessageType.PING, None)
+        except TimeoutError:
+            return False
+        for frame_id in left:
+            self._kill_at.pop(frame_id, None)
+        return True
+
+    def _has_no_caller(self, frame_id: int) -> bool:
+        answer = self._pending.get(frame_id)
+        return frame_id not in self._streams if answer is None else answer.done()
+
     async def wait_idle(self) -> None:
-        """Return when every call has its answer and every stream its end, or the peer is gone."""
-        while self._pending or self._streams:
+        """Return when no caller waits for an answer or reads a stream, or the peer is gone."""
+        while self._streams or not all(answer.done() for answer in self._pending.values()):
             self._ended.clear()
             await self._ended.wait()
 
