@@ -177,13 +177,6 @@ class ChildProcess(RPCClient):
             self._exit_code = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
         return self._exit_code
 
-    async def retire(self, grace: float) -> None:
-        """Wait until all calls are answered and all streams have ended, then `stop`."""
-        try:
-            await self.wait_idle()
-        finally:
-            await self.stop(grace)
-
     async def stop(self, grace: float) -> None:
         """Close the connection, which ends an idle process; kill it after `grace` seconds."""
         if self._process is None:

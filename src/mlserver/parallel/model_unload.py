@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..errors import MLServerError
-from .rpc.client import RPCClient
+from .rpc.client import RPCClient, WorkerDied
 from .rpc.protocol import Frame, MessageType
 
 T = TypeVar("T")
@@ -41,3 +42,9 @@ async def unload_from(worker: RPCClient, key: str, limit: float | None) -> Frame
     """Unload a model from a worker, which is killed if its event loop does not react in time."""
     call = worker.call(MessageType.UNLOAD, {"key": key}, kill_after=limit)
     return await unload_in_time(key, call, limit)
+
+
+async def drop_from(worker: RPCClient, key: str, limit: float | None) -> None:
+    """Unload a model from a worker; the worker's log has what its `unload` raises."""
+    with suppress(MLServerError, WorkerDied):
+        await unload_from(worker, key, limit)

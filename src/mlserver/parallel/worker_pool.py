@@ -25,8 +25,8 @@ from .child_main import absolute_sys_path
 from .child_process import ChildProcess as WorkerProcess
 from .death_count import DeathCount, ReplacementLoadFailed, WorkerExits
 from .executor import ModelInfo, WorkerListener
-from .load_watch import watch_load
-from .model_source import get_source, get_trial_results, loads_first_alone, with_resolved_uri
+from .model_load import load_into
+from .model_source import loads_first_alone
 from .model_unload import unload_from
 from .out_of_memory import describe_death
 from .processes.templates import Templates, create_worker_launcher
@@ -90,6 +90,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._sequential_load = asyncio.Lock()
+        self._retiring: list[WorkerProcess] = []
         self._loads: Counter[int] = Counter()  # by the number of the worker
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -120,7 +121,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         if errors:
             await self.stop(1.0)
             raise MLServerError(f"A worker process could not be started: {errors[0]!r}", 500)
-        self._spawn(watch(lambda: self._ready, self._spawn))
+        self._spawn(watch(self._list_running, self._spawn))
 
     async def stop(self, grace: float) -> None:
         """End all workers; kill those that still run after `grace` seconds."""
@@ -128,7 +129,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        workers, self._ready = self._ready, []
+        workers, self._ready = self._list_running(), []
         await asyncio.gather(*(worker.stop(grace) for worker in workers))
         await asyncio.gather(*tasks, return_exceptions=True)
         templates, self._templates = self._templates, None
@@ -190,12 +191,21 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
     def _retire(self, worker: WorkerProcess) -> None:
         """Send no further requests to a worker, and end it after its last call and stream."""
         self._ready.remove(worker)
+        self._retiring.append(worker)
         self._spawn(self._end(worker))
 
     async def _end(self, worker: WorkerProcess) -> None:
-        if self._listener is not None:
-            await self._listener.wait_worker_released(worker.number)
-        await worker.retire(self._settings.parallel_workers_timeout)
+        try:
+            if self._listener is not None:
+                await self._listener.wait_worker_released(worker.number)
+            await worker.wait_idle()
+        finally:
+            await worker.stop(self._settings.parallel_workers_timeout)
+            self._retiring.remove(worker)
+
+    def _list_running(self) -> list[WorkerProcess]:
+        """Return all workers with requests, also those that receive no further ones."""
+        return [*self._ready, *self._retiring]
 
     def _on_notification(self, frame: Frame) -> None:
         if frame.kind == MessageType.METRICS:
@@ -203,7 +213,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
             metrics.receive(metrics.Sample(*frame.head))
         elif frame.kind == MessageType.STALLED:
-            kill_stalled(self._ready, **frame.head)
+            kill_stalled(self._list_running(), **frame.head)
         elif frame.kind == MessageType.ABANDONED:
             record_abandoned(self._ready, **frame.head)
         elif frame.kind == MessageType.IMPORTED:
@@ -273,7 +283,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     def report_stuck(self, number: int) -> None:
         """Check a worker, because another process waits too long for its answer."""
-        for worker in self._ready:
+        for worker in self._list_running():
             if worker.number == number:
                 self._spawn(kill_if_stuck(worker))
 
@@ -359,19 +369,9 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
             raise Unavailable("No worker process could be started to load the model") from None
 
     async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> None:
-        limit = self._settings.load_timeout
-        settings = with_resolved_uri(settings, get_source(self._infos.get(key)))
-        trial_results = get_trial_results(self._infos.get(key))
-        head = {"key": key, "settings": settings.to_frame(), "trial_results": trial_results}
-        try:
-            async with asyncio.timeout(limit), watch_load(worker, self._launcher):
-                frame = await worker.call(MessageType.LOAD, head, kill_after=limit)
-        except TimeoutError:
-            raise MLServerError(
-                f"Model {settings.name}: load exceeded {limit:g} s (setting 'load_timeout')", 504
-            ) from None
-        worker.model_keys.add(key)
-        self._infos[key] = ModelInfo.from_plain(frame.head)
+        self._infos[key] = await load_into(
+            worker, key, settings, self._infos.get(key), self._settings, self._launcher, self._spawn
+        )
 
     async def unload(self, key: str) -> bool:
         """Unload a model from every worker; return whether all reported success.

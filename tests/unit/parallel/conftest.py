@@ -46,6 +46,25 @@ class Does(MLModel):
             return False
         if how == "hang-in-a-fork" and "mlserver-worker" in open("/proc/self/comm").read():
             threading.Event().wait()
+        if how in ("block", "refuse-cancellation"):
+            await self._load_slowly(how, parameters.extra["file"])
+        return True
+
+    async def _load_slowly(self, how, file):
+        """Load until the file exists: without an await, or in spite of cancellations."""
+        open(file + ".loading", "w").close()
+        while how == "block" and not os.path.exists(file):
+            time.sleep(0.01)
+        while not os.path.exists(file):
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                continue
+
+    async def unload(self):
+        file = ((self.settings.parameters and self.settings.parameters.extra) or {}).get("file")
+        if file is not None:
+            open(file + ".unloaded", "w").close()
         return True
 
     async def predict(self, payload):

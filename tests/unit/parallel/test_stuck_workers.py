@@ -11,10 +11,12 @@ import pytest
 
 from mlserver.errors import MLServerError, Unavailable
 from mlserver.parallel import stuck_workers
-from mlserver.parallel.pool_manager import PoolExecutor
+from mlserver.parallel.pool_manager import PooledModel, PoolExecutor
+from mlserver.parallel.worker_pool import WorkerPool
 from mlserver.pipeline import RequestContext
 from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, Parameters
+from support.server import read_name
 
 from .conftest import model_settings, request
 from .test_worker_pool import LIMIT, ask, read_text, until
@@ -99,6 +101,62 @@ async def test_a_worker_that_reacts_is_pinged_once_for_a_cancelled_call(
     assert model.abandoned_calls == 1
     (tmp_path / "wait").unlink()
     await until(lambda: model.abandoned_calls == 0)
+
+
+# -- workers that receive no further requests --
+
+
+async def test_a_retired_worker_that_does_not_react_is_killed(
+    pool: PoolExecutor, tmp_path: Path
+) -> None:
+    model = await pool.load(model_settings())
+    ((_, worker),) = pool.workers
+    texts: asyncio.Queue[str] = asyncio.Queue()
+    texts.put_nowait(f"block:{tmp_path / 'blocks'}")
+    reading = asyncio.ensure_future(anext(model.stream(send_texts(texts), RequestContext())))
+    await until((tmp_path / "blocks").exists)
+    assert isinstance(model, PooledModel)
+    model.pool._retire(worker)
+    with pytest.raises(Unavailable):
+        await reading
+    await until(lambda: not read_name(worker.pid))
+
+
+async def test_a_retired_worker_does_not_wait_for_a_call_without_caller(
+    pool: PoolExecutor, tmp_path: Path
+) -> None:
+    model = await pool.load(model_settings("Plain"))
+    ((_, worker),) = pool.workers
+    (tmp_path / "wait").touch()
+    call = asyncio.ensure_future(ask(model, str(tmp_path / "wait")))
+    await until(lambda: worker.in_flight == 1)
+    assert isinstance(model, PooledModel)
+    model.pool._retire(worker)
+    call.cancel()
+    await until(lambda: not read_name(worker.pid))
+
+
+class SilentListener:
+    """HTTP workers that never report a worker as released."""
+
+    def on_workers_changed(self) -> None:
+        return
+
+    async def wait_model_released(self, key: str) -> None:
+        await asyncio.Event().wait()
+
+    async def wait_worker_released(self, number: int) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_pool_stops_its_retired_workers() -> None:
+    pool = WorkerPool(1, Settings(parallel_workers=1), listener=SilentListener())
+    await pool.start()
+    (worker,) = pool.workers
+    pool._retire(worker)
+    async with asyncio.timeout(LIMIT):
+        await pool.stop(5.0)
+    assert not read_name(worker.pid)
 
 
 # -- what a stream's requests raise --

@@ -200,6 +200,29 @@ async def test_a_worker_without_a_model_is_replaced_and_keeps_its_streams(
     await until(lambda: not any(map(read_name, incomplete)))
 
 
+@pytest.mark.parametrize("how", ["block", "refuse-cancellation"])
+async def test_a_load_that_ends_after_its_caller_has_left_is_undone(
+    tmp_path: Path, how: str
+) -> None:
+    """Its model would stay in the memory of the worker."""
+    file = tmp_path / "file"
+    executor = PoolExecutor(Settings(parallel_workers=1))
+    await executor.start()
+    try:
+        loading = asyncio.ensure_future(executor.load(model_settings(load=how, file=str(file))))
+        await until(Path(f"{file}.loading").exists)
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        # A worker that blocks reads the cancellation after the load, the other one before a ping.
+        ((_, worker),) = executor.workers
+        if how == "refuse-cancellation":
+            await worker.call(MessageType.PING, None)
+        file.touch()
+        await until(Path(f"{file}.unloaded").exists)
+    finally:
+        await executor.stop(5.0)
+
+
 async def test_a_load_that_ends_its_workers(pool: PoolExecutor) -> None:
     good = await pool.load(model_settings())
     with pytest.raises(

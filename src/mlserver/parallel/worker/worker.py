@@ -67,6 +67,7 @@ class Worker:
         self._tracing: TracerProvider | None = None
         self._collector = ""
         self._peers: set[asyncio.Task[None]] = set()
+        self._loading: dict[str, asyncio.Event] = {}
         self._is_forked = is_forked
         self._is_frozen = False
         self._imported = ImportedModules()
@@ -137,14 +138,22 @@ class Worker:
         self._server.send(Frame(MessageType.ABANDONED, 0, head))
 
     async def _load(self, frame: Frame) -> Frame:
-        settings = ModelSettings.from_frame(frame.head["settings"])
-        info = await self._runner.load(frame.head["key"], settings, frame.head["trial_results"])
+        key, ended = frame.head["key"], asyncio.Event()
+        self._loading[key] = ended
+        try:
+            settings = ModelSettings.from_frame(frame.head["settings"])
+            info = await self._runner.load(key, settings, frame.head["trial_results"])
+        finally:
+            del self._loading[key]
+            ended.set()
         self._freeze()
         for delay in REPORT_DELAYS:
             self._loop.call_later(delay, self._report_imports)
         return Frame(MessageType.REPLY, frame.id, info.to_plain())
 
     async def _unload(self, frame: Frame) -> Frame:
+        if (ended := self._loading.get(frame.head["key"])) is not None:
+            await ended.wait()  # the load was cancelled, and may succeed nevertheless
         is_unloaded = await self._runner.unload(frame.head["key"])
         if self._is_frozen:
             gc.unfreeze()
