@@ -133,8 +133,8 @@ def requests(draw: st.DrawFn) -> InferenceRequest:
         inputs=inputs,
         outputs=draw(
             st.none()
-            | st.lists(
-                st.sampled_from("abc").map(lambda name: RequestOutput(name=name)), max_size=2
+            | st.lists(st.sampled_from("abc"), max_size=2, unique=True).map(
+                lambda names: [RequestOutput(name=name) for name in names]
             )
         ),
     )
