@@ -393,8 +393,6 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         return all(bool(result.head) for result in results if not isinstance(result, BaseException))
 
     async def _drop(self, key: str) -> None:
-        """Unload a model from all workers: one may have ended its load although that has failed."""
-        for worker in self._ready:
-            worker.model_keys.add(key)
+        """Unload a model; the worker's log has what its `unload` raises."""
         with suppress(MLServerError):
             await self.unload(key)
