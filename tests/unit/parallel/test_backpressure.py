@@ -211,8 +211,6 @@ async def test_a_stopped_worker_process_is_killed_for_its_streams_alone() -> Non
             await asyncio.wait({reading})
             while pid in executor.pids or not executor.pids:  # noqa: ASYNC110 - of processes
                 await asyncio.sleep(0.01)
-            response = await model.infer(request("echo:a"), RequestContext())
-        assert response.outputs[0].data.root == ["a"]
     finally:
         await executor.stop(5.0)
 
