@@ -112,6 +112,7 @@ NEED_DATES = {
     "handlers/monitoring.py": "the time of a document of /v2/console",
     "metrics/recent_errors.py": "when an error was first and last seen, for /v2/console/errors",
     "parallel/death_count.py": "when a worker ended, for /v2/console/workers",
+    "parallel/ray/file_digests.py": "the age of a file, whose times are dates",
     "server.py": "when the server started, for /v2/console/metrics",
 }
 
