@@ -189,7 +189,7 @@ class HTTPWorkerSupervisor:
             try:
                 await self._start_http_worker(dead.index)
                 return
-            except (WorkerDied, MLServerError, TimeoutError, OSError) as error:
+            except Exception as error:
                 logger.error(
                     "An HTTP worker could not be started: %r; next attempt in %.1f s",
                     error,

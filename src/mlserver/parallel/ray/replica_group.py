@@ -105,17 +105,16 @@ class ReplicaClient(RPCClient):
     async def check(self) -> None:
         """Ping the replica; end the connection if it does not answer."""
         try:
-            async with asyncio.timeout(PING_TIMEOUT):
-                await self.call(MessageType.PING, None)
-        except TimeoutError:
-            logger.error(
-                "Replica %s does not react in a request past its time limit: disconnected",
-                self.replica,
-            )
-            self.end_reason = "the replica does not react"
-            self.abort()
+            if await self.is_reacting(PING_TIMEOUT):
+                return
         except WorkerDied:
             return
+        logger.error(
+            "Replica %s does not react in a request past its time limit: disconnected",
+            self.replica,
+        )
+        self.end_reason = "the replica does not react"
+        self.abort()
 
     def _on_message(self, frame: Frame) -> None:
         if frame.kind == MessageType.METRICS:
