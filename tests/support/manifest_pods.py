@@ -134,7 +134,7 @@ def make_deployment_container(
 def make_compose_container(service: dict[str, Any], models: Path) -> Container:
     """The container of a Compose service."""
     uid, gid = map(int, service["user"].split(":"))
-    volumes = [Volume(path) for path in service["tmpfs"]]
+    volumes = [Volume(entry.partition(":")[0]) for entry in service["tmpfs"]]  # `PATH:OPTIONS`
     for text in service["volumes"]:
         source, target, *options = text.replace("${MODELS:-./models}", str(models)).split(":")
         volumes.append(Volume(target, source, options == ["ro"]))
