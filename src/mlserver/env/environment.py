@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -96,22 +96,11 @@ class Environment:
         if not os.path.isfile(self.python):
             raise EnvironmentNotFound(self.name, "it has no bin/python")
         try:
-            process = subprocess.Popen(
-                [*self.command("check"), "-"],
-                env=self.variables(os.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                process_group=0,
-            )
+            code, errors = _run([*self.command("check"), "-"], limit, self.variables(os.environ))
         except OSError as error:
             raise EnvironmentNotFound(self.name, f"its bin/python does not run: {error}") from None
-        with limit.watch(process, CHECK_TIMEOUT):
-            _, errors = process.communicate()
-        if process.returncode:
-            lines = errors.strip().splitlines()
-            lines = lines or [f"its bin/python exited with {process.returncode}"]
+        if code:
+            lines = errors.splitlines() or [f"its bin/python exited with {code}"]
             raise EnvironmentNotFound(self.name, f"{lines[-1]} (install mlserver in it)")
 
 
@@ -314,15 +303,31 @@ def _relocate(folder: str, limit: BuildLimit) -> None:
     script = os.path.join(folder, "bin", "conda-unpack")
     if os.path.isfile(script):
         python = os.path.join(folder, "bin", "python")
-        process = subprocess.Popen(
-            [python, script],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
-        with limit.watch(process, CHECK_TIMEOUT):
-            _, errors = process.communicate()
-        if process.returncode:
-            raise ValueError(f"its conda-unpack failed: {errors.strip()[-500:]}")
+        code, errors = _run([python, script], limit)
+        if code:
+            raise ValueError(f"its conda-unpack failed: {errors[-500:]}")
+
+
+def _run(
+    command: Sequence[str], limit: BuildLimit, variables: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Run a program of an environment; return its exit code, and what it wrote to stderr.
+
+    It is killed after `CHECK_TIMEOUT` seconds.
+
+    Raises:
+        OSError: it cannot be started.
+        MLServerError: `limit` has ended the search.
+    """
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    with limit.watch(process, CHECK_TIMEOUT):
+        _, errors = process.communicate()
+    return process.returncode, errors.strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -40,6 +40,16 @@ async def second(cluster: InProcessCluster) -> AsyncIterator[ClusterServer]:
     server = ClusterServer(cluster)
     yield server
     await server.close()
+
+
+def fail_at(name: str) -> Callable[[str], None]:
+    """Return a function for `on_call` that fails after this method."""
+
+    def fail(method: str) -> None:
+        if method == name:
+            raise OSError("the directory does not answer")
+
+    return fail
 
 
 @pytest.mark.parametrize("follows", [False, True])
@@ -87,12 +97,7 @@ async def test_a_reload_whose_commit_has_no_answer_is_followed(
 ) -> None:
     """The directory has it already: no server may conclude that the model was unloaded."""
     older = await first.executor.load(model_settings())
-
-    def fail(method: str) -> None:
-        if method == "commit":
-            raise OSError("the directory does not answer")
-
-    cluster.on_call = fail
+    cluster.on_call = fail_at("commit")
     with pytest.raises(MLServerError, match="does not answer"):
         await first.executor.load(model_settings())
     cluster.on_call = lambda method: None
@@ -177,13 +182,9 @@ async def test_a_server_follows_only_a_cluster_that_answers(
     async def unload(name: str, version: str | None) -> None:
         raise AssertionError("no server has unloaded it")
 
-    def fail(method: str) -> None:
-        if method == "poll":
-            raise OSError("the directory does not answer")
-
     await second.poll()
     polling = asyncio.create_task(second.connection.agent._poll_forever())
-    cluster.on_call = fail
+    cluster.on_call = fail_at("poll")
     await until(lambda: not second.executor._is_answered())
     async with asyncio.timeout(30):
         second.executor.follow(load, unload)
@@ -202,12 +203,7 @@ async def test_an_unload_that_the_directory_misses_is_an_error(
 ) -> None:
     """The model stays in the directory, and with it in all servers."""
     model = await first.executor.load(model_settings())
-
-    def fail(method: str) -> None:
-        if method == "drop":
-            raise OSError("the directory does not answer")
-
-    cluster.on_call = fail
+    cluster.on_call = fail_at("drop")
     with pytest.raises(MLServerError, match="the directory does not answer"):
         await model.unload()
     assert first.executor._groups == {}

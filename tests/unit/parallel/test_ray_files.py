@@ -123,13 +123,18 @@ def test_one_byte_of_a_large_file_changes_the_digests(folder: Path) -> None:
     assert plan_application(Settings(), model).digest != before[1]
 
 
+def empty_cache(monkeypatch: pytest.MonkeyPatch, settled_seconds: float) -> None:
+    """Begin without digests, and cache those of files of any size from this age on."""
+    monkeypatch.setattr(file_digests, "CACHED_BYTES", 0)
+    monkeypatch.setattr(file_digests, "SETTLED_SECONDS", settled_seconds)
+    monkeypatch.setattr(file_digests, "_digests", {})
+
+
 def test_a_large_file_is_read_once_while_it_is_unchanged(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(folder)
-    monkeypatch.setattr(file_digests, "CACHED_BYTES", 0)
-    monkeypatch.setattr(file_digests, "SETTLED_SECONDS", 0.0)
-    monkeypatch.setattr(file_digests, "_digests", {})
+    empty_cache(monkeypatch, settled_seconds=0.0)
     reads, read = [], hashlib.file_digest
 
     def count(content: Any, algorithm: str) -> Any:
@@ -149,9 +154,7 @@ def test_a_file_that_has_just_been_written_is_not_cached(
 ) -> None:
     """A second write within one tick of the file system's clock would leave its times equal."""
     load(folder)
-    monkeypatch.setattr(file_digests, "CACHED_BYTES", 0)
-    monkeypatch.setattr(file_digests, "SETTLED_SECONDS", 3600.0)
-    monkeypatch.setattr(file_digests, "_digests", {})
+    empty_cache(monkeypatch, settled_seconds=3600.0)
     compute_digest(str(folder))
     assert file_digests._digests == {}
 
