@@ -16,7 +16,7 @@ RELEASE := $(VENV)/.release-installed
 # Three tests at a time: on two cores, a test waits for a server's start or a timeout a third of its
 # time. `loadfile` gives each process whole files, so that the servers of a module start once
 # (tests/support/distribution.py); `worksteal` divides the few and long files of the slow tests.
-PROCESSES ?= 3
+PROCESSES ?= 4
 ABREAST := -n $(PROCESSES) --dist loadfile
 DIVIDED := -n $(PROCESSES) --dist worksteal
 
@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml runtimes/mlflow/pyproject.toml constraints.txt
 demo: $(STAMP)  ## run `mlserver demo`: train a small model, serve it, print requests (Ctrl-C stops it)
 	@exec $(BIN)/mlserver demo
 
-test: $(STAMP)  ## run all tests except the slow ones, three at a time (PROCESSES=3) (ARGS="--durations=10")
+test: $(STAMP)  ## run all tests except the slow ones, four at a time (PROCESSES=4) (ARGS="--durations=10")
 	@$(BIN)/python -m pytest $(ABREAST) $(ARGS)
 
 test-slow: $(STAMP)  ## run the tests marked `slow`: installed packages, minutes of load, browsers, further parameters
