@@ -8,7 +8,8 @@ import contextlib
 from ..errors import MLServerError
 from ..handlers import DataPlane
 from ..wire.pb import health_pb2 as pb
-from .rpc import Context, StreamWriter
+from .messages import StreamWriter
+from .rpc import Context
 
 # Services with a health status: the whole server, and the inference service.
 SERVICES = ("", "inference.GRPCInferenceService")

@@ -9,7 +9,8 @@ from google.protobuf.descriptor import FileDescriptor
 
 from ..wire.pb import POOL
 from ..wire.pb import reflection_pb2 as pb
-from .rpc import Context, StreamWriter
+from .messages import StreamWriter
+from .rpc import Context
 
 # Both versions of the service have the same messages.
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")

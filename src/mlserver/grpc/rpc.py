@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NoReturn, Protocol
@@ -12,7 +12,6 @@ from urllib.parse import quote, unquote
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import Message
 
 from ..access_log import Access, AccessLog
 from ..errors import MLServerError
@@ -21,12 +20,19 @@ from ..logging import get_logger
 from ..metrics.server_metrics import ServerMetrics
 from ..pipeline import RequestContext
 from ..security.authorization import ADMIN, INFER, OPEN, Authorizer, Caller
+from .messages import (
+    ClientDisconnected,
+    Label,
+    StreamEnded,
+    StreamReader,
+    StreamWriter,
+    Traffic,
+)
 from .services import Behavior, get_kind
 
 logger = get_logger().getChild("grpc")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
-Label = tuple[str, str, str]
 # Metadata of the present RPC by name: gRPC decodes all of it at each call of its method.
 _received_metadata: ContextVar[Mapping[str, Any]] = ContextVar("mlserver_grpc_metadata")
 # Characters of a status message: gRPC rejects metadata over 8 KiB and writes some bytes as three.
@@ -93,13 +99,6 @@ def format_retry(seconds: float | None) -> Metadata:
     return ("retry-after", f"{seconds:g}"), ("grpc-retry-pushback-ms", f"{seconds * 1000:.0f}")
 
 
-class ClientDisconnected(MLServerError):
-    """The client ended the call; not an error of the server."""
-
-    def __init__(self) -> None:
-        super().__init__("The client ended the call", 499)
-
-
 # -- around every RPC --
 
 
@@ -120,6 +119,8 @@ class RPCInterceptor:
         self._access = access
         self._access_log = access_log
         self._release: asyncio.Event | None = None
+        self._readers: set[StreamReader] = set()
+        self._is_ending_streams = False
         self.running = 0
 
     def hold_responses(self) -> None:
@@ -135,6 +136,12 @@ class RPCInterceptor:
         if self._release is not None:
             self._release.set()
             self._release = None
+
+    def end_streams(self) -> None:
+        """End each stream when its client sends no request and those that it sent are answered."""
+        self._is_ending_streams = True
+        for reader in self._readers:
+            reader.end()
 
     def flush_log(self) -> None:
         """Write the lines of the access log so far."""
@@ -166,8 +173,9 @@ class RPCInterceptor:
         async def both_streams(requests: AsyncIterator[Any], context: Context) -> None:
             traffic = self._measure()
             writer = StreamWriter(context, metrics, label, self.wait_released, traffic)
-            counted = _count_requests(requests, metrics, label, traffic)
-            await self._run(label, context, behavior(counted, context, writer), traffic)
+            reader = StreamReader(requests, metrics, label, traffic)
+            call = self._run_stream(reader, behavior(reader, context, writer))
+            await self._run(label, context, call, traffic)
 
         wrappers: dict[str, Behavior] = {
             "unary_unary": unary,
@@ -175,6 +183,22 @@ class RPCInterceptor:
             "stream_stream": both_streams,
         }
         return wrappers[kind]
+
+    async def _run_stream(self, reader: StreamReader, call: Awaitable[None]) -> None:
+        """Run a call that reads a stream; `end_streams` ends it.
+
+        Raises:
+            StreamEnded: the server stopped reading before the client had ended its side.
+        """
+        self._readers.add(reader)
+        if self._is_ending_streams:
+            reader.end()
+        try:
+            await call
+        finally:
+            self._readers.discard(reader)
+        if reader.is_cut:
+            raise StreamEnded()
 
     def _measure(self, request: Any = None) -> Traffic | None:
         """Return the measure of an RPC's messages; None if there is no access log."""
@@ -232,85 +256,6 @@ class RPCInterceptor:
             log_context.has_ended = True
         if not isinstance(server_error, ClientDisconnected):
             await abort(context, server_error, log_context.echoed)
-
-
-class Traffic:
-    """The messages of one RPC, whose sizes are computed for the access log only.
-
-    Attributes:
-        sent: The response of a unary method; None = none yet, or a stream.
-    """
-
-    __slots__ = ("_received", "_streamed_in", "_streamed_out", "sent")
-
-    def __init__(self, request: Any = None) -> None:
-        self._received = request
-        self.sent: Any = None
-        self._streamed_in = self._streamed_out = 0
-
-    def add_received(self, message: Any) -> None:
-        self._streamed_in += _get_size(message)
-
-    def add_sent(self, message: Any) -> None:
-        self._streamed_out += _get_size(message)
-
-    def count_received(self) -> int:
-        """Return the bytes of all requests."""
-        return _get_size(self._received) + self._streamed_in
-
-    def count_sent(self) -> int:
-        """Return the bytes of all responses."""
-        return _get_size(self.sent) + self._streamed_out
-
-
-def _get_size(message: Any) -> int:
-    """Return the bytes of a message; 0 for one that could not be parsed."""
-    if isinstance(message, bytes):
-        return len(message)
-    return int(message.ByteSize()) if isinstance(message, Message) else 0
-
-
-class StreamWriter:
-    """Sends the messages of one stream, also for concurrent callers."""
-
-    def __init__(
-        self,
-        context: Context,
-        metrics: ServerMetrics,
-        label: Label,
-        wait_released: Callable[[], Awaitable[None]],
-        traffic: Traffic | None = None,
-    ) -> None:
-        self._traffic = traffic
-        self._context = context
-        self._wait_released = wait_released
-        self._lock = asyncio.Lock()
-        self._metrics = metrics
-        self._label = label
-
-    async def __call__(self, message: Any) -> None:
-        """Send a message. Raises `ClientDisconnected` if the client has ended the call."""
-        async with self._lock:
-            await self._wait_released()
-            try:
-                await self._context.write(message)
-            except grpc.aio.InternalError:  # raised by gRPC for an ended call
-                raise ClientDisconnected() from None
-        if self._traffic is not None:
-            self._traffic.add_sent(message)
-        self._metrics.grpc_sent(*self._label)
-
-
-async def _count_requests(
-    requests: AsyncIterator[Any], metrics: ServerMetrics, label: Label, traffic: Traffic | None
-) -> AsyncIterator[Any]:
-    async for request in requests:
-        if traffic is not None:
-            traffic.add_received(request)
-        metrics.grpc_received(*label)
-        if isinstance(request, MLServerError):
-            raise request
-        yield request
 
 
 async def _raise(error: MLServerError) -> None:

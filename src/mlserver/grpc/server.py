@@ -35,6 +35,8 @@ MAX_METADATA_BYTES = 64 * 1024
 GOAWAY_HOLD_SECONDS = 0.05  # before and after a GOAWAY, for which no call ends
 # Seconds from the first GOAWAY for clients without a running call to close their connections.
 DISCONNECT_SECONDS = 2.0
+# Seconds in which streams may be idle, as HTTP connections (`rest.http.timeouts`).
+STREAM_SECONDS = 1.0
 CHECK_INTERVAL = 0.01  # between two checks of the connections
 GOAWAY_INTERVAL = 0.25  # between two attempts to send GOAWAY to the connections without one
 UNLIMITED_SECONDS = 1e9  # gRPC treats a grace of None as 0
@@ -118,9 +120,11 @@ class GRPCServer:
     async def drain(self) -> None:
         """Disconnect the clients gracefully, close the port, and wait for all open RPCs.
 
-        Watched health statuses end first.
+        Watched health statuses end first. Streams without a running request end `STREAM_SECONDS`
+        later: their clients, which have a GOAWAY then, open the next ones to another server.
         """
         self._health.end_watches()
+        asyncio.get_running_loop().call_later(STREAM_SECONDS, self._interceptor.end_streams)
         if await self._wait_disconnected():
             await self._server.stop(UNLIMITED_SECONDS)
             return

@@ -27,10 +27,10 @@ from ..wire.pb import model_repository_pb2 as repository_pb
 from ..wire.proto import messages as proto
 from ..wire.proto import metadata as proto_metadata
 from ..wire.proto import model_infer
+from .messages import StreamWriter
 from .rpc import (
     Context,
     Metadata,
-    StreamWriter,
     create_request_context,
     logger,
     to_metadata,

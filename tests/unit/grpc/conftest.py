@@ -84,6 +84,18 @@ class Stuck(MLModel):
         raise AssertionError("the event is never set")
 
 
+class Gated(MLModel):
+    """Returns no outputs, once its gate is open; records the start of `predict`."""
+
+    entered = threading.Event()
+    gate = threading.Event()
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        self.entered.set()
+        await asyncio.to_thread(self.gate.wait, 60)
+        return InferenceResponse(model_name=self.name, outputs=[])
+
+
 class Broken(MLModel):
     """Fails as its input specifies."""
 
@@ -109,6 +121,7 @@ MODELS = [
     ModelSettings(name="words", implementation=Words),
     ModelSettings(name="halves", implementation=Halves),
     ModelSettings(name="stuck", implementation=Stuck),
+    ModelSettings(name="gated", implementation=Gated),
     ModelSettings(name="broken", implementation=Broken),
 ]
 
@@ -164,6 +177,14 @@ def stuck() -> type[Stuck]:
     Stuck.entered.clear()
     Stuck.left.clear()
     return Stuck
+
+
+@pytest.fixture
+def gated() -> type[Gated]:
+    """The model that waits for its gate, which is closed."""
+    Gated.entered.clear()
+    Gated.gate.clear()
+    return Gated
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc import server as grpc_server
 from mlserver.wire.pb import dataplane_pb2
 
 
@@ -236,3 +237,83 @@ async def test_slow_request_keeps_the_order_and_does_not_block_later_ones(
 
     assert [r.infer_response.id for r in responses] == ["1", "2"]
     assert responses[0].error_message == "Request for model stuck timed out"
+
+
+# -- streams at a drain --
+
+
+def drain(serving: Any) -> asyncio.Task[None]:
+    async def drained() -> None:
+        async with asyncio.timeout(60):
+            await serving.server.drain()
+
+    return asyncio.create_task(drained())
+
+
+async def assert_ended_by_drain(call: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call.read()
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "The server is stopping" in str(error.value.details())
+
+
+TRITON_FORM = (("mlserver-stream-form", "triton"),)
+
+
+@pytest.mark.parametrize("model, metadata", [("echo", ()), ("words", ()), ("words", TRITON_FORM)])
+async def test_a_drain_ends_streams_without_a_request(
+    serving: Any, metadata: Any, model: str
+) -> None:
+    """Those that have had requests, and those that have not; each client reads why."""
+    used = serving.stub.ModelStreamInfer(metadata=metadata)
+    await used.write(text("a", model))
+    assert await used.read() is not grpc.aio.EOF
+    unused = serving.stub.ModelStreamInfer(metadata=metadata)
+    await unused.wait_for_connection()
+
+    draining = drain(serving)
+    await assert_ended_by_drain(used)
+    await assert_ended_by_drain(unused)
+    await draining
+    assert not serving.pipeline.metrics.errors.export()["errors"]
+
+
+@pytest.mark.parametrize("metadata", [(), TRITON_FORM])
+async def test_a_drain_answers_all_requests_that_were_sent(
+    serving: Any, gated: Any, monkeypatch: pytest.MonkeyPatch, metadata: Any
+) -> None:
+    """Also those that the server had not read when the drain began."""
+    monkeypatch.setattr(grpc_server, "STREAM_SECONDS", 0.0)
+    ended = serving.stub.ModelStreamInfer(metadata=metadata)
+    opened = serving.stub.ModelStreamInfer(metadata=metadata)
+    for call in (ended, opened):
+        for _ in range(10):
+            await call.write(text("a", "gated"))
+    await ended.done_writing()
+    assert await asyncio.to_thread(gated.entered.wait, 30)
+
+    draining = drain(serving)
+    gated.gate.set()
+    assert len([response async for response in ended]) == 10
+    for _ in range(10):
+        assert await opened.read() is not grpc.aio.EOF
+    await assert_ended_by_drain(opened)
+    await draining
+
+
+async def test_a_stream_may_end_by_itself_during_a_drain(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests of an open stream are served for `STREAM_SECONDS`."""
+    monkeypatch.setattr(grpc_server, "STREAM_SECONDS", 1e6)
+    call = serving.stub.ModelStreamInfer()
+    await call.write(text("a", "echo"))
+    assert word(await call.read()) == "a"
+    draining = drain(serving)
+    await asyncio.sleep(0)  # the drain begins
+    await call.write(text("b", "echo"))
+    assert word(await call.read()) == "b"
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    assert await call.code() is grpc.StatusCode.OK
+    await draining
