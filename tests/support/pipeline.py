@@ -95,7 +95,13 @@ class Model:
 
 
 class Executor:
-    """Loads `Model`s; `load_error` makes the next load fail, loads wait for `go`."""
+    """Loads `Model`s; `load_error` makes the next load fail, loads wait for `go`.
+
+    Attributes:
+        waiting: How many loads wait.
+    """
+
+    can_cancel_load = True
 
     def __init__(self) -> None:
         self.models: list[Model] = []
@@ -104,12 +110,17 @@ class Executor:
         self.info: dict[str, Any] = {}
         self.go = asyncio.Event()
         self.go.set()
+        self.waiting = 0
 
     async def start(self, models: Sequence[ModelSettings] = ()) -> None:
         return None
 
     async def load(self, settings: ModelSettings) -> LoadedModel:
-        await self.go.wait()
+        self.waiting += 1
+        try:
+            await self.go.wait()
+        finally:
+            self.waiting -= 1
         if self.load_error is not None:
             error, self.load_error = self.load_error, None
             raise error

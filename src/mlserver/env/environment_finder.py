@@ -52,20 +52,30 @@ class EnvironmentFinder:
         await self._run(environment.check)
 
     async def _run(self, function: Callable[[BuildLimit], T]) -> T:
-        """Run a function in a thread, with a limit of its own."""
+        """Run a function in a thread, with a limit of its own; a cancelled caller ends it."""
+        limits: list[BuildLimit] = []
+        is_cancelled = False
 
         def run_limited() -> T:
             limit = BuildLimit(self._timeout)
             self._limits.add(limit)
+            limits.append(limit)
             try:
-                if self._is_stopped:  # after `add`: `stop` sets it before it reads the limits
+                # After `add`: `stop` sets it before it reads the limits.
+                if self._is_stopped or is_cancelled:
                     limit.stop()
                 limit.check()
                 return function(limit)
             finally:
                 self._limits.discard(limit)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run_limited)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run_limited)
+        except asyncio.CancelledError:
+            is_cancelled = True
+            for limit in limits:
+                limit.stop()
+            raise
 
     def stop(self) -> None:
         """End all searches, those that wait included, when the server stops."""

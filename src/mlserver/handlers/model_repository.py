@@ -86,6 +86,7 @@ class ModelRepositoryHandlers:
 
         Raises:
             ModelNotFound: the repository has no such model.
+            LoadCancelled: the model was unloaded meanwhile.
             MLServerError: a version could not be loaded. Versions loaded before keep serving.
         """
         return await self._complete(self._load(name))
@@ -108,7 +109,7 @@ class ModelRepositoryHandlers:
         return True
 
     async def unload(self, name: str) -> bool:
-        """Unload every version of a model.
+        """Unload every version of a model. Loads of it that run are cancelled.
 
         Raises:
             ModelNotFound: no version is loaded.
@@ -120,6 +121,7 @@ class ModelRepositoryHandlers:
         versions = self._registry.versions(name)
         if not versions:
             raise ModelNotFound(name)
+        self._registry.cancel_loads(name)
         unloading = (self._registry.unload(name, entry.version) for entry in versions)
         for result in await asyncio.gather(*unloading, return_exceptions=True):
             if isinstance(result, BaseException):

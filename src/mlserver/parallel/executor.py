@@ -139,7 +139,14 @@ class LoadedModel(Protocol):
 
 
 class Executor(Protocol):
-    """Loads models."""
+    """Loads models.
+
+    Attributes:
+        can_cancel_load: Whether a load that is cancelled leaves nothing behind, so that an unload
+            need not wait for it.
+    """
+
+    can_cancel_load: bool
 
     async def start(self, models: Sequence[ModelSettings] = ()) -> None:
         """Start the executor.

@@ -47,6 +47,8 @@ class InProcessExecutor:
         settings: The server's settings; None = the defaults.
     """
 
+    can_cancel_load = True
+
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
         self._load_timeout = settings.load_timeout

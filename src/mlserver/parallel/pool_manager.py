@@ -153,13 +153,7 @@ class PoolManager:
             self._metrics = SharedFolder(self._settings)
         size, variables = self._settings.parallel_workers, self._metrics.variables()
         return WorkerPool(
-            size,
-            self._settings,
-            environment,
-            self._listener,
-            variables,
-            code,
-            self._templates,
+            size, self._settings, environment, self._listener, variables, code, self._templates
         )
 
     async def release(self, key: PoolKey, entry: RefCountedPool) -> None:
@@ -208,6 +202,8 @@ class PoolExecutor:
             this process.
         template: A template process of the server's own environment that is started already.
     """
+
+    can_cancel_load = True
 
     def __init__(
         self,

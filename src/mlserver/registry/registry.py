@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 from ..errors import MLServerError, ModelNotFound
 from ..locations import with_resolved_folder
@@ -19,6 +20,7 @@ from ..security import code_policy
 from ..settings import ModelSettings
 from ..types import State
 from .model_version import ModelPipeline, ModelVersion, PipelineBuilder, default_version
+from .pending_loads import LoadCancelled, PendingLoad, PendingLoads
 from .traffic_split import read_traffic_split
 
 logger = get_logger()
@@ -127,7 +129,9 @@ class Registry(ModelRegistryView):
         self._drain_timeout = drain_timeout
         self._changed = changed
         self._check_settings = check_settings
-        self._locks: dict[str, asyncio.Lock] = {}
+        # A lock lives as long as a load or unload of the name that has it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._pending = PendingLoads()
         self.retiring: list[ModelVersion] = []
 
     # -- changing --
@@ -154,13 +158,16 @@ class Registry(ModelRegistryView):
             is_logged: Whether a failure is logged; False if the caller reports it.
 
         Raises:
+            LoadCancelled: the version was unloaded meanwhile.
             MLServerError: loading failed. A loaded one of the same version keeps serving; otherwise
                 the entry remains in the registry, UNAVAILABLE and with the reason.
         """
-        async with self._lock(settings.name):
-            entry = self.announce(settings)
-            await self._load(entry, settings, is_logged)
-            return entry
+        with self._pending.add(settings.name, settings.version) as pending:
+            async with self._lock(settings.name):
+                pending.check()
+                entry = self.announce(settings)
+                await self._load(entry, settings, is_logged, pending)
+                return entry
 
     async def reload(self, entry: ModelVersion) -> bool:
         """Load a version again; return False if it was unloaded, and nothing was loaded.
@@ -168,19 +175,31 @@ class Registry(ModelRegistryView):
         Raises:
             MLServerError: loading failed. The version that is loaded keeps serving.
         """
-        async with self._lock(entry.name):
-            if self._entries.get(entry.name, {}).get(entry.version) is not entry:
-                return False
-            await self._load(entry, entry.settings, True)
-            return True
+        with self._pending.add(entry.name, entry.version) as pending:
+            async with self._lock(entry.name):
+                if self._entries.get(entry.name, {}).get(entry.version) is not entry:
+                    return False
+                try:
+                    await self._load(entry, entry.settings, True, pending)
+                except LoadCancelled:
+                    return False
+                return True
 
-    async def _load(self, entry: ModelVersion, settings: ModelSettings, is_logged: bool) -> None:
+    async def _load(
+        self, entry: ModelVersion, settings: ModelSettings, is_logged: bool, pending: PendingLoad
+    ) -> None:
         """Load a version whose lock is held. Raises only `MLServerError` and cancellations."""
         entry.state, entry.reason = State.LOADING, ""
         self._changed()
+        version = _format_version(entry)
         replaced, replaced_pipeline = entry.loaded, entry.pipeline
         try:
-            await self._load_with_pipeline(entry, settings)
+            async with pending.run():
+                await self._load_with_pipeline(entry, settings)
+        except LoadCancelled:
+            logger.info("Model '%s'%s: load cancelled by an unload", entry.name, version)
+            self._end_load(entry)
+            raise
         except Exception as error:
             load_error = _to_load_error(entry, error)
             entry.reason = load_error.message
@@ -189,7 +208,7 @@ class Registry(ModelRegistryView):
                 logger.error(
                     "Model '%s'%s could not be loaded: %s",
                     entry.name,
-                    _format_version(entry),
+                    version,
                     load_error.message,
                 )
             raise load_error from error.__cause__
@@ -240,10 +259,14 @@ class Registry(ModelRegistryView):
     async def unload(self, name: str, version: str | None) -> None:
         """Unload one version. It gets no new requests, and running requests finish.
 
+        Loads of it that wait or run are cancelled, unless the executor does not allow that.
+
         Raises:
             ModelNotFound: there is no such version.
             MLServerError: the model's own `unload` raised; the version is removed all the same.
         """
+        if self._executor.can_cancel_load:
+            self._pending.cancel(name, version)
         async with self._lock(name):
             entry = self._entries.get(name, {}).get(version)
             if entry is None:
@@ -265,8 +288,20 @@ class Registry(ModelRegistryView):
                 self.retiring.remove(entry)
             logger.info("Unloaded model '%s'%s", name, _format_version(entry))
 
+    def cancel_loads(self, name: str) -> None:
+        """Cancel the loads of all versions of a model, before they are unloaded.
+
+        Else the load of a version would begin when the one before it is cancelled.
+        """
+        if self._executor.can_cancel_load:
+            self._pending.cancel_all(name)
+
     def _has_failed(self, entry: ModelVersion) -> None:
         entry.metrics.load_failed()
+        self._end_load(entry)
+
+    def _end_load(self, entry: ModelVersion) -> None:
+        """Set the state after a load that has loaded nothing."""
         entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
         self._changed()
 
@@ -282,7 +317,10 @@ class Registry(ModelRegistryView):
         await loaded.unload()
 
     def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
 
 
 def _to_load_error(entry: ModelVersion, error: Exception) -> MLServerError:

@@ -146,3 +146,23 @@ async def test_a_stop_ends_the_check_of_an_environment(tmp_path: Path) -> None:
     await until((tmp_path / "begun").exists)
     await executor.stop(0.1)
     assert "the server stops" in str(await get_error(load))
+
+
+async def test_a_cancelled_load_ends_its_search(tmp_path: Path, tarball: Path) -> None:
+    """An unload cancels the load. Another model that needs the environment builds it then."""
+    executor = create_executor(tmp_path)
+    begun = tmp_path / "begun"
+
+    def list_begun() -> list[str]:
+        return begun.read_text().split(" ")[:-1] if begun.exists() else []
+
+    load = asyncio.create_task(executor.load(settings_of(tarball)))
+    await until(lambda: len(list_begun()) == 1)
+    other = asyncio.create_task(executor.load(settings_of(tarball)))
+    load.cancel()
+    await get_error(load)
+    await until(lambda: len(list_begun()) == 2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(list_begun()[0]), 0)
+    await executor.stop(0.1)
+    assert "the server stops" in str(await get_error(other))

@@ -46,6 +46,9 @@ class RayExecutor:
         MLServerError: Ray is not installed, or a setting cannot be used with it.
     """
 
+    # A cancelled load would leave the model in the directory, from which it is loaded again.
+    can_cancel_load = False
+
     def __init__(self, settings: Settings) -> None:
         check_settings(settings)
         self._settings = settings
