@@ -68,10 +68,39 @@ def has_fixed_types(model: PyFuncModel) -> bool:
         return True
     if model.loader_module != "mlflow.sklearn":
         return False
-    estimator = raw_model(model)
+    return _is_name_free(_find_last_step(raw_model(model)))
+
+
+def _find_last_step(estimator: Any) -> Any:
+    """Return the last step of a pipeline, nested ones included; another estimator itself."""
     while type(estimator).__name__ == "Pipeline" and estimator.steps:
         estimator = estimator.steps[-1][1]
-    return _is_name_free(estimator)
+    return estimator
+
+
+def find_scores(model: PyFuncModel, as_frame: bool) -> Predict | None:
+    """Return the function of the scores that decide the labels of `predict`; None without one.
+
+    Args:
+        as_frame: Whether it receives frames; else arrays.
+    """
+    estimator = raw_model(model) if as_frame else without_feature_names(raw_model(model))
+    for name in ("decision_function", "predict_proba"):
+        scores: Predict | None = getattr(estimator, name, None)
+        if scores is not None:
+            return scores
+    return None
+
+
+def predicts_labels(model: PyFuncModel, predict_fn: str) -> bool:
+    """Whether results are labels, which hide the last bits of the scores that decide them."""
+    if model.loader_module != "mlflow.sklearn" or predict_fn != "predict":
+        return False
+    from sklearn.base import ClusterMixin, is_classifier, is_outlier_detector
+
+    estimator = raw_model(model)
+    is_labelling = is_classifier(estimator) or is_outlier_detector(estimator)
+    return is_labelling or isinstance(_find_last_step(estimator), ClusterMixin)
 
 
 def array_predictors(estimator: Any, predict_fn: str) -> Iterator[Predict]:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import AdaBoostClassifier, IsolationForest
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.tree import DecisionTreeRegressor
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlserver_mlflow.fastpath import sklearn_arrays
 
@@ -158,3 +161,43 @@ def test_warnings_about_names_are_ignored(text: str) -> None:
         warnings.warn(f"{text}, but ...", UserWarning, stacklevel=1)
         with pytest.raises(UserWarning, match="other"):
             warnings.warn("other", UserWarning, stacklevel=1)
+
+
+# -- labels --
+
+
+@pytest.mark.parametrize(
+    ("estimator", "predict_fn", "expected"),
+    [
+        (LogisticRegression(), "predict", True),
+        (LogisticRegression(), "predict_proba", False),
+        (LinearRegression(), "predict", False),
+        (IsolationForest(), "predict", True),
+        (KMeans(), "predict", True),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "predict", True),
+        (make_pipeline(StandardScaler(), make_pipeline(KMeans())), "predict", True),
+        (make_pipeline(StandardScaler(), LinearRegression()), "predict", False),
+    ],
+    ids=str,
+)
+def test_which_functions_predict_labels(estimator: Any, predict_fn: str, expected: bool) -> None:
+    assert sklearn_arrays.predicts_labels(load(estimator), predict_fn) is expected
+    assert not sklearn_arrays.predicts_labels(load(estimator, "mlflow.xgboost"), predict_fn)
+
+
+def test_the_scores_that_decide_a_label() -> None:
+    labels = [0, 1, 1, 0]
+    classifier = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME, labels)
+    expected = classifier.decision_function(FRAME).tolist()
+    for as_frame, data in ((True, FRAME), (False, FRAME.to_numpy())):
+        scores = sklearn_arrays.find_scores(load(classifier), as_frame)
+        assert scores is not None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert scores(data).tolist() == expected
+    trees = load(AdaBoostClassifier(DecisionTreeClassifier()).fit(FRAME, labels))
+    assert sklearn_arrays.find_scores(trees, True) is not None
+    probabilities = sklearn_arrays.find_scores(load(GaussianNB().fit(FRAME, labels)), True)
+    assert probabilities is not None
+    assert probabilities(FRAME).shape == (4, 2)
+    assert sklearn_arrays.find_scores(load(KMeans()), True) is None
