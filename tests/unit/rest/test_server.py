@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,47 @@ async def test_a_silent_client_of_tls_is_disconnected(tmp_path: Path) -> None:
     finally:
         writer.close()
         await listener.stop(30)
+
+
+async def test_handshakes_of_tls_are_limited(tmp_path: Path) -> None:
+    """Connections and handshakes together; the places are free again when handshakes end."""
+    authority = Authority(tmp_path, "authority")
+    certificate, key = authority.issue("server")
+    tls = TLSSettings(certificate=str(certificate), key=str(key))
+    socket_ = bind("127.0.0.1", 0, "http_port")
+    address = socket_.getsockname()
+    settings = Settings(tls=tls, max_connections=2, header_timeout=600)
+    listener = HTTPListener(socket_, respond, settings)
+    await listener.start()
+    context = ssl.create_default_context(cafile=str(authority.path))
+    try:
+        async with asyncio.timeout(30), contextlib.AsyncExitStack() as stack:
+            silent = []
+            for _ in range(3):  # one more than may be open
+                silent.append(await asyncio.open_connection(*address))
+                stack.callback(silent[-1][1].close)
+            reader, writer = await asyncio.open_connection(*address)
+            stack.callback(writer.close)
+            assert await read_all(reader) == b""
+
+            silent[0][1].write(b"no TLS")  # ends its handshake
+            await read_all(silent[0][0])
+            silent[1][1].close()
+            head = b""
+            while b" 204 " not in head:  # until the server has read that the second one is closed
+                with contextlib.suppress(OSError):
+                    reader, writer = await asyncio.open_connection(
+                        *address, ssl=context, server_hostname="127.0.0.1"
+                    )
+                    stack.callback(writer.close)
+                    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                    head = await read_all(reader)
+    finally:
+        await listener.stop(30)
+
+
+async def read_all(reader: asyncio.StreamReader) -> bytes:
+    """Read until the server closes the connection or resets it."""
+    with contextlib.suppress(ConnectionResetError):
+        return await reader.read()
+    return b""

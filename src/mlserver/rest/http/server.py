@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -19,31 +20,37 @@ from ...settings import Settings
 from ...sockets import HANDSHAKE_WAIT, ignore_new_connections, is_readable
 from .connection import Connection
 from .timeouts import ConnectionTimeouts
+from .tls_handshakes import TLSHandshakes
 
 
 class SignallessServer(uvicorn.Server):
     """`uvicorn.Server` without signal handlers: `mlserver.server` handles signals.
 
     Args:
-        handshake_timeout: Seconds for a TLS handshake; uvicorn leaves asyncio's default, 60.
+        settings: Time and number of TLS handshakes; uvicorn limits them by asyncio's 60 s only.
     """
 
-    def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
-        self._handshake_timeout = handshake_timeout
+        self._settings = settings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections on sockets."""
         config, loop = self.config, asyncio.get_running_loop()
         protocol: Any = config.http_protocol_class
+        create: Callable[[], asyncio.Protocol] = partial(
+            protocol, config=config, server_state=self.server_state
+        )
+        if config.ssl is not None:
+            create = TLSHandshakes(
+                config.ssl,
+                create,
+                self._settings.header_timeout,
+                lambda: len(self.server_state.connections),
+                self._settings.max_connections,
+            ).create_acceptor
         self.servers = [
-            await loop.create_server(
-                partial(protocol, config=config, server_state=self.server_state),
-                sock=listener,
-                ssl=config.ssl,
-                ssl_handshake_timeout=self._handshake_timeout if config.ssl is not None else None,
-                backlog=config.backlog,
-            )
+            await loop.create_server(create, sock=listener, backlog=config.backlog)
             for listener in sockets or ()
         ]
         self.started = True
@@ -92,7 +99,7 @@ class HTTPListener:
         config.load()
         if settings.tls is not None:
             config.ssl = create_ssl_context(settings.tls)
-        self._server = SignallessServer(config, settings.header_timeout)
+        self._server = SignallessServer(config, settings)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
