@@ -93,6 +93,8 @@ class MLServerError(Exception):
 
     # Whether the list of recent errors has this error with its model and its request.
     is_recorded = False
+    # Seconds after which the client should retry; None = a retry may not help.
+    retry_after: float | None = None
     # Of the exception in a worker process; for administrators, never part of a response.
     traceback: str | None = None
 

@@ -85,7 +85,7 @@ async def abort(context: Context, error: MLServerError, metadata: Metadata = ())
     details = error.message
     if len(details) > MAX_DETAILS_CHARS:
         details = details[:MAX_DETAILS_CHARS] + "..."
-    retry = format_retry(getattr(error, "retry_after", None))
+    retry = format_retry(error.retry_after)
     await context.abort(code, details, (*retry, *metadata))
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserver.errors import InvalidInput, MLServerError, ModelFailed
+from mlserver.errors import InvalidInput, MLServerError, ModelFailed, Overloaded
 from mlserver.parallel.rpc.protocol import (
     INLINE_LIMIT,
     Frame,
@@ -234,6 +234,9 @@ def test_errors_keep_what_a_caller_may_see() -> None:
         "ABORTED",
         {"k": 1},
     )
+
+    assert error.retry_after is None
+    assert unpack_error(pack_error(Overloaded("full", retry_after=2.5))).retry_after == 2.5
 
     kinds = [InvalidInput("x", "a", "b"), ModelFailed("m")]
     assert [(unpack_error(pack_error(kind)).status_code, kind.code) for kind in kinds] == [

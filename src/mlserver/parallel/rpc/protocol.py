@@ -351,6 +351,7 @@ def pack_error(error: BaseException) -> dict[str, Any]:
             "status": error.status_code,
             "code": error.code,
             "details": error.details,
+            "retry_after": error.retry_after,
             "traceback": error.traceback,
         }
     message = remove_paths(format_exception(error))
@@ -361,5 +362,6 @@ def unpack_error(values: dict[str, Any]) -> MLServerError:
     error = MLServerError(
         values["message"], values["status"], code=values["code"], details=values["details"]
     )
+    error.retry_after = values.get("retry_after")
     error.traceback = values.get("traceback")
     return error

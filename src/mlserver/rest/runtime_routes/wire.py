@@ -107,5 +107,5 @@ def _timing_header(context: RequestContext, codec_ns: int) -> tuple[bytes, bytes
 
 def retry_after(error: MLServerError) -> RawHeaders:
     """Return the header `Retry-After` of an error that has a delay."""
-    seconds = getattr(error, "retry_after", None)
+    seconds = error.retry_after
     return [] if seconds is None else [(b"retry-after", b"%d" % max(1, round(seconds)))]
