@@ -232,8 +232,9 @@ def _check_plan(
     has_rows = isinstance(result, np.ndarray) and result.ndim > 0 and len(result) == 1
     row_wise = is_exact or has_rows
     output = _describe_output(result)
-    is_read_by_front_end = row_wise and output and plan.json_config
-    route_config = {**plan.json_config, **output} if is_read_by_front_end and output else {}
+    route_config: dict[str, Any] = {}
+    if row_wise and output is not None and plan.json_config:
+        route_config = {**plan.json_config, **output}
     return replace(
         plan, row_wise=row_wise, per_request=not is_exact, path=path, route_config=route_config
     )

@@ -150,6 +150,38 @@ async def test_arrays_are_limited_to_the_rows_that_mlflow_confirms(
     assert path.max_rows == selection.CHECKED_SAMPLES[-2][0]
 
 
+def test_bodies_with_names_that_are_no_text_are_read_by_mlflow() -> None:
+    """Keys of JSON are text, which MLflow maps to the labels of columns."""
+    model = wrap(LinearRegression().fit(FRAME, FRAME["a"]), pd.DataFrame(FRAME.to_numpy()))
+    plan = selection.make_plan(model)
+    assert plan.row_wise
+    assert (plan.json_config, plan.route_config) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (np.zeros(2), {"output": "array", "rank": 1}),
+        (np.zeros((2, 3)), {"output": "array", "rank": 2}),
+        (np.array(["a", "b"]), {"output": "array", "rank": 1}),
+        (np.array(["a", "b"], dtype=object), {"output": "array", "rank": 1}),
+        (np.array(["a", None], dtype=object), None),
+        (np.array([1.0, "a"], dtype=object), None),
+        (np.array(["2020-01-01"], dtype="datetime64[D]"), None),
+        (np.float64(1.0), None),
+        ({"a": np.zeros(2)}, {"output": "dict"}),
+        ({"a": np.zeros(2), "b": np.array(["a", "b"])}, None),
+        ({1: np.zeros(2)}, None),
+        ({}, None),
+        ([1.0], None),
+        (pd.DataFrame({"a": [1.0]}), None),
+    ],
+    ids=str,
+)
+def test_results_that_the_front_end_may_write(result: Any, expected: dict[str, Any] | None) -> None:
+    assert selection._describe_output(result) == expected
+
+
 class Sums:
     """A model whose rows are not independent: every prediction contains the sum of all rows."""
 
