@@ -15,6 +15,7 @@ from mlserver.custom_routes import (
 )
 from mlserver.errors import MLServerError
 from mlserver.parallel.executor import HTTPRequest
+from mlserver.parallel.worker.coroutine_calls import CoroutineCalls
 from mlserver.parallel.worker.custom_routes_app import RouteApp
 
 
@@ -25,7 +26,7 @@ class Reading(MLModel):
 
 
 async def test_the_error_of_a_handler_has_no_path_of_the_server() -> None:
-    app = RouteApp(Reading(ModelSettings(name="m", implementation=Reading)))
+    app = RouteApp(Reading(ModelSettings(name="m", implementation=Reading)), CoroutineCalls("m"))
     with pytest.raises(MLServerError) as error:
         await app(HTTPRequest("GET", "/read", b"", [], b""))
     assert error.value.message == (

@@ -219,7 +219,7 @@ class Registry(ModelRegistryView):
         self._has_loaded(entry, is_logged)
         if replaced is not None:
             try:
-                await self._retire(replaced, replaced_pipeline)
+                await self._retire(entry.name, replaced, replaced_pipeline)
             except MLServerError:  # its `unload` raised, and the error is logged
                 pass
             except Exception:
@@ -283,7 +283,7 @@ class Registry(ModelRegistryView):
             self.retiring.append(entry)
             try:
                 if loaded is not None:
-                    await self._retire(loaded, entry.pipeline)
+                    await self._retire(name, loaded, entry.pipeline)
             finally:
                 self.retiring.remove(entry)
             logger.info("Unloaded model '%s'%s", name, _format_version(entry))
@@ -305,14 +305,15 @@ class Registry(ModelRegistryView):
         entry.state = State.UNAVAILABLE if entry.loaded is None else State.READY
         self._changed()
 
-    async def _retire(self, loaded: LoadedModel, pipeline: ModelPipeline | None) -> None:
+    async def _retire(self, name: str, loaded: LoadedModel, pipeline: ModelPipeline | None) -> None:
         try:
             async with asyncio.timeout(self._drain_timeout):
                 if pipeline is not None:
                     await pipeline.drained()
         except TimeoutError:
             logger.warning(
-                "A model is unloaded while requests are running: they exceeded 'drain_timeout'"
+                "Model '%s': unloaded while requests are running: they exceeded 'drain_timeout'",
+                name,
             )
         await loaded.unload()
 

@@ -23,6 +23,7 @@ from ...custom_routes import get_custom_handlers
 from ...errors import MLServerError, format_exception, remove_paths
 from ...model_threads import get_threads, is_plain_function
 from ..executor import HTTPRequest, HTTPResponse
+from .coroutine_calls import CoroutineCalls
 from .model_failures import log, plain_error
 
 if TYPE_CHECKING:
@@ -47,15 +48,20 @@ def _decode_bytes(value: Any) -> Any:
 
 
 class RouteApp:
-    """The custom routes of one model."""
+    """The custom routes of one model.
 
-    def __init__(self, model: MLModel) -> None:
+    Args:
+        calls: Entered by the caller around each request.
+    """
+
+    def __init__(self, model: MLModel, calls: CoroutineCalls) -> None:
         # As in MLServer 1.x, a body without a content type is JSON; FastAPI 0.132 and later require
         # one.
         options: dict[str, Any] = {"strict_content_type": False}
         self._app = FastAPI(openapi_url=None, default_response_class=TextJSONResponse, **options)
         for handler, method in get_custom_handlers(model):
-            endpoint = _run_in_thread(model, method) if is_plain_function(method) else method
+            is_plain = is_plain_function(method)
+            endpoint = _run_in_thread(model, calls, method) if is_plain else method
             self._app.add_api_route(handler.rest_path, endpoint, methods=[handler.rest_method])
         self._app.add_exception_handler(MLServerError, _server_error)
         self._app.add_exception_handler(RequestValidationError, _invalid_request)
@@ -102,7 +108,9 @@ class RouteApp:
         return response
 
 
-def _run_in_thread(model: MLModel, method: Callable[..., Any]) -> Callable[..., Any]:
+def _run_in_thread(
+    model: MLModel, calls: CoroutineCalls, method: Callable[..., Any]
+) -> Callable[..., Any]:
     """Return a coroutine function that runs a plain handler in a thread of the model.
 
     FastAPI would run it in threads that all models share, and beside the model's `max_concurrency`.
@@ -113,7 +121,8 @@ def _run_in_thread(model: MLModel, method: Callable[..., Any]) -> Callable[..., 
         return method
 
     async def run(*args: Any, **options: Any) -> Any:
-        return await get_threads(model).call(partial(method, *args, **options))
+        with calls.exclude():
+            return await get_threads(model).call(partial(method, *args, **options))
 
     functools.update_wrapper(run, method, updated=())
     del run.__wrapped__  # type: ignore[attr-defined] # FastAPI would read the original's hints

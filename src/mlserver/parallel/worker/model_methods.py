@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...log_context import LogContext
 from ...model_threads import BlockingIterator, get_threads, is_plain_function
 from ...types import InferenceRequest, InferenceResponse
+from .coroutine_calls import CoroutineCalls
 
 if TYPE_CHECKING:
     from ...model import MLModel
@@ -30,6 +31,7 @@ class ModelMethods:
 
     Attributes:
         threads: The model's threads.
+        calls: Entered around the calls of its coroutines.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class ModelMethods:
     ) -> None:
         self.model = model
         self.threads = get_threads(model)
+        self.calls = CoroutineCalls(model.name)
         self.threads.watch(stall_seconds, on_stalled)
         self._is_plain = is_plain_function(model.predict)
         limit = model.settings.max_concurrency
@@ -58,13 +61,17 @@ class ModelMethods:
         """Return what the model's `predict` returns."""
         if self._is_plain:
             response: object = await self.threads.call(partial(self.model.predict, request))
-        elif self._turns is None:
-            response = self.model.predict(request)
-        else:
+            if not inspect.isawaitable(response):
+                return response
+            # A plain function of an unusual kind may return an awaitable too.
+            with self.calls:
+                return await response
+        with self.calls:
+            if self._turns is None:
+                response = self.model.predict(request)
+                return await response if inspect.isawaitable(response) else response
             async with self._turns:
                 return await self.model.predict(request)
-        # A plain function of an unusual kind may return an awaitable too.
-        return await response if inspect.isawaitable(response) else response
 
     def predict_stream(self, requests: AsyncIterator[InferenceRequest]) -> AsyncIterator[Any]:
         """Return the iterator over what the model's `predict_stream` yields."""

@@ -23,7 +23,6 @@ from ...errors import (
 )
 from ...log_context import LogContext, read_raw_headers
 from ...logging import get_logger
-from ...model_threads import get_max_concurrency
 from ...pipeline import RequestContext
 from ...settings import ModelSettings
 from ...tensor import TensorError
@@ -35,6 +34,7 @@ from .implementations import import_implementation, import_libraries
 from .load_timer import LoadTimer
 from .missing_modules import advise_missing_module
 from .model_failures import is_stop, log, to_error
+from .model_info import get_metadata, read_info
 from .model_methods import ModelMethods, note_ids
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class ModelRunner:
                 model.trial_results = trial_results
                 ready = await model.load()
                 model.ready = bool(ready)
-                info = await _read_info(model, bool(ready))
+                info = await read_info(model, bool(ready))
                 methods = self._prepare_methods(key, model)
             except BaseException as error:
                 if is_stop(error, task):
@@ -175,7 +175,8 @@ class ModelRunner:
                     try:
                         if responses is None:
                             responses = methods.predict_stream(requests)
-                        response = _check_response(model, await anext(responses))
+                        with methods.calls:
+                            response = _check_response(model, await anext(responses))
                     except StopAsyncIteration:
                         return
                     except BaseException as error:
@@ -189,14 +190,16 @@ class ModelRunner:
 
     async def route(self, key: str, request: HTTPRequest) -> HTTPResponse:
         """Return the response of one of the model's custom REST paths."""
-        model = self._get_methods(key).model
+        methods = self._get_methods(key)
+        model = methods.model
         task = asyncio.current_task()
         with model_context(model.settings, (), read_raw_headers(request.headers)):
             try:
                 app = self._apps.get(key)
                 if app is None:
-                    app = self._apps[key] = _create_route_app(model)
-                return await app(request)
+                    app = self._apps[key] = _create_route_app(methods)
+                with methods.calls:
+                    return await app(request)
             except BaseException as error:
                 if is_stop(error, task):
                     raise
@@ -210,7 +213,7 @@ class ModelRunner:
         task = asyncio.current_task()
         with model_context(model.settings):
             try:
-                metadata = await _get_metadata(model)
+                metadata = await get_metadata(model)
                 if not is_encodable(metadata.model_dump()):
                     raise TypeError("metadata() has a value that cannot be serialized")
                 return metadata
@@ -249,6 +252,19 @@ class ModelRunner:
         methods = self._models.get(key)
         return methods.threads.stall_seconds if methods is not None else None
 
+    def list_limited_to(self, seconds: float) -> list[str]:
+        """Return the names of the models whose requests may take less than `seconds`."""
+        models = list(self._models.values())  # another thread may load one
+        limits = [(methods.model.name, methods.threads.stall_seconds) for methods in models]
+        return [name for name, limit in limits if limit is not None and limit < seconds]
+
+    def find_caller(self, task: asyncio.Task[Any] | None) -> str | None:
+        """Return the name of the model that a task runs a coroutine of."""
+        for methods in list(self._models.values()):
+            if task in methods.calls:
+                return methods.model.name
+        return None
+
     def count_abandoned(self, key: str) -> int:
         """Return how many functions of the model run although their callers are gone."""
         methods = self._models.get(key)
@@ -256,6 +272,8 @@ class ModelRunner:
 
     async def unload(self, key: str) -> bool:
         """Remove the model and call its `unload` after its running calls.
+
+        Coroutines are cancelled, functions in threads are waited for.
 
         Returns:
             The result of the model's `unload`; True for an unknown key.
@@ -273,6 +291,7 @@ class ModelRunner:
         with model_context(model.settings):
             try:
                 async with asyncio.timeout(self.unload_timeout) as timeout:
+                    await methods.calls.close()
                     await methods.threads.wait_idle()
                     is_unloaded = bool(await model.unload())
                 model.ready = not is_unloaded
@@ -293,38 +312,6 @@ class ModelRunner:
             return self._models[key]
         except KeyError:
             raise ModelNotFound(key.partition("#")[0]) from None
-
-
-async def _read_info(model: MLModel, ready: bool) -> ModelInfo:
-    """Return the properties of a loaded model. Raises what the model's methods raise."""
-    from ...custom_routes import Route
-    from ...model import MLModel
-
-    metadata = await _get_metadata(model)
-    routes = tuple(model.routes())
-    if not all(isinstance(route, Route) for route in routes):
-        raise TypeError("routes() must return a list of Route")
-    info = ModelInfo(
-        metadata=metadata,
-        routes=routes,
-        ready=ready,
-        row_wise=bool(model.row_wise),
-        streams=type(model).predict_stream is not MLModel.predict_stream,
-        max_concurrency=get_max_concurrency(model),
-        trial_results=model.trial_results,
-    )
-    if not is_encodable(info.to_plain()):
-        raise TypeError("metadata(), routes() or trial_results cannot be serialized")
-    return info
-
-
-async def _get_metadata(model: MLModel) -> MetadataModelResponse:
-    metadata: object = await model.metadata()
-    if not isinstance(metadata, MetadataModelResponse):
-        raise TypeError(
-            f"metadata() must return MetadataModelResponse, not {type(metadata).__name__}"
-        )
-    return metadata
 
 
 async def _close_stream(model: MLModel, responses: Any) -> None:
@@ -358,7 +345,7 @@ def _to_load_error(error: BaseException, settings: ModelSettings) -> MLServerErr
     )
 
 
-def _create_route_app(model: MLModel) -> RouteApp:
+def _create_route_app(methods: ModelMethods) -> RouteApp:
     """Return the application of the model's custom routes.
 
     Raises:
@@ -370,11 +357,11 @@ def _create_route_app(model: MLModel) -> RouteApp:
         if error.name not in ("fastapi", "starlette"):
             raise
         raise MLServerError(
-            f"Model '{model.name}': custom routes need FastAPI in the environment of the model: pip"
-            " install fastapi",
+            f"Model '{methods.model.name}': custom routes need FastAPI in the environment of the "
+            "model: pip install fastapi",
             500,
         ) from None
-    return RouteApp(model)
+    return RouteApp(methods.model, methods.calls)
 
 
 def _check_response(model: MLModel, response: object) -> InferenceResponse:
