@@ -22,6 +22,7 @@ from ..pipeline import RequestContext
 from ..settings import ModelSettings, Settings
 from ..tracing import get_collector
 from ..types import InferenceRequest, InferenceResponse, MetadataModelResponse
+from .blocked_loop import log_blocks
 from .executor import METADATA_TIMEOUT, HTTPRequest, HTTPResponse, ModelInfo
 from .model_unload import unload_in_time
 from .stream_timer import StreamTimer
@@ -65,6 +66,7 @@ class InProcessExecutor:
         self._load_tasks: dict[str, asyncio.Task[Any]] = {}
         self._unawaited: set[concurrent.futures.Future[Any]] = set()
         self._modules = ImportedModules()
+        self._watching: asyncio.Task[None] | None = None
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -99,6 +101,21 @@ class InProcessExecutor:
     async def start(self, models: Sequence[ModelSettings] = ()) -> None:
         adapt_when_imported()
         self._thread.start()
+        watch = log_blocks(self._thread, self._list_unready, self._find_running)
+        self._watching = asyncio.get_running_loop().create_task(watch)
+
+    def _list_unready(self) -> list[str]:
+        """Return the models that are not ready because their loop is blocked."""
+        return self._runner.list_limited_to(self.blocked_seconds - REACTION_TIME)
+
+    def _find_running(self) -> str | None:
+        """Return the load or the call of a model that the models' loop runs, if it is known."""
+        task = asyncio.current_task(self._loop)
+        for key, load in list(self._load_tasks.items()):
+            if load is task:
+                return f"the load of model '{key.partition('#')[0]}'"
+        name = self._runner.find_caller(task)
+        return None if name is None else f"a coroutine of model '{name}'"
 
     async def load(self, settings: ModelSettings) -> InProcessModel:
         if _has_environment(settings):
@@ -160,6 +177,8 @@ class InProcessExecutor:
         self._modules.add(modules)
 
     async def stop(self, grace: float) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         if self._thread.is_alive():
             self._stopping.set()
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -139,8 +139,9 @@ async def test_a_client_may_leave_a_stream_whose_step_blocks(executor: InProcess
 
 
 async def test_a_coroutine_that_blocks_the_loop_makes_its_models_not_ready(
-    executor: InProcessExecutor,
+    executor: InProcessExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The log names the models, what blocks, and the end of the block, each once."""
     model = await executor.load(blocking(request_timeout=0.1))
     other = await executor.load(blocking())  # the default, 300 s
     await until(lambda: model.available)
@@ -148,9 +149,27 @@ async def test_a_coroutine_that_blocks_the_loop_makes_its_models_not_ready(
     await until(lambda: not model.available)
     assert "the event loop of the models has not reacted for 0.1 s" in model.unavailable_reason
     assert other.available
+    await until(lambda: caplog.records)
     gate.opened.set()
     await call
     await until(lambda: model.available)
+    await until(lambda: len(caplog.records) == 2)
+    begin, end = (record.getMessage() for record in caplog.records)
+    what = "the event loop of the models is blocked by a coroutine of model 'm': 'm'"
+    assert begin.startswith(f"Models not ready, because {what}\n")
+    assert "gate.block()" in begin
+    assert end.startswith("The event loop of the models reacts again, after ")
+
+
+async def test_a_load_that_blocks_the_loop_is_named_in_the_log(
+    executor: InProcessExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    await executor.load(blocking(request_timeout=0.1))
+    load = asyncio.ensure_future(executor.load(blocking(BlocksInLoad)))
+    await until(lambda: caplog.records)
+    gate.opened.set()
+    await load
+    assert "blocked by the load of model 'm': 'm'" in caplog.text
 
 
 @pytest.mark.parametrize("load_timeout", [0.1])
