@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -279,11 +280,23 @@ async def test_streams_are_passed_on() -> None:
 
 
 async def test_hits_and_misses_are_counted() -> None:
-    counted: list[bool] = []
-    cache = CacheStage(NextStage(), LocalCache(), "m", None, lambda hit, ns: counted.append(hit))
-    for each in (request(), request(), request([3.0]), request()):
-        await cache.infer(each, RequestContext())
-    assert counted == [False, True, False, True]
+    """With the nanoseconds that the cache itself took."""
+    counted: list[tuple[bool, int]] = []
+    cache = CacheStage(
+        NextStage(), LocalCache(), "m", None, lambda hit, ns: counted.append((hit, ns))
+    )
+    for sent, is_hit in (
+        (request(), False),
+        (request(), True),
+        (request([3.0]), False),
+        (request(), True),
+    ):
+        started = time.perf_counter_ns()
+        await cache.infer(sent, RequestContext())
+        elapsed = time.perf_counter_ns() - started
+        hit, ns = counted.pop()
+        assert hit is is_hit
+        assert 0 <= ns <= elapsed
 
 
 # -- the store --
@@ -305,6 +318,8 @@ def test_bytes_are_bounded() -> None:
     assert (len(store), store.bytes_held) == (1, 6)
     store.insert(b"c", bytes(10))
     assert store.lookup(b"c") is None
+    store.insert(b"c", bytes(9))
+    assert (len(store), store.bytes_held) == (1, 10)
     store.insert(b"b", bytes(2))
     assert (len(store), store.bytes_held) == (1, 3)
 
