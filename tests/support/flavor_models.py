@@ -35,6 +35,7 @@ from support.python_models import (
     Repeats,
     Responds,
     Returns,
+    Scale,
     Shouts,
     Spells,
     Whens,
@@ -188,6 +189,12 @@ MODELS: dict[str, Callable[[], Callable[[Path], None]]] = {
                 ]
             )
         ),
+    ),
+    "scale": lambda: python_model(
+        Scale(), ModelSignature(inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 2))]))
+    ),
+    "scale_named": lambda: python_model(
+        Scale(), ModelSignature(inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x")]))
     ),
     "echo_tensors": lambda: echo(
         Schema(

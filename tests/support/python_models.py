@@ -58,6 +58,15 @@ class Double(PythonModel):  # type: ignore[misc]
         return {"twice": model_input["x"] * 2, "sum": model_input["y"].sum(axis=1)}
 
 
+class Scale(PythonModel):  # type: ignore[misc]
+    """Writes to its argument."""
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        pixels = model_input["x"] if isinstance(model_input, dict) else model_input
+        pixels /= 255
+        return pixels.sum(axis=1)
+
+
 class Person(pydantic.BaseModel):
     """A row of a type-hinted model."""
 

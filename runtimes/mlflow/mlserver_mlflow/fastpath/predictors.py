@@ -207,7 +207,8 @@ class TensorsPredictor:
                 return None
             if not matches_shape(tensor.shape, shape) or 0 in tensor.shape:
                 return None
-            arrays[label] = tensor.data.to_array(datatype, tensor.shape)
+            # Views of received bytes are read-only, but models write to their inputs.
+            arrays[label] = tensor.data.to_array(datatype, tensor.shape).copy()
         return arrays if self.named else arrays[self._labels[0]]
 
     def run(self, data: Any) -> Any:

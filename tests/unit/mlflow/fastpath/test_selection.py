@@ -324,6 +324,23 @@ async def test_requests_that_are_not_plain_take_the_slow_path(
     assert np.asarray(shuffled).tolist() == FRAME[:2].to_numpy().tolist()
 
 
+@pytest.mark.parametrize("model", ["scale", "scale_named"])
+async def test_a_model_may_write_to_its_input(mlflow_models: MLflowModels, model: str) -> None:
+    """As with MLflow's own server, although the bytes of a request are read-only."""
+    served = await mlflow_models(model)
+    assert selection.make_plan(served.loaded).path is not None
+    pixels = np.array([[51, 102], [0, 255]], dtype="float32")
+    raw = TensorData.from_raw(pixels.tobytes(), "FP32", [2, 2])
+    for data in (raw, TensorData(pixels.ravel().tolist()), TensorData.from_array(pixels)):
+        sent = InferenceRequest.model_validate(
+            {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 2], "data": data}]}
+        )
+        for _ in range(2):
+            actual = await first_output(served.runtime, sent)
+            expected = np.array([51, 102], dtype="float32") / 255
+            assert actual.tolist() == [expected.sum(), 1]
+
+
 async def test_missing_values_are_refused_as_the_estimator_refuses_them(
     mlflow_models: MLflowModels,
 ) -> None:
