@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -15,7 +16,8 @@ import pytest
 
 from mlserver.rest.http.timeouts import LAST_REQUEST_WAIT
 from support.chaos import Chaos, infer_chaos, wait_until_gone, write_chaos
-from support.raw_http import wire
+from support.connections import processes_of
+from support.raw_http import Wire, wire
 from support.server import STOP_LIMIT, Serve, Server
 from support.shutdown import (
     ask_over_grpc,
@@ -184,11 +186,21 @@ def test_workers_exit_when_the_server_is_killed(tmp_path: Path, chaos: Chaos, bu
 def test_responses_after_the_signal_close_their_connections(
     serve: Serve, tmp_path: Path, chaos: Chaos, http_workers: str
 ) -> None:
-    """On existing and on new connections, while the port is still open."""
+    """On existing and on new connections, while the port is still open.
+
+    That is one process's port, which a running request keeps open. Another process closes its
+    connections after `LAST_REQUEST_WAIT`, with or without a request.
+    """
     server = serve(tmp_path, workers=1, env={"MLSERVER_HTTP_WORKERS": http_workers})
     port = server.http_port
-    with wire(port) as busy, wire(port) as idle, wire(server.metrics_port) as scraper:
-        assert exchange(idle, "before") == (200, False)
+    with ExitStack() as stack:
+        scraper = stack.enter_context(wire(server.metrics_port))
+        busy = stack.enter_context(wire(port))
+        process = get_process(server, busy)
+        idle = busy
+        while idle is busy or get_process(server, idle) != process:
+            idle = stack.enter_context(wire(port))
+
         busy.send(request_of("wait", "a"))
         server.wait(lambda: chaos.has_marker("started-a"), "the request ran")
         server.process.send_signal(signal.SIGTERM)
@@ -201,6 +213,13 @@ def test_responses_after_the_signal_close_their_connections(
         chaos.add_marker("go-a")
         assert busy.answer()[:1] == (200,)
     assert_ends(server)
+
+
+def get_process(server: Server, connection: Wire) -> int:
+    """The process that serves a connection, after a request on it."""
+    assert exchange(connection, "before") == (200, False)
+    (process,) = processes_of(server, server.http_port, connection.socket.getsockname()[1])
+    return process
 
 
 def test_pipelined_requests_are_all_answered(serve: Serve, tmp_path: Path, chaos: Chaos) -> None:

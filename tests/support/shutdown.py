@@ -65,6 +65,9 @@ def is_closed_by_response(connection: Wire) -> bool:
 
 
 def is_new_closed(port: int) -> bool:
-    """The same over a new connection."""
-    with wire(port) as connection:
-        return is_closed_by_response(connection)
+    """The same over a new connection; False also if its process had ended it before the request."""
+    try:
+        with wire(port) as connection:
+            return is_closed_by_response(connection)
+    except (EOFError, ConnectionError):
+        return False
