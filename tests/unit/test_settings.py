@@ -70,6 +70,7 @@ SERVER: dict[str, tuple[Any, Any, Any]] = {
     "body_timeout": (60, 2, 2),
     "keep_alive_timeout": (75, 3, 3),
     "max_connections": (4096, 10, 10),
+    "grpc_max_connection_age": (None, 60, 60),
     "validation_status": (400, 422, 422),
     "load_timeout": (1800, 60, 60),
     "unload_timeout": (60, 5, 5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -222,4 +223,6 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         "grpc.http2.min_ping_interval_without_data_ms": 10_000,
         "grpc.http2.max_ping_strikes": 5,
     }
+    if settings.grpc_max_connection_age is not None:
+        options["grpc.max_connection_age_ms"] = math.ceil(settings.grpc_max_connection_age * 1000)
     return list({**options, **(settings._custom_grpc_server_settings or {})}.items())

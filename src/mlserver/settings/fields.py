@@ -166,6 +166,9 @@ class Settings(BaseSettings):
     max_connections: Count = 4096
     """Open HTTP connections, and as many of gRPC; further ones receive status 503, over gRPC they
     are closed."""
+    grpc_max_connection_age: Seconds | None = None
+    """Seconds after which a gRPC client is sent to a new connection (GOAWAY), give or take 10 %;
+    calls and streams that are open finish on the old one. None = no limit."""
     validation_status: ValidationStatus = 400
     """HTTP status for a body that is JSON but not a valid request: 400, or 422 as in MLServer
     1.x."""

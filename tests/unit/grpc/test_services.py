@@ -16,6 +16,7 @@ from mlserver import ModelSettings
 from mlserver.errors import MLServerError
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc import model_repository_pb2 as repository_pb
+from mlserver.grpc.connections import PortConnections
 from mlserver.grpc.converters import (
     ModelMetadataResponseConverter,
     RepositoryIndexRequestConverter,
@@ -311,6 +312,20 @@ async def test_connections_are_limited(start: Any) -> None:
         return any(all(connect(1)) for _ in range(1000))
 
     assert await asyncio.to_thread(is_accepted_again)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds sockets in /proc")
+async def test_connections_are_renewed(start: Any) -> None:
+    """A client that keeps its connection gets another one, and loses no call."""
+    serving = await start(grpc_max_connection_age=0.1)
+    connections = PortConnections(serving.server.port)
+    await serving.stub.ServerLive(pb.ServerLiveRequest())
+    first = connections.list_open()
+    assert len(first) == 1
+    async with asyncio.timeout(60):
+        while first & connections.list_open():
+            await serving.stub.ServerLive(pb.ServerLiveRequest())
+    await serving.stub.ServerLive(pb.ServerLiveRequest())
 
 
 async def test_port_in_use_is_named(start: Any, serving: Any) -> None:
