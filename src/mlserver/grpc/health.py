@@ -23,6 +23,10 @@ class HealthServicer:
     def __init__(self, data_plane: DataPlane) -> None:
         self._data_plane = data_plane
         self._is_ending = asyncio.Event()
+        # The status at the last check. One of the watches holds the lock and checks; the others
+        # wait for the lock, and cost nothing until the status changes.
+        self._status: pb.HealthCheckResponse | None = None
+        self._checking = asyncio.Lock()
 
     def end_watches(self) -> None:
         """End all calls of `watch` with NOT_SERVING: they would delay a shutdown."""
@@ -45,17 +49,24 @@ class HealthServicer:
             await self._is_ending.wait()
             return
         last_sent = None
+        self._status = await self._get_status()
         while not self._is_ending.is_set():
-            status = await self._get_status()
-            if status != last_sent:
-                await write(status)
-                last_sent = status
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._is_ending.wait()
+            if self._status != last_sent:
+                last_sent = self._status
+                await write(last_sent)
+            await self._wait_for_change(last_sent)
         status = pb.HealthCheckResponse(status=pb.HealthCheckResponse.NOT_SERVING)
         if status != last_sent:
             await write(status)
+
+    async def _wait_for_change(self, last_sent: pb.HealthCheckResponse | None) -> None:
+        """Return when the status differs from the one last sent, or by `end_watches`."""
+        async with self._checking:
+            while self._status == last_sent and not self._is_ending.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._is_ending.wait()
+                self._status = await self._get_status()
 
     async def _get_status(self) -> pb.HealthCheckResponse:
         ready = await self._data_plane.ready()

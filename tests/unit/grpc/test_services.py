@@ -208,6 +208,36 @@ async def test_health_watch(serving: Any) -> None:
     unknown.cancel()
 
 
+async def test_health_watches_share_their_checks(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many idle watches, which need no credential, cost as much as one; each gets the change."""
+    monkeypatch.setattr("mlserver.grpc.health.POLL_SECONDS", 0.01)
+    watch = health(serving, "Watch", "unary_stream")
+    calls = [watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(20)]
+    for call in calls:
+        assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
+    checking, checks = 0, 0
+
+    async def ready() -> bool:
+        nonlocal checking, checks
+        checking += 1
+        await asyncio.sleep(0.01)
+        assert checking == 1
+        checking -= 1
+        checks += 1
+        return checks < 10
+
+    monkeypatch.setattr(serving.pipeline.data_plane, "ready", ready)
+    for call in calls:
+        assert (await call.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    calls[0].cancel()  # another one checks then
+    monkeypatch.undo()
+    for call in calls[1:]:
+        assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call.cancel()
+
+
 @pytest.mark.parametrize("service", ["", "nope"])
 async def test_health_watch_ends_with_a_drain(serving: Any, service: str) -> None:
     """An open call without a request of a model would delay it until `drain_timeout`."""
