@@ -220,7 +220,8 @@ def test_once_loaded(tmp_path: Path) -> None:
             reload = thread.submit(
                 httpx.post, f"{server.url}/v2/repository/models/slow/load", timeout=60
             )
-            server.wait(lambda: state(server, "slow") == "LOADING", "the reload began")
+            reloads = ("READY", "reload in progress")
+            server.wait(lambda: state(server, "slow") == reloads, "the reload began")
             assert server.infer("slow", INPUTS).status_code == 200
             assert server.post("/own").status_code == 200
             assert server.post("/nothing").status_code == 404
@@ -228,9 +229,10 @@ def test_once_loaded(tmp_path: Path) -> None:
             assert reload.result().status_code == 200
 
 
-def state(server: Server, name: str) -> str:
+def state(server: Server, name: str) -> tuple[str, str]:
+    """State and reason of a model in the repository index."""
     return next(
-        str(item["state"])
+        (str(item["state"]), str(item["reason"]))
         for item in server.post("/v2/repository/index").json()
         if item["name"] == name
     )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..errors import MLServerError, ModelNotFound, remove_paths
 from ..logging import get_logger
-from ..registry import Registry
+from ..registry import ModelVersion, Registry
 from ..repository import ModelRepository
 from ..settings import ModelSettings
 from ..tensor import brief
@@ -61,11 +61,9 @@ class ModelRepositoryHandlers:
         """Return all versions in the repository or the registry, with their states and reasons."""
         items: dict[tuple[str, str | None], RepositoryIndexResponseItem] = {}
         for entry in self._registry.entries():
-            state, reason = entry.state, entry.reason
-            if state is State.READY and not entry.ready:
-                state = State.UNAVAILABLE
-                reason = entry.loaded.unavailable_reason if entry.loaded else ""
-            items[entry.name, entry.version] = _item(entry.name, entry.version, state, reason)
+            items[entry.name, entry.version] = _item(
+                entry.name, entry.version, *_describe_state(entry)
+            )
         for entry in self._registry.retiring:
             items.setdefault(
                 (entry.name, entry.version), _item(entry.name, entry.version, entry.state, "")
@@ -149,6 +147,16 @@ class ModelRepositoryHandlers:
             if isinstance(result, BaseException) and not isinstance(result, MLServerError):
                 raise result
         return sum(not isinstance(result, BaseException) for result in results)
+
+
+def _describe_state(entry: ModelVersion) -> tuple[State, str]:
+    """Return state and reason: READY if a request can run now, as the readiness of the model."""
+    if entry.ready:
+        is_reloading = entry.state is State.LOADING
+        return State.READY, "reload in progress" if is_reloading else entry.reason
+    if entry.state is State.READY and entry.loaded is not None:
+        return State.UNAVAILABLE, entry.loaded.unavailable_reason
+    return entry.state, entry.reason
 
 
 def _item(name: str, version: str | None, state: State, reason: str) -> RepositoryIndexResponseItem:

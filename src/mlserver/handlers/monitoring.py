@@ -258,7 +258,7 @@ def _describe_version(entry: ModelVersion) -> Document:
 
 
 def get_state(entry: ModelVersion) -> State:
-    """Return the state in the repository index: READY only if a request can run now."""
+    """Return READY only if a request can run now; LOADING also while another load serves."""
     if entry.state is State.READY and not entry.ready:
         return State.UNAVAILABLE
     return entry.state
