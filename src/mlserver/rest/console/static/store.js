@@ -120,7 +120,7 @@ export function percentile(counts, bounds, share) {
   return NaN;
 }
 
-/** Rates now, and percentiles over so many polls, of all models together. @param {any} data @param {number} polls */
+/** Rates and percentiles over so many polls, of all models together. @param {any} data @param {number} polls */
 function sumModels(data, polls) {
   const bounds = data.latency_bounds;
   let rate = 0, errors = 0, known = false;
@@ -129,7 +129,7 @@ function sumModels(data, polls) {
   for (const model of data.models) {
     const history = store.models.get(keyOf(model.name, model.version));
     const now = history?.documents.at(-1), before = history?.documents.at(-1 - polls) || history?.documents[0];
-    const summary = history?.summarize(WINDOW, bounds);
+    const summary = history?.summarize(polls, bounds);
     if (!now || !before || !summary) continue;
     known = true;
     rate += summary.rate;
@@ -144,7 +144,7 @@ function sumModels(data, polls) {
   };
 }
 
-/** All models together, percentiles over the last minute. */
+/** All models together over the last minute, as in the tables. */
 export const summarizeAll = () => sumModels(store.data, MINUTE);
 
 /** Rates and percentiles of one model version over the last minute. @param {string} name @param {string} version */

@@ -15,7 +15,7 @@ export function Overview({ store }) {
   const models = listModels();
   const shown = models.filter(model => model.name.toLowerCase().includes(filter.toLowerCase()));
   const failed = models.filter(model => model.reason && model.state !== "LOADING");
-  return html`<${Heading} title="Overview" note=${store.data && `Up ${duration(Math.round(store.data.time - store.data.server.started))} · version ${store.data.server.version}`} />
+  return html`<${Heading} title="Overview" note=${store.data && `Up ${duration(Math.round(store.data.time - store.data.server.started))} · version ${store.data.server.version} · rates and latencies of the last minute`} />
     ${store.data ? html`<${Totals} store=${store} />` : html`<p class="banner warn">Rates and latencies need the scope <code>metrics</code>: ${store.error}</p>`}
     ${failed.map(model => html`<${FailedModel} key=${keyOf(model.name, model.version)} model=${model} />`)}
     ${store.data?.missing.map(name => html`<div class="banner bad" role="alert" key=${name}><strong class="text">${name}</strong> has no usable settings. The server's log has the reason.</div>`)}
@@ -49,7 +49,7 @@ function Totals({ store }) {
 function FailedModel({ model }) {
   return html`<div class="banner bad" role="alert"><div><strong class="text">${model.name}${model.version && ` version ${model.version}`}</strong>
       ${model.ready ? " serves its previous state: the last load failed." : " cannot serve."} <span class="text">${model.reason}</span></div>
-    <p class="quiet">Correct the cause, then load the model again. The server's log has the whole traceback.</p>
+    <p class="quiet">Correct the cause, then load the model again. <code>mlserver check FOLDER --verbose</code> prints the log of its load with the traceback.</p>
     <${ModelActions} name=${model.name} state=${model.state} /></div>`;
 }
 

@@ -15,8 +15,8 @@ export function TrafficPage({ store }) {
   const isInteresting = model => model.versions.length > 1 || model.versions.some(version => version.alias);
   const shown = data.models.filter(isInteresting), others = data.models.length - shown.length;
   return html`${title}
-    ${shown.length === 0 && html`<${Empty} title="No model has several versions"><p>Give two models one name and different versions, and weights in
-      <code>parameters.extra.traffic</code>: their shares, latencies and errors stand here side by side. So do shadow versions and followed aliases.</p></${Empty}>`}
+    ${shown.length === 0 && html`<${Empty} title="No model has several versions"><p>Give two models one name and different versions, and weights
+      in <code>parameters.extra.traffic</code>: their shares, latencies and errors stand here side by side. So do shadow versions and followed aliases.</p></${Empty}>`}
     ${shown.map(model => html`<${ModelCard} key=${model.name} model=${model} store=${store} now=${data.time} />`)}
     ${others > 0 && html`<p class="quiet">${others} ${others === 1 ? "model has" : "models have"} one version without an alias.</p>`}`;
 }
@@ -39,7 +39,7 @@ function ModelCard({ model, store, now }) {
   return html`<section class="card" aria-label=${model.name}>
     <div class="heading"><h2><bdi class="text">${model.name}</bdi></h2><p class="quiet">${rules || `requests without a version go to ${model.default_version || "the only one"}`}</p></div>
     <div class="scroll" tabindex="0" role="region" aria-label="Versions of ${model.name}"><table>
-      <thead><tr><th scope="col">Version</th><th scope="col">State</th><th scope="col" class="num">Configured share</th><th scope="col" class="num">Measured share</th><th scope="col"><span class="hidden">Shares as bars</span></th>
+      <thead><tr><th scope="col">Version</th><th scope="col">State</th><th scope="col" class="num"><span class="dot configured"></span>Configured share</th><th scope="col" class="num"><span class="dot measured"></span>Measured share</th><th scope="col"><span class="hidden">Shares as bars</span></th>
         <th scope="col" class="num">Requests</th><th scope="col" class="num">Total</th><th scope="col" class="num">Failed</th><th scope="col" class="num">p50</th><th scope="col" class="num">p99</th></tr></thead>
       <tbody>${model.versions.map(version => html`<${VersionRow} key=${version.version} name=${model.name} version=${version} number=${counts[version.version] || 0} total=${total} store=${store} />`)}</tbody></table></div>
     ${model.versions.filter(version => version.is_shadow).map(version => html`<${Shadow} key=${version.version} name=${model.name} version=${version} store=${store} />`)}
