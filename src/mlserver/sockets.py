@@ -5,6 +5,7 @@ accepting.
 from __future__ import annotations
 
 import asyncio
+import errno
 import select
 import socket
 import struct
@@ -53,6 +54,8 @@ def bind(
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            reason += "; choose another port, or end the program that has it"
         address = join_address(host, port)
         raise MLServerError(
             f"Cannot listen on {address} (setting '{setting}'): {reason}", 500

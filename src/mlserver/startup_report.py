@@ -7,6 +7,7 @@ otherwise each is a log line. With structured logging, the lines have the values
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ PROGRESS_INTERVAL = 5.0
 # Seconds at most to close connections, HTTP worker processes and tracing at shutdown.
 CLOSING_SECONDS = 5
 _JSON = "content-type: application/json"
+# Words of a reason that says what to do; "unexpected keyword argument" does not.
+_CURE = re.compile(r"install |setting '|\bexpected|did you mean")
 
 
 def format_entry(entry: ModelVersion) -> str:
@@ -162,7 +165,7 @@ def add_cure(reason: str, folder: str | None = None) -> str:
     Args:
         folder: The model repository; None = `mlserver check` reports the reason.
     """
-    if any(word in reason for word in ("install ", "setting '", "expected", "did you mean")):
+    if _CURE.search(reason):
         return reason
     if "cannot be imported" in reason:
         cure = "check 'implementation' in model-settings.json and the files beside it"

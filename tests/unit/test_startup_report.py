@@ -123,6 +123,7 @@ def test_client_host(host: str, expected: str) -> None:
         ("'a.B' cannot be imported: x", "check 'implementation' in model-settings.json"),
         ("No such file: x", "check 'parameters.uri'"),
         ("the weights are missing", "run: mlserver check 'my models' --verbose"),
+        ("f() got an unexpected keyword argument 'x'", "run: mlserver check 'my models' --verbose"),
         ("it is not installed: pip install x", ""),
         ("field 'a': expected an integer, received 1", ""),
     ],

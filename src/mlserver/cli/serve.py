@@ -24,6 +24,7 @@ from ..repository.folders import has_models
 from ..repository.load import load_from_environment
 from ..settings import ENV_PREFIX_SETTINGS, ModelSettings, Settings, SettingsError
 from ..settings.sources import read_json_object
+from ..sockets import bind
 
 DEFAULT_SETTINGS_FILENAME = "settings.json"
 MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
@@ -82,6 +83,7 @@ def command(model: str, name: str | None, address: str | None, **flags: Any) -> 
     if address is not None:
         overrides["ray"] = {"address": address}
     settings = prepare_settings(model, name, overrides)
+    _require_free_ports(settings)
     # Its imports overlap with those of the front ends.
     template = start_early(settings)
     from ..server import MLServer
@@ -90,6 +92,23 @@ def command(model: str, name: str | None, address: str | None, **flags: Any) -> 
         await MLServer(settings, template).start()
 
     run_event_loop(serve())
+
+
+def _require_free_ports(settings: Settings) -> None:
+    """Raise if another program has a port, before the seconds in which libraries are imported.
+
+    Raises:
+        MLServerError: an address cannot be bound.
+    """
+    addresses = [("http_port", settings.host), ("grpc_port", settings.host)]
+    if settings.has_metrics_port:
+        addresses.append(("metrics_port", settings.host))
+    if settings.admin_port is not None:
+        addresses.append(("admin_port", settings.admin_host))
+    for name, host in addresses:
+        port = getattr(settings, name)
+        if port:
+            bind(host, port, name, listens=False).close()
 
 
 def prepare_settings(
