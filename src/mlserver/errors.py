@@ -119,11 +119,17 @@ class InvalidModelURI(MLServerError):
 
 
 class ModelNotFound(MLServerError):
-    """There is no model of this name, or not in this version."""
+    """There is no model of this name, or not in this version.
 
-    def __init__(self, name: str, version: str | None = None) -> None:
+    Args:
+        name: The model's name.
+        version: The version, if the request names one.
+        scope: Ends the message: the models among which it was looked up.
+    """
+
+    def __init__(self, name: str, version: str | None = None, scope: str = "") -> None:
         model = f"Model {name} with version {version}" if version else f"Model {name}"
-        super().__init__(f"{model} not found", 404)
+        super().__init__(f"{model} not found{scope}", 404)
 
 
 class ModelLoadError(MLServerError):

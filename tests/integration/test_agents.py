@@ -221,7 +221,8 @@ def test_a_model_that_is_not_served_is_not_found(
         None,
         "model_not_found",
     )
-    assert "gpt-4o" in error["message"]
+    assert "Model gpt-4o not found among the models that answer" in error["message"]
+    assert "'" in error["message"]  # their names
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from ...errors import MLServerError, ModelNotFound, Unavailable
@@ -202,8 +203,11 @@ class ModelRoutes:
         if name in names:
             return routes[names.index(name)]
         if name is not None:
-            self._data_plane.check_ready(name)
-            raise ModelNotFound(name)
+            with suppress(ModelNotFound):
+                self._data_plane.check_ready(name)
+            listed = ", ".join(f"'{other}'" for other in names)
+            scope = f" among the models that answer {request.path}: {listed}"
+            raise ModelNotFound(name, scope=scope)
         if len(routes) == 1 or self._get_selected_name(request) in names:
             return model_route
         return self._select(request, routes, by_body=False)
