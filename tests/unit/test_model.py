@@ -263,6 +263,8 @@ def test_encode_without_a_codec() -> None:
         CodecNotFound, match="Codec not found for output field with name 'y' and type dict"
     ):
         model().encode({}, RequestOutput(name="y"))
+    assert CodecNotFound("y", "dict").status_code == 500
+    assert CodecNotFound("x", "int", is_input=True).status_code == 400
     with pytest.raises(
         CodecNotFound, match="Codec not found for output response with name 'm' and type tuple"
     ):

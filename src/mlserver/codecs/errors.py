@@ -37,7 +37,8 @@ class CodecNotFound(MLServerError):
         facts = [f"name '{name}'"] if name else []
         facts += [f"type {payload_type}"] if payload_type else []
         suffix = f" with {' and '.join(facts)}" if facts else ""
-        super().__init__(f"Codec not found for {place}{suffix}")
+        # What the model returns is not the client's fault.
+        super().__init__(f"Codec not found for {place}{suffix}", 400 if is_input else 500)
 
 
 class InputsNotFound(MLServerError):
@@ -74,7 +75,8 @@ class OutputNotFound(MLServerError):
         hint_names = ", ".join(type_name(hint) for hint in hints) or "nothing"
         super().__init__(
             f"No codec fits output {index} of type {type_name(output_type)}; "
-            f"the return type hint is: {hint_names}"
+            f"the return type hint is: {hint_names}",
+            500,
         )
 
 

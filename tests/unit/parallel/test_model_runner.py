@@ -17,6 +17,7 @@ from mlserver.errors import (
     InferenceError,
     MLServerError,
     ModelFailed,
+    ModelLoadError,
     ModelNotFound,
 )
 from mlserver.parallel.worker.model_runner import ModelRunner
@@ -84,9 +85,92 @@ async def test_exceptions_of_a_plain_function_are_reported() -> None:
         await predict(PlainFailure)
 
 
-async def test_none_is_not_a_response() -> None:
-    with pytest.raises(InferenceError, match="returned no predictions"):
-        await predict(Nothing)
+class ReturnsArray(MLModel):
+    async def predict(self, payload: InferenceRequest) -> np.ndarray:  # type: ignore[override]
+        return np.zeros(1)
+
+
+class ReturnsCoroutine(MLModel):
+    async def predict(self, payload: InferenceRequest) -> object:  # type: ignore[override]
+        return Waits(self.settings).predict(payload)
+
+
+class Yields(MLModel):
+    async def predict(self, payload: InferenceRequest) -> AsyncIterator[int]:  # type: ignore[override]
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "cls, text",
+    [
+        (Nothing, "received None: predict must return its response"),
+        (ReturnsArray, "received ndarray: encode the result with a codec, or decorate"),
+        (ReturnsCoroutine, "received a coroutine: an 'await' is missing"),
+        (Yields, "received a generator: predict must use 'return'"),
+    ],
+)
+async def test_what_is_not_a_response_is_named(cls: type[MLModel], text: str) -> None:
+    with pytest.raises(InferenceError, match=f"returned no predictions .*{text}") as caught:
+        await predict(cls)
+    assert caught.value.status_code == 500
+
+
+class StreamIsCoroutine(MLModel):
+    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> int:  # type: ignore[override]
+        return 1
+
+
+async def test_a_stream_that_is_no_generator_is_named() -> None:
+    runner = ModelRunner()
+    await runner.load("m", ModelSettings(name="m", implementation=StreamIsCoroutine))
+    with pytest.raises(ModelFailed, match="predict_stream returned coroutine.*with 'yield'"):
+        await anext(aiter(runner.stream("m", _requests(), RequestContext())))
+
+
+async def _requests() -> AsyncIterator[InferenceRequest]:
+    yield REQUEST
+
+
+class LeavesOutSuper(MLModel):
+    def __init__(self, settings: ModelSettings) -> None:
+        self.weights = 1
+
+
+class PlainLoad(MLModel):
+    def load(self) -> bool:  # type: ignore[override]
+        return True
+
+
+class LoadReturnsNothing(MLModel):
+    async def load(self) -> None:  # type: ignore[override]
+        self.weights = 1
+
+
+class NoRuntime:
+    def __init__(self, settings: ModelSettings) -> None:
+        self.settings = settings
+
+
+@pytest.mark.parametrize(
+    "cls, text",
+    [
+        (LeavesOutSuper, r"its __init__ must call super\(\).__init__\(settings\)"),
+        (PlainLoad, "load must be a coroutine .* and returned bool"),
+        (LoadReturnsNothing, "load returned None, expected True"),
+        (NoRuntime, "expected a subclass of mlserver.MLModel, received NoRuntime"),
+    ],
+)
+async def test_a_load_that_cannot_work_names_the_change(
+    cls: type[MLModel], text: str
+) -> None:
+    with pytest.raises(ModelLoadError, match=f"^Model m: .*{text}"):
+        await ModelRunner().load("m", ModelSettings(name="m", implementation=cls))
+
+
+async def test_an_implementation_that_is_a_module() -> None:
+    settings = ModelSettings(name="m", implementation="mlserver.types")
+    with pytest.raises(ModelLoadError, match="expected a subclass of .*MLModel, received a module"):
+        await ModelRunner().load("m", settings)
 
 
 async def test_an_expired_request_is_not_run() -> None:

@@ -13,6 +13,7 @@ from ...log_context import LogContext
 from ...model_threads import BlockingIterator, get_threads, is_plain_function
 from ...types import InferenceRequest, InferenceResponse
 from .coroutine_calls import CoroutineCalls
+from .model_contract import check_stream
 
 if TYPE_CHECKING:
     from ...model import MLModel
@@ -77,7 +78,7 @@ class ModelMethods:
         """Return the iterator over what the model's `predict_stream` yields."""
         method: Any = self.model.predict_stream
         if not inspect.isgeneratorfunction(inspect.unwrap(method)):
-            return aiter(method(requests))
+            return check_stream(self.model, method(requests))
         return _iterate_in_threads(self, method, requests)
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ...context import model_context
 from ...errors import (
     DeadlineExceeded,
-    InferenceError,
     MLServerError,
     ModelFailed,
     ModelNotFound,
@@ -25,14 +24,14 @@ from ...log_context import LogContext, read_raw_headers
 from ...logging import get_logger
 from ...pipeline import RequestContext
 from ...settings import ModelSettings
-from ...tensor import TensorError
 from ...types import InferenceRequest, InferenceResponse, MetadataModelResponse
 from ..executor import HTTPRequest, HTTPResponse, ModelInfo
 from ..model_unload import unload_exceeded
 from ..rpc.protocol import is_encodable
-from .implementations import import_implementation, import_libraries
+from .implementations import import_libraries
 from .load_timer import LoadTimer
 from .missing_modules import advise_missing_module
+from .model_contract import check_response, create_model, load_model
 from .model_failures import is_stop, log, to_error
 from .model_info import get_metadata, read_info
 from .model_methods import ModelMethods, note_ids
@@ -97,11 +96,10 @@ class ModelRunner:
             task = asyncio.current_task()
             try:
                 import_libraries(settings)
-                model = import_implementation(settings)(settings)
+                model = create_model(settings)
                 model.trial_results = trial_results
-                ready = await model.load()
-                model.ready = bool(ready)
-                info = await read_info(model, bool(ready))
+                model.ready = await load_model(model)
+                info = await read_info(model, model.ready)
                 methods = self._prepare_methods(key, model)
             except BaseException as error:
                 if is_stop(error, task):
@@ -153,7 +151,7 @@ class ModelRunner:
         log_context = LogContext(request.id or "", context.trace_parent, context.joined_ids)
         with model_context(model.settings, context.rows_per_request, log_context):
             try:
-                return _check_response(model, await methods.predict(request))
+                return check_response(model, await methods.predict(request))
             except BaseException as error:
                 if is_stop(error, task):
                     raise
@@ -176,7 +174,7 @@ class ModelRunner:
                         if responses is None:
                             responses = methods.predict_stream(requests)
                         with methods.calls:
-                            response = _check_response(model, await anext(responses))
+                            response = check_response(model, await anext(responses))
                     except StopAsyncIteration:
                         return
                     except BaseException as error:
@@ -362,26 +360,3 @@ def _create_route_app(methods: ModelMethods) -> RouteApp:
             500,
         ) from None
     return RouteApp(methods.model, methods.calls)
-
-
-def _check_response(model: MLModel, response: object) -> InferenceResponse:
-    """Return the response with normalized outputs.
-
-    Raises `ModelFailed` if its type or an output is invalid.
-    """
-    # pydantic's `isinstance` is slow and needed for subclasses only.
-    if type(response) is not InferenceResponse and not isinstance(response, InferenceResponse):
-        raise InferenceError(f"Model '{model.name}' returned no predictions after inference", 500)
-    if not isinstance(response.outputs, list):
-        kind = type(response.outputs).__name__
-        raise ModelFailed(
-            f"Model {model.name} returned invalid outputs: expected a list, received {kind}"
-        )
-    for output in response.outputs:
-        try:
-            output.data.normalize(str(output.datatype), output.shape)
-        except TensorError as error:
-            raise ModelFailed(
-                f"Model {model.name} returned invalid output '{output.name}': {error}"
-            ) from None
-    return response
