@@ -1,7 +1,8 @@
 """Screenshots of the console for the documentation: `python -m tools.console_screenshots FOLDER`.
 
 Trains models, serves them, sends requests for SECONDS, and stores a picture of each page. It needs
-Playwright and chromium.
+Playwright and chromium. Run it on an idle machine: latencies and rates are those of the run. The
+variable WINE_DATA names the UCI red wine data; without it the predictions are no wine qualities.
 """
 
 from __future__ import annotations
