@@ -179,26 +179,6 @@ def test_errors_are_listed(server: Server, open_console: OpenConsole) -> None:
     page.get_by_text("Model <i>missing not found").wait_for(state="detached")
 
 
-def test_messages_of_errors_are_in_view_on_a_phone(
-    server: Server, open_console: OpenConsole
-) -> None:
-    assert server.infer("missing", ECHO).status_code == 404
-    console = open_console(server, viewport={"width": 390, "height": 844})
-    console.open()
-    page = visit(console, "errors", "Errors")
-    box = page.get_by_text("Model missing not found", exact=True).first.bounding_box()
-    assert 0 <= box["x"] and box["x"] + box["width"] <= 390
-
-
-def test_totals_are_sums_of_the_table(server: Server, open_console: OpenConsole) -> None:
-    """The rates above the table and in it are of the same minute."""
-    page = open_console(server).open()
-    see_heading(page, "Overview")
-    total, rows = page.evaluate(SUMS)
-    assert total == pytest.approx(2.0)  # requests in the first second only: 60 in 30 s
-    assert sum(rows) == pytest.approx(total)
-
-
 @pytest.mark.slow
 def test_settings_are_filtered(server: Server, open_console: OpenConsole) -> None:
     page = open_console(server).open("settings")
@@ -350,27 +330,6 @@ FEED = """async ([seconds, start]) => {
       time: 4e9 + step, server, latency_bounds: latencyBounds,
       count_bounds: [1, 2], models, missing: [], processes});
   }
-}"""
-
-
-# 30 s of two models that got 30 requests each in the first second. Returns the rate of all models,
-# and those of the table's rows.
-SUMS = """async () => {
-  const script = document.querySelector("script[type=module]").src;
-  const store = await import(script.replace("main.js", "store.js"));
-  const server = {name: "s", version: "2", started: 1, ready: true};
-  for (let second = 0; second <= 30; second += 1) {
-    const done = second ? 30 : 0, counts = {counts: {"1": done}, sum: done};
-    const models = ["a", "b"].map(name => ({
-      name, version: "", state: "READY", ready: true, reason: "", success: done, failure: 0,
-      in_flight: 0, rejected: {}, shadow: {}, swaps: {},
-      queue_seconds: 0, model_seconds: 0, transport_seconds: 0,
-      latency: counts, queue: counts, batch_requests: counts}));
-    store.record({
-      time: 4e9 + second, server, latency_bounds: [0.1, 0.2], count_bounds: [1, 2], models,
-      missing: [], processes: []});
-  }
-  return [store.summarizeAll().rate, ["a", "b"].map(name => store.summarize(name, "").rate)];
 }"""
 
 

@@ -165,9 +165,7 @@ async def test_a_result_without_a_hint() -> None:
     async def predict(self, rows: np.ndarray):  # type: ignore[no-untyped-def]
         return rows
 
-    with pytest.raises(
-        OutputNotFound, match=r"output 0 of type numpy\.ndarray.*nothing"
-    ) as caught:
+    with pytest.raises(OutputNotFound, match=r"output 0 of type numpy\.ndarray.*nothing") as caught:
         await answer(predict, ROWS)
     assert caught.value.status_code == 500  # the model's fault, not the client's
 

@@ -160,9 +160,7 @@ class NoRuntime:
         (NoRuntime, "expected a subclass of mlserver.MLModel, received NoRuntime"),
     ],
 )
-async def test_a_load_that_cannot_work_names_the_change(
-    cls: type[MLModel], text: str
-) -> None:
+async def test_a_load_that_cannot_work_names_the_change(cls: type[MLModel], text: str) -> None:
     with pytest.raises(ModelLoadError, match=f"^Model m: .*{text}"):
         await ModelRunner().load("m", ModelSettings(name="m", implementation=cls))
 

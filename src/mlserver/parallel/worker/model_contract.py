@@ -10,7 +10,7 @@ from ...errors import InferenceError, ModelFailed, ModelLoadError
 from ...model import MLModel
 from ...settings import ModelSettings
 from ...tensor import TensorError
-from ...types import InferenceRequest, InferenceResponse
+from ...types import InferenceResponse
 from .implementations import import_implementation
 
 _ENCODE = "encode the result with a codec, or decorate predict with @decode_args"
@@ -20,7 +20,7 @@ def create_model(settings: ModelSettings) -> MLModel:
     """Return an instance of the implementation.
 
     Raises:
-        MLServerError: it cannot be imported, is no runtime, or its constructor left out `MLModel`'s.
+        MLServerError: it cannot be imported, is no runtime, or does not call `super().__init__`.
     """
     implementation: object = import_implementation(settings)
     what = f"Model {settings.name}: implementation '{settings.implementation_}'"

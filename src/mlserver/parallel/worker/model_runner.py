@@ -17,7 +17,6 @@ from ...context import model_context
 from ...errors import (
     DeadlineExceeded,
     MLServerError,
-    ModelFailed,
     ModelNotFound,
 )
 from ...log_context import LogContext, read_raw_headers
