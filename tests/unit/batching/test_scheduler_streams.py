@@ -58,6 +58,26 @@ async def test_drained_waits_for_a_stream_and_for_max_wait(
     assert [rows for _, rows, _ in bench.metrics.batches] == [1, 1]
 
 
+async def test_the_seconds_of_a_stream_are_those_of_the_model(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """Not those in which the client waits between two requests."""
+    bench, context = make_bench(), RequestContext()
+
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        await asyncio.sleep(10)
+        tensor = RequestInput(name="x", shape=[2], datatype="FP64", data=TensorData([1.0, 2.0]))
+        yield InferenceRequest(inputs=[tensor])
+
+    stream = bench.scheduler.stream(requests(), context)
+    response = asyncio.ensure_future(anext(stream))
+    (await bench.stage.next()).answer()
+    await response
+    context.timings.model_ns = 1_500_000_000
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert bench.metrics.batches == [(1, 2, 1.5)]
+
+
 async def test_streams_are_passed_on_and_in_flight(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench()
 
