@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -107,6 +108,21 @@ async def test_streams_are_passed_on_and_in_flight(make_bench: Callable[..., Ben
     assert await consumer == [[2.0], [4.0]]
     await draining
     assert bench.stage.closed_streams == 1
+
+
+async def test_drained_waits_for_calls_of_custom_routes(make_bench: Callable[..., Bench]) -> None:
+    scheduler = make_bench().scheduler
+    for calls in (1, 2):
+        with ExitStack() as stack:
+            for _ in range(calls):
+                stack.enter_context(scheduler.count_route())
+            assert scheduler.open_requests == (0, calls)
+            draining = asyncio.ensure_future(scheduler.drained())
+            await asyncio.sleep(1)
+            assert not draining.done()
+        async with asyncio.timeout(LIMIT):
+            await draining
+        assert scheduler.open_requests == (0, 0)
 
 
 async def test_closing_a_stream_closes_the_next_stage(make_bench: Callable[..., Bench]) -> None:
