@@ -17,6 +17,19 @@ import pytest
 
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from support.http2 import (
+    CALL,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    HEADERS,
+    PING,
+    RESET,
+    SETTINGS,
+    START,
+    frame,
+    literal,
+)
 from support.memory import descriptors, peak_bytes, reset_peak
 from support.repository import write_model
 from support.server import Server
@@ -24,34 +37,6 @@ from support.server import Server
 COUNT = 20_000
 ENOUGH = 3.0  # seconds without a byte read by the server
 MiB = 2**20
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
-END_HEADERS = 4
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return (
-        struct.pack(">I", len(payload))[1:]
-        + bytes([kind, flags])
-        + struct.pack(">I", stream)
-        + payload
-    )
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    """A header field without indexing."""
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-CALL = b"\x83\x86" + b"".join(  # POST, http
-    [
-        literal(b":path", b"/inference.GRPCInferenceService/ModelInfer"),
-        literal(b":authority", b"x"),
-        literal(b"content-type", b"application/grpc"),
-        literal(b"te", b"trailers"),
-    ]
-)
-START = PREFACE + frame(SETTINGS, 0, 0)
 
 
 def streams(count: int) -> range:

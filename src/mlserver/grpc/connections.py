@@ -93,6 +93,23 @@ class PortConnections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
+    def count_transferred(self) -> int | None:
+        """Return the bytes received and acknowledged on all open connections.
+
+        None where they are not known.
+        """
+        if sys.platform != "linux":
+            return None
+        total = 0
+        for _, connection in self._iterate():
+            if _is_listening(connection):
+                continue
+            counts = _read_counts(connection)
+            if counts is None:
+                return None
+            total += sum(counts)
+        return total
+
     def _iterate(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield names and duplicates of the sockets; a duplicate is closed by the next iteration.
 

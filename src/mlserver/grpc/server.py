@@ -39,6 +39,7 @@ DISCONNECT_SECONDS = 2.0
 # Seconds in which streams may be idle, as HTTP connections (`rest.http.timeouts`).
 STREAM_SECONDS = 1.0
 CHECK_INTERVAL = 0.01  # between two checks of the connections
+STOP_INTERVAL = 0.1  # between two checks whether bytes are transferred
 GOAWAY_INTERVAL = 0.25  # between two attempts to send GOAWAY to the connections without one
 UNLIMITED_SECONDS = 1e9  # gRPC treats a grace of None as 0
 
@@ -127,7 +128,7 @@ class GRPCServer:
         self._health.end_watches()
         asyncio.get_running_loop().call_later(STREAM_SECONDS, self._interceptor.end_streams)
         if await self._wait_disconnected():
-            await self._server.stop(UNLIMITED_SECONDS)
+            await self._stop_when_idle()
             return
         # gRPC cancels calls that arrive after `stop` and before the client has read its GOAWAY.
         # Therefore no call ends shortly before: clients that wait for a response send no further
@@ -136,8 +137,29 @@ class GRPCServer:
             releasing = asyncio.get_running_loop().call_later(
                 GOAWAY_HOLD_SECONDS, self._interceptor.release_responses
             )
-            await self._server.stop(UNLIMITED_SECONDS)
+            await self._stop_when_idle()
             releasing.cancel()
+
+    async def _stop_when_idle(self) -> None:
+        """Stop the library's server when all calls have ended.
+
+        It waits for clients that do not react (a stopped process), and for requests and responses
+        that are still transferred. Without a running call and a transferred byte for
+        `DISCONNECT_SECONDS`, the connections are closed.
+        """
+        connections = PortConnections(self.port)
+        stopping = asyncio.ensure_future(self._server.stop(UNLIMITED_SECONDS))
+        transferred, since = connections.count_transferred(), time.monotonic()
+        try:
+            while not (await asyncio.wait((stopping,), timeout=STOP_INTERVAL))[0]:
+                previous, transferred = transferred, connections.count_transferred()
+                is_known = transferred is not None
+                if self._interceptor.running or not is_known or transferred != previous:
+                    since = time.monotonic()
+                elif time.monotonic() - since > DISCONNECT_SECONDS:
+                    await self._server.stop(None)
+        finally:
+            stopping.cancel()
 
     async def _wait_disconnected(self) -> bool:
         """Send GOAWAY while calls are served, and return whether all clients have disconnected."""

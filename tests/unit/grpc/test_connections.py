@@ -74,6 +74,28 @@ def test_what_counts_as_open(listener: socket.socket) -> None:
     assert connections.list_open() == set()
 
 
+def test_transferred_bytes_are_counted(listener: socket.socket) -> None:
+    """In both directions, on all connections."""
+    connections = PortConnections(listener.getsockname()[1])
+    assert connections.count_transferred() == 0
+    with (
+        connect(listener) as first,
+        listener.accept()[0] as accepted,
+        connect(listener) as second,
+        listener.accept()[0] as other,
+    ):
+        first.sendall(b"abc")
+        second.sendall(b"de")
+        assert accepted.recv(3, socket.MSG_WAITALL) + other.recv(2, socket.MSG_WAITALL) == b"abcde"
+        base = connections.count_transferred()
+        assert base is not None
+        assert base >= 5
+        accepted.sendall(b"fghi")
+        assert first.recv(4, socket.MSG_WAITALL) == b"fghi"
+        while connections.count_transferred() != base + 4:  # until the acknowledgement
+            pass
+
+
 def test_silent_connections_are_closed(listener: socket.socket) -> None:
     """Those of clients that have sent less than the preface of HTTP/2."""
     connections = PortConnections(listener.getsockname()[1])
