@@ -26,6 +26,8 @@ from .death_count import ProcessEvents
 from .executor import LoadedModel, ModelInfo, WorkerListener
 from .in_process import InProcessExecutor
 from .model_source import with_resolved_uri
+from .pool_key import DEFAULT, PoolKey
+from .processes.fork_refusals import ForkRefusals
 from .processes.template_process import TemplateProcess
 from .processes.templates import Templates
 from .remote_model import RemoteModel
@@ -36,24 +38,6 @@ logger = get_logger()
 # Loads of a model whose code changes during the load; each uses the pool for the code that the last
 # one found.
 CODE_ATTEMPTS = 3
-
-
-class PoolKey(NamedTuple):
-    """Identifies a pool.
-
-    Attributes:
-        environment: Key of the Python environment; "" = the server's own.
-        group: The models' `inference_pool_gid`; "" = none.
-        code: Whose code runs in the pool: "" = models without code, a digest = models of a group
-            with equal code, else the key of one loaded model.
-    """
-
-    environment: str = ""
-    group: str = ""
-    code: str = ""
-
-
-DEFAULT = PoolKey()
 
 
 class _Code(NamedTuple):
@@ -97,6 +81,7 @@ class PoolManager:
         self._settings = settings
         self._listener = listener
         self._templates = Templates(settings, template)
+        self._refusals = ForkRefusals()
         self._entries: dict[PoolKey, RefCountedPool] = {}
         self._metrics: SharedFolder | None = None
         self._past_events = ProcessEvents()
@@ -110,7 +95,7 @@ class PoolManager:
         return [(key, entry.pool) for key, entry in self._entries.items()]
 
     def count_events(self) -> ProcessEvents:
-        """Return what has happened to the workers of all pools, ended ones included."""
+        """Return what has happened to the workers of all pools, also of ended ones."""
         return self._past_events.plus(self.pools)
 
     def __contains__(self, key: PoolKey) -> bool:
@@ -133,7 +118,7 @@ class PoolManager:
         """
         entry = self._entries.get(key)
         if entry is None:
-            pool = self._create_pool(environment, code)
+            pool = self._create_pool(key, environment, code)
             pool.prepare(modules)
             entry = self._entries[key] = RefCountedPool(pool)
         else:
@@ -148,13 +133,17 @@ class PoolManager:
             raise
         return reference
 
-    def _create_pool(self, environment: Environment | None, code: AllowedCode) -> WorkerPool:
+    def _create_pool(
+        self, key: PoolKey, environment: Environment | None, code: AllowedCode
+    ) -> WorkerPool:
         if self._metrics is None:
             self._metrics = SharedFolder(self._settings)
         size, variables = self._settings.parallel_workers, self._metrics.variables()
-        return WorkerPool(
+        pool = WorkerPool(
             size, self._settings, environment, self._listener, variables, code, self._templates
         )
+        pool.launcher.remember(self._refusals, key.models)
+        return pool
 
     async def release(self, key: PoolKey, entry: RefCountedPool) -> None:
         entry.users -= 1

@@ -63,6 +63,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         number: Unique among all pools of this server.
         size: Number of workers while none is being replaced.
         exits: The unexpected exits of its workers.
+        launcher: Starts its workers.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._code = code
         self._templates = templates
         name = f"pool {self.number}"
-        self._launcher = create_worker_launcher(
+        self.launcher = create_worker_launcher(
             name, settings, environment, variables or {}, templates, code.modules
         )
         self._models: dict[str, ModelSettings] = {}
@@ -103,7 +104,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     @property
     def has_stopped_forking(self) -> bool:
-        return self._launcher.has_stopped_forking
+        return self.launcher.has_stopped_forking
 
     @property
     def pids(self) -> list[int]:
@@ -111,7 +112,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     def prepare(self, modules: Sequence[str]) -> None:
         """Import modules of models in the template that workers are forked from."""
-        self._launcher.prepare(modules)
+        self.launcher.prepare(modules)
 
     async def start(self) -> None:
         """Start all workers. Raises `MLServerError` if one cannot start."""
@@ -162,11 +163,11 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
                 raise WorkerDied
         except BaseException as error:
             if worker.is_gone or isinstance(error, TimeoutError):
-                self._launcher.record_start(worker.is_forked, is_ready=False)
+                self.launcher.record_start(worker.is_forked, is_ready=False)
             worker.kill()
             await asyncio.shield(worker.reap())
             raise
-        self._launcher.record_start(worker.is_forked, is_ready=True)
+        self.launcher.record_start(worker.is_forked, is_ready=True)
         self._ready.append(worker)
         self._announce()
         for key in worker.model_keys - self._models.keys():
@@ -177,7 +178,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     def _create_worker(self) -> WorkerProcess:
         has_peers = self._listener is not None
-        return WorkerProcess(self._launcher, self._on_exit, self._on_notification, has_peers)
+        return WorkerProcess(self.launcher, self._on_exit, self._on_notification, has_peers)
 
     def _missing_models(self, worker: WorkerProcess, excluded: Collection[str] = ()) -> list[str]:
         return [key for key in self._models if key not in {*worker.model_keys, *excluded}]
@@ -217,7 +218,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         elif frame.kind == MessageType.ABANDONED:
             record_abandoned(self._ready, **frame.head)
         elif frame.kind == MessageType.IMPORTED:
-            self._launcher.learn(frame.head)
+            self.launcher.learn(frame.head)
 
     def _on_exit(self, worker: WorkerProcess) -> None:
         if worker not in self._ready:
@@ -370,7 +371,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
 
     async def _load_into(self, worker: WorkerProcess, key: str, settings: ModelSettings) -> None:
         self._infos[key] = await load_into(
-            worker, key, settings, self._infos.get(key), self._settings, self._launcher, self._spawn
+            worker, key, settings, self._infos.get(key), self._settings, self.launcher, self._spawn
         )
 
     async def unload(self, key: str) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mlserver.parallel.processes import worker_launcher
+from mlserver.parallel.processes import fork_refusals, worker_launcher
+from mlserver.parallel.processes.fork_refusals import ForkRefusals
 from mlserver.parallel.processes.launchers import InterpreterLauncher
 from mlserver.parallel.processes.template import Template
 from mlserver.parallel.processes.templates import worker_variables
@@ -96,3 +97,30 @@ async def test_the_reason_of_new_interpreters(lines: pytest.LogCaptureFixture) -
     assert lines.messages == [
         "Workers of pool 7 start as new interpreters, not as forks: setting 'x' is 'y'"
     ]
+
+
+async def test_a_refusal_is_remembered_for_some_time(
+    launcher: WorkerLauncher, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(models: str) -> WorkerLauncher:
+        interpreters = InterpreterLauncher(["true"], VARIABLES)
+        created = WorkerLauncher("pool 8", interpreters, launcher._template, {})
+        created.remember(refusals, models)
+        return created
+
+    refusals = ForkRefusals()
+    first = create("m")
+    assert await is_forked(first)
+    first.stop_forking("it hangs")
+    lines.clear()
+    assert not await is_forked(create("m"))
+    assert await is_forked(create("n"))
+    assert lines.messages == [
+        "Workers of pool 8 start as new interpreters, not as forks: it hangs, in an earlier pool of"
+        " the model",
+        "Workers of pool 8 start as forks of a template process",
+    ]
+    monkeypatch.setattr(fork_refusals, "MEMORY_SECONDS", 0.0)
+    assert await is_forked(create("m"))
+    refusals.record("n", "it hangs")
+    assert list(refusals._reasons) == ["n"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections import Counter
@@ -250,6 +251,30 @@ async def test_a_load_that_hangs_in_forks_runs_in_new_interpreters(
     assert await ask(model, "echo:a") == "a"
     assert "used no processor for 1 s of a load: killed" in caplog.text
     assert all(read_name(pid) != WORKER for pid in pool.pids)
+
+
+@pytest.mark.skipif(not can_adopt(), reason="workers are not forked on this system")
+async def test_a_reload_of_a_model_that_hangs_in_forks_does_not_fork_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each load of the model has a pool of its own."""
+    monkeypatch.setattr(load_watch, "IDLE_LIMIT", 1.0)
+    caplog.set_level(logging.INFO, "mlserver")
+    executor = PoolExecutor(Settings(parallel_workers=1))
+    hanging = model_settings(load="hang-in-a-fork")
+    assert hanging.parameters is not None
+    hanging.parameters.isolation = "model"
+    async with asyncio.timeout(LIMIT):
+        await executor.start()
+        first = await executor.load(hanging)
+        assert "used no processor for 1 s of a load: killed" in caplog.text
+        caplog.clear()
+        second = await executor.load(hanging)
+        await first.unload()
+        assert await ask(second, "echo:a") == "a"
+        assert "killed" not in caplog.text
+        assert "made no progress in a load, in an earlier pool of the model" in caplog.text
+        await executor.stop(5.0)
 
 
 async def test_metrics_reach_the_server(

@@ -6,9 +6,10 @@ The start method is logged when the first worker starts, and whenever it changes
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from ...logging import get_logger
+from .fork_refusals import ForkRefusals
 from .launchers import InterpreterLauncher, Launched
 from .template import Template
 from .template_process import ForkRefused, ModuleConflict
@@ -58,13 +59,22 @@ class WorkerLauncher:
         self.has_stopped_forking = False
         self._pauses = 0
         self._paused_until = float("-inf")
+        self._refusals: ForkRefusals | None = None
+        self._models: Hashable = None
+
+    def remember(self, refusals: ForkRefusals, models: Hashable) -> None:
+        """Record failed forks, and fork no worker if an earlier pool of these models has failed."""
+        self._refusals, self._models = refusals, models
+        reason = refusals.get(models)
+        if reason is not None and self._template is not None:
+            self._stop_forking(f"{reason}, in an earlier pool of the model")
 
     async def launch(self, fds: Sequence[int]) -> Launched:
         if self._template is not None and time.monotonic() >= self._paused_until:
             try:
                 launched = await self._template.fork(fds, self._variables, self._shipped)
             except ModuleConflict as conflict:
-                self.stop_forking(str(conflict))
+                self._stop_forking(str(conflict))
             except ForkRefused as refusal:
                 self._log_refusal(str(refusal))
             else:
@@ -96,8 +106,9 @@ class WorkerLauncher:
 
     def _pause_forking(self, reason: str) -> None:
         """Start new interpreters for the next pause of `FAILURE_PAUSES`, or permanently."""
+        self._record(reason)
         if self._pauses == len(FAILURE_PAUSES):
-            self.stop_forking(reason)
+            self._stop_forking(reason)
             return
         self._paused_until = time.monotonic() + FAILURE_PAUSES[self._pauses]
         self._pauses += 1
@@ -105,7 +116,15 @@ class WorkerLauncher:
         self._log_refusal(reason)
 
     def stop_forking(self, reason: str) -> None:
-        """Start new interpreters from now on."""
+        """Start new interpreters from now on, and in the next pools of the models."""
+        self._record(reason)
+        self._stop_forking(reason)
+
+    def _record(self, reason: str) -> None:
+        if self._refusals is not None:
+            self._refusals.record(self._models, reason)
+
+    def _stop_forking(self, reason: str) -> None:
         self._template, self._reason = None, reason
         self._log_refusal(reason)
 
