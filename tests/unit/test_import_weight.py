@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_ports
 from support.repository import tensor, write_model, write_server_settings
 from support.server import Server
 
@@ -62,6 +63,10 @@ def test_the_server_loads_ray_in_no_engine() -> None:
 
 
 def test_the_engine_ray_without_ray_names_the_command(tmp_path: Path) -> None:
+    http_port, grpc_port, metrics_port = free_ports(3)  # the start checks them first
+    write_server_settings(
+        tmp_path, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
+    )
     write_model(tmp_path / "echo")
     code = f"""
 import sys
