@@ -71,7 +71,8 @@ class RuntimeHooks:
         worker_requirements: Requirements of the package itself, added to each model's own in a
             built environment.
         path_hints: Pattern of a whole path -> hint of its 404 response. For paths that the
-            runtime's models declare, while none of them is loaded.
+            runtime's models declare, while none of them is loaded, or that clients of its framework
+            use with other servers. `{name}` is replaced by the pattern's group `name`.
         inference_hint: How to run inference over the paths that the runtime's models declare, for
             404 responses.
     """

@@ -77,6 +77,19 @@ def test_a_runtime_adds_hints_to_errors(install: Callable[[str], None]) -> None:
         json.validate_document({})
 
 
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("/endpoints/wine/invocations", "MLflow models have it at /v2/models/wine/invocations"),
+        ("/serving-endpoints/wine/invocations", "at /v2/models/wine/invocations"),
+        ("/v1/models/wine:predict", "inference is POST /v2/models/wine/infer"),
+        ("/v2/models/wine/versions/2/predict", "inference is POST /v2/models/wine/infer"),
+    ],
+)
+def test_paths_of_other_servers_name_the_model(path: str, expected: str) -> None:
+    assert expected in hints.get_hint(path)
+
+
 def test_a_package_without_an_entry_point_has_no_hooks() -> None:
     assert find_hooks("no_such_package.Runtime") is NO_HOOKS
     assert find_hooks("mlserver.MLModel") is NO_HOOKS

@@ -41,6 +41,10 @@ class MLflowHooks(RuntimeHooks):
             r"/v2/models/[^/]+(/versions/[^/]+)?/(invocations|ping|version)": (
                 "only MLflow models have this path"
             ),
+            # The client of `mlflow.deployments`, for MLflow's gateway and for Databricks.
+            r"/(serving-)?endpoints/(?P<name>[^/]+)/invocations": (
+                "MLflow models have it at /v2/models/{name}/invocations"
+            ),
         }
     )
     inference_hint = "POST /invocations with MLflow's body for MLflow models"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -68,9 +69,11 @@ class MetricsServer:
 
     async def _respond(self, scope: Scope) -> tuple[int, str, bytes]:
         if (scope["path"].rstrip("/") or "/") != self._path:
-            return 404, "application/json", b'{"error":"Not Found"}'
+            text = f"No such path: this port has only the metrics, at {self._path}; see 'http_port'"
+            return 404, "application/json", json.dumps({"error": text}).encode()
         if scope["method"] not in ("GET", "HEAD"):
-            return 405, "application/json", b'{"error":"Method Not Allowed"}'
+            text = f"Method {scope['method']} is not allowed on {self._path}; allowed: GET, HEAD"
+            return 405, "application/json", json.dumps({"error": text}).encode()
         accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
         return 200, *await self.page(accept)
 

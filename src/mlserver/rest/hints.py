@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from ..runtime_hooks import list_hooks
 
 _INFER = "inference is POST /v2/models/NAME/infer"
+_INFER_MODEL = "inference is POST /v2/models/{name}/infer"
 _DOCS = "the documentation is at /v2/docs"
 _HEALTH = "health is at /v2/health/live and /v2/health/ready"
 _METRICS = "metrics are at the setting 'metrics_endpoint'"
-# Patterns of whole paths of other servers -> hint; the first match counts. With a group `name` and
-# no hint, the hint is the inference path of that model. `{infer}` is replaced.
+# Patterns of whole paths of other servers -> hint; the first match counts. "" is the inference path
+# of the model in the group `name`. `{infer}` and `{name}` are replaced.
 _HINTS = {
     r"/": f"the protocol starts at /v2; {_DOCS}",
     r"/(v2/)?(docs|redoc|swagger|openapi)(\.json|/.*)?": _DOCS,
@@ -43,8 +44,8 @@ def get_hint(path: str) -> str:
         match = re.fullmatch(pattern, path, re.IGNORECASE)
         if match is None:
             continue
-        name = match.groupdict().get("name")
-        return f"inference is POST /v2/models/{name}/infer" if name else _fill(hint)
+        name = match.groupdict().get("name") or "NAME"
+        return _fill(hint or _INFER_MODEL).replace("{name}", name)
     return _fill(_OTHERS)
 
 
