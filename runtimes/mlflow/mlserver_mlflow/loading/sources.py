@@ -126,11 +126,21 @@ def fetch(uri: str, cache: artifact_cache.ArtifactCache, name: str) -> Source:
         logger.warning("Model '%s': %s; loading the cached copy", name, error.message)
         return Source(entry["folder"], entry["address"], entry["version"])
     except MLServerError as error:
-        text = f"Model {name} cannot be loaded from '{uri}': {error.message}"
+        text = f"Model {name} cannot be loaded from '{uri}': {error.message}{_advise_store(uri)}"
         raise MLServerError(text, error.status_code) from None
     cache.record(_get_lookup(uri), key, address, version)
     cache.record(_get_lookup(address), key, address, version)
     return Source(cache.folder(key), address, version)
+
+
+def _advise_store(uri: str) -> str:
+    """Return the end of an error's text if MLflow has looked in its default store."""
+    from mlflow.tracking import is_tracking_uri_set
+
+    is_configured = is_tracking_uri_set() or os.environ.get("MLFLOW_REGISTRY_URI")
+    if is_configured or not uri.startswith(("models:/", "runs:/")):
+        return ""
+    return "; MLFLOW_TRACKING_URI is not set: MLflow's store in the current folder was used"
 
 
 def resolve_version(uri: str) -> tuple[str, str | None]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from mlserver.errors import MLServerError
@@ -147,3 +148,25 @@ def test_keys() -> None:
     assert first.startswith("0123456789abcdef-")
     assert first != other
     assert get_cache_key(b"model_id: ../../etc\n").startswith("model-")
+
+
+@pytest.mark.parametrize(
+    "variable, is_advised",
+    [("", True), ("MLFLOW_TRACKING_URI", False), ("MLFLOW_REGISTRY_URI", False)],
+)
+def test_a_missing_model_names_the_variable_that_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, is_advised: bool
+) -> None:
+    """A model that is not found, because the server looks in another registry."""
+    monkeypatch.chdir(tmp_path)
+    cache = ArtifactCache.open(str(tmp_path / "cache"))
+    with use_store(f"sqlite:///{tmp_path / 'store.db'}"):
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri("")
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            monkeypatch.delenv(name, raising=False)
+        if variable:
+            monkeypatch.setenv(variable, f"sqlite:///{tmp_path / 'store.db'}")
+        with pytest.raises(MLServerError, match="models:/nope@x") as caught:
+            fetch("models:/nope@x", cache, "m")
+    assert ("MLFLOW_TRACKING_URI is not set" in caught.value.message) is is_advised
