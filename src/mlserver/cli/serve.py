@@ -98,6 +98,7 @@ def _require_free_ports(settings: Settings) -> None:
     """Raise if another program has a port, before the seconds in which libraries are imported.
 
     Raises:
+        SettingsError: two settings have the same port.
         MLServerError: an address cannot be bound.
     """
     addresses = [("http_port", settings.host), ("grpc_port", settings.host)]
@@ -105,10 +106,17 @@ def _require_free_ports(settings: Settings) -> None:
         addresses.append(("metrics_port", settings.host))
     if settings.admin_port is not None:
         addresses.append(("admin_port", settings.admin_host))
+    names: dict[tuple[str, int], str] = {}
     for name, host in addresses:
         port = getattr(settings, name)
-        if port:
-            bind(host, port, name, listens=False).close()
+        if not port:
+            continue
+        other = names.setdefault((host, port), name)
+        if other != name:
+            raise SettingsError(
+                f"Settings '{other}' and '{name}': expected different ports, received {port}"
+            )
+        bind(host, port, name, listens=False).close()
 
 
 def prepare_settings(

@@ -26,3 +26,12 @@ def test_a_port_in_use_is_reported_before_anything_starts(tmp_path: Path, settin
         f"mlserver: Cannot listen on {address} (setting '{setting}'): Address already in use;"
         " choose another port, or end the program that has it\n",
     )
+
+
+def test_one_port_for_two_settings(tmp_path: Path) -> None:
+    write_model(tmp_path / "echo")
+    code, text = run_mlserver("start", str(tmp_path), "--http-port", "9", "--grpc-port", "9")
+    assert (code, text) == (
+        2,
+        "mlserver: Settings 'http_port' and 'grpc_port': expected different ports, received 9\n",
+    )
