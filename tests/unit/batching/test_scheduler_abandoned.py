@@ -15,6 +15,7 @@ from mlserver.errors import (
 )
 from mlserver.pipeline import RequestContext
 from support.scheduler_bench import (
+    LIMIT,
     Bench,
     joined_with,
     now,
@@ -184,3 +185,17 @@ async def test_disconnecting_before_the_batch_closes(make_bench: Callable[..., B
     await bench.scheduler.drained()
 
     assert bench.stage.all_runs == []
+
+
+async def test_a_request_abandoned_as_its_run_would_start(make_bench: Callable[..., Bench]) -> None:
+    """It leaves the queue before its caller can remove it; the drain must end all the same."""
+    bench = make_bench()
+    first = await bench.busy()
+    caller = bench.ask(1.0)
+    await bench.waiting(1)
+    first.answer()
+    caller.cancel()
+    async with asyncio.timeout(LIMIT):
+        await bench.scheduler.drained()
+    assert bench.scheduler.open_requests == (0, 0)
+    assert not bench.stage.runs

@@ -222,6 +222,29 @@ async def test_times_of_the_model_and_of_the_transport(group: Group) -> None:
     assert 0 <= context.timings.transport_ns <= elapsed - 1_000_000
 
 
+async def test_times_of_a_stream(group: Group) -> None:
+    """Those of the model are added; it may compute a response before it is pulled."""
+    pulls: list[Frame] = []
+
+    def answer(frame: Frame) -> Frame:
+        if frame.kind != MessageType.PULL:
+            return Frame(MessageType.METRICS, 0, None)
+        pulls.append(frame)
+        if len(pulls) > 2:
+            return Frame(MessageType.END, frame.id, None)
+        item = reply(frame)
+        return Frame(MessageType.ITEM, frame.id, [10**15, item.head[1]])
+
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        yield request("a")
+
+    await group.add(answer)
+    context = RequestContext()
+    stream = model_of(group).stream(requests(), context)
+    assert [response.model_name async for response in stream] == ["m", "m"]
+    assert (context.timings.model_ns, context.timings.transport_ns) == (2 * 10**15, 0)
+
+
 @pytest.mark.parametrize("body", [b"", b"text"])
 async def test_a_call_of_a_custom_route(group: Group, body: bytes) -> None:
     frames: list[Frame] = []

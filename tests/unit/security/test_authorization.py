@@ -130,6 +130,17 @@ async def test_keys_have_their_scopes_only(keys: str, key: str, scope: str) -> N
     assert await status(access, scope, x_api_key=key) == expected
 
 
+async def test_another_scheme_is_no_credential(keys: str) -> None:
+    """A proxy may check a password of its own, in the same header."""
+    access = Authorizer(Settings(auth=AuthSettings(keys=keys)))
+    assert access.requires_credentials is True
+    for other in ("Basic aTppCg==", "Basic i", "Bearer ", "Bearer", "i"):
+        assert await status(access, INFER, authorization=other) == 401
+        assert await status(access, INFER, authorization=other, x_api_key="i") == 200
+        assert await status(access, ADMIN, authorization=other, x_api_key="i") == 403
+    assert await status(access, INFER, authorization="Bearer wrong", x_api_key="i") == 401
+
+
 @pytest.mark.parametrize(
     "headers", [{}, {"authorization": "Basic aTppCg=="}, {"authorization": "Bearer "}]
 )
