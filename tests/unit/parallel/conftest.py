@@ -40,7 +40,10 @@ class Does(MLModel):
             raise ValueError("no weights")
         if how == "raise-while" and os.path.exists(parameters.extra["file"]):
             raise ValueError("not yet")
-        if how == "exit":
+        if how == "exit" or how == "exit-while" and os.path.exists(parameters.extra["file"]):
+            os._exit(3)
+        if how == "exit-once" and os.path.exists(parameters.extra["file"]):
+            os.unlink(parameters.extra["file"])
             os._exit(3)
         if how == "refuse":
             return False

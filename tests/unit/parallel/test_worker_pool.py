@@ -133,6 +133,50 @@ async def test_killed_workers_are_replaced(pool: PoolExecutor, count: int) -> No
     assert model.available
 
 
+@pytest.mark.parametrize("how, is_failed_start", [("raise-while", False), ("exit-while", True)])
+async def test_a_replacement_that_ends_is_recorded_as_a_failed_start(
+    pool: PoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    how: str,
+    is_failed_start: bool,
+) -> None:
+    """Workers are not forked any more if forks end; a load that raises says nothing about forks."""
+    broken = tmp_path / "broken"
+    model = await pool.load(model_settings(load=how, file=str(broken)))
+    assert isinstance(model, PooledModel)
+    launcher, starts = model.pool.launcher, list[bool]()
+    record_start = launcher.record_start
+
+    def record(is_forked: bool, is_ready: bool) -> None:
+        starts.append(is_ready)
+        record_start(is_forked, is_ready)
+
+    monkeypatch.setattr(launcher, "record_start", record)
+    broken.touch()
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await until(lambda: "could not load model" in caplog.text)
+    assert (False in starts) is is_failed_start
+    broken.unlink()
+    await until(lambda: len(pool.pids) == 2)
+    assert starts[-1]
+    assert await ask(model, "echo:a") == "a"
+
+
+async def test_a_load_in_a_replacement_that_ends_is_repeated(
+    pool: PoolExecutor, tmp_path: Path
+) -> None:
+    """The worker may have been killed from outside: the next one is not without the model."""
+    file = tmp_path / "file"
+    await pool.load(model_settings())
+    await pool.load(model_settings(load="exit-once", file=str(file)))
+    file.touch()
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await until(lambda: len(pool.pids) == 2 and not file.exists())
+    assert [len(worker.model_keys) for _, worker in pool.workers] == [2, 2]
+
+
 async def test_requests_of_a_killed_worker_are_answered(pool: PoolExecutor) -> None:
     model = await pool.load(model_settings())
     requests = [asyncio.ensure_future(ask(model, f"echo:{number}")) for number in range(50)]
