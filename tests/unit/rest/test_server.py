@@ -8,6 +8,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mlserver.rest.http.server import HTTPListener
 from mlserver.settings import Settings
 from mlserver.settings.security import TLSSettings
@@ -55,6 +57,26 @@ async def test_a_silent_client_of_tls_is_disconnected(tmp_path: Path) -> None:
                 assert await reader.read() == b""
     finally:
         writer.close()
+        await listener.stop(30)
+
+
+async def test_refused_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that get 503 stay open for a moment; further ones are closed at once."""
+    monkeypatch.setattr("mlserver.rest.http.connection.MAX_REFUSED", 2)
+    monkeypatch.setattr("mlserver.rest.http.timeouts.LINGER", 600)
+    socket_ = bind("127.0.0.1", 0, "http_port")
+    listener = HTTPListener(socket_, respond, Settings(max_connections=1))
+    await listener.start()
+    received = []
+    try:
+        async with asyncio.timeout(30), contextlib.AsyncExitStack() as stack:
+            for _ in range(5):  # the first one waits for its request
+                reader, writer = await asyncio.open_connection(*socket_.getsockname())
+                stack.callback(writer.close)
+                received.append(reader)
+            heads = [(await read_all(reader))[:12] for reader in received[1:]]
+        assert heads == [b"HTTP/1.1 503", b"HTTP/1.1 503", b"", b""]
+    finally:
         await listener.stop(30)
 
 

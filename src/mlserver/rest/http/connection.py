@@ -33,6 +33,7 @@ from .request_head import (
 from .timeouts import ConnectionState, ConnectionTimeouts
 
 MAX_CHUNKS = 100_000  # of one body; a chunk costs far more than the one byte that it may hold
+MAX_REFUSED = 256  # connections over `max_connections` that stay open to read their 503
 MAX_PIPELINED = 64  # requests of one connection that wait for the response to an earlier one
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -91,7 +92,10 @@ class Connection(asyncio.Protocol):
         self._server_address = get_address(transport, "sockname")
         self._client_address = get_address(transport, "peername")
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        if len(self._connections) > self._timeouts.max_connections:
+        excess = len(self._connections) - self._timeouts.max_connections
+        if excess > MAX_REFUSED:
+            transport.abort()
+        elif excess > 0:
             self._reject(RequestRejected(503, "Too many connections (setting 'max_connections')"))
 
     def connection_lost(self, exc: Exception | None) -> None:
