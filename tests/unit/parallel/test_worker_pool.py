@@ -58,6 +58,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_every_worker_holds_every_model(pool: PoolExecutor) -> None:
     model = await pool.load(model_settings())
     assert len(set(pool.pids)) == model.capacity == 2
+    assert model.info.metadata.name == "m"
 
     # Both workers have one request in flight: the next one runs in either.
     waiting = [asyncio.ensure_future(ask(model, "wait:")) for _ in range(2)]
