@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ..errors import MLServerError, ModelNotFound, remove_paths
@@ -103,7 +104,8 @@ class ModelRepositoryHandlers:
         kept = {settings.version for settings in settings_of_versions}
         for entry in self._registry.versions(name):
             if entry.version not in kept:
-                await self._registry.unload(name, entry.version)
+                with suppress(ModelNotFound):  # another request has unloaded it
+                    await self._registry.unload(name, entry.version)
         return True
 
     async def unload(self, name: str) -> bool:
@@ -121,8 +123,12 @@ class ModelRepositoryHandlers:
             raise ModelNotFound(name)
         self._registry.cancel_loads(name)
         unloading = (self._registry.unload(name, entry.version) for entry in versions)
-        for result in await asyncio.gather(*unloading, return_exceptions=True):
-            if isinstance(result, BaseException):
+        results = await asyncio.gather(*unloading, return_exceptions=True)
+        not_found = [result for result in results if isinstance(result, ModelNotFound)]
+        for result in results:
+            # Another request may have unloaded some of the versions meanwhile.
+            is_expected = result in not_found and len(not_found) < len(results)
+            if isinstance(result, BaseException) and not is_expected:
                 raise result
         return True
 

@@ -56,5 +56,8 @@ def kill_stalled(workers: Sequence[WorkerProcess], pid: int, key: str) -> None:
 def record_abandoned(workers: Sequence[WorkerProcess], pid: int, key: str, count: int) -> None:
     """Store how many functions of a model run in a worker although their callers are gone."""
     for worker in workers:
-        if worker.pid == pid:
+        if worker.pid != pid:
+            continue
+        worker.abandoned_calls.pop(key, None)
+        if count:  # a key without calls is not kept: each load of a model has a new one
             worker.abandoned_calls[key] = count

@@ -84,9 +84,8 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         self._environment = environment
         self._code = code
         self._templates = templates
-        name = f"pool {self.number}"
         self.launcher = create_worker_launcher(
-            name, settings, environment, variables or {}, templates, code.modules
+            f"pool {self.number}", settings, environment, variables or {}, templates, code.modules
         )
         self._models: dict[str, ModelSettings] = {}
         self._infos: dict[str, ModelInfo] = {}
@@ -127,6 +126,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
     async def stop(self, grace: float) -> None:
         """End all workers; kill those that still run after `grace` seconds."""
         self._is_stopping = True
+        super()._announce()  # to the loads that wait for a worker
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -361,10 +361,12 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
                 ) from None
 
     async def _wait_ready(self) -> None:
-        """Return when a worker is ready. Raises `Unavailable` after `START_TIMEOUT`."""
+        """Return when a worker is ready. Raises `Unavailable` after `START_TIMEOUT`, or a stop."""
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 while not self._ready:
+                    if self._is_stopping:
+                        raise Unavailable("The worker processes are being stopped")
                     await self._changed.wait()
         except TimeoutError:
             raise Unavailable("No worker process could be started to load the model") from None
@@ -385,8 +387,7 @@ class WorkerPool(WorkerGroup[WorkerProcess]):
         holders = [worker for worker in self._ready if key in worker.model_keys]
         for worker in holders:
             worker.model_keys.discard(key)
-        limit = self._settings.unload_timeout
-        calls = [unload_from(worker, key, limit) for worker in holders]
+        calls = [unload_from(worker, key, self._settings.unload_timeout) for worker in holders]
         results = await asyncio.gather(*calls, return_exceptions=True)
         for result in results:
             if isinstance(result, MLServerError):

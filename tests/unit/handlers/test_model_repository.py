@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mlserver.errors import MLServerError
+from mlserver.errors import MLServerError, ModelNotFound
 from mlserver.handlers import ModelRepositoryHandlers
 from mlserver.types import RepositoryIndexRequest, RepositoryIndexResponseItem
 from support.inline_pipeline import StaticRepository
@@ -84,3 +84,43 @@ async def test_an_exception_in_one_load_stops_no_other(repository: Repository) -
 
 async def items(repository: Repository) -> list[RepositoryIndexResponseItem]:
     return list(await repository.handlers.index(RepositoryIndexRequest()))
+
+
+async def test_an_unload_of_a_model_of_which_a_version_is_unloaded_meanwhile() -> None:
+    bench = Bench()
+    handlers = ModelRepositoryHandlers(StaticRepository([]), bench.registry)
+    for version in ("1", "2"):
+        await bench.load("m", version)
+    bench.executor.can_cancel_load = False
+    bench.executor.go.clear()
+    loading = asyncio.create_task(bench.load("m", "1"))
+    while not bench.executor.waiting:  # noqa: ASYNC110 - a count
+        await asyncio.sleep(0)
+    other = asyncio.create_task(bench.registry.unload("m", "2"))
+    unloading = asyncio.create_task(handlers.unload("m"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    bench.executor.go.set()
+    await asyncio.gather(loading, other)
+    assert await unloading
+    assert bench.registry.entries() == []
+    with pytest.raises(ModelNotFound):
+        await handlers.unload("m")
+
+
+async def test_a_load_of_a_model_of_which_an_old_version_is_unloaded_meanwhile() -> None:
+    bench = Bench()
+    handlers = ModelRepositoryHandlers(StaticRepository([model_settings()]), bench.registry)
+    first = await bench.load("m", "1")
+    await bench.load("m", "2")
+    first.go.clear()
+    call = asyncio.create_task(bench.ask("m", "1"))
+    loading = asyncio.create_task(handlers.load("m"))
+    while "1" in [entry.version for entry in bench.registry.versions("m")]:  # noqa: ASYNC110
+        await asyncio.sleep(0)  # until the load waits for the call of version 1
+    other = asyncio.create_task(bench.registry.unload("m", "2"))
+    await asyncio.sleep(0)
+    first.go.set()
+    await asyncio.gather(call, other)
+    assert await loading
+    assert [entry.version for entry in bench.registry.entries()] == [None]

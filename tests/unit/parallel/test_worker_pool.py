@@ -360,6 +360,17 @@ async def test_stop_ends_all_workers(pool: PoolExecutor) -> None:
             os.kill(pid, 0)
 
 
+async def test_a_stop_ends_the_loads_that_run(pool: PoolExecutor, tmp_path: Path) -> None:
+    """They would wait for a new worker until `START_TIMEOUT`."""
+    file = tmp_path / "go"
+    load = asyncio.create_task(pool.load(model_settings(load="block", file=str(file))))
+    await until(Path(f"{file}.loading").exists)
+    await pool.stop(0.1)
+    async with asyncio.timeout(LIMIT / 2):
+        with pytest.raises(MLServerError, match="The worker processes are being stopped"):
+            await load
+
+
 @pytest.mark.parametrize(
     "code, text", [(0, "exit code 0"), (-9, "signal SIGKILL"), (-99, "signal 99")]
 )
