@@ -245,18 +245,19 @@ def _is_exact(
 ) -> bool:
     """Whether a joint prediction gives every row its result alone.
 
-    A label hides the last bits of its scores, which decide it at a boundary between labels (24 of
-    64 such rows of a logistic regression got another label in a pair), so scores are compared too.
+    A label or a tree hides the last bits of the numbers that decide it at a boundary (24 of 64 such
+    rows of a logistic regression got another label in a pair), so these numbers are compared too.
     """
     if sklearn_arrays.is_tree_model(model):
         return rows_are_independent(path, samples, TREE_ROW_COUNTS)
     if not rows_are_independent(path, samples):
         return False
-    if not sklearn_arrays.predicts_labels(model, _predict_name(model)):
-        return True
     as_frame = isinstance(path, TensorsPredictor) or path.as_frame
-    scores = sklearn_arrays.find_scores(model, as_frame)
-    return scores is not None and rows_are_independent(replace(path, predict=scores), samples)
+    deciding = sklearn_arrays.find_deciding_functions(model, _predict_name(model), as_frame)
+    if deciding is None:
+        return False
+    paths = [replace(path, predict=function) for function in deciding]
+    return all(rows_are_independent(path, samples) for path in paths)
 
 
 def _select_array_path(

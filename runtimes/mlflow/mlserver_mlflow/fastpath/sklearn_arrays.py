@@ -78,27 +78,59 @@ def _find_last_step(estimator: Any) -> Any:
     return estimator
 
 
-def find_scores(model: PyFuncModel, as_frame: bool) -> Predict | None:
-    """Return the function of the scores that decide the labels of `predict`; None without one.
+def find_deciding_functions(
+    model: PyFuncModel, predict_fn: str, as_frame: bool
+) -> list[Predict] | None:
+    """Return functions whose numbers decide the results of `predict_fn`, which may hide last bits.
+
+    They are the scores of labels, and the steps of a pipeline before its last one, which may be a
+    tree or look for neighbours. None if labels have no scores.
 
     Args:
-        as_frame: Whether it receives frames; else arrays.
+        as_frame: Whether they receive frames; else arrays.
     """
-    estimator = raw_model(model) if as_frame else without_feature_names(raw_model(model))
-    for name in ("decision_function", "predict_proba"):
-        scores: Predict | None = getattr(estimator, name, None)
-        if scores is not None:
-            return scores
-    return None
+    if model.loader_module != "mlflow.sklearn":
+        return []
+    estimator = raw_model(model)
+    functions: list[Predict] = []
+    has_labels = _predicts_labels(estimator, predict_fn)
+    if not as_frame:
+        estimator = without_feature_names(estimator)
+    if has_labels:
+        scores = getattr(estimator, "decision_function", None)
+        scores = scores or getattr(estimator, "predict_proba", None)
+        if scores is None:
+            return None
+        functions.append(scores)
+    if steps := _list_steps(estimator)[:-1]:
+        functions.append(_make_transform(steps))
+    return functions
 
 
-def predicts_labels(model: PyFuncModel, predict_fn: str) -> bool:
-    """Whether results are labels, which hide the last bits of the scores that decide them."""
-    if model.loader_module != "mlflow.sklearn" or predict_fn != "predict":
+def _list_steps(estimator: Any) -> list[Any]:
+    """Return the estimators of a pipeline, nested ones included; another one alone."""
+    if type(estimator).__name__ != "Pipeline":
+        return [estimator]
+    steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+    return [part for step in steps for part in _list_steps(step)]
+
+
+def _make_transform(steps: list[Any]) -> Predict:
+    """Return the function that applies fitted transformers in turn, with a dense result."""
+
+    def transform(data: Any) -> Any:
+        for step in steps:
+            data = step.transform(data)
+        return data.toarray() if hasattr(data, "toarray") else data
+
+    return transform
+
+
+def _predicts_labels(estimator: Any, predict_fn: str) -> bool:
+    if predict_fn != "predict":
         return False
     from sklearn.base import ClusterMixin, is_classifier, is_outlier_detector
 
-    estimator = raw_model(model)
     is_labelling = is_classifier(estimator) or is_outlier_detector(estimator)
     return is_labelling or isinstance(_find_last_step(estimator), ClusterMixin)
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow.models import Model, infer_signature
-from mlflow.sklearn import _SklearnModelWrapper
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from mlflow.models import Model
+from sklearn.linear_model import LinearRegression
 
 from mlserver.types import InferenceRequest, TensorData
 from mlserver_mlflow.fastpath import selection
 from mlserver_mlflow.fastpath.predictors import ColumnsPredictor, run_per_request
 from mlserver_mlflow.loading.pyfunc import PyFuncModel
 from support.flavor_models import FRAME, MIXED
+from support.sklearn_models import wrap
 from unit.mlflow.conftest import MLflowModels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -253,52 +250,6 @@ async def test_joined_requests_get_every_bit_that_they_get_alone(
     ]
     together = run_per_request(decided.path, data, rows)
     assert together.tobytes() == np.concatenate(alone).tobytes()
-
-
-@pytest.mark.parametrize("columns", [None, list("abcdefgh")], ids=["tensor", "columns"])
-def test_joined_rows_at_a_boundary_get_the_label_that_they_get_alone(
-    columns: list[str] | None,
-) -> None:
-    """The last bit of a score decides it there, and differs in a product of several rows."""
-    data = np.random.default_rng(2).standard_normal((200, 8))
-    estimator = make_pipeline(StandardScaler(), LogisticRegression())
-    estimator.fit(data, data @ np.arange(8.0) > 1)
-    model = wrap(estimator, data if columns is None else pd.DataFrame(data, columns=columns))
-    plan = selection.make_plan(model)
-    assert plan.path is not None
-    assert plan.row_wise
-    rows = find_boundary_rows(plan.path, data)
-    table = rows if columns is None else pd.DataFrame(rows, columns=columns)
-    assert plan.path.run(rows).tolist() == model.predict(table).tolist()
-    alone = [plan.path.run(plan.path.part(rows, slice(at, at + 1)))[0] for at in range(len(rows))]
-    assert alone == [model.predict(table[at : at + 1])[0] for at in range(len(rows))]
-    counts = [1] * len(rows)
-    joined = run_per_request(plan.path, rows, counts) if plan.per_request else plan.path.run(rows)
-    assert joined.tolist() == alone
-
-
-def wrap(estimator: Any, data: Any, flavor: str = "mlflow.sklearn") -> PyFuncModel:
-    """A model of scikit-learn as MLflow loads it, without a file."""
-    metadata = Model(signature=infer_signature(data))
-    metadata.add_flavor("python_function", loader_module=flavor, predict_fn="predict")
-    return PyFuncModel(metadata, _SklearnModelWrapper(estimator))
-
-
-def find_boundary_rows(path: Any, data: Any) -> Any:
-    """Pairs of neighbouring numbers between which the label changes, by bisection."""
-    pairs: list[Any] = []
-    for left, right in itertools.pairwise(data):
-        label = path.run(np.asfortranarray([left]))[0]
-        if label == path.run(np.asfortranarray([right]))[0]:
-            continue
-        for _ in range(56):
-            middle = (left + right) / 2
-            is_left = path.run(np.asfortranarray([middle]))[0] == label
-            left, right = (middle, right) if is_left else (left, middle)
-        pairs += [left, right]
-        if len(pairs) == 16:
-            break
-    return np.asfortranarray(pairs)
 
 
 async def test_requests_that_are_not_plain_take_the_slow_path(

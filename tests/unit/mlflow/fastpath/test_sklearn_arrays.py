@@ -11,16 +11,18 @@ import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import AdaBoostClassifier, IsolationForest
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlserver_mlflow.fastpath import sklearn_arrays
 
 FRAME = pd.DataFrame({"a": [0.0, 1.0, 2.0, 4.0], "b": [1.0, 0.0, 3.0, 5.0]})
+LABELS = [0, 1, 1, 0]
 TARGET = np.array([1.0, 2.0, 3.0, 6.0])
 DATA = np.array([[0.5, 1.5], [2.5, -3.5]])
 
@@ -163,41 +165,60 @@ def test_warnings_about_names_are_ignored(text: str) -> None:
             warnings.warn("other", UserWarning, stacklevel=1)
 
 
-# -- labels --
+# -- what decides a result --
 
 
 @pytest.mark.parametrize(
-    ("estimator", "predict_fn", "expected"),
+    ("estimator", "predict_fn", "has_scores"),
     [
         (LogisticRegression(), "predict", True),
         (LogisticRegression(), "predict_proba", False),
         (LinearRegression(), "predict", False),
         (IsolationForest(), "predict", True),
-        (KMeans(), "predict", True),
-        (make_pipeline(StandardScaler(), LogisticRegression()), "predict", True),
-        (make_pipeline(StandardScaler(), make_pipeline(KMeans())), "predict", True),
-        (make_pipeline(StandardScaler(), LinearRegression()), "predict", False),
+        (GaussianNB(), "predict", True),
+        (AdaBoostClassifier(DecisionTreeClassifier()), "predict", True),
     ],
     ids=str,
 )
-def test_which_functions_predict_labels(estimator: Any, predict_fn: str, expected: bool) -> None:
-    assert sklearn_arrays.predicts_labels(load(estimator), predict_fn) is expected
-    assert not sklearn_arrays.predicts_labels(load(estimator, "mlflow.xgboost"), predict_fn)
+def test_which_functions_predict_labels(estimator: Any, predict_fn: str, has_scores: bool) -> None:
+    estimator.fit(FRAME, LABELS)
+    functions = find(estimator, predict_fn)
+    assert functions is not None
+    assert len(functions) == has_scores
+    model = load(estimator, "mlflow.xgboost")
+    assert sklearn_arrays.find_deciding_functions(model, predict_fn, True) == []
 
 
-def test_the_scores_that_decide_a_label() -> None:
-    labels = [0, 1, 1, 0]
-    classifier = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME, labels)
-    expected = classifier.decision_function(FRAME).tolist()
-    for as_frame, data in ((True, FRAME), (False, FRAME.to_numpy())):
-        scores = sklearn_arrays.find_scores(load(classifier), as_frame)
-        assert scores is not None
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert scores(data).tolist() == expected
-    trees = load(AdaBoostClassifier(DecisionTreeClassifier()).fit(FRAME, labels))
-    assert sklearn_arrays.find_scores(trees, True) is not None
-    probabilities = sklearn_arrays.find_scores(load(GaussianNB().fit(FRAME, labels)), True)
-    assert probabilities is not None
-    assert probabilities(FRAME).shape == (4, 2)
-    assert sklearn_arrays.find_scores(load(KMeans()), True) is None
+@pytest.mark.parametrize("estimator", [KMeans(), make_pipeline(StandardScaler(), KMeans())])
+def test_labels_without_scores(estimator: Any) -> None:
+    assert find(estimator) is None
+
+
+@pytest.mark.parametrize("as_frame", [True, False])
+def test_the_numbers_that_decide_the_label_of_a_pipeline(as_frame: bool) -> None:
+    inner = make_pipeline("passthrough", PCA(1), LogisticRegression())
+    pipeline = make_pipeline(StandardScaler(), inner).fit(FRAME, LABELS)
+    functions = find(pipeline, as_frame=as_frame)
+    assert functions is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores, values = (function(as_data(as_frame)) for function in functions)
+        assert scores.tolist() == pipeline.decision_function(FRAME).tolist()
+        scaled = pipeline[0].transform(FRAME)
+        assert values.tolist() == inner[1].transform(scaled).tolist()
+
+
+def test_sparse_values_before_the_last_step() -> None:
+    pipeline = make_pipeline(OneHotEncoder(), Ridge()).fit(FRAME, TARGET)
+    functions = find(pipeline)
+    assert functions is not None
+    (transform,) = functions
+    assert transform(FRAME).tolist() == pipeline[0].transform(FRAME).toarray().tolist()
+
+
+def find(estimator: Any, predict_fn: str = "predict", as_frame: bool = True) -> Any:
+    return sklearn_arrays.find_deciding_functions(load(estimator), predict_fn, as_frame)
+
+
+def as_data(as_frame: bool) -> Any:
+    return FRAME if as_frame else FRAME.to_numpy()
