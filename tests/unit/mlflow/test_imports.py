@@ -18,6 +18,7 @@ OF_THE_OLDEST = {
     "mlflow.models.utils": {"_enforce_type"},
     "mlflow.pyfunc": {"PyFuncModel", "load_model", "scoring_server"},
     "mlflow.store.artifact.artifact_repository_registry": {"get_artifact_repository"},
+    "mlflow.tracking": {"is_tracking_uri_set"},
     "mlflow.types": {"DataType", "schema"},
     "mlflow.types.schema": {
         "Array",
