@@ -56,7 +56,7 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def server(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the models `affine`, of two replicas, and `other` and `limited`, of one.
+    """A server with the model `affine`, of two replicas, and three of one replica.
 
     They reserve so little that one node has room for them and for all those of the last test.
     """
@@ -64,6 +64,8 @@ def server(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
     write_affine(folder, num_cpus=0.01)
     write_affine(folder, "other", num_replicas=1, num_cpus=0.01)
     write_affine(folder, "limited", headroom_mib=HEADROOM_MIB, num_replicas=1, num_cpus=0.01)
+    settings = {"request_timeout": 60}
+    write_affine(folder, "locked", settings=settings, num_replicas=1, num_cpus=0.01)
     with start(cluster, folder, "faults") as running:
         yield running
 
@@ -114,15 +116,17 @@ def test_a_replica_that_hangs(server: Server) -> None:
 
 def test_a_model_that_holds_the_lock_of_the_interpreter(server: Server) -> None:
     """For longer than a silent host may: its connection stays, with large requests on it."""
-    pid, ended = read_pid(server, "other"), str(server.log).count(ENDED)
+    pid, ended = read_pid(server, "locked"), str(server.log).count(ENDED)
     with ThreadPoolExecutor(3) as pool:
-        held = pool.submit(server.infer, "other", [tensor("x", [HOLD_LOCK])])
+        held = pool.submit(server.infer, "locked", [tensor("x", [HOLD_LOCK])])
         large = [tensor("x", [1.0] * LARGE)]
-        others = [pool.submit(server.infer, "other", large) for _ in range(2)]
-    assert held.result().status_code == 200
+        others = [pool.submit(server.infer, "locked", large) for _ in range(2)]
+    assert held.result().status_code == 200, held.result().text
     for other in others:
-        assert other.result().json()["outputs"][0]["data"] == [4.0]
-    assert read_pid(server, "other") == pid
+        response = other.result()
+        assert response.status_code == 200, response.text
+        assert response.json()["outputs"][0]["data"] == [4.0]
+    assert read_pid(server, "locked") == pid
     assert str(server.log).count(ENDED) == ended
 
 
