@@ -117,10 +117,11 @@ def test_a_replica_that_hangs(server: Server) -> None:
 def test_a_model_that_holds_the_lock_of_the_interpreter(server: Server) -> None:
     """For longer than a silent host may: its connection stays, with large requests on it."""
     pid, ended = read_pid(server, "locked"), str(server.log).count(ENDED)
+    infer = partial(server.post, "/v2/models/locked/infer", timeout=90)
     with ThreadPoolExecutor(3) as pool:
-        held = pool.submit(server.infer, "locked", [tensor("x", [HOLD_LOCK])])
-        large = [tensor("x", [1.0] * LARGE)]
-        others = [pool.submit(server.infer, "locked", large) for _ in range(2)]
+        held = pool.submit(infer, {"inputs": [tensor("x", [HOLD_LOCK])]})
+        large = {"inputs": [tensor("x", [1.0] * LARGE)]}
+        others = [pool.submit(infer, large) for _ in range(2)]
     assert held.result().status_code == 200, held.result().text
     for other in others:
         response = other.result()
