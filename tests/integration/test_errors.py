@@ -331,6 +331,7 @@ def test_a_request_that_an_estimator_refuses_is_one_line_in_the_log(
     """A missing value, which scikit-learn explains in a dozen lines below a traceback of thirty."""
     models.copy("wine", tmp_path / "wine")
     server = serve(tmp_path, workers=1)
+    server.wait_for_line("Ctrl-C stops the server")  # the last line of the start
     before = len(str(server.log).splitlines())
     columns = [
         tensor(name, [None if name == "pH" else value], "FP64") for name, value in WINE.items()

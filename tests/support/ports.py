@@ -11,8 +11,10 @@ import os
 import random
 import socket
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import IO
 
@@ -24,14 +26,29 @@ _random = random.SystemRandom()  # a test may seed the common generator
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports of this process's block on which no process listens."""
-    ports: set[int] = set()
-    while len(ports) < count:
-        port = _random.choice(_reserve_block()[0])
+    """Ports of this process's block on which no process listens.
+
+    A port is given again only after all others of the block: a server listens on it some time
+    after the choice, and until then it looks free to the next choice.
+    """
+    ports = _ports_in_turn()
+    chosen: list[int] = []
+    for _ in range(BLOCK_SIZE):
+        port = next(ports)
         with socket.socket() as candidate, suppress(OSError):
             candidate.bind(("127.0.0.1", port))
-            ports.add(port)
-    return list(ports)
+            chosen.append(port)
+        if len(chosen) == count:
+            return chosen
+    raise RuntimeError(f"fewer than {count} of {BLOCK_SIZE} test ports are free")
+
+
+@cache
+def _ports_in_turn() -> Iterator[int]:
+    """The ports of this process's block in a random order, again and again."""
+    ports = list(_reserve_block()[0])
+    _random.shuffle(ports)
+    return cycle(ports)
 
 
 @cache
