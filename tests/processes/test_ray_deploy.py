@@ -210,7 +210,7 @@ def check_refusal(server: Server, folder: Path) -> None:
     path.unlink()
     assert response.status_code == 500
     error = response.json()["error"]  # without folders of the server
-    assert f"{folder / 'reads'} does not exist on node" in server.log
+    server.wait_for_line(f"{folder / 'reads'} does not exist on node")
     assert "Model reads: reads does not exist on node" in error
     assert "bytes, and 'ray.upload_limit' is 104,857,600" in error
     assert "put it on a volume that all nodes mount" in error
