@@ -165,6 +165,8 @@ def test_invalid_arguments(run: InferCommand, more: tuple[str, ...], expected: s
 
 
 def test_no_such_input(run: InferCommand) -> None:
-    code, text = run("picky", "none.jsonl", "out.jsonl")
+    """It is found before a connection is tried."""
+    server = ("-u", f"127.0.0.1:{free_ports(1)[0]}")
+    code, text = run("picky", "none.jsonl", "out.jsonl", *server)
     assert code == 1
     assert "none.jsonl: no such file" in text

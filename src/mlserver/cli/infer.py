@@ -18,7 +18,7 @@ from .scoring.items import ItemResult
 from .scoring.output_log import OutputLog
 from .scoring.progress import Progress
 from .scoring.runner import RetryPolicy, ScoringJob, Unreachable, call_with_retries
-from .scoring.source import JSONLines, Source, check_suffix, open_source
+from .scoring.source import JSONLines, Source, check_input, open_source
 from .terminal import CommandError, interrupt_on_sigterm
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -216,7 +216,7 @@ def command(source: Path, output: Path, resume: bool, overwrite: bool, **options
         options["batch_interval"],
         options["batch_jitter"],
     )
-    check_suffix(source)
+    check_input(source)
     export.check_output(output)
     if not (resume or overwrite):
         export.require_new_output(output)

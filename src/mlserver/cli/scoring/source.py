@@ -39,9 +39,7 @@ def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
     Raises:
         CommandError: the file does not exist, cannot be read, or has a suffix not in SUFFIXES.
     """
-    check_suffix(path)
-    if not path.is_file():
-        raise CommandError(f"{path}: no such file")
+    check_input(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         from .csv_table import CSVTable
@@ -54,6 +52,13 @@ def open_source(path: Path, metadata: MetadataModelResponse | None) -> Source:
     if suffix == ".json" and not is_json_lines(path):
         return JSONDocument(path)
     return JSONLines(path)
+
+
+def check_input(path: Path) -> None:
+    """Raise `CommandError` unless the file exists and its suffix is empty or one of SUFFIXES."""
+    check_suffix(path)
+    if not path.is_file():
+        raise CommandError(f"{path}: no such file")
 
 
 def check_suffix(path: Path) -> None:
