@@ -28,7 +28,7 @@ from types import ModuleType
 
 from .errors import MLServerError
 from .locations import is_below
-from .model_imports import SourceLoader
+from .model_imports import import_from_sources
 
 # What a worker process may load: no code, any code, or code with one digest.
 NO_CODE, ANY_CODE = "", "*"
@@ -157,7 +157,7 @@ def claim(name: str, code: ShippedCode | None, source: str | None = None) -> int
         if allowed is None:
             _check_names(name, code, code.digest)
         _forget_earlier_imports(code)
-        _import_from_sources(code.folder)
+        import_from_sources(code.folder)
         _process.last += 1
         _process.claims[_process.last] = (name, code)
         return _process.last
@@ -263,32 +263,3 @@ def _get_path(module: ModuleType | None) -> str:
 
 def _is_below(path: str, folder: str) -> bool:
     return bool(path) and is_below(path, folder)
-
-
-# -- reading sources --
-
-_source_folders: set[str] = set()
-
-
-def _import_from_sources(folder: str) -> None:
-    """Import modules below a folder from their sources, not from cached bytecode."""
-    _source_folders.add(folder)
-    if _find_in_source_folders not in sys.path_hooks:
-        sys.path_hooks.insert(0, _find_in_source_folders)
-    for entry in list(sys.path_importer_cache):  # imports in other threads add to it
-        if _is_below(entry, folder):
-            sys.path_importer_cache.pop(entry, None)
-
-
-def _find_in_source_folders(path: str) -> importlib.machinery.FileFinder:
-    """A path hook, see `sys.path_hooks`."""
-    if not os.path.isdir(path) or not any(
-        _is_below(path, folder) for folder in list(_source_folders)
-    ):
-        raise ImportError(f"{path} is not a folder of a model's code", path=path)
-    return importlib.machinery.FileFinder(
-        path,
-        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
-        (SourceLoader, importlib.machinery.SOURCE_SUFFIXES),
-        (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
-    )

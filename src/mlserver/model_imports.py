@@ -4,7 +4,7 @@ The first folder that uses a module name gets ordinary imports, as if it were th
 script. If another file has the name already (two versions of a model with a `runtime.py` each, or
 files changed since their import), the folder becomes a package: its modules are named after a
 digest of its path and files, and `import helper` in its code, at any time, imports the folder's
-`helper`.
+`helper`. All these modules are compiled from their sources at each import, see `SourceLoader`.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ def _import(name: str, folder: str | None) -> Any:
         name = f"{_create_package(home, fingerprint, frozenset(local))}.{name}"
     else:
         _plainly_imported[home] = fingerprint
+        if home not in _source_folders:
+            import_from_sources(home)
     with _first_on_path(home):
         return _import_module_or_attribute(name)
 
@@ -298,6 +300,38 @@ class _Finder:
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             spec.loader = _Loader(spec.loader.name, spec.loader.path, package_builtins)
         return spec
+
+
+# -- reading sources --
+
+_source_folders: set[str] = set()  # links resolved
+
+
+def import_from_sources(folder: str) -> None:
+    """Import modules below a folder from their sources from now on, not from cached bytecode."""
+    _source_folders.add(os.path.realpath(folder))
+    if _find_in_source_folders not in sys.path_hooks:
+        sys.path_hooks.insert(0, _find_in_source_folders)
+    for entry in list(sys.path_importer_cache):  # imports in other threads add to it
+        if _is_in_source_folder(entry):
+            sys.path_importer_cache.pop(entry, None)
+
+
+def _find_in_source_folders(path: str) -> importlib.machinery.FileFinder:
+    """A path hook, see `sys.path_hooks`."""
+    if not os.path.isdir(path) or not _is_in_source_folder(path):
+        raise ImportError(f"{path} is not a folder of a model's code", path=path)
+    return importlib.machinery.FileFinder(
+        path,
+        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+        (SourceLoader, importlib.machinery.SOURCE_SUFFIXES),
+        (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
+    )
+
+
+def _is_in_source_folder(path: str) -> bool:
+    real = os.path.join(os.path.realpath(path), "")
+    return any(real.startswith(os.path.join(folder, "")) for folder in list(_source_folders))
 
 
 class SourceLoader(importlib.machinery.SourceFileLoader):

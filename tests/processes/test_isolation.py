@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_a_changed_helper_that_is_looked_up(serve: Serve, tmp_path: Path) -> Non
         write_helper(folder, text)
         assert server.post("/v2/repository/models/a/load").status_code == 200
         assert ask(server, "a") == [text, text]
+
+
+def test_a_helper_of_equal_size_that_is_changed_within_a_second(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Python would take the compiled code of the file before, which it compares by seconds."""
+    folder = write_user(tmp_path / "a", LOOKS_UP, "old")
+    moment = 1_700_000_000 * 10**9  # ns
+    os.utime(folder / "helper.py", ns=(moment, moment))
+    # Empty: modules may be cached, whatever this process's environment says.
+    server = serve(tmp_path, workers=1, env={"PYTHONDONTWRITEBYTECODE": ""})
+    assert ask(server, "a") == ["old", "old"]
+    write_helper(folder, "new")
+    os.utime(folder / "helper.py", ns=(moment, moment + 10**6))
+    assert server.post("/v2/repository/models/a/load").status_code == 200
+    assert ask(server, "a") == ["new", "new"]
 
 
 def test_equal_names_in_import_statements_share_the_pool(serve: Serve, tmp_path: Path) -> None:
